@@ -1,0 +1,72 @@
+//! Descriptors (image-spec, descriptor.md): what names a blob inside a manifest or an index.
+
+use super::{Digest, Platform};
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A typed, sized pointer to content. What a stranger wrote: believed only after the bytes were hashed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    #[serde(default)]
+    pub media_type: String,
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub urls: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// The content itself, base64 (descriptor.md, "Embedded Content").
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub data: Option<String>,
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub platform: Option<Platform>,
+}
+
+fn nothing<T>(value: &Option<T>) -> bool {
+    value.is_none()
+}
+
+impl Descriptor {
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Descriptor {
+        Descriptor {
+            media_type: media_type.into(),
+            digest,
+            size,
+            urls: None,
+            annotations: None,
+            data: None,
+            artifact_type: None,
+            platform: None,
+        }
+    }
+
+    /// The descriptor of `bytes` as they are.
+    pub fn of(media_type: impl Into<String>, bytes: &[u8]) -> Descriptor {
+        Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
+    }
+
+    /// The annotation `key`, if there.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    pub fn annotate(&mut self, key: &str, value: &str) {
+        self.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+    }
+
+    /// A layer that lies elsewhere by its own word (`urls`): it is left where it is.
+    pub fn is_foreign(&self) -> bool {
+        self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+    }
+
+    /// The embedded content, when it is there and has the descriptor's size. Still to be hashed.
+    pub fn embedded(&self) -> Option<Vec<u8>> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(self.data.as_ref()?).ok()?;
+        (bytes.len() as u64 == self.size).then_some(bytes)
+    }
+}

@@ -1,0 +1,194 @@
+//! Content digests (image-spec, descriptor.md "Digests"): sha256 and sha512, and the hasher that makes them.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::Digest as _;
+use std::{fmt, str::FromStr};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+impl Algorithm {
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+
+    /// A digest's length in hexadecimal characters.
+    pub fn hex_len(self) -> usize {
+        match self {
+            Algorithm::Sha256 => 64,
+            Algorithm::Sha512 => 128,
+        }
+    }
+}
+
+/// A digest of one of the registered algorithms. Its text is always `sha256:` or `sha512:` and lower-case
+/// hexadecimal of the right length, so it is safe as a path component.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Digest {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+impl Digest {
+    /// The digest of `bytes`, sha256.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Hasher::default().with(bytes).finish()
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Digest::Sha256(_) => Algorithm::Sha256,
+            Digest::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The hexadecimal half.
+    pub fn hex(&self) -> String {
+        self.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// `sha256:` and the first twelve characters, for people.
+    pub fn short(&self) -> String {
+        format!("{}:{}", self.algorithm().name(), &self.hex()[..12])
+    }
+
+    /// The blob's path inside an OCI layout: `blobs/sha256/<hex>` (image-layout.md).
+    pub fn blob_path(&self) -> String {
+        format!("blobs/{}/{}", self.algorithm().name(), self.hex())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Digest::Sha256(bytes) => bytes,
+            Digest::Sha512(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm().name(), self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Digest> {
+        let wrong = |why: &str| Error::invalid(format!("{:?} is not a digest: {why}", shorten(text)));
+        let (name, hex) = text.split_once(':').ok_or_else(|| wrong("expected sha256:<64 hexadecimal characters>"))?;
+        let algorithm = match name {
+            "sha256" => Algorithm::Sha256,
+            "sha512" => Algorithm::Sha512,
+            _ => return Err(wrong("only sha256 and sha512 are known")),
+        };
+        if hex.len() != algorithm.hex_len() {
+            let expected = algorithm.hex_len();
+            return Err(wrong(&format!("expected {expected} hexadecimal characters, found {}", hex.len())));
+        }
+        if !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(wrong("expected lower-case hexadecimal"));
+        }
+        let byte = |i: usize| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("checked to be hexadecimal");
+        Ok(match algorithm {
+            Algorithm::Sha256 => Digest::Sha256(std::array::from_fn(byte)),
+            Algorithm::Sha512 => Digest::Sha512(std::array::from_fn(byte)),
+        })
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(160) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A running digest.
+#[derive(Clone)]
+pub enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Hasher::new(Algorithm::Sha256)
+    }
+}
+
+impl Hasher {
+    pub fn new(algorithm: Algorithm) -> Hasher {
+        match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
+        }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Sha256(state) => state.update(bytes),
+            Hasher::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    pub fn with(mut self, bytes: &[u8]) -> Hasher {
+        self.update(bytes);
+        self
+    }
+
+    pub fn finish(self) -> Digest {
+        match self {
+            Hasher::Sha256(state) => Digest::Sha256(state.finalize().into()),
+            Hasher::Sha512(state) => Digest::Sha512(state.finalize().into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn a_digest_survives_its_text() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse::<Digest>().unwrap(), Digest::of(b""));
+        let long = Hasher::new(Algorithm::Sha512).with(b"x").finish();
+        assert_eq!(long.to_string().parse::<Digest>().unwrap(), long);
+    }
+
+    #[test]
+    fn what_could_be_a_path_is_no_digest() {
+        let upper = EMPTY.to_uppercase();
+        for text in ["", "sha256:", "sha256:../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper[..]] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Media types (image-spec, media-types.md; docker's image manifest version 2, schema 2) and what a layer's type
+//! says of its coding.
+
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// An early form that was dropped before 1.1 but is still about.
+pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+/// Schema 1: withdrawn by docker, and refused here with a sentence.
+pub const DOCKER_SCHEMA1: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+pub const OCTETS: &str = "application/octet-stream";
+
+/// How a blob's bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Coding {
+    /// As it is.
+    Raw,
+    Gzip,
+    Zstd,
+}
+
+impl Coding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Raw => "none",
+            Coding::Gzip => "gzip",
+            Coding::Zstd => "zstd",
+        }
+    }
+
+    /// What the first bytes of a blob say (RFC 1952; RFC 8878); raw when they say nothing.
+    pub fn sniff(head: &[u8]) -> Coding {
+        match head {
+            [0x1f, 0x8b, ..] => Coding::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Coding::Zstd,
+            _ => Coding::Raw,
+        }
+    }
+}
+
+/// Whether `media_type` is a filesystem layer whose coding this project may change, and which it has now.
+/// `None` for everything else (artifacts, encrypted layers, unknown types): those are carried untouched.
+pub fn layer_coding(media_type: &str) -> Option<Coding> {
+    Some(match media_type {
+        OCI_LAYER | DOCKER_LAYER => Coding::Raw,
+        OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => Coding::Gzip,
+        OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => Coding::Zstd,
+        _ => return None,
+    })
+}
+
+/// The layer type of the same family (OCI or docker) as `media_type`, with `coding`.
+pub fn with_coding(media_type: &str, coding: Coding) -> &'static str {
+    let docker = media_type.starts_with("application/vnd.docker.");
+    match (docker, coding) {
+        (false, Coding::Raw) => OCI_LAYER,
+        (false, Coding::Gzip) => OCI_LAYER_GZIP,
+        (false, Coding::Zstd) => OCI_LAYER_ZSTD,
+        (true, Coding::Raw) => DOCKER_LAYER,
+        (true, Coding::Gzip) => DOCKER_LAYER_GZIP,
+        (true, Coding::Zstd) => DOCKER_LAYER_ZSTD,
+    }
+}
+
+pub fn is_index(media_type: &str) -> bool {
+    matches!(media_type, OCI_INDEX | DOCKER_LIST)
+}
+
+pub fn is_manifest(media_type: &str) -> bool {
+    matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_ARTIFACT)
+}

@@ -1,0 +1,18 @@
+//! The field's own values (OCI image-spec and distribution-spec): digests, references, descriptors, manifests,
+//! platforms. No I/O here.
+
+mod descriptor;
+mod digest;
+mod layout_index;
+mod manifest;
+pub mod media_type;
+mod platform;
+mod reference;
+
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, Hasher};
+pub use layout_index::{LayoutIndex, MAX_NAMES};
+pub use manifest::{Body, Config, MAX_MANIFEST, Manifest};
+pub use media_type::{Coding, layer_coding, with_coding};
+pub use platform::Platform;
+pub use reference::{DEFAULT_REGISTRY, Name, Reference};

@@ -1,0 +1,309 @@
+//! Names of images: `[HOST[:PORT]/]REPO[:TAG][@DIGEST]` with docker's conventions (distribution-spec "Pulling
+//! manifests" for the grammar of repository and tag).
+
+use super::Digest;
+use crate::error::{Error, Result};
+use std::{fmt, str::FromStr};
+
+/// The host that a name without one means.
+pub const DEFAULT_REGISTRY: &str = "docker.io";
+const DEFAULT_TAG: &str = "latest";
+const MAX_NAME: usize = 255;
+const MAX_TAG: usize = 128;
+
+/// A name spelled in full: host and repository always, then a tag, a digest, or both (the digest wins).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    /// `docker.io`, `registry.lan:5000`, `[::1]:5000`.
+    pub host: String,
+    /// `library/app`, `team/app`.
+    pub repository: String,
+    pub tag: Option<String>,
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// The tag, or `latest` where neither tag nor digest is given.
+    pub fn tag_or_latest(&self) -> Option<&str> {
+        match (&self.tag, &self.digest) {
+            (Some(tag), _) => Some(tag),
+            (None, None) => Some(DEFAULT_TAG),
+            (None, Some(_)) => None,
+        }
+    }
+
+    /// The same name with `latest` filled in where neither tag nor digest stands.
+    pub fn tagged(mut self) -> Reference {
+        if self.tag.is_none() && self.digest.is_none() {
+            self.tag = Some(DEFAULT_TAG.to_owned());
+        }
+        self
+    }
+
+    /// `host/repository`, without tag and digest.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+
+    /// As people write it: docker's host and `library/` left out.
+    pub fn familiar(&self) -> String {
+        let full = self.to_string();
+        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+        short.strip_prefix("library/").unwrap_or(short).to_owned()
+    }
+}
+
+impl FromStr for Reference {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Reference> {
+        let wrong = |why: &str| {
+            let shown: String = text.chars().take(300).collect();
+            Error::usage(format!("{shown:?} is not an image reference: {why}"))
+        };
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|e| wrong(&e.to_string()))?)),
+            None => (text, None),
+        };
+        let (rest, tag) = match rest.rsplit_once(':') {
+            Some((before, tag)) if !tag.contains('/') => (before, Some(tag)),
+            _ => (rest, None),
+        };
+        if let Some(tag) = tag
+            && !is_tag(tag)
+        {
+            return Err(wrong("a tag is a letter, digit or _, then up to 127 of those, . and -"));
+        }
+        let (host, repository) = match rest.split_once('/') {
+            Some((first, more))
+                if first.contains(['.', ':'])
+                    || first == "localhost"
+                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            {
+                (first.to_owned(), more.to_owned())
+            }
+            _ => (DEFAULT_REGISTRY.to_owned(), rest.to_owned()),
+        };
+        if !is_host(&host) {
+            return Err(wrong("its registry host is not one"));
+        }
+        let host = if host == "index.docker.io" || host == "registry-1.docker.io" {
+            DEFAULT_REGISTRY.to_owned()
+        } else {
+            host
+        };
+        let repository = if host == DEFAULT_REGISTRY && !repository.contains('/') {
+            format!("library/{repository}")
+        } else {
+            repository
+        };
+        if !is_repository(&repository) {
+            return Err(wrong(
+                "a repository is lower-case letters and digits, with . _ - between, in parts parted by /",
+            ));
+        }
+        if host.len() + 1 + repository.len() > MAX_NAME {
+            return Err(wrong("its name is longer than 255 characters"));
+        }
+        Ok(Reference { host, repository, tag: tag.map(str::to_owned), digest })
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `HOST[:PORT]` as it may stand in a reference; a host never begins with `-`.
+pub(crate) fn is_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, "")) => (address, None),
+            Some((address, port)) => match port.strip_prefix(':') {
+                Some(port) => (address, Some(port)),
+                None => return false,
+            },
+            None => return false,
+        },
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
+    };
+    let bracketed = text.starts_with('[');
+    let port_fits = port
+        .is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let name_fits = if bracketed {
+        name.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        name.len() <= 253 && name.split('.').all(part)
+    };
+    port_fits && name_fits
+}
+
+pub(crate) fn is_tag(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    text.len() <= MAX_TAG
+        && text.bytes().enumerate().all(|(at, b)| word(b) || at > 0 && (b == b'.' || b == b'-'))
+        && !text.is_empty()
+}
+
+fn is_repository(text: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let component = |part: &str| {
+        let bytes = part.as_bytes();
+        let ends = bytes.first().is_some_and(|b| alnum(*b)) && bytes.last().is_some_and(|b| alnum(*b));
+        let separators =
+            part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).filter(|run| !run.is_empty());
+        let separator = |run: &str| matches!(run, "." | "_" | "__") || run.bytes().all(|b| b == b'-');
+        ends && separators.into_iter().all(separator)
+    };
+    !text.is_empty() && text.split('/').all(component)
+}
+
+/// A name as a source keeps it or a sink is to keep it: a full reference in archives and engines, often only a tag
+/// in an OCI layout. Free of control characters and bounded in length; otherwise only a string.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl Name {
+    const MAX: usize = 512;
+
+    pub fn new(text: impl Into<String>) -> Result<Name> {
+        let text = text.into();
+        let shown = || crate::error::printable(&text.chars().take(80).collect::<String>());
+        if text.is_empty() || text.len() > Self::MAX {
+            return Err(Error::invalid(format!(
+                "an image name of {} bytes ({:?}) is refused: expected 1 to {}",
+                text.len(),
+                shown(),
+                Self::MAX
+            )));
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) || crate::error::printable(&text) != text {
+            return Err(Error::invalid(format!(
+                "the image name {:?} is refused: it has control characters or white space",
+                shown()
+            )));
+        }
+        Ok(Name(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The full reference, when the name is one (`app:2`, `ghcr.io/org/app`); `None` for a tag that stands alone.
+    pub fn reference(&self) -> Option<Reference> {
+        if !self.0.contains([':', '/', '@']) {
+            return None;
+        }
+        self.0.parse::<Reference>().ok().map(Reference::tagged)
+    }
+
+    /// The tag: of the reference, or the name itself when it is only a tag.
+    pub fn tag(&self) -> Option<String> {
+        match self.reference() {
+            Some(reference) => reference.tag,
+            None => is_tag(&self.0).then(|| self.0.clone()),
+        }
+    }
+
+    /// Whether `asked`, as a user typed it, means this name: the same text, or the same full reference, or its tag.
+    pub fn answers_to(&self, asked: &str) -> bool {
+        if self.0 == asked {
+            return true;
+        }
+        match (self.reference(), asked.parse::<Reference>()) {
+            (Some(own), Ok(asked)) if own == asked.clone().tagged() => true,
+            (Some(own), _) => !asked.contains([':', '/', '@']) && own.tag.as_deref() == Some(asked),
+            (None, _) => false,
+        }
+    }
+}
+
+impl From<&Reference> for Name {
+    fn from(reference: &Reference) -> Name {
+        Name(reference.to_string())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_docker_hubs() {
+        for (written, full) in [
+            ("alpine", "docker.io/library/alpine"),
+            ("alpine:3.20", "docker.io/library/alpine:3.20"),
+            ("user/app:2", "docker.io/user/app:2"),
+            ("localhost/app", "localhost/app"),
+            ("localhost:5000/a/b:x", "localhost:5000/a/b:x"),
+            ("[::1]:5000/a:x", "[::1]:5000/a:x"),
+            ("index.docker.io/app", "docker.io/library/app"),
+            ("ghcr.io/org/app__x-y.z", "ghcr.io/org/app__x-y.z"),
+        ] {
+            assert_eq!(written.parse::<Reference>().unwrap().to_string(), full);
+        }
+        assert_eq!("docker.io/library/app:1".parse::<Reference>().unwrap().familiar(), "app:1");
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused() {
+        let long = "a/".repeat(200) + "b";
+        for text in [
+            "",
+            "App",
+            "a//b",
+            "../a",
+            "a/../b",
+            "-h.x/a",
+            "a:",
+            "a:-x",
+            "a b",
+            "h.x:99999/a",
+            "a@sha256:12",
+            "a\x1b/b",
+            ".a",
+            "a_.b",
+            "http://h/a",
+            &long,
+        ] {
+            assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_by_what_people_type() {
+        let name = Name::new("docker.io/library/app:2").unwrap();
+        for asked in ["app:2", "docker.io/library/app:2", "2"] {
+            assert!(name.answers_to(asked), "{asked}");
+        }
+        for asked in ["app", "app:3", "other/app:2"] {
+            assert!(!name.answers_to(asked), "{asked}");
+        }
+        assert!(Name::new("v1").unwrap().answers_to("v1"));
+        assert!(Name::new("a\x1b[2Jb").is_err());
+    }
+}

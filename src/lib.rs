@@ -1,0 +1,23 @@
+//! imgmv: any source of container images to any sink, through one engine.
+//!
+//! The map: [`image`] holds the field's values; [`source`], [`sink`], [`transfer`], [`plan`] and [`copy`] are the
+//! engine; [`recode`] packs layers anew; [`archive`] reads and writes the tar forms; [`remote`] runs commands here or
+//! on another host; [`transport`] has one folder for each kind of place. `main` and `cli` are the only code that
+//! prints.
+
+pub mod archive;
+pub mod cancel;
+pub mod copy;
+pub mod error;
+pub mod image;
+pub mod pairs;
+pub mod plan;
+pub mod progress;
+pub mod recode;
+pub mod remote;
+pub mod sink;
+pub mod source;
+pub mod transfer;
+pub mod transport;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,1 @@
+//! Changing the coding of a layer as it passes, deterministically.

@@ -1,0 +1,115 @@
+//! Where images go. One kind, whether layout, archive, registry or an engine's standard input.
+
+use crate::error::{Error, Result};
+use crate::image::{Coding, Descriptor, Digest, Hasher, Manifest, Name, Platform};
+use crate::plan::Image;
+use crate::source::{Claim, Origin};
+use std::io::Write;
+
+pub use crate::transfer::Verified;
+
+/// What shape of image a sink can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    /// An index with everything below it (a registry).
+    Whole,
+    /// An index with as much below it as the source has (a layout, an archive).
+    AsFound,
+    /// An index whose bytes are kept while only this platform's images come along (engines).
+    Sparse(Platform),
+    /// One image only, this platform's.
+    One(Platform),
+}
+
+/// In which order a sink takes blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Up to so many at once, in any order.
+    Lanes(usize),
+    /// One after the other (a tar, a pipe).
+    Single,
+}
+
+/// What a sink takes; the engine plans conversions from it.
+#[derive(Debug, Clone)]
+pub struct Takes {
+    pub shape: Shape,
+    pub order: Order,
+    /// Raw layers are to be compressed on the way there, unless the user says to keep them.
+    pub compress: Option<Coding>,
+    /// Layer codings that the sink cannot read; such layers are unpacked on the way, which is said.
+    pub refuses: &'static [Coding],
+    /// Whether a blob may begin whose digest is not known beforehand.
+    pub unnamed_blobs: bool,
+    /// Whether an image may be left without a name.
+    pub nameless: bool,
+}
+
+/// A destination bound to one place.
+///
+/// The engine calls, in this order: `published`, `missing`, then `begin` … `commit` for each blob, `put_manifest`
+/// (children before parents), `publish` for each name, and `finish` once.
+pub trait Sink: Send + Sync {
+    fn takes(&self) -> Takes;
+    /// The digest that `name` points at already, if the sink vouches that all beneath it is there.
+    fn published(&self, _name: &Name) -> Result<Option<Digest>> {
+        Ok(None)
+    }
+    /// What the sink lacks of whole images (`blobs` are those that it is going to be sent, each once). One question
+    /// per copy. A sink that would have to ask for each blob returns them all and answers in `begin`.
+    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+        Ok(blobs)
+    }
+    /// Opens a blob for writing, or says that it is there. `from` is where the source's blobs lie.
+    fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
+    fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
+    /// Makes `name` (none: only the digest) point at `root`, whose tree is there.
+    fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()>;
+    /// Ends the copy: trailers, renames, the far side's verdict.
+    fn finish(&self) -> Result<Finish>;
+    /// The raw way in for an archive that passes in its own form ([`crate::source::Stream::relay`]); only for sinks
+    /// that are an archive on a pipe. `finish` is called after it.
+    fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
+        None
+    }
+}
+
+/// What becomes of a blob.
+pub enum Begin<'a> {
+    /// It is there already.
+    Held,
+    Write(Box<dyn BlobWriter + 'a>),
+}
+
+impl std::fmt::Debug for Begin<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Begin::Held => "Held",
+            Begin::Write(_) => "Write",
+        })
+    }
+}
+
+/// Takes one blob's bytes. Dropped without `commit`, it leaves nothing that could be taken for a blob.
+pub trait BlobWriter: Send {
+    /// Where writing goes on and the hasher's state there: 0 and fresh (`Hasher::new(algorithm)`), or where a partial
+    /// left off. Called once, first.
+    fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
+        Ok((0, fresh))
+    }
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// After a failed write: the offset to go on from, or the error again.
+    fn recover(&mut self, error: Error) -> Result<u64> {
+        Err(error)
+    }
+    /// Keeps the blob under `blob.stored()`'s digest.
+    fn commit(self: Box<Self>, blob: &Verified) -> Result<()>;
+}
+
+/// How a copy ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    Done,
+    /// A delta did not verify: everything has to be sent, and why.
+    SendAll(String),
+}

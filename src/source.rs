@@ -1,0 +1,191 @@
+//! Where images come from. The difference is physical: a [`Store`] opens any blob in any order from several threads;
+//! a [`Stream`] passes once.
+
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Name};
+use std::{collections::HashMap, io::Read, sync::Arc};
+
+pub enum Source {
+    Store(Arc<dyn Store>),
+    Stream(Box<dyn Stream>),
+}
+
+/// What a user asks of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pick {
+    /// By name, as typed (`app:2`, `v1`).
+    Name(String),
+    Digest(Digest),
+}
+
+impl std::fmt::Display for Pick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pick::Name(name) => f.write_str(name),
+            Pick::Digest(digest) => write!(f, "@{digest}"),
+        }
+    }
+}
+
+/// One image that a source has.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// None where the source keeps the image without a name.
+    pub name: Option<Name>,
+    /// Its manifest or index.
+    pub descriptor: Descriptor,
+    /// The source has no manifest for it: one was made from its config and layers (docker-save's old form).
+    pub synthesised: bool,
+}
+
+impl Root {
+    pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
+        Root { name, descriptor, synthesised: false }
+    }
+}
+
+/// Which registry and repository a store is: lets a sink at the same registry mount instead of copying.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `HOST[:PORT]`, as in references.
+    pub host: String,
+    pub repository: String,
+}
+
+/// A source bound to one place (one repository, one layout, one containerd namespace, one archive file) whose blobs
+/// can be opened in any order. Everything it says is a claim until it was hashed.
+pub trait Store: Send + Sync {
+    /// The images that `picks` select, in their order; all when empty. A pick that selects nothing is `NotFound`,
+    /// with what there is in the message.
+    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>>;
+    /// The raw bytes of a manifest or an index, at most `MAX_MANIFEST`. Believed only after `Manifest::parse`.
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>>;
+    /// The bytes of `blob` from offset `from` on.
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>>;
+    /// Size and, where known, type of what is there under `digest`.
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>>;
+    /// Every name the source has, without a look at what it points at.
+    fn names(&self) -> Result<Vec<Name>> {
+        Ok(self.roots(&[])?.into_iter().filter_map(|root| root.name).collect())
+    }
+    /// What refers to `subject` (signatures, SBOMs).
+    fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
+    fn origin(&self) -> Option<&Origin> {
+        None
+    }
+    /// Whether an index here may come without some of the images it lists, as engines keep them. Then the engine asks
+    /// `find` before it plans on a child.
+    fn may_lack(&self) -> bool {
+        false
+    }
+    /// How many blobs are best read at once; advice.
+    fn lanes(&self) -> usize {
+        4
+    }
+}
+
+/// What someone says of a blob; believed by nobody.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    pub digest: Option<Digest>,
+    /// In bytes.
+    pub size: Option<u64>,
+}
+
+impl From<&Descriptor> for Claim {
+    fn from(blob: &Descriptor) -> Claim {
+        Claim { digest: Some(blob.digest), size: Some(blob.size) }
+    }
+}
+
+/// A blob that is passing.
+pub struct Blob<'a> {
+    pub claim: Claim,
+    pub bytes: Box<dyn Read + Send + 'a>,
+}
+
+/// What a stream has shown once it has passed.
+pub struct Tail {
+    pub roots: Vec<Root>,
+    /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
+    pub documents: HashMap<Digest, Vec<u8>>,
+}
+
+impl Tail {
+    /// The roots that `picks` select, as [`Store::roots`] does.
+    pub fn select(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+        select(&self.roots, picks)
+    }
+}
+
+/// A source that passes once, manifest last (standard input, a compressed archive).
+pub trait Stream: Send {
+    /// Whether blobs come under names that are their digests (an OCI layout in a tar). Where not (docker-save's old
+    /// form) every claim is without a digest. Reads ahead as little as it takes to know.
+    fn digests_known(&mut self) -> Result<bool>;
+    /// The next blob that is not a small JSON document; what is left unread of the one before is skipped.
+    fn next_blob(&mut self) -> Result<Option<Blob<'_>>>;
+    /// To be called when `next_blob` has said `None`: the images, checked for internal agreement.
+    fn finish(self: Box<Self>) -> Result<Tail>;
+    /// Passes the archive on to `out` in its own form and in one pass: only for a stream whose digests are not known
+    /// beforehand. Layers are hashed on the way and checked against the configs' `diff_ids`; names become what
+    /// `rename` makes of them; a picked image's others are left out of the written `manifest.json`.
+    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail>;
+}
+
+/// How [`Stream::relay`] passes an archive on.
+pub struct Relay<'a> {
+    pub out: &'a mut (dyn std::io::Write + Send),
+    pub picks: &'a [Pick],
+    /// From the names a stream keeps for an image to those it is to have.
+    pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
+    /// Called with the number of bytes passed since the last call; an error ends the relay.
+    pub moved: &'a mut dyn FnMut(u64) -> Result<()>,
+}
+
+/// The roots among `all` that `picks` select, in the order of `picks`; all when there are none.
+///
+/// An exact name wins over a tag; a bare name that several images answer to is `Usage`.
+pub fn select(all: &[Root], picks: &[Pick]) -> Result<Vec<Root>> {
+    if picks.is_empty() {
+        return Ok(all.to_vec());
+    }
+    let mut chosen = Vec::new();
+    for pick in picks {
+        let fits = |root: &&Root| match pick {
+            Pick::Digest(digest) => root.descriptor.digest == *digest,
+            Pick::Name(asked) => root.name.as_ref().is_some_and(|name| name.answers_to(asked)),
+        };
+        let found: Vec<&Root> = all.iter().filter(fits).collect();
+        let exact = |root: &&&Root| matches!(pick, Pick::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
+        let same = |found: &[&Root]| found.iter().all(|root| root.descriptor.digest == found[0].descriptor.digest);
+        match (&found[..], found.iter().find(exact)) {
+            ([], _) => {
+                return Err(Error::not_found(format!("no image {pick} here; there is {}", listed(all))));
+            }
+            (_, Some(exact)) => chosen.push((*exact).clone()),
+            (found, None) if same(found) => chosen.push(found[0].clone()),
+            (found, None) => {
+                let names: Vec<&str> = found.iter().filter_map(|root| root.name.as_ref()).map(Name::as_str).collect();
+                return Err(Error::usage(format!(
+                    "{pick} means several images here: {}; write one in full",
+                    names.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+fn listed(all: &[Root]) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<&str> = all.iter().filter_map(|root| root.name.as_ref()).map(Name::as_str).collect();
+    match names.len() {
+        0 if all.is_empty() => "none".to_owned(),
+        0 => format!("{} without a name (use @sha256:…)", all.len()),
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
+}

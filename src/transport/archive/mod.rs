@@ -1,0 +1,1 @@
+//! `docker-archive:`, `oci-archive:`, `-` and archive paths.

@@ -1,0 +1,1 @@
+//! `containerd:` read straight from containerd's directory.

@@ -1,0 +1,1 @@
+//! Engines, here or on another host: nerdctl, docker, ctr, podman.

@@ -1,0 +1,1 @@
+//! `oci:DIR`: an OCI layout directory (image-layout.md), read and written.
