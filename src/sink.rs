@@ -60,6 +60,10 @@ pub trait Sink: Send + Sync {
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         Ok(blobs)
     }
+    /// Whether one blob is there, for a plan that moves nothing; only asked of what `missing` returned.
+    fn holds(&self, _digest: &Digest) -> Result<bool> {
+        Ok(false)
+    }
     /// Opens a blob for writing, or says that it is there. `from` is where the source's blobs lie.
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
     fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
