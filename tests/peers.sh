@@ -84,6 +84,10 @@ CONF
 unpack_suite() {
     local tree=$1 from package
     from=$(mirror)
+    if [ -z "$from" ]; then
+        apt-get update -qq
+        from=$(mirror)
+    fi
     [ -n "$from" ] || fail "apt has no Debian archive configured"
     say "fetching $suite"
     write_apt_config "$tree/apt" "$from"
