@@ -1,0 +1,4 @@
+//! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
+
+pub mod registry;
+pub mod web;
