@@ -36,7 +36,8 @@ pub struct Recoded {
 /// Reads a layer that is packed as `was` to its end and hands it to `out`, in order and in pieces, packed as `to`.
 ///
 /// `level` is one of [`levels`]`(to)`; `None` means [`default_level`]. Blocks are packed by `threads` threads, fewer
-/// where that many would need more than some 16 MiB of blocks and tables; a layer of less than a block is packed
+/// where that many would need more than some 16 MiB of blocks and tables (gzip from level 10 and zstd from level 6 on
+/// keep to one thread, and zstd needs up to 24 MiB for it); a layer of less than a block is packed
 /// without any. `out` runs on the calling thread.
 ///
 /// Errors: `Usage` for a level that there is not; `Invalid` for a layer that cannot be unpacked or that swells beyond

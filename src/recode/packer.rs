@@ -8,7 +8,7 @@ use libdeflater::{CompressionLvl, Compressor as Deflate};
 use std::ops::RangeInclusive;
 use zstd::bulk::Compressor as Zstd;
 
-/// Larger members gain nothing that shows (0.2 % from 512 KiB to 4 MiB): deflate looks back 32 KiB only.
+/// Larger members gain nothing that shows (0.25 % of size at 4 MiB): deflate looks back 32 KiB only.
 const GZIP_BLOCK: usize = 512 << 10;
 /// A frame looks back no further than its beginning: half of this costs 2 % of size, twice this twice the memory.
 const ZSTD_BLOCK: usize = 1 << 20;
@@ -25,8 +25,8 @@ pub fn levels(coding: Coding) -> RangeInclusive<i32> {
     }
 }
 
-/// The level that is taken when none is asked for: for gzip a third of the time of what skopeo and docker do at 3 %
-/// more size; for zstd less of both.
+/// The level that is taken when none is asked for. Measured on 734 MB of Debian's `/usr`, against what skopeo 1.9 makes
+/// of it with gzip: for gzip 0.44 of the CPU time and 2.6 % more size, for zstd 0.30 and 7 % less.
 pub fn default_level(coding: Coding) -> i32 {
     match coding {
         Coding::Raw => 0,
@@ -90,14 +90,15 @@ impl Packer {
         asked.clamp(1, fitting.max(1))
     }
 
-    /// What a packer of this level keeps in memory, in bytes, at most; measured.
+    /// What a packer of this level keeps in memory, in bytes: what peaks of memory leave when the blocks are taken off,
+    /// rounded up. Levels that share a row were measured at its ends.
     fn tables(&self) -> usize {
         match self {
             Packer::Raw => 0,
             Packer::Gzip(_, ..10) => 1 << 20,
             Packer::Gzip(..) => 10 << 20,
             Packer::Zstd(_, ..6) => 2 << 20,
-            Packer::Zstd(..) => 14 << 20,
+            Packer::Zstd(..) => 16 << 20,
         }
     }
 
