@@ -133,12 +133,12 @@ pub fn copy_all(
         report.dry_run |= options.dry_run;
         match source {
             Source::Store(store) => {
-                run.from_store(&store)?;
+                run.copy_store(&store)?;
                 stores.push((store, options.clone()));
             }
             Source::Stream(stream) => {
                 streamed = true;
-                passing::from_stream(&run, stream)?;
+                passing::copy_stream(&run, stream)?;
             }
         }
         run.into_report(&mut report);
@@ -156,7 +156,7 @@ pub fn copy_all(
     let mut report = Report::default();
     for (store, options) in &stores {
         let run = Run::new(sink, options, pairs, watch, cancel);
-        run.from_store(store)?;
+        run.copy_store(store)?;
         run.into_report(&mut report);
     }
     match sink.finish()? {
@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn from_store(&self, store: &Arc<dyn Store>) -> Result<()> {
+    fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
         let images =
             plan::images(&**store, roots, &self.options.naming, &self.options.platforms, &self.takes, self.watch)?;
@@ -282,8 +282,8 @@ impl<'a> Run<'a> {
     }
 
     fn settle_current(&self, images: Vec<Image>) {
+        let mut seen = HashSet::new();
         for image in images {
-            let mut seen = HashSet::new();
             image.blobs().filter(|blob| seen.insert(blob.digest)).for_each(|blob| self.tally().held.add(blob.size));
             if let Ok(made) = self.converted(&image) {
                 self.watch.event(Event::Detail(&format!("{} is there already", made.root().digest())));
@@ -359,6 +359,19 @@ impl<'a> Run<'a> {
     pub fn relayed(&self, id: u64, bytes: u64) {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
         self.tally().moved.add(bytes);
+    }
+
+    /// A blob that was packed anew unseen (from a stream) must be a layer in every image that has it.
+    pub fn check_packed(&self, images: &[Image]) -> Result<()> {
+        let other =
+            |blob: &&Descriptor| layer_coding(&blob.media_type).is_none() && self.packed(&blob.digest).is_some();
+        match images.iter().flat_map(Image::blobs).find(other) {
+            Some(blob) => Err(Error::usage(format!(
+                "blob {} passed as if it were a layer but is {:?}; use --compress keep, or save to a file first",
+                blob.digest, blob.media_type
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// `image` as it is to be at the sink.

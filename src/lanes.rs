@@ -112,10 +112,7 @@ fn move_one<'s>(
         }
         Begin::Write(writer) => write(run, work, open, writer, &flow),
     });
-    done.map_err(|error| {
-        run.watch.event(Event::BlobEnd { id, outcome: Outcome::Failed });
-        error
-    })
+    done.inspect_err(|_| run.watch.event(Event::BlobEnd { id, outcome: Outcome::Failed }))
 }
 
 fn begin<'k>(

@@ -19,7 +19,7 @@ use std::{
 const HEAD: usize = 512;
 
 /// Moves what the run's options pick of `stream` to the run's sink.
-pub(crate) fn from_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<()> {
+pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<()> {
     if run.options.dry_run {
         return Err(Error::usage("a stream has to pass before its content is known; --dry-run needs a file"));
     }
@@ -35,6 +35,7 @@ pub(crate) fn from_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     let roots = store.roots(&run.options.picks)?;
     let images = plan::images(&store, roots, &run.options.naming, &run.options.platforms, &run.takes, run.watch)?;
     run.tell_foreign(&images);
+    run.check_packed(&images)?;
     documents(run, &store, &images)?;
     run.settle(&images)
 }
@@ -82,8 +83,12 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         None => {
             let mut whole: Option<Box<dyn Read + Send + '_>> = Some(Box::new(whole));
             let mut once = |from: u64| match whole.take() {
-                Some(whole) if from == 0 => Ok(whole),
-                _ => Err(Error::failed("the connection broke, and what comes through a pipe cannot be read again")),
+                // A partial was taken up: what it has passes unread.
+                Some(mut whole) => {
+                    std::io::copy(&mut (&mut whole).take(from), &mut std::io::sink())?;
+                    Ok(whole)
+                }
+                None => Err(Error::failed("the connection broke, and what comes through a pipe cannot be read again")),
             };
             transfer::transfer(&claim, &mut once, writer, &flow)
         }
