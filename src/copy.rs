@@ -1,1 +1,462 @@
-//! The engine.
+//! The engine: plan, missing, transfer, publish. It never names a transport.
+
+use crate::cancel::Cancel;
+use crate::convert::{self, Format, Packed};
+use crate::error::{Error, Result};
+use crate::image::{Coding, Descriptor, Digest, Name, Platform, layer_coding};
+use crate::lanes;
+use crate::pairs::Pairs;
+use crate::passing;
+use crate::plan::{self, Image};
+use crate::progress::{Event, Outcome, Watch};
+use crate::sink::{Finish, Sink, Takes};
+use crate::source::{Pick, Source, Store};
+use crate::transfer::{Recode, Verified};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+pub use crate::plan::{Naming, Platforms};
+
+/// How layers are to be packed at the destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compress {
+    /// As they are, except that raw layers are compressed where the sink asks for it (a registry).
+    #[default]
+    Default,
+    /// As they are.
+    Keep,
+    /// Every layer like this.
+    To(Coding),
+}
+
+/// What a user can say about a copy.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which of the source's images; all when empty.
+    pub picks: Vec<Pick>,
+    pub naming: Naming,
+    pub platforms: Platforms,
+    pub compress: Compress,
+    /// Of the codec; its default when none.
+    pub level: Option<i32>,
+    pub format: Format,
+    /// Blobs at once, at most.
+    pub jobs: usize,
+    /// Plan, but move nothing.
+    pub dry_run: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            picks: Vec::new(),
+            naming: Naming::Keep,
+            platforms: Platforms::Default,
+            compress: Compress::Default,
+            level: None,
+            format: Format::Keep,
+            jobs: 4,
+            dry_run: false,
+        }
+    }
+}
+
+/// What a copy did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub images: Vec<Copied>,
+    /// Blobs that were read and written, in the source's bytes.
+    pub moved: Count,
+    /// Blobs that were there already.
+    pub held: Count,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub blobs: usize,
+    pub bytes: u64,
+}
+
+impl Count {
+    fn add(&mut self, bytes: u64) {
+        self.blobs += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// One image that is there now.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    pub names: Vec<Name>,
+    /// Of the manifest or index at the destination.
+    pub digest: Digest,
+    pub media_type: String,
+    /// Of the manifest or index at the source; another than `digest` where something was converted.
+    pub source_digest: Digest,
+    /// Of an index: the platforms that came along.
+    pub platforms: Vec<Platform>,
+}
+
+/// Copies what `options` pick of `source` to `sink`.
+pub fn copy(
+    source: Source,
+    sink: &dyn Sink,
+    options: &Options,
+    pairs: Option<&Pairs>,
+    watch: &dyn Watch,
+    cancel: &Cancel,
+) -> Result<Report> {
+    copy_all(vec![(source, options.clone())], sink, pairs, watch, cancel)
+}
+
+/// Copies from several sources to one sink, which is finished once.
+///
+/// A sink that could not verify a delta is sent everything once more; that needs sources that can be read again.
+pub fn copy_all(
+    jobs: Vec<(Source, Options)>,
+    sink: &dyn Sink,
+    pairs: Option<&Pairs>,
+    watch: &dyn Watch,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let mut stores: Vec<(Arc<dyn Store>, Options)> = Vec::new();
+    let mut report = Report::default();
+    let mut streamed = false;
+    for (source, options) in jobs {
+        let run = Run::new(sink, &options, pairs, watch, cancel);
+        report.dry_run |= options.dry_run;
+        match source {
+            Source::Store(store) => {
+                run.copy_store(&store)?;
+                stores.push((store, options.clone()));
+            }
+            Source::Stream(stream) => {
+                streamed = true;
+                passing::copy_stream(&run, stream)?;
+            }
+        }
+        run.into_report(&mut report);
+    }
+    if report.dry_run {
+        return Ok(report);
+    }
+    let Finish::SendAll(why) = sink.finish()? else { return Ok(report) };
+    if streamed {
+        return Err(Error::far_side(format!(
+            "{why}; the source has passed and cannot be sent again, run it once more"
+        )));
+    }
+    watch.say(&format!("{why}; sending everything"));
+    let mut report = Report::default();
+    for (store, options) in &stores {
+        let run = Run::new(sink, options, pairs, watch, cancel);
+        run.copy_store(store)?;
+        run.into_report(&mut report);
+    }
+    match sink.finish()? {
+        Finish::Done => Ok(report),
+        Finish::SendAll(why) => Err(Error::far_side(format!("{why}, although everything was sent"))),
+    }
+}
+
+/// One blob that is to be moved.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub blob: Descriptor,
+    pub recode: Option<Recode>,
+    /// What packing it anew gives, where that is known.
+    pub expected: Option<Packed>,
+}
+
+/// The state of one source's copy.
+pub(crate) struct Run<'a> {
+    pub sink: &'a dyn Sink,
+    pub takes: Takes,
+    pub options: &'a Options,
+    pub pairs: Option<&'a Pairs>,
+    pub watch: &'a dyn Watch,
+    pub cancel: &'a Cancel,
+    tally: Mutex<Tally>,
+    ids: AtomicU64,
+}
+
+#[derive(Default)]
+struct Tally {
+    packed: HashMap<Digest, Packed>,
+    moved: Count,
+    held: Count,
+    images: Vec<Copied>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        sink: &'a dyn Sink,
+        options: &'a Options,
+        pairs: Option<&'a Pairs>,
+        watch: &'a dyn Watch,
+        cancel: &'a Cancel,
+    ) -> Run<'a> {
+        let (tally, ids) = (Mutex::default(), AtomicU64::new(0));
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, tally, ids }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn into_report(self, report: &mut Report) {
+        let tally = self.tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        report.images.extend(tally.images);
+        for (sum, count) in [(&mut report.moved, tally.moved), (&mut report.held, tally.held)] {
+            sum.blobs += count.blobs;
+            sum.bytes += count.bytes;
+        }
+    }
+
+    fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
+        let roots = store.roots(&self.options.picks)?;
+        let images =
+            plan::images(&**store, roots, &self.options.naming, &self.options.platforms, &self.takes, self.watch)?;
+        self.tell_foreign(&images);
+        self.recall(&images);
+        let (current, images) = self.current(images)?;
+        self.settle_current(current);
+        let work = self.missing(&images)?;
+        if self.options.dry_run {
+            work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
+            images.iter().for_each(|image| self.settled(image, image.source_digest));
+            return Ok(());
+        }
+        lanes::move_all(self, &**store, work)?;
+        self.settle(&images)
+    }
+
+    /// How a layer of `media_type` is to be packed anew here, if it is.
+    pub fn recode(&self, media_type: &str) -> Option<Recode> {
+        let was = layer_coding(media_type)?;
+        let wanted = match self.options.compress {
+            Compress::To(coding) => coding,
+            Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
+            Compress::Default | Compress::Keep => was,
+        };
+        let to = if self.takes.refuses.contains(&wanted) { Coding::Raw } else { wanted };
+        (to != was).then_some(Recode { was, to, level: self.options.level })
+    }
+
+    /// Looks up what is known of raw layers that will be packed.
+    fn recall(&self, images: &[Image]) {
+        let Some(pairs) = self.pairs else { return };
+        for blob in images.iter().flat_map(Image::blobs) {
+            let Some(recode) = self.recode(&blob.media_type).filter(|recode| recode.was == Coding::Raw) else {
+                continue;
+            };
+            if let Some((digest, size)) = pairs.find(&blob.digest, recode.to, recode.level) {
+                self.tally().packed.insert(blob.digest, Packed { digest, size, coding: recode.to });
+            }
+        }
+    }
+
+    /// Splits off the images of which every name points at the right thing there already.
+    fn current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
+        let (mut current, mut others) = (Vec::new(), Vec::new());
+        for image in images {
+            let known = image
+                .blobs()
+                .all(|blob| self.recode(&blob.media_type).is_none() || self.packed(&blob.digest).is_some());
+            let mut same = known && !image.names.is_empty();
+            if same {
+                let digest = self.converted(&image)?.root().digest();
+                for name in &image.names {
+                    same = same && self.sink.published(name)? == Some(digest);
+                }
+            }
+            if same { current.push(image) } else { others.push(image) }
+        }
+        Ok((current, others))
+    }
+
+    fn settle_current(&self, images: Vec<Image>) {
+        let mut seen = HashSet::new();
+        for image in images {
+            image.blobs().filter(|blob| seen.insert(blob.digest)).for_each(|blob| self.tally().held.add(blob.size));
+            if let Ok(made) = self.converted(&image) {
+                self.watch.event(Event::Detail(&format!("{} is there already", made.root().digest())));
+                self.settled(&made, image.source_digest);
+            }
+        }
+    }
+
+    /// What the sink lacks, as work; the rest is counted as held.
+    fn missing(&self, images: &[Image]) -> Result<Vec<Work>> {
+        let mut seen = HashSet::new();
+        let blobs: Vec<&Descriptor> =
+            images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
+        let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
+        self.tell_packing(&all);
+        let ask: Vec<Descriptor> = all.iter().filter_map(Work::target).collect();
+        let lacking = self.sink.missing(images, ask)?;
+        let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
+        let mut work = Vec::new();
+        for one in all {
+            let known = one.target().map(|target| target.digest);
+            let mut held = known.is_some_and(|digest| !lacking.contains(&digest));
+            if self.options.dry_run && !held {
+                held = known.is_some_and(|digest| self.sink.holds(&digest).unwrap_or(false));
+            }
+            if held { self.tally().held.add(one.blob.size) } else { work.push(one) }
+        }
+        let held = self.tally().held;
+        let bytes = work.iter().map(|work| work.blob.size).sum();
+        self.watch.event(Event::Plan { blobs: work.len(), bytes, held_blobs: held.blobs, held_bytes: held.bytes });
+        Ok(work)
+    }
+
+    pub fn work(&self, blob: &Descriptor) -> Work {
+        let recode = self.recode(&blob.media_type);
+        Work { blob: blob.clone(), recode, expected: recode.and_then(|_| self.packed(&blob.digest)) }
+    }
+
+    fn packed(&self, digest: &Digest) -> Option<Packed> {
+        self.tally().packed.get(digest).copied()
+    }
+
+    /// A number for a blob's events.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Writes down that a blob was there.
+    pub fn held(&self, id: u64, work: &Work) {
+        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Held });
+        let mut tally = self.tally();
+        tally.held.add(work.blob.size);
+        if let Some(expected) = work.expected {
+            tally.packed.insert(work.blob.digest, expected);
+        }
+    }
+
+    /// Writes down that a blob was moved.
+    pub fn moved(&self, id: u64, verified: &Verified, recode: Option<Recode>) {
+        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
+        let (digest, size) = verified.stored();
+        if let (Some(recode), Some(pairs), Some(raw)) = (recode, self.pairs, verified.raw()) {
+            pairs.remember(&raw, recode.to, recode.level, &digest, size);
+        }
+        let mut tally = self.tally();
+        tally.moved.add(verified.source().1);
+        if let Some(recode) = recode {
+            tally.packed.insert(verified.source().0, Packed { digest, size, coding: recode.to });
+        }
+    }
+
+    /// Writes down that a whole archive was passed on.
+    pub fn relayed(&self, id: u64, bytes: u64) {
+        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
+        self.tally().moved.add(bytes);
+    }
+
+    /// A blob that was packed anew unseen (from a stream) must be a layer in every image that has it.
+    pub fn check_packed(&self, images: &[Image]) -> Result<()> {
+        let other =
+            |blob: &&Descriptor| layer_coding(&blob.media_type).is_none() && self.packed(&blob.digest).is_some();
+        match images.iter().flat_map(Image::blobs).find(other) {
+            Some(blob) => Err(Error::usage(format!(
+                "blob {} passed as if it were a layer but is {:?}; use --compress keep, or save to a file first",
+                blob.digest, blob.media_type
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// `image` as it is to be at the sink.
+    fn converted(&self, image: &Image) -> Result<Image> {
+        convert::image(image, &self.tally().packed, self.options.format)
+    }
+
+    /// Manifests, children first, then names: every blob is there.
+    pub fn settle(&self, images: &[Image]) -> Result<()> {
+        for image in images {
+            self.cancel.check()?;
+            let made = self.converted(image)?;
+            if made.root().digest() != image.root().digest() {
+                let (was, now) = (image.root().digest(), made.root().digest());
+                self.watch.say(&format!("{was} became {now} there, since its layers or types were converted"));
+            }
+            for manifest in &made.tree {
+                self.sink.put_manifest(manifest)?;
+            }
+            if made.names.is_empty() {
+                self.sink.publish(None, made.root())?;
+            }
+            for name in &made.names {
+                self.sink.publish(Some(name), made.root())?;
+            }
+            self.settled(&made, image.source_digest);
+        }
+        Ok(())
+    }
+
+    pub fn settled(&self, image: &Image, source_digest: Digest) {
+        let root = image.root();
+        self.tally().images.push(Copied {
+            names: image.names.clone(),
+            digest: root.digest(),
+            media_type: root.descriptor.media_type.clone(),
+            source_digest,
+            platforms: image.platforms(),
+        });
+    }
+
+    fn tell_packing(&self, work: &[Work]) {
+        let packed = work.iter().filter_map(|work| work.recode);
+        let mut counts: Vec<((Coding, Coding), usize)> = Vec::new();
+        for recode in packed {
+            match counts.iter_mut().find(|(kind, _)| *kind == (recode.was, recode.to)) {
+                Some((_, count)) => *count += 1,
+                None => counts.push(((recode.was, recode.to), 1)),
+            }
+        }
+        for ((was, to), count) in counts {
+            let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
+            self.watch.say(&format!(
+                "{layers} packed anew there ({} to {}); their digests change",
+                plain(was),
+                plain(to)
+            ));
+        }
+    }
+
+    pub fn tell_foreign(&self, images: &[Image]) {
+        let layers = images.iter().flat_map(|image| &image.tree).flat_map(|manifest| manifest.layers());
+        let foreign: HashSet<Digest> = layers.filter(|layer| layer.is_foreign()).map(|layer| layer.digest).collect();
+        for digest in foreign {
+            self.watch.say(&format!("layer {digest} lies elsewhere by its own word (urls); it is left there"));
+        }
+    }
+}
+
+impl Work {
+    /// The blob as it will be stored, if that is known.
+    fn target(&self) -> Option<Descriptor> {
+        match (self.recode, self.expected) {
+            (None, _) => Some(self.blob.clone()),
+            (Some(_), Some(packed)) => {
+                Some(Descriptor { digest: packed.digest, size: packed.size, ..self.blob.clone() })
+            }
+            (Some(_), None) => None,
+        }
+    }
+}
+
+fn plain(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Raw => "raw",
+        other => other.name(),
+    }
+}

@@ -5,12 +5,17 @@
 //! on another host; [`transport`] has one folder for each kind of place. `main` and `cli` are the only code that
 //! prints.
 
+mod ahead;
 pub mod archive;
 pub mod cancel;
+pub mod convert;
 pub mod copy;
 pub mod error;
+mod folder;
 pub mod image;
+mod lanes;
 pub mod pairs;
+mod passing;
 pub mod plan;
 pub mod progress;
 pub mod recode;

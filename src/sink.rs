@@ -60,6 +60,10 @@ pub trait Sink: Send + Sync {
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         Ok(blobs)
     }
+    /// Whether one blob is there, for a plan that moves nothing; only asked of what `missing` returned.
+    fn holds(&self, _digest: &Digest) -> Result<bool> {
+        Ok(false)
+    }
     /// Opens a blob for writing, or says that it is there. `from` is where the source's blobs lie.
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
     fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
@@ -93,7 +97,8 @@ impl std::fmt::Debug for Begin<'_> {
 /// Takes one blob's bytes. Dropped without `commit`, it leaves nothing that could be taken for a blob.
 pub trait BlobWriter: Send {
     /// Where writing goes on and the hasher's state there: 0 and fresh (`Hasher::new(algorithm)`), or where a partial
-    /// left off. Called once, first.
+    /// left off. Called once, first; not called where nothing can be gone on with (a layer that is packed anew): then
+    /// writing begins at 0.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         Ok((0, fresh))
     }

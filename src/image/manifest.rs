@@ -21,6 +21,8 @@ pub struct Manifest {
 }
 
 #[derive(Debug, Clone)]
+// One per manifest, never many in a row: a box would buy nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum Body {
     /// Several images, or indexes again.
     Index(Vec<Descriptor>),

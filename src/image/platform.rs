@@ -111,7 +111,7 @@ impl FromStr for Platform {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
         let parts: Vec<&str> = text.split('/').collect();
-        if !parts.iter().all(|part| word(&part)) {
+        if !parts.iter().all(word) {
             return Err(Error::usage(format!(
                 "{text:?} is not a platform: expected OS/ARCH[/VARIANT], as linux/arm64"
             )));

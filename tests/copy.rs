@@ -1,0 +1,253 @@
+//! The engine's promises, between a store or a stream and a sink in memory.
+
+#[path = "support/memory.rs"]
+mod memory;
+
+use imgmv::cancel::Cancel;
+use imgmv::copy::{Naming, Options, Platforms, Report, copy};
+use imgmv::image::{Descriptor, Digest, Name, Platform, media_type};
+use imgmv::progress::Silent;
+use imgmv::sink::{Order, Shape, Takes};
+use imgmv::source::{Pick, Source};
+use imgmv::{Kind, Result};
+use memory::{Kept, Memory, Passing, layer, takes};
+use std::sync::Arc;
+
+fn run(source: Source, sink: &Kept, options: &Options) -> Result<Report> {
+    copy(source, sink, options, None, &Silent, &Cancel::default())
+}
+
+fn stored(memory: &Memory) -> Source {
+    Source::Store(Arc::new(memory.clone()))
+}
+
+/// `app:2` of two layers and `multi:1` for three platforms, one of which nests.
+fn sample() -> (Memory, Descriptor, Descriptor) {
+    let mut memory = Memory::default();
+    let single = memory.image("linux/amd64", &[layer(1, 100_000), layer(2, 3_000_000)]);
+    memory.name("docker.io/library/app:2", &single);
+    let arm = memory.image("linux/arm64", &[layer(3, 1000)]);
+    let inner = memory.image("linux/s390x", &[layer(4, 1000)]);
+    let nested = memory.index(&[inner]);
+    let multi = memory.index(&[single.clone(), arm, nested]);
+    memory.name("docker.io/library/multi:1", &multi);
+    (memory, single, multi)
+}
+
+fn only(text: &[&str]) -> Platforms {
+    Platforms::Only(text.iter().map(|text| text.parse::<Platform>().unwrap()).collect())
+}
+
+fn pick(name: &str) -> Options {
+    Options { picks: vec![Pick::Name(name.to_owned())], ..Options::default() }
+}
+
+#[test]
+fn everything_arrives_and_names_come_last() {
+    let (memory, single, multi) = sample();
+    for order in [Order::Lanes(3), Order::Single] {
+        let sink = Kept::new(Takes { order, ..takes() });
+        let report = run(stored(&memory), &sink, &Options::default()).unwrap();
+        let state = sink.state();
+        assert_eq!(state.names["docker.io/library/app:2"], single.digest);
+        assert_eq!(state.names["docker.io/library/multi:1"], multi.digest);
+        for (digest, bytes) in &memory.blobs {
+            assert!(state.blobs[digest] == *bytes);
+        }
+        let first_name = state.log.iter().position(|what| what == "name").unwrap();
+        assert!(!state.log[first_name..].contains(&"blob".to_owned()));
+        assert_eq!((report.images.len(), state.finished), (2, 1));
+        assert_eq!(report.moved.blobs, 7);
+    }
+}
+
+#[test]
+fn a_second_copy_moves_no_blob() {
+    let (memory, ..) = sample();
+    let sink = Kept::new(takes());
+    run(stored(&memory), &sink, &Options::default()).unwrap();
+    let log = sink.state().log.len();
+    let report = run(stored(&memory), &sink, &Options::default()).unwrap();
+    assert_eq!((report.moved.blobs, report.held.blobs), (0, 7));
+    assert_eq!(sink.state().log.len(), log);
+}
+
+#[test]
+fn a_wrong_blob_publishes_nothing() {
+    let (mut memory, single, _) = sample();
+    let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
+    memory.blobs.get_mut(&manifest.layers()[1].digest).unwrap()[5000] ^= 1;
+    for order in [Order::Lanes(3), Order::Single] {
+        let sink = Kept::new(Takes { order, ..takes() });
+        assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::Invalid);
+        let state = sink.state();
+        assert!(
+            state.names.is_empty() && state.finished == 0 && !state.blobs.contains_key(&manifest.layers()[1].digest)
+        );
+    }
+}
+
+#[test]
+fn one_platform_of_an_index_is_the_image_itself() {
+    let (memory, single, _) = sample();
+    for (platform, shape) in [("linux/amd64", Shape::AsFound), ("linux/amd64/v3", Shape::Whole)] {
+        let sink = Kept::new(Takes { shape, ..takes() });
+        run(stored(&memory), &sink, &Options { platforms: only(&[platform]), ..pick("multi:1") }).unwrap();
+        assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
+        assert_eq!(sink.state().blobs.len(), 4);
+    }
+}
+
+#[test]
+fn several_platforms_are_a_smaller_index() {
+    let (memory, _, multi) = sample();
+    let sink = Kept::new(Takes { shape: Shape::Whole, ..takes() });
+    let options = Options { platforms: only(&["linux/amd64", "linux/s390x"]), ..pick("multi:1") };
+    let report = run(stored(&memory), &sink, &options).unwrap();
+    assert_ne!(report.images[0].digest, multi.digest);
+    let platforms: Vec<String> = report.images[0].platforms.iter().map(Platform::to_string).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/s390x"]);
+}
+
+#[test]
+fn a_platform_that_is_not_there_is_named_with_those_that_are() {
+    let (memory, ..) = sample();
+    for name in ["multi:1", "app:2"] {
+        let sink = Kept::new(takes());
+        let error =
+            run(stored(&memory), &sink, &Options { platforms: only(&["linux/riscv64"]), ..pick(name) }).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.to_string().contains("linux/amd64"), "{error}");
+    }
+}
+
+#[test]
+fn an_engine_keeps_the_index_with_its_own_platform_below() {
+    let (memory, single, multi) = sample();
+    let sink = Kept::new(Takes { shape: Shape::Sparse("linux/amd64".parse().unwrap()), ..takes() });
+    run(stored(&memory), &sink, &pick("multi:1")).unwrap();
+    assert_eq!(sink.state().names["docker.io/library/multi:1"], multi.digest);
+    assert_eq!(sink.state().manifests, [single.digest, multi.digest]);
+    let sink = Kept::new(Takes { shape: Shape::One("linux/amd64".parse().unwrap()), ..takes() });
+    run(stored(&memory), &sink, &pick("multi:1")).unwrap();
+    assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
+}
+
+#[test]
+fn an_index_of_which_the_source_has_one_image_goes_as_it_is_or_as_that_image() {
+    let (mut memory, single, multi) = sample();
+    memory.lacks = true;
+    let kept = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
+    let mut keep = vec![single.digest, multi.digest];
+    keep.extend(kept.blobs().iter().map(|blob| blob.digest));
+    memory.blobs.retain(|digest, _| keep.contains(digest));
+    let layout = Kept::new(takes());
+    run(stored(&memory), &layout, &pick("multi:1")).unwrap();
+    assert_eq!(layout.state().names["docker.io/library/multi:1"], multi.digest);
+    let registry = Kept::new(Takes { shape: Shape::Whole, ..takes() });
+    run(stored(&memory), &registry, &pick("multi:1")).unwrap();
+    assert_eq!(registry.state().names["docker.io/library/multi:1"], single.digest);
+}
+
+#[test]
+fn a_name_is_given_on_the_way() {
+    let (memory, single, _) = sample();
+    let names = vec![Name::new("new.example/x:1").unwrap(), Name::new("new.example/x:2").unwrap()];
+    let sink = Kept::new(takes());
+    run(stored(&memory), &sink, &Options { naming: Naming::Names(names.clone()), ..pick("app:2") }).unwrap();
+    assert_eq!(sink.state().names.keys().cloned().collect::<Vec<_>>(), ["new.example/x:1", "new.example/x:2"]);
+    assert_eq!(sink.state().names["new.example/x:1"], single.digest);
+    let several = Options { naming: Naming::Names(names), ..Options::default() };
+    assert_eq!(run(stored(&memory), &Kept::new(takes()), &several).unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn a_stream_arrives_as_a_store_does() {
+    let (memory, single, multi) = sample();
+    for known in [true, false] {
+        let sink = Kept::new(takes());
+        let source = Source::Stream(Box::new(Passing::new(memory.clone(), known)));
+        run(source, &sink, &Options::default()).unwrap();
+        let state = sink.state();
+        assert_eq!(state.names["docker.io/library/app:2"], single.digest);
+        assert_eq!(state.names["docker.io/library/multi:1"], multi.digest);
+        assert!(memory.blobs.keys().all(|digest| state.blobs.contains_key(digest)));
+    }
+}
+
+#[test]
+fn a_stream_without_a_layer_publishes_nothing() {
+    let (mut memory, single, _) = sample();
+    let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
+    memory.blobs.remove(&manifest.layers()[0].digest);
+    memory.roots.truncate(1);
+    let sink = Kept::new(takes());
+    let source = Source::Stream(Box::new(Passing::new(memory, true)));
+    assert_eq!(run(source, &sink, &Options::default()).unwrap_err().kind(), Kind::Invalid);
+    assert!(sink.state().names.is_empty());
+}
+
+#[test]
+fn an_archive_that_names_its_layers_late_passes_a_pipe_in_its_own_form() {
+    let (memory, ..) = sample();
+    let sink = Kept::new(Takes { unnamed_blobs: false, order: Order::Single, ..takes() });
+    let source = Source::Stream(Box::new(Passing::new(memory, false)));
+    let report = run(source, &sink, &pick("app:2")).unwrap();
+    assert_eq!(sink.state().relayed, b"relayed");
+    assert_eq!(report.images[0].names[0].as_str(), "docker.io/library/app:2");
+}
+
+#[test]
+fn a_delta_that_does_not_verify_is_sent_whole_once() {
+    let (memory, ..) = sample();
+    let sink = Kept::new(takes());
+    sink.state().send_all = vec!["the layers over there are not those".to_owned()];
+    run(stored(&memory), &sink, &Options::default()).unwrap();
+    assert_eq!(sink.state().finished, 2);
+    sink.state().send_all = vec!["again".to_owned(), "once".to_owned()];
+    assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::FarSide);
+}
+
+#[test]
+fn a_plan_moves_nothing() {
+    let (memory, ..) = sample();
+    let sink = Kept::new(takes());
+    let report = run(stored(&memory), &sink, &Options { dry_run: true, ..Options::default() }).unwrap();
+    assert_eq!(report.moved.blobs, 7);
+    assert!(sink.state().log.is_empty() && sink.state().finished == 0);
+}
+
+#[test]
+fn a_cancelled_copy_publishes_nothing() {
+    let (memory, ..) = sample();
+    let sink = Kept::new(takes());
+    let cancel = Cancel::default();
+    cancel.raise();
+    let error = copy(stored(&memory), &sink, &Options::default(), None, &Silent, &cancel).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+    assert!(sink.state().names.is_empty());
+}
+
+#[test]
+fn content_embedded_in_a_descriptor_is_not_fetched() {
+    let mut memory = Memory::default();
+    let config = Descriptor { data: Some("e30=".to_owned()), ..Descriptor::of(media_type::OCI_CONFIG, b"{}") };
+    let manifest = serde_json::json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [] });
+    let root = memory.keep(media_type::OCI_MANIFEST, manifest.to_string().into_bytes());
+    memory.name("docker.io/library/app:2", &root);
+    let sink = Kept::new(takes());
+    run(stored(&memory), &sink, &Options::default()).unwrap();
+    assert_eq!(sink.state().blobs[&Digest::of(b"{}")], b"{}");
+}
+
+#[test]
+fn an_index_nested_without_end_is_refused() {
+    let mut memory = Memory::default();
+    let mut top = memory.image("linux/amd64", &[layer(1, 10)]);
+    for _ in 0..30 {
+        top = memory.index(&[Descriptor { platform: None, ..top }]);
+    }
+    memory.name("docker.io/library/deep:1", &top);
+    let error = run(stored(&memory), &Kept::new(takes()), &Options::default()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+}
