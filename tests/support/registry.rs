@@ -409,11 +409,8 @@ fn unauthorized(shared: &Shared, request: &Request) -> Option<Response> {
             }
             let realm = bearer.realm.clone().unwrap_or(format!("{}/token", shared.base()));
             let scope = needed.first().map(|(name, action)| format!(",scope=\"repository:{name}:{action}\""));
-            let challenge = format!(
-                "{}Bearer realm=\"{realm}\",service=\"double\"{}",
-                bearer.before,
-                scope.unwrap_or_default()
-            );
+            let challenge =
+                format!("{}Bearer realm=\"{realm}\",service=\"double\"{}", bearer.before, scope.unwrap_or_default());
             Some(words.with("WWW-Authenticate", challenge))
         }
     }
@@ -503,13 +500,7 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
     Some(response.body(Body::Bytes(bytes)))
 }
 
-fn put_manifest(
-    shared: &Shared,
-    name: &str,
-    at: &str,
-    request: &mut Request,
-    body: &mut dyn Read,
-) -> Option<Response> {
+fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, body: &mut dyn Read) -> Option<Response> {
     let mut bytes = Vec::new();
     request.received = body.take(8 << 20).read_to_end(&mut bytes).ok()? as u64;
     let media_type = request.header("content-type").unwrap_or_default().to_owned();
