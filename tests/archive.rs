@@ -11,5 +11,7 @@ mod memory;
 mod read;
 #[path = "archive/relay.rs"]
 mod relay;
+#[path = "archive/retag.rs"]
+mod retag;
 #[path = "archive/write.rs"]
 mod write;
