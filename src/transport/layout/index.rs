@@ -16,11 +16,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 /// Pause between two looks at a lock that another process has.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 /// Looks, about 30 s: a rewrite takes milliseconds.
-const LOOKS: u32 = 1500;
+const LOOKS: u32 = 6000;
 /// Looks after which the wait is told, about a second.
-const TOLD: u32 = 50;
+const TOLD: u32 = 200;
 
 /// Replaces `index.json` by what `change` makes of it, and the file `oci-layout` where it is missing.
 ///

@@ -1,0 +1,5 @@
+//! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
+
+pub mod program;
+pub mod registry;
+pub mod web;
