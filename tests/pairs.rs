@@ -38,7 +38,8 @@ fn sources(registry: &Registry, containerd: &Path) -> Vec<From> {
         digest,
         raw,
     };
-    let words = |label, word: String, digest| From { label, words: vec![word], stdin: None, digest: Some(digest), raw: false };
+    let words =
+        |label, word: String, digest| From { label, words: vec![word], stdin: None, digest: Some(digest), raw: false };
     vec![
         words("layout", format!("oci:{}:1", fixture("layout")), OCI_GZIP),
         words("layout, index", format!("oci:{}:1", fixture("multi")), INDEX),
@@ -193,7 +194,8 @@ fn containerd(dir: &Path) -> PathBuf {
     let blobs = root.join("io.containerd.content.v1.content/blobs/sha256");
     fs::create_dir_all(&bolt).unwrap();
     fs::create_dir_all(&blobs).unwrap();
-    let unpacked = Command::new("gzip").args(["-dc", &fixture("bolt/ctr21.meta.db.gz")]).stdout(Stdio::piped()).output().unwrap();
+    let unpacked =
+        Command::new("gzip").args(["-dc", &fixture("bolt/ctr21.meta.db.gz")]).stdout(Stdio::piped()).output().unwrap();
     fs::write(bolt.join("meta.db"), unpacked.stdout).unwrap();
     for blob in fs::read_dir(fixture("layout/blobs/sha256")).unwrap() {
         let blob = blob.unwrap();

@@ -95,7 +95,9 @@ fn check_version(contents: &dyn Contents) -> Result<()> {
         .map_err(|e| Error::invalid(format!("the file oci-layout is refused: it is not JSON ({e})")))?;
     match value.get("imageLayoutVersion").and_then(|version| version.as_str()) {
         Some(version) if version.starts_with("1.") => Ok(()),
-        Some(version) => Err(Error::invalid(format!("the OCI layout is of version {}; 1.0.0 is known", shown(version)))),
+        Some(version) => {
+            Err(Error::invalid(format!("the OCI layout is of version {}; 1.0.0 is known", shown(version))))
+        }
         None => Err(Error::invalid("the file oci-layout names no version")),
     }
 }

@@ -116,7 +116,8 @@ fn renamed(
         }
         let old: Vec<Name> = mine.iter().filter_map(|root| root.name.clone()).collect();
         let new: Vec<Reference> = rename(&old)?.iter().map(full).collect::<Result<_>>()?;
-        if let Some(name) = new.iter().find(|name| owners.insert((*name).clone(), at).is_some_and(|other| other != at)) {
+        if let Some(name) = new.iter().find(|name| owners.insert((*name).clone(), at).is_some_and(|other| other != at))
+        {
             return Err(Error::usage(format!("several images cannot all become {name}; name one of them in SRC")));
         }
         let tags: Vec<String> = new.iter().map(Reference::to_string).collect();

@@ -273,7 +273,11 @@ impl<B: ReadAt> Contents for Files<B> {
         self.hashed.lock().unwrap_or_else(|e| e.into_inner()).insert(place, (layer, raw));
         super::unpacked::agree(name, &raw, diff_id)?;
         if blob_digest(name).is_some_and(|named| named != layer.digest) {
-            return Err(Error::invalid(format!("{} is not the blob that its name says: got {}", shown(name), layer.digest)));
+            return Err(Error::invalid(format!(
+                "{} is not the blob that its name says: got {}",
+                shown(name),
+                layer.digest
+            )));
         }
         Ok(layer)
     }

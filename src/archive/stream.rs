@@ -206,7 +206,10 @@ impl ArchiveStream {
         if let (Some(named), Some(digest)) = (named, digest)
             && named != digest
         {
-            return Err(Error::invalid(format!("{} is not the blob that its name says: got {digest}", shown(&current.name))));
+            return Err(Error::invalid(format!(
+                "{} is not the blob that its name says: got {digest}",
+                shown(&current.name)
+            )));
         }
         let digest = digest.expect("a layer is hashed here or has its digest for a name");
         let passed = Passed { digest, raw, size: current.size, coding: current.coding };
@@ -261,7 +264,9 @@ impl ArchiveStream {
                 n => after += n as u64,
             }
             if after > MAX_AFTER {
-                return Err(Error::invalid(format!("the archive goes on for more than {MAX_AFTER} bytes behind its end")));
+                return Err(Error::invalid(format!(
+                    "the archive goes on for more than {MAX_AFTER} bytes behind its end"
+                )));
             }
         }
     }

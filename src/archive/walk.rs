@@ -70,16 +70,7 @@ pub(crate) struct Walk<T> {
 
 impl<T: Tape> Walk<T> {
     pub fn new(tape: T) -> Walk<T> {
-        Walk {
-            tape,
-            at: 0,
-            left: 0,
-            pad: 0,
-            seen: HashSet::new(),
-            keys: RandomState::new(),
-            entries: 0,
-            names: 0,
-        }
+        Walk { tape, at: 0, left: 0, pad: 0, seen: HashSet::new(), keys: RandomState::new(), entries: 0, names: 0 }
     }
 
     /// The next entry; `None` at the archive's end mark. Data of the one before that was not read is passed over.

@@ -40,9 +40,16 @@ pub enum Body {
     None,
     Bytes(Vec<u8>),
     /// `bytes[from..]`, of which only `cut` are sent before the connection breaks (announced are all).
-    Part { bytes: Arc<Vec<u8>>, from: usize, cut: Option<usize> },
+    Part {
+        bytes: Arc<Vec<u8>>,
+        from: usize,
+        cut: Option<usize>,
+    },
     /// As `Part`, but after `cut` bytes the connection stays and says nothing.
-    Stalled { bytes: Arc<Vec<u8>>, cut: usize },
+    Stalled {
+        bytes: Arc<Vec<u8>>,
+        cut: usize,
+    },
     /// Chunks for ever.
     Endless,
 }

@@ -64,8 +64,8 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Sourc
 fn unknown(label: &str, head: &[u8]) -> Error {
     match head {
         [] => Error::invalid(format!("{label} is empty; expected an archive of images")),
-        _ => Error::invalid(format!(
-            "{label} is no archive: neither a tar nor one packed with gzip, zstd, xz or bzip2"
-        )),
+        _ => {
+            Error::invalid(format!("{label} is no archive: neither a tar nor one packed with gzip, zstd, xz or bzip2"))
+        }
     }
 }

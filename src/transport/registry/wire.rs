@@ -15,10 +15,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
-use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::SystemTime,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
@@ -131,10 +128,9 @@ impl Wire {
             self.cancel.check()?;
             let (why, wish) = match self.follow(call, payload, shown) {
                 Ok(answer) if retry::is_passing(answer.status) && tries.left() && replayable => {
-                    let wish = answer.header("retry-after").and_then(|text| retry::wish(text, SystemTime::now()));
-                    let why = format!("status {}", answer.status);
+                    let told = (format!("status {}", answer.status), answer.retry_after());
                     answer.drain();
-                    (why, wish)
+                    told
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Broken(why)) if tries.left() && replayable => (why, None),
@@ -222,7 +218,8 @@ impl Wire {
 
     /// The address that a `Location` or `Link` from `base` means, if it is one that may be asked.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
-        let wrong = |why: &str| Error::invalid(format!("{} sends us to an address that is not asked: {why}", self.host));
+        let wrong =
+            |why: &str| Error::invalid(format!("{} sends us to an address that is not asked: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it has credentials in it"));
