@@ -1,15 +1,16 @@
 //! Every source into every sink, with the program itself and images that real tools wrote: what arrives is what
 //! left, and it reads back.
 
-#[path = "support/program.rs"]
-mod program;
+#[path = "support/mod.rs"]
+mod support;
 
-use program::{Registry, fixture, imgmv};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+use support::program::{fixture, imgmv};
+use support::some_registry::Registry;
 use tempfile::TempDir;
 
 /// The manifests that `fixtures/image.py` and the tools around it made.
@@ -38,7 +39,8 @@ fn sources(registry: &Registry, containerd: &Path) -> Vec<From> {
         digest,
         raw,
     };
-    let words = |label, word: String, digest| From { label, words: vec![word], stdin: None, digest: Some(digest), raw: false };
+    let words =
+        |label, word: String, digest| From { label, words: vec![word], stdin: None, digest: Some(digest), raw: false };
     vec![
         words("layout", format!("oci:{}:1", fixture("layout")), OCI_GZIP),
         words("layout, index", format!("oci:{}:1", fixture("multi")), INDEX),
@@ -193,7 +195,8 @@ fn containerd(dir: &Path) -> PathBuf {
     let blobs = root.join("io.containerd.content.v1.content/blobs/sha256");
     fs::create_dir_all(&bolt).unwrap();
     fs::create_dir_all(&blobs).unwrap();
-    let unpacked = Command::new("gzip").args(["-dc", &fixture("bolt/ctr21.meta.db.gz")]).stdout(Stdio::piped()).output().unwrap();
+    let unpacked =
+        Command::new("gzip").args(["-dc", &fixture("bolt/ctr21.meta.db.gz")]).stdout(Stdio::piped()).output().unwrap();
     fs::write(bolt.join("meta.db"), unpacked.stdout).unwrap();
     for blob in fs::read_dir(fixture("layout/blobs/sha256")).unwrap() {
         let blob = blob.unwrap();

@@ -61,7 +61,8 @@ impl Lists {
             let Some(config) = &image.config else { continue };
             let layers = image.layers.iter().map(Digest::blob_path).collect();
             let tags = images.entry((config.digest.blob_path(), layers)).or_default();
-            let tag = name.as_ref().and_then(Name::reference).filter(|name| name.tag.is_some() && name.digest.is_none());
+            let tag =
+                name.as_ref().and_then(Name::reference).filter(|name| name.tag.is_some() && name.digest.is_none());
             tags.extend(tag.map(|tag| tag.to_string()));
         }
         let entry = |((config, layers), tags): (_, BTreeSet<String>)| saved::Entry {

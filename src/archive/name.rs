@@ -11,7 +11,10 @@ pub(crate) const LONGEST: usize = 4096;
 pub(crate) fn clean(name: &[u8]) -> Result<String> {
     let shown = || shown(&String::from_utf8_lossy(name));
     if name.len() > LONGEST {
-        return Err(Error::invalid(format!("an entry's name has {} bytes, more than the {LONGEST} allowed", name.len())));
+        return Err(Error::invalid(format!(
+            "an entry's name has {} bytes, more than the {LONGEST} allowed",
+            name.len()
+        )));
     }
     let Ok(text) = std::str::from_utf8(name) else {
         return Err(Error::invalid(format!("the entry {} is refused: its name is no UTF-8", shown())));

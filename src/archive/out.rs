@@ -2,11 +2,7 @@
 
 use super::header::{self, BLOCK, Kind};
 use crate::error::{Error, Result};
-use std::{
-    fs::File,
-    io::Write,
-    os::unix::fs::FileExt,
-};
+use std::{fs::File, io::Write, os::unix::fs::FileExt};
 
 /// Small writes are gathered up to this many bytes; larger ones pass by without being copied.
 const GATHERED: usize = 64 << 10;

@@ -206,7 +206,10 @@ impl ArchiveStream {
         if let (Some(named), Some(digest)) = (named, digest)
             && named != digest
         {
-            return Err(Error::invalid(format!("{} is not the blob that its name says: got {digest}", shown(&current.name))));
+            return Err(Error::invalid(format!(
+                "{} is not the blob that its name says: got {digest}",
+                shown(&current.name)
+            )));
         }
         let digest = digest.expect("a layer is hashed here or has its digest for a name");
         let passed = Passed { digest, raw, size: current.size, coding: current.coding };
@@ -261,7 +264,9 @@ impl ArchiveStream {
                 n => after += n as u64,
             }
             if after > MAX_AFTER {
-                return Err(Error::invalid(format!("the archive goes on for more than {MAX_AFTER} bytes behind its end")));
+                return Err(Error::invalid(format!(
+                    "the archive goes on for more than {MAX_AFTER} bytes behind its end"
+                )));
             }
         }
     }
@@ -274,7 +279,7 @@ impl ArchiveStream {
             let root = match &image.what {
                 What::Manifest(descriptor) => {
                     self.sizes_agree(descriptor, 0, &mut HashSet::new())?;
-                    Root::new(None, descriptor.clone())
+                    Root::new(None, Descriptor::clone(descriptor))
                 }
                 What::Saved(saved) => {
                     let made = synthesis::image(&self.held, saved)?;

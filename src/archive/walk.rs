@@ -44,6 +44,8 @@ pub(crate) struct Entry {
     pub what: What,
     /// Of its data, in bytes.
     pub size: u64,
+    /// Where its headers begin, in bytes from the archive's beginning.
+    pub from: u64,
     /// Where its data begins, in bytes from the archive's beginning.
     pub at: u64,
 }
@@ -70,22 +72,14 @@ pub(crate) struct Walk<T> {
 
 impl<T: Tape> Walk<T> {
     pub fn new(tape: T) -> Walk<T> {
-        Walk {
-            tape,
-            at: 0,
-            left: 0,
-            pad: 0,
-            seen: HashSet::new(),
-            keys: RandomState::new(),
-            entries: 0,
-            names: 0,
-        }
+        Walk { tape, at: 0, left: 0, pad: 0, seen: HashSet::new(), keys: RandomState::new(), entries: 0, names: 0 }
     }
 
     /// The next entry; `None` at the archive's end mark. Data of the one before that was not read is passed over.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.pass(self.left)?;
         let mut extensions = Extensions::default();
+        let from = self.at;
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             self.entries += 1;
@@ -103,7 +97,7 @@ impl<T: Tape> Walk<T> {
                         return Err(Error::invalid("a global record gives every entry one name or size"));
                     }
                 }
-                _ => return self.entry(header, extensions).map(Some),
+                _ => return self.entry(from, header, extensions).map(Some),
             }
         }
     }
@@ -128,10 +122,13 @@ impl<T: Tape> Walk<T> {
         &mut self.tape
     }
 
-    fn entry(&mut self, header: Header, extensions: Extensions) -> Result<Entry> {
-        let name = clean(extensions.name.as_deref().unwrap_or(&header.name))?;
+    fn entry(&mut self, from: u64, header: Header, extensions: Extensions) -> Result<Entry> {
+        let written = extensions.name.as_deref().unwrap_or(&header.name);
+        let name = clean(written)?;
         let link = extensions.link.unwrap_or(header.link);
         let what = match header.flag {
+            // As old tars write directories.
+            Flag::File if written.ends_with(b"/") => What::Directory,
             Flag::File => What::File,
             Flag::Directory => What::Directory,
             Flag::SymbolicLink => What::SymbolicLink(String::from_utf8_lossy(&link).into_owned()),
@@ -167,7 +164,7 @@ impl<T: Tape> Walk<T> {
         }
         self.left = size;
         self.pad = padding(size);
-        Ok(Entry { name, what, size, at: self.at })
+        Ok(Entry { name, what, size, from, at: self.at })
     }
 
     /// The next header; `None` at the end mark, of which one block is enough.

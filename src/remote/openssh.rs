@@ -204,5 +204,8 @@ fn socket_dir() -> Option<TempDir> {
         tempfile::Builder::new().prefix("imgmv-").permissions(Permissions::from_mode(0o700)).tempdir_in(place).ok()
     };
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    runtime.and_then(|dir| make(Path::new(&dir))).or_else(|| make(&std::env::temp_dir())).or_else(|| make("/tmp".as_ref()))
+    runtime
+        .and_then(|dir| make(Path::new(&dir)))
+        .or_else(|| make(&std::env::temp_dir()))
+        .or_else(|| make("/tmp".as_ref()))
 }

@@ -159,7 +159,16 @@ mod tests {
     #[test]
     fn a_reference_is_not_taken_for_a_host() {
         let pinned = format!("app@{}", Digest::of(b""));
-        for text in [&pinned[..], "app:2", "registry:5000/app", "app", "docker://u@h:1/x", "registry.lan:5000/app:2", "./a:", "a/b:"] {
+        for text in [
+            &pinned[..],
+            "app:2",
+            "registry:5000/app",
+            "app",
+            "docker://u@h:1/x",
+            "registry.lan:5000/app:2",
+            "./a:",
+            "a/b:",
+        ] {
             assert!(!SshTarget::is_one(text), "{text}");
         }
     }

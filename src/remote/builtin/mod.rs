@@ -67,9 +67,8 @@ impl Builtin {
         let text = std::fs::read_to_string(home.join(".ssh/config")).unwrap_or_default();
         let settings = Settings::read(&text, &target.host, home)?;
         let user = target.user.clone().or(settings.user).or_else(|| std::env::var("USER").ok());
-        let user = user.ok_or_else(|| {
-            Error::usage(format!("{}: as which user? write ssh://USER@{}", target.host, target.host))
-        })?;
+        let user = user
+            .ok_or_else(|| Error::usage(format!("{}: as which user? write ssh://USER@{}", target.host, target.host)))?;
         let defaults = || ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| home.join(".ssh").join(name)).to_vec();
         let place = Place {
             name: target.host.clone(),
@@ -107,8 +106,9 @@ impl Place {
     }
 
     fn socket(&self) -> Result<TcpStream> {
-        let unreachable =
-            |e: &dyn std::fmt::Display| Error::far_side(format!("{}: no connection to port {}: {e}", self.name, self.port));
+        let unreachable = |e: &dyn std::fmt::Display| {
+            Error::far_side(format!("{}: no connection to port {}: {e}", self.name, self.port))
+        };
         let addresses = (self.address.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
         let mut failed = None;
         for address in addresses {

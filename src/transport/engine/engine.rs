@@ -37,7 +37,8 @@ impl FromStr for Engine {
 
     fn from_str(text: &str) -> Result<Engine> {
         let engine = Engine::ALL.into_iter().find(|engine| engine.name() == text);
-        engine.ok_or_else(|| Error::usage(format!("{text:?} is not an engine: expected nerdctl, docker, ctr or podman")))
+        engine
+            .ok_or_else(|| Error::usage(format!("{text:?} is not an engine: expected nerdctl, docker, ctr or podman")))
     }
 }
 

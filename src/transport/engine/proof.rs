@@ -163,7 +163,8 @@ mod tests {
         judged(Loader::Docker(ImageStore::Containerd), &format!("{root} {rootfs}\n"), 0).unwrap();
         judged(Loader::Podman, &format!("{}\n", config.hex()), 0).unwrap();
         judged(Loader::Nerdctl, &format!("\"sha256:else\"\n\"{root}\"\n"), 0).unwrap();
-        let table = format!("REF TYPE DIGEST STATUS SIZE UNPACKED\ndocker.io/t/app:2 type {root} complete (3/3) 1 B true\n");
+        let table =
+            format!("REF TYPE DIGEST STATUS SIZE UNPACKED\ndocker.io/t/app:2 type {root} complete (3/3) 1 B true\n");
         judged(Loader::Ctr, &table, 0).unwrap();
         judged(Loader::Custom, "", 0).unwrap_err();
     }

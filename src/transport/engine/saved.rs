@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn an_option_is_no_image() {
-        for (text, expected) in [("app:2", true), ("sha256:0123abcd", true), ("0123abcd", true), ("-o", false), ("", false)] {
+        for (text, expected) in
+            [("app:2", true), ("sha256:0123abcd", true), ("0123abcd", true), ("-o", false), ("", false)]
+        {
             assert_eq!(is_image(text), expected, "{text}");
         }
     }

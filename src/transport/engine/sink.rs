@@ -111,10 +111,8 @@ impl EngineSink {
 
 impl Promised {
     fn note(&mut self, manifest: &Manifest) {
-        let kept = Kept {
-            children: manifest.children().to_vec(),
-            config: manifest.config().map(|config| config.digest),
-        };
+        let kept =
+            Kept { children: manifest.children().to_vec(), config: manifest.config().map(|config| config.digest) };
         self.manifests.insert(manifest.digest(), kept);
     }
 

@@ -69,7 +69,8 @@ impl Known {
         if let Some(bearer) = bearer {
             let realm = token::realm(bearer.parameter("realm").unwrap_or_default(), registry)?;
             self.way = Some(Way::Bearer { realm, service: bearer.parameter("service").map(str::to_owned) });
-            if let Some(further) = bearer.parameter("scope").filter(|text| !text.is_empty() && text.len() <= MAX_SCOPE) {
+            if let Some(further) = bearer.parameter("scope").filter(|text| !text.is_empty() && text.len() <= MAX_SCOPE)
+            {
                 self.further.insert(scope.clone(), further.to_owned());
             }
             if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == shown) {

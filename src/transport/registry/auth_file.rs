@@ -87,7 +87,8 @@ impl AuthFile {
         }
         let auths = self.document.get("auths")?.as_object()?;
         for wanted in names_of(host, repository) {
-            let entry = auths.iter().filter(|(name, _)| registry_of(name) == wanted).find_map(|(_, entry)| login(entry));
+            let entry =
+                auths.iter().filter(|(name, _)| registry_of(name) == wanted).find_map(|(_, entry)| login(entry));
             if entry.is_some() {
                 return entry;
             }
@@ -250,7 +251,13 @@ mod tests {
 
     #[test]
     fn dockers_own_registry_is_found_under_every_name_it_has() {
-        for key in ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io", "http://index.docker.io/v1"] {
+        for key in [
+            "https://index.docker.io/v1/",
+            "index.docker.io",
+            "docker.io",
+            "registry-1.docker.io",
+            "http://index.docker.io/v1",
+        ] {
             let file = file(&format!(r#"{{"auths":{{"{key}":{{"identitytoken":"secret"}}}}}}"#));
             assert_eq!(found(&file, "docker.io", "library/app").as_deref(), Some("identity secret"), "{key}");
         }

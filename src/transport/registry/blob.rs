@@ -1,8 +1,8 @@
 //! A blob on its way from a registry (distribution-spec, "Pulling blobs"): a connection that breaks is taken up where
 //! it was, with `Range`, while tries are left and bytes come in.
 
-use super::http::{Answer, Call, Fault, of_body};
 use super::http::Payload;
+use super::http::{Answer, Call, Fault, of_body};
 use super::retry::{PROGRESS, Tries};
 use super::token::Scope;
 use super::wire::Wire;
@@ -88,7 +88,9 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, from: u64) -> Result<B
     let size = blob.size;
     match answer.status {
         206 if starts_at(&answer) == Some(from) => Ok(Box::new(answer.into_reader())),
-        206 => Err(Error::invalid(format!("{} answers with another part of blob {digest} than was asked for", wire.host))),
+        206 => {
+            Err(Error::invalid(format!("{} answers with another part of blob {digest} than was asked for", wire.host)))
+        }
         416 => Err(Error::invalid(format!("{} has less of blob {digest} than the {size} bytes announced", wire.host))),
         _ if answer.length().is_some_and(|length| length > size) => Err(longer(blob, wire)),
         _ if answer.length().is_some_and(|length| length < size) => {

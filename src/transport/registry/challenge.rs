@@ -127,8 +127,10 @@ mod tests {
 
     #[test]
     fn every_shape_of_header_that_registries_send_is_read() {
-        let bearer =
-            one("bearer", &[("realm", "https://auth/t?a=b,c"), ("service", "r"), ("scope", "repository:a/b:pull,push")]);
+        let bearer = one(
+            "bearer",
+            &[("realm", "https://auth/t?a=b,c"), ("service", "r"), ("scope", "repository:a/b:pull,push")],
+        );
         let cases: &[(&str, Vec<Challenge>)] = &[
             (r#"Basic realm="a \"b\", c""#, vec![one("basic", &[("realm", r#"a "b", c"#)])]),
             (

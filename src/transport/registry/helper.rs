@@ -73,7 +73,9 @@ type Answer = std::result::Result<String, String>;
 fn run(name: &str, verb: &str, input: &str, patience: Duration) -> Result<Answer> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         let shown: String = name.chars().take(60).collect();
-        return Err(Error::invalid(format!("{shown:?} is not run as a credential helper: expected a name, not a path")));
+        return Err(Error::invalid(format!(
+            "{shown:?} is not run as a credential helper: expected a name, not a path"
+        )));
     }
     let program = format!("docker-credential-{name}");
     talk(Command::new(&program).arg(verb), &program, input, patience)
@@ -140,7 +142,8 @@ mod tests {
     #[test]
     fn a_helper_that_hangs_is_ended() {
         let mut script = Command::new("sh");
-        let error = talk(script.args(["-c", "sleep 1000"]), "docker-credential-slow", "r.lan", Duration::from_millis(50));
+        let error =
+            talk(script.args(["-c", "sleep 1000"]), "docker-credential-slow", "r.lan", Duration::from_millis(50));
         assert!(error.unwrap_err().to_string().contains("did not answer"));
     }
 

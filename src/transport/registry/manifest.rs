@@ -47,8 +47,8 @@ pub fn accepted() -> String {
 ///
 /// Bytes that are not what `at` (or, for a tag, `Docker-Content-Digest`) says are asked for once more, then `Invalid`.
 pub fn fetch(wire: &Wire, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
-    let call = Call::new(Method::GET, wire.url(&format!("{repository}/manifests/{at}"))?)
-        .with(header::ACCEPT, &accepted());
+    let call =
+        Call::new(Method::GET, wire.url(&format!("{repository}/manifests/{at}"))?).with(header::ACCEPT, &accepted());
     let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));
     let mut asked_again = false;
     loop {

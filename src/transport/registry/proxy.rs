@@ -16,7 +16,8 @@ pub struct Proxies {
 
 impl Proxies {
     pub fn from_environment() -> Proxies {
-        let first = |names: &[&str]| names.iter().filter_map(|name| env::var(name).ok()).find(|value| !value.is_empty());
+        let first =
+            |names: &[&str]| names.iter().filter_map(|name| env::var(name).ok()).find(|value| !value.is_empty());
         let all = first(&["ALL_PROXY", "all_proxy"]).unwrap_or_default();
         Proxies {
             https: first(&["HTTPS_PROXY", "https_proxy"]).unwrap_or_else(|| all.clone()),

@@ -63,7 +63,8 @@ pub fn said(mut answer: Answer) -> Said {
         one_line.chars().take(MAX_REASON).collect()
     };
     let Ok(words) = serde_json::from_slice::<Words>(&bytes) else {
-        let plain = if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
+        let plain =
+            if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
         return Said { codes: Vec::new(), text: plain };
     };
     let codes = words.errors.iter().take(MAX_REASONS).map(|reason| cut(&reason.code)).collect();

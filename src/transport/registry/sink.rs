@@ -6,7 +6,7 @@ use super::token::Scope;
 use super::upload::{Mount, SMALL, Small, Target};
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Coding, Digest, Manifest, Name, media_type};
+use crate::image::{Coding, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
 use crate::source::{Claim, Origin};
 use std::{
@@ -74,7 +74,7 @@ impl RepositorySink {
 
     /// Puts `manifest` under `reference`, a tag or its digest (distribution-spec, "Pushing Manifests").
     fn put(&self, manifest: &Manifest, reference: &str) -> Result<()> {
-        let Descriptor { media_type, digest } = Descriptor::of(manifest);
+        let (media_type, digest) = (&*manifest.descriptor.media_type, manifest.digest());
         let call = Call::new(Method::PUT, self.target.url(&format!("manifests/{reference}"))?)
             .with(header::CONTENT_TYPE, media_type)
             .storing();
@@ -93,18 +93,6 @@ impl RepositorySink {
         target.same(&answer, &digest, &what)?;
         answer.drain();
         Ok(())
-    }
-}
-
-/// What of a manifest goes into a request.
-struct Descriptor<'a> {
-    media_type: &'a str,
-    digest: Digest,
-}
-
-impl Descriptor<'_> {
-    fn of(manifest: &Manifest) -> Descriptor<'_> {
-        Descriptor { media_type: &manifest.descriptor.media_type, digest: manifest.digest() }
     }
 }
 
@@ -137,6 +125,10 @@ impl Sink for RepositorySink {
         }
         let answer = self.target.wire.expect(answer, &[200], &self.target.scope, &what)?;
         Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
+    fn holds(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.target.held(digest)?.is_some())
     }
 
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {

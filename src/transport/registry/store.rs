@@ -95,7 +95,10 @@ impl RepositoryStore {
         thread::scope(|scope| {
             for _ in 0..lanes {
                 scope.spawn(|| {
-                    while let Some((at, tag)) = { let at = next.fetch_add(1, Ordering::Relaxed); tags.get(at).map(|tag| (at, tag)) } {
+                    while let Some((at, tag)) = {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        tags.get(at).map(|tag| (at, tag))
+                    } {
                         let root = self.root(At::Tag(tag));
                         let failed = root.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));

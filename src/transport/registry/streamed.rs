@@ -136,11 +136,14 @@ impl Streamed {
     }
 
     fn finish_feed(&mut self) -> Result<Option<Answer>> {
-        self.feed.take().map(|mut feed| {
-            // An ended thread says why when it is joined.
-            let _ = feed.end();
-            feed.finish()
-        }).transpose()
+        self.feed
+            .take()
+            .map(|mut feed| {
+                // An ended thread says why when it is joined.
+                let _ = feed.end();
+                feed.finish()
+            })
+            .transpose()
     }
 }
 

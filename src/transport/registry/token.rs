@@ -91,7 +91,8 @@ impl Token {
             access_token: Option<String>,
             expires_in: Option<f64>,
         }
-        let wrong = |why: &str| Error::failed(format!("the token service {from} gave no token that can be used: {why}"));
+        let wrong =
+            |why: &str| Error::failed(format!("the token service {from} gave no token that can be used: {why}"));
         // The parser's own words could quote the token.
         let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its answer is not the JSON expected"))?;
         let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
@@ -139,9 +140,28 @@ pub fn may_see_credentials(realm: &Url, registry: &Url, allowed: &[String]) -> b
 /// never under the names of the large hosting services, where neighbours are strangers.
 fn same_domain(a: &str, b: &str) -> bool {
     const SHARED: [&str; 22] = [
-        "amazonaws.com", "aliyuncs.com", "appspot.com", "azure.com", "azurecr.io", "azurewebsites.net", "cloudapp.net",
-        "cloudfront.net", "duckdns.org", "fly.dev", "github.io", "gitlab.io", "herokuapp.com", "netlify.app",
-        "ngrok.io", "nip.io", "pages.dev", "run.app", "sslip.io", "vercel.app", "windows.net", "workers.dev",
+        "amazonaws.com",
+        "aliyuncs.com",
+        "appspot.com",
+        "azure.com",
+        "azurecr.io",
+        "azurewebsites.net",
+        "cloudapp.net",
+        "cloudfront.net",
+        "duckdns.org",
+        "fly.dev",
+        "github.io",
+        "gitlab.io",
+        "herokuapp.com",
+        "netlify.app",
+        "ngrok.io",
+        "nip.io",
+        "pages.dev",
+        "run.app",
+        "sslip.io",
+        "vercel.app",
+        "windows.net",
+        "workers.dev",
     ];
     let labels = |host: &str| -> Vec<String> {
         let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();

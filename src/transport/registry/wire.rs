@@ -222,7 +222,8 @@ impl Wire {
 
     /// The address that a `Location` or `Link` from `base` means, if it is one that may be asked.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
-        let wrong = |why: &str| Error::invalid(format!("{} sends us to an address that is not asked: {why}", self.host));
+        let wrong =
+            |why: &str| Error::invalid(format!("{} sends us to an address that is not asked: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it has credentials in it"));
