@@ -212,7 +212,10 @@ fn a_dead_engine_is_passed_over_and_named_when_none_answers() {
 fn a_load_command_that_fails_ends_the_copy_with_its_own_words() {
     let host = Arc::new(Local::new(&Cancel::default()));
     for (command, said) in [
-        ("head -c 5000 >/dev/null; echo 'write /x: no space left on device' >&2; exit 3", "status 3: write /x: no space"),
+        (
+            "head -c 5000 >/dev/null; echo 'write /x: no space left on device' >&2; exit 3",
+            "status 3: write /x: no space",
+        ),
         ("exit 1", "ended with status 1"),
         ("no-such-program-at-all", "was not found"),
         ("cat >/dev/null; echo 'Error unpacking image t/x:1: apply layer error'", "Error unpacking image t/x:1"),

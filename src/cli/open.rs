@@ -16,6 +16,7 @@ use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
 use imgmv::transport::archive::{self, ArchiveSink, Input};
+use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::transport::registry::Registry;
@@ -24,6 +25,9 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Where containerd keeps everything, unless told otherwise.
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
 /// How a SRC is opened.
 #[derive(Debug, Clone, Default, Args)]
@@ -126,8 +130,11 @@ fn layout(dir: &Path) -> Result<Source> {
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
 fn containerd(options: &SourceEngine) -> Result<Source> {
-    let _ = options;
-    Err(Error::failed("containerd's directory: not built yet"))
+    let here = options.src_root.is_none();
+    let root = options.src_root.as_deref().unwrap_or(Path::new(CONTAINERD_ROOT));
+    let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|namespace| here && !namespace.is_empty());
+    let namespace = options.src_namespace.clone().or_else(environment);
+    Ok(Source::Store(Arc::new(ContainerdStore::open(root, namespace.as_deref())?)))
 }
 
 /// `docker save`, through the docker command of this host.

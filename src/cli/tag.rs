@@ -10,8 +10,11 @@ use super::survey;
 use clap::Args;
 use imgmv::Result;
 use imgmv::image::{Digest, Manifest, Name};
+use imgmv::source::Pick;
+use imgmv::transport::archive;
 use serde_json::json;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Give an image another name where it is
 ///
@@ -56,13 +59,16 @@ impl Tag {
     fn names(&self, place: &Place) -> Result<Vec<Name>> {
         let spell = |text: &String| match place {
             Place::Registry(reference) => naming::tag_in(reference, text),
-            Place::DockerArchive { .. } => naming::full(text),
+            place if archive_file(place).is_some() => naming::full(text),
             _ => naming::as_kept(text),
         };
         self.names.iter().map(spell).collect()
     }
 
     fn publish(&self, place: &Place, names: &[Name], run: &Run) -> Result<Digest> {
+        if let Some((file, pick)) = archive_file(place) {
+            return Ok(archive::retag(file, pick, names, run.watch())?.descriptor.digest);
+        }
         let InPlace { store, picks, sink } = open::in_place(place, &self.from, &self.reach, run)?;
         let mut roots = store.roots(&picks)?;
         roots.dedup_by_key(|root| root.descriptor.digest);
@@ -71,5 +77,14 @@ impl Tag {
         names.iter().try_for_each(|name| sink.publish(Some(name), &manifest))?;
         sink.finish()?;
         Ok(manifest.digest())
+    }
+}
+
+/// The archive that is meant, if it is one, and which of its images.
+fn archive_file(place: &Place) -> Option<(&Path, Option<&Pick>)> {
+    match place {
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => Some((file, pick.as_ref())),
+        Place::Path(path) if !path.is_dir() => Some((path, None)),
+        _ => None,
     }
 }

@@ -154,7 +154,8 @@ impl Peer {
 
     pub fn try_client(&self, arguments: &[&str]) -> Option<String> {
         let environment = self.environment.iter().filter(|(key, _)| key != "PATH").map(|(k, v)| (k, v));
-        let output = Command::new(&self.client).args(arguments).envs(environment).stdin(Stdio::null()).output().unwrap();
+        let output =
+            Command::new(&self.client).args(arguments).envs(environment).stdin(Stdio::null()).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
