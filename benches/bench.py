@@ -130,30 +130,31 @@ class Bench:
             shutil.rmtree(left, ignore_errors=True)
         os.sync()
 
-    def compare(self, pair, rounds):
-        """The pair's measured costs, by program: a traced one and the counted ones."""
+    def compare(self, pair, names, rounds):
+        """The pair's measured costs, by program: a traced one and the counted ones. A program that fails is left out."""
         costs = {}
-        for name in pair.commands:
-            if name in self.programs or name not in (*programs.PEERS, "imgmv"):
-                try:
-                    traced = self.run_once(pair, name, measure.run_traced if shutil.which("strace") else measure.run)
-                except RuntimeError as failure:
-                    say(f"{pair.name}: {failure}")
-                    continue
-                if traced.status == 0:
-                    costs[name] = {"traced": traced, "counted": []}
-                else:
-                    say(f"{pair.name}: {name} failed with {traced.status} and is left out: {traced.words.strip()[-300:]}")
+        for name in names:
+            if cost := self.attempt(pair, name, measure.run_traced if shutil.which("strace") else measure.run):
+                costs[name] = {"traced": cost, "counted": []}
         for _ in range(rounds):
             for name in list(costs):
-                cost = self.run_once(pair, name, measure.run)
-                cost.written = costs[name]["traced"].written
-                if cost.status == 0:
+                if cost := self.attempt(pair, name, measure.run):
+                    cost.written = costs[name]["traced"].written
                     costs[name]["counted"].append(cost)
                 else:
-                    say(f"{pair.name}: {name} failed with {cost.status}: {cost.words.strip()[-300:]}")
                     costs.pop(name)
         return costs
+
+    def attempt(self, pair, name, runner):
+        try:
+            cost = self.run_once(pair, name, runner)
+        except RuntimeError as failure:
+            say(f"{pair.name}: {name} is left out: {failure}")
+            return None
+        if cost.status == 0:
+            return cost
+        say(f"{pair.name}: {name} failed with {cost.status} and is left out: {cost.words.strip()[-300:]}")
+        return None
 
 
 def parse():
@@ -195,10 +196,13 @@ def main():
     results = {}
     for pair in given.pairs:
         say(pair.title)
-        rounds = given.rounds if given.quick else given.rounds * pair.times
-        results[pair.name] = bench.compare(pair, rounds)
+        names = [name for name in pair.commands
+                 if name in found or name not in (*programs.PEERS, "imgmv") if not (given.quick and name in pair.slow)]
+        rounds = given.rounds if given.quick else round(given.rounds * pair.times)
+        results[pair.name] = bench.compare(pair, names, max(1, rounds))
         print(table.part(pair, results), flush=True)
-    print(table.goals(given.pairs, results))
+    if "imgmv" in found:
+        print(table.goals(given.pairs, results))
     if given.json:
         given.json.write_text(json.dumps({"head": head, "pairs": {
             name: {program: {"traced": asdict(both["traced"]), "counted": [asdict(cost) for cost in both["counted"]]}
