@@ -11,6 +11,7 @@ pub mod cancel;
 pub mod convert;
 pub mod copy;
 pub mod error;
+mod folder;
 pub mod image;
 mod lanes;
 pub mod pairs;

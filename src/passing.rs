@@ -83,8 +83,12 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         None => {
             let mut whole: Option<Box<dyn Read + Send + '_>> = Some(Box::new(whole));
             let mut once = |from: u64| match whole.take() {
-                Some(whole) if from == 0 => Ok(whole),
-                _ => Err(Error::failed("the connection broke, and what comes through a pipe cannot be read again")),
+                // A partial was taken up: what it has passes unread.
+                Some(mut whole) => {
+                    std::io::copy(&mut (&mut whole).take(from), &mut std::io::sink())?;
+                    Ok(whole)
+                }
+                None => Err(Error::failed("the connection broke, and what comes through a pipe cannot be read again")),
             };
             transfer::transfer(&claim, &mut once, writer, &flow)
         }

@@ -97,7 +97,8 @@ impl std::fmt::Debug for Begin<'_> {
 /// Takes one blob's bytes. Dropped without `commit`, it leaves nothing that could be taken for a blob.
 pub trait BlobWriter: Send {
     /// Where writing goes on and the hasher's state there: 0 and fresh (`Hasher::new(algorithm)`), or where a partial
-    /// left off. Called once, first.
+    /// left off. Called once, first; not called where nothing can be gone on with (a layer that is packed anew): then
+    /// writing begins at 0.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         Ok((0, fresh))
     }

@@ -128,11 +128,8 @@ pub fn transfer_recoded(
     mut writer: Box<dyn BlobWriter + '_>,
     flow: &Flow<'_>,
 ) -> Result<Verified> {
-    let (at, mut stored) = writer.start(Hasher::default())?;
-    if at != 0 {
-        return Err(Error::failed("a layer that is packed anew cannot go on from a partial"));
-    }
-    let mut stored_size = 0;
+    // `start` is not called: the packer cannot go on from a partial.
+    let (mut stored, mut stored_size) = (Hasher::default(), 0);
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
         stored_size += bytes.len() as u64;

@@ -1,1 +1,32 @@
 //! The tar forms of images (docker-save, OCI layout in a tar), read and written; no endpoints here.
+//!
+//! Reading: `header` and `walk` know tars, `contents` knows which images an archive has, [`ArchiveStore`] is a
+//! seekable archive and [`ArchiveStream`] one that passes. Writing: [`Pack`] makes the one form that every loader
+//! reads. Re-tagging: [`retag`].
+
+mod bytes;
+mod contents;
+mod header;
+mod lists;
+mod name;
+mod out;
+mod pack;
+mod packing;
+mod passed;
+mod relay;
+mod retag;
+mod saved;
+mod store;
+mod stream;
+mod synthesis;
+mod table;
+mod unpacked;
+mod walk;
+
+pub use bytes::{ReadAt, Section};
+pub use out::Out;
+pub use pack::Pack;
+pub use packing::Packing;
+pub use retag::retag;
+pub use store::ArchiveStore;
+pub use stream::ArchiveStream;

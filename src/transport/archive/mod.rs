@@ -1,1 +1,96 @@
-//! `docker-archive:`, `oci-archive:`, `-` and archive paths.
+//! `docker-archive:`, `oci-archive:`, `-` and archive paths: files, standard input, standard output.
+
+mod sink;
+
+use crate::archive::{self, ArchiveStore, ArchiveStream, Packing, Section};
+use crate::error::{Error, Result};
+use crate::image::Name;
+use crate::progress::Watch;
+use crate::source::{Pick, Root, Source};
+pub use sink::ArchiveSink;
+use std::{
+    fs::{self, File},
+    io::{self, Cursor, Read, Seek},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Enough of an archive's beginning to know it.
+const HEAD: usize = 512;
+
+/// Where an archive is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    File(PathBuf),
+    Stdin,
+}
+
+/// The archive at `input`: a store where it can be read in place (an unpacked tar in a file, also when that file is
+/// standard input), a stream otherwise.
+///
+/// Fails with `NotFound` or `Denied` as the system says, and with `Invalid` where it is no archive of images.
+pub fn open(input: &Input, watch: Arc<dyn Watch>) -> Result<Source> {
+    let (file, label) = match input {
+        Input::File(path) => {
+            let label = path.display().to_string();
+            (File::open(path).map_err(|e| Error::reading(&label, e))?, label)
+        }
+        Input::Stdin => {
+            let own = io::stdin().as_fd().try_clone_to_owned().map_err(|e| Error::reading("standard input", e))?;
+            (File::from(own), "standard input".to_owned())
+        }
+    };
+    from_file(file, &label, watch)
+}
+
+fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Source> {
+    let reading = |e| Error::reading(label, e);
+    let kind = file.metadata().map_err(reading)?.file_type();
+    if kind.is_dir() {
+        return Err(Error::usage(format!("{label} is a directory; an OCI layout is written oci:{label}")));
+    }
+    let from = if kind.is_file() { file.stream_position().map_err(reading)? } else { 0 };
+    let mut head = Vec::with_capacity(HEAD);
+    (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(reading)?;
+    let packing = Packing::sniff(&head).ok_or_else(|| unknown(label, &head))?;
+    if kind.is_file() && packing == Packing::Plain {
+        let section = Section::new(file, from).map_err(reading)?;
+        return Ok(Source::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
+    }
+    let whole = Cursor::new(head).chain(file);
+    Ok(Source::Stream(Box::new(ArchiveStream::new(packing.undo(Box::new(whole))?, label))))
+}
+
+/// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that
+/// replaces the old one whole. Its blobs are copied as they lie there, unhashed.
+///
+/// Fails with `Usage` where the archive is packed or several images could be meant.
+pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
+    let label = path.display().to_string();
+    let path = fs::canonicalize(path).map_err(|e| Error::reading(&label, e))?;
+    let mut file = File::open(&path).map_err(|e| Error::reading(&label, e))?;
+    let again = file.try_clone().map_err(|e| Error::reading(&label, e))?;
+    let mut head = Vec::with_capacity(HEAD);
+    (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
+    if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
+        return Err(Error::usage(format!(
+            "{label} is packed; write it anew with imgmv copy {label} NEW.tar --as NAME"
+        )));
+    }
+    let section = Section::new(again, 0).map_err(|e| Error::reading(&label, e))?;
+    let store = ArchiveStore::open(section, &label, watch)?;
+    let (to, temporary) = sink::beside(&path).map_err(|e| Error::writing(&label, e))?;
+    let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
+    sink::settle(to, temporary, &path)?;
+    Ok(root)
+}
+
+fn unknown(label: &str, head: &[u8]) -> Error {
+    match head {
+        [] => Error::invalid(format!("{label} is empty; expected an archive of images")),
+        _ => {
+            Error::invalid(format!("{label} is no archive: neither a tar nor one packed with gzip, zstd, xz or bzip2"))
+        }
+    }
+}

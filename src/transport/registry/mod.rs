@@ -1,1 +1,73 @@
 //! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
+//!
+//! The map, from the wire up: `http` is one request; `wire` adds redirects, retries (`retry`) and credentials
+//! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
+//! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
+//! and `sink` (with `upload`, `streamed`) writes one; `login` keeps credentials.
+
+mod access;
+mod auth;
+mod auth_file;
+mod authorize;
+mod blob;
+pub mod challenge;
+mod credentials;
+mod files;
+mod helper;
+mod http;
+mod login;
+mod manifest;
+mod proxy;
+mod referrers;
+mod refusal;
+mod retry;
+mod sink;
+mod store;
+mod streamed;
+mod tags;
+mod tls;
+mod token;
+mod upload;
+mod wire;
+
+pub use access::{Access, Credentials, Secret};
+pub use login::{Kept, login, logout};
+pub use sink::RepositorySink;
+pub use store::RepositoryStore;
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::progress::Watch;
+use std::sync::Arc;
+use wire::Wire;
+
+/// Where docker.io's registry really is.
+const HUB_API: &str = "registry-1.docker.io";
+
+/// One registry host: its connections, what it wants to be shown, the tokens in hand. Its repositories share them.
+pub struct Registry {
+    wire: Arc<Wire>,
+}
+
+impl Registry {
+    /// The registry at `host` (`HOST[:PORT]` as in references; `docker.io` is docker's). Nothing is asked yet.
+    /// Fails with `Usage` where `host` is not one.
+    pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Arc<Registry>> {
+        Ok(Arc::new(Registry { wire: Arc::new(Wire::new(host, access, watch, cancel)?) }))
+    }
+
+    /// `HOST[:PORT]` as in references.
+    pub fn host(&self) -> &str {
+        &self.wire.host
+    }
+
+    /// To read from `repository` (`team/app`).
+    pub fn repository(&self, repository: &str) -> RepositoryStore {
+        RepositoryStore::new(self.wire.clone(), repository)
+    }
+
+    /// To push to `repository` (`team/app`).
+    pub fn sink(&self, repository: &str) -> RepositorySink {
+        RepositorySink::new(self.wire.clone(), repository)
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line's own definition: the verbs, and the options every verb has. What verbs share is in
+//! [`super::options`]; what only one has stands in that verb's file. Help, man pages and completions are made from it.
+
+use super::{blob, completions, copy, digest, inspect, list, load, login, logout, man, save, tag, verify};
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shown below the help of every verb that takes a SRC or DST.
+pub const PLACES: &str = "\
+What SRC and DST may be:
+  docker://[HOST[:PORT]/]REPO[:TAG|@DIGEST]   a registry; DST ending in / is a prefix under which each
+                                              image keeps its own path
+  docker-archive:FILE[:REF]                   a docker-save tar; without REF, every image in it
+  oci-archive:FILE[:REF]                      an OCI layout as a tar; without REF, every image in it
+  oci:DIR[:REF|:@DIGEST]                      an OCI layout directory; without REF, every image in it
+  containerd:REF, docker-daemon:REF           this host's containerd and docker engine
+  ssh://[USER@]HOST[:PORT][/REF]              the engine of another host
+  [USER@]HOST:[REF]                           the same, as scp writes it
+  -                                           an archive on standard input or output
+  /path, ./path, ../path, ~/path, FILE.tar    SRC: an archive or a layout, found by looking at it;
+                                              DST: an archive that loads everywhere
+  anything else that is a reference           a registry (docker://)
+What a word means never depends on what happens to lie on the disk. A bare name is a registry's: this host's
+engines are docker-daemon:app:2 and containerd:app:2.";
+
+const AFTER: &str = "\
+Examples:
+  imgmv copy alpine:3.20 ssh://root@node1           registry to the engine on another host
+  docker save app:2 | imgmv copy - node1.lan:       a pipe to another host
+  imgmv copy app.tar registry.lan:5000/team/app:2   archive to a private registry, re-tagged
+  imgmv save app:2 db:16 -o bundle.tar              several images, shared layers once
+  imgmv load -i bundle.tar                          into the engine of this host
+  imgmv list oci:./mirror
+  imgmv inspect app.tar
+  imgmv verify bundle.tar
+
+Exit status:
+  0  done                               6  network or registry, after the retries
+  1  failed, none of the others         7  the engine or host on the far side
+  2  usage                              8  the destination cannot be written
+  3  image, tag, platform or file       9  some of several images or destinations failed;
+     not found                             each is named
+  4  authentication or permission       130, 143  interrupted; a rerun goes on
+  5  verification: a digest, size or format is wrong, or the input is hostile
+
+Every option has an environment twin: IMGMV_ and the option's name in capitals, with _ for -.
+Each verb has its own help: imgmv copy --help.";
+
+/// Move container images: from any source to any sink, through one engine.
+#[derive(Debug, Parser)]
+#[command(name = "imgmv", version, about, after_help = AFTER, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub talk: Talk,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// How much is told, and in which form.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Talk {
+    /// Say nothing but errors
+    #[arg(short, long, global = true, env = "IMGMV_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+    /// Say more: decisions, requests that were repeated, what was there already
+    #[arg(short, long, global = true, env = "IMGMV_VERBOSE", value_parser = FalseyValueParser::new())]
+    pub verbose: bool,
+    /// Write the answer to standard output as one JSON document with a "version"
+    #[arg(long, global = true, env = "IMGMV_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+    /// How progress is shown on standard error
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto", env = "IMGMV_PROGRESS")]
+    pub progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// Bars on a terminal, plain lines elsewhere
+    Auto,
+    /// Bars with total, rate and remaining time
+    Bar,
+    /// A line every few seconds
+    Plain,
+    /// One JSON object a line, for machines
+    Json,
+    /// Nothing
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Copy(copy::Copy),
+    Save(save::Save),
+    Load(load::Load),
+    Tag(tag::Tag),
+    List(list::List),
+    Inspect(inspect::Inspect),
+    Blob(blob::Blob),
+    Digest(digest::Digest),
+    Verify(verify::Verify),
+    Login(login::Login),
+    Logout(logout::Logout),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
+}

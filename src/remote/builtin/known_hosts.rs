@@ -1,0 +1,168 @@
+//! `known_hosts` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): which keys a host may show. Names hashed with SHA-1 are
+//! compared by libssh2, everything else here, since libssh2 knows neither wildcards nor markers.
+
+use super::pattern;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::path::Path;
+
+/// More than this of a file is not read.
+const LARGEST: u64 = 16 << 20; // bytes
+
+/// The keys recorded for one host.
+#[derive(Debug, Default)]
+pub(super) struct Known(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    revoked: bool,
+    kind: String,
+    key: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Known,
+    Unknown,
+    /// Other keys are recorded: the host was set up anew, or it is another one.
+    Changed,
+    /// Marked `@revoked`.
+    Revoked,
+}
+
+impl Known {
+    /// What `files` say of `host` at `port`; a file that is not there says nothing.
+    pub fn read(files: &[&Path], host: &str, port: u16) -> Known {
+        let mut known = Known::default();
+        for file in files {
+            use std::io::Read;
+            let mut bytes = Vec::new();
+            let read = std::fs::File::open(file).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
+            if read.is_ok() {
+                known.add(&String::from_utf8_lossy(&bytes), &listed_as(host, port));
+            }
+        }
+        known
+    }
+
+    fn add(&mut self, text: &str, name: &str) {
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace().peekable();
+            let marker = words.next_if(|word| word.starts_with('@'));
+            let (Some(names), Some(kind), Some(key)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let (false, Ok(key)) = (names.starts_with('#'), STANDARD.decode(key)) else {
+                continue;
+            };
+            let here = match names.starts_with('|') {
+                true => hashed_is(names, kind, name),
+                false => pattern::fits(names.split(','), name),
+            };
+            // Certificates are not built in: an authority's key is no host's key.
+            if here && marker != Some("@cert-authority") {
+                self.0.push(Entry { revoked: marker == Some("@revoked"), kind: kind.to_owned(), key });
+            }
+        }
+    }
+
+    pub fn judge(&self, key: &[u8]) -> Verdict {
+        let mut listed = self.0.iter().filter(|entry| !entry.revoked).peekable();
+        if self.0.iter().any(|entry| entry.revoked && entry.key == key) {
+            Verdict::Revoked
+        } else if listed.peek().is_none() {
+            Verdict::Unknown
+        } else if listed.any(|entry| entry.key == key) {
+            Verdict::Known
+        } else {
+            Verdict::Changed
+        }
+    }
+
+    /// The host key algorithms to ask for, those of recorded keys first: a server has several keys, and the one that
+    /// is recorded must be the one it shows.
+    pub fn algorithms(&self) -> String {
+        const ALL: [(&str, &str); 5] = [
+            ("ssh-ed25519", "ssh-ed25519"),
+            ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
+            ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384"),
+            ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521"),
+            ("ssh-rsa", "rsa-sha2-512,rsa-sha2-256"),
+        ];
+        let recorded = |kind: &str| self.0.iter().any(|entry| !entry.revoked && entry.kind == kind);
+        let (first, then): (Vec<_>, Vec<_>) = ALL.into_iter().partition(|(kind, _)| recorded(kind));
+        first.into_iter().chain(then).map(|(_, algorithms)| algorithms).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// How a host stands in the file: `host`, or `[host]:port` where the port is not ssh's own.
+pub(super) fn listed_as(host: &str, port: u16) -> String {
+    match port {
+        22 => host.to_lowercase(),
+        port => format!("[{}]:{port}", host.to_lowercase()),
+    }
+}
+
+/// Whether the hashed `names` is `name`. libssh2 answers for a key; asked with one that nobody has, it says `Mismatch`
+/// where the name fits.
+fn hashed_is(names: &str, kind: &str, name: &str) -> bool {
+    let line = format!("{names} {kind} {}", STANDARD.encode(b"recorded"));
+    let asked = || -> Result<bool, ssh2::Error> {
+        let mut one = ssh2::Session::new()?.known_hosts()?;
+        one.read_str(&line, ssh2::KnownHostFileKind::OpenSSH)?;
+        Ok(matches!(one.check(name, b"another"), ssh2::CheckResult::Mismatch | ssh2::CheckResult::Match))
+    };
+    asked().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `web.lan` and `[web.lan]:2222` as `ssh-keygen -H` hashed them.
+    const HASHED: &str = "\
+|1|vyibGKxNe0wxCn37FtRcHN7wOik=|Rjh0+yU8fCX65RM2FMEEll2JSvY= ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==
+|1|vUuZJkmhqyh1y1pd8inTvigsKNg=|JwlflGrUjH7WkP8g2BPR/avxrc8= ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==
+";
+    const ED: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIA==";
+
+    fn judged(text: &str, host: &str, port: u16, key: &str) -> Verdict {
+        let mut known = Known::default();
+        known.add(text, &listed_as(host, port));
+        known.judge(&STANDARD.decode(key).unwrap())
+    }
+
+    #[test]
+    fn a_host_is_known_by_name_list_wildcard_and_hash() {
+        for line in ["web.lan", "10.0.0.1,web.lan", "*.lan,!db.lan", "WEB.lan"] {
+            let text = format!("# comment\n\nbroken line\n{line} ssh-ed25519 {ED} me@here\n");
+            assert_eq!(judged(&text, "web.lan", 22, ED), Verdict::Known, "{line}");
+            assert_eq!(judged(&text, "db.lan", 22, ED), Verdict::Unknown, "{line}");
+            assert_eq!(judged(&text, "web.lan", 2222, ED), Verdict::Unknown, "{line}");
+        }
+        assert_eq!(judged(HASHED, "web.lan", 22, ED), Verdict::Known);
+        assert_eq!(judged(HASHED, "web.lan", 2222, ED), Verdict::Known);
+        assert_eq!(judged(HASHED, "web.lan", 2223, ED), Verdict::Unknown);
+    }
+
+    #[test]
+    fn another_key_for_a_known_host_is_a_changed_one() {
+        let text = format!("web.lan ssh-ed25519 {ED}\n");
+        assert_eq!(judged(&text, "web.lan", 22, "AAAA"), Verdict::Changed);
+        let both = format!("{text}web.lan ssh-rsa AAAA\n");
+        assert_eq!(judged(&both, "web.lan", 22, "AAAA"), Verdict::Known);
+    }
+
+    #[test]
+    fn a_revoked_key_is_never_known() {
+        let text = format!("web.lan ssh-ed25519 {ED}\n@revoked * ssh-ed25519 {ED}\n@cert-authority * ssh-rsa AAAA\n");
+        assert_eq!(judged(&text, "web.lan", 22, ED), Verdict::Revoked);
+        assert_eq!(judged(&text, "db.lan", 22, "AAAA"), Verdict::Unknown);
+    }
+
+    #[test]
+    fn the_recorded_kind_of_key_is_asked_for_first() {
+        let mut known = Known::default();
+        known.add(&format!("h ssh-rsa {ED}\n"), "h");
+        assert!(known.algorithms().starts_with("rsa-sha2-512,rsa-sha2-256,ssh-ed25519"));
+    }
+}

@@ -1,0 +1,140 @@
+//! Files on their way to a name: a draft is written beside the data under a name that nothing takes for a blob, and
+//! renamed when it is whole. Who writes such a file holds its lock, so that what a killed process left is known.
+
+use crate::folder::Folder;
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
+use rustix::io::Errno;
+use std::fs::{File, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// How every file that is not yet data begins.
+pub(super) const PREFIX: &str = ".imgmv-";
+const DRAFT: &str = ".tmp";
+/// Attempts at a free name. Each has 64 random bits: a second one is needed only against a sweeper.
+const TRIES: usize = 16;
+
+/// A file that goes when it is dropped, unless it was kept under a name.
+pub(super) struct Draft<'f> {
+    folder: &'f Folder,
+    name: String,
+    pub file: File,
+    kept: bool,
+}
+
+impl<'f> Draft<'f> {
+    pub fn new(folder: &'f Folder) -> io::Result<Draft<'f>> {
+        for _ in 0..TRIES {
+            let name = format!("{PREFIX}{:016x}{DRAFT}", RandomState::new().build_hasher().finish());
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = match openat(folder.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
+                Ok(fd) => File::from(fd),
+                Err(Errno::EXIST) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if hold(folder, &name, &file) != Hold::Others {
+                return Ok(Draft { folder, name, file, kept: false });
+            }
+        }
+        Err(io::Error::other("no free name for a temporary file"))
+    }
+
+    /// Becomes `name` in `to`, in place of what is there.
+    pub fn keep(mut self, to: &Folder, name: &str) -> io::Result<()> {
+        renameat(self.folder.fd(), &self.name, to.fd(), name)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed now is swept by a later run.
+            let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());
+        }
+    }
+}
+
+/// Whose a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Locked until it is closed, and still under its name.
+    Ours,
+    /// Another one holds it, or it has been renamed or removed since it was opened.
+    Others,
+    /// The file system knows no locks.
+    NoLocks,
+}
+
+/// Takes the lock of `file`, which was opened as `name`.
+pub(super) fn hold(folder: &Folder, name: &str, file: &File) -> Hold {
+    let locked = match file.try_lock() {
+        Ok(()) => Hold::Ours,
+        Err(TryLockError::WouldBlock) => return Hold::Others,
+        Err(TryLockError::Error(_)) => Hold::NoLocks,
+    };
+    // Whoever held it before may have made a blob of it: then the lock is on that blob, which is not to be touched.
+    let same = match (file.metadata(), statat(folder.fd(), name, AtFlags::SYMLINK_NOFOLLOW)) {
+        (Ok(file), Ok(named)) => file.is_file() && (file.ino(), file.dev()) == (named.st_ino, named.st_dev),
+        _ => false,
+    };
+    if same { locked } else { Hold::Others }
+}
+
+/// Removes drafts that no living process holds.
+pub(super) fn sweep(folder: &Folder) {
+    for name in leavings(folder) {
+        if name.ends_with(DRAFT) {
+            remove_if_left(folder, &name);
+        }
+    }
+}
+
+/// Removes `name` unless someone holds it.
+pub(super) fn remove_if_left(folder: &Folder, name: &str) -> bool {
+    let Ok(Some(file)) = folder.file(name) else { return false };
+    hold(folder, name, &file) == Hold::Ours && unlinkat(folder.fd(), name, AtFlags::empty()).is_ok()
+}
+
+/// Every file here that begins with [`PREFIX`].
+pub(super) fn leavings(folder: &Folder) -> Vec<String> {
+    let Ok(entries) = rustix::fs::Dir::read_from(folder.fd()) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| name.starts_with(PREFIX)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_what_lives_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temp.path()).unwrap();
+        let living = Draft::new(&folder).unwrap();
+        std::fs::write(temp.path().join(".imgmv-0000000000000000.tmp"), b"left").unwrap();
+        std::fs::write(temp.path().join("mine.tmp"), b"not ours").unwrap();
+        sweep(&folder);
+        assert_eq!(leavings(&folder), [living.name.clone()]);
+        assert!(temp.path().join("mine.tmp").exists());
+        drop(living);
+        assert!(leavings(&folder).is_empty());
+    }
+
+    #[test]
+    fn a_lock_on_what_became_a_blob_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temp.path()).unwrap();
+        let mut draft = Draft::new(&folder).unwrap();
+        draft.file.write_all(b"whole").unwrap();
+        let name = draft.name.clone();
+        let late = File::open(temp.path().join(&name)).unwrap();
+        assert_eq!(hold(&folder, &name, &late), Hold::Others);
+        draft.keep(&folder, "blob").unwrap();
+        assert_eq!(hold(&folder, &name, &late), Hold::Others);
+        assert_eq!(std::fs::read(temp.path().join("blob")).unwrap(), b"whole");
+    }
+}

@@ -1,0 +1,259 @@
+//! A layout as a destination.
+
+use super::draft::{self, Draft};
+use super::index;
+use super::partial::{self, Partial};
+use super::place::{INDEX_FILE, LAYOUT_FILE, Place};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
+use crate::plan::Image;
+use crate::progress::Watch;
+use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
+use crate::source::{Claim, Origin};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// A blob from this size on, in bytes, is kept as a partial when its copy is cut.
+const KEPT: u64 = 256 << 10;
+const LANES: usize = 8;
+const BUFFER: usize = 256 << 10;
+
+/// What makes a blob that is there already be taken for the right one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Its size.
+    #[default]
+    Size,
+    /// Its digest: it is read and hashed.
+    Digest,
+}
+
+/// What is on the disk, and not only on its way there, when an image has its name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durable {
+    /// `index.json`. A crash of the machine within seconds may leave blobs short, which the next copy mends.
+    #[default]
+    Index,
+    /// The blobs too; several times slower for large ones.
+    Blobs,
+}
+
+/// An OCI layout directory that images are written to. Nothing is made before there is something to write.
+pub struct LayoutSink {
+    dir: PathBuf,
+    place: OnceLock<Place>,
+    verify: Verify,
+    durable: Durable,
+    watch: Arc<dyn Watch>,
+    cancel: Cancel,
+}
+
+impl LayoutSink {
+    /// A sink that adds to the layout in `dir`, which is made when the first blob comes if there is none.
+    ///
+    /// Fails with `Usage` where `dir` is a file, and with `Invalid` where it holds an `index.json` that is no
+    /// layout's or a layout of an unknown version.
+    pub fn open(dir: &Path, verify: Verify, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
+        let place = OnceLock::new();
+        if let Some(found) = Place::open(dir)? {
+            if !found.is_layout()? && found.folder.size(INDEX_FILE)?.is_some() {
+                return Err(Error::invalid(format!(
+                    "{} has an {INDEX_FILE} but no {LAYOUT_FILE}, so it is no OCI layout and is left alone; name \
+                     another directory",
+                    dir.display()
+                )));
+            }
+            found.index()?;
+            place.get_or_init(|| found);
+        }
+        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable: Durable::Index, watch, cancel: Cancel::default() })
+    }
+
+    pub fn durable(mut self, durable: Durable) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// Stops long hashing and waiting when `cancel` is raised.
+    pub fn cancel(mut self, cancel: &Cancel) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+
+    /// Takes `name` off the image that has it; says whether there was one. The image's blobs stay.
+    pub fn remove(&self, name: &Name) -> Result<bool> {
+        let Some(place) = self.place.get() else { return Ok(false) };
+        let mut was_there = false;
+        index::rewrite(place, &*self.watch, &self.cancel, |index| was_there = index.remove(name))?;
+        Ok(was_there)
+    }
+
+    fn place(&self) -> Result<&Place> {
+        if self.place.get().is_none() {
+            let made = Place::create(&self.dir)?;
+            self.place.get_or_init(|| made);
+        }
+        Ok(self.place.get().expect("set just now"))
+    }
+
+    /// Whether a blob of `size` bytes (none: any) lies under `digest`.
+    fn has(&self, digest: &Digest, size: Option<u64>) -> bool {
+        let found = self.place.get().and_then(|place| place.size(digest).ok().flatten());
+        found.is_some_and(|found| size.is_none_or(|size| size == found))
+    }
+
+    fn hash(&self, place: &Place, digest: &Digest) -> Result<Option<Digest>> {
+        let Ok(Some(mut file)) = place.blob(digest) else { return Ok(None) };
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            self.cancel.check()?;
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Some(hasher.finish())),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A bad sector, say: what cannot be read is to be written anew.
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether the blob that lies under `digest` is to be taken for the right one.
+    fn trusts(&self, place: &Place, digest: &Digest) -> Result<bool> {
+        if self.verify == Verify::Size {
+            return Ok(true);
+        }
+        let right = self.hash(place, digest)? == Some(*digest);
+        if !right {
+            self.watch.say(&format!("blob {digest} in {} is damaged and is replaced", place.shown()));
+        }
+        Ok(right)
+    }
+}
+
+impl Sink for LayoutSink {
+    fn takes(&self) -> Takes {
+        Takes {
+            shape: Shape::AsFound,
+            order: Order::Lanes(LANES),
+            compress: None,
+            refuses: &[],
+            unnamed_blobs: true,
+            nameless: true,
+        }
+    }
+
+    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+        // With `Verify::Digest`, `begin` answers: there several lanes hash.
+        let held = |blob: &Descriptor| self.verify == Verify::Size && self.has(&blob.digest, Some(blob.size));
+        Ok(blobs.into_iter().filter(|blob| !held(blob)).collect())
+    }
+
+    fn holds(&self, digest: &Digest) -> Result<bool> {
+        match self.place.get() {
+            Some(place) if self.verify == Verify::Digest => Ok(self.hash(place, digest)? == Some(*digest)),
+            _ => Ok(false),
+        }
+    }
+
+    fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
+        let place = self.place()?;
+        let sync = self.durable == Durable::Blobs;
+        if let Some(digest) = &claim.digest {
+            if self.has(digest, claim.size) && self.trusts(place, digest)? {
+                return Ok(Begin::Held);
+            }
+            if let Some(size) = claim.size.filter(|size| *size >= KEPT)
+                && let Some(partial) = Partial::take_up(place, (*digest, size), &*self.watch, &self.cancel)
+            {
+                return Ok(match partial.synced(sync).settle()? {
+                    Some(partial) => Begin::Write(Box::new(partial)),
+                    None => Begin::Held,
+                });
+            }
+        }
+        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
+        Ok(Begin::Write(Box::new(Whole { place, draft, sync })))
+    }
+
+    fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let place = self.place()?;
+        let digest = manifest.digest();
+        let there = match self.has(&digest, Some(manifest.descriptor.size)) {
+            true => place.make_blobs(digest.algorithm())?.read(&digest.hex(), manifest.descriptor.size)?,
+            false => None,
+        };
+        if there.as_ref() == Some(&manifest.bytes) {
+            return Ok(());
+        }
+        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
+        let mut whole = Whole { place, draft, sync: self.durable == Durable::Blobs };
+        whole.write(&manifest.bytes)?;
+        whole.keep(&digest)
+    }
+
+    fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
+        let place = self.place()?;
+        let index = if place.is_layout()? { place.index()? } else { None };
+        if index.is_some_and(|index| says(&index, name, &root.digest())) {
+            return Ok(());
+        }
+        if self.durable == Durable::Blobs {
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                if let Some(blobs) = place.blobs(algorithm)? {
+                    rustix::fs::fsync(blobs.fd()).map_err(|e| Error::writing(blobs.path().display(), e.into()))?;
+                }
+            }
+        }
+        index::rewrite(place, &*self.watch, &self.cancel, |index| index.point(name, &LayoutIndex::entry(root)))
+    }
+
+    fn finish(&self) -> Result<Finish> {
+        if let Some(place) = self.place.get() {
+            draft::sweep(&place.folder);
+            partial::sweep(place);
+        }
+        Ok(Finish::Done)
+    }
+}
+
+/// Whether `index` lists `digest` under `name` already, and nothing else.
+fn says(index: &LayoutIndex, name: Option<&Name>, digest: &Digest) -> bool {
+    let Ok(named) = index.named() else { return false };
+    let mut listed = named.iter().filter(|(other, entry)| match name {
+        Some(name) => other.as_ref() == Some(name),
+        None => entry.digest == *digest,
+    });
+    listed.next().is_some_and(|(_, entry)| entry.digest == *digest) && listed.all(|(_, entry)| entry.digest == *digest)
+}
+
+/// A blob that is written in one go: a small one, one whose digest is not known, or one that another process has
+/// the partial of.
+struct Whole<'s> {
+    place: &'s Place,
+    draft: Draft<'s>,
+    sync: bool,
+}
+
+impl Whole<'_> {
+    fn keep(self, digest: &Digest) -> Result<()> {
+        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e);
+        if self.sync {
+            self.draft.file.sync_all().map_err(unwritten)?;
+        }
+        let blobs = self.place.make_blobs(digest.algorithm())?;
+        self.draft.keep(blobs, &digest.hex()).map_err(unwritten)
+    }
+}
+
+impl BlobWriter for Whole<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.draft.file.write_all(bytes).map_err(|e| Error::writing(self.place.shown(), e))
+    }
+
+    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+        self.keep(&blob.stored().0)
+    }
+}

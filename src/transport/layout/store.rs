@@ -1,0 +1,137 @@
+//! A layout as a source.
+
+use super::place::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::referrers;
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
+use crate::source::{Pick, Root, Store, select};
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// An OCI layout directory, its `index.json` read once.
+pub struct LayoutStore {
+    place: Place,
+    roots: Vec<Root>,
+    referrers: OnceLock<referrers::Table>,
+}
+
+impl LayoutStore {
+    /// Opens the layout in `dir`.
+    ///
+    /// Fails with `NotFound` where there is nothing, with `Usage` on a file, and with `Invalid` on a directory that is
+    /// no layout or has an `index.json` that is refused.
+    pub fn open(dir: &Path) -> Result<LayoutStore> {
+        let shown = dir.display();
+        let place = Place::open(dir)?.ok_or_else(|| Error::not_found(format!("there is no OCI layout at {shown}")))?;
+        let lacks = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
+        if !place.is_layout()? {
+            return Err(lacks(LAYOUT_FILE));
+        }
+        let index = place.index()?.ok_or_else(|| lacks(INDEX_FILE))?;
+        let named = index.named().map_err(|e| e.at(shown))?;
+        let roots = named.into_iter().map(|(name, descriptor)| Root::new(name, descriptor)).collect();
+        Ok(LayoutStore { place, roots, referrers: OnceLock::new() })
+    }
+
+    /// A name that stands for two images is another image in every tool.
+    fn unambiguous(&self, chosen: &[Root]) -> Result<()> {
+        let mut meant: HashMap<&Name, Digest> = HashMap::new();
+        for (name, root) in self.roots.iter().filter_map(|root| Some((root.name.as_ref()?, root))) {
+            let first = *meant.entry(name).or_insert(root.descriptor.digest);
+            if first != root.descriptor.digest && chosen.iter().any(|root| root.name.as_ref() == Some(name)) {
+                return Err(Error::invalid(format!(
+                    "{} names two images {name}: {first} and {}; choose by digest, or tag one of them anew",
+                    self.place.folder.show(INDEX_FILE),
+                    root.descriptor.digest
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A manifest that no entry points at, by its digest.
+    fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
+        match self.place.size(digest)? {
+            Some(size) if size <= MAX_MANIFEST => {
+                let claim = Descriptor::new("", *digest, size);
+                let manifest = Manifest::parse(self.manifest(&claim)?, &claim)?;
+                Ok(Some(Root::new(None, manifest.descriptor)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn lacks(&self, what: &str, digest: &Digest) -> Error {
+        Error::not_found(format!("{what} {digest} is not in {}", self.place.shown()))
+    }
+}
+
+impl Store for LayoutStore {
+    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+        if picks.is_empty() {
+            self.unambiguous(&self.roots)?;
+            return Ok(self.roots.clone());
+        }
+        let mut chosen = Vec::new();
+        for pick in picks {
+            let listed = |digest: &Digest| self.roots.iter().any(|root| root.descriptor.digest == *digest);
+            let unlisted = match pick {
+                Pick::Digest(digest) if !listed(digest) => self.unlisted(digest)?,
+                _ => None,
+            };
+            match unlisted {
+                Some(root) => chosen.push(root),
+                None => {
+                    let found = select(&self.roots, std::slice::from_ref(pick));
+                    chosen.extend(found.map_err(|e| e.at(self.place.shown()))?);
+                }
+            }
+            if let Pick::Name(_) = pick {
+                self.unambiguous(&chosen)?;
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        let blobs = self.place.blobs(at.digest.algorithm())?;
+        let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
+        bytes.ok_or_else(|| self.lacks("manifest", &at.digest))
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let mut file = self.place.blob(&blob.digest)?.ok_or_else(|| self.lacks("blob", &blob.digest))?;
+        if from > 0 {
+            let sought = file.seek(SeekFrom::Start(from));
+            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.place.shown()), e))?;
+        }
+        Ok(Box::new(file))
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let Some(size) = self.place.size(digest)? else { return Ok(None) };
+        let listed = self.roots.iter().map(|root| &root.descriptor).find(|entry| entry.digest == *digest);
+        let media_type = listed.map_or("", |entry| &entry.media_type);
+        Ok(Some(Descriptor::new(media_type, *digest, size)))
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        Ok(self.roots.iter().filter_map(|root| root.name.clone()).collect())
+    }
+
+    /// Found by a walk over what `index.json` reaches, once, as far as `referrers::MAX_MANIFESTS`.
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        if self.referrers.get().is_none() {
+            let table = referrers::walk(self, self.roots.iter().map(|root| &root.descriptor))?;
+            self.referrers.get_or_init(|| table);
+        }
+        Ok(self.referrers.get().and_then(|table| table.get(subject)).cloned().unwrap_or_default())
+    }
+
+    /// A layout may hold an index with only some of its images.
+    fn may_lack(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,87 @@
+//! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
+//! patient to be.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+/// A password or a token. It shows itself to nobody: `Debug` prints dots.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for a header or a helper's standard input and nothing else.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Who the user is at a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// Looked for in the files of docker and podman, when a registry asks.
+    #[default]
+    Stored,
+    /// Given by the user, for every registry of this side.
+    Password { user: String, password: Secret },
+}
+
+/// How one side's registries are reached.
+#[derive(Debug, Clone)]
+pub struct Access {
+    pub credentials: Credentials,
+    /// As skopeo's `--tls-verify=false`: certificates are not checked, and where there is no TLS, plain HTTP is used.
+    pub insecure: bool,
+    /// A PEM file of authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of a client certificate (chain) and its key; shown to the registry's own host only.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// The only file of credentials to look into, instead of the usual ones.
+    pub authfile: Option<PathBuf>,
+    /// Further hosts whose token service may be given the registry's credentials (see `token.rs` for the rule).
+    pub token_hosts: Vec<String>,
+    /// Where `HOST[:PORT]/*.crt`, `*.cert` and `*.key` lie; the usual directories by default.
+    pub certs_dirs: Vec<PathBuf>,
+    /// A connection without a byte for so long is broken. A registry that stores what it was sent may take ten times
+    /// as long to answer.
+    pub timeout: Duration,
+    /// How often one request is tried again. What a body delivers between two breaks refills it.
+    pub retries: u32,
+    /// The pause before the first retry; it doubles from one to the next.
+    pub pause: Duration,
+    /// How many blobs are best under way at once.
+    pub lanes: usize,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Access {
+            credentials: Credentials::Stored,
+            insecure: false,
+            ca: None,
+            client_cert: None,
+            authfile: None,
+            token_hosts: Vec::new(),
+            certs_dirs: usual_certs_dirs(),
+            timeout: Duration::from_secs(30),
+            retries: 5,
+            pause: Duration::from_millis(500),
+            lanes: 6,
+        }
+    }
+}
+
+/// docker's directory and containers' (containers-certs.d(5)).
+fn usual_certs_dirs() -> Vec<PathBuf> {
+    let mut dirs = vec![PathBuf::from("/etc/docker/certs.d"), PathBuf::from("/etc/containers/certs.d")];
+    dirs.extend(super::files::config_home().map(|home| home.join("containers/certs.d")));
+    dirs
+}

@@ -1,0 +1,139 @@
+//! From a registry's challenge to the `Authorization` that a request carries: the part of `Wire` that shows
+//! credentials and fetches tokens.
+
+use super::access::Secret;
+use super::auth::{self, Way};
+use super::auth_file::Login;
+use super::credentials::Found;
+use super::http::{Answer, Call, Payload};
+use super::refusal::{self, MAX_WORDS};
+use super::token::{self, Scope, Token};
+use super::wire::Wire;
+use crate::error::{Error, Result};
+use std::time::Instant;
+use ureq::http::{Method, header};
+use url::Url;
+
+const CLIENT_ID: &str = "imgmv";
+/// docker's user name for identity tokens.
+const TOKEN_USER: &str = "<token>";
+
+/// What a token service is asked.
+struct Request {
+    realm: Url,
+    service: Option<String>,
+    scopes: Vec<String>,
+}
+
+impl Wire {
+    /// The `Authorization` that a request for `scope` is to carry, as far as the registry has asked for one.
+    pub(super) fn authorization(&self, scope: &Scope) -> Result<Option<String>> {
+        let mut known = self.known();
+        let Some(way) = known.way.clone() else {
+            return Ok(None);
+        };
+        let (realm, service) = match way {
+            Way::Basic => {
+                let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+                return Ok(match found.login {
+                    Some(Login::Password { user, password }) => Some(auth::basic_header(&user, &password)),
+                    Some(Login::Token(token)) => Some(auth::bearer_header(&token)),
+                    Some(Login::Identity(_)) | None => None,
+                });
+            }
+            Way::Bearer { realm, service } => (realm, service),
+        };
+        if let Some(token) = known.token(scope) {
+            return Ok(Some(auth::bearer_header(&token.secret)));
+        }
+        let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+        let found = self.shown_to(&realm, found)?;
+        let token = match found.login.clone() {
+            Some(Login::Token(token)) => Token::lasting(token),
+            _ => self.fetch(&Request { realm, service, scopes: known.scopes(scope) }, scope, &found)?,
+        };
+        let header = auth::bearer_header(&token.secret);
+        known.keep(scope, token);
+        Ok(Some(header))
+    }
+
+    /// `found` if `realm` may see it (`token.rs` has the rule), else nothing, which is said.
+    fn shown_to(&self, realm: &Url, found: Found) -> Result<Found> {
+        let goes_there = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
+        if !goes_there || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
+            return Ok(found);
+        }
+        let elsewhere = realm.host_str().unwrap_or_default();
+        let note = format!(
+            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there",
+            self.host
+        );
+        self.watch.say(&note);
+        Ok(Found { login: None, note })
+    }
+
+    fn fetch(&self, request: &Request, scope: &Scope, found: &Found) -> Result<Token> {
+        let asked = Instant::now();
+        let mut answer = match &found.login {
+            Some(Login::Identity(secret)) => self.exchange(request, secret)?,
+            Some(Login::Password { user, password }) => self.ask(request, Some(&auth::basic_header(user, password)))?,
+            Some(Login::Token(_)) | None => self.ask(request, None)?,
+        };
+        let from = answer.url.host_str().unwrap_or_default().to_owned();
+        if answer.status == 200 {
+            return Token::parse(&answer.bytes(MAX_WORDS, "a token")?, &from, asked);
+        }
+        let error = self.token_refused(scope, found, &from, answer);
+        Err(Error::new(error.kind(), auth::scrub(&error.to_string(), found.login.as_ref())))
+    }
+
+    fn token_refused(&self, scope: &Scope, found: &Found, from: &str, answer: Answer) -> Error {
+        let (status, said) = (answer.status, refusal::said(answer).text);
+        let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        let note = if found.note.is_empty() { String::new() } else { format!(" ({})", found.note) };
+        let (host, place) = (&self.host, format!("{}/{}", self.host, scope.repository()));
+        let place = place.trim_end_matches('/');
+        match (status, &found.login) {
+            (400..=403, Some(_)) => Error::denied(format!(
+                "{from} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
+            )),
+            (400..=403, None) => Error::denied(format!(
+                "{host} wants credentials to {} {place}{reason}; log in with: imgmv login {host}{note}",
+                scope.verb()
+            )),
+            _ => Error::network(format!("the token service {from} of {host} fails with status {status}{reason}")),
+        }
+    }
+
+    /// A token for whoever `authorization` says (none: anybody), by GET.
+    fn ask(&self, request: &Request, authorization: Option<&str>) -> Result<Answer> {
+        let mut url = request.realm.clone();
+        url.query_pairs_mut()
+            .extend_pairs(request.service.iter().map(|service| ("service", service)))
+            .extend_pairs(request.scopes.iter().map(|scope| ("scope", scope)))
+            .append_pair("client_id", CLIENT_ID);
+        let call = Call::new(Method::GET, url).with(header::ACCEPT, "application/json");
+        let origin = request.realm.origin();
+        self.persist("a token", &call, &mut Payload::Nothing, authorization.map(|value| (&origin, value)))
+    }
+
+    /// A token for an identity token, by POST; by GET where the service does not know that.
+    fn exchange(&self, request: &Request, secret: &Secret) -> Result<Answer> {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID);
+        form.append_pair("service", request.service.as_deref().unwrap_or_default());
+        if !request.scopes.is_empty() {
+            form.append_pair("scope", &request.scopes.join(" "));
+        }
+        let form = form.append_pair("refresh_token", secret.reveal()).finish();
+        let call = Call::new(Method::POST, request.realm.clone())
+            .with(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .with(header::ACCEPT, "application/json");
+        let answer = self.persist("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
+        if !matches!(answer.status, 404 | 405) {
+            return Ok(answer);
+        }
+        answer.drain();
+        self.ask(request, Some(&auth::basic_header(TOKEN_USER, secret)))
+    }
+}

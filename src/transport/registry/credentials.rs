@@ -1,0 +1,41 @@
+//! Who the user is for a repository: what was given, else what the files know. Looked up only once a registry asks,
+//! so a public pull depends on no file.
+
+use super::access::{Access, Credentials};
+use super::auth_file::{AuthFile, Login};
+use super::files;
+use crate::progress::Watch;
+
+/// What a search found.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    pub login: Option<Login>,
+    /// Where `login` came from, or why there is none, for an error's sentence.
+    pub note: String,
+}
+
+/// Looks for credentials for `repository` (empty: none in particular) at `host`. A file or helper that cannot be used
+/// is told to `watch` and passed over.
+pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> Found {
+    if let Credentials::Password { user, password } = &access.credentials {
+        let login = Login::Password { user: user.clone(), password: password.clone() };
+        return Found { login: Some(login), note: "those given on the command line or in the environment".to_owned() };
+    }
+    let mut complaints = Vec::new();
+    let mut complain = |error: crate::Error| {
+        watch.say(&format!("{error}; going on without it"));
+        complaints.push(error.to_string());
+    };
+    for path in files::to_search(access) {
+        match AuthFile::read(&path) {
+            Ok(Some(file)) => {
+                if let Some(login) = file.find(host, repository, &mut complain) {
+                    return Found { login: Some(login), note: format!("those in {}", path.display()) };
+                }
+            }
+            Ok(None) => {}
+            Err(error) => complain(error),
+        }
+    }
+    Found { login: None, note: complaints.join("; ") }
+}

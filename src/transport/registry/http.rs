@@ -1,0 +1,347 @@
+//! One HTTP request and its answer: connections and their time-outs, nothing of what a registry is. Redirects, retries
+//! and credentials are `wire.rs`'s.
+
+use super::access::Access;
+use super::proxy::{self, Proxies};
+use super::tls;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
+use ureq::{Agent, Body, SendBody, Timeout};
+use url::{Origin, Url};
+
+/// In bytes, of one connection and direction: system calls stop to count here, and a dozen connections stay small.
+const BUFFER: usize = 256 << 10;
+/// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
+const DRAINED: u64 = 64 << 10;
+const IDLE_CONNECTIONS: usize = 32;
+/// docker-registry and most proxies keep an idle connection longer than this.
+const IDLE_AGE: Duration = Duration::from_secs(20);
+
+/// What a request carries.
+pub enum Payload<'a> {
+    Nothing,
+    Bytes(&'a [u8]),
+    /// Passes once: such a request cannot be tried again. `size` in bytes where known.
+    Stream {
+        bytes: &'a mut dyn Read,
+        size: Option<u64>,
+    },
+}
+
+/// How long the answer may take to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    Usual,
+    /// The registry checks and stores what it was sent.
+    Storing,
+}
+
+/// One request, without its payload.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub patience: Patience,
+}
+
+impl Call {
+    pub fn new(method: Method, url: Url) -> Call {
+        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual }
+    }
+
+    pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
+        // Values are made here of checked parts; one that is not fit for a header is left out and the server says so.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    pub fn storing(mut self) -> Call {
+        self.patience = Patience::Storing;
+        self
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Fault {
+    /// The connection broke or stalled: another try may do better.
+    Broken(String),
+    /// Nobody there, or no such name.
+    Unreachable(String),
+    /// Something answered that does not speak TLS.
+    NotTls,
+    /// Another try would end alike.
+    Lasting(Error),
+}
+
+/// The connections of one registry and of the hosts it sends us to.
+pub struct Http {
+    access: Access,
+    /// `HOST[:PORT]` as the user wrote it, for `certs.d`.
+    host: String,
+    proxies: Proxies,
+    agents: Arc<Mutex<HashMap<Route, Agent>>>,
+}
+
+/// Connections that may share settings.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Route {
+    tls: bool,
+    own_host: bool,
+    proxy: Option<String>,
+}
+
+impl Http {
+    pub fn new(host: &str, access: Access, cancel: &Cancel) -> Http {
+        let agents: Arc<Mutex<HashMap<Route, Agent>>> = Arc::default();
+        let running = Arc::downgrade(&agents);
+        // Ends reads and writes that wait on a far side.
+        cancel.on_raise(move || {
+            if let Some(agents) = running.upgrade() {
+                let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+                agents.values().for_each(|agent| agent.clone().shutdown());
+            }
+        });
+        Http { access, host: host.to_owned(), proxies: Proxies::from_environment(), agents }
+    }
+
+    /// Sends `call` and waits for the head of its answer, whatever its status. `home` is the registry's own origin.
+    pub fn send(&self, call: &Call, payload: &mut Payload<'_>, home: &Origin) -> std::result::Result<Answer, Fault> {
+        let agent = self.agent(&call.url, call.url.origin() == *home).map_err(Fault::Lasting)?;
+        let mut head = Request::builder().method(call.method.clone()).uri(call.url.as_str());
+        if let Some(headers) = head.headers_mut() {
+            headers.extend(call.headers.clone());
+            if let Payload::Stream { size: Some(size), .. } = payload {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(*size));
+            }
+        }
+        let sent = match payload {
+            Payload::Nothing if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => {
+                // An empty body, said so: some servers refuse a POST without a length.
+                self.run(&agent, call, head.body(&[][..]))
+            }
+            Payload::Nothing => self.run(&agent, call, head.body(())),
+            Payload::Bytes(bytes) => self.run(&agent, call, head.body(*bytes)),
+            Payload::Stream { bytes, .. } => self.run(&agent, call, head.body(SendBody::from_reader(*bytes))),
+        };
+        let (head, body) = sent?.into_parts();
+        let patience = 4 * self.access.timeout;
+        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience })
+    }
+
+    fn run<B: ureq::AsSendBody>(
+        &self,
+        agent: &Agent,
+        call: &Call,
+        request: std::result::Result<Request<B>, ureq::http::Error>,
+    ) -> std::result::Result<ureq::http::Response<Body>, Fault> {
+        let host = call.url.host_str().unwrap_or_default();
+        let request = request
+            .map_err(|_| Fault::Lasting(Error::invalid(format!("an address at {host} cannot be used in a request"))))?;
+        let sent = match call.patience {
+            Patience::Usual => agent.run(request),
+            Patience::Storing => {
+                let long = 10 * self.access.timeout;
+                let request = agent
+                    .configure_request(request)
+                    .timeout_per_read(Some(long))
+                    .timeout_recv_response(Some(long))
+                    .build();
+                agent.run(request)
+            }
+        };
+        sent.map_err(|error| self.fault(error, host))
+    }
+
+    fn agent(&self, url: &Url, own_host: bool) -> Result<Agent> {
+        let proxy = self.proxies.of(url);
+        let route = Route { tls: url.scheme() == "https", own_host, proxy: proxy.map(str::to_owned) };
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&route) {
+            return Ok(agent.clone());
+        }
+        let wait = self.access.timeout;
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy.map(proxy::parse).transpose()?)
+            .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections(IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .max_idle_age(IDLE_AGE)
+            .timeout_resolve(Some(wait))
+            .timeout_connect(Some(wait))
+            .timeout_per_read(Some(wait))
+            .timeout_per_write(Some(wait))
+            .timeout_recv_response(Some(4 * wait));
+        if route.tls {
+            config = config.tls_config(match own_host {
+                true => tls::of_registry(&self.access, &self.host)?,
+                false => tls::of_others(&self.access)?,
+            });
+        }
+        let agent = config.build().new_agent();
+        agents.insert(route, agent.clone());
+        Ok(agent)
+    }
+
+    fn fault(&self, error: ureq::Error, host: &str) -> Fault {
+        let seconds = self.access.timeout.as_secs_f32();
+        match error {
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                Fault::Broken(format!("no connection within {seconds} seconds"))
+            }
+            ureq::Error::Timeout(Timeout::RecvResponse) => Fault::Broken("no answer in time".to_owned()),
+            ureq::Error::Timeout(_) => Fault::Broken(format!("nothing moved for {seconds} seconds")),
+            ureq::Error::HostNotFound => Fault::Unreachable(format!("the name {host} is not known")),
+            ureq::Error::Rustls(error) => of_tls(&error, host),
+            ureq::Error::Io(error) => of_io(error, host),
+            ureq::Error::ConnectProxyFailed(_) => {
+                Fault::Lasting(Error::network(format!("the proxy does not let us through to {host}")))
+            }
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+                Fault::Lasting(Error::network(format!("{host} does not answer as a web server does")))
+            }
+            other => Fault::Lasting(Error::network(format!("the request to {host} failed: {other}"))),
+        }
+    }
+}
+
+fn of_io(error: io::Error, host: &str) -> Fault {
+    if let Some(inside) = error.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>()) {
+        return of_tls(inside, host);
+    }
+    let error = match Error::carried(error) {
+        Ok(own) => return Fault::Lasting(own),
+        Err(error) => error,
+    };
+    let text = error.to_string();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Fault::Unreachable("the connection was refused".to_owned()),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Fault::Unreachable("the host cannot be reached".to_owned())
+        }
+        io::ErrorKind::UnexpectedEof => Fault::Broken("the connection was closed".to_owned()),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+            Fault::Broken("the connection was reset".to_owned())
+        }
+        _ if text.contains("lookup address") && !text.contains("emporary") => {
+            Fault::Unreachable(format!("the name {host} is not known"))
+        }
+        _ => Fault::Broken(text),
+    }
+}
+
+fn of_tls(error: &rustls::Error, host: &str) -> Fault {
+    match error {
+        rustls::Error::InvalidMessage(_) => Fault::NotTls,
+        rustls::Error::InvalidCertificate(why) => Fault::Lasting(Error::network(format!(
+            "the certificate of {host} is not trusted ({why}); name its authority with --src-ca or --dst-ca, or put it \
+             into /etc/containers/certs.d"
+        ))),
+        rustls::Error::AlertReceived(alert) => {
+            Fault::Lasting(Error::network(format!("{host} ended the TLS handshake ({alert:?})")))
+        }
+        other => Fault::Lasting(Error::network(format!("TLS with {host} failed: {other}"))),
+    }
+}
+
+/// The head of an answer, its body still to be read.
+pub struct Answer {
+    pub status: u16,
+    /// Where it came from.
+    pub url: Url,
+    headers: HeaderMap,
+    body: Body,
+    patience: Duration,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} from {}", self.status, self.url.host_str().unwrap_or_default())
+    }
+}
+
+impl Answer {
+    /// A header's value, where it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+    }
+
+    /// `Content-Length`, in bytes.
+    pub fn length(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// The body as it comes. Read to its end, its connection can be used again.
+    pub fn into_reader(self) -> impl Read + Send + 'static {
+        self.body.into_with_config().limit(u64::MAX).reader()
+    }
+
+    /// The whole body, at most `limit` bytes and within a few time-outs; longer ones are `Invalid`.
+    pub fn bytes(&mut self, limit: u64, what: &str) -> Result<Vec<u8>> {
+        let too_long = |host: &str| Error::invalid(format!("{what} from {host} has more than {limit} bytes"));
+        let host = self.url.host_str().unwrap_or_default().to_owned();
+        if self.length().is_some_and(|length| length > limit) {
+            return Err(too_long(&host));
+        }
+        let until = Instant::now() + self.patience;
+        let mut reader = self.body.with_config().limit(u64::MAX).reader();
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+        loop {
+            let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {
+                Fault::Lasting(error) => error,
+                Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{what} from {host}: {why}")),
+                Fault::NotTls => Error::network(format!("{what} from {host}: it does not speak TLS")),
+            })?;
+            if n == 0 {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(&buffer[..n]);
+            if bytes.len() as u64 > limit {
+                return Err(too_long(&host));
+            }
+            if Instant::now() > until {
+                return Err(Error::network(format!("{what} from {host} comes too slowly")));
+            }
+        }
+    }
+
+    /// Reads what is left, if it is little, so that the connection can be used again.
+    pub fn drain(self) {
+        if self.length().is_none_or(|length| length <= DRAINED) {
+            let until = Instant::now() + self.patience;
+            let mut reader = self.into_reader().take(DRAINED);
+            let mut buffer = vec![0; 8 << 10];
+            while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < until {}
+        }
+    }
+}
+
+/// Why reading a body failed.
+pub fn of_body(error: io::Error) -> Fault {
+    match error.downcast::<ureq::Error>() {
+        Ok(ureq::Error::Timeout(_)) => Fault::Broken("nothing came in time".to_owned()),
+        Ok(ureq::Error::Io(error)) => of_io(error, "the registry"),
+        Ok(other) => Fault::Broken(other.to_string()),
+        Err(error) => of_io(error, "the registry"),
+    }
+}

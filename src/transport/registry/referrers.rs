@@ -1,0 +1,55 @@
+//! What refers to an image (distribution-spec, "Listing Referrers"): by the API, and by the tag that stands in for it
+//! where a registry has no such API ("Referrers Tag Schema").
+
+use super::http::Call;
+use super::manifest::{self, At};
+use super::tags::next_page;
+use super::token::Scope;
+use super::wire::Wire;
+use crate::error::{Error, Kind, Result};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
+use ureq::http::{Method, header};
+
+const MAX_PAGES: usize = 200;
+const MAX_REFERRERS: usize = 20_000;
+
+/// Everything that refers to `subject`.
+pub fn list(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+    let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
+    let mut next = Some(wire.url(&format!("{repository}/referrers/{subject}"))?);
+    let mut all = Vec::new();
+    for page in 0..MAX_PAGES {
+        let Some(url) = next else {
+            return Ok(all);
+        };
+        let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
+        let (answer, bytes) = match wire.document(&call, &scope, &what, MAX_MANIFEST) {
+            Ok(page) => page,
+            // No such API, in the words of different registries.
+            Err(error) if page == 0 && matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
+                return by_tag(wire, repository, subject);
+            }
+            Err(error) => return Err(error),
+        };
+        all.extend_from_slice(Manifest::unclaimed(bytes, "").map_err(|e| e.at(&what))?.children());
+        if all.len() > MAX_REFERRERS {
+            break;
+        }
+        next = next_page(wire, &answer)?;
+    }
+    Err(Error::invalid(format!("{} has too many {what}", wire.host)))
+}
+
+/// The tag that stands in for the API: `sha256-<hex>`.
+pub fn tag(subject: &Digest) -> String {
+    // A tag has at most 128 characters; a sha512 digest does not fit as it is.
+    subject.to_string().replacen(':', "-", 1).chars().take(128).collect()
+}
+
+fn by_tag(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+    match manifest::fetch(wire, repository, At::Tag(&tag(subject))) {
+        Ok((_, bytes)) => Ok(Manifest::unclaimed(bytes, "")?.children().to_vec()),
+        Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,174 @@
+//! One repository of a registry as a [`Sink`].
+
+use super::http::{Call, Payload};
+use super::streamed::Streamed;
+use super::token::Scope;
+use super::upload::{Mount, SMALL, Small, Target};
+use super::wire::Wire;
+use crate::error::{Error, Kind, Result};
+use crate::image::{Coding, Digest, Manifest, Name};
+use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
+use crate::source::{Claim, Origin};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+use ureq::http::{Method, header};
+use url::Url;
+
+/// A repository that is pushed to.
+pub struct RepositorySink {
+    target: Target,
+    /// Repositories from which this registry did not mount: not asked again.
+    unmountable: Mutex<HashSet<String>>,
+}
+
+impl RepositorySink {
+    pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositorySink {
+        let scope = Scope::Push(repository.to_owned());
+        let target = Target { wire, repository: repository.to_owned(), scope };
+        RepositorySink { target, unmountable: Mutex::default() }
+    }
+
+    fn place(&self) -> String {
+        format!("{}/{}", self.target.wire.host, self.target.repository)
+    }
+
+    /// What a blob of `digest` needs: nothing, or a writer, perhaps in a session that is open already.
+    fn need(&self, digest: &Digest, claim: &Claim, from: Option<&Origin>) -> Result<Need> {
+        let mut session = None;
+        if let Some(from) = self.mountable(from) {
+            match self.target.mount(digest, from)? {
+                Mount::Done => return Ok(Need::Nothing),
+                Mount::Session(opened) => session = Some(opened),
+                Mount::Refused => {}
+            }
+            self.unmountable.lock().unwrap_or_else(PoisonError::into_inner).insert(from.to_owned());
+        }
+        match self.target.held(digest)? {
+            Some(Some(size)) if claim.size.is_some_and(|claimed| claimed != size) => {
+                let claimed = claim.size.unwrap_or_default();
+                self.target.wire.watch.say(&format!(
+                    "{} has blob {digest} with {size} bytes instead of {claimed}; sending it again",
+                    self.place()
+                ));
+            }
+            Some(_) => {
+                if let Some(session) = session {
+                    self.target.abandon(session);
+                }
+                return Ok(Need::Nothing);
+            }
+            None => {}
+        }
+        Ok(Need::Upload(session))
+    }
+
+    /// The repository at this registry that blobs may be mounted from.
+    fn mountable<'a>(&self, from: Option<&'a Origin>) -> Option<&'a str> {
+        let from = from?;
+        let other = from.host == self.target.wire.host && from.repository != self.target.repository;
+        let refused = || self.unmountable.lock().unwrap_or_else(PoisonError::into_inner).contains(&from.repository);
+        (other && !refused()).then_some(&*from.repository)
+    }
+
+    /// Puts `manifest` under `reference`, a tag or its digest (distribution-spec, "Pushing Manifests").
+    fn put(&self, manifest: &Manifest, reference: &str) -> Result<()> {
+        let (media_type, digest) = (&*manifest.descriptor.media_type, manifest.digest());
+        let call = Call::new(Method::PUT, self.target.url(&format!("manifests/{reference}"))?)
+            .with(header::CONTENT_TYPE, media_type)
+            .storing();
+        let separator = if reference.contains(':') { '@' } else { ':' };
+        let what = format!("image {}{separator}{reference}", self.target.repository);
+        let target = &self.target;
+        let answer = target.wire.send(&call, Payload::Bytes(&manifest.bytes), &target.scope, &what)?;
+        let refused_type = matches!(answer.status, 400 | 415) && media_type.starts_with("application/vnd.oci.");
+        let answer = target.wire.expect(answer, &[201, 200, 202, 204], &target.scope, &what).map_err(|error| {
+            if refused_type && error.kind() == Kind::Failed {
+                let advice = "if this registry knows only docker's types, push with --format docker (digests change)";
+                return Error::failed(format!("{error}; {advice}"));
+            }
+            error
+        })?;
+        target.same(&answer, &digest, &what)?;
+        answer.drain();
+        Ok(())
+    }
+}
+
+enum Need {
+    Nothing,
+    Upload(Option<Url>),
+}
+
+impl Sink for RepositorySink {
+    fn takes(&self) -> Takes {
+        Takes {
+            shape: Shape::Whole,
+            order: Order::Lanes(self.target.wire.access.lanes),
+            compress: Some(Coding::Gzip),
+            refuses: &[],
+            unnamed_blobs: true,
+            nameless: true,
+        }
+    }
+
+    /// One `HEAD`: a registry takes a manifest only when all beneath it is there.
+    fn published(&self, name: &Name) -> Result<Option<Digest>> {
+        let reference = self.reference(name)?;
+        let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
+            .with(header::ACCEPT, &super::manifest::accepted());
+        let what = format!("image {}:{reference}", self.target.repository);
+        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let answer = self.target.wire.expect(answer, &[200], &self.target.scope, &what)?;
+        Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
+    fn holds(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.target.held(digest)?.is_some())
+    }
+
+    fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
+        let Some(digest) = &claim.digest else {
+            return Ok(Begin::Write(Box::new(Streamed::new(self.target.clone(), None, None))));
+        };
+        let session = match self.need(digest, claim, from)? {
+            Need::Nothing => return Ok(Begin::Held),
+            Need::Upload(session) => session,
+        };
+        let target = self.target.clone();
+        Ok(Begin::Write(match claim.size {
+            Some(size) if size <= SMALL => Box::new(Small::new(target, session, size)),
+            Some(size) => Box::new(Streamed::new(target, session, Some((*digest, size)))),
+            None => Box::new(Streamed::new(target, session, None)),
+        }))
+    }
+
+    fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        self.put(manifest, &manifest.digest().to_string())
+    }
+
+    fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
+        match name {
+            Some(name) => self.put(root, &self.reference(name)?),
+            None => self.put_manifest(root),
+        }
+    }
+
+    fn finish(&self) -> Result<Finish> {
+        Ok(Finish::Done)
+    }
+}
+
+impl RepositorySink {
+    /// The tag (or digest) that `name` means here.
+    fn reference(&self, name: &Name) -> Result<String> {
+        let by_digest = || name.reference().and_then(|reference| reference.digest).map(|digest| digest.to_string());
+        name.tag().or_else(by_digest).ok_or_else(|| {
+            Error::usage(format!("{name} cannot be pushed to {}: it has no tag that a registry takes", self.place()))
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! One repository of a registry as a [`Store`].
+
+use super::blob::BlobReader;
+use super::http::{Answer, Call, Payload};
+use super::manifest::{self, At};
+use super::token::Scope;
+use super::wire::Wire;
+use super::{referrers, tags};
+use crate::error::{Error, Kind, Result};
+use crate::image::{Descriptor, Digest, Name, Reference, is_tag, media_type};
+use crate::source::{Origin, Pick, Root, Store};
+use std::{
+    collections::HashMap,
+    io::Read,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+use ureq::http::{Method, header};
+
+/// In bytes; manifests that `roots` fetched are kept up to here until they are asked for.
+const KEPT: usize = 8 << 20;
+
+/// A repository that is read from.
+pub struct RepositoryStore {
+    wire: Arc<Wire>,
+    origin: Origin,
+    kept: Mutex<HashMap<Digest, Vec<u8>>>,
+}
+
+impl RepositoryStore {
+    pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositoryStore {
+        let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
+        RepositoryStore { wire, origin, kept: Mutex::default() }
+    }
+
+    fn repository(&self) -> &str {
+        &self.origin.repository
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Pull(self.origin.repository.clone())
+    }
+
+    /// The full name with `tag`.
+    fn name(&self, tag: &str) -> Name {
+        Name::from(&Reference {
+            host: self.origin.host.clone(),
+            repository: self.origin.repository.clone(),
+            tag: Some(tag.to_owned()),
+            digest: None,
+        })
+    }
+
+    /// One request: the manifest itself, kept for [`Store::manifest`].
+    fn root(&self, at: At<'_>) -> Result<Root> {
+        let (descriptor, bytes) = manifest::fetch(&self.wire, self.repository(), at)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.values().map(Vec::len).sum::<usize>() + bytes.len() <= KEPT {
+            kept.insert(descriptor.digest, bytes);
+        }
+        let name = match at {
+            At::Tag(tag) => Some(self.name(tag)),
+            At::Digest(_) => None,
+        };
+        Ok(Root::new(name, descriptor))
+    }
+
+    fn picked(&self, pick: &Pick) -> Result<Root> {
+        let text = match pick {
+            Pick::Digest(digest) => return self.root(At::Digest(digest)),
+            Pick::Name(text) => text,
+        };
+        if is_tag(text) {
+            return self.root(At::Tag(text));
+        }
+        let reference: Reference = text.parse()?;
+        if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
+            let place = format!("{}/{}", self.origin.host, self.origin.repository);
+            return Err(Error::usage(format!("{text} is not in the repository {place}")));
+        }
+        match (&reference.digest, reference.tag_or_latest()) {
+            (Some(digest), _) => self.root(At::Digest(digest)),
+            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest"))),
+        }
+    }
+
+    /// The roots of all `tags`, several asked for at once, in their order.
+    fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
+        let next = AtomicUsize::new(0);
+        let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
+        let lanes = self.wire.access.lanes.clamp(1, tags.len().max(1));
+        thread::scope(|scope| {
+            for _ in 0..lanes {
+                scope.spawn(|| {
+                    while let Some((at, tag)) = {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        tags.get(at).map(|tag| (at, tag))
+                    } {
+                        let root = self.root(At::Tag(tag));
+                        let failed = root.is_err();
+                        found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
+                        if failed {
+                            next.store(tags.len(), Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by_key(|(at, _)| *at);
+        found.into_iter().map(|(_, root)| root).collect()
+    }
+
+    fn head(&self, kind: &str, digest: &Digest) -> Result<Option<Answer>> {
+        let url = self.wire.url(&format!("{}/{kind}/{digest}", self.repository()))?;
+        let call = Call::new(Method::HEAD, url).with(header::ACCEPT, &manifest::accepted());
+        let (scope, what) = (self.scope(), format!("{digest} in {}", self.repository()));
+        let answer = self.wire.send(&call, Payload::Nothing, &scope, &what)?;
+        match answer.status {
+            404 => Ok(None),
+            _ => self.wire.expect(answer, &[200], &scope, &what).map(Some),
+        }
+    }
+}
+
+impl Store for RepositoryStore {
+    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+        if !picks.is_empty() {
+            return picks.iter().map(|pick| self.picked(pick)).collect();
+        }
+        let tags = tags::list(&self.wire, self.repository())?;
+        self.roots_of(&tags)
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        if let Some(bytes) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&at.digest) {
+            return Ok(bytes);
+        }
+        Ok(manifest::fetch(&self.wire, self.repository(), At::Digest(&at.digest))?.1)
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(BlobReader::open(&self.wire, self.repository(), blob, from)?))
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let (answer, media_type) = match self.head("blobs", digest)? {
+            Some(answer) => (answer, media_type::OCTETS.to_owned()),
+            None => match self.head("manifests", digest)? {
+                Some(answer) => {
+                    let found = answer.header("content-type").unwrap_or(media_type::OCTETS).to_owned();
+                    (answer, found)
+                }
+                None => return Ok(None),
+            },
+        };
+        let size = answer.length().ok_or_else(|| {
+            Error::new(Kind::Failed, format!("{} does not say how large {digest} is", self.wire.host))
+        })?;
+        Ok(Some(Descriptor::new(media_type, *digest, size)))
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        Ok(tags::list(&self.wire, self.repository())?.iter().map(|tag| self.name(tag)).collect())
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        referrers::list(&self.wire, self.repository(), subject)
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        Some(&self.origin)
+    }
+
+    fn lanes(&self) -> usize {
+        self.wire.access.lanes
+    }
+}

@@ -1,0 +1,312 @@
+//! The writer for large blobs. The engine pushes bytes, an HTTP request pulls them: a thread sends one request whose
+//! body is what is written here. Where digest and size are known beforehand that is the closing `PUT` itself
+//! (monolithic: one request for the whole blob); otherwise a `PATCH`, closed by a `PUT` when the digest is known.
+//!
+//! The last piece written stays here until `commit`, so a body that did not verify never becomes complete.
+
+use super::http::{Answer, Call, Payload};
+use super::retry::PROGRESS;
+use super::upload::Target;
+use crate::error::{Error, Kind, Result};
+use crate::image::Digest;
+use crate::sink::{BlobWriter, Verified};
+use std::{
+    io::{self, Read},
+    sync::mpsc::{Receiver, SyncSender, channel, sync_channel},
+    thread::JoinHandle,
+};
+use ureq::http::{Method, header};
+use url::Url;
+
+/// Pieces that may wait for the sending thread.
+const WAITING: usize = 1;
+
+pub struct Streamed {
+    target: Target,
+    /// Digest and size, where known before the bytes.
+    known: Option<(Digest, u64)>,
+    session: Option<Url>,
+    feed: Option<Feed>,
+    /// The piece that `commit` lets go.
+    held: Vec<u8>,
+    /// Bytes handed to the feed, from the blob's start.
+    sent: u64,
+    /// Where the request in hand began.
+    began: u64,
+    failures: u32,
+}
+
+impl Streamed {
+    pub fn new(target: Target, session: Option<Url>, known: Option<(Digest, u64)>) -> Streamed {
+        Streamed { target, known, session, feed: None, held: Vec::new(), sent: 0, began: 0, failures: 0 }
+    }
+
+    fn what(&self) -> String {
+        match &self.known {
+            Some((digest, _)) => format!("blob {digest} in {}", self.target.repository),
+            None => format!("a blob for {}", self.target.repository),
+        }
+    }
+
+    /// The request that takes the bytes from `sent` on.
+    fn start_feed(&mut self) -> Result<&mut Feed> {
+        if self.feed.is_none() {
+            let session = match self.session.take() {
+                Some(session) => session,
+                None => self.target.session()?,
+            };
+            let (mut call, left) = match &self.known {
+                Some((digest, size)) => (self.target.put(&session, digest), Some(size - self.sent)),
+                None => {
+                    let call = Call::new(Method::PATCH, session.clone());
+                    (call.with(header::CONTENT_TYPE, "application/octet-stream").storing(), None)
+                }
+            };
+            if self.sent > 0
+                && let Some((_, size)) = &self.known
+            {
+                call = call.with(header::CONTENT_RANGE, &format!("{}-{}", self.sent, size - 1));
+            }
+            if self.failures > 0 {
+                // Whoever refused the last body (too large, not allowed) may say so before this one.
+                call = call.with(header::EXPECT, "100-continue");
+            }
+            self.session = Some(session);
+            self.began = self.sent;
+            self.feed = Some(Feed::start(self.target.clone(), call, left, self.what())?);
+        }
+        Ok(self.feed.as_mut().expect("made above"))
+    }
+
+    /// Hands on what is held.
+    fn let_go(&mut self) -> Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::take(&mut self.held);
+        let size = piece.len() as u64;
+        match self.start_feed()?.give(piece) {
+            Ok(()) => {
+                self.sent += size;
+                Ok(())
+            }
+            Err(Ended) => Err(self.why_ended()),
+        }
+    }
+
+    /// Why the request has ended before its body.
+    fn why_ended(&mut self) -> Error {
+        let what = self.what();
+        let Some(feed) = self.feed.take() else {
+            return Error::failed(format!("{what}: nothing is being sent"));
+        };
+        match feed.finish() {
+            Ok(answer) => match self.target.wire.expect(answer, &[], &self.target.scope, &what) {
+                Err(error) => error,
+                Ok(_) => Error::failed(format!("{}: {what} was answered too early", self.target.wire.host)),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// How many bytes of the session the registry has, and where it goes on; `None`: begin anew.
+    fn standing(&mut self, resumed: bool) -> Result<Option<(u64, Url)>> {
+        let Some(session) = self.session.take() else {
+            return Ok(None);
+        };
+        // A session that broke when it was taken up is not trusted twice.
+        if resumed {
+            return Ok(None);
+        }
+        let call = Call::new(Method::GET, session);
+        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, "an upload's state")?;
+        if !matches!(answer.status, 200 | 202 | 204) {
+            answer.drain();
+            return Ok(None);
+        }
+        let last = answer.header("range").and_then(|range| {
+            let range = range.trim();
+            range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?.parse::<u64>().ok()
+        });
+        let Ok(next) = self.target.next(answer) else {
+            return Ok(None);
+        };
+        // `0-0` means one byte to some registries and none to others.
+        Ok(last.filter(|last| *last > 0 && *last < self.sent).map(|last| (last + 1, next)))
+    }
+
+    fn finish_feed(&mut self) -> Result<Option<Answer>> {
+        self.feed
+            .take()
+            .map(|mut feed| {
+                // An ended thread says why when it is joined.
+                let _ = feed.end();
+                feed.finish()
+            })
+            .transpose()
+    }
+}
+
+impl BlobWriter for Streamed {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some((_, size)) = self.known
+            && self.sent + (self.held.len() + bytes.len()) as u64 > size
+        {
+            return Err(Error::invalid(format!("{} has more than the {size} bytes announced", self.what())));
+        }
+        self.let_go()?;
+        let mut piece = self.feed.as_mut().and_then(Feed::spare).unwrap_or_default();
+        piece.clear();
+        piece.extend_from_slice(bytes);
+        self.held = piece;
+        Ok(())
+    }
+
+    fn recover(&mut self, error: Error) -> Result<u64> {
+        if error.kind() != Kind::Network || self.target.wire.cancel.raised() {
+            return Err(error);
+        }
+        self.feed = None;
+        self.held.clear();
+        let resumed = self.began > 0;
+        if self.sent - self.began >= PROGRESS && !resumed {
+            self.failures = 0;
+        }
+        let wire = self.target.wire.clone();
+        let mut tries = wire.tries(self.failures);
+        if !tries.left() {
+            return Err(error);
+        }
+        tries.wait(&self.what(), &error.to_string(), None)?;
+        self.failures = tries.made();
+        self.sent = match self.standing(resumed)? {
+            Some((offset, session)) => {
+                self.session = Some(session);
+                offset
+            }
+            None => 0,
+        };
+        Ok(self.sent)
+    }
+
+    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
+        let (digest, size) = blob.stored();
+        if let Some(known) = self.known
+            && known != (digest, size)
+        {
+            return Err(Error::failed(format!("{} became {digest} of {size} bytes on the way", self.what())));
+        }
+        self.let_go()?;
+        let answer = self.finish_feed();
+        let session = self.session.take();
+        let what = format!("blob {digest} in {}", self.target.repository);
+        let ended = match (answer, self.known) {
+            (Ok(Some(answer)), Some(_)) => self.target.stored(answer, &digest),
+            (Ok(patched), None) => {
+                let session = match (patched, session) {
+                    (Some(answer), _) => {
+                        let answer = self.target.wire.expect(answer, &[202, 201, 204], &self.target.scope, &what)?;
+                        self.target.next(answer)?
+                    }
+                    (None, Some(session)) => session,
+                    (None, None) => self.target.session()?,
+                };
+                let call = self.target.put(&session, &digest);
+                let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+                self.target.stored(answer, &digest)
+            }
+            (Ok(None), Some(_)) => Err(Error::failed(format!("{what}: nothing was written"))),
+            (Err(error), _) => Err(error),
+        };
+        match ended {
+            // The answer was lost, perhaps not the blob.
+            Err(error) if error.kind() == Kind::Network && !self.target.wire.cancel.raised() => {
+                match self.target.held(&digest) {
+                    Ok(Some(there)) if there.is_none_or(|there| there == size) => Ok(()),
+                    _ => Err(error),
+                }
+            }
+            ended => ended,
+        }
+    }
+}
+
+/// The sending side has ended; joining it says why.
+struct Ended;
+
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
+}
+
+/// A request under way whose body is given piece by piece. Dropped without `end`, the body breaks off.
+struct Feed {
+    give: SyncSender<Piece>,
+    spare: Receiver<Vec<u8>>,
+    thread: JoinHandle<Result<Answer>>,
+}
+
+impl Feed {
+    fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<Feed> {
+        let (give, take) = sync_channel(WAITING);
+        let (used, spare) = channel();
+        let thread = std::thread::Builder::new()
+            .name("upload".to_owned())
+            .spawn(move || {
+                let mut pipe = Pipe { take, used, piece: Vec::new(), at: 0, ended: false };
+                target.wire.send(&call, Payload::Stream { bytes: &mut pipe, size }, &target.scope, &what)
+            })
+            .map_err(|e| Error::reading("what is to be sent, on a thread of its own", e))?;
+        Ok(Feed { give, spare, thread })
+    }
+
+    fn give(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
+        self.give.send(Piece::Bytes(piece)).map_err(|_| Ended)
+    }
+
+    fn end(&mut self) -> std::result::Result<(), Ended> {
+        self.give.send(Piece::End).map_err(|_| Ended)
+    }
+
+    /// A buffer that was sent.
+    fn spare(&mut self) -> Option<Vec<u8>> {
+        self.spare.try_recv().ok()
+    }
+
+    fn finish(self) -> Result<Answer> {
+        drop(self.give);
+        self.thread.join().map_err(|_| Error::failed("the thread that sends a blob panicked"))?
+    }
+}
+
+/// The other end: what `Feed` is given, read.
+struct Pipe {
+    take: Receiver<Piece>,
+    used: std::sync::mpsc::Sender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.piece.len() {
+            if self.ended {
+                return Ok(0);
+            }
+            match self.take.recv() {
+                Ok(Piece::Bytes(piece)) => {
+                    // Nobody may want the old buffer any more.
+                    let _ = self.used.send(std::mem::replace(&mut self.piece, piece));
+                    self.at = 0;
+                }
+                Ok(Piece::End) => self.ended = true,
+                Err(_) => return Err(Error::failed("the blob was given up").into()),
+            }
+        }
+        let n = buffer.len().min(self.piece.len() - self.at);
+        buffer[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}

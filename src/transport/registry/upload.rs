@@ -1,0 +1,173 @@
+//! Uploads (distribution-spec, "Pushing blobs"): sessions, what a blob's begin asks, and the writer for small blobs,
+//! which are sent in one piece once they are known to be right.
+
+use super::http::{Answer, Call, Payload};
+use super::token::Scope;
+use super::wire::Wire;
+use crate::error::{Error, Kind, Result};
+use crate::image::Digest;
+use crate::sink::{BlobWriter, Verified};
+use std::sync::Arc;
+use ureq::http::{Method, header};
+use url::Url;
+
+/// In bytes: a blob up to here is collected and sent at once, so that a broken connection costs nothing.
+pub const SMALL: u64 = 1 << 20;
+
+/// One repository that is pushed to.
+#[derive(Clone)]
+pub struct Target {
+    pub wire: Arc<Wire>,
+    pub repository: String,
+    pub scope: Scope,
+}
+
+impl Target {
+    pub fn url(&self, path: &str) -> Result<Url> {
+        self.wire.url(&format!("{}/{path}", self.repository))
+    }
+
+    /// Size, as far as it is said, of a blob that is there.
+    pub fn held(&self, digest: &Digest) -> Result<Option<Option<u64>>> {
+        let call = Call::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
+        let what = format!("blob {digest} in {}", self.repository);
+        let answer = self.wire.send(&call, Payload::Nothing, &self.scope, &what)?;
+        match answer.status {
+            404 => Ok(None),
+            _ => Ok(Some(self.wire.expect(answer, &[200], &self.scope, &what)?.length())),
+        }
+    }
+
+    /// Opens an upload session.
+    pub fn session(&self) -> Result<Url> {
+        let call = Call::new(Method::POST, self.url("blobs/uploads/")?);
+        let what = format!("upload to {}", self.repository);
+        let answer = self.wire.send(&call, Payload::Nothing, &self.scope, &what)?;
+        let answer = self.wire.expect(answer, &[202], &self.scope, &what)?;
+        self.next(answer)
+    }
+
+    /// Where the upload that `answer` is about goes on.
+    pub fn next(&self, answer: Answer) -> Result<Url> {
+        let location = answer.header("location").ok_or_else(|| {
+            Error::failed(format!("{} does not say where an upload to {} goes", self.wire.host, self.repository))
+        })?;
+        let session = self.wire.location(&answer.url, location)?;
+        answer.drain();
+        Ok(session)
+    }
+
+    /// Asks for a blob that lies in another repository of the same registry (distribution-spec, "Mounting a blob").
+    pub fn mount(&self, digest: &Digest, from: &str) -> Result<Mount> {
+        let mut url = self.url("blobs/uploads/")?;
+        url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
+        let scope = Scope::Mount { into: self.repository.clone(), from: from.to_owned() };
+        let what = format!("blob {digest} in {from}");
+        match self.wire.send(&Call::new(Method::POST, url), Payload::Nothing, &scope, &what) {
+            Ok(answer) if answer.status == 201 => {
+                answer.drain();
+                Ok(Mount::Done)
+            }
+            Ok(answer) if answer.status == 202 => Ok(Mount::Session(self.next(answer)?)),
+            // Not there, not allowed, not known: the blob is sent.
+            Ok(answer) if answer.status < 500 => {
+                answer.drain();
+                Ok(Mount::Refused)
+            }
+            Ok(answer) => Err(self.wire.expect(answer, &[201, 202], &scope, &what).unwrap_err()),
+            // A user who may push here need not be allowed to read there.
+            Err(error) if error.kind() == Kind::Denied => Ok(Mount::Refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives up a session that turned out not to be needed. That it fails changes nothing.
+    pub fn abandon(&self, session: Url) {
+        let call = Call::new(Method::DELETE, session);
+        if let Ok(answer) = self.wire.send(&call, Payload::Nothing, &self.scope, "an upload") {
+            answer.drain();
+        }
+    }
+
+    /// The call that ends an upload as `digest`.
+    pub fn put(&self, session: &Url, digest: &Digest) -> Call {
+        let mut url = session.clone();
+        url.query_pairs_mut().append_pair("digest", &digest.to_string());
+        Call::new(Method::PUT, url).with(header::CONTENT_TYPE, "application/octet-stream").storing()
+    }
+
+    /// Checks what the registry says to the end of an upload of `digest`.
+    pub fn stored(&self, answer: Answer, digest: &Digest) -> Result<()> {
+        let what = format!("blob {digest} in {}", self.repository);
+        let answer = self.wire.expect(answer, &[201, 204], &self.scope, &what)?;
+        self.same(&answer, digest, &what)?;
+        answer.drain();
+        Ok(())
+    }
+
+    /// The digest that the registry says it stored has to be ours.
+    pub fn same(&self, answer: &Answer, digest: &Digest, what: &str) -> Result<()> {
+        let said = answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        match said {
+            Some(said) if said != *digest && said.algorithm() == digest.algorithm() => Err(Error::invalid(format!(
+                "{} says that it stored {what} as {said}; something on the way alters it",
+                self.wire.host
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What became of a mount.
+pub enum Mount {
+    Done,
+    /// Not mounted, but an upload was opened for it.
+    Session(Url),
+    Refused,
+}
+
+/// Collects a small blob and sends it when it is verified.
+pub struct Small {
+    target: Target,
+    session: Option<Url>,
+    bytes: Vec<u8>,
+}
+
+impl Small {
+    pub fn new(target: Target, session: Option<Url>, size: u64) -> Small {
+        Small { target, session, bytes: Vec::with_capacity(size.min(SMALL) as usize) }
+    }
+}
+
+impl BlobWriter for Small {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if (self.bytes.len() + bytes.len()) as u64 > SMALL {
+            return Err(Error::invalid("a blob has more bytes than were announced"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
+        let (digest, _) = blob.stored();
+        let what = format!("blob {digest} in {}", self.target.repository);
+        let mut asked_again = false;
+        loop {
+            let session = match self.session.take() {
+                Some(session) => session,
+                None => self.target.session()?,
+            };
+            let call = self.target.put(&session, &digest);
+            let answer = self.target.wire.send(&call, Payload::Bytes(&self.bytes), &self.target.scope, &what)?;
+            // A session that is gone: the answer to an earlier try was lost, or the registry has forgotten it.
+            if answer.status != 404 || asked_again {
+                return self.target.stored(answer, &digest);
+            }
+            asked_again = true;
+            answer.drain();
+            if self.target.held(&digest)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+}
