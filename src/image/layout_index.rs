@@ -101,13 +101,11 @@ impl LayoutIndex {
         }
         let mut placed = false;
         let value = serde_json::to_value(&entry).expect("a descriptor can always be written");
+        let digest = root.digest.to_string();
         self.list().retain_mut(|old| {
-            let Ok(there) = serde_json::from_value::<Descriptor>(old.clone()) else {
-                return true;
-            };
-            let same_name = name.is_some_and(|name| is_called(&there, name));
-            let nameless = !is_named(&there) && there.digest == root.digest;
-            let same = same_name || nameless || name.is_none() && there.digest == root.digest;
+            let same_digest = old["digest"] == digest.as_str();
+            let same_name = name.is_some_and(|name| is_called(old, name));
+            let same = same_name || same_digest && (name.is_none() || !is_named(old));
             if !same {
                 return true;
             }
@@ -130,15 +128,14 @@ impl LayoutIndex {
     /// Removes `name`; says whether it was there.
     pub fn remove(&mut self, name: &Name) -> bool {
         let before = self.list().len();
-        self.list().retain(|old| {
-            !serde_json::from_value::<Descriptor>(old.clone()).is_ok_and(|there| is_called(&there, name))
-        });
+        self.list().retain(|old| !is_called(old, name));
         self.list().len() != before
     }
 
     /// The digest that `name` points at.
     pub fn target(&self, name: &Name) -> Option<Digest> {
-        self.entries().ok()?.into_iter().find(|entry| is_called(entry, name)).map(|entry| entry.digest)
+        let list = self.0["manifests"].as_array()?;
+        list.iter().find(|entry| is_called(entry, name))?["digest"].as_str()?.parse().ok()
     }
 
     /// A descriptor of `root` for an entry.
@@ -147,16 +144,17 @@ impl LayoutIndex {
     }
 }
 
-fn is_named(entry: &Descriptor) -> bool {
-    [CONTAINERD_NAME, REF_NAME].iter().any(|key| entry.annotation(key).is_some_and(|name| !name.is_empty()))
+fn annotation<'e>(entry: &'e Value, key: &str) -> Option<&'e str> {
+    entry.get("annotations")?.get(key)?.as_str()
+}
+
+fn is_named(entry: &Value) -> bool {
+    [CONTAINERD_NAME, REF_NAME].iter().any(|key| annotation(entry, key).is_some_and(|name| !name.is_empty()))
 }
 
 /// Whether `entry` is what `name` means here: by its full name when it has one, else by its tag.
-fn is_called(entry: &Descriptor, name: &Name) -> bool {
-    match entry.annotation(CONTAINERD_NAME) {
-        Some(full) => full == name.as_str(),
-        None => entry.annotation(REF_NAME).is_some_and(|tag| tag == name.as_str()),
-    }
+fn is_called(entry: &Value, name: &Name) -> bool {
+    annotation(entry, CONTAINERD_NAME).or(annotation(entry, REF_NAME)) == Some(name.as_str())
 }
 
 #[cfg(test)]
