@@ -274,6 +274,7 @@ fn cache() -> Option<PathBuf> {
 
 /// Makes sure that an archive may go to standard output.
 pub fn stdout_for_archive(run: &Run) -> Result<()> {
+    run.answer.leave_to_archive();
     match run.answer.json() {
         true => Err(Error::usage(
             "--json and the archive both want standard output; write the archive to a file, or use --digest-file",
