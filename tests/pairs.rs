@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
-use support::program::{Registry, fixture, imgmv};
+use support::program::{fixture, imgmv};
+use support::some_registry::Registry;
 use tempfile::TempDir;
 
 /// The manifests that `fixtures/image.py` and the tools around it made.

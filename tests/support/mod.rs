@@ -2,4 +2,5 @@
 
 pub mod program;
 pub mod registry;
+pub mod some_registry;
 pub mod web;
