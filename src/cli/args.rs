@@ -162,7 +162,7 @@ mod tests {
     fn every_verb_teaches_by_example() {
         for verb in verbs().iter().filter(|verb| !verb.is_hide_set()) {
             let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(after.starts_with(&format!("Examples:\n  ")), "{}", verb.get_name());
+            assert!(after.starts_with("Examples:\n  "), "{}", verb.get_name());
             assert!(after.contains(&format!("imgmv {}", verb.get_name())), "{}", verb.get_name());
             for line in after.lines().chain(PLACES.lines()).chain(AFTER.lines()) {
                 assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
