@@ -4,6 +4,7 @@
 #[path = "program.rs"]
 mod program;
 
+#[allow(unused_imports)]
 pub use program::{Daemon, fixture, free_port, listens, peer};
 
 use imgmv::transport::engine::Engine;
