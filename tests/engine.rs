@@ -3,11 +3,13 @@
 
 #[path = "support/engines.rs"]
 mod engines;
+#[path = "support/memory.rs"]
+mod memory;
 
 use engines::{Kind, Peer, fixture};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, Report, copy};
-use imgmv::image::Name;
+use imgmv::image::{Name, Platform};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::{Host, Local};
 use imgmv::source::{Pick, Source};
@@ -228,6 +230,20 @@ fn a_load_command_that_fails_ends_the_copy_with_its_own_words() {
     }
     let found = find(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
     load(host, found, layout(), &["1"], &["t/x:1"]).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_told_in_the_engines_words_and_nothing_has_the_name() {
+    let mut memory = memory::Memory::default();
+    let large = memory.image(&Platform::host().to_string(), &[memory::layer(1, 1000), memory::layer(2, 50 << 20)]);
+    memory.name("docker.io/t/large:1", &large);
+    for kind in [Kind::Docker20, Kind::Docker28c, Kind::Containerd16, Kind::Podman4] {
+        let Some(peer) = Peer::start_on_small_disk(kind, 30) else { continue };
+        let error = into(&peer, Source::Store(Arc::new(memory.clone())), &[], &[]).unwrap_err();
+        assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
+        assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
+        assert_eq!(peer.id("docker.io/t/large:1"), None, "{kind:?}");
+    }
 }
 
 #[test]
