@@ -5,6 +5,8 @@ mod support;
 
 #[path = "registry/auth.rs"]
 mod auth;
+#[path = "registry/environment.rs"]
+mod environment;
 #[path = "registry/hostile.rs"]
 mod hostile;
 #[path = "registry/login.rs"]

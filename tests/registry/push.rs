@@ -29,7 +29,8 @@ fn a_blob_that_is_not_there_takes_three_requests() {
 fn a_second_push_is_one_question_and_moves_no_blob() {
     let (from, to, _) = pair(&[b"one", b"two"]);
     send(store(&from, "app"), &sink(&to, "app"), "1").unwrap();
-    (from.forget_requests(), to.forget_requests());
+    from.forget_requests();
+    to.forget_requests();
     let report = send(store(&from, "app"), &sink(&to, "app"), "1").unwrap();
     assert_eq!(report.moved.blobs, 0);
     assert_eq!((from.requests().len(), to.requests().len()), (1, 1));
@@ -204,7 +205,9 @@ fn an_index_goes_whole_and_children_go_first() {
     assert_eq!(to.count("PUT", "/manifests/"), 3);
     // By digest alone, without a name.
     let sink = sink(&to, "app");
-    (sink.put_manifest(&one).unwrap(), sink.publish(None, &one).unwrap(), sink.finish().unwrap());
+    sink.put_manifest(&one).unwrap();
+    sink.publish(None, &one).unwrap();
+    sink.finish().unwrap();
     assert!(to.requests().last().unwrap().path.ends_with(&one.digest().to_string()));
 }
 

@@ -1,4 +1,5 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
 pub mod registry;
+mod routes;
 pub mod web;
