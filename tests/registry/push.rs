@@ -225,3 +225,33 @@ fn a_broken_session_at_the_last_byte_is_looked_after() {
     send(store(&from, "app"), &sink(&to, "large"), "1").unwrap();
     assert!(to.blob("large", &image.layers()[0].digest).is_some());
 }
+
+#[test]
+fn a_body_that_is_too_large_for_a_proxy_is_told_as_that() {
+    let (from, to, _) = pair(&[&noise(9, 8 << 20)]);
+    to.faults().stumbles = vec![Stumble::new("PUT", "/uploads/", 413, 100)];
+    let error = send(store(&from, "app"), &sink(&to, "app"), "1").unwrap_err();
+    assert!(error.to_string().contains("takes no body of that size"), "{error}");
+}
+
+#[test]
+fn a_referrer_is_listed_under_its_tag_where_the_registry_does_not_list_it() {
+    for no_api in [false, true] {
+        let double = Double::start();
+        let subject = double.image("app", "1", &[b"layer"]);
+        double.faults().no_referrers = no_api;
+        let sink = sink(&double, "app");
+        for _ in 0..2 {
+            sink.put_manifest(&referrer(&subject)).unwrap();
+            sink.finish().unwrap();
+        }
+        let found = store(&double, "app").referrers(&subject.digest()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].digest, referrer(&subject).digest());
+        if no_api {
+            assert_eq!(found[0].artifact_type.as_deref(), Some("application/x.signature"));
+            assert_eq!(found[0].annotation("by"), Some("someone"));
+        }
+        assert_eq!(double.tag("app", &subject.digest().to_string().replace(':', "-")).is_some(), no_api);
+    }
+}

@@ -212,6 +212,11 @@ impl Double {
         self.shared.faults()
     }
 
+    /// Connections that were made so far.
+    pub fn connections(&self) -> usize {
+        self.web.connections.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// Every request that was answered (or broken off), in order.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.clone()

@@ -254,9 +254,13 @@ fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, bo
             repository.tags.insert(at.to_owned(), digest);
         }
     }
-    repository.manifests.insert(digest, (media_type, manifest.bytes));
+    repository.manifests.insert(digest, (media_type, manifest.bytes.clone()));
     let said = faults.stored_digest.clone().unwrap_or(digest.to_string());
-    Some(Response::new(201).with("Docker-Content-Digest", said))
+    let response = Response::new(201).with("Docker-Content-Digest", said);
+    Some(match manifest.subject {
+        Some(subject) if !faults.no_referrers => response.with("OCI-Subject", subject.digest.to_string()),
+        _ => response,
+    })
 }
 
 fn tags(shared: &Shared, name: &str, _: &str, request: &mut Request, _: &mut dyn Read) -> Option<Response> {

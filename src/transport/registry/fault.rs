@@ -71,6 +71,12 @@ fn of_tls(error: &rustls::Error, host: &str) -> Fault {
             "the certificate of {host} is not trusted ({why}); name its authority with --src-ca or --dst-ca, or put it \
              into /etc/containers/certs.d"
         ))),
+        rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => {
+            Fault::Lasting(Error::denied(format!(
+                "{host} wants a client certificate; give it with --src-cert and --src-key or --dst-cert and --dst-key, or \
+                 put it into /etc/containers/certs.d"
+            )))
+        }
         rustls::Error::AlertReceived(alert) => {
             Fault::Lasting(Error::network(format!("{host} ended the TLS handshake ({alert:?})")))
         }
