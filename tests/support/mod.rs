@@ -3,4 +3,5 @@
 pub mod program;
 pub mod registry;
 pub mod some_registry;
+mod routes;
 pub mod web;

@@ -2,9 +2,9 @@
 #![allow(dead_code)]
 
 use super::engines::{Daemon, folder, free_port, listens, peer};
+use imgmv::Result;
 use imgmv::cancel::Cancel;
 use imgmv::remote::{Host, OpenSsh, SshTarget, builtin::Builtin};
-use imgmv::Result;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
