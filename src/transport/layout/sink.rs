@@ -119,9 +119,7 @@ impl LayoutSink {
                 }
             }
         }
-        index::rewrite(place, &*self.watch, &self.cancel, |index| {
-            names.iter().for_each(|(name, root)| index.point(name.as_ref(), root));
-        })
+        index::rewrite(place, &*self.watch, &self.cancel, |index| index.point_all(&names))
     }
 
     fn place(&self) -> Result<&Place> {
