@@ -186,6 +186,9 @@ impl Chooser<'_> {
             .filter(|leaf| tree.iter().any(|have| have.digest() == leaf.digest))
             .collect();
         if images.is_empty() {
+            if let Some(reason) = self.reason(&absent)? {
+                return Err(reason.at(self.label));
+            }
             return Err(Error::not_found(format!(
                 "{}: none of {} is complete at the source (missing: {})",
                 self.label,
@@ -240,6 +243,21 @@ impl Chooser<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// What the source says of a blob that it lacks although it has the manifest.
+    fn reason(&mut self, absent: &[Descriptor]) -> Result<Option<Error>> {
+        for child in absent {
+            if self.store.find(&child.digest)?.is_none() {
+                continue;
+            }
+            for blob in self.fetch(child)?.blobs() {
+                if self.store.find(&blob.digest)?.is_none() {
+                    return Ok(self.store.open(blob, 0).err());
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The images under `top` that are best for each of `wanted`, each once.

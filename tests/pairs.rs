@@ -1,15 +1,16 @@
 //! Every source into every sink, with the program itself and images that real tools wrote: what arrives is what
 //! left, and it reads back.
 
-#[path = "support/program.rs"]
-mod program;
+#[path = "support/mod.rs"]
+mod support;
 
-use program::{Registry, fixture, imgmv};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+use support::program::{fixture, imgmv};
+use support::some_registry::Registry;
 use tempfile::TempDir;
 
 /// The manifests that `fixtures/image.py` and the tools around it made.

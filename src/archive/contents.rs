@@ -40,12 +40,14 @@ pub(crate) struct Listed {
     /// Empty where it has none.
     pub names: Vec<Name>,
     pub what: What,
+    /// Its place in `manifest.json`, if it is there.
+    pub saved_at: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     /// A manifest or an index that lies there.
-    Manifest(Descriptor),
+    Manifest(Box<Descriptor>),
     /// An image without a manifest.
     Saved(Saved),
 }
@@ -54,30 +56,39 @@ pub(crate) enum What {
 pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
     let saved = contents.document(saved::FILE)?.map(|bytes| saved::parse(&bytes)).transpose()?;
     let Some(index) = contents.document(INDEX)? else {
-        let saved = saved.ok_or_else(|| nothing(contents))?;
-        let images = saved.into_iter().map(|saved| Listed { names: saved.tags.clone(), what: What::Saved(saved) });
-        return distinct(images.collect());
+        return distinct(old_form(saved.ok_or_else(|| nothing(contents))?));
     };
     check_version(contents)?;
     let index = LayoutIndex::parse(&index)?;
     let entries = index.named()?;
     let mut images: Vec<Listed> = entries
         .into_iter()
-        .map(|(name, entry)| Listed { names: name.into_iter().collect(), what: What::Manifest(entry) })
+        .map(|(name, entry)| Listed {
+            names: name.into_iter().collect(),
+            what: What::Manifest(Box::new(entry)),
+            saved_at: None,
+        })
         .collect();
     if images.is_empty() {
         // docker 25.0 left the list out where it saved by digest; `manifest.json` beside it is whole.
-        let saved = saved.unwrap_or_default().into_iter();
-        images = saved.map(|saved| Listed { names: saved.tags.clone(), what: What::Saved(saved) }).collect();
-        return distinct(images);
+        return distinct(old_form(saved.unwrap_or_default()));
     }
     if let Some(saved) = saved {
         let mut compared = Compared::new(contents, &images)?;
-        for image in &saved {
-            compared.agree(image, &mut images)?;
+        for (at, image) in saved.iter().enumerate() {
+            compared.agree(at, image, &mut images)?;
         }
     }
     distinct(images)
+}
+
+fn old_form(saved: Vec<Saved>) -> Vec<Listed> {
+    let image = |(at, saved): (usize, Saved)| Listed {
+        names: saved.tags.clone(),
+        what: What::Saved(saved),
+        saved_at: Some(at),
+    };
+    saved.into_iter().enumerate().map(image).collect()
 }
 
 fn nothing(contents: &dyn Contents) -> Error {
@@ -165,8 +176,8 @@ impl<'c> Compared<'c> {
         Ok(())
     }
 
-    /// `saved` must be one of `images`, whose names are then its tags too.
-    fn agree(&mut self, saved: &Saved, images: &mut [Listed]) -> Result<()> {
+    /// `saved`, which is at `saved_at` in its list, must be one of `images`, whose names are then its tags too.
+    fn agree(&mut self, saved_at: usize, saved: &Saved, images: &mut [Listed]) -> Result<()> {
         let config = match blob_digest(&saved.config) {
             Some(digest) => digest,
             None => Digest::of(&document(self.contents, &saved.config)?),
@@ -181,6 +192,7 @@ impl<'c> Compared<'c> {
         let full = |image: &Listed| image.names.iter().any(|name| name.reference().is_some());
         let home = homes.iter().copied().min_by_key(|at| full(&images[*at]));
         let home = home.ok_or_else(|| disagree(format!("the image with config {config} is in manifest.json only")))?;
+        homes.iter().for_each(|at| images[*at].saved_at = Some(saved_at));
         for tag in &saved.tags {
             match self.named.get(tag) {
                 Some(at) if homes.contains(at) => {}

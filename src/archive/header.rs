@@ -61,7 +61,6 @@ impl Header {
             name = [prefix, b"/", &name].concat();
         }
         let flag = match block[156] {
-            b'0' | 0 | b'7' if name.ends_with(b"/") => Flag::Directory,
             b'0' | 0 | b'7' => Flag::File,
             b'1' => Flag::HardLink,
             b'2' => Flag::SymbolicLink,

@@ -12,8 +12,7 @@ use super::walk::{self, Entry};
 use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
 use crate::source::{Relay, Root, Tail, select};
-use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 const BUFFER: usize = 256 << 10;
 
@@ -139,23 +138,12 @@ fn full(name: &Name) -> Result<Reference> {
 
 /// `repositories` with the new names, for the layers that the old ones stood for.
 fn repositories(bytes: &[u8], images: &[Renamed]) -> Vec<u8> {
-    let old: HashMap<String, HashMap<String, String>> = serde_json::from_slice(bytes).unwrap_or_default();
-    let mut layers: HashMap<String, &str> = HashMap::new();
-    for (repository, tags) in &old {
-        for (tag, layer) in tags {
-            if let Ok(reference) = format!("{repository}:{tag}").parse::<Reference>() {
-                layers.insert(reference.to_string(), layer);
-            }
-        }
-    }
-    let mut new: Map<String, Value> = Map::new();
+    let old = saved::repositories(bytes);
+    let mut new = BTreeMap::new();
     for image in images {
-        let Some(layer) = image.old.iter().find_map(|name| layers.get(name.as_str())) else { continue };
-        for name in &image.new {
-            let Some(tag) = &name.tag else { continue };
-            let tags = new.entry(name.place()).or_insert_with(|| Value::Object(Map::new()));
-            tags[tag] = Value::from(*layer);
-        }
+        let names = image.old.iter().filter_map(Name::reference);
+        let Some(layer) = names.into_iter().find_map(|name| old.get(&name)) else { continue };
+        new.extend(image.new.iter().map(|name| (name.clone(), layer.clone())));
     }
-    serde_json::to_vec(&new).expect("strings can always be written")
+    saved::write_repositories(&new)
 }

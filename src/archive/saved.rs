@@ -3,9 +3,10 @@
 
 use super::name::clean;
 use crate::error::{Error, Result};
-use crate::image::{Digest, Name};
+use crate::image::{Digest, Name, Reference};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 pub(crate) const FILE: &str = "manifest.json";
 /// Which layer a name stands for, for loaders older than `manifest.json`.
@@ -101,6 +102,23 @@ pub(crate) fn blob_digest(path: &str) -> Option<Digest> {
 /// The bytes of a `manifest.json` of `images`.
 pub(crate) fn write(images: &[Entry]) -> Vec<u8> {
     serde_json::to_vec(images).expect("strings can always be written")
+}
+
+/// Which layer each name stands for in the bytes of a `repositories`; what is no such thing is left out.
+pub(crate) fn repositories(bytes: &[u8]) -> BTreeMap<Reference, String> {
+    let all: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(bytes).unwrap_or_default();
+    let tags = all.into_iter().flat_map(|(place, tags)| tags.into_iter().map(move |tag| (place.clone(), tag)));
+    tags.filter_map(|(place, (tag, layer))| Some((format!("{place}:{tag}").parse().ok()?, layer))).collect()
+}
+
+/// The bytes of a `repositories`.
+pub(crate) fn write_repositories(tags: &BTreeMap<Reference, String>) -> Vec<u8> {
+    let mut all: BTreeMap<String, BTreeMap<&str, &str>> = BTreeMap::new();
+    for (name, layer) in tags {
+        let Some(tag) = &name.tag else { continue };
+        all.entry(name.place()).or_default().insert(tag, layer);
+    }
+    serde_json::to_vec(&all).expect("strings can always be written")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::image::{Coding, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, N
 use crate::progress::{Event, Watch};
 use crate::source::{Pick, Root, Store, select};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::Read,
     sync::{Arc, Mutex},
 };
@@ -61,7 +61,7 @@ impl<B: ReadAt> ArchiveStore<B> {
         let mut roots = Vec::new();
         for (at, image) in self.images.iter().enumerate() {
             let descriptor = match &image.what {
-                What::Manifest(descriptor) => descriptor.clone(),
+                What::Manifest(descriptor) => Descriptor::clone(descriptor),
                 What::Saved(saved) => {
                     let config = super::contents::document(&self.files, &saved.config)?;
                     Descriptor::of(media_type::OCI_CONFIG, &config)
@@ -92,43 +92,61 @@ impl<B: ReadAt> ArchiveStore<B> {
         Ok(Root { descriptor: image.manifest.descriptor, ..root })
     }
 
-    /// What `digest` picks: an image by its manifest's or its config's digest, or any manifest that lies here.
-    fn by_digest(&self, digest: &Digest, known: &[(Root, usize)]) -> Result<Option<Root>> {
-        if let Some((root, at)) = known.iter().find(|(root, _)| root.descriptor.digest == *digest) {
-            return self.settled(root.clone(), *at).map(Some);
-        }
-        for (root, at) in known.iter().filter(|(root, _)| root.synthesised) {
-            let root = self.settled(root.clone(), *at)?;
-            if root.descriptor.digest == *digest {
-                return Ok(Some(root));
-            }
-        }
-        let Some(bytes) = self.files.document(&digest.blob_path()).unwrap_or(None) else { return Ok(None) };
-        let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        Ok(Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor)))
-    }
-
-    fn picked(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    /// What `picks` select, not yet settled; with the image's place in the list where it has one.
+    fn chosen(&self, picks: &[Pick]) -> Result<Vec<(Root, Option<usize>)>> {
         let known = self.provisional()?;
+        let listed = |(root, at): &(Root, usize)| (root.clone(), Some(*at));
         if picks.is_empty() {
-            return known.into_iter().map(|(root, at)| self.settled(root, at)).collect();
+            return Ok(known.iter().map(listed).collect());
         }
         let all: Vec<Root> = known.iter().map(|(root, _)| root.clone()).collect();
         let mut chosen = Vec::new();
         for pick in picks {
             if let Pick::Digest(digest) = pick
-                && let Some(root) = self.by_digest(digest, &known)?
+                && let Some(found) = self.by_digest(digest, &known)?
             {
-                chosen.push(root);
+                chosen.push(found);
                 continue;
             }
             for root in select(&all, std::slice::from_ref(pick))? {
                 let same = |other: &Root| other.name == root.name && other.descriptor.digest == root.descriptor.digest;
-                let (_, at) = known.iter().find(|(other, _)| same(other)).expect("selected among these");
-                chosen.push(self.settled(root, *at)?);
+                chosen.extend(known.iter().find(|(other, _)| same(other)).map(listed));
             }
         }
         Ok(chosen)
+    }
+
+    /// What `digest` picks: an image by its manifest's or its config's digest, or any manifest that lies here.
+    fn by_digest(&self, digest: &Digest, known: &[(Root, usize)]) -> Result<Option<(Root, Option<usize>)>> {
+        for (root, at) in known {
+            let same = root.descriptor.digest == *digest;
+            if same || root.synthesised && self.settled(root.clone(), *at)?.descriptor.digest == *digest {
+                return Ok(Some((root.clone(), Some(*at))));
+            }
+        }
+        let Some(bytes) = self.files.document(&digest.blob_path()).unwrap_or(None) else { return Ok(None) };
+        let claim = Descriptor::new("", *digest, bytes.len() as u64);
+        Ok(Manifest::parse(bytes, &claim).ok().map(|manifest| (Root::new(None, manifest.descriptor), None)))
+    }
+
+    /// The one image that `pick` selects, or the only one there is.
+    pub(super) fn one(&self, pick: Option<&Pick>) -> Result<(Root, &Listed)> {
+        let chosen = self.chosen(pick.map_or(&[], std::slice::from_ref))?;
+        let digests: HashSet<Digest> = chosen.iter().map(|(root, _)| root.descriptor.digest).collect();
+        match (digests.len(), chosen.into_iter().next()) {
+            (1, Some((root, Some(at)))) => Ok((self.settled(root, at)?, &self.images[at])),
+            (1, _) => Err(Error::usage("a part of an image cannot be tagged; name the whole image")),
+            (images, _) => Err(Error::usage(format!("there are {images} images; say which one is meant"))),
+        }
+    }
+
+    /// The small file `name`, whole.
+    pub(super) fn file(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.files.document(name)
+    }
+
+    pub(super) fn bytes(&self) -> &B {
+        &self.files.bytes
     }
 
     fn place(&self, digest: &Digest) -> Result<Option<(Place, &'static str)>> {
@@ -149,7 +167,12 @@ impl<B: ReadAt> ArchiveStore<B> {
 
 impl<B: ReadAt> Store for ArchiveStore<B> {
     fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
-        self.picked(picks).map_err(|e| e.at(&self.label))
+        let chosen = self.chosen(picks).map_err(|e| e.at(&self.label))?;
+        let settled = |(root, at): (Root, Option<usize>)| match at {
+            Some(at) => self.settled(root, at).map_err(|e| e.at(&self.label)),
+            None => Ok(root),
+        };
+        chosen.into_iter().map(settled).collect()
     }
 
     fn names(&self) -> Result<Vec<Name>> {
@@ -197,7 +220,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             }
             let manifest = Manifest::parse(self.manifest(entry)?, entry)?;
             if manifest.subject.is_some_and(|about| about.digest == *subject) {
-                found.push(entry.clone());
+                found.push(Descriptor::clone(entry));
             }
         }
         Ok(found)

@@ -279,7 +279,7 @@ impl ArchiveStream {
             let root = match &image.what {
                 What::Manifest(descriptor) => {
                     self.sizes_agree(descriptor, 0, &mut HashSet::new())?;
-                    Root::new(None, descriptor.clone())
+                    Root::new(None, Descriptor::clone(descriptor))
                 }
                 What::Saved(saved) => {
                     let made = synthesis::image(&self.held, saved)?;

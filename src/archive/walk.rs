@@ -44,6 +44,8 @@ pub(crate) struct Entry {
     pub what: What,
     /// Of its data, in bytes.
     pub size: u64,
+    /// Where its headers begin, in bytes from the archive's beginning.
+    pub from: u64,
     /// Where its data begins, in bytes from the archive's beginning.
     pub at: u64,
 }
@@ -77,6 +79,7 @@ impl<T: Tape> Walk<T> {
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.pass(self.left)?;
         let mut extensions = Extensions::default();
+        let from = self.at;
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             self.entries += 1;
@@ -94,7 +97,7 @@ impl<T: Tape> Walk<T> {
                         return Err(Error::invalid("a global record gives every entry one name or size"));
                     }
                 }
-                _ => return self.entry(header, extensions).map(Some),
+                _ => return self.entry(from, header, extensions).map(Some),
             }
         }
     }
@@ -119,10 +122,13 @@ impl<T: Tape> Walk<T> {
         &mut self.tape
     }
 
-    fn entry(&mut self, header: Header, extensions: Extensions) -> Result<Entry> {
-        let name = clean(extensions.name.as_deref().unwrap_or(&header.name))?;
+    fn entry(&mut self, from: u64, header: Header, extensions: Extensions) -> Result<Entry> {
+        let written = extensions.name.as_deref().unwrap_or(&header.name);
+        let name = clean(written)?;
         let link = extensions.link.unwrap_or(header.link);
         let what = match header.flag {
+            // As old tars write directories.
+            Flag::File if written.ends_with(b"/") => What::Directory,
             Flag::File => What::File,
             Flag::Directory => What::Directory,
             Flag::SymbolicLink => What::SymbolicLink(String::from_utf8_lossy(&link).into_owned()),
@@ -158,7 +164,7 @@ impl<T: Tape> Walk<T> {
         }
         self.left = size;
         self.pad = padding(size);
-        Ok(Entry { name, what, size, at: self.at })
+        Ok(Entry { name, what, size, from, at: self.at })
     }
 
     /// The next header; `None` at the end mark, of which one block is enough.

@@ -16,6 +16,8 @@ pub use quote::{quote, split_words};
 pub use ssh::{Ssh, connect};
 pub use target::SshTarget;
 
+pub(crate) use tail::plain;
+
 use crate::error::{Error, Result};
 use std::io::{Read, Write};
 

@@ -40,7 +40,7 @@ pub(super) fn follow(mut from: impl Read, mut keep: impl FnMut(&[u8])) {
 
 /// `text` without terminal sequences (ECMA-48 CSI and OSC); a carriage return ends a line as a line feed does, other
 /// control characters are shown as `?`.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

@@ -186,3 +186,68 @@ fn a_read_only_place_is_said_to_be_one() {
     let error = sink.and_then(|sink| put(Arc::new(sample()), &sink)).unwrap_err();
     assert!(matches!(error.kind(), Kind::Unwritable | Kind::Usage), "{error}");
 }
+
+#[test]
+fn an_index_of_which_no_image_is_whole_says_what_it_lacks() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.take(&memory).unwrap();
+    let root = &memory.roots[1].descriptor;
+    let index = Manifest::parse(memory.blobs[&root.digest].clone(), root).unwrap();
+    for child in index.children() {
+        let child = Manifest::parse(memory.blobs[&child.digest].clone(), child).unwrap();
+        child
+            .blobs()
+            .into_iter()
+            .chain(child.children())
+            .for_each(|blob| fs::remove_file(dir.blob(&blob.digest)).unwrap());
+    }
+    let options = Options { picks: vec![Pick::Name("multi:1".into())], ..Options::default() };
+    let source = Source::Store(Arc::new(dir.store()));
+    let error = copy(source, &Kept::new(takes()), &options, None, &Silent, &Cancel::default()).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.to_string().contains("is not in") && error.to_string().contains("multi:1"), "{error}");
+}
+
+/// A file system of so many bytes, as long as it lives; none where this user may not make one.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(at: PathBuf, size: u32) -> Option<Small> {
+        fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at);
+        match mount.output() {
+            Ok(output) if output.status.success() => Some(Small(at)),
+            _ => {
+                println!("skipped: no file system can be mounted here");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_keeps_what_it_had() {
+    let dir = Dir::new();
+    let Some(_small) = Small::new(dir.layout(), 3 << 20) else { return };
+    let before = one(1, "before:1");
+    dir.take(&before).unwrap();
+    let mut many = Memory::default();
+    let layers: Vec<Vec<u8>> = (0..40).map(|seed| layer(seed, 100_000)).collect();
+    let root = many.image("linux/amd64", &layers);
+    many.name("many:1", &root);
+    for memory in [&sample(), &many] {
+        let error = dir.take(memory).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unwritable, "{error}");
+        assert!(error.to_string().contains("no space left"), "{error}");
+        assert_eq!(dir.top(), WHOLE);
+    }
+    assert_eq!(dir.store().names().unwrap().len(), 1);
+    put(Arc::new(dir.store()), &Kept::new(takes())).unwrap();
+}

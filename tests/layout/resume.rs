@@ -167,3 +167,66 @@ fn a_partial_that_is_a_link_is_not_written_through() {
     dir.take(&memory).unwrap();
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
 }
+
+/// The process of `what_a_killed_process_wrote_is_not_asked_for_again`: its source gives so many bytes, then nothing.
+#[test]
+#[ignore = "run by what_a_killed_process_wrote_is_not_asked_for_again"]
+fn stuck() {
+    let Ok(layout) = std::env::var("TEST_LAYOUT") else { return };
+    struct Stuck(Memory);
+    impl Store for Stuck {
+        fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+            self.0.roots(picks)
+        }
+        fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+            self.0.manifest(at)
+        }
+        fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+            struct Nothing;
+            impl Read for Nothing {
+                fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                    // Until the parent kills this process or is gone.
+                    std::io::stdin().read(&mut [0])
+                }
+            }
+            Ok(Box::new(self.0.open(blob, from)?.take(GIVEN - from).chain(Nothing)))
+        }
+        fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+            self.0.find(digest)
+        }
+    }
+    let sink = LayoutSink::open(Path::new(&layout), Verify::Size, Arc::new(Silent)).unwrap();
+    let _ = put(Arc::new(Stuck(big())), &sink);
+}
+
+const GIVEN: u64 = 5_000_000;
+/// The engine's buffer, in bytes: what is in it is not written yet.
+const BUFFER: u64 = 256 << 10;
+
+#[test]
+fn what_a_killed_process_wrote_is_not_asked_for_again() {
+    let (dir, memory) = (Dir::new(), big());
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "resume::stuck"]).env("TEST_LAYOUT", dir.layout());
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let written = || {
+        let parts = dir.top().into_iter().filter(|name| name.ends_with(".part"));
+        parts.filter_map(|name| fs::metadata(dir.layout().join(name)).ok()).map(|part| part.len()).max().unwrap_or(0)
+    };
+    for _ in 0..6000 {
+        if written() > GIVEN - BUFFER {
+            break;
+        }
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let there = written();
+    let store = Cut::new(&memory, u64::MAX);
+    put(store.clone(), &dir.sink(Verify::Size)).unwrap();
+    let from = store.asked_from(&large(&memory).digest).unwrap();
+    // The last write's sum may not have been written down any more.
+    assert!(there >= GIVEN - BUFFER && from + BUFFER >= there, "{there} bytes were there, went on from {from}");
+    assert!(fs::read(dir.blob(&large(&memory).digest)).unwrap() == memory.blobs[&large(&memory).digest]);
+    assert_eq!(dir.top(), WHOLE);
+}

@@ -1,5 +1,7 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
+pub mod program;
 pub mod registry;
 mod routes;
+pub mod some_registry;
 pub mod web;

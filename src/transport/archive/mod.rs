@@ -2,16 +2,17 @@
 
 mod sink;
 
-use crate::archive::{ArchiveStore, ArchiveStream, Packing, Section};
+use crate::archive::{self, ArchiveStore, ArchiveStream, Packing, Section};
 use crate::error::{Error, Result};
+use crate::image::Name;
 use crate::progress::Watch;
-use crate::source::Source;
+use crate::source::{Pick, Root, Source};
 pub use sink::ArchiveSink;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Cursor, Read, Seek},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -59,6 +60,30 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Sourc
     }
     let whole = Cursor::new(head).chain(file);
     Ok(Source::Stream(Box::new(ArchiveStream::new(packing.undo(Box::new(whole))?, label))))
+}
+
+/// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that
+/// replaces the old one whole. Its blobs are copied as they lie there, unhashed.
+///
+/// Fails with `Usage` where the archive is packed or several images could be meant.
+pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
+    let label = path.display().to_string();
+    let path = fs::canonicalize(path).map_err(|e| Error::reading(&label, e))?;
+    let mut file = File::open(&path).map_err(|e| Error::reading(&label, e))?;
+    let again = file.try_clone().map_err(|e| Error::reading(&label, e))?;
+    let mut head = Vec::with_capacity(HEAD);
+    (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
+    if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
+        return Err(Error::usage(format!(
+            "{label} is packed; write it anew with imgmv copy {label} NEW.tar --as NAME"
+        )));
+    }
+    let section = Section::new(again, 0).map_err(|e| Error::reading(&label, e))?;
+    let store = ArchiveStore::open(section, &label, watch)?;
+    let (to, temporary) = sink::beside(&path).map_err(|e| Error::writing(&label, e))?;
+    let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
+    sink::settle(to, temporary, &path)?;
+    Ok(root)
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {

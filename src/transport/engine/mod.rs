@@ -1,1 +1,14 @@
-//! Engines, here or on another host: nerdctl, docker, ctr, podman.
+//! Engines (nerdctl, docker, ctr, podman), here and on other hosts: found by one question, given an archive on their
+//! load command's standard input, and asked afterwards what they have.
+
+mod found;
+mod load;
+mod probe;
+mod proof;
+mod saved;
+mod sink;
+
+pub use found::{Engine, Found, ImageStore, Loader};
+pub use probe::find;
+pub use saved::saved;
+pub use sink::EngineSink;

@@ -1,0 +1,97 @@
+//! `imgmv list`: the names a place has.
+
+use super::Run;
+use super::answer::VERSION;
+use super::args::PLACES;
+use super::open::{self, Reach};
+use super::place::Place;
+use super::survey;
+use clap::Args;
+use imgmv::Result;
+use imgmv::image::{Digest, Name};
+use imgmv::source::{Root, Store};
+use serde::Serialize;
+use std::ffi::OsString;
+
+/// List the names of the images that SRC has, one a line
+///
+/// An image without a name is listed as @DIGEST. Of a repository, its tags.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
+pub struct List {
+    /// What to look into
+    #[arg(value_name = "SRC")]
+    src: OsString,
+    #[command(flatten)]
+    from: open::From,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  imgmv list oci:./mirror
+  imgmv list bundle.tar
+  imgmv list registry.lan:5000/team/app
+  imgmv list containerd: --src-namespace k8s.io
+  imgmv list bundle.tar --json";
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    images: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    name: Option<String>,
+    /// Null where a registry would have to be asked for each tag.
+    digest: Option<Digest>,
+    media_type: Option<String>,
+}
+
+impl List {
+    pub fn run(self, run: &Run) -> Result<()> {
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
+        let place = Place::parse(&self.src)?;
+        let opened = open::source(&place, &self.from, &self.reach, run)?;
+        let store = survey::store(opened.source, run)?;
+        let entries = match &place {
+            Place::Registry(reference) if reference.tag.is_none() && reference.digest.is_none() => tags(&*store)?,
+            _ => store.roots(&opened.picks)?.into_iter().map(Entry::from).collect(),
+        };
+        run.screen.end();
+        if run.answer.json() {
+            return run.answer.document(&Document { version: VERSION, images: entries });
+        }
+        entries.iter().try_for_each(|entry| run.answer.line(&entry.told()))
+    }
+}
+
+fn tags(store: &dyn Store) -> Result<Vec<Entry>> {
+    let entry = |name: Name| Entry { name: Some(name.to_string()), digest: None, media_type: None };
+    Ok(store.names()?.into_iter().map(entry).collect())
+}
+
+impl From<Root> for Entry {
+    fn from(root: Root) -> Entry {
+        Entry {
+            name: root.name.map(|name| name.to_string()),
+            digest: Some(root.descriptor.digest),
+            media_type: Some(root.descriptor.media_type),
+        }
+    }
+}
+
+impl Entry {
+    fn told(&self) -> String {
+        match (&self.name, &self.digest) {
+            (Some(name), _) => name.clone(),
+            (None, Some(digest)) => format!("@{digest}"),
+            (None, None) => String::new(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Groups of options that several verbs share, in the words of the help.
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
+use imgmv::image::{Coding, Platform};
+use imgmv::transport::engine::Engine;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// One side's way into its registry.
+#[derive(Debug, Clone, Default)]
+pub struct Side {
+    /// The option that gives the user.
+    pub flag: &'static str,
+    pub creds: Option<String>,
+    /// From the environment.
+    pub password: Option<String>,
+    pub password_stdin: bool,
+    pub password_file: Option<PathBuf>,
+    pub insecure: bool,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// The same options for both sides of a copy, told apart by their prefix.
+macro_rules! side {
+    ($name:ident, $prefix:literal, $env:literal, $heading:literal) => {
+        #[derive(Debug, Clone, Default, Args)]
+        #[command(next_help_heading = $heading)]
+        pub struct $name {
+            #[arg(
+                id = concat!($prefix, "-creds"), long, value_name = "USER[:PASSWORD]",
+                env = concat!($env, "_CREDS"), hide_env_values = true,
+                help = concat!(
+                    "User at the registry, and the password unless it comes from ", $env, "_PASSWORD, --", $prefix,
+                    "-password-stdin or --", $prefix, "-password-file; without this, docker's and containers' \
+                     credentials files are asked"
+                )
+            )]
+            creds: Option<String>,
+            #[arg(
+                id = concat!($prefix, "-password-stdin"), long, env = concat!($env, "_PASSWORD_STDIN"),
+                value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue,
+                help = "Read the password from the first line of standard input"
+            )]
+            password_stdin: bool,
+            #[arg(
+                id = concat!($prefix, "-password-file"), long, value_name = "FILE",
+                env = concat!($env, "_PASSWORD_FILE"), help = "Read the password from the first line of FILE"
+            )]
+            password_file: Option<PathBuf>,
+            #[arg(
+                id = concat!($prefix, "-insecure"), long, env = concat!($env, "_INSECURE"),
+                value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue,
+                help = "Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway)"
+            )]
+            insecure: bool,
+            #[arg(
+                id = concat!($prefix, "-ca"), long, value_name = "FILE", env = concat!($env, "_CA"),
+                help = "Trust the certificate authorities in FILE (PEM) besides the system's"
+            )]
+            ca: Option<PathBuf>,
+            #[arg(
+                id = concat!($prefix, "-cert"), long, value_name = "FILE", env = concat!($env, "_CERT"),
+                requires = concat!($prefix, "-key"), help = "Show the registry the client certificate in FILE (PEM)"
+            )]
+            cert: Option<PathBuf>,
+            #[arg(
+                id = concat!($prefix, "-key"), long, value_name = "FILE", env = concat!($env, "_KEY"),
+                requires = concat!($prefix, "-cert"), help = "The private key of that certificate (PEM)"
+            )]
+            key: Option<PathBuf>,
+        }
+
+        impl $name {
+            pub fn side(&self) -> Side {
+                Side {
+                    flag: concat!("--", $prefix, "-creds"),
+                    creds: self.creds.clone(),
+                    password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
+                    password_stdin: self.password_stdin,
+                    password_file: self.password_file.clone(),
+                    insecure: self.insecure,
+                    ca: self.ca.clone(),
+                    cert: self.cert.clone(),
+                    key: self.key.clone(),
+                }
+            }
+        }
+    };
+}
+
+side!(SourceRegistry, "src", "IMGMV_SRC", "Source registry");
+side!(DestinationRegistry, "dst", "IMGMV_DST", "Destination registry");
+
+/// Credentials, and how patiently and how fast bytes move.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Network")]
+pub struct Network {
+    /// Credentials file to use in place of docker's config.json and containers' auth.json
+    #[arg(long, value_name = "FILE", env = "IMGMV_AUTHFILE")]
+    pub authfile: Option<PathBuf>,
+    /// How often a request that failed is tried again
+    #[arg(long, value_name = "N", default_value_t = 5, env = "IMGMV_RETRY")]
+    pub retry: u32,
+    /// Give up a connection on which no byte has moved for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "IMGMV_TIMEOUT",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Read no more than RATE bytes a second (K, M and G are powers of 1024: 10M)
+    #[arg(long, value_name = "RATE", env = "IMGMV_LIMIT_RATE")]
+    pub limit_rate: Option<Rate>,
+}
+
+/// Bytes a second; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub u64);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rate, String> {
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit: u64 = match text[number.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" | "kib" => 1 << 10,
+            "m" | "mb" | "mib" => 1 << 20,
+            "g" | "gb" | "gib" => 1 << 30,
+            other => return Err(format!("{other:?} is not a unit; expected K, M or G")),
+        };
+        match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+            Some(rate) if rate > 0 => Ok(Rate(rate)),
+            _ => Err("expected bytes a second, as 500K or 10M".into()),
+        }
+    }
+}
+
+/// Which of an image's platforms.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
+pub struct Choice {
+    /// Only this platform's image (repeatable); by default everything the destination can hold
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', env = "IMGMV_PLATFORM")]
+    pub platforms: Vec<Platform>,
+    /// Every platform, and an error where the destination cannot hold them; wins over --platform
+    #[arg(long, env = "IMGMV_ALL_PLATFORMS", value_parser = FalseyValueParser::new())]
+    pub all_platforms: bool,
+}
+
+/// How layers are packed at the destination.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Layers")]
+pub struct Packing {
+    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept
+    #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
+    pub compress: Option<How>,
+    /// Level of compression: gzip 1 to 12, zstd 1 to 19
+    #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: Option<i32>,
+    /// Write manifests in docker's or OCI's form, for a destination that refuses the other; digests change, which is said
+    #[arg(long, value_name = "FORM", env = "IMGMV_FORMAT")]
+    pub format: Option<Form>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// As the source has them, raw ones too
+    Keep,
+    Gzip,
+    Zstd,
+    /// Unpacked
+    None,
+}
+
+impl How {
+    /// None: keep.
+    pub fn coding(self) -> Option<Coding> {
+        match self {
+            How::Keep => None,
+            How::Gzip => Some(Coding::Gzip),
+            How::Zstd => Some(Coding::Zstd),
+            How::None => Some(Coding::Raw),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Docker's image manifest version 2, schema 2
+    Docker,
+    /// The Open Container Initiative's
+    Oci,
+}
+
+/// How the copy itself runs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Transfer")]
+pub struct Transfer {
+    /// So many blobs at once, at most; by default what suits source and destination
+    #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
+    /// Hash blobs that are at the destination already instead of trusting their size
+    #[arg(long, env = "IMGMV_VERIFY", value_parser = FalseyValueParser::new())]
+    pub verify: bool,
+    /// Say what would be moved, and how many bytes, and move nothing
+    #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
+    pub dry_run: bool,
+    /// Write the digest of each image to FILE, one a line
+    #[arg(long, value_name = "FILE", env = "IMGMV_DIGEST_FILE")]
+    pub digest_file: Option<PathBuf>,
+}
+
+/// Where containerd's directory lies and which of its namespaces is read.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Source on this host")]
+pub struct SourceEngine {
+    /// containerd's directory, perhaps on the mounted disk of another machine [default: /var/lib/containerd]
+    #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
+    pub src_root: Option<PathBuf>,
+    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them]
+    #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
+    pub src_namespace: Option<String>,
+}
+
+/// The engine that loads images, here or on another host.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Engines and other hosts")]
+pub struct Loading {
+    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
+    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
+    pub ssh: Option<String>,
+    /// The engine that loads; by default the first of these that answers there
+    #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
+    pub engine: Option<EngineName>,
+    /// containerd's namespace for nerdctl and ctr [default: CONTAINERD_NAMESPACE there, else k8s.io where it exists]
+    #[arg(long, visible_alias = "dst-namespace", value_name = "NS", env = "IMGMV_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// The command that loads an archive from its standard input, in place of the engine's own ("sudo nerdctl load")
+    #[arg(long, value_name = "COMMAND", env = "IMGMV_REMOTE_COMMAND")]
+    pub remote_command: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    Nerdctl,
+    Docker,
+    Ctr,
+    Podman,
+}
+
+impl From<EngineName> for Engine {
+    fn from(name: EngineName) -> Engine {
+        match name {
+            EngineName::Nerdctl => Engine::Nerdctl,
+            EngineName::Docker => Engine::Docker,
+            EngineName::Ctr => Engine::Ctr,
+            EngineName::Podman => Engine::Podman,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_bytes_a_second() {
+        for (written, rate) in
+            [("1", Some(1)), ("500K", Some(500 << 10)), ("10M", Some(10 << 20)), ("2GiB", Some(2 << 30))]
+        {
+            assert_eq!(written.parse::<Rate>().ok().map(|rate| rate.0), rate, "{written}");
+        }
+        for wrong in ["", "0", "M", "-1", "10T", "99999999999999999999", "18446744073709551615K"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What a person or a machine sees on standard error while the engine works: bars on a terminal, a line every few
+//! seconds elsewhere, JSON lines, or nothing.
+
+use super::args::{Progress, Talk};
+use super::bars::Bars;
+use imgmv::error::printable;
+use imgmv::progress::{Event, Outcome, Watch};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Between two JSON lines about bytes.
+const JSON_EVERY: Duration = Duration::from_millis(500);
+
+/// How loud the talk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Loudness {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// Listens to the engine and shows it on standard error.
+pub struct Screen {
+    loudness: Loudness,
+    face: Face,
+}
+
+enum Face {
+    Bars(Bars),
+    Lines(Lines),
+    Json(Json),
+    Bare,
+}
+
+impl Screen {
+    pub fn new(talk: &Talk) -> Screen {
+        let loudness = match (talk.quiet, talk.verbose) {
+            (true, _) => Loudness::Quiet,
+            (false, true) => Loudness::Verbose,
+            (false, false) => Loudness::Normal,
+        };
+        let terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let face = match talk.progress {
+            Progress::Json => Face::Json(Json::default()),
+            _ if talk.quiet => Face::Bare,
+            Progress::None => Face::Bare,
+            Progress::Auto | Progress::Bar if terminal => Face::Bars(Bars::new()),
+            Progress::Auto | Progress::Bar | Progress::Plain => Face::Lines(Lines::new()),
+        };
+        Screen { loudness, face }
+    }
+
+    /// Leaves the terminal clean; to be called before an answer or an error is printed.
+    pub fn end(&self) {
+        match &self.face {
+            Face::Bars(bars) => bars.clear(),
+            Face::Lines(lines) => lines.end(),
+            Face::Json(_) | Face::Bare => {}
+        }
+    }
+
+    /// A sentence that is shown even when quiet.
+    pub fn error(&self, text: &str) {
+        self.message(Loudness::Quiet, "error", text);
+    }
+
+    fn message(&self, least: Loudness, event: &str, text: &str) {
+        if self.loudness < least {
+            return;
+        }
+        let text = printable(text);
+        match &self.face {
+            Face::Bars(bars) => bars.above(|| line(&text)),
+            Face::Json(_) => json_line(&json!({ "event": event, "text": text })),
+            Face::Lines(_) | Face::Bare => line(&text),
+        }
+    }
+}
+
+impl Watch for Screen {
+    fn event(&self, event: Event<'_>) {
+        match &event {
+            Event::Say(text) => return self.message(Loudness::Normal, "say", text),
+            Event::Detail(text) => return self.message(Loudness::Verbose, "detail", text),
+            Event::Retry { what, why, after } => {
+                let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
+                return self.message(Loudness::Normal, "retry", &text);
+            }
+            _ => {}
+        }
+        match &self.face {
+            Face::Bars(bars) => bars.event(&event),
+            Face::Lines(lines) => lines.event(&event),
+            Face::Json(json) => json.event(&event),
+            Face::Bare => {}
+        }
+    }
+}
+
+/// One line on standard error; nobody is told when that is closed.
+pub fn line(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn json_line(value: &Value) {
+    line(&value.to_string());
+}
+
+/// A lock that outlives a panic elsewhere: what is shown is never worth another one.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What has happened so far, in the source's bytes.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Tally {
+    /// None until a plan came: what passes once is counted, not planned.
+    pub total: Option<u64>,
+    pub done: u64,
+    pub blobs: usize,
+    pub blobs_done: usize,
+    pub held: u64,
+    open: HashMap<u64, Open>,
+}
+
+/// A blob on its way.
+#[derive(Debug, Default, Clone)]
+struct Open {
+    size: Option<u64>,
+    moved: u64,
+}
+
+impl Tally {
+    pub fn count(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::Plan { blobs, bytes, held_bytes, .. } => {
+                self.total = Some(self.total.unwrap_or(self.done) + bytes);
+                self.blobs += blobs;
+                self.held += held_bytes;
+            }
+            Event::BlobStart { id, size, .. } => {
+                self.open.insert(id, Open { size, moved: 0 });
+            }
+            Event::BlobMoved { id, bytes } => {
+                self.done += bytes;
+                self.open.entry(id).or_default().moved += bytes;
+            }
+            Event::BlobEnd { id, outcome } => {
+                let open = self.open.remove(&id).unwrap_or_default();
+                self.blobs_done += usize::from(outcome != Outcome::Failed);
+                match outcome {
+                    // It was planned for, and need not move after all.
+                    Outcome::Held => self.done += open.size.unwrap_or(0).saturating_sub(open.moved),
+                    Outcome::Moved => {}
+                    Outcome::Failed => self.done = self.done.saturating_sub(open.moved),
+                }
+            }
+            Event::Say(_) | Event::Detail(_) | Event::Retry { .. } => {}
+        }
+    }
+
+    /// One line for people: how much of how much, how fast, how long still.
+    fn told(&self, elapsed: Duration) -> String {
+        let rate = (self.done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+        let done = HumanBytes(self.done);
+        let Some(total) = self.total else {
+            return format!("{done} moved, {}/s", HumanBytes(rate));
+        };
+        let rest = match rate {
+            0 => String::new(),
+            rate => format!(", {} s left", total.saturating_sub(self.done) / rate),
+        };
+        let (blobs_done, blobs) = (self.blobs_done, self.blobs);
+        format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{rest}", HumanBytes(total), HumanBytes(rate))
+    }
+}
+
+/// A plain line every few seconds.
+struct Lines {
+    tally: Arc<Mutex<Tally>>,
+    ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
+
+impl Lines {
+    fn new() -> Lines {
+        Lines { tally: Arc::default(), ticker: Mutex::new(None) }
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        lock(&self.tally).count(event);
+        let mut ticker = lock(&self.ticker);
+        if ticker.is_none() {
+            let (send, receive) = mpsc::channel::<()>();
+            let (tally, began) = (self.tally.clone(), Instant::now());
+            let tick = move || {
+                while receive.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    let told = lock(&tally).told(began.elapsed());
+                    line(&told);
+                }
+            };
+            *ticker = Some((send, thread::spawn(tick)));
+        }
+    }
+
+    fn end(&self) {
+        if let Some((send, ticker)) = lock(&self.ticker).take() {
+            drop(send);
+            let _ = ticker.join();
+        }
+    }
+}
+
+/// One JSON object a line.
+#[derive(Default)]
+struct Json(Mutex<(Tally, Option<Instant>)>);
+
+impl Json {
+    fn event(&self, event: &Event<'_>) {
+        let mut state = lock(&self.0);
+        state.0.count(event);
+        let told = match event {
+            Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
+                "event": "plan", "blobs": blobs, "bytes": bytes, "held_blobs": held_blobs, "held_bytes": held_bytes,
+            }),
+            Event::BlobStart { id, label, size } => {
+                json!({ "event": "start", "id": id, "label": printable(label), "size": size })
+            }
+            Event::BlobEnd { id, outcome } => {
+                let outcome = match outcome {
+                    Outcome::Moved => "moved",
+                    Outcome::Held => "held",
+                    Outcome::Failed => "failed",
+                };
+                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": state.0.done, "total": state.0.total })
+            }
+            _ if state.1.is_some_and(|last| last.elapsed() < JSON_EVERY) => return,
+            _ => {
+                state.1 = Some(Instant::now());
+                json!({ "event": "moved", "bytes": state.0.done, "total": state.0.total })
+            }
+        };
+        json_line(&told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_after_all_counts_as_done_and_what_failed_does_not() {
+        let mut tally = Tally::default();
+        tally.count(&Event::Plan { blobs: 3, bytes: 300, held_blobs: 0, held_bytes: 0 });
+        for (id, moved, outcome) in [(1, 100, Outcome::Moved), (2, 0, Outcome::Held), (3, 50, Outcome::Failed)] {
+            tally.count(&Event::BlobStart { id, label: "x", size: Some(100) });
+            tally.count(&Event::BlobMoved { id, bytes: moved });
+            tally.count(&Event::BlobEnd { id, outcome });
+        }
+        assert_eq!((tally.done, tally.total, tally.blobs_done), (200, Some(300), 2));
+        assert_eq!(tally.told(Duration::from_secs(2)), "200 B of 300 B, 2 of 3 blobs, 100 B/s, 1 s left");
+    }
+
+    #[test]
+    fn what_passes_once_is_told_without_a_total() {
+        let mut tally = Tally::default();
+        tally.count(&Event::BlobMoved { id: 1, bytes: 2048 });
+        assert_eq!(tally.told(Duration::from_secs(1)), "2.00 KiB moved, 2.00 KiB/s");
+    }
+}

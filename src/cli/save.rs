@@ -1,0 +1,85 @@
+//! `imgmv save`: several images into one archive.
+
+use super::Run;
+use super::args::PLACES;
+use super::copying;
+use super::naming::naming;
+use super::open::{self, Into, Reach};
+use super::options::{Choice, Packing, Transfer};
+use super::place::Place;
+use super::report::{Outcome, Stdout};
+use clap::Args;
+use imgmv::copy::Options;
+use imgmv::{Error, Result};
+use std::ffi::OsString;
+
+/// Save images into one archive that every engine loads, layers they share once
+///
+/// The archive is at once an OCI layout and what docker save writes; docker, containerd, podman, skopeo, crane and
+/// oras read it, and digests stay as they were.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
+pub struct Save {
+    /// Where the images are
+    #[arg(value_name = "SRC", required = true)]
+    src: Vec<OsString>,
+    /// The archive; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-", env = "IMGMV_OUTPUT")]
+    output: OsString,
+    /// The image's name in the archive, where one image is saved (repeatable: more tags)
+    #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
+    names: Vec<String>,
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    packing: Packing,
+    #[command(flatten)]
+    transfer: Transfer,
+    #[command(flatten)]
+    from: open::From,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  imgmv save app:2 db:16 -o bundle.tar
+  imgmv save docker-daemon:app:2 -o app.tar
+  imgmv save app:2 -o - | ssh node1 nerdctl load
+  imgmv save oci:./mirror -o mirror.tar --platform linux/arm64";
+
+impl Save {
+    pub fn run(self, run: &Run) -> Result<()> {
+        let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
+        if sources.len() > 1 && !self.names.is_empty() {
+            return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));
+        }
+        if sources.iter().filter(|source| **source == Place::Stdio).count() > 1 {
+            return Err(Error::usage("standard input can be one SRC only"));
+        }
+        let target = match &self.output {
+            dash if dash == "-" => Place::Stdio,
+            file => Place::Path(file.into()),
+        };
+        let stdout = match target {
+            Place::Stdio if !self.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive)?,
+            _ => Stdout::Answer,
+        };
+        let mut jobs = Vec::new();
+        for source in &sources {
+            let opened = open::source(source, &self.from, &self.reach, run)?;
+            let naming = naming(&target, &self.names)?;
+            let options = copying::options(&self.choice, &self.packing, &self.transfer);
+            jobs.push(opened.job(Options { naming, ..options }));
+        }
+        let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
+        let mut outcome = Outcome::new();
+        let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
+        let report = copying::copy_all(jobs, &*sink, run).map_err(hinted)?;
+        outcome.add(&self.output.to_string_lossy(), report);
+        if let Some(file) = &self.transfer.digest_file {
+            outcome.write_digests(file)?;
+        }
+        outcome.tell(run, stdout)
+    }
+}

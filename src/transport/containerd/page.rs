@@ -1,0 +1,97 @@
+//! One page of a bolt file: `{id u64, flags u16, count u16, overflow u32}`, then its elements, then their keys and
+//! values. All numbers are little-endian, and none is believed.
+
+use crate::error::{Error, Result};
+
+pub(super) const HEADER: usize = 16;
+pub(super) const BRANCH: u16 = 0x01;
+pub(super) const LEAF: u16 = 0x02;
+pub(super) const ELEMENT: usize = 16;
+/// On a leaf's element: its value is a bucket.
+const IS_BUCKET: u32 = 0x01;
+/// Before an inline bucket's page: root page and sequence.
+const BUCKET: usize = 16;
+
+#[derive(Debug, Clone)]
+pub enum Bucket {
+    /// Begins at that page.
+    At(u64),
+    /// Lies in its parent's page.
+    Inline(Vec<u8>),
+}
+
+pub enum Item {
+    Value(Vec<u8>),
+    Bucket(Bucket),
+}
+
+pub(super) fn find_in(page: &[u8], key: &[u8]) -> Result<Option<Item>> {
+    for at in 0..count(page) {
+        let (found, item) = leaf(page, at)?;
+        if found == key {
+            return item().map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Key and child of a branch's element: `{pos u32, ksize u32, page u64}`.
+pub(super) fn branch(page: &[u8], at: usize) -> Result<(&[u8], u64)> {
+    let start = HEADER + at * ELEMENT;
+    let read = || {
+        let key = part(page, start, u32_at(page, start)?, u32_at(page, start + 4)?)?;
+        Some((key, u64_at(page, start + 8)?))
+    };
+    read().ok_or_else(|| damaged("a branch is cut short"))
+}
+
+/// Key and value of a leaf's element: `{flags u32, pos u32, ksize u32, vsize u32}`.
+pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Result<Item>)> {
+    let start = HEADER + at * ELEMENT;
+    let read = || {
+        let (pos, key_size) = (u32_at(page, start + 4)?, u32_at(page, start + 8)?);
+        let key = part(page, start, pos, key_size)?;
+        let value = part(page, start, pos.checked_add(key_size)?, u32_at(page, start + 12)?)?;
+        Some((key, value, u32_at(page, start)? & IS_BUCKET != 0))
+    };
+    let (key, value, is_bucket) = read().ok_or_else(|| damaged("a leaf is cut short"))?;
+    let item = move || {
+        if !is_bucket {
+            return Ok(Item::Value(value.to_vec()));
+        }
+        match (u64_at(value, 0), value.get(BUCKET..)) {
+            (Some(0), Some(page)) if page.len() >= HEADER && flags(page) == LEAF => {
+                Ok(Item::Bucket(Bucket::Inline(page.to_vec())))
+            }
+            (Some(0), _) | (_, None) | (None, _) => Err(damaged("a bucket is cut short")),
+            (Some(root), _) => Ok(Item::Bucket(Bucket::At(root))),
+        }
+    };
+    Ok((key, item))
+}
+
+/// The `length` bytes that lie `pos` behind `start`.
+fn part(page: &[u8], start: usize, pos: u32, length: u32) -> Option<&[u8]> {
+    let from = start.checked_add(pos as usize)?;
+    page.get(from..from.checked_add(length as usize)?)
+}
+
+pub(super) fn flags(page: &[u8]) -> u16 {
+    page.get(8..10).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
+}
+
+pub(super) fn count(page: &[u8]) -> usize {
+    page.get(10..12).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]).into())
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+pub(super) fn damaged(how: &str) -> Error {
+    Error::invalid(format!("the database is damaged: {how}"))
+}
