@@ -2,5 +2,6 @@
 
 pub mod program;
 pub mod registry;
+mod routes;
 pub mod some_registry;
 pub mod web;
