@@ -2,6 +2,6 @@
 
 pub mod program;
 pub mod registry;
-pub mod some_registry;
 mod routes;
+pub mod some_registry;
 pub mod web;
