@@ -8,47 +8,66 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Shown below the help of every verb that takes a SRC or DST.
 pub const PLACES: &str = "\
 What SRC and DST may be:
-  docker://[HOST[:PORT]/]REPO[:TAG|@DIGEST]   a registry; DST ending in / is a prefix under which each
-                                              image keeps its own path
-  docker-archive:FILE[:REF]                   a docker-save tar; without REF, every image in it
-  oci-archive:FILE[:REF]                      an OCI layout as a tar; without REF, every image in it
-  oci:DIR[:REF|:@DIGEST]                      an OCI layout directory; without REF, every image in it
-  containerd:REF, docker-daemon:REF           this host's containerd and docker engine
-  ssh://[USER@]HOST[:PORT][/REF]              the engine of another host
-  [USER@]HOST:[REF]                           the same, as scp writes it
-  -                                           an archive on standard input or output
-  /path, ./path, ../path, ~/path, FILE.tar    SRC: an archive or a layout, found by looking at it;
-                                              DST: an archive that loads everywhere
-  anything else that is a reference           a registry (docker://)
-What a word means never depends on what happens to lie on the disk. A bare name is a registry's: this host's
-engines are docker-daemon:app:2 and containerd:app:2.";
+  docker://[HOST[:PORT]/]REPO[:TAG|@DIGEST]
+      a registry; a DST that ends in / is a prefix under which each image
+      keeps its own path
+  docker-archive:FILE[:REF]
+      a docker-save tar; without REF, every image in it
+  oci-archive:FILE[:REF], oci:DIR[:REF|:@DIGEST]
+      an OCI layout, as tar or directory; without REF, every image in it
+  containerd:REF, docker-daemon:REF
+      this host's engines and containerd's directory
+  ssh://[USER@]HOST[:PORT][/REF], [USER@]HOST:[REF]
+      the engine of another host
+  -
+      an archive on standard input or output
+  /path, ./path, ../path, ~/path, or what ends in .tar, .tar.gz, .tgz, .tar.zst
+      as SRC, what it is is found by looking at it (archive or layout); as
+      DST, an archive that loads everywhere
+  anything else that is a reference
+      a registry
+
+What a word means never depends on what happens to lie on the disk. HOST: with
+nothing behind the colon, or USER@HOST:…, is a host; NAME:TAG is a reference. A
+bare name is a registry's: this host's engines are docker-daemon:app:2 and
+containerd:app:2.";
 
 const AFTER: &str = "\
 Examples:
-  imgmv copy alpine:3.20 ssh://root@node1           registry to the engine on another host
-  docker save app:2 | imgmv copy - node1.lan:       a pipe to another host
-  imgmv copy app.tar registry.lan:5000/team/app:2   archive to a private registry, re-tagged
-  imgmv save app:2 db:16 -o bundle.tar              several images, shared layers once
-  imgmv load -i bundle.tar                          into the engine of this host
+  imgmv copy alpine:3.20 ssh://root@node1
+      registry to the engine on another host
+  docker save app:2 | imgmv copy - node1.lan:
+      a pipe to another host
+  imgmv copy app.tar registry.lan:5000/team/app:2
+      archive to a private registry, re-tagged
+  imgmv save app:2 db:16 -o bundle.tar
+      several images, shared layers once
+  imgmv load -i bundle.tar
+      into the engine of this host
   imgmv list oci:./mirror
   imgmv inspect app.tar
   imgmv verify bundle.tar
 
 Exit status:
-  0  done                               6  network or registry, after the retries
-  1  failed, none of the others         7  the engine or host on the far side
-  2  usage                              8  the destination cannot be written
-  3  image, tag, platform or file       9  some of several images or destinations failed;
-     not found                             each is named
-  4  authentication or permission       130, 143  interrupted; a rerun goes on
-  5  verification: a digest, size or format is wrong, or the input is hostile
+  0         done
+  1         failed, none of the others
+  2         usage
+  3         image, tag, platform or file not found
+  4         authentication or permission
+  5         verification: a digest, size or format is wrong, or the input is
+            hostile
+  6         network or registry, after the retries
+  7         the engine or host on the far side
+  8         the destination cannot be written (full, read-only, locked)
+  9         some of several images or destinations failed; each is named
+  130, 143  interrupted; a rerun goes on
 
-Every option has an environment twin: IMGMV_ and the option's name in capitals, with _ for -.
-Each verb has its own help: imgmv copy --help.";
+Every option has an environment twin: IMGMV_ and the option's name in capitals,
+with _ for -. Each verb has its own help: imgmv copy --help.";
 
 /// Move container images: from any source to any sink, through one engine.
 #[derive(Debug, Parser)]
-#[command(name = "imgmv", version, about, after_help = AFTER, max_term_width = 110)]
+#[command(name = "imgmv", version, about, after_help = AFTER, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     pub talk: Talk,

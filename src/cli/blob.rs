@@ -35,8 +35,7 @@ pub struct Blob {
 const EXAMPLES: &str = "\
 Examples:
   imgmv blob oci:./mirror sha256:4f4f… > layer.tar.gz
-  imgmv blob alpine:3.20 $(imgmv inspect alpine:3.20 --json --platform linux/amd64 |
-    jq -r '.images[0].manifests[0].config.digest') | jq .";
+  imgmv blob app.tar sha256:54e2… | tar tz";
 
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {

@@ -8,10 +8,9 @@ use super::options::{Choice, Packing, Transfer};
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
 use clap::Args;
-use imgmv::copy::{self, Naming, Options, Report};
+use imgmv::copy::{Naming, Options, Report};
 use imgmv::image::{Name, Reference};
 use imgmv::progress::Watch;
-use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source};
 use imgmv::{Error, Kind, Result};
 use std::ffi::OsString;
@@ -55,8 +54,8 @@ Examples:
   imgmv copy app.tar registry.lan:5000/team/app:2
   imgmv copy app.tar registry.lan:5000/team/app --as 2 --as stable
   imgmv copy bundle.tar docker://registry.lan:5000/
-  imgmv copy ghcr.io/org/app:2 oci:./mirror:app-2 --platform linux/amd64 --platform linux/arm64
-  imgmv copy --src-root /mnt/disk/var/lib/containerd containerd:app:2 app.tar
+  imgmv copy ghcr.io/org/app:2 oci:./mirror:app-2 --platform linux/arm64
+  imgmv copy containerd:app:2 app.tar --src-root /mnt/disk/var/lib/containerd
   imgmv copy app:2 ssh://node1 ssh://node2 ssh://node3";
 
 impl Copy {
@@ -72,7 +71,8 @@ impl Copy {
         let mut outcome = Outcome::new();
         for (word, target) in self.dst.iter().zip(&targets) {
             let word = word.to_string_lossy();
-            match self.one(&src, target, run) {
+            let done = self.one(&src, target, run).map_err(|error| open::hinted(&self.src, error));
+            match done {
                 Ok(report) => outcome.add(&word, report),
                 Err(error) if targets.len() == 1 || error.kind() == Kind::Interrupted => return Err(error),
                 Err(error) => outcome.fail(&word, error),
@@ -105,7 +105,7 @@ impl Copy {
         }
         let options = Options { naming: naming(target, &self.names)?, ..self.options() };
         let sink = open::sink(target, &self.into, &self.reach, &self.transfer, run)?;
-        opened.copy_to(&*sink, options, run)
+        open::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
     /// Each image to a repository of its own below `prefix`.
@@ -138,7 +138,7 @@ impl Copy {
                 let naming = Naming::Names(vec![name]);
                 (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..self.options() })
             });
-            merge(&mut all, copy_all(jobs.collect(), &*sink, run)?);
+            merge(&mut all, open::copy_all(jobs.collect(), &*sink, run)?);
         }
         Ok(all)
     }
@@ -146,10 +146,6 @@ impl Copy {
     fn options(&self) -> Options {
         open::options(&self.choice, &self.packing, &self.transfer)
     }
-}
-
-fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
-    copy::copy_all(jobs, sink, None, &*run.screen, &run.cancel)
 }
 
 fn merge(all: &mut Report, one: Report) {

@@ -51,6 +51,10 @@ struct Entry {
 
 impl Digest {
     pub fn run(self, run: &Run) -> Result<()> {
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
         let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         let store = survey::store(opened.source, run)?;
         let entries = match open::platforms(&self.choice) {

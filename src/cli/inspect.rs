@@ -44,12 +44,16 @@ pub struct Inspect {
 const EXAMPLES: &str = "\
 Examples:
   imgmv inspect alpine:3.20
-  imgmv inspect app.tar --json | jq -r '.images[].manifests[].layers[].digest'
   imgmv inspect alpine:3.20 --raw | sha256sum
-  imgmv inspect alpine:3.20 --config --platform linux/arm64 | jq .config.Env";
+  imgmv inspect alpine:3.20 --config --platform linux/arm64
+  imgmv inspect app.tar --json | jq -r '.images[].manifests[].layers[].digest'";
 
 impl Inspect {
     pub fn run(self, run: &Run) -> Result<()> {
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
         let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         let (picks, store) = (opened.picks, survey::store(opened.source, run)?);
         let platforms = open::platforms(&self.choice);

@@ -34,7 +34,7 @@ Examples:
   imgmv list bundle.tar
   imgmv list registry.lan:5000/team/app
   imgmv list containerd: --src-namespace k8s.io
-  imgmv list bundle.tar --json | jq -r '.images[].digest'";
+  imgmv list bundle.tar --json";
 
 #[derive(Serialize)]
 struct Document {
@@ -52,6 +52,10 @@ struct Entry {
 
 impl List {
     pub fn run(self, run: &Run) -> Result<()> {
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
         let place = Place::parse(&self.src)?;
         let opened = open::source(&place, &self.from, &self.reach, run)?;
         let store = survey::store(opened.source, run)?;

@@ -9,6 +9,7 @@ use super::report::{Outcome, Stdout};
 use clap::Args;
 use imgmv::Result;
 use imgmv::copy::Options;
+use imgmv::transport::engine::Engine;
 use std::ffi::OsString;
 
 /// Load an archive into the engine of this host
@@ -48,12 +49,12 @@ impl Load {
             file => Place::Path(file.into()),
         };
         let opened = open::source(&source, &open::From::default(), &self.reach, run)?;
-        let sink = open::engine_here(&self.into, run)?;
+        let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
         // Any place with an engine behind it spells names alike.
         let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
         let options = Options { naming, ..open::options(&self.choice, &self.packing, &self.transfer) };
         let mut outcome = Outcome::new();
-        outcome.add("this host", opened.copy_to(&*sink, options, run)?);
+        outcome.add("this host", open::copy_all(vec![opened.job(options)], &*sink, run)?);
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;
         }

@@ -1,17 +1,88 @@
-//! `imgmv login`.
+//! `imgmv login`: credentials are tried at a registry and kept.
 
 use super::Run;
+use super::access::{access, ask_user};
+use super::answer::VERSION;
+use super::open::Reach;
+use super::options::Side;
 use clap::Args;
-use imgmv::{Error, Result};
+use clap::builder::FalseyValueParser;
+use imgmv::Result;
+use imgmv::progress::Watch;
+use imgmv::transport::registry;
+use serde_json::json;
+use std::path::PathBuf;
 
-/// Login
+/// Try a user and password at a registry, and keep them
+///
+/// They are kept in --authfile, else in REGISTRY_AUTH_FILE, else in docker's config.json, or in the credential helper
+/// that it names. docker, podman, skopeo and crane find them there too.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imgmv login ghcr.io -u me --password-stdin < token
+  IMGMV_PASSWORD=… imgmv login registry.lan:5000 -u me
+  imgmv login -u me                                    at docker.io, asks for the password")]
 pub struct Login {
+    /// The registry
+    #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
+    /// The user; asked for on a terminal
+    #[arg(short, long, value_name = "USER", env = "IMGMV_USERNAME")]
+    username: Option<String>,
+    /// Read the password from the first line of standard input (else it is IMGMV_PASSWORD, or asked for)
+    #[arg(long, env = "IMGMV_PASSWORD_STDIN", value_parser = FalseyValueParser::new())]
+    password_stdin: bool,
+    /// Read the password from the first line of FILE
+    #[arg(long, value_name = "FILE", env = "IMGMV_PASSWORD_FILE")]
+    password_file: Option<PathBuf>,
+    /// Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway)
+    #[arg(long, env = "IMGMV_INSECURE", value_parser = FalseyValueParser::new())]
+    insecure: bool,
+    /// Trust the certificate authorities in FILE (PEM) besides the system's
+    #[arg(long, value_name = "FILE", env = "IMGMV_CA")]
+    ca: Option<PathBuf>,
+    /// Show the registry the client certificate in FILE (PEM)
+    #[arg(long, value_name = "FILE", env = "IMGMV_CERT", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "IMGMV_KEY", requires = "cert")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 impl Login {
-    pub fn run(self, _: &Run) -> Result<()> {
-        Err(Error::failed(format!("{}: not built yet", self.host)))
+    pub fn run(self, run: &Run) -> Result<()> {
+        let user = match &self.username {
+            Some(user) => user.clone(),
+            None => ask_user(&self.host)?,
+        };
+        let access = access(&self.side(user), self.reach.network())?;
+        let kept = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
+        run.screen.end();
+        if !kept.checked {
+            run.screen.say(&format!("{} lets everybody in and did not look at the password", self.host));
+        }
+        match run.answer.json() {
+            true => run.answer.document(&json!({
+                "version": VERSION, "host": self.host, "kept": kept.place, "checked": kept.checked,
+            })),
+            false => run.answer.line(&format!("credentials for {} are kept in {}", self.host, kept.place)),
+        }
+    }
+
+    fn side(&self, user: String) -> Side {
+        Side {
+            flag: "--username",
+            creds: Some(user),
+            password: std::env::var("IMGMV_PASSWORD").ok().filter(|password| !password.is_empty()),
+            password_stdin: self.password_stdin,
+            password_file: self.password_file.clone(),
+            insecure: self.insecure,
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file a verb, and the only code that prints.
 
+mod access;
 pub mod answer;
 pub mod args;
 mod bars;
@@ -32,6 +33,7 @@ use answer::Answer;
 use args::Verb;
 use imgmv::Result;
 use imgmv::cancel::Cancel;
+use imgmv::progress::Watch;
 use progress::Screen;
 use std::sync::Arc;
 
@@ -40,6 +42,12 @@ pub struct Run {
     pub screen: Arc<Screen>,
     pub cancel: Cancel,
     pub answer: Answer,
+}
+
+impl Run {
+    fn watch(&self) -> Arc<dyn Watch> {
+        self.screen.clone()
+    }
 }
 
 impl Verb {

@@ -59,7 +59,7 @@ pub fn full(text: &str) -> Result<Name> {
 }
 
 /// As a layout keeps it: a tag that stands alone stays so.
-fn as_kept(text: &str) -> Result<Name> {
+pub fn as_kept(text: &str) -> Result<Name> {
     let name = Name::new(text).map_err(|wrong| Error::usage(wrong.to_string()))?;
     Ok(name.reference().map_or(name, |reference| Name::from(&reference)))
 }

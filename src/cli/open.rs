@@ -1,20 +1,33 @@
 //! The only place where a word of the command line becomes a source or a sink, with the options that say how.
 
 use super::Run;
-use super::limit;
+use super::access::access;
+use super::limit::limited;
 use super::options::{
-    Choice, DestinationRegistry, Form, Loading, Network, Packing, SourceEngine, SourceRegistry, Transfer,
+    Choice, DestinationRegistry, Form, Loading, Network, Packing, Side, SourceEngine, SourceRegistry, Transfer,
 };
 use super::place::Place;
 use clap::Args;
 use imgmv::convert::Format;
-use imgmv::copy::{self, Compress, Options, Platforms, Report};
-use imgmv::image::Reference;
+use imgmv::copy::{self, Compress, Naming, Options, Platforms, Report};
+use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
+use imgmv::pairs::Pairs;
+use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::sink::Sink;
-use imgmv::source::{Pick, Source};
-use imgmv::{Error, Result};
+use imgmv::source::{Pick, Source, Store};
+use imgmv::transport::archive::{self, ArchiveSink, Input};
+use imgmv::transport::containerd::ContainerdStore;
+use imgmv::transport::engine::{self, Engine, EngineSink};
+use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
+use imgmv::transport::registry::Registry;
+use imgmv::{Error, Kind, Result};
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where containerd keeps everything, unless told otherwise.
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
 /// How a SRC is opened.
 #[derive(Debug, Clone, Default, Args)]
@@ -41,60 +54,252 @@ pub struct Reach {
     network: Network,
 }
 
+impl Reach {
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+}
+
 /// A source, and which of its images the word means; all when empty.
 pub struct Opened {
     pub source: Source,
     pub picks: Vec<Pick>,
+    /// What the word itself calls an image that it picks by digest (`app:2@sha256:…`).
+    name: Option<Name>,
 }
 
 impl Opened {
-    /// Copies what was meant to `sink`.
-    pub fn copy_to(self, sink: &dyn Sink, options: Options, run: &Run) -> Result<Report> {
-        let options = Options { picks: self.picks, ..options };
-        copy::copy(self.source, sink, &options, None, &*run.screen, &run.cancel)
+    /// What is copied, and how: `options` with the picks, and the word's own name where no other is given.
+    pub fn job(self, options: Options) -> (Source, Options) {
+        let naming = match (options.naming, self.name) {
+            (Naming::Keep, Some(name)) => Naming::Names(vec![name]),
+            (naming, _) => naming,
+        };
+        (self.source, Options { picks: self.picks, naming, ..options })
     }
 }
 
 /// Opens what `place` means as a SRC.
 pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
-    let _ = (from, run);
-    let (source, pick): (Source, Option<Pick>) = match place {
-        Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may")),
-        _ => return Err(Error::failed("not built yet")),
+    let watch = run.watch();
+    let archive = |input: Input| archive::open(&input, watch.clone());
+    let (source, pick) = match place {
+        Place::Registry(reference) => return repository_source(reference, from, reach, run),
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
+            (archive(Input::File(file.clone()))?, pick.clone())
+        }
+        Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
+        Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
+        Place::DockerDaemon { pick } => (saved_by_docker(pick.as_ref(), run)?, None),
+        Place::Stdio => (archive(stdin()?)?, None),
+        Place::Path(path) if path.is_dir() => (layout(path)?, None),
+        Place::Path(path) => (archive(Input::File(path.clone()))?, None),
+        Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
+        Place::Ssh { host, .. } => {
+            let host = &host.host;
+            return Err(Error::usage(format!(
+                "the engine of {host} is no SRC yet; use a pipe: ssh {host} docker save REF | imgmv copy - DST"
+            )));
+        }
     };
-    #[allow(unreachable_code)]
-    Ok(Opened { source: limit::limited(source, reach.network.limit_rate, run), picks: pick.into_iter().collect() })
+    Ok(Opened { source: limited(source, reach.network.limit_rate, run), picks: pick.into_iter().collect(), name: None })
+}
+
+fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
+    let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+    let source = Source::Store(Arc::new(registry.repository(&reference.repository)));
+    let source = limited(source, reach.network.limit_rate, run);
+    let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
+        (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
+        (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
+    };
+    Ok(Opened { source, picks: pick.into_iter().collect(), name })
+}
+
+fn without_digest(reference: &Reference) -> Reference {
+    Reference { digest: None, ..reference.clone() }
+}
+
+fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
+    Registry::new(host, access(side, &reach.network)?, run.watch(), run.cancel.clone())
+}
+
+fn layout(dir: &Path) -> Result<Source> {
+    Ok(Source::Store(Arc::new(LayoutStore::open(dir)?)))
+}
+
+/// The namespace that is asked for, else the environment's for this host's directory, else every one.
+fn containerd(options: &SourceEngine) -> Result<Source> {
+    let here = options.src_root.is_none();
+    let root = options.src_root.as_deref().unwrap_or(Path::new(CONTAINERD_ROOT));
+    let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|namespace| here && !namespace.is_empty());
+    let namespace = options.src_namespace.clone().or_else(environment);
+    Ok(Source::Store(Arc::new(ContainerdStore::open(root, namespace.as_deref())?)))
+}
+
+/// `docker save`, through the docker command of this host.
+fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
+    let image = match pick {
+        Some(Pick::Name(name)) => one_tag(name),
+        Some(Pick::Digest(digest)) => digest.to_string(),
+        None => return Err(Error::usage("which of docker's images? write docker-daemon:REF")),
+    };
+    let host = Local::new(&run.cancel);
+    let found = engine::find(&host, &[Engine::Docker], None, None)?;
+    Ok(Source::Stream(engine::saved(&host, &found, &[image])?))
+}
+
+/// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
+fn one_tag(name: &str) -> String {
+    let id = name.starts_with("sha256:") || name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    match name.parse::<Reference>() {
+        Ok(reference) if !id && reference.tag.is_none() && reference.digest.is_none() => format!("{name}:latest"),
+        _ => name.to_owned(),
+    }
+}
+
+fn stdin() -> Result<Input> {
+    match io::stdin().is_terminal() {
+        true => Err(Error::usage("standard input is a terminal; give an archive by a pipe, or name a file")),
+        false => Ok(Input::Stdin),
+    }
 }
 
 /// Opens what `place` means as a DST.
 pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
-    let _ = (into, reach, transfer, run, place);
-    Err(Error::failed("not built yet"))
+    match place {
+        Place::Registry(reference) => repository(reference, into, reach, run),
+        Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
+            archive_sink(file, transfer)
+        }
+        Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
+        Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
+        Place::Oci { dir, .. } => {
+            let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
+            Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.cancel(&run.cancel)))
+        }
+        Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
+        Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
+        Place::Ssh { host, .. } => {
+            let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
+            loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)
+        }
+        Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
+    }
+}
+
+/// A place that is read and written at once.
+pub struct InPlace {
+    pub store: Arc<dyn Store>,
+    pub picks: Vec<Pick>,
+    pub sink: Box<dyn Sink>,
+}
+
+/// Opens a registry's repository or a layout to give its images other names.
+pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<InPlace> {
+    let (dir, pick) = match place {
+        Place::Registry(reference) => {
+            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            let Opened { picks, .. } = source(place, from, reach, run)?;
+            let sink = Box::new(registry.sink(&reference.repository));
+            return Ok(InPlace { store: Arc::new(registry.repository(&reference.repository)), picks, sink });
+        }
+        Place::Oci { dir, pick } => (dir, pick.clone()),
+        Place::Path(dir) => (dir, None),
+        _ => {
+            return Err(Error::usage("tag works on a registry, a layout or an archive in a file; use imgmv copy --as"));
+        }
+    };
+    let sink = LayoutSink::open(dir, Verify::Size, run.watch())?.cancel(&run.cancel);
+    Ok(InPlace { store: Arc::new(LayoutStore::open(dir)?), picks: pick.into_iter().collect(), sink: Box::new(sink) })
 }
 
 /// The sink of one repository, whatever its tag.
 pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
-    let _ = (into, reach, reference, run);
-    Err(Error::failed("not built yet"))
+    let registry = registry(&reference.host, &into.registry.side(), reach, run)?;
+    Ok(Box::new(registry.sink(&reference.repository)))
 }
 
-/// The engine of this host that answers, or the one that is named.
-pub fn engine_here(into: &Into, run: &Run) -> Result<Box<dyn Sink>> {
-    let _ = (into, run);
-    Err(Error::failed("not built yet"))
+/// An archive file. imgmv writes plain tar, which is what every engine loads.
+fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
+    let name = file.to_string_lossy();
+    if [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
+        return Err(Error::usage(format!(
+            "{name} would hold a plain tar (its layers are packed, and not every engine loads more); name it .tar, or \
+             pipe it: imgmv save … | gzip > {name}"
+        )));
+    }
+    match transfer.dry_run {
+        true => Ok(planned(&name)),
+        false => Ok(Box::new(ArchiveSink::to_file(file)?)),
+    }
+}
+
+/// An archive that is only planned.
+fn planned(label: &str) -> Box<dyn Sink> {
+    Box::new(ArchiveSink::to_writer(Box::new(io::sink()), label))
+}
+
+/// The first of `wanted` that answers on this host, or the one that is named.
+pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+    loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)
+}
+
+fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+    let Loading { engine, namespace, remote_command, .. } = &into.loading;
+    let named = engine.map(Engine::from);
+    if let Some(named) = named.filter(|named| !wanted.contains(named)) {
+        return Err(Error::usage(format!(
+            "DST and --engine {} do not go together; leave one of them out",
+            named.name()
+        )));
+    }
+    let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
+    let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
+    Ok(Box::new(EngineSink::new(host, found, run.watch(), &run.cancel)))
+}
+
+/// Copies every job to `sink`; layers that were packed before on this machine are not packed again.
+pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
+    let pairs = cache().map(|directory| Pairs::open(&directory));
+    copy::copy_all(jobs, sink, pairs.as_ref(), &*run.screen, &run.cancel)
+}
+
+/// Where this user's programs keep what can be made again.
+fn cache() -> Option<PathBuf> {
+    let from = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?;
+    Some(cache.join("imgmv"))
 }
 
 /// Makes sure that an archive may go to standard output.
 pub fn stdout_for_archive(run: &Run) -> Result<()> {
-    if run.answer.json() {
-        return Err(Error::usage(
-            "--json and the archive both want standard output; write the archive to a file, or take --digest-file",
-        ));
+    match run.answer.json() {
+        true => Err(Error::usage(
+            "--json and the archive both want standard output; write the archive to a file, or use --digest-file",
+        )),
+        false => Ok(()),
     }
-    if io::stdout().is_terminal() {
-        return Err(Error::usage("standard output is a terminal; write the archive to a file, or pipe it on"));
-    }
-    Ok(())
+}
+
+/// `error`, with what else may have been meant by `word` where it was taken for a registry's image and not found.
+pub fn hinted(word: &OsStr, error: Error) -> Error {
+    let missing = matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Network);
+    let is_file = Path::new(word).exists();
+    let word = word.to_string_lossy();
+    let bare = |reference: Reference| {
+        reference.host == DEFAULT_REGISTRY
+            && !word.starts_with(DEFAULT_REGISTRY)
+            && error.to_string().contains(&reference.repository)
+    };
+    let hint = match (missing && word.parse().is_ok_and(bare), is_file) {
+        (false, _) => return error,
+        (true, true) => format!("{word} means a registry's image; the file is ./{word}"),
+        (true, false) => format!(
+            "{word} means a registry's image; one of this host's engines is docker-daemon:{word} or containerd:{word}"
+        ),
+    };
+    Error::new(error.kind(), format!("{error} ({hint})"))
 }
 
 /// What the options say to the engine; picks and names are still to be filled in.
@@ -124,17 +329,5 @@ pub fn platforms(choice: &Choice) -> Platforms {
         (true, _) => Platforms::All,
         (false, []) => Platforms::Default,
         (false, wanted) => Platforms::Only(wanted.to_vec()),
-    }
-}
-
-/// A DST file that says it is packed: imgmv writes plain tar, which is what every engine loads.
-fn plain_tar(file: &Path) -> Result<()> {
-    let name = file.to_string_lossy();
-    match [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
-        true => Err(Error::usage(format!(
-            "{name} would hold a plain tar (layers are packed already, and not every engine loads more); name it .tar, \
-             or pipe: imgmv save … -o - | gzip > {name}"
-        ))),
-        false => Ok(()),
     }
 }

@@ -3,12 +3,15 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::{Coding, Platform};
+use imgmv::transport::engine::Engine;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// One side's way into its registry.
 #[derive(Debug, Clone, Default)]
 pub struct Side {
+    /// The option that gives the user.
+    pub flag: &'static str,
     pub creds: Option<String>,
     /// From the environment.
     pub password: Option<String>,
@@ -73,6 +76,7 @@ macro_rules! side {
         impl $name {
             pub fn side(&self) -> Side {
                 Side {
+                    flag: concat!("--", $prefix, "-creds"),
                     creds: self.creds.clone(),
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
                     password_stdin: self.password_stdin,
@@ -101,7 +105,7 @@ pub struct Network {
     #[arg(long, value_name = "N", default_value_t = 5, env = "IMGMV_RETRY")]
     pub retry: u32,
     /// Give up a connection on which no byte has moved for so long
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "IMGMV_TIMEOUT",
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "IMGMV_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Read no more than RATE bytes a second (K, M and G are powers of 1024: 10M)
@@ -214,7 +218,7 @@ pub struct SourceEngine {
     /// containerd's directory, perhaps on the mounted disk of another machine [default: /var/lib/containerd]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
-    /// containerd's namespace [default: CONTAINERD_NAMESPACE, or default]
+    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
     pub src_namespace: Option<String>,
 }
@@ -229,7 +233,7 @@ pub struct Loading {
     /// The engine that loads; by default the first of these that answers there
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
-    /// containerd's namespace for nerdctl and ctr [default there: CONTAINERD_NAMESPACE, or default]
+    /// containerd's namespace for nerdctl and ctr [default: CONTAINERD_NAMESPACE there, else k8s.io where it exists]
     #[arg(long, visible_alias = "dst-namespace", value_name = "NS", env = "IMGMV_NAMESPACE")]
     pub namespace: Option<String>,
     /// The command that loads an archive from its standard input, in place of the engine's own ("sudo nerdctl load")
@@ -243,6 +247,17 @@ pub enum EngineName {
     Docker,
     Ctr,
     Podman,
+}
+
+impl From<EngineName> for Engine {
+    fn from(name: EngineName) -> Engine {
+        match name {
+            EngineName::Nerdctl => Engine::Nerdctl,
+            EngineName::Docker => Engine::Docker,
+            EngineName::Ctr => Engine::Ctr,
+            EngineName::Podman => Engine::Podman,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! the same on every machine.
 
 use imgmv::image::{Digest, Reference};
+use imgmv::remote::SshTarget;
 use imgmv::source::Pick;
 use imgmv::{Error, Result};
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::PathBuf;
 
 /// Endings by which a bare word is a file. The last two can be read but not written.
@@ -36,7 +36,7 @@ pub enum Place {
         pick: Option<Pick>,
     },
     Ssh {
-        host: Host,
+        host: SshTarget,
         pick: Option<Pick>,
     },
     /// `-`: standard input or output.
@@ -59,15 +59,6 @@ impl Prefix {
         let tag = name.tag_or_latest().map(|tag| format!(":{tag}")).unwrap_or_default();
         format!("{}/{}{}{tag}", self.host, self.path, name.repository).parse()
     }
-}
-
-/// A host that is reached by ssh.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    pub user: Option<String>,
-    /// A name, an IPv4 address, or an IPv6 address without its brackets.
-    pub name: String,
-    pub port: Option<u16>,
 }
 
 impl Place {
@@ -100,7 +91,7 @@ fn with_scheme(text: &str) -> Option<Result<Place>> {
     if let Some((scheme, rest)) = text.split_once("://") {
         return Some(match scheme {
             "docker" => registry(text, rest),
-            "ssh" => ssh(text, rest),
+            "ssh" => ssh(text),
             "http" | "https" => Err(Error::usage(format!(
                 "{text:?} is a web address; a registry is written docker://HOST/REPO:TAG (plain HTTP: --src-insecure \
                  or --dst-insecure)"
@@ -184,76 +175,16 @@ fn at_home(text: &str) -> PathBuf {
     }
 }
 
-/// `HOST:`, `USER@HOST:` and `USER@HOST:REF`, as scp has them.
+/// `HOST:`, `USER@HOST:` and `USER@HOST:REF`, as scp has them. `app@sha256:…` is a reference.
 fn host_with_colon(text: &str) -> Option<Result<Place>> {
-    let colon = match text.find('[') {
-        Some(open) if open == 0 || text[..open].ends_with('@') => text.find("]:")? + 1,
-        _ => text.find(':')?,
-    };
-    let (who, wanted) = (&text[..colon], &text[colon + 1..]);
-    let (user, name) = match who.rsplit_once('@') {
-        Some((user, name)) => (Some(user), name),
-        None if wanted.is_empty() => (None, who),
-        None => return None,
-    };
-    let digest = user.is_some() && matches!(name, "sha256" | "sha512");
-    if digest || who.contains('/') {
-        return None;
-    }
-    let host = Host::new(text, user, name, None);
-    Some(host.and_then(|host| Ok(Place::Ssh { host, pick: pick(wanted)? })))
+    let digest =
+        text.split_once('@').is_some_and(|(_, rest)| ["sha256:", "sha512:"].iter().any(|d| rest.starts_with(d)));
+    (SshTarget::is_one(text) && !digest).then(|| ssh(text))
 }
 
-/// What follows `ssh://`: `[USER@]HOST[:PORT][/REF]`.
-fn ssh(text: &str, rest: &str) -> Result<Place> {
-    let (authority, wanted) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, address) = match authority.rsplit_once('@') {
-        Some((user, address)) => (Some(user), address),
-        None => (None, authority),
-    };
-    let (name, port) = match address.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (address, None),
-    };
-    let port = match port.map(str::parse::<u16>) {
-        None => None,
-        Some(Ok(port)) if port > 0 => Some(port),
-        Some(_) => return Err(Error::usage(format!("{text:?}: a port is a number from 1 to 65535"))),
-    };
-    Ok(Place::Ssh { host: Host::new(text, user, name, port)?, pick: pick(wanted)? })
-}
-
-impl Host {
-    fn new(text: &str, user: Option<&str>, name: &str, port: Option<u16>) -> Result<Host> {
-        let refuse = |why: &str| Err(Error::usage(format!("{text:?} is not a host: {why}")));
-        let letters = |part: &str, more: &[u8]| part.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
-        if name.starts_with('-') || user.is_some_and(|user| user.starts_with('-')) {
-            return refuse("neither host nor user may begin with -, which ssh would take for an option");
-        }
-        if user.is_some_and(|user| user.is_empty() || !letters(user, b"._-+@\\$")) {
-            return refuse("expected USER@HOST: with a user of letters, digits and . _ - +");
-        }
-        let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let name = match address {
-            Some(address) if letters(address, b":.%") && address.contains(':') => address,
-            None if !name.is_empty() && letters(name, b"._-") => name,
-            _ => return refuse("expected a name, an IPv4 address, or an IPv6 address in brackets"),
-        };
-        Ok(Host { user: user.map(str::to_owned), name: name.to_owned(), port })
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(user) = &self.user {
-            write!(f, "{user}@")?;
-        }
-        match self.name.contains(':') {
-            true => write!(f, "[{}]", self.name)?,
-            false => f.write_str(&self.name)?,
-        }
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
-    }
+fn ssh(text: &str) -> Result<Place> {
+    let (host, wanted) = SshTarget::parse(text)?;
+    Ok(Place::Ssh { host, pick: pick(wanted.as_deref().unwrap_or_default())? })
 }
 
 fn reference(text: &str) -> Result<Place> {
@@ -329,7 +260,6 @@ mod tests {
             ("user@host:", "host user@host"),
             ("user@host:ref", "host user@host ref"),
             ("user@host:app:2", "host user@host app:2"),
-            ("user@corp@host:", "host user@corp@host"),
             ("user@[::1]:5000/app", "host user@[::1] 5000/app"),
             ("[::1]:", "host [::1]"),
             (&format!("u@h:app@{DIGEST}"), &on_host),

@@ -69,11 +69,12 @@ impl Save {
             let opened = open::source(source, &self.from, &self.reach, run)?;
             let naming = naming(&target, &self.names)?;
             let options = open::options(&self.choice, &self.packing, &self.transfer);
-            jobs.push((opened.source, Options { picks: opened.picks, naming, ..options }));
+            jobs.push(opened.job(Options { naming, ..options }));
         }
         let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
         let mut outcome = Outcome::new();
-        let report = imgmv::copy::copy_all(jobs, &*sink, None, &*run.screen, &run.cancel)?;
+        let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
+        let report = open::copy_all(jobs, &*sink, run).map_err(hinted)?;
         outcome.add(&self.output.to_string_lossy(), report);
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;

@@ -1,11 +1,20 @@
 //! `imgmv tag`: another name for an image where it is.
 
 use super::Run;
-use super::open::{self, From, Reach};
+use super::answer::VERSION;
+use super::naming;
+use super::open::{self, From, InPlace, Reach};
 use super::place::Place;
+use super::report::named;
+use super::survey;
 use clap::Args;
-use imgmv::{Error, Result};
+use imgmv::Result;
+use imgmv::image::{Digest, Manifest, Name};
+use imgmv::source::Pick;
+use imgmv::transport::archive;
+use serde_json::json;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Give an image another name where it is
 ///
@@ -33,7 +42,49 @@ pub struct Tag {
 impl Tag {
     pub fn run(self, run: &Run) -> Result<()> {
         let place = Place::parse(&self.src)?;
-        let _ = (&self.names, &self.from, &self.reach, place, run);
-        Err(Error::failed("not built yet"))
+        let names = self.names(&place)?;
+        let root = self.publish(&place, &names, run)?;
+        run.screen.end();
+        match run.answer.json() {
+            true => run.answer.document(&json!({
+                "version": VERSION,
+                "names": names.iter().map(Name::as_str).collect::<Vec<_>>(),
+                "digest": root,
+            })),
+            false => named(&names, &root).try_for_each(|line| run.answer.line(&line)),
+        }
+    }
+
+    /// The new names as the place spells them.
+    fn names(&self, place: &Place) -> Result<Vec<Name>> {
+        let spell = |text: &String| match place {
+            Place::Registry(reference) => naming::tag_in(reference, text),
+            place if archive_file(place).is_some() => naming::full(text),
+            _ => naming::as_kept(text),
+        };
+        self.names.iter().map(spell).collect()
+    }
+
+    fn publish(&self, place: &Place, names: &[Name], run: &Run) -> Result<Digest> {
+        if let Some((file, pick)) = archive_file(place) {
+            return Ok(archive::retag(file, pick, names, run.watch())?.descriptor.digest);
+        }
+        let InPlace { store, picks, sink } = open::in_place(place, &self.from, &self.reach, run)?;
+        let mut roots = store.roots(&picks)?;
+        roots.dedup_by_key(|root| root.descriptor.digest);
+        let root = survey::one(roots)?.descriptor;
+        let manifest = Manifest::parse(store.manifest(&root)?, &root)?;
+        names.iter().try_for_each(|name| sink.publish(Some(name), &manifest))?;
+        sink.finish()?;
+        Ok(manifest.digest())
+    }
+}
+
+/// The archive that is meant, if it is one, and which of its images.
+fn archive_file(place: &Place) -> Option<(&Path, Option<&Pick>)> {
+    match place {
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => Some((file, pick.as_ref())),
+        Place::Path(path) if !path.is_dir() => Some((path, None)),
+        _ => None,
     }
 }

@@ -74,7 +74,11 @@ struct Judged {
 
 impl Verify {
     pub fn run(self, run: &Run) -> Result<()> {
-        let Opened { source, picks } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
+        let Opened { source, picks, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         let platforms = open::platforms(&self.choice);
         let (store, images, hashed) = match source {
             Source::Store(store) => {
