@@ -1,41 +1,60 @@
-//! The registry transport's promises, against a double that fails as it is told.
+//! The registry transport's promises, against a double that fails as it is told and against the real docker-registry.
 
 #[path = "support/mod.rs"]
 mod support;
 
-use imgmv::Kind;
+#[path = "registry/auth.rs"]
+mod auth;
+#[path = "registry/hostile.rs"]
+mod hostile;
+#[path = "registry/login.rs"]
+mod login;
+#[path = "registry/pull.rs"]
+mod pull;
+#[path = "registry/push.rs"]
+mod push;
+#[path = "registry/real.rs"]
+mod real;
+
 use imgmv::cancel::Cancel;
-use imgmv::image::{Descriptor, Digest, Hasher, Manifest, Name, media_type};
-use imgmv::plan::Image;
+use imgmv::copy::{Compress, Naming, Options, Report, copy};
+use imgmv::image::{Descriptor, Digest, Manifest, Name};
 use imgmv::progress::{Event, Silent, Watch};
-use imgmv::sink::{Begin, Sink};
-use imgmv::source::{Claim, Origin, Pick, Store};
-use imgmv::transport::registry::{Access, Credentials, Registry, Secret};
+use imgmv::source::{Pick, Source, Store};
+use imgmv::transport::registry::{Access, Registry, RepositorySink, RepositoryStore};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::registry::{Auth, Bearer, Double, Faults, Ranges, Stumble, config, image};
+use support::registry::Double;
 
-/// Quick to give up, and blind to the files of whoever runs the tests.
+/// Quick to try again, and blind to the files of whoever runs the tests.
 fn access() -> Access {
     Access {
         authfile: Some("/nonexistent/auth.json".into()),
         certs_dirs: Vec::new(),
         pause: Duration::from_millis(1),
-        timeout: Duration::from_secs(20),
         ..Access::default()
     }
 }
 
-fn registry(double: &Double, access: Access) -> Arc<Registry> {
-    Registry::new(&double.host(), access, Arc::new(Silent), Cancel::default()).unwrap()
+fn reach(host: &str, access: Access) -> Arc<Registry> {
+    Registry::new(host, access, Arc::new(Silent), Cancel::default()).unwrap()
 }
 
+fn store(double: &Double, repository: &str) -> RepositoryStore {
+    reach(&double.host(), access()).repository(repository)
+}
+
+fn sink(double: &Double, repository: &str) -> RepositorySink {
+    reach(&double.host(), access()).sink(repository)
+}
+
+/// Everything of the image under `tag`, as the engine reads it.
 fn pull(store: &dyn Store, tag: &str) -> imgmv::Result<Manifest> {
     let root = store.roots(&[Pick::Name(tag.to_owned())])?.remove(0);
     let manifest = Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor)?;
     for blob in manifest.blobs() {
-        read(store, blob, 0)?;
+        assert_eq!(Digest::of(&read(store, blob, 0)?), blob.digest);
     }
     Ok(manifest)
 }
@@ -43,17 +62,55 @@ fn pull(store: &dyn Store, tag: &str) -> imgmv::Result<Manifest> {
 fn read(store: &dyn Store, blob: &Descriptor, from: u64) -> imgmv::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     store.open(blob, from)?.read_to_end(&mut bytes)?;
-    if from == 0 {
-        assert_eq!(Digest::of(&bytes), blob.digest);
-    }
     Ok(bytes)
 }
 
-#[test]
-fn an_image_is_pulled_with_one_request_for_each_blob_and_one_for_its_manifest() {
-    let double = Double::start();
-    let image = double.image("team/app", "1", &[b"layer one", b"layer two"]);
-    let store = registry(&double, access()).repository("team/app");
-    assert_eq!(pull(&store, "1").unwrap().digest(), image.digest());
-    assert_eq!(double.requests().len(), 4, "{:#?}", double.requests());
+/// Copies `tag` with its bytes as they are.
+fn send(store: RepositoryStore, sink: &RepositorySink, tag: &str) -> imgmv::Result<Report> {
+    send_with(store, sink, tag, &Silent)
+}
+
+fn send_with(store: RepositoryStore, sink: &RepositorySink, tag: &str, watch: &dyn Watch) -> imgmv::Result<Report> {
+    let options = Options {
+        picks: vec![Pick::Name(tag.to_owned())],
+        naming: Naming::Names(vec![Name::new(tag)?]),
+        compress: Compress::Keep,
+        ..Options::default()
+    };
+    copy(Source::Store(Arc::new(store)), sink, &options, None, watch, &Cancel::default())
+}
+
+/// Bytes that no two calls with other seeds share.
+fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes = vec![0; size];
+    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]));
+    bytes
+}
+
+/// Remembers what it is told.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn all(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+}
+
+impl Watch for Heard {
+    fn event(&self, event: Event<'_>) {
+        let text = match event {
+            Event::Say(text) | Event::Detail(text) => text.to_owned(),
+            Event::Retry { what, why, after } => format!("retry {what}: {why}, after {after:?}"),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(text);
+    }
 }

@@ -94,6 +94,8 @@ pub struct Faults {
     pub stumbles: Vec<Stumble>,
     /// Blobs are redirected to the same path (with `?signature=secret`) below this.
     pub redirect_blobs: Option<String>,
+    /// The token service sends on to this.
+    pub redirect_token: Option<String>,
     /// Upload locations are absolute: below this, or (empty) below the double itself.
     pub locations: Option<String>,
     pub no_mount: bool,
@@ -116,6 +118,10 @@ pub struct Faults {
     /// Manifest types that are refused, in the words of docker's registry.
     pub refused_types: Vec<&'static str>,
     pub no_referrers: bool,
+    /// Blobs that are stored without an answer: the connection breaks behind them.
+    pub lose_answers: usize,
+    /// Blobs of more than a MiB that are not stored: 500, and the upload stays as it is.
+    pub fail_to_store: usize,
     /// What a push is answered with instead of the digest that was stored.
     pub stored_digest: Option<String>,
 }
@@ -229,6 +235,13 @@ impl Double {
         digest
     }
 
+    /// Bytes under a digest that need not be theirs.
+    pub fn put_blob_at(&self, repository: &str, digest: Digest, bytes: &[u8]) {
+        let mut state = self.shared.state();
+        let repository = state.repositories.entry(repository.to_owned()).or_default();
+        repository.blobs.insert(digest, Arc::new(bytes.to_vec()));
+    }
+
     pub fn put_manifest(&self, repository: &str, tag: Option<&str>, manifest: &Manifest) {
         let mut state = self.shared.state();
         let repository = state.repositories.entry(repository.to_owned()).or_default();
@@ -237,6 +250,13 @@ impl Double {
         if let Some(tag) = tag {
             repository.tags.insert(tag.to_owned(), manifest.digest());
         }
+    }
+
+    /// Any bytes under any digest.
+    pub fn put_manifest_at(&self, repository: &str, digest: Digest, media_type: &str, bytes: &[u8]) {
+        let mut state = self.shared.state();
+        let repository = state.repositories.entry(repository.to_owned()).or_default();
+        repository.manifests.insert(digest, (media_type.to_owned(), bytes.to_vec()));
     }
 
     /// An image with these layers (their bytes are taken as they are), under `tag`.
@@ -347,6 +367,9 @@ fn basic(request: &Request) -> Option<(String, String)> {
 
 fn token(shared: &Shared, request: &Request, body: &mut dyn Read) -> Response {
     let faults = shared.faults().clone();
+    if let Some(to) = &faults.redirect_token {
+        return Response::new(307).with("Location", to);
+    }
     let Auth::Bearer(bearer) = faults.auth else {
         return error(404, "UNKNOWN", "no token service");
     };
@@ -492,8 +515,7 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
         return Some(response.with("Content-Length", bytes.len().to_string()));
     }
     let mut bytes = bytes.clone();
-    if faults.flip_manifest > 0 {
-        faults.flip_manifest -= 1;
+    if one_less(&mut faults.flip_manifest) {
         let last = bytes.len() - 3;
         bytes[last] ^= 1;
     }
@@ -596,11 +618,16 @@ fn uploads(shared: &Shared, name: &str, id: &str, request: &mut Request, body: &
             if !take(shared, id, request, body) {
                 return None;
             }
+            let large = shared.state().uploads.get(id).is_some_and(|upload| upload.len() > 1 << 20);
+            let fails = request.method == "PUT" && large && one_less(&mut shared.faults().fail_to_store);
             let mut state = shared.state();
             let size = state.uploads.get(id).map_or(0, Vec::len);
             if request.method == "PATCH" {
                 drop(state);
                 return Some(Response::new(202).with("Location", location(id)).with("Range", said(size)));
+            }
+            if fails {
+                return Some(error(500, "UNKNOWN", "the storage has hiccups"));
             }
             let bytes = state.uploads.remove(id).unwrap_or_default();
             let digest = request.parameter("digest").and_then(|text| text.parse::<Digest>().ok());
@@ -610,11 +637,21 @@ fn uploads(shared: &Shared, name: &str, id: &str, request: &mut Request, body: &
             let digest = Digest::of(&bytes);
             state.repositories.entry(name.to_owned()).or_default().blobs.insert(digest, Arc::new(bytes));
             drop(state);
+            if one_less(&mut shared.faults().lose_answers) {
+                return None;
+            }
             let said = shared.faults().stored_digest.clone().unwrap_or(digest.to_string());
             Some(Response::new(201).with("Docker-Content-Digest", said))
         }
         _ => Some(Response::new(405)),
     }
+}
+
+/// Whether a fault was left; one is used up.
+fn one_less(times: &mut usize) -> bool {
+    let left = *times > 0;
+    *times = times.saturating_sub(1);
+    left
 }
 
 fn begin(shared: &Shared, name: &str, request: &Request, location: &dyn Fn(&str) -> String) -> Response {

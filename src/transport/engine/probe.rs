@@ -4,7 +4,7 @@ use super::engine::{Engine, Found, ImageStore, Loader};
 use crate::{
     error::{Error, Result},
     image::Platform,
-    remote::{Host, ask},
+    remote::{Exit, Host, ask},
 };
 
 const BEGIN: &str = "imgmv-probe-begin";
@@ -66,10 +66,27 @@ pub fn find(
     let script = SCRIPT.trim().replace('\n', " ");
     let answer = ask(host, &["sh", "-c", &script, "imgmv", &engines.join(" ")])?;
     let Some(said) = Said::read(&answer.stdout) else {
-        let end = answer.exit.describe();
-        return Err(Error::far_side(format!("{}: no shell answers there; ssh {end}", host.name())));
+        return Err(no_answer(host.name(), &answer.exit));
     };
     said.found(host.name(), wanted, namespace, remote_command)
+}
+
+/// An ssh client says with status 255 that it could not get in, and why in words of its own.
+fn no_answer(host: &str, exit: &Exit) -> Error {
+    let end = exit.describe();
+    let words = exit.stderr.to_lowercase();
+    let any = |signs: &[&str]| exit.status == Some(255) && signs.iter().any(|sign| words.contains(sign));
+    if any(&["host key verification failed", "remote host identification has changed"]) {
+        let advice = "its host key is not the known one; connect by hand once, and compare the key, to make it known";
+        return Error::denied(format!("{host}: ssh {end}; {advice}"));
+    }
+    if any(&["permission denied", "too many authentication failures"]) {
+        return Error::denied(format!("{host}: ssh {end}; may you log in there without a password?"));
+    }
+    if exit.status == Some(255) {
+        return Error::far_side(format!("{host}: ssh {end}"));
+    }
+    Error::far_side(format!("{host}: no shell answers there: the command {end}"))
 }
 
 /// containerd's identifiers (pkg/identifiers): parts of letters and digits, parted by one `.`, `_` or `-`.

@@ -3,6 +3,7 @@
 
 use super::access::Access;
 use super::proxy::{self, Proxies};
+use super::retry;
 use super::tls;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use std::{
     collections::HashMap,
     io::{self, Read},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody, Timeout};
@@ -289,6 +290,11 @@ impl Answer {
     /// `Content-Length`, in bytes.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// How long the server asks us to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry::wish(self.header("retry-after")?, SystemTime::now())
     }
 
     /// The body as it comes. Read to its end, its connection can be used again.

@@ -49,7 +49,6 @@ struct Reason {
 /// What a registry said about its refusal.
 #[derive(Debug, Default, Clone)]
 pub struct Said {
-    pub codes: Vec<String>,
     /// For people; may be empty. Bounded, from a stranger.
     pub text: String,
 }
@@ -65,9 +64,8 @@ pub fn said(mut answer: Answer) -> Said {
     let Ok(words) = serde_json::from_slice::<Words>(&bytes) else {
         let plain =
             if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
-        return Said { codes: Vec::new(), text: plain };
+        return Said { text: plain };
     };
-    let codes = words.errors.iter().take(MAX_REASONS).map(|reason| cut(&reason.code)).collect();
     let mut reasons: Vec<String> = Vec::new();
     for reason in words.errors.iter().take(MAX_REASONS) {
         let message = reason.message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&reason.code);
@@ -79,7 +77,7 @@ pub fn said(mut answer: Answer) -> Said {
         });
     }
     reasons.extend(words.details.iter().chain(&words.message).take(1).map(|text| cut(text)));
-    Said { codes, text: reasons.join("; ") }
+    Said { text: reasons.join("; ") }
 }
 
 /// The error for `answer`, whose status is not what was wanted.

@@ -21,13 +21,15 @@ pub struct RepositorySink {
     target: Target,
     /// Repositories from which this registry did not mount: not asked again.
     unmountable: Mutex<HashSet<String>>,
+    /// The manifest put last, not sent yet: if it is published next, the one request under its tag stores it too.
+    waiting: Mutex<Option<Manifest>>,
 }
 
 impl RepositorySink {
     pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositorySink {
         let scope = Scope::Push(repository.to_owned());
         let target = Target { wire, repository: repository.to_owned(), scope };
-        RepositorySink { target, unmountable: Mutex::default() }
+        RepositorySink { target, unmountable: Mutex::default(), waiting: Mutex::default() }
     }
 
     fn place(&self) -> String {
@@ -148,18 +150,32 @@ impl Sink for RepositorySink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        self.put(manifest, &manifest.digest().to_string())
+        self.put_waiting(self.wait_with(Some(manifest.clone())))
     }
 
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
+        let before = self.wait_with(None).filter(|waiting| waiting.digest() != root.digest());
+        self.put_waiting(before)?;
         match name {
             Some(name) => self.put(root, &self.reference(name)?),
-            None => self.put_manifest(root),
+            None => self.put(root, &root.digest().to_string()),
         }
     }
 
     fn finish(&self) -> Result<Finish> {
+        self.put_waiting(self.wait_with(None))?;
         Ok(Finish::Done)
+    }
+}
+
+impl RepositorySink {
+    /// Lets `manifest` wait; the one that waited before.
+    fn wait_with(&self, manifest: Option<Manifest>) -> Option<Manifest> {
+        std::mem::replace(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), manifest)
+    }
+
+    fn put_waiting(&self, manifest: Option<Manifest>) -> Result<()> {
+        manifest.map_or(Ok(()), |manifest| self.put(&manifest, &manifest.digest().to_string()))
     }
 }
 

@@ -132,18 +132,7 @@ impl Streamed {
             return Ok(None);
         };
         // `0-0` means one byte to some registries and none to others.
-        Ok(last.filter(|last| *last > 0 && *last < self.sent).map(|last| (last + 1, next)))
-    }
-
-    fn finish_feed(&mut self) -> Result<Option<Answer>> {
-        self.feed
-            .take()
-            .map(|mut feed| {
-                // An ended thread says why when it is joined.
-                let _ = feed.end();
-                feed.finish()
-            })
-            .transpose()
+        Ok(last.filter(|last| *last > 0 && *last < self.sent + self.held.len() as u64).map(|last| (last + 1, next)))
     }
 }
 
@@ -196,37 +185,67 @@ impl BlobWriter for Streamed {
         {
             return Err(Error::failed(format!("{} became {digest} of {size} bytes on the way", self.what())));
         }
-        self.let_go()?;
-        let answer = self.finish_feed();
-        let session = self.session.take();
-        let what = format!("blob {digest} in {}", self.target.repository);
-        let ended = match (answer, self.known) {
-            (Ok(Some(answer)), Some(_)) => self.target.stored(answer, &digest),
-            (Ok(patched), None) => {
-                let session = match (patched, session) {
-                    (Some(answer), _) => {
-                        let answer = self.target.wire.expect(answer, &[202, 201, 204], &self.target.scope, &what)?;
-                        self.target.next(answer)?
-                    }
-                    (None, Some(session)) => session,
-                    (None, None) => self.target.session()?,
-                };
-                let call = self.target.put(&session, &digest);
-                let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
-                self.target.stored(answer, &digest)
-            }
-            (Ok(None), Some(_)) => Err(Error::failed(format!("{what}: nothing was written"))),
-            (Err(error), _) => Err(error),
-        };
-        match ended {
-            // The answer was lost, perhaps not the blob.
+        match self.close(&digest) {
             Err(error) if error.kind() == Kind::Network && !self.target.wire.cancel.raised() => {
-                match self.target.held(&digest) {
-                    Ok(Some(there)) if there.is_none_or(|there| there == size) => Ok(()),
-                    _ => Err(error),
-                }
+                self.mend(&digest, size, error)
             }
             ended => ended,
+        }
+    }
+}
+
+impl Streamed {
+    /// Sends what is held and ends the upload.
+    fn close(&mut self, digest: &Digest) -> Result<()> {
+        self.let_go()?;
+        let answer = match self.feed.take() {
+            Some(mut feed) => {
+                // A thread that has ended says why when it is joined.
+                let _ = feed.end();
+                Some(feed.finish()?)
+            }
+            None => None,
+        };
+        match (answer, self.known) {
+            (Some(answer), Some(_)) => self.target.stored(answer, digest),
+            (Some(patched), None) => {
+                let (wire, scope) = (&self.target.wire, &self.target.scope);
+                let patched = wire.expect(patched, &[202, 201, 204], scope, &self.what())?;
+                let session = self.target.next(patched)?;
+                self.session = Some(session);
+                self.put_nothing(digest)
+            }
+            (None, _) => self.put_nothing(digest),
+        }
+    }
+
+    /// Ends an upload whose bytes are all there.
+    fn put_nothing(&mut self, digest: &Digest) -> Result<()> {
+        let session = match &self.session {
+            Some(session) => session.clone(),
+            None => self.target.session()?,
+        };
+        let what = format!("blob {digest} in {}", self.target.repository);
+        let call = self.target.put(&session, digest);
+        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+        self.target.stored(answer, digest)
+    }
+
+    /// After a failure at the very end: perhaps only the answer was lost, or the registry can try once more with what
+    /// it has. Otherwise `error` stands.
+    fn mend(&mut self, digest: &Digest, size: u64, error: Error) -> Result<()> {
+        match self.target.held(digest) {
+            Ok(Some(there)) if there.is_none_or(|there| there == size) => return Ok(()),
+            Ok(_) => {}
+            Err(_) => return Err(error),
+        }
+        self.sent = size;
+        match self.standing(false) {
+            Ok(Some((offset, session))) if offset == size => {
+                self.session = Some(session);
+                self.put_nothing(digest).map_err(|_| error)
+            }
+            _ => Err(error),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! which are sent in one piece once they are known to be right.
 
 use super::http::{Answer, Call, Payload};
+use super::retry;
 use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
@@ -148,23 +149,42 @@ impl BlobWriter for Small {
         Ok(())
     }
 
+    /// Each try has a session of its own: the registry may have kept some of the bytes of one that broke.
     fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
         let (digest, _) = blob.stored();
-        let what = format!("blob {digest} in {}", self.target.repository);
-        let mut asked_again = false;
+        let Target { wire, scope, repository } = &self.target;
+        let what = format!("blob {digest} in {repository}");
+        let mut tries = wire.tries(0);
+        let mut renewed = false;
         loop {
             let session = match self.session.take() {
                 Some(session) => session,
                 None => self.target.session()?,
             };
-            let call = self.target.put(&session, &digest);
-            let answer = self.target.wire.send(&call, Payload::Bytes(&self.bytes), &self.target.scope, &what)?;
-            // A session that is gone: the answer to an earlier try was lost, or the registry has forgotten it.
-            if answer.status != 404 || asked_again {
-                return self.target.stored(answer, &digest);
-            }
-            asked_again = true;
-            answer.drain();
+            let (mut bytes, size) = (&self.bytes[..], Some(self.bytes.len() as u64));
+            let once = Payload::Stream { bytes: &mut bytes, size };
+            let (why, wish) = match wire.send(&self.target.put(&session, &digest), once, scope, &what) {
+                // The token had expired; the wire has noted that.
+                Ok(answer) if answer.status == 401 && !renewed => {
+                    renewed = true;
+                    answer.drain();
+                    continue;
+                }
+                Ok(answer) if retry::is_passing(answer.status) && tries.left() => {
+                    let told = (format!("status {}", answer.status), answer.retry_after());
+                    answer.drain();
+                    told
+                }
+                // The session is gone: the answer to an earlier try was lost, or the registry forgot it.
+                Ok(answer) if answer.status == 404 && tries.left() => {
+                    answer.drain();
+                    ("the upload is not known any more".to_owned(), None)
+                }
+                Ok(answer) => return self.target.stored(answer, &digest),
+                Err(error) if error.kind() == Kind::Network && tries.left() => (error.to_string(), None),
+                Err(error) => return Err(error),
+            };
+            tries.wait(&what, &why, wish)?;
             if self.target.held(&digest)?.is_some() {
                 return Ok(());
             }

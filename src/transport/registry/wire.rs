@@ -15,10 +15,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
-use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::SystemTime,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
@@ -131,10 +128,9 @@ impl Wire {
             self.cancel.check()?;
             let (why, wish) = match self.follow(call, payload, shown) {
                 Ok(answer) if retry::is_passing(answer.status) && tries.left() && replayable => {
-                    let wish = answer.header("retry-after").and_then(|text| retry::wish(text, SystemTime::now()));
-                    let why = format!("status {}", answer.status);
+                    let told = (format!("status {}", answer.status), answer.retry_after());
                     answer.drain();
-                    (why, wish)
+                    told
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Broken(why)) if tries.left() && replayable => (why, None),

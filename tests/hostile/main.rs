@@ -1,0 +1,14 @@
+//! The hostile corpus, made here: images that lie, archives, layouts and registries that carry them, and what each may
+//! leave behind where it was copied to. Each ends in a clear error, and the target stays sound: nothing written
+//! outside it, no blob under a name that is not its digest, no name for something that is not all there.
+
+mod archives;
+mod exhaust;
+mod images;
+mod registries;
+#[path = "../support/mod.rs"]
+mod support;
+mod tars;
+mod target;
+mod ways;
+mod world;
