@@ -2,10 +2,12 @@
 
 #[path = "support/engines.rs"]
 mod engines;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
 
-use engines::{Kind, Peer, fixture};
+use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
@@ -14,6 +16,7 @@ use imgmv::remote::{Host, ask};
 use imgmv::source::{Pick, Source};
 use imgmv::transport::engine::{Engine, EngineSink, find};
 use imgmv::transport::layout::LayoutStore;
+use program::fixture;
 use sshd::{Sshd, Way};
 use std::{
     fs,

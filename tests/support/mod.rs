@@ -1,6 +1,9 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
+pub mod engines;
 pub mod program;
 pub mod registry;
+pub mod shell;
 pub mod some_registry;
+pub mod sshd;
 pub mod web;
