@@ -16,6 +16,7 @@ mod registries;
 #[path = "support/mod.rs"]
 mod support;
 
+use std::time::Instant;
 use support::engines::{Kind, Peer};
 use support::program::peer;
 use support::shell::Shell;
@@ -41,8 +42,9 @@ fn everywhere(check: impl Fn(&Peer, &Shell)) {
 fn some(kinds: &[Kind], check: impl Fn(&Peer, &Shell)) {
     for &kind in kinds {
         if let Some(peer) = Peer::start(kind) {
+            let started = Instant::now();
             check(&peer, &Shell::with(&peer.environment));
-            println!("{kind:?}: ok");
+            println!("{kind:?}: ok, {:.1} s", started.elapsed().as_secs_f32());
         }
     }
 }

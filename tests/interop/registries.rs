@@ -119,7 +119,7 @@ fn a_copy_between_registries_keeps_what_docker_pushed() {
         let (from, to) = (Registry::start(shell.path()), Registry::start(other.path()));
         let name = format!("{}/t/hello:1", from.address);
         shell.run(&format!(
-            "docker load -q <$FIXTURES/hello-docker28.tar && docker tag hello-imgmv:1 {name} && docker push -q {name}"
+            "docker load -q <$FIXTURES/hello-docker28c.tar && docker tag hello-imgmv:1 {name} && docker push -q {name}"
         ));
         let there = format!("{}/u/hello:2", to.address);
         let copied = shell.run(&format!("imgmv copy docker://{name} docker://{there}"));

@@ -78,13 +78,15 @@ impl Shell {
     }
 }
 
-/// The digest of the one image that the layout in `dir` names, read without imgmv.
+/// The digest of the one image to which the layout in `dir` gives a name, or of the only one, read without imgmv.
 pub fn root(dir: &Path) -> String {
     let index = std::fs::read(dir.join("index.json")).unwrap();
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
-    let manifests = index["manifests"].as_array().unwrap();
-    assert_eq!(manifests.len(), 1, "{index}");
-    manifests[0]["digest"].as_str().unwrap().to_owned()
+    let all = index["manifests"].as_array().unwrap();
+    let named = |entry: &&serde_json::Value| !entry["annotations"]["org.opencontainers.image.ref.name"].is_null();
+    let roots: Vec<_> = all.iter().filter(|entry| all.len() == 1 || named(entry)).collect();
+    assert_eq!(roots.len(), 1, "{index}");
+    roots[0]["digest"].as_str().unwrap().to_owned()
 }
 
 /// The digest of that image's config.
