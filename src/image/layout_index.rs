@@ -33,7 +33,7 @@ impl LayoutIndex {
     /// Reads the bytes of an `index.json`. `"manifests": null`, as docker 25 wrote it, is an empty index.
     pub fn parse(bytes: &[u8]) -> Result<LayoutIndex> {
         let wrong = |why: String| Error::invalid(format!("index.json is refused: {why}"));
-        let mut value: Value = serde_json::from_slice(bytes).map_err(|e| wrong(format!("it is not JSON ({e})")))?;
+        let mut value: Value = super::json_tree(bytes).map_err(wrong)?;
         let Some(object) = value.as_object_mut() else {
             return Err(wrong("it is not an object".into()));
         };

@@ -3,6 +3,7 @@
 pub mod engines;
 pub mod program;
 pub mod registry;
+mod routes;
 pub mod shell;
 pub mod some_registry;
 pub mod sshd;

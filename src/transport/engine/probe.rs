@@ -1,6 +1,6 @@
 //! Which engine answers on a host: one question, one round trip.
 
-use super::engine::{Engine, Found, ImageStore, Loader};
+use super::found::{Engine, Found, ImageStore, Loader};
 use crate::{
     error::{Error, Result},
     image::Platform,

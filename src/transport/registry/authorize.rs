@@ -98,7 +98,7 @@ impl Wire {
                 "{from} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
             )),
             (400..=403, None) => Error::denied(format!(
-                "{host} wants credentials to {} {place}{reason}; log in with: imgmv login {host}{note}",
+                "{host} wants credentials to {} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}",
                 scope.verb()
             )),
             _ => Error::network(format!("the token service {from} of {host} fails with status {status}{reason}")),
