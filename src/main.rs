@@ -8,8 +8,8 @@ use cli::answer::{Answer, is_closed};
 use cli::args::Cli;
 use cli::progress::Screen;
 use cli::signals;
+use imgmv::Error;
 use imgmv::cancel::Cancel;
-use imgmv::{Error, Kind};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let done = verb.run(&run);
     run.screen.end();
     let Err(error) = done else { return ExitCode::SUCCESS };
-    let status = status(&error, &signals);
+    let (error, status) = verdict(error, signals.seen());
     if !is_closed(&error) {
         cli::progress::line(&format!("imgmv: {error}"));
         run.answer.failure(&error, status);
@@ -29,10 +29,13 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Of an error's kind; what was interrupted tells by which signal.
-fn status(error: &Error, signals: &signals::Signals) -> u8 {
-    match (error.kind(), signals.seen()) {
-        (Kind::Interrupted, Some(signal)) => signals::status(signal),
-        (kind, _) => kind.exit_status(),
+/// What a run that failed tells, and its exit status. Whatever fails after a signal fails because of it.
+fn verdict(error: Error, signal: Option<i32>) -> (Error, u8) {
+    match signal {
+        Some(signal) => (Error::interrupted(), signals::status(signal)),
+        None => {
+            let status = error.kind().exit_status();
+            (error, status)
+        }
     }
 }

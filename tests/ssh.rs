@@ -2,10 +2,12 @@
 
 #[path = "support/engines.rs"]
 mod engines;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
 
-use engines::{Kind, Peer, fixture};
+use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
@@ -14,6 +16,7 @@ use imgmv::remote::{Host, ask};
 use imgmv::source::{Pick, Source};
 use imgmv::transport::engine::{Engine, EngineSink, find};
 use imgmv::transport::layout::LayoutStore;
+use program::fixture;
 use sshd::{Sshd, Way};
 use std::{
     fs,
@@ -184,7 +187,8 @@ fn a_host_that_shows_another_key_is_refused() {
     assert!(!sshd.log().contains("Accepted"), "somebody logged in at a host with another key");
     // Hashed, as many systems keep it.
     sshd.record(&sshd.host_key());
-    let hashed = Command::new("ssh-keygen").args(["-q", "-H", "-f", &sshd.known_hosts()]).stderr(Stdio::null()).status();
+    let hashed =
+        Command::new("ssh-keygen").args(["-q", "-H", "-f", &sshd.known_hosts()]).stderr(Stdio::null()).status();
     assert!(hashed.unwrap().success() && fs::read_to_string(sshd.known_hosts()).unwrap().starts_with("|1|"));
     both(&sshd, |_, host| assert!(ask(host, &["true"]).unwrap().exit.success()));
 }
@@ -204,8 +208,8 @@ fn nothing_is_forwarded_even_where_the_configuration_says_so() {
     let Some(sshd) = Sshd::start("", &[]) else { return };
     let agent = sshd.at("agent");
     let mut ssh_agent = Command::new("ssh-agent");
-    let _agent = engines::Daemon(ssh_agent.args(["-D", "-a", &agent]).stdout(Stdio::null()).spawn().unwrap());
-    let port = engines::free_port();
+    let _agent = program::Daemon(ssh_agent.args(["-D", "-a", &agent]).stdout(Stdio::null()).spawn().unwrap());
+    let port = program::free_port();
     let config = format!(
         "  ForwardAgent yes\n  IdentityAgent {agent}\n  ForwardX11 yes\n  LocalForward 127.0.0.1:{port} 127.0.0.1:{}\n",
         sshd.port
@@ -297,7 +301,8 @@ fn an_image_goes_into_the_engine_of_another_host() {
 #[test]
 fn a_login_that_chatters_does_not_confuse_the_question() {
     let Some(peer) = Peer::start(Kind::Containerd16) else { return };
-    let chatter = "ForceCommand echo engine=podman; echo imgmv; sh -c \"$SSH_ORIGINAL_COMMAND\"; s=$?; echo bye; exit $s";
+    let chatter =
+        "ForceCommand echo engine=podman; echo imgmv; sh -c \"$SSH_ORIGINAL_COMMAND\"; s=$?; echo bye; exit $s";
     let Some(sshd) = Sshd::start(chatter, &peer.environment) else { return };
     for way in Way::BOTH {
         copy_hello(sshd.host(way).unwrap(), &[Engine::Ctr], "docker.io/t/chatter:1").unwrap();

@@ -2,11 +2,13 @@
 //! command line.
 
 use super::options::{Network, Side};
-use super::progress::line;
+use super::progress::{line, lock};
 use imgmv::transport::registry::{Access, Credentials, Secret};
 use imgmv::{Error, Result};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Of a password's first line, in bytes; tokens can be long.
@@ -21,6 +23,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
         ca: side.ca.clone(),
         client_cert: side.cert.clone().zip(side.key.clone()),
         authfile: network.authfile.clone(),
+        token_hosts: network.token_hosts.clone(),
         timeout: Duration::from_secs(network.timeout),
         retries: network.retry,
         ..defaults
@@ -45,7 +48,20 @@ fn credentials(side: &Side) -> Result<Credentials> {
     Ok(Credentials::Password { user: user.to_owned(), password: Secret::new(password) })
 }
 
+/// Passwords by side: standard input and a person are asked once, whatever needs the answer.
+static KNOWN: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
+
 fn password_of(user: &str, side: &Side) -> Result<String> {
+    let mut known = lock(&KNOWN);
+    if let Some(password) = known.get(side.flag) {
+        return Ok(password.clone());
+    }
+    let password = asked(user, side)?;
+    known.insert(side.flag, password.clone());
+    Ok(password)
+}
+
+fn asked(user: &str, side: &Side) -> Result<String> {
     if side.password_stdin {
         return first_line(io::stdin().lock(), "standard input");
     }

@@ -124,3 +124,49 @@ pub enum Verb {
     #[command(hide = true)]
     Man(man::Man),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Arg, Command, CommandFactory};
+
+    fn verbs() -> Vec<Command> {
+        let mut root = Cli::command();
+        root.build();
+        root.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_its_environment_twin() {
+        let options = |verb: &Command| verb.get_arguments().filter(|arg| arg.get_long().is_some()).cloned().collect();
+        for (verb, option) in verbs().iter().flat_map(|verb| {
+            let options: Vec<Arg> = options(verb);
+            options.into_iter().map(|option| (verb.get_name().to_owned(), option))
+        }) {
+            let long = option.get_long().unwrap_or_default().to_owned();
+            if long == "help" || long == "version" {
+                continue;
+            }
+            let twin = format!("IMGMV_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(&twin[..]), "imgmv {verb} --{long}");
+            assert_eq!(option.is_hide_env_values_set(), long.ends_with("creds"), "imgmv {verb} --{long}");
+        }
+    }
+
+    #[test]
+    fn every_verb_teaches_by_example() {
+        for verb in verbs().iter().filter(|verb| !verb.is_hide_set()) {
+            let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.starts_with("Examples:\n  "), "{}", verb.get_name());
+            assert!(after.contains(&format!("imgmv {}", verb.get_name())), "{}", verb.get_name());
+            for line in after.lines().chain(PLACES.lines()).chain(AFTER.lines()) {
+                assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Bars on a terminal: one for everything, and one each for the first few blobs that are on their way.
 
 use super::progress::{Tally, lock};
-use imgmv::error::printable;
+use imgmv::error::on_one_line;
 use imgmv::progress::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
@@ -13,6 +13,8 @@ const SHOWN: usize = 4;
 /// Blobs below this many bytes are gone before a bar is seen.
 const WORTH_A_BAR: u64 = 1 << 20;
 const REDRAWS_A_SECOND: u8 = 10;
+/// What passes once has no total.
+const UNPLANNED: &str = "{spinner} {bytes}  {bytes_per_sec}";
 
 pub struct Bars {
     all: MultiProgress,
@@ -51,7 +53,7 @@ impl Bars {
         let mut state = lock(&self.state);
         state.tally.count(event);
         if state.overall.is_none() {
-            let bar = self.all.add(ProgressBar::no_length());
+            let bar = self.all.add(ProgressBar::no_length().with_style(style(UNPLANNED)));
             bar.enable_steady_tick(Duration::from_millis(200));
             state.overall = Some(bar);
         }
@@ -78,7 +80,7 @@ impl Bars {
     }
 
     fn blob(&self, label: &str, size: Option<u64>) -> ProgressBar {
-        let label: String = printable(label).replace(['\n', '\t'], " ").chars().take(40).collect();
+        let label: String = on_one_line(label).chars().take(40).collect();
         let bar = match size {
             Some(size) => ProgressBar::new(size).with_style(style("  {msg:20!} {bar:24} {bytes:>10}")),
             None => ProgressBar::no_length().with_style(style("  {msg:20!} {bytes:>10}")),
@@ -93,7 +95,7 @@ impl State {
         if self.tally.total != bar.length() || bar.position() == 0 {
             bar.set_style(match self.tally.total {
                 Some(_) => style("{bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}"),
-                None => style("{spinner} {bytes}  {bytes_per_sec}"),
+                None => style(UNPLANNED),
             });
         }
         if let Some(total) = self.tally.total {

@@ -41,19 +41,19 @@ impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
         let Opened { source, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         match source {
-            Source::Store(store) => self.from_store(&*store, run),
-            Source::Stream(stream) => self.from_stream(stream, run),
+            Source::Store(store) => self.of_store(&*store, run),
+            Source::Stream(stream) => self.of_stream(stream, run),
         }
     }
 
-    fn from_store(&self, store: &dyn Store, run: &Run) -> Result<()> {
+    fn of_store(&self, store: &dyn Store, run: &Run) -> Result<()> {
         match store.find(&self.digest)? {
             Some(blob) => self.write(&mut *store.open(&blob, 0)?, Some(blob.size), run),
             None => Err(self.absent()),
         }
     }
 
-    fn from_stream(&self, mut stream: Box<dyn Stream>, run: &Run) -> Result<()> {
+    fn of_stream(&self, mut stream: Box<dyn Stream>, run: &Run) -> Result<()> {
         if !stream.digests_known()? {
             return Err(Error::usage(
                 "this archive's blobs have no digests until it has passed; save it to a file first, unpacked",

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::copying;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
 use super::options::{Choice, Packing, Transfer};
@@ -63,6 +64,7 @@ impl Copy {
         let src = Place::parse(&self.src)?;
         let targets = self.dst.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         let stdout = self.stdout(&targets, run)?;
+        open::stdin_once(&src, &self.from, &self.into)?;
         if src == Place::Stdio && targets.len() > 1 {
             return Err(Error::usage(
                 "standard input passes once: save it to a file to copy it to several destinations",
@@ -105,7 +107,7 @@ impl Copy {
         }
         let options = Options { naming: naming(target, &self.names)?, ..self.options() };
         let sink = open::sink(target, &self.into, &self.reach, &self.transfer, run)?;
-        open::copy_all(vec![opened.job(options)], &*sink, run)
+        copying::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
     /// Each image to a repository of its own below `prefix`.
@@ -138,13 +140,13 @@ impl Copy {
                 let naming = Naming::Names(vec![name]);
                 (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..self.options() })
             });
-            merge(&mut all, open::copy_all(jobs.collect(), &*sink, run)?);
+            merge(&mut all, copying::copy_all(jobs.collect(), &*sink, run)?);
         }
         Ok(all)
     }
 
     fn options(&self) -> Options {
-        open::options(&self.choice, &self.packing, &self.transfer)
+        copying::options(&self.choice, &self.packing, &self.transfer)
     }
 }
 

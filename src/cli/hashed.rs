@@ -17,6 +17,8 @@ use std::thread;
 /// Enough to know a coding by.
 const HEAD: u64 = 8;
 const BUFFER: usize = 256 << 10;
+/// Blobs at once, at most.
+const LANES: usize = 4;
 
 /// What a blob turned out to be.
 #[derive(Debug, Clone)]
@@ -38,7 +40,6 @@ pub fn of_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hashed
     let bytes = blobs.iter().map(|blob| blob.size).sum();
     run.screen.event(Event::Plan { blobs: blobs.len(), bytes, held_blobs: 0, held_bytes: 0 });
     let (next, found, stop) = (AtomicUsize::new(0), Mutex::new(Hashed::new()), Mutex::new(None));
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let lane = || {
         while lock(&stop).is_none() {
             let at = next.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +53,7 @@ pub fn of_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hashed
         }
     };
     thread::scope(|scope| {
-        for _ in 0..store.lanes().min(cores).max(1) {
+        for _ in 0..store.lanes().clamp(1, LANES) {
             scope.spawn(lane);
         }
     });

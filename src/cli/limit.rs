@@ -116,10 +116,8 @@ impl Stream for SlowStream {
     }
     fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
         let pace = self.pace.clone();
-        Ok(match self.stream.next_blob()? {
-            Some(Blob { claim, bytes }) => Some(Blob { claim, bytes: Box::new(SlowRead { bytes, pace }) }),
-            None => None,
-        })
+        let slow = |Blob { claim, bytes }| Blob { claim, bytes: Box::new(SlowRead { bytes, pace }) };
+        Ok(self.stream.next_blob()?.map(slow))
     }
     fn finish(self: Box<Self>) -> Result<Tail> {
         self.stream.finish()

@@ -1,6 +1,7 @@
 //! `imgmv load`: an archive into an engine of this host.
 
 use super::Run;
+use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
 use super::options::{Choice, Packing, Transfer};
@@ -52,9 +53,9 @@ impl Load {
         let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
         // Any place with an engine behind it spells names alike.
         let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
-        let options = Options { naming, ..open::options(&self.choice, &self.packing, &self.transfer) };
+        let options = Options { naming, ..copying::options(&self.choice, &self.packing, &self.transfer) };
         let mut outcome = Outcome::new();
-        outcome.add("this host", open::copy_all(vec![opened.job(options)], &*sink, run)?);
+        outcome.add("this host", copying::copy_all(vec![opened.job(options)], &*sink, run)?);
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;
         }

@@ -22,9 +22,9 @@ use std::path::PathBuf;
 Examples:
   imgmv login ghcr.io -u me --password-stdin < token
   IMGMV_PASSWORD=… imgmv login registry.lan:5000 -u me
-  imgmv login -u me                                    at docker.io, asks for the password")]
+  imgmv login -u me")]
 pub struct Login {
-    /// The registry
+    /// The registry; docker.io is docker's
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
     /// The user; asked for on a terminal

@@ -8,6 +8,7 @@ mod blob;
 mod chain;
 mod completions;
 mod copy;
+mod copying;
 mod digest;
 mod hashed;
 mod inspect;

@@ -3,15 +3,11 @@
 use super::Run;
 use super::access::access;
 use super::limit::limited;
-use super::options::{
-    Choice, DestinationRegistry, Form, Loading, Network, Packing, Side, SourceEngine, SourceRegistry, Transfer,
-};
+use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
 use clap::Args;
-use imgmv::convert::Format;
-use imgmv::copy::{self, Compress, Naming, Options, Platforms, Report};
+use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
-use imgmv::pairs::Pairs;
 use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
@@ -23,7 +19,7 @@ use imgmv::transport::registry::Registry;
 use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where containerd keeps everything, unless told otherwise.
@@ -214,6 +210,22 @@ pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<
     Ok(InPlace { store: Arc::new(LayoutStore::open(dir)?), picks: pick.into_iter().collect(), sink: Box::new(sink) })
 }
 
+/// Makes sure that standard input is asked for one thing only.
+pub fn stdin_once(src: &Place, from: &From, into: &Into) -> Result<()> {
+    let wanted = [
+        *src == Place::Stdio,
+        from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
+        into.registry.side().password_stdin,
+    ];
+    match wanted.iter().filter(|wanted| **wanted).count() > 1 {
+        true => Err(Error::usage(
+            "standard input is wanted twice; give passwords in files (--src-password-file, --dst-password-file) or in \
+             the environment",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The sink of one repository, whatever its tag.
 pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
     let registry = registry(&reference.host, &into.registry.side(), reach, run)?;
@@ -259,21 +271,9 @@ fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Re
     Ok(Box::new(EngineSink::new(host, found, run.watch(), &run.cancel)))
 }
 
-/// Copies every job to `sink`; layers that were packed before on this machine are not packed again.
-pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
-    let pairs = cache().map(|directory| Pairs::open(&directory));
-    copy::copy_all(jobs, sink, pairs.as_ref(), &*run.screen, &run.cancel)
-}
-
-/// Where this user's programs keep what can be made again.
-fn cache() -> Option<PathBuf> {
-    let from = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?;
-    Some(cache.join("imgmv"))
-}
-
 /// Makes sure that an archive may go to standard output.
 pub fn stdout_for_archive(run: &Run) -> Result<()> {
+    run.answer.leave_to_archive();
     match run.answer.json() {
         true => Err(Error::usage(
             "--json and the archive both want standard output; write the archive to a file, or use --digest-file",
@@ -300,34 +300,4 @@ pub fn hinted(word: &OsStr, error: Error) -> Error {
         ),
     };
     Error::new(error.kind(), format!("{error} ({hint})"))
-}
-
-/// What the options say to the engine; picks and names are still to be filled in.
-pub fn options(choice: &Choice, packing: &Packing, transfer: &Transfer) -> Options {
-    let defaults = Options::default();
-    Options {
-        platforms: platforms(choice),
-        compress: match packing.compress.map(|how| how.coding()) {
-            None => Compress::Default,
-            Some(None) => Compress::Keep,
-            Some(Some(coding)) => Compress::To(coding),
-        },
-        level: packing.level,
-        format: match packing.format {
-            None => Format::Keep,
-            Some(Form::Docker) => Format::Docker,
-            Some(Form::Oci) => Format::Oci,
-        },
-        jobs: transfer.jobs.map_or(defaults.jobs, usize::from),
-        dry_run: transfer.dry_run,
-        ..defaults
-    }
-}
-
-pub fn platforms(choice: &Choice) -> Platforms {
-    match (choice.all_platforms, &choice.platforms[..]) {
-        (true, _) => Platforms::All,
-        (false, []) => Platforms::Default,
-        (false, wanted) => Platforms::Only(wanted.to_vec()),
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
 use super::options::{Choice, Packing, Transfer};
@@ -68,13 +69,13 @@ impl Save {
         for source in &sources {
             let opened = open::source(source, &self.from, &self.reach, run)?;
             let naming = naming(&target, &self.names)?;
-            let options = open::options(&self.choice, &self.packing, &self.transfer);
+            let options = copying::options(&self.choice, &self.packing, &self.transfer);
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
         let mut outcome = Outcome::new();
         let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
-        let report = open::copy_all(jobs, &*sink, run).map_err(hinted)?;
+        let report = copying::copy_all(jobs, &*sink, run).map_err(hinted)?;
         outcome.add(&self.output.to_string_lossy(), report);
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;

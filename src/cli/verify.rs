@@ -4,6 +4,7 @@ use super::Run;
 use super::answer::VERSION;
 use super::args::PLACES;
 use super::chain::is_image_config;
+use super::copying;
 use super::hashed::{self, Hashed};
 use super::open::{self, Opened, Reach};
 use super::options::Choice;
@@ -79,7 +80,7 @@ impl Verify {
 
     fn look(&self, run: &Run) -> Result<()> {
         let Opened { source, picks, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
-        let platforms = open::platforms(&self.choice);
+        let platforms = copying::platforms(&self.choice);
         let (store, images, hashed) = match source {
             Source::Store(store) => {
                 let images = survey::images(&*store, &picks, &platforms, run)?;

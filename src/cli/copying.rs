@@ -1,0 +1,54 @@
+//! What copy, save and load hand to the engine.
+
+use super::Run;
+use super::options::{Choice, Form, Packing, Transfer};
+use imgmv::Result;
+use imgmv::convert::Format;
+use imgmv::copy::{self, Compress, Options, Platforms, Report};
+use imgmv::pairs::Pairs;
+use imgmv::sink::Sink;
+use imgmv::source::Source;
+use std::path::PathBuf;
+
+/// What the options say to the engine; picks and names are still to be filled in.
+pub fn options(choice: &Choice, packing: &Packing, transfer: &Transfer) -> Options {
+    let defaults = Options::default();
+    Options {
+        platforms: platforms(choice),
+        compress: match packing.compress.map(|how| how.coding()) {
+            None => Compress::Default,
+            Some(None) => Compress::Keep,
+            Some(Some(coding)) => Compress::To(coding),
+        },
+        level: packing.level,
+        format: match packing.format {
+            None => Format::Keep,
+            Some(Form::Docker) => Format::Docker,
+            Some(Form::Oci) => Format::Oci,
+        },
+        jobs: transfer.jobs.map_or(defaults.jobs, usize::from),
+        dry_run: transfer.dry_run,
+        ..defaults
+    }
+}
+
+pub fn platforms(choice: &Choice) -> Platforms {
+    match (choice.all_platforms, &choice.platforms[..]) {
+        (true, _) => Platforms::All,
+        (false, []) => Platforms::Default,
+        (false, wanted) => Platforms::Only(wanted.to_vec()),
+    }
+}
+
+/// Copies every job to `sink`; layers that were packed before on this machine are not packed again.
+pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
+    let pairs = cache().map(|directory| Pairs::open(&directory));
+    copy::copy_all(jobs, sink, pairs.as_ref(), &*run.screen, &run.cancel)
+}
+
+/// Where this user's programs keep what can be made again.
+fn cache() -> Option<PathBuf> {
+    let from = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?;
+    Some(cache.join("imgmv"))
+}
