@@ -3,8 +3,8 @@
 
 use super::images::plain;
 use super::support::program::fixture;
-use super::tars::Tar;
 use super::target::Target;
+use super::tars::Tar;
 use super::ways::{gzip, open_archive};
 use super::world::layer;
 use imgmv::Kind;
@@ -76,7 +76,10 @@ fn extension_records_neither_lead_out_nor_mean_two_things() {
         ("a PAX and a GNU name", with(|tar| tar.records(b'x', &[("path", b"a")]).long(b'L', b"b\0").file("x", b"y"))),
         ("two PAX sizes", with(|tar| tar.records(b'x', &[("size", b"1"), ("size", b"2")]).file("x", b"y"))),
         ("a PAX size of less than nothing", with(|tar| tar.records(b'x', &[("size", b"-1")]).file("x", b"y"))),
-        ("a PAX size of all there is", with(|tar| tar.records(b'x', &[("size", b"18446744073709551615")]).file("x", b"y"))),
+        (
+            "a PAX size of all there is",
+            with(|tar| tar.records(b'x', &[("size", b"18446744073709551615")]).file("x", b"y")),
+        ),
         ("a PAX size that hides a header", with(|tar| tar.records(b'x', &[("size", b"1024")]).file("x", b"y"))),
         ("a name for every entry", with(|tar| tar.records(b'g', &[("path", b"manifest.json")]))),
         ("a size for every entry", with(|tar| tar.records(b'g', &[("size", b"3")]))),

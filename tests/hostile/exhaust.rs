@@ -1,8 +1,8 @@
 //! Small inputs that would cost a lot: memory, time, disk. Each runs in a process of its own that may have so much
 //! memory and so many seconds of the processor, and must end by itself with the right error.
 
-use super::tars::Tar;
 use super::target::Target;
+use super::tars::Tar;
 use super::ways::{Way, oci_archive, open_archive, repeated};
 use super::world::World;
 use imgmv::image::{Digest, media_type};
@@ -190,7 +190,8 @@ fn ten_thousand(list: &mut dyn Write) -> io::Result<()> {
     let images: Vec<Value> = (0..10_000)
         .map(|n| json!({ "Config": "config.json", "RepoTags": [format!("registry.lan/app:{n}")], "Layers": [] }))
         .collect();
-    let tar = Tar::new().file("config.json", config.as_bytes()).file("manifest.json", json!(images).to_string().as_bytes());
+    let tar =
+        Tar::new().file("config.json", config.as_bytes()).file("manifest.json", json!(images).to_string().as_bytes());
     list.write_all(&tar.end())
 }
 

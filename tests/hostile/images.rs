@@ -130,23 +130,37 @@ fn cases() -> Vec<Case> {
         ("a layer of all the bytes there are", size(json!(u64::MAX)), ""),
         ("a layer of less than nothing", size(json!(-1)), "invalid value"),
         ("a layer of a half", size(json!(0.5)), "invalid type"),
-        ("two layers whose sizes do not add up", altered(|_, manifest| {
-            manifest["layers"][0]["size"] = json!(u64::MAX / 2 + 1);
-            manifest["layers"][1]["size"] = json!(u64::MAX / 2 + 1);
-        }), ""),
+        (
+            "two layers whose sizes do not add up",
+            altered(|_, manifest| {
+                manifest["layers"][0]["size"] = json!(u64::MAX / 2 + 1);
+                manifest["layers"][1]["size"] = json!(u64::MAX / 2 + 1);
+            }),
+            "",
+        ),
         ("one layer with two sizes", two_sizes(), "bytes"),
         ("an entry with another size", listed(|entry| entry["size"] = json!(7)), ""),
         ("a digest that is a path", digest("sha256:../../../../../../etc/passwd"), "not a digest"),
-        ("a digest that is a path of the right length",
-            digest("sha256:../../../../../../../../../../../../../../../../../../etc/passwd-"), "not a digest"),
-        ("a digest in capitals", digest("SHA256:0000000000000000000000000000000000000000000000000000000000000000"), "only sha256"),
+        (
+            "a digest that is a path of the right length",
+            digest("sha256:../../../../../../../../../../../../../../../../../../etc/passwd-"),
+            "not a digest",
+        ),
+        (
+            "a digest in capitals",
+            digest("SHA256:0000000000000000000000000000000000000000000000000000000000000000"),
+            "only sha256",
+        ),
         ("a weak digest", digest("md5:d41d8cd98f00b204e9800998ecf8427e"), "only sha256"),
         ("a digest of nothing", digest(""), "not a digest"),
         ("a digest with an escape", digest("sha256:\u{1b}]0;owned\u{7}"), "not a digest"),
         ("a document that is both", both_at_once(), "at once"),
         ("an index that is called a manifest", index_called_manifest(), "its content is not"),
-        ("a manifest that is called an index",
-            listed(|entry| entry["mediaType"] = json!(media_type::OCI_INDEX)), "announced as"),
+        (
+            "a manifest that is called an index",
+            listed(|entry| entry["mediaType"] = json!(media_type::OCI_INDEX)),
+            "announced as",
+        ),
         ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected"),
         ("docker's schema 1", schema1(), "schema 1"),
         ("JSON that is too deep", deep_json(), "recursion"),
@@ -168,7 +182,10 @@ fn an_image_that_lies_is_refused_on_every_way() {
             let text = error.to_string();
             println!("{what}, {way:?}: {text}");
             let absent = what.starts_with("an absent");
-            assert!(error.kind() == Kind::Invalid || absent && error.kind() == Kind::NotFound, "{what}, {way:?}: {error}");
+            assert!(
+                error.kind() == Kind::Invalid || absent && error.kind() == Kind::NotFound,
+                "{what}, {way:?}: {error}"
+            );
             assert!(text.contains(word), "{what}, {way:?}: {text}");
             assert!(plain(&text), "{what}, {way:?}: {text:?}");
         }
@@ -194,7 +211,9 @@ fn an_honest_image_arrives_on_every_way() {
 
 #[test]
 fn names_that_are_not_fit_to_be_shown_are_refused() {
-    for name in ["a\u{1b}]0;owned\u{7}:1", "a\nb:1", "a b:1", "a\u{202e}b:1", "a\u{2066}b:1", "a\u{200b}b:1", &"a".repeat(600)] {
+    for name in
+        ["a\u{1b}]0;owned\u{7}:1", "a\nb:1", "a b:1", "a\u{202e}b:1", "a\u{2066}b:1", "a\u{200b}b:1", &"a".repeat(600)]
+    {
         let mut world = World::default();
         let root = world.image(&two());
         let world = world.name_as(name, root);
@@ -246,7 +265,8 @@ fn foreign_layers_are_never_fetched() {
     let world = altered(|_, manifest| {
         let absent = Digest::of(b"elsewhere");
         let urls = [format!("http://{}/layer", asked.address), "file:///etc/passwd".to_owned()];
-        manifest["layers"][1] = json!({ "mediaType": media_type::OCI_LAYER, "digest": absent, "size": 9, "urls": urls });
+        manifest["layers"][1] =
+            json!({ "mediaType": media_type::OCI_LAYER, "digest": absent, "size": 9, "urls": urls });
     });
     for way in WAYS {
         let target = Target::new();

@@ -8,7 +8,7 @@ mod images;
 mod registries;
 #[path = "../support/mod.rs"]
 mod support;
-mod tars;
 mod target;
+mod tars;
 mod ways;
 mod world;

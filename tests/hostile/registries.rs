@@ -37,12 +37,19 @@ fn an_endless_or_broken_registry_names_nothing() {
         ("blobs that break off", |double| double.faults().cut = Some((100, usize::MAX)), Kind::Network),
         ("blobs that break off at once", |double| double.faults().cut = Some((0, usize::MAX)), Kind::Network),
         ("manifests that are altered", |double| double.faults().flip_manifest = usize::MAX, Kind::Invalid),
-        ("redirects into the void", |double| double.faults().redirect_blobs = Some("http://127.0.0.1:1".into()), Kind::Network),
+        (
+            "redirects into the void",
+            |double| double.faults().redirect_blobs = Some("http://127.0.0.1:1".into()),
+            Kind::Network,
+        ),
         ("redirects to itself", |double| double.faults().redirect_blobs = Some(double.base()), Kind::Failed),
         (
             "a wait of a year",
             |double| {
-                let wait = Stumble { retry_after: Some("31536000".into()), ..Stumble::new("GET", "/manifests/", 403, usize::MAX) };
+                let wait = Stumble {
+                    retry_after: Some("31536000".into()),
+                    ..Stumble::new("GET", "/manifests/", 403, usize::MAX)
+                };
                 double.faults().stumbles = vec![wait];
             },
             Kind::Denied,
@@ -144,17 +151,29 @@ fn a_registry_that_is_pushed_to_and_lies_is_told_on() {
         ("a digest that is a path", Box::new(|double| double.faults().stored_digest = Some("sha256:../../x".into()))),
         ("locations that are files", Box::new(|double| double.faults().locations = Some("file:///etc".into()))),
         ("locations in the open", Box::new(|double| double.faults().locations = Some("http://192.0.2.1".into()))),
-        ("locations with a password", Box::new(|double| double.faults().locations = Some("http://a:b@127.0.0.1".into()))),
-        ("uploads that break off", Box::new(|double| {
-            double.faults().cut_upload = Some((10, usize::MAX));
-            double.faults().forget_uploads = true;
-        })),
-        ("uploads that are refused", Box::new(|double| {
-            double.faults().stumbles = vec![Stumble::new("POST", "/uploads/", 500, usize::MAX)];
-        })),
-        ("manifests that are refused", Box::new(|double| {
-            double.faults().stumbles = vec![Stumble::new("PUT", "/manifests/", 400, usize::MAX)];
-        })),
+        (
+            "locations with a password",
+            Box::new(|double| double.faults().locations = Some("http://a:b@127.0.0.1".into())),
+        ),
+        (
+            "uploads that break off",
+            Box::new(|double| {
+                double.faults().cut_upload = Some((10, usize::MAX));
+                double.faults().forget_uploads = true;
+            }),
+        ),
+        (
+            "uploads that are refused",
+            Box::new(|double| {
+                double.faults().stumbles = vec![Stumble::new("POST", "/uploads/", 500, usize::MAX)];
+            }),
+        ),
+        (
+            "manifests that are refused",
+            Box::new(|double| {
+                double.faults().stumbles = vec![Stumble::new("PUT", "/manifests/", 400, usize::MAX)];
+            }),
+        ),
     ];
     for (what, break_it) in cases {
         let double = Double::start();

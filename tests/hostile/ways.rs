@@ -105,7 +105,8 @@ fn serve(world: World) -> Web {
             let bytes = digest.parse::<Digest>().ok().and_then(|digest| world.blobs.get(&digest));
             let Some(bytes) = bytes else { return Some(Response::new(404)) };
             let stated = tagged.and_then(|entry| entry["mediaType"].as_str()).map(str::to_owned);
-            let own = || serde_json::from_slice::<serde_json::Value>(bytes).ok()?["mediaType"].as_str().map(str::to_owned);
+            let own =
+                || serde_json::from_slice::<serde_json::Value>(bytes).ok()?["mediaType"].as_str().map(str::to_owned);
             let media_type = stated.or_else(own).unwrap_or(media_type::OCI_MANIFEST.to_owned());
             let body = super::support::web::Body::Bytes(bytes.clone());
             Some(Response::new(200).with("Content-Type", media_type).body(body))
