@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -185,6 +186,7 @@ def main():
     if ALONE:
         raise_loopback()
     measure.adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped and the folder removed
     found = programs.find_all(given.imgmv, dict(each.split("=", 1) for each in given.peer))
     if given.only:
         found = {name: program for name, program in found.items() if name in given.only.split(",")}

@@ -2,7 +2,7 @@
 //! Everything in them that imgmv does not know is kept. Every conversion changes digests, so the engine says each.
 
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, Manifest, media_type, with_coding};
+use crate::image::{Body, Coding, Descriptor, Digest, Manifest, json_tree, media_type, with_coding};
 use crate::plan::{ATTESTS, Image};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -43,10 +43,15 @@ fn one(
     renamed: &HashMap<Digest, Descriptor>,
     format: Format,
 ) -> Result<Manifest> {
-    let mut value: Value = match serde_json::from_slice(&manifest.bytes) {
-        Ok(value) => value,
-        Err(_) => return Ok(manifest.clone()),
+    let stays = |at: &Descriptor| {
+        !packed.contains_key(&at.digest) && renamed.get(&at.digest).is_none_or(|child| child.digest == at.digest)
     };
+    let opaque = matches!(manifest.body, Body::Opaque);
+    if opaque || format == Format::Keep && manifest.layers().iter().chain(manifest.children()).all(stays) {
+        return Ok(manifest.clone());
+    }
+    let wrong = |why: String| Error::invalid(format!("manifest {} cannot be converted: {why}", manifest.digest()));
+    let mut value = json_tree(&manifest.bytes).map_err(wrong)?;
     let before = value.clone();
     let kind = match format {
         Format::Keep => manifest.descriptor.media_type.clone(),
@@ -122,8 +127,8 @@ fn family(entry: &mut Value, format: Format) {
 
 /// `top`, an index, with only the entries that are `kept`; `chosen` that lie in nested indexes are put at the top.
 pub fn narrowed(top: &Manifest, kept: &dyn Fn(&Descriptor) -> bool, chosen: &[Descriptor]) -> Result<Manifest> {
-    let mut value: Value =
-        serde_json::from_slice(&top.bytes).map_err(|e| Error::invalid(format!("index {}: {e}", top.digest())))?;
+    let wrong = |why: String| Error::invalid(format!("index {} cannot be made smaller: {why}", top.digest()));
+    let mut value = json_tree(&top.bytes).map_err(wrong)?;
     let entries = value.get_mut("manifests").and_then(Value::as_array_mut);
     let entries = entries.ok_or_else(|| Error::invalid(format!("index {} lists no manifests", top.digest())))?;
     let read = |entry: &Value| serde_json::from_value::<Descriptor>(entry.clone());

@@ -56,10 +56,15 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind`. `message` is a sentence without a full stop; control characters in it (it may quote
-    /// strangers) are shown as `?`.
+    /// An error of `kind`. `message` is a sentence without a full stop; it may quote strangers, and is put on one line
+    /// with control characters in it shown as `?`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: printable(&message.into()) }
+        Error { kind, message: on_one_line(&message.into()) }
+    }
+    /// An error of `kind` with a line below `message` for each of its `causes`.
+    pub fn several(kind: Kind, message: &str, causes: &[String]) -> Self {
+        let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
+        Error { kind, message: lines.collect::<Vec<_>>().join("\n  ") }
     }
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
@@ -95,7 +100,7 @@ impl Error {
 
     /// The same error with a place before it: `place: message`.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Error { kind: self.kind, message: printable(&format!("{place}: {}", self.message)) }
+        Error { kind: self.kind, message: format!("{}: {}", on_one_line(&place.to_string()), self.message) }
     }
 
     /// An I/O error while writing `what`: full, read-only and permission errors are the destination's.
@@ -166,9 +171,15 @@ impl From<io::Error> for Error {
 pub fn printable(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control() && c != '\n' && c != '\t'
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
     };
     text.chars().map(|c| if hidden(c) { '?' } else { c }).collect()
+}
+
+/// [`printable`], and on one line: what a stranger says cannot look like a line of ours.
+pub fn on_one_line(text: &str) -> String {
+    printable(text).replace(['\n', '\t'], " ")
 }
 
 #[cfg(test)]
@@ -186,5 +197,8 @@ mod tests {
     #[test]
     fn terminal_escapes_never_reach_a_message() {
         assert_eq!(Error::failed("a\x1b[31mred\u{202e}b\x07").to_string(), "a?[31mred?b?");
+        assert_eq!(Error::failed("a\nimgmv: done\u{2028}").at("b\r\n").to_string(), "b? : a imgmv: done?");
+        let several = Error::several(Kind::Some, "two failed", &["a\nb".to_owned(), "c".to_owned()]);
+        assert_eq!(several.to_string(), "two failed\n  a b\n  c");
     }
 }

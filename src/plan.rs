@@ -14,6 +14,8 @@ use std::{
 const MAX_DEPTH: usize = 8;
 /// Bytes of manifests in one image's tree, at most.
 const MAX_TREE: u64 = 24 << 20;
+/// The same of all the images of one copy.
+const MAX_TREES: u64 = 64 << 20;
 /// On an attestation's entry in an index: the digest of what it attests (BuildKit).
 pub(crate) const ATTESTS: &str = "vnd.docker.reference.digest";
 
@@ -80,15 +82,38 @@ pub fn images(
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
     let mut planned: Vec<Image> = Vec::new();
+    let mut bytes = 0;
     for root in merge(roots) {
         let (names, root) = root;
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
         let mut chooser = Chooser { store, takes, watch, label: &label, bytes: 0, seen: HashSet::new() };
         let tree = chooser.tree(&root.descriptor, platforms)?;
+        bytes += chooser.bytes;
+        if bytes > MAX_TREES {
+            return Err(Error::invalid(format!(
+                "the manifests of these images have together more than {MAX_TREES} bytes; copy fewer of them at once"
+            )));
+        }
         planned.push(Image { names, tree, synthesised: root.synthesised, source_digest: root.descriptor.digest });
     }
     name(&mut planned, naming, takes)?;
+    sizes_agree(&planned)?;
     Ok(planned)
+}
+
+/// A blob is moved once, whoever lists it: all have to say the same size.
+fn sizes_agree(images: &[Image]) -> Result<()> {
+    let mut sizes: HashMap<Digest, u64> = HashMap::new();
+    let manifests = images.iter().flat_map(|image| &image.tree);
+    let listed = manifests.flat_map(|manifest| manifest.config().into_iter().chain(manifest.layers()));
+    for blob in listed.filter(|blob| !blob.is_foreign()) {
+        let size = *sizes.entry(blob.digest).or_insert(blob.size);
+        if size != blob.size {
+            let digest = blob.digest;
+            return Err(Error::invalid(format!("blob {digest} is listed with {size} and with {} bytes", blob.size)));
+        }
+    }
+    Ok(())
 }
 
 /// Several names of one image are one image.
@@ -221,7 +246,7 @@ impl Chooser<'_> {
             if self.seen.contains(&child.digest) {
                 continue;
             }
-            if self.store.may_lack() && self.store.find(&child.digest)?.is_none() {
+            if !self.has(&child.digest)? {
                 absent.push(child.clone());
                 continue;
             }
@@ -234,6 +259,11 @@ impl Chooser<'_> {
             tree.push(manifest);
         }
         Ok(())
+    }
+
+    /// Whether the store is to be asked for the manifest `digest`.
+    fn has(&self, digest: &Digest) -> Result<bool> {
+        Ok(!self.store.may_lack() || self.store.find(digest)?.is_some())
     }
 
     fn complete(&self, manifest: &Manifest) -> Result<bool> {
@@ -285,6 +315,8 @@ impl Chooser<'_> {
     /// Everything under `top` that is no index.
     fn leaves(&mut self, top: &Manifest) -> Result<Vec<Descriptor>> {
         let mut leaves = Vec::new();
+        // An index that is listed again and again is opened once.
+        let mut opened = HashSet::new();
         let mut below = vec![(top.children().to_vec(), 0)];
         while let Some((children, depth)) = below.pop() {
             for child in children {
@@ -295,7 +327,7 @@ impl Chooser<'_> {
                         "{}: indexes are nested more than {MAX_DEPTH} deep",
                         self.label
                     )));
-                } else if !self.store.may_lack() || self.store.find(&child.digest)?.is_some() {
+                } else if opened.insert(child.digest) && self.has(&child.digest)? {
                     below.push((self.fetch(&child)?.children().to_vec(), depth + 1));
                 }
                 if leaves.len() > crate::image::MAX_NAMES {

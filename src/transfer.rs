@@ -186,7 +186,7 @@ fn pump(
     hash: &mut Hash<'_>,
     flow: &Flow<'_>,
 ) -> Result<u64> {
-    let capacity = claim.size.map_or(BUFFER, |size| BUFFER.min(size as usize + 1).max(4096));
+    let capacity = claim.size.map_or(BUFFER, |size| BUFFER.min((size as usize).saturating_add(1)).max(4096));
     let mut ring: Vec<Shared> = Vec::with_capacity(BUFFERS);
     let mut hashed = at;
     let mut reader = open(at)?;

@@ -3,11 +3,15 @@
 
 #[path = "support/engines.rs"]
 mod engines;
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/program.rs"]
+mod program;
 
-use engines::{Kind, Peer, fixture};
+use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, Report, copy};
-use imgmv::image::Name;
+use imgmv::image::{Name, Platform};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::{Host, Local};
 use imgmv::source::{Pick, Source};
@@ -15,6 +19,7 @@ use imgmv::transport::archive::{Input, open};
 use imgmv::transport::engine::{Engine, EngineSink, Found, find, saved};
 use imgmv::transport::layout::LayoutStore;
 use imgmv::{Kind as Failure, Result};
+use program::fixture;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -231,6 +236,20 @@ fn a_load_command_that_fails_ends_the_copy_with_its_own_words() {
 }
 
 #[test]
+fn a_full_disk_is_told_in_the_engines_words_and_nothing_has_the_name() {
+    let mut memory = memory::Memory::default();
+    let large = memory.image(&Platform::host().to_string(), &[memory::layer(1, 1000), memory::layer(2, 50 << 20)]);
+    memory.name("docker.io/t/large:1", &large);
+    for kind in [Kind::Docker20, Kind::Docker28c, Kind::Containerd16, Kind::Podman4] {
+        let Some(peer) = Peer::start_on_small_disk(kind, 30) else { continue };
+        let error = into(&peer, Source::Store(Arc::new(memory.clone())), &[], &[]).unwrap_err();
+        assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
+        assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
+        assert_eq!(peer.id("docker.io/t/large:1"), None, "{kind:?}");
+    }
+}
+
+#[test]
 fn an_engine_is_given_only_names_it_can_keep() {
     let host = Arc::new(Local::new(&Cancel::default()));
     let found = find(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
@@ -239,9 +258,36 @@ fn an_engine_is_given_only_names_it_can_keep() {
     assert!(error.to_string().contains("--as"), "{error}");
 }
 
+fn script(folder: &Path, name: &str, text: &str) {
+    fs::write(folder.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn an_engine_that_needs_root_is_called_by_sudo_where_that_asks_for_no_password() {
+    let folder = engines::folder();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let host = Local::new(&Cancel::default()).with("PATH", &path);
+    script(folder.path(), "id", "echo 1000");
+    script(folder.path(), "nerdctl", "echo 'rootless containerd not running' >&2; exit 1");
+    let docker = r#"
+        if [ -z "$ROOT" ]; then echo 'permission denied while trying to connect' >&2; exit 1; fi
+        case $1 in version) echo 24.0.7 ;; info) echo "linux/aarch64 overlay2 [[Backing Filesystem extfs]]" ;; esac"#;
+    script(folder.path(), "docker", docker);
+    script(folder.path(), "sudo", "[ \"$1\" = -n ] || exit 1; shift; ROOT=1 exec \"$@\"");
+    let wanted = [Engine::Nerdctl, Engine::Docker];
+    let found = find(&host, &wanted, None, None).unwrap();
+    assert_eq!(found.to_string(), "docker 24.0.7, by sudo");
+    assert_eq!(found.load()[..2], ["sudo", "-n"]);
+    assert_eq!(found.platform.to_string(), "linux/arm64");
+    script(folder.path(), "sudo", "echo 'a password is required' >&2; exit 1");
+    let error = find(&host, &wanted, None, None).unwrap_err().to_string();
+    assert!(error.contains("docker without the right to use it, nor sudo without a password"), "{error}");
+}
+
 /// nerdctl is in no Debian: a script stands in for it, which accepts the arguments that nerdctl has and hands over to
 /// ctr.
-const NERDCTL: &str = r#"#!/bin/sh
+const NERDCTL: &str = r#"
 echo "$*" >>"$NERDCTL_LOG"
 ns=default
 if [ "$1" = --namespace ]; then ns=$2; shift 2; fi
@@ -261,9 +307,7 @@ esac
 fn nerdctl_is_called_as_it_expects() {
     let Some(peer) = Peer::start(Kind::Containerd16) else { return };
     let log = peer.folder.path().join("nerdctl.log");
-    let program = peer.folder.path().join("nerdctl");
-    fs::write(&program, NERDCTL).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    script(peer.folder.path(), "nerdctl", NERDCTL);
     let path = format!("{}:{}", peer.folder.path().display(), std::env::var("PATH").unwrap());
     let host = Arc::new(here(&peer).with("PATH", &path).with("NERDCTL_LOG", log.to_str().unwrap()));
     peer.client(&["namespaces", "create", "k8s.io"]);

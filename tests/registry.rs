@@ -5,6 +5,8 @@ mod support;
 
 #[path = "registry/auth.rs"]
 mod auth;
+#[path = "registry/environment.rs"]
+mod environment;
 #[path = "registry/hostile.rs"]
 mod hostile;
 #[path = "registry/login.rs"]
@@ -18,7 +20,7 @@ mod real;
 
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Compress, Naming, Options, Report, copy};
-use imgmv::image::{Descriptor, Digest, Manifest, Name};
+use imgmv::image::{Descriptor, Digest, Manifest, Name, media_type};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::source::{Pick, Source, Store};
 use imgmv::transport::registry::{Access, Registry, RepositorySink, RepositoryStore};
@@ -78,6 +80,16 @@ fn send_with(store: RepositoryStore, sink: &RepositorySink, tag: &str, watch: &d
         ..Options::default()
     };
     copy(Source::Store(Arc::new(store)), sink, &options, None, watch, &Cancel::default())
+}
+
+/// A manifest that refers to `subject`, as a signature does; its config is the double's.
+fn referrer(subject: &Manifest) -> Manifest {
+    let config = Descriptor::of(media_type::OCI_CONFIG, support::registry::config());
+    let text = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/x.signature",
+        "config": config, "layers": [], "subject": subject.descriptor, "annotations": { "by": "someone" },
+    });
+    Manifest::unclaimed(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap()
 }
 
 /// Bytes that no two calls with other seeds share.

@@ -4,7 +4,9 @@
 use super::name::shown;
 use super::saved::{self, Saved, blob_digest};
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, layer_coding, media_type};
+use crate::image::{
+    Coding, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, json_tree, layer_coding, media_type,
+};
 use std::collections::HashMap;
 
 pub(crate) const INDEX: &str = "index.json";
@@ -13,6 +15,8 @@ pub(crate) const LAYOUT: &str = "oci-layout";
 pub(crate) const MAX_DOCUMENT: u64 = MAX_MANIFEST;
 /// Manifests that are read to compare the two lists, in bytes at most.
 const MAX_COMPARED: u64 = 32 << 20;
+/// Configs of all images without a manifest, in bytes at most: each is hashed and read for each image that has it.
+const MAX_CONFIGS: u64 = 256 << 20;
 /// Indexes inside indexes, at most.
 pub(crate) const MAX_DEPTH: usize = 8;
 
@@ -20,6 +24,8 @@ pub(crate) const MAX_DEPTH: usize = 8;
 pub(crate) trait Contents {
     /// The small file `name` whole, `None` where there is none; `Invalid` where it is larger than `MAX_DOCUMENT`.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// The size of the file `name`, in bytes; `None` where there is none.
+    fn size(&self, name: &str) -> Result<Option<u64>>;
     /// The layer file `name`, which is `diff_id` when unpacked: by what was hashed, or where it lies unpacked, by
     /// what will be hashed as it is read.
     fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer>;
@@ -55,6 +61,7 @@ pub(crate) enum What {
 /// The images of `contents`.
 pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
     let saved = contents.document(saved::FILE)?.map(|bytes| saved::parse(&bytes)).transpose()?;
+    configs_fit(contents, saved.as_deref().unwrap_or_default())?;
     let Some(index) = contents.document(INDEX)? else {
         return distinct(old_form(saved.ok_or_else(|| nothing(contents))?));
     };
@@ -82,6 +89,19 @@ pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
     distinct(images)
 }
 
+fn configs_fit(contents: &dyn Contents, saved: &[Saved]) -> Result<()> {
+    let mut bytes = 0;
+    for image in saved {
+        bytes += contents.size(&image.config)?.unwrap_or(0).min(MAX_DOCUMENT);
+    }
+    match bytes > MAX_CONFIGS {
+        true => Err(Error::invalid(format!(
+            "the configs in manifest.json have together {bytes} bytes, more than the {MAX_CONFIGS} allowed"
+        ))),
+        false => Ok(()),
+    }
+}
+
 fn old_form(saved: Vec<Saved>) -> Vec<Listed> {
     let image = |(at, saved): (usize, Saved)| Listed {
         names: saved.tags.clone(),
@@ -102,8 +122,7 @@ fn nothing(contents: &dyn Contents) -> Error {
 
 fn check_version(contents: &dyn Contents) -> Result<()> {
     let Some(bytes) = contents.document(LAYOUT)? else { return Ok(()) };
-    let value: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::invalid(format!("the file oci-layout is refused: it is not JSON ({e})")))?;
+    let value = json_tree(&bytes).map_err(|why| Error::invalid(format!("the file oci-layout is refused: {why}")))?;
     match value.get("imageLayoutVersion").and_then(|version| version.as_str()) {
         Some(version) if version.starts_with("1.") => Ok(()),
         Some(version) => {

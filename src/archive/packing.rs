@@ -2,7 +2,13 @@
 //! memory.
 
 use crate::error::{Error, Result};
-use std::io::{BufReader, Read};
+use std::{
+    io::{self, BufReader, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// A zstd frame may ask for a window of two to this power bytes (128 MiB, `--long`'s default); most ask for 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -10,6 +16,17 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 const XZ_MEMORY: u64 = 72 << 20;
 /// Bytes read from the packed archive at once.
 const INPUT: usize = 128 << 10;
+
+/// How far a packed archive may swell.
+#[derive(Clone, Copy)]
+struct Bound {
+    /// In bytes, however small it is packed: an honest layer of more than 8 GiB may be all zeros.
+    free: u64,
+    /// More, for each packed byte.
+    ratio: u64,
+}
+
+const BOUND: Bound = Bound { free: 16 << 30, ratio: 256 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
@@ -36,13 +53,19 @@ impl Packing {
     }
 
     /// `packed` as the tar in it.
+    /// Reading fails with `Invalid` where it swells as no honest archive does.
     pub fn undo(self, packed: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
-        let packed = match self {
-            Packing::Plain => return Ok(packed),
-            _ => BufReader::with_capacity(INPUT, packed),
-        };
-        let start = |e: std::io::Error| Error::reading("the archive's packing", e);
-        Ok(match self {
+        self.undo_within(BOUND, packed)
+    }
+
+    fn undo_within(self, bound: Bound, packed: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
+        if self == Packing::Plain {
+            return Ok(packed);
+        }
+        let read = Arc::new(AtomicU64::new(0));
+        let packed = BufReader::with_capacity(INPUT, Counted { bytes: packed, read: read.clone() });
+        let start = |e: io::Error| Error::reading("the archive's packing", e);
+        let bytes: Box<dyn Read + Send> = match self {
             Packing::Plain | Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
             Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
             Packing::Zstd => {
@@ -55,7 +78,47 @@ impl Packing {
                     .map_err(|e| start(e.into()))?;
                 Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
             }
-        })
+        };
+        Ok(Box::new(Bounded { bytes, bound, read, given: 0 }))
+    }
+}
+
+/// The packed archive: counts what is read of it.
+struct Counted {
+    bytes: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// The unpacked archive: ends with an error where it is too much for what was read.
+struct Bounded {
+    bytes: Box<dyn Read + Send>,
+    bound: Bound,
+    read: Arc<AtomicU64>,
+    given: u64,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        self.given += n as u64;
+        let read = self.read.load(Ordering::Relaxed);
+        let most = read.saturating_mul(self.bound.ratio).saturating_add(self.bound.free);
+        match self.given > most {
+            true => Err(Error::invalid(format!(
+                "{read} packed bytes unpack to more than {most}, which no honest archive does; if it is one, unpack it \
+                 to a file first"
+            ))
+            .into()),
+            false => Ok(n),
+        }
     }
 }
 
@@ -108,5 +171,39 @@ mod tests {
         let packed = encoder.finish().unwrap();
         let mut unpacked = Packing::Zstd.undo(Box::new(Cursor::new(packed))).unwrap();
         assert!(std::io::copy(&mut unpacked, &mut std::io::sink()).is_err());
+    }
+
+    #[test]
+    fn what_swells_without_end_is_cut_off() {
+        const SIZE: usize = 24 << 20;
+        let bound = Bound { free: 16 << 20, ratio: 2 };
+        let zeros = vec![0; SIZE];
+        let gzip = || {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            out.write_all(&zeros).unwrap();
+            out.finish().unwrap()
+        };
+        let bzip2 = || {
+            let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+            out.write_all(&zeros).unwrap();
+            out.finish().unwrap()
+        };
+        let xz = || {
+            let mut out = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            out.write_all(&zeros).unwrap();
+            out.finish().unwrap()
+        };
+        for (packing, packed) in [
+            (Packing::Gzip, gzip()),
+            (Packing::Zstd, zstd::encode_all(&zeros[..], 1).unwrap()),
+            (Packing::Xz, xz()),
+            (Packing::Bzip2, bzip2()),
+        ] {
+            let mut bytes = packing.undo_within(bound, Box::new(io::Cursor::new(packed.clone()))).unwrap();
+            let error = Error::from(io::copy(&mut bytes, &mut io::sink()).unwrap_err());
+            assert!(error.to_string().contains("no honest archive"), "{packing:?}: {error}");
+            let mut bytes = packing.undo(Box::new(io::Cursor::new(packed))).unwrap();
+            assert_eq!(io::copy(&mut bytes, &mut io::sink()).unwrap(), SIZE as u64);
+        }
     }
 }

@@ -84,6 +84,10 @@ impl Contents for Held {
         Ok(self.documents.get(self.resolve(name)?).cloned())
     }
 
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        Ok(Held::size(self, self.resolve(name)?))
+    }
+
     fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer> {
         let path = self.resolve(name)?;
         let Some(passed) = self.passed.get(path) else {

@@ -3,7 +3,7 @@
 
 use super::name::clean;
 use crate::error::{Error, Result};
-use crate::image::{Digest, Name, Reference};
+use crate::image::{Digest, Name, Reference, json_tree};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(crate) struct Entry {
 /// The images that the bytes of a `manifest.json` list.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Saved>> {
     let wrong = |why: &str| Error::invalid(format!("manifest.json is refused: {why}"));
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| wrong(&format!("it is not JSON ({e})")))?;
+    let value = json_tree(bytes).map_err(|why| wrong(&why))?;
     let Value::Array(list) = value else {
         return Err(wrong("it is not a list"));
     };

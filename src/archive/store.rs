@@ -280,6 +280,10 @@ impl<B: ReadAt> Contents for Files<B> {
         self.whole(place).map(Some)
     }
 
+    fn size(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.table.find(name)?.map(|place| place.size))
+    }
+
     fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer> {
         let place = self.place(name)?;
         let head = self.whole(Place { size: place.size.min(8), ..place })?;

@@ -2,7 +2,7 @@
 //! and lengths bounded. Whatever has no business in an archive of images is refused here.
 
 use super::header::{BLOCK, Flag, Header, padding};
-use super::name::{clean, shown};
+use super::name::{LONGEST, clean, shown};
 use crate::error::{Error, Result};
 use std::{
     collections::{HashSet, hash_map::RandomState},
@@ -11,7 +11,7 @@ use std::{
 
 /// More entries than this are refused.
 const MAX_ENTRIES: usize = 200_000;
-/// Bytes of all names together, at most.
+/// Bytes of all names and link targets together, at most.
 const MAX_NAMES: usize = 16 << 20;
 /// Bytes of one extension record, at most (as Go's `archive/tar`).
 const MAX_RECORD: u64 = 1 << 20;
@@ -126,6 +126,13 @@ impl<T: Tape> Walk<T> {
         let written = extensions.name.as_deref().unwrap_or(&header.name);
         let name = clean(written)?;
         let link = extensions.link.unwrap_or(header.link);
+        if link.len() > LONGEST {
+            return Err(Error::invalid(format!(
+                "the link {} has a target of {} bytes, more than the {LONGEST} allowed",
+                shown(&name),
+                link.len()
+            )));
+        }
         let what = match header.flag {
             // As old tars write directories.
             Flag::File if written.ends_with(b"/") => What::Directory,
@@ -141,15 +148,18 @@ impl<T: Tape> Walk<T> {
             // By every reader's rule links and directories have no data, whatever their header says.
             _ => 0,
         };
-        if what == What::Directory && header.size != 0 {
+        // Some readers take a file whose name ends like a directory's for a file.
+        if what == What::Directory && extensions.size.unwrap_or(header.size) != 0 {
             return Err(Error::invalid(format!("the directory {} has data", shown(&name))));
         }
         if self.at.checked_add(size).is_none_or(|end| end > MAX_LENGTH) {
             return Err(Error::invalid(format!("the entry {} has an impossible size, {size}", shown(&name))));
         }
-        self.names += name.len();
+        self.names += name.len() + link.len();
         if self.names > MAX_NAMES {
-            return Err(Error::invalid(format!("the archive's names have more than the {MAX_NAMES} bytes allowed")));
+            return Err(Error::invalid(format!(
+                "the archive's names and links have more than the {MAX_NAMES} bytes allowed"
+            )));
         }
         if what != What::Directory {
             if name.is_empty() {

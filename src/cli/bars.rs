@@ -1,7 +1,7 @@
 //! Bars on a terminal: one for everything, and one each for the first few blobs that are on their way.
 
 use super::progress::{Tally, lock};
-use imgmv::error::printable;
+use imgmv::error::on_one_line;
 use imgmv::progress::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ impl Bars {
     }
 
     fn blob(&self, label: &str, size: Option<u64>) -> ProgressBar {
-        let label: String = printable(label).replace(['\n', '\t'], " ").chars().take(40).collect();
+        let label: String = on_one_line(label).chars().take(40).collect();
         let bar = match size {
             Some(size) => ProgressBar::new(size).with_style(style("  {msg:20!} {bar:24} {bytes:>10}")),
             None => ProgressBar::no_length().with_style(style("  {msg:20!} {bytes:>10}")),

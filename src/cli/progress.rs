@@ -3,7 +3,7 @@
 
 use super::args::{Progress, Talk};
 use super::bars::Bars;
-use imgmv::error::printable;
+use imgmv::error::{on_one_line, printable};
 use imgmv::progress::{Event, Outcome, Watch};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ impl Screen {
         if self.loudness < least {
             return;
         }
-        let text = printable(text);
+        let text = on_one_line(text);
         match &self.face {
             Face::Bars(bars) => bars.above(|| line(&text)),
             Face::Json(_) => json_line(&json!({ "event": event, "text": text })),

@@ -124,7 +124,7 @@ impl Outcome {
             false => Kind::Some,
         };
         let (failed, count) = (all.len(), self.destinations);
-        Err(Error::new(kind, format!("{failed} of {count} destinations failed\n  {}", all.join("\n  "))))
+        Err(Error::several(kind, &format!("{failed} of {count} destinations failed"), &all))
     }
 
     fn lines(&self) -> impl Iterator<Item = String> + '_ {

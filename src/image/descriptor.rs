@@ -2,7 +2,7 @@
 
 use super::{Digest, Platform};
 use base64::Engine as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// A typed, sized pointer to content. What a stranger wrote: believed only after the bytes were hashed.
@@ -13,6 +13,7 @@ pub struct Descriptor {
     pub media_type: String,
     pub digest: Digest,
     /// In bytes.
+    #[serde(deserialize_with = "bounded")]
     pub size: u64,
     #[serde(default, skip_serializing_if = "nothing")]
     pub urls: Option<Vec<String>>,
@@ -25,6 +26,16 @@ pub struct Descriptor {
     pub artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "nothing")]
     pub platform: Option<Platform>,
+}
+
+/// More than any blob has, in bytes; and the sizes of all that one copy can list still add up in 64 bits.
+const MAX_SIZE: u64 = 1 << 44;
+
+fn bounded<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match u64::deserialize(from)? {
+        size if size <= MAX_SIZE => Ok(size),
+        size => Err(serde::de::Error::custom(format!("a blob of {size} bytes, more than the {MAX_SIZE} allowed"))),
+    }
 }
 
 fn nothing<T>(value: &Option<T>) -> bool {

@@ -3,6 +3,7 @@
 
 mod descriptor;
 mod digest;
+mod json;
 mod layout_index;
 mod manifest;
 pub mod media_type;
@@ -11,6 +12,7 @@ mod reference;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
+pub(crate) use json::tree as json_tree;
 pub use layout_index::{LayoutIndex, MAX_NAMES};
 pub use manifest::{Body, Config, MAX_MANIFEST, Manifest};
 pub use media_type::{Coding, layer_coding, with_coding};

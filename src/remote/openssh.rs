@@ -58,13 +58,12 @@ impl OpenSsh {
         };
         host.arguments.extend(place);
         let asked = [&host.arguments[..], &["-G".into(), "--".into(), target.host.clone()]].concat();
-        match settings(program, &asked)? {
-            Some(settings) => {
-                host.own_options(&settings);
-                host.arguments.push("--".into());
-            }
-            // Some other client: only what every client knows.
-            None => cancel.check()?,
+        // A client by another name gets only what every client knows (as with rsync's -e).
+        if is_openssh(program)
+            && let Some(settings) = settings(program, &asked)?
+        {
+            host.own_options(&settings);
+            host.arguments.push("--".into());
         }
         host.arguments.push(target.host.clone());
         Ok(host)
@@ -145,6 +144,10 @@ impl Drop for OpenSsh {
             let _ = close.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
     }
+}
+
+fn is_openssh(program: &str) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("ssh"))
 }
 
 /// The client's resolved configuration, key to value in lower case; `None` for a client that does not tell it.

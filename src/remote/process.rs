@@ -21,6 +21,9 @@ use std::{
 /// ssh): what it wrote is waited for no longer than this.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Room before a command's input, in bytes.
+const PIPE: usize = 1 << 20;
+
 /// Starts `command`, all three streams piped.
 pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
     cancel.check()?;
@@ -31,6 +34,8 @@ pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
     else {
         return Err(Error::failed(format!("{program} was started without its streams")));
     };
+    // More than the system's 64 KiB is welcome, not needed.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
     let tail: Arc<Mutex<Tail>> = Arc::default();
     let (said, drained) = mpsc::channel();
     let keep = tail.clone();

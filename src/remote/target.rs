@@ -78,6 +78,20 @@ impl SshTarget {
     }
 }
 
+impl std::fmt::Display for SshTarget {
+    /// `[USER@]HOST[:PORT]`, an IPv6 address in brackets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => f.write_str(&self.host)?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
 /// Splits at the colon behind the host: of `u@[::1]:x` the last, of `h:a/b:c` the first.
 fn split_host(text: &str) -> Option<(&str, &str)> {
     let from = match (text.find('['), text.find(']')) {
@@ -129,6 +143,7 @@ mod tests {
             let (target, found) = SshTarget::parse(text).unwrap();
             assert_eq!((target.user.as_deref(), target.host.as_str(), target.port), (user, host, port), "{text}");
             assert_eq!(found.as_deref(), reference, "{text}");
+            assert_eq!(SshTarget::parse(&format!("ssh://{target}")).unwrap(), (target, None));
         }
     }
 

@@ -149,7 +149,8 @@ fn certs_d_names_authorities_and_client_certificates_for_one_host() {
     std::fs::create_dir_all(&own).unwrap();
     let with_dir = || Access { certs_dirs: vec![dir.path().to_owned()], ..access() };
     std::fs::copy(tls("ca.crt"), own.join("ca.crt")).unwrap();
-    assert!(super::pull(&reach(&double.host(), with_dir()).repository("app"), "1").is_err());
+    let error = super::pull(&reach(&double.host(), with_dir()).repository("app"), "1").unwrap_err();
+    assert!(error.to_string().contains("wants a client certificate"), "{error}");
     std::fs::copy(tls("client.crt"), own.join("client.cert")).unwrap();
     let error = super::pull(&reach(&double.host(), with_dir()).repository("app"), "1").unwrap_err();
     assert!(error.to_string().contains("client.key"), "{error}");

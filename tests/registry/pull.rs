@@ -14,6 +14,22 @@ fn an_image_takes_one_request_for_each_blob_and_one_for_its_manifest() {
 }
 
 #[test]
+fn connections_are_kept() {
+    let double = Double::start();
+    let layers: Vec<Vec<u8>> = (0..20).map(|seed| noise(seed, 1000)).collect();
+    double.image("app", "1", &layers.iter().map(|layer| &layer[..]).collect::<Vec<_>>());
+    super::pull(&store(&double, "app"), "1").unwrap();
+    // One to learn that there is no TLS, one for everything else.
+    assert_eq!(double.connections(), 2);
+    assert!(super::pull(&store(&double, "app"), "nothing").is_err());
+    let registry = reach(&double.host(), access());
+    for _ in 0..5 {
+        assert!(registry.repository("app").roots(&[Pick::Name("nothing".into())]).is_err());
+    }
+    assert_eq!(double.connections(), 6);
+}
+
+#[test]
 fn a_digest_a_tag_and_a_full_name_all_find_the_image() {
     let double = Double::start();
     let image = double.image("team/app", "latest", &[b"layer"]);
@@ -189,13 +205,7 @@ fn a_blob_or_a_manifest_is_found_by_its_digest() {
 fn referrers_come_from_the_api_and_else_from_their_tag() {
     let double = Double::start();
     let subject = double.image("app", "1", &[b"layer"]);
-    let signature = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"x","digest":"{}","size":2}},"layers":[],"subject":{}}}"#,
-        media_type::OCI_MANIFEST,
-        Digest::of(b"{}"),
-        serde_json::to_string(&subject.descriptor).unwrap()
-    );
-    let signature = Manifest::unclaimed(signature.into_bytes(), media_type::OCI_MANIFEST).unwrap();
+    let signature = referrer(&subject);
     double.put_manifest("app", None, &signature);
     let store = store(&double, "app");
     assert_eq!(store.referrers(&subject.digest()).unwrap()[0].digest, signature.digest());

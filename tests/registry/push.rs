@@ -29,7 +29,8 @@ fn a_blob_that_is_not_there_takes_three_requests() {
 fn a_second_push_is_one_question_and_moves_no_blob() {
     let (from, to, _) = pair(&[b"one", b"two"]);
     send(store(&from, "app"), &sink(&to, "app"), "1").unwrap();
-    (from.forget_requests(), to.forget_requests());
+    from.forget_requests();
+    to.forget_requests();
     let report = send(store(&from, "app"), &sink(&to, "app"), "1").unwrap();
     assert_eq!(report.moved.blobs, 0);
     assert_eq!((from.requests().len(), to.requests().len()), (1, 1));
@@ -204,7 +205,9 @@ fn an_index_goes_whole_and_children_go_first() {
     assert_eq!(to.count("PUT", "/manifests/"), 3);
     // By digest alone, without a name.
     let sink = sink(&to, "app");
-    (sink.put_manifest(&one).unwrap(), sink.publish(None, &one).unwrap(), sink.finish().unwrap());
+    sink.put_manifest(&one).unwrap();
+    sink.publish(None, &one).unwrap();
+    sink.finish().unwrap();
     assert!(to.requests().last().unwrap().path.ends_with(&one.digest().to_string()));
 }
 
@@ -221,4 +224,34 @@ fn a_broken_session_at_the_last_byte_is_looked_after() {
     to.faults().fail_to_store = 1;
     send(store(&from, "app"), &sink(&to, "large"), "1").unwrap();
     assert!(to.blob("large", &image.layers()[0].digest).is_some());
+}
+
+#[test]
+fn a_body_that_is_too_large_for_a_proxy_is_told_as_that() {
+    let (from, to, _) = pair(&[&noise(9, 8 << 20)]);
+    to.faults().stumbles = vec![Stumble::new("PUT", "/uploads/", 413, 100)];
+    let error = send(store(&from, "app"), &sink(&to, "app"), "1").unwrap_err();
+    assert!(error.to_string().contains("takes no body of that size"), "{error}");
+}
+
+#[test]
+fn a_referrer_is_listed_under_its_tag_where_the_registry_does_not_list_it() {
+    for no_api in [false, true] {
+        let double = Double::start();
+        let subject = double.image("app", "1", &[b"layer"]);
+        double.faults().no_referrers = no_api;
+        let sink = sink(&double, "app");
+        for _ in 0..2 {
+            sink.put_manifest(&referrer(&subject)).unwrap();
+            sink.finish().unwrap();
+        }
+        let found = store(&double, "app").referrers(&subject.digest()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].digest, referrer(&subject).digest());
+        if no_api {
+            assert_eq!(found[0].artifact_type.as_deref(), Some("application/x.signature"));
+            assert_eq!(found[0].annotation("by"), Some("someone"));
+        }
+        assert_eq!(double.tag("app", &subject.digest().to_string().replace(':', "-")).is_some(), no_api);
+    }
 }

@@ -92,6 +92,10 @@ fn an_image_survives_the_way_through_docker_registry() {
     let name: Reference = names[0].as_str().parse().unwrap();
     assert_eq!(name.host, docker.host);
     assert!(docker.registry().repository("team/app").referrers(&image.digest()).unwrap().is_empty());
+    let signature = referrer(&image);
+    docker.registry().sink("team/app").publish(None, &signature).unwrap();
+    let found = docker.registry().repository("team/app").referrers(&image.digest()).unwrap();
+    assert_eq!(found[0].digest, signature.digest());
 }
 
 #[test]

@@ -1,11 +1,7 @@
 //! Real engines in folders of their own, found by environment variables as a user's would be.
 #![allow(dead_code)]
 
-#[path = "program.rs"]
-mod program;
-
-pub use program::{Daemon, fixture, free_port, listens, peer};
-
+use super::program::{Daemon, peer};
 use imgmv::transport::engine::Engine;
 use std::{
     fs,
@@ -81,9 +77,26 @@ pub struct Peer {
 impl Peer {
     /// `None` where its programs are not here, which is said.
     pub fn start(kind: Kind) -> Option<Peer> {
+        Peer::start_in(kind, folder())
+    }
+
+    /// On a disk of `size` MB.
+    pub fn start_on_small_disk(kind: Kind, size: u32) -> Option<Peer> {
+        let folder = folder();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let options = format!("size={size}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "imgmv-test"]).arg(&data).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            println!("skipped: no right to mount a small disk");
+            return None;
+        }
+        Peer::start_in(kind, folder)
+    }
+
+    fn start_in(kind: Kind, folder: tempfile::TempDir) -> Option<Peer> {
         let (server, client) = kind.programs();
         let (server, client) = (peer(server)?, peer(client)?);
-        let folder = folder();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let mut environment = vec![("HOME".to_owned(), at(""))];
         let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
@@ -180,9 +193,11 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.daemon = None;
         // docker may leave a mount that keeps its folder busy.
-        let netns = self.folder.path().join("exec/netns/default");
-        if netns.exists() {
-            let _ = Command::new("umount").arg(netns).stderr(Stdio::null()).status();
+        for mounted in ["exec/netns/default", "data"] {
+            let mounted = self.folder.path().join(mounted);
+            if mounted.exists() {
+                let _ = Command::new("umount").arg(mounted).stderr(Stdio::null()).status();
+            }
         }
     }
 }

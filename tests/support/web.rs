@@ -5,7 +5,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 /// A request without its body.
@@ -92,6 +92,8 @@ pub enum Tls {
 /// A server; ends when dropped.
 pub struct Web {
     pub address: SocketAddr,
+    /// How many were accepted.
+    pub connections: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -103,6 +105,8 @@ impl Web {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
         let stopped = Arc::new(AtomicBool::new(false));
+        let connections: Arc<AtomicUsize> = Arc::default();
+        let count = connections.clone();
         let (stop, tls) = (stopped.clone(), tls.map(|tls| Arc::new(server_config(tls))));
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -110,6 +114,7 @@ impl Web {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
                 let (answer, tls) = (answer.clone(), tls.clone());
                 thread::spawn(move || {
                     let _ = stream.set_nodelay(true);
@@ -124,7 +129,7 @@ impl Web {
                 });
             }
         });
-        Web { address, stopped }
+        Web { address, connections, stopped }
     }
 }
 
@@ -162,17 +167,15 @@ fn converse(stream: Box<dyn Stream>, answer: &Answer) -> io::Result<()> {
         let Some(mut request) = head(&mut stream)? else {
             return Ok(());
         };
-        if request.header("expect").is_some() {
-            stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
         let mut body = BodyReader::of(&request, &mut stream);
         let response = answer(&mut request, &mut body);
         let Some(response) = response else {
             return Ok(());
         };
         // What the answerer did not read is no part of the next request.
-        let left = io::copy(&mut (&mut body).take(1 << 20), &mut io::sink())?;
-        let close = response.close || left == 1 << 20;
+        let unwanted = body.expected;
+        let left = if unwanted { 0 } else { io::copy(&mut (&mut body).take(1 << 20), &mut io::sink())? };
+        let close = response.close || unwanted || left == 1 << 20;
         if !send(stream.get_mut(), &request, response, close)? || close {
             return Ok(());
         }
@@ -209,53 +212,57 @@ fn head(stream: &mut impl Read) -> io::Result<Option<Request>> {
     }))
 }
 
-enum BodyReader<'a, R: Read> {
-    Length(io::Take<&'a mut R>),
-    Chunks { stream: &'a mut R, left: usize, ended: bool },
+type Connection = BufReader<Box<dyn Stream>>;
+
+struct BodyReader<'a> {
+    stream: &'a mut Connection,
+    /// Bytes left of the body, or of the chunk in hand.
+    left: u64,
+    chunked: bool,
+    ended: bool,
+    /// The client waits to hear that its body is wanted.
+    expected: bool,
 }
 
-impl<'a, R: Read> BodyReader<'a, R> {
-    fn of(request: &Request, stream: &'a mut R) -> Self {
-        if request.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
-            return BodyReader::Chunks { stream, left: 0, ended: false };
-        }
+impl<'a> BodyReader<'a> {
+    fn of(request: &Request, stream: &'a mut Connection) -> Self {
+        let chunked = request.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked"));
         let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        BodyReader::Length(stream.take(length))
+        let (left, ended) = if chunked { (0, false) } else { (length, length == 0) };
+        BodyReader { stream, left, chunked, ended, expected: request.header("expect").is_some() }
     }
 }
 
-impl<R: Read> Read for BodyReader<'_, R> {
+impl Read for BodyReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            BodyReader::Length(stream) if stream.limit() > 0 => match stream.read(buffer)? {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                n => Ok(n),
-            },
-            BodyReader::Length(_) => Ok(0),
-            BodyReader::Chunks { stream, left, ended } => {
-                if *ended {
-                    return Ok(0);
-                }
-                if *left == 0 {
-                    *left = usize::from_str_radix(line(stream)?.trim(), 16).map_err(io::Error::other)?;
-                    if *left == 0 {
-                        line(stream)?;
-                        *ended = true;
-                        return Ok(0);
-                    }
-                }
-                let most = buffer.len().min(*left);
-                let n = stream.read(&mut buffer[..most])?;
-                if n == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                *left -= n;
-                if *left == 0 {
-                    line(stream)?;
-                }
-                Ok(n)
+        if std::mem::take(&mut self.expected) {
+            self.stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            self.stream.get_mut().flush()?;
+        }
+        if !self.ended && self.chunked && self.left == 0 {
+            self.left = u64::from_str_radix(line(self.stream)?.trim(), 16).map_err(io::Error::other)?;
+            if self.left == 0 {
+                line(self.stream)?;
+                self.ended = true;
             }
         }
+        if self.ended || buffer.is_empty() {
+            return Ok(0);
+        }
+        let most = self.left.min(buffer.len() as u64) as usize;
+        let n = self.stream.read(&mut buffer[..most])?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= n as u64;
+        if self.left == 0 {
+            if self.chunked {
+                line(self.stream)?;
+            } else {
+                self.ended = true;
+            }
+        }
+        Ok(n)
     }
 }
 

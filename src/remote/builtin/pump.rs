@@ -62,18 +62,41 @@ enum Part {
 struct Flow {
     pump: Pump,
     half_sent: Option<Part>,
-    /// On their way to the command; `sent` of them are gone.
-    outgoing: Vec<u8>,
-    sent: usize,
+    /// On their way to the command.
+    outgoing: Buffer,
     /// On their way to the reader here.
-    incoming: Vec<u8>,
-    handed: usize,
+    incoming: Buffer,
     input: Input,
     /// Whether anybody reads the output still.
     reader: bool,
     tail: Tail,
     heard: Instant,
     asked: Instant,
+}
+
+/// Filled at once, emptied bit by bit. libssh2 wants a half-sent packet's bytes again at the same place.
+struct Buffer {
+    bytes: Box<[u8]>,
+    from: usize,
+    to: usize,
+}
+
+impl Buffer {
+    fn new() -> Buffer {
+        Buffer { bytes: vec![0; CHUNK].into(), from: 0, to: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.from..self.to]
+    }
+
+    fn fill(&mut self, n: usize) {
+        (self.from, self.to) = (0, n);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,10 +115,8 @@ impl Pump {
         let mut flow = Flow {
             pump: self,
             half_sent: None,
-            outgoing: Vec::new(),
-            sent: 0,
-            incoming: Vec::new(),
-            handed: 0,
+            outgoing: Buffer::new(),
+            incoming: Buffer::new(),
             input: Input::Open,
             reader: true,
             tail: Tail::default(),
@@ -119,7 +140,7 @@ impl Pump {
 impl Flow {
     /// The other side has sent its last, and it is all taken.
     fn ended(&mut self) -> Result<bool> {
-        Ok(self.handed == self.incoming.len() && self.pump.channel.eof())
+        Ok(self.incoming.is_empty() && self.pump.channel.eof())
     }
 
     fn step(&mut self) -> Result<Step> {
@@ -147,12 +168,12 @@ impl Flow {
     }
 
     fn send(&mut self) -> Result<Step> {
-        if self.sent == self.outgoing.len() {
+        if self.outgoing.is_empty() {
             return Ok(Step::Nothing);
         }
-        let result = self.pump.channel.write(&self.outgoing[self.sent..]);
+        let result = self.pump.channel.write(self.outgoing.left());
         let (step, n) = self.judged(result)?;
-        self.sent += n;
+        self.outgoing.from += n;
         Ok(step)
     }
 
@@ -165,35 +186,29 @@ impl Flow {
     }
 
     fn take_output(&mut self) -> Result<Step> {
-        if self.handed < self.incoming.len() {
+        if !self.incoming.is_empty() {
             return Ok(Step::Nothing);
         }
-        self.handed = 0;
-        self.incoming.resize(CHUNK, 0);
-        let result = self.pump.channel.read(&mut self.incoming);
-        let judged = self.judged(result);
-        self.incoming.truncate(judged.as_ref().map_or(0, |(_, n)| *n));
-        if !self.reader {
-            self.incoming.clear();
-        }
-        Ok(judged?.0)
+        let result = self.pump.channel.read(&mut self.incoming.bytes);
+        let (step, n) = self.judged(result)?;
+        self.incoming.fill(if self.reader { n } else { 0 });
+        Ok(step)
     }
 
     /// To the reader here, as much as its pipe takes.
     fn hand_over(&mut self) -> Result<bool> {
-        if self.handed == self.incoming.len() {
+        if self.incoming.is_empty() {
             return Ok(false);
         }
-        match self.pump.stdout.write(&self.incoming[self.handed..]) {
+        match self.pump.stdout.write(self.incoming.left()) {
             Ok(n) => {
-                self.handed += n;
+                self.incoming.from += n;
                 Ok(n > 0)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(_) => {
                 self.reader = false;
-                self.incoming.clear();
-                self.handed = 0;
+                self.incoming.fill(0);
                 Ok(true)
             }
         }
@@ -221,7 +236,7 @@ impl Flow {
     /// Waits for the socket and the pipes, then does what needs a writable socket or a readable pipe.
     fn wait(&mut self, step: Step) -> Result<()> {
         self.alive()?;
-        let hungry = step != Step::HalfSent && self.sent == self.outgoing.len();
+        let hungry = step != Step::HalfSent && self.outgoing.is_empty();
         let tell = hungry && self.input == Input::Ended;
         let ask = step != Step::HalfSent && self.heard.elapsed() > QUIET && self.asked.elapsed() > QUIET;
         let mut flags = PollFlags::IN;
@@ -232,7 +247,7 @@ impl Flow {
         if hungry && self.input == Input::Open {
             fds.push(PollFd::new(&self.pump.stdin, PollFlags::IN));
         }
-        if self.handed < self.incoming.len() {
+        if !self.incoming.is_empty() {
             fds.push(PollFd::new(&self.pump.stdout, PollFlags::OUT));
         }
         let look = Timespec { tv_sec: 0, tv_nsec: LOOK.as_nanos() as i64 };
@@ -269,10 +284,8 @@ impl Flow {
 
     /// From the pipe, which has something or is at its end.
     fn fetch(&mut self) -> Result<()> {
-        self.outgoing.resize(CHUNK, 0);
-        let n = self.pump.stdin.read(&mut self.outgoing)?;
-        self.outgoing.truncate(n);
-        self.sent = 0;
+        let n = self.pump.stdin.read(&mut self.outgoing.bytes)?;
+        self.outgoing.fill(n);
         if n == 0 {
             self.input = Input::Ended;
         }

@@ -9,6 +9,7 @@ use std::{
     io::{self, Read, Write},
     sync::{Arc, Mutex, MutexGuard},
     thread::JoinHandle,
+    time::Duration,
 };
 
 /// Of what it says on standard output, the first so many bytes are kept: a line for each image.
@@ -59,7 +60,11 @@ impl Loading {
             State::Runs { running, output } => {
                 let exit = running.wait();
                 let output = output.join().unwrap_or_default();
-                self.cancel.check().and(exit).and_then(|exit| self.judge(&exit, output))
+                let ended = exit.and_then(|exit| self.judge(&exit, output));
+                if ended.is_err() {
+                    self.await_signal();
+                }
+                self.cancel.check().and(ended)
             }
         };
         *state = State::Ended(ended.clone());
@@ -69,6 +74,16 @@ impl Loading {
     /// Ends the command before its input does: what it got is no whole archive.
     pub fn abandon(&self) {
         *self.state() = State::Ended(Err(Error::failed(format!("{} was ended", self.label))));
+    }
+
+    /// Ctrl-C reaches an ssh client as soon as this process, and it may be the quicker to end.
+    fn await_signal(&self) {
+        for _ in 0..20 {
+            if self.cancel.raised() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn judge(&self, exit: &Exit, output: String) -> Result<Ended> {

@@ -1,14 +1,14 @@
 //! Engines (nerdctl, docker, ctr, podman), here and on other hosts: found by one question, given an archive on their
 //! load command's standard input, and asked afterwards what they have.
 
-mod engine;
+mod found;
 mod load;
 mod probe;
 mod proof;
 mod saved;
 mod sink;
 
-pub use engine::{Engine, Found, ImageStore, Loader};
+pub use found::{Engine, Found, ImageStore, Loader};
 pub use probe::find;
 pub use saved::saved;
 pub use sink::EngineSink;

@@ -1,7 +1,7 @@
 //! What an engine has after a load. Its exit status proves nothing (docker's containerd store says 0 after `Error
 //! unpacking image`, ctr after an import of nothing), so it is asked for what it holds under each name.
 
-use super::engine::{Found, ImageStore, Loader};
+use super::found::{Found, ImageStore, Loader};
 use crate::{
     error::{Error, Result},
     image::{Digest, Name},

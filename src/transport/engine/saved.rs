@@ -1,6 +1,6 @@
 //! Images of an engine as a source: what its save command writes, taken in as it passes.
 
-use super::engine::{Found, Loader};
+use super::found::{Found, Loader};
 use crate::{
     archive::ArchiveStream,
     error::{Error, Result},

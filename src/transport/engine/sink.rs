@@ -2,7 +2,7 @@
 //! proof that the images are there.
 
 use super::{
-    engine::{Found, Loader},
+    found::{Found, Loader},
     load::{Input, Loading},
     proof::{self, Expected},
 };

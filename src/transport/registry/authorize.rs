@@ -65,7 +65,7 @@ impl Wire {
         }
         let elsewhere = realm.host_str().unwrap_or_default();
         let note = format!(
-            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there",
+            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there (if it is the right one: --token-host {elsewhere})",
             self.host
         );
         self.watch.say(&note);
@@ -98,7 +98,7 @@ impl Wire {
                 "{from} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
             )),
             (400..=403, None) => Error::denied(format!(
-                "{host} wants credentials to {} {place}{reason}; log in with: imgmv login {host}{note}",
+                "{host} wants credentials to {} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}",
                 scope.verb()
             )),
             _ => Error::network(format!("the token service {from} of {host} fails with status {status}{reason}")),

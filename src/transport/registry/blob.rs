@@ -1,8 +1,8 @@
 //! A blob on its way from a registry (distribution-spec, "Pulling blobs"): a connection that breaks is taken up where
 //! it was, with `Range`, while tries are left and bytes come in.
 
-use super::http::Payload;
-use super::http::{Answer, Call, Fault, of_body};
+use super::fault::{Fault, of_body};
+use super::http::{Answer, Call, Payload};
 use super::retry::{PROGRESS, Tries};
 use super::token::Scope;
 use super::wire::Wire;

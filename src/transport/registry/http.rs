@@ -2,6 +2,7 @@
 //! and credentials are `wire.rs`'s.
 
 use super::access::Access;
+use super::fault::{self, Fault, of_body};
 use super::proxy::{self, Proxies};
 use super::retry;
 use super::tls;
@@ -9,13 +10,13 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::{
     collections::HashMap,
-    io::{self, Read},
+    io::Read,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
-use ureq::{Agent, Body, SendBody, Timeout};
-use url::{Origin, Url};
+use ureq::{Agent, Body, SendBody};
+use url::Url;
 
 /// In bytes, of one connection and direction: system calls stop to count here, and a dozen connections stay small.
 const BUFFER: usize = 256 << 10;
@@ -72,19 +73,6 @@ impl Call {
     }
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Fault {
-    /// The connection broke or stalled: another try may do better.
-    Broken(String),
-    /// Nobody there, or no such name.
-    Unreachable(String),
-    /// Something answered that does not speak TLS.
-    NotTls,
-    /// Another try would end alike.
-    Lasting(Error),
-}
-
 /// The connections of one registry and of the hosts it sends us to.
 pub struct Http {
     access: Access,
@@ -98,8 +86,19 @@ pub struct Http {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Route {
     tls: bool,
-    own_host: bool,
+    to: To,
     proxy: Option<String>,
+}
+
+/// Whom a connection is to, which decides whom it trusts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum To {
+    /// The registry's own host.
+    Registry,
+    /// A token service or a storage elsewhere.
+    Other,
+    /// Whoever is there, only to learn whether it speaks TLS. Nobody is trusted.
+    Probe,
 }
 
 impl Http {
@@ -116,9 +115,9 @@ impl Http {
         Http { access, host: host.to_owned(), proxies: Proxies::from_environment(), agents }
     }
 
-    /// Sends `call` and waits for the head of its answer, whatever its status. `home` is the registry's own origin.
-    pub fn send(&self, call: &Call, payload: &mut Payload<'_>, home: &Origin) -> std::result::Result<Answer, Fault> {
-        let agent = self.agent(&call.url, call.url.origin() == *home).map_err(Fault::Lasting)?;
+    /// Sends `call` and waits for the head of its answer, whatever its status.
+    pub fn send(&self, call: &Call, payload: &mut Payload<'_>, to: To) -> std::result::Result<Answer, Fault> {
+        let agent = self.agent(&call.url, to).map_err(Fault::Lasting)?;
         let mut head = Request::builder().method(call.method.clone()).uri(call.url.as_str());
         if let Some(headers) = head.headers_mut() {
             headers.extend(call.headers.clone());
@@ -161,12 +160,12 @@ impl Http {
                 agent.run(request)
             }
         };
-        sent.map_err(|error| self.fault(error, host))
+        sent.map_err(|error| fault::of_request(error, host, self.access.timeout))
     }
 
-    fn agent(&self, url: &Url, own_host: bool) -> Result<Agent> {
+    fn agent(&self, url: &Url, to: To) -> Result<Agent> {
         let proxy = self.proxies.of(url);
-        let route = Route { tls: url.scheme() == "https", own_host, proxy: proxy.map(str::to_owned) };
+        let route = Route { tls: url.scheme() == "https", to, proxy: proxy.map(str::to_owned) };
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&route) {
             return Ok(agent.clone());
@@ -190,74 +189,15 @@ impl Http {
             .timeout_per_write(Some(wait))
             .timeout_recv_response(Some(4 * wait));
         if route.tls {
-            config = config.tls_config(match own_host {
-                true => tls::of_registry(&self.access, &self.host)?,
-                false => tls::of_others(&self.access)?,
+            config = config.tls_config(match to {
+                To::Registry => tls::of_registry(&self.access, &self.host)?,
+                To::Other => tls::of_others(&self.access)?,
+                To::Probe => tls::of_a_probe(),
             });
         }
         let agent = config.build().new_agent();
         agents.insert(route, agent.clone());
         Ok(agent)
-    }
-
-    fn fault(&self, error: ureq::Error, host: &str) -> Fault {
-        let seconds = self.access.timeout.as_secs_f32();
-        match error {
-            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                Fault::Broken(format!("no connection within {seconds} seconds"))
-            }
-            ureq::Error::Timeout(Timeout::RecvResponse) => Fault::Broken("no answer in time".to_owned()),
-            ureq::Error::Timeout(_) => Fault::Broken(format!("nothing moved for {seconds} seconds")),
-            ureq::Error::HostNotFound => Fault::Unreachable(format!("the name {host} is not known")),
-            ureq::Error::Rustls(error) => of_tls(&error, host),
-            ureq::Error::Io(error) => of_io(error, host),
-            ureq::Error::ConnectProxyFailed(_) => {
-                Fault::Lasting(Error::network(format!("the proxy does not let us through to {host}")))
-            }
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-                Fault::Lasting(Error::network(format!("{host} does not answer as a web server does")))
-            }
-            other => Fault::Lasting(Error::network(format!("the request to {host} failed: {other}"))),
-        }
-    }
-}
-
-fn of_io(error: io::Error, host: &str) -> Fault {
-    if let Some(inside) = error.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>()) {
-        return of_tls(inside, host);
-    }
-    let error = match Error::carried(error) {
-        Ok(own) => return Fault::Lasting(own),
-        Err(error) => error,
-    };
-    let text = error.to_string();
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Fault::Unreachable("the connection was refused".to_owned()),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            Fault::Unreachable("the host cannot be reached".to_owned())
-        }
-        io::ErrorKind::UnexpectedEof => Fault::Broken("the connection was closed".to_owned()),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-            Fault::Broken("the connection was reset".to_owned())
-        }
-        _ if text.contains("lookup address") && !text.contains("emporary") => {
-            Fault::Unreachable(format!("the name {host} is not known"))
-        }
-        _ => Fault::Broken(text),
-    }
-}
-
-fn of_tls(error: &rustls::Error, host: &str) -> Fault {
-    match error {
-        rustls::Error::InvalidMessage(_) => Fault::NotTls,
-        rustls::Error::InvalidCertificate(why) => Fault::Lasting(Error::network(format!(
-            "the certificate of {host} is not trusted ({why}); name its authority with --src-ca or --dst-ca, or put it \
-             into /etc/containers/certs.d"
-        ))),
-        rustls::Error::AlertReceived(alert) => {
-            Fault::Lasting(Error::network(format!("{host} ended the TLS handshake ({alert:?})")))
-        }
-        other => Fault::Lasting(Error::network(format!("TLS with {host} failed: {other}"))),
     }
 }
 
@@ -339,15 +279,5 @@ impl Answer {
             let mut buffer = vec![0; 8 << 10];
             while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < until {}
         }
-    }
-}
-
-/// Why reading a body failed.
-pub fn of_body(error: io::Error) -> Fault {
-    match error.downcast::<ureq::Error>() {
-        Ok(ureq::Error::Timeout(_)) => Fault::Broken("nothing came in time".to_owned()),
-        Ok(ureq::Error::Io(error)) => of_io(error, "the registry"),
-        Ok(other) => Fault::Broken(other.to_string()),
-        Err(error) => of_io(error, "the registry"),
     }
 }

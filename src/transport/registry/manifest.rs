@@ -35,12 +35,10 @@ impl At<'_> {
     }
 }
 
-/// Every type that imgmv carries; a registry gives an older one to whoever does not list them.
+/// Every type that imgmv knows; a registry converts to an older one for whoever does not list them.
 pub fn accepted() -> String {
-    use media_type::{DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1, OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST};
-    // Schema 1 comes last: it is refused, but with a sentence of ours.
-    let weak = DOCKER_SCHEMA1.map(|schema1| format!("{schema1};q=0.1")).join(", ");
-    format!("{OCI_INDEX}, {OCI_MANIFEST}, {DOCKER_LIST}, {DOCKER_MANIFEST}, {OCI_ARTIFACT}, {weak}, */*;q=0.05")
+    use media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST};
+    [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, "*/*"].join(", ")
 }
 
 /// Fetches a manifest: its descriptor as found, and its bytes.

@@ -1,9 +1,9 @@
 //! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
 //!
-//! The map, from the wire up: `http` is one request; `wire` adds redirects, retries (`retry`) and credentials
+//! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
 //! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! and `sink` (with `upload`, `streamed`) writes one; `login` keeps credentials.
+//! and `sink` (with `upload`, `streamed`, `feed`) writes one; `login` keeps credentials.
 
 mod access;
 mod auth;
@@ -12,6 +12,8 @@ mod authorize;
 mod blob;
 pub mod challenge;
 mod credentials;
+mod fault;
+mod feed;
 mod files;
 mod helper;
 mod http;

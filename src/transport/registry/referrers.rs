@@ -1,5 +1,5 @@
 //! What refers to an image (distribution-spec, "Listing Referrers"): by the API, and by the tag that stands in for it
-//! where a registry has no such API ("Referrers Tag Schema").
+//! where a registry has no such API ("Referrers Tag Schema"), which is then kept up to date here.
 
 use super::http::Call;
 use super::manifest::{self, At};
@@ -8,6 +8,9 @@ use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
 use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
@@ -41,9 +44,34 @@ pub fn list(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descr
 }
 
 /// The tag that stands in for the API: `sha256-<hex>`.
-pub fn tag(subject: &Digest) -> String {
+fn tag(subject: &Digest) -> String {
     // A tag has at most 128 characters; a sha512 digest does not fit as it is.
     subject.to_string().replacen(':', "-", 1).chars().take(128).collect()
+}
+
+/// The index under the tag that stands in for the API, with `manifest` listed in it; `None` where it is listed already
+/// or refers to nothing ("Pushing Manifests with Subject").
+pub fn with_listed(wire: &Wire, repository: &str, manifest: &Manifest) -> Result<Option<(String, Manifest)>> {
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Shown {
+        artifact_type: Option<String>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let Some(subject) = &manifest.subject else {
+        return Ok(None);
+    };
+    let mut listed = by_tag(wire, repository, &subject.digest)?;
+    if listed.len() >= MAX_REFERRERS || listed.iter().any(|own| own.digest == manifest.digest()) {
+        return Ok(None);
+    }
+    let shown: Shown = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+    let mut entry = manifest.descriptor.clone();
+    entry.artifact_type = shown.artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone()));
+    entry.annotations = shown.annotations;
+    listed.push(entry);
+    let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed }).to_string();
+    Ok(Some((tag(&subject.digest), Manifest::unclaimed(text.into_bytes(), media_type::OCI_INDEX)?)))
 }
 
 fn by_tag(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {

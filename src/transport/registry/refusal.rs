@@ -97,7 +97,7 @@ fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Erro
             "{host} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
         )),
         401 => Error::denied(format!(
-            "{host} wants credentials to {verb} {place}{reason}; log in with: imgmv login {host}{note}"
+            "{host} wants credentials to {verb} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}"
         )),
         403 if *logged_in => Error::denied(format!(
             "{host} does not let this user {verb} {place}{reason}; ask its owner, or log in as another user with: \

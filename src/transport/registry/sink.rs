@@ -1,6 +1,7 @@
 //! One repository of a registry as a [`Sink`].
 
 use super::http::{Call, Payload};
+use super::referrers;
 use super::streamed::Streamed;
 use super::token::Scope;
 use super::upload::{Mount, SMALL, Small, Target};
@@ -93,8 +94,20 @@ impl RepositorySink {
             error
         })?;
         target.same(&answer, &digest, &what)?;
+        let lists_it = answer.header("oci-subject").is_some();
         answer.drain();
-        Ok(())
+        match (&manifest.subject, lists_it) {
+            (Some(_), false) => self.list(manifest),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lists a referrer where the registry has not said that it does so itself.
+    fn list(&self, manifest: &Manifest) -> Result<()> {
+        match referrers::with_listed(&self.target.wire, &self.target.repository, manifest)? {
+            Some((tag, index)) => self.put(&index, &tag),
+            None => Ok(()),
+        }
     }
 }
 

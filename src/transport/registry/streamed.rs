@@ -4,22 +4,15 @@
 //!
 //! The last piece written stays here until `commit`, so a body that did not verify never becomes complete.
 
-use super::http::{Answer, Call, Payload};
+use super::feed::{Ended, Feed};
+use super::http::{Call, Payload};
 use super::retry::PROGRESS;
 use super::upload::Target;
 use crate::error::{Error, Kind, Result};
 use crate::image::Digest;
 use crate::sink::{BlobWriter, Verified};
-use std::{
-    io::{self, Read},
-    sync::mpsc::{Receiver, SyncSender, channel, sync_channel},
-    thread::JoinHandle,
-};
 use ureq::http::{Method, header};
 use url::Url;
-
-/// Pieces that may wait for the sending thread.
-const WAITING: usize = 1;
 
 pub struct Streamed {
     target: Target,
@@ -247,85 +240,5 @@ impl Streamed {
             }
             _ => Err(error),
         }
-    }
-}
-
-/// The sending side has ended; joining it says why.
-struct Ended;
-
-enum Piece {
-    Bytes(Vec<u8>),
-    End,
-}
-
-/// A request under way whose body is given piece by piece. Dropped without `end`, the body breaks off.
-struct Feed {
-    give: SyncSender<Piece>,
-    spare: Receiver<Vec<u8>>,
-    thread: JoinHandle<Result<Answer>>,
-}
-
-impl Feed {
-    fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<Feed> {
-        let (give, take) = sync_channel(WAITING);
-        let (used, spare) = channel();
-        let thread = std::thread::Builder::new()
-            .name("upload".to_owned())
-            .spawn(move || {
-                let mut pipe = Pipe { take, used, piece: Vec::new(), at: 0, ended: false };
-                target.wire.send(&call, Payload::Stream { bytes: &mut pipe, size }, &target.scope, &what)
-            })
-            .map_err(|e| Error::reading("what is to be sent, on a thread of its own", e))?;
-        Ok(Feed { give, spare, thread })
-    }
-
-    fn give(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
-        self.give.send(Piece::Bytes(piece)).map_err(|_| Ended)
-    }
-
-    fn end(&mut self) -> std::result::Result<(), Ended> {
-        self.give.send(Piece::End).map_err(|_| Ended)
-    }
-
-    /// A buffer that was sent.
-    fn spare(&mut self) -> Option<Vec<u8>> {
-        self.spare.try_recv().ok()
-    }
-
-    fn finish(self) -> Result<Answer> {
-        drop(self.give);
-        self.thread.join().map_err(|_| Error::failed("the thread that sends a blob panicked"))?
-    }
-}
-
-/// The other end: what `Feed` is given, read.
-struct Pipe {
-    take: Receiver<Piece>,
-    used: std::sync::mpsc::Sender<Vec<u8>>,
-    piece: Vec<u8>,
-    at: usize,
-    ended: bool,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
-            if self.ended {
-                return Ok(0);
-            }
-            match self.take.recv() {
-                Ok(Piece::Bytes(piece)) => {
-                    // Nobody may want the old buffer any more.
-                    let _ = self.used.send(std::mem::replace(&mut self.piece, piece));
-                    self.at = 0;
-                }
-                Ok(Piece::End) => self.ended = true,
-                Err(_) => return Err(Error::failed("the blob was given up").into()),
-            }
-        }
-        let n = buffer.len().min(self.piece.len() - self.at);
-        buffer[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
     }
 }

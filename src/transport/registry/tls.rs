@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
@@ -33,6 +33,23 @@ pub fn of_others(access: &Access) -> Result<TlsConfig> {
     config(access, Vec::new(), None)
 }
 
+/// Trusts nobody, and reads no file for that: enough to find out whether a server speaks TLS at all.
+pub fn of_a_probe() -> TlsConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let nobody = RootCerts::Specific(Arc::default());
+    TlsConfig::builder().unversioned_rustls_crypto_provider(provider).root_certs(nobody).build()
+}
+
+/// The system's authorities, read once: they are a few hundred files.
+fn of_the_system() -> &'static [Certificate<'static>] {
+    static READ: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+    READ.get_or_init(|| {
+        // A system with a few files that cannot be read still has the others; with none at all no handshake succeeds.
+        let found = rustls_native_certs::load_native_certs().certs;
+        found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
+    })
+}
+
 fn config(access: &Access, more: Vec<Certificate<'static>>, client: Option<ClientCert>) -> Result<TlsConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(provider).client_cert(client);
@@ -43,9 +60,7 @@ fn config(access: &Access, more: Vec<Certificate<'static>>, client: Option<Clien
     if let Some(path) = &access.ca {
         trusted.extend(certificates(path)?);
     }
-    // A system that has a few files it cannot read still has the others; with none at all, no handshake succeeds.
-    let system = rustls_native_certs::load_native_certs();
-    trusted.extend(system.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()));
+    trusted.extend_from_slice(of_the_system());
     Ok(builder.root_certs(RootCerts::Specific(Arc::new(trusted))).build())
 }
 

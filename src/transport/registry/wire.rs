@@ -6,7 +6,8 @@
 use super::HUB_API;
 use super::access::Access;
 use super::auth::{self, Known};
-use super::http::{Answer, Call, Fault, Http, Payload};
+use super::fault::Fault;
+use super::http::{Answer, Call, Http, Payload, To};
 use super::proxy::is_loopback;
 use super::refusal::{self, Subject};
 use super::retry::{self, Tries};
@@ -71,23 +72,20 @@ impl Wire {
         let secure = root("https")?;
         let _only_one = self.finding_api.lock().unwrap_or_else(PoisonError::into_inner);
         let may_be_plain = self.access.insecure || is_loopback(secure.host_str().unwrap_or_default());
-        let found = match may_be_plain && self.api.get().is_none() && !self.speaks_tls(&secure)? {
+        let found = match may_be_plain && self.api.get().is_none() && !self.speaks_tls(&secure) {
             true => root("http")?,
             false => secure,
         };
         Ok(self.api.get_or_init(|| found))
     }
 
-    /// Whether something at `root` answers in TLS. An untrusted certificate is an answer, and an error.
-    fn speaks_tls(&self, root: &Url) -> Result<bool> {
-        let call = Call::new(Method::GET, root.join("/v2/").unwrap_or_else(|_| root.clone()));
-        match self.http.send(&call, &mut Payload::Nothing, &root.origin()) {
-            Ok(answer) => {
-                answer.drain();
-                Ok(true)
-            }
-            Err(Fault::NotTls | Fault::Broken(_) | Fault::Unreachable(_)) => Ok(false),
-            Err(Fault::Lasting(error)) => Err(self.told(error)),
+    /// Whether something at `root` speaks TLS, trusted or not.
+    fn speaks_tls(&self, root: &Url) -> bool {
+        let call = Call::new(Method::GET, root.clone());
+        match self.http.send(&call, &mut Payload::Nothing, To::Probe) {
+            // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
+            Ok(_) | Err(Fault::Lasting(_)) => true,
+            Err(Fault::NotTls | Fault::Broken(_) | Fault::Unreachable(_)) => false,
         }
     }
 
@@ -105,7 +103,7 @@ impl Wire {
                 return Ok(answer);
             }
             renewed = true;
-            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?)?;
+            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?, &self.access)?;
             if !replayable || self.authorization(scope)? == authorization {
                 return Ok(answer);
             }
@@ -186,7 +184,8 @@ impl Wire {
             {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
-            let answer = self.http.send(&call, payload, &home)?;
+            let to = if call.url.origin() == home { To::Registry } else { To::Other };
+            let answer = self.http.send(&call, payload, to)?;
             let Some(next) = self.redirect(&call, payload, &answer).map_err(Fault::Lasting)? else {
                 return Ok(answer);
             };
