@@ -186,7 +186,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(&blob.digest))?;
         if place.size != blob.size || from > place.size {
             return Err(Error::invalid(format!(
-                "{}: blob {} has {} bytes here, its descriptor says {}",
+                "{}: blob {} does not match: it has {} bytes here, its descriptor says {}",
                 self.label, blob.digest, place.size, blob.size
             )));
         }

@@ -244,7 +244,7 @@ impl ArchiveStream {
             let found = self.held.size(&blob.digest.blob_path());
             if let Some(found) = found.filter(|found| *found != blob.size) {
                 return Err(Error::invalid(format!(
-                    "blob {} has {found} bytes, its descriptor says {}",
+                    "blob {} does not match: it has {found} bytes, its descriptor says {}",
                     blob.digest, blob.size
                 )));
             }
