@@ -1,7 +1,10 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
+pub mod engines;
 pub mod program;
 pub mod registry;
 mod routes;
 pub mod some_registry;
+pub mod shell;
+pub mod sshd;
 pub mod web;

@@ -111,7 +111,7 @@ impl Token {
 /// HTTP itself, and then on its own host, on loopback, or where the user allowed that.
 pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let host = registry.host_str().unwrap_or_default();
-    let wrong = |why: &str| Error::invalid(format!("{host} names a token service that is not asked: {why}"));
+    let wrong = |why: &str| Error::denied(format!("{host} names a token service that is not asked: {why}"));
     let url = registry.join(text).map_err(|_| wrong("it is not a URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("its URL has credentials in it"));
