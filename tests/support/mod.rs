@@ -4,7 +4,7 @@ pub mod engines;
 pub mod program;
 pub mod registry;
 mod routes;
-pub mod some_registry;
 pub mod shell;
+pub mod some_registry;
 pub mod sshd;
 pub mod web;
