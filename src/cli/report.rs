@@ -133,9 +133,9 @@ impl Outcome {
 
     fn summary(&self) -> String {
         let images = self.images.len();
-        let (verb, there) = if self.dry_run { ("to move", "there already") } else { ("moved", "were there") };
+        let verb = if self.dry_run { "to move" } else { "moved" };
         format!(
-            "{images} {}: {} {verb} ({}), {} {there} ({}); {:.1} s",
+            "{images} {}: {} {verb} ({}), {} there already ({}); {:.1} s",
             if images == 1 { "image" } else { "images" },
             blobs(self.moved),
             HumanBytes(self.moved.bytes),
