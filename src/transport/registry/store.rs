@@ -1,8 +1,8 @@
 //! One repository of a registry as a [`Store`].
 
-use super::blob::BlobReader;
 use super::http::{Answer, Call, Payload};
 use super::manifest::{self, At};
+use super::ranged;
 use super::token::Scope;
 use super::wire::Wire;
 use super::{referrers, tags};
@@ -143,7 +143,7 @@ impl Store for RepositoryStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(Box::new(BlobReader::open(&self.wire, self.repository(), blob, from)?))
+        ranged::open(&self.wire, self.repository(), blob, from)
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -176,6 +176,6 @@ impl Store for RepositoryStore {
     }
 
     fn lanes(&self) -> usize {
-        self.wire.access.lanes
+        self.wire.pace.lanes(self.wire.access.lanes)
     }
 }
