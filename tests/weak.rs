@@ -7,6 +7,8 @@ mod support;
 mod far;
 #[path = "weak/killed.rs"]
 mod killed;
+#[path = "weak/mirrors.rs"]
+mod mirrors;
 #[path = "weak/pull.rs"]
 mod pull;
 #[path = "weak/push.rs"]

@@ -174,9 +174,9 @@ impl Proxy {
         then()
     }
 
-    /// Waits until the hook of [`Proxy::after`] has been called.
+    /// Waits until the hook of [`Proxy::after`] has been called and no request is under way.
     pub fn hooked(&self) {
-        while lock(&self.state).hook.is_some() || !self.hooked.load(Ordering::SeqCst) {
+        while !self.hooked.load(Ordering::SeqCst) || lock(&self.state).at_once > 0 {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -425,6 +425,7 @@ fn exchange(
         (Err(_), Some(Ill::CutUpload { end, .. })) => return Ok(Some(*end)),
         (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => return Err(error),
         // The server may have refused before the end; its answer is passed on.
+        (Err(_), _) => drop(to_server.shutdown(Shutdown::Write)),
         _ => {}
     }
     let mut answer = Head::read(upstream)?.ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 
 /// Of each direction.
 const MOMENTS: u64 = 50;
-const LAYERS: [usize; 4] = [900_000, 600_000, 300_000, 1000];
+const LAYERS: [usize; 4] = [3_000_000, 2_000_000, 600_000, 1000];
 
 /// Any of `0..most`, the same in every run of the tests.
 fn moment(nth: u64, most: u64) -> u64 {

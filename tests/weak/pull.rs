@@ -18,8 +18,10 @@ fn a_connection_that_ends_midway_is_taken_up_at_its_byte() {
         scene.is_there();
         let asked = scene.asked();
         assert_eq!(asked.len(), 2, "{end:?} {asked:?}");
-        assert!(asked[1].from() + LOST >= 4 * MIB, "{end:?} {asked:?}");
-        assert!(asked.iter().map(|seen| seen.down).sum::<u64>() <= scene.size + LOST, "{asked:?}");
+        // A reset throws away what has arrived and was not read yet.
+        let lost = if end == End::Fin { 0 } else { 3 * MIB };
+        assert!(asked[1].from() + lost >= 4 * MIB, "{end:?} {asked:?}");
+        assert!(asked.iter().map(|seen| seen.down).sum::<u64>() <= scene.size + lost, "{asked:?}");
         assert!(out.stderr.contains("1 retry"), "{}", out.stderr);
     }
 }
@@ -27,13 +29,21 @@ fn a_connection_that_ends_midway_is_taken_up_at_its_byte() {
 #[test]
 fn a_line_that_is_cut_every_400_kb_delivers_63_mb_by_default_settings() {
     let scene = Scene::new(63 << 20);
-    scene.line.is(Line { cut_every: Some((400_000, End::Rst)), ..Line::default() });
+    scene.line.is(Line { cut_every: Some((400_000, End::Fin)), ..Line::default() });
     good(scene.pull(&[]));
     scene.is_there();
     let asked = scene.asked();
-    // Each connection has the heads and 400 000 bytes, of which what lies in buffers may be lost.
-    assert!(asked.len() >= 160 && asked.len() <= 400, "{}", asked.len());
-    assert!(scene.line.traffic().down < scene.size + scene.size / 2, "{:?}", scene.line.traffic());
+    assert!(asked.len() >= 160 && asked.len() <= 180, "{}", asked.len());
+    assert!(scene.line.traffic().down < scene.size + scene.size / 20, "{:?}", scene.line.traffic());
+}
+
+#[test]
+fn a_line_that_is_reset_every_400_kb_delivers() {
+    let scene = Scene::new(9 << 20);
+    // The system throws away what had arrived and was not read yet: how much that is, is a matter of luck.
+    scene.line.is(Line { cut_every: Some((400_000, End::Rst)), ..Line::default() });
+    good(scene.pull(&[]));
+    scene.is_there();
 }
 
 #[test]

@@ -32,7 +32,6 @@ impl Push {
         assert_eq!(self.to.tag("team/app", "1"), Some(self.source.image.digest()));
         let layer = self.to.blob("team/app", &self.source.layer()).unwrap();
         assert_eq!(Digest::of(&layer), self.source.layer());
-        assert_eq!(self.to.open_uploads(), 0);
     }
 
     fn sent(&self) -> u64 {
@@ -53,10 +52,20 @@ fn an_upload_that_is_cut_goes_on_at_its_byte() {
 }
 
 #[test]
+fn a_line_that_is_cut_every_mib_delivers_an_upload_once_over() {
+    let push = Push::new(9 << 20);
+    push.line.does(Fault::times(1000, "PUT", "/uploads/", Ill::CutUpload { after: MIB, end: End::Fin }));
+    good(push.push(&[]));
+    push.is_there();
+    assert!(push.sent() <= push.source.size + LOST, "{}", push.sent());
+}
+
+#[test]
 fn an_upload_that_the_registry_forgets_each_time_ends() {
     let push = Push::new(9 << 20);
-    push.to.faults().forget_uploads = true;
-    push.line.does(Fault::times(1000, "", "/uploads/", Ill::CutUpload { after: MIB, end: End::Fin }));
+    let mut faults = push.to.faults();
+    (faults.cut_upload, faults.forget_uploads) = (Some((1 << 20, 1000)), true);
+    drop(faults);
     let out = push.push(&["--retry", "3"]);
     assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
     assert!(push.sent() <= 12 * MIB, "{}", push.sent());
@@ -80,6 +89,7 @@ fn a_cold_push_takes_three_requests_a_layer() {
     let push = Push::new(3 << 20);
     good(push.push(&[]));
     push.is_there();
+    assert_eq!(push.to.open_uploads(), 0);
     // One question for the tag, three for the layer and the config each, and the manifest.
     assert_eq!(push.line.seen("", "").len(), 8, "{:#?}", push.line.seen("", ""));
 }

@@ -110,7 +110,11 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
     };
     let size = blob.size;
     match answer.status {
-        206 if starts_at(&answer) == Some(from) => Ok((Box::new(answer.into_reader()), end)),
+        206 if part_of(&answer).is_some_and(|(first, _)| first == from) => {
+            // Some servers know no ends, and send all from there on.
+            let end = part_of(&answer).map_or(end, |(_, last)| last.saturating_add(1).clamp(end, size));
+            Ok((Box::new(answer.into_reader()), end))
+        }
         206 => {
             Err(Error::invalid(format!("{} answers with another part of blob {digest} than was asked for", wire.host)))
         }
@@ -138,10 +142,11 @@ fn skipped(answer: Answer, from: u64, wire: &Wire) -> Result<Box<dyn Read + Send
     Ok(Box::new(reader))
 }
 
-/// The first byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
-fn starts_at(answer: &Answer) -> Option<u64> {
-    let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.trim_start();
-    range.split_once('-')?.0.trim().parse().ok()
+/// The first and the last byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
+fn part_of(answer: &Answer) -> Option<(u64, u64)> {
+    let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
 fn longer(blob: &Descriptor, wire: &Wire) -> Error {

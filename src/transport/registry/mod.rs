@@ -19,6 +19,8 @@ mod helper;
 mod http;
 mod login;
 mod manifest;
+mod mirrored;
+pub mod mirrors;
 mod pace;
 mod proxy;
 mod ranged;
@@ -35,6 +37,7 @@ mod upload;
 mod wire;
 
 pub use access::{Access, Credentials, Secret};
+pub use mirrored::MirroredStore;
 pub use login::{Kept, login, logout};
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;

@@ -36,6 +36,16 @@ impl RepositoryStore {
         RepositoryStore { wire, origin, kept: Mutex::default() }
     }
 
+    /// The same repository, under the names that it has at `origin`.
+    pub(super) fn standing_for(self, origin: &Origin) -> RepositoryStore {
+        RepositoryStore { origin: origin.clone(), ..self }
+    }
+
+    /// Who is asked.
+    pub(super) fn host(&self) -> &str {
+        &self.wire.host
+    }
+
     fn repository(&self) -> &str {
         &self.origin.repository
     }
