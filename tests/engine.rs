@@ -5,8 +5,10 @@
 mod engines;
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "support/program.rs"]
+mod program;
 
-use engines::{Kind, Peer, fixture};
+use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, Report, copy};
 use imgmv::image::{Name, Platform};
@@ -17,6 +19,7 @@ use imgmv::transport::archive::{Input, open};
 use imgmv::transport::engine::{Engine, EngineSink, Found, find, saved};
 use imgmv::transport::layout::LayoutStore;
 use imgmv::{Kind as Failure, Result};
+use program::fixture;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

@@ -2,10 +2,12 @@
 
 #[path = "support/engines.rs"]
 mod engines;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
 
-use engines::{Kind, Peer, fixture};
+use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
@@ -14,6 +16,7 @@ use imgmv::remote::{Host, ask};
 use imgmv::source::{Pick, Source};
 use imgmv::transport::engine::{Engine, EngineSink, find};
 use imgmv::transport::layout::LayoutStore;
+use program::fixture;
 use sshd::{Sshd, Way};
 use std::{
     fs,
@@ -205,8 +208,8 @@ fn nothing_is_forwarded_even_where_the_configuration_says_so() {
     let Some(sshd) = Sshd::start("", &[]) else { return };
     let agent = sshd.at("agent");
     let mut ssh_agent = Command::new("ssh-agent");
-    let _agent = engines::Daemon(ssh_agent.args(["-D", "-a", &agent]).stdout(Stdio::null()).spawn().unwrap());
-    let port = engines::free_port();
+    let _agent = program::Daemon(ssh_agent.args(["-D", "-a", &agent]).stdout(Stdio::null()).spawn().unwrap());
+    let port = program::free_port();
     let config = format!(
         "  ForwardAgent yes\n  IdentityAgent {agent}\n  ForwardX11 yes\n  LocalForward 127.0.0.1:{port} 127.0.0.1:{}\n",
         sshd.port

@@ -23,6 +23,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
         ca: side.ca.clone(),
         client_cert: side.cert.clone().zip(side.key.clone()),
         authfile: network.authfile.clone(),
+        token_hosts: network.token_hosts.clone(),
         timeout: Duration::from_secs(network.timeout),
         retries: network.retry,
         ..defaults

@@ -101,6 +101,9 @@ pub struct Network {
     /// Credentials file to use in place of docker's config.json and containers' auth.json
     #[arg(long, value_name = "FILE", env = "IMGMV_AUTHFILE")]
     pub authfile: Option<PathBuf>,
+    /// Let the token service at HOST, which is not the registry's own, see the registry's credentials (repeatable)
+    #[arg(long = "token-host", value_name = "HOST", env = "IMGMV_TOKEN_HOST", value_delimiter = ',')]
+    pub token_hosts: Vec<String>,
     /// How often a request that failed is tried again
     #[arg(long, value_name = "N", default_value_t = 5, env = "IMGMV_RETRY")]
     pub retry: u32,

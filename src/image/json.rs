@@ -32,7 +32,7 @@ mod tests {
     fn what_would_grow_a_hundredfold_is_refused() {
         assert_eq!(tree(br#"{"a":[1,"{"]}"#).unwrap()["a"][0], 1);
         for thing in ["{\"\":0}", "[]", "0"] {
-            let text = format!("[{}]", vec![thing; MAX_VALUES].join(","));
+            let text = format!("[{}]", vec![thing; MAX_VALUES + 1].join(","));
             assert!(tree(text.as_bytes()).unwrap_err().contains("the most allowed"), "{thing}");
         }
         assert!(tree(b"{").unwrap_err().contains("not JSON"));

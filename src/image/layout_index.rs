@@ -3,7 +3,9 @@
 
 use super::{Descriptor, Digest, Manifest, Name, media_type};
 use crate::error::{Error, Result};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 
 /// The annotation that carries a tag (annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -53,7 +55,7 @@ impl LayoutIndex {
             return Err(wrong(format!("it names {} manifests, more than the {MAX_NAMES} allowed", list.len())));
         }
         let index = LayoutIndex(value);
-        index.entries()?;
+        index.each().try_for_each(|entry| entry.map(drop))?;
         Ok(index)
     }
 
@@ -67,10 +69,13 @@ impl LayoutIndex {
 
     /// Every entry as it stands.
     pub fn entries(&self) -> Result<Vec<Descriptor>> {
+        self.each().collect()
+    }
+
+    fn each(&self) -> impl Iterator<Item = Result<Descriptor>> + '_ {
+        let wrong = |e| Error::invalid(format!("index.json is refused: an entry is no descriptor ({e})"));
         let list = self.0["manifests"].as_array().expect("checked when read");
-        let read = |entry: &Value| serde_json::from_value(entry.clone());
-        let all: std::result::Result<Vec<Descriptor>, _> = list.iter().map(read).collect();
-        all.map_err(|e| Error::invalid(format!("index.json is refused: an entry is no descriptor ({e})")))
+        list.iter().map(move |entry| Descriptor::deserialize(entry).map_err(wrong))
     }
 
     /// Every entry with the name it carries: the full one where containerd's annotation has it.
@@ -80,65 +85,65 @@ impl LayoutIndex {
             Some("") | None => Ok(None),
             Some(text) => Name::new(text).map(Some),
         };
-        self.entries()?.into_iter().map(|entry| Ok((name(&entry)?, entry))).collect()
+        self.each().map(|entry| entry.and_then(|entry| Ok((name(&entry)?, entry)))).collect()
     }
 
     /// Makes `name` point at `root`, and at nothing else. An entry without a name that points at the same digest
     /// takes the name. `root`'s platform and annotations are kept.
     pub fn point(&mut self, name: Option<&Name>, root: &Descriptor) {
-        let mut entry = root.clone();
-        if let Some(name) = name {
-            match name.reference() {
-                Some(reference) => {
-                    entry.annotate(CONTAINERD_NAME, name.as_str());
-                    // docker and oras read the tag alone here.
-                    if let Some(tag) = &reference.tag {
-                        entry.annotate(REF_NAME, tag);
-                    }
-                }
-                None => entry.annotate(REF_NAME, name.as_str()),
-            }
+        self.point_all(&[(name.cloned(), root.clone())]);
+    }
+
+    /// [`LayoutIndex::point`] for each, in one pass however many there are: first the names, then what has none.
+    pub fn point_all(&mut self, names: &[(Option<Name>, Descriptor)]) {
+        let list = self.list();
+        let mut places: HashMap<Called, Vec<usize>> = HashMap::new();
+        for (at, entry) in list.iter().enumerate() {
+            places.entry(Called::of(entry)).or_default().push(at);
         }
-        let mut placed = false;
-        let value = serde_json::to_value(&entry).expect("a descriptor can always be written");
-        self.list().retain_mut(|old| {
-            let Ok(there) = serde_json::from_value::<Descriptor>(old.clone()) else {
-                return true;
+        let mut superfluous = HashSet::new();
+        for (name, root) in names.iter().filter_map(|(name, root)| Some((name.as_ref()?, root))) {
+            let called = Called::Name(name.to_string());
+            let mut same = places.remove(&called).unwrap_or_default();
+            same.extend(places.remove(&Called::Nothing(root.digest.to_string())).unwrap_or_default());
+            same.sort_unstable();
+            let at = match same.split_first() {
+                Some((first, others)) => {
+                    superfluous.extend(others.iter().copied());
+                    list[*first] = written(Some(name), root);
+                    *first
+                }
+                None => {
+                    list.push(written(Some(name), root));
+                    list.len() - 1
+                }
             };
-            let same_name = name.is_some_and(|name| is_called(&there, name));
-            let nameless = !is_named(&there) && there.digest == root.digest;
-            let same = same_name || nameless || name.is_none() && there.digest == root.digest;
-            if !same {
-                return true;
+            places.insert(called, vec![at]);
+        }
+        let mut at = 0..;
+        list.retain(|_| !at.next().is_some_and(|at| superfluous.contains(&at)));
+        let mut digests: HashSet<String> =
+            list.iter().filter_map(|e| Some(e.get("digest")?.as_str()?.into())).collect();
+        for (_, root) in names.iter().filter(|(name, _)| name.is_none()) {
+            if digests.insert(root.digest.to_string()) {
+                list.push(written(None, root));
             }
-            if name.is_none() {
-                placed = true;
-                return true;
-            }
-            if placed {
-                return false;
-            }
-            placed = true;
-            *old = value.clone();
-            true
-        });
-        if !placed {
-            self.list().push(value);
         }
     }
 
     /// Removes `name`; says whether it was there.
     pub fn remove(&mut self, name: &Name) -> bool {
         let before = self.list().len();
-        self.list().retain(|old| {
-            !serde_json::from_value::<Descriptor>(old.clone()).is_ok_and(|there| is_called(&there, name))
-        });
+        let called = Called::Name(name.to_string());
+        self.list().retain(|old| Called::of(old) != called);
         self.list().len() != before
     }
 
     /// The digest that `name` points at.
     pub fn target(&self, name: &Name) -> Option<Digest> {
-        self.entries().ok()?.into_iter().find(|entry| is_called(entry, name)).map(|entry| entry.digest)
+        let list = self.0["manifests"].as_array()?;
+        let called = Called::Name(name.to_string());
+        list.iter().find(|entry| Called::of(entry) == called)?["digest"].as_str()?.parse().ok()
     }
 
     /// A descriptor of `root` for an entry.
@@ -147,16 +152,41 @@ impl LayoutIndex {
     }
 }
 
-fn is_named(entry: &Descriptor) -> bool {
-    [CONTAINERD_NAME, REF_NAME].iter().any(|key| entry.annotation(key).is_some_and(|name| !name.is_empty()))
+/// What an entry goes by.
+#[derive(PartialEq, Eq, Hash)]
+enum Called {
+    /// Its full name when it has one, else its tag.
+    Name(String),
+    /// Only the digest.
+    Nothing(String),
 }
 
-/// Whether `entry` is what `name` means here: by its full name when it has one, else by its tag.
-fn is_called(entry: &Descriptor, name: &Name) -> bool {
-    match entry.annotation(CONTAINERD_NAME) {
-        Some(full) => full == name.as_str(),
-        None => entry.annotation(REF_NAME).is_some_and(|tag| tag == name.as_str()),
+impl Called {
+    fn of(entry: &Value) -> Called {
+        let annotation = |key| entry.get("annotations")?.get(key)?.as_str().filter(|name: &&str| !name.is_empty());
+        match annotation(CONTAINERD_NAME).or(annotation(REF_NAME)) {
+            Some(name) => Called::Name(name.to_owned()),
+            None => Called::Nothing(entry.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned()),
+        }
     }
+}
+
+/// An entry that says that `name` is `root`.
+fn written(name: Option<&Name>, root: &Descriptor) -> Value {
+    let mut entry = root.clone();
+    if let Some(name) = name {
+        match name.reference() {
+            Some(reference) => {
+                entry.annotate(CONTAINERD_NAME, name.as_str());
+                // docker and oras read the tag alone here.
+                if let Some(tag) = &reference.tag {
+                    entry.annotate(REF_NAME, tag);
+                }
+            }
+            None => entry.annotate(REF_NAME, name.as_str()),
+        }
+    }
+    serde_json::to_value(&entry).expect("a descriptor can always be written")
 }
 
 #[cfg(test)]
@@ -179,6 +209,33 @@ mod tests {
         assert_eq!(index.target(&v2), Some(Digest::of(b"one")));
         assert_eq!(index.entries().unwrap().len(), 2);
         assert!(String::from_utf8(index.bytes()).unwrap().contains("keep"));
+    }
+
+    #[test]
+    fn many_names_are_given_in_one_pass() {
+        let name = |text: &str| Some(Name::new(text).unwrap());
+        let before = json!([root(b"bare"), written(name("v1").as_ref(), &root(b"old")), root(b"two")]);
+        let mut index = LayoutIndex::parse(json!({ "manifests": before }).to_string().as_bytes()).unwrap();
+        index.point_all(&[
+            (None, root(b"bare")),
+            (name("v1"), root(b"one")),
+            (None, root(b"one")),
+            (name("v2"), root(b"bare")),
+            (name("v1"), root(b"two")),
+            (name("docker.io/library/app:v1"), root(b"two")),
+            (None, root(b"last")),
+            (None, root(b"last")),
+        ]);
+        let listed = index.named().unwrap();
+        let listed: Vec<_> = listed.iter().map(|(name, at)| (name.as_ref().map(Name::as_str), at.digest)).collect();
+        let expected: [(Option<&str>, &[u8]); 5] = [
+            (Some("v2"), b"bare"),
+            (Some("v1"), b"two"),
+            (Some("docker.io/library/app:v1"), b"two"),
+            (None, b"one"),
+            (None, b"last"),
+        ];
+        assert_eq!(listed, expected.map(|(name, content)| (name, Digest::of(content))));
     }
 
     #[test]

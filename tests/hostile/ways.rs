@@ -109,7 +109,8 @@ fn serve(world: World) -> Web {
                 || serde_json::from_slice::<serde_json::Value>(bytes).ok()?["mediaType"].as_str().map(str::to_owned);
             let media_type = stated.or_else(own).unwrap_or(media_type::OCI_MANIFEST.to_owned());
             let body = super::support::web::Body::Bytes(bytes.clone());
-            Some(Response::new(200).with("Content-Type", media_type).body(body))
+            let response = Response::new(200).with("Content-Type", media_type);
+            Some(response.with("Docker-Content-Digest", digest).body(body))
         }),
     )
 }

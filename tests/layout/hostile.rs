@@ -44,14 +44,15 @@ fn a_damaged_manifest_is_replaced() {
 fn what_is_no_regular_file_is_never_read_through() {
     let (dir, memory) = (Dir::new(), sample());
     let blob = large(&memory);
-    let replace_by: [(&str, &dyn Fn(&Path)); 4] = [
-        ("symbolic link", &|at| symlink("/dev/zero", at).unwrap()),
-        ("FIFO", &|at| {
+    type Placed = fn(&Path);
+    let replace_by: [(&str, Placed); 4] = [
+        ("symbolic link", |at| symlink("/dev/zero", at).unwrap()),
+        ("FIFO", |at| {
             let mode = rustix::fs::Mode::RWXU;
             rustix::fs::mkfifoat(rustix::fs::CWD, at, mode).unwrap();
         }),
-        ("directory", &|at| fs::create_dir(at).unwrap()),
-        ("symbolic link", &|at| symlink("../../index.json", at).unwrap()),
+        ("directory", |at| fs::create_dir(at).unwrap()),
+        ("symbolic link", |at| symlink("../../index.json", at).unwrap()),
     ];
     for (what, place) in replace_by {
         let _ = fs::remove_dir_all(dir.layout());

@@ -269,11 +269,36 @@ fn an_image_is_tagged_in_place_and_untagged() {
     let manifest = Manifest::parse(store.manifest(&root.descriptor).unwrap(), &root.descriptor).unwrap();
     let stable = Name::new("stable").unwrap();
     sink.publish(Some(&stable), &manifest).unwrap();
+    sink.finish().unwrap();
     assert_eq!(dir.index().target(&stable), Some(manifest.digest()));
     assert_eq!(dir.index().entries().unwrap().len(), 3);
     assert!(sink.remove(&stable).unwrap() && !sink.remove(&stable).unwrap());
     assert_eq!(dir.index().entries().unwrap().len(), 2);
     assert_eq!(dir.top(), WHOLE);
+}
+
+#[test]
+fn what_was_whole_before_a_copy_was_cut_has_its_name() {
+    let (dir, memory) = (Dir::new(), sample());
+    let mut broken = one(7, "broken:1");
+    let blob = large(&broken).digest;
+    broken.blobs.get_mut(&blob).unwrap()[9] ^= 1;
+    let sink = dir.sink(Verify::Size);
+    let jobs = [memory, broken].map(|memory| (Source::Store(Arc::new(memory)), Options::default()));
+    imgmv::copy::copy_all(jobs.into(), &sink, None, &Silent, &Cancel::default()).unwrap_err();
+    drop(sink);
+    assert_eq!(dir.store().names().unwrap().len(), 2);
+    put(Arc::new(dir.store()), &Kept::new(takes())).unwrap();
+}
+
+#[test]
+fn a_thousand_names_are_given_at_once() {
+    let (dir, mut memory) = (Dir::new(), one(1, "app:0"));
+    let root = memory.roots[0].descriptor.clone();
+    (1..1000).for_each(|i| memory.name(&format!("registry.lan/app:{i}"), &root));
+    dir.take(&memory).unwrap();
+    dir.take(&memory).unwrap();
+    assert_eq!(dir.store().names().unwrap().len(), 1000);
 }
 
 #[test]

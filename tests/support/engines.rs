@@ -1,12 +1,7 @@
 //! Real engines in folders of their own, found by environment variables as a user's would be.
 #![allow(dead_code)]
 
-#[path = "program.rs"]
-mod program;
-
-#[allow(unused_imports)]
-pub use program::{Daemon, fixture, free_port, listens, peer};
-
+use super::program::{Daemon, peer};
 use imgmv::transport::engine::Engine;
 use std::{
     fs,

@@ -1,8 +1,11 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
+pub mod engines;
 pub mod fault_proxy;
 pub mod program;
 pub mod registry;
-pub mod some_registry;
 mod routes;
+pub mod shell;
+pub mod some_registry;
+pub mod sshd;
 pub mod web;

@@ -1,7 +1,8 @@
 //! A real sshd on a loopback port, with keys of its own, and a user who may log in.
 #![allow(dead_code)]
 
-use super::engines::{Daemon, folder, free_port, listens, peer};
+use super::engines::folder;
+use super::program::{Daemon, free_port, listens, peer};
 use imgmv::Result;
 use imgmv::cancel::Cancel;
 use imgmv::remote::{Host, OpenSsh, SshTarget, builtin::Builtin};

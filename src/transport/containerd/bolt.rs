@@ -2,7 +2,7 @@
 //! below a bucket. Everything read is taken for damaged until it was checked; no free list is looked at, since
 //! containerd 2 writes none.
 
-use super::page::{BRANCH, HEADER, LEAF, branch, count, damaged, find_in, flags, leaf, u32_at, u64_at};
+use super::page::{BRANCH, HEADER, LEAF, branch, count, damaged, elements_fit, find_in, flags, leaf, u32_at, u64_at};
 use crate::error::{Error, Result};
 use std::cell::Cell;
 use std::fs::File;
@@ -130,6 +130,7 @@ impl<'p> Bolt<'p> {
     }
 
     fn each_leaf(&self, page: &[u8], then: &mut Each<'_>) -> Result<()> {
+        elements_fit(page)?;
         for at in 0..count(page) {
             let (key, item) = leaf(page, at)?;
             then(key, item()?)?;
@@ -177,8 +178,9 @@ impl<'p> Bolt<'p> {
 
     /// A branch or a leaf, with its overflow.
     fn page(&self, id: u64, depth: u32) -> Result<Vec<u8>> {
-        let left = self.left.get().checked_sub(1).filter(|_| depth <= MAX_DEPTH);
-        self.left.set(left.ok_or_else(|| damaged("its pages lead round in circles"))?);
+        let circles = || damaged("its pages lead round in circles");
+        let spend = |pages| self.left.get().checked_sub(pages).map(|left| self.left.set(left)).ok_or_else(circles);
+        spend(if depth <= MAX_DEPTH { 1 } else { u64::MAX })?;
         let size = u64::from(self.meta.page_size);
         let mut page = self.bytes(id, size)?;
         let overflow = u64::from(u32_at(&page, 12).unwrap_or(0));
@@ -186,6 +188,7 @@ impl<'p> Bolt<'p> {
             return Err(damaged(&format!("page {id} is none")));
         }
         if overflow > 0 {
+            spend(overflow)?;
             page = self.bytes(id, size * (overflow + 1))?;
         }
         Ok(page)
@@ -306,6 +309,23 @@ pub(super) mod tests {
         }
         let error = read_all(&circle).unwrap_err();
         assert!(error.to_string().contains("round in circles"), "{error}");
+    }
+
+    #[test]
+    fn a_few_pages_never_stand_for_many_bytes() {
+        let mut bytes = fixture("ctr16-many");
+        let size = 4096;
+        let many = |page: &[u8]| flags(page) == LEAF && count(page) > 4;
+        for page in bytes.chunks_mut(size).skip(2).filter(|page| many(page)) {
+            for element in 0..count(page) {
+                // Each value ends with the page.
+                let start = HEADER + element * ELEMENT;
+                let key_ends = start as u32 + u32_at(page, start + 4).unwrap() + u32_at(page, start + 8).unwrap();
+                page[start + 12..start + 16].copy_from_slice(&(size as u32 - key_ends).to_le_bytes());
+            }
+        }
+        let error = read_all(&bytes).unwrap_err();
+        assert!(error.to_string().contains("overlaps"), "{error}");
     }
 
     proptest! {

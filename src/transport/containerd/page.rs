@@ -70,6 +70,20 @@ pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Re
     Ok((key, item))
 }
 
+/// Fails where the elements of a leaf have together more bytes than the page: then they overlap, and a few pages could
+/// stand for any number of bytes.
+pub(super) fn elements_fit(page: &[u8]) -> Result<()> {
+    let size = |at| {
+        let start = HEADER + at * ELEMENT;
+        Some(u64::from(u32_at(page, start + 8)?) + u64::from(u32_at(page, start + 12)?))
+    };
+    let bytes: u64 = (0..count(page)).filter_map(size).sum();
+    match bytes <= page.len() as u64 {
+        true => Ok(()),
+        false => Err(damaged("what a leaf holds overlaps")),
+    }
+}
+
 /// The `length` bytes that lie `pos` behind `start`.
 fn part(page: &[u8], start: usize, pos: u32, length: u32) -> Option<&[u8]> {
     let from = start.checked_add(pos as usize)?;

@@ -118,7 +118,7 @@ mod tests {
         std::fs::write(temp.path().join(".imgmv-0000000000000000.tmp"), b"left").unwrap();
         std::fs::write(temp.path().join("mine.tmp"), b"not ours").unwrap();
         sweep(&folder);
-        assert_eq!(leavings(&folder), [living.name.clone()]);
+        assert_eq!(leavings(&folder), std::slice::from_ref(&living.name));
         assert!(temp.path().join("mine.tmp").exists());
         drop(living);
         assert!(leavings(&folder).is_empty());

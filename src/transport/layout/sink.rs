@@ -11,9 +11,10 @@ use crate::plan::Image;
 use crate::progress::Watch;
 use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
 use crate::source::{Claim, Origin};
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// A blob from this size on, in bytes, is kept as a partial when its copy is cut.
 const KEPT: u64 = 256 << 10;
@@ -46,9 +47,14 @@ pub struct LayoutSink {
     place: OnceLock<Place>,
     verify: Verify,
     durable: Durable,
+    /// Given and not written down yet.
+    names: Mutex<Vec<Named>>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
+
+/// A name (none: only the digest) and what it is to point at.
+type Named = (Option<Name>, Descriptor);
 
 impl LayoutSink {
     /// A sink that adds to the layout in `dir`, which is made when the first blob comes if there is none.
@@ -68,7 +74,8 @@ impl LayoutSink {
             found.index()?;
             place.get_or_init(|| found);
         }
-        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable: Durable::Index, watch, cancel: Cancel::default() })
+        let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
+        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable, names, watch, cancel })
     }
 
     pub fn durable(mut self, durable: Durable) -> Self {
@@ -88,6 +95,31 @@ impl LayoutSink {
         let mut was_there = false;
         index::rewrite(place, &*self.watch, &self.cancel, |index| was_there = index.remove(name))?;
         Ok(was_there)
+    }
+
+    fn names(&self) -> MutexGuard<'_, Vec<Named>> {
+        self.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write_names(&self) -> Result<()> {
+        let names = std::mem::take(&mut *self.names());
+        let Some(place) = self.place.get().filter(|_| !names.is_empty()) else { return Ok(()) };
+        let index = if place.is_layout()? { place.index()? } else { None };
+        let names = match index {
+            Some(index) => news(index, names),
+            None => names,
+        };
+        if names.is_empty() {
+            return Ok(());
+        }
+        if self.durable == Durable::Blobs {
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                if let Some(blobs) = place.blobs(algorithm)? {
+                    rustix::fs::fsync(blobs.fd()).map_err(|e| Error::writing(blobs.path().display(), e.into()))?;
+                }
+            }
+        }
+        index::rewrite(place, &*self.watch, &self.cancel, |index| index.point_all(&names))
     }
 
     fn place(&self) -> Result<&Place> {
@@ -194,23 +226,15 @@ impl Sink for LayoutSink {
         whole.keep(&digest)
     }
 
+    /// Written down at `finish`, or when this is dropped: `index.json` is replaced once, however many names come.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
-        let place = self.place()?;
-        let index = if place.is_layout()? { place.index()? } else { None };
-        if index.is_some_and(|index| says(&index, name, &root.digest())) {
-            return Ok(());
-        }
-        if self.durable == Durable::Blobs {
-            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-                if let Some(blobs) = place.blobs(algorithm)? {
-                    rustix::fs::fsync(blobs.fd()).map_err(|e| Error::writing(blobs.path().display(), e.into()))?;
-                }
-            }
-        }
-        index::rewrite(place, &*self.watch, &self.cancel, |index| index.point(name, &LayoutIndex::entry(root)))
+        self.place()?;
+        self.names().push((name.cloned(), LayoutIndex::entry(root)));
+        Ok(())
     }
 
     fn finish(&self) -> Result<Finish> {
+        self.write_names()?;
         if let Some(place) = self.place.get() {
             draft::sweep(&place.folder);
             partial::sweep(place);
@@ -219,14 +243,27 @@ impl Sink for LayoutSink {
     }
 }
 
-/// Whether `index` lists `digest` under `name` already, and nothing else.
-fn says(index: &LayoutIndex, name: Option<&Name>, digest: &Digest) -> bool {
-    let Ok(named) = index.named() else { return false };
-    let mut listed = named.iter().filter(|(other, entry)| match name {
-        Some(name) => other.as_ref() == Some(name),
-        None => entry.digest == *digest,
-    });
-    listed.next().is_some_and(|(_, entry)| entry.digest == *digest) && listed.all(|(_, entry)| entry.digest == *digest)
+impl Drop for LayoutSink {
+    fn drop(&mut self) {
+        // A copy of several images was cut: those that were whole by then have their names.
+        let _ = self.write_names();
+    }
+}
+
+/// What of `names` an index does not say yet.
+fn news(index: LayoutIndex, names: Vec<Named>) -> Vec<Named> {
+    let mut said: HashMap<Option<Name>, HashSet<Digest>> = HashMap::new();
+    for (name, entry) in index.named().unwrap_or_default() {
+        said.entry(None).or_default().insert(entry.digest);
+        if name.is_some() {
+            said.entry(name).or_default().insert(entry.digest);
+        }
+    }
+    let is_new = |(name, root): &Named| match said.get(name) {
+        Some(digests) => !digests.contains(&root.digest) || name.is_some() && digests.len() > 1,
+        None => true,
+    };
+    names.into_iter().filter(is_new).collect()
 }
 
 /// A blob that is written in one go: a small one, one whose digest is not known, or one that another process has

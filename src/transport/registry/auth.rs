@@ -63,11 +63,18 @@ impl Known {
 
     /// Learns from a 401 to a request for `scope` that carried `shown`. Another thread may have learned the same
     /// meanwhile: its token stays.
-    pub fn learn(&mut self, answer: &Answer, scope: &Scope, shown: Option<&str>, registry: &Url) -> Result<()> {
+    pub fn learn(
+        &mut self,
+        answer: &Answer,
+        scope: &Scope,
+        shown: Option<&str>,
+        registry: &Url,
+        access: &Access,
+    ) -> Result<()> {
         let challenges: Vec<Challenge> = answer.headers("www-authenticate").flat_map(challenge::parse).collect();
         let bearer = challenges.iter().find(|c| c.scheme == "bearer" && c.parameter("realm").is_some());
         if let Some(bearer) = bearer {
-            let realm = token::realm(bearer.parameter("realm").unwrap_or_default(), registry)?;
+            let realm = token::realm(bearer.parameter("realm").unwrap_or_default(), registry, access)?;
             self.way = Some(Way::Bearer { realm, service: bearer.parameter("service").map(str::to_owned) });
             if let Some(further) = bearer.parameter("scope").filter(|text| !text.is_empty() && text.len() <= MAX_SCOPE)
             {

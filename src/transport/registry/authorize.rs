@@ -65,7 +65,7 @@ impl Wire {
         }
         let elsewhere = realm.host_str().unwrap_or_default();
         let note = format!(
-            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there",
+            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there (if it is the right one: --token-host {elsewhere})",
             self.host
         );
         self.watch.say(&note);

@@ -6,7 +6,7 @@
 //! (docker.io and auth.docker.io), lies under the same registrable domain (registry.gitlab.com and gitlab.com), or is
 //! in `Access::token_hosts`. Any other realm is asked anonymously, and that is said.
 
-use super::access::Secret;
+use super::access::{Access, Secret};
 use super::proxy::is_loopback;
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -92,7 +92,7 @@ impl Token {
             expires_in: Option<f64>,
         }
         let wrong =
-            |why: &str| Error::failed(format!("the token service {from} gave no token that can be used: {why}"));
+            |why: &str| Error::invalid(format!("the token service {from} gave no token that can be used: {why}"));
         // The parser's own words could quote the token.
         let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its answer is not the JSON expected"))?;
         let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
@@ -107,18 +107,21 @@ impl Token {
     }
 }
 
-/// Reads a realm. It has to be a URL without credentials in it, and https unless `registry` is plain HTTP itself.
-pub fn realm(text: &str, registry: &Url) -> Result<Url> {
+/// Reads a realm. It has to be a URL without credentials in it, and https; plain HTTP only where `registry` is plain
+/// HTTP itself, and then on its own host, on loopback, or where the user allowed that.
+pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let host = registry.host_str().unwrap_or_default();
     let wrong = |why: &str| Error::denied(format!("{host} names a token service that is not asked: {why}"));
     let url = registry.join(text).map_err(|_| wrong("it is not a URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("its URL has credentials in it"));
     }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if registry.scheme() == "http" => Ok(url),
-        "http" => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
+    let there = url.host_str().unwrap_or_default();
+    match (registry.scheme(), url.scheme()) {
+        (_, "https") => Ok(url),
+        ("http", "http") if there == host || is_loopback(there) || access.insecure => Ok(url),
+        ("http", "http") => Err(wrong("it is plain HTTP on another host")),
+        (_, "http") => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
         _ => Err(wrong("it is not a web address")),
     }
 }
@@ -227,11 +230,13 @@ mod tests {
             ("/token", "https://r.lan", true),
             ("http://r.lan/token", "https://r.lan", false),
             ("http://r.lan/token", "http://r.lan", true),
+            ("http://auth.lan/token", "http://r.lan", false),
+            ("http://127.0.0.1:1/token", "http://127.0.0.1:2", true),
             ("https://me:pw@r.lan/token", "https://r.lan", false),
             ("file:///etc/passwd", "https://r.lan", false),
             ("https://[", "https://r.lan", false),
         ] {
-            assert_eq!(realm(text, &url(registry)).is_ok(), fine, "{text}");
+            assert_eq!(realm(text, &url(registry), &Access::default()).is_ok(), fine, "{text}");
         }
     }
 

@@ -107,7 +107,7 @@ impl Wire {
                 return Ok(answer);
             }
             renewed = true;
-            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?)?;
+            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?, &self.access)?;
             if !replayable || self.authorization(scope)? == authorization {
                 return Ok(answer);
             }
