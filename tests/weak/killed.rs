@@ -52,8 +52,11 @@ fn a_killed_pull_is_gone_on_with_and_asks_for_nothing_twice() {
         line.forget();
         killed(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &["copy", &src, &dst, "-q"]);
         let there = |digest: &Digest| layout.join("blobs/sha256").join(digest.hex()).exists();
-        let before: Vec<(Digest, u64, bool)> =
-            image.blobs().iter().map(|blob| (blob.digest, verified(&layout, &blob.digest), there(&blob.digest))).collect();
+        let before: Vec<(Digest, u64, bool)> = image
+            .blobs()
+            .iter()
+            .map(|blob| (blob.digest, verified(&layout, &blob.digest), there(&blob.digest)))
+            .collect();
         line.forget();
         good(imgmv(&["copy", &src, &dst, "-q"], None));
         whole(&layout, &image);
