@@ -7,8 +7,8 @@ use crate::image::Descriptor;
 use std::{
     io::Read,
     sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -17,6 +17,9 @@ use std::{
 /// Bytes in a chunk, and chunks that one blob may be ahead by.
 const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 6;
+
+/// In bytes: what all blobs together may be ahead by.
+const ROOM: u64 = 12 << 20;
 
 type Chunk = Result<Vec<u8>>;
 type Open<'a, 's> = dyn Fn(&Descriptor) -> Result<Box<dyn Read + Send + 's>> + Sync + 'a;
@@ -31,10 +34,10 @@ pub(crate) fn each(
 ) -> Result<()> {
     let (senders, receivers): (Vec<_>, Vec<_>) = work.iter().map(|_| sync_channel::<Chunk>(CHUNKS)).unzip();
     let senders: Vec<Mutex<Option<SyncSender<Chunk>>>> = senders.into_iter().map(|s| Mutex::new(Some(s))).collect();
-    let next = AtomicUsize::new(0);
+    let (turn, room) = (Mutex::new(Turn::default()), Condvar::new());
     // Blobs are taken up in their order, so the one that `take` waits for is always being read.
     let reader = || {
-        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < work.len()) {
+        while let Some(at) = next(work, stop, &turn, &room) {
             let sender = senders[at].lock().unwrap_or_else(|e| e.into_inner()).take();
             if let Some(sender) = sender
                 && !stop.load(Ordering::Relaxed)
@@ -47,15 +50,49 @@ pub(crate) fn each(
         for _ in 0..readers.min(work.len()) {
             scope.spawn(reader);
         }
-        let done = work
-            .iter()
-            .zip(receivers)
-            .try_for_each(|(work, receiver)| take(work, Ahead { receiver, chunk: Vec::new(), at: 0, ended: false }));
+        let done = work.iter().zip(receivers).try_for_each(|(work, receiver)| {
+            take(work, Ahead { receiver, chunk: Vec::new(), at: 0, ended: false })?;
+            turn.lock().unwrap_or_else(|e| e.into_inner()).held -= held(work);
+            room.notify_all();
+            Ok(())
+        });
         if done.is_err() {
+            // Whoever waits for room holds the turn until it does: none can miss this.
+            let _turn = turn.lock().unwrap_or_else(|e| e.into_inner());
             stop.store(true, Ordering::Relaxed);
+            room.notify_all();
         }
         done
     })
+}
+
+/// Whose turn it is to be read ahead, and the bytes that those before it may hold.
+#[derive(Default)]
+struct Turn {
+    next: usize,
+    held: u64,
+}
+
+/// The next blob to read, once there is room for it.
+fn next(work: &[Work], stop: &AtomicBool, turn: &Mutex<Turn>, room: &Condvar) -> Option<usize> {
+    let mut turn = turn.lock().unwrap_or_else(|e| e.into_inner());
+    loop {
+        if stop.load(Ordering::Relaxed) || turn.next >= work.len() {
+            return None;
+        }
+        let own = held(&work[turn.next]);
+        if turn.held == 0 || turn.held + own <= ROOM {
+            turn.held += own;
+            turn.next += 1;
+            return Some(turn.next - 1);
+        }
+        turn = room.wait(turn).unwrap_or_else(|e| e.into_inner());
+    }
+}
+
+/// In bytes: what one blob may hold while it waits.
+fn held(work: &Work) -> u64 {
+    work.blob.size.clamp(1, ((CHUNKS + 2) * CHUNK) as u64)
 }
 
 fn read(blob: &Descriptor, open: &Open<'_, '_>, to: &SyncSender<Chunk>) {
@@ -64,7 +101,7 @@ fn read(blob: &Descriptor, open: &Open<'_, '_>, to: &SyncSender<Chunk>) {
         Err(error) => return drop(to.send(Err(error))),
     };
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut chunk = Vec::with_capacity(CHUNK.min(blob.size as usize + 1));
         let done = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
         let ended = chunk.len() < CHUNK;
         // An empty chunk is the end; a closed channel means that nobody wants the rest.

@@ -45,8 +45,8 @@ pub struct Options {
     /// Of the codec; its default when none.
     pub level: Option<i32>,
     pub format: Format,
-    /// Blobs at once, at most.
-    pub jobs: usize,
+    /// Blobs at once, at most; what suits both ends when none.
+    pub jobs: Option<usize>,
     /// Plan, but move nothing.
     pub dry_run: bool,
 }
@@ -60,7 +60,7 @@ impl Default for Options {
             compress: Compress::Default,
             level: None,
             format: Format::Keep,
-            jobs: 4,
+            jobs: None,
             dry_run: false,
         }
     }
@@ -72,9 +72,22 @@ pub struct Report {
     pub images: Vec<Copied>,
     /// Blobs that were read and written, in the source's bytes.
     pub moved: Count,
+    /// Bytes of those that an earlier run had left there; they are not among `moved`'s.
+    pub resumed: u64,
     /// Blobs that were there already.
     pub held: Count,
     pub dry_run: bool,
+}
+
+impl Report {
+    /// Adds what another copy moved and found.
+    pub fn count(&mut self, other: &Report) {
+        for (sum, count) in [(&mut self.moved, other.moved), (&mut self.held, other.held)] {
+            sum.blobs += count.blobs;
+            sum.bytes += count.bytes;
+        }
+        self.resumed += other.resumed;
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -190,6 +203,7 @@ pub(crate) struct Run<'a> {
 struct Tally {
     packed: HashMap<Digest, Packed>,
     moved: Count,
+    resumed: u64,
     held: Count,
     images: Vec<Copied>,
 }
@@ -213,10 +227,7 @@ impl<'a> Run<'a> {
     fn into_report(self, report: &mut Report) {
         let tally = self.tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         report.images.extend(tally.images);
-        for (sum, count) in [(&mut report.moved, tally.moved), (&mut report.held, tally.held)] {
-            sum.blobs += count.blobs;
-            sum.bytes += count.bytes;
-        }
+        report.count(&Report { moved: tally.moved, resumed: tally.resumed, held: tally.held, ..Report::default() });
     }
 
     fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
@@ -349,7 +360,8 @@ impl<'a> Run<'a> {
             pairs.remember(&raw, recode.to, recode.level, &digest, size);
         }
         let mut tally = self.tally();
-        tally.moved.add(verified.source().1);
+        tally.moved.add(verified.source().1 - verified.resumed());
+        tally.resumed += verified.resumed();
         if let Some(recode) = recode {
             tally.packed.insert(verified.source().0, Packed { digest, size, coding: recode.to });
         }

@@ -51,6 +51,7 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    altered: bool,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,12 +60,12 @@ impl Error {
     /// An error of `kind`. `message` is a sentence without a full stop; it may quote strangers, and is put on one line
     /// with control characters in it shown as `?`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: on_one_line(&message.into()) }
+        Error { kind, message: on_one_line(&message.into()), altered: false }
     }
     /// An error of `kind` with a line below `message` for each of its `causes`.
     pub fn several(kind: Kind, message: &str, causes: &[String]) -> Self {
         let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
-        Error { kind, message: lines.collect::<Vec<_>>().join("\n  ") }
+        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), altered: false }
     }
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
@@ -94,13 +95,23 @@ impl Error {
         Self::new(Kind::Interrupted, "interrupted; nothing half-written has a name, run the same command again")
     }
 
+    /// `Invalid`, because bytes have another digest than they should: a line may have altered them.
+    pub fn altered(message: impl Into<String>) -> Self {
+        Error { altered: true, ..Self::invalid(message) }
+    }
+
+    /// Whether it was made by [`Error::altered`]: worth a second look, and no third.
+    pub fn is_altered(&self) -> bool {
+        self.altered
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// The same error with a place before it: `place: message`.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Error { kind: self.kind, message: format!("{}: {}", on_one_line(&place.to_string()), self.message) }
+        Error { message: format!("{}: {}", on_one_line(&place.to_string()), self.message), ..self }
     }
 
     /// An I/O error while writing `what`: full, read-only and permission errors are the destination's.

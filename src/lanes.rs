@@ -13,23 +13,27 @@ use std::{
     collections::VecDeque,
     io::{Cursor, Read},
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
+    thread::{self, Scope},
+    time::Duration,
 };
 
 /// Layers that are packed anew at once: each packs with every core.
 const PACKING_LANES: usize = 2;
+/// In bytes. A blob from this size on keeps a connection busy, one below it mostly waits for the far side.
+const LARGE: u64 = 1 << 20;
+/// Large blobs at once: they are what takes memory.
+const LARGE_LANES: usize = 6;
 
 /// Moves every blob in `work` from `store` to the run's sink.
 pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
-    let lanes = run.options.jobs.max(1).min(store.lanes().max(1));
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
     match run.takes.order {
-        Order::Single if store.origin().is_some() && lanes > 1 && !packing => {
-            ahead::each(&work, lanes, &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
+        Order::Single if store.origin().is_some() && wanted(run, store) > 1 && !packing => {
+            ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {
                     Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),
@@ -39,42 +43,133 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
             })
         }
         Order::Single => work.iter().try_for_each(|work| from_store(run, store, work, &stop)),
-        Order::Lanes(most) => {
-            let lanes = lanes.min(most.max(1)).min(work.len()).min(if packing { PACKING_LANES } else { usize::MAX });
+        Order::Lanes(_) => {
             work.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
-            in_lanes(run, store, work, lanes, &stop)
+            let small = work.partition_point(|work| work.blob.size >= LARGE);
+            let small = work.split_off(small);
+            let queue = Queue { large: work.into(), small: small.into(), ..Queue::default() };
+            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
         }
     }
 }
 
-fn in_lanes(run: &Run<'_>, store: &dyn Store, work: Vec<Work>, lanes: usize, stop: &AtomicBool) -> Result<()> {
-    let queue = Mutex::new(VecDeque::from(work));
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let next = || match stop.load(Ordering::Relaxed) {
-        true => None,
-        false => queue.lock().unwrap_or_else(|e| e.into_inner()).pop_front(),
+/// How many blobs are to be under way at once, by what both ends know by now: how far away a registry is shows while it
+/// is asked.
+fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
+    let at_sink = match run.sink.takes().order {
+        Order::Lanes(lanes) => lanes,
+        Order::Single => 1,
     };
-    let lane = || {
-        while let Some(work) = next() {
-            if let Err(error) = from_store(run, store, &work, stop) {
-                let mut first = failure.lock().unwrap_or_else(|e| e.into_inner());
-                // The others end as interrupted when the first has failed: that one is told.
-                if first.as_ref().is_none_or(|first| first.kind() == Kind::Interrupted) {
-                    *first = Some(error);
-                }
-                stop.store(true, Ordering::Relaxed);
+    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).max(1)
+}
+
+/// Threads that each move one blob after the other, the largest first.
+struct Lanes<'l, 'r> {
+    run: &'l Run<'r>,
+    store: &'l dyn Store,
+    packing: bool,
+    stop: &'l AtomicBool,
+    queue: Mutex<Queue>,
+    failure: Mutex<Option<Error>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    large: VecDeque<Work>,
+    small: VecDeque<Work>,
+    large_under_way: usize,
+    lanes: usize,
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<Work> {
+        if self.large_under_way < LARGE_LANES
+            && let Some(work) = self.large.pop_front()
+        {
+            self.large_under_way += 1;
+            return Some(work);
+        }
+        self.small.pop_front()
+    }
+}
+
+impl Lanes<'_, '_> {
+    fn run(&self) -> Result<()> {
+        self.queue().lanes = 1;
+        thread::scope(|scope| self.lane(scope));
+        match self.failure.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn wanted(&self) -> usize {
+        let wanted = wanted(self.run, self.store);
+        if self.packing { wanted.min(PACKING_LANES) } else { wanted }
+    }
+
+    fn lane<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        self.widen(scope);
+        while let Some(work) = self.next() {
+            let done = twice_if_altered(self.run, self.store, &work, self.stop);
+            if work.blob.size >= LARGE {
+                self.queue().large_under_way -= 1;
+            }
+            match done {
+                Ok(()) => self.widen(scope),
+                Err(error) => self.fail(error),
             }
         }
-    };
-    thread::scope(|scope| {
-        for _ in 1..lanes {
-            scope.spawn(lane);
+    }
+
+    /// The next blob, unless this lane is one too many or nothing is left for it.
+    fn next(&self) -> Option<Work> {
+        let wanted = self.wanted();
+        let mut queue = self.queue();
+        let next = if self.stop.load(Ordering::Relaxed) || queue.lanes > wanted { None } else { queue.next() };
+        if next.is_none() {
+            queue.lanes -= 1;
         }
-        lane();
-    });
-    match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        Some(error) => Err(error),
-        None => Ok(()),
+        next
+    }
+
+    /// Starts as many lanes as are wanted by now and have something to do.
+    fn widen<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let wanted = self.wanted();
+        let more = {
+            let mut queue = self.queue();
+            let large = queue.large.len().min(LARGE_LANES.saturating_sub(queue.large_under_way));
+            let more = wanted.saturating_sub(queue.lanes).min(queue.small.len() + large);
+            queue.lanes += more;
+            more
+        };
+        for _ in 0..more {
+            scope.spawn(move || self.lane(scope));
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let mut first = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+        // The others end as interrupted when the first has failed: that one is told.
+        if first.as_ref().is_none_or(|first| first.kind() == Kind::Interrupted) {
+            *first = Some(error);
+        }
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a line has altered is asked for once more; a second time it is not the line.
+fn twice_if_altered(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+    match from_store(run, store, work, stop) {
+        Err(error) if error.is_altered() && store.origin().is_some() => {
+            run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
+            from_store(run, store, work, stop)
+        }
+        done => done,
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Verified {
     source: (Digest, u64),
     stored: (Digest, u64),
     raw: Option<Digest>,
+    resumed: u64,
 }
 
 impl Verified {
@@ -42,6 +43,11 @@ impl Verified {
     /// Digest of the layer unpacked, where the blob was recoded and so unpacked on the way.
     pub fn raw(&self) -> Option<Digest> {
         self.raw
+    }
+
+    /// Bytes of it, from its start, that an earlier run had left and that were read from there.
+    pub fn resumed(&self) -> u64 {
+        self.resumed
     }
 
     /// `like` with what was stored.
@@ -113,7 +119,7 @@ pub fn transfer(
         }
     };
     check(claim, digest, size)?;
-    let verified = Verified { source: (digest, size), stored: (digest, size), raw: None };
+    let verified = Verified { source: (digest, size), stored: (digest, size), raw: None, resumed: from };
     writer.commit(&verified)?;
     Ok(verified)
 }
@@ -144,7 +150,7 @@ pub fn transfer_recoded(
             source.0, stored.0
         )));
     }
-    let verified = Verified { source, stored, raw: Some(raw) };
+    let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
     writer.commit(&verified)?;
     Ok(verified)
 }
@@ -336,7 +342,7 @@ fn check(claim: &Claim, digest: Digest, size: u64) -> Result<()> {
     }
     match claim.digest {
         Some(expected) if expected != digest => {
-            Err(Error::invalid(format!("blob {expected} does not match: got {digest}; it was not kept")))
+            Err(Error::altered(format!("blob {expected} does not match: got {digest}; it was not kept")))
         }
         _ => Ok(()),
     }

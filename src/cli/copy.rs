@@ -151,9 +151,6 @@ impl Copy {
 }
 
 fn merge(all: &mut Report, one: Report) {
+    all.count(&one);
     all.images.extend(one.images);
-    for (sum, count) in [(&mut all.moved, one.moved), (&mut all.held, one.held)] {
-        sum.blobs += count.blobs;
-        sum.bytes += count.bytes;
-    }
 }

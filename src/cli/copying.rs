@@ -26,7 +26,7 @@ pub fn options(choice: &Choice, packing: &Packing, transfer: &Transfer) -> Optio
             Some(Form::Docker) => Format::Docker,
             Some(Form::Oci) => Format::Oci,
         },
-        jobs: transfer.jobs.map_or(defaults.jobs, usize::from),
+        jobs: transfer.jobs.map(usize::from),
         dry_run: transfer.dry_run,
         ..defaults
     }

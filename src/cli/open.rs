@@ -15,7 +15,8 @@ use imgmv::transport::archive::{self, ArchiveSink, Input};
 use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
-use imgmv::transport::registry::Registry;
+use imgmv::transport::registry::mirrors::{self, Mirror};
+use imgmv::transport::registry::{Access, MirroredStore, Registry, RepositoryStore};
 use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
@@ -24,6 +25,9 @@ use std::sync::Arc;
 
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+
+/// There is another place to go on.
+const RETRIES_OF_A_MIRROR: u32 = 1;
 
 /// How a SRC is opened.
 #[derive(Debug, Clone, Default, Args)]
@@ -103,13 +107,39 @@ pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Op
 
 fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
     let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
-    let source = Source::Store(Arc::new(registry.repository(&reference.repository)));
+    let home = registry.repository(&reference.repository);
+    let mirrors = mirrors(reference, from, reach, run)?;
+    let source: Source = match mirrors.is_empty() {
+        true => Source::Store(Arc::new(home)),
+        false => Source::Store(Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone()))),
+    };
     let source = limited(source, reach.network.limit_rate, run);
     let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
         (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
         (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
     };
     Ok(Opened { source, picks: pick.into_iter().collect(), name })
+}
+
+/// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
+/// not shown the credentials given for the registry, and are left soon when they fail.
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<RepositoryStore>> {
+    let side = from.registry.side();
+    let given = reach.network.mirrors.iter().map(|host| {
+        let mirror = Mirror::parse(host, side.insecure);
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT]")))
+    });
+    let mut all = given.collect::<Result<Vec<Mirror>>>()?;
+    all.extend(mirrors::configured(&reference.host, Path::new("/")));
+    let mut stores = Vec::new();
+    for mirror in all {
+        let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
+        let access = access(&side, &reach.network)?;
+        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
+        let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
+        stores.push(registry.repository(&reference.repository));
+    }
+    Ok(stores)
 }
 
 fn without_digest(reference: &Reference) -> Reference {

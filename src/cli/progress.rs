@@ -9,6 +9,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -31,6 +32,7 @@ enum Loudness {
 pub struct Screen {
     loudness: Loudness,
     face: Face,
+    retries: AtomicUsize,
 }
 
 enum Face {
@@ -55,7 +57,7 @@ impl Screen {
             Progress::Auto | Progress::Bar if terminal => Face::Bars(Bars::new()),
             Progress::Auto | Progress::Bar | Progress::Plain => Face::Lines(Lines::new()),
         };
-        Screen { loudness, face }
+        Screen { loudness, face, retries: AtomicUsize::new(0) }
     }
 
     /// Leaves the terminal clean; to be called before an answer or an error is printed.
@@ -65,6 +67,11 @@ impl Screen {
             Face::Lines(lines) => lines.end(),
             Face::Json(_) | Face::Bare => {}
         }
+    }
+
+    /// How often something failed and was tried again.
+    pub fn retries(&self) -> usize {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// A sentence that is shown even when quiet.
@@ -91,6 +98,7 @@ impl Watch for Screen {
             Event::Say(text) => return self.message(Loudness::Normal, "say", text),
             Event::Detail(text) => return self.message(Loudness::Verbose, "detail", text),
             Event::Retry { what, why, after } => {
+                self.retries.fetch_add(1, Ordering::Relaxed);
                 let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
                 return self.message(Loudness::Normal, "retry", &text);
             }

@@ -19,6 +19,7 @@ pub struct Outcome {
     began: Instant,
     images: Vec<Arrived>,
     moved: Count,
+    resumed: u64,
     held: Count,
     dry_run: bool,
     failed: Vec<(String, Error)>,
@@ -36,6 +37,9 @@ struct Document<'a> {
     version: u32,
     images: Vec<ImageEntry<'a>>,
     moved: CountEntry,
+    /// Bytes that an earlier run had left.
+    resumed: u64,
+    retries: usize,
     already_there: CountEntry,
     seconds: f64,
     dry_run: bool,
@@ -69,13 +73,14 @@ impl Outcome {
     pub fn new() -> Outcome {
         let (images, failed) = (Vec::new(), Vec::new());
         let (moved, held) = (Count::default(), Count::default());
-        Outcome { began: Instant::now(), images, moved, held, dry_run: false, failed, destinations: 0 }
+        Outcome { began: Instant::now(), images, moved, resumed: 0, held, dry_run: false, failed, destinations: 0 }
     }
 
     /// What went to `destination`.
     pub fn add(&mut self, destination: &str, report: Report) {
         self.destinations += 1;
         self.dry_run |= report.dry_run;
+        self.resumed += report.resumed;
         for (sum, count) in [(&mut self.moved, report.moved), (&mut self.held, report.held)] {
             sum.blobs += count.blobs;
             sum.bytes += count.bytes;
@@ -99,9 +104,9 @@ impl Outcome {
     /// Answers on standard output, or, where that is the archive, tells on standard error.
     pub fn tell(&self, run: &Run, stdout: Stdout) -> Result<()> {
         run.screen.end();
-        run.screen.say(&self.summary());
+        run.screen.say(&self.summary(run.screen.retries()));
         match stdout {
-            Stdout::Answer if run.answer.json() => run.answer.document(&self.document()),
+            Stdout::Answer if run.answer.json() => run.answer.document(&self.document(run.screen.retries())),
             Stdout::Answer => self.lines().try_for_each(|line| run.answer.line(&line)),
             Stdout::Archive => {
                 self.lines().for_each(|line| run.screen.say(&line));
@@ -131,11 +136,20 @@ impl Outcome {
         self.images.iter().flat_map(|arrived| named(&arrived.image.names, &arrived.image.digest))
     }
 
-    fn summary(&self) -> String {
+    fn summary(&self, retries: usize) -> String {
         let images = self.images.len();
         let verb = if self.dry_run { "to move" } else { "moved" };
+        let resumed = match self.resumed {
+            0 => String::new(),
+            bytes => format!("{} resumed, ", HumanBytes(bytes)),
+        };
+        let retries = match retries {
+            0 => String::new(),
+            1 => ", 1 retry".to_owned(),
+            n => format!(", {n} retries"),
+        };
         format!(
-            "{images} {}: {} {verb} ({}), {} there already ({}); {:.1} s",
+            "{images} {}: {} {verb} ({}), {resumed}{} there already ({}){retries}; {:.1} s",
             if images == 1 { "image" } else { "images" },
             blobs(self.moved),
             HumanBytes(self.moved.bytes),
@@ -145,11 +159,13 @@ impl Outcome {
         )
     }
 
-    fn document(&self) -> Document<'_> {
+    fn document(&self, retries: usize) -> Document<'_> {
         Document {
             version: VERSION,
             images: self.images.iter().map(Arrived::entry).collect(),
             moved: self.moved.into(),
+            resumed: self.resumed,
+            retries,
             already_there: self.held.into(),
             seconds: (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             dry_run: self.dry_run,

@@ -67,7 +67,7 @@ fn a_registry_that_does_not_mount_is_sent_the_blobs_and_not_asked_again() {
         picks: vec![Pick::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         compress: Compress::Keep,
-        jobs: 1,
+        jobs: Some(1),
         ..Options::default()
     };
     let source = Source::Store(Arc::new(store(&double, "team/a")));

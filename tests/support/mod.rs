@@ -1,6 +1,7 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
 pub mod engines;
+pub mod fault_proxy;
 pub mod program;
 pub mod registry;
 mod routes;

@@ -278,6 +278,11 @@ impl Double {
         self.shared.state().repositories.get(repository)?.blobs.get(digest).cloned()
     }
 
+    /// Those among `digests` that are stored.
+    pub fn settled(&self, repository: &str, digests: impl Iterator<Item = Digest>) -> Vec<Digest> {
+        digests.filter(|digest| self.blob(repository, digest).is_some()).collect()
+    }
+
     /// What `tag` points at.
     pub fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {
         self.shared.state().repositories.get(repository)?.tags.get(tag).copied()

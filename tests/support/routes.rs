@@ -183,18 +183,19 @@ fn blobs(shared: &Shared, name: &str, digest: &str, request: &mut Request, _: &m
         return Some(Response::new(200).body(Body::Stalled { bytes, cut }));
     }
     let cut = fewer(&mut faults.cut);
-    let from = request
-        .header("range")
-        .and_then(|range| range.strip_prefix("bytes=")?.split_once('-')?.0.parse::<usize>().ok())
-        .filter(|_| faults.ranges != Ranges::Ignored);
+    let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let range = range.filter(|_| faults.ranges != Ranges::Ignored);
+    let from = range.and_then(|(from, _)| from.parse::<usize>().ok());
+    let to =
+        range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(bytes.len(), |last| bytes.len().min(last + 1));
     match from {
         Some(from) if from >= bytes.len() => Some(Response::new(416)),
         Some(from) => {
             let from = if faults.ranges == Ranges::Wrong { from - 1 } else { from };
-            let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
-            Some(Response::new(206).with("Content-Range", range).body(Body::Part { bytes, from, cut }))
+            let range = format!("bytes {from}-{}/{}", to - 1, bytes.len());
+            Some(Response::new(206).with("Content-Range", range).body(Body::Part { bytes, from, to, cut }))
         }
-        None => Some(Response::new(200).body(Body::Part { bytes, from: 0, cut })),
+        None => Some(Response::new(200).body(Body::Part { bytes, from: 0, to, cut })),
     }
 }
 

@@ -39,10 +39,11 @@ impl Request {
 pub enum Body {
     None,
     Bytes(Vec<u8>),
-    /// `bytes[from..]`, of which only `cut` are sent before the connection breaks (announced are all).
+    /// `bytes[from..to]`, of which only `cut` are sent before the connection breaks (announced are all).
     Part {
         bytes: Arc<Vec<u8>>,
         from: usize,
+        to: usize,
         cut: Option<usize>,
     },
     /// As `Part`, but after `cut` bytes the connection stays and says nothing.
@@ -291,7 +292,7 @@ fn send(stream: &mut dyn Stream, request: &Request, response: Response, close: b
     let length = match &response.body {
         Body::None => Some(0),
         Body::Bytes(bytes) => Some(bytes.len()),
-        Body::Part { bytes, from, .. } => Some(bytes.len() - from),
+        Body::Part { from, to, .. } => Some(to - from),
         Body::Stalled { bytes, .. } => Some(bytes.len()),
         Body::Endless => None,
     };
@@ -311,8 +312,8 @@ fn send(stream: &mut dyn Stream, request: &Request, response: Response, close: b
     match response.body {
         Body::None => {}
         Body::Bytes(bytes) => stream.write_all(&bytes)?,
-        Body::Part { bytes, from, cut } => {
-            let rest = &bytes[from..];
+        Body::Part { bytes, from, to, cut } => {
+            let rest = &bytes[from..to];
             let sent = cut.unwrap_or(rest.len()).min(rest.len());
             stream.write_all(&rest[..sent])?;
             stream.flush()?;

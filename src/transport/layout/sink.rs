@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// A blob from this size on, in bytes, is kept as a partial when its copy is cut.
 const KEPT: u64 = 256 << 10;
-const LANES: usize = 8;
+const LANES: usize = 4;
 const BUFFER: usize = 256 << 10;
 
 /// What makes a blob that is there already be taken for the right one.

@@ -9,6 +9,7 @@ use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use std::io::{self, Read};
+use std::ops::Range;
 use ureq::http::{Method, header};
 
 /// Reads one blob from an offset to its end. Believes nothing of lengths: more than announced is `Invalid`.
@@ -17,6 +18,8 @@ pub struct BlobReader<'a> {
     repository: &'a str,
     blob: Descriptor,
     at: u64,
+    /// Where what was asked for ends: the blob's end, unless the server keeps to ranges and was asked for less.
+    end: u64,
     body: Box<dyn Read + Send>,
     tries: Tries<'a>,
     /// Where the connection in hand began.
@@ -26,8 +29,24 @@ pub struct BlobReader<'a> {
 impl<'a> BlobReader<'a> {
     /// Asks for `blob` from offset `from` (in bytes) on.
     pub fn open(wire: &'a Wire, repository: &'a str, blob: &Descriptor, from: u64) -> Result<BlobReader<'a>> {
-        let body = body(wire, repository, blob, from)?;
-        Ok(BlobReader { wire, repository, blob: blob.clone(), at: from, body, tries: wire.tries(0), began: from })
+        BlobReader::open_part(wire, repository, blob, from..blob.size)
+    }
+
+    /// Asks for a part of `blob`. A server that knows no ranges sends all from its start on: see [`BlobReader::end`].
+    pub fn open_part(
+        wire: &'a Wire,
+        repository: &'a str,
+        blob: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<BlobReader<'a>> {
+        let (at, blob, tries) = (part.start, blob.clone(), wire.tries(0));
+        let (body, end) = body(wire, repository, &blob, part)?;
+        Ok(BlobReader { wire, repository, blob, at, end, body, tries, began: at })
+    }
+
+    /// Where reading ends, in bytes from the blob's start.
+    pub fn end(&self) -> u64 {
+        self.end
     }
 
     fn take_up(&mut self, why: &str) -> Result<()> {
@@ -40,7 +59,8 @@ impl<'a> BlobReader<'a> {
             return Err(self.tries.give_up(&what, why));
         }
         self.tries.wait(&what, why, None)?;
-        self.body = body(self.wire, self.repository, &self.blob, self.at)?;
+        let (body, end) = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
+        (self.body, self.end) = (body, end);
         self.began = self.at;
         Ok(())
     }
@@ -50,10 +70,10 @@ impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let why = match self.body.read(buffer) {
-                Ok(0) if self.at < self.blob.size && !buffer.is_empty() => "it ended early".to_owned(),
+                Ok(0) if self.at < self.end && !buffer.is_empty() => "it ended early".to_owned(),
                 Ok(n) => {
                     self.at += n as u64;
-                    if self.at > self.blob.size {
+                    if self.at > self.end {
                         return Err(longer(&self.blob, self.wire).into());
                     }
                     return Ok(n);
@@ -69,25 +89,32 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// The body of an answer that begins at `from`.
-fn body(wire: &Wire, repository: &str, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send>> {
-    if from == blob.size && from > 0 {
-        return Ok(Box::new(io::empty()));
+/// A body that begins where `part` does, and where it ends.
+fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> Result<(Box<dyn Read + Send>, u64)> {
+    let Range { start: from, end } = part;
+    if from == end && from > 0 {
+        return Ok((Box::new(io::empty()), end));
     }
+    let ranged = from > 0 || end < blob.size;
     let digest = &blob.digest;
     let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
-    if from > 0 {
-        call = call.with(header::RANGE, &format!("bytes={from}-"));
+    if ranged {
+        let last = if end < blob.size { (end - 1).to_string() } else { String::new() };
+        call = call.with(header::RANGE, &format!("bytes={from}-{last}"));
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
     let answer = wire.send(&call, Payload::Nothing, &scope, &what)?;
     let answer = match answer.status {
-        206 | 416 if from > 0 => answer,
+        206 | 416 if ranged => answer,
         _ => wire.expect(answer, &[200], &scope, &what)?,
     };
     let size = blob.size;
     match answer.status {
-        206 if starts_at(&answer) == Some(from) => Ok(Box::new(answer.into_reader())),
+        206 if part_of(&answer).is_some_and(|(first, _)| first == from) => {
+            // Some servers know no ends, and send all from there on.
+            let end = part_of(&answer).map_or(end, |(_, last)| last.saturating_add(1).clamp(end, size));
+            Ok((Box::new(answer.into_reader()), end))
+        }
         206 => {
             Err(Error::invalid(format!("{} answers with another part of blob {digest} than was asked for", wire.host)))
         }
@@ -97,7 +124,8 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, from: u64) -> Result<B
             let found = answer.length().unwrap_or_default();
             Err(Error::invalid(format!("blob {digest} at {} has {found} bytes, announced were {size}", wire.host)))
         }
-        _ => skipped(answer, from, wire),
+        _ if end < size && from > 0 => Err(Error::failed(format!("{} does not keep to ranges", wire.host))),
+        _ => Ok((skipped(answer, from, wire)?, size)),
     }
 }
 
@@ -114,10 +142,11 @@ fn skipped(answer: Answer, from: u64, wire: &Wire) -> Result<Box<dyn Read + Send
     Ok(Box::new(reader))
 }
 
-/// The first byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
-fn starts_at(answer: &Answer) -> Option<u64> {
-    let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.trim_start();
-    range.split_once('-')?.0.trim().parse().ok()
+/// The first and the last byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
+fn part_of(answer: &Answer) -> Option<(u64, u64)> {
+    let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
 fn longer(blob: &Descriptor, wire: &Wire) -> Error {

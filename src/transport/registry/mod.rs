@@ -19,7 +19,11 @@ mod helper;
 mod http;
 mod login;
 mod manifest;
+mod mirrored;
+pub mod mirrors;
+mod pace;
 mod proxy;
+mod ranged;
 mod referrers;
 mod refusal;
 mod retry;
@@ -34,6 +38,7 @@ mod wire;
 
 pub use access::{Access, Credentials, Secret};
 pub use login::{Kept, login, logout};
+pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 

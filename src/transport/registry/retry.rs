@@ -14,6 +14,8 @@ use std::{
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A server that asks for more is asked again after this.
 const LONGEST_WISH: Duration = Duration::from_secs(120);
+/// A pause after progress is shorter by so much.
+const WHILE_MOVING: u32 = 16;
 /// Nobody there: tried again a little, in case a service is just starting.
 const TRIES_WHEN_UNREACHABLE: u32 = 2;
 /// In bytes: what has to arrive between two breaks for the budget to be full again.
@@ -25,12 +27,14 @@ pub struct Tries<'a> {
     watch: &'a dyn Watch,
     cancel: &'a Cancel,
     made: u32,
+    /// Bytes came between the last failure and this one.
+    moving: bool,
 }
 
 impl<'a> Tries<'a> {
     /// `made` tries have failed already.
     pub fn new(access: &'a Access, watch: &'a dyn Watch, cancel: &'a Cancel, made: u32) -> Tries<'a> {
-        Tries { access, watch, cancel, made }
+        Tries { access, watch, cancel, made, moving: false }
     }
 
     /// How many have failed.
@@ -41,6 +45,7 @@ impl<'a> Tries<'a> {
     /// Progress was made: as if nothing had failed before.
     pub fn refill(&mut self) {
         self.made = 0;
+        self.moving = true;
     }
 
     /// Whether another try is left.
@@ -63,9 +68,11 @@ impl<'a> Tries<'a> {
 
     /// Waits before the next try of `what`; `wish` is what the server asked for.
     pub fn wait(&mut self, what: &str, why: &str, wish: Option<Duration>) -> Result<()> {
+        // A line that delivers between its cuts is taken up quickly: it may be cut hundreds of times.
+        let share = if std::mem::take(&mut self.moving) { WHILE_MOVING } else { 1 };
         let doubled = self.access.pause.saturating_mul(1 << self.made.min(16)).min(LONGEST_PAUSE);
         self.made += 1;
-        let own = doubled.mul_f64(0.75 + 0.5 * chance());
+        let own = (doubled / share).mul_f64(0.75 + 0.5 * chance());
         let after = wish.map_or(own, |wish| wish.min(LONGEST_WISH).max(own));
         self.watch.event(Event::Retry { what, why, after });
         pause(after, self.cancel)

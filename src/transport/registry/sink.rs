@@ -120,7 +120,7 @@ impl Sink for RepositorySink {
     fn takes(&self) -> Takes {
         Takes {
             shape: Shape::Whole,
-            order: Order::Lanes(self.target.wire.access.lanes),
+            order: Order::Lanes(self.target.wire.pace.lanes(self.target.wire.access.lanes)),
             compress: Some(Coding::Gzip),
             refuses: &[],
             unnamed_blobs: true,

@@ -1,8 +1,8 @@
 //! One repository of a registry as a [`Store`].
 
-use super::blob::BlobReader;
 use super::http::{Answer, Call, Payload};
 use super::manifest::{self, At};
+use super::ranged;
 use super::token::Scope;
 use super::wire::Wire;
 use super::{referrers, tags};
@@ -34,6 +34,16 @@ impl RepositoryStore {
     pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
         RepositoryStore { wire, origin, kept: Mutex::default() }
+    }
+
+    /// The same repository, under the names that it has at `origin`.
+    pub(super) fn standing_for(self, origin: &Origin) -> RepositoryStore {
+        RepositoryStore { origin: origin.clone(), ..self }
+    }
+
+    /// Who is asked.
+    pub(super) fn host(&self) -> &str {
+        &self.wire.host
     }
 
     fn repository(&self) -> &str {
@@ -143,7 +153,7 @@ impl Store for RepositoryStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(Box::new(BlobReader::open(&self.wire, self.repository(), blob, from)?))
+        ranged::open(&self.wire, self.repository(), blob, from)
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -176,6 +186,6 @@ impl Store for RepositoryStore {
     }
 
     fn lanes(&self) -> usize {
-        self.wire.access.lanes
+        self.wire.pace.lanes(self.wire.access.lanes)
     }
 }

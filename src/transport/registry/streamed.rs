@@ -27,11 +27,13 @@ pub struct Streamed {
     /// Where the request in hand began.
     began: u64,
     failures: u32,
+    /// The furthest that the registry has been seen to keep, in bytes.
+    kept: u64,
 }
 
 impl Streamed {
     pub fn new(target: Target, session: Option<Url>, known: Option<(Digest, u64)>) -> Streamed {
-        Streamed { target, known, session, feed: None, held: Vec::new(), sent: 0, began: 0, failures: 0 }
+        Streamed { target, known, session, feed: None, held: Vec::new(), sent: 0, began: 0, failures: 0, kept: 0 }
     }
 
     fn what(&self) -> String {
@@ -103,14 +105,10 @@ impl Streamed {
     }
 
     /// How many bytes of the session the registry has, and where it goes on; `None`: begin anew.
-    fn standing(&mut self, resumed: bool) -> Result<Option<(u64, Url)>> {
+    fn standing(&mut self) -> Result<Option<(u64, Url)>> {
         let Some(session) = self.session.take() else {
             return Ok(None);
         };
-        // A session that broke when it was taken up is not trusted twice.
-        if resumed {
-            return Ok(None);
-        }
         let call = Call::new(Method::GET, session);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, "an upload's state")?;
         if !matches!(answer.status, 200 | 202 | 204) {
@@ -150,10 +148,6 @@ impl BlobWriter for Streamed {
         }
         self.feed = None;
         self.held.clear();
-        let resumed = self.began > 0;
-        if self.sent - self.began >= PROGRESS && !resumed {
-            self.failures = 0;
-        }
         let wire = self.target.wire.clone();
         let mut tries = wire.tries(self.failures);
         if !tries.left() {
@@ -161,12 +155,17 @@ impl BlobWriter for Streamed {
         }
         tries.wait(&self.what(), &error.to_string(), None)?;
         self.failures = tries.made();
-        self.sent = match self.standing(resumed)? {
-            Some((offset, session)) => {
+        self.sent = match self.standing()? {
+            // A session that got nowhere since it was taken up is not trusted twice.
+            Some((offset, session)) if offset > self.began => {
+                // Only what the registry kept is progress: otherwise a bad line would be sent to for ever.
+                if offset >= self.kept + PROGRESS {
+                    (self.failures, self.kept) = (0, offset);
+                }
                 self.session = Some(session);
                 offset
             }
-            None => 0,
+            _ => 0,
         };
         Ok(self.sent)
     }
@@ -233,7 +232,7 @@ impl Streamed {
             Err(_) => return Err(error),
         }
         self.sent = size;
-        match self.standing(false) {
+        match self.standing() {
             Ok(Some((offset, session))) if offset == size => {
                 self.session = Some(session);
                 self.put_nothing(digest).map_err(|_| error)

@@ -8,6 +8,7 @@ use super::access::Access;
 use super::auth::{self, Known};
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
+use super::pace::Pace;
 use super::proxy::is_loopback;
 use super::refusal::{self, Subject};
 use super::retry::{self, Tries};
@@ -17,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
@@ -31,6 +33,7 @@ pub struct Wire {
     pub cancel: Cancel,
     http: Http,
     known: Mutex<Known>,
+    pub pace: Pace,
     api: OnceLock<Url>,
     finding_api: Mutex<()>,
 }
@@ -47,6 +50,7 @@ impl Wire {
             watch,
             cancel,
             known: Mutex::default(),
+            pace: Pace::default(),
             api: OnceLock::new(),
             finding_api: Mutex::new(()),
         })
@@ -185,7 +189,14 @@ impl Wire {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
             let to = if call.url.origin() == home { To::Registry } else { To::Other };
+            let asked = Instant::now();
             let answer = self.http.send(&call, payload, to)?;
+            if matches!(payload, Payload::Nothing) {
+                self.pace.answered(asked.elapsed());
+            }
+            if answer.status == 429 {
+                self.pace.asked_for_patience();
+            }
             let Some(next) = self.redirect(&call, payload, &answer).map_err(Fault::Lasting)? else {
                 return Ok(answer);
             };

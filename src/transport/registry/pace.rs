@@ -1,0 +1,84 @@
+//! How far away a registry has shown itself to be, and whether it has asked for patience: what decides how much is
+//! asked of it at once.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// From here on the way takes longer than most answers: more is asked at once.
+const FAR: Duration = Duration::from_millis(30);
+/// Requests for small things at once, where the registry is far away.
+const LANES_WHEN_FAR: usize = 32;
+/// Pieces of large blobs (see `ranged.rs`) in memory, of one registry.
+pub const PIECES: usize = 12;
+
+/// What the requests to one registry have shown so far.
+pub struct Pace {
+    /// The quickest answer, in microseconds.
+    quickest: AtomicU64,
+    /// How often it answered 429.
+    patience: AtomicUsize,
+    pieces: AtomicUsize,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { quickest: AtomicU64::new(u64::MAX), patience: AtomicUsize::new(0), pieces: AtomicUsize::new(0) }
+    }
+}
+
+impl Pace {
+    /// A request without a body was answered after so long.
+    pub fn answered(&self, after: Duration) {
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.quickest.fetch_min(micros, Ordering::Relaxed);
+    }
+
+    pub fn asked_for_patience(&self) {
+        self.patience.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the registry has asked for patience.
+    pub fn patience(&self) -> usize {
+        self.patience.load(Ordering::Relaxed)
+    }
+
+    pub fn is_far(&self) -> bool {
+        let quickest = self.quickest.load(Ordering::Relaxed);
+        quickest != u64::MAX && Duration::from_micros(quickest) >= FAR
+    }
+
+    /// How many blobs are best under way at once, where `usual` are for a registry near by.
+    pub fn lanes(&self, usual: usize) -> usize {
+        match self.is_far() && self.patience() == 0 {
+            true => usual.max(LANES_WHEN_FAR),
+            false => usual,
+        }
+    }
+
+    /// Takes room for one more piece, if there is some.
+    pub fn take_piece(&self) -> bool {
+        let more = |taken| (taken < PIECES).then_some(taken + 1);
+        self.pieces.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    pub fn give_piece(&self) {
+        self.pieces.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_registry_gets_more_lanes_until_it_asks_for_patience() {
+        let pace = Pace::default();
+        assert_eq!(pace.lanes(6), 6);
+        pace.answered(Duration::from_millis(200));
+        assert!(pace.is_far() && pace.lanes(6) == LANES_WHEN_FAR);
+        pace.asked_for_patience();
+        assert_eq!(pace.lanes(6), 6);
+        pace.answered(Duration::from_millis(2));
+        assert!(!pace.is_far());
+    }
+}

@@ -1,0 +1,97 @@
+//! `kill -9` at random moments: a moment is a number of bytes on the wire, so that it does not depend on a clock.
+
+use super::support::program::command;
+use super::*;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::channel;
+
+/// Of each direction.
+const MOMENTS: u64 = 50;
+const LAYERS: [usize; 4] = [3_000_000, 2_000_000, 600_000, 1000];
+
+/// Any of `0..most`, the same in every run of the tests.
+fn moment(nth: u64, most: u64) -> u64 {
+    u64::from_le_bytes(noise(nth + 1000, 8).try_into().unwrap()) % most
+}
+
+/// Runs the program until so many bytes have passed, and kills it before the next one does.
+fn killed(line: &Proxy, after: u64, args: &[&str]) {
+    let (send, receive) = channel::<Child>();
+    line.after(after, move || {
+        let mut child = receive.recv().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    let mut program = command(env!("CARGO_BIN_EXE_imgmv"));
+    let program = program.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    send.send(program.spawn().unwrap()).unwrap();
+    line.hooked();
+}
+
+/// How many bytes of each blob lie in `layout` by the sums beside them.
+fn verified(layout: &Path, digest: &Digest) -> u64 {
+    let sums = std::fs::read(layout.join(format!(".imgmv-sha256-{}.sums", digest.hex()))).unwrap_or_default();
+    sums.chunks_exact(12).last().map_or(0, |record| u64::from_le_bytes(record[..8].try_into().unwrap()))
+}
+
+fn layers() -> Vec<Vec<u8>> {
+    LAYERS.iter().enumerate().map(|(nth, size)| noise(nth as u64 + 7, *size)).collect()
+}
+
+#[test]
+fn a_killed_pull_is_gone_on_with_and_asks_for_nothing_twice() {
+    let layers = layers();
+    let (double, dir) = (Double::start(), TempDir::new().unwrap());
+    let image = double.image("app", "1", &layers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let line = Proxy::start(&double.host());
+    let src = format!("{}/app:1", line.host());
+    let mut went_on = 0;
+    for nth in 0..MOMENTS {
+        let layout = dir.path().join(nth.to_string());
+        let dst = format!("oci:{}", layout.display());
+        line.forget();
+        killed(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &["copy", &src, &dst, "-q"]);
+        let there = |digest: &Digest| layout.join("blobs/sha256").join(digest.hex()).exists();
+        let before: Vec<(Digest, u64, bool)> = image
+            .blobs()
+            .iter()
+            .map(|blob| (blob.digest, verified(&layout, &blob.digest), there(&blob.digest)))
+            .collect();
+        line.forget();
+        good(imgmv(&["copy", &src, &dst, "-q"], None));
+        whole(&layout, &image);
+        assert_eq!(top(&layout), ["blobs", "index.json", "oci-layout"], "moment {nth}");
+        for (digest, verified, there) in before {
+            let asked = line.seen("GET", &digest.to_string());
+            assert_eq!(asked.is_empty(), there, "moment {nth}: {digest}");
+            assert!(asked.iter().all(|seen| seen.from() >= verified), "moment {nth}: {verified} of {asked:?}");
+            went_on += u64::from(verified > 0);
+        }
+        std::fs::remove_dir_all(&layout).unwrap();
+    }
+    assert!(went_on > MOMENTS / 4, "only {went_on} partials were left: the moments are no test");
+}
+
+#[test]
+fn a_killed_push_is_gone_on_with_and_sends_no_finished_blob_again() {
+    let (from, dir) = (Double::start(), TempDir::new().unwrap());
+    let image = from.image("app", "1", &layers().iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let src = format!("oci:{}", dir.path().join("layout").display());
+    good(imgmv(&["copy", &format!("{}/app:1", from.host()), &src, "-q"], None));
+    for nth in 0..MOMENTS {
+        let to = Double::start();
+        let line = Proxy::start(&to.host());
+        let dst = format!("{}/app:1", line.host());
+        let args = ["copy", &src, &dst, "-q", "--compress", "keep"];
+        killed(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &args);
+        let stored: Vec<Digest> = to.settled("app", image.blobs().iter().map(|blob| blob.digest));
+        line.forget();
+        good(imgmv(&args, None));
+        assert_eq!(to.tag("app", "1"), Some(image.digest()), "moment {nth}");
+        for blob in image.blobs() {
+            assert_eq!(Digest::of(&to.blob("app", &blob.digest).unwrap()), blob.digest);
+        }
+        let closed = line.seen("PUT", "/uploads/").len();
+        assert!(closed + stored.len() <= image.blobs().len(), "moment {nth}: {closed} sent, {} held", stored.len());
+    }
+}
