@@ -82,6 +82,9 @@ impl Peer {
 
     /// On a disk of `size` MB.
     pub fn start_on_small_disk(kind: Kind, size: u32) -> Option<Peer> {
+        // Before anything is mounted that only a peer unmounts.
+        let (server, client) = kind.programs();
+        peer(server).and(peer(client))?;
         let folder = folder();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
