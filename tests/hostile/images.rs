@@ -164,6 +164,11 @@ fn cases() -> Vec<Case> {
             listed(|entry| entry["mediaType"] = json!(media_type::OCI_INDEX)),
             "announced as",
         ),
+        (
+            "an entry with a type that nobody knows",
+            listed(|entry| entry["mediaType"] = json!("application/vnd.oCi.image.manifest.v1+json")),
+            "announced as",
+        ),
         ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected|no manifest"),
         ("docker's schema 1", schema1(), "schema 1"),
         ("JSON that is too deep", deep_json(), ""),
