@@ -293,3 +293,17 @@ fn foreign_layers_are_never_fetched() {
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn embedded_data_that_lies_is_passed_over() {
+    let world = altered(|_, manifest| {
+        let size = manifest["config"]["size"].as_u64().unwrap() as usize;
+        let other = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, vec![b' '; size]);
+        manifest["config"]["data"] = json!(other);
+    });
+    for way in WAYS {
+        let target = Target::new();
+        target.take(way.open(&world).source.unwrap()).unwrap();
+        assert_eq!(target.sound(), 1, "{way:?}");
+    }
+}
