@@ -97,6 +97,8 @@ class Bench:
         command = pair.commands[name](place)
         if pair.seeded:
             self.target.seed(self.images / "eleven", "eleven")
+        if pair.given:
+            shutil.copyfile(self.images / "eleven.tar", place.archive)
         if pair.twice:
             measure.run(command, env, place.folder, log)
         asked = self.source.requests() + self.target.requests()
@@ -119,7 +121,8 @@ class Bench:
             return helper.kept_bytes()
         if place.out.is_dir():
             return sum(path.stat().st_size for path in place.out.rglob("*") if path.is_file())
-        return place.out.stat().st_size if place.out.exists() else 0
+        made = place.out if place.out.exists() else place.archive
+        return made.stat().st_size if made.exists() else 0
 
     def clean(self, place, helper):
         shutil.rmtree(place.folder, ignore_errors=True)

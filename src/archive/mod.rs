@@ -6,6 +6,7 @@
 
 mod bytes;
 mod contents;
+mod files;
 mod header;
 mod lists;
 mod name;
@@ -13,6 +14,8 @@ mod out;
 mod pack;
 mod packing;
 mod passed;
+mod passing;
+mod pipe;
 mod relay;
 mod retag;
 mod saved;

@@ -1,24 +1,19 @@
 //! A seekable, unpacked archive as a store: every blob is read in place, from any thread.
 
-use super::bytes::{ReadAt, Span};
-use super::contents::{Contents, Layer, Listed, MAX_DOCUMENT, What, list};
-use super::name::shown;
-use super::saved::blob_digest;
+use super::bytes::ReadAt;
+use super::contents::{Contents, Listed, What, list};
+use super::files::Files;
 use super::synthesis;
 use super::table::{Place, Table};
-use super::unpacked::Unpacked;
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, Name, media_type, with_coding};
-use crate::progress::{Event, Watch};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, media_type, with_coding};
+use crate::progress::Watch;
 use crate::source::{Pick, Root, Store, select};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
     sync::{Arc, Mutex},
 };
-
-/// Bytes read at once where a layer is hashed.
-const BUFFER: usize = 256 << 10;
 
 /// An archive of images in `B`.
 pub struct ArchiveStore<B> {
@@ -36,13 +31,6 @@ struct Made {
     blobs: HashMap<Digest, (Place, &'static str)>,
 }
 
-struct Files<B> {
-    bytes: B,
-    table: Table,
-    hashed: Mutex<HashMap<Place, (Layer, Digest)>>,
-    watch: Arc<dyn Watch>,
-}
-
 impl<B: ReadAt> ArchiveStore<B> {
     /// Reads where everything lies in `bytes`, a plain tar. `label` is what messages call the archive.
     ///
@@ -50,7 +38,7 @@ impl<B: ReadAt> ArchiveStore<B> {
     /// images disagree.
     pub fn open(bytes: B, label: &str, watch: Arc<dyn Watch>) -> Result<ArchiveStore<B>> {
         let table = Table::read(&bytes).map_err(|e| e.at(label))?;
-        let files = Files { bytes, table, hashed: Mutex::default(), watch };
+        let files = Files::new(bytes, table, watch);
         let images = list(&files).map_err(|e| e.at(label))?;
         Ok(ArchiveStore { files, images, made: Mutex::default(), label: label.to_owned() })
     }
@@ -80,6 +68,7 @@ impl<B: ReadAt> ArchiveStore<B> {
     /// `root` with its manifest's digest.
     fn settled(&self, root: Root, at: usize) -> Result<Root> {
         let What::Saved(saved) = &self.images[at].what else { return Ok(root) };
+        self.files.hash_packed(&saved.layers)?;
         let image = synthesis::image(&self.files, saved)?;
         let mut made = self.made();
         for (name, layer) in &image.layers {
@@ -146,14 +135,14 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     pub(super) fn bytes(&self) -> &B {
-        &self.files.bytes
+        self.files.bytes()
     }
 
     fn place(&self, digest: &Digest) -> Result<Option<(Place, &'static str)>> {
         if let Some(found) = self.made().blobs.get(digest) {
             return Ok(Some(*found));
         }
-        Ok(self.files.table.find(&digest.blob_path())?.map(|place| (place, media_type::OCTETS)))
+        Ok(self.files.find(&digest.blob_path())?.map(|place| (place, media_type::OCTETS)))
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, Made> {
@@ -197,11 +186,11 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(&blob.digest))?;
         if place.size != blob.size || from > place.size {
             return Err(Error::invalid(format!(
-                "{}: blob {} has {} bytes here, its descriptor says {}",
+                "{}: blob {} does not match: it has {} bytes here, its descriptor says {}",
                 self.label, blob.digest, place.size, blob.size
             )));
         }
-        Ok(Box::new(Span { bytes: &self.files.bytes, at: place.at + from, end: place.at + place.size }))
+        Ok(Box::new(self.files.span(Place { at: place.at + from, size: place.size - from })))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -229,83 +218,5 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     /// Engines keep, and write into archives, only some of an index.
     fn may_lack(&self) -> bool {
         true
-    }
-}
-
-impl<B: ReadAt> Files<B> {
-    fn place(&self, name: &str) -> Result<Place> {
-        let found = self.table.find(name)?;
-        found.ok_or_else(|| Error::invalid(format!("manifest.json names {}, which is not in the archive", shown(name))))
-    }
-
-    fn span(&self, place: Place) -> Span<'_, B> {
-        Span { bytes: &self.bytes, at: place.at, end: place.at + place.size }
-    }
-
-    fn whole(&self, place: Place) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(place.size as usize);
-        self.span(place).read_to_end(&mut bytes).map_err(|e| Error::reading("the archive", e))?;
-        Ok(bytes)
-    }
-
-    /// Hashes a packed layer, as it lies there and unpacked.
-    fn hash(&self, name: &str, place: Place, coding: Coding) -> Result<(Layer, Digest)> {
-        self.watch.event(Event::Detail(&format!("hashing {}, which the archive does not name by digest", shown(name))));
-        let (mut packed, mut unpacked) = (Hasher::default(), Unpacked::new(coding)?);
-        let (mut span, mut buffer) = (self.span(place), vec![0; BUFFER]);
-        loop {
-            match span.read(&mut buffer).map_err(|e| Error::reading("the archive", e))? {
-                0 => break,
-                n => {
-                    packed.update(&buffer[..n]);
-                    unpacked.update(&buffer[..n]).map_err(|e| e.at(shown(name)))?;
-                }
-            }
-        }
-        let raw = unpacked.finish().map_err(|e| e.at(shown(name)))?;
-        Ok((Layer { digest: packed.finish(), size: place.size, coding }, raw))
-    }
-}
-
-impl<B: ReadAt> Contents for Files<B> {
-    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some(place) = self.table.find(name)? else { return Ok(None) };
-        if place.size > MAX_DOCUMENT {
-            return Err(Error::invalid(format!(
-                "{} has {} bytes, more than the {MAX_DOCUMENT} allowed",
-                shown(name),
-                place.size
-            )));
-        }
-        self.whole(place).map(Some)
-    }
-
-    fn size(&self, name: &str) -> Result<Option<u64>> {
-        Ok(self.table.find(name)?.map(|place| place.size))
-    }
-
-    fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer> {
-        let place = self.place(name)?;
-        let head = self.whole(Place { size: place.size.min(8), ..place })?;
-        let coding = super::unpacked::coding(&head).map_err(|e| e.at(shown(name)))?;
-        if coding == Coding::Raw {
-            return Ok(Layer { digest: *diff_id, size: place.size, coding });
-        }
-        // A layer under the name of its digest has to be what that says, too.
-        let hashed = self.hashed.lock().unwrap_or_else(|e| e.into_inner()).get(&place).copied();
-        let (layer, raw) = match hashed {
-            Some(hashed) => hashed,
-            None => self.hash(name, place, coding)?,
-        };
-        self.hashed.lock().unwrap_or_else(|e| e.into_inner()).insert(place, (layer, raw));
-        super::unpacked::agree(name, &raw, diff_id)?;
-        if blob_digest(name).is_some_and(|named| named != layer.digest) {
-            return Err(Error::invalid(format!(
-                "{} is not the blob that its name says: got {}",
-                shown(name),
-                layer.digest
-            )));
-        }
-        Ok(layer)
     }
 }

@@ -3,13 +3,14 @@
 
 use super::contents::{self, Contents, INDEX, LAYOUT, Listed, MAX_DOCUMENT, What, list};
 use super::name::shown;
-use super::passed::{Held, Passed};
+use super::passed::Held;
+use super::passing::Passing;
+use super::pipe::{Pipe, is_json, is_layer};
 use super::saved::{self, blob_digest};
 use super::synthesis;
-use super::unpacked::{Unpacked, coding};
-use super::walk::{self, Entry, Tape, Walk};
+use super::walk::{self, Entry, Walk};
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, Hasher, Manifest, media_type};
+use crate::image::{Descriptor, Digest, Manifest, media_type};
 use crate::source::{Blob, Claim, Relay, Root, Stream, Tail};
 use std::{
     collections::HashSet,
@@ -33,7 +34,7 @@ pub struct ArchiveStream {
     walk: Walk<Pipe>,
     label: String,
     pub(super) held: Held,
-    current: Option<Current>,
+    current: Option<Passing>,
     /// Whether layers lie under their digests.
     known: Option<bool>,
     /// What was passed to find out, for a relay.
@@ -42,24 +43,6 @@ pub struct ArchiveStream {
     waiting: bool,
     junk: u64,
     ended: bool,
-}
-
-/// The layer that is passing.
-struct Current {
-    name: String,
-    /// In bytes.
-    size: u64,
-    coding: Coding,
-    /// Its first bytes, read to see what it is.
-    head: Vec<u8>,
-    handed: usize,
-    hashing: Option<Hashing>,
-}
-
-struct Hashing {
-    whole: Hasher,
-    /// Of a packed layer.
-    unpacked: Option<Unpacked>,
 }
 
 /// What comes next in the archive.
@@ -99,7 +82,8 @@ impl ArchiveStream {
         }
         let Some(entry) = self.walk.next_entry()? else {
             self.ended = true;
-            self.drain()?;
+            // So that a packing's checksum is seen, and a writer can end.
+            self.walk.tape().drain(MAX_AFTER)?;
             return Ok(Step::End);
         };
         if entry.what != walk::What::File {
@@ -139,19 +123,10 @@ impl ArchiveStream {
 
     fn begin(&mut self, entry: Entry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
         let known = *self.known.get_or_insert_with(|| named.is_some() && self.held.names_blobs());
-        // A blob under its digest is hashed by whoever takes it, and may be anything.
-        let coding = match known {
-            true => Coding::sniff(&head),
-            false => coding(&head).map_err(|e| e.at(shown(&entry.name)))?,
-        };
-        let hashing = match known {
-            true => None,
-            false => {
-                let unpacked = (coding != Coding::Raw).then(|| Unpacked::new(coding)).transpose()?;
-                Some(Hashing { whole: Hasher::new(named.unwrap_or(Digest::of(b"")).algorithm()), unpacked })
-            }
-        };
-        self.current = Some(Current { name: entry.name, size: entry.size, coding, head, handed: 0, hashing });
+        self.current = Some(match named.filter(|_| known) {
+            Some(digest) => Passing::named(entry.name, entry.size, head, digest),
+            None => Passing::hashed(entry.name, entry.size, head)?,
+        });
         Ok(())
     }
 
@@ -161,19 +136,13 @@ impl ArchiveStream {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let n = match current.handed < current.head.len() {
-            true => (&current.head[current.handed..]).read(buffer)?,
-            false => self.walk.read(buffer)?,
+        let n = match current.first(buffer) {
+            0 => self.walk.read(buffer)?,
+            n => n,
         };
-        current.handed += n.min(current.head.len() - current.handed);
-        if let Some(hashing) = &mut current.hashing {
-            hashing.whole.update(&buffer[..n]);
-            if let Some(unpacked) = &mut hashing.unpacked {
-                unpacked.update(&buffer[..n]).map_err(|e| e.at(shown(&current.name)))?;
-            }
-        }
-        if n == 0 {
-            self.end_current()?;
+        match n {
+            0 => self.end_current()?,
+            n => current.pass(&buffer[..n])?,
         }
         Ok(n)
     }
@@ -193,32 +162,15 @@ impl ArchiveStream {
     }
 
     fn end_current(&mut self) -> Result<()> {
-        let Some(current) = self.current.take() else { return Ok(()) };
-        let named = blob_digest(&current.name);
-        let (digest, raw) = match current.hashing {
-            None => (named, None),
-            Some(hashing) => {
-                let digest = hashing.whole.finish();
-                let raw = hashing.unpacked.map(Unpacked::finish).transpose();
-                (Some(digest), raw.map_err(|e| e.at(shown(&current.name)))?)
-            }
-        };
-        if let (Some(named), Some(digest)) = (named, digest)
-            && named != digest
-        {
-            return Err(Error::invalid(format!(
-                "{} is not the blob that its name says: got {digest}",
-                shown(&current.name)
-            )));
+        if let Some(current) = self.current.take() {
+            let (name, passed) = current.end()?;
+            self.held.passed.insert(name, passed);
         }
-        let digest = digest.expect("a layer is hashed here or has its digest for a name");
-        let passed = Passed { digest, raw, size: current.size, coding: current.coding };
-        self.held.passed.insert(current.name.into(), passed);
         Ok(())
     }
 
     fn pass_current(&mut self) -> Result<()> {
-        if self.current.as_ref().is_some_and(|current| current.hashing.is_none()) {
+        if self.current.as_ref().is_some_and(|current| !current.is_hashed()) {
             return self.end_current();
         }
         let mut scratch = match self.current {
@@ -252,23 +204,6 @@ impl ArchiveStream {
             filled += self.walk.read(&mut bytes[filled..])?;
         }
         Ok(bytes)
-    }
-
-    /// Reads what lies behind the end mark, so that a packing's checksum is seen and a writer can end.
-    fn drain(&mut self) -> Result<()> {
-        let mut scratch = vec![0; SCRATCH];
-        let mut after = 0;
-        loop {
-            match self.walk.tape().read(&mut scratch)? {
-                0 => return Ok(()),
-                n => after += n as u64,
-            }
-            if after > MAX_AFTER {
-                return Err(Error::invalid(format!(
-                    "the archive goes on for more than {MAX_AFTER} bytes behind its end"
-                )));
-            }
-        }
     }
 
     /// The images, with every manifest and config; `self` has passed.
@@ -309,7 +244,7 @@ impl ArchiveStream {
             let found = self.held.size(&blob.digest.blob_path());
             if let Some(found) = found.filter(|found| *found != blob.size) {
                 return Err(Error::invalid(format!(
-                    "blob {} has {found} bytes, its descriptor says {}",
+                    "blob {} does not match: it has {found} bytes, its descriptor says {}",
                     blob.digest, blob.size
                 )));
             }
@@ -343,7 +278,7 @@ impl Stream for ArchiveStream {
         let current = self.current.as_ref().expect("a step to a layer sets it");
         let digest = self.known.filter(|known| *known).and_then(|_| blob_digest(&current.name));
         let claim = Claim { digest, size: Some(current.size) };
-        Ok(Some(Blob { claim, bytes: Box::new(Passing(self)) }))
+        Ok(Some(Blob { claim, bytes: Box::new(Handed(self)) }))
     }
 
     fn finish(mut self: Box<Self>) -> Result<Tail> {
@@ -360,56 +295,10 @@ impl Stream for ArchiveStream {
 }
 
 /// The layer that is passing, as a reader.
-struct Passing<'s>(&'s mut ArchiveStream);
+struct Handed<'s>(&'s mut ArchiveStream);
 
-impl Read for Passing<'_> {
+impl Read for Handed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_current(buffer).map_err(|e| e.at(&self.0.label).into())
     }
-}
-
-/// Bytes that come one after the other.
-struct Pipe(Box<dyn Read + Send>);
-
-impl Tape for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Ok(n) => return Ok(n),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(broken(error)),
-            }
-        }
-    }
-
-    fn skip(&mut self, mut bytes: u64) -> Result<()> {
-        let mut scratch = vec![0; SCRATCH.min(bytes as usize)];
-        while bytes > 0 {
-            let wanted = scratch.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
-            match self.read(&mut scratch[..wanted])? {
-                0 => return Err(walk::cut()),
-                n => bytes -= n as u64,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// An error of the system is told as it is; any other is a packing's that found damage.
-fn broken(error: io::Error) -> Error {
-    match Error::carried(error) {
-        Ok(own) => own,
-        Err(error) if error.raw_os_error().is_some() => Error::reading("it", error),
-        Err(error) => Error::invalid(format!("it cannot be unpacked ({error}); it is damaged or was cut short")),
-    }
-}
-
-/// Whether an entry begins as a JSON object or list does.
-fn is_json(head: &[u8]) -> bool {
-    head.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| matches!(byte, b'{' | b'['))
-}
-
-/// Whether an entry begins as a layer does: a tar, an empty tar, or something packed.
-fn is_layer(head: &[u8]) -> bool {
-    super::packing::Packing::sniff(head).is_some()
 }

@@ -1,6 +1,6 @@
 //! Standard output: the answer, as lines or as one JSON document, and nothing else ever.
 
-use imgmv::error::printable;
+use imgmv::error::{on_one_line, printable};
 use imgmv::{Error, Kind, Result};
 use serde::Serialize;
 use serde_json::json;
@@ -34,8 +34,9 @@ impl Answer {
         self.given.store(true, Ordering::Relaxed);
     }
 
+    /// One line, whatever strangers wrote into it.
     pub fn line(&self, text: &str) -> Result<()> {
-        self.bytes(format!("{}\n", printable(text)).as_bytes())
+        self.bytes(format!("{}\n", on_one_line(text)).as_bytes())
     }
 
     /// Exact bytes.

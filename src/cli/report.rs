@@ -138,7 +138,7 @@ impl Outcome {
 
     fn summary(&self, retries: usize) -> String {
         let images = self.images.len();
-        let (verb, there) = if self.dry_run { ("to move", "there already") } else { ("moved", "were there") };
+        let verb = if self.dry_run { "to move" } else { "moved" };
         let resumed = match self.resumed {
             0 => String::new(),
             bytes => format!("{} resumed, ", HumanBytes(bytes)),
@@ -149,7 +149,7 @@ impl Outcome {
             n => format!(", {n} retries"),
         };
         format!(
-            "{images} {}: {} {verb} ({}), {resumed}{} {there} ({}){retries}; {:.1} s",
+            "{images} {}: {} {verb} ({}), {resumed}{} there already ({}){retries}; {:.1} s",
             if images == 1 { "image" } else { "images" },
             blobs(self.moved),
             HumanBytes(self.moved.bytes),

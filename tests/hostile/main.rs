@@ -3,6 +3,7 @@
 //! outside it, no blob under a name that is not its digest, no name for something that is not all there.
 
 mod archives;
+mod cli;
 mod exhaust;
 mod images;
 mod registries;

@@ -14,6 +14,8 @@ use std::{
 };
 use tempfile::TempPath;
 
+/// ext4's magic number (statfs(2)).
+const EXT4: rustix::fs::FsWord = 0xef53;
 /// What a pipe may hold, in bytes, where the system lets it be changed.
 const PIPE: usize = 1 << 20;
 /// Of a temporary file's name, so that it fits where the target's does.
@@ -88,14 +90,20 @@ pub(crate) fn beside(path: &Path) -> io::Result<(File, TempPath)> {
     Ok(builder.prefix(&format!(".{name}.imgmv-")).tempfile_in(folder)?.into_parts())
 }
 
-/// Gives `file` its name, once it is on the disk.
+/// Gives `file` its name, once it is on the disk: neither this archive nor the one before it is lost in a crash.
 pub(crate) fn settle(file: File, temporary: TempPath, path: &Path) -> Result<()> {
-    let shown = path.display();
-    if let Ok(there) = fs::metadata(path) {
-        file.set_permissions(there.permissions()).map_err(|e| Error::writing(shown, e))?;
+    let writing = |e| Error::writing(path.display(), e);
+    let there = fs::metadata(path).ok();
+    if let Some(there) = &there {
+        file.set_permissions(there.permissions()).map_err(writing)?;
     }
-    file.sync_all().map_err(|e| Error::writing(path.display(), e))?;
-    temporary.persist(path).map_err(|e| Error::writing(path.display(), e.error))?;
+    // ext4 itself writes a file out before a rename onto another one counts (ext4(5), auto_da_alloc), sooner than a
+    // sync would return.
+    let ext4 = rustix::fs::fstatfs(&file).is_ok_and(|system| system.f_type == EXT4);
+    if there.is_none() || !ext4 {
+        file.sync_all().map_err(writing)?;
+    }
+    temporary.persist(path).map_err(|e| writing(e.error))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The name is there for everyone now; only a power cut could still take it back.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());

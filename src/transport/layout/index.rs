@@ -62,7 +62,7 @@ fn replace(folder: &Folder, name: &str, bytes: &[u8]) -> Result<()> {
 struct Lock<'p> {
     folder: &'p Folder,
     name: String,
-    _file: File,
+    file: File,
 }
 
 impl<'p> Lock<'p> {
@@ -79,10 +79,10 @@ impl<'p> Lock<'p> {
                 Err(error) => return Err(Error::writing(folder.show(INDEX_FILE), error.into())),
             };
             match hold(folder, &name, &file) {
-                Hold::Ours => return Ok(Lock { folder, name, _file: file }),
+                Hold::Ours => return Ok(Lock { folder, name, file }),
                 Hold::NoLocks => {
                     watch.say(&format!("{} has no file locks: let no other process write there", place.shown()));
-                    return Ok(Lock { folder, name, _file: file });
+                    return Ok(Lock { folder, name, file });
                 }
                 Hold::Others => {}
             }
@@ -103,5 +103,6 @@ impl Drop for Lock<'_> {
     fn drop(&mut self) {
         // Before it is unlocked: whoever waits sees that the name is gone and makes a new one.
         let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());
+        let _ = self.file.unlock();
     }
 }

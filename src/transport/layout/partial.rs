@@ -160,6 +160,15 @@ impl BlobWriter for Partial<'_> {
 
 impl Drop for Partial<'_> {
     fn drop(&mut self) {
+        self.leave();
+        // Closing is not enough while a child process that is just being started has the file too.
+        let _ = self.file.unlock();
+    }
+}
+
+impl Partial<'_> {
+    /// Keeps what a later run can go on with, and removes what it cannot.
+    fn leave(&mut self) {
         let empty = || self.file.metadata().is_ok_and(|file| file.len() == 0);
         let Some(at) = self.at.or_else(|| empty().then_some(0)) else { return };
         // All there and not committed: it was not what it should have been.
@@ -207,4 +216,26 @@ fn remove(folder: &Folder, digest: &Digest) {
     // The sums first: a partial without sums is begun anew, sums without a partial are litter.
     let _ = unlinkat(folder.fd(), stem(digest) + SUMS, AtFlags::empty());
     let _ = unlinkat(folder.fd(), stem(digest) + PART, AtFlags::empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+
+    #[test]
+    fn a_child_process_that_is_just_being_started_does_not_hold_a_partial() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, cancel) = (Place::create(dir.path()).unwrap(), Cancel::default());
+        let blob = (Digest::of(b"it"), 1_000_000);
+        let take_up = || Partial::take_up(&place, blob, &Silent, &cancel);
+        let mut partial = take_up().unwrap();
+        partial.start(Hasher::default()).unwrap();
+        partial.write(&[1; 300_000]).unwrap();
+        assert!(take_up().is_none());
+        // What a fork does to open files.
+        let _twin = partial.file.try_clone().unwrap();
+        drop(partial);
+        assert_eq!(take_up().unwrap().start(Hasher::default()).unwrap().0, 300_000);
+    }
 }

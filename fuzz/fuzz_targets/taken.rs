@@ -1,0 +1,57 @@
+//! An archive on both its ways, in place and as it passes, into a sink that checks what it is given.
+
+#[path = "../../tests/support/memory.rs"]
+mod memory;
+
+use imgmv::archive::{ArchiveStore, ArchiveStream};
+use imgmv::cancel::Cancel;
+use imgmv::copy::{Options, copy};
+use imgmv::image::{Digest, Manifest};
+use imgmv::progress::Silent;
+use imgmv::sink::{Order, Takes};
+use imgmv::source::Source;
+use memory::{Kept, State};
+use std::io::Cursor;
+use std::sync::Arc;
+
+fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
+    let sink = Kept::new(Takes { order: Order::Single, ..memory::takes() });
+    let done = source.and_then(|source| copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()));
+    done.map_err(|error| {
+        let said = error.to_string();
+        assert!(!said.chars().any(char::is_control), "{said:?}");
+        said
+    })?;
+    let state = sink.state.into_inner().unwrap();
+    for (name, root) in &state.names {
+        assert!(state.blobs.contains_key(root), "{name} leads to {root}, which is not there");
+    }
+    for (digest, bytes) in &state.blobs {
+        let found = imgmv::image::Hasher::new(digest.algorithm()).with(bytes).finish();
+        assert_eq!(found, *digest);
+    }
+    for root in state.names.values() {
+        whole(&state, root);
+    }
+    Ok(state)
+}
+
+fn whole(state: &State, root: &Digest) {
+    let Ok(manifest) = Manifest::unclaimed(state.blobs[root].clone(), "") else { return };
+    for blob in manifest.blobs() {
+        assert_eq!(state.blobs.get(&blob.digest).map(|bytes| bytes.len() as u64), Some(blob.size));
+    }
+}
+
+/// What both ways take, they take alike; what only one takes, is the one in place.
+pub fn both_ways(bytes: &[u8]) {
+    let store = ArchiveStore::open(bytes.to_vec(), "it", Arc::new(Silent));
+    let store = taken(store.map(|store| Source::Store(Arc::new(store))));
+    let stream = ArchiveStream::new(Box::new(Cursor::new(bytes.to_vec())), "it");
+    let stream = taken(Ok(Source::Stream(Box::new(stream))));
+    match (store, stream) {
+        (Ok(store), Ok(stream)) => assert_eq!(store.names, stream.names),
+        (Err(store), Ok(_)) => panic!("only the stream was taken; the file: {store}"),
+        _ => {}
+    }
+}
