@@ -42,7 +42,8 @@ def image(folder, sizes, seed):
     (folder / "blobs/sha256").mkdir(parents=True)
     noise = random.Random(seed)
     oci = "application/vnd.oci.image."
-    layers = [blob(folder, noise.randbytes(size), oci + "layer.v1.tar+gzip") for size in sizes]
+    bytes_of = lambda size: b"".join(noise.randbytes(min(MIB, size - at)) for at in range(0, size, MIB))
+    layers = [blob(folder, bytes_of(size), oci + "layer.v1.tar+gzip") for size in sizes]
     config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [l["digest"] for l in layers]}}
     config = blob(folder, json.dumps(config).encode(), oci + "config.v1+json")
     kind = oci + "manifest.v1+json"
@@ -57,7 +58,7 @@ def image(folder, sizes, seed):
 def pull(name, start, source, out):
     return start + {
         "imgmv": ["copy", source, f"oci:{out}:1", "-q"],
-        "skopeo": ["copy", "-q", "--src-tls-verify=false", f"docker://{source}", f"oci:{out}:1"],
+        "skopeo": ["copy", "--insecure-policy", "-q", "--src-tls-verify=false", f"docker://{source}", f"oci:{out}:1"],
         "crane": ["pull", "--insecure", "--format", "oci", source, str(out)],
         "oras": ["copy", "--from-plain-http", "--no-tty", "--to-oci-layout", source, f"{out}:1"],
     }[name]
@@ -66,7 +67,7 @@ def pull(name, start, source, out):
 def push(name, start, layout, target):
     return start + {
         "imgmv": ["copy", f"oci:{layout}:1", target, "-q", "--compress", "keep"],
-        "skopeo": ["copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:1", f"docker://{target}"],
+        "skopeo": ["copy", "--insecure-policy", "-q", "--dest-tls-verify=false", f"oci:{layout}:1", f"docker://{target}"],
         "crane": ["push", "--insecure", str(layout), target],
         "oras": ["copy", "--to-plain-http", "--no-tty", "--from-oci-layout", f"{layout}:1", target],
     }[name]

@@ -50,15 +50,12 @@ pub(crate) fn each(
         for _ in 0..readers.min(work.len()) {
             scope.spawn(reader);
         }
-        let done = work
-            .iter()
-            .zip(receivers)
-            .try_for_each(|(work, receiver)| {
-                take(work, Ahead { receiver, chunk: Vec::new(), at: 0, ended: false })?;
-                turn.lock().unwrap_or_else(|e| e.into_inner()).held -= held(work);
-                room.notify_all();
-                Ok(())
-            });
+        let done = work.iter().zip(receivers).try_for_each(|(work, receiver)| {
+            take(work, Ahead { receiver, chunk: Vec::new(), at: 0, ended: false })?;
+            turn.lock().unwrap_or_else(|e| e.into_inner()).held -= held(work);
+            room.notify_all();
+            Ok(())
+        });
         if done.is_err() {
             // Whoever waits for room holds the turn until it does: none can miss this.
             let _turn = turn.lock().unwrap_or_else(|e| e.into_inner());

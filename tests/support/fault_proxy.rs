@@ -29,17 +29,32 @@ pub enum End {
 #[derive(Debug, Clone)]
 pub enum Ill {
     /// The answer breaks off.
-    Cut { after: u64, end: End },
+    Cut {
+        after: u64,
+        end: End,
+    },
     /// The request's body breaks off.
-    CutUpload { after: u64, end: End },
+    CutUpload {
+        after: u64,
+        end: End,
+    },
     /// The answer goes no further; the connection stays.
-    Stall { after: u64 },
+    Stall {
+        after: u64,
+    },
     /// The answer announces less than there is, and keeps to it.
-    Short { by: u64 },
+    Short {
+        by: u64,
+    },
     /// One bit of the answer flips.
-    Flip { at: u64 },
+    Flip {
+        at: u64,
+    },
     /// The server is not asked.
-    Status { status: u16, retry_after: Option<String> },
+    Status {
+        status: u16,
+        retry_after: Option<String>,
+    },
     /// The server sees no credentials, as if they had expired.
     Expired,
     RangeIgnored,
@@ -196,10 +211,22 @@ impl Proxy {
 
     pub fn seen(&self, method: &str, part: &str) -> Vec<Seen> {
         let fits = |seen: &&Seen| (method.is_empty() || seen.method == method) && seen.path.contains(part);
+        self.settle();
         lock(&self.state).seen.iter().filter(fits).cloned().collect()
     }
 
+    /// Waits until no request is under way: a client may have its answer before it is written down here.
+    fn settle(&self) {
+        for _ in 0..30_000 {
+            if lock(&self.state).at_once == 0 {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn traffic(&self) -> Traffic {
+        self.settle();
         lock(&self.state).traffic
     }
 }

@@ -186,7 +186,8 @@ fn blobs(shared: &Shared, name: &str, digest: &str, request: &mut Request, _: &m
     let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let range = range.filter(|_| faults.ranges != Ranges::Ignored);
     let from = range.and_then(|(from, _)| from.parse::<usize>().ok());
-    let to = range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(bytes.len(), |last| bytes.len().min(last + 1));
+    let to =
+        range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(bytes.len(), |last| bytes.len().min(last + 1));
     match from {
         Some(from) if from >= bytes.len() => Some(Response::new(416)),
         Some(from) => {

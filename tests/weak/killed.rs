@@ -52,8 +52,11 @@ fn a_killed_pull_is_gone_on_with_and_asks_for_nothing_twice() {
         line.forget();
         killed(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &["copy", &src, &dst, "-q"]);
         let there = |digest: &Digest| layout.join("blobs/sha256").join(digest.hex()).exists();
-        let before: Vec<(Digest, u64, bool)> =
-            image.blobs().iter().map(|blob| (blob.digest, verified(&layout, &blob.digest), there(&blob.digest))).collect();
+        let before: Vec<(Digest, u64, bool)> = image
+            .blobs()
+            .iter()
+            .map(|blob| (blob.digest, verified(&layout, &blob.digest), there(&blob.digest)))
+            .collect();
         line.forget();
         good(imgmv(&["copy", &src, &dst, "-q"], None));
         whole(&layout, &image);
@@ -90,5 +93,33 @@ fn a_killed_push_is_gone_on_with_and_sends_no_finished_blob_again() {
         }
         let closed = line.seen("PUT", "/uploads/").len();
         assert!(closed + stored.len() <= image.blobs().len(), "moment {nth}: {closed} sent, {} held", stored.len());
+    }
+}
+
+#[test]
+fn what_nobody_takes_up_is_removed_when_it_is_old_or_asked_for() {
+    let scene = Scene::new(3 << 20);
+    let left = |dir: &Path| top(dir).iter().filter(|name| name.starts_with(".imgmv-")).count();
+    for nth in 0..2 {
+        let dst = format!("oci:{}", scene.layout().display());
+        killed(&scene.line, 2 << 20, &["copy", &format!("{}/team/app:1", scene.line.host()), &dst, "-q"]);
+        assert!(left(&scene.layout()) >= 2);
+        match nth {
+            0 => {
+                // With a cache of its own: other tests have uploads in the common one.
+                let mut prune = command(env!("CARGO_BIN_EXE_imgmv"));
+                let prune = prune.env("XDG_CACHE_HOME", scene.dir.path()).args(["cache", "prune"]).arg(scene.layout());
+                assert!(prune.output().unwrap().status.success());
+            }
+            _ => {
+                let other = Double::start();
+                other.image("other", "1", &[b"small"]);
+                let src = format!("{}/other:1", other.host());
+                good(imgmv(&["copy", &src, &dst, "-q"], None));
+                assert!(left(&scene.layout()) >= 2);
+                good(imgmv(&["copy", &src, &format!("{dst}:again"), "-q", "--keep-partials", "0"], None));
+            }
+        }
+        assert_eq!(left(&scene.layout()), 0, "{nth}");
     }
 }

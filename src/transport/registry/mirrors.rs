@@ -153,7 +153,10 @@ mod tests {
             "server = \"https://docker.io\"\n[host.\"https://one.lan:5000/v2\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
              # [host.\"https://not.lan\"]\n[host.\"http://two.lan\"]\n[host.\"https://push.lan\"]\n capabilities = [\"push\"]\n",
         );
-        write("etc/docker/daemon.json", r#"{"registry-mirrors": ["https://three.lan/", "ftp://x", "https://one.lan:5000"]}"#);
+        write(
+            "etc/docker/daemon.json",
+            r#"{"registry-mirrors": ["https://three.lan/", "ftp://x", "https://one.lan:5000"]}"#,
+        );
         write(
             "registries.conf",
             "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"four.lan\"\n\

@@ -38,8 +38,8 @@ pub mod uploads;
 mod wire;
 
 pub use access::{Access, Credentials, Secret};
-pub use mirrored::MirroredStore;
 pub use login::{Kept, login, logout};
+pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 

@@ -35,7 +35,18 @@ pub struct Streamed {
 
 impl Streamed {
     pub fn new(target: Target, session: Option<Url>, known: Option<(Digest, u64)>) -> Streamed {
-        Streamed { target, known, session, feed: None, held: Vec::new(), sent: 0, began: 0, failures: 0, kept: 0, left: 0 }
+        Streamed {
+            target,
+            known,
+            session,
+            feed: None,
+            held: Vec::new(),
+            sent: 0,
+            began: 0,
+            failures: 0,
+            kept: 0,
+            left: 0,
+        }
     }
 
     fn what(&self) -> String {

@@ -55,8 +55,7 @@ fn read(file: &Path) -> Option<(Left, String)> {
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).ok()?;
     let [host, repository, digest, location] = text.lines().collect::<Vec<_>>()[..] else { return None };
-    let left =
-        Left { host: host.to_owned(), repository: repository.to_owned(), digest: digest.parse().ok()?, age };
+    let left = Left { host: host.to_owned(), repository: repository.to_owned(), digest: digest.parse().ok()?, age };
     Some((left, location.to_owned()))
 }
 

@@ -17,8 +17,8 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
-use std::time::Instant;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
