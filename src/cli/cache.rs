@@ -11,15 +11,23 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// In seconds.
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
 /// Show what is kept for later runs: uploads that did not end, and which layers were packed before
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Cache {
     #[command(subcommand)]
     then: Option<Then>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  imgmv cache
+  imgmv cache prune --older-than 7
+  imgmv cache prune ./mirror";
 
 #[derive(Debug, Subcommand)]
 enum Then {

@@ -31,6 +31,8 @@ pub struct Streamed {
     kept: u64,
     /// Bytes that an earlier run has sent: they pass here, to be hashed, and go no further.
     left: u64,
+    /// The session in hand got nowhere the last time.
+    stuck: bool,
 }
 
 impl Streamed {
@@ -46,6 +48,7 @@ impl Streamed {
             failures: 0,
             kept: 0,
             left: 0,
+            stuck: false,
         }
     }
 
@@ -206,8 +209,10 @@ impl BlobWriter for Streamed {
         tries.wait(&self.what(), &error.to_string(), None)?;
         self.failures = tries.made();
         self.sent = match self.standing()? {
-            // A session that got nowhere since it was taken up is not trusted twice.
-            Some((offset, session)) if offset > self.began => {
+            // A session that got nowhere since it was taken up is trusted once more: the registry may not have seen yet
+            // that the line broke.
+            Some((offset, session)) if offset > self.began || !self.stuck => {
+                self.stuck = offset <= self.began;
                 // Only what the registry kept is progress: otherwise a bad line would be sent to for ever.
                 if offset >= self.kept + PROGRESS {
                     (self.failures, self.kept) = (0, offset);
@@ -215,7 +220,10 @@ impl BlobWriter for Streamed {
                 self.session = Some(session);
                 offset
             }
-            _ => 0,
+            _ => {
+                self.stuck = false;
+                0
+            }
         };
         Ok(self.sent)
     }
