@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
-const BUFFER: usize = 512 << 10;
+const BUFFER: usize = 256 << 10;
 /// Buffers that a hashing thread may be behind by.
 const BUFFERS: usize = 4;
 /// A blob from this size on, in bytes, is hashed on a thread of its own while it is written.
