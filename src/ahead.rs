@@ -52,7 +52,7 @@ pub(crate) fn each(
         }
         let done = work.iter().zip(receivers).try_for_each(|(work, receiver)| {
             take(work, Ahead { receiver, chunk: Vec::new(), at: 0, ended: false })?;
-            turn.lock().unwrap_or_else(|e| e.into_inner()).held -= held(work);
+            turn.lock().unwrap_or_else(|e| e.into_inner()).passed += 1;
             room.notify_all();
             Ok(())
         });
@@ -66,23 +66,24 @@ pub(crate) fn each(
     })
 }
 
-/// Whose turn it is to be read ahead, and the bytes that those before it may hold.
+/// Which blob is to be read next, and how many have been taken: those between them are held.
 #[derive(Default)]
 struct Turn {
     next: usize,
-    held: u64,
+    passed: usize,
 }
 
 /// The next blob to read, once there is room for it.
 fn next(work: &[Work], stop: &AtomicBool, turn: &Mutex<Turn>, room: &Condvar) -> Option<usize> {
     let mut turn = turn.lock().unwrap_or_else(|e| e.into_inner());
     loop {
-        if stop.load(Ordering::Relaxed) || turn.next >= work.len() {
+        if stop.load(Ordering::Relaxed) || turn.next.max(turn.passed) >= work.len() {
             return None;
         }
-        let own = held(&work[turn.next]);
-        if turn.held == 0 || turn.held + own <= ROOM {
-            turn.held += own;
+        // What was there already has passed unread.
+        turn.next = turn.next.max(turn.passed);
+        let ahead = work[turn.passed..].iter().take(turn.next + 1 - turn.passed);
+        if turn.next == turn.passed || ahead.map(held).sum::<u64>() <= ROOM {
             turn.next += 1;
             return Some(turn.next - 1);
         }

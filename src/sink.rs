@@ -107,7 +107,12 @@ pub trait BlobWriter: Send {
     fn recover(&mut self, error: Error) -> Result<u64> {
         Err(error)
     }
-    /// Keeps the blob under `blob.stored()`'s digest.
+    /// Hands on what is still held back, once the bytes were found to be right. After a failure `recover` says from where
+    /// the bytes are to be written again, and then this is called once more.
+    fn finish(&mut self, _blob: &Verified) -> Result<()> {
+        Ok(())
+    }
+    /// After `finish`: keeps the blob under `blob.stored()`'s digest.
     fn commit(self: Box<Self>, blob: &Verified) -> Result<()>;
 }
 

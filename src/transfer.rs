@@ -120,6 +120,11 @@ pub fn transfer(
     };
     check(claim, digest, size)?;
     let verified = Verified { source: (digest, size), stored: (digest, size), raw: None, resumed: from };
+    while let Err(error) = writer.finish(&verified) {
+        let again = writer.recover(error)?;
+        // These bytes were hashed already.
+        pump(claim, again, open, &mut *writer, &mut |_, _| {}, flow)?;
+    }
     writer.commit(&verified)?;
     Ok(verified)
 }
@@ -151,6 +156,7 @@ pub fn transfer_recoded(
         )));
     }
     let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
+    writer.finish(&verified)?;
     writer.commit(&verified)?;
     Ok(verified)
 }

@@ -1,7 +1,7 @@
 //! The command line's own definition: the verbs, and the options every verb has. What verbs share is in
 //! [`super::options`]; what only one has stands in that verb's file. Help, man pages and completions are made from it.
 
-use super::{blob, completions, copy, digest, inspect, list, load, login, logout, man, save, tag, verify};
+use super::{blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, tag, verify};
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -118,6 +118,7 @@ pub enum Verb {
     Blob(blob::Blob),
     Digest(digest::Digest),
     Verify(verify::Verify),
+    Cache(cache::Cache),
     Login(login::Login),
     Logout(logout::Logout),
     Completions(completions::Completions),

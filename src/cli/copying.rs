@@ -47,7 +47,7 @@ pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Res
 }
 
 /// Where this user's programs keep what can be made again.
-fn cache() -> Option<PathBuf> {
+pub fn cache() -> Option<PathBuf> {
     let from = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?;
     Some(cache.join("imgmv"))

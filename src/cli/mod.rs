@@ -5,6 +5,7 @@ pub mod answer;
 pub mod args;
 mod bars;
 mod blob;
+mod cache;
 mod chain;
 mod completions;
 mod copy;
@@ -63,6 +64,7 @@ impl Verb {
             Verb::Blob(blob) => blob.run(run),
             Verb::Digest(digest) => digest.run(run),
             Verb::Verify(verify) => verify.run(run),
+            Verb::Cache(cache) => cache.run(run),
             Verb::Login(login) => login.run(run),
             Verb::Logout(logout) => logout.run(run),
             Verb::Completions(completions) => completions.run(run),

@@ -22,6 +22,7 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
@@ -202,7 +203,8 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
         Place::Oci { dir, .. } => {
             let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
-            Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.cancel(&run.cancel)))
+            let life = Duration::from_secs(transfer.keep_partials.saturating_mul(24 * 60 * 60));
+            Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.keep_partials(life).cancel(&run.cancel)))
         }
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),

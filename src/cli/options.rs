@@ -213,6 +213,9 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
+    /// How long what a cut copy left in a layout is kept for the next one
+    #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
+    pub keep_partials: u64,
     /// Write the digest of each image to FILE, one a line
     #[arg(long, value_name = "FILE", env = "IMGMV_DIGEST_FILE")]
     pub digest_file: Option<PathBuf>,

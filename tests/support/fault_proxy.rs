@@ -211,10 +211,22 @@ impl Proxy {
 
     pub fn seen(&self, method: &str, part: &str) -> Vec<Seen> {
         let fits = |seen: &&Seen| (method.is_empty() || seen.method == method) && seen.path.contains(part);
+        self.settle();
         lock(&self.state).seen.iter().filter(fits).cloned().collect()
     }
 
+    /// Waits until no request is under way: a client may have its answer before it is written down here.
+    fn settle(&self) {
+        for _ in 0..30_000 {
+            if lock(&self.state).at_once == 0 {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn traffic(&self) -> Traffic {
+        self.settle();
         lock(&self.state).traffic
     }
 }

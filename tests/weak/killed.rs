@@ -95,3 +95,59 @@ fn a_killed_push_is_gone_on_with_and_sends_no_finished_blob_again() {
         assert!(closed + stored.len() <= image.blobs().len(), "moment {nth}: {closed} sent, {} held", stored.len());
     }
 }
+
+#[test]
+fn what_nobody_takes_up_is_removed_when_it_is_old_or_asked_for() {
+    let scene = Scene::new(3 << 20);
+    let left = |dir: &Path| top(dir).iter().filter(|name| name.starts_with(".imgmv-")).count();
+    for nth in 0..2 {
+        let dst = format!("oci:{}", scene.layout().display());
+        killed(&scene.line, 2 << 20, &["copy", &format!("{}/team/app:1", scene.line.host()), &dst, "-q"]);
+        assert!(left(&scene.layout()) >= 2);
+        match nth {
+            0 => {
+                // With a cache of its own: other tests have uploads in the common one.
+                let mut prune = command(env!("CARGO_BIN_EXE_imgmv"));
+                let prune = prune.env("XDG_CACHE_HOME", scene.dir.path()).args(["cache", "prune"]).arg(scene.layout());
+                assert!(prune.output().unwrap().status.success());
+            }
+            _ => {
+                let other = Double::start();
+                other.image("other", "1", &[b"small"]);
+                let src = format!("{}/other:1", other.host());
+                good(imgmv(&["copy", &src, &dst, "-q"], None));
+                assert!(left(&scene.layout()) >= 2);
+                good(imgmv(&["copy", &src, &format!("{dst}:again"), "-q", "--keep-partials", "0"], None));
+            }
+        }
+        assert_eq!(left(&scene.layout()), 0, "{nth}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_run_that_waits_and_the_next_one_goes_on() {
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let scene = Scene::new(3 << 20);
+        let stall = super::support::fault_proxy::Ill::Stall { after: 2 << 20 };
+        scene.line.does(super::support::fault_proxy::Fault::once("GET", "", stall).of(&scene.layer()));
+        let dst = format!("oci:{}", scene.layout().display());
+        let mut program = command(env!("CARGO_BIN_EXE_imgmv"));
+        let program = program.args(["copy", &format!("{}/team/app:1", scene.line.host()), &dst]);
+        let (send, receive) = channel::<u32>();
+        scene.line.after(2 << 20, move || {
+            let pid = receive.recv().unwrap().to_string();
+            std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        });
+        let child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        send.send(child.id()).unwrap();
+        // The time-out is 30 seconds and the stall has no end: only the signal ends this.
+        let out = child.wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(status));
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert!(told.contains("run the same command again"), "{told}");
+        scene.line.forget();
+        good(scene.pull(&[]));
+        scene.is_there();
+        assert!(scene.asked()[0].from() > 0);
+    }
+}

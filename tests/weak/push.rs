@@ -61,6 +61,22 @@ fn a_line_that_is_cut_every_mib_delivers_an_upload_once_over() {
 }
 
 #[test]
+fn an_upload_that_gave_up_is_gone_on_with_by_the_next_run() {
+    let push = Push::new(9 << 20);
+    push.line.does(Fault::times(2, "PUT", "/uploads/", Ill::CutUpload { after: 5 * MIB, end: End::Fin }));
+    let out = push.push(&["--retry", "0"]);
+    assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
+    push.line.forget();
+    let out = good(push.push(&["--retry", "0"]));
+    push.is_there();
+    assert!(out.stderr.contains("going on there"), "{}", out.stderr);
+    assert!(push.sent() <= push.source.size - 5 * MIB + 1000, "{}", push.sent());
+    // What is remembered ends with the upload.
+    let out = good(imgmv(&["cache"], None));
+    assert!(!out.stdout.contains(&push.line.host()), "{}", out.stdout);
+}
+
+#[test]
 fn an_upload_that_the_registry_forgets_each_time_ends() {
     let push = Push::new(9 << 20);
     let mut faults = push.to.faults();

@@ -12,5 +12,17 @@ mod sink;
 mod store;
 mod sums;
 
+use crate::error::{Error, Result};
+use std::{path::Path, time::Duration};
+
+/// Removes what cut copies have left in the layout `dir` and nobody has written to for `life`; how many blobs' partials
+/// there were. What a living process writes stays.
+pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
+    let place = place::Place::open(dir)?;
+    let place = place.ok_or_else(|| Error::not_found(format!("there is no {}", dir.display())))?;
+    draft::sweep(&place.folder);
+    Ok(partial::sweep(&place, life))
+}
+
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;

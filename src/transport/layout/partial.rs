@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renam
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
 
 const PART: &str = ".part";
 const SUMS: &str = ".sums";
@@ -180,12 +181,15 @@ impl Partial<'_> {
     }
 }
 
-/// Removes partials of blobs that are there by now, and sums without a partial.
-pub(super) fn sweep(place: &Place) {
+/// Removes partials of blobs that are there by now, those that nobody has written to for `life`, and sums without a
+/// partial; how many partials there were.
+pub(super) fn sweep(place: &Place, life: Duration) -> usize {
+    let mut removed = 0;
     for name in draft::leavings(&place.folder) {
         let there = |digest: &Digest| matches!(place.size(digest), Ok(Some(_)));
         if let Some(digest) = named(&name, PART) {
-            if there(&digest) && draft::remove_if_left(&place.folder, &name) {
+            if (there(&digest) || age(place, &name) >= life) && draft::remove_if_left(&place.folder, &name) {
+                removed += 1;
                 let _ = unlinkat(place.folder.fd(), stem(&digest) + SUMS, AtFlags::empty());
             }
         } else if let Some(digest) = named(&name, SUMS)
@@ -194,6 +198,14 @@ pub(super) fn sweep(place: &Place) {
             let _ = unlinkat(place.folder.fd(), &name, AtFlags::empty());
         }
     }
+    removed
+}
+
+/// How long ago `name` was written to.
+fn age(place: &Place, name: &str) -> Duration {
+    let file = place.folder.file(name).ok().flatten();
+    let modified = file.and_then(|file| file.metadata().ok()?.modified().ok());
+    modified.and_then(|then| then.elapsed().ok()).unwrap_or_default()
 }
 
 fn stem(digest: &Digest) -> String {

@@ -15,10 +15,13 @@ use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 /// A blob from this size on, in bytes, is kept as a partial when its copy is cut.
 const KEPT: u64 = 256 << 10;
 const LANES: usize = 4;
+/// Of what a cut copy left.
+const LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const BUFFER: usize = 256 << 10;
 
 /// What makes a blob that is there already be taken for the right one.
@@ -47,6 +50,8 @@ pub struct LayoutSink {
     place: OnceLock<Place>,
     verify: Verify,
     durable: Durable,
+    /// Of partials.
+    life: Duration,
     /// Given and not written down yet.
     names: Mutex<Vec<Named>>,
     watch: Arc<dyn Watch>,
@@ -75,11 +80,17 @@ impl LayoutSink {
             place.get_or_init(|| found);
         }
         let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
-        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable, names, watch, cancel })
+        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable, life: LIFE, names, watch, cancel })
     }
 
     pub fn durable(mut self, durable: Durable) -> Self {
         self.durable = durable;
+        self
+    }
+
+    /// How long what a cut copy left is kept for the next one; a week unless told otherwise.
+    pub fn keep_partials(mut self, life: Duration) -> Self {
+        self.life = life;
         self
     }
 
@@ -237,7 +248,7 @@ impl Sink for LayoutSink {
         self.write_names()?;
         if let Some(place) = self.place.get() {
             draft::sweep(&place.folder);
-            partial::sweep(place);
+            partial::sweep(place, self.life);
         }
         Ok(Finish::Done)
     }

@@ -57,6 +57,8 @@ pub struct Access {
     pub retries: u32,
     /// The pause before the first retry; it doubles from one to the next.
     pub pause: Duration,
+    /// Where uploads that did not end are remembered for a later run; nowhere when none.
+    pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
     pub lanes: usize,
 }
@@ -74,6 +76,7 @@ impl Default for Access {
             timeout: Duration::from_secs(30),
             retries: 5,
             pause: Duration::from_millis(500),
+            cache: None,
             lanes: 6,
         }
     }

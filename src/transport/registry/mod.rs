@@ -34,6 +34,7 @@ mod tags;
 mod tls;
 mod token;
 mod upload;
+pub mod uploads;
 mod wire;
 
 pub use access::{Access, Credentials, Secret};

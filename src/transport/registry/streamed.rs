@@ -9,7 +9,7 @@ use super::http::{Call, Payload};
 use super::retry::PROGRESS;
 use super::upload::Target;
 use crate::error::{Error, Kind, Result};
-use crate::image::Digest;
+use crate::image::{Digest, Hasher};
 use crate::sink::{BlobWriter, Verified};
 use ureq::http::{Method, header};
 use url::Url;
@@ -29,11 +29,27 @@ pub struct Streamed {
     failures: u32,
     /// The furthest that the registry has been seen to keep, in bytes.
     kept: u64,
+    /// Bytes that an earlier run has sent: they pass here, to be hashed, and go no further.
+    left: u64,
+    /// The session in hand got nowhere the last time.
+    stuck: bool,
 }
 
 impl Streamed {
     pub fn new(target: Target, session: Option<Url>, known: Option<(Digest, u64)>) -> Streamed {
-        Streamed { target, known, session, feed: None, held: Vec::new(), sent: 0, began: 0, failures: 0, kept: 0 }
+        Streamed {
+            target,
+            known,
+            session,
+            feed: None,
+            held: Vec::new(),
+            sent: 0,
+            began: 0,
+            failures: 0,
+            kept: 0,
+            left: 0,
+            stuck: false,
+        }
     }
 
     fn what(&self) -> String {
@@ -66,6 +82,9 @@ impl Streamed {
                 // Whoever refused the last body (too large, not allowed) may say so before this one.
                 call = call.with(header::EXPECT, "100-continue");
             }
+            if let Some((digest, _)) = &self.known {
+                self.target.remember(digest, &session);
+            }
             self.session = Some(session);
             self.began = self.sent;
             self.feed = Some(Feed::start(self.target.clone(), call, left, self.what())?);
@@ -78,7 +97,15 @@ impl Streamed {
         if self.held.is_empty() {
             return Ok(());
         }
-        let piece = std::mem::take(&mut self.held);
+        let mut piece = std::mem::take(&mut self.held);
+        let there = self.left.saturating_sub(self.sent).min(piece.len() as u64);
+        if there > 0 {
+            self.sent += there;
+            piece.drain(..there as usize);
+            if piece.is_empty() {
+                return Ok(());
+            }
+        }
         let size = piece.len() as u64;
         match self.start_feed()?.give(piece) {
             Ok(()) => {
@@ -128,6 +155,30 @@ impl Streamed {
 }
 
 impl BlobWriter for Streamed {
+    /// Where an earlier run left off, the registry has the beginning. It is read again all the same: a digest is of the
+    /// whole.
+    fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
+        if let (Some((digest, size)), None) = (self.known, &self.session) {
+            self.session = self.target.left(&digest);
+            // To be asked for all that the registry has.
+            self.sent = size;
+            let found = self.standing();
+            self.sent = 0;
+            match found {
+                Ok(Some((offset, session))) if offset < size => {
+                    self.target.wire.watch.say(&format!(
+                        "{} has {offset} of {size} bytes of {}; going on there",
+                        self.target.wire.host,
+                        digest.short()
+                    ));
+                    (self.left, self.kept, self.session) = (offset, offset, Some(session));
+                }
+                _ => self.session = None,
+            }
+        }
+        Ok((0, fresh))
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some((_, size)) = self.known
             && self.sent + (self.held.len() + bytes.len()) as u64 > size
@@ -148,6 +199,8 @@ impl BlobWriter for Streamed {
         }
         self.feed = None;
         self.held.clear();
+        // From here on the registry says where it stands.
+        self.left = 0;
         let wire = self.target.wire.clone();
         let mut tries = wire.tries(self.failures);
         if !tries.left() {
@@ -156,8 +209,10 @@ impl BlobWriter for Streamed {
         tries.wait(&self.what(), &error.to_string(), None)?;
         self.failures = tries.made();
         self.sent = match self.standing()? {
-            // A session that got nowhere since it was taken up is not trusted twice.
-            Some((offset, session)) if offset > self.began => {
+            // A session that got nowhere since it was taken up is trusted once more: the registry may not have seen yet
+            // that the line broke.
+            Some((offset, session)) if offset > self.began || !self.stuck => {
+                self.stuck = offset <= self.began;
                 // Only what the registry kept is progress: otherwise a bad line would be sent to for ever.
                 if offset >= self.kept + PROGRESS {
                     (self.failures, self.kept) = (0, offset);
@@ -165,24 +220,36 @@ impl BlobWriter for Streamed {
                 self.session = Some(session);
                 offset
             }
-            _ => 0,
+            _ => {
+                self.stuck = false;
+                0
+            }
         };
         Ok(self.sent)
     }
 
-    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn finish(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if let Some(known) = self.known
             && known != (digest, size)
         {
             return Err(Error::failed(format!("{} became {digest} of {size} bytes on the way", self.what())));
         }
-        match self.close(&digest) {
+        let ended = match self.close(&digest) {
             Err(error) if error.kind() == Kind::Network && !self.target.wire.cancel.raised() => {
                 self.mend(&digest, size, error)
             }
             ended => ended,
+        };
+        // Stored or refused: only a line that broke is gone on with.
+        if ended.as_ref().err().is_none_or(|error| !matches!(error.kind(), Kind::Network | Kind::Interrupted)) {
+            self.target.forget(&digest);
         }
+        ended
+    }
+
+    fn commit(self: Box<Self>, _: &Verified) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -233,9 +300,9 @@ impl Streamed {
         }
         self.sent = size;
         match self.standing() {
-            Ok(Some((offset, session))) if offset == size => {
+            Ok(Some((offset, session))) => {
                 self.session = Some(session);
-                self.put_nothing(digest).map_err(|_| error)
+                if offset < size { Err(error) } else { self.put_nothing(digest).map_err(|_| error) }
             }
             _ => Err(error),
         }

@@ -1,0 +1,120 @@
+//! Uploads that did not end, remembered in the user's cache so that a later run goes on where the registry stands. A
+//! session's address is a capability: the file is its owner's alone, is for one host, and is not believed for long.
+
+use super::upload::Target;
+use crate::image::Digest;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use url::Url;
+
+/// docker-registry purges uploads after a week; most others sooner.
+pub const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// In bytes, of one file.
+const MAX_FILE: u64 = 16 << 10;
+const FOLDER: &str = "uploads";
+
+/// An upload that a run has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// `HOST[:PORT]`.
+    pub host: String,
+    pub repository: String,
+    pub digest: Digest,
+    pub age: Duration,
+}
+
+/// Every upload remembered below `cache`, this user's folder of things that can be made again.
+pub fn list(cache: &Path) -> Vec<Left> {
+    files(cache).iter().filter_map(|file| read(file)).map(|(left, _)| left).collect()
+}
+
+/// Forgets those that are at least so old; how many there were.
+pub fn prune(cache: &Path, older: Duration) -> usize {
+    let old = |file: &&PathBuf| read(file).is_none_or(|(left, _)| left.age >= older);
+    files(cache).iter().filter(old).filter(|file| fs::remove_file(file).is_ok()).count()
+}
+
+fn files(cache: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(cache.join(FOLDER)) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// What `file` says, if it is this user's alone and whole.
+fn read(file: &Path) -> Option<(Left, String)> {
+    const NOFOLLOW_NONBLOCK: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
+    let file = OpenOptions::new().read(true).custom_flags(NOFOLLOW_NONBLOCK).open(file).ok()?;
+    let found = file.metadata().ok()?;
+    let own = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if !found.is_file() || !own {
+        return None;
+    }
+    let age = SystemTime::now().duration_since(found.modified().ok()?).unwrap_or_default();
+    let mut text = String::new();
+    file.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    let [host, repository, digest, location] = text.lines().collect::<Vec<_>>()[..] else { return None };
+    let left = Left { host: host.to_owned(), repository: repository.to_owned(), digest: digest.parse().ok()?, age };
+    Some((left, location.to_owned()))
+}
+
+impl Target {
+    fn file(&self, digest: &Digest) -> Option<PathBuf> {
+        let key = format!("{}\n{}\n{digest}", self.wire.host, self.repository);
+        Some(self.wire.access.cache.as_ref()?.join(FOLDER).join(Digest::of(key.as_bytes()).hex()))
+    }
+
+    /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, and is no more.
+    pub fn remember(&self, digest: &Digest, session: &Url) {
+        let Some(file) = self.file(digest) else { return };
+        let text = format!("{}\n{}\n{digest}\n{session}\n", self.wire.host, self.repository);
+        let _ = write(&file, &text);
+    }
+
+    /// The session that an earlier run left for `digest`, if it may be asked.
+    pub fn left(&self, digest: &Digest) -> Option<Url> {
+        let (left, location) = read(&self.file(digest)?)?;
+        let same = (&*left.host, &*left.repository, &left.digest) == (&*self.wire.host, &*self.repository, digest);
+        if !same || left.age >= LIFE {
+            return None;
+        }
+        self.wire.location(self.wire.api().ok()?, &location).ok()
+    }
+
+    /// The upload of `digest` has ended.
+    pub fn forget(&self, digest: &Digest) {
+        if let Some(file) = self.file(digest) {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+fn write(file: &Path, text: &str) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut builder = tempfile::Builder::new();
+    let mut fresh = builder.permissions(Permissions::from_mode(0o600)).prefix(".").tempfile_in(folder)?;
+    File::write_all(fresh.as_file_mut(), text.as_bytes())?;
+    fresh.persist(file).map(|_| ()).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_could_read_or_write_is_not_believed() {
+        let cache = tempfile::tempdir().unwrap();
+        let file = cache.path().join(FOLDER).join("one");
+        let digest = Digest::of(b"x");
+        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n")).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(list(cache.path())[0].digest, digest);
+        assert_eq!(prune(cache.path(), LIFE), 0);
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        assert!(list(cache.path()).is_empty());
+        assert_eq!(prune(cache.path(), LIFE), 1);
+        assert!(!file.exists());
+    }
+}
