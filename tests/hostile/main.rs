@@ -6,6 +6,7 @@
 
 mod archives;
 mod cli;
+mod containerd;
 mod exhaust;
 mod images;
 mod registries;
