@@ -374,8 +374,14 @@ fn converse(client: TcpStream, server: &str, state: &Mutex<State>) -> io::Result
         let cut = meter.line.cut_every.filter(|(every, _)| meter.moved >= *every).map(|(_, end)| end);
         match told {
             Ok(None) if cut.is_none() => {}
-            Ok(None) | Err(_) => return Ok(finish(&client, cut.unwrap_or(End::Fin))),
-            Ok(Some(end)) => return Ok(finish(&client, end)),
+            Ok(None) | Err(_) => {
+                finish(&client, cut.unwrap_or(End::Fin));
+                return Ok(());
+            }
+            Ok(Some(end)) => {
+                finish(&client, end);
+                return Ok(());
+            }
         }
     }
     Ok(())
