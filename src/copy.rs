@@ -25,7 +25,8 @@ pub use crate::plan::{Naming, Platforms};
 /// How layers are to be packed at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compress {
-    /// As they are, except that raw layers are compressed where the sink asks for it (a registry).
+    /// As they are, except that raw layers are compressed where the sink asks for it (a registry) and the source is
+    /// none itself.
     #[default]
     Default,
     /// As they are.
@@ -142,10 +143,11 @@ pub fn copy_all(
     let mut report = Report::default();
     let mut streamed = false;
     for (source, options) in jobs {
-        let run = Run::new(sink, &options, pairs, watch, cancel);
+        let mut run = Run::new(sink, &options, pairs, watch, cancel);
         report.dry_run |= options.dry_run;
         match source {
             Source::Store(store) => {
+                run.suit(&*store);
                 run.copy_store(&store)?;
                 stores.push((store, options.clone()));
             }
@@ -168,7 +170,8 @@ pub fn copy_all(
     watch.say(&format!("{why}; sending everything"));
     let mut report = Report::default();
     for (store, options) in &stores {
-        let run = Run::new(sink, options, pairs, watch, cancel);
+        let mut run = Run::new(sink, options, pairs, watch, cancel);
+        run.suit(&**store);
         run.copy_store(store)?;
         run.into_report(&mut report);
     }
@@ -218,6 +221,13 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let (tally, ids) = (Mutex::default(), AtomicU64::new(0));
         Run { sink, takes: sink.takes(), options, pairs, watch, cancel, tally, ids }
+    }
+
+    /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
+    fn suit(&mut self, store: &dyn Store) {
+        if store.origin().is_some() {
+            self.takes.compress = None;
+        }
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {

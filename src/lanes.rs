@@ -158,7 +158,12 @@ impl Lanes<'_, '_> {
         if first.as_ref().is_none_or(|first| first.kind() == Kind::Interrupted) {
             *first = Some(error);
         }
+        drop(first);
         self.stop.store(true, Ordering::Relaxed);
+        // Nothing is left to do: otherwise lanes would go on being started for it.
+        let mut queue = self.queue();
+        queue.large.clear();
+        queue.small.clear();
     }
 }
 

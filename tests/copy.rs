@@ -251,3 +251,27 @@ fn an_index_nested_without_end_is_refused() {
     let error = run(stored(&memory), &Kept::new(takes()), &Options::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
 }
+
+#[test]
+fn raw_layers_are_packed_on_their_way_to_a_registry_unless_they_come_from_one() {
+    let (mut memory, single, _) = sample();
+    let sink = Kept::new(memory::takes_compressed());
+    let report = run(stored(&memory), &sink, &pick("app:2")).unwrap();
+    assert_ne!(report.images[0].digest, single.digest);
+    memory.origin = Some(imgmv::source::Origin { host: "reg.lan".into(), repository: "app".into() });
+    let sink = Kept::new(memory::takes_compressed());
+    let report = run(stored(&memory), &sink, &pick("app:2")).unwrap();
+    assert_eq!(report.images[0].digest, single.digest);
+}
+
+#[test]
+fn a_copy_that_fails_ends_whatever_is_left_to_do() {
+    let mut memory = Memory::default();
+    let layers: Vec<Vec<u8>> = (0..60).map(|seed| layer(seed, 1000)).collect();
+    let image = memory.image("linux/amd64", &layers);
+    memory.name("docker.io/library/app:2", &image);
+    for layer in &layers {
+        memory.blobs.get_mut(&Digest::of(layer)).unwrap()[600] ^= 1;
+    }
+    assert_eq!(run(stored(&memory), &Kept::new(takes()), &Options::default()).unwrap_err().kind(), Kind::Invalid);
+}

@@ -10,7 +10,7 @@ fuzz_target!(|text: &str| {
     if let Ok(reference) = text.parse::<Reference>() {
         let full = reference.to_string();
         assert_eq!(full.parse::<Reference>().expect("written here"), reference);
-        assert!(!reference.host.starts_with('-') && !full.contains(".."));
+        assert!(!reference.host.starts_with('-') && !reference.place().contains(".."));
     }
     if let Ok(name) = Name::new(text) {
         assert!(name.answers_to(text));
@@ -29,7 +29,7 @@ fuzz_target!(|text: &str| {
     let _ = SshTarget::is_one(text);
     if let Ok((target, _)) = SshTarget::parse(text) {
         assert!(!target.host.starts_with('-') && !target.host.is_empty());
-        let fit = |text: &str| !text.contains([' ', '\'', '"', '$', '`', ';', '&', '|', '\n', '\\', '<', '>', '(', '*']);
+        let fit = |text: &str| !text.contains([' ', '\'', '"', '$', '`', ';', '&', '|', '\n', '<', '>', '(', '*']);
         assert!(fit(&target.host) && target.user.as_deref().is_none_or(|user| fit(user) && !user.starts_with('-')));
     }
     if let Ok(words) = split_words(text) {

@@ -37,7 +37,12 @@ fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
 }
 
 fn whole(state: &State, root: &Digest) {
-    let Ok(manifest) = Manifest::unclaimed(state.blobs[root].clone(), "") else { return };
+    let bytes = &state.blobs[root];
+    let Ok(manifest) = Manifest::unclaimed(bytes.clone(), "") else { return };
+    // Announced as something unknown it is carried, not looked into, unless it says itself what it is.
+    if !bytes.windows(11).any(|text| text == b"\"mediaType\"") {
+        return;
+    }
     for blob in manifest.blobs() {
         assert_eq!(state.blobs.get(&blob.digest).map(|bytes| bytes.len() as u64), Some(blob.size));
     }
@@ -51,6 +56,8 @@ pub fn both_ways(bytes: &[u8]) {
     let stream = taken(Ok(Source::Stream(Box::new(stream))));
     match (store, stream) {
         (Ok(store), Ok(stream)) => assert_eq!(store.names, stream.names),
+        // A stream that had to hash everything finds blobs under any name.
+        (Err(store), Ok(_)) if store.contains("not in the archive") => {}
         (Err(store), Ok(_)) => panic!("only the stream was taken; the file: {store}"),
         _ => {}
     }

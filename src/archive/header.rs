@@ -87,7 +87,8 @@ fn number(field: &[u8]) -> Option<u64> {
         if field[0] != 0x80 {
             return None;
         }
-        let (high, low) = field[1..].split_at(field.len() - 9);
+        // The field of the checksum is shorter than the number could be.
+        let (high, low) = field[1..].split_at(field.len().saturating_sub(9));
         let value = low.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
         return (high.iter().all(|byte| *byte == 0) && value <= i64::MAX as u64).then_some(value);
     }
@@ -199,6 +200,18 @@ mod tests {
         let mut block: [u8; BLOCK] = write("a", Kind::File, 7)[..].try_into().unwrap();
         block[0] = b'b';
         assert!(Header::parse(&block).is_err());
+        assert!(!is_header(&block));
+    }
+
+    #[test]
+    fn a_checksum_in_base_256_is_a_number_like_any_other() {
+        let mut block: [u8; BLOCK] = write("a", Kind::File, 1)[..].try_into().unwrap();
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+        block[148..156].copy_from_slice(&sum.to_be_bytes());
+        block[148] = 0x80;
+        assert!(is_header(&block));
+        block[155] ^= 1;
         assert!(!is_header(&block));
     }
 

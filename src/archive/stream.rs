@@ -92,7 +92,9 @@ impl ArchiveStream {
         }
         let head = self.head()?;
         let fits = entry.size <= MAX_DOCUMENT && self.held.bytes + entry.size <= MAX_HELD;
-        if [saved::FILE, saved::REPOSITORIES, INDEX, LAYOUT].contains(&entry.name.as_str()) && !fits {
+        // Read whatever it begins with: what is no JSON is refused, as in a file.
+        let list = [saved::FILE, saved::REPOSITORIES, INDEX, LAYOUT].contains(&entry.name.as_str());
+        if list && !fits {
             return Err(Error::invalid(format!(
                 "{} has {} bytes, more than is read of documents",
                 shown(&entry.name),
@@ -100,7 +102,7 @@ impl ArchiveStream {
             )));
         }
         let named = blob_digest(&entry.name);
-        if fits && (is_json(&head) || entry.name == saved::FILE) {
+        if fits && (is_json(&head) || list) {
             let bytes = self.whole(head, entry.size)?;
             self.held.hold(&entry.name, bytes)?;
             return Ok(Step::Document(entry.name));

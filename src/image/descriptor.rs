@@ -1,6 +1,6 @@
 //! Descriptors (image-spec, descriptor.md): what names a blob inside a manifest or an index.
 
-use super::{Digest, Platform};
+use super::{Digest, Hasher, Platform};
 use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -75,9 +75,12 @@ impl Descriptor {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 
-    /// The embedded content, when it is there and has the descriptor's size. Still to be hashed.
+    /// The embedded content, when it is there and is what the descriptor says; anything else is passed over for the
+    /// blob itself.
     pub fn embedded(&self) -> Option<Vec<u8>> {
         let bytes = base64::engine::general_purpose::STANDARD.decode(self.data.as_ref()?).ok()?;
-        (bytes.len() as u64 == self.size).then_some(bytes)
+        let right = bytes.len() as u64 == self.size
+            && Hasher::new(self.digest.algorithm()).with(&bytes).finish() == self.digest;
+        right.then_some(bytes)
     }
 }

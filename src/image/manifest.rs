@@ -93,6 +93,9 @@ impl Manifest {
             && !claimed_type.starts_with("application/json")
             && !claimed_type.starts_with("text/plain")
         {
+            if let Some(stated) = stated_type(&bytes) {
+                return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
+            }
             let descriptor = Descriptor::new(claimed_type, digest, size);
             return Ok(Manifest { descriptor, bytes, body: Body::Opaque, subject: None });
         }
@@ -183,6 +186,18 @@ impl Manifest {
             _ => &[],
         }
     }
+}
+
+/// The type that a document states, if that is a manifest's or an index's: announced as anything else, it would be
+/// carried without what it names.
+fn stated_type(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stated {
+        media_type: String,
+    }
+    let stated = serde_json::from_slice::<Stated>(bytes).ok()?.media_type;
+    (media_type::is_index(&stated) || media_type::is_manifest(&stated)).then_some(stated)
 }
 
 /// What imgmv reads of an image's config (image-spec, config.md).

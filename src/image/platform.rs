@@ -80,7 +80,8 @@ impl Platform {
     fn runs(&self) -> Vec<(&str, String)> {
         let architecture = self.architecture.as_str();
         let level = self.level();
-        let number = level.trim_start_matches('v').parse::<u32>().ok();
+        // `v07` is no number: it is what it is.
+        let number = level.trim_start_matches('v').parse::<u32>().ok().filter(|number| format!("v{number}") == level);
         let down = |name: &'static str, from: u32, to: u32| (to..=from).rev().map(move |n| (name, format!("v{n}")));
         match (architecture, number) {
             ("arm", Some(n @ 5..=8)) => down("arm", n, 5).collect(),
@@ -159,6 +160,7 @@ mod tests {
             ("linux/arm/v6", "linux/arm/v7", false),
             ("linux/armhf", "linux/arm/v7", true),
             ("linux/s390x", "linux/s390x", true),
+            ("linux/arm/07", "linux/arm/07", true),
         ] {
             assert_eq!(platform(wanted).rank(&platform(offered)).is_some(), runs, "{wanted} {offered}");
         }

@@ -212,3 +212,28 @@ fn a_packed_archive_that_is_cut_names_nothing_in_a_layout() {
         }
     }
 }
+
+/// What fuzzing found, each once a panic or another image than the file's; `fixtures/hostile/README.md` says which.
+#[test]
+fn what_fuzzing_found_is_taken_alike_on_both_ways() {
+    let mut count = 0;
+    for entry in fs::read_dir(fixture("hostile")).unwrap().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|ending| ending != "tar") {
+            continue;
+        }
+        count += 1;
+        let bytes = fs::read(&path).unwrap();
+        let taken = |bytes: &[u8]| {
+            let (target, folder) = (Target::new(), tempfile::tempdir().unwrap());
+            let done = open_archive(folder.path(), bytes).and_then(|source| target.take(source));
+            (done.map(|report| report.images.len()), target.sound())
+        };
+        let (file, stream) = (taken(&bytes), taken(&gzip(&bytes)));
+        assert!(file.0.is_ok() || stream.0.is_err(), "{path:?}: only the stream was taken: {file:?}, {stream:?}");
+        if let (Ok(in_place), Ok(passed)) = (&file.0, &stream.0) {
+            assert_eq!((in_place, file.1), (passed, stream.1), "{path:?}");
+        }
+    }
+    assert!(count > 0);
+}

@@ -164,6 +164,11 @@ fn cases() -> Vec<Case> {
             listed(|entry| entry["mediaType"] = json!(media_type::OCI_INDEX)),
             "announced as",
         ),
+        (
+            "an entry with a type that nobody knows",
+            listed(|entry| entry["mediaType"] = json!("application/vnd.oCi.image.manifest.v1+json")),
+            "announced as",
+        ),
         ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected|no manifest"),
         ("docker's schema 1", schema1(), "schema 1"),
         ("JSON that is too deep", deep_json(), ""),
@@ -287,4 +292,18 @@ fn foreign_layers_are_never_fetched() {
         assert!(!target.blob(&Digest::of(b"elsewhere")).exists());
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn embedded_data_that_lies_is_passed_over() {
+    let world = altered(|_, manifest| {
+        let size = manifest["config"]["size"].as_u64().unwrap() as usize;
+        let other = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, vec![b' '; size]);
+        manifest["config"]["data"] = json!(other);
+    });
+    for way in WAYS {
+        let target = Target::new();
+        target.take(way.open(&world).source.unwrap()).unwrap();
+        assert_eq!(target.sound(), 1, "{way:?}");
+    }
 }

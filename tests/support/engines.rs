@@ -82,6 +82,9 @@ impl Peer {
 
     /// On a disk of `size` MB.
     pub fn start_on_small_disk(kind: Kind, size: u32) -> Option<Peer> {
+        // Before anything is mounted that only a peer unmounts.
+        let (server, client) = kind.programs();
+        peer(server).and(peer(client))?;
         let folder = folder();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
@@ -192,12 +195,12 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.daemon = None;
-        // docker may leave a mount that keeps its folder busy.
-        for mounted in ["exec/netns/default", "data"] {
-            let mounted = self.folder.path().join(mounted);
-            if mounted.exists() {
-                let _ = Command::new("umount").arg(mounted).stderr(Stdio::null()).status();
-            }
+        // Engines may leave mounts, podman also below a disk that was mounted for it; they keep the folder busy.
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+        let mine: Vec<&Path> = places.filter(|place| place.starts_with(self.folder.path())).collect();
+        for place in mine.into_iter().rev() {
+            let _ = Command::new("umount").arg(place).stderr(Stdio::null()).status();
         }
     }
 }
