@@ -63,7 +63,9 @@ fn a_stall_is_a_broken_connection() {
     good(scene.pull(&["--timeout", "1"]));
     scene.is_there();
     let asked = scene.asked();
-    assert_eq!(asked.last().unwrap().from(), 4 * MIB, "{asked:?}");
+    // The one that stalls may end after the one that goes on.
+    let from: Vec<u64> = asked.iter().map(Seen::from).filter(|from| *from > 0).collect();
+    assert_eq!((from, asked.len()), (vec![4 * MIB], 2), "{asked:?}");
 }
 
 #[test]
