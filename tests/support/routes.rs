@@ -402,8 +402,13 @@ fn take(shared: &Shared, id: &str, request: &mut Request, body: &mut dyn Read) -
         state.uploads.remove(id);
         return false;
     }
-    if let Some(upload) = state.uploads.get_mut(id) {
-        upload.extend_from_slice(&bytes);
+    // Of two connections that send to one upload, the one that the other has overtaken is not heard.
+    let start = request.header("content-range").and_then(|range| range.split_once('-')?.0.parse::<usize>().ok());
+    let start = start.or((request.method == "PUT" && !bytes.is_empty()).then_some(0));
+    match state.uploads.get_mut(id) {
+        Some(upload) if start.is_none_or(|start| start == upload.len()) => upload.extend_from_slice(&bytes),
+        Some(_) => return false,
+        None => {}
     }
     whole && cut.is_none()
 }
