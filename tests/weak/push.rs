@@ -43,8 +43,7 @@ impl Push {
 fn an_upload_that_is_cut_goes_on_at_its_byte() {
     for end in [End::Fin, End::Rst] {
         let push = Push::new(9 << 20);
-        // The config's upload is not that long.
-        push.line.does(Fault::times(2, "PUT", "/uploads/", Ill::CutUpload { after: 4 * MIB, end }));
+        push.line.does(Fault::once("PUT", "/uploads/", Ill::CutUpload { after: 4 * MIB, end }));
         good(push.push(&[]));
         push.is_there();
         assert!(push.sent() <= push.source.size + LOST, "{end:?}: {} bytes", push.sent());
@@ -64,7 +63,7 @@ fn a_line_that_is_cut_every_mib_delivers_an_upload_once_over() {
 #[test]
 fn an_upload_that_gave_up_is_gone_on_with_by_the_next_run() {
     let push = Push::new(9 << 20);
-    push.line.does(Fault::times(2, "PUT", "/uploads/", Ill::CutUpload { after: 5 * MIB, end: End::Fin }));
+    push.line.does(Fault::once("PUT", "/uploads/", Ill::CutUpload { after: 5 * MIB, end: End::Fin }));
     let out = push.push(&["--retry", "0"]);
     assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
     push.line.forget();
