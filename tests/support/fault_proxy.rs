@@ -29,6 +29,8 @@ pub enum End {
 /// What happens to one request. Bytes are those of the body.
 #[derive(Debug, Clone)]
 pub enum Ill {
+    /// Nothing: what is to befall the requests after it waits for its turn.
+    Pass,
     /// The answer breaks off.
     Cut {
         after: u64,
@@ -179,6 +181,11 @@ impl Proxy {
 
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     pub fn is(&self, line: Line) {
