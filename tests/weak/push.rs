@@ -223,3 +223,55 @@ fn a_token_that_expires_between_chunks_is_renewed() {
     let refused = push.line.seen("PATCH", "").iter().filter(|seen| seen.status == 401).count();
     assert_eq!(refused, 2);
 }
+
+/// docker-save's old form: one raw layer, the manifest last.
+fn saved(layer: &[u8]) -> Vec<u8> {
+    let hex = |bytes: &[u8]| Digest::of(bytes).hex();
+    let add = |tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    let mut inner = tar::Builder::new(Vec::new());
+    add(&mut inner, "noise", layer);
+    let layer = inner.into_inner().unwrap();
+    let rootfs = format!(r#"{{"type":"layers","diff_ids":["sha256:{}"]}}"#, hex(&layer));
+    let config = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{rootfs}}}"#);
+    let name = format!("{}.json", hex(config.as_bytes()));
+    let manifest = format!(r#"[{{"Config":"{name}","RepoTags":["app:1"],"Layers":["one/layer.tar"]}}]"#);
+    let mut outer = tar::Builder::new(Vec::new());
+    add(&mut outer, "one/layer.tar", &layer);
+    add(&mut outer, &name, config.as_bytes());
+    add(&mut outer, "manifest.json", manifest.as_bytes());
+    outer.into_inner().unwrap()
+}
+
+#[test]
+fn what_comes_through_a_pipe_is_gone_on_with_where_the_registry_stands() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("saved.tar");
+    std::fs::write(&file, saved(&noise(5, 20 << 20))).unwrap();
+    for options in [&["--compress", "keep"][..], &[]] {
+        let to = Double::start();
+        let line = Proxy::start(&to.host());
+        line.does(Fault::once("PATCH", "/uploads/", Ill::CutUpload { after: 12 * MIB, end: End::Fin }));
+        line.does(Fault::once("PATCH", "/uploads/", Ill::CutUpload { after: 2 * MIB, end: End::Fin }));
+        let dst = format!("{}/app:1", line.host());
+        good(imgmv(&[&["copy", "-", &dst], options].concat(), Some(&file)));
+        assert!(to.tag("app", "1").is_some());
+        assert_eq!(line.seen("PATCH", "/uploads/").len(), 3, "{options:?}");
+    }
+    // What a registry forgets is more than can be sent again.
+    let to = Double::start();
+    to.faults().forget_uploads = true;
+    let line = Proxy::start(&to.host());
+    line.does(Fault::once("PATCH", "/uploads/", Ill::CutUpload { after: 16 * MIB, end: End::Fin }));
+    let out = imgmv(&["copy", "-", &format!("{}/app:1", line.host()), "--compress", "keep"], Some(&file));
+    assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
+    assert!(out.stderr.contains("save it to a file first"), "{}", out.stderr);
+    // From a file it can be packed again.
+    line.does(Fault::once("PATCH", "/uploads/", Ill::CutUpload { after: 16 * MIB, end: End::Fin }));
+    good(imgmv(&["copy", file.to_str().unwrap(), &format!("{}/app:1", line.host())], None));
+    assert!(to.tag("app", "1").is_some());
+}
