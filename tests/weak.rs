@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "weak/disk.rs"]
+mod disk;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]

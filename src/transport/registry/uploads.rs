@@ -2,11 +2,13 @@
 //! session's address is a capability: the file is its owner's alone, is for one host, and is not believed for long.
 
 use super::upload::Target;
+use crate::error::Error;
 use crate::image::Digest;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use url::Url;
 
@@ -70,12 +72,17 @@ impl Target {
         Some(self.wire.access.cache.as_ref()?.join(FOLDER).join(Digest::of(key.as_bytes()).hex()))
     }
 
-    /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, and is no more.
+    /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, which is said once.
     pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>) {
         let Some(file) = self.file(digest) else { return };
         let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
         let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n");
-        let _ = write(&file, &text);
+        if let Err(error) = write(&file, &text)
+            && !self.wire.uncached.swap(true, Ordering::Relaxed)
+        {
+            let error = Error::writing(file.parent().unwrap_or(&file).display(), error);
+            self.wire.watch.say(&format!("{error}; an upload that is interrupted will begin anew in the next run"));
+        }
     }
 
     /// The session that an earlier run left for `digest`, if it may be asked, and in bytes its chunks if it has some.
