@@ -18,6 +18,9 @@ mod push;
 #[path = "weak/real.rs"]
 mod real;
 
+#[path = "weak/silent.rs"]
+mod silent;
+
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;
 use support::fault_proxy::{Proxy, Seen};
