@@ -465,7 +465,7 @@ impl<'a> Run<'a> {
 
 impl Work {
     /// The blob as it will be stored, if that is known.
-    fn target(&self) -> Option<Descriptor> {
+    pub fn target(&self) -> Option<Descriptor> {
         match (self.recode, self.expected) {
             (None, _) => Some(self.blob.clone()),
             (Some(_), Some(packed)) => {

@@ -31,6 +31,13 @@ const LARGE_LANES: usize = 6;
 pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
+    if run.takes.order == Order::Single
+        && let Some(begun) = run.sink.begun()
+        && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == begun))
+    {
+        // Not read ahead: where it goes on is known only when it is begun.
+        twice_if_altered(run, store, &work.remove(at), &stop)?;
+    }
     match run.takes.order {
         Order::Single if store.origin().is_some() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {

@@ -12,6 +12,7 @@ pub mod convert;
 pub mod copy;
 pub mod error;
 mod folder;
+mod hold;
 pub mod image;
 mod lanes;
 pub mod pairs;
@@ -22,6 +23,7 @@ pub mod recode;
 pub mod remote;
 pub mod sink;
 pub mod source;
+mod sums;
 pub mod transfer;
 pub mod transport;
 

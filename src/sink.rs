@@ -60,6 +60,11 @@ pub trait Sink: Send + Sync {
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         Ok(blobs)
     }
+    /// A blob that an earlier run began and that can be gone on with only if it is the first to be begun; asked after
+    /// `missing`.
+    fn begun(&self) -> Option<Digest> {
+        None
+    }
     /// Whether one blob is there, for a plan that moves nothing; only asked of what `missing` returned.
     fn holds(&self, _digest: &Digest) -> Result<bool> {
         Ok(false)

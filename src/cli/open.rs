@@ -11,7 +11,7 @@ use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
 use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
-use imgmv::transport::archive::{self, ArchiveSink, Input};
+use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
 use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
@@ -22,7 +22,6 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
@@ -197,13 +196,13 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
     match place {
         Place::Registry(reference) => repository(reference, into, reach, run),
         Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
-            archive_sink(file, transfer)
+            archive_sink(file, transfer, run)
         }
         Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
         Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
         Place::Oci { dir, .. } => {
             let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
-            let life = Duration::from_secs(transfer.keep_partials.saturating_mul(24 * 60 * 60));
+            let life = transfer.life();
             Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.keep_partials(life).cancel(&run.cancel)))
         }
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
@@ -265,7 +264,7 @@ pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) 
 }
 
 /// An archive file. imgmv writes plain tar, which is what every engine loads.
-fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
+fn archive_sink(file: &Path, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
     let name = file.to_string_lossy();
     if [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
         return Err(Error::usage(format!(
@@ -275,7 +274,10 @@ fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
     }
     match transfer.dry_run {
         true => Ok(planned(&name)),
-        false => Ok(Box::new(ArchiveSink::to_file(file)?)),
+        false => {
+            let before = Leavings { life: transfer.life(), cancel: run.cancel.clone() };
+            Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?))
+        }
     }
 }
 
