@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "weak/archives.rs"]
+mod archives;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]

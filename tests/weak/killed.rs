@@ -10,12 +10,12 @@ const MOMENTS: u64 = 50;
 const LAYERS: [usize; 4] = [3_000_000, 2_000_000, 600_000, 1000];
 
 /// Any of `0..most`, the same in every run of the tests.
-fn moment(nth: u64, most: u64) -> u64 {
+pub(super) fn moment(nth: u64, most: u64) -> u64 {
     u64::from_le_bytes(noise(nth + 1000, 8).try_into().unwrap()) % most
 }
 
 /// Runs the program until so many bytes have passed, and kills it before the next one does.
-fn killed(line: &Proxy, after: u64, args: &[&str]) {
+pub(super) fn killed(line: &Proxy, after: u64, args: &[&str]) {
     let (send, receive) = channel::<Child>();
     line.after(after, move || {
         let mut child = receive.recv().unwrap();
