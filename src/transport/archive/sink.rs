@@ -179,10 +179,11 @@ impl Sink for ArchiveSink {
 
     fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         if let Some(there) = self.pack.take_up()? {
+            let begun = if self.pack.begun().is_some() { " and a part of one more" } else { "" };
             let damage = if there.damaged { "; what lies behind them was damaged" } else { "" };
             self.watch.say(&format!(
-                "going on with an archive that was cut: {} bytes ({} blobs and manifests) are here{damage}",
-                there.bytes, there.blobs
+                "going on with an archive that was cut: {} blobs and manifests ({} bytes){begun} are here{damage}",
+                there.blobs, there.bytes
             ));
         }
         blobs.retain(|blob| !self.pack.claim(&blob.digest));
