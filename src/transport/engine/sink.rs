@@ -15,7 +15,7 @@ use crate::{
     progress::{Event, Watch},
     remote::Host,
     sink::{Begin, Finish, Order, Sink, Takes},
-    source::{Claim, Origin},
+    source::{Claim, Origin, Store},
 };
 use std::{
     collections::HashMap,
@@ -142,7 +142,7 @@ impl Sink for EngineSink {
     }
 
     /// All of them, once the names are known to be fit: an engine would say so only after the last byte.
-    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
         for name in images.iter().flat_map(|image| &image.names) {
             self.in_full(name)?;
         }
