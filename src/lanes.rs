@@ -122,7 +122,7 @@ impl Lanes<'_, '_> {
     fn lane<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         self.widen(scope);
         while let Some(work) = self.next() {
-            let done = twice_if_altered(self.run, self.store, &work, self.stop);
+            let done = twice_if_it_may_help(self.run, self.store, &work, self.stop);
             if work.blob.size >= LARGE {
                 self.queue().large_under_way -= 1;
             }
@@ -174,10 +174,12 @@ impl Lanes<'_, '_> {
     }
 }
 
-/// What a line has altered is asked for once more; a second time it is not the line.
-fn twice_if_altered(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+/// What a line has altered is asked for once more; a second time it is not the line. A layer that is packed on its way
+/// and whose upload was forgotten is packed once more.
+fn twice_if_it_may_help(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+    let lost = |error: &Error| error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
     match from_store(run, store, work, stop) {
-        Err(error) if error.is_altered() && store.origin().is_some() => {
+        Err(error) if error.is_altered() && store.origin().is_some() || lost(&error) => {
             run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
             from_store(run, store, work, stop)
         }

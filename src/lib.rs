@@ -19,6 +19,7 @@ pub mod pairs;
 mod passing;
 pub mod plan;
 pub mod progress;
+mod recent;
 pub mod recode;
 pub mod remote;
 pub mod sink;

@@ -15,6 +15,8 @@ mod mirrors;
 mod pull;
 #[path = "weak/push.rs"]
 mod push;
+#[path = "weak/real.rs"]
+mod real;
 
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;
