@@ -11,7 +11,7 @@ use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Pick, Source, Store};
-use crate::transfer::{Recode, Verified};
+use crate::transfer::{self, Recode, Verified};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
@@ -49,6 +49,9 @@ pub struct Options {
     pub format: Format,
     /// Blobs at once, at most; what suits both ends when none.
     pub jobs: Option<usize>,
+    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
+    /// the plan, and keeps little in memory.
+    pub company: usize,
     /// Plan, but move nothing.
     pub dry_run: bool,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
             level: None,
             format: Format::Keep,
             jobs: None,
+            company: 1,
             dry_run: false,
         }
     }
@@ -250,6 +254,10 @@ impl<'a> Run<'a> {
         let (current, images) = self.current(images)?;
         self.settle_current(current);
         let work = self.missing(&images, &**store)?;
+        let mut seen = HashSet::new();
+        let all: Vec<Digest> = images.iter().flat_map(Image::blobs).map(|blob| blob.digest).collect();
+        let all: Vec<Digest> = all.into_iter().filter(|digest| seen.insert(*digest)).collect();
+        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
             images.iter().for_each(|image| self.settled(image, image.source_digest));
@@ -345,6 +353,11 @@ impl<'a> Run<'a> {
             return Cow::Borrowed(images);
         }
         images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
+    }
+
+    /// Bytes in one buffer.
+    pub fn buffer(&self) -> usize {
+        transfer::buffer_in_company(self.options.company)
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
