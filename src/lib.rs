@@ -20,6 +20,7 @@ pub mod plan;
 pub mod progress;
 pub mod recode;
 pub mod remote;
+pub mod serve;
 pub mod sink;
 pub mod source;
 pub mod transfer;
