@@ -34,14 +34,16 @@ const LANES_IN_COMPANY: usize = 12;
 pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
-    if run.takes.order == Order::Single
+    let alone = run.options.company == 1;
+    // All who read side by side keep to one order.
+    if alone
+        && run.takes.order == Order::Single
         && let Some(begun) = run.sink.begun()
         && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == begun))
     {
         // Not read ahead: where it goes on is known only when it is begun.
-        twice_if_altered(run, store, &work.remove(at), &stop)?;
+        twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
-    let alone = run.options.company == 1;
     match run.takes.order {
         Order::Single if alone && store.origin().is_some() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {

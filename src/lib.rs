@@ -22,6 +22,7 @@ pub mod progress;
 mod recent;
 pub mod recode;
 pub mod remote;
+pub mod serve;
 pub mod share;
 pub mod sink;
 pub mod source;
