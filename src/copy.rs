@@ -11,8 +11,9 @@ use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Pick, Source, Store};
-use crate::transfer::{Recode, Verified};
+use crate::transfer::{self, Recode, Verified};
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -48,6 +49,9 @@ pub struct Options {
     pub format: Format,
     /// Blobs at once, at most; what suits both ends when none.
     pub jobs: Option<usize>,
+    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
+    /// the plan, and keeps little in memory.
+    pub company: usize,
     /// Plan, but move nothing.
     pub dry_run: bool,
 }
@@ -62,6 +66,7 @@ impl Default for Options {
             level: None,
             format: Format::Keep,
             jobs: None,
+            company: 1,
             dry_run: false,
         }
     }
@@ -248,7 +253,11 @@ impl<'a> Run<'a> {
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
-        let work = self.missing(&images)?;
+        let work = self.missing(&images, &**store)?;
+        let mut seen = HashSet::new();
+        let all: Vec<Digest> = images.iter().flat_map(Image::blobs).map(|blob| blob.digest).collect();
+        let all: Vec<Digest> = all.into_iter().filter(|digest| seen.insert(*digest)).collect();
+        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
             images.iter().for_each(|image| self.settled(image, image.source_digest));
@@ -314,14 +323,14 @@ impl<'a> Run<'a> {
     }
 
     /// What the sink lacks, as work; the rest is counted as held.
-    fn missing(&self, images: &[Image]) -> Result<Vec<Work>> {
+    fn missing(&self, images: &[Image], store: &dyn Store) -> Result<Vec<Work>> {
         let mut seen = HashSet::new();
         let blobs: Vec<&Descriptor> =
             images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
         let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
         self.tell_packing(&all);
         let ask: Vec<Descriptor> = all.iter().filter_map(Work::target).collect();
-        let lacking = self.sink.missing(images, ask)?;
+        let lacking = self.sink.missing(&self.foreseen(images), ask, store)?;
         let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
         let mut work = Vec::new();
         for one in all {
@@ -336,6 +345,19 @@ impl<'a> Run<'a> {
         let bytes = work.iter().map(|work| work.blob.size).sum();
         self.watch.event(Event::Plan { blobs: work.len(), bytes, held_blobs: held.blobs, held_bytes: held.bytes });
         Ok(work)
+    }
+
+    /// `images` as they will be at the sink, as far as that is known before their layers are packed.
+    fn foreseen<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+        if self.options.format == Format::Keep && self.tally().packed.is_empty() {
+            return Cow::Borrowed(images);
+        }
+        images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
+    }
+
+    /// Bytes in one buffer.
+    pub fn buffer(&self) -> usize {
+        transfer::buffer_in_company(self.options.company)
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
@@ -465,7 +487,7 @@ impl<'a> Run<'a> {
 
 impl Work {
     /// The blob as it will be stored, if that is known.
-    fn target(&self) -> Option<Descriptor> {
+    pub fn target(&self) -> Option<Descriptor> {
         match (self.recode, self.expected) {
             (None, _) => Some(self.blob.clone()),
             (Some(_), Some(packed)) => {

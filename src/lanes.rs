@@ -27,12 +27,25 @@ const LARGE: u64 = 1 << 20;
 /// Large blobs at once: they are what takes memory.
 const LARGE_LANES: usize = 6;
 
+/// Blobs at once of all copies that run side by side, or one each.
+const LANES_IN_COMPANY: usize = 12;
+
 /// Moves every blob in `work` from `store` to the run's sink.
 pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
+    let alone = run.options.company == 1;
+    // All who read side by side keep to one order.
+    if alone
+        && run.takes.order == Order::Single
+        && let Some(begun) = run.sink.begun()
+        && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == begun))
+    {
+        // Not read ahead: where it goes on is known only when it is begun.
+        twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
+    }
     match run.takes.order {
-        Order::Single if store.origin().is_some() && wanted(run, store) > 1 && !packing => {
+        Order::Single if alone && store.origin().is_some() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {
@@ -43,6 +56,10 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
             })
         }
         Order::Single => work.iter().try_for_each(|work| from_store(run, store, work, &stop)),
+        Order::Lanes(_) if !alone => {
+            let queue = Queue { small: work.into(), ..Queue::default() };
+            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
+        }
         Order::Lanes(_) => {
             work.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
             let small = work.partition_point(|work| work.blob.size >= LARGE);
@@ -60,7 +77,11 @@ fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
         Order::Lanes(lanes) => lanes,
         Order::Single => 1,
     };
-    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).max(1)
+    let in_company = match run.options.company {
+        1 => usize::MAX,
+        company => LANES_IN_COMPANY / company,
+    };
+    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
 }
 
 /// Threads that each move one blob after the other, the largest first.
@@ -117,7 +138,8 @@ impl Lanes<'_, '_> {
         while let Some(work) = self.next() {
             let done = twice_if_it_may_help(self.run, self.store, &work, self.stop);
             if work.blob.size >= LARGE {
-                self.queue().large_under_way -= 1;
+                let mut queue = self.queue();
+                queue.large_under_way = queue.large_under_way.saturating_sub(1);
             }
             match done {
                 Ok(()) => self.widen(scope),
@@ -181,7 +203,9 @@ fn twice_if_it_may_help(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &At
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    move_one(run, store, work, &mut |from| open(store, &work.blob, from), stop)
+    let done = move_one(run, store, work, &mut |from| open(store, &work.blob, from), stop);
+    store.forgo(&work.blob.digest);
+    done
 }
 
 /// The blob's bytes: embedded in its descriptor, or the store's.
@@ -205,7 +229,7 @@ fn move_one<'s>(
 ) -> Result<()> {
     run.cancel.check()?;
     let id = run.next_id();
-    let flow = Flow { watch: run.watch, cancel: run.cancel, stop, id, threads: cores() };
+    let flow = Flow { watch: run.watch, cancel: run.cancel, stop, id, threads: cores(), buffer: run.buffer() };
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
     let done = begin(run, store, work, open, &flow).and_then(|begun| match begun {
         Begin::Held => {

@@ -78,7 +78,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Begin::Write(writer), _) => writer,
     };
     let stop = AtomicBool::new(false);
-    let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: cores() };
+    let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: cores(), buffer: run.buffer() };
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {
@@ -117,7 +117,7 @@ fn documents(run: &Run<'_>, store: &Passed, images: &[Image]) -> Result<()> {
             )));
         };
         let stop = AtomicBool::new(false);
-        let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: 1 };
+        let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: 1, buffer: run.buffer() };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let verified = transfer::transfer(&Claim::from(blob), &mut open, writer, &flow)?;
         run.moved(id, &verified, None);

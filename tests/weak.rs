@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "weak/archives.rs"]
+mod archives;
 #[path = "weak/disk.rs"]
 mod disk;
 #[path = "weak/far.rs"]

@@ -6,8 +6,10 @@
 
 mod bytes;
 mod contents;
+mod entry;
 mod files;
 mod header;
+mod left;
 mod lists;
 mod name;
 mod out;
@@ -29,6 +31,7 @@ mod walk;
 pub use bytes::{ReadAt, Section};
 pub use out::Out;
 pub use pack::Pack;
+pub(crate) use pack::Resume;
 pub use packing::Packing;
 pub use retag::retag;
 pub use store::ArchiveStore;

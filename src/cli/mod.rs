@@ -26,6 +26,7 @@ mod place;
 pub mod progress;
 mod report;
 mod save;
+mod serve;
 pub mod signals;
 mod survey;
 mod tag;
@@ -37,6 +38,7 @@ use imgmv::Result;
 use imgmv::cancel::Cancel;
 use imgmv::progress::Watch;
 use progress::Screen;
+use signals::Signals;
 use std::sync::Arc;
 
 /// What every verb is given.
@@ -44,6 +46,7 @@ pub struct Run {
     pub screen: Arc<Screen>,
     pub cancel: Cancel,
     pub answer: Answer,
+    pub signals: Signals,
 }
 
 impl Run {
@@ -58,6 +61,7 @@ impl Verb {
             Verb::Copy(copy) => copy.run(run),
             Verb::Save(save) => save.run(run),
             Verb::Load(load) => load.run(run),
+            Verb::Serve(serve) => serve.run(run),
             Verb::Tag(tag) => tag.run(run),
             Verb::List(list) => list.run(run),
             Verb::Inspect(inspect) => inspect.run(run),

@@ -10,12 +10,17 @@ const MOMENTS: u64 = 100;
 const LAYERS: [usize; 4] = [1_700_000, 1_200_000, 600_000, 1000];
 
 /// Any of `0..most`, the same in every run of the tests.
-fn moment(nth: u64, most: u64) -> u64 {
+pub(super) fn moment(nth: u64, most: u64) -> u64 {
     u64::from_le_bytes(noise(nth + 1000, 8).try_into().unwrap()) % most
 }
 
 /// Runs the program until so many bytes have passed, and kills it before the next one does.
-fn killed(line: &Proxy, after: u64, args: &[&str], cache: &Path) {
+pub(super) fn killed(line: &Proxy, after: u64, args: &[&str]) {
+    killed_with(line, after, args, TempDir::new().unwrap().path());
+}
+
+/// The same, with a cache of its own.
+fn killed_with(line: &Proxy, after: u64, args: &[&str], cache: &Path) {
     let (send, receive) = channel::<Child>();
     line.after(after, move || {
         let mut child = receive.recv().unwrap();
@@ -57,7 +62,7 @@ fn a_killed_pull_is_gone_on_with_and_asks_for_nothing_twice() {
         let layout = dir.path().join(nth.to_string());
         let dst = format!("oci:{}", layout.display());
         line.forget();
-        killed(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &["copy", &src, &dst, "-q"], dir.path());
+        killed_with(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &["copy", &src, &dst, "-q"], dir.path());
         let there = |digest: &Digest| layout.join("blobs/sha256").join(digest.hex()).exists();
         let before: Vec<(Digest, u64, bool)> = image
             .blobs()
@@ -94,7 +99,7 @@ fn a_killed_push_is_gone_on_with_and_sends_no_finished_blob_again() {
         let line = Proxy::start(&to.host());
         let dst = format!("{}/app:1", line.host());
         let args = ["copy", &src, &dst, "-q", "--compress", "keep"];
-        killed(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &args, dir.path());
+        killed_with(&line, moment(nth, LAYERS.iter().sum::<usize>() as u64), &args, dir.path());
         // Every request has come to its end there, too.
         while to.requests().len() < line.seen("", "").len() {
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -128,7 +133,7 @@ fn what_nobody_takes_up_is_removed_when_it_is_old_or_asked_for() {
     for nth in 0..2 {
         let dst = format!("oci:{}", scene.layout().display());
         let args = ["copy", &format!("{}/team/app:1", scene.line.host()), &dst, "-q"];
-        killed(&scene.line, 2 << 20, &args, scene.dir.path());
+        killed_with(&scene.line, 2 << 20, &args, scene.dir.path());
         assert!(left(&scene.layout()) >= 2);
         match nth {
             0 => {

@@ -1,19 +1,22 @@
 //! `docker-archive:`, `oci-archive:`, `-` and archive paths: files, standard input, standard output.
 
+mod partial;
 mod sink;
 
 use crate::archive::{self, ArchiveStore, ArchiveStream, Packing, Section};
 use crate::error::{Error, Result};
+use crate::folder::Folder;
 use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Pick, Root, Source};
-pub use sink::ArchiveSink;
+pub use sink::{ArchiveSink, Leavings};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// Enough of an archive's beginning to know it.
@@ -84,6 +87,13 @@ pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Wa
     let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
     sink::settle(to, temporary, &path)?;
     Ok(root)
+}
+
+/// Removes what copies to archives in `dir` left there when they were cut, and nobody has written to for `life`; how
+/// many archives.
+pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
+    let folder = Folder::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
+    Ok(partial::sweep(&folder, life))
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {

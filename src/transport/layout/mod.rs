@@ -10,7 +10,6 @@ mod place;
 mod referrers;
 mod sink;
 mod store;
-mod sums;
 
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
