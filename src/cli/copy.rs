@@ -64,6 +64,7 @@ impl Copy {
         self.reach.jobs = self.transfer.jobs;
         let src = Place::parse(&self.src)?;
         let targets = self.dst.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
+        self.reach.onward = targets.iter().any(Place::is_remote);
         let stdout = self.stdout(&targets, run)?;
         open::stdin_once(&src, &self.from, &self.into)?;
         if src == Place::Stdio && targets.len() > 1 {

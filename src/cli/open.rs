@@ -2,12 +2,13 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::limited;
+use super::limit::{limited, shared};
 use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
 use clap::Args;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
+use imgmv::limit::LimitedHost;
 use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
@@ -58,6 +59,9 @@ pub struct Reach {
     /// As the verb was told with `--jobs`.
     #[arg(skip)]
     pub jobs: Option<u16>,
+    /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
+    #[arg(skip)]
+    pub onward: bool,
 }
 
 impl Reach {
@@ -65,9 +69,12 @@ impl Reach {
         &self.network
     }
 
-    fn access(&self, side: &Side) -> Result<Access> {
+    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
         let access = access(side, &self.network)?;
-        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
+        let limit = shared(self.network.limit_rate, run);
+        // A line that is not to be filled needs no second connection for one blob.
+        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
+        Ok(Access { parts: access.parts.min(most), limit, ..access })
     }
 }
 
@@ -113,7 +120,8 @@ pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Op
             )));
         }
     };
-    Ok(Opened { source: limited(source, reach.network.limit_rate, run), picks: pick.into_iter().collect(), name: None })
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward);
+    Ok(Opened { source: limited(source, rate, run), picks: pick.into_iter().collect(), name: None })
 }
 
 fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
@@ -124,7 +132,6 @@ fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Ru
         true => Source::Store(Arc::new(home)),
         false => Source::Store(Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone()))),
     };
-    let source = limited(source, reach.network.limit_rate, run);
     let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
         (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
         (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
@@ -145,7 +152,7 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = reach.access(&side)?;
+        let access = reach.access(&side, run)?;
         let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push(registry.repository(&reference.repository));
@@ -158,7 +165,7 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
 }
 
 /// Opens what `place` means for serving it.
@@ -287,7 +294,12 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
             let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
-            loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)
+            let host = remote::connect(host, &ssh, &run.cancel)?;
+            let host: Arc<dyn Host> = match shared(reach.network.limit_rate, run) {
+                Some(limit) => Arc::new(LimitedHost { host, limit }),
+                None => host.into(),
+            };
+            loading(host, into, &Engine::ALL, run)
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }

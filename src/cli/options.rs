@@ -116,7 +116,8 @@ pub struct Network {
     /// podman are told of on this host; the registry itself is the last
     #[arg(long = "mirror", value_name = "HOST", value_delimiter = ',', env = "IMGMV_MIRROR")]
     pub mirrors: Vec<String>,
-    /// Read no more than RATE bytes a second (K, M and G are powers of 1024: 10M)
+    /// Move no more than RATE bytes a second over the network, both ways and all connections together (K, M and G are
+    /// powers of 1024: 10M)
     #[arg(long, value_name = "RATE", env = "IMGMV_LIMIT_RATE")]
     pub limit_rate: Option<Rate>,
 }

@@ -2,7 +2,8 @@
 //! patient to be.
 
 use super::pace::PIECES;
-use std::{fmt, path::PathBuf, time::Duration};
+use crate::limit::Limit;
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// A password or a token. It shows itself to nobody: `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -64,6 +65,8 @@ pub struct Access {
     pub lanes: usize,
     /// In how many parts large blobs of a far registry are read at once, at most; 1: each over one connection.
     pub parts: usize,
+    /// How fast bytes of blobs and manifests may move, both ways together; as fast as they can when none.
+    pub limit: Option<Arc<Limit>>,
 }
 
 impl Default for Access {
@@ -82,6 +85,7 @@ impl Default for Access {
             cache: None,
             lanes: 6,
             parts: PIECES,
+            limit: None,
         }
     }
 }
