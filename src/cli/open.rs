@@ -141,21 +141,22 @@ fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Ru
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
 /// not shown the credentials given for the registry, and are left soon when they fail.
-fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<RepositoryStore>> {
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, side.insecure);
-        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT]")))
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
     let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, Path::new("/")));
+    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
         let access = reach.access(&side, run)?;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
+        let Mirror { root, namespace, .. } = mirror;
+        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
-        stores.push(registry.repository(&reference.repository));
+        stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }

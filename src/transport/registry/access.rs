@@ -1,6 +1,7 @@
 //! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
 //! patient to be.
 
+use super::mirrors::ROOT;
 use super::pace::PIECES;
 use crate::limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -67,6 +68,10 @@ pub struct Access {
     pub parts: usize,
     /// How fast bytes of blobs and manifests may move, both ways together; as fast as they can when none.
     pub limit: Option<Arc<Limit>>,
+    /// The path of the registry's API, `/v2` unless it is a mirror that has it elsewhere.
+    pub root: String,
+    /// The registry that a mirror stands for: it is told with each question (`?ns=`).
+    pub namespace: Option<String>,
 }
 
 impl Default for Access {
@@ -86,6 +91,8 @@ impl Default for Access {
             lanes: 6,
             parts: PIECES,
             limit: None,
+            root: ROOT.to_owned(),
+            namespace: None,
         }
     }
 }
