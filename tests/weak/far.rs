@@ -5,7 +5,7 @@ use super::*;
 use std::process::Stdio;
 use std::time::Duration;
 
-const FAR: Line = Line { latency: Duration::from_millis(200), rate: None, cut_every: None };
+const FAR: Line = Line { latency: Duration::from_millis(200), rate: None, cut_every: None, tokens: false };
 
 fn sixty(seed: u64) -> Vec<Vec<u8>> {
     (0..60).map(|nth| noise(seed + nth, 20_000)).collect()
@@ -51,7 +51,7 @@ fn many_layers_are_pushed_at_once_with_three_requests_each() {
 #[test]
 fn a_large_blob_is_read_in_several_ranges_at_once_and_no_byte_twice() {
     let scene = Scene::new(40 << 20);
-    scene.line.is(Line { latency: Duration::from_millis(200), rate: Some(40 << 20), cut_every: None });
+    scene.line.is(Line { latency: Duration::from_millis(200), rate: Some(40 << 20), ..FAR });
     good(scene.pull(&[]));
     scene.is_there();
     let asked = scene.asked();
