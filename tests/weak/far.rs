@@ -59,6 +59,19 @@ fn a_large_blob_is_read_in_several_ranges_at_once_and_no_byte_twice() {
     assert!(asked.len() > 8 && scene.line.traffic().most_at_once >= 4, "{:?}", scene.line.traffic());
 }
 
+/// A piece of 2 MiB takes as long to come as to be asked for, at 10 MB/s and 200 ms: eight under way at once are four
+/// times what one connection moves.
+#[test]
+fn a_line_with_little_for_each_connection_gets_four_times_as_much_over_many() {
+    let scene = Scene::new(48 << 20);
+    scene.line.is(Line { rate: Some(10_000_000), ..FAR });
+    good(scene.pull(&[]));
+    scene.is_there();
+    let traffic = scene.line.traffic();
+    assert!(traffic.most_at_once >= 8, "{traffic:?}");
+    assert_eq!(scene.asked().iter().map(|seen| seen.down).sum::<u64>(), scene.size);
+}
+
 #[test]
 fn a_registry_near_by_is_asked_once_for_a_large_blob() {
     let scene = Scene::new(40 << 20);
