@@ -60,7 +60,8 @@ Examples:
   imgmv copy app:2 ssh://node1 ssh://node2 ssh://node3";
 
 impl Copy {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let src = Place::parse(&self.src)?;
         let targets = self.dst.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         let stdout = self.stdout(&targets, run)?;

@@ -55,11 +55,19 @@ pub struct Into {
 pub struct Reach {
     #[command(flatten)]
     network: Network,
+    /// As the verb was told with `--jobs`.
+    #[arg(skip)]
+    pub jobs: Option<u16>,
 }
 
 impl Reach {
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    fn access(&self, side: &Side) -> Result<Access> {
+        let access = access(side, &self.network)?;
+        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
     }
 }
 
@@ -137,7 +145,7 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = access(&side, &reach.network)?;
+        let access = reach.access(&side)?;
         let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push(registry.repository(&reference.repository));
@@ -150,7 +158,7 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, access(side, &reach.network)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
 }
 
 /// Opens what `place` means for serving it.

@@ -205,7 +205,8 @@ pub enum Form {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
-    /// So many blobs at once, at most; by default what suits source and destination
+    /// So many blobs at once, at most, and as many parts of one large blob (1: one connection to a registry); by default
+    /// what suits source and destination
     #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
     /// Hash blobs that are at the destination already instead of trusting their size
