@@ -10,6 +10,8 @@ mod memory;
 mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
+#[path = "delta/trouble.rs"]
+mod trouble;
 #[path = "delta/versions.rs"]
 mod versions;
 #[path = "delta/world.rs"]

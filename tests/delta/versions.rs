@@ -17,7 +17,13 @@ fn within(kind: Kind, what: &str, cost: &Cost, layers: u64) {
     let moved = layers * (LAYER as u64 + 2048);
     let bytes = cost.up + cost.down;
     println!("{kind:?}: {what}: {} up, {} down, {} exchanges", cost.up, cost.down, cost.exchanges);
-    assert!(bytes <= moved + moved / 100 + BESIDE, "{kind:?}: {what}: {} up and {} down\n{}", cost.up, cost.down, cost.said);
+    assert!(
+        bytes <= moved + moved / 100 + BESIDE,
+        "{kind:?}: {what}: {} up and {} down\n{}",
+        cost.up,
+        cost.down,
+        cost.said
+    );
 }
 
 #[test]

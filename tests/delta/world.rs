@@ -189,6 +189,15 @@ impl Far {
         }
     }
 
+    /// What ctr says of the containerd that belongs to docker.
+    pub fn dockers_ctr(&self, arguments: &[&str]) -> String {
+        let socket = self.peer.folder.path().join("exec/containerd/containerd.sock");
+        let mut ctr = std::process::Command::new("ctr");
+        let output = ctr.args(["-a", socket.to_str().unwrap(), "-n", "moby"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// What is pinned or half-named over there: nothing, when no copy runs.
     pub fn left_over(&self) -> String {
         let list = |arguments: &[&str]| self.peer.try_client(arguments).unwrap_or_default();
@@ -199,6 +208,10 @@ impl Far {
                 let names = list(&["images", "ls", "-q"]);
                 let names = names.lines().filter(|line| line.contains("imgmv.invalid")).collect::<Vec<_>>().join("\n");
                 pins + &names
+            }
+            Kind::Docker28c => {
+                let all = self.dockers_ctr(&["content", "ls"]) + &self.dockers_ctr(&["images", "ls", "-q"]);
+                all.lines().filter(|line| line.contains("imgmv")).collect()
             }
             _ => {
                 let format = ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"];

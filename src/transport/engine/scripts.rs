@@ -66,10 +66,10 @@ if test -n "$w"; then echo "why=$w"; else
   held() { { echo "$l" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
   h=$(held);
   if test -n "$h" && test -n "$new"; then
-    p=@PIN@; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
+    y=@PIN@; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
     for b in $h; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
-    trap "c content rm $p >/dev/null 2>&1" EXIT; trap "exit 1" HUP INT TERM PIPE;
-    if echo "imgmv pin @ID@" | c content ingest --expected-digest "$p" "imgmv-@ID@" >/dev/null 2>&1 && c content label "$p" "$@" >/dev/null 2>&1; then
+    trap "c content rm $y >/dev/null 2>&1" EXIT; trap "exit 1" HUP INT TERM PIPE;
+    if echo "imgmv pin @ID@" | c content ingest --expected-digest "$y" "imgmv-@ID@" >/dev/null 2>&1 && c content label "$y" "$@" >/dev/null 2>&1; then
       echo pinned=; l=$(c content ls -q); h=$(held);
     fi;
   fi;
@@ -105,6 +105,7 @@ p=$(command -v ctr); s=; if test "$(id -u)" -gt 0; then s="sudo -n"; fi;
 case $(d context inspect --format "{{.Endpoints.docker.Host}}" 2>/dev/null) in unix:*) ;; *) w=elsewhere ;; esac;
 case $a in /*" "*) ;; *) w=untold ;; esac;
 test -n "$p" || w=no-ctr;
+test -n "$w" || echo "ctr=$s $p --address $a";
 c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
 "#;
 
@@ -161,7 +162,7 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
             let mut ctr = found.command(&[]);
             let at = found.words.len() - 1;
             ctr[at] = "ctr".to_owned();
-            let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=$p\" || w=no-ctr;".to_owned();
+            let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=@SUDO@ $p\" || w=no-ctr;".to_owned();
             vec![find, c(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
         }
         Loader::Docker(ImageStore::Containerd) => {
@@ -170,11 +171,12 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
         Loader::Docker(ImageStore::Graph) => {
             vec![d, NAMES.replace("@FORMAT@", "{{.Id}}"), DOCKER.replace("@DOCKER@", &engine)]
         }
-        Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.replace("@SUDO@", sudo)],
+        Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.into()],
     };
     let text = format!("{ASKED}{}{LOAD}", parts.concat());
     let text = text
         .replace("@LOAD@", &load)
+        .replace("@SUDO@", sudo)
         .replace("@PIN@", &Digest::of(mark.pin().as_bytes()).to_string())
         .replace("@ID@", &mark.id)
         .replace("@NOW@", &mark.now.to_string())

@@ -66,7 +66,8 @@ struct State {
     promised: Promised,
     temporary: Temporary,
     form: Form,
-    /// Who is asked for images, and names them: ctr where it lies beside nerdctl, since it knows whether one is whole.
+    /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
+    /// image is whole (docker is content with one that is unpacked).
     clerk: Option<Found>,
 }
 
@@ -126,7 +127,7 @@ impl EngineSink {
             let (loading, input) = Loading::start(self.host.as_ref(), &command, &self.cancel)?;
             return Ok((loading, Box::new(input)));
         };
-        state.clerk = answer.ctr.as_ref().filter(|_| answer.why.is_none()).map(|path| self.found.by_ctr(path));
+        state.clerk = self.found.by_ctr(&answer.ctr).filter(|_| answer.why.is_none());
         let wire = self.choose(&answer, state.all_packed)?;
         if wire != Wire::Plain {
             let text = format!("{}: packed with {} on the way", self.host.name(), wire.name());
@@ -244,7 +245,7 @@ impl EngineSink {
             }
         }
         if !state.temporary.is_empty() {
-            return state.temporary.settle(self.host.as_ref(), clerk, &expected);
+            return state.temporary.settle(self.host.as_ref(), self.namer(state), clerk, &expected);
         }
         proof::verify(self.host.as_ref(), clerk, &expected)
     }
@@ -253,12 +254,20 @@ impl EngineSink {
         state.clerk.as_ref().unwrap_or(&self.found)
     }
 
+    /// Who gives names. nerdctl's `tag` may want content that was left at the source.
+    fn namer<'s>(&'s self, state: &'s State) -> &'s Found {
+        match self.found.loader {
+            Loader::Docker(_) => &self.found,
+            _ => self.clerk(state),
+        }
+    }
+
     /// Why a delta failed in a way that sending everything may mend; else the error.
     fn may_mend(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
         let hopeless = load.loading.is_hopeless() || self.cancel.raised();
-        if !load.loading.is_hopeless() {
-            state.temporary.remove(self.host.as_ref(), self.clerk(state));
+        if !load.loading.is_lost() {
+            state.temporary.remove(self.host.as_ref(), self.namer(state));
         }
         if state.left_out.is_empty() || !first || hopeless {
             return Err(error);
