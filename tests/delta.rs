@@ -14,5 +14,7 @@ mod sshd;
 mod trouble;
 #[path = "delta/versions.rs"]
 mod versions;
+#[path = "delta/ways.rs"]
+mod ways;
 #[path = "delta/world.rs"]
 mod world;

@@ -30,9 +30,9 @@ impl Mark {
         Mark { now: now.as_secs(), id: Digest::of(seed.as_bytes()).hex()[..16].to_owned() }
     }
 
-    /// The bytes that a pin in containerd consists of; what it pins stands in its labels.
-    fn pin(&self) -> String {
-        format!("imgmv pin {}\n", self.id)
+    /// The pin in containerd: a few bytes, whose labels say what it pins.
+    pub fn pin(&self) -> Digest {
+        Digest::of(format!("imgmv pin {}\n", self.id).as_bytes())
     }
 }
 
@@ -52,29 +52,35 @@ const LOAD: &str = r#"
 for z in zstd gzip; do command -v $z >/dev/null 2>&1 && echo "undo=$z"; done;
 echo imgmv-answer-end;
 read -r z || exit 0;
-case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; exit $?
+case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; r=$?; test $r -eq 0 || keep=1; exit $r
 "#;
 
-/// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is held, as
-/// containerd's garbage collection understands it (docs/garbage-collection.md), and goes when this shell does.
+/// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is asked for, as
+/// containerd's garbage collection understands it (docs/garbage-collection.md): to what is there, and to what is going
+/// to come. It goes when the load has ended well; what a cut one brought stays with it until the next run, which sweeps
+/// it once its own is there.
 const CONTAINERD: &str = r#"
 l=; if test -z "$w"; then l=$(c content ls 2>/dev/null) || w=denied; fi;
 if test -n "$w"; then echo "why=$w"; else
-  echo "$l" | grep containerd.io/gc.root=imgmv- | while read -r b x; do
-    v=${x##*gc.root=imgmv-}; v=${v%%,*}; alive "${v##*-}" && fresh "${v%%-*}" || c content rm "$b" >/dev/null 2>&1 </dev/null;
-  done;
-  held() { { echo "$l" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
-  h=$(held);
-  if test -n "$h" && test -n "$new"; then
-    y=@PIN@; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
-    for b in $h; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
-    trap "c content rm $y >/dev/null 2>&1" EXIT; trap "exit 1" HUP INT TERM PIPE;
-    if echo "imgmv pin @ID@" | c content ingest --expected-digest "$y" "imgmv-@ID@" >/dev/null 2>&1 && c content label "$y" "$@" >/dev/null 2>&1; then
-      echo pinned=; l=$(c content ls -q); h=$(held);
+  held() { { echo "$1" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
+  sweep() {
+    test -z "$y" || test -n "$keep" || c content rm @PIN@ >/dev/null 2>&1;
+    test -z "$y" || l=$(c content ls);
+    echo "$l" | grep containerd.io/gc.root=imgmv- | while read -r b x; do
+      v=${x##*gc.root=imgmv-}; v=${v%%,*}; alive "${v##*-}" && fresh "${v%%-*}" || c content rm "$b" >/dev/null 2>&1 </dev/null;
+    done;
+  };
+  keep=; y=; trap sweep EXIT; trap "exit 1" HUP INT TERM PIPE;
+  h=$(held "$l"); b=$(asked blob);
+  if test -n "$b" && test -n "$new"; then
+    y=1; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
+    for b in $b; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
+    if echo "imgmv pin @ID@" | c content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
+      echo pinned=; h=$(held "$(c content ls -q)");
     fi;
   fi;
   test -z "$h" || echo "$h" | sed "s/^/held=/";
-  { c snapshots ls 2>/dev/null | sed "s/[^0-9a-z:].*//" | sort -u; asked snapshot | sort -u; } | sort | uniq -d | sed "s/^/unpacked=/";
+  test -z "$b" || { c snapshots ls 2>/dev/null | sed "s/[^0-9a-z:].*//" | sort -u; asked snapshot | sort -u; } | sort | uniq -d | sed "s/^/unpacked=/";
 fi;
 "#;
 
@@ -177,7 +183,7 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
     let text = text
         .replace("@LOAD@", &load)
         .replace("@SUDO@", sudo)
-        .replace("@PIN@", &Digest::of(mark.pin().as_bytes()).to_string())
+        .replace("@PIN@", &mark.pin().to_string())
         .replace("@ID@", &mark.id)
         .replace("@NOW@", &mark.now.to_string())
         .replace("@OLD@", &mark.now.saturating_sub(STALE).to_string());
