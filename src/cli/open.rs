@@ -287,7 +287,8 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
             let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
-            loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)
+            let wire = into.loading.wire.wire();
+            Ok(Box::new(loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire)))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
@@ -366,10 +367,10 @@ fn planned(label: &str) -> Box<dyn Sink> {
 
 /// The first of `wanted` that answers on this host, or the one that is named.
 pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
-    loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)
+    Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
 }
 
-fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
     let Loading { engine, namespace, remote_command, .. } = &into.loading;
     let named = engine.map(Engine::from);
     if let Some(named) = named.filter(|named| !wanted.contains(named)) {
@@ -380,7 +381,7 @@ fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Re
     }
     let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
     let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
-    Ok(Box::new(EngineSink::new(host, found, run.watch(), &run.cancel)))
+    Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
 }
 
 /// Makes sure that an archive may go to standard output.
