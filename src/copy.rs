@@ -13,6 +13,7 @@ use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Pick, Source, Store};
 use crate::transfer::{self, Recode, Verified};
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -252,7 +253,7 @@ impl<'a> Run<'a> {
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
-        let work = self.missing(&images)?;
+        let work = self.missing(&images, &**store)?;
         let mut seen = HashSet::new();
         let all: Vec<Digest> = images.iter().flat_map(Image::blobs).map(|blob| blob.digest).collect();
         let all: Vec<Digest> = all.into_iter().filter(|digest| seen.insert(*digest)).collect();
@@ -322,14 +323,14 @@ impl<'a> Run<'a> {
     }
 
     /// What the sink lacks, as work; the rest is counted as held.
-    fn missing(&self, images: &[Image]) -> Result<Vec<Work>> {
+    fn missing(&self, images: &[Image], store: &dyn Store) -> Result<Vec<Work>> {
         let mut seen = HashSet::new();
         let blobs: Vec<&Descriptor> =
             images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
         let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
         self.tell_packing(&all);
         let ask: Vec<Descriptor> = all.iter().filter_map(Work::target).collect();
-        let lacking = self.sink.missing(images, ask)?;
+        let lacking = self.sink.missing(&self.foreseen(images), ask, store)?;
         let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
         let mut work = Vec::new();
         for one in all {
@@ -344,6 +345,14 @@ impl<'a> Run<'a> {
         let bytes = work.iter().map(|work| work.blob.size).sum();
         self.watch.event(Event::Plan { blobs: work.len(), bytes, held_blobs: held.blobs, held_bytes: held.bytes });
         Ok(work)
+    }
+
+    /// `images` as they will be at the sink, as far as that is known before their layers are packed.
+    fn foreseen<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+        if self.options.format == Format::Keep && self.tally().packed.is_empty() {
+            return Cow::Borrowed(images);
+        }
+        images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
     }
 
     /// Bytes in one buffer.

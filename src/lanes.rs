@@ -34,14 +34,16 @@ const LANES_IN_COMPANY: usize = 12;
 pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
-    if run.takes.order == Order::Single
+    let alone = run.options.company == 1;
+    // All who read side by side keep to one order.
+    if alone
+        && run.takes.order == Order::Single
         && let Some(begun) = run.sink.begun()
         && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == begun))
     {
         // Not read ahead: where it goes on is known only when it is begun.
-        twice_if_altered(run, store, &work.remove(at), &stop)?;
+        twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
-    let alone = run.options.company == 1;
     match run.takes.order {
         Order::Single if alone && store.origin().is_some() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
@@ -134,7 +136,7 @@ impl Lanes<'_, '_> {
     fn lane<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         self.widen(scope);
         while let Some(work) = self.next() {
-            let done = twice_if_altered(self.run, self.store, &work, self.stop);
+            let done = twice_if_it_may_help(self.run, self.store, &work, self.stop);
             if work.blob.size >= LARGE {
                 let mut queue = self.queue();
                 queue.large_under_way = queue.large_under_way.saturating_sub(1);
@@ -187,10 +189,12 @@ impl Lanes<'_, '_> {
     }
 }
 
-/// What a line has altered is asked for once more; a second time it is not the line.
-fn twice_if_altered(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+/// What a line has altered is asked for once more; a second time it is not the line. A layer that is packed on its way
+/// and whose upload was forgotten is packed once more.
+fn twice_if_it_may_help(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+    let lost = |error: &Error| error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
     match from_store(run, store, work, stop) {
-        Err(error) if error.is_altered() && store.origin().is_some() => {
+        Err(error) if error.is_altered() && store.origin().is_some() || lost(&error) => {
             run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
             from_store(run, store, work, stop)
         }

@@ -6,6 +6,7 @@ use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::lanes::cores;
 use crate::plan::{self, Image, Naming};
 use crate::progress::{Event, Outcome};
+use crate::recent::Replay;
 use crate::sink::Begin;
 use crate::source::{Blob, Claim, Pick, Relay, Root, Store, Stream, Tail, select};
 use crate::transfer::{self, Flow};
@@ -81,15 +82,8 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {
-            let mut whole: Option<Box<dyn Read + Send + '_>> = Some(Box::new(whole));
-            let mut once = |from: u64| match whole.take() {
-                // A partial was taken up: what it has passes unread.
-                Some(mut whole) => {
-                    std::io::copy(&mut (&mut whole).take(from), &mut std::io::sink())?;
-                    Ok(whole)
-                }
-                None => Err(Error::failed("the connection broke, and what comes through a pipe cannot be read again")),
-            };
+            let replay = Replay::new(Box::new(whole));
+            let mut once = |from: u64| Ok(Box::new(replay.read_from(from)?) as Box<dyn Read + Send + '_>);
             transfer::transfer(&claim, &mut once, writer, &flow)
         }
         Some(how) => transfer::transfer_recoded(&claim, expected.map(|p| p.digest), how, &mut whole, writer, &flow),

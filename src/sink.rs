@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Hasher, Manifest, Name, Platform};
 use crate::plan::Image;
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, Store};
 use std::io::Write;
 
 pub use crate::transfer::Verified;
@@ -55,9 +55,11 @@ pub trait Sink: Send + Sync {
     fn published(&self, _name: &Name) -> Result<Option<Digest>> {
         Ok(None)
     }
-    /// What the sink lacks of whole images (`blobs` are those that it is going to be sent, each once). One question
-    /// per copy. A sink that would have to ask for each blob returns them all and answers in `begin`.
-    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+    /// What the sink lacks of whole images, which are as they will be there as far as that is known (`blobs` are those
+    /// that it is going to be sent, each once). One question per copy. A sink that would have to ask for each blob
+    /// returns them all and answers in `begin`. `source` has the images' configs, where the sink goes by what is in
+    /// them.
+    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
         Ok(blobs)
     }
     /// A blob that an earlier run began and that can be gone on with only if it is the first to be begun; asked after

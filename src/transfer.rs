@@ -4,6 +4,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Watch};
+use crate::recent::Recent;
 use crate::recode;
 use crate::sink::BlobWriter;
 use crate::source::Claim;
@@ -150,10 +151,13 @@ pub fn transfer_recoded(
 ) -> Result<Verified> {
     // `start` is not called: the packer cannot go on from a partial.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
+    let mut recent = Recent::default();
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
+        recent.add(bytes);
+        let begun = stored_size;
         stored_size += bytes.len() as u64;
-        writer.write(bytes)
+        recent.write(begun, &mut *writer)
     })?;
     let stored = (stored.finish(), stored_size);
     if let Some(expected) = expected
@@ -165,7 +169,10 @@ pub fn transfer_recoded(
         )));
     }
     let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
-    writer.finish(&verified)?;
+    while let Err(error) = writer.finish(&verified) {
+        let again = writer.recover(error)?;
+        recent.write(again, &mut *writer)?;
+    }
     writer.commit(&verified)?;
     Ok(verified)
 }

@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "weak/archives.rs"]
+mod archives;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]
@@ -13,6 +15,8 @@ mod mirrors;
 mod pull;
 #[path = "weak/push.rs"]
 mod push;
+#[path = "weak/real.rs"]
+mod real;
 
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;

@@ -26,7 +26,7 @@ pub(crate) struct Begun {
 pub(crate) struct Left {
     /// Blobs and manifests that are whole.
     pub whole: HashSet<Digest>,
-    /// Where the last of those ends.
+    /// Where the last of those ends, padded.
     pub end: u64,
     /// The entry behind that.
     pub begun: Option<Begun>,
@@ -48,12 +48,14 @@ pub(crate) fn survey(file: &File, label: &str, cancel: &Cancel) -> Result<Left> 
     left.end = head.len() as u64;
     while let Some((digest, size)) = at(file, left.end, BLOCK).map_err(reading)?.and_then(|block| blob(&block)) {
         let (from, data) = (left.end, left.end + BLOCK as u64);
-        let padding = header::padding(size);
-        if data.saturating_add(size).saturating_add(padding as u64) > length {
+        if data.saturating_add(size) > length {
             left.begun = Some(Begun { digest, size, from });
             break;
         }
-        let padded = at(file, data + size, padding).map_err(reading)?;
+        // Where the padding is not all there, whoever goes on writes it.
+        let padding = header::padding(size);
+        let written = (length - data - size).min(padding as u64) as usize;
+        let padded = at(file, data + size, written).map_err(reading)?;
         let padded = padded.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
         left.damaged = !padded || hash(file, data, size, &digest, cancel).map_err(|e| e.at(label))? != digest;
         if left.damaged || !left.whole.insert(digest) {

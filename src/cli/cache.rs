@@ -4,8 +4,8 @@ use super::Run;
 use super::copying::cache;
 use clap::{Args, Subcommand};
 use imgmv::progress::Watch;
-use imgmv::transport::{archive, layout};
 use imgmv::transport::registry::uploads;
+use imgmv::transport::{archive, layout};
 use imgmv::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
@@ -81,7 +81,8 @@ impl Prune {
         for dir in &self.dirs {
             let archives = archive::prune(dir, older)?;
             let blobs = layout::prune(dir, older)?;
-            run.screen.say(&format!("{}: {blobs} partial blobs and {archives} partial archives removed", dir.display()));
+            run.screen
+                .say(&format!("{}: {blobs} partial blobs and {archives} partial archives removed", dir.display()));
         }
         Ok(())
     }

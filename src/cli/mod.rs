@@ -28,6 +28,7 @@ mod place;
 pub mod progress;
 mod report;
 mod save;
+mod serve;
 pub mod signals;
 mod survey;
 mod tag;
@@ -40,6 +41,7 @@ use imgmv::Result;
 use imgmv::cancel::Cancel;
 use imgmv::progress::Watch;
 use progress::Screen;
+use signals::Signals;
 use std::sync::Arc;
 
 /// What every verb is given.
@@ -50,11 +52,12 @@ pub struct Run {
     watch: Arc<dyn Watch>,
     pub cancel: Cancel,
     pub answer: Arc<Answer>,
+    pub signals: Signals,
 }
 
 impl Run {
-    pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer) -> Run {
-        Run { watch: screen.clone(), screen, cancel, answer: Arc::new(answer) }
+    pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer, signals: Signals) -> Run {
+        Run { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
     }
 
     /// The same for one of several destinations, called `name` on the screen.
@@ -73,6 +76,7 @@ impl Verb {
             Verb::Copy(copy) => copy.run(run),
             Verb::Save(save) => save.run(run),
             Verb::Load(load) => load.run(run),
+            Verb::Serve(serve) => serve.run(run),
             Verb::Tag(tag) => tag.run(run),
             Verb::List(list) => list.run(run),
             Verb::Inspect(inspect) => inspect.run(run),

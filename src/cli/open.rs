@@ -11,6 +11,8 @@ use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
 use imgmv::remote::{self, Host, Local, Ssh};
+use imgmv::serve::catalog::Shelf;
+use imgmv::serve::{RegistryShelf, StoreShelf, names};
 use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
@@ -23,8 +25,9 @@ use imgmv::transport::registry::{Access, MirroredStore, Registry, RepositoryStor
 use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
@@ -244,17 +247,84 @@ fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Reg
     Registry::new(host, access(side, &reach.network)?, run.watch(), run.cancel.clone())
 }
 
+/// Opens what `place` means for serving it.
+pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let whole = |pick: &Option<Pick>| match pick {
+        None => Ok(()),
+        Some(pick) => Err(Error::usage(format!("all of a place is served; leave {pick} out"))),
+    };
+    let file = match place {
+        Place::Registry(reference) => {
+            if reference.tag.is_some() || reference.digest.is_some() {
+                return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
+            }
+            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            return Ok(Arc::new(RegistryShelf::of(registry, &reference.repository)));
+        }
+        Place::Prefix(prefix) => {
+            let registry = registry(prefix.host(), &from.registry.side(), reach, run)?;
+            return Ok(Arc::new(RegistryShelf::below(registry, prefix.path())));
+        }
+        Place::Containerd { pick } => {
+            whole(pick)?;
+            return containerd_shelf(&from.engine);
+        }
+        Place::Oci { dir, pick } => {
+            whole(pick)?;
+            return layout_shelf(dir);
+        }
+        Place::Path(path) if path.is_dir() => return layout_shelf(path),
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
+            whole(pick)?;
+            file
+        }
+        Place::Path(path) => path,
+        Place::DockerDaemon { .. } | Place::Ssh { .. } | Place::Stdio => {
+            return Err(Error::usage(
+                "an engine or a pipe is no store that can be served; serve containerd:, or copy it to a layout first",
+            ));
+        }
+    };
+    match archive::open(&Input::File(file.clone()), run.watch())? {
+        Source::Store(store) => Ok(Arc::new(StoreShelf::constant(store, &names::own(file))?)),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            file.display()
+        ))),
+    }
+}
+
+fn layout_shelf(dir: &Path) -> Result<Arc<dyn Shelf>> {
+    let open = dir.to_owned();
+    let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
+    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open)?;
+    Ok(Arc::new(shelf))
+}
+
+/// containerd's directory while containerd runs: its database is read anew when it has changed.
+fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
+    const REST: Duration = Duration::from_millis(500);
+    let (root, namespace) = containerd_place(options);
+    let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
+    let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
+}
+
 fn layout(dir: &Path) -> Result<Ready> {
     Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
-fn containerd(options: &SourceEngine) -> Result<Ready> {
+fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
     let here = options.src_root.is_none();
     let root = options.src_root.as_deref().unwrap_or(Path::new(CONTAINERD_ROOT));
     let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|namespace| here && !namespace.is_empty());
-    let namespace = options.src_namespace.clone().or_else(environment);
-    Ok(Ready::Store(Arc::new(ContainerdStore::open(root, namespace.as_deref())?)))
+    (root.to_owned(), options.src_namespace.clone().or_else(environment))
+}
+
+fn containerd(options: &SourceEngine) -> Result<Ready> {
+    let (root, namespace) = containerd_place(options);
+    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
 /// `docker save`, through the docker command of this host.

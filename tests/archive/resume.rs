@@ -2,11 +2,11 @@
 
 use crate::make::run;
 use crate::memory::{Memory, layer};
+use imgmv::Result;
 use imgmv::copy::Options;
 use imgmv::image::{Descriptor, Digest};
 use imgmv::source::{Pick, Root, Source, Store};
 use imgmv::transport::archive::{ArchiveSink, prune};
-use imgmv::Result;
 use std::{
     fs,
     io::{self, Read},
@@ -99,8 +99,7 @@ impl Scene {
 
     fn left(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

@@ -119,8 +119,8 @@ impl Sink for Moody {
     fn takes(&self) -> Takes {
         self.kept.takes()
     }
-    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
-        self.kept.missing(images, blobs)
+    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
+        self.kept.missing(images, blobs, source)
     }
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
         Ok(match self.kept.begin(claim, from)? {

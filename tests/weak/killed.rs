@@ -10,12 +10,12 @@ const MOMENTS: u64 = 50;
 const LAYERS: [usize; 4] = [3_000_000, 2_000_000, 600_000, 1000];
 
 /// Any of `0..most`, the same in every run of the tests.
-fn moment(nth: u64, most: u64) -> u64 {
+pub(super) fn moment(nth: u64, most: u64) -> u64 {
     u64::from_le_bytes(noise(nth + 1000, 8).try_into().unwrap()) % most
 }
 
 /// Runs the program until so many bytes have passed, and kills it before the next one does.
-fn killed(line: &Proxy, after: u64, args: &[&str]) {
+pub(super) fn killed(line: &Proxy, after: u64, args: &[&str]) {
     let (send, receive) = channel::<Child>();
     line.after(after, move || {
         let mut child = receive.recv().unwrap();
@@ -26,6 +26,7 @@ fn killed(line: &Proxy, after: u64, args: &[&str]) {
     let program = program.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     send.send(program.spawn().unwrap()).unwrap();
     line.hooked();
+    line.left_alone();
 }
 
 /// How many bytes of each blob lie in `layout` by the sums beside them.
@@ -39,7 +40,6 @@ fn layers() -> Vec<Vec<u8>> {
 }
 
 #[test]
-#[ignore = "not steady yet on a loaded machine; weak lines are still being worked on"]
 fn a_killed_pull_is_gone_on_with_and_asks_for_nothing_twice() {
     let layers = layers();
     let (double, dir) = (Double::start(), TempDir::new().unwrap());
@@ -126,7 +126,6 @@ fn what_nobody_takes_up_is_removed_when_it_is_old_or_asked_for() {
 }
 
 #[test]
-#[ignore = "not steady yet on a loaded machine; weak lines are still being worked on"]
 fn a_signal_ends_a_run_that_waits_and_the_next_one_goes_on() {
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
         let scene = Scene::new(3 << 20);

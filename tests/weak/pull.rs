@@ -10,7 +10,6 @@ const MIB: u64 = 1 << 20;
 const LOST: u64 = 1 << 20;
 
 #[test]
-#[ignore = "not steady yet on a loaded machine; weak lines are still being worked on"]
 fn a_connection_that_ends_midway_is_taken_up_at_its_byte() {
     for end in [End::Fin, End::Rst] {
         let scene = Scene::new(9 << 20);
@@ -19,10 +18,11 @@ fn a_connection_that_ends_midway_is_taken_up_at_its_byte() {
         scene.is_there();
         let asked = scene.asked();
         assert_eq!(asked.len(), 2, "{end:?} {asked:?}");
-        // A reset throws away what has arrived and was not read yet.
-        let lost = if end == End::Fin { 0 } else { 3 * MIB };
-        assert!(asked[1].from() + lost >= 4 * MIB, "{end:?} {asked:?}");
-        assert!(asked.iter().map(|seen| seen.down).sum::<u64>() <= scene.size + lost, "{asked:?}");
+        // A reset throws away what has arrived and was not read yet: on a busy machine that may be all of it.
+        match end {
+            End::Fin => assert_eq!(asked[1].from(), 4 * MIB, "{asked:?}"),
+            End::Rst => assert_eq!(asked[1].from() + asked[1].down, scene.size, "{asked:?}"),
+        }
         assert!(out.stderr.contains("1 retry"), "{}", out.stderr);
     }
 }

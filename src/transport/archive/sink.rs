@@ -8,7 +8,7 @@ use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
 use crate::plan::Image;
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, Store};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -177,12 +177,13 @@ impl Sink for ArchiveSink {
         }
     }
 
-    fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+    fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
         if let Some(there) = self.pack.take_up()? {
+            let begun = if self.pack.begun().is_some() { " and a part of one more" } else { "" };
             let damage = if there.damaged { "; what lies behind them was damaged" } else { "" };
             self.watch.say(&format!(
-                "going on with an archive that was cut: {} bytes ({} blobs and manifests) are here{damage}",
-                there.bytes, there.blobs
+                "going on with an archive that was cut: {} blobs and manifests ({} bytes){begun} are here{damage}",
+                there.blobs, there.bytes
             ));
         }
         blobs.retain(|blob| !self.pack.claim(&blob.digest));

@@ -95,6 +95,15 @@ impl Found {
         words
     }
 
+    /// The ctr at `path`, which looks into the containerd that this nerdctl loads into.
+    pub(super) fn by_ctr(&self, path: &str) -> Found {
+        let mut words = self.words.clone();
+        if let Some(program) = words.last_mut() {
+            *program = path.to_owned();
+        }
+        Found { loader: Loader::Ctr, words, ..self.clone() }
+    }
+
     pub fn shape(&self) -> Shape {
         match self.loader {
             Loader::Docker(ImageStore::Graph) | Loader::Podman => Shape::One(self.platform.clone()),

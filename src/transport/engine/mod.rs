@@ -2,13 +2,20 @@
 //! load command's standard input, and asked afterwards what they have.
 
 mod found;
+mod held;
 mod load;
 mod probe;
+mod promised;
 mod proof;
 mod saved;
+mod scripts;
+mod session;
+mod settle;
 mod sink;
+mod wire;
 
 pub use found::{Engine, Found, ImageStore, Loader};
 pub use probe::find;
 pub use saved::saved;
 pub use sink::EngineSink;
+pub use wire::Wire;

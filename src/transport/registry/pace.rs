@@ -18,11 +18,18 @@ pub struct Pace {
     /// How often it answered 429.
     patience: AtomicUsize,
     pieces: AtomicUsize,
+    /// In bytes, of an upload's chunks; 0 while uploads go in one piece.
+    chunk: AtomicU64,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { quickest: AtomicU64::new(u64::MAX), patience: AtomicUsize::new(0), pieces: AtomicUsize::new(0) }
+        Pace {
+            quickest: AtomicU64::new(u64::MAX),
+            patience: AtomicUsize::new(0),
+            pieces: AtomicUsize::new(0),
+            chunk: AtomicU64::new(0),
+        }
     }
 }
 
@@ -53,6 +60,16 @@ impl Pace {
             true => usual.max(LANES_WHEN_FAR),
             false => usual,
         }
+    }
+
+    /// Whether uploads are better sent in chunks, and in bytes how long those are: the registry has forgotten one that
+    /// was cut.
+    pub fn chunk(&self) -> Option<u64> {
+        Some(self.chunk.load(Ordering::Relaxed)).filter(|chunk| *chunk > 0)
+    }
+
+    pub fn cut_into(&self, chunk: u64) {
+        self.chunk.store(chunk, Ordering::Relaxed);
     }
 
     /// Takes room for one more piece, if there is some.

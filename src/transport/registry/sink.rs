@@ -2,6 +2,7 @@
 
 use super::http::{Call, Payload};
 use super::referrers;
+use super::session::Session;
 use super::streamed::Streamed;
 use super::token::Scope;
 use super::upload::{Mount, SMALL, Small, Target};
@@ -15,7 +16,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use ureq::http::{Method, header};
-use url::Url;
 
 /// A repository that is pushed to.
 pub struct RepositorySink {
@@ -113,7 +113,7 @@ impl RepositorySink {
 
 enum Need {
     Nothing,
-    Upload(Option<Url>),
+    Upload(Option<Session>),
 }
 
 impl Sink for RepositorySink {

@@ -42,8 +42,11 @@ fn files(cache: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
+/// An upload's address, as it was said, and in bytes the chunks in which it goes on; 0: in one piece.
+type Onward = (String, u64);
+
 /// What `file` says, if it is this user's alone and whole.
-fn read(file: &Path) -> Option<(Left, String)> {
+fn read(file: &Path) -> Option<(Left, Onward)> {
     const NOFOLLOW_NONBLOCK: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
     let file = OpenOptions::new().read(true).custom_flags(NOFOLLOW_NONBLOCK).open(file).ok()?;
     let found = file.metadata().ok()?;
@@ -54,9 +57,9 @@ fn read(file: &Path) -> Option<(Left, String)> {
     let age = SystemTime::now().duration_since(found.modified().ok()?).unwrap_or_default();
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    let [host, repository, digest, location] = text.lines().collect::<Vec<_>>()[..] else { return None };
+    let [host, repository, digest, location, chunk] = text.lines().collect::<Vec<_>>()[..] else { return None };
     let left = Left { host: host.to_owned(), repository: repository.to_owned(), digest: digest.parse().ok()?, age };
-    Some((left, location.to_owned()))
+    Some((left, (location.to_owned(), chunk.parse().ok()?)))
 }
 
 impl Target {
@@ -66,20 +69,22 @@ impl Target {
     }
 
     /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, and is no more.
-    pub fn remember(&self, digest: &Digest, session: &Url) {
+    pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>) {
         let Some(file) = self.file(digest) else { return };
-        let text = format!("{}\n{}\n{digest}\n{session}\n", self.wire.host, self.repository);
+        let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
+        let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n");
         let _ = write(&file, &text);
     }
 
-    /// The session that an earlier run left for `digest`, if it may be asked.
-    pub fn left(&self, digest: &Digest) -> Option<Url> {
-        let (left, location) = read(&self.file(digest)?)?;
+    /// The session that an earlier run left for `digest`, if it may be asked, and in bytes its chunks if it has some.
+    pub fn left(&self, digest: &Digest) -> Option<(Url, Option<u64>)> {
+        let (left, (location, chunk)) = read(&self.file(digest)?)?;
         let same = (&*left.host, &*left.repository, &left.digest) == (&*self.wire.host, &*self.repository, digest);
         if !same || left.age >= LIFE {
             return None;
         }
-        self.wire.location(self.wire.api().ok()?, &location).ok()
+        let url = self.wire.location(self.wire.api().ok()?, &location).ok()?;
+        Some((url, Some(chunk).filter(|chunk| *chunk > 0)))
     }
 
     /// The upload of `digest` has ended.
@@ -108,7 +113,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let file = cache.path().join(FOLDER).join("one");
         let digest = Digest::of(b"x");
-        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n")).unwrap();
+        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n0\n")).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(list(cache.path())[0].digest, digest);
         assert_eq!(prune(cache.path(), LIFE), 0);

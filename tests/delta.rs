@@ -1,0 +1,16 @@
+//! Another host is sent only what it lacks: over a real sshd into real engines, with every byte on the line counted.
+
+#[path = "support/engines.rs"]
+mod engines;
+#[path = "delta/line.rs"]
+mod line;
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/sshd.rs"]
+mod sshd;
+#[path = "delta/versions.rs"]
+mod versions;
+#[path = "delta/world.rs"]
+mod world;
