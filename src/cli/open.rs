@@ -2,15 +2,18 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::limited;
+use super::limit::{limited, limited_bytes};
 use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
+use super::progress::lock;
 use clap::Args;
+use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
 use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
+use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
 use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
@@ -23,7 +26,7 @@ use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
@@ -92,16 +95,47 @@ impl Opened {
 
 /// Opens what `place` means as a SRC.
 pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
-    let watch = run.watch();
-    let archive = |input: Input| archive::open(&input, watch.clone());
-    let (source, pick) = match place {
-        Place::Registry(reference) => return repository_source(reference, from, reach, run),
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let source = match ready {
+        Ready::Store(store) => Source::Store(store),
+        Ready::Tape(tape) => Source::Stream(tape.stream()),
+    };
+    Ok(Opened { source, picks, name })
+}
+
+/// A source of which nobody has read yet.
+struct Unread {
+    ready: Ready,
+    picks: Vec<Pick>,
+    name: Option<Name>,
+}
+
+enum Ready {
+    Store(Arc<dyn Store>),
+    Tape(Tape),
+}
+
+fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+    let archive = |input: Input| {
+        Ok::<_, Error>(match archive::find(&input, run.watch())? {
+            archive::Found::Store(store) => Ready::Store(store),
+            archive::Found::Tape(tape) => Ready::Tape(tape),
+        })
+    };
+    let mut name = None;
+    let (ready, pick) = match place {
+        Place::Registry(reference) => {
+            let store = repository_source(reference, from, reach, run)?;
+            let (pick, own) = picked(reference);
+            name = own;
+            (Ready::Store(store), pick)
+        }
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
         Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (saved_by_docker(pick.as_ref(), run)?, None),
+        Place::DockerDaemon { pick } => (Ready::Tape(saved_by_docker(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
@@ -113,23 +147,83 @@ pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Op
             )));
         }
     };
-    Ok(Opened { source: limited(source, reach.network.limit_rate, run), picks: pick.into_iter().collect(), name: None })
+    let rate = reach.network.limit_rate;
+    let ready = match ready {
+        Ready::Store(store) => Ready::Store(limited(store, rate, run)),
+        Ready::Tape(Tape { bytes, label }) => Ready::Tape(Tape { bytes: limited_bytes(bytes, rate, run), label }),
+    };
+    Ok(Unread { ready, picks: pick.into_iter().collect(), name })
 }
 
-fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
+/// One source for several copies at once.
+pub struct Parted {
+    shares: Shares,
+    picks: Vec<Pick>,
+    name: Option<Name>,
+}
+
+enum Shares {
+    /// For those who begin together; who comes later is given one then.
+    Store(Shared, Mutex<Vec<Sharer>>),
+    Tapes(Mutex<Vec<Tape>>),
+}
+
+/// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
+pub fn parted(place: &Place, from: &From, reach: &Reach, members: usize, at_once: usize, run: &Run) -> Result<Parted> {
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let limits = Limits::default();
+    let shares = match ready {
+        Ready::Store(store) => {
+            let shared = Shared::new(store, limits, &run.cancel);
+            // What is wrong with the source is told once.
+            shared.sharer().roots(&picks)?;
+            let first = (0..at_once).map(|_| shared.sharer()).collect();
+            Shares::Store(shared, Mutex::new(first))
+        }
+        Ready::Tape(_) if members > at_once => {
+            return Err(Error::usage(format!(
+                "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
+                 save it to a file first"
+            )));
+        }
+        Ready::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
+    };
+    Ok(Parted { shares, picks, name })
+}
+
+impl Parted {
+    /// The source for the next of the members, each of which takes one.
+    pub fn next(&self) -> Result<Opened> {
+        let source = match &self.shares {
+            Shares::Store(shared, first) => {
+                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
+            }
+            Shares::Tapes(tapes) => match lock(tapes).pop() {
+                Some(tape) => Source::Stream(tape.stream()),
+                None => return Err(Error::failed("there are more destinations than were counted")),
+            },
+        };
+        Ok(Opened { source, picks: self.picks.clone(), name: self.name.clone() })
+    }
+}
+
+/// A repository, by way of its mirrors where it has some.
+fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
     let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
-    let source: Source = match mirrors.is_empty() {
-        true => Source::Store(Arc::new(home)),
-        false => Source::Store(Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone()))),
-    };
-    let source = limited(source, reach.network.limit_rate, run);
-    let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
+    Ok(match mirrors.is_empty() {
+        true => Arc::new(home),
+        false => Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone())),
+    })
+}
+
+/// Which image of its repository a reference means, and what it is called where it is meant by digest.
+fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
+    match (&reference.digest, reference.tag_or_latest()) {
         (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
         (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
-    };
-    Ok(Opened { source, picks: pick.into_iter().collect(), name })
+    }
 }
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
@@ -224,8 +318,8 @@ fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
     Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
 }
 
-fn layout(dir: &Path) -> Result<Source> {
-    Ok(Source::Store(Arc::new(LayoutStore::open(dir)?)))
+fn layout(dir: &Path) -> Result<Ready> {
+    Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
@@ -236,13 +330,13 @@ fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
     (root.to_owned(), options.src_namespace.clone().or_else(environment))
 }
 
-fn containerd(options: &SourceEngine) -> Result<Source> {
+fn containerd(options: &SourceEngine) -> Result<Ready> {
     let (root, namespace) = containerd_place(options);
-    Ok(Source::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
+    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
 /// `docker save`, through the docker command of this host.
-fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
+fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Tape> {
     let image = match pick {
         Some(Pick::Name(name)) => one_tag(name),
         Some(Pick::Digest(digest)) => digest.to_string(),
@@ -250,7 +344,7 @@ fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
     };
     let host = Local::new(&run.cancel);
     let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    Ok(Source::Stream(engine::saved(&host, &found, &[image])?))
+    engine::saved(&host, &found, &[image])
 }
 
 /// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
@@ -321,11 +415,12 @@ pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<
 }
 
 /// Makes sure that standard input is asked for one thing only.
-pub fn stdin_once(src: &Place, from: &From, into: &Into) -> Result<()> {
+pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -> Result<()> {
     let wanted = [
         *src == Place::Stdio,
         from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
         into.registry.side().password_stdin,
+        hosts == Some(Path::new("-")),
     ];
     match wanted.iter().filter(|wanted| **wanted).count() > 1 {
         true => Err(Error::usage(

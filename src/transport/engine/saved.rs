@@ -2,11 +2,10 @@
 
 use super::found::{Found, Loader};
 use crate::{
-    archive::ArchiveStream,
+    archive::Tape,
     error::{Error, Result},
     image::Reference,
     remote::{Exit, Host, Running},
-    source::Stream,
 };
 use std::io::{self, Read};
 
@@ -14,7 +13,7 @@ use std::io::{self, Read};
 ///
 /// `Usage` for a reference that is none, and for other engines. That docker does not have an image shows when the
 /// stream is read (`NotFound`).
-pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Box<dyn Stream>> {
+pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Tape> {
     let Loader::Docker(_) = found.loader else {
         return Err(Error::usage(format!("{}: {found} is not a source yet; only docker is", host.name())));
     };
@@ -32,7 +31,7 @@ pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Bo
     let label = format!("{}: docker save {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone() };
-    Ok(Box::new(ArchiveStream::new(Box::new(output), &label)))
+    Ok(Tape { bytes: Box::new(output), label })
 }
 
 /// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.
