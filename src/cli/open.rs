@@ -382,7 +382,9 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::Ssh { host, .. } => {
             let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
             let wire = into.loading.wire.wire();
-            Ok(Box::new(loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire)))
+            Ok(Box::new(
+                loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire),
+            ))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
