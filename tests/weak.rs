@@ -11,6 +11,8 @@ mod disk;
 mod far;
 #[path = "weak/killed.rs"]
 mod killed;
+#[path = "weak/limit.rs"]
+mod limit;
 #[path = "weak/mirrors.rs"]
 mod mirrors;
 #[path = "weak/pull.rs"]

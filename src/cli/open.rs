@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::{limited, limited_bytes};
+use super::limit::{limited, limited_bytes, shared};
 use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
 use super::progress::lock;
@@ -10,6 +10,7 @@ use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
+use imgmv::limit::LimitedHost;
 use imgmv::remote::{self, Host, Local, Ssh};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
@@ -61,6 +62,9 @@ pub struct Reach {
     /// As the verb was told with `--jobs`.
     #[arg(skip)]
     pub jobs: Option<u16>,
+    /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
+    #[arg(skip)]
+    pub onward: bool,
 }
 
 impl Reach {
@@ -68,9 +72,12 @@ impl Reach {
         &self.network
     }
 
-    fn access(&self, side: &Side) -> Result<Access> {
+    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
         let access = access(side, &self.network)?;
-        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
+        let limit = shared(self.network.limit_rate, run);
+        // A line that is not to be filled needs no second connection for one blob.
+        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
+        Ok(Access { parts: access.parts.min(most), limit, ..access })
     }
 }
 
@@ -147,7 +154,8 @@ fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread
             )));
         }
     };
-    let rate = reach.network.limit_rate;
+    // Where either end is on the network, its bytes are counted there.
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
         Ready::Store(store) => Ready::Store(limited(store, rate, run)),
         Ready::Tape(Tape { bytes, label }) => Ready::Tape(Tape { bytes: limited_bytes(bytes, rate, run), label }),
@@ -228,21 +236,22 @@ fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
 /// not shown the credentials given for the registry, and are left soon when they fail.
-fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<RepositoryStore>> {
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, side.insecure);
-        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT]")))
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
     let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, Path::new("/")));
+    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = reach.access(&side)?;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
+        let access = reach.access(&side, run)?;
+        let Mirror { root, namespace, .. } = mirror;
+        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
-        stores.push(registry.repository(&reference.repository));
+        stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }
@@ -252,7 +261,7 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
 }
 
 /// Opens what `place` means for serving it.
@@ -381,10 +390,12 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
             let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
-            let wire = into.loading.wire.wire();
-            Ok(Box::new(
-                loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire),
-            ))
+            let host = remote::connect(host, &ssh, &run.cancel)?;
+            let host: Arc<dyn Host> = match shared(reach.network.limit_rate, run) {
+                Some(limit) => Arc::new(LimitedHost { host, limit }),
+                None => host.into(),
+            };
+            Ok(Box::new(loading(host, into, &Engine::ALL, run)?.packed(into.loading.wire.wire())))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }

@@ -28,6 +28,7 @@ mod referrers;
 mod refusal;
 mod retry;
 mod session;
+mod settings;
 mod sink;
 mod store;
 mod streamed;

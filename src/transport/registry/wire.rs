@@ -62,9 +62,12 @@ impl Wire {
 
     /// The address of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
-        self.api()?
-            .join(&format!("/v2/{path}"))
-            .map_err(|_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host)))
+        let wrong = |_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host));
+        let mut url = self.api()?.join(&format!("{}/{path}", self.access.root)).map_err(wrong)?;
+        if let Some(namespace) = &self.access.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(url)
     }
 
     /// The registry's root. Hosts other than loopback have TLS unless the user said otherwise; for those two it is
