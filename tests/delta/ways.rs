@@ -59,7 +59,7 @@ fn of_several_images_those_that_are_there_stay_and_the_others_share_their_layers
             Kind::Podman4 => 5,
             _ => 3,
         };
-        let said = next.said.contains("podman takes several images or names at once only with all their layers");
+        let said = next.said.contains("podman takes several images at once only with all their layers");
         assert_eq!(said, kind == Kind::Podman4, "{}", next.said);
         assert!(!next.said.contains("sending everything"), "{kind:?}: {}", next.said);
         assert_eq!(next.report.moved.blobs, moved, "{kind:?}: {:?}\n{}", next.report.moved, next.said);
@@ -174,4 +174,23 @@ fn kubelets_namespace_is_the_one_that_is_asked() {
     assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap().report.moved.blobs, 2);
     let checked = far.peer.client(&["-n", "k8s.io", "images", "check"]);
     assert!(checked.contains("complete (5/5)") || checked.contains("complete (4/4)"), "{checked}");
+}
+
+#[test]
+fn several_names_of_one_image_cost_no_more_than_one() {
+    for kind in Kind::ALL {
+        let Some(far) = Far::start(kind) else { continue };
+        far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
+        let mut memory = version(&[1, 2, 3], Coding::Raw);
+        let root = memory.roots[0].descriptor.clone();
+        memory.name("docker.io/t/second:1", &root);
+        memory.name("reg.lan:5000/t/third:x", &root);
+        let next = far.copy(&memory).unwrap();
+        assert_eq!(next.report.moved.blobs, 2, "{kind:?}: {}", next.said);
+        let ids = [APP, "docker.io/t/second:1", "reg.lan:5000/t/third:x"].map(|name| far.peer.id(name));
+        assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{kind:?}: {ids:?}");
+        assert_eq!(far.left_over(), "", "{kind:?}");
+        let again = far.copy(&memory).unwrap();
+        assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+    }
 }

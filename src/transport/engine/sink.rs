@@ -305,9 +305,7 @@ impl Sink for EngineSink {
             state.promised.name(&name, root.digest());
             match state.form {
                 Form::Relayed => return Ok(()),
-                Form::Universal if settle::names_early(&self.found) => {
-                    state.temporary.name(root.digest(), &self.mark)?
-                }
+                Form::Universal if settle::renames(&self.found) => state.temporary.name(root.digest(), &self.mark)?,
                 Form::Universal => name,
             }
         };
