@@ -47,7 +47,7 @@ pub struct Takes {
 
 /// A destination bound to one place.
 ///
-/// The engine calls, in this order: `published`, `missing`, then `begin` … `commit` for each blob, `put_manifest`
+/// The engine calls, in this order: `published` and `missing` (or, for what only passes, `foresee`), then `begin` … `commit` for each blob, `put_manifest`
 /// (children before parents), `publish` for each name, and `finish` once.
 pub trait Sink: Send + Sync {
     fn takes(&self) -> Takes;
@@ -61,6 +61,11 @@ pub trait Sink: Send + Sync {
     /// them.
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
         Ok(blobs)
+    }
+    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::foreseen`]; perhaps nothing):
+    /// `begin` may say of them that they are held. Asked instead of `missing`.
+    fn foresee(&self, _layers: &[Vec<Digest>]) -> Result<()> {
+        Ok(())
     }
     /// Whether one blob is there, for a plan that moves nothing; only asked of what `missing` returned.
     fn holds(&self, _digest: &Digest) -> Result<bool> {

@@ -111,6 +111,9 @@ struct SlowStream {
 }
 
 impl Stream for SlowStream {
+    fn foreseen(&self) -> Vec<Vec<Digest>> {
+        self.stream.foreseen()
+    }
     fn digests_known(&mut self) -> Result<bool> {
         self.stream.digests_known()
     }

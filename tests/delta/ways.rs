@@ -5,9 +5,14 @@ use crate::engines::{Kind, Peer};
 use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
+use imgmv::cancel::Cancel;
+use imgmv::copy::{Options, copy};
 use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
-use imgmv::transport::engine::Wire;
-use std::{io::Write, process::Stdio};
+use imgmv::progress::Silent;
+use imgmv::remote::Local;
+use imgmv::source::Source;
+use imgmv::transport::engine::{Engine, EngineSink, Wire, find};
+use std::{io::Write, process::Stdio, sync::Arc};
 
 fn layers(seeds: &[u64]) -> Vec<Vec<u8>> {
     seeds.iter().map(|&seed| noise(seed, LAYER)).collect()
@@ -16,6 +21,39 @@ fn layers(seeds: &[u64]) -> Vec<Vec<u8>> {
 fn other_platform() -> Platform {
     let host = Platform::host();
     Platform::new("linux", if host.architecture == "arm64" { "amd64" } else { "arm64" }, None)
+}
+
+/// `t/app:1` as this host's docker saves it.
+fn saved(here: &Peer) -> Source {
+    let local = Local::new(&Cancel::default());
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
+    let found = find(&local, &[Engine::Docker], None, None).unwrap();
+    Source::Stream(imgmv::transport::engine::saved(&local, &found, &["t/app:1".to_owned()]).unwrap())
+}
+
+/// Puts `t/app:1` into this host's docker.
+fn build(here: &Peer, seeds: &[u64]) {
+    let local = Local::new(&Cancel::default());
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
+    let found = find(&local, &[Engine::Docker], None, None).unwrap();
+    let sink = EngineSink::new(Arc::new(local), found, Arc::new(Silent), &Cancel::default());
+    let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
+    copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
+}
+
+#[test]
+fn docker_as_a_source_says_its_layers_beforehand_and_passes_only_what_is_new() {
+    let Some(here) = Peer::start(Kind::Docker28) else { return };
+    for kind in Kind::ALL {
+        let Some(far) = Far::start(kind) else { continue };
+        build(&here, &[1, 2]);
+        far.copy_from(saved(&here), Options::default()).unwrap();
+        build(&here, &[1, 2, 3]);
+        let next = far.copy_from(saved(&here), Options::default()).unwrap();
+        assert!(next.up < (LAYER + LAYER / 10) as u64 + BESIDE, "{kind:?}: {} up\n{}", next.up, next.said);
+        far.is_whole(APP, &layers(&[1, 2, 3]));
+        assert_eq!(far.left_over(), "", "{kind:?}");
+    }
 }
 
 /// `t/app:1` for two platforms; the host's has `seeds`.
@@ -83,10 +121,10 @@ fn a_host_with_thousands_of_blobs_is_not_asked_for_their_list() {
     memory.blobs.insert(manifest.digest(), manifest.bytes.clone());
     memory.name("docker.io/t/many:1", &manifest.descriptor);
     let file = far.peer.folder.path().join("many.tar");
-    let told: std::sync::Arc<crate::world::Told> = Default::default();
+    let told: Arc<crate::world::Told> = Default::default();
     let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
-    let source = imgmv::source::Source::Store(std::sync::Arc::new(memory));
-    imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
+    let source = Source::Store(Arc::new(memory));
+    copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     far.peer.client(&["images", "import", "--no-unpack", file.to_str().unwrap()]);
     assert!(far.peer.client(&["content", "ls", "-q"]).lines().count() > MANY);
     let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();

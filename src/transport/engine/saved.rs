@@ -4,9 +4,9 @@ use super::found::{Found, Loader};
 use crate::{
     archive::ArchiveStream,
     error::{Error, Result},
-    image::Reference,
-    remote::{Exit, Host, Running},
-    source::Stream,
+    image::{Digest, Reference},
+    remote::{Exit, Host, Running, ask},
+    source::{Blob, Relay, Stream, Tail},
 };
 use std::io::{self, Read};
 
@@ -24,6 +24,7 @@ pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Bo
     if let Some(wrong) = references.iter().find(|text| !is_image(text)) {
         return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
     }
+    let foreseen = layers(host, found, references);
     let mut command = found.command(&["save"]);
     command.extend(references.iter().cloned());
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -32,7 +33,41 @@ pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Bo
     let label = format!("{}: docker save {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone() };
-    Ok(Box::new(ArchiveStream::new(Box::new(output), &label)))
+    let stream = ArchiveStream::new(Box::new(output), &label);
+    Ok(Box::new(Saved { stream, foreseen }))
+}
+
+/// The layers of each image, where docker says so; that it has one of them not shows soon enough.
+fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Digest>> {
+    let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
+    command.extend(references.iter().cloned());
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let Ok(answer) = ask(host, &words) else { return Vec::new() };
+    answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// What docker writes, with what it said of it beforehand.
+struct Saved {
+    stream: ArchiveStream,
+    foreseen: Vec<Vec<Digest>>,
+}
+
+impl Stream for Saved {
+    fn digests_known(&mut self) -> Result<bool> {
+        self.stream.digests_known()
+    }
+    fn foreseen(&self) -> Vec<Vec<Digest>> {
+        self.foreseen.clone()
+    }
+    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
+        self.stream.next_blob()
+    }
+    fn finish(self: Box<Self>) -> Result<Tail> {
+        Box::new(self.stream).finish()
+    }
+    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
+        Box::new(self.stream).relay(relay)
+    }
 }
 
 /// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.

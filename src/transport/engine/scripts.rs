@@ -92,6 +92,7 @@ done;
 set --; for n in $(asked name | sed "s/ .*//"); do set -- "$@" 'name=="'"$n"'"'; done;
 if test $# -gt 0; then k=$(c images check "$@" 2>/dev/null); echo "$k" | sed "s/^/check=/"; fi;
 new=$(asked name | while read -r n i; do echo "$k" | grep -F "$n" | grep -F "$i" | grep -v incomplete | grep -q "complete (" || echo new; done);
+test -n "$(asked name)" || new=1;
 "#;
 
 /// Docker's and podman's names: `is=NAME` and what the engine says of it.
@@ -99,6 +100,7 @@ const NAMES: &str = r#"
 is=$(asked name | while read -r n i; do echo "$n $(d image inspect --format "@FORMAT@" "$n" 2>/dev/null </dev/null)"; done);
 echo "$is" | sed "s/^/is=/";
 new=$(asked name | while read -r n i; do echo "$is" | grep -F "$n $i" >/dev/null || echo new; done);
+test -n "$(asked name)" || new=1;
 "#;
 
 /// Docker's containerd, where it tells which that is and the user may ask it.
