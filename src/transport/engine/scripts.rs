@@ -196,3 +196,32 @@ fn c(words: &[String]) -> Result<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     Ok(format!("c() {{ {} \"$@\"; }};", quote(&words)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Platform;
+
+    #[test]
+    fn every_script_is_one_line_of_posix_sh_that_other_login_shells_hand_on() {
+        let docker = |store| Loader::Docker(store);
+        for loader in
+            [Loader::Ctr, Loader::Nerdctl, Loader::Podman, docker(ImageStore::Graph), docker(ImageStore::Containerd)]
+        {
+            let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
+            let platform = Platform::new("linux", "amd64", None);
+            let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
+            let script = script(&found, &Mark::new()).unwrap().unwrap();
+            assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
+            assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");
+            assert!(script.len() < 8000, "{loader:?}: {}", script.len());
+            let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+            assert!(checked.status.success(), "{loader:?}: {}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+
+    #[test]
+    fn every_run_leaves_another_mark() {
+        assert_ne!(Mark::new().id, Mark::new().id);
+    }
+}
