@@ -11,7 +11,7 @@ use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Pick, Source, Store};
-use crate::transfer::{Recode, Verified};
+use crate::transfer::{self, Recode, Verified};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
@@ -49,6 +49,9 @@ pub struct Options {
     pub format: Format,
     /// Blobs at once, at most; what suits both ends when none.
     pub jobs: Option<usize>,
+    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
+    /// the plan, and keeps little in memory.
+    pub company: usize,
     /// Plan, but move nothing.
     pub dry_run: bool,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
             level: None,
             format: Format::Keep,
             jobs: None,
+            company: 1,
             dry_run: false,
         }
     }
@@ -134,6 +138,16 @@ pub fn copy(
 ///
 /// A sink that could not verify a delta is sent everything once more; that needs sources that can be read again.
 pub fn copy_all(
+    jobs: Vec<(Source, Options)>,
+    sink: &dyn Sink,
+    pairs: Option<&Pairs>,
+    watch: &dyn Watch,
+    cancel: &Cancel,
+) -> Result<Report> {
+    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.given_up(why))
+}
+
+fn all(
     jobs: Vec<(Source, Options)>,
     sink: &dyn Sink,
     pairs: Option<&Pairs>,
@@ -250,6 +264,10 @@ impl<'a> Run<'a> {
         let (current, images) = self.current(images)?;
         self.settle_current(current);
         let work = self.missing(&images, &**store)?;
+        let mut seen = HashSet::new();
+        let all: Vec<Digest> = images.iter().flat_map(Image::blobs).map(|blob| blob.digest).collect();
+        let all: Vec<Digest> = all.into_iter().filter(|digest| seen.insert(*digest)).collect();
+        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
             images.iter().for_each(|image| self.settled(image, image.source_digest));
@@ -345,6 +363,11 @@ impl<'a> Run<'a> {
             return Cow::Borrowed(images);
         }
         images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
+    }
+
+    /// Bytes in one buffer.
+    pub fn buffer(&self) -> usize {
+        transfer::buffer_in_company(self.options.company)
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
@@ -481,7 +504,7 @@ impl<'a> Run<'a> {
 
 impl Work {
     /// The blob as it will be stored, if that is known.
-    fn target(&self) -> Option<Descriptor> {
+    pub fn target(&self) -> Option<Descriptor> {
         match (self.recode, self.expected) {
             (None, _) => Some(self.blob.clone()),
             (Some(_), Some(packed)) => {

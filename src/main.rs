@@ -17,11 +17,11 @@ fn main() -> ExitCode {
     let Cli { talk, verb } = Cli::parse();
     let (screen, cancel) = (Arc::new(Screen::new(&talk)), Cancel::default());
     let signals = signals::listen(cancel.clone(), screen.clone());
-    let run = Run { screen, cancel, answer: Answer::new(talk.json) };
+    let run = Run::new(screen, cancel, Answer::new(talk.json), signals);
     let done = verb.run(&run);
     run.screen.end();
     let Err(error) = done else { return ExitCode::SUCCESS };
-    let (error, status) = verdict(error, signals.seen());
+    let (error, status) = verdict(error, run.signals.seen());
     if !is_closed(&error) {
         cli::progress::line(&format!("imgmv: {error}"));
         run.answer.failure(&error, status);

@@ -84,6 +84,10 @@ pub trait Store: Send + Sync {
     fn lanes(&self) -> usize {
         4
     }
+    /// Hears from the engine, before it opens blobs, which of them it is going to open: `wanted`, in the order of `all`.
+    fn expect(&self, _all: &[Digest], _wanted: &mut dyn Iterator<Item = Digest>) {}
+    /// Hears that a blob that was expected will not be opened (any more).
+    fn forgo(&self, _blob: &Digest) {}
 }
 
 /// What someone says of a blob; believed by nobody.

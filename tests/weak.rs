@@ -3,6 +3,10 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "weak/archives.rs"]
+mod archives;
+#[path = "weak/disk.rs"]
+mod disk;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]
@@ -13,6 +17,11 @@ mod mirrors;
 mod pull;
 #[path = "weak/push.rs"]
 mod push;
+#[path = "weak/real.rs"]
+mod real;
+
+#[path = "weak/silent.rs"]
+mod silent;
 
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;

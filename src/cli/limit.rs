@@ -6,7 +6,7 @@ use super::progress::lock;
 use imgmv::Result;
 use imgmv::cancel::Cancel;
 use imgmv::image::{Descriptor, Digest, Name};
-use imgmv::source::{Blob, Origin, Pick, Relay, Root, Source, Store, Stream, Tail};
+use imgmv::source::{Origin, Pick, Root, Store};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,13 +15,19 @@ use std::time::{Duration, Instant};
 /// The longest sleep in one go, so that Ctrl-C is heard.
 const NAP: Duration = Duration::from_millis(100);
 
-/// `source`, slowed down to `rate` if there is one. All its blobs share the rate.
-pub fn limited(source: Source, rate: Option<Rate>, run: &Run) -> Source {
-    let Some(rate) = rate else { return source };
-    let pace = Arc::new(Pace { rate: rate.0, due: Mutex::new(Instant::now()), cancel: run.cancel.clone() });
-    match source {
-        Source::Store(store) => Source::Store(Arc::new(SlowStore { store, pace })),
-        Source::Stream(stream) => Source::Stream(Box::new(SlowStream { stream, pace })),
+/// `store`, slowed down to `rate` if there is one. All its blobs share the rate.
+pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn Store> {
+    match rate {
+        None => store,
+        Some(rate) => Arc::new(SlowStore { store, pace: Pace::new(rate, run) }),
+    }
+}
+
+/// `bytes`, slowed down to `rate` if there is one.
+pub fn limited_bytes(bytes: Box<dyn Read + Send>, rate: Option<Rate>, run: &Run) -> Box<dyn Read + Send> {
+    match rate {
+        None => bytes,
+        Some(rate) => Box::new(SlowRead { bytes, pace: Pace::new(rate, run) }),
     }
 }
 
@@ -34,6 +40,10 @@ struct Pace {
 }
 
 impl Pace {
+    fn new(rate: Rate, run: &Run) -> Arc<Pace> {
+        Arc::new(Pace { rate: rate.0, due: Mutex::new(Instant::now()), cancel: run.cancel.clone() })
+    }
+
     /// The most to read at once: a tenth of a second's worth.
     fn gulp(&self) -> usize {
         usize::try_from(self.rate / 10).unwrap_or(usize::MAX).max(1)
@@ -103,36 +113,11 @@ impl Store for SlowStore {
     fn lanes(&self) -> usize {
         self.store.lanes()
     }
-}
-
-struct SlowStream {
-    stream: Box<dyn Stream>,
-    pace: Arc<Pace>,
-}
-
-impl Stream for SlowStream {
-    fn foreseen(&self) -> Vec<Vec<Digest>> {
-        self.stream.foreseen()
+    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
+        self.store.expect(all, wanted);
     }
-    fn digests_known(&mut self) -> Result<bool> {
-        self.stream.digests_known()
-    }
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
-        let pace = self.pace.clone();
-        let slow = |Blob { claim, bytes }| Blob { claim, bytes: Box::new(SlowRead { bytes, pace }) };
-        Ok(self.stream.next_blob()?.map(slow))
-    }
-    fn finish(self: Box<Self>) -> Result<Tail> {
-        self.stream.finish()
-    }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
-        let Relay { out, picks, rename, moved } = relay;
-        let pace = self.pace;
-        let mut slow = |bytes: u64| {
-            pace.wait(bytes)?;
-            moved(bytes)
-        };
-        self.stream.relay(Relay { out, picks, rename, moved: &mut slow })
+    fn forgo(&self, blob: &Digest) {
+        self.store.forgo(blob);
     }
 }
 

@@ -11,6 +11,8 @@ mod completions;
 mod copy;
 mod copying;
 mod digest;
+mod expand;
+mod fan;
 mod hashed;
 mod inspect;
 mod limit;
@@ -26,9 +28,11 @@ mod place;
 pub mod progress;
 mod report;
 mod save;
+mod serve;
 pub mod signals;
 mod survey;
 mod tag;
+mod targets;
 mod verify;
 
 use answer::Answer;
@@ -37,18 +41,32 @@ use imgmv::Result;
 use imgmv::cancel::Cancel;
 use imgmv::progress::Watch;
 use progress::Screen;
+use signals::Signals;
 use std::sync::Arc;
 
 /// What every verb is given.
+#[derive(Clone)]
 pub struct Run {
     pub screen: Arc<Screen>,
+    /// Who hears of what happens: the screen, or one member's part of it.
+    watch: Arc<dyn Watch>,
     pub cancel: Cancel,
-    pub answer: Answer,
+    pub answer: Arc<Answer>,
+    pub signals: Signals,
 }
 
 impl Run {
+    pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer, signals: Signals) -> Run {
+        Run { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
+    }
+
+    /// The same for one of several destinations, called `name` on the screen.
+    fn member(&self, name: &str) -> Run {
+        Run { watch: Screen::member(&self.screen, name), ..self.clone() }
+    }
+
     fn watch(&self) -> Arc<dyn Watch> {
-        self.screen.clone()
+        self.watch.clone()
     }
 }
 
@@ -58,6 +76,7 @@ impl Verb {
             Verb::Copy(copy) => copy.run(run),
             Verb::Save(save) => save.run(run),
             Verb::Load(load) => load.run(run),
+            Verb::Serve(serve) => serve.run(run),
             Verb::Tag(tag) => tag.run(run),
             Verb::List(list) => list.run(run),
             Verb::Inspect(inspect) => inspect.run(run),

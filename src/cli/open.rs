@@ -2,16 +2,21 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::limited;
+use super::limit::{limited, limited_bytes};
 use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
+use super::progress::lock;
 use clap::Args;
+use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
 use imgmv::remote::{self, Host, Local, Ssh};
+use imgmv::serve::catalog::Shelf;
+use imgmv::serve::{RegistryShelf, StoreShelf, names};
+use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
-use imgmv::transport::archive::{self, ArchiveSink, Input};
+use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
 use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
@@ -20,8 +25,8 @@ use imgmv::transport::registry::{Access, MirroredStore, Registry, RepositoryStor
 use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
@@ -53,11 +58,19 @@ pub struct Into {
 pub struct Reach {
     #[command(flatten)]
     network: Network,
+    /// As the verb was told with `--jobs`.
+    #[arg(skip)]
+    pub jobs: Option<u16>,
 }
 
 impl Reach {
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    fn access(&self, side: &Side) -> Result<Access> {
+        let access = access(side, &self.network)?;
+        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
     }
 }
 
@@ -82,16 +95,47 @@ impl Opened {
 
 /// Opens what `place` means as a SRC.
 pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
-    let watch = run.watch();
-    let archive = |input: Input| archive::open(&input, watch.clone());
-    let (source, pick) = match place {
-        Place::Registry(reference) => return repository_source(reference, from, reach, run),
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let source = match ready {
+        Ready::Store(store) => Source::Store(store),
+        Ready::Tape(tape) => Source::Stream(tape.stream()),
+    };
+    Ok(Opened { source, picks, name })
+}
+
+/// A source of which nobody has read yet.
+struct Unread {
+    ready: Ready,
+    picks: Vec<Pick>,
+    name: Option<Name>,
+}
+
+enum Ready {
+    Store(Arc<dyn Store>),
+    Tape(Tape),
+}
+
+fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+    let archive = |input: Input| {
+        Ok::<_, Error>(match archive::find(&input, run.watch())? {
+            archive::Found::Store(store) => Ready::Store(store),
+            archive::Found::Tape(tape) => Ready::Tape(tape),
+        })
+    };
+    let mut name = None;
+    let (ready, pick) = match place {
+        Place::Registry(reference) => {
+            let store = repository_source(reference, from, reach, run)?;
+            let (pick, own) = picked(reference);
+            name = own;
+            (Ready::Store(store), pick)
+        }
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
         Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (saved_by_docker(pick.as_ref(), run)?, None),
+        Place::DockerDaemon { pick } => (Ready::Tape(saved_by_docker(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
@@ -103,23 +147,83 @@ pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Op
             )));
         }
     };
-    Ok(Opened { source: limited(source, reach.network.limit_rate, run), picks: pick.into_iter().collect(), name: None })
+    let rate = reach.network.limit_rate;
+    let ready = match ready {
+        Ready::Store(store) => Ready::Store(limited(store, rate, run)),
+        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
+    };
+    Ok(Unread { ready, picks: pick.into_iter().collect(), name })
 }
 
-fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
+/// One source for several copies at once.
+pub struct Parted {
+    shares: Shares,
+    picks: Vec<Pick>,
+    name: Option<Name>,
+}
+
+enum Shares {
+    /// For those who begin together; who comes later is given one then.
+    Store(Shared, Mutex<Vec<Sharer>>),
+    Tapes(Mutex<Vec<Tape>>),
+}
+
+/// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
+pub fn parted(place: &Place, from: &From, reach: &Reach, members: usize, at_once: usize, run: &Run) -> Result<Parted> {
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let limits = Limits::default();
+    let shares = match ready {
+        Ready::Store(store) => {
+            let shared = Shared::new(store, limits, &run.cancel);
+            // What is wrong with the source is told once.
+            shared.sharer().roots(&picks)?;
+            let first = (0..at_once).map(|_| shared.sharer()).collect();
+            Shares::Store(shared, Mutex::new(first))
+        }
+        Ready::Tape(_) if members > at_once => {
+            return Err(Error::usage(format!(
+                "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
+                 save it to a file first"
+            )));
+        }
+        Ready::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
+    };
+    Ok(Parted { shares, picks, name })
+}
+
+impl Parted {
+    /// The source for the next of the members, each of which takes one.
+    pub fn next(&self) -> Result<Opened> {
+        let source = match &self.shares {
+            Shares::Store(shared, first) => {
+                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
+            }
+            Shares::Tapes(tapes) => match lock(tapes).pop() {
+                Some(tape) => Source::Stream(tape.stream()),
+                None => return Err(Error::failed("there are more destinations than were counted")),
+            },
+        };
+        Ok(Opened { source, picks: self.picks.clone(), name: self.name.clone() })
+    }
+}
+
+/// A repository, by way of its mirrors where it has some.
+fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
     let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
-    let source: Source = match mirrors.is_empty() {
-        true => Source::Store(Arc::new(home)),
-        false => Source::Store(Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone()))),
-    };
-    let source = limited(source, reach.network.limit_rate, run);
-    let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
+    Ok(match mirrors.is_empty() {
+        true => Arc::new(home),
+        false => Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone())),
+    })
+}
+
+/// Which image of its repository a reference means, and what it is called where it is meant by digest.
+fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
+    match (&reference.digest, reference.tag_or_latest()) {
         (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
         (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
-    };
-    Ok(Opened { source, picks: pick.into_iter().collect(), name })
+    }
 }
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
@@ -135,7 +239,7 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = access(&side, &reach.network)?;
+        let access = reach.access(&side)?;
         let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push(registry.repository(&reference.repository));
@@ -148,24 +252,91 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, access(side, &reach.network)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
 }
 
-fn layout(dir: &Path) -> Result<Source> {
-    Ok(Source::Store(Arc::new(LayoutStore::open(dir)?)))
+/// Opens what `place` means for serving it.
+pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let whole = |pick: &Option<Pick>| match pick {
+        None => Ok(()),
+        Some(pick) => Err(Error::usage(format!("all of a place is served; leave {pick} out"))),
+    };
+    let file = match place {
+        Place::Registry(reference) => {
+            if reference.tag.is_some() || reference.digest.is_some() {
+                return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
+            }
+            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            return Ok(Arc::new(RegistryShelf::of(registry, &reference.repository)));
+        }
+        Place::Prefix(prefix) => {
+            let registry = registry(prefix.host(), &from.registry.side(), reach, run)?;
+            return Ok(Arc::new(RegistryShelf::below(registry, prefix.path())));
+        }
+        Place::Containerd { pick } => {
+            whole(pick)?;
+            return containerd_shelf(&from.engine);
+        }
+        Place::Oci { dir, pick } => {
+            whole(pick)?;
+            return layout_shelf(dir);
+        }
+        Place::Path(path) if path.is_dir() => return layout_shelf(path),
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
+            whole(pick)?;
+            file
+        }
+        Place::Path(path) => path,
+        Place::DockerDaemon { .. } | Place::Ssh { .. } | Place::Stdio => {
+            return Err(Error::usage(
+                "an engine or a pipe is no store that can be served; serve containerd:, or copy it to a layout first",
+            ));
+        }
+    };
+    match archive::open(&Input::File(file.clone()), run.watch())? {
+        Source::Store(store) => Ok(Arc::new(StoreShelf::constant(store, &names::own(file))?)),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            file.display()
+        ))),
+    }
+}
+
+fn layout_shelf(dir: &Path) -> Result<Arc<dyn Shelf>> {
+    let open = dir.to_owned();
+    let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
+    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open)?;
+    Ok(Arc::new(shelf))
+}
+
+/// containerd's directory while containerd runs: its database is read anew when it has changed.
+fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
+    const REST: Duration = Duration::from_millis(500);
+    let (root, namespace) = containerd_place(options);
+    let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
+    let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
+}
+
+fn layout(dir: &Path) -> Result<Ready> {
+    Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
-fn containerd(options: &SourceEngine) -> Result<Source> {
+fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
     let here = options.src_root.is_none();
     let root = options.src_root.as_deref().unwrap_or(Path::new(CONTAINERD_ROOT));
     let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|namespace| here && !namespace.is_empty());
-    let namespace = options.src_namespace.clone().or_else(environment);
-    Ok(Source::Store(Arc::new(ContainerdStore::open(root, namespace.as_deref())?)))
+    (root.to_owned(), options.src_namespace.clone().or_else(environment))
+}
+
+fn containerd(options: &SourceEngine) -> Result<Ready> {
+    let (root, namespace) = containerd_place(options);
+    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
 /// `docker save`, through the docker command of this host.
-fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
+fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Tape> {
     let image = match pick {
         Some(Pick::Name(name)) => one_tag(name),
         Some(Pick::Digest(digest)) => digest.to_string(),
@@ -173,7 +344,7 @@ fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
     };
     let host = Local::new(&run.cancel);
     let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    Ok(Source::Stream(engine::saved(&host, &found, &[image])?))
+    engine::saved(&host, &found, &[image])
 }
 
 /// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
@@ -197,13 +368,13 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
     match place {
         Place::Registry(reference) => repository(reference, into, reach, run),
         Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
-            archive_sink(file, transfer)
+            archive_sink(file, transfer, run)
         }
         Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
         Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
         Place::Oci { dir, .. } => {
             let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
-            let life = Duration::from_secs(transfer.keep_partials.saturating_mul(24 * 60 * 60));
+            let life = transfer.life();
             Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.keep_partials(life).cancel(&run.cancel)))
         }
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
@@ -211,7 +382,9 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::Ssh { host, .. } => {
             let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
             let wire = into.loading.wire.wire();
-            Ok(Box::new(loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire)))
+            Ok(Box::new(
+                loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire),
+            ))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
@@ -244,11 +417,12 @@ pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<
 }
 
 /// Makes sure that standard input is asked for one thing only.
-pub fn stdin_once(src: &Place, from: &From, into: &Into) -> Result<()> {
+pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -> Result<()> {
     let wanted = [
         *src == Place::Stdio,
         from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
         into.registry.side().password_stdin,
+        hosts == Some(Path::new("-")),
     ];
     match wanted.iter().filter(|wanted| **wanted).count() > 1 {
         true => Err(Error::usage(
@@ -266,7 +440,7 @@ pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) 
 }
 
 /// An archive file. imgmv writes plain tar, which is what every engine loads.
-fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
+fn archive_sink(file: &Path, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
     let name = file.to_string_lossy();
     if [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
         return Err(Error::usage(format!(
@@ -276,7 +450,10 @@ fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
     }
     match transfer.dry_run {
         true => Ok(planned(&name)),
-        false => Ok(Box::new(ArchiveSink::to_file(file)?)),
+        false => {
+            let before = Leavings { life: transfer.life(), cancel: run.cancel.clone() };
+            Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use imgmv::image::{Coding, Platform};
 use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// One side's way into its registry.
 #[derive(Debug, Clone, Default)]
@@ -204,7 +205,8 @@ pub enum Form {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
-    /// So many blobs at once, at most; by default what suits source and destination
+    /// So many blobs at once, at most, and as many parts of one large blob (1: one connection to a registry); by default
+    /// what suits source and destination
     #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
     /// Hash blobs that are at the destination already instead of trusting their size
@@ -213,12 +215,19 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
-    /// How long what a cut copy left in a layout is kept for the next one
+    /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,
     /// Write the digest of each image to FILE, one a line
     #[arg(long, value_name = "FILE", env = "IMGMV_DIGEST_FILE")]
     pub digest_file: Option<PathBuf>,
+}
+
+impl Transfer {
+    /// Of what a cut copy left.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
+    }
 }
 
 /// Where containerd's directory lies and which of its namespaces is read.

@@ -54,6 +54,16 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// `HOST[:PORT]`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Empty, or ending in `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Where `name` goes: its repository below the prefix, with its tag.
     pub fn under(&self, name: &Reference) -> Result<Reference> {
         let tag = name.tag_or_latest().map(|tag| format!(":{tag}")).unwrap_or_default();

@@ -18,4 +18,4 @@ pub use manifest::{Body, Config, MAX_MANIFEST, Manifest};
 pub use media_type::{Coding, layer_coding, with_coding};
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, Name, Reference};
-pub(crate) use reference::{is_host, is_tag};
+pub(crate) use reference::{is_host, is_repository, is_tag};

@@ -162,7 +162,7 @@ pub(crate) fn is_tag(text: &str) -> bool {
         && !text.is_empty()
 }
 
-fn is_repository(text: &str) -> bool {
+pub(crate) fn is_repository(text: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let component = |part: &str| {
         let bytes = part.as_bytes();

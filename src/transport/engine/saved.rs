@@ -2,11 +2,10 @@
 
 use super::found::{Found, Loader};
 use crate::{
-    archive::ArchiveStream,
+    archive::Tape,
     error::{Error, Result},
     image::{Digest, Reference},
     remote::{Exit, Host, Running, ask},
-    source::{Blob, Relay, Stream, Tail},
 };
 use std::io::{self, Read};
 
@@ -14,7 +13,7 @@ use std::io::{self, Read};
 ///
 /// `Usage` for a reference that is none, and for other engines. That docker does not have an image shows when the
 /// stream is read (`NotFound`).
-pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Box<dyn Stream>> {
+pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Tape> {
     let Loader::Docker(_) = found.loader else {
         return Err(Error::usage(format!("{}: {found} is not a source yet; only docker is", host.name())));
     };
@@ -33,8 +32,7 @@ pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Bo
     let label = format!("{}: docker save {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone() };
-    let stream = ArchiveStream::new(Box::new(output), &label);
-    Ok(Box::new(Saved { stream, foreseen }))
+    Ok(Tape { bytes: Box::new(output), label, foreseen })
 }
 
 /// The layers of each image, where docker says so; that it has one of them not shows soon enough.
@@ -44,30 +42,6 @@ fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Dige
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let Ok(answer) = ask(host, &words) else { return Vec::new() };
     answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
-/// What docker writes, with what it said of it beforehand.
-struct Saved {
-    stream: ArchiveStream,
-    foreseen: Vec<Vec<Digest>>,
-}
-
-impl Stream for Saved {
-    fn digests_known(&mut self) -> Result<bool> {
-        self.stream.digests_known()
-    }
-    fn foreseen(&self) -> Vec<Vec<Digest>> {
-        self.foreseen.clone()
-    }
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
-        self.stream.next_blob()
-    }
-    fn finish(self: Box<Self>) -> Result<Tail> {
-        Box::new(self.stream).finish()
-    }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
-        Box::new(self.stream).relay(relay)
-    }
 }
 
 /// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.

@@ -75,7 +75,7 @@ if test -n "$w"; then echo "why=$w"; else
   if test -n "$b" && test -n "$new"; then
     y=1; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
     for b in $b; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
-    if echo "imgmv pin @ID@" | c content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
+    if echo "imgmv pin @ID@" | i content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
       echo pinned=; h=$(held "$(c content ls -q)");
     fi;
   fi;
@@ -114,7 +114,8 @@ case $(d context inspect --format "{{.Endpoints.docker.Host}}" 2>/dev/null) in u
 case $a in /*" "*) ;; *) w=untold ;; esac;
 test -n "$p" || w=no-ctr;
 test -n "$w" || echo "ctr=$s $p --address $a";
-c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
+c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@" </dev/null; };
+i() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
 "#;
 
 /// For each chain of diff IDs (`chain D…`) the image that shares the most of it from the bottom up: how many layers,
@@ -160,7 +161,8 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
     let load = found.load();
     let load = quote(&load.iter().map(String::as_str).collect::<Vec<_>>())?;
     let sudo = if found.words.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
-    let d = format!("d() {{ {engine} \"$@\"; }};");
+    // Standard input is the question and the archive, which only the loader is to read.
+    let d = format!("d() {{ {engine} \"$@\" </dev/null; }};");
     let parts = match found.loader {
         Loader::Custom => return Ok(None),
         Loader::Ctr => {
@@ -194,7 +196,8 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
 
 fn c(words: &[String]) -> Result<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Ok(format!("c() {{ {} \"$@\"; }};", quote(&words)?))
+    let words = quote(&words)?;
+    Ok(format!("c() {{ {words} \"$@\" </dev/null; }}; i() {{ {words} \"$@\"; }};"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,60 @@
+//! Buffers that are used again: what a blob is sent from is neither cleared nor asked of the system each time.
+
+use hyper::body::Bytes;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+/// Of those that nobody uses at the moment, at most.
+const KEPT: usize = 32;
+
+static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// A buffer on loan, and how much of it counts.
+struct Lent(Vec<u8>, usize);
+
+/// `want` bytes that `read` has put into a buffer.
+pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Bytes> {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let fitting = free.iter().position(|buffer| buffer.len() >= want && buffer.len() / 2 <= want);
+    let buffer = fitting.map(|at| free.swap_remove(at));
+    drop(free);
+    let mut lent = Lent(buffer.unwrap_or_else(|| vec![0; want]), want);
+    read(&mut lent.0[..want])?;
+    Ok(Bytes::from_owner(lent))
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < KEPT {
+            free.push(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_is_used_again_shows_nothing_of_before() {
+        let first = fill(64 << 10, |buffer| {
+            buffer.fill(1);
+            Ok(())
+        });
+        drop(first.unwrap());
+        let second = fill(40 << 10, |buffer| {
+            buffer.fill(2);
+            Ok(())
+        });
+        let second = second.unwrap();
+        assert!(second.len() == 40 << 10 && second.iter().all(|byte| *byte == 2));
+        assert!(fill(10, |_| Err(io::Error::other("no"))).is_err());
+    }
+}

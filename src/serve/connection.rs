@@ -1,0 +1,146 @@
+//! One connection: TLS where it is wanted, HTTP/1.1, and an end to whoever keeps it waiting.
+
+use super::answer;
+use super::listen::Server;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// In bytes, of a request's head.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_HEADERS: usize = 64;
+/// For the handshake of TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Who has a connection, and what it gets.
+pub struct Line {
+    pub peer: SocketAddr,
+    /// How many connections there were when it came.
+    pub rank: usize,
+    pub server: Arc<Server>,
+    pub stopped: watch::Receiver<bool>,
+}
+
+impl Line {
+    /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
+    /// slow, the buffers are some 50 MB together (two in each direction at most).
+    fn share(&self) -> usize {
+        match self.rank {
+            0..=32 => 256 << 10,
+            33..=128 => 64 << 10,
+            _ => 16 << 10,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, line: Line) {
+    let idle = line.server.limits.idle;
+    match tls {
+        None => speak(Stalling::new(socket, idle), line).await,
+        Some(tls) => {
+            // A client that does not get through the handshake hears no more.
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(socket)).await {
+                speak(Stalling::new(stream, idle), line).await;
+            }
+        }
+    }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, line: Line) {
+    let share = line.share();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(line.server.limits.head)
+        .max_header_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(share.max(2 * MAX_HEAD));
+    let (server, peer) = (line.server.clone(), line.peer.ip());
+    let service = service_fn(move |request: Request<Incoming>| answer::answer(server.clone(), peer, share, request));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut stopped = line.stopped;
+    // What goes wrong on a connection is the client's; a request that it broke off is in the journal.
+    let told = tokio::select! {
+        _ = &mut connection => false,
+        _ = async { stopped.wait_for(|stopped| *stopped).await.is_ok() } => true,
+    };
+    if told {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+/// A stream on which writing fails once it has stood still for too long: its client does not read.
+struct Stalling<S> {
+    stream: S,
+    limit: Duration,
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stalling<S> {
+    fn new(stream: S, limit: Duration) -> Stalling<S> {
+        Stalling { stream, limit, until: None }
+    }
+
+    fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.until = None;
+            return polled;
+        }
+        let limit = self.limit;
+        let until = self.until.get_or_insert_with(|| Box::pin(sleep(limit)));
+        match until.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watched(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.watched(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watched(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.watched(cx, polled)
+    }
+}

@@ -1,0 +1,125 @@
+//! What was made of a file, made anew when that file has changed: a layout that somebody writes to and containerd's
+//! database, both while they are served.
+
+use crate::error::Result;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A file that was written to this short a time before it was looked at may be written to once more without looking any
+/// different: file systems count time in steps.
+const STEP: Duration = Duration::from_millis(50);
+
+type Make<T> = dyn Fn() -> Result<T> + Send + Sync;
+
+/// A `T` that follows a file.
+pub struct Live<T> {
+    make: Box<Make<T>>,
+    /// None: it never changes.
+    file: Option<PathBuf>,
+    /// It is not made anew more often than this.
+    rest: Duration,
+    made: Mutex<Option<Made<T>>>,
+}
+
+struct Made<T> {
+    of: Option<Stamp>,
+    looked: Instant,
+    it: Arc<T>,
+}
+
+/// How a file looks from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    written: (i64, i64),
+    /// Whether a later change would show.
+    settled: bool,
+}
+
+impl<T> Live<T> {
+    /// Of something that stays as it is.
+    pub fn constant(it: T) -> Live<T>
+    where
+        T: Send + Sync + 'static,
+    {
+        let made = Made { of: None, looked: Instant::now(), it: Arc::new(it) };
+        let never = || Err(crate::Error::failed("it is never made anew"));
+        Live { make: Box::new(never), file: None, rest: Duration::ZERO, made: Mutex::new(Some(made)) }
+    }
+
+    /// What `make` gives, anew when `file` has changed, but not more often than every `rest`.
+    pub fn following(file: PathBuf, rest: Duration, make: impl Fn() -> Result<T> + Send + Sync + 'static) -> Live<T> {
+        Live { make: Box::new(make), file: Some(file), rest, made: Mutex::default() }
+    }
+
+    /// What it is now. Where it cannot be made, it stays what it was, if it was anything.
+    pub fn now(&self) -> Result<Arc<T>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &mut *made {
+            if self.file.is_none() || made.looked.elapsed() < self.rest {
+                return Ok(made.it.clone());
+            }
+            let stamp = self.stamp();
+            if stamp.is_some_and(|stamp| stamp.settled) && stamp == made.of {
+                return Ok(made.it.clone());
+            }
+        }
+        // Taken before the file is read: what is written meanwhile is a change.
+        let of = self.stamp();
+        match ((self.make)(), &mut *made) {
+            (Ok(it), _) => {
+                let it = Arc::new(it);
+                *made = Some(Made { of, looked: Instant::now(), it: it.clone() });
+                Ok(it)
+            }
+            (Err(_), Some(made)) if of.is_some() => {
+                made.looked = Instant::now();
+                Ok(made.it.clone())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        let found = std::fs::metadata(self.file.as_ref()?).ok()?;
+        let age = found.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
+        Some(Stamp {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            written: (found.mtime(), found.mtime_nsec()),
+            settled: age.is_some_and(|age| age > STEP),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_anew_when_the_file_has_changed_and_stays_when_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("index");
+        let read = file.clone();
+        let make = move || match std::fs::read_to_string(&read)?.as_str() {
+            "bad" => Err(crate::Error::invalid("bad")),
+            text => Ok(text.to_owned()),
+        };
+        let live = Live::following(file.clone(), Duration::ZERO, make);
+        assert!(live.now().is_err());
+        for (written, made) in [("one", "one"), ("two", "two"), ("bad", "two"), ("three", "three")] {
+            std::fs::write(&file, written).unwrap();
+            assert_eq!(*live.now().unwrap(), made);
+        }
+        let before = live.now().unwrap();
+        std::thread::sleep(STEP * 2);
+        let settled = live.now().unwrap();
+        assert!(Arc::ptr_eq(&settled, &live.now().unwrap()));
+        assert_eq!(before, settled);
+    }
+}
