@@ -158,7 +158,7 @@ fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread
     let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
         Ready::Store(store) => Ready::Store(limited(store, rate, run)),
-        Ready::Tape(Tape { bytes, label }) => Ready::Tape(Tape { bytes: limited_bytes(bytes, rate, run), label }),
+        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };
     Ok(Unread { ready, picks: pick.into_iter().collect(), name })
 }

@@ -4,8 +4,8 @@ use super::found::{Found, Loader};
 use crate::{
     archive::Tape,
     error::{Error, Result},
-    image::Reference,
-    remote::{Exit, Host, Running},
+    image::{Digest, Reference},
+    remote::{Exit, Host, Running, ask},
 };
 use std::io::{self, Read};
 
@@ -23,6 +23,7 @@ pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Ta
     if let Some(wrong) = references.iter().find(|text| !is_image(text)) {
         return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
     }
+    let foreseen = layers(host, found, references);
     let mut command = found.command(&["save"]);
     command.extend(references.iter().cloned());
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -31,7 +32,16 @@ pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Ta
     let label = format!("{}: docker save {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone() };
-    Ok(Tape { bytes: Box::new(output), label })
+    Ok(Tape { bytes: Box::new(output), label, foreseen })
+}
+
+/// The layers of each image, where docker says so; that it has one of them not shows soon enough.
+fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Digest>> {
+    let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
+    command.extend(references.iter().cloned());
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let Ok(answer) = ask(host, &words) else { return Vec::new() };
+    answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.

@@ -19,9 +19,11 @@ const AT_ONCE: usize = 40;
 #[derive(Debug, Default)]
 pub(super) struct Temporary(Vec<(Digest, Name)>);
 
-/// Whether an image in `found` may have a name without being whole.
-pub(super) fn names_early(found: &Found) -> bool {
-    matches!(found.loader, Loader::Ctr | Loader::Nerdctl | Loader::Docker(ImageStore::Containerd))
+/// Whether images are loaded into `found` under temporary names. docker's own store names an image once it is whole, and
+/// a command of the user's own is left to itself. podman names late, too, but takes an image only with a single name
+/// where layers are left out.
+pub(super) fn renames(found: &Found) -> bool {
+    !matches!(found.loader, Loader::Docker(ImageStore::Graph) | Loader::Custom)
 }
 
 impl Temporary {

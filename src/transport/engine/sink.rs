@@ -17,7 +17,7 @@ use crate::{
     archive::{Out, Pack},
     cancel::Cancel,
     error::{Error, Result},
-    image::{Descriptor, Manifest, Name},
+    image::{Descriptor, Digest, Manifest, Name},
     plan::Image,
     progress::{Event, Watch},
     remote::{Host, ask},
@@ -271,7 +271,31 @@ impl Sink for EngineSink {
         Ok(lacking)
     }
 
+    fn foresee(&self, layers: &[Vec<Digest>]) -> Result<()> {
+        let host = self.host.name();
+        let mut state = self.state();
+        if std::mem::replace(&mut state.asked, true) || self.found.loader == Loader::Custom {
+            return Ok(());
+        }
+        if layers.is_empty() {
+            self.watch.say(&format!("{host}: an archive that passes once names its layers last; every layer goes"));
+            return Ok(());
+        }
+        let wanted = Wanted::foreseen(layers);
+        if let Some((session, answer)) = self.ask(&wanted.question(&self.found))? {
+            if layers.len() == 1 || self.found.loader != Loader::Podman {
+                state.delta.left_out = wanted.held(&self.found, &answer);
+            }
+            state.delta.explain(host, &self.found, &wanted, &answer, self.watch.as_ref());
+            state.session = Some((session, answer));
+        }
+        Ok(())
+    }
+
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
+        if claim.digest.is_some_and(|digest| self.state().delta.left_out.contains(&digest)) {
+            return Ok(Begin::Held);
+        }
         self.load()?.pack.begin(claim)
     }
 
@@ -305,9 +329,7 @@ impl Sink for EngineSink {
             state.promised.name(&name, root.digest());
             match state.form {
                 Form::Relayed => return Ok(()),
-                Form::Universal if settle::names_early(&self.found) => {
-                    state.temporary.name(root.digest(), &self.mark)?
-                }
+                Form::Universal if settle::renames(&self.found) => state.temporary.name(root.digest(), &self.mark)?,
                 Form::Universal => name,
             }
         };
