@@ -144,6 +144,16 @@ pub fn copy_all(
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
+    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.given_up(why))
+}
+
+fn all(
+    jobs: Vec<(Source, Options)>,
+    sink: &dyn Sink,
+    pairs: Option<&Pairs>,
+    watch: &dyn Watch,
+    cancel: &Cancel,
+) -> Result<Report> {
     let mut stores: Vec<(Arc<dyn Store>, Options)> = Vec::new();
     let mut report = Report::default();
     let mut streamed = false;

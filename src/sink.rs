@@ -78,6 +78,8 @@ pub trait Sink: Send + Sync {
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()>;
     /// Ends the copy: trailers, renames, the far side's verdict.
     fn finish(&self) -> Result<Finish>;
+    /// The copy has failed, and nothing more is called: what was written so far may be of use to a later one, or not.
+    fn given_up(&self, _why: &Error) {}
     /// The raw way in for an archive that passes in its own form ([`crate::source::Stream::relay`]); only for sinks
     /// that are an archive on a pipe. `finish` is called after it.
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {

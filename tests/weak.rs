@@ -5,6 +5,8 @@ mod support;
 
 #[path = "weak/archives.rs"]
 mod archives;
+#[path = "weak/disk.rs"]
+mod disk;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]
@@ -17,6 +19,9 @@ mod pull;
 mod push;
 #[path = "weak/real.rs"]
 mod real;
+
+#[path = "weak/silent.rs"]
+mod silent;
 
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;

@@ -80,7 +80,8 @@ Examples:
   imgmv copy app:2 --hosts nodes.txt --parallel 10";
 
 impl Copy {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let src = Place::parse(&self.src)?;
         let hosts = self.several.hosts.as_deref();
         open::stdin_once(&src, &self.from, &self.into, hosts)?;

@@ -45,7 +45,8 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let source = match &self.input {
             dash if dash == "-" => Place::Stdio,
             file => Place::Path(file.into()),

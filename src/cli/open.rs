@@ -67,6 +67,9 @@ pub struct Reach {
     network: Network,
     #[command(flatten)]
     hosts: Hosts,
+    /// As the verb was told with `--jobs`.
+    #[arg(skip)]
+    pub jobs: Option<u16>,
 }
 
 impl Reach {
@@ -77,6 +80,11 @@ impl Reach {
 
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    fn access(&self, side: &Side) -> Result<Access> {
+        let access = access(side, &self.network)?;
+        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
     }
 }
 
@@ -241,7 +249,7 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = access(&side, &reach.network)?;
+        let access = reach.access(&side)?;
         let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push(registry.repository(&reference.repository));
@@ -254,7 +262,7 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, access(side, &reach.network)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
 }
 
 /// Opens what `place` means for serving it.
@@ -360,7 +368,10 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         }
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
-        Place::Ssh { host, .. } => loading(engines::host(host, reach, run)?, into, &Engine::ALL, run),
+        Place::Ssh { host, .. } => {
+            let wire = into.loading.wire.wire();
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
+        }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
 }
@@ -439,10 +450,10 @@ fn planned(label: &str) -> Box<dyn Sink> {
 
 /// The first of `wanted` that answers on this host, or the one that is named.
 pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
-    loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)
+    Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
 }
 
-fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
     let Loading { engine, namespace, remote_command, .. } = &into.loading;
     let named = engine.map(Engine::from);
     if let Some(named) = named.filter(|named| !wanted.contains(named)) {
@@ -453,7 +464,7 @@ fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Re
     }
     let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
     let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
-    Ok(Box::new(EngineSink::new(host, found, run.watch(), &run.cancel)))
+    Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
 }
 
 /// Makes sure that an archive may go to standard output.

@@ -3,7 +3,7 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::{Coding, Platform};
-use imgmv::transport::engine::Engine;
+use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -205,7 +205,8 @@ pub enum Form {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
-    /// So many blobs at once, at most; by default what suits source and destination
+    /// So many blobs at once, at most, and as many parts of one large blob (1: one connection to a registry); by default
+    /// what suits source and destination
     #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
     /// Hash blobs that are at the destination already instead of trusting their size
@@ -267,6 +268,31 @@ pub struct Loading {
     /// The command that loads an archive from its standard input, in place of the engine's own ("sudo nerdctl load")
     #[arg(long, value_name = "COMMAND", env = "IMGMV_REMOTE_COMMAND")]
     pub remote_command: Option<String>,
+    /// How the archive is packed on its way to another host, which unpacks it before its engine sees it: auto packs
+    /// layers that are not packed yet, unless the line is as fast
+    #[arg(long, value_name = "HOW", env = "IMGMV_WIRE", default_value = "auto")]
+    pub wire: WireName,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum WireName {
+    #[default]
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl WireName {
+    /// None: by the host, the images and the line.
+    pub fn wire(self) -> Option<Wire> {
+        match self {
+            WireName::Auto => None,
+            WireName::None => Some(Wire::Plain),
+            WireName::Gzip => Some(Wire::Gzip),
+            WireName::Zstd => Some(Wire::Zstd),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

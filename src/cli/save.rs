@@ -50,7 +50,8 @@ Examples:
   imgmv save oci:./mirror -o mirror.tar --platform linux/arm64";
 
 impl Save {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));

@@ -104,7 +104,7 @@ fn a_blob_is_read_from_where_it_was_left_whatever_the_server_makes_of_ranges() {
     double.faults().ranges = Ranges::Ignored;
     assert_eq!(read(&store, blob, 299_999).unwrap(), layer[299_999..]);
     double.faults().ranges = Ranges::Wrong;
-    assert_eq!(read(&store, blob, 5).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(read(&store, blob, 5).unwrap(), layer[5..]);
     double.faults().ranges = Ranges::Honoured;
     let longer = Descriptor { size: 300_010, ..blob.clone() };
     assert_eq!(read(&store, &longer, 300_005).unwrap_err().kind(), Kind::Invalid);

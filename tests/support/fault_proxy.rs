@@ -61,6 +61,8 @@ pub enum Ill {
     /// The server sees no credentials, as if they had expired.
     Expired,
     RangeIgnored,
+    /// The server is not asked: 416.
+    RangeRefused,
     /// The answer begins a byte earlier than it was asked to.
     RangeWrong,
 }
@@ -398,7 +400,10 @@ fn converse(client: TcpStream, server: &str, state: &Mutex<State>) -> io::Result
     let mut meter = Meter { state, line, began: Instant::now(), moved: 0 };
     while let Some(head) = Head::read(&mut from_client)? {
         meter.line = lock(state).line;
-        let fault = fault(state, &head);
+        let fault = match fault(state, &head) {
+            Some(Ill::RangeRefused) => Some(Ill::Status { status: 416, retry_after: None }),
+            fault => fault,
+        };
         let mut seen = Seen {
             method: head.word(0).to_owned(),
             path: head.word(1).split('?').next().unwrap_or_default().to_owned(),
@@ -435,7 +440,7 @@ fn fault(state: &Mutex<State>, head: &Head) -> Option<Ill> {
     let mut state = lock(state);
     let ranged = head.get("range").is_some();
     let fits = |fault: &&mut Fault| {
-        let needs_range = matches!(fault.ill, Ill::RangeIgnored | Ill::RangeWrong);
+        let needs_range = matches!(fault.ill, Ill::RangeIgnored | Ill::RangeRefused | Ill::RangeWrong);
         let method = fault.method.is_empty() || head.word(0) == fault.method;
         // A body that ends before the cut is left alone.
         let long = match fault.ill {

@@ -295,6 +295,11 @@ impl Double {
         self.shared.state().repositories.get(repository)?.manifests.get(digest).cloned()
     }
 
+    /// What uploads that were begun and not ended have.
+    pub fn kept(&self) -> Vec<Vec<u8>> {
+        self.shared.state().uploads.values().cloned().collect()
+    }
+
     /// Uploads that were begun and not ended.
     pub fn open_uploads(&self) -> usize {
         self.shared.state().uploads.len()

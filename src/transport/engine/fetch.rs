@@ -61,10 +61,15 @@ impl FetchStore {
     ) -> Result<Option<FetchStore>> {
         let found = match found.loader {
             Loader::Ctr => found.clone(),
-            Loader::Nerdctl => match beside(&*host)? {
-                Some(ctr) => found.by_ctr(&ctr),
-                None => return Ok(None),
-            },
+            Loader::Nerdctl => {
+                // By sudo where nerdctl is.
+                let before = &found.words[..found.words.len().saturating_sub(1)];
+                let words = beside(&*host)?.map(|ctr| [before, &[ctr]].concat());
+                match words.and_then(|words| found.by_ctr(&words)) {
+                    Some(ctr) => ctr,
+                    None => return Ok(None),
+                }
+            }
             _ => return Ok(None),
         };
         let words = found.command(&[]);

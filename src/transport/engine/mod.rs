@@ -1,6 +1,7 @@
 //! Engines (nerdctl, docker, ctr, podman), here and on other hosts: found by one question, given an archive on their
 //! load command's standard input, and asked afterwards what they have.
 
+mod delta;
 mod fetch;
 mod fetch_blob;
 mod found;

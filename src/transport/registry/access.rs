@@ -1,6 +1,7 @@
 //! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
 //! patient to be.
 
+use super::pace::PIECES;
 use std::{fmt, path::PathBuf, time::Duration};
 
 /// A password or a token. It shows itself to nobody: `Debug` prints dots.
@@ -61,6 +62,8 @@ pub struct Access {
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
     pub lanes: usize,
+    /// In how many parts large blobs of a far registry are read at once, at most; 1: each over one connection.
+    pub parts: usize,
 }
 
 impl Default for Access {
@@ -78,6 +81,7 @@ impl Default for Access {
             pause: Duration::from_millis(500),
             cache: None,
             lanes: 6,
+            parts: PIECES,
         }
     }
 }

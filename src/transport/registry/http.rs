@@ -18,8 +18,9 @@ use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-/// In bytes, of one connection and direction: system calls stop to count here, and a dozen connections stay small.
-const BUFFER: usize = 256 << 10;
+/// In bytes, of one connection and direction: system calls hardly count from here on, and dozens of connections stay
+/// small.
+const BUFFER: usize = 128 << 10;
 /// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
 const DRAINED: u64 = 64 << 10;
 const IDLE_CONNECTIONS: usize = 32;
