@@ -64,6 +64,9 @@ impl Store for SlowStore {
     fn may_lack(&self) -> bool {
         self.store.may_lack()
     }
+    fn is_far(&self) -> bool {
+        self.store.is_far()
+    }
     fn lanes(&self) -> usize {
         self.store.lanes()
     }

@@ -11,6 +11,7 @@ mod completions;
 mod copy;
 mod copying;
 mod digest;
+mod engines;
 mod expand;
 mod fan;
 mod hashed;

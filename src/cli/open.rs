@@ -2,16 +2,16 @@
 
 use super::Run;
 use super::access::access;
+use super::engines;
 use super::limit::{limited, limited_bytes, shared};
-use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
+use super::options::{DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
 use super::progress::lock;
 use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
-use imgmv::limit::LimitedHost;
-use imgmv::remote::{self, Host, Local, Ssh};
+use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
 use imgmv::share::{Limits, Shared, Sharer};
@@ -54,11 +54,19 @@ pub struct Into {
     loading: Loading,
 }
 
+impl From {
+    pub fn engine(&self) -> &SourceEngine {
+        &self.engine
+    }
+}
+
 /// What is the same for both.
 #[derive(Debug, Clone, Args)]
 pub struct Reach {
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    hosts: Hosts,
     /// As the verb was told with `--jobs`.
     #[arg(skip)]
     pub jobs: Option<u16>,
@@ -68,6 +76,11 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// The ssh client, as it was asked for.
+    pub fn ssh(&self) -> &str {
+        self.hosts.ssh.as_deref().unwrap_or_default()
+    }
+
     pub fn network(&self) -> &Network {
         &self.network
     }
@@ -117,7 +130,8 @@ struct Unread {
     name: Option<Name>,
 }
 
-enum Ready {
+/// As it is opened.
+pub enum Ready {
     Store(Arc<dyn Store>),
     Tape(Tape),
 }
@@ -142,17 +156,12 @@ fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread
         }
         Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (Ready::Tape(saved_by_docker(pick.as_ref(), run)?), None),
+        Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
-        Place::Ssh { host, .. } => {
-            let host = &host.host;
-            return Err(Error::usage(format!(
-                "the engine of {host} is no SRC yet; use a pipe: ssh {host} docker save REF | imgmv copy - DST"
-            )));
-        }
+        Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
     };
     // Where either end is on the network, its bytes are counted there.
     let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
@@ -344,27 +353,6 @@ fn containerd(options: &SourceEngine) -> Result<Ready> {
     Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
-/// `docker save`, through the docker command of this host.
-fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Tape> {
-    let image = match pick {
-        Some(Pick::Name(name)) => one_tag(name),
-        Some(Pick::Digest(digest)) => digest.to_string(),
-        None => return Err(Error::usage("which of docker's images? write docker-daemon:REF")),
-    };
-    let host = Local::new(&run.cancel);
-    let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    engine::saved(&host, &found, &[image])
-}
-
-/// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
-fn one_tag(name: &str) -> String {
-    let id = name.starts_with("sha256:") || name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    match name.parse::<Reference>() {
-        Ok(reference) if !id && reference.tag.is_none() && reference.digest.is_none() => format!("{name}:latest"),
-        _ => name.to_owned(),
-    }
-}
-
 fn stdin() -> Result<Input> {
     match io::stdin().is_terminal() {
         true => Err(Error::usage("standard input is a terminal; give an archive by a pipe, or name a file")),
@@ -389,13 +377,8 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
-            let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
-            let host = remote::connect(host, &ssh, &run.cancel)?;
-            let host: Arc<dyn Host> = match shared(reach.network.limit_rate, run) {
-                Some(limit) => Arc::new(LimitedHost { host, limit }),
-                None => host.into(),
-            };
-            Ok(Box::new(loading(host, into, &Engine::ALL, run)?.packed(into.loading.wire.wire())))
+            let wire = into.loading.wire.wire();
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }

@@ -2,6 +2,8 @@
 //! load command's standard input, and asked afterwards what they have.
 
 mod delta;
+mod fetch;
+mod fetch_blob;
 mod found;
 mod held;
 mod load;
@@ -15,8 +17,9 @@ mod settle;
 mod sink;
 mod wire;
 
+pub use fetch::{FetchStore, Row};
 pub use found::{Engine, Found, ImageStore, Loader};
 pub use probe::find;
-pub use saved::saved;
+pub use saved::{names, saved};
 pub use sink::EngineSink;
 pub use wire::Wire;
