@@ -97,7 +97,7 @@ async fn dispatch(
     let route = paths::route(uri.path())?;
     let right = if asked.reads() { Right::Read } else { Right::Write };
     asked.user = match &route {
-        Route::Health => None,
+        Route::Health | Route::Token => None,
         Route::Base => server.rights.base(&asked.headers).await?,
         Route::Repository(_, Part::Uploads | Part::Upload(_)) => {
             server.rights.check(Right::Write, &asked.headers).await?
@@ -112,7 +112,10 @@ async fn dispatch(
         Route::Catalog if asked.reads() => return lists::catalog(server, asked).await,
         Route::Metrics if asked.reads() => return Ok(metrics::answer(&server.figures)),
         Route::Page if asked.reads() => return page::page(server, asked).await,
-        Route::Health | Route::Base | Route::Catalog | Route::Metrics | Route::Page => {
+        Route::Token if asked.reads() && server.rights.by_token() => {
+            return Ok(text("application/json", server.rights.token(&asked.headers).await?));
+        }
+        Route::Health | Route::Base | Route::Catalog | Route::Metrics | Route::Token | Route::Page => {
             return Err(Refusal::method("GET, HEAD"));
         }
         Route::Repository(name, part) => (name, part),

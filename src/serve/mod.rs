@@ -30,6 +30,7 @@ mod sessions;
 mod shelf;
 mod target;
 mod tls;
+mod tokens;
 mod upstream;
 
 pub use gate::Gate;

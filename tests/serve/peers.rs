@@ -89,7 +89,7 @@ fn containerd_pulls_and_pushes_and_is_served_while_it_runs() {
         // What comes later is served as well, soon.
         containerd.client(&["images", "tag", &name, "docker.io/library/late:2"]);
         let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while served("/v2/late/manifests/2?ns=docker.io") != Some(digest.clone()) {
+        while served("/v2/library/late/manifests/2?ns=docker.io") != Some(digest.clone()) {
             assert!(std::time::Instant::now() < until, "{kind:?}: it was not seen");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }

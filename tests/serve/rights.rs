@@ -59,8 +59,21 @@ fn pulling_and_pushing_are_rights_apart() {
         assert_eq!(ask(&server, "DELETE", &path, user, b"").status, if user == "bob:mellon" { 403 } else { 401 });
     }
     assert_eq!(ask(&server, "GET", &path, "ann:wrong", b"").status, 401);
-    // Here docker decides whether it shows a password later on.
-    assert_eq!(ask(&server, "GET", "/v2/", "", b"").status, 401);
+    // Here docker learns where tokens are to be had, for anybody and for users.
+    let base = ask(&server, "GET", "/v2/", "", b"");
+    let realm = format!("Bearer realm=\"http://{}/token\",service=\"imgmv\"", server.host);
+    assert_eq!((base.status, base.header("www-authenticate")), (401, &*realm));
+    assert_eq!(ask(&server, "GET", "/token?scope=repository:app:pull,push", "ann:wrong", b"").status, 401);
+    let push = |user: &str| {
+        let given = ask(&server, "GET", "/token?service=imgmv&scope=repository:app:pull,push", user, b"").json();
+        let shown = format!("Bearer {}", given["token"].as_str().unwrap());
+        let with = [("Authorization", &*shown)];
+        let read = server.ask("GET", &path, &with, b"").status;
+        (read, server.ask("POST", "/v2/app/blobs/uploads/", &with, b"").status)
+    };
+    assert_eq!((push("ann:sesame"), push("bob:mellon"), push("")), ((200, 202), (200, 403), (200, 401)));
+    let made_up = [("Authorization", "Bearer 0000")];
+    assert_eq!(server.ask("GET", &path, &made_up, b"").status, 401);
     assert_eq!(ask(&server, "GET", "/v2/", "bob:mellon", b"").status, 200);
 }
 
