@@ -11,6 +11,7 @@ mod body;
 mod buffers;
 pub mod catalog;
 mod connection;
+mod documents;
 mod errors;
 mod gate;
 mod inflow;
