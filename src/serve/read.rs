@@ -27,14 +27,14 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
         let at = at.clone();
         move |repository: Arc<dyn Repository>| match repository.weight(&at)? {
             Some(size) if size > SMALL => Ok(Weighed::Large(size)),
-            _ => repository.manifest(&at).map(Weighed::Here),
+            _ => Ok(Weighed::Here(repository.manifest(&at)?.map(Box::new))),
         }
     };
     let (found, room) = match in_repository(server, wanted.clone(), small_or).await? {
         Weighed::Here(found) => (found, None),
         Weighed::Large(size) => {
             let room = server.documents.room(size).await;
-            (in_repository(server, wanted, move |repository| repository.manifest(&at)).await?, room)
+            (in_repository(server, wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
         }
     };
     let manifest = found.ok_or_else(unknown)?;
@@ -57,7 +57,7 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
 
 /// A manifest that is in memory already, or one that has to wait for room.
 enum Weighed {
-    Here(Option<Manifest>),
+    Here(Option<Box<Manifest>>),
     Large(u64),
 }
 
