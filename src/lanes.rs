@@ -45,17 +45,18 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
     match run.takes.order {
-        Order::Single if alone && store.origin().is_some() && wanted(run, store) > 1 && !packing => {
+        Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {
                     Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),
                     _ => open(store, &work.blob, from),
                 };
-                move_one(run, store, work, &mut once, &stop)
+                let done = move_one(run, store, work, &mut once, &stop);
+                once_more_if_it_may_help(run, store, work, &stop, done)
             })
         }
-        Order::Single => work.iter().try_for_each(|work| from_store(run, store, work, &stop)),
+        Order::Single => work.iter().try_for_each(|work| twice_if_it_may_help(run, store, work, &stop)),
         Order::Lanes(_) if !alone => {
             let queue = Queue { small: work.into(), ..Queue::default() };
             Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
@@ -189,17 +190,28 @@ impl Lanes<'_, '_> {
     }
 }
 
-/// What a line has altered is asked for once more; a second time it is not the line. A layer that is packed on its way
-/// and whose upload was forgotten is packed once more.
 fn twice_if_it_may_help(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    let lost = |error: &Error| error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
-    match from_store(run, store, work, stop) {
-        Err(error) if error.is_altered() && store.origin().is_some() || lost(&error) => {
-            run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
-            from_store(run, store, work, stop)
-        }
-        done => done,
+    once_more_if_it_may_help(run, store, work, stop, from_store(run, store, work, stop))
+}
+
+/// What a line has altered is asked for once more; a second time it is not the line. A layer that is packed on its way
+/// and whose upload was forgotten is packed once more. Nothing can be taken back from a pipe.
+fn once_more_if_it_may_help(
+    run: &Run<'_>,
+    store: &dyn Store,
+    work: &Work,
+    stop: &AtomicBool,
+    done: Result<()>,
+) -> Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
+    let altered = error.is_altered() && store.origin().is_some();
+    let lost = error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
+    if !(takes_back && (altered || lost)) {
+        return Err(error);
     }
+    run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
+    from_store(run, store, work, stop)
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {

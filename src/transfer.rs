@@ -1,5 +1,9 @@
 //! One blob through: read, hash, write, check. The only maker of [`Verified`].
 
+mod arriving;
+
+pub use arriving::Arriving;
+
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Hasher};
@@ -17,7 +21,7 @@ use std::{
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
 const BUFFER: usize = 256 << 10;
 /// Bytes in one buffer each of all copies that run side by side.
-const COMPANY_BUFFERS: usize = 4 << 20;
+const COMPANY_BUFFERS: usize = 2 << 20;
 /// Buffers that a hashing thread may be behind by.
 const BUFFERS: usize = 4;
 /// A blob from this size on, in bytes, is hashed on a thread of its own while it is written.
@@ -84,7 +88,7 @@ pub struct Flow<'a> {
 
 /// Bytes in one buffer of each of `company` copies that run side by side.
 pub fn buffer_in_company(company: usize) -> usize {
-    (COMPANY_BUFFERS / company.max(1)).clamp(BUFFER / 4, BUFFER)
+    (COMPANY_BUFFERS / company.max(1)).clamp(BUFFER / 8, BUFFER)
 }
 
 impl Flow<'_> {

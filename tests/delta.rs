@@ -10,7 +10,11 @@ mod memory;
 mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
+#[path = "delta/trouble.rs"]
+mod trouble;
 #[path = "delta/versions.rs"]
 mod versions;
+#[path = "delta/ways.rs"]
+mod ways;
 #[path = "delta/world.rs"]
 mod world;

@@ -5,6 +5,8 @@ mod memory;
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "fan/program.rs"]
+mod program;
 #[path = "fan/sharing.rs"]
 mod sharing;
 #[path = "fan/tape.rs"]

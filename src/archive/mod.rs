@@ -25,6 +25,7 @@ mod store;
 mod stream;
 mod synthesis;
 mod table;
+mod tape;
 mod unpacked;
 mod walk;
 
@@ -36,3 +37,4 @@ pub use packing::Packing;
 pub use retag::retag;
 pub use store::ArchiveStore;
 pub use stream::ArchiveStream;
+pub use tape::Tape;

@@ -111,7 +111,7 @@ pub enum Progress {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Copy(copy::Copy),
+    Copy(Box<copy::Copy>),
     Save(save::Save),
     Load(load::Load),
     Serve(serve::Serve),

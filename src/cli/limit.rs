@@ -6,7 +6,7 @@ use super::options::Rate;
 use imgmv::Result;
 use imgmv::image::{Descriptor, Digest, Name};
 use imgmv::limit::{Limit, Limited};
-use imgmv::source::{Blob, Origin, Pick, Relay, Root, Source, Store, Stream, Tail};
+use imgmv::source::{Origin, Pick, Root, Store};
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
@@ -18,12 +18,19 @@ pub fn shared(rate: Option<Rate>, run: &Run) -> Option<Arc<Limit>> {
     rate.map(|rate| LIMIT.get_or_init(|| Limit::new(rate.0, &run.cancel)).clone())
 }
 
-/// `source`, read no faster than `rate` if there is one.
-pub fn limited(source: Source, rate: Option<Rate>, run: &Run) -> Source {
-    let Some(limit) = shared(rate, run) else { return source };
-    match source {
-        Source::Store(store) => Source::Store(Arc::new(SlowStore { store, limit })),
-        Source::Stream(stream) => Source::Stream(Box::new(SlowStream { stream, limit })),
+/// `store`, read no faster than `rate` if there is one.
+pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn Store> {
+    match shared(rate, run) {
+        Some(limit) => Arc::new(SlowStore { store, limit }),
+        None => store,
+    }
+}
+
+/// `bytes`, no faster than `rate` if there is one.
+pub fn limited_bytes(bytes: Box<dyn Read + Send>, rate: Option<Rate>, run: &Run) -> Box<dyn Read + Send> {
+    match shared(rate, run) {
+        Some(limit) => Box::new(Limited::new(bytes, Some(&limit))),
+        None => bytes,
     }
 }
 
@@ -57,35 +64,16 @@ impl Store for SlowStore {
     fn may_lack(&self) -> bool {
         self.store.may_lack()
     }
+    fn is_far(&self) -> bool {
+        self.store.is_far()
+    }
     fn lanes(&self) -> usize {
         self.store.lanes()
     }
-}
-
-struct SlowStream {
-    stream: Box<dyn Stream>,
-    limit: Arc<Limit>,
-}
-
-impl Stream for SlowStream {
-    fn digests_known(&mut self) -> Result<bool> {
-        self.stream.digests_known()
+    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
+        self.store.expect(all, wanted);
     }
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
-        let limit = self.limit.clone();
-        let slow = |Blob { claim, bytes }| Blob { claim, bytes: Box::new(Limited::new(bytes, Some(&limit))) };
-        Ok(self.stream.next_blob()?.map(slow))
-    }
-    fn finish(self: Box<Self>) -> Result<Tail> {
-        self.stream.finish()
-    }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
-        let Relay { out, picks, rename, moved } = relay;
-        let limit = self.limit;
-        let mut slow = |bytes: u64| {
-            limit.pass(usize::try_from(bytes).unwrap_or(usize::MAX))?;
-            moved(bytes)
-        };
-        self.stream.relay(Relay { out, picks, rename, moved: &mut slow })
+    fn forgo(&self, blob: &Digest) {
+        self.store.forgo(blob);
     }
 }

@@ -2,16 +2,19 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::{limited, shared};
-use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
+use super::engines;
+use super::limit::{limited, limited_bytes, shared};
+use super::options::{DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
+use super::progress::lock;
 use clap::Args;
+use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
-use imgmv::limit::LimitedHost;
-use imgmv::remote::{self, Host, Local, Ssh};
+use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
+use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
 use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
@@ -24,7 +27,7 @@ use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
@@ -51,11 +54,19 @@ pub struct Into {
     loading: Loading,
 }
 
+impl From {
+    pub fn engine(&self) -> &SourceEngine {
+        &self.engine
+    }
+}
+
 /// What is the same for both.
 #[derive(Debug, Clone, Args)]
 pub struct Reach {
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    hosts: Hosts,
     /// As the verb was told with `--jobs`.
     #[arg(skip)]
     pub jobs: Option<u16>,
@@ -65,6 +76,11 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// The ssh client, as it was asked for.
+    pub fn ssh(&self) -> &str {
+        self.hosts.ssh.as_deref().unwrap_or_default()
+    }
+
     pub fn network(&self) -> &Network {
         &self.network
     }
@@ -99,44 +115,132 @@ impl Opened {
 
 /// Opens what `place` means as a SRC.
 pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
-    let watch = run.watch();
-    let archive = |input: Input| archive::open(&input, watch.clone());
-    let (source, pick) = match place {
-        Place::Registry(reference) => return repository_source(reference, from, reach, run),
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let source = match ready {
+        Ready::Store(store) => Source::Store(store),
+        Ready::Tape(tape) => Source::Stream(tape.stream()),
+    };
+    Ok(Opened { source, picks, name })
+}
+
+/// A source of which nobody has read yet.
+struct Unread {
+    ready: Ready,
+    picks: Vec<Pick>,
+    name: Option<Name>,
+}
+
+/// As it is opened.
+pub enum Ready {
+    Store(Arc<dyn Store>),
+    Tape(Tape),
+}
+
+fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+    let archive = |input: Input| {
+        Ok::<_, Error>(match archive::find(&input, run.watch())? {
+            archive::Found::Store(store) => Ready::Store(store),
+            archive::Found::Tape(tape) => Ready::Tape(tape),
+        })
+    };
+    let mut name = None;
+    let (ready, pick) = match place {
+        Place::Registry(reference) => {
+            let store = repository_source(reference, from, reach, run)?;
+            let (pick, own) = picked(reference);
+            name = own;
+            (Ready::Store(store), pick)
+        }
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
         Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (saved_by_docker(pick.as_ref(), run)?, None),
+        Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
-        Place::Ssh { host, .. } => {
-            let host = &host.host;
-            return Err(Error::usage(format!(
-                "the engine of {host} is no SRC yet; use a pipe: ssh {host} docker save REF | imgmv copy - DST"
-            )));
-        }
+        Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
     };
-    let rate = reach.network.limit_rate.filter(|_| !reach.onward);
-    Ok(Opened { source: limited(source, rate, run), picks: pick.into_iter().collect(), name: None })
+    // Where either end is on the network, its bytes are counted there.
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
+    let ready = match ready {
+        Ready::Store(store) => Ready::Store(limited(store, rate, run)),
+        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
+    };
+    Ok(Unread { ready, picks: pick.into_iter().collect(), name })
 }
 
-fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
+/// One source for several copies at once.
+pub struct Parted {
+    shares: Shares,
+    picks: Vec<Pick>,
+    name: Option<Name>,
+}
+
+enum Shares {
+    /// For those who begin together; who comes later is given one then.
+    Store(Shared, Mutex<Vec<Sharer>>),
+    Tapes(Mutex<Vec<Tape>>),
+}
+
+/// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
+pub fn parted(place: &Place, from: &From, reach: &Reach, members: usize, at_once: usize, run: &Run) -> Result<Parted> {
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let limits = Limits::default();
+    let shares = match ready {
+        Ready::Store(store) => {
+            let shared = Shared::new(store, limits, &run.cancel);
+            // What is wrong with the source is told once.
+            shared.sharer().roots(&picks)?;
+            let first = (0..at_once).map(|_| shared.sharer()).collect();
+            Shares::Store(shared, Mutex::new(first))
+        }
+        Ready::Tape(_) if members > at_once => {
+            return Err(Error::usage(format!(
+                "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
+                 save it to a file first"
+            )));
+        }
+        Ready::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
+    };
+    Ok(Parted { shares, picks, name })
+}
+
+impl Parted {
+    /// The source for the next of the members, each of which takes one.
+    pub fn next(&self) -> Result<Opened> {
+        let source = match &self.shares {
+            Shares::Store(shared, first) => {
+                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
+            }
+            Shares::Tapes(tapes) => match lock(tapes).pop() {
+                Some(tape) => Source::Stream(tape.stream()),
+                None => return Err(Error::failed("there are more destinations than were counted")),
+            },
+        };
+        Ok(Opened { source, picks: self.picks.clone(), name: self.name.clone() })
+    }
+}
+
+/// A repository, by way of its mirrors where it has some.
+fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
     let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
-    let source: Source = match mirrors.is_empty() {
-        true => Source::Store(Arc::new(home)),
-        false => Source::Store(Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone()))),
-    };
-    let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
+    Ok(match mirrors.is_empty() {
+        true => Arc::new(home),
+        false => Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone())),
+    })
+}
+
+/// Which image of its repository a reference means, and what it is called where it is meant by digest.
+fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
+    match (&reference.digest, reference.tag_or_latest()) {
         (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
         (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
-    };
-    Ok(Opened { source, picks: pick.into_iter().collect(), name })
+    }
 }
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
@@ -232,8 +336,8 @@ fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
     Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
 }
 
-fn layout(dir: &Path) -> Result<Source> {
-    Ok(Source::Store(Arc::new(LayoutStore::open(dir)?)))
+fn layout(dir: &Path) -> Result<Ready> {
+    Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
@@ -244,30 +348,9 @@ fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
     (root.to_owned(), options.src_namespace.clone().or_else(environment))
 }
 
-fn containerd(options: &SourceEngine) -> Result<Source> {
+fn containerd(options: &SourceEngine) -> Result<Ready> {
     let (root, namespace) = containerd_place(options);
-    Ok(Source::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
-}
-
-/// `docker save`, through the docker command of this host.
-fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
-    let image = match pick {
-        Some(Pick::Name(name)) => one_tag(name),
-        Some(Pick::Digest(digest)) => digest.to_string(),
-        None => return Err(Error::usage("which of docker's images? write docker-daemon:REF")),
-    };
-    let host = Local::new(&run.cancel);
-    let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    Ok(Source::Stream(engine::saved(&host, &found, &[image])?))
-}
-
-/// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
-fn one_tag(name: &str) -> String {
-    let id = name.starts_with("sha256:") || name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    match name.parse::<Reference>() {
-        Ok(reference) if !id && reference.tag.is_none() && reference.digest.is_none() => format!("{name}:latest"),
-        _ => name.to_owned(),
-    }
+    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
 fn stdin() -> Result<Input> {
@@ -294,13 +377,8 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
-            let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
-            let host = remote::connect(host, &ssh, &run.cancel)?;
-            let host: Arc<dyn Host> = match shared(reach.network.limit_rate, run) {
-                Some(limit) => Arc::new(LimitedHost { host, limit }),
-                None => host.into(),
-            };
-            loading(host, into, &Engine::ALL, run)
+            let wire = into.loading.wire.wire();
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
@@ -333,11 +411,12 @@ pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<
 }
 
 /// Makes sure that standard input is asked for one thing only.
-pub fn stdin_once(src: &Place, from: &From, into: &Into) -> Result<()> {
+pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -> Result<()> {
     let wanted = [
         *src == Place::Stdio,
         from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
         into.registry.side().password_stdin,
+        hosts == Some(Path::new("-")),
     ];
     match wanted.iter().filter(|wanted| **wanted).count() > 1 {
         true => Err(Error::usage(
@@ -379,10 +458,10 @@ fn planned(label: &str) -> Box<dyn Sink> {
 
 /// The first of `wanted` that answers on this host, or the one that is named.
 pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
-    loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)
+    Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
 }
 
-fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
     let Loading { engine, namespace, remote_command, .. } = &into.loading;
     let named = engine.map(Engine::from);
     if let Some(named) = named.filter(|named| !wanted.contains(named)) {
@@ -393,7 +472,7 @@ fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Re
     }
     let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
     let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
-    Ok(Box::new(EngineSink::new(host, found, run.watch(), &run.cancel)))
+    Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
 }
 
 /// Makes sure that an archive may go to standard output.

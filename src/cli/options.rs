@@ -3,7 +3,7 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::{Coding, Platform};
-use imgmv::transport::engine::Engine;
+use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -231,25 +231,35 @@ impl Transfer {
     }
 }
 
-/// Where containerd's directory lies and which of its namespaces is read.
+/// Where containerd's directory lies, and which engine and namespace is read.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Source on this host")]
+#[command(next_help_heading = "Engines as a source")]
 pub struct SourceEngine {
     /// containerd's directory, perhaps on the mounted disk of another machine [default: /var/lib/containerd]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
-    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them]
+    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them; on another
+    /// host CONTAINERD_NAMESPACE there, else k8s.io where it exists]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
     pub src_namespace: Option<String>,
+    /// The engine of another host that is read; by default the first of these that answers there
+    #[arg(long, value_name = "ENGINE", env = "IMGMV_SRC_ENGINE")]
+    pub src_engine: Option<EngineName>,
+}
+
+/// The way to other hosts.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Engines and other hosts")]
+pub struct Hosts {
+    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
+    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
+    pub ssh: Option<String>,
 }
 
 /// The engine that loads images, here or on another host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
 pub struct Loading {
-    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
-    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
-    pub ssh: Option<String>,
     /// The engine that loads; by default the first of these that answers there
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
@@ -259,6 +269,31 @@ pub struct Loading {
     /// The command that loads an archive from its standard input, in place of the engine's own ("sudo nerdctl load")
     #[arg(long, value_name = "COMMAND", env = "IMGMV_REMOTE_COMMAND")]
     pub remote_command: Option<String>,
+    /// How the archive is packed on its way to another host, which unpacks it before its engine sees it: auto packs
+    /// layers that are not packed yet, unless the line is as fast
+    #[arg(long, value_name = "HOW", env = "IMGMV_WIRE", default_value = "auto")]
+    pub wire: WireName,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum WireName {
+    #[default]
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl WireName {
+    /// None: by the host, the images and the line.
+    pub fn wire(self) -> Option<Wire> {
+        match self {
+            WireName::Auto => None,
+            WireName::None => Some(Wire::Plain),
+            WireName::Gzip => Some(Wire::Gzip),
+            WireName::Zstd => Some(Wire::Zstd),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

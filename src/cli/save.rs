@@ -12,6 +12,7 @@ use clap::Args;
 use imgmv::copy::Options;
 use imgmv::{Error, Result};
 use std::ffi::OsString;
+use std::time::Instant;
 
 /// Save images into one archive that every engine loads, layers they share once
 ///
@@ -74,10 +75,10 @@ impl Save {
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
-        let mut outcome = Outcome::new();
+        let (mut outcome, began) = (Outcome::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
         let report = copying::copy_all(jobs, &*sink, run).map_err(hinted)?;
-        outcome.add(&self.output.to_string_lossy(), report);
+        outcome.add(&self.output.to_string_lossy(), Ok(report), began.elapsed());
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;
         }

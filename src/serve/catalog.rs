@@ -39,9 +39,10 @@ pub trait Repository: Send + Sync {
     fn tags(&self) -> Result<Vec<String>>;
     /// A manifest, its digest checked.
     fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
-    /// Type, digest and size of a manifest.
-    fn find(&self, at: &At) -> Result<Option<Descriptor>> {
-        Ok(self.manifest(at)?.map(|manifest| manifest.descriptor))
+    /// How many bytes a manifest has, where that is known without reading it: then a large one waits for room in
+    /// memory.
+    fn weight(&self, _at: &At) -> Result<Option<u64>> {
+        Ok(None)
     }
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
@@ -127,8 +128,8 @@ impl Repository for Several {
         self.first(|repository| repository.manifest(at))
     }
 
-    fn find(&self, at: &At) -> Result<Option<Descriptor>> {
-        self.first(|repository| repository.find(at))
+    fn weight(&self, at: &At) -> Result<Option<u64>> {
+        self.first(|repository| repository.weight(at))
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {

@@ -2,9 +2,13 @@
 
 use super::catalog::Catalog;
 use super::connection::{self, Line};
+use super::documents::Documents;
 use super::gate::Gate;
 use super::journal::{Counted, Figures, Journal};
+use super::push;
 use super::rights::Rights;
+use super::sessions::Sessions;
+use super::target::Target;
 use super::tls::Certificate;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -19,8 +23,8 @@ use tokio_rustls::TlsAcceptor;
 const BLOCKING: usize = 32;
 /// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
 const STACK: usize = 1 << 20;
-/// Manifests at once that are larger than most (`read::LARGE`).
-const LARGE_DOCUMENTS: usize = 6;
+/// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 /// Open files beside one for each connection.
 const FILES: u64 = 1024;
 
@@ -57,6 +61,10 @@ pub struct Options {
     pub names: Vec<String>,
     pub limits: Limits,
     pub journal: Option<Arc<Journal>>,
+    /// Where pushes go, if anywhere.
+    pub target: Option<Arc<Target>>,
+    /// How long an upload is kept that nobody goes on with.
+    pub upload_life: Duration,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
@@ -70,7 +78,10 @@ pub(super) struct Server {
     pub figures: Arc<Figures>,
     pub journal: Option<Arc<Journal>>,
     pub watch: Arc<dyn Watch>,
-    pub large_documents: Arc<Semaphore>,
+    pub target: Option<Arc<Target>>,
+    pub sessions: Sessions,
+    pub upload_life: Duration,
+    pub documents: Documents,
 }
 
 /// A server that has its address, and has not answered yet.
@@ -97,13 +108,16 @@ impl Listening {
         let address = listener.local_addr().map_err(refused)?;
         let server = Server {
             catalog,
-            rights: options.rights,
+            rights: options.rights.over(if tls.is_some() { "https" } else { "http" }),
             gate: Gate::new(address, &options.names),
             limits: options.limits,
             figures: Arc::default(),
             journal: options.journal,
             watch: options.watch,
-            large_documents: Arc::new(Semaphore::new(LARGE_DOCUMENTS)),
+            target: options.target,
+            sessions: Sessions::default(),
+            upload_life: options.upload_life,
+            documents: Documents::default(),
         };
         Ok(Listening { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
     }
@@ -141,6 +155,10 @@ impl Listening {
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
         let room = Arc::new(Semaphore::new(limits.connections));
+        if self.server.target.is_some() {
+            let life = self.server.upload_life;
+            tokio::spawn(push::expire(self.server.clone(), life.clamp(SWEEP.0, SWEEP.1), life));
+        }
         loop {
             let seat = tokio::select! {
                 seat = room.clone().acquire_owned() => seat,

@@ -21,6 +21,8 @@ pub enum Route {
     Health,
     /// `/metrics`
     Metrics,
+    /// `/token`, where passwords become tokens.
+    Token,
     /// `/`, for people.
     Page,
 }
@@ -38,6 +40,13 @@ pub enum Part {
     Upload(String),
 }
 
+impl Part {
+    /// Whether it is about an upload: reading that is pushing too.
+    pub fn is_upload(&self) -> bool {
+        matches!(self, Part::Uploads | Part::Upload(_))
+    }
+}
+
 /// Reads a path, percent-encoded as it came.
 pub fn route(path: &str) -> Result<Route, Refusal> {
     let nothing = || Refusal::not_found(Code::Unsupported, "there is nothing under this path");
@@ -46,6 +55,7 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
         "/" => return Ok(Route::Page),
         "/healthz" => return Ok(Route::Health),
         "/metrics" => return Ok(Route::Metrics),
+        "/token" => return Ok(Route::Token),
         "/v2" | "/v2/" => return Ok(Route::Base),
         "/v2/_catalog" => return Ok(Route::Catalog),
         _ => {}

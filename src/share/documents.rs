@@ -9,17 +9,30 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// Bytes of documents kept, at most.
+/// Bytes of manifests kept, at most.
 const KEPT: usize = 8 << 20;
-/// A blob that is asked for before any plan is a config; a larger one is not kept.
-const LARGEST: u64 = 1 << 20;
+/// The same of blobs.
+const KEPT_BLOBS: u64 = 4 << 20;
+/// What is asked for before any plan is a config; a larger one is not kept.
+pub(super) const CONFIG: u64 = 1 << 20;
+/// A blob so small is kept always.
+pub(super) const TINY: u64 = 32 << 10;
 
 #[derive(Default)]
 pub(super) struct Documents {
     roots: Mutex<HashMap<String, Result<Vec<Root>>>>,
     manifests: Mutex<HashMap<Digest, Result<Arc<[u8]>>>>,
-    blobs: Mutex<HashMap<Digest, Arc<[u8]>>>,
+    blobs: Mutex<Blobs>,
 }
+
+#[derive(Default)]
+struct Blobs {
+    slots: HashMap<Digest, Slot>,
+    /// In bytes.
+    held: u64,
+}
+
+type Slot = Arc<Mutex<Option<Arc<[u8]>>>>;
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(|e| e.into_inner())
@@ -47,26 +60,31 @@ impl Documents {
         bytes
     }
 
-    pub fn known(&self, blob: &Digest) -> Option<Arc<[u8]>> {
-        lock(&self.blobs).get(blob).cloned()
-    }
-
-    /// A small blob, kept where it is what it should be; `None`: it is to be opened as any other.
-    pub fn small(&self, store: &dyn Store, blob: &Descriptor) -> Result<Option<Arc<[u8]>>> {
-        if blob.size > LARGEST {
+    /// A blob of at most `largest` bytes, asked for once and kept where it is what it should be; `None`: it is to be
+    /// opened as any other.
+    pub fn small(&self, store: &dyn Store, blob: &Descriptor, largest: u64) -> Result<Option<Arc<[u8]>>> {
+        if blob.size > largest {
             return Ok(None);
         }
-        let mut blobs = lock(&self.blobs);
-        if let Some(known) = blobs.get(&blob.digest) {
+        let slot = {
+            let mut blobs = lock(&self.blobs);
+            if !blobs.slots.contains_key(&blob.digest) && blobs.held + blob.size > KEPT_BLOBS {
+                return Ok(None);
+            }
+            blobs.slots.entry(blob.digest).or_default().clone()
+        };
+        // Held while asking, so that the others wait for this answer.
+        let mut known = lock(&slot);
+        if let Some(known) = &*known {
             return Ok(Some(known.clone()));
         }
         let mut bytes = Vec::new();
         store.open(blob, 0)?.take(blob.size + 1).read_to_end(&mut bytes).map_err(Error::from)?;
         let right = Hasher::new(blob.digest.algorithm()).with(&bytes).finish() == blob.digest;
         let bytes: Arc<[u8]> = bytes.into();
-        let held: usize = blobs.values().map(|bytes| bytes.len()).sum();
-        if right && held + bytes.len() <= KEPT {
-            blobs.insert(blob.digest, bytes.clone());
+        if right {
+            lock(&self.blobs).held += blob.size;
+            *known = Some(bytes.clone());
         }
         Ok(Some(bytes))
     }

@@ -3,7 +3,7 @@
 use super::{
     Limits,
     desk::{Chunk, Desk, Key, Seat, Taken},
-    documents::Documents,
+    documents::{self, Documents},
     pump,
 };
 use crate::cancel::Cancel;
@@ -72,11 +72,9 @@ impl Store for Sharer {
         self.common.documents.manifest(&*self.common.store, at)
     }
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let Common { store, desk, documents, .. } = &*self.common;
-        let small = match desk.has_said(self.member) {
-            true => documents.known(&blob.digest),
-            false => documents.small(&**store, blob)?,
-        };
+        let Common { store, desk, documents: kept, .. } = &*self.common;
+        let largest = if desk.has_said(self.member) { documents::TINY } else { documents::CONFIG };
+        let small = kept.small(&**store, blob, largest)?;
         if let Some(bytes) = small {
             desk.forgo(self.member, &blob.digest);
             let mut bytes = Cursor::new(bytes);
@@ -100,6 +98,9 @@ impl Store for Sharer {
     }
     fn may_lack(&self) -> bool {
         self.common.store.may_lack()
+    }
+    fn is_far(&self) -> bool {
+        self.common.store.is_far()
     }
     fn lanes(&self) -> usize {
         self.common.store.lanes()

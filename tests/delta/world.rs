@@ -6,7 +6,7 @@ use crate::memory::Memory;
 use crate::sshd::{Sshd, Way};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Options, Report, copy};
-use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type, with_coding};
+use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, with_coding};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::Host;
 use imgmv::source::{Pick, Root, Source, Store};
@@ -15,6 +15,7 @@ use imgmv::{Error, Result};
 use std::{
     io::Read,
     sync::{Arc, Mutex, Once},
+    time::{Duration, Instant},
 };
 
 /// In bytes, of each layer.
@@ -142,6 +143,11 @@ impl Far {
 
     /// The same; `between` is called when the host was asked and nothing was sent yet.
     pub fn copy_while(&self, memory: &Memory, between: Between) -> Result<Cost> {
+        let store = Watched { memory: memory.clone(), between, once: Once::new() };
+        self.copy_from(Source::Store(Arc::new(store)), Options::default())
+    }
+
+    pub fn copy_from(&self, source: Source, options: Options) -> Result<Cost> {
         let before = self.sshd.log().matches("Starting session").count();
         self.line.counted();
         let told = Arc::new(Told::default());
@@ -149,9 +155,7 @@ impl Far {
             let host: Arc<dyn Host> = Arc::from(self.sshd.host(self.way)?);
             let found = find(host.as_ref(), &self.engines, None, None)?;
             let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).packed(self.wire);
-            let store = Watched { memory: memory.clone(), between, once: Once::new() };
-            let source = Source::Store(Arc::new(store));
-            copy(source, &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
+            copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
         };
         let said = told.0.lock().unwrap().join("\n");
         let report = outcome.map_err(|error| Error::new(error.kind(), format!("{error} | {said}")))?;
@@ -189,6 +193,31 @@ impl Far {
         }
     }
 
+    /// What ctr says of the containerd that belongs to docker.
+    pub fn dockers_ctr(&self, arguments: &[&str]) -> String {
+        let socket = self.peer.folder.path().join("exec/containerd/containerd.sock");
+        let mut ctr = std::process::Command::new("ctr");
+        let output = ctr.args(["-a", socket.to_str().unwrap(), "-n", "moby"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Whether containerd has `blob`, and nobody who would take it away again is at work, before long.
+    pub fn comes_to_hold(&self, blob: &Digest) -> bool {
+        let text = blob.to_string();
+        let until = Instant::now() + Duration::from_secs(30);
+        let mut seen = 0;
+        while seen < 4 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(250));
+            let all = match self.peer.kind {
+                Kind::Docker28c => self.dockers_ctr(&["content", "ls", "-q"]),
+                _ => self.peer.client(&["content", "ls", "-q"]),
+            };
+            seen = if all.contains(&text) { seen + 1 } else { 0 };
+        }
+        seen > 0
+    }
+
     /// What is pinned or half-named over there: nothing, when no copy runs.
     pub fn left_over(&self) -> String {
         let list = |arguments: &[&str]| self.peer.try_client(arguments).unwrap_or_default();
@@ -200,6 +229,10 @@ impl Far {
                 let names = names.lines().filter(|line| line.contains("imgmv.invalid")).collect::<Vec<_>>().join("\n");
                 pins + &names
             }
+            Kind::Docker28c => {
+                let all = self.dockers_ctr(&["content", "ls"]) + &self.dockers_ctr(&["images", "ls", "-q"]);
+                all.lines().filter(|line| line.contains("imgmv")).collect()
+            }
             _ => {
                 let format = ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"];
                 list(&format).lines().filter(|line| line.contains("imgmv.invalid")).collect()
@@ -210,8 +243,12 @@ impl Far {
 
 /// The layers of the archive's one image, as they lie in it and unpacked.
 fn unpacked(store: &dyn Store) -> Vec<Vec<u8>> {
-    let root = store.roots(&[]).unwrap().remove(0);
-    let manifest = Manifest::parse(store.manifest(&root.descriptor).unwrap(), &root.descriptor).unwrap();
+    let root = store.roots(&[]).unwrap().remove(0).descriptor;
+    let read = |at: &Descriptor| Manifest::parse(store.manifest(at).unwrap(), at).unwrap();
+    let mut manifest = read(&root);
+    if let Some(at) = Platform::host().best(manifest.children().iter().map(|child| child.platform.as_ref())) {
+        manifest = read(&manifest.children()[at]);
+    }
     let layer = |at: &Descriptor| {
         let (mut bytes, mut raw) = (Vec::new(), Vec::new());
         store.open(at, 0).unwrap().read_to_end(&mut bytes).unwrap();

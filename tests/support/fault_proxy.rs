@@ -267,6 +267,11 @@ impl Proxy {
         }
     }
 
+    /// What has passed so far, also of requests that are under way.
+    pub fn traffic_now(&self) -> Traffic {
+        lock(&self.state).traffic
+    }
+
     pub fn traffic(&self) -> Traffic {
         self.settle();
         lock(&self.state).traffic

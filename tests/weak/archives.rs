@@ -94,3 +94,14 @@ fn a_run_that_gave_up_is_gone_on_with_under_another_tag() {
     good(imgmv(&["copy", file.to_str().unwrap(), &format!("oci:{}", scene.layout().display())], None));
     scene.is_there();
 }
+
+#[test]
+fn what_the_line_altered_is_asked_for_once_more() {
+    let scene = Scene::new(3 << 20);
+    scene.line.does(Fault::once("GET", "/blobs/", Ill::Flip { at: 1 << 20 }).of(&scene.layer()));
+    let file = scene.dir.path().join("app.tar");
+    good(imgmv(&["copy", &format!("{}/team/app:1", scene.line.host()), file.to_str().unwrap()], None));
+    assert_eq!(scene.asked().len(), 2);
+    good(imgmv(&["copy", file.to_str().unwrap(), &format!("oci:{}", scene.layout().display())], None));
+    scene.is_there();
+}

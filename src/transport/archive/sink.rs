@@ -14,7 +14,10 @@ use std::{
     io::{self, IsTerminal, Write},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tempfile::TempPath;
@@ -31,7 +34,7 @@ pub struct ArchiveSink {
     target: Mutex<Option<(OnItsWay, PathBuf)>>,
     kind: Kind,
     /// Whether what is there when a copy fails is kept for the next one.
-    keep: bool,
+    keep: AtomicBool,
     watch: Arc<dyn Watch>,
 }
 
@@ -102,7 +105,13 @@ impl ArchiveSink {
         if let Ok(folder) = partial::folder(&path) {
             partial::sweep(&folder, before.life);
         }
-        Ok(ArchiveSink { pack, target: Mutex::new(Some((on_its_way, path))), kind: Kind::File, keep, watch })
+        Ok(ArchiveSink {
+            pack,
+            target: Mutex::new(Some((on_its_way, path))),
+            kind: Kind::File,
+            keep: keep.into(),
+            watch,
+        })
     }
 
     /// An archive on standard output, which must not be a terminal (`Usage`).
@@ -120,7 +129,7 @@ impl ArchiveSink {
     /// An archive into `pipe`, which messages call `label`.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
         let pack = Pack::new(Out::Pipe(pipe), label, Platform::host());
-        ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe, keep: false, watch: Arc::new(Silent) }
+        ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
     }
 
     fn target(&self) -> MutexGuard<'_, Option<(OnItsWay, PathBuf)>> {
@@ -216,6 +225,13 @@ impl Sink for ArchiveSink {
         Ok(Finish::Done)
     }
 
+    fn given_up(&self, why: &Error) {
+        // What the source says of itself is wrong, not what the line made of it: no later copy will want this.
+        if why.kind() == crate::Kind::Invalid && !why.is_altered() {
+            self.keep.store(false, Ordering::Relaxed);
+        }
+    }
+
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
         (self.kind == Kind::Pipe).then(|| self.pack.relay())
     }
@@ -225,7 +241,7 @@ impl Drop for ArchiveSink {
     /// Keeps what the next run can go on with.
     fn drop(&mut self) {
         if let Some((OnItsWay::Partial(partial), _)) = self.target().take()
-            && !(self.keep && self.pack.worth_keeping())
+            && !(self.keep.load(Ordering::Relaxed) && self.pack.worth_keeping())
         {
             partial.discard();
         }

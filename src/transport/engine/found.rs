@@ -95,13 +95,15 @@ impl Found {
         words
     }
 
-    /// The ctr at `path`, which looks into the containerd that this nerdctl loads into.
-    pub(super) fn by_ctr(&self, path: &str) -> Found {
-        let mut words = self.words.clone();
-        if let Some(program) = words.last_mut() {
-            *program = path.to_owned();
-        }
-        Found { loader: Loader::Ctr, words, ..self.clone() }
+    /// The ctr that is called by `words`, which looks into the containerd that this engine loads into; an address is
+    /// followed by the namespace there.
+    pub(super) fn by_ctr(&self, words: &[String]) -> Option<Found> {
+        let mut words = words.to_vec();
+        let namespace = match words.iter().any(|word| word == "--address") {
+            true => words.pop(),
+            false => self.namespace.clone(),
+        };
+        (!words.is_empty()).then(|| Found { loader: Loader::Ctr, words, namespace, ..self.clone() })
     }
 
     pub fn shape(&self) -> Shape {

@@ -23,7 +23,8 @@ pub(super) struct Loading {
     state: Mutex<State>,
     /// `web1: docker load`, for messages.
     label: String,
-    hopeless: AtomicBool,
+    lost: AtomicBool,
+    full: AtomicBool,
     cancel: Cancel,
 }
 
@@ -60,15 +61,20 @@ impl Loading {
     ) -> (Arc<Loading>, Input) {
         let output = std::thread::spawn(move || keep(stdout));
         let state = Mutex::new(State::Runs { running, output });
-        let (label, hopeless) = (label.to_owned(), AtomicBool::new(false));
-        let loading = Arc::new(Loading { state, label, hopeless, cancel: cancel.clone() });
+        let (lost, full) = Default::default();
+        let loading = Arc::new(Loading { state, label: label.to_owned(), lost, full, cancel: cancel.clone() });
         let input = Input { stdin: Some(stdin), loading: loading.clone() };
         (loading, input)
     }
 
+    /// Whether the connection was lost: an ssh client says so with status 255, or is ended itself.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Whether it failed for a reason that sending more would not mend: the connection, the disk, the user's rights.
     pub fn is_hopeless(&self) -> bool {
-        self.hopeless.load(Ordering::Relaxed)
+        self.is_lost() || self.full.load(Ordering::Relaxed)
     }
 
     /// Waits for the command, whose input has ended or is not wanted any more. `FarSide` where it failed.
@@ -79,6 +85,7 @@ impl Loading {
             State::Ended(ended) => ended,
             State::Runs { running, output } => {
                 let exit = running.wait();
+                self.lost.store(exit.is_err(), Ordering::Relaxed);
                 let output = output.join().unwrap_or_default();
                 let ended = exit.and_then(|exit| self.judge(&exit, output));
                 if ended.is_err() {
@@ -108,7 +115,8 @@ impl Loading {
 
     fn judge(&self, exit: &Exit, output: String) -> Result<Ended> {
         let said = format!("{output}\n{}", exit.stderr);
-        self.hopeless.store(exit.status == Some(255) || exit.signal.is_some() || is_full(&said), Ordering::Relaxed);
+        self.lost.store(exit.status == Some(255) || exit.signal.is_some(), Ordering::Relaxed);
+        self.full.store(is_full(&said), Ordering::Relaxed);
         // docker's containerd store says this and ends with status 0.
         let broken = said.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {

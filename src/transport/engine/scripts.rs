@@ -30,9 +30,9 @@ impl Mark {
         Mark { now: now.as_secs(), id: Digest::of(seed.as_bytes()).hex()[..16].to_owned() }
     }
 
-    /// The bytes that a pin in containerd consists of; what it pins stands in its labels.
-    fn pin(&self) -> String {
-        format!("imgmv pin {}\n", self.id)
+    /// The pin in containerd: a few bytes, whose labels say what it pins.
+    pub fn pin(&self) -> Digest {
+        Digest::of(format!("imgmv pin {}\n", self.id).as_bytes())
     }
 }
 
@@ -52,29 +52,35 @@ const LOAD: &str = r#"
 for z in zstd gzip; do command -v $z >/dev/null 2>&1 && echo "undo=$z"; done;
 echo imgmv-answer-end;
 read -r z || exit 0;
-case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; exit $?
+case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; r=$?; test $r -eq 0 || keep=1; exit $r
 "#;
 
-/// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is held, as
-/// containerd's garbage collection understands it (docs/garbage-collection.md), and goes when this shell does.
+/// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is asked for, as
+/// containerd's garbage collection understands it (docs/garbage-collection.md): to what is there, and to what is going
+/// to come. It goes when the load has ended well; what a cut one brought stays with it until the next run, which sweeps
+/// it once its own is there.
 const CONTAINERD: &str = r#"
 l=; if test -z "$w"; then l=$(c content ls 2>/dev/null) || w=denied; fi;
 if test -n "$w"; then echo "why=$w"; else
-  echo "$l" | grep containerd.io/gc.root=imgmv- | while read -r b x; do
-    v=${x##*gc.root=imgmv-}; v=${v%%,*}; alive "${v##*-}" && fresh "${v%%-*}" || c content rm "$b" >/dev/null 2>&1 </dev/null;
-  done;
-  held() { { echo "$l" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
-  h=$(held);
-  if test -n "$h" && test -n "$new"; then
-    p=@PIN@; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
-    for b in $h; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
-    trap "c content rm $p >/dev/null 2>&1" EXIT; trap "exit 1" HUP INT TERM PIPE;
-    if echo "imgmv pin @ID@" | c content ingest --expected-digest "$p" "imgmv-@ID@" >/dev/null 2>&1 && c content label "$p" "$@" >/dev/null 2>&1; then
-      echo pinned=; l=$(c content ls -q); h=$(held);
+  held() { { echo "$1" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
+  sweep() {
+    test -z "$y" || test -n "$keep" || c content rm @PIN@ >/dev/null 2>&1;
+    test -z "$y" || l=$(c content ls);
+    echo "$l" | grep containerd.io/gc.root=imgmv- | while read -r b x; do
+      v=${x##*gc.root=imgmv-}; v=${v%%,*}; alive "${v##*-}" && fresh "${v%%-*}" || c content rm "$b" >/dev/null 2>&1 </dev/null;
+    done;
+  };
+  keep=; y=; trap sweep EXIT; trap "exit 1" HUP INT TERM PIPE;
+  h=$(held "$l"); b=$(asked blob);
+  if test -n "$b" && test -n "$new"; then
+    y=1; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
+    for b in $b; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
+    if echo "imgmv pin @ID@" | i content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
+      echo pinned=; h=$(held "$(c content ls -q)");
     fi;
   fi;
   test -z "$h" || echo "$h" | sed "s/^/held=/";
-  { c snapshots ls 2>/dev/null | sed "s/[^0-9a-z:].*//" | sort -u; asked snapshot | sort -u; } | sort | uniq -d | sed "s/^/unpacked=/";
+  test -z "$b" || { c snapshots ls 2>/dev/null | sed "s/[^0-9a-z:].*//" | sort -u; asked snapshot | sort -u; } | sort | uniq -d | sed "s/^/unpacked=/";
 fi;
 "#;
 
@@ -86,6 +92,7 @@ done;
 set --; for n in $(asked name | sed "s/ .*//"); do set -- "$@" 'name=="'"$n"'"'; done;
 if test $# -gt 0; then k=$(c images check "$@" 2>/dev/null); echo "$k" | sed "s/^/check=/"; fi;
 new=$(asked name | while read -r n i; do echo "$k" | grep -F "$n" | grep -F "$i" | grep -v incomplete | grep -q "complete (" || echo new; done);
+test -n "$(asked name)" || new=1;
 "#;
 
 /// Docker's and podman's names: `is=NAME` and what the engine says of it.
@@ -93,6 +100,7 @@ const NAMES: &str = r#"
 is=$(asked name | while read -r n i; do echo "$n $(d image inspect --format "@FORMAT@" "$n" 2>/dev/null </dev/null)"; done);
 echo "$is" | sed "s/^/is=/";
 new=$(asked name | while read -r n i; do echo "$is" | grep -F "$n $i" >/dev/null || echo new; done);
+test -n "$(asked name)" || new=1;
 "#;
 
 /// Docker's containerd, where it tells which that is and the user may ask it.
@@ -105,7 +113,9 @@ p=$(command -v ctr); s=; if test "$(id -u)" -gt 0; then s="sudo -n"; fi;
 case $(d context inspect --format "{{.Endpoints.docker.Host}}" 2>/dev/null) in unix:*) ;; *) w=elsewhere ;; esac;
 case $a in /*" "*) ;; *) w=untold ;; esac;
 test -n "$p" || w=no-ctr;
-c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
+test -n "$w" || echo "ctr=$s $p --address $a";
+c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@" </dev/null; };
+i() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
 "#;
 
 /// For each chain of diff IDs (`chain D…`) the image that shares the most of it from the bottom up: how many layers,
@@ -151,7 +161,8 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
     let load = found.load();
     let load = quote(&load.iter().map(String::as_str).collect::<Vec<_>>())?;
     let sudo = if found.words.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
-    let d = format!("d() {{ {engine} \"$@\"; }};");
+    // Standard input is the question and the archive, which only the loader is to read.
+    let d = format!("d() {{ {engine} \"$@\" </dev/null; }};");
     let parts = match found.loader {
         Loader::Custom => return Ok(None),
         Loader::Ctr => {
@@ -161,7 +172,7 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
             let mut ctr = found.command(&[]);
             let at = found.words.len() - 1;
             ctr[at] = "ctr".to_owned();
-            let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=$p\" || w=no-ctr;".to_owned();
+            let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=@SUDO@ $p\" || w=no-ctr;".to_owned();
             vec![find, c(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
         }
         Loader::Docker(ImageStore::Containerd) => {
@@ -170,12 +181,13 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
         Loader::Docker(ImageStore::Graph) => {
             vec![d, NAMES.replace("@FORMAT@", "{{.Id}}"), DOCKER.replace("@DOCKER@", &engine)]
         }
-        Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.replace("@SUDO@", sudo)],
+        Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.into()],
     };
     let text = format!("{ASKED}{}{LOAD}", parts.concat());
     let text = text
         .replace("@LOAD@", &load)
-        .replace("@PIN@", &Digest::of(mark.pin().as_bytes()).to_string())
+        .replace("@SUDO@", sudo)
+        .replace("@PIN@", &mark.pin().to_string())
         .replace("@ID@", &mark.id)
         .replace("@NOW@", &mark.now.to_string())
         .replace("@OLD@", &mark.now.saturating_sub(STALE).to_string());
@@ -184,5 +196,35 @@ pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
 
 fn c(words: &[String]) -> Result<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Ok(format!("c() {{ {} \"$@\"; }};", quote(&words)?))
+    let words = quote(&words)?;
+    Ok(format!("c() {{ {words} \"$@\" </dev/null; }}; i() {{ {words} \"$@\"; }};"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Platform;
+
+    #[test]
+    fn every_script_is_one_line_of_posix_sh_that_other_login_shells_hand_on() {
+        let docker = |store| Loader::Docker(store);
+        for loader in
+            [Loader::Ctr, Loader::Nerdctl, Loader::Podman, docker(ImageStore::Graph), docker(ImageStore::Containerd)]
+        {
+            let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
+            let platform = Platform::new("linux", "amd64", None);
+            let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
+            let script = script(&found, &Mark::new()).unwrap().unwrap();
+            assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
+            assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");
+            assert!(script.len() < 8000, "{loader:?}: {}", script.len());
+            let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+            assert!(checked.status.success(), "{loader:?}: {}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+
+    #[test]
+    fn every_run_leaves_another_mark() {
+        assert_ne!(Mark::new().id, Mark::new().id);
+    }
 }

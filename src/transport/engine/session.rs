@@ -36,8 +36,8 @@ pub(super) struct Answer {
     pub pinned: bool,
     /// Why it does not know what is held: a word of the script.
     pub why: Option<String>,
-    /// Where ctr lies, beside nerdctl.
-    pub ctr: Option<String>,
+    /// How ctr is called for the containerd behind docker or nerdctl (`sudo -n PATH [--address SOCKET NAMESPACE]`).
+    pub ctr: Vec<String>,
     /// What the host can unpack.
     pub undo: Vec<Wire>,
 }
@@ -127,7 +127,7 @@ impl Answer {
             "is" => self.named.extend(value.split_once(' ').map(|(n, v)| (n.to_owned(), v.to_owned()))),
             "pinned" => self.pinned = true,
             "why" => self.why = Some(value.trim().to_owned()),
-            "ctr" => self.ctr = Some(value.trim().to_owned()).filter(|path| path.starts_with('/')),
+            "ctr" => self.ctr = value.split_whitespace().map(str::to_owned).collect(),
             "undo" => self.undo.extend(Wire::named(value.trim())),
             _ => {}
         }

@@ -19,9 +19,11 @@ const AT_ONCE: usize = 40;
 #[derive(Debug, Default)]
 pub(super) struct Temporary(Vec<(Digest, Name)>);
 
-/// Whether an image in `found` may have a name without being whole.
-pub(super) fn names_early(found: &Found) -> bool {
-    matches!(found.loader, Loader::Ctr | Loader::Nerdctl | Loader::Docker(ImageStore::Containerd))
+/// Whether images are loaded into `found` under temporary names. docker's own store names an image once it is whole, and
+/// a command of the user's own is left to itself. podman names late, too, but takes an image only with a single name
+/// where layers are left out.
+pub(super) fn renames(found: &Found) -> bool {
+    !matches!(found.loader, Loader::Docker(ImageStore::Graph) | Loader::Custom)
 }
 
 impl Temporary {
@@ -48,21 +50,21 @@ impl Temporary {
         self.0.iter().filter_map(of).collect()
     }
 
-    /// Proves what was loaded, gives it the names of `lasting`, proves those, and takes the temporary names away,
-    /// whatever happens.
-    pub fn settle(&self, host: &dyn Host, found: &Found, lasting: &[Expected]) -> Result<()> {
-        proof::verify(host, found, &self.expected(lasting)).inspect_err(|_| self.remove(host, found))?;
-        let pairs: Vec<(&str, &str)> = lasting
-            .iter()
-            .filter_map(|one| {
-                let (_, name) = self.0.iter().find(|(root, _)| one.root == Some(*root))?;
-                Some((name.as_str(), one.name.as_str()))
-            })
-            .collect();
-        let named = pairs.chunks(AT_ONCE).try_for_each(|some| retag(host, found, some));
-        self.remove(host, found);
-        named?;
-        proof::verify(host, found, lasting)
+    /// Proves what was loaded, gives it the names of `lasting`, takes the temporary ones away, whatever happens, and
+    /// proves the lasting ones. `namer` names, `clerk` knows what is there.
+    pub fn settle(&self, host: &dyn Host, namer: &Found, clerk: &Found, lasting: &[Expected]) -> Result<()> {
+        proof::verify(host, clerk, &self.expected(lasting)).inspect_err(|_| self.remove(host, namer))?;
+        let mut pairs: Vec<(&Name, &Name)> = Vec::new();
+        for one in lasting {
+            let loaded = self.0.iter().find(|(root, _)| one.root == Some(*root));
+            pairs.extend(loaded.map(|(_, name)| (name, &one.name)));
+        }
+        for (at, some) in pairs.chunks(AT_ONCE).enumerate() {
+            let last = (at + 1) * AT_ONCE >= pairs.len();
+            let drop: &[(Digest, Name)] = if last { &self.0 } else { &[] };
+            rename(host, namer, some, drop).inspect_err(|_| self.remove(host, namer))?;
+        }
+        proof::verify(host, clerk, lasting)
     }
 
     /// Takes the temporary names away; what cannot be reached now the next run sweeps.
@@ -79,16 +81,22 @@ impl Temporary {
     }
 }
 
-/// One exchange for all of `pairs`, from name to name. The names are arguments, which no shell looks at.
-fn retag(host: &dyn Host, found: &Found, pairs: &[(&str, &str)]) -> Result<()> {
-    let tag = match found.loader {
-        Loader::Ctr => found.command(&["images", "tag", "--force"]),
-        _ => found.command(&["tag"]),
+/// Gives the second name of each of `pairs` to what the first one is, then takes the names of `drop` away: one exchange.
+/// The names are arguments, which no shell looks at.
+fn rename(host: &dyn Host, found: &Found, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
+    let (tag, remove) = match found.loader {
+        Loader::Ctr => (found.command(&["images", "tag", "--force"]), found.command(&["images", "rm"])),
+        _ => (found.command(&["tag"]), found.command(&["rmi"])),
     };
-    let tag = quote(&tag.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let script = format!("while test $# -gt 1; do {tag} \"$1\" \"$2\" </dev/null || exit 1; shift 2; done");
+    let line = |words: Vec<String>| quote(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let (tag, remove) = (line(tag)?, line(remove)?);
+    let script = format!(
+        "while test \"$1\" = tag; do {tag} \"$2\" \"$3\" </dev/null || exit 1; shift 3; done; \
+         test $# -eq 0 || {remove} \"$@\" >/dev/null 2>&1 </dev/null; exit 0"
+    );
     let mut words = vec!["sh", "-c", &script, "imgmv"];
-    words.extend(pairs.iter().flat_map(|(from, to)| [*from, *to]));
+    words.extend(pairs.iter().flat_map(|(from, to)| ["tag", from.as_str(), to.as_str()]));
+    words.extend(drop.iter().map(|(_, name)| name.as_str()));
     let answer = ask(host, &words)?;
     match answer.exit.success() {
         true => Ok(()),

@@ -2,6 +2,7 @@
 //! standard input, in one pass, and then asked for the images.
 
 use super::{
+    delta::Delta,
     found::{Found, Loader},
     held::Wanted,
     load::{Input, Loading},
@@ -16,15 +17,14 @@ use crate::{
     archive::{Out, Pack},
     cancel::Cancel,
     error::{Error, Result},
-    image::{Coding, Descriptor, Digest, Manifest, Name, layer_coding},
+    image::{Descriptor, Digest, Manifest, Name},
     plan::Image,
     progress::{Event, Watch},
-    remote::Host,
+    remote::{Host, ask},
     sink::{Begin, Finish, Order, Sink, Takes},
     source::{Claim, Origin, Store},
 };
 use std::{
-    collections::HashSet,
     io::Write,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
@@ -57,16 +57,12 @@ struct State {
     /// Asked, and waiting for the archive.
     session: Option<(Session, Answer)>,
     asked: bool,
-    /// Whether what goes is packed already, every layer of it.
-    all_packed: bool,
-    left_out: HashSet<Digest>,
-    /// What is there already: names with what they point at, and manifests that no other image needs.
-    current: HashSet<(Name, Digest)>,
-    unneeded: HashSet<Digest>,
+    delta: Delta,
     promised: Promised,
     temporary: Temporary,
     form: Form,
-    /// Who is asked for images, and names them: ctr where it lies beside nerdctl, since it knows whether one is whole.
+    /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
+    /// image is whole (docker is content with one that is unpacked).
     clerk: Option<Found>,
 }
 
@@ -126,8 +122,8 @@ impl EngineSink {
             let (loading, input) = Loading::start(self.host.as_ref(), &command, &self.cancel)?;
             return Ok((loading, Box::new(input)));
         };
-        state.clerk = answer.ctr.as_ref().filter(|_| answer.why.is_none()).map(|path| self.found.by_ctr(path));
-        let wire = self.choose(&answer, state.all_packed)?;
+        state.clerk = self.found.by_ctr(&answer.ctr).filter(|_| answer.why.is_none());
+        let wire = self.choose(&answer, state.delta.all_packed)?;
         if wire != Wire::Plain {
             let text = format!("{}: packed with {} on the way", self.host.name(), wire.name());
             self.watch.event(Event::Detail(&text));
@@ -182,56 +178,6 @@ impl EngineSink {
         Wanted::new(images, blobs, promised.expected(&self.found), source)
     }
 
-    fn note_current(&self, state: &mut State, images: &[Image], wanted: &Wanted, answer: &Answer) -> HashSet<Digest> {
-        let there: HashSet<(Name, Digest)> = wanted
-            .current(&self.found, answer)
-            .into_iter()
-            .filter_map(|one| Some((one.name.clone(), one.root?)))
-            .collect();
-        let is_there = |image: &&Image| {
-            let root = image.root().digest();
-            let known = |name: &Name| self.in_full(name).is_ok_and(|name| there.contains(&(name, root)));
-            !image.names.is_empty() && image.names.iter().all(known)
-        };
-        let (current, others): (Vec<&Image>, Vec<&Image>) = images.iter().partition(is_there);
-        let needed: HashSet<Digest> = others.iter().flat_map(|image| &image.tree).map(Manifest::digest).collect();
-        let manifests = current.iter().flat_map(|image| &image.tree).map(Manifest::digest);
-        state.unneeded = manifests.filter(|digest| !needed.contains(digest)).collect();
-        let root = |image: &&Image| image.root().digest();
-        let roots: HashSet<Digest> = current.iter().map(root).collect();
-        state.current = there.into_iter().filter(|(_, root)| roots.contains(root)).collect();
-        let sent: HashSet<Digest> = others.iter().flat_map(|image| image.blobs()).map(|blob| blob.digest).collect();
-        let all = current.iter().flat_map(|image| image.blobs()).map(|blob| blob.digest);
-        all.filter(|digest| !sent.contains(digest)).collect()
-    }
-
-    /// Says why layers go that may be there.
-    fn explain(&self, wanted: &Wanted, answer: &Answer, held: &HashSet<Digest>) {
-        let host = self.host.name();
-        if let Some(why) = &answer.why {
-            let why = match (why.as_str(), self.found.loader) {
-                ("no-ctr", _) => "there is no ctr there to ask containerd for it",
-                ("denied", Loader::Podman) => "its list of layers may not be read",
-                ("denied", _) => "containerd may not be asked for it (root may)",
-                ("untold", _) => "this docker does not say which containerd it uses",
-                ("elsewhere", _) => "the engine runs on yet another host",
-                ("no-awk", _) => "there is no awk there to look it up with",
-                _ => "it cannot be asked",
-            };
-            self.watch.say(&format!("{host}: which layers are there is not known, {why}; every layer goes"));
-        }
-        match wanted.only_unpacked(answer, held) {
-            0 => {}
-            n => self.watch.say(&format!(
-                "{host}: {n} of the layers are there unpacked only (containerd discards packed layers where it is set \
-                 to, or has them in another packing); they go"
-            )),
-        }
-        if answer.pinned {
-            self.watch.event(Event::Detail(&format!("{host}: {} layers are there, pinned meanwhile", held.len())));
-        }
-    }
-
     /// What the load left is what was promised, under its names.
     fn prove(&self, state: &State) -> Result<()> {
         let mut expected = state.promised.expected(&self.found);
@@ -244,7 +190,7 @@ impl EngineSink {
             }
         }
         if !state.temporary.is_empty() {
-            return state.temporary.settle(self.host.as_ref(), clerk, &expected);
+            return state.temporary.settle(self.host.as_ref(), self.namer(state), clerk, &expected);
         }
         proof::verify(self.host.as_ref(), clerk, &expected)
     }
@@ -253,14 +199,34 @@ impl EngineSink {
         state.clerk.as_ref().unwrap_or(&self.found)
     }
 
+    /// Who gives names. nerdctl's `tag` may want content that was left at the source.
+    fn namer<'s>(&'s self, state: &'s State) -> &'s Found {
+        match self.found.loader {
+            Loader::Docker(_) => &self.found,
+            _ => self.clerk(state),
+        }
+    }
+
+    /// A load that failed keeps its pin for the next run, as it must when nobody is left to say otherwise.
+    fn unpin(&self, state: &State) {
+        let clerk = self.clerk(state);
+        if clerk.loader == Loader::Ctr {
+            let pin = self.mark.pin().to_string();
+            let words = clerk.command(&["content", "rm", &pin]);
+            // What cannot be reached now the next run sweeps.
+            let _ = ask(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+
     /// Why a delta failed in a way that sending everything may mend; else the error.
     fn may_mend(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
         let hopeless = load.loading.is_hopeless() || self.cancel.raised();
-        if !load.loading.is_hopeless() {
-            state.temporary.remove(self.host.as_ref(), self.clerk(state));
+        if !load.loading.is_lost() {
+            state.temporary.remove(self.host.as_ref(), self.namer(state));
+            self.unpin(state);
         }
-        if state.left_out.is_empty() || !first || hopeless {
+        if state.delta.left_out.is_empty() || !first || hopeless {
             return Err(error);
         }
         self.attempt.store(1, Ordering::SeqCst);
@@ -295,21 +261,41 @@ impl Sink for EngineSink {
             ));
             return Ok(blobs);
         };
-        let unneeded = self.note_current(&mut state, images, &wanted, &answer);
-        let held = wanted.held(&self.found, &answer);
-        let lacking: Vec<Descriptor> =
-            blobs.into_iter().filter(|blob| !held.contains(&blob.digest) && !unneeded.contains(&blob.digest)).collect();
+        let in_full = |name: &Name| self.in_full(name).ok();
+        state.delta = Delta::new(&self.found, images, &blobs, &wanted, &answer, &in_full);
+        let lacking: Vec<Descriptor> = blobs.into_iter().filter(|blob| !state.delta.has(&blob.digest)).collect();
         if !lacking.is_empty() {
-            self.explain(&wanted, &answer, &held);
+            state.delta.explain(self.host.name(), &self.found, &wanted, &answer, self.watch.as_ref());
         }
-        let raw = |image: &Image| image.blobs().any(|blob| layer_coding(&blob.media_type) == Some(Coding::Raw));
-        state.all_packed = !images.iter().any(raw) && self.found.refuses().is_empty();
-        state.left_out = held;
         state.session = Some((session, answer));
         Ok(lacking)
     }
 
+    fn foresee(&self, layers: &[Vec<Digest>]) -> Result<()> {
+        let host = self.host.name();
+        let mut state = self.state();
+        if std::mem::replace(&mut state.asked, true) || self.found.loader == Loader::Custom {
+            return Ok(());
+        }
+        if layers.is_empty() {
+            self.watch.say(&format!("{host}: an archive that passes once names its layers last; every layer goes"));
+            return Ok(());
+        }
+        let wanted = Wanted::foreseen(layers);
+        if let Some((session, answer)) = self.ask(&wanted.question(&self.found))? {
+            if layers.len() == 1 || self.found.loader != Loader::Podman {
+                state.delta.left_out = wanted.held(&self.found, &answer);
+            }
+            state.delta.explain(host, &self.found, &wanted, &answer, self.watch.as_ref());
+            state.session = Some((session, answer));
+        }
+        Ok(())
+    }
+
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
+        if claim.digest.is_some_and(|digest| self.state().delta.left_out.contains(&digest)) {
+            return Ok(Begin::Held);
+        }
         self.load()?.pack.begin(claim)
     }
 
@@ -317,7 +303,7 @@ impl Sink for EngineSink {
         let form = {
             let mut state = self.state();
             state.promised.note(manifest);
-            if state.unneeded.contains(&manifest.digest()) {
+            if state.delta.has(&manifest.digest()) {
                 return Ok(());
             }
             state.form
@@ -336,16 +322,14 @@ impl Sink for EngineSink {
         let name = self.in_full(name)?;
         let loaded_as = {
             let mut state = self.state();
-            if state.current.contains(&(name.clone(), root.digest())) {
+            if state.delta.is_current(&name, root.digest()) {
                 return Ok(());
             }
             state.promised.note(root);
             state.promised.name(&name, root.digest());
             match state.form {
                 Form::Relayed => return Ok(()),
-                Form::Universal if settle::names_early(&self.found) => {
-                    state.temporary.name(root.digest(), &self.mark)?
-                }
+                Form::Universal if settle::renames(&self.found) => state.temporary.name(root.digest(), &self.mark)?,
                 Form::Universal => name,
             }
         };

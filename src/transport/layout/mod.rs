@@ -7,9 +7,11 @@ mod draft;
 mod index;
 mod partial;
 mod place;
+mod pushed;
 mod referrers;
 mod sink;
 mod store;
+mod upload;
 
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
@@ -23,5 +25,7 @@ pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
     Ok(partial::sweep(&place, life))
 }
 
+pub use pushed::PushedLayout;
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;
+pub use upload::Upload;

@@ -217,8 +217,7 @@ impl Sink for LayoutSink {
                 });
             }
         }
-        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
-        Ok(Begin::Write(Box::new(Whole { place, draft, sync })))
+        Ok(Begin::Write(Box::new(Whole::new(place, sync)?)))
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
@@ -231,8 +230,7 @@ impl Sink for LayoutSink {
         if there.as_ref() == Some(&manifest.bytes) {
             return Ok(());
         }
-        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
-        let mut whole = Whole { place, draft, sync: self.durable == Durable::Blobs };
+        let mut whole = Whole::new(place, self.durable == Durable::Blobs)?;
         whole.write(&manifest.bytes)?;
         whole.keep(&digest)
     }
@@ -279,14 +277,19 @@ fn news(index: LayoutIndex, names: Vec<Named>) -> Vec<Named> {
 
 /// A blob that is written in one go: a small one, one whose digest is not known, or one that another process has
 /// the partial of.
-struct Whole<'s> {
+pub(super) struct Whole<'s> {
     place: &'s Place,
     draft: Draft<'s>,
     sync: bool,
 }
 
-impl Whole<'_> {
-    fn keep(self, digest: &Digest) -> Result<()> {
+impl<'s> Whole<'s> {
+    pub fn new(place: &'s Place, sync: bool) -> Result<Whole<'s>> {
+        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
+        Ok(Whole { place, draft, sync })
+    }
+
+    pub fn keep(self, digest: &Digest) -> Result<()> {
         let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e);
         if self.sync {
             self.draft.file.sync_all().map_err(unwritten)?;
