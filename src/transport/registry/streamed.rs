@@ -20,6 +20,9 @@ use std::time::Duration;
 use ureq::http::header;
 use url::Url;
 
+/// How often in a row a session may get nowhere before another one is opened.
+const PATIENCE: u32 = 3;
+
 pub struct Streamed {
     target: Target,
     /// Digest and size, where known before the bytes.
@@ -57,8 +60,9 @@ struct Trouble {
     kept: u64,
     /// The registry kept something since the last failure.
     moving: bool,
-    /// The session in hand got nowhere the last time.
-    stuck: bool,
+    /// How often in a row the session in hand got nowhere, although the registry did not refuse.
+    stuck: u32,
+    refused: bool,
     /// How often an upload was forgotten.
     begun_anew: u32,
     /// A token was renewed since something was kept.
@@ -215,6 +219,7 @@ impl Streamed {
     /// `answer` when its status is among `wanted`; an error of the network where another try may do better.
     fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
         let status = answer.status;
+        self.trouble.refused = retry::is_passing(status);
         self.trouble.wish = answer.retry_after().filter(|_| retry::is_passing(status));
         let why = match status {
             // The wire has noted that.
@@ -237,10 +242,13 @@ impl Streamed {
             None => Standing::Empty,
         };
         match standing {
-            // A session that got nowhere since it was taken up is trusted once more: the registry may not have seen yet
-            // that the line broke.
-            Standing::Kept(offset, session) if offset <= self.sent && (offset > self.began || !self.trouble.stuck) => {
-                self.trouble.stuck = offset <= self.began;
+            // A session that gets nowhere is trusted a few times more: the registry may not have seen yet that the line
+            // broke.
+            Standing::Kept(offset, session)
+                if offset <= self.sent && (offset > self.began || self.trouble.stuck < PATIENCE) =>
+            {
+                let stuck = offset <= self.began && !std::mem::take(&mut self.trouble.refused);
+                self.trouble.stuck = if stuck { self.trouble.stuck + 1 } else { 0 };
                 self.trouble.kept(offset);
                 self.session = Some(session);
                 return Ok(offset);
@@ -249,7 +257,7 @@ impl Streamed {
             Standing::Gone if self.is_stored()? => return Ok(self.sent),
             Standing::Gone => self.divide(error)?,
         }
-        (self.trouble.stuck, self.trouble.kept) = (false, 0);
+        (self.trouble.stuck, self.trouble.kept) = (0, 0);
         Ok(0)
     }
 
