@@ -364,6 +364,13 @@ impl Sink for EngineSink {
         }
     }
 
+    /// What a cut load brought waits for the next run, but not on a disk that is full.
+    fn given_up(&self, _: &Error) {
+        if self.now().get().is_some_and(|load| load.loading.is_full()) {
+            self.unpin(&self.state());
+        }
+    }
+
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
         let relayed = self.load().and_then(|load| {
             self.state().form = Form::Relayed;
