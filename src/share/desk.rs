@@ -304,10 +304,10 @@ impl Desk {
             let full = (reading.end - reading.start) as usize >= self.limits.window.max(CHUNK);
             let first = state.readings.keys().next() == Some(&key) && reading.chunks.len() < 2;
             let fits = !full && (state.used < self.limits.pool || first);
-            if reading.end - runner < AHEAD && fits {
+            if reading.end.saturating_sub(runner) < AHEAD && fits {
                 return true;
             }
-            let starved = reading.end == runner && !reading.followers.is_empty();
+            let starved = reading.end <= runner && !reading.followers.is_empty();
             let since = Instant::now();
             state = self.room.wait_timeout(state, LOOK).unwrap_or_else(|e| e.into_inner()).0;
             if starved && !fits {

@@ -329,3 +329,26 @@ fn cancelling_ends_those_who_wait() {
         assert_eq!(copy.join().unwrap().unwrap_err().kind(), Kind::Interrupted);
     });
 }
+
+#[test]
+fn one_that_goes_on_in_the_middle_gets_the_bytes_from_there() {
+    let store = Arc::new(Counting::new(sample(1, 3_000_000)));
+    let cancel = Cancel::default();
+    let shared = Shared::new(store.clone(), small(FOR_EVER), &cancel);
+    let (first, second) = (shared.sharer(), shared.sharer());
+    let (digest, bytes) = store.memory.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    let blob = Descriptor::new("", *digest, bytes.len() as u64);
+    for sharer in [&first, &second] {
+        sharer.expect(&[*digest], &mut [*digest].into_iter());
+    }
+    let mut head = [0; 1000];
+    let mut begun = first.open(&blob, 0).unwrap();
+    begun.read_exact(&mut head).unwrap();
+    let mut rest = Vec::new();
+    second.open(&blob, 2_000_001).unwrap().read_to_end(&mut rest).unwrap();
+    assert!(head[..] == bytes[..1000] && rest == bytes[2_000_001..]);
+    drop(begun);
+    rest.clear();
+    second.open(&blob, blob.size).unwrap().read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+}
