@@ -83,12 +83,14 @@ struct Moody {
     waits: Option<Mutex<Receiver<()>>>,
     /// Told when writing begins.
     begun: Arc<AtomicBool>,
+    /// It says what it holds only when it is asked for each blob, as a registry does.
+    says_late: bool,
 }
 
 impl Moody {
     fn new(order: Order) -> Moody {
         let kept = Kept::new(Takes { order, ..takes() });
-        Moody { kept, fails_after: None, waits: None, begun: Arc::default() }
+        Moody { kept, fails_after: None, waits: None, begun: Arc::default(), says_late: false }
     }
 }
 
@@ -120,7 +122,10 @@ impl Sink for Moody {
         self.kept.takes()
     }
     fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
-        self.kept.missing(images, blobs, source)
+        match self.says_late {
+            true => Ok(blobs),
+            false => self.kept.missing(images, blobs, source),
+        }
     }
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
         Ok(match self.kept.begin(claim, from)? {
@@ -213,6 +218,20 @@ fn a_member_that_has_some_already_holds_nobody_up_and_reads_nothing_twice() {
     }
     // One has it all, and comes to know that at once.
     sinks[1].kept.state().blobs.extend(layers);
+    for done in fan(&store, &sinks, small(FOR_EVER)) {
+        done.unwrap();
+    }
+    assert_eq!(store.most(), 1);
+}
+
+#[test]
+fn one_that_says_late_what_it_has_holds_nobody_up() {
+    let store = Arc::new(Counting::new(sample(6, 1_300_000)));
+    let mut sinks = orders(&[Order::Single, Order::Single]);
+    sinks[1].says_late = true;
+    // All but the last two.
+    let layers = store.memory.blobs.iter().filter(|(_, bytes)| (9999..1_306_000).contains(&bytes.len()));
+    sinks[1].kept.state().blobs.extend(layers.map(|(digest, bytes)| (*digest, bytes.clone())));
     for done in fan(&store, &sinks, small(FOR_EVER)) {
         done.unwrap();
     }
