@@ -7,7 +7,7 @@ use imgmv::error::{on_one_line, printable};
 use imgmv::progress::{Event, Outcome, Watch};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Lines of destinations in that time.
+const LINES_AT_ONCE: usize = 10;
 /// Between two JSON lines about bytes.
 const JSON_EVERY: Duration = Duration::from_millis(500);
 
@@ -60,6 +62,36 @@ impl Screen {
         Screen { loudness, face, retries: AtomicUsize::new(0) }
     }
 
+    /// The part of the screen that is one of several destinations', called `name`; gone when it is dropped.
+    pub fn member(screen: &Arc<Screen>, name: &str) -> Arc<dyn Watch> {
+        let name: Arc<str> = on_one_line(name).into();
+        Arc::new(Member { screen: screen.clone(), name })
+    }
+
+    fn show(&self, whose: Option<&str>, event: &Event<'_>) {
+        let told = |text: &str| match whose {
+            // Much of what is said of a host begins with its name.
+            Some(name) if !begins_with_host(text, name) => format!("{name}: {text}"),
+            _ => text.to_owned(),
+        };
+        match event {
+            Event::Say(text) => return self.message(Loudness::Normal, "say", &told(text)),
+            Event::Detail(text) => return self.message(Loudness::Verbose, "detail", &told(text)),
+            Event::Retry { what, why, after } => {
+                self.retries.fetch_add(1, Ordering::Relaxed);
+                let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
+                return self.message(Loudness::Normal, "retry", &told(&text));
+            }
+            _ => {}
+        }
+        match &self.face {
+            Face::Bars(bars) => bars.event(whose, event),
+            Face::Lines(lines) => lines.event(whose, event),
+            Face::Json(json) => json.event(whose, event),
+            Face::Bare => {}
+        }
+    }
+
     /// Leaves the terminal clean; to be called before an answer or an error is printed.
     pub fn end(&self) {
         match &self.face {
@@ -94,23 +126,37 @@ impl Screen {
 
 impl Watch for Screen {
     fn event(&self, event: Event<'_>) {
-        match &event {
-            Event::Say(text) => return self.message(Loudness::Normal, "say", text),
-            Event::Detail(text) => return self.message(Loudness::Verbose, "detail", text),
-            Event::Retry { what, why, after } => {
-                self.retries.fetch_add(1, Ordering::Relaxed);
-                let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
-                return self.message(Loudness::Normal, "retry", &text);
-            }
-            _ => {}
-        }
-        match &self.face {
-            Face::Bars(bars) => bars.event(&event),
-            Face::Lines(lines) => lines.event(&event),
-            Face::Json(json) => json.event(&event),
+        self.show(None, &event);
+    }
+}
+
+/// One of several destinations.
+struct Member {
+    screen: Arc<Screen>,
+    name: Arc<str>,
+}
+
+impl Watch for Member {
+    fn event(&self, event: Event<'_>) {
+        self.screen.show(Some(&self.name), &event);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        match &self.screen.face {
+            Face::Bars(bars) => bars.leave(&self.name),
+            Face::Lines(lines) => lines.leave(&self.name),
+            Face::Json(json) => json.leave(&self.name),
             Face::Bare => {}
         }
     }
+}
+
+/// Whether `text` begins with the host that the destination `name` is on (`node1: …` of `ssh://root@node1`).
+fn begins_with_host(text: &str, name: &str) -> bool {
+    let host = text.split_once(": ").map_or("", |(host, _)| host);
+    !host.is_empty() && !host.contains(' ') && name.contains(host)
 }
 
 /// One line on standard error; nobody is told when that is closed.
@@ -191,31 +237,52 @@ impl Tally {
     }
 }
 
-/// A plain line every few seconds.
+/// Of each destination, in their order by name; of the only one under no name.
+type Tallies = BTreeMap<Option<String>, Tally>;
+
+fn tally<'t>(tallies: &'t mut Tallies, whose: Option<&str>) -> &'t mut Tally {
+    tallies.entry(whose.map(str::to_owned)).or_default()
+}
+
+/// A plain line every few seconds, one for each destination.
 struct Lines {
-    tally: Arc<Mutex<Tally>>,
+    tallies: Arc<Mutex<Tallies>>,
     ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Lines {
     fn new() -> Lines {
-        Lines { tally: Arc::default(), ticker: Mutex::new(None) }
+        Lines { tallies: Arc::default(), ticker: Mutex::new(None) }
     }
 
-    fn event(&self, event: &Event<'_>) {
-        lock(&self.tally).count(event);
+    fn event(&self, whose: Option<&str>, event: &Event<'_>) {
+        tally(&mut lock(&self.tallies), whose).count(event);
         let mut ticker = lock(&self.ticker);
         if ticker.is_none() {
             let (send, receive) = mpsc::channel::<()>();
-            let (tally, began) = (self.tally.clone(), Instant::now());
+            let (tallies, began) = (self.tallies.clone(), Instant::now());
             let tick = move || {
+                let mut last = Instant::now();
                 while receive.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                    let told = lock(&tally).told(began.elapsed());
-                    line(&told);
+                    let tallies = lock(&tallies);
+                    // Fifty hosts tell no more in a minute than five.
+                    let due = LINE_EVERY * u32::try_from(tallies.len().div_ceil(LINES_AT_ONCE)).unwrap_or(1);
+                    if last.elapsed() + LINE_EVERY / 2 < due {
+                        continue;
+                    }
+                    last = Instant::now();
+                    for (name, tally) in &*tallies {
+                        let name = name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+                        line(&format!("{name}{}", tally.told(began.elapsed())));
+                    }
                 }
             };
             *ticker = Some((send, thread::spawn(tick)));
         }
+    }
+
+    fn leave(&self, name: &str) {
+        lock(&self.tallies).remove(&Some(name.to_owned()));
     }
 
     fn end(&self) {
@@ -228,13 +295,15 @@ impl Lines {
 
 /// One JSON object a line.
 #[derive(Default)]
-struct Json(Mutex<(Tally, Option<Instant>)>);
+struct Json(Mutex<(Tallies, HashMap<Option<String>, Instant>)>);
 
 impl Json {
-    fn event(&self, event: &Event<'_>) {
+    fn event(&self, whose: Option<&str>, event: &Event<'_>) {
         let mut state = lock(&self.0);
-        state.0.count(event);
-        let told = match event {
+        let (tallies, last) = &mut *state;
+        let tally = tally(tallies, whose);
+        tally.count(event);
+        let mut told = match event {
             Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
                 "event": "plan", "blobs": blobs, "bytes": bytes, "held_blobs": held_blobs, "held_bytes": held_bytes,
             }),
@@ -247,15 +316,27 @@ impl Json {
                     Outcome::Held => "held",
                     Outcome::Failed => "failed",
                 };
-                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": state.0.done, "total": state.0.total })
+                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": tally.done, "total": tally.total })
             }
-            _ if state.1.is_some_and(|last| last.elapsed() < JSON_EVERY) => return,
             _ => {
-                state.1 = Some(Instant::now());
-                json!({ "event": "moved", "bytes": state.0.done, "total": state.0.total })
+                let key = whose.map(str::to_owned);
+                if last.get(&key).is_some_and(|last| last.elapsed() < JSON_EVERY) {
+                    return;
+                }
+                last.insert(key, Instant::now());
+                json!({ "event": "moved", "bytes": tally.done, "total": tally.total })
             }
         };
+        if let (Some(name), Some(told)) = (whose, told.as_object_mut()) {
+            told.insert("destination".to_owned(), name.into());
+        }
         json_line(&told);
+    }
+
+    fn leave(&self, name: &str) {
+        let (tallies, last) = &mut *lock(&self.0);
+        tallies.remove(&Some(name.to_owned()));
+        last.remove(&Some(name.to_owned()));
     }
 }
 

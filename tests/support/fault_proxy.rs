@@ -8,6 +8,7 @@
 //! ```
 #![allow(dead_code)]
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -28,6 +29,8 @@ pub enum End {
 /// What happens to one request. Bytes are those of the body.
 #[derive(Debug, Clone)]
 pub enum Ill {
+    /// Nothing: what is to befall the requests after it waits for its turn.
+    Pass,
     /// The answer breaks off.
     Cut {
         after: u64,
@@ -58,6 +61,8 @@ pub enum Ill {
     /// The server sees no credentials, as if they had expired.
     Expired,
     RangeIgnored,
+    /// The server is not asked: 416.
+    RangeRefused,
     /// The answer begins a byte earlier than it was asked to.
     RangeWrong,
 }
@@ -136,6 +141,9 @@ struct State {
     traffic: Traffic,
     at_once: usize,
     hook: Option<(u64, Hook)>,
+    /// Who has connected, and how many of them are still there.
+    met: HashSet<SocketAddr>,
+    open: usize,
 }
 
 /// The running proxy; ends when dropped.
@@ -159,7 +167,15 @@ impl Proxy {
                     return;
                 }
                 let (Ok(client), server, state) = (client, server.clone(), shared.clone()) else { continue };
-                thread::spawn(move || drop(converse(client, &server, &state)));
+                {
+                    let mut state = lock(&state);
+                    state.met.extend(client.peer_addr());
+                    state.open += 1;
+                }
+                thread::spawn(move || {
+                    let _ = converse(client, &server, &state);
+                    lock(&state).open -= 1;
+                });
             }
         });
         Proxy { address, state, stopped, hooked: Arc::default() }
@@ -167,6 +183,11 @@ impl Proxy {
 
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     pub fn is(&self, line: Line) {
@@ -189,9 +210,20 @@ impl Proxy {
         then()
     }
 
-    /// Waits until the hook of [`Proxy::after`] has been called and no request is under way.
+    /// Waits until the hook of [`Proxy::after`] has been called.
     pub fn hooked(&self) {
-        while !self.hooked.load(Ordering::SeqCst) || lock(&self.state).at_once > 0 {
+        while !self.hooked.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until everybody who has connected so far is gone, and what they asked last is answered: a request of a
+    /// process that was killed may still lie in a socket.
+    pub fn left_alone(&self) {
+        let last = TcpStream::connect(self.address).expect("the proxy listens");
+        let own = last.local_addr().expect("a connected socket has an address");
+        drop(last);
+        while !lock(&self.state).met.contains(&own) || lock(&self.state).open > 0 {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -223,6 +255,11 @@ impl Proxy {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// What has passed so far, also of requests that are under way.
+    pub fn traffic_now(&self) -> Traffic {
+        lock(&self.state).traffic
     }
 
     pub fn traffic(&self) -> Traffic {
@@ -322,6 +359,8 @@ impl Meter<'_> {
                 let traffic = &mut lock(self.state).traffic;
                 *if way == Way::Up { &mut traffic.up } else { &mut traffic.down } += piece.len() as u64;
             }
+            // There may be no next byte: the line may stall here.
+            self.hook();
             if let Some((every, _)) = self.line.cut_every
                 && self.moved >= every
             {
@@ -349,6 +388,7 @@ impl Meter<'_> {
 
 fn converse(client: TcpStream, server: &str, state: &Mutex<State>) -> io::Result<()> {
     client.set_nodelay(true)?;
+    set(&client, SO_SNDBUF, &SENT_AHEAD);
     let line = {
         let mut state = lock(state);
         state.traffic.connections += 1;
@@ -360,7 +400,10 @@ fn converse(client: TcpStream, server: &str, state: &Mutex<State>) -> io::Result
     let mut meter = Meter { state, line, began: Instant::now(), moved: 0 };
     while let Some(head) = Head::read(&mut from_client)? {
         meter.line = lock(state).line;
-        let fault = fault(state, &head);
+        let fault = match fault(state, &head) {
+            Some(Ill::RangeRefused) => Some(Ill::Status { status: 416, retry_after: None }),
+            fault => fault,
+        };
         let mut seen = Seen {
             method: head.word(0).to_owned(),
             path: head.word(1).split('?').next().unwrap_or_default().to_owned(),
@@ -369,8 +412,8 @@ fn converse(client: TcpStream, server: &str, state: &Mutex<State>) -> io::Result
         };
         at_once(state, 1);
         let told = exchange(&mut meter, head, fault, (&mut from_client, &mut client), &mut upstream, server, &mut seen);
-        at_once(state, -1);
         lock(state).seen.push(seen);
+        at_once(state, -1);
         let cut = meter.line.cut_every.filter(|(every, _)| meter.moved >= *every).map(|(_, end)| end);
         match told {
             Ok(None) if cut.is_none() => {}
@@ -397,9 +440,14 @@ fn fault(state: &Mutex<State>, head: &Head) -> Option<Ill> {
     let mut state = lock(state);
     let ranged = head.get("range").is_some();
     let fits = |fault: &&mut Fault| {
-        let needs_range = matches!(fault.ill, Ill::RangeIgnored | Ill::RangeWrong);
+        let needs_range = matches!(fault.ill, Ill::RangeIgnored | Ill::RangeRefused | Ill::RangeWrong);
         let method = fault.method.is_empty() || head.word(0) == fault.method;
-        fault.times > 0 && method && head.word(1).contains(&fault.part) && (ranged || !needs_range)
+        // A body that ends before the cut is left alone.
+        let long = match fault.ill {
+            Ill::CutUpload { after, .. } => head.length().is_none_or(|length| length > after),
+            _ => true,
+        };
+        fault.times > 0 && method && head.word(1).contains(&fault.part) && (ranged || !needs_range) && long
     };
     let fault = state.faults.iter_mut().find(fits)?;
     fault.times -= 1;
@@ -546,6 +594,13 @@ fn finish(client: &TcpStream, end: End) {
     }
 }
 
+/// In bytes: what lies between here and a client that does not read is little, so that what has passed here has
+/// nearly arrived there.
+const SENT_AHEAD: i32 = 64 << 10;
+
+const SO_SNDBUF: i32 = 7;
+const SO_LINGER: i32 = 13;
+
 /// A socket that lingers for no time is reset when its last descriptor closes (socket(7)).
 fn reset_on_close(socket: &TcpStream) {
     #[repr(C)]
@@ -553,13 +608,17 @@ fn reset_on_close(socket: &TcpStream) {
         on: i32,
         seconds: i32,
     }
+    set(socket, SO_LINGER, &Linger { on: 1, seconds: 0 });
+}
+
+/// Sets an option of `socket` whose value is a `T` (setsockopt(2)).
+fn set<T>(socket: &TcpStream, name: i32, value: &T) {
     unsafe extern "C" {
-        fn setsockopt(socket: i32, level: i32, name: i32, value: *const Linger, length: u32) -> i32;
+        fn setsockopt(socket: i32, level: i32, name: i32, value: *const std::ffi::c_void, length: u32) -> i32;
     }
     const SOL_SOCKET: i32 = 1;
-    const SO_LINGER: i32 = 13;
-    let linger = Linger { on: 1, seconds: 0 };
-    // SAFETY: the descriptor is open, and the value is a `struct linger` of the length given.
-    let set = unsafe { setsockopt(socket.as_raw_fd(), SOL_SOCKET, SO_LINGER, &linger, size_of::<Linger>() as u32) };
-    assert_eq!(set, 0, "a socket can be told not to linger");
+    let value: *const T = value;
+    // SAFETY: the descriptor is open, and the value lies where its length is told.
+    let set = unsafe { setsockopt(socket.as_raw_fd(), SOL_SOCKET, name, value.cast(), size_of::<T>() as u32) };
+    assert_eq!(set, 0, "a socket's option {name} can be set");
 }

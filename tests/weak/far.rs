@@ -2,6 +2,7 @@
 
 use super::support::fault_proxy::{Fault, Ill, Line};
 use super::*;
+use std::process::Stdio;
 use std::time::Duration;
 
 const FAR: Line = Line { latency: Duration::from_millis(200), rate: None, cut_every: None };
@@ -83,4 +84,53 @@ fn a_far_server_that_knows_no_ranges_sends_a_large_blob_once() {
     good(scene.pull(&[]));
     scene.is_there();
     assert_eq!(scene.asked().iter().map(|seen| seen.down).sum::<u64>(), scene.size);
+}
+
+#[test]
+fn one_job_is_one_connection() {
+    let scene = Scene::new(40 << 20);
+    scene.line.is(FAR);
+    good(scene.pull(&["--jobs", "1"]));
+    scene.is_there();
+    assert_eq!((scene.asked().len(), scene.line.traffic().most_at_once), (1, 1));
+    // Two are at most two and a question beside them.
+    let scene = Scene::new(40 << 20);
+    scene.line.is(Line { rate: Some(20 << 20), ..FAR });
+    good(scene.pull(&["--jobs", "2"]));
+    scene.is_there();
+    assert!(scene.line.traffic().most_at_once <= 3, "{:?}", scene.line.traffic());
+}
+
+/// Of the program while it runs with `args`, in KiB.
+fn peak(args: &[&str]) -> u64 {
+    let mut program = super::support::program::command(env!("CARGO_BIN_EXE_imgmv"));
+    let mut child = program.args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let said = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        most = most.max(said.unwrap_or(0));
+        if let Some(ended) = child.try_wait().unwrap() {
+            assert!(ended.success());
+            return most;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn several_ranges_of_several_blobs_take_little_memory() {
+    let (double, dir) = (Double::start(), TempDir::new().unwrap());
+    let layers: Vec<Vec<u8>> = (0..6).map(|nth| noise(nth + 300, (24 << 20) + nth as usize)).collect();
+    let image = double.image("app", "1", &layers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let line = Proxy::start(&double.host());
+    line.is(Line { rate: Some(40 << 20), ..FAR });
+    let layout = dir.path().join("out");
+    let kib = peak(&["copy", &format!("{}/app:1", line.host()), &format!("oci:{}", layout.display()), "-q"]);
+    whole(&layout, &image);
+    assert!(line.traffic().most_at_once >= 8, "{:?}", line.traffic());
+    println!("peak of {kib} KiB, {} connections at once", line.traffic().most_at_once);
+    assert!(kib < 64 << 10, "{kib} KiB");
 }

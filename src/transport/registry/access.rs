@@ -1,7 +1,10 @@
 //! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
 //! patient to be.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use super::mirrors::ROOT;
+use super::pace::PIECES;
+use crate::limit::Limit;
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// A password or a token. It shows itself to nobody: `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -61,6 +64,14 @@ pub struct Access {
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
     pub lanes: usize,
+    /// In how many parts large blobs of a far registry are read at once, at most; 1: each over one connection.
+    pub parts: usize,
+    /// How fast bytes of blobs and manifests may move, both ways together; as fast as they can when none.
+    pub limit: Option<Arc<Limit>>,
+    /// The path of the registry's API, `/v2` unless it is a mirror that has it elsewhere.
+    pub root: String,
+    /// The registry that a mirror stands for: it is told with each question (`?ns=`).
+    pub namespace: Option<String>,
 }
 
 impl Default for Access {
@@ -78,6 +89,10 @@ impl Default for Access {
             pause: Duration::from_millis(500),
             cache: None,
             lanes: 6,
+            parts: PIECES,
+            limit: None,
+            root: ROOT.to_owned(),
+            namespace: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
 //! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! and `sink` (with `upload`, `streamed`, `feed`) writes one; `login` keeps credentials.
+//! and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`) writes one; `login` keeps credentials.
 
 mod access;
 mod auth;
@@ -27,6 +27,8 @@ mod ranged;
 mod referrers;
 mod refusal;
 mod retry;
+mod session;
+mod settings;
 mod sink;
 mod store;
 mod streamed;
