@@ -239,13 +239,13 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
         }
         Place::Containerd { pick } => {
             whole(pick)?;
-            return containerd_shelf(&from.engine);
+            return containerd_shelf(&from.engine, run);
         }
         Place::Oci { dir, pick } => {
             whole(pick)?;
-            return layout_shelf(dir);
+            return layout_shelf(dir, run);
         }
-        Place::Path(path) if path.is_dir() => return layout_shelf(path),
+        Place::Path(path) if path.is_dir() => return layout_shelf(path, run),
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             whole(pick)?;
             file
@@ -257,29 +257,37 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
             ));
         }
     };
-    match archive::open(&Input::File(file.clone()), run.watch())? {
-        Source::Store(store) => Ok(Arc::new(StoreShelf::constant(store, &names::own(file))?)),
-        Source::Stream(_) => Err(Error::usage(format!(
-            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
-            file.display()
-        ))),
-    }
+    archive_shelf(file, run)
 }
 
-fn layout_shelf(dir: &Path) -> Result<Arc<dyn Shelf>> {
+/// An archive, read anew when another one has taken its place.
+fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let (path, watch) = (file.to_owned(), run.watch());
+    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
+        Source::Store(store) => Ok(store),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            path.display()
+        ))),
+    };
+    let shelf = StoreShelf::following(file.to_owned(), Duration::ZERO, names::own(file), open, run.watch())?;
+    Ok(Arc::new(shelf))
+}
+
+fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
     let open = dir.to_owned();
     let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
-    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open)?;
+    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open, run.watch())?;
     Ok(Arc::new(shelf))
 }
 
 /// containerd's directory while containerd runs: its database is read anew when it has changed.
-fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
+fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>> {
     const REST: Duration = Duration::from_millis(500);
     let (root, namespace) = containerd_place(options);
     let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
     let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
 fn layout(dir: &Path) -> Result<Ready> {
