@@ -183,11 +183,11 @@ impl Http {
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
-            .timeout_resolve(Some(wait))
-            .timeout_connect(Some(wait))
+            .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
+            .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(4 * wait));
+            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)));
         if route.tls {
             config = config.tls_config(match to {
                 To::Registry => tls::of_registry(&self.access, &self.host)?,

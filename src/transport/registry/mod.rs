@@ -37,6 +37,7 @@ mod upload;
 pub mod uploads;
 mod wire;
 
+pub use credentials::known as knows_login;
 pub use access::{Access, Credentials, Secret};
 pub use login::{Kept, login, logout};
 pub use mirrored::MirroredStore;

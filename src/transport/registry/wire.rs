@@ -58,9 +58,12 @@ impl Wire {
 
     /// The address of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
-        self.api()?
-            .join(&format!("/v2/{path}"))
-            .map_err(|_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host)))
+        let url = self.api()?.join(&format!("/v2/{path}"));
+        let mut url = url.map_err(|_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host)))?;
+        if let Some(ns) = &self.access.ns {
+            url.query_pairs_mut().append_pair("ns", ns);
+        }
+        Ok(url)
     }
 
     /// The registry's root. Hosts other than loopback have TLS unless the user said otherwise; for those two it is
@@ -189,6 +192,12 @@ impl Wire {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
             let to = if call.url.origin() == home { To::Registry } else { To::Other };
+            for (name, value) in &self.access.marks {
+                call.headers.remove(*name);
+                if let (To::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
+                    call.headers.insert(*name, value);
+                }
+            }
             let asked = Instant::now();
             let answer = self.http.send(&call, payload, to)?;
             if matches!(payload, Payload::Nothing) {
