@@ -1,7 +1,7 @@
 //! One request: let in, understood, authorised, and handed to whoever answers it.
 
 use super::body::Answer;
-use super::catalog::{Repository, Wanted};
+use super::catalog::{Look, Repository, Wanted};
 use super::errors::{Code, Refusal};
 use super::journal::{Record, Tally};
 use super::listen::Server;
@@ -17,6 +17,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// Shown by a server that looks for something at its peers.
+pub const PEER: &str = "imgmv-peer";
 /// In characters, of what a client says and the journal keeps.
 const KEPT: usize = 512;
 
@@ -41,7 +43,8 @@ impl Asked {
     /// The repository called `name`, for the registry in `?ns=`.
     pub fn wanted(&self, name: &str) -> Wanted {
         let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
-        Wanted { name: name.to_owned(), ns, user: self.user.clone() }
+        let look = if self.headers.contains_key(PEER) { Look::Here } else { Look::Anywhere };
+        Wanted { name: name.to_owned(), ns, user: self.user.clone(), look }
     }
 
     fn reads(&self) -> bool {

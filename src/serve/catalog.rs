@@ -23,6 +23,25 @@ pub struct Wanted {
     pub ns: Option<String>,
     /// Who asks: a user of this server, whose password was right.
     pub user: Option<String>,
+    pub look: Look,
+}
+
+/// How far a server goes for what is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Look {
+    /// Elsewhere too, if it is not here.
+    #[default]
+    Anywhere,
+    /// No further than what lies here: another server is looking, and would wait for itself in the end.
+    Here,
+}
+
+/// How sure an answer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    Now,
+    /// It was so when it was asked last; why it is not known now.
+    Last(String),
 }
 
 /// A kind of source: where repositories are looked for.
@@ -39,6 +58,10 @@ pub trait Repository: Send + Sync {
     fn tags(&self) -> Result<Vec<String>>;
     /// A manifest, its digest checked.
     fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
+    /// The same, and whether it is known to be so now.
+    fn current(&self, at: &At) -> Result<Option<(Manifest, Known)>> {
+        Ok(self.manifest(at)?.map(|manifest| (manifest, Known::Now)))
+    }
     /// Type, digest and size of a manifest.
     fn find(&self, at: &At) -> Result<Option<Descriptor>> {
         Ok(self.manifest(at)?.map(|manifest| manifest.descriptor))
@@ -125,6 +148,10 @@ impl Repository for Several {
 
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
         self.first(|repository| repository.manifest(at))
+    }
+
+    fn current(&self, at: &At) -> Result<Option<(Manifest, Known)>> {
+        self.first(|repository| repository.current(at))
     }
 
     fn find(&self, at: &At) -> Result<Option<Descriptor>> {
