@@ -1,5 +1,9 @@
 //! One blob through: read, hash, write, check. The only maker of [`Verified`].
 
+mod arriving;
+
+pub use arriving::Arriving;
+
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Hasher};

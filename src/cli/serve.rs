@@ -10,7 +10,7 @@ use imgmv::progress::Watch;
 use imgmv::serve::catalog::Catalog;
 use imgmv::serve::journal::{Journal, Record};
 use imgmv::serve::rights::Reading;
-use imgmv::serve::{Certificate, Limits, Listening, Options, Rights};
+use imgmv::serve::{Certificate, Limits, Listening, Options, Rights, Target};
 use imgmv::{Error, Result};
 use serde_json::json;
 use std::ffi::OsString;
@@ -42,6 +42,16 @@ pub struct Serve {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 struct Service {
+    /// Take pushes and deletions too, into OCI layouts below the first SRC, which is a directory (oci:DIR): one for each
+    /// repository, at the path of its name
+    #[arg(long, env = "IMGMV_WRITABLE", value_parser = FalseyValueParser::new())]
+    writable: bool,
+    /// Let anybody push and delete who can reach an address that is not loopback
+    #[arg(long, env = "IMGMV_ANONYMOUS_PUSH", value_parser = FalseyValueParser::new(), requires = "writable")]
+    anonymous_push: bool,
+    /// Remove an upload that nobody has gone on with for so long
+    #[arg(long, value_name = "MINUTES", default_value_t = 1440, env = "IMGMV_UPLOAD_LIFE")]
+    upload_life: u64,
     /// Where to listen; port 0 takes a free one, which the first line on standard error names
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000", env = "IMGMV_LISTEN")]
     listen: String,
@@ -100,6 +110,8 @@ const EXAMPLES: &str = "\
 Examples:
   imgmv serve ./mirror
       docker pull localhost:5000/app:2 gives what the layout has
+  imgmv serve oci:./store --writable
+      docker push localhost:5000/team/app:2 makes ./store/team/app, a layout
   imgmv serve containerd: --src-namespace k8s.io --listen 0.0.0.0:5000
       neighbours pull what this node has
   imgmv serve app.tar db.tar
@@ -121,13 +133,22 @@ What SRC may be:
 impl Serve {
     pub fn run(self, run: &Run) -> Result<()> {
         let mut catalog = Catalog::default();
-        for word in &self.src {
+        let target = self.target(run)?;
+        let mut served = &self.src[..];
+        if let Some((target, dir)) = &target {
+            catalog.add(target.clone());
+            // What was there before is served too, if it is a layout itself.
+            if !dir.join("index.json").exists() {
+                served = &served[1..];
+            }
+        }
+        for word in served {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
         let service = &self.service;
         run.signals.patience(Duration::from_secs(service.stop_timeout + 1));
-        let options = service.options(run)?;
+        let options = service.options(target.map(|(target, _)| target), run)?;
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
             run.screen.say("passwords pass here without TLS, readable by whoever sees them pass; see --tls-cert");
         }
@@ -140,20 +161,50 @@ impl Serve {
     }
 }
 
+impl Serve {
+    /// Where pushes go, if anywhere, and its directory.
+    fn target(&self, run: &Run) -> Result<Option<(Arc<Target>, PathBuf)>> {
+        if !self.service.writable {
+            return Ok(None);
+        }
+        let word = &self.src[0];
+        let dir = match Place::parse(word)? {
+            Place::Oci { dir, pick: None } | Place::Path(dir) if !dir.is_file() => dir,
+            _ => {
+                return Err(Error::usage(format!(
+                    "--writable needs a directory to push to as the first SRC, oci:DIR; {word:?} is none"
+                )));
+            }
+        };
+        let target = Target::open(&dir, run.watch(), &run.cancel)?;
+        Ok(Some((Arc::new(target), dir)))
+    }
+}
+
 impl Service {
-    fn options(&self, run: &Run) -> Result<Options> {
+    fn options(&self, target: Option<Arc<Target>>, run: &Run) -> Result<Options> {
         let reading = if self.anonymous_pull { Reading::Anybody } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
             Some(file) => Rights::users(file, writers, reading)?,
             None => Rights::anybody(),
         };
+        let rights = if target.is_some() { rights } else { rights.read_only() };
+        let listen = address(&self.listen)?;
+        if rights.anybody_writes() && !listen.ip().is_loopback() && !self.anonymous_push {
+            return Err(Error::usage(format!(
+                "{listen} is not loopback: whoever reaches it could push and delete; name those who may with \
+                 --htpasswd, or say --anonymous-push"
+            )));
+        }
         let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
         let seconds = Duration::from_secs;
         Ok(Options {
-            listen: address(&self.listen)?,
+            listen,
             certificate: certificate.map(|(chain, key)| Certificate { chain, key }),
-            rights: rights.read_only(),
+            rights,
+            target,
+            upload_life: Duration::from_secs(self.upload_life.saturating_mul(60)),
             names: self.names.clone(),
             limits: Limits {
                 connections: self.max_connections as usize,

@@ -139,6 +139,33 @@ impl LayoutIndex {
         self.list().len() != before
     }
 
+    /// Removes every name whose tag is `tag`; the digests that had it.
+    pub fn remove_tag(&mut self, tag: &str) -> Vec<Digest> {
+        let mut had = Vec::new();
+        self.list().retain(|old| {
+            let tagged = match Called::of(old) {
+                Called::Name(name) => Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag),
+                Called::Nothing(_) => false,
+            };
+            had.extend(digest_of(old).filter(|_| tagged));
+            !tagged
+        });
+        had
+    }
+
+    /// Removes every entry that points at `digest`, whatever its name; says whether there was one.
+    pub fn remove_digest(&mut self, digest: &Digest) -> bool {
+        let before = self.list().len();
+        self.list().retain(|old| digest_of(old) != Some(*digest));
+        self.list().len() != before
+    }
+
+    /// Removes the entries without a name that point at one of `digests`.
+    pub fn remove_nameless(&mut self, digests: &[Digest]) {
+        let nameless = |old: &Value| matches!(Called::of(old), Called::Nothing(_));
+        self.list().retain(|old| !nameless(old) || !digest_of(old).is_some_and(|own| digests.contains(&own)));
+    }
+
     /// The digest that `name` points at.
     pub fn target(&self, name: &Name) -> Option<Digest> {
         let list = self.0["manifests"].as_array()?;
@@ -150,6 +177,10 @@ impl LayoutIndex {
     pub fn entry(root: &Manifest) -> Descriptor {
         root.descriptor.clone()
     }
+}
+
+fn digest_of(entry: &Value) -> Option<Digest> {
+    entry.get("digest")?.as_str()?.parse().ok()
 }
 
 /// What an entry goes by.
@@ -236,6 +267,22 @@ mod tests {
             (None, b"last"),
         ];
         assert_eq!(listed, expected.map(|(name, content)| (name, Digest::of(content))));
+    }
+
+    #[test]
+    fn what_is_taken_off_leaves_the_others() {
+        let names = ["v1", "docker.io/library/app:v1", "v2"].map(|name| Some(Name::new(name).unwrap()));
+        let mut index = LayoutIndex::default();
+        for (name, content) in names.iter().zip([b"one", b"two", b"one"]) {
+            index.point(name.as_ref(), &root(content));
+        }
+        index.point(None, &root(b"bare"));
+        index.point(None, &root(b"left"));
+        index.remove_nameless(&[Digest::of(b"bare"), Digest::of(b"one")]);
+        assert_eq!(index.remove_tag("v1"), [Digest::of(b"one"), Digest::of(b"two")]);
+        let left: Vec<Digest> = index.entries().unwrap().iter().map(|entry| entry.digest).collect();
+        assert_eq!(left, [Digest::of(b"one"), Digest::of(b"left")]);
+        assert!(index.remove_digest(&Digest::of(b"one")) && !index.remove_digest(&Digest::of(b"one")));
     }
 
     #[test]

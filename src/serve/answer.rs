@@ -3,11 +3,12 @@
 use super::body::Answer;
 use super::catalog::{Look, Repository, Wanted};
 use super::errors::{Code, Refusal};
+use super::inflow::Inflow;
 use super::journal::{Record, Tally};
 use super::listen::Server;
 use super::paths::{self, Part, Query, Route};
 use super::rights::Right;
-use super::{lists, read};
+use super::{lists, push, put, read};
 use crate::error::Result as Outcome;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -66,7 +67,11 @@ pub async fn answer(
     let query = Query::of(head.uri.query());
     let asked = Asked { method: head.method, query, headers: head.headers, share, user: None };
     let is_head = asked.method == Method::HEAD;
-    let answered = dispatch(&server, head.uri.path(), asked, body, &mut tally).await;
+    let mut body = Some(Inflow::new(body, server.limits.idle, tally.received()));
+    let answered = dispatch(&server, head.uri.path(), asked, &mut body, &mut tally).await;
+    if let Some(mut body) = body.filter(|_| answered.is_err()) {
+        body.drain().await;
+    }
     let mut response = answered.unwrap_or_else(|refusal| {
         tally.failed(&refusal.message);
         refused(&refusal)
@@ -83,7 +88,14 @@ pub async fn answer(
     Ok(response.map(|body| if is_head { body.head() } else { body }.tallied(tally)))
 }
 
-async fn dispatch(server: &Arc<Server>, path: &str, mut asked: Asked, _body: Incoming, tally: &mut Tally) -> Answered {
+/// Takes `body` where somebody reads it.
+async fn dispatch(
+    server: &Arc<Server>,
+    path: &str,
+    mut asked: Asked,
+    body: &mut Option<Inflow>,
+    tally: &mut Tally,
+) -> Answered {
     server.gate.check(&asked.method, &asked.headers)?;
     let route = paths::route(path)?;
     let right = if asked.reads() { Right::Read } else { Right::Write };
@@ -96,6 +108,7 @@ async fn dispatch(server: &Arc<Server>, path: &str, mut asked: Asked, _body: Inc
         _ => server.rights.check(right, &asked.headers).await?,
     };
     tally.user(asked.user.clone());
+    let writes = matches!(&route, Route::Repository(_, part) if !asked.reads() || part.is_upload());
     let (name, part) = match route {
         Route::Health if asked.reads() => return Ok(text("text/plain; charset=utf-8", "ok\n")),
         Route::Base if asked.reads() => return Ok(text("application/json", "{}")),
@@ -106,21 +119,45 @@ async fn dispatch(server: &Arc<Server>, path: &str, mut asked: Asked, _body: Inc
         }
         Route::Repository(name, part) => (name, part),
     };
-    if !asked.reads() {
-        return Err(Refusal::method("GET, HEAD"));
+    if let Some(body) = body.take_if(|_| writes) {
+        // A task of its own: it ends in good order when the connection is gone.
+        let written = tokio::spawn(write(server.clone(), asked, name, part, body));
+        return written.await.unwrap_or_else(|_| Err(lost()));
     }
     match part {
         Part::Tags => lists::tags(server, asked, name).await,
         Part::Referrers(subject) => lists::referrers(server, asked, name, subject).await,
         Part::Manifest(at) => read::manifest(server, asked, name, at).await,
         Part::Blob(digest) => read::blob(server, asked, name, digest).await,
-        Part::Uploads | Part::Upload(_) => Err(Refusal::method("nothing")),
+        Part::Uploads | Part::Upload(_) => Err(lost()),
     }
+}
+
+async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: Inflow) -> Answered {
+    let method = asked.method.clone();
+    let written = match (part, &method) {
+        (Part::Uploads, &Method::POST) => push::begin(&server, asked, name, &mut body).await,
+        (Part::Upload(id), _) => push::go_on(&server, asked, name, id, &mut body).await,
+        (Part::Manifest(at), &Method::PUT) => put::put(&server, asked, name, at, &mut body).await,
+        (Part::Manifest(at), &Method::DELETE) => put::delete(&server, name, at).await,
+        (Part::Blob(digest), &Method::DELETE) => push::delete(&server, name, digest).await,
+        (Part::Uploads, _) => Err(Refusal::method("POST")),
+        (Part::Manifest(_), _) => Err(Refusal::method("GET, HEAD, PUT, DELETE")),
+        (Part::Blob(_), _) => Err(Refusal::method("GET, HEAD, DELETE")),
+        (Part::Tags | Part::Referrers(_), _) => Err(Refusal::method("GET, HEAD")),
+    };
+    if written.is_err() {
+        body.drain().await;
+    }
+    written
+}
+
+fn lost() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost")
 }
 
 /// Runs `work` on a thread that may block.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    let lost = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost");
     tokio::task::spawn_blocking(work).await.map_err(|_| lost())
 }
 

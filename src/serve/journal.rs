@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+/// The status of a request whose client did not wait for one; no client sees it.
+const GONE: u16 = 499;
+
 /// One request, over.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -72,13 +75,22 @@ pub struct Tally {
     figures: Arc<Figures>,
     journal: Option<Arc<Journal>>,
     expected: u64,
+    received: Arc<AtomicU64>,
     _under_way: Counted,
 }
 
 impl Tally {
     pub fn begin(record: Record, figures: &Arc<Figures>, journal: Option<Arc<Journal>>) -> Tally {
         let _under_way = Counted::new(figures, |figures| &figures.under_way);
-        Tally { record, began: Instant::now(), figures: figures.clone(), journal, expected: 0, _under_way }
+        Tally {
+            record,
+            began: Instant::now(),
+            figures: figures.clone(),
+            journal,
+            expected: 0,
+            received: Arc::default(),
+            _under_way,
+        }
     }
 
     /// What the answer is going to be.
@@ -90,8 +102,9 @@ impl Tally {
         self.record.user = user;
     }
 
-    pub fn received(&mut self, bytes: u64) {
-        self.record.received += bytes;
+    /// To be added to for each byte of the request's body.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
     }
 
     pub fn sent(&mut self, bytes: u64) {
@@ -107,6 +120,10 @@ impl Drop for Tally {
     fn drop(&mut self) {
         let record = &mut self.record;
         record.took = self.began.elapsed();
+        record.received = self.received.load(Ordering::Relaxed);
+        if record.status == 0 {
+            (record.status, record.failure) = (GONE, Some("the client went away".to_owned()));
+        }
         if record.sent < self.expected && record.failure.is_none() {
             record.failure = Some("the client went away".to_owned());
         }

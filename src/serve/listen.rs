@@ -4,7 +4,10 @@ use super::catalog::Catalog;
 use super::connection::{self, Line};
 use super::gate::Gate;
 use super::journal::{Counted, Figures, Journal};
+use super::push;
 use super::rights::Rights;
+use super::sessions::Sessions;
+use super::target::Target;
 use super::tls::Certificate;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -21,6 +24,8 @@ const BLOCKING: usize = 32;
 const STACK: usize = 1 << 20;
 /// Manifests at once that are larger than most (`read::LARGE`).
 const LARGE_DOCUMENTS: usize = 6;
+/// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 /// Open files beside one for each connection.
 const FILES: u64 = 1024;
 
@@ -57,6 +62,10 @@ pub struct Options {
     pub names: Vec<String>,
     pub limits: Limits,
     pub journal: Option<Arc<Journal>>,
+    /// Where pushes go, if anywhere.
+    pub target: Option<Arc<Target>>,
+    /// How long an upload is kept that nobody goes on with.
+    pub upload_life: Duration,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
@@ -70,6 +79,9 @@ pub(super) struct Server {
     pub figures: Arc<Figures>,
     pub journal: Option<Arc<Journal>>,
     pub watch: Arc<dyn Watch>,
+    pub target: Option<Arc<Target>>,
+    pub sessions: Sessions,
+    pub upload_life: Duration,
     pub large_documents: Arc<Semaphore>,
 }
 
@@ -103,6 +115,9 @@ impl Listening {
             figures: Arc::default(),
             journal: options.journal,
             watch: options.watch,
+            target: options.target,
+            sessions: Sessions::default(),
+            upload_life: options.upload_life,
             large_documents: Arc::new(Semaphore::new(LARGE_DOCUMENTS)),
         };
         Ok(Listening { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
@@ -141,6 +156,10 @@ impl Listening {
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
         let room = Arc::new(Semaphore::new(limits.connections));
+        if self.server.target.is_some() {
+            let life = self.server.upload_life;
+            tokio::spawn(push::expire(self.server.clone(), life.clamp(SWEEP.0, SWEEP.1), life));
+        }
         loop {
             let seat = tokio::select! {
                 seat = room.clone().acquire_owned() => seat,

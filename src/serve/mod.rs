@@ -2,8 +2,8 @@
 //!
 //! The map: [`catalog`] says what a server has, in two traits; `shelf` (local stores, with `live` and `names`) and
 //! `upstream` (another registry) implement them. [`listen`] accepts connections, `gate` and [`rights`] let requests
-//! pass, `paths` reads what is asked for, `answer` hands it to `read` and `lists`; `body` sends blobs, `errors` says
-//! no. [`journal`] is told of every request. Everything asynchronous is in this folder; stores are called from threads
+//! pass, `paths` reads what is asked for, `answer` hands it to `read` and `lists`, and to `push` and `put` where there
+//! is a `target`; `sessions` are uploads under way; `body` sends blobs, `inflow` takes them in, `errors` says no. [`journal`] is told of every request. Everything asynchronous is in this folder; stores are called from threads
 //! that may block.
 
 mod answer;
@@ -13,15 +13,20 @@ pub mod catalog;
 mod connection;
 mod errors;
 mod gate;
+mod inflow;
 pub mod journal;
 pub mod listen;
 mod lists;
 mod live;
 pub mod names;
 mod paths;
+mod push;
+mod put;
 mod read;
 pub mod rights;
+mod sessions;
 mod shelf;
+mod target;
 mod tls;
 mod upstream;
 
@@ -29,5 +34,6 @@ pub use gate::Gate;
 pub use listen::{Limits, Listening, Options};
 pub use rights::Rights;
 pub use shelf::StoreShelf;
+pub use target::Target;
 pub use tls::Certificate;
 pub use upstream::{RegistryShelf, pumped};

@@ -38,6 +38,13 @@ pub enum Part {
     Upload(String),
 }
 
+impl Part {
+    /// Whether it is about an upload: reading that is pushing too.
+    pub fn is_upload(&self) -> bool {
+        matches!(self, Part::Uploads | Part::Upload(_))
+    }
+}
+
 /// Reads a path, percent-encoded as it came.
 pub fn route(path: &str) -> Result<Route, Refusal> {
     let nothing = || Refusal::not_found(Code::Unsupported, "there is nothing under this path");

@@ -24,7 +24,7 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     let immutable = matches!(at, At::Digest(_));
     let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
     let found = in_repository(server, asked.wanted(&name), move |repository| repository.current(&at)).await?;
-    let (manifest, known) = found.ok_or_else(unknown)?;
+    let (manifest, certainty) = found.ok_or_else(unknown)?;
     let described = &manifest.descriptor;
     if !accepts(&asked, &described.media_type) {
         let message = format!("{shown} is {}, which the request does not accept", described.media_type);
@@ -39,7 +39,7 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     add(&mut response, "docker-content-digest", &digest);
     add(&mut response, "etag", &format!("\"{digest}\""));
     add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
-    if let Known::Last(why) = known {
+    if let Known::Last(why) = certainty {
         // RFC 7234, section 5.5.
         add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
         add(&mut response, "imgmv-stale", &why);

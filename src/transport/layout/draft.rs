@@ -26,7 +26,7 @@ pub(super) struct Draft<'f> {
 impl<'f> Draft<'f> {
     pub fn new(folder: &'f Folder) -> io::Result<Draft<'f>> {
         for _ in 0..TRIES {
-            let name = format!("{PREFIX}{:016x}{DRAFT}", RandomState::new().build_hasher().finish());
+            let name = fresh_name();
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = match openat(folder.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => File::from(fd),
@@ -55,6 +55,11 @@ impl Drop for Draft<'_> {
             let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());
         }
     }
+}
+
+/// A name for a draft that nobody has.
+pub(super) fn fresh_name() -> String {
+    format!("{PREFIX}{:016x}{DRAFT}", RandomState::new().build_hasher().finish())
 }
 
 /// Whose a file is.

@@ -8,10 +8,12 @@ mod draft;
 mod index;
 mod partial;
 mod place;
+mod pushed;
 mod referrers;
 mod sink;
 mod store;
 mod sums;
+mod upload;
 
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
@@ -26,5 +28,7 @@ pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
 }
 
 pub use cache::{Evicted, Filling, LayoutCache};
+pub use pushed::PushedLayout;
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;
+pub use upload::Upload;

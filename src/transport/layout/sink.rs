@@ -178,8 +178,7 @@ impl LayoutSink {
                 return Ok(partial.synced(sync).settle()?.map(Writer::Partial));
             }
         }
-        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
-        Ok(Some(Writer::Whole(Whole { place, draft, sync })))
+        Ok(Some(Writer::Whole(Whole::new(place, sync)?)))
     }
 
     /// Whether the blob that lies under `digest` is to be taken for the right one.
@@ -237,8 +236,7 @@ impl Sink for LayoutSink {
         if there.as_ref() == Some(&manifest.bytes) {
             return Ok(());
         }
-        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
-        let mut whole = Whole { place, draft, sync: self.durable == Durable::Blobs };
+        let mut whole = Whole::new(place, self.durable == Durable::Blobs)?;
         whole.write(&manifest.bytes)?;
         whole.keep(&digest)
     }
@@ -314,8 +312,13 @@ pub(super) struct Whole<'s> {
     sync: bool,
 }
 
-impl Whole<'_> {
-    fn keep(self, digest: &Digest) -> Result<()> {
+impl<'s> Whole<'s> {
+    pub fn new(place: &'s Place, sync: bool) -> Result<Whole<'s>> {
+        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
+        Ok(Whole { place, draft, sync })
+    }
+
+    pub fn keep(self, digest: &Digest) -> Result<()> {
         let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e);
         if self.sync {
             self.draft.file.sync_all().map_err(unwritten)?;

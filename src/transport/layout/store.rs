@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
 use crate::source::{Pick, Root, Store, select};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -33,6 +34,16 @@ impl LayoutStore {
         let named = index.named().map_err(|e| e.at(shown))?;
         let roots = named.into_iter().map(|(name, descriptor)| Root::new(name, descriptor)).collect();
         Ok(LayoutStore { place, roots, referrers: OnceLock::new() })
+    }
+
+    /// What `index.json` lists, names that stand for several images too.
+    pub fn entries(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// The blob under `digest`, open; `None` where it is not there. Stays readable when its name goes.
+    pub fn file(&self, digest: &Digest) -> Result<Option<File>> {
+        self.place.blob(digest)
     }
 
     /// A name that stands for two images is another image in every tool.
