@@ -124,13 +124,15 @@ async fn dispatch(
         let written = tokio::spawn(write(server.clone(), asked, name, part, body));
         return written.await.unwrap_or_else(|_| Err(lost()));
     }
-    match part {
+    let anonymous = asked.user.is_none();
+    let read = match part {
         Part::Tags => lists::tags(server, asked, name).await,
         Part::Referrers(subject) => lists::referrers(server, asked, name, subject).await,
         Part::Manifest(at) => read::manifest(server, asked, name, at).await,
         Part::Blob(digest) => read::blob(server, asked, name, digest).await,
         Part::Uploads | Part::Upload(_) => Err(lost()),
-    }
+    };
+    read.map_err(|refusal| if anonymous { server.rights.instead(refusal) } else { refusal })
 }
 
 async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: Inflow) -> Answered {

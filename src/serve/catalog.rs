@@ -37,11 +37,11 @@ pub enum Look {
 }
 
 /// How sure an answer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     Now,
-    /// It was so when it was asked last; why it is not known now.
-    Last(String),
+    /// It was so when somebody last answered, and now nobody does.
+    Last,
 }
 
 /// A kind of source: where repositories are looked for.
@@ -58,9 +58,10 @@ pub trait Repository: Send + Sync {
     fn tags(&self) -> Result<Vec<String>>;
     /// A manifest, its digest checked.
     fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
-    /// The same, and whether it is known to be so now.
-    fn current(&self, at: &At) -> Result<Option<(Manifest, Known)>> {
-        Ok(self.manifest(at)?.map(|manifest| (manifest, Known::Now)))
+    /// Asks whoever has to be asked first, which may take long: under which digest `manifest` then finds it at once, and
+    /// how sure that is. `None` where nobody has to be asked.
+    fn settle(&self, _at: &At) -> Result<Option<(Digest, Known)>> {
+        Ok(None)
     }
     /// Type, digest and size of a manifest.
     fn find(&self, at: &At) -> Result<Option<Descriptor>> {
@@ -150,8 +151,15 @@ impl Repository for Several {
         self.first(|repository| repository.manifest(at))
     }
 
-    fn current(&self, at: &At) -> Result<Option<(Manifest, Known)>> {
-        self.first(|repository| repository.current(at))
+    fn settle(&self, at: &At) -> Result<Option<(Digest, Known)>> {
+        for repository in &self.0 {
+            match repository.settle(at)? {
+                Some(settled) => return Ok(Some(settled)),
+                None if matches!(repository.find(at), Ok(Some(_))) => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(None)
     }
 
     fn find(&self, at: &At) -> Result<Option<Descriptor>> {

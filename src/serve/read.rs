@@ -15,16 +15,23 @@ const FOR_EVER: &str = "max-age=31536000, immutable";
 
 /// A manifest by tag or digest.
 pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) -> Answered {
-    // A few large documents at a time; most are a hundredth of the largest.
-    let _room = server.large_documents.clone().acquire_owned().await;
     let shown = match &at {
         At::Tag(tag) => format!("{name}:{tag}"),
         At::Digest(digest) => format!("{name}@{digest}"),
     };
     let immutable = matches!(at, At::Digest(_));
     let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
-    let found = in_repository(server, asked.wanted(&name), move |repository| repository.current(&at)).await?;
-    let (manifest, certainty) = found.ok_or_else(unknown)?;
+    let first = at.clone();
+    let settled =
+        in_repository(server, asked.wanted(&name), move |repository| repository.settle(&first).map(Some)).await?;
+    let (at, certainty) = match settled.flatten() {
+        Some((digest, certainty)) => (At::Digest(digest), certainty),
+        None => (at, Known::Now),
+    };
+    // A few large documents at a time; most are a hundredth of the largest.
+    let _room = server.large_documents.clone().acquire_owned().await;
+    let found = in_repository(server, asked.wanted(&name), move |repository| repository.manifest(&at)).await?;
+    let manifest = found.ok_or_else(unknown)?;
     let described = &manifest.descriptor;
     if !accepts(&asked, &described.media_type) {
         let message = format!("{shown} is {}, which the request does not accept", described.media_type);
@@ -39,10 +46,9 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     add(&mut response, "docker-content-digest", &digest);
     add(&mut response, "etag", &format!("\"{digest}\""));
     add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
-    if let Known::Last(why) = certainty {
+    if certainty == Known::Last {
         // RFC 7234, section 5.5.
         add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
-        add(&mut response, "imgmv-stale", &why);
     }
     Ok(response)
 }

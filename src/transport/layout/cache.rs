@@ -131,32 +131,39 @@ impl LayoutCache {
         Ok(named.into_iter().filter_map(|(name, entry)| Some((name?, entry))).collect())
     }
 
-    /// Bytes that lie here: blobs, and what is on its way.
+    /// Bytes that lie here: blobs, and what cut fills have left. (What is on its way is whose who fills it.)
     pub fn used(&self) -> Result<u64> {
         let blobs: u64 = self.residents()?.iter().map(|resident| resident.size).sum();
         let leavings = draft::leavings(&self.place.folder);
-        let sizes = leavings.iter().filter_map(|name| self.place.folder.size(name).ok().flatten());
-        Ok(blobs + sizes.sum::<u64>())
+        let left = leavings.iter().filter_map(|name| {
+            let file = self.place.folder.file(name).ok()??.metadata().ok()?;
+            let age = file.modified().ok()?.elapsed().ok()?;
+            (age > AGAIN).then_some(file.len())
+        });
+        Ok(blobs + left.sum::<u64>())
     }
 
-    /// Removes what was not used the longest, until `wanted` bytes are gone or nothing is left that may go. Names of
-    /// what is gone go too.
-    pub fn evict(&self, wanted: u64) -> Result<Evicted> {
-        let mut residents = self.residents()?;
-        residents.sort_unstable_by_key(|resident| resident.used);
+    /// Removes from `caches` what was not used the longest, until `wanted` bytes are gone or nothing is left that may go.
+    /// Names of what is gone go too.
+    pub fn evict(caches: &[Arc<LayoutCache>], wanted: u64) -> Result<Evicted> {
+        let mut residents = Vec::new();
+        for cache in caches {
+            residents.extend(cache.residents()?.into_iter().map(|resident| (resident, cache)));
+        }
+        residents.sort_unstable_by_key(|(resident, _)| resident.used);
         let mut gone = Evicted::default();
-        for resident in residents {
+        for (resident, cache) in residents {
             if gone.bytes >= wanted {
                 break;
             }
-            self.cancel.check()?;
-            if self.remove(&resident.digest) {
+            cache.cancel.check()?;
+            if cache.remove(&resident.digest) {
                 gone.blobs += 1;
                 gone.bytes += resident.size;
             }
         }
         if gone.blobs > 0 {
-            self.forget_the_gone()?;
+            caches.iter().try_for_each(|cache| cache.forget_the_gone())?;
         }
         Ok(gone)
     }
@@ -200,7 +207,7 @@ impl LayoutCache {
                 let hex = entry.file_name().to_str().unwrap_or_default();
                 let Ok(digest) = format!("{}:{hex}", algorithm.name()).parse() else { continue };
                 let Ok(stat) = statat(blobs.fd(), hex, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-                let used = (stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+                let used = (stat.st_mtime, stat.st_mtime_nsec as i64);
                 residents.push(Resident { digest, size: stat.st_size as u64, used });
             }
         }
@@ -215,11 +222,11 @@ mod tests {
     use std::fs;
     use std::time::SystemTime;
 
-    fn cache() -> (tempfile::TempDir, LayoutCache) {
+    fn cache() -> (tempfile::TempDir, Arc<LayoutCache>) {
         let dir = tempfile::tempdir().unwrap();
         let cache = LayoutCache::open(dir.path(), Arc::new(Silent), &Cancel::default()).unwrap();
         fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
-        (dir, cache)
+        (dir, Arc::new(cache))
     }
 
     /// A blob that was last used `age` seconds ago.
@@ -240,14 +247,14 @@ mod tests {
         // The oldest is being read, and the next one has been.
         let reading = cache.read(&blobs[0]).unwrap().unwrap();
         drop(cache.read(&blobs[1]).unwrap());
-        assert_eq!(cache.evict(1500).unwrap(), Evicted { blobs: 2, bytes: 2000 });
+        assert_eq!(LayoutCache::evict(std::slice::from_ref(&cache), 1500).unwrap(), Evicted { blobs: 2, bytes: 2000 });
         assert_eq!(blobs.iter().map(there).collect::<Vec<_>>(), [true, true, false, false, true]);
         // The time of its use is not what keeps it.
         put(&cache, &[0; 1000], 9000);
-        assert_eq!(cache.evict(5000).unwrap(), Evicted { blobs: 2, bytes: 2000 });
+        assert_eq!(LayoutCache::evict(std::slice::from_ref(&cache), 5000).unwrap(), Evicted { blobs: 2, bytes: 2000 });
         assert!(there(&blobs[0]));
         drop(reading);
-        assert_eq!(cache.evict(1).unwrap().blobs, 1);
+        assert_eq!(LayoutCache::evict(std::slice::from_ref(&cache), 1).unwrap().blobs, 1);
         assert_eq!(cache.used().unwrap(), 0);
     }
 
@@ -261,7 +268,7 @@ mod tests {
             cache.name(&Name::new(name).unwrap(), manifest).unwrap();
         }
         put(&cache, &one.bytes, 1000);
-        cache.evict(1).unwrap();
+        LayoutCache::evict(std::slice::from_ref(&cache), 1).unwrap();
         let names: Vec<String> = cache.names().unwrap().keys().map(Name::to_string).collect();
         assert_eq!(names, ["docker.io/library/two:2"]);
     }
