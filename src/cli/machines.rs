@@ -74,13 +74,13 @@ pub fn likely(around: &Surroundings) -> Vec<Machine> {
         let there = |home: &PathBuf| machine.places.iter().any(|place| home.join(place).exists());
         named
             || around.home.as_ref().is_some_and(there)
-            || machine.name == "Lima" && around.home.as_ref().is_some_and(lima)
+            || machine.name == "Lima" && around.home.as_ref().is_some_and(|home| lima(home))
     };
     MACHINES.into_iter().filter(is_likely).collect()
 }
 
 /// Any machine of Lima's, whatever it is called.
-fn lima(home: &PathBuf) -> bool {
+fn lima(home: &Path) -> bool {
     let found = fs::read_dir(home.join(".lima")).into_iter().flatten().flatten();
     found.into_iter().any(|entry| entry.path().join("lima.yaml").exists())
 }
