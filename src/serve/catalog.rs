@@ -23,12 +23,12 @@ pub struct Wanted {
     pub ns: Option<String>,
     /// Who asks: a user of this server, whose password was right.
     pub user: Option<String>,
-    pub look: Look,
+    pub search: Search,
 }
 
 /// How far a server goes for what is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Look {
+pub enum Search {
     /// Elsewhere too, if it is not here.
     #[default]
     Anywhere,

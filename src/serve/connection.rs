@@ -36,11 +36,11 @@ pub struct Line {
 
 impl Line {
     /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
-    /// slow, the buffers are some 50 MB together (two in each direction at most).
+    /// slow, the buffers are some 45 MB together (two in each direction at most).
     fn share(&self) -> usize {
         match self.rank {
-            0..=32 => 256 << 10,
-            33..=128 => 64 << 10,
+            0..=16 => 256 << 10,
+            17..=64 => 64 << 10,
             _ => 16 << 10,
         }
     }

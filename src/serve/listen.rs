@@ -109,7 +109,7 @@ impl Listening {
         let address = listener.local_addr().map_err(refused)?;
         let server = Server {
             catalog,
-            rights: options.rights,
+            rights: options.rights.over(if tls.is_some() { "https" } else { "http" }),
             gate: Gate::new(address, &options.names),
             limits: options.limits,
             figures: Arc::default(),

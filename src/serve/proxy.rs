@@ -5,7 +5,7 @@
 //! everybody where its owner said so. What lies in the other one was handed to nobody in particular.
 
 use super::cache::Cache;
-use super::catalog::{At, Known, Look, Repository, Shelf, Wanted};
+use super::catalog::{At, Known, Repository, Search, Shelf, Wanted};
 use super::checked::Checked;
 use super::fill::{Around, Ended};
 use super::once::Once;
@@ -172,7 +172,7 @@ impl Shelf for ProxyShelf {
     fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
         let Some((upstream, spot)) = self.0.meant(wanted) else { return Ok(None) };
         let trusted = self.0.share == Share::Everybody || wanted.user.is_some();
-        Ok(Some(Arc::new(Mirrored { proxy: self.0.clone(), upstream, spot, trusted, look: wanted.look })))
+        Ok(Some(Arc::new(Mirrored { proxy: self.0.clone(), upstream, spot, trusted, search: wanted.search })))
     }
 }
 
@@ -183,7 +183,7 @@ struct Mirrored {
     spot: Spot,
     /// This client may have what needs credentials.
     trusted: bool,
-    look: Look,
+    search: Search,
 }
 
 impl Mirrored {
@@ -240,7 +240,7 @@ impl Mirrored {
         if let Some(manifest) = self.cached(digest)? {
             return Ok(Some(Arc::new(manifest)));
         }
-        if self.look == Look::Here {
+        if self.search == Search::Here {
             return Ok(None);
         }
         self.proxy.fetching.ask(self.key(digest), || {
@@ -267,8 +267,8 @@ impl Mirrored {
     /// What `tag` points at now, or did when upstream was asked last.
     fn resolve(&self, tag: &str) -> Result<Option<(Digest, Known)>> {
         let (Some(name), Some(cache)) = (self.name(tag), self.cache()) else { return Ok(None) };
-        if self.look == Look::Here {
-            return Ok(None);
+        if self.search == Search::Here {
+            return Ok(self.last(&name)?.map(|digest| (digest, Known::Last)));
         }
         let now = self.ask(|store| store.tagged(tag)).and_then(|found| match found {
             Some(found) => self.manifest_at(&found.digest),
@@ -372,8 +372,8 @@ impl Repository for Mirrored {
             }
             Ok(tags)
         };
-        if self.look == Look::Here {
-            return Ok(Vec::new());
+        if self.search == Search::Here {
+            return known();
         }
         match self.ask(|store| store.names().map(Some)) {
             Ok(names) => Ok(names.unwrap_or_default().iter().filter_map(Name::tag).collect()),
@@ -411,7 +411,7 @@ impl Repository for Mirrored {
                 return Ok(Some(size));
             }
         }
-        if self.look == Look::Here {
+        if self.search == Search::Here {
             return Ok(None);
         }
         match self.caches().find_map(|cache| cache.coming(digest)) {
@@ -426,7 +426,7 @@ impl Repository for Mirrored {
                 return Ok(bytes);
             }
         }
-        if self.look == Look::Here {
+        if self.search == Search::Here {
             return Err(Error::not_found(format!("blob {digest} is not here any more")));
         }
         let blob = Descriptor::new("", *digest, size);
@@ -441,7 +441,7 @@ impl Repository for Mirrored {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        if self.look == Look::Here {
+        if self.search == Search::Here {
             return Ok(Vec::new());
         }
         match self.ask(|store| store.referrers(subject).map(Some)) {

@@ -29,13 +29,14 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
     let (made, repository) = (target.clone(), name.clone());
     let layout = blocking(move || made.make_layout(&repository)).await??;
     if let Some(digest) = mount {
-        let from = asked.query.value("from").and_then(|from| name_of(from).ok());
+        let from = asked.query.value("from").map(str::to_owned);
         let (target, into) = (target.clone(), layout.clone());
         let mounted = blocking(move || match from {
-            Some(from) => match target.layout(&from)? {
-                Some(from) => into.mount(&digest, &from),
-                None => Ok(false),
+            Some(from) => match name_of(&from).map(|from| target.layout(&from)) {
+                Ok(from) => from?.map_or(Ok(false), |from| into.mount(&digest, &from)),
+                Err(_) => Ok(false),
             },
+            // Without a word where from: wherever it is.
             None => into.mount(&digest, target.pool()),
         });
         if mounted.await?? {
