@@ -96,16 +96,21 @@ impl Mirrored {
 }
 
 impl Mirroring {
+    /// Makes sure that the options make sense together.
+    pub fn check(&self) -> Result<()> {
+        match (self.cache.is_some(), self.proxies.is_empty(), self.peers.is_empty()) {
+            (true, true, true) => {
+                Err(Error::usage("a cache of what? name registries with --proxy, or servers with --peer"))
+            }
+            (false, false, _) => Err(Error::usage("--proxy needs a place for what it keeps: --cache oci:DIR")),
+            _ => Ok(()),
+        }
+    }
+
     /// The shelf that these options make, if they make one, for a server on port `own_port`.
     pub fn shelf(&self, own_port: u16, from: &open::From, reach: &Reach, run: &Run) -> Result<Option<Mirrored>> {
         if self.proxies.is_empty() && self.peers.is_empty() {
-            return match self.cache {
-                Some(_) => Err(Error::usage("a cache of what? name registries with --proxy, or --peer")),
-                None => Ok(None),
-            };
-        }
-        if self.cache.is_none() && !self.proxies.is_empty() {
-            return Err(Error::usage("--proxy needs a place for what it keeps: --cache oci:DIR"));
+            return Ok(None);
         }
         // Not the run's own: what is under way when the server is told to stop may still end.
         let cancel = Cancel::default();

@@ -139,6 +139,7 @@ impl Serve {
         if let Some(client) = self.mirroring.print_mirror_config {
             return self.mirroring.print(client, listen, self.service.tls_cert.is_some(), run);
         }
+        self.mirroring.check()?;
         let mut catalog = Catalog::default();
         let target = self.target(run)?;
         let mut served = &self.src[..];

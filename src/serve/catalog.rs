@@ -44,6 +44,17 @@ pub enum Known {
     Last,
 }
 
+/// What came of asking others for a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Nobody has to be asked.
+    Here,
+    /// Nobody has it.
+    Nowhere,
+    /// It is found at once under this digest.
+    At(Digest, Known),
+}
+
 /// A kind of source: where repositories are looked for.
 pub trait Shelf: Send + Sync {
     /// The names of all repositories that are known, in any order.
@@ -58,10 +69,9 @@ pub trait Repository: Send + Sync {
     fn tags(&self) -> Result<Vec<String>>;
     /// A manifest, its digest checked.
     fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
-    /// Asks whoever has to be asked first, which may take long: under which digest `manifest` then finds it at once, and
-    /// how sure that is. `None` where nobody has to be asked.
-    fn settle(&self, _at: &At) -> Result<Option<(Digest, Known)>> {
-        Ok(None)
+    /// Asks whoever has to be asked first, which may take long.
+    fn settle(&self, _at: &At) -> Result<Settled> {
+        Ok(Settled::Here)
     }
     /// Type, digest and size of a manifest.
     fn find(&self, at: &At) -> Result<Option<Descriptor>> {
@@ -151,15 +161,16 @@ impl Repository for Several {
         self.first(|repository| repository.manifest(at))
     }
 
-    fn settle(&self, at: &At) -> Result<Option<(Digest, Known)>> {
+    fn settle(&self, at: &At) -> Result<Settled> {
+        let mut settled = Settled::Here;
         for repository in &self.0 {
-            match repository.settle(at)? {
-                Some(settled) => return Ok(Some(settled)),
-                None if matches!(repository.find(at), Ok(Some(_))) => return Ok(None),
-                None => {}
+            settled = repository.settle(at)?;
+            let has = || matches!(repository.find(at), Ok(Some(_)));
+            if matches!(settled, Settled::At(..)) || settled == Settled::Here && has() {
+                break;
             }
         }
-        Ok(None)
+        Ok(settled)
     }
 
     fn find(&self, at: &At) -> Result<Option<Descriptor>> {

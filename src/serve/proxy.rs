@@ -5,7 +5,7 @@
 //! everybody where its owner said so. What lies in the other one was handed to nobody in particular.
 
 use super::cache::Cache;
-use super::catalog::{At, Known, Repository, Search, Shelf, Wanted};
+use super::catalog::{At, Known, Repository, Search, Settled, Shelf, Wanted};
 use super::checked::Checked;
 use super::fill::{Around, Ended};
 use super::once::Once;
@@ -396,13 +396,14 @@ impl Repository for Mirrored {
         Ok(self.manifest_at(&digest)?.map(Arc::unwrap_or_clone))
     }
 
-    fn settle(&self, at: &At) -> Result<Option<(Digest, Known)>> {
-        match at {
-            At::Tag(tag) => self.resolve(tag),
-            At::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => Ok(Some((*digest, Known::Now))),
-            At::Digest(_) if self.proxy.caches.is_none() => Ok(None),
-            At::Digest(digest) => Ok(self.manifest_at(digest)?.map(|_| (*digest, Known::Now))),
-        }
+    fn settle(&self, at: &At) -> Result<Settled> {
+        let found = match at {
+            At::Tag(tag) => self.resolve(tag)?,
+            At::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => Some((*digest, Known::Now)),
+            At::Digest(_) if self.proxy.caches.is_none() => return Ok(Settled::Here),
+            At::Digest(digest) => self.manifest_at(digest)?.map(|_| (*digest, Known::Now)),
+        };
+        Ok(found.map_or(Settled::Nowhere, |(digest, known)| Settled::At(digest, known)))
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {

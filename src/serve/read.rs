@@ -2,7 +2,7 @@
 
 use super::answer::{Answered, Asked, add, bare, in_repository};
 use super::body::Answer;
-use super::catalog::{At, Known};
+use super::catalog::{At, Known, Settled};
 use super::errors::{Code, Refusal};
 use super::listen::Server;
 use crate::image::{Digest, media_type};
@@ -22,11 +22,11 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     let immutable = matches!(at, At::Digest(_));
     let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
     let first = at.clone();
-    let settled =
-        in_repository(server, asked.wanted(&name), move |repository| repository.settle(&first).map(Some)).await?;
-    let (at, certainty) = match settled.flatten() {
-        Some((digest, certainty)) => (At::Digest(digest), certainty),
-        None => (at, Known::Now),
+    let settled = in_repository(server, asked.wanted(&name), move |repository| repository.settle(&first)).await?;
+    let (at, certainty) = match settled {
+        Settled::At(digest, certainty) => (At::Digest(digest), certainty),
+        Settled::Here => (at, Known::Now),
+        Settled::Nowhere => return Err(unknown()),
     };
     // A few large documents at a time; most are a hundredth of the largest.
     let _room = server.large_documents.clone().acquire_owned().await;

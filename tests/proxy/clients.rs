@@ -1,0 +1,1 @@
+//! Real clients through the mirror, told of it as their users would tell them.
