@@ -121,7 +121,8 @@ Examples:
       archives as docker save and imgmv save write them
   imgmv serve docker://registry.lan:5000/
       another registry
-  imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert crt --tls-key key";
+  imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
+      to users, over TLS";
 
 const PLACES: &str = "\
 What SRC may be:

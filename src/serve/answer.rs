@@ -161,7 +161,8 @@ async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut 
     written
 }
 
-fn lost() -> Refusal {
+/// A thread has panicked.
+pub fn lost() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost")
 }
 

@@ -73,9 +73,10 @@ pub trait Repository: Send + Sync {
     fn settle(&self, _at: &At) -> Result<Settled> {
         Ok(Settled::Here)
     }
-    /// Type, digest and size of a manifest.
-    fn find(&self, at: &At) -> Result<Option<Descriptor>> {
-        Ok(self.manifest(at)?.map(|manifest| manifest.descriptor))
+    /// How many bytes a manifest has, where that is known without reading it: then a large one waits for room in
+    /// memory.
+    fn weight(&self, _at: &At) -> Result<Option<u64>> {
+        Ok(None)
     }
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
@@ -165,7 +166,9 @@ impl Repository for Several {
         let mut settled = Settled::Here;
         for repository in &self.0 {
             settled = repository.settle(at)?;
-            let has = || matches!(repository.find(at), Ok(Some(_)));
+            let has = || {
+                matches!(repository.weight(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)))
+            };
             if matches!(settled, Settled::At(..)) || settled == Settled::Here && has() {
                 break;
             }
@@ -173,8 +176,8 @@ impl Repository for Several {
         Ok(settled)
     }
 
-    fn find(&self, at: &At) -> Result<Option<Descriptor>> {
-        self.first(|repository| repository.find(at))
+    fn weight(&self, at: &At) -> Result<Option<u64>> {
+        self.first(|repository| repository.weight(at))
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {

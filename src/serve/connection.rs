@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -24,6 +24,11 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 /// For the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A client that is still sending when it is refused gets so long to read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// Buffers that are thrown away in one go.
+const SCRAPS: usize = 64;
 
 /// Who has a connection, and what it gets.
 pub struct Line {
@@ -88,11 +93,12 @@ struct Stalling<S> {
     stream: S,
     limit: Duration,
     until: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
     fn new(stream: S, limit: Duration) -> Stalling<S> {
-        Stalling { stream, limit, until: None }
+        Stalling { stream, limit, until: None, lingering: None }
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -115,7 +121,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watched(cx, polled)
@@ -139,8 +145,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
         self.watched(cx, polled)
     }
 
+    /// Says the end, and reads on for a moment: closing while a client still sends would take the answer from it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watched(cx, polled)
+        if self.lingering.is_none() {
+            let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.watched(cx, polled))?;
+            self.lingering = Some(Box::pin(sleep(LINGER)));
+        }
+        let this = &mut *self;
+        let mut scraps = [0; 16 << 10];
+        for _ in 0..SCRAPS {
+            let mut buffer = ReadBuf::new(&mut scraps);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => match &mut this.lingering {
+                    Some(until) => return until.as_mut().poll(cx).map(Ok),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+        // Others have their turn.
+        if this.lingering.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }

@@ -2,6 +2,7 @@
 
 use super::catalog::Catalog;
 use super::connection::{self, Line};
+use super::documents::Documents;
 use super::gate::Gate;
 use super::journal::{Counted, Figures, Journal};
 use super::push;
@@ -22,8 +23,6 @@ use tokio_rustls::TlsAcceptor;
 const BLOCKING: usize = 32;
 /// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
 const STACK: usize = 1 << 20;
-/// Manifests at once that are larger than most (`read::LARGE`).
-const LARGE_DOCUMENTS: usize = 6;
 /// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 /// Open files beside one for each connection.
@@ -82,7 +81,7 @@ pub(super) struct Server {
     pub target: Option<Arc<Target>>,
     pub sessions: Sessions,
     pub upload_life: Duration,
-    pub large_documents: Arc<Semaphore>,
+    pub documents: Documents,
 }
 
 /// A server that has its address, and has not answered yet.
@@ -118,7 +117,7 @@ impl Listening {
             target: options.target,
             sessions: Sessions::default(),
             upload_life: options.upload_life,
-            large_documents: Arc::new(Semaphore::new(LARGE_DOCUMENTS)),
+            documents: Documents::default(),
         };
         Ok(Listening { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
     }

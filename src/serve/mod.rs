@@ -18,6 +18,7 @@ mod cache;
 pub mod catalog;
 mod checked;
 mod connection;
+mod documents;
 mod errors;
 mod evict;
 mod fill;

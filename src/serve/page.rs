@@ -38,7 +38,8 @@ pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
         let message = "there is nothing under this path but a page for browsers; the API is at /v2/";
         return Err(Refusal::not_found(Code::Unsupported, message));
     }
-    let _room = server.large_documents.clone().acquire_owned().await;
+    // Whose images may have large manifests, read one after the other.
+    let _room = server.documents.room(MAX_MANIFEST).await;
     let host = asked.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
     let look = Look { catalog, host, user: asked.user.clone(), until: Instant::now() + TIME };

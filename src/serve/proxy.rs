@@ -406,6 +406,13 @@ impl Repository for Mirrored {
         Ok(found.map_or(Settled::Nowhere, |(digest, known)| Settled::At(digest, known)))
     }
 
+    fn weight(&self, at: &At) -> Result<Option<u64>> {
+        match at {
+            At::Tag(_) => Ok(None),
+            At::Digest(digest) => Ok(self.caches().find_map(|cache| cache.blob(digest).ok().flatten())),
+        }
+    }
+
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
         for cache in self.caches() {
             if let Some(size) = cache.blob(digest)? {

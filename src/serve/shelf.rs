@@ -107,6 +107,13 @@ impl Repository for StoreRepository {
         }
     }
 
+    fn weight(&self, at: &At) -> Result<Option<u64>> {
+        match at {
+            At::Tag(tag) => Ok(self.tags.at(tag).map(|entry| entry.size)),
+            At::Digest(digest) => self.blob(digest),
+        }
+    }
+
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
         Ok(self.store.find(digest)?.map(|found| found.size))
     }

@@ -82,10 +82,13 @@ impl Target {
 
     fn house(&self, name: &str) -> Result<Option<Arc<House>>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(house) = open.get(name) {
-            return Ok(Some(house.clone()));
-        }
         let dir = self.path(name);
+        match open.get(name) {
+            Some(house) if house.layout.is_at(&dir) => return Ok(Some(house.clone())),
+            // Removed, or another directory by now: what is written to the old one would be lost.
+            Some(_) => drop(open.remove(name)),
+            None => {}
+        }
         let Some(layout) = PushedLayout::open(&dir, self.watch.clone(), &self.cancel)? else { return Ok(None) };
         let file = dir.join("index.json");
         let house = Arc::new(House { layout, live: Live::following(file, Duration::ZERO, move || housed(&dir)) });
@@ -185,6 +188,13 @@ impl Repository for Stored {
                 Some(claim) if claim.size <= MAX_MANIFEST => Ok(as_manifest(store.manifest(&claim)?, &claim)),
                 _ => Ok(None),
             },
+        }
+    }
+
+    fn weight(&self, at: &At) -> Result<Option<u64>> {
+        match at {
+            At::Tag(tag) => Ok(self.0.tags.get(tag).map(|entry| entry.size)),
+            At::Digest(digest) => self.blob(digest),
         }
     }
 

@@ -76,8 +76,21 @@ fn containerd_pulls_and_pushes_and_is_served_while_it_runs() {
         let digest = hello(&server, "team/hello:1");
         let name = format!("{}/team/hello:1", server.host);
         let data = containerd.folder.path().join("data").display().to_string();
-        // Before there is anything in it.
-        containerd.client(&["images", "pull", "--plain-http", "--snapshotter", "native", &name]);
+        // The newer client has a server pull that can only unpack into overlayfs.
+        let pull: &[&str] = match kind {
+            Kind::Containerd16 => &["images", "pull", "--snapshotter", "native"],
+            _ => &["images", "pull", "--local", "--snapshotter", "native"],
+        };
+        containerd.client(&[pull, &["--plain-http", &name]].concat());
+        // The same image as docker.io's, by a mirror that is told in hosts.toml.
+        let hosts = containerd.folder.path().join("hosts/docker.io");
+        std::fs::create_dir_all(&hosts).unwrap();
+        let archive = Server::start(&[&fixture("hello-docker20.tar")]);
+        let told = format!("[host.\"http://{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n", archive.host);
+        std::fs::write(hosts.join("hosts.toml"), told).unwrap();
+        let dir = hosts.parent().unwrap().display().to_string();
+        containerd.client(&[pull, &["--hosts-dir", &dir, "docker.io/library/hello-imgmv:1"]].concat());
+        assert!(archive.log().iter().any(|line| line.contains("?ns=docker.io") && line.contains(" 200 ")), "{kind:?}");
         let node = Server::start(&["containerd:", "--src-root", &data]);
         let served = |path: &str| node.head(path).find("docker-content-digest").map(str::to_owned);
         assert_eq!(served("/v2/team/hello/manifests/1"), Some(digest.clone()), "{kind:?}");

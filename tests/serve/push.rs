@@ -242,6 +242,42 @@ fn a_manifest_comes_after_what_it_points_at() {
 }
 
 #[test]
+fn a_manifest_pushed_by_digest_takes_its_tags_along() {
+    let server = Server::writable();
+    server.push_blob("app", b"{}");
+    let image = manifest(b"{}", &[], Value::Null);
+    let put = server.push_manifest("app", &format!("{}?tag=v1&tag=latest", Digest::of(&image)), &image);
+    assert_eq!((put.status, put.header("oci-tag")), (201, "v1, latest"));
+    assert_eq!(server.get("/v2/app/tags/list").json()["tags"], json!(["latest", "v1"]));
+    assert_eq!(server.push_manifest("app", &format!("{}?tag=..", Digest::of(&image)), &image).status, 400);
+}
+
+#[test]
+fn a_large_manifest_is_taken_and_given() {
+    let server = Server::writable();
+    server.push_blob("app", b"{}");
+    let long: serde_json::Map<String, Value> = (0..390).map(|n| (format!("n{n}"), json!("A".repeat(10_000)))).collect();
+    let image = manifest(b"{}", &[], json!({ "annotations": long }));
+    assert_eq!(server.push_manifest("app", "large", &image).status, 201);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert!(server.get("/v2/app/manifests/large").body == image));
+        }
+    });
+    assert!(server.memory().1 < 100_000, "{} kB", server.memory().1);
+}
+
+#[test]
+fn a_repository_that_was_removed_from_the_disk_begins_anew() {
+    let server = Server::writable();
+    server.push_image("app", "v1", 1000);
+    std::fs::remove_dir_all(server.store().join("app")).unwrap();
+    assert_eq!(server.get("/v2/app/manifests/v1").status, 404);
+    let [_, _, image] = server.push_image("app", "v2", 1000);
+    assert!(server.get("/v2/app/manifests/v2").body == image);
+}
+
+#[test]
 fn what_is_no_manifest_is_refused() {
     let server = Server::writable();
     let put = |reference: &str, media_type: &str, bytes: &[u8]| {
