@@ -179,7 +179,10 @@ impl Fill {
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;
         }
         room.keep();
-        // From here on its clients hold it as any others do.
+        // From here on its clients hold it as any others do. (A draft's lock goes with its last copy, which they have.)
+        if let Some(file) = &self.growing.state().file {
+            let _ = file.unlock();
+        }
         match self.layout.read(&digest)? {
             Some(file) => self.growing.change(|state| state.file = Some(Arc::new(file))),
             None if self.growing.state().file.is_some() => {}

@@ -11,7 +11,7 @@ use super::fill::{Around, Ended};
 use super::once::Once;
 use super::peers::{Peer, Peers, Sought, Spot};
 use super::upstream::pumped;
-use super::upstreams::{Identity, Upstream};
+use super::upstreams::{Identity, Seats, Upstream};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest, Name, Reference, is_host, is_repository};
@@ -28,6 +28,9 @@ const SIZES: usize = 4096;
 const SIZE_LIFE: Duration = Duration::from_secs(60);
 /// Blobs that came wrong from somewhere.
 const WRONG: usize = 256;
+/// Manifests that are fetched at once, and how long one waits for its turn.
+const DOCUMENTS: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Other names of docker's registry.
 const DOCKER: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
@@ -69,6 +72,8 @@ struct Proxy {
     wrong: Mutex<HashMap<Digest, usize>>,
     sizing: Once<Key, Option<u64>>,
     fetching: Once<Key, Option<Arc<Manifest>>>,
+    /// Manifests may be large, and are held while they are looked into.
+    documents: Arc<Seats>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
@@ -93,9 +98,19 @@ impl ProxyShelf {
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> ProxyShelf {
-        let (sizes, wrong, sizing, fetching) = Default::default();
-        let cancel = cancel.clone();
-        ProxyShelf(Arc::new(Proxy { upstreams, caches, peers, share, sizes, wrong, sizing, fetching, watch, cancel }))
+        ProxyShelf(Arc::new(Proxy {
+            upstreams,
+            caches,
+            peers,
+            share,
+            sizes: Mutex::default(),
+            wrong: Mutex::default(),
+            sizing: Once::default(),
+            fetching: Once::default(),
+            documents: Seats::new(DOCUMENTS),
+            watch,
+            cancel: cancel.clone(),
+        }))
     }
 }
 
@@ -247,12 +262,14 @@ impl Mirrored {
             if let Some(manifest) = self.cached(digest)? {
                 return Ok(Some(Arc::new(manifest)));
             }
+            let _seat = self.proxy.documents.take(PATIENCE)?;
             let found = match self.manifest_of_a_peer(digest) {
                 None => self.ask(|store| fetched(store, digest))?,
                 found => found,
             };
             if let (Some(cache), Some(manifest)) = (self.cache(), &found) {
-                cache.keep(manifest)?;
+                // A full disk is no reason to give nothing.
+                self.told(cache.keep(manifest));
             }
             Ok(found.map(Arc::new))
         })
@@ -304,7 +321,7 @@ impl Mirrored {
         Ok(None)
     }
 
-    /// What goes wrong in the cache's index costs an answer at another time, and not this one.
+    /// What goes wrong in the cache costs an answer at another time, and not this one.
     fn told(&self, done: Result<()>) {
         if let Err(error) = done {
             self.proxy.watch.say(&error.to_string());

@@ -179,6 +179,34 @@ fn another_host_of_the_same_registry_goes_on_at_the_same_byte() {
 }
 
 #[test]
+fn a_mirror_that_is_told_to_stop_ends_what_is_under_way() {
+    let layer = noise(10, 3 << 20);
+    let (_double, line, _dir, server) = far(&layer);
+    let release = hold(&line, 1 << 20);
+    let (mut stream, mut got) = begin(&server, &Digest::of(&layer), 100_000);
+    server.signal("-TERM");
+    eventually("it listens no more", || TcpStream::connect(&server.host).is_err());
+    drop(release);
+    stream.read_to_end(&mut got).unwrap();
+    assert!(body(&got).unwrap() == layer);
+}
+
+#[test]
+fn a_registry_that_wants_to_be_left_alone_is() {
+    let layer = noise(11, 1000);
+    let (double, _) = upstream(&layer);
+    let line = Proxy::start(&double.host());
+    let server = mirror(&line.host(), &[]);
+    pull(&server, TAG);
+    let wish = Some("3600".to_owned());
+    line.does(Fault::times(2, "HEAD", "/manifests/1", Ill::Status { status: 429, retry_after: wish }));
+    let began = Instant::now();
+    assert!(server.get(TAG).header("warning").starts_with("111 "));
+    assert!(began.elapsed() < Duration::from_secs(60));
+    assert_eq!(line.seen("HEAD", "/manifests/1").iter().filter(|seen| seen.status == 429).count(), 1);
+}
+
+#[test]
 fn a_mirror_is_small_with_many_slow_clients_of_a_cold_blob() {
     let layer = noise(9, 4 << 20);
     let (_double, line, _dir, server) = far(&layer);

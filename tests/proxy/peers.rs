@@ -61,6 +61,18 @@ fn two_servers_that_are_each_others_peers_do_not_ask_for_ever() {
 }
 
 #[test]
+fn a_name_stands_for_every_address_it_has() {
+    let layer = noise(7, 100_000);
+    let (double, _) = upstream(&layer);
+    let (_dir, first) = warm(&double);
+    let port = first.host.rsplit(':').next().unwrap();
+    let second = mirror(&double.host(), &["--peer", &format!("http://localhost:{port}")]);
+    double.forget_requests();
+    assert_eq!(second.get(&blob_path(&Digest::of(&layer))).body, layer);
+    assert_eq!(double.requests().len(), 0);
+}
+
+#[test]
 fn a_question_from_a_peer_is_answered_from_here_only() {
     let (double, image) = upstream(&noise(3, 1000));
     let server = mirror(&double.host(), &[]);
