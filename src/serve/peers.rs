@@ -25,6 +25,8 @@ const AT_ONCE: usize = 8;
 const QUESTIONS: usize = 64;
 /// A peer that sends nothing for so long is left for the next source.
 const STALL: Duration = Duration::from_secs(5);
+/// In bytes, of a connection to a peer.
+const BUFFER: usize = 64 << 10;
 /// In a name's lookup: registries whose namespaces are remembered for each peer.
 const NAMESPACES: usize = 64;
 
@@ -92,6 +94,7 @@ impl Peers {
             connect: Some(patience / 4),
             answer: Some(patience),
             retries: 0,
+            buffer: BUFFER,
             marks,
             ..access.clone()
         };

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 /// Repositories whose credentials are remembered to be there or not.
 const REMEMBERED: usize = 1024;
 /// Questions at once, to all registries.
-const QUESTIONS: usize = 64;
+const QUESTIONS: usize = 32;
+/// In bytes, of a connection on which questions are asked, and of one that blobs come over: there may be many.
+const SMALL: usize = 16 << 10;
+const LARGE: usize = 128 << 10;
 /// A client waits for an answer: a question is given up sooner than a blob.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// There may be another host to ask, or an answer from the last time.
@@ -62,7 +65,8 @@ struct Lines {
 impl Lines {
     fn new(host: &str, access: Access, watch: &Arc<dyn Watch>, cancel: &Cancel) -> Result<Lines> {
         let (timeout, retries) = (access.timeout.min(PATIENCE), access.retries.min(RETRIES));
-        let quick = Access { timeout, retries, answer: Some(timeout), ..access.clone() };
+        let quick = Access { timeout, retries, answer: Some(timeout), buffer: SMALL, ..access.clone() };
+        let access = Access { buffer: LARGE, ..access };
         let open = |access| Registry::new(host, access, watch.clone(), cancel.clone());
         Ok(Lines { asking: open(quick)?, fetching: open(access)? })
     }

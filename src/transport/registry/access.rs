@@ -67,6 +67,9 @@ pub struct Access {
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
     pub lanes: usize,
+    /// In bytes, of one connection and direction: system calls stop to count at the default, and a dozen connections
+    /// stay small.
+    pub buffer: usize,
     /// The registry that is meant, where the host is a mirror of several (containerd's `?ns=`).
     pub ns: Option<String>,
     /// Shown to the registry's own host with every request: a name in lower case, and what it says.
@@ -90,6 +93,7 @@ impl Default for Access {
             pause: Duration::from_millis(500),
             cache: None,
             lanes: 6,
+            buffer: 256 << 10,
             ns: None,
             marks: Vec::new(),
         }

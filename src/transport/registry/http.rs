@@ -18,8 +18,6 @@ use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-/// In bytes, of one connection and direction: system calls stop to count here, and a dozen connections stay small.
-const BUFFER: usize = 256 << 10;
 /// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
 const DRAINED: u64 = 64 << 10;
 const IDLE_CONNECTIONS: usize = 32;
@@ -178,8 +176,8 @@ impl Http {
             .proxy(proxy.map(proxy::parse).transpose()?)
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
+            .input_buffer_size(self.access.buffer)
+            .output_buffer_size(self.access.buffer)
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
