@@ -219,6 +219,11 @@ fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Reg
     Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
 }
 
+/// How the registries behind a mirror are reached.
+pub fn upstream_access(from: &From, reach: &Reach) -> Result<Access> {
+    access(&from.registry.side(), &reach.network)
+}
+
 /// Opens what `place` means for serving it.
 pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Shelf>> {
     let whole = |pick: &Option<Pick>| match pick {
