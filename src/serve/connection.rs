@@ -22,6 +22,8 @@ use tokio_rustls::TlsAcceptor;
 /// In bytes, of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
+/// In bytes, of what waits encrypted.
+const MAX_ENCRYPTED: usize = 64 << 10;
 /// For the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -57,8 +59,11 @@ pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, line: Line) {
     match tls {
         None => speak(Stalling::new(socket, idle), line).await,
         Some(tls) => {
+            // What is encrypted and not sent yet is a buffer too.
+            let share = line.share().min(MAX_ENCRYPTED);
+            let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(share)));
             // A client that does not get through the handshake hears no more.
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(socket)).await {
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await {
                 speak(Stalling::new(stream, idle), line).await;
             }
         }

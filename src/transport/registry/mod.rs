@@ -41,6 +41,7 @@ pub mod uploads;
 mod wire;
 
 pub use access::{Access, Credentials, Secret};
+pub use credentials::known as knows_login;
 pub use login::{Kept, login, logout};
 pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;
