@@ -45,7 +45,7 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
     match run.takes.order {
-        Order::Single if alone && store.origin().is_some() && wanted(run, store) > 1 && !packing => {
+        Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {

@@ -80,6 +80,11 @@ pub trait Store: Send + Sync {
     fn may_lack(&self) -> bool {
         false
     }
+    /// Whether each blob costs a way there and back: then several are read ahead for a sink that takes one after the
+    /// other.
+    fn is_far(&self) -> bool {
+        self.origin().is_some()
+    }
     /// How many blobs are best read at once; advice.
     fn lanes(&self) -> usize {
         4

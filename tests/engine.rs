@@ -163,7 +163,7 @@ fn docker_daemon_is_a_source_and_says_what_it_does_not_have() {
         into(&peer, layout(), &["bye"], &["bye:1"]).unwrap();
         let read = |references: &[&str]| -> Result<Report> {
             let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
-            let stream = saved(&here(&peer), &found(&peer, None), &references)?.stream();
+            let stream = saved(Arc::new(here(&peer)), &found(&peer, None), &references)?.stream();
             let folder = engines::folder();
             let told = Arc::new(Told::default());
             let sink = imgmv::transport::archive::ArchiveSink::to_file(&folder.path().join("out.tar"))?;

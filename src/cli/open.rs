@@ -2,18 +2,17 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::{limited, limited_bytes};
-use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
+use super::engines;
+use super::limit::{limited, limited_bytes, shared};
+use super::options::{DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
-use super::progress::lock;
 use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
-use imgmv::remote::{self, Host, Local, Ssh};
+use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
-use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
 use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
@@ -26,7 +25,7 @@ use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
@@ -53,24 +52,43 @@ pub struct Into {
     loading: Loading,
 }
 
+impl From {
+    pub fn engine(&self) -> &SourceEngine {
+        &self.engine
+    }
+}
+
 /// What is the same for both.
 #[derive(Debug, Clone, Args)]
 pub struct Reach {
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    hosts: Hosts,
     /// As the verb was told with `--jobs`.
     #[arg(skip)]
     pub jobs: Option<u16>,
+    /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
+    #[arg(skip)]
+    pub onward: bool,
 }
 
 impl Reach {
+    /// The ssh client, as it was asked for.
+    pub fn ssh(&self) -> &str {
+        self.hosts.ssh.as_deref().unwrap_or_default()
+    }
+
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    fn access(&self, side: &Side) -> Result<Access> {
+    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
         let access = access(side, &self.network)?;
-        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
+        let limit = shared(self.network.limit_rate, run);
+        // A line that is not to be filled needs no second connection for one blob.
+        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
+        Ok(Access { parts: access.parts.min(most), limit, ..access })
     }
 }
 
@@ -79,7 +97,7 @@ pub struct Opened {
     pub source: Source,
     pub picks: Vec<Pick>,
     /// What the word itself calls an image that it picks by digest (`app:2@sha256:…`).
-    name: Option<Name>,
+    pub name: Option<Name>,
 }
 
 impl Opened {
@@ -104,18 +122,19 @@ pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Op
 }
 
 /// A source of which nobody has read yet.
-struct Unread {
-    ready: Ready,
-    picks: Vec<Pick>,
-    name: Option<Name>,
+pub struct Unread {
+    pub ready: Ready,
+    pub picks: Vec<Pick>,
+    pub name: Option<Name>,
 }
 
-enum Ready {
+/// As it is opened.
+pub enum Ready {
     Store(Arc<dyn Store>),
     Tape(Tape),
 }
 
-fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
     let archive = |input: Input| {
         Ok::<_, Error>(match archive::find(&input, run.watch())? {
             archive::Found::Store(store) => Ready::Store(store),
@@ -135,76 +154,20 @@ fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread
         }
         Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (Ready::Tape(saved_by_docker(pick.as_ref(), run)?), None),
+        Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
-        Place::Ssh { host, .. } => {
-            let host = &host.host;
-            return Err(Error::usage(format!(
-                "the engine of {host} is no SRC yet; use a pipe: ssh {host} docker save REF | imgmv copy - DST"
-            )));
-        }
+        Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
     };
-    let rate = reach.network.limit_rate;
+    // Where either end is on the network, its bytes are counted there.
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
         Ready::Store(store) => Ready::Store(limited(store, rate, run)),
         Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };
     Ok(Unread { ready, picks: pick.into_iter().collect(), name })
-}
-
-/// One source for several copies at once.
-pub struct Parted {
-    shares: Shares,
-    picks: Vec<Pick>,
-    name: Option<Name>,
-}
-
-enum Shares {
-    /// For those who begin together; who comes later is given one then.
-    Store(Shared, Mutex<Vec<Sharer>>),
-    Tapes(Mutex<Vec<Tape>>),
-}
-
-/// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
-pub fn parted(place: &Place, from: &From, reach: &Reach, members: usize, at_once: usize, run: &Run) -> Result<Parted> {
-    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
-    let limits = Limits::default();
-    let shares = match ready {
-        Ready::Store(store) => {
-            let shared = Shared::new(store, limits, &run.cancel);
-            // What is wrong with the source is told once.
-            shared.sharer().roots(&picks)?;
-            let first = (0..at_once).map(|_| shared.sharer()).collect();
-            Shares::Store(shared, Mutex::new(first))
-        }
-        Ready::Tape(_) if members > at_once => {
-            return Err(Error::usage(format!(
-                "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
-                 save it to a file first"
-            )));
-        }
-        Ready::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
-    };
-    Ok(Parted { shares, picks, name })
-}
-
-impl Parted {
-    /// The source for the next of the members, each of which takes one.
-    pub fn next(&self) -> Result<Opened> {
-        let source = match &self.shares {
-            Shares::Store(shared, first) => {
-                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
-            }
-            Shares::Tapes(tapes) => match lock(tapes).pop() {
-                Some(tape) => Source::Stream(tape.stream()),
-                None => return Err(Error::failed("there are more destinations than were counted")),
-            },
-        };
-        Ok(Opened { source, picks: self.picks.clone(), name: self.name.clone() })
-    }
 }
 
 /// A repository, by way of its mirrors where it has some.
@@ -228,21 +191,22 @@ fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
 /// not shown the credentials given for the registry, and are left soon when they fail.
-fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<RepositoryStore>> {
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, side.insecure);
-        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT]")))
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
     let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, Path::new("/")));
+    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = reach.access(&side)?;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
+        let access = reach.access(&side, run)?;
+        let Mirror { root, namespace, .. } = mirror;
+        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
-        stores.push(registry.repository(&reference.repository));
+        stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }
@@ -252,7 +216,12 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
+}
+
+/// How the registries behind a mirror are reached.
+pub fn upstream_access(from: &From, reach: &Reach) -> Result<Access> {
+    access(&from.registry.side(), &reach.network)
 }
 
 /// Opens what `place` means for serving it.
@@ -275,13 +244,13 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
         }
         Place::Containerd { pick } => {
             whole(pick)?;
-            return containerd_shelf(&from.engine);
+            return containerd_shelf(&from.engine, run);
         }
         Place::Oci { dir, pick } => {
             whole(pick)?;
-            return layout_shelf(dir);
+            return layout_shelf(dir, run);
         }
-        Place::Path(path) if path.is_dir() => return layout_shelf(path),
+        Place::Path(path) if path.is_dir() => return layout_shelf(path, run),
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             whole(pick)?;
             file
@@ -293,29 +262,37 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
             ));
         }
     };
-    match archive::open(&Input::File(file.clone()), run.watch())? {
-        Source::Store(store) => Ok(Arc::new(StoreShelf::constant(store, &names::own(file))?)),
-        Source::Stream(_) => Err(Error::usage(format!(
-            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
-            file.display()
-        ))),
-    }
+    archive_shelf(file, run)
 }
 
-fn layout_shelf(dir: &Path) -> Result<Arc<dyn Shelf>> {
+/// An archive, read anew when another one has taken its place.
+fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let (path, watch) = (file.to_owned(), run.watch());
+    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
+        Source::Store(store) => Ok(store),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            path.display()
+        ))),
+    };
+    let shelf = StoreShelf::following(file.to_owned(), Duration::ZERO, names::own(file), open, run.watch())?;
+    Ok(Arc::new(shelf))
+}
+
+fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
     let open = dir.to_owned();
     let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
-    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open)?;
+    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open, run.watch())?;
     Ok(Arc::new(shelf))
 }
 
 /// containerd's directory while containerd runs: its database is read anew when it has changed.
-fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
+fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>> {
     const REST: Duration = Duration::from_millis(500);
     let (root, namespace) = containerd_place(options);
     let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
     let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
 fn layout(dir: &Path) -> Result<Ready> {
@@ -333,27 +310,6 @@ fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
 fn containerd(options: &SourceEngine) -> Result<Ready> {
     let (root, namespace) = containerd_place(options);
     Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
-}
-
-/// `docker save`, through the docker command of this host.
-fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Tape> {
-    let image = match pick {
-        Some(Pick::Name(name)) => one_tag(name),
-        Some(Pick::Digest(digest)) => digest.to_string(),
-        None => return Err(Error::usage("which of docker's images? write docker-daemon:REF")),
-    };
-    let host = Local::new(&run.cancel);
-    let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    engine::saved(&host, &found, &[image])
-}
-
-/// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
-fn one_tag(name: &str) -> String {
-    let id = name.starts_with("sha256:") || name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    match name.parse::<Reference>() {
-        Ok(reference) if !id && reference.tag.is_none() && reference.digest.is_none() => format!("{name}:latest"),
-        _ => name.to_owned(),
-    }
 }
 
 fn stdin() -> Result<Input> {
@@ -380,11 +336,8 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
-            let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
             let wire = into.loading.wire.wire();
-            Ok(Box::new(
-                loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)?.packed(wire),
-            ))
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }

@@ -113,10 +113,11 @@ pub struct Network {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Ask the registry at HOST first for what is pulled (repeatable), before the mirrors that containerd, docker and
-    /// podman are told of on this host; the registry itself is the last
-    #[arg(long = "mirror", value_name = "HOST", value_delimiter = ',', env = "IMGMV_MIRROR")]
+    /// podman are told of on this host; the registry itself is the last. With a PATH the repository lies below it
+    #[arg(long = "mirror", value_name = "HOST[/PATH]", value_delimiter = ',', env = "IMGMV_MIRROR")]
     pub mirrors: Vec<String>,
-    /// Read no more than RATE bytes a second (K, M and G are powers of 1024: 10M)
+    /// Move no more than RATE bytes a second over the network, both ways and all connections together (K, M and G are
+    /// powers of 1024: 10M)
     #[arg(long, value_name = "RATE", env = "IMGMV_LIMIT_RATE")]
     pub limit_rate: Option<Rate>,
 }
@@ -230,25 +231,35 @@ impl Transfer {
     }
 }
 
-/// Where containerd's directory lies and which of its namespaces is read.
+/// Where containerd's directory lies, and which engine and namespace is read.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Source on this host")]
+#[command(next_help_heading = "Engines as a source")]
 pub struct SourceEngine {
     /// containerd's directory, perhaps on the mounted disk of another machine [default: /var/lib/containerd]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
-    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them]
+    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them; on another
+    /// host CONTAINERD_NAMESPACE there, else k8s.io where it exists]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
     pub src_namespace: Option<String>,
+    /// The engine of another host that is read; by default the first of these that answers there
+    #[arg(long, value_name = "ENGINE", env = "IMGMV_SRC_ENGINE")]
+    pub src_engine: Option<EngineName>,
+}
+
+/// The way to other hosts.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Engines and other hosts")]
+pub struct Hosts {
+    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
+    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
+    pub ssh: Option<String>,
 }
 
 /// The engine that loads images, here or on another host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
 pub struct Loading {
-    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
-    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
-    pub ssh: Option<String>,
     /// The engine that loads; by default the first of these that answers there
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,

@@ -99,6 +99,9 @@ impl Store for Sharer {
     fn may_lack(&self) -> bool {
         self.common.store.may_lack()
     }
+    fn is_far(&self) -> bool {
+        self.common.store.is_far()
+    }
     fn lanes(&self) -> usize {
         self.common.store.lanes()
     }

@@ -28,7 +28,7 @@ fn saved(here: &Peer) -> Source {
     let local = Local::new(&Cancel::default());
     let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
     let found = find(&local, &[Engine::Docker], None, None).unwrap();
-    Source::Stream(imgmv::transport::engine::saved(&local, &found, &["t/app:1".to_owned()]).unwrap().stream())
+    Source::Stream(imgmv::transport::engine::saved(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
 }
 
 /// Puts `t/app:1` into this host's docker.

@@ -3,6 +3,8 @@
 
 mod delta;
 mod ending;
+mod fetch;
+mod fetch_blob;
 mod found;
 mod held;
 mod load;
@@ -16,8 +18,9 @@ mod settle;
 mod sink;
 mod wire;
 
+pub use fetch::{FetchStore, Row};
 pub use found::{Engine, Found, ImageStore, Loader};
 pub use probe::find;
-pub use saved::saved;
+pub use saved::{names, saved};
 pub use sink::EngineSink;
 pub use wire::Wire;
