@@ -29,5 +29,6 @@ pub mod source;
 mod sums;
 pub mod transfer;
 pub mod transport;
+mod turns;
 
 pub use error::{Error, Kind, Result};

@@ -93,7 +93,7 @@ impl Copy {
             [target] => {
                 let began = Instant::now();
                 let one = open::source(&src, &self.from, &self.reach, run)
-                    .and_then(|opened| self.one(opened, &target.place, 1, run));
+                    .and_then(|opened| self.one(opened, &target.place, &self.into, 1, run));
                 let report = one.map_err(|error| open::hinted(&self.src, error))?;
                 outcome.add(&target.word, Ok(report), began.elapsed());
             }
@@ -112,10 +112,11 @@ impl Copy {
         let at_once = usize::from(self.several.parallel).min(targets.len());
         let parted = parted::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
             .map_err(|error| open::hinted(&self.src, error))?;
+        let into = self.into.for_company(at_once, run);
         let words: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
         let done = fan::each(&words, at_once, run, |at, run| {
             let opened = parted.next()?;
-            self.one(opened, &targets[at].place, at_once, run)
+            self.one(opened, &targets[at].place, &into, at_once, run)
         });
         run.cancel.check()?;
         for (word, (done, took)) in words.iter().zip(done) {
@@ -132,7 +133,7 @@ impl Copy {
         }
     }
 
-    fn one(&self, opened: Opened, target: &Place, company: usize, run: &Run) -> Result<Report> {
+    fn one(&self, opened: Opened, target: &Place, into: &Into, company: usize, run: &Run) -> Result<Report> {
         let options = Options { company, ..self.options() };
         if let Place::Prefix(prefix) = target {
             return self.below(prefix, opened, &options, run);
@@ -141,7 +142,7 @@ impl Copy {
             run.watch().say("DST names the image itself; --as is not used for it");
         }
         let options = Options { naming: naming(target, &self.names)?, ..options };
-        let sink = open::sink(target, &self.into, &self.reach, &self.transfer, run)?;
+        let sink = open::sink(target, into, &self.reach, &self.transfer, run)?;
         copying::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
