@@ -340,12 +340,12 @@ impl<'a> Run<'a> {
             images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
         let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
         self.tell_packing(&all);
-        let ask: Vec<Descriptor> = all.iter().filter_map(Work::target).collect();
+        let ask: Vec<Descriptor> = all.iter().filter_map(|work| self.target(work)).collect();
         let lacking = self.sink.missing(&self.foreseen(images), ask, store)?;
         let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
         let mut work = Vec::new();
         for one in all {
-            let known = one.target().map(|target| target.digest);
+            let known = self.target(&one).map(|target| target.digest);
             let mut held = known.is_some_and(|digest| !lacking.contains(&digest));
             if self.options.dry_run && !held {
                 held = known.is_some_and(|digest| self.sink.holds(&digest).unwrap_or(false));
@@ -377,6 +377,13 @@ impl<'a> Run<'a> {
     pub fn work(&self, blob: &Descriptor) -> Work {
         let recode = self.recode(&blob.media_type);
         Work { blob: blob.clone(), recode, expected: recode.and_then(|_| self.packed(&blob.digest)) }
+    }
+
+    /// `work`'s blob as it will be stored, if that is known. A layer that the sink cannot read is not stored as it is;
+    /// but the sink may have it from elsewhere, unpacked.
+    fn target(&self, work: &Work) -> Option<Descriptor> {
+        let refused = work.recode.is_some_and(|how| self.takes.refuses.contains(&how.was));
+        work.target().or_else(|| refused.then(|| work.blob.clone()))
     }
 
     fn packed(&self, digest: &Digest) -> Option<Packed> {

@@ -15,6 +15,7 @@ mod folder;
 mod hold;
 pub mod image;
 mod lanes;
+pub mod limit;
 pub mod pairs;
 mod passing;
 pub mod plan;

@@ -27,6 +27,7 @@ pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     if !stream.digests_known()? && !run.takes.unnamed_blobs {
         return relay(run, stream);
     }
+    run.sink.foresee(&stream.foreseen())?;
     let mut passed = HashSet::new();
     while let Some(blob) = stream.next_blob()? {
         passed.insert(pass(run, blob)?);

@@ -47,8 +47,8 @@ pub struct Takes {
 
 /// A destination bound to one place.
 ///
-/// The engine calls, in this order: `published`, `missing`, then `begin` … `commit` for each blob, `put_manifest`
-/// (children before parents), `publish` for each name, and `finish` once.
+/// The engine calls, in this order: `published` and `missing` (or, for what only passes, `foresee`), then `begin` …
+/// `commit` for each blob, `put_manifest` (children before parents), `publish` for each name, and `finish` once.
 pub trait Sink: Send + Sync {
     fn takes(&self) -> Takes;
     /// The digest that `name` points at already, if the sink vouches that all beneath it is there.
@@ -61,6 +61,11 @@ pub trait Sink: Send + Sync {
     /// them.
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
         Ok(blobs)
+    }
+    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::foreseen`]; perhaps nothing):
+    /// `begin` may say of them that they are held. Asked instead of `missing`.
+    fn foresee(&self, _layers: &[Vec<Digest>]) -> Result<()> {
+        Ok(())
     }
     /// A blob that an earlier run began and that can be gone on with only if it is the first to be begun; asked after
     /// `missing`.

@@ -134,6 +134,11 @@ pub trait Stream: Send {
     /// Whether blobs come under names that are their digests (an OCI layout in a tar). Where not (docker-save's old
     /// form) every claim is without a digest. Reads ahead as little as it takes to know.
     fn digests_known(&mut self) -> Result<bool>;
+    /// Of the images that are coming, each one's layers unpacked (their diff IDs), lowest first, where the source could
+    /// say so beforehand; among the blobs are then perhaps these.
+    fn foreseen(&self) -> Vec<Vec<Digest>> {
+        Vec::new()
+    }
     /// The next blob that is not a small JSON document; what is left unread of the one before is skipped.
     fn next_blob(&mut self) -> Result<Option<Blob<'_>>>;
     /// To be called when `next_blob` has said `None`: the images, checked for internal agreement.

@@ -5,12 +5,16 @@ mod support;
 
 #[path = "weak/archives.rs"]
 mod archives;
+#[path = "weak/both.rs"]
+mod both;
 #[path = "weak/disk.rs"]
 mod disk;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]
 mod killed;
+#[path = "weak/limit.rs"]
+mod limit;
 #[path = "weak/mirrors.rs"]
 mod mirrors;
 #[path = "weak/pull.rs"]

@@ -87,6 +87,7 @@ impl Copy {
         let hosts = self.several.hosts.as_deref();
         open::stdin_once(&src, &self.from, &self.into, hosts)?;
         let targets = targets(&self.dst, hosts)?;
+        self.reach.onward = targets.iter().any(|target| target.place.is_remote());
         let stdout = self.stdout(&targets, run)?;
         let mut outcome = Outcome::new();
         match &targets[..] {

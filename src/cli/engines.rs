@@ -1,19 +1,25 @@
 //! Engines as sources, here and on other hosts, and the way to a host.
 
 use super::Run;
+use super::limit::shared;
 use super::open::{From, Reach, Ready};
 use imgmv::archive::Tape;
 use imgmv::image::{Digest, Name, Reference};
+use imgmv::limit::LimitedHost;
 use imgmv::remote::{self, Host, Local, SshTarget};
 use imgmv::source::Pick;
 use imgmv::transport::engine::{self, Engine, FetchStore, Found};
 use imgmv::{Error, Result};
 use std::sync::Arc;
 
-/// Another host, by the ssh client that was asked for.
+/// Another host, by the ssh client that was asked for and no faster than the rate.
 pub fn host(target: &SshTarget, reach: &Reach, run: &Run) -> Result<Arc<dyn Host>> {
     let ssh = reach.ssh().parse()?;
-    Ok(remote::connect(target, &ssh, &run.cancel)?.into())
+    let host = remote::connect(target, &ssh, &run.cancel)?;
+    Ok(match shared(reach.network().limit_rate, run) {
+        Some(limit) => Arc::new(LimitedHost { host, limit }),
+        None => host.into(),
+    })
 }
 
 /// What the engine on another host has: single blobs of containerd's, what the others save.

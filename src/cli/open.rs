@@ -3,7 +3,7 @@
 use super::Run;
 use super::access::access;
 use super::engines;
-use super::limit::{limited, limited_bytes};
+use super::limit::{limited, limited_bytes, shared};
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer, WireName,
 };
@@ -86,6 +86,9 @@ pub struct Reach {
     /// As the verb was told with `--jobs`.
     #[arg(skip)]
     pub jobs: Option<u16>,
+    /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
+    #[arg(skip)]
+    pub onward: bool,
 }
 
 impl Reach {
@@ -98,9 +101,12 @@ impl Reach {
         &self.network
     }
 
-    fn access(&self, side: &Side) -> Result<Access> {
+    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
         let access = access(side, &self.network)?;
-        Ok(Access { parts: self.jobs.map_or(access.parts, |jobs| access.parts.min(jobs.into())), ..access })
+        let limit = shared(self.network.limit_rate, run);
+        // A line that is not to be filled needs no second connection for one blob.
+        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
+        Ok(Access { parts: access.parts.min(most), limit, ..access })
     }
 }
 
@@ -173,10 +179,11 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
         Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
     };
-    let rate = reach.network.limit_rate;
+    // Where either end is on the network, its bytes are counted there.
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
         Ready::Store(store) => Ready::Store(limited(store, rate, run)),
-        Ready::Tape(Tape { bytes, label }) => Ready::Tape(Tape { bytes: limited_bytes(bytes, rate, run), label }),
+        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };
     Ok(Unread { ready, picks: pick.into_iter().collect(), name })
 }
@@ -202,21 +209,22 @@ fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
 /// not shown the credentials given for the registry, and are left soon when they fail.
-fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<RepositoryStore>> {
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, side.insecure);
-        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT]")))
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
     let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, Path::new("/")));
+    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = reach.access(&side)?;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
+        let access = reach.access(&side, run)?;
+        let Mirror { root, namespace, .. } = mirror;
+        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
-        stores.push(registry.repository(&reference.repository));
+        stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }
@@ -226,7 +234,12 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, reach.access(side)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
+}
+
+/// How the registries behind a mirror are reached.
+pub fn upstream_access(from: &From, reach: &Reach) -> Result<Access> {
+    access(&from.registry.side(), &reach.network)
 }
 
 /// Opens what `place` means for serving it.
@@ -249,13 +262,13 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
         }
         Place::Containerd { pick } => {
             whole(pick)?;
-            return containerd_shelf(&from.engine);
+            return containerd_shelf(&from.engine, run);
         }
         Place::Oci { dir, pick } => {
             whole(pick)?;
-            return layout_shelf(dir);
+            return layout_shelf(dir, run);
         }
-        Place::Path(path) if path.is_dir() => return layout_shelf(path),
+        Place::Path(path) if path.is_dir() => return layout_shelf(path, run),
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             whole(pick)?;
             file
@@ -267,29 +280,37 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
             ));
         }
     };
-    match archive::open(&Input::File(file.clone()), run.watch())? {
-        Source::Store(store) => Ok(Arc::new(StoreShelf::constant(store, &names::own(file))?)),
-        Source::Stream(_) => Err(Error::usage(format!(
-            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
-            file.display()
-        ))),
-    }
+    archive_shelf(file, run)
 }
 
-fn layout_shelf(dir: &Path) -> Result<Arc<dyn Shelf>> {
+/// An archive, read anew when another one has taken its place.
+fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let (path, watch) = (file.to_owned(), run.watch());
+    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
+        Source::Store(store) => Ok(store),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            path.display()
+        ))),
+    };
+    let shelf = StoreShelf::following(file.to_owned(), Duration::ZERO, names::own(file), open, run.watch())?;
+    Ok(Arc::new(shelf))
+}
+
+fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
     let open = dir.to_owned();
     let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
-    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open)?;
+    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open, run.watch())?;
     Ok(Arc::new(shelf))
 }
 
 /// containerd's directory while containerd runs: its database is read anew when it has changed.
-fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
+fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>> {
     const REST: Duration = Duration::from_millis(500);
     let (root, namespace) = containerd_place(options);
     let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
     let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
 fn layout(dir: &Path) -> Result<Ready> {

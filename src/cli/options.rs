@@ -113,10 +113,11 @@ pub struct Network {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Ask the registry at HOST first for what is pulled (repeatable), before the mirrors that containerd, docker and
-    /// podman are told of on this host; the registry itself is the last
-    #[arg(long = "mirror", value_name = "HOST", value_delimiter = ',', env = "IMGMV_MIRROR")]
+    /// podman are told of on this host; the registry itself is the last. With a PATH the repository lies below it
+    #[arg(long = "mirror", value_name = "HOST[/PATH]", value_delimiter = ',', env = "IMGMV_MIRROR")]
     pub mirrors: Vec<String>,
-    /// Read no more than RATE bytes a second (K, M and G are powers of 1024: 10M)
+    /// Move no more than RATE bytes a second over the network, both ways and all connections together (K, M and G are
+    /// powers of 1024: 10M)
     #[arg(long, value_name = "RATE", env = "IMGMV_LIMIT_RATE")]
     pub limit_rate: Option<Rate>,
 }

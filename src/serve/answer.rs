@@ -1,23 +1,25 @@
 //! One request: let in, understood, authorised, and handed to whoever answers it.
 
 use super::body::Answer;
-use super::catalog::{Repository, Wanted};
+use super::catalog::{Repository, Search, Wanted};
 use super::errors::{Code, Refusal};
 use super::inflow::Inflow;
 use super::journal::{Record, Tally};
 use super::listen::Server;
 use super::paths::{self, Part, Query, Route};
 use super::rights::Right;
-use super::{lists, push, put, read};
+use super::{lists, metrics, page, push, put, read};
 use crate::error::Result as Outcome;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// Shown by a server that looks for something at its peers.
+pub const PEER: &str = "imgmv-peer";
 /// In characters, of what a client says and the journal keeps.
 const KEPT: usize = 512;
 
@@ -42,7 +44,8 @@ impl Asked {
     /// The repository called `name`, for the registry in `?ns=`.
     pub fn wanted(&self, name: &str) -> Wanted {
         let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
-        Wanted { name: name.to_owned(), ns, user: self.user.clone() }
+        let search = if self.headers.contains_key(PEER) { Search::Here } else { Search::Anywhere };
+        Wanted { name: name.to_owned(), ns, user: self.user.clone(), search }
     }
 
     fn reads(&self) -> bool {
@@ -65,7 +68,7 @@ pub async fn answer(
     let asked = Asked { method: head.method, query, headers: head.headers, share, user: None };
     let is_head = asked.method == Method::HEAD;
     let mut body = Some(Inflow::new(body, server.limits.idle, tally.received()));
-    let answered = dispatch(&server, head.uri.path(), asked, &mut body, &mut tally).await;
+    let answered = dispatch(&server, &head.uri, asked, &mut body, &mut tally).await;
     if let Some(mut body) = body.filter(|_| answered.is_err()) {
         body.drain().await;
     }
@@ -88,16 +91,16 @@ pub async fn answer(
 /// Takes `body` where somebody reads it.
 async fn dispatch(
     server: &Arc<Server>,
-    path: &str,
+    uri: &Uri,
     mut asked: Asked,
     body: &mut Option<Inflow>,
     tally: &mut Tally,
 ) -> Answered {
-    server.gate.check(&asked.method, &asked.headers)?;
-    let route = paths::route(path)?;
+    server.gate.check(&asked.method, uri, &asked.headers)?;
+    let route = paths::route(uri.path())?;
     let right = if asked.reads() { Right::Read } else { Right::Write };
     asked.user = match &route {
-        Route::Health => None,
+        Route::Health | Route::Token => None,
         Route::Base => server.rights.base(&asked.headers).await?,
         Route::Repository(_, Part::Uploads | Part::Upload(_)) => {
             server.rights.check(Right::Write, &asked.headers).await?
@@ -110,9 +113,13 @@ async fn dispatch(
         Route::Health if asked.reads() => return Ok(text("text/plain; charset=utf-8", "ok\n")),
         Route::Base if asked.reads() => return Ok(text("application/json", "{}")),
         Route::Catalog if asked.reads() => return lists::catalog(server, asked).await,
-        Route::Health | Route::Base | Route::Catalog => return Err(Refusal::method("GET, HEAD")),
-        Route::Page | Route::Metrics => {
-            return Err(Refusal::not_found(Code::Unsupported, "there is nothing under this path; the API is at /v2/"));
+        Route::Metrics if asked.reads() => return Ok(metrics::answer(&server.figures)),
+        Route::Page if asked.reads() => return page::page(server, asked).await,
+        Route::Token if asked.reads() && server.rights.by_token() => {
+            return Ok(text("application/json", server.rights.token(&asked.headers).await?));
+        }
+        Route::Health | Route::Base | Route::Catalog | Route::Metrics | Route::Token | Route::Page => {
+            return Err(Refusal::method("GET, HEAD"));
         }
         Route::Repository(name, part) => (name, part),
     };
@@ -121,13 +128,18 @@ async fn dispatch(
         let written = tokio::spawn(write(server.clone(), asked, name, part, body));
         return written.await.unwrap_or_else(|_| Err(lost()));
     }
-    match part {
+    let nobody = asked.user.is_none().then(|| asked.headers.clone());
+    let read = match part {
         Part::Tags => lists::tags(server, asked, name).await,
         Part::Referrers(subject) => lists::referrers(server, asked, name, subject).await,
         Part::Manifest(at) => read::manifest(server, asked, name, at).await,
         Part::Blob(digest) => read::blob(server, asked, name, digest).await,
         Part::Uploads | Part::Upload(_) => Err(lost()),
-    }
+    };
+    read.map_err(|refusal| match nobody {
+        Some(headers) => server.rights.instead(refusal, &headers),
+        None => refusal,
+    })
 }
 
 async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: Inflow) -> Answered {
@@ -149,7 +161,8 @@ async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut 
     written
 }
 
-fn lost() -> Refusal {
+/// A thread has panicked.
+pub fn lost() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost")
 }
 

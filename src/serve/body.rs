@@ -9,12 +9,15 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 /// What is sent back.
 pub struct Answer {
     what: What,
     tally: Option<Tally>,
+    /// What the text takes of the room for documents, until it has gone.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 enum What {
@@ -31,16 +34,16 @@ enum Reading {
 
 impl Answer {
     pub fn nothing() -> Answer {
-        Answer { what: What::Nothing, tally: None }
+        Answer { what: What::Nothing, tally: None, _room: None }
     }
 
     pub fn text(text: impl Into<Bytes>) -> Answer {
-        Answer { what: What::Text(text.into()), tally: None }
+        Answer { what: What::Text(text.into()), tally: None, _room: None }
     }
 
     /// `size` bytes of `reader`, in buffers of at most `share` bytes.
     pub fn blob(reader: Box<dyn Read + Send>, size: u64, share: usize) -> Answer {
-        Answer { what: What::Blob { left: size, share, reading: Reading::Idle(reader) }, tally: None }
+        Answer { what: What::Blob { left: size, share, reading: Reading::Idle(reader) }, tally: None, _room: None }
     }
 
     /// In bytes.
@@ -55,6 +58,11 @@ impl Answer {
     /// The same without the bytes, as an answer to HEAD.
     pub fn head(self) -> Answer {
         Answer { what: What::Nothing, ..self }
+    }
+
+    /// The same, with the room in memory that it takes.
+    pub fn holding(self, room: Option<OwnedSemaphorePermit>) -> Answer {
+        Answer { _room: room, ..self }
     }
 
     /// Counted by `tally`, which ends with it.

@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -22,8 +22,15 @@ use tokio_rustls::TlsAcceptor;
 /// In bytes, of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
+/// In bytes, of what waits encrypted.
+const MAX_ENCRYPTED: usize = 64 << 10;
 /// For the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A client that is still sending when it is refused gets so long to read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// Buffers that are thrown away in one go.
+const SCRAPS: usize = 64;
 
 /// Who has a connection, and what it gets.
 pub struct Line {
@@ -36,11 +43,11 @@ pub struct Line {
 
 impl Line {
     /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
-    /// slow, the buffers are some 50 MB together (two in each direction at most).
+    /// slow, the buffers are some 45 MB together (two in each direction at most).
     fn share(&self) -> usize {
         match self.rank {
-            0..=32 => 256 << 10,
-            33..=128 => 64 << 10,
+            0..=16 => 256 << 10,
+            17..=64 => 64 << 10,
             _ => 16 << 10,
         }
     }
@@ -52,8 +59,11 @@ pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, line: Line) {
     match tls {
         None => speak(Stalling::new(socket, idle), line).await,
         Some(tls) => {
+            // What is encrypted and not sent yet is a buffer too.
+            let share = line.share().min(MAX_ENCRYPTED);
+            let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(share)));
             // A client that does not get through the handshake hears no more.
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(socket)).await {
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await {
                 speak(Stalling::new(stream, idle), line).await;
             }
         }
@@ -88,11 +98,12 @@ struct Stalling<S> {
     stream: S,
     limit: Duration,
     until: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
     fn new(stream: S, limit: Duration) -> Stalling<S> {
-        Stalling { stream, limit, until: None }
+        Stalling { stream, limit, until: None, lingering: None }
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -115,7 +126,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watched(cx, polled)
@@ -139,8 +150,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
         self.watched(cx, polled)
     }
 
+    /// Says the end, and reads on for a moment: closing while a client still sends would take the answer from it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watched(cx, polled)
+        if self.lingering.is_none() {
+            let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.watched(cx, polled))?;
+            self.lingering = Some(Box::pin(sleep(LINGER)));
+        }
+        let this = &mut *self;
+        let mut scraps = [0; 16 << 10];
+        for _ in 0..SCRAPS {
+            let mut buffer = ReadBuf::new(&mut scraps);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => match &mut this.lingering {
+                    Some(until) => return until.as_mut().poll(cx).map(Ok),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+        // Others have their turn.
+        if this.lingering.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }

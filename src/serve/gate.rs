@@ -3,7 +3,7 @@
 
 use super::errors::{Code, Refusal};
 use hyper::header::{self, HeaderMap};
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, Uri};
 use std::net::{IpAddr, SocketAddr};
 
 /// What virtual machines and containers on this host call it.
@@ -31,7 +31,7 @@ impl Gate {
     }
 
     /// Whether a request may be looked at.
-    pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let reads = matches!(*method, Method::GET | Method::HEAD);
         let refused = |why: &str| Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, why));
         // Browsers add it to whatever a page sends, and no client of a registry does.
@@ -42,7 +42,9 @@ impl Gate {
             return refused("a web page may not write here");
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if self.loopback && !self.is_own(host) {
+        // A target that names a host itself wins over the header (RFC 9112, section 3.2.2).
+        let named = uri.authority().map_or(host, |authority| authority.as_str());
+        if self.loopback && !(self.is_own(host) && self.is_own(named)) {
             return refused("this server listens on loopback and is not called so; --allow-host lets a name in");
         }
         Ok(())
@@ -76,7 +78,7 @@ mod tests {
     fn check(listen: &str, method: Method, headers: &[(&'static str, &str)]) -> bool {
         let gate = Gate::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        gate.check(&method, &headers).is_ok()
+        gate.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::catalog::Catalog;
 use super::connection::{self, Line};
+use super::documents::Documents;
 use super::gate::Gate;
 use super::journal::{Counted, Figures, Journal};
 use super::push;
@@ -22,11 +23,9 @@ use tokio_rustls::TlsAcceptor;
 const BLOCKING: usize = 32;
 /// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
 const STACK: usize = 1 << 20;
-/// Manifests at once that are larger than most (`read::LARGE`).
-const LARGE_DOCUMENTS: usize = 6;
 /// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
-/// Open files beside one for each connection.
+/// Open files beside those of each connection: its socket, and a blob.
 const FILES: u64 = 1024;
 
 /// What clients may take of the server.
@@ -82,7 +81,7 @@ pub(super) struct Server {
     pub target: Option<Arc<Target>>,
     pub sessions: Sessions,
     pub upload_life: Duration,
-    pub large_documents: Arc<Semaphore>,
+    pub documents: Documents,
 }
 
 /// A server that has its address, and has not answered yet.
@@ -109,7 +108,7 @@ impl Listening {
         let address = listener.local_addr().map_err(refused)?;
         let server = Server {
             catalog,
-            rights: options.rights,
+            rights: options.rights.over(if tls.is_some() { "https" } else { "http" }),
             gate: Gate::new(address, &options.names),
             limits: options.limits,
             figures: Arc::default(),
@@ -118,7 +117,7 @@ impl Listening {
             target: options.target,
             sessions: Sessions::default(),
             upload_life: options.upload_life,
-            large_documents: Arc::new(Semaphore::new(LARGE_DOCUMENTS)),
+            documents: Documents::default(),
         };
         Ok(Listening { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
     }
@@ -130,7 +129,7 @@ impl Listening {
 
     /// Answers until the run is cancelled; then ends when everything under way has ended, or its time is over.
     pub fn run(self) -> Result<()> {
-        more_files(self.server.limits.connections as u64 + FILES);
+        more_files(2 * self.server.limits.connections as u64 + FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(self.server.limits.connections + BLOCKING)

@@ -21,6 +21,8 @@ pub enum Route {
     Health,
     /// `/metrics`
     Metrics,
+    /// `/token`, where passwords become tokens.
+    Token,
     /// `/`, for people.
     Page,
 }
@@ -53,6 +55,7 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
         "/" => return Ok(Route::Page),
         "/healthz" => return Ok(Route::Health),
         "/metrics" => return Ok(Route::Metrics),
+        "/token" => return Ok(Route::Token),
         "/v2" | "/v2/" => return Ok(Route::Base),
         "/v2/_catalog" => return Ok(Route::Catalog),
         _ => {}

@@ -1,7 +1,7 @@
 //! Pushing blobs (distribution-spec, "Pushing blobs"): in one request or several, mounted from elsewhere, gone on with
 //! where a request was cut.
 
-use super::answer::{Answered, Asked, add, bare, blocking};
+use super::answer::{Answered, Asked, add, bare, blocking, lost};
 use super::errors::{Code, Refusal};
 use super::inflow::{End, Inflow};
 use super::listen::Server;
@@ -10,6 +10,7 @@ use super::sessions::Turn;
 use super::target::Target;
 use crate::error::Kind;
 use crate::image::{Algorithm, Digest};
+use crate::transport::layout::Upload;
 use hyper::header;
 use hyper::{Method, Response, StatusCode};
 use std::sync::Arc;
@@ -29,13 +30,14 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
     let (made, repository) = (target.clone(), name.clone());
     let layout = blocking(move || made.make_layout(&repository)).await??;
     if let Some(digest) = mount {
-        let from = asked.query.value("from").and_then(|from| name_of(from).ok());
+        let from = asked.query.value("from").map(str::to_owned);
         let (target, into) = (target.clone(), layout.clone());
         let mounted = blocking(move || match from {
-            Some(from) => match target.layout(&from)? {
-                Some(from) => into.mount(&digest, &from),
-                None => Ok(false),
+            Some(from) => match name_of(&from).map(|from| target.layout(&from)) {
+                Ok(from) => from?.map_or(Ok(false), |from| into.mount(&digest, &from)),
+                Err(_) => Ok(false),
             },
+            // Without a word where from: wherever it is.
             None => into.mount(&digest, target.pool()),
         });
         if mounted.await?? {
@@ -138,43 +140,54 @@ fn in_order(asked: &Asked, body: &Inflow, name: &str, turn: &Turn) -> Result<(),
 /// Writes the body behind what is there. A body that is cut leaves what came of it.
 async fn receive(turn: &mut Turn, asked: &Asked, body: &mut Inflow) -> Result<(), Refusal> {
     let mut upload = turn.take_out()?;
-    let before = upload.size();
+    let (before, announced) = (upload.size(), body.announced());
+    // A full disk is told now, not after the transfer.
+    let mut writing = tokio::task::spawn_blocking(move || {
+        let reserved = announced.map_or(Ok(()), |more| upload.reserve(more));
+        (upload, reserved)
+    });
     loop {
+        // The next bytes come in while those before are hashed and written.
         let over = tokio::select! {
             over = body.gather(asked.share) => over,
             () = turn.superseded() => Some(End::Cut),
         };
         let pieces = body.take();
-        let written = blocking(move || {
+        let (mut upload, written) = writing.await.map_err(|_| lost())?;
+        if let Err(error) = written {
+            return put_back(turn, upload, End::Whole, before).await.and(Err(error.into()));
+        }
+        writing = tokio::task::spawn_blocking(move || {
             let written = pieces.iter().try_for_each(|piece| upload.write(piece));
-            if over.is_some() || written.is_err() {
-                upload.settle();
-            }
-            // One byte and none look alike to who asks how far it came.
-            if over == Some(End::Cut) && before == 0 && upload.size() == 1 {
-                let _ = upload.begin_anew();
-            }
             (upload, written)
         });
-        let (same, written) = written.await?;
-        upload = same;
-        if let Err(error) = written {
-            turn.put_back(upload);
-            return Err(error.into());
-        }
-        match over {
-            None => {}
-            Some(End::Whole) => {
-                turn.put_back(upload);
-                return Ok(());
-            }
-            Some(End::Cut) => {
-                turn.put_back(upload);
-                let message = "the request was cut, or too slow; what came is kept, ask for the upload's status";
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, message));
-            }
+        if let Some(over) = over {
+            let (upload, written) = writing.await.map_err(|_| lost())?;
+            put_back(turn, upload, over, before).await?;
+            written?;
+            return match over {
+                End::Whole => Ok(()),
+                End::Cut => {
+                    let message = "the request was cut, or too slow; what came is kept, ask for the upload's status";
+                    Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, message))
+                }
+            };
         }
     }
+}
+
+/// Lets the upload stand where it is.
+async fn put_back(turn: &mut Turn, mut upload: Upload, over: End, before: u64) -> Result<(), Refusal> {
+    let settled = blocking(move || {
+        // One byte and none look alike to who asks how far it came.
+        if over == End::Cut && before == 0 && upload.size() == 1 {
+            let _ = upload.begin_anew();
+        }
+        upload.settle();
+        upload
+    });
+    turn.put_back(settled.await?);
+    Ok(())
 }
 
 async fn finish(server: &Arc<Server>, mut turn: Turn, name: String, digest: Digest) -> Answered {

@@ -8,16 +8,19 @@ use super::listen::Server;
 use super::paths::digest as parse_digest;
 use super::push::{count, writable};
 use crate::error::{Error, Kind};
-use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest};
+use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
 use crate::transport::layout::PushedLayout;
 use hyper::header;
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 
+/// Tags that one push by digest may set.
+const MAX_TAGS: usize = 16;
+
 /// `PUT manifests/<reference>`.
 pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body: &mut Inflow) -> Answered {
     let target = writable(server)?.clone();
-    let _room = server.large_documents.clone().acquire_owned().await;
+    let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
         Oversize::More => {
             let message = format!("a manifest has at most {MAX_MANIFEST} bytes");
@@ -25,11 +28,12 @@ pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body:
         }
         Oversize::Cut => Refusal::bad(Code::ManifestInvalid, "the manifest was cut"),
     })?;
-    let (digest, tag) = match at {
-        At::Digest(digest) => (digest, None),
+    let by_digest = matches!(at, At::Digest(_));
+    let (digest, tags) = match at {
+        At::Digest(digest) => (digest, tags(&asked)?),
         At::Tag(tag) => match asked.query.value("digest") {
-            Some(digest) => (parse_digest(digest)?, Some(tag)),
-            None => (Digest::of(&bytes), Some(tag)),
+            Some(digest) => (parse_digest(digest)?, vec![tag]),
+            None => (Digest::of(&bytes), vec![tag]),
         },
     };
     let found = Hasher::new(digest.algorithm()).with(&bytes).finish();
@@ -39,7 +43,12 @@ pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body:
     let manifest = understood(bytes, asked.header(header::CONTENT_TYPE).unwrap_or_default(), digest)?;
     let subject = manifest.subject.as_ref().map(|subject| subject.digest);
     let repository = name.clone();
-    blocking(move || keep(&target.make_layout(&repository)?, &manifest, tag.as_deref())).await??;
+    let by_digest = by_digest && !tags.is_empty();
+    let tags = blocking(move || {
+        let layout = target.make_layout(&repository)?;
+        keep(&layout, &manifest, &tags).map(|()| tags)
+    });
+    let tags = tags.await??;
     count(&server.figures.manifests_pushed);
     let mut response: Response<_> = bare(StatusCode::CREATED);
     add(&mut response, "location", &format!("/v2/{name}/manifests/{digest}"));
@@ -47,7 +56,19 @@ pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body:
     if let Some(subject) = subject {
         add(&mut response, "oci-subject", &subject.to_string());
     }
+    if by_digest {
+        add(&mut response, "oci-tag", &tags.join(", "));
+    }
     Ok(response)
+}
+
+/// The tags that a manifest pushed by digest is to have as well.
+fn tags(asked: &Asked) -> Result<Vec<String>, Refusal> {
+    let tags: Vec<String> = asked.query.values("tag").map(str::to_owned).collect();
+    match tags.len() <= MAX_TAGS && tags.iter().all(|tag| is_tag(tag)) {
+        true => Ok(tags),
+        false => Err(Refusal::bad(Code::ManifestInvalid, format!("?tag= is a tag, at most {MAX_TAGS} times"))),
+    }
 }
 
 fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manifest, Refusal> {
@@ -61,7 +82,7 @@ fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manife
     }
 }
 
-fn keep(layout: &PushedLayout, manifest: &Manifest, tag: Option<&str>) -> Result<(), Refusal> {
+fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), Refusal> {
     if let Some(lacking) = layout.lacking(manifest)? {
         let message = format!("the manifest points at {lacking}, which is not here; push it first");
         return Err(Refusal::bad(Code::ManifestBlobUnknown, message));
@@ -70,7 +91,10 @@ fn keep(layout: &PushedLayout, manifest: &Manifest, tag: Option<&str>) -> Result
         Kind::Invalid => Refusal::bad(Code::ManifestInvalid, error.to_string()),
         _ => error.into(),
     };
-    layout.put_manifest(manifest, tag).map_err(refused)
+    match tags {
+        [] => layout.put_manifest(manifest, None).map_err(refused),
+        tags => tags.iter().try_for_each(|tag| layout.put_manifest(manifest, Some(tag)).map_err(refused)),
+    }
 }
 
 /// `DELETE manifests/<reference>`: a tag alone, or a manifest with all its tags.

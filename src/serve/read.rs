@@ -2,10 +2,11 @@
 
 use super::answer::{Answered, Asked, add, bare, in_repository};
 use super::body::Answer;
-use super::catalog::At;
+use super::catalog::{At, Known, Repository, Settled};
+use super::documents::SMALL;
 use super::errors::{Code, Refusal};
 use super::listen::Server;
-use crate::image::{Digest, media_type};
+use crate::image::{Digest, Manifest, media_type};
 use hyper::header;
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
@@ -15,15 +16,33 @@ const FOR_EVER: &str = "max-age=31536000, immutable";
 
 /// A manifest by tag or digest.
 pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) -> Answered {
-    // A few large documents at a time; most are a hundredth of the largest.
-    let _room = server.large_documents.clone().acquire_owned().await;
     let shown = match &at {
         At::Tag(tag) => format!("{name}:{tag}"),
         At::Digest(digest) => format!("{name}@{digest}"),
     };
     let immutable = matches!(at, At::Digest(_));
     let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
-    let found = in_repository(server, asked.wanted(&name), move |repository| repository.manifest(&at)).await?;
+    let wanted = asked.wanted(&name);
+    let small_or = move |repository: Arc<dyn Repository>| {
+        let (at, certainty) = match repository.settle(&at)? {
+            Settled::At(digest, certainty) => (At::Digest(digest), certainty),
+            Settled::Here => (at, Known::Now),
+            Settled::Nowhere => return Ok((Weighed::Here(None), Known::Now)),
+        };
+        let weighed = match repository.weight(&at)? {
+            Some(size) if size > SMALL => Weighed::Large(at, size),
+            _ => Weighed::Here(repository.manifest(&at)?.map(Box::new)),
+        };
+        Ok((weighed, certainty))
+    };
+    let (weighed, certainty) = in_repository(server, wanted.clone(), small_or).await?;
+    let (found, room) = match weighed {
+        Weighed::Here(found) => (found, None),
+        Weighed::Large(at, size) => {
+            let room = server.documents.room(size).await;
+            (in_repository(server, wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
+        }
+    };
     let manifest = found.ok_or_else(unknown)?;
     let described = &manifest.descriptor;
     if !accepts(&asked, &described.media_type) {
@@ -33,13 +52,23 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     let digest = described.digest.to_string();
     let mut response = match known(&asked, &digest) {
         true => bare(StatusCode::NOT_MODIFIED),
-        false => Response::new(Answer::text(manifest.bytes)),
+        false => Response::new(Answer::text(manifest.bytes).holding(room)),
     };
     add(&mut response, "content-type", &described.media_type);
     add(&mut response, "docker-content-digest", &digest);
     add(&mut response, "etag", &format!("\"{digest}\""));
     add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
+    if certainty == Known::Last {
+        // RFC 7234, section 5.5.
+        add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
+    }
     Ok(response)
+}
+
+/// A manifest that is in memory already, or one that has to wait for room.
+enum Weighed {
+    Here(Option<Box<Manifest>>),
+    Large(At, u64),
 }
 
 /// A blob, or the part of it that `Range` asks for (RFC 9110, section 14).
@@ -133,10 +162,10 @@ impl Part {
         match (number(first), number(last)) {
             (Some(Some(from)), Some(to)) => {
                 let to: u64 = to.unwrap_or(u64::MAX);
-                match (from <= to, from < size) {
-                    (false, _) => Part::Whole,
-                    (true, false) => Part::Unsatisfiable,
-                    (true, true) => Part::Some { from, to: to.min(size - 1) },
+                // One that ends before it begins is refused, as RFC 9110, section 14.2 allows.
+                match from <= to && from < size {
+                    true => Part::Some { from, to: to.min(size - 1) },
+                    false => Part::Unsatisfiable,
                 }
             }
             (Some(None), Some(Some(last))) => match last == 0 || size == 0 {
@@ -165,7 +194,7 @@ mod tests {
             (Some("bytes=0-18446744073709551616"), some(0, 99)),
             (Some("bytes=100-"), Part::Unsatisfiable),
             (Some("bytes=-0"), Part::Unsatisfiable),
-            (Some("bytes=9-3"), Part::Whole),
+            (Some("bytes=9-3"), Part::Unsatisfiable),
             (Some("bytes=0-1,5-6"), Part::Whole),
             (Some("lines=0-1"), Part::Whole),
             (Some("bytes=x-1"), Part::Whole),

@@ -1,8 +1,9 @@
 //! Who may read and who may write: users in an htpasswd file, passwords hashed with bcrypt, shown as basic
-//! authentication (RFC 7617).
+//! authentication (RFC 7617), or for a token where anybody may read.
 
 use super::errors::{Code, Refusal};
 use super::live::Live;
+use super::tokens::{self, Holder, Tokens};
 use crate::error::{Error, Result};
 use base64::Engine as _;
 use hyper::StatusCode;
@@ -36,6 +37,9 @@ pub struct Rights {
     open: bool,
     /// There is something to write to.
     writable: bool,
+    tokens: Tokens,
+    /// How the server is reached.
+    scheme: &'static str,
     known: Mutex<HashMap<u64, String>>,
     hash: RandomState,
     room: Arc<Semaphore>,
@@ -56,6 +60,8 @@ impl Rights {
             writers: None,
             open: true,
             writable: true,
+            tokens: Tokens::default(),
+            scheme: "http",
             known: Mutex::default(),
             hash: RandomState::new(),
             room: Arc::new(Semaphore::new(AT_ONCE)),
@@ -85,6 +91,11 @@ impl Rights {
         Rights { writable: false, ..self }
     }
 
+    /// For a server that is reached by `scheme`.
+    pub(super) fn over(self, scheme: &'static str) -> Rights {
+        Rights { scheme, ..self }
+    }
+
     /// Whether somebody without a password may write.
     pub fn anybody_writes(&self) -> bool {
         self.writable && self.users.is_none()
@@ -98,14 +109,17 @@ impl Rights {
     /// Who asks; nobody in particular where no user is needed.
     pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         let Some(users) = &self.users else { return Ok(None) };
-        let Some((user, password)) = basic(headers) else {
-            return match right == Right::Read && self.open {
-                true => Ok(None),
-                false => Err(challenge("who are you? log in first")),
-            };
+        let user = match (self.tokens.holder(headers), basic(headers)) {
+            (Some(Holder::User(user)), _) => user,
+            (Some(Holder::Nobody), _) => return Err(self.challenge(headers, "the token is over")),
+            (_, Some((user, password))) => {
+                let users = users.now()?;
+                self.verify(&users, &user, password, headers).await?;
+                user
+            }
+            _ if right == Right::Read && self.open => return Ok(None),
+            _ => return Err(self.challenge(headers, "who are you? log in first")),
         };
-        let users = users.now()?;
-        self.verify(&users, &user, password).await?;
         if right == Right::Write && self.writers.as_ref().is_some_and(|writers| !writers.contains(&user)) {
             let message = format!("{user} may pull and not push");
             return Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message));
@@ -113,16 +127,55 @@ impl Rights {
         Ok(Some(user))
     }
 
+    /// What somebody without a password is told instead of `refusal`: that a user may be let further, if there are users.
+    pub fn instead(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
+        match self.users.is_some() && refusal.status == StatusCode::FORBIDDEN {
+            true => self.challenge(headers, &refusal.message),
+            false => refusal,
+        }
+    }
+
     /// `GET /v2/` asks for a user wherever one could be needed: docker decides there whether it shows one at all.
     pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-        match self.open && !self.writable {
-            true => self.check(Right::Read, headers).await,
-            false if self.users.is_some() && basic(headers).is_none() => Err(challenge("log in to push or pull")),
+        match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
+            true => Err(self.challenge(headers, "log in, or go on as anybody")),
             false => self.check(Right::Read, headers).await,
         }
     }
 
-    async fn verify(&self, users: &HashMap<String, String>, user: &str, password: String) -> Result<(), Refusal> {
+    /// What the token service gives to who asks; anybody gets a token that opens what is open.
+    pub async fn token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+        let user = match (&self.users, basic(headers)) {
+            (Some(users), Some((user, password))) => {
+                let users = users.now()?;
+                self.verify(&users, &user, password, headers).await?;
+                Some(user)
+            }
+            _ => None,
+        };
+        Ok(self.tokens.give(user.as_deref()))
+    }
+
+    /// Whether users push where anybody pulls.
+    pub fn by_token(&self) -> bool {
+        self.users.is_some() && self.open && self.writable
+    }
+
+    fn challenge(&self, headers: &HeaderMap, message: &str) -> Refusal {
+        let how = match self.by_token() {
+            true => tokens::challenge(self.scheme, headers),
+            false => "Basic realm=\"imgmv\", charset=\"UTF-8\"".to_owned(),
+        };
+        Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message).with("www-authenticate", how)
+    }
+
+    async fn verify(
+        &self,
+        users: &HashMap<String, String>,
+        user: &str,
+        password: String,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
         let hash = users.get(user).cloned();
         let key = self.hash.hash_one((user, &password, &hash));
         let known = |known: &HashMap<u64, String>| known.get(&key).is_some_and(|known| *known == password);
@@ -138,7 +191,7 @@ impl Rights {
             bcrypt::verify(shown, &compared).unwrap_or(false)
         });
         if !right.await.unwrap_or(false) || hash.is_none() {
-            return Err(challenge("no such user, or another password"));
+            return Err(self.challenge(headers, "no such user, or another password"));
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN {
@@ -147,11 +200,6 @@ impl Rights {
         known.insert(key, password);
         Ok(())
     }
-}
-
-fn challenge(message: &str) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
-        .with("www-authenticate", "Basic realm=\"imgmv\", charset=\"UTF-8\"".to_owned())
 }
 
 /// User and password of basic authentication. An empty user is none: some clients show that for nobody.

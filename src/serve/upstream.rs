@@ -1,8 +1,8 @@
 //! Another registry as a shelf: every request is asked there, and nothing is kept.
 
-use super::catalog::{At, Repository, Shelf, Wanted};
+use super::catalog::{At, Repository, Search, Shelf, Wanted};
 use crate::error::{Kind, Result};
-use crate::image::{Descriptor, Digest, Manifest};
+use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest};
 use crate::source::{Pick, Root, Store};
 use crate::transport::registry::{Registry, RepositoryStore};
 use std::collections::HashMap;
@@ -54,10 +54,13 @@ impl Shelf for RegistryShelf {
     fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
         let here = wanted.ns.as_ref().is_none_or(|ns| ns == self.registry.host());
         let named = self.only.as_ref().is_none_or(|only| *only == wanted.name);
-        if !here || !named {
+        if !here || !named || wanted.search == Search::Here {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Upstream(self.store(format!("{}{}", self.prefix, wanted.name))))))
+        // As everywhere: docker's own images are called by one part alone.
+        let docker = self.registry.host() == DEFAULT_REGISTRY && self.prefix.is_empty() && !wanted.name.contains('/');
+        let prefix = if docker { "library/" } else { &self.prefix };
+        Ok(Some(Arc::new(Upstream(self.store(format!("{prefix}{}", wanted.name))))))
     }
 }
 

@@ -103,6 +103,48 @@ fn a_layer_in_another_packing_is_never_mistaken_for_the_one_that_is_wanted() {
 }
 
 #[test]
+fn a_docker_that_reads_no_zstd_is_sent_only_what_is_new_all_the_same() {
+    let Some(far) = Far::start(Kind::Docker20) else { return };
+    far.copy(&version(&[1, 2], Coding::Zstd)).unwrap();
+    let next = far.copy(&version(&[1, 2, 3], Coding::Zstd)).unwrap();
+    assert_eq!(next.report.moved.blobs, 2, "{}", next.said);
+    assert!(!next.said.contains("sending everything"), "{}", next.said);
+    far.is_whole(APP, &layers(&[1, 2, 3]));
+    assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Zstd)).unwrap().report.moved.blobs, 0);
+}
+
+#[test]
+fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
+    let Some(far) = Far::start(Kind::Containerd21) else { return };
+    let one = version(&[1, 2], Coding::Gzip);
+    let file = far.peer.folder.path().join("one.tar");
+    let told = std::sync::Arc::new(Told::default());
+    let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
+    let source = imgmv::source::Source::Store(std::sync::Arc::new(one.clone()));
+    imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
+    let import = ["images", "import", "--local", "--discard-unpacked-layers", file.to_str().unwrap()];
+    far.peer.client(&import);
+    let next = far.copy(&version(&[1, 2, 3], Coding::Gzip)).unwrap();
+    assert_eq!(next.report.moved.blobs, 4, "{}", next.said);
+    assert!(next.said.contains("2 of the layers are there unpacked only"), "{}", next.said);
+    far.is_whole(APP, &layers(&[1, 2, 3]));
+}
+
+#[test]
+fn a_command_of_the_users_own_is_sent_everything_and_that_is_said() {
+    let Some(far) = Far::start(Kind::Containerd16) else { return };
+    let host = std::sync::Arc::from(far.sshd.host(far.way).unwrap());
+    let found = imgmv::transport::engine::find(&*host, &[], None, Some("ctr images import -")).unwrap();
+    let told = std::sync::Arc::new(Told::default());
+    let sink = imgmv::transport::engine::EngineSink::new(host, found, told.clone(), &Default::default());
+    let source = imgmv::source::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
+    imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
+    let said = told.0.lock().unwrap().join("\n");
+    assert!(said.contains("of a command of your own; every layer goes"), "{said}");
+    far.is_whole(APP, &layers(&[1]));
+}
+
+#[test]
 fn a_line_that_is_cut_leaves_the_old_image_and_the_rerun_brings_the_new_one() {
     for kind in Kind::ALL {
         let Some(far) = Far::start(kind) else { continue };
@@ -132,12 +174,16 @@ fn a_full_disk_leaves_the_old_image_and_is_not_tried_twice() {
         let Some(far) = Far::of(peer) else { return };
         far.copy(&version(&[1], Coding::Raw)).unwrap();
         let before = far.peer.id(APP);
-        let error = far.copy(&version(&[1, 2, 3, 4, 5, 6, 7, 8], Coding::Raw)).err().unwrap();
-        assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
-        assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
-        assert!(!error.to_string().contains("sending everything"), "{kind:?}: {error}");
-        assert_eq!(far.peer.id(APP), before, "{kind:?}");
-        assert_eq!(far.left_over(), "", "{kind:?}");
+        // It is full once all has come, or long before.
+        for layers in [8, 20] {
+            let large: Vec<u64> = (1..=layers).collect();
+            let error = far.copy(&version(&large, Coding::Raw)).err().unwrap();
+            assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
+            assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
+            assert!(!error.to_string().contains("sending everything"), "{kind:?}: {error}");
+            assert_eq!(far.peer.id(APP), before, "{kind:?}");
+            assert_eq!(far.left_over(), "", "{kind:?}");
+        }
     }
 }
 

@@ -5,9 +5,14 @@ use crate::engines::{Kind, Peer};
 use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
+use imgmv::cancel::Cancel;
+use imgmv::copy::{Options, copy};
 use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
-use imgmv::transport::engine::Wire;
-use std::{io::Write, process::Stdio};
+use imgmv::progress::Silent;
+use imgmv::remote::Local;
+use imgmv::source::Source;
+use imgmv::transport::engine::{Engine, EngineSink, Wire, find};
+use std::{io::Write, process::Stdio, sync::Arc};
 
 fn layers(seeds: &[u64]) -> Vec<Vec<u8>> {
     seeds.iter().map(|&seed| noise(seed, LAYER)).collect()
@@ -16,6 +21,39 @@ fn layers(seeds: &[u64]) -> Vec<Vec<u8>> {
 fn other_platform() -> Platform {
     let host = Platform::host();
     Platform::new("linux", if host.architecture == "arm64" { "amd64" } else { "arm64" }, None)
+}
+
+/// `t/app:1` as this host's docker saves it.
+fn saved(here: &Peer) -> Source {
+    let local = Local::new(&Cancel::default());
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
+    let found = find(&local, &[Engine::Docker], None, None).unwrap();
+    Source::Stream(imgmv::transport::engine::saved(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
+}
+
+/// Puts `t/app:1` into this host's docker.
+fn build(here: &Peer, seeds: &[u64]) {
+    let local = Local::new(&Cancel::default());
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
+    let found = find(&local, &[Engine::Docker], None, None).unwrap();
+    let sink = EngineSink::new(Arc::new(local), found, Arc::new(Silent), &Cancel::default());
+    let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
+    copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
+}
+
+#[test]
+fn docker_as_a_source_says_its_layers_beforehand_and_passes_only_what_is_new() {
+    let Some(here) = Peer::start(Kind::Docker28) else { return };
+    for kind in Kind::ALL {
+        let Some(far) = Far::start(kind) else { continue };
+        build(&here, &[1, 2]);
+        far.copy_from(saved(&here), Options::default()).unwrap();
+        build(&here, &[1, 2, 3]);
+        let next = far.copy_from(saved(&here), Options::default()).unwrap();
+        assert!(next.up < (LAYER + LAYER / 10) as u64 + BESIDE, "{kind:?}: {} up\n{}", next.up, next.said);
+        far.is_whole(APP, &layers(&[1, 2, 3]));
+        assert_eq!(far.left_over(), "", "{kind:?}");
+    }
 }
 
 /// `t/app:1` for two platforms; the host's has `seeds`.
@@ -59,7 +97,7 @@ fn of_several_images_those_that_are_there_stay_and_the_others_share_their_layers
             Kind::Podman4 => 5,
             _ => 3,
         };
-        let said = next.said.contains("podman takes several images or names at once only with all their layers");
+        let said = next.said.contains("podman takes several images at once only with all their layers");
         assert_eq!(said, kind == Kind::Podman4, "{}", next.said);
         assert!(!next.said.contains("sending everything"), "{kind:?}: {}", next.said);
         assert_eq!(next.report.moved.blobs, moved, "{kind:?}: {:?}\n{}", next.report.moved, next.said);
@@ -83,10 +121,10 @@ fn a_host_with_thousands_of_blobs_is_not_asked_for_their_list() {
     memory.blobs.insert(manifest.digest(), manifest.bytes.clone());
     memory.name("docker.io/t/many:1", &manifest.descriptor);
     let file = far.peer.folder.path().join("many.tar");
-    let told: std::sync::Arc<crate::world::Told> = Default::default();
+    let told: Arc<crate::world::Told> = Default::default();
     let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
-    let source = imgmv::source::Source::Store(std::sync::Arc::new(memory));
-    imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
+    let source = Source::Store(Arc::new(memory));
+    copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     far.peer.client(&["images", "import", "--no-unpack", file.to_str().unwrap()]);
     assert!(far.peer.client(&["content", "ls", "-q"]).lines().count() > MANY);
     let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();
@@ -174,4 +212,23 @@ fn kubelets_namespace_is_the_one_that_is_asked() {
     assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap().report.moved.blobs, 2);
     let checked = far.peer.client(&["-n", "k8s.io", "images", "check"]);
     assert!(checked.contains("complete (5/5)") || checked.contains("complete (4/4)"), "{checked}");
+}
+
+#[test]
+fn several_names_of_one_image_cost_no_more_than_one() {
+    for kind in Kind::ALL {
+        let Some(far) = Far::start(kind) else { continue };
+        far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
+        let mut memory = version(&[1, 2, 3], Coding::Raw);
+        let root = memory.roots[0].descriptor.clone();
+        memory.name("docker.io/t/second:1", &root);
+        memory.name("reg.lan:5000/t/third:x", &root);
+        let next = far.copy(&memory).unwrap();
+        assert_eq!(next.report.moved.blobs, 2, "{kind:?}: {}", next.said);
+        let ids = [APP, "docker.io/t/second:1", "reg.lan:5000/t/third:x"].map(|name| far.peer.id(name));
+        assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{kind:?}: {ids:?}");
+        assert_eq!(far.left_over(), "", "{kind:?}");
+        let again = far.copy(&memory).unwrap();
+        assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+    }
 }

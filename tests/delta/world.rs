@@ -143,6 +143,11 @@ impl Far {
 
     /// The same; `between` is called when the host was asked and nothing was sent yet.
     pub fn copy_while(&self, memory: &Memory, between: Between) -> Result<Cost> {
+        let store = Watched { memory: memory.clone(), between, once: Once::new() };
+        self.copy_from(Source::Store(Arc::new(store)), Options::default())
+    }
+
+    pub fn copy_from(&self, source: Source, options: Options) -> Result<Cost> {
         let before = self.sshd.log().matches("Starting session").count();
         self.line.counted();
         let told = Arc::new(Told::default());
@@ -150,9 +155,7 @@ impl Far {
             let host: Arc<dyn Host> = Arc::from(self.sshd.host(self.way)?);
             let found = find(host.as_ref(), &self.engines, None, None)?;
             let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).packed(self.wire);
-            let store = Watched { memory: memory.clone(), between, once: Once::new() };
-            let source = Source::Store(Arc::new(store));
-            copy(source, &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
+            copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
         };
         let said = told.0.lock().unwrap().join("\n");
         let report = outcome.map_err(|error| Error::new(error.kind(), format!("{error} | {said}")))?;

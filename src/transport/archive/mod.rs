@@ -82,7 +82,8 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
         return Ok(Found::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
     }
     let whole = Cursor::new(head).chain(file);
-    Ok(Found::Tape(Tape { bytes: packing.undo(Box::new(whole))?, label: label.to_owned() }))
+    let bytes = packing.undo(Box::new(whole))?;
+    Ok(Found::Tape(Tape { bytes, label: label.to_owned(), foreseen: Vec::new() }))
 }
 
 /// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that

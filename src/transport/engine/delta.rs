@@ -23,6 +23,8 @@ pub(super) struct Delta {
     unneeded: HashSet<Digest>,
     /// Whether every layer that goes is packed already.
     pub all_packed: bool,
+    /// Whether a single name is to be given.
+    pub one_name: bool,
 }
 
 impl Delta {
@@ -48,13 +50,13 @@ impl Delta {
         let unneeded: HashSet<Digest> = unneeded.collect();
         let roots: HashSet<Digest> = current.iter().map(|image| image.root().digest()).collect();
         let current = there.into_iter().filter(|(_, root)| roots.contains(root)).collect();
-        let names: usize = others.iter().map(|image| image.names.len()).sum();
         let left_out = match found.loader {
             // Of an archive with several images it reads only docker's list, by which every layer has to be there.
-            Loader::Podman if names > 1 => HashSet::new(),
+            Loader::Podman if others.len() > 1 => HashSet::new(),
             _ => wanted.held(found, answer),
         };
-        let mut delta = Delta { left_out, current, unneeded, all_packed: false };
+        let one_name = others.iter().map(|image| image.names.len()).sum::<usize>() == 1;
+        let mut delta = Delta { left_out, current, unneeded, all_packed: false, one_name };
         let goes = |blob: &&Descriptor| !delta.has(&blob.digest);
         let unpacked = |blob: &Descriptor| layer_coding(&blob.media_type) == Some(Coding::Raw);
         let refused = |blob: &Descriptor| layer_coding(&blob.media_type).is_some_and(|c| found.refuses().contains(&c));
@@ -89,8 +91,8 @@ impl Delta {
         }
         if self.left_out.is_empty() && found.loader == Loader::Podman && !answer.held.is_empty() {
             watch.say(&format!(
-                "{host}: {} layers are there, but podman takes several images or names at once only with all their \
-                 layers; every layer goes",
+                "{host}: {} layers are there, but podman takes several images at once only with all their layers; \
+                 every layer goes",
                 answer.held.len()
             ));
         }

@@ -75,6 +75,14 @@ impl Wanted {
         Ok(wanted)
     }
 
+    /// Of images of which only the diff IDs are known. Their layers may pass raw, under these digests.
+    pub fn foreseen(stacks: &[Vec<Digest>]) -> Wanted {
+        let mut seen = HashSet::new();
+        let blobs = stacks.iter().flatten().copied().filter(|digest| seen.insert(*digest)).collect();
+        let stack = |ids: &Vec<Digest>| Stack { layers: ids.clone(), diff_ids: Some(ids.clone()) };
+        Wanted { blobs, stacks: stacks.iter().map(stack).collect(), names: Vec::new() }
+    }
+
     /// The question, a line for each thing.
     pub fn question(&self, found: &Found) -> String {
         let mut text = String::new();

@@ -4,7 +4,7 @@ use super::found::{Found, Loader};
 use crate::{
     archive::Tape,
     error::{Error, Result},
-    image::{Name, Reference},
+    image::{Digest, Name, Reference},
     remote::{Exit, Host, Running, ask},
 };
 use std::{
@@ -27,6 +27,10 @@ pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Resul
     if let Some(wrong) = references.iter().find(|text| !is_image(text)) {
         return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
     }
+    let foreseen = match found.loader {
+        Loader::Docker(_) => layers(&*host, found, references),
+        _ => Vec::new(),
+    };
     let (engine, mut command) = match found.loader {
         Loader::Docker(_) => ("docker save", found.command(&["save"])),
         Loader::Nerdctl => ("nerdctl save", found.command(&["save"])),
@@ -47,7 +51,16 @@ pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Resul
     let label = format!("{}: {engine} {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone(), _host: host };
-    Ok(Tape { bytes: Box::new(output), label })
+    Ok(Tape { bytes: Box::new(output), label, foreseen })
+}
+
+/// The layers of each image, where docker says so; that it has one of them not shows soon enough.
+fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Digest>> {
+    let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
+    command.extend(references.iter().cloned());
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let Ok(answer) = ask(host, &words) else { return Vec::new() };
+    answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The names that the engine found on `host` gives to images.

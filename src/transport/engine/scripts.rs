@@ -92,6 +92,7 @@ done;
 set --; for n in $(asked name | sed "s/ .*//"); do set -- "$@" 'name=="'"$n"'"'; done;
 if test $# -gt 0; then k=$(c images check "$@" 2>/dev/null); echo "$k" | sed "s/^/check=/"; fi;
 new=$(asked name | while read -r n i; do echo "$k" | grep -F "$n" | grep -F "$i" | grep -v incomplete | grep -q "complete (" || echo new; done);
+test -n "$(asked name)" || new=1;
 "#;
 
 /// Docker's and podman's names: `is=NAME` and what the engine says of it.
@@ -99,6 +100,7 @@ const NAMES: &str = r#"
 is=$(asked name | while read -r n i; do echo "$n $(d image inspect --format "@FORMAT@" "$n" 2>/dev/null </dev/null)"; done);
 echo "$is" | sed "s/^/is=/";
 new=$(asked name | while read -r n i; do echo "$is" | grep -F "$n $i" >/dev/null || echo new; done);
+test -n "$(asked name)" || new=1;
 "#;
 
 /// Docker's containerd, where it tells which that is and the user may ask it.
@@ -196,4 +198,33 @@ fn c(words: &[String]) -> Result<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let words = quote(&words)?;
     Ok(format!("c() {{ {words} \"$@\" </dev/null; }}; i() {{ {words} \"$@\"; }};"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Platform;
+
+    #[test]
+    fn every_script_is_one_line_of_posix_sh_that_other_login_shells_hand_on() {
+        let docker = |store| Loader::Docker(store);
+        for loader in
+            [Loader::Ctr, Loader::Nerdctl, Loader::Podman, docker(ImageStore::Graph), docker(ImageStore::Containerd)]
+        {
+            let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
+            let platform = Platform::new("linux", "amd64", None);
+            let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
+            let script = script(&found, &Mark::new()).unwrap().unwrap();
+            assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
+            assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");
+            assert!(script.len() < 8000, "{loader:?}: {}", script.len());
+            let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+            assert!(checked.status.success(), "{loader:?}: {}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+
+    #[test]
+    fn every_run_leaves_another_mark() {
+        assert_ne!(Mark::new().id, Mark::new().id);
+    }
 }

@@ -13,6 +13,7 @@ use crate::progress::Watch;
 use crate::sink::{BlobWriter, Verified};
 use rustix::fs::{AtFlags, linkat, renameat, statat, unlinkat};
 use rustix::io::Errno;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,14 @@ impl PushedLayout {
                 Ok(Some(PushedLayout { place: Arc::new(place), watch, cancel: cancel.clone() }))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Whether this is still the directory `dir`, which may have been removed or replaced meanwhile.
+    pub fn is_at(&self, dir: &Path) -> bool {
+        match (rustix::fs::fstat(self.place.folder.fd()), std::fs::metadata(dir)) {
+            (Ok(open), Ok(named)) => (open.st_dev, open.st_ino) == (named.dev(), named.ino()),
+            _ => false,
         }
     }
 

@@ -13,7 +13,8 @@ use crate::sink::Verified;
 use crate::source::Claim;
 use crate::sums::Sums;
 use crate::transfer::Arriving;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
+use rustix::io::Errno;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher as _, RandomState};
 use std::io::{Seek, SeekFrom, Write};
@@ -26,6 +27,8 @@ const SUMS: &str = ".sums";
 /// What an upload's files begin with; no digest's algorithm is called so.
 const UPLOAD: &str = "upload-";
 const BUFFER: usize = 256 << 10;
+/// In bytes; less is not worth a reservation.
+const RESERVED: u64 = 1 << 20;
 
 /// An upload under way, held by its lock. Dropped, it stays on the disk and can be taken up again.
 pub struct Upload {
@@ -34,6 +37,8 @@ pub struct Upload {
     file: File,
     sums: Sums,
     arriving: Arriving,
+    /// Room behind the last byte is taken.
+    reserved: bool,
     cancel: Cancel,
 }
 
@@ -45,7 +50,8 @@ impl Upload {
         let flags = OFlags::CREATE | OFlags::EXCL;
         let found = Upload::open(place, &id, flags)?;
         let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", place.shown())))?;
-        Ok(Upload { place: place.clone(), id, file, sums, arriving: Arriving::new(algorithm), cancel: cancel.clone() })
+        let (place, arriving) = (place.clone(), Arriving::new(algorithm));
+        Ok(Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() })
     }
 
     /// The one that goes by `id`; `None` where there is none, or another process holds it. What is there is read.
@@ -56,8 +62,8 @@ impl Upload {
         let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
         let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
         let arriving = Arriving::going_on(Algorithm::Sha256, found.hasher, found.right);
-        let mut upload =
-            Upload { place: place.clone(), id: id.to_owned(), file, sums, arriving, cancel: cancel.clone() };
+        let (place, id) = (place.clone(), id.to_owned());
+        let mut upload = Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() };
         upload.cut(found.right)?;
         Ok(Some(upload))
     }
@@ -100,9 +106,28 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes sure that a later process finds all that is here now.
+    /// Takes room on the disk for `more` bytes, until [`Upload::settle`].
+    ///
+    /// Fails with `Unwritable` where there is not so much.
+    pub fn reserve(&mut self, more: u64) -> Result<()> {
+        if more < RESERVED {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.size(), more) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(self.unwritten(error.into())),
+            _ => {
+                self.reserved = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes sure that a later process finds all that is here now, and takes no more room than that.
     pub fn settle(&mut self) {
         self.sums.write_down();
+        if std::mem::take(&mut self.reserved) {
+            let _ = self.file.set_len(self.size());
+        }
     }
 
     /// Forgets all bytes.

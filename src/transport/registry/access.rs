@@ -1,8 +1,10 @@
 //! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
 //! patient to be.
 
+use super::mirrors::ROOT;
 use super::pace::PIECES;
-use std::{fmt, path::PathBuf, time::Duration};
+use crate::limit::Limit;
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// A password or a token. It shows itself to nobody: `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -31,6 +33,8 @@ pub enum Credentials {
     /// Looked for in the files of docker and podman, when a registry asks.
     #[default]
     Stored,
+    /// Nobody: no file is asked.
+    Nobody,
     /// Given by the user, for every registry of this side.
     Password { user: String, password: Secret },
 }
@@ -54,6 +58,10 @@ pub struct Access {
     /// A connection without a byte for so long is broken. A registry that stores what it was sent may take ten times
     /// as long to answer.
     pub timeout: Duration,
+    /// A connection that is not made in so long is given up; as `timeout` when none.
+    pub connect: Option<Duration>,
+    /// An answer that has not begun after so long is given up; four times `timeout` when none.
+    pub answer: Option<Duration>,
     /// How often one request is tried again. What a body delivers between two breaks refills it.
     pub retries: u32,
     /// The pause before the first retry; it doubles from one to the next.
@@ -64,6 +72,17 @@ pub struct Access {
     pub lanes: usize,
     /// In how many parts large blobs of a far registry are read at once, at most; 1: each over one connection.
     pub parts: usize,
+    /// How fast bytes of blobs and manifests may move, both ways together; as fast as they can when none.
+    pub limit: Option<Arc<Limit>>,
+    /// The path of the registry's API, `/v2` unless it is a mirror that has it elsewhere.
+    pub root: String,
+    /// The registry that a mirror stands for: it is told with each question (`?ns=`).
+    pub namespace: Option<String>,
+    /// In bytes, of one connection and direction: system calls hardly count from the default on, and dozens of
+    /// connections stay small.
+    pub buffer: usize,
+    /// Shown to the registry's own host with every request: a name in lower case, and what it says.
+    pub marks: Vec<(&'static str, String)>,
 }
 
 impl Default for Access {
@@ -77,11 +96,18 @@ impl Default for Access {
             token_hosts: Vec::new(),
             certs_dirs: usual_certs_dirs(),
             timeout: Duration::from_secs(30),
+            connect: None,
+            answer: None,
             retries: 5,
             pause: Duration::from_millis(500),
             cache: None,
             lanes: 6,
             parts: PIECES,
+            limit: None,
+            root: ROOT.to_owned(),
+            namespace: None,
+            buffer: 128 << 10,
+            marks: Vec::new(),
         }
     }
 }

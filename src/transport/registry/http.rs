@@ -8,6 +8,7 @@ use super::retry;
 use super::tls;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::limit::{Limit, Limited};
 use std::{
     collections::HashMap,
     io::Read,
@@ -18,9 +19,6 @@ use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-/// In bytes, of one connection and direction: system calls hardly count from here on, and dozens of connections stay
-/// small.
-const BUFFER: usize = 128 << 10;
 /// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
 const DRAINED: u64 = 64 << 10;
 const IDLE_CONNECTIONS: usize = 32;
@@ -132,12 +130,20 @@ impl Http {
                 self.run(&agent, call, head.body(&[][..]))
             }
             Payload::Nothing => self.run(&agent, call, head.body(())),
-            Payload::Bytes(bytes) => self.run(&agent, call, head.body(*bytes)),
-            Payload::Stream { bytes, .. } => self.run(&agent, call, head.body(SendBody::from_reader(*bytes))),
+            Payload::Bytes(bytes) => {
+                if let Some(limit) = &self.access.limit {
+                    limit.pass(bytes.len()).map_err(Fault::Lasting)?;
+                }
+                self.run(&agent, call, head.body(*bytes))
+            }
+            Payload::Stream { bytes, .. } => {
+                let mut bytes = Limited::new(&mut **bytes, self.access.limit.as_ref());
+                self.run(&agent, call, head.body(SendBody::from_reader(&mut bytes)))
+            }
         };
         let (head, body) = sent?.into_parts();
-        let patience = 4 * self.access.timeout;
-        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience })
+        let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
+        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience, limit })
     }
 
     fn run<B: ureq::AsSendBody>(
@@ -179,16 +185,16 @@ impl Http {
             .proxy(proxy.map(proxy::parse).transpose()?)
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
+            .input_buffer_size(self.access.buffer)
+            .output_buffer_size(self.access.buffer)
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
-            .timeout_resolve(Some(wait))
-            .timeout_connect(Some(wait))
+            .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
+            .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(4 * wait));
+            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)));
         if route.tls {
             config = config.tls_config(match to {
                 To::Registry => tls::of_registry(&self.access, &self.host)?,
@@ -210,6 +216,7 @@ pub struct Answer {
     headers: HeaderMap,
     body: Body,
     patience: Duration,
+    limit: Option<Arc<Limit>>,
 }
 
 impl std::fmt::Debug for Answer {
@@ -240,7 +247,7 @@ impl Answer {
 
     /// The body as it comes. Read to its end, its connection can be used again.
     pub fn into_reader(self) -> impl Read + Send + 'static {
-        self.body.into_with_config().limit(u64::MAX).reader()
+        Limited::new(self.body.into_with_config().limit(u64::MAX).reader(), self.limit.as_ref())
     }
 
     /// The whole body, at most `limit` bytes and within a few time-outs; longer ones are `Invalid`.
@@ -250,8 +257,10 @@ impl Answer {
         if self.length().is_some_and(|length| length > limit) {
             return Err(too_long(&host));
         }
-        let until = Instant::now() + self.patience;
+        let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.time_of(limit));
+        let until = Instant::now() + self.patience + own;
         let mut reader = self.body.with_config().limit(u64::MAX).reader();
+        let mut reader = Limited::new(&mut reader, self.limit.as_ref());
         let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
         loop {
             let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {

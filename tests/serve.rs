@@ -1,0 +1,71 @@
+//! `imgmv serve` as a process: the distribution specification's four categories, written from its text, and everything
+//! that clients do to a server beside that.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "serve/abuse.rs"]
+mod abuse;
+#[path = "serve/client.rs"]
+mod client;
+#[path = "serve/discovery.rs"]
+mod discovery;
+#[path = "serve/killed.rs"]
+mod killed;
+#[path = "serve/management.rs"]
+mod management;
+#[path = "serve/operations.rs"]
+mod operations;
+#[path = "serve/peers.rs"]
+mod peers;
+#[path = "serve/pull.rs"]
+mod pull;
+#[path = "serve/push.rs"]
+mod push;
+#[path = "serve/rights.rs"]
+mod rights;
+#[path = "serve/sources.rs"]
+mod sources;
+
+use client::{Reply, Server};
+use imgmv::image::{Algorithm, Descriptor, Digest, Hasher, media_type};
+use serde_json::{Value, json};
+
+/// Any bytes, the same for the same seed.
+fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..size.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(size).collect()
+}
+
+fn sha512(bytes: &[u8]) -> Digest {
+    Hasher::new(Algorithm::Sha512).with(bytes).finish()
+}
+
+/// A manifest of `config` and `layers`, with whatever `more` has.
+fn manifest(config: &[u8], layers: &[&[u8]], more: Value) -> Vec<u8> {
+    let layers: Vec<Descriptor> =
+        layers.iter().map(|layer| Descriptor::of(media_type::OCI_LAYER_GZIP, layer)).collect();
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": Descriptor::of(media_type::OCI_CONFIG, config),
+        "layers": layers,
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        manifest[key] = value.clone();
+    }
+    manifest.to_string().into_bytes()
+}
+
+/// An index over `children`.
+fn index(children: &[&[u8]]) -> Vec<u8> {
+    let children: Vec<Descriptor> = children.iter().map(|one| Descriptor::of(media_type::OCI_MANIFEST, one)).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children });
+    index.to_string().into_bytes()
+}
