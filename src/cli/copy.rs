@@ -25,6 +25,9 @@ use std::time::Instant;
 /// Every byte is hashed on its way, and nothing gets a name before it is all there. What DST has already is not sent
 /// again. Layers and manifests keep their bytes and so their digests, except where a line on standard error says
 /// otherwise (raw layers become gzip on their way to a registry).
+///
+/// Several DST are copied to side by side, and SRC is read once for those that keep pace; one that is slower reads by
+/// itself, or, where SRC passes once, holds the others up. One that fails is named and does not fail the others.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Copy {
