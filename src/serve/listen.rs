@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// Threads that may block, beside one for each connection: a request uses one at a time, for a buffer or a question.
-const BLOCKING: usize = 32;
+/// Threads that may block, at most: a request uses one at a time, for a buffer or a question.
+const BLOCKING: usize = 256;
 /// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
 const STACK: usize = 1 << 20;
 /// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
@@ -132,7 +132,7 @@ impl Listening {
         more_files(self.server.limits.connections as u64 + FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(self.server.limits.connections + BLOCKING)
+            .max_blocking_threads(BLOCKING)
             .thread_stack_size(STACK)
             .build()
             .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
