@@ -5,6 +5,7 @@ use super::connection::{self, Line};
 use super::documents::Documents;
 use super::gate::Gate;
 use super::journal::{Counted, Figures, Journal};
+use super::live::Live;
 use super::push;
 use super::rights::Rights;
 use super::sessions::Sessions;
@@ -88,7 +89,7 @@ pub(super) struct Server {
 pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Live<TlsAcceptor>>,
     server: Arc<Server>,
     cancel: Cancel,
 }
@@ -102,7 +103,7 @@ impl Listening {
         let refused = |e: std::io::Error| {
             Error::usage(format!("cannot listen on {at}: {}; choose another with --listen", Error::from(e)))
         };
-        let tls = options.certificate.as_ref().map(Certificate::acceptor).transpose()?;
+        let tls = options.certificate.as_ref().map(Certificate::following).transpose()?;
         let listener = TcpListener::bind(at).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -180,7 +181,7 @@ impl Listening {
             let figures = &self.server.figures;
             figures.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let counted = Counted::new(figures, |figures| &figures.connections);
-            let tls = self.tls.clone();
+            let tls = self.tls.as_ref().and_then(|tls| tls.now().ok()).map(|tls| TlsAcceptor::clone(&tls));
             tokio::spawn(async move {
                 connection::serve(socket, tls, line).await;
                 drop((seat, counted));
