@@ -98,7 +98,9 @@ def main():
             environment = {**os.environ, "HOME": str(home)}
             environment.pop("SSH_AUTH_SOCK", None)
             print(f"{options.mib} MiB, medians of {options.rounds}: MB/s, CPU seconds")
-            for name, ssh in (("client", f"ssh -F {home}/.ssh/config"), ("builtin", "builtin")):
+            # A shared connection is a process of its own, whose CPU would not be seen.
+            client = f"ssh -F {home}/.ssh/config -o ControlMaster=no -o ControlPath={folder}/none"
+            for name, ssh in (("client", client), ("builtin", "builtin")):
                 keep = ["--remote-command", "cat >/dev/null"]
                 up = [imgmv, "copy", archive, "ssh://node", "--ssh", ssh, "-q", *keep]
                 down = [imgmv, "copy", f"ssh://node/{REF}", "/dev/null", "--ssh", ssh, "-q"]

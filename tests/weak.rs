@@ -5,6 +5,8 @@ mod support;
 
 #[path = "weak/archives.rs"]
 mod archives;
+#[path = "weak/both.rs"]
+mod both;
 #[path = "weak/disk.rs"]
 mod disk;
 #[path = "weak/far.rs"]

@@ -7,6 +7,7 @@ use super::fan;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
 use super::options::{Choice, Packing, Transfer};
+use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
 use super::targets::{Target, targets};
@@ -110,7 +111,7 @@ impl Copy {
     /// destination only that one.
     fn several(&self, src: &Place, targets: &[Target], outcome: &mut Outcome, run: &Run) -> Result<()> {
         let at_once = usize::from(self.several.parallel).min(targets.len());
-        let parted = open::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
+        let parted = parted::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
             .map_err(|error| open::hinted(&self.src, error))?;
         let words: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
         let done = fan::each(&words, at_once, run, |at, run| {

@@ -6,7 +6,6 @@ use super::engines;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
-use super::progress::lock;
 use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
@@ -14,7 +13,6 @@ use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
 use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
-use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
 use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
@@ -27,7 +25,7 @@ use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where containerd keeps everything, unless told otherwise.
@@ -99,7 +97,7 @@ pub struct Opened {
     pub source: Source,
     pub picks: Vec<Pick>,
     /// What the word itself calls an image that it picks by digest (`app:2@sha256:…`).
-    name: Option<Name>,
+    pub name: Option<Name>,
 }
 
 impl Opened {
@@ -124,10 +122,10 @@ pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Op
 }
 
 /// A source of which nobody has read yet.
-struct Unread {
-    ready: Ready,
-    picks: Vec<Pick>,
-    name: Option<Name>,
+pub struct Unread {
+    pub ready: Ready,
+    pub picks: Vec<Pick>,
+    pub name: Option<Name>,
 }
 
 /// As it is opened.
@@ -136,7 +134,7 @@ pub enum Ready {
     Tape(Tape),
 }
 
-fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
     let archive = |input: Input| {
         Ok::<_, Error>(match archive::find(&input, run.watch())? {
             archive::Found::Store(store) => Ready::Store(store),
@@ -170,58 +168,6 @@ fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread
         Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };
     Ok(Unread { ready, picks: pick.into_iter().collect(), name })
-}
-
-/// One source for several copies at once.
-pub struct Parted {
-    shares: Shares,
-    picks: Vec<Pick>,
-    name: Option<Name>,
-}
-
-enum Shares {
-    /// For those who begin together; who comes later is given one then.
-    Store(Shared, Mutex<Vec<Sharer>>),
-    Tapes(Mutex<Vec<Tape>>),
-}
-
-/// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
-pub fn parted(place: &Place, from: &From, reach: &Reach, members: usize, at_once: usize, run: &Run) -> Result<Parted> {
-    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
-    let limits = Limits::default();
-    let shares = match ready {
-        Ready::Store(store) => {
-            let shared = Shared::new(store, limits, &run.cancel);
-            // What is wrong with the source is told once.
-            shared.sharer().roots(&picks)?;
-            let first = (0..at_once).map(|_| shared.sharer()).collect();
-            Shares::Store(shared, Mutex::new(first))
-        }
-        Ready::Tape(_) if members > at_once => {
-            return Err(Error::usage(format!(
-                "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
-                 save it to a file first"
-            )));
-        }
-        Ready::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
-    };
-    Ok(Parted { shares, picks, name })
-}
-
-impl Parted {
-    /// The source for the next of the members, each of which takes one.
-    pub fn next(&self) -> Result<Opened> {
-        let source = match &self.shares {
-            Shares::Store(shared, first) => {
-                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
-            }
-            Shares::Tapes(tapes) => match lock(tapes).pop() {
-                Some(tape) => Source::Stream(tape.stream()),
-                None => return Err(Error::failed("there are more destinations than were counted")),
-            },
-        };
-        Ok(Opened { source, picks: self.picks.clone(), name: self.name.clone() })
-    }
 }
 
 /// A repository, by way of its mirrors where it has some.
@@ -271,6 +217,11 @@ fn without_digest(reference: &Reference) -> Reference {
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
     Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
+}
+
+/// How the registries behind a mirror are reached.
+pub fn upstream_access(from: &From, reach: &Reach) -> Result<Access> {
+    access(&from.registry.side(), &reach.network)
 }
 
 /// Opens what `place` means for serving it.

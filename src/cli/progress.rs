@@ -3,24 +3,16 @@
 
 use super::args::{Progress, Talk};
 use super::bars::Bars;
-use imgmv::error::{on_one_line, printable};
+use super::lines::{Json, Lines};
+use imgmv::error::on_one_line;
 use imgmv::progress::{Event, Outcome, Watch};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-/// Between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Lines of destinations in that time.
-const LINES_AT_ONCE: usize = 10;
-/// Between two JSON lines about bytes.
-const JSON_EVERY: Duration = Duration::from_millis(500);
+use std::time::Duration;
 
 /// How loud the talk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,7 +156,7 @@ pub fn line(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn json_line(value: &Value) {
+pub(super) fn json_line(value: &Value) {
     line(&value.to_string());
 }
 
@@ -222,7 +214,7 @@ impl Tally {
     }
 
     /// One line for people: how much of how much, how fast, how long still.
-    fn told(&self, elapsed: Duration) -> String {
+    pub fn told(&self, elapsed: Duration) -> String {
         let rate = (self.done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         let done = HumanBytes(self.done);
         let Some(total) = self.total else {
@@ -234,109 +226,6 @@ impl Tally {
         };
         let (blobs_done, blobs) = (self.blobs_done, self.blobs);
         format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{rest}", HumanBytes(total), HumanBytes(rate))
-    }
-}
-
-/// Of each destination, in their order by name; of the only one under no name.
-type Tallies = BTreeMap<Option<String>, Tally>;
-
-fn tally<'t>(tallies: &'t mut Tallies, whose: Option<&str>) -> &'t mut Tally {
-    tallies.entry(whose.map(str::to_owned)).or_default()
-}
-
-/// A plain line every few seconds, one for each destination.
-struct Lines {
-    tallies: Arc<Mutex<Tallies>>,
-    ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
-}
-
-impl Lines {
-    fn new() -> Lines {
-        Lines { tallies: Arc::default(), ticker: Mutex::new(None) }
-    }
-
-    fn event(&self, whose: Option<&str>, event: &Event<'_>) {
-        tally(&mut lock(&self.tallies), whose).count(event);
-        let mut ticker = lock(&self.ticker);
-        if ticker.is_none() {
-            let (send, receive) = mpsc::channel::<()>();
-            let (tallies, began) = (self.tallies.clone(), Instant::now());
-            let tick = move || {
-                let mut last = Instant::now();
-                while receive.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                    let tallies = lock(&tallies);
-                    // Fifty hosts tell no more in a minute than five.
-                    let due = LINE_EVERY * u32::try_from(tallies.len().div_ceil(LINES_AT_ONCE)).unwrap_or(1);
-                    if last.elapsed() + LINE_EVERY / 2 < due {
-                        continue;
-                    }
-                    last = Instant::now();
-                    for (name, tally) in &*tallies {
-                        let name = name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-                        line(&format!("{name}{}", tally.told(began.elapsed())));
-                    }
-                }
-            };
-            *ticker = Some((send, thread::spawn(tick)));
-        }
-    }
-
-    fn leave(&self, name: &str) {
-        lock(&self.tallies).remove(&Some(name.to_owned()));
-    }
-
-    fn end(&self) {
-        if let Some((send, ticker)) = lock(&self.ticker).take() {
-            drop(send);
-            let _ = ticker.join();
-        }
-    }
-}
-
-/// One JSON object a line.
-#[derive(Default)]
-struct Json(Mutex<(Tallies, HashMap<Option<String>, Instant>)>);
-
-impl Json {
-    fn event(&self, whose: Option<&str>, event: &Event<'_>) {
-        let mut state = lock(&self.0);
-        let (tallies, last) = &mut *state;
-        let tally = tally(tallies, whose);
-        tally.count(event);
-        let mut told = match event {
-            Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
-                "event": "plan", "blobs": blobs, "bytes": bytes, "held_blobs": held_blobs, "held_bytes": held_bytes,
-            }),
-            Event::BlobStart { id, label, size } => {
-                json!({ "event": "start", "id": id, "label": printable(label), "size": size })
-            }
-            Event::BlobEnd { id, outcome } => {
-                let outcome = match outcome {
-                    Outcome::Moved => "moved",
-                    Outcome::Held => "held",
-                    Outcome::Failed => "failed",
-                };
-                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": tally.done, "total": tally.total })
-            }
-            _ => {
-                let key = whose.map(str::to_owned);
-                if last.get(&key).is_some_and(|last| last.elapsed() < JSON_EVERY) {
-                    return;
-                }
-                last.insert(key, Instant::now());
-                json!({ "event": "moved", "bytes": tally.done, "total": tally.total })
-            }
-        };
-        if let (Some(name), Some(told)) = (whose, told.as_object_mut()) {
-            told.insert("destination".to_owned(), name.into());
-        }
-        json_line(&told);
-    }
-
-    fn leave(&self, name: &str) {
-        let (tallies, last) = &mut *lock(&self.0);
-        tallies.remove(&Some(name.to_owned()));
-        last.remove(&Some(name.to_owned()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! `imgmv serve`: any store as a registry.
 
 use super::Run;
+use super::mirroring::{self, Mirroring};
 use super::open::{self, Reach};
 use super::place::Place;
 use clap::builder::FalseyValueParser;
@@ -29,10 +30,12 @@ use std::time::{Duration, UNIX_EPOCH};
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Serve {
     /// What to serve; several are served together
-    #[arg(value_name = "SRC", required = true)]
+    #[arg(value_name = "SRC", required_unless_present_any = ["proxies", "print_mirror_config"])]
     src: Vec<OsString>,
     #[command(flatten)]
     service: Service,
+    #[command(flatten)]
+    mirroring: Mirroring,
     #[command(flatten)]
     from: open::From,
     #[command(flatten)]
@@ -133,6 +136,11 @@ What SRC may be:
 
 impl Serve {
     pub fn run(self, run: &Run) -> Result<()> {
+        let listen = address(&self.service.listen)?;
+        if let Some(client) = self.mirroring.print_mirror_config {
+            return self.mirroring.print(client, listen, self.service.tls_cert.is_some(), run);
+        }
+        self.mirroring.check()?;
         let mut catalog = Catalog::default();
         let target = self.target(run)?;
         let mut served = &self.src[..];
@@ -147,8 +155,12 @@ impl Serve {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
+        let mirrored = self.mirroring.shelf(listen.port(), &self.from, &self.reach, run)?;
+        if let Some(mirrored) = &mirrored {
+            catalog.add(mirrored.shelf.clone());
+        }
         let service = &self.service;
-        run.signals.patience(Duration::from_secs(service.stop_timeout + 1));
+        run.signals.patience(Duration::from_secs(service.stop_timeout + 3));
         let options = service.options(target.map(|(target, _)| target), run)?;
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
             run.screen.say("passwords pass here without TLS, readable by whoever sees them pass; see --tls-cert");
@@ -158,7 +170,12 @@ impl Serve {
         run.screen.end();
         let scheme = if secure { "https" } else { "http" };
         run.screen.say(&format!("listening on {scheme}://{}", listening.address()));
-        listening.run()
+        mirroring::say_machines(listening.address(), scheme, run);
+        let served = listening.run();
+        if let Some(mirrored) = mirrored {
+            mirrored.end();
+        }
+        served
     }
 }
 
@@ -168,7 +185,9 @@ impl Serve {
         if !self.service.writable {
             return Ok(None);
         }
-        let word = &self.src[0];
+        let Some(word) = self.src.first() else {
+            return Err(Error::usage("--writable needs a directory to push to as the first SRC, oci:DIR"));
+        };
         let dir = match Place::parse(word)? {
             Place::Oci { dir, pick: None } | Place::Path(dir) if !dir.is_file() => dir,
             _ => {

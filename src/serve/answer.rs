@@ -1,7 +1,7 @@
 //! One request: let in, understood, authorised, and handed to whoever answers it.
 
 use super::body::Answer;
-use super::catalog::{Repository, Wanted};
+use super::catalog::{Repository, Search, Wanted};
 use super::errors::{Code, Refusal};
 use super::inflow::Inflow;
 use super::journal::{Record, Tally};
@@ -18,6 +18,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// Shown by a server that looks for something at its peers.
+pub const PEER: &str = "imgmv-peer";
 /// In characters, of what a client says and the journal keeps.
 const KEPT: usize = 512;
 
@@ -42,7 +44,8 @@ impl Asked {
     /// The repository called `name`, for the registry in `?ns=`.
     pub fn wanted(&self, name: &str) -> Wanted {
         let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
-        Wanted { name: name.to_owned(), ns, user: self.user.clone() }
+        let search = if self.headers.contains_key(PEER) { Search::Here } else { Search::Anywhere };
+        Wanted { name: name.to_owned(), ns, user: self.user.clone(), search }
     }
 
     fn reads(&self) -> bool {
@@ -125,13 +128,18 @@ async fn dispatch(
         let written = tokio::spawn(write(server.clone(), asked, name, part, body));
         return written.await.unwrap_or_else(|_| Err(lost()));
     }
-    match part {
+    let nobody = asked.user.is_none().then(|| asked.headers.clone());
+    let read = match part {
         Part::Tags => lists::tags(server, asked, name).await,
         Part::Referrers(subject) => lists::referrers(server, asked, name, subject).await,
         Part::Manifest(at) => read::manifest(server, asked, name, at).await,
         Part::Blob(digest) => read::blob(server, asked, name, digest).await,
         Part::Uploads | Part::Upload(_) => Err(lost()),
-    }
+    };
+    read.map_err(|refusal| match nobody {
+        Some(headers) => server.rights.instead(refusal, &headers),
+        None => refusal,
+    })
 }
 
 async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: Inflow) -> Answered {

@@ -23,6 +23,36 @@ pub struct Wanted {
     pub ns: Option<String>,
     /// Who asks: a user of this server, whose password was right.
     pub user: Option<String>,
+    pub search: Search,
+}
+
+/// How far a server goes for what is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Search {
+    /// Elsewhere too, if it is not here.
+    #[default]
+    Anywhere,
+    /// No further than what lies here: another server is looking, and would wait for itself in the end.
+    Here,
+}
+
+/// How sure an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    Now,
+    /// It was so when somebody last answered, and now nobody does.
+    Last,
+}
+
+/// What came of asking others for a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Nobody has to be asked.
+    Here,
+    /// Nobody has it.
+    Nowhere,
+    /// It is found at once under this digest.
+    At(Digest, Known),
 }
 
 /// A kind of source: where repositories are looked for.
@@ -39,6 +69,10 @@ pub trait Repository: Send + Sync {
     fn tags(&self) -> Result<Vec<String>>;
     /// A manifest, its digest checked.
     fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
+    /// Asks whoever has to be asked first, which may take long.
+    fn settle(&self, _at: &At) -> Result<Settled> {
+        Ok(Settled::Here)
+    }
     /// How many bytes a manifest has, where that is known without reading it: then a large one waits for room in
     /// memory.
     fn weight(&self, _at: &At) -> Result<Option<u64>> {
@@ -127,6 +161,18 @@ impl Repository for Several {
 
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
         self.first(|repository| repository.manifest(at))
+    }
+
+    fn settle(&self, at: &At) -> Result<Settled> {
+        let mut settled = Settled::Here;
+        for repository in &self.0 {
+            settled = repository.settle(at)?;
+            let has = || matches!(repository.weight(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)));
+            if matches!(settled, Settled::At(..)) || settled == Settled::Here && has() {
+                break;
+            }
+        }
+        Ok(settled)
     }
 
     fn weight(&self, at: &At) -> Result<Option<u64>> {

@@ -26,7 +26,7 @@ const BLOCKING: usize = 256;
 const STACK: usize = 1 << 20;
 /// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
-/// Open files beside one for each connection.
+/// Open files beside those of each connection: its socket, and a blob.
 const FILES: u64 = 1024;
 
 /// What clients may take of the server.
@@ -130,7 +130,7 @@ impl Listening {
 
     /// Answers until the run is cancelled; then ends when everything under way has ended, or its time is over.
     pub fn run(self) -> Result<()> {
-        more_files(self.server.limits.connections as u64 + FILES);
+        more_files(2 * self.server.limits.connections as u64 + FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING)

@@ -3,16 +3,25 @@
 //! The map: [`catalog`] says what a server has, in two traits; `shelf` (local stores, with `live` and `names`) and
 //! `upstream` (another registry) implement them. [`listen`] accepts connections, `gate` and [`rights`] let requests
 //! pass, `paths` reads what is asked for, `answer` hands it to `read` and `lists`, and to `push` and `put` where there
-//! is a `target`; `sessions` are uploads under way; `body` sends blobs, `inflow` takes them in, `errors` says no. [`journal`] is told of every request. Everything asynchronous is in this folder; stores are called from threads
-//! that may block.
+//! is a `target`; `sessions` are uploads under way; `body` sends blobs, `inflow` takes them in, `errors` says no.
+//! [`journal`] is told of every request. Everything asynchronous is in this folder; stores are called from threads that
+//! may block.
+//!
+//! The mirror: `proxy` is a shelf over `upstreams` (with `once`), `peers` and a `cache`; `fill` brings a blob into it
+//! while clients read (`pool`: by how many threads), `evict` makes room, `checked` hashes what is not kept, [`mirror`] is
+//! what clients are told.
 
 mod answer;
 mod body;
 mod buffers;
+mod cache;
 pub mod catalog;
+mod checked;
 mod connection;
 mod documents;
 mod errors;
+mod evict;
+mod fill;
 mod gate;
 mod inflow;
 pub mod journal;
@@ -20,9 +29,14 @@ pub mod listen;
 mod lists;
 mod live;
 mod metrics;
+pub mod mirror;
 pub mod names;
+mod once;
 mod page;
 mod paths;
+mod peers;
+mod pool;
+mod proxy;
 mod push;
 mod put;
 mod read;
@@ -33,11 +47,17 @@ mod target;
 mod tls;
 mod tokens;
 mod upstream;
+mod upstreams;
 
+pub use cache::{Cache, Pools};
+pub use evict::Budget;
 pub use gate::Gate;
 pub use listen::{Limits, Listening, Options};
+pub use peers::Peers;
+pub use proxy::{Caches, ProxyShelf, Share};
 pub use rights::Rights;
 pub use shelf::StoreShelf;
 pub use target::Target;
 pub use tls::Certificate;
 pub use upstream::{RegistryShelf, pumped};
+pub use upstreams::{Endpoint, Upstream};

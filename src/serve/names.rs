@@ -124,6 +124,7 @@ pub fn own(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalog::Search;
     use super::*;
 
     fn table(names: &[Option<&str>]) -> Table {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     fn found(table: &Table, name: &str, ns: Option<&str>) -> Vec<String> {
-        let wanted = Wanted { name: name.into(), ns: ns.map(str::to_owned), user: None };
+        let wanted = Wanted { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Anywhere };
         table.tags(&wanted).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
     }
 
@@ -157,7 +158,7 @@ mod tests {
         let table = table(&[Some("ghcr.io/org/app:1"), Some("docker.io/org/app:1"), Some("docker.io/org/app:2")]);
         assert_eq!(table.repositories().collect::<Vec<_>>(), ["docker.io/org/app", "ghcr.io/org/app"]);
         assert_eq!(found(&table, "org/app", None), ["1", "2"]);
-        let wanted = Wanted { name: "org/app".into(), ns: None, user: None };
+        let wanted = Wanted { name: "org/app".into(), ns: None, user: None, search: Search::Anywhere };
         assert_eq!(table.tags(&wanted).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
     }
 

@@ -2,7 +2,7 @@
 //! nothing that an image says of itself is taken for anything but text.
 
 use super::answer::{Answered, Asked, add, blocking, text};
-use super::catalog::{At, Catalog, Repository, Wanted};
+use super::catalog::{At, Catalog, Repository, Search, Wanted};
 use super::errors::{Code, Refusal};
 use super::listen::Server;
 use crate::error::{Result, printable};
@@ -84,7 +84,12 @@ struct Look {
 
 impl Look {
     fn repository(&self, name: &str) -> Result<Option<Arc<dyn Repository>>> {
-        self.catalog.repository(&Wanted { name: name.to_owned(), ns: None, user: self.user.clone() })
+        self.catalog.repository(&Wanted {
+            name: name.to_owned(),
+            ns: None,
+            user: self.user.clone(),
+            search: Search::Here,
+        })
     }
 
     fn one(&self, name: &str) -> Result<Option<String>> {

@@ -2,7 +2,7 @@
 
 use super::answer::{Answered, Asked, add, bare, in_repository};
 use super::body::Answer;
-use super::catalog::{At, Repository};
+use super::catalog::{At, Known, Repository, Settled};
 use super::documents::SMALL;
 use super::errors::{Code, Refusal};
 use super::listen::Server;
@@ -23,16 +23,22 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     let immutable = matches!(at, At::Digest(_));
     let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
     let wanted = asked.wanted(&name);
-    let small_or = {
-        let at = at.clone();
-        move |repository: Arc<dyn Repository>| match repository.weight(&at)? {
-            Some(size) if size > SMALL => Ok(Weighed::Large(size)),
-            _ => Ok(Weighed::Here(repository.manifest(&at)?.map(Box::new))),
-        }
+    let small_or = move |repository: Arc<dyn Repository>| {
+        let (at, certainty) = match repository.settle(&at)? {
+            Settled::At(digest, certainty) => (At::Digest(digest), certainty),
+            Settled::Here => (at, Known::Now),
+            Settled::Nowhere => return Ok((Weighed::Here(None), Known::Now)),
+        };
+        let weighed = match repository.weight(&at)? {
+            Some(size) if size > SMALL => Weighed::Large(at, size),
+            _ => Weighed::Here(repository.manifest(&at)?.map(Box::new)),
+        };
+        Ok((weighed, certainty))
     };
-    let (found, room) = match in_repository(server, wanted.clone(), small_or).await? {
+    let (weighed, certainty) = in_repository(server, wanted.clone(), small_or).await?;
+    let (found, room) = match weighed {
         Weighed::Here(found) => (found, None),
-        Weighed::Large(size) => {
+        Weighed::Large(at, size) => {
             let room = server.documents.room(size).await;
             (in_repository(server, wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
         }
@@ -52,13 +58,17 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     add(&mut response, "docker-content-digest", &digest);
     add(&mut response, "etag", &format!("\"{digest}\""));
     add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
+    if certainty == Known::Last {
+        // RFC 7234, section 5.5.
+        add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
+    }
     Ok(response)
 }
 
 /// A manifest that is in memory already, or one that has to wait for room.
 enum Weighed {
     Here(Option<Box<Manifest>>),
-    Large(u64),
+    Large(At, u64),
 }
 
 /// A blob, or the part of it that `Range` asks for (RFC 9110, section 14).

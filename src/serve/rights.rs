@@ -127,6 +127,14 @@ impl Rights {
         Ok(Some(user))
     }
 
+    /// What somebody without a password is told instead of `refusal`: that a user may be let further, if there are users.
+    pub fn instead(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
+        match self.users.is_some() && refusal.status == StatusCode::FORBIDDEN {
+            true => self.challenge(headers, &refusal.message),
+            false => refusal,
+        }
+    }
+
     /// `GET /v2/` asks for a user wherever one could be needed: docker decides there whether it shows one at all.
     pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {

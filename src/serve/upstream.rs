@@ -1,6 +1,6 @@
 //! Another registry as a shelf: every request is asked there, and nothing is kept.
 
-use super::catalog::{At, Repository, Shelf, Wanted};
+use super::catalog::{At, Repository, Search, Shelf, Wanted};
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest};
 use crate::source::{Pick, Root, Store};
@@ -54,7 +54,7 @@ impl Shelf for RegistryShelf {
     fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
         let here = wanted.ns.as_ref().is_none_or(|ns| ns == self.registry.host());
         let named = self.only.as_ref().is_none_or(|only| *only == wanted.name);
-        if !here || !named {
+        if !here || !named || wanted.search == Search::Here {
             return Ok(None);
         }
         // As everywhere: docker's own images are called by one part alone.

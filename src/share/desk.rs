@@ -5,12 +5,15 @@
 //! member reads by itself. All members open blobs in one order, and the reading that is first in it may always hold two
 //! chunks: so the blob that somebody is furthest behind with always moves on, and nobody waits for himself.
 
-use super::{CHUNK, Limits};
+use super::{
+    CHUNK, Limits,
+    ledger::{Follower, Member, Reading, State},
+};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::Digest;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -33,52 +36,6 @@ pub(super) struct Desk {
     began: Instant,
 }
 
-#[derive(Default)]
-struct State {
-    members: Vec<Member>,
-    order: HashMap<Digest, usize>,
-    readings: BTreeMap<Key, Reading>,
-    /// Bytes in all windows.
-    used: usize,
-    next: u64,
-}
-
-struct Member {
-    /// What it is still going to open; `None` until it has said so: it may come for anything.
-    wants: Option<HashSet<Digest>>,
-    gone: bool,
-    /// How long others have waited for it, and until when that was counted.
-    held_up: Duration,
-    counted: Instant,
-}
-
-impl Member {
-    fn may_want(&self, blob: &Digest) -> bool {
-        !self.gone && self.wants.as_ref().is_none_or(|wants| wants.contains(blob))
-    }
-}
-
-struct Reading {
-    blob: Digest,
-    /// Where it began, in bytes of the blob.
-    begin: u64,
-    /// What it holds: from here to there.
-    start: u64,
-    end: u64,
-    chunks: VecDeque<Chunk>,
-    ended: Option<Result<()>>,
-    followers: Vec<Follower>,
-    /// Members that have followed it: one that comes again wants other bytes than these.
-    seen: HashSet<usize>,
-    fresh: Arc<Condvar>,
-}
-
-struct Follower {
-    member: usize,
-    id: u64,
-    at: u64,
-}
-
 /// Where a member sits that wants a blob.
 pub(super) enum Seat {
     /// Behind a reading that is under way.
@@ -96,58 +53,6 @@ pub(super) enum Taken {
     End,
     /// Its bytes are gone: it has to read by itself.
     Behind,
-}
-
-impl Reading {
-    fn front_runner(&self) -> u64 {
-        self.followers.iter().map(|follower| follower.at).max().unwrap_or(self.begin)
-    }
-
-    /// Members that have still to come for its beginning.
-    fn coming<'a>(&'a self, members: &'a [Member]) -> impl Iterator<Item = usize> + 'a {
-        let fits = move |(at, member): &(usize, &Member)| {
-            self.begin == 0 && self.start == 0 && member.may_want(&self.blob) && !self.seen.contains(at)
-        };
-        members.iter().enumerate().filter(fits).map(|(at, _)| at)
-    }
-
-    /// Those who hold its oldest chunk.
-    fn laggards(&self, members: &[Member]) -> Vec<usize> {
-        let oldest = self.start + self.chunks.front().map_or(0, |chunk| chunk.len() as u64);
-        let behind = self.followers.iter().filter(|follower| follower.at < oldest).map(|follower| follower.member);
-        behind.chain(self.coming(members)).collect()
-    }
-
-    fn drop_oldest(&mut self) -> usize {
-        let bytes = self.chunks.pop_front().map_or(0, |chunk| chunk.len());
-        self.start += bytes as u64;
-        bytes
-    }
-}
-
-impl State {
-    /// Lets go of what nobody holds any more, in the readings of `blob` (none: in all), and of readings that nobody
-    /// follows.
-    fn tidy(&mut self, blob: Option<&Digest>) {
-        let State { members, readings, used, .. } = self;
-        readings.retain(|_, reading| {
-            if blob.is_some_and(|blob| *blob != reading.blob) {
-                return true;
-            }
-            let awaited = reading.coming(members).next().is_some();
-            let slowest = reading.followers.iter().map(|follower| follower.at).min();
-            let needed = if awaited { reading.begin } else { slowest.unwrap_or(reading.end) };
-            while reading.chunks.front().is_some_and(|chunk| reading.start + chunk.len() as u64 <= needed) {
-                *used -= reading.drop_oldest();
-            }
-            awaited || slowest.is_some()
-        });
-    }
-
-    fn place(&mut self, blob: &Digest) -> usize {
-        let next = self.order.len();
-        *self.order.entry(*blob).or_insert(next)
-    }
 }
 
 impl Desk {
@@ -304,10 +209,10 @@ impl Desk {
             let full = (reading.end - reading.start) as usize >= self.limits.window.max(CHUNK);
             let first = state.readings.keys().next() == Some(&key) && reading.chunks.len() < 2;
             let fits = !full && (state.used < self.limits.pool || first);
-            if reading.end - runner < AHEAD && fits {
+            if reading.end.saturating_sub(runner) < AHEAD && fits {
                 return true;
             }
-            let starved = reading.end == runner && !reading.followers.is_empty();
+            let starved = reading.end <= runner && !reading.followers.is_empty();
             let since = Instant::now();
             state = self.room.wait_timeout(state, LOOK).unwrap_or_else(|e| e.into_inner()).0;
             if starved && !fits {

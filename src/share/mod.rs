@@ -4,6 +4,7 @@
 
 mod desk;
 mod documents;
+mod ledger;
 mod pump;
 mod store;
 mod tape;

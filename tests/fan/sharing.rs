@@ -83,12 +83,14 @@ struct Moody {
     waits: Option<Mutex<Receiver<()>>>,
     /// Told when writing begins.
     begun: Arc<AtomicBool>,
+    /// It says what it holds only when it is asked for each blob, as a registry does.
+    says_late: bool,
 }
 
 impl Moody {
     fn new(order: Order) -> Moody {
         let kept = Kept::new(Takes { order, ..takes() });
-        Moody { kept, fails_after: None, waits: None, begun: Arc::default() }
+        Moody { kept, fails_after: None, waits: None, begun: Arc::default(), says_late: false }
     }
 }
 
@@ -120,7 +122,10 @@ impl Sink for Moody {
         self.kept.takes()
     }
     fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
-        self.kept.missing(images, blobs, source)
+        match self.says_late {
+            true => Ok(blobs),
+            false => self.kept.missing(images, blobs, source),
+        }
     }
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
         Ok(match self.kept.begin(claim, from)? {
@@ -213,6 +218,20 @@ fn a_member_that_has_some_already_holds_nobody_up_and_reads_nothing_twice() {
     }
     // One has it all, and comes to know that at once.
     sinks[1].kept.state().blobs.extend(layers);
+    for done in fan(&store, &sinks, small(FOR_EVER)) {
+        done.unwrap();
+    }
+    assert_eq!(store.most(), 1);
+}
+
+#[test]
+fn one_that_says_late_what_it_has_holds_nobody_up() {
+    let store = Arc::new(Counting::new(sample(6, 1_300_000)));
+    let mut sinks = orders(&[Order::Single, Order::Single]);
+    sinks[1].says_late = true;
+    // All but the last two.
+    let layers = store.memory.blobs.iter().filter(|(_, bytes)| (9999..1_306_000).contains(&bytes.len()));
+    sinks[1].kept.state().blobs.extend(layers.map(|(digest, bytes)| (*digest, bytes.clone())));
     for done in fan(&store, &sinks, small(FOR_EVER)) {
         done.unwrap();
     }
@@ -328,4 +347,27 @@ fn cancelling_ends_those_who_wait() {
         cancel.raise();
         assert_eq!(copy.join().unwrap().unwrap_err().kind(), Kind::Interrupted);
     });
+}
+
+#[test]
+fn one_that_goes_on_in_the_middle_gets_the_bytes_from_there() {
+    let store = Arc::new(Counting::new(sample(1, 3_000_000)));
+    let cancel = Cancel::default();
+    let shared = Shared::new(store.clone(), small(FOR_EVER), &cancel);
+    let (first, second) = (shared.sharer(), shared.sharer());
+    let (digest, bytes) = store.memory.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    let blob = Descriptor::new("", *digest, bytes.len() as u64);
+    for sharer in [&first, &second] {
+        sharer.expect(&[*digest], &mut [*digest].into_iter());
+    }
+    let mut head = [0; 1000];
+    let mut begun = first.open(&blob, 0).unwrap();
+    begun.read_exact(&mut head).unwrap();
+    let mut rest = Vec::new();
+    second.open(&blob, 2_000_001).unwrap().read_to_end(&mut rest).unwrap();
+    assert!(head[..] == bytes[..1000] && rest == bytes[2_000_001..]);
+    drop(begun);
+    rest.clear();
+    second.open(&blob, blob.size).unwrap().read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
 }

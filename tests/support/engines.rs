@@ -77,7 +77,12 @@ pub struct Peer {
 impl Peer {
     /// `None` where its programs are not here, which is said.
     pub fn start(kind: Kind) -> Option<Peer> {
-        Peer::start_in(kind, folder())
+        Peer::start_in(kind, folder(), "{}")
+    }
+
+    /// With `settings`, as docker has them in its daemon.json.
+    pub fn start_told(kind: Kind, settings: &str) -> Option<Peer> {
+        Peer::start_in(kind, folder(), settings)
     }
 
     /// On a disk of `size` MB.
@@ -94,10 +99,10 @@ impl Peer {
             println!("skipped: no right to mount a small disk");
             return None;
         }
-        Peer::start_in(kind, folder)
+        Peer::start_in(kind, folder, "{}")
     }
 
-    fn start_in(kind: Kind, folder: tempfile::TempDir) -> Option<Peer> {
+    fn start_in(kind: Kind, folder: tempfile::TempDir, settings: &str) -> Option<Peer> {
         let (server, client) = kind.programs();
         let (server, client) = (peer(server)?, peer(client)?);
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -106,11 +111,11 @@ impl Peer {
         let mut command = Command::new(&server);
         match kind.engine() {
             Engine::Docker => {
-                let config = match kind {
-                    Kind::Docker28c => r#"{"features":{"containerd-snapshotter":true}}"#,
-                    _ => "{}",
-                };
-                fs::write(at("daemon.json"), config).unwrap();
+                let mut config: serde_json::Value = serde_json::from_str(settings).unwrap();
+                if kind == Kind::Docker28c {
+                    config["features"] = serde_json::json!({ "containerd-snapshotter": true });
+                }
+                fs::write(at("daemon.json"), config.to_string()).unwrap();
                 command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data")]);
                 command.args(["--exec-root", &at("exec"), "--pidfile", &at("pid")]);
                 command.args(["-H", &format!("unix://{}", at("sock")), "--bridge=none", "--iptables=false"]);

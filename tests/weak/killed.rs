@@ -20,7 +20,7 @@ pub(super) fn killed(line: &Proxy, after: u64, args: &[&str]) {
 }
 
 /// The same, with a cache of its own.
-fn killed_with(line: &Proxy, after: u64, args: &[&str], cache: &Path) {
+pub(super) fn killed_with(line: &Proxy, after: u64, args: &[&str], cache: &Path) {
     let (send, receive) = channel::<Child>();
     line.after(after, move || {
         let mut child = receive.recv().unwrap();

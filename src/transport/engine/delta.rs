@@ -23,6 +23,8 @@ pub(super) struct Delta {
     unneeded: HashSet<Digest>,
     /// Whether every layer that goes is packed already.
     pub all_packed: bool,
+    /// Whether a single name is to be given.
+    pub one_name: bool,
 }
 
 impl Delta {
@@ -53,7 +55,8 @@ impl Delta {
             Loader::Podman if others.len() > 1 => HashSet::new(),
             _ => wanted.held(found, answer),
         };
-        let mut delta = Delta { left_out, current, unneeded, all_packed: false };
+        let one_name = others.iter().map(|image| image.names.len()).sum::<usize>() == 1;
+        let mut delta = Delta { left_out, current, unneeded, all_packed: false, one_name };
         let goes = |blob: &&Descriptor| !delta.has(&blob.digest);
         let unpacked = |blob: &Descriptor| layer_coding(&blob.media_type) == Some(Coding::Raw);
         let refused = |blob: &Descriptor| layer_coding(&blob.media_type).is_some_and(|c| found.refuses().contains(&c));

@@ -72,9 +72,14 @@ impl Loading {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Whether it failed for a reason that sending more would not mend: the connection, the disk, the user's rights.
+    /// Whether it found no room.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether it failed for a reason that sending more would not mend: the connection, the disk.
     pub fn is_hopeless(&self) -> bool {
-        self.is_lost() || self.full.load(Ordering::Relaxed)
+        self.is_lost() || self.is_full()
     }
 
     /// Waits for the command, whose input has ended or is not wanted any more. `FarSide` where it failed.

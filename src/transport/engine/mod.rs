@@ -2,6 +2,7 @@
 //! load command's standard input, and asked afterwards what they have.
 
 mod delta;
+mod ending;
 mod fetch;
 mod fetch_blob;
 mod found;

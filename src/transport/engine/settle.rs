@@ -19,11 +19,15 @@ const AT_ONCE: usize = 40;
 #[derive(Debug, Default)]
 pub(super) struct Temporary(Vec<(Digest, Name)>);
 
-/// Whether images are loaded into `found` under temporary names. docker's own store names an image once it is whole, and
-/// a command of the user's own is left to itself. podman names late, too, but takes an image only with a single name
-/// where layers are left out.
-pub(super) fn renames(found: &Found) -> bool {
-    !matches!(found.loader, Loader::Docker(ImageStore::Graph) | Loader::Custom)
+/// Whether images are loaded into `found` under temporary names. docker's own store and podman name an image once it is
+/// whole, and a command of the user's own is left to itself; but podman takes an image without its held layers only with
+/// a single name.
+pub(super) fn renames(found: &Found, one_name: bool) -> bool {
+    match found.loader {
+        Loader::Docker(ImageStore::Graph) | Loader::Custom => false,
+        Loader::Podman => !one_name,
+        Loader::Docker(ImageStore::Containerd) | Loader::Ctr | Loader::Nerdctl => true,
+    }
 }
 
 impl Temporary {

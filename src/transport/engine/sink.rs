@@ -7,7 +7,6 @@ use super::{
     held::Wanted,
     load::{Input, Loading},
     promised::Promised,
-    proof,
     scripts::{self, Mark},
     session::{Answer, Session},
     settle::{self, Temporary},
@@ -20,7 +19,7 @@ use crate::{
     image::{Descriptor, Digest, Manifest, Name},
     plan::Image,
     progress::{Event, Watch},
-    remote::{Host, ask},
+    remote::Host,
     sink::{Begin, Finish, Order, Sink, Takes},
     source::{Claim, Origin, Store},
 };
@@ -34,40 +33,40 @@ use std::{
 
 /// Loads images into the engine that was found on a host.
 pub struct EngineSink {
-    host: Arc<dyn Host>,
-    found: Found,
-    mark: Mark,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) found: Found,
+    pub(super) mark: Mark,
     wire: Option<Wire>,
     /// A delta, and everything after one that did not verify.
     loads: [OnceLock<Load>; 2],
     /// Which of them.
-    attempt: AtomicUsize,
+    pub(super) attempt: AtomicUsize,
     state: Mutex<State>,
     watch: Arc<dyn Watch>,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
-struct Load {
+pub(super) struct Load {
     pack: Pack,
-    loading: Arc<Loading>,
+    pub loading: Arc<Loading>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Asked, and waiting for the archive.
-    session: Option<(Session, Answer)>,
-    asked: bool,
-    delta: Delta,
-    promised: Promised,
-    temporary: Temporary,
-    form: Form,
+    pub session: Option<(Session, Answer)>,
+    pub asked: bool,
+    pub delta: Delta,
+    pub promised: Promised,
+    pub temporary: Temporary,
+    pub form: Form,
     /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
     /// image is whole (docker is content with one that is unpacked).
-    clerk: Option<Found>,
+    pub clerk: Option<Found>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// Made here: digests stay.
     #[default]
     Universal,
@@ -177,62 +176,6 @@ impl EngineSink {
         }
         Wanted::new(images, blobs, promised.expected(&self.found), source)
     }
-
-    /// What the load left is what was promised, under its names.
-    fn prove(&self, state: &State) -> Result<()> {
-        let mut expected = state.promised.expected(&self.found);
-        let clerk = self.clerk(state);
-        if state.form == Form::Relayed {
-            // The engine made the manifests; podman a config of its own, too.
-            expected.iter_mut().for_each(|one| one.root = None);
-            if self.found.loader == Loader::Podman {
-                expected.iter_mut().for_each(|one| one.config = None);
-            }
-        }
-        if !state.temporary.is_empty() {
-            return state.temporary.settle(self.host.as_ref(), self.namer(state), clerk, &expected);
-        }
-        proof::verify(self.host.as_ref(), clerk, &expected)
-    }
-
-    fn clerk<'s>(&'s self, state: &'s State) -> &'s Found {
-        state.clerk.as_ref().unwrap_or(&self.found)
-    }
-
-    /// Who gives names. nerdctl's `tag` may want content that was left at the source.
-    fn namer<'s>(&'s self, state: &'s State) -> &'s Found {
-        match self.found.loader {
-            Loader::Docker(_) => &self.found,
-            _ => self.clerk(state),
-        }
-    }
-
-    /// A load that failed keeps its pin for the next run, as it must when nobody is left to say otherwise.
-    fn unpin(&self, state: &State) {
-        let clerk = self.clerk(state);
-        if clerk.loader == Loader::Ctr {
-            let pin = self.mark.pin().to_string();
-            let words = clerk.command(&["content", "rm", &pin]);
-            // What cannot be reached now the next run sweeps.
-            let _ = ask(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-    }
-
-    /// Why a delta failed in a way that sending everything may mend; else the error.
-    fn may_mend(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
-        let first = self.attempt.load(Ordering::SeqCst) == 0;
-        let hopeless = load.loading.is_hopeless() || self.cancel.raised();
-        if !load.loading.is_lost() {
-            state.temporary.remove(self.host.as_ref(), self.namer(state));
-            self.unpin(state);
-        }
-        if state.delta.left_out.is_empty() || !first || hopeless {
-            return Err(error);
-        }
-        self.attempt.store(1, Ordering::SeqCst);
-        *state = State { asked: true, ..State::default() };
-        Ok(Finish::SendAll(format!("{error} (layers that the host held were not sent)")))
-    }
 }
 
 impl Sink for EngineSink {
@@ -329,7 +272,9 @@ impl Sink for EngineSink {
             state.promised.name(&name, root.digest());
             match state.form {
                 Form::Relayed => return Ok(()),
-                Form::Universal if settle::renames(&self.found) => state.temporary.name(root.digest(), &self.mark)?,
+                Form::Universal if settle::renames(&self.found, state.delta.one_name) => {
+                    state.temporary.name(root.digest(), &self.mark)?
+                }
                 Form::Universal => name,
             }
         };
@@ -361,6 +306,13 @@ impl Sink for EngineSink {
         match proved {
             Ok(()) => Ok(Finish::Done),
             Err(error) => self.may_mend(&mut state, load, error),
+        }
+    }
+
+    /// What a cut load brought waits for the next run, but not on a disk that is full.
+    fn given_up(&self, _: &Error) {
+        if self.now().get().is_some_and(|load| load.loading.is_full()) {
+            self.unpin(&self.state());
         }
     }
 

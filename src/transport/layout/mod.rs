@@ -3,6 +3,7 @@
 //! Beside what the specification names, imgmv keeps nothing in such a directory but files that begin with `.imgmv-`
 //! while it writes: drafts, partials of large blobs with their sums, and the lock of `index.json`.
 
+mod cache;
 mod draft;
 mod index;
 mod partial;
@@ -25,6 +26,7 @@ pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
     Ok(partial::sweep(&place, life))
 }
 
+pub use cache::{Evicted, Filling, LayoutCache};
 pub use pushed::PushedLayout;
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;

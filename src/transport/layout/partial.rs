@@ -60,6 +60,11 @@ impl<'s> Partial<'s> {
         self
     }
 
+    /// What is written to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// When all of it is there already: makes it the blob it is, or throws it away where it is another.
     pub fn settle(mut self) -> Result<Option<Self>> {
         let there = self.file.metadata().map_err(|e| self.unwritten(e))?.len();

@@ -12,6 +12,7 @@ use crate::progress::Watch;
 use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
 use crate::source::{Claim, Origin, Store};
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -163,6 +164,23 @@ impl LayoutSink {
         }
     }
 
+    /// Where a blob is to be written; `None` where it is there.
+    pub(super) fn writer<'a>(&'a self, claim: &Claim) -> Result<Option<Writer<'a>>> {
+        let place = self.place()?;
+        let sync = self.durable == Durable::Blobs;
+        if let Some(digest) = &claim.digest {
+            if self.has(digest, claim.size) && self.trusts(place, digest)? {
+                return Ok(None);
+            }
+            if let Some(size) = claim.size.filter(|size| *size >= KEPT)
+                && let Some(partial) = Partial::take_up(place, (*digest, size), &*self.watch, &self.cancel)
+            {
+                return Ok(partial.synced(sync).settle()?.map(Writer::Partial));
+            }
+        }
+        Ok(Some(Writer::Whole(Whole::new(place, sync)?)))
+    }
+
     /// Whether the blob that lies under `digest` is to be taken for the right one.
     fn trusts(&self, place: &Place, digest: &Digest) -> Result<bool> {
         if self.verify == Verify::Size {
@@ -202,22 +220,10 @@ impl Sink for LayoutSink {
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
-        let place = self.place()?;
-        let sync = self.durable == Durable::Blobs;
-        if let Some(digest) = &claim.digest {
-            if self.has(digest, claim.size) && self.trusts(place, digest)? {
-                return Ok(Begin::Held);
-            }
-            if let Some(size) = claim.size.filter(|size| *size >= KEPT)
-                && let Some(partial) = Partial::take_up(place, (*digest, size), &*self.watch, &self.cancel)
-            {
-                return Ok(match partial.synced(sync).settle()? {
-                    Some(partial) => Begin::Write(Box::new(partial)),
-                    None => Begin::Held,
-                });
-            }
-        }
-        Ok(Begin::Write(Box::new(Whole::new(place, sync)?)))
+        Ok(match self.writer(claim)? {
+            Some(writer) => Begin::Write(writer.boxed()),
+            None => Begin::Held,
+        })
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
@@ -273,6 +279,29 @@ fn news(index: LayoutIndex, names: Vec<Named>) -> Vec<Named> {
         None => true,
     };
     names.into_iter().filter(is_new).collect()
+}
+
+/// How a blob is written.
+pub(super) enum Writer<'s> {
+    Partial(Partial<'s>),
+    Whole(Whole<'s>),
+}
+
+impl<'s> Writer<'s> {
+    /// The file that its bytes go to, under whatever name.
+    pub fn file(&self) -> &File {
+        match self {
+            Writer::Partial(partial) => partial.file(),
+            Writer::Whole(whole) => &whole.draft.file,
+        }
+    }
+
+    pub fn boxed(self) -> Box<dyn BlobWriter + 's> {
+        match self {
+            Writer::Partial(partial) => Box::new(partial),
+            Writer::Whole(whole) => Box::new(whole),
+        }
+    }
 }
 
 /// A blob that is written in one go: a small one, one whose digest is not known, or one that another process has

@@ -33,6 +33,8 @@ pub enum Credentials {
     /// Looked for in the files of docker and podman, when a registry asks.
     #[default]
     Stored,
+    /// Nobody: no file is asked.
+    Nobody,
     /// Given by the user, for every registry of this side.
     Password { user: String, password: Secret },
 }
@@ -56,6 +58,10 @@ pub struct Access {
     /// A connection without a byte for so long is broken. A registry that stores what it was sent may take ten times
     /// as long to answer.
     pub timeout: Duration,
+    /// A connection that is not made in so long is given up; as `timeout` when none.
+    pub connect: Option<Duration>,
+    /// An answer that has not begun after so long is given up; four times `timeout` when none.
+    pub answer: Option<Duration>,
     /// How often one request is tried again. What a body delivers between two breaks refills it.
     pub retries: u32,
     /// The pause before the first retry; it doubles from one to the next.
@@ -72,6 +78,11 @@ pub struct Access {
     pub root: String,
     /// The registry that a mirror stands for: it is told with each question (`?ns=`).
     pub namespace: Option<String>,
+    /// In bytes, of one connection and direction: system calls hardly count from the default on, and dozens of
+    /// connections stay small.
+    pub buffer: usize,
+    /// Shown to the registry's own host with every request: a name in lower case, and what it says.
+    pub marks: Vec<(&'static str, String)>,
 }
 
 impl Default for Access {
@@ -85,6 +96,8 @@ impl Default for Access {
             token_hosts: Vec::new(),
             certs_dirs: usual_certs_dirs(),
             timeout: Duration::from_secs(30),
+            connect: None,
+            answer: None,
             retries: 5,
             pause: Duration::from_millis(500),
             cache: None,
@@ -93,6 +106,8 @@ impl Default for Access {
             limit: None,
             root: ROOT.to_owned(),
             namespace: None,
+            buffer: 128 << 10,
+            marks: Vec::new(),
         }
     }
 }

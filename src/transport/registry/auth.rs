@@ -16,6 +16,9 @@ use url::Url;
 /// In bytes; a longer scope in a challenge is not asked for.
 const MAX_SCOPE: usize = 1024;
 
+/// Repositories of which something is remembered: a server asks for whatever its clients name.
+const REMEMBERED: usize = 1024;
+
 /// What a registry asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
@@ -37,6 +40,9 @@ pub struct Known {
 impl Known {
     /// The credentials for `repository`; files are read and helpers asked once.
     pub fn credentials(&mut self, access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> Found {
+        if self.found.len() >= REMEMBERED && !self.found.contains_key(repository) {
+            self.found.clear();
+        }
         let search = || credentials::find(access, host, repository, watch);
         self.found.entry(repository.to_owned()).or_insert_with(search).clone()
     }
@@ -51,6 +57,12 @@ impl Known {
     }
 
     pub fn keep(&mut self, scope: &Scope, token: Token) {
+        if self.tokens.len() >= REMEMBERED {
+            self.tokens.retain(|_, token| token.is_fresh());
+        }
+        if self.tokens.len() >= REMEMBERED {
+            self.tokens.clear();
+        }
         self.tokens.insert(scope.clone(), token);
     }
 
@@ -78,6 +90,9 @@ impl Known {
             self.way = Some(Way::Bearer { realm, service: bearer.parameter("service").map(str::to_owned) });
             if let Some(further) = bearer.parameter("scope").filter(|text| !text.is_empty() && text.len() <= MAX_SCOPE)
             {
+                if self.further.len() >= REMEMBERED {
+                    self.further.clear();
+                }
                 self.further.insert(scope.clone(), further.to_owned());
             }
             if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == shown) {

@@ -14,12 +14,20 @@ pub struct Found {
     pub note: String,
 }
 
+/// Whether there are credentials for `repository` at `host`. Files are read, and helpers asked, with every call.
+pub fn known(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> bool {
+    find(access, host, repository, watch).login.is_some()
+}
+
 /// Looks for credentials for `repository` (empty: none in particular) at `host`. A file or helper that cannot be used
 /// is told to `watch` and passed over.
 pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> Found {
     if let Credentials::Password { user, password } = &access.credentials {
         let login = Login::Password { user: user.clone(), password: password.clone() };
         return Found { login: Some(login), note: "those given on the command line or in the environment".to_owned() };
+    }
+    if access.credentials == Credentials::Nobody {
+        return Found::default();
     }
     let mut complaints = Vec::new();
     let mut complain = |error: crate::Error| {

@@ -19,9 +19,6 @@ use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-/// In bytes, of one connection and direction: system calls hardly count from here on, and dozens of connections stay
-/// small.
-const BUFFER: usize = 128 << 10;
 /// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
 const DRAINED: u64 = 64 << 10;
 const IDLE_CONNECTIONS: usize = 32;
@@ -188,16 +185,16 @@ impl Http {
             .proxy(proxy.map(proxy::parse).transpose()?)
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
+            .input_buffer_size(self.access.buffer)
+            .output_buffer_size(self.access.buffer)
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
-            .timeout_resolve(Some(wait))
-            .timeout_connect(Some(wait))
+            .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
+            .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(4 * wait));
+            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)));
         if route.tls {
             config = config.tls_config(match to {
                 To::Registry => tls::of_registry(&self.access, &self.host)?,

@@ -31,6 +31,22 @@ pub struct Mirror {
     pub resolves: bool,
 }
 
+/// A server that answers at its root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// Over plain HTTP, or with a certificate that nobody vouches for.
+    pub insecure: bool,
+}
+
+/// A server, from `HOST[:PORT]` or that with `https://` or `http://` before it.
+pub fn server(text: &str, insecure: bool) -> Option<Server> {
+    const ANY: &str = "any";
+    let Mirror { host, repository, insecure, .. } = Mirror::parse(text, ANY, insecure)?;
+    (repository == ANY).then_some(Server { host, insecure })
+}
+
 impl Mirror {
     /// Of `repository`, from `HOST[:PORT][/PATH]`, or that with `https://` or `http://` before it and `/` or `/v2` behind
     /// it. There the repository lies below `PATH`.

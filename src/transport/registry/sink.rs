@@ -160,7 +160,10 @@ impl Sink for RepositorySink {
         let target = self.target.clone();
         Ok(Begin::Write(match claim.size {
             Some(size) if size <= SMALL => Box::new(Small::new(target, session, size)),
-            Some(size) => Box::new(Streamed::new(target, session, Some((*digest, size)))),
+            Some(size) => {
+                let writer = Streamed::new(target, session, Some((*digest, size)));
+                Box::new(if from.is_some() { writer.marked() } else { writer })
+            }
             None => Box::new(Streamed::new(target, session, None)),
         }))
     }

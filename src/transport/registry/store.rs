@@ -127,10 +127,38 @@ impl RepositoryStore {
         found.into_iter().map(|(_, root)| root).collect()
     }
 
-    fn head(&self, kind: &str, digest: &Digest) -> Result<Option<Answer>> {
-        let url = self.wire.url(&format!("{}/{kind}/{digest}", self.repository()))?;
+    /// What `tag` points at, without fetching it where the registry says the digest. `None` where there is no such tag.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
+        let Some(answer) = self.head("manifests", tag)? else { return Ok(None) };
+        match (answer.header("docker-content-digest").map(str::parse), answer.length()) {
+            (Some(Ok(digest)), Some(size)) => Ok(Some(Descriptor::new(type_of(&answer), digest, size))),
+            _ => self.root(At::Tag(tag)).map(|root| Some(root.descriptor)),
+        }
+    }
+
+    /// Type, digest and size of the manifest under `digest`, if there is one.
+    pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let found = self.head("manifests", &digest.to_string())?;
+        found.map(|answer| self.described(&answer, type_of(&answer), digest)).transpose()
+    }
+
+    /// Size in bytes of the blob under `digest`, if there is one.
+    pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
+        let found = self.head("blobs", &digest.to_string())?;
+        Ok(found.map(|answer| self.described(&answer, String::new(), digest)).transpose()?.map(|found| found.size))
+    }
+
+    fn described(&self, answer: &Answer, media_type: String, digest: &Digest) -> Result<Descriptor> {
+        let size = answer.length().ok_or_else(|| {
+            Error::new(Kind::Failed, format!("{} does not say how large {digest} is", self.wire.host))
+        })?;
+        Ok(Descriptor::new(media_type, *digest, size))
+    }
+
+    fn head(&self, kind: &str, reference: &str) -> Result<Option<Answer>> {
+        let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(Method::HEAD, url).with(header::ACCEPT, &manifest::accepted());
-        let (scope, what) = (self.scope(), format!("{digest} in {}", self.repository()));
+        let (scope, what) = (self.scope(), format!("{reference} in {}", self.repository()));
         let answer = self.wire.send(&call, Payload::Nothing, &scope, &what)?;
         match answer.status {
             404 => Ok(None),
@@ -160,20 +188,10 @@ impl Store for RepositoryStore {
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        let (answer, media_type) = match self.head("blobs", digest)? {
-            Some(answer) => (answer, media_type::OCTETS.to_owned()),
-            None => match self.head("manifests", digest)? {
-                Some(answer) => {
-                    let found = answer.header("content-type").unwrap_or(media_type::OCTETS).to_owned();
-                    (answer, found)
-                }
-                None => return Ok(None),
-            },
-        };
-        let size = answer.length().ok_or_else(|| {
-            Error::new(Kind::Failed, format!("{} does not say how large {digest} is", self.wire.host))
-        })?;
-        Ok(Some(Descriptor::new(media_type, *digest, size)))
+        match self.blob_at(digest)? {
+            Some(size) => Ok(Some(Descriptor::new(media_type::OCTETS, *digest, size))),
+            None => self.manifest_at(digest),
+        }
     }
 
     fn names(&self) -> Result<Vec<Name>> {
@@ -191,4 +209,9 @@ impl Store for RepositoryStore {
     fn lanes(&self) -> usize {
         self.wire.pace.lanes(self.wire.access.lanes)
     }
+}
+
+fn type_of(answer: &Answer) -> String {
+    let stated = answer.header("content-type").unwrap_or(media_type::OCTETS);
+    stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }

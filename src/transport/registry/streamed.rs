@@ -8,9 +8,11 @@
 
 use super::feed::{Ended, Feed};
 use super::http::{Answer, Payload};
+use super::marks::Marks;
 use super::retry::{self, PROGRESS};
 use super::session::{Session, Standing, shorter};
 use super::upload::Target;
+use super::uploads::Remembered;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::sink::{BlobWriter, Verified};
@@ -38,10 +40,12 @@ pub struct Streamed {
     began: u64,
     /// Bytes that the registry has already: they pass here, to be hashed, and go no further.
     left: u64,
-    /// What it is, once all of it was let go.
+    /// What it is, once all of it came and was right.
     whole: Option<(Digest, u64)>,
     /// The registry has the blob.
     stored: bool,
+    /// Where the source is far away too.
+    marks: Option<Marks>,
     trouble: Trouble,
 }
 
@@ -89,8 +93,15 @@ impl Streamed {
             left: 0,
             whole: None,
             stored: false,
+            marks: None,
             trouble: Trouble::default(),
         }
+    }
+
+    /// What is sent is not to be read again by a later run: its source is far away.
+    pub fn marked(mut self) -> Streamed {
+        self.marks = self.known.map(|(digest, size)| Marks::new(digest.algorithm(), size));
+        self
     }
 
     fn what(&self) -> String {
@@ -102,7 +113,8 @@ impl Streamed {
 
     fn remember(&self, session: &Url) {
         if let Some((digest, _)) = &self.known {
-            self.target.remember(digest, session, self.chunk);
+            let marks = self.marks.as_ref().map_or(&[][..], Marks::all);
+            self.target.remember(digest, session, self.chunk, marks);
         }
     }
 
@@ -265,11 +277,11 @@ impl Streamed {
 }
 
 impl BlobWriter for Streamed {
-    /// Where an earlier run left off, the registry has the beginning. It is read again all the same: a digest is of the
-    /// whole.
+    /// Where an earlier run left off, the registry has the beginning. It is read again all the same, since a digest is of
+    /// the whole; but not what lies before a mark.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         if let (Some((digest, size)), None) = (self.known, &self.session)
-            && let Some((session, chunk)) = self.target.left(&digest)
+            && let Some(Remembered { session, chunk, marks }) = self.target.left(&digest)
             && let Ok(Standing::Kept(offset, session)) = self.target.standing(session)
             && offset <= size
         {
@@ -279,6 +291,11 @@ impl BlobWriter for Streamed {
                 digest.short()
             ));
             (self.left, self.trouble.kept, self.session, self.chunk) = (offset, offset, Some(session), chunk);
+            if let Some(own) = &mut self.marks {
+                let (at, hasher) = own.go_on(digest.algorithm(), marks, offset);
+                self.sent = at;
+                return Ok((at, hasher));
+            }
         }
         Ok((0, fresh))
     }
@@ -289,7 +306,13 @@ impl BlobWriter for Streamed {
         {
             return Err(Error::invalid(format!("{} has more than the {size} bytes announced", self.what())));
         }
+        let at = self.sent + self.held.len() as u64;
         self.let_go()?;
+        if self.marks.as_mut().is_some_and(|marks| marks.pass(at, bytes))
+            && let Some(session) = &self.session
+        {
+            self.remember(session);
+        }
         let mut piece = self.feed.as_mut().and_then(Feed::spare).unwrap_or_default();
         piece.clear();
         piece.extend_from_slice(bytes);
@@ -345,14 +368,27 @@ impl BlobWriter for Streamed {
     }
 }
 
+impl Drop for Streamed {
+    /// All of it came and was not wanted: it was not what it should have been, and nobody is to go on with it.
+    fn drop(&mut self) {
+        if let Some((digest, size)) = self.known
+            && self.whole.is_none()
+            && self.sent + self.held.len() as u64 == size
+            && !self.target.wire.cancel.raised()
+        {
+            self.target.forget(&digest);
+        }
+    }
+}
+
 impl Streamed {
     /// Sends what is held and ends the upload.
     fn close(&mut self, blob: (Digest, u64)) -> Result<()> {
         if self.stored {
             return Ok(());
         }
-        self.let_go()?;
         self.whole = Some(blob);
+        self.let_go()?;
         if self.known.is_some() && self.chunk.is_none() {
             if let Some(answer) = self.end_feed()? {
                 let answer = self.expect(answer, &[201, 204])?;

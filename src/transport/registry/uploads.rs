@@ -1,6 +1,7 @@
 //! Uploads that did not end, remembered in the user's cache so that a later run goes on where the registry stands. A
 //! session's address is a capability: the file is its owner's alone, is for one host, and is not believed for long.
 
+use super::marks::{self, Mark};
 use super::upload::Target;
 use crate::error::Error;
 use crate::image::Digest;
@@ -15,7 +16,7 @@ use url::Url;
 /// docker-registry purges uploads after a week; most others sooner.
 pub const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// In bytes, of one file.
-const MAX_FILE: u64 = 16 << 10;
+const MAX_FILE: u64 = 128 << 10;
 const FOLDER: &str = "uploads";
 const NOFOLLOW_NONBLOCK: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
 
@@ -45,8 +46,14 @@ fn files(cache: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// An upload's address, as it was said, and in bytes the chunks in which it goes on; 0: in one piece.
-type Onward = (String, u64);
+/// How an upload goes on.
+struct Onward {
+    /// As it was said.
+    location: String,
+    /// In bytes; 0: in one piece.
+    chunk: u64,
+    marks: Vec<Mark>,
+}
 
 /// What `file` says, if it is this user's alone and whole.
 fn read(file: &Path) -> Option<(Left, Onward)> {
@@ -59,11 +66,20 @@ fn read(file: &Path) -> Option<(Left, Onward)> {
     let age = SystemTime::now().duration_since(found.modified().ok()?).unwrap_or_default();
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    let [host, repository, digest, location, chunk] = text.strip_suffix('\n')?.lines().collect::<Vec<_>>()[..] else {
-        return None;
-    };
-    let left = Left { host: host.to_owned(), repository: repository.to_owned(), digest: digest.parse().ok()?, age };
-    Some((left, (location.to_owned(), chunk.parse().ok()?)))
+    let lines = text.strip_suffix('\n')?.lines().collect::<Vec<_>>();
+    let [host, repository, digest, location, chunk, marks @ ..] = &lines[..] else { return None };
+    let (host, repository) = ((*host).to_owned(), (*repository).to_owned());
+    let left = Left { host, repository, digest: digest.parse().ok()?, age };
+    let marks = marks.iter().map_while(|line| marks::parse(line)).collect();
+    Some((left, Onward { location: (*location).to_owned(), chunk: chunk.parse().ok()?, marks }))
+}
+
+/// An upload that can be gone on with.
+pub struct Remembered {
+    pub session: Url,
+    /// In bytes, of each chunk, if it goes in chunks.
+    pub chunk: Option<u64>,
+    pub marks: Vec<Mark>,
 }
 
 impl Target {
@@ -73,10 +89,11 @@ impl Target {
     }
 
     /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, which is said once.
-    pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>) {
+    pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>, marks: &[Mark]) {
         let Some(file) = self.file(digest) else { return };
         let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
-        let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n");
+        let marks: String = marks.iter().map(marks::line).collect();
+        let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n{marks}");
         if let Err(error) = write(&file, &text)
             && !self.wire.uncached.swap(true, Ordering::Relaxed)
         {
@@ -85,15 +102,15 @@ impl Target {
         }
     }
 
-    /// The session that an earlier run left for `digest`, if it may be asked, and in bytes its chunks if it has some.
-    pub fn left(&self, digest: &Digest) -> Option<(Url, Option<u64>)> {
-        let (left, (location, chunk)) = read(&self.file(digest)?)?;
+    /// What an earlier run left of the upload of `digest`, if it may be gone on with.
+    pub fn left(&self, digest: &Digest) -> Option<Remembered> {
+        let (left, Onward { location, chunk, marks }) = read(&self.file(digest)?)?;
         let same = (&*left.host, &*left.repository, &left.digest) == (&*self.wire.host, &*self.repository, digest);
         if !same || left.age >= LIFE {
             return None;
         }
-        let url = self.wire.location(self.wire.api().ok()?, &location).ok()?;
-        Some((url, Some(chunk).filter(|chunk| *chunk > 0)))
+        let session = self.wire.location(self.wire.api().ok()?, &location).ok()?;
+        Some(Remembered { session, chunk: Some(chunk).filter(|chunk| *chunk > 0), marks })
     }
 
     /// The upload of `digest` has ended.

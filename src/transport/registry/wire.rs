@@ -136,7 +136,12 @@ impl Wire {
         loop {
             self.cancel.check()?;
             let (why, wish) = match self.follow(call, payload, shown) {
-                Ok(answer) if retry::is_passing(answer.status) && tries.left() && replayable => {
+                Ok(answer)
+                    if retry::is_passing(answer.status)
+                        && tries.left()
+                        && replayable
+                        && !self.is_long_wait(&answer) =>
+                {
                     let told = (format!("status {}", answer.status), answer.retry_after());
                     answer.drain();
                     told
@@ -152,6 +157,12 @@ impl Wire {
             };
             tries.wait(&self.about(what, &call.url), &why, wish)?;
         }
+    }
+
+    /// Whether the server asks for a longer pause than anybody here waits for an answer.
+    fn is_long_wait(&self, answer: &Answer) -> bool {
+        let wish = answer.retry_after();
+        self.access.answer.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
     }
 
     /// A small document: the whole body of an answer of status 200, read within the same tries.
@@ -196,6 +207,12 @@ impl Wire {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
             let to = if call.url.origin() == home { To::Registry } else { To::Other };
+            for (name, value) in &self.access.marks {
+                call.headers.remove(*name);
+                if let (To::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
+                    call.headers.insert(*name, value);
+                }
+            }
             let asked = Instant::now();
             let answer = self.http.send(&call, payload, to)?;
             if matches!(payload, Payload::Nothing) {

@@ -1,0 +1,99 @@
+//! Work that is done by a few threads at most; the rest waits its turn.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// In bytes: what fetches a blob reads into buffers on the heap.
+const STACK: usize = 512 << 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that come with work and go without.
+pub struct Pool {
+    most: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    threads: usize,
+}
+
+impl Pool {
+    /// At most `most` threads.
+    pub fn new(most: usize) -> Arc<Pool> {
+        Arc::new(Pool { most, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Does `job`, or drops it where no thread can be had.
+    pub fn run(self: &Arc<Pool>, job: impl FnOnce() + Send + 'static) {
+        let mut state = self.state();
+        state.waiting.push_back(Box::new(job));
+        if state.threads >= self.most {
+            return;
+        }
+        state.threads += 1;
+        let thread = Thread { pool: self.clone(), left: AtomicBool::new(false) };
+        drop(state);
+        let started = std::thread::Builder::new().name("fill".into()).stack_size(STACK).spawn(move || thread.work());
+        if started.is_err() && self.state().threads == 0 {
+            self.state().waiting.clear();
+        }
+    }
+
+    /// Waits until nothing is under way, but no longer than `patience`.
+    pub fn rest(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.state();
+        while state.threads > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the threads, counted.
+struct Thread {
+    pool: Arc<Pool>,
+    left: AtomicBool,
+}
+
+impl Thread {
+    fn work(self) {
+        loop {
+            let mut state = self.pool.state();
+            let Some(job) = state.waiting.pop_front() else {
+                // In one step with the look: work that comes now brings a thread.
+                self.leave(state);
+                return;
+            };
+            drop(state);
+            job();
+        }
+    }
+
+    fn leave(&self, mut state: MutexGuard<'_, State>) {
+        self.left.store(true, Ordering::Relaxed);
+        state.threads -= 1;
+        self.pool.changed.notify_all();
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if !self.left.load(Ordering::Relaxed) {
+            self.leave(self.pool.state());
+        }
+    }
+}

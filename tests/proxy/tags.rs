@@ -1,0 +1,123 @@
+//! Tags: asked upstream each time; and which upstream.
+
+use super::*;
+
+#[test]
+fn a_tag_that_moved_is_seen_at_once() {
+    let (double, old) = upstream(&noise(1, 1000));
+    let server = mirror(&double.host(), &[]);
+    assert_eq!(pull(&server, TAG).header("docker-content-digest"), old.digest().to_string());
+    let new = double.image("library/app", "1", &[&noise(2, 1000)]);
+    assert_eq!(pull(&server, TAG).header("docker-content-digest"), new.digest().to_string());
+    let tags = server.get("/v2/library/app/tags/list").json();
+    assert_eq!(tags["tags"], serde_json::json!(["1"]));
+}
+
+#[test]
+fn the_last_known_answer_is_given_and_marked_when_nobody_answers() {
+    let dir = folder();
+    let (double, image) = upstream(&noise(3, 1000));
+    let server = mirror_in(&dir, &double.host(), &["--retry", "0"]);
+    assert_eq!(pull(&server, TAG).find("warning"), None);
+    double.faults().stumbles = vec![support::registry::Stumble::new("HEAD", "/manifests/1", 503, 2)];
+    let reply = server.get(TAG);
+    assert_eq!((reply.status, reply.header("docker-content-digest")), (200, &*image.digest().to_string()));
+    assert!(reply.header("warning").starts_with("111 "));
+    server.says("docker.io/library/app:1 is answered as it was known last");
+    double.faults().stumbles.clear();
+    assert_eq!(server.get(TAG).find("warning"), None);
+    // Also by another process, with nobody there at all.
+    drop((server, double));
+    let server = mirror_in(&dir, "127.0.0.1:1", &["--retry", "0"]);
+    let reply = pull(&server, TAG);
+    assert_eq!(reply.header("docker-content-digest"), image.digest().to_string());
+    assert!(reply.header("warning").starts_with("111 "));
+    assert_eq!(server.get("/v2/library/app/tags/list").json()["tags"], serde_json::json!(["1"]));
+    assert_eq!(server.get("/v2/library/app/manifests/2").status, 502);
+}
+
+#[test]
+fn a_tag_that_is_gone_upstream_is_gone_here() {
+    let dir = folder();
+    let (double, _) = upstream(&noise(4, 1000));
+    let server = mirror_in(&dir, &double.host(), &[]);
+    pull(&server, TAG);
+    double.faults().stumbles = vec![support::registry::Stumble::new("HEAD", "/manifests/1", 404, 1)];
+    assert_eq!(server.get(TAG).status, 404);
+    drop((server, double));
+    let server = mirror_in(&dir, "127.0.0.1:1", &["--retry", "0"]);
+    assert_eq!(server.get(TAG).status, 502);
+}
+
+#[test]
+fn only_named_upstreams_are_reached_however_they_are_meant() {
+    let (docker, _) = upstream(&noise(5, 1000));
+    let quay = Double::start();
+    let other = quay.image("org/app", "1", &[&noise(6, 1000)]);
+    let proxies = format!("docker.io={},quay.io={}", docker.host(), quay.host());
+    let dir = folder();
+    let cache = format!("oci:{}", cached(&dir).display());
+    let server = Server::start_in(dir.clone(), &["--proxy", &proxies, "--cache", &cache]);
+    for path in [
+        // docker: no word of a registry. containerd: a parameter. podman: a prefix.
+        "/v2/library/app/manifests/1",
+        "/v2/app/manifests/1",
+        "/v2/library/app/manifests/1?ns=docker.io",
+        "/v2/docker.io/library/app/manifests/1",
+        "/v2/quay.io/org/app/manifests/1",
+        "/v2/org/app/manifests/1?ns=quay.io",
+        "/v2/org/app/manifests/1?ns=QUAY.IO",
+    ] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    quay.forget_requests();
+    docker.forget_requests();
+    let metadata = quay.host();
+    for path in [
+        "/v2/org/app/manifests/1?ns=ghcr.io".to_owned(),
+        format!("/v2/org/app/manifests/1?ns={metadata}"),
+        "/v2/org/app/manifests/1?ns=quay.io%2F..".to_owned(),
+        "/v2/org/app/manifests/1?ns=quay.io%40evil.example".to_owned(),
+        "/v2/ghcr.io/org/app/manifests/1".to_owned(),
+        "/v2/localhost/org/app/manifests/1".to_owned(),
+        "/v2/169.254.169.254/latest/manifests/1".to_owned(),
+    ] {
+        assert_eq!(server.get(&path).status, 404, "{path}");
+    }
+    assert_eq!((quay.requests().len(), docker.requests().len()), (0, 0));
+    // The same bytes are the same blob, whichever registry they came from.
+    let path = format!("/v2/library/app/manifests/{}", other.digest());
+    assert_eq!(server.get(&path).body, other.bytes);
+    let catalog = server.get("/v2/_catalog").json();
+    assert_eq!(catalog["repositories"], serde_json::json!(["docker.io/library/app", "quay.io/org/app"]));
+}
+
+#[test]
+fn what_lies_here_comes_before_the_mirror() {
+    let (double, _) = upstream(&noise(7, 1000));
+    let dir = folder();
+    let store = format!("oci:{}", dir.path().join("store").display());
+    let cache = format!("oci:{}", cached(&dir).display());
+    let proxy = format!("docker.io={}", double.host());
+    let server = Server::start_in(dir.clone(), &[&store, "--writable", "--proxy", &proxy, "--cache", &cache]);
+    let [_, _, own] = server.push_image("team/own", "1", 1000);
+    double.image("team/own", "1", &[&noise(8, 1000)]);
+    assert_eq!(pull(&server, "/v2/team/own/manifests/1").body, own);
+    assert_eq!(double.requests().len(), 0);
+    pull(&server, TAG);
+}
+
+#[test]
+fn referrers_come_from_upstream() {
+    let (double, image) = upstream(&noise(9, 1000));
+    let config = Descriptor::of(media_type::OCI_CONFIG, support::registry::config());
+    let text = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/x.signature",
+        "config": config, "layers": [], "subject": image.descriptor,
+    });
+    let signature = Manifest::unclaimed(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
+    double.put_manifest("library/app", None, &signature);
+    let server = mirror(&double.host(), &[]);
+    let list = server.get(&format!("/v2/library/app/referrers/{}", image.digest())).json();
+    assert_eq!(list["manifests"][0]["digest"], signature.digest().to_string());
+}
