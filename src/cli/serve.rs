@@ -26,6 +26,11 @@ use std::time::{Duration, UNIX_EPOCH};
 /// they lie, also while somebody writes to them. docker.io/library/app:2 is served as app:2, as library/app:2 and as
 /// docker.io/library/app:2; an image whose name is only a tag, and one without a name, is served in the repository that
 /// is called like the directory or file.
+///
+/// With --proxy it is a mirror as well: tags are asked of the registry each time (where nobody answers, the last known
+/// answer is given, with a Warning header), and blobs and manifests are kept. Clients name the registry by containerd's
+/// ?ns=, or as the first part of a path (localhost:5000/quay.io/org/app:1); docker names none, and means docker.io.
+/// What is asked for is looked for in SRC, in the cache, at the peers, and at the registry, in this order.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Serve {
@@ -121,6 +126,10 @@ Examples:
       archives as docker save and imgmv save write them
   imgmv serve docker://registry.lan:5000/
       another registry
+  imgmv serve --proxy docker.io,quay.io --cache oci:./cache --listen :5000
+      a mirror; --print-mirror-config tells its clients how to ask it
+  imgmv serve containerd: --listen :5000 --peer http://nodes.lan:5000
+      what this node lacks, the others may have
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
       to users, over TLS";
 
