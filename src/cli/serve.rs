@@ -11,7 +11,7 @@ use imgmv::progress::Watch;
 use imgmv::serve::catalog::Catalog;
 use imgmv::serve::journal::{Journal, Record};
 use imgmv::serve::rights::Reading;
-use imgmv::serve::{Certificate, Limits, Listening, Options, Rights, Target};
+use imgmv::serve::{Beside, Certificate, Limits, Listening, Options, Rights, Target};
 use imgmv::{Error, Result};
 use serde_json::json;
 use std::ffi::OsString;
@@ -164,7 +164,8 @@ impl Serve {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
-        let mirrored = self.mirroring.shelf(listen.port(), &self.from, &self.reach, run)?;
+        let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
+        let mirrored = self.mirroring.shelf(beside, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
             catalog.add(mirrored.shelf.clone());
         }

@@ -151,11 +151,15 @@ impl Several {
 
 impl Repository for Several {
     fn tags(&self) -> Result<Vec<String>> {
-        let mut tags = BTreeSet::new();
+        let (mut tags, mut failure) = (BTreeSet::new(), None);
         for repository in &self.0 {
-            tags.extend(repository.tags()?);
+            match repository.tags() {
+                Ok(own) => tags.extend(own),
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(tags.into_iter().collect())
+        // One that fails does not hide what others have.
+        failure.filter(|_| tags.is_empty()).map_or_else(|| Ok(tags.into_iter().collect()), Err)
     }
 
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
@@ -166,9 +170,7 @@ impl Repository for Several {
         let mut settled = Settled::Here;
         for repository in &self.0 {
             settled = repository.settle(at)?;
-            let has = || {
-                matches!(repository.weight(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)))
-            };
+            let has = || matches!(repository.weight(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)));
             if matches!(settled, Settled::At(..)) || settled == Settled::Here && has() {
                 break;
             }
