@@ -77,6 +77,11 @@ class Registry:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "link").write_text("sha256:" + digest)
 
+    def tag(self, repository, tag="1"):
+        """The digest that a tag points at, if there is such a tag."""
+        link = self.tree / "repositories" / repository / "_manifests/tags" / tag / "current/link"
+        return link.read_text() if link.exists() else None
+
     def forget(self, repository):
         shutil.rmtree(self.tree / "repositories" / repository, ignore_errors=True)
 

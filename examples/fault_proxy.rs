@@ -1,6 +1,6 @@
 //! The tests' bad line as a program, for `benches/weak.py`: passes HTTP on to SERVER, with the faults that it is given.
 //!
-//!     fault_proxy HOST:PORT [latency=MS] [rate=BYTES] [cut-every=BYTES] [METHOD,PART,TIMES,ILL[=VALUE]]...
+//!     fault_proxy HOST:PORT [latency=MS] [rate=BYTES] [cut-every=BYTES] [tokens=1] [METHOD,PART,TIMES,ILL[=VALUE]]...
 //!
 //! ILL is cut, reset, cut-upload, stall, flip (VALUE: bytes), status (VALUE: STATUS or STATUS/RETRY-AFTER) or expired.
 //! Prints its own address; when standard input ends, a line of JSON with what went over the wire, and ends.
@@ -21,6 +21,7 @@ fn main() -> Result<(), String> {
             Some(("latency", ms)) => line.latency = Duration::from_millis(number(ms)?),
             Some(("rate", rate)) => line.rate = Some(number(rate)?),
             Some(("cut-every", bytes)) => line.cut_every = Some((number(bytes)?, End::Fin)),
+            Some(("tokens", wanted)) => line.tokens = number(wanted)? > 0,
             _ => proxy.does(fault(&word)?),
         }
     }

@@ -106,7 +106,7 @@ fn read(blob: &Descriptor, open: &Open<'_, '_>, to: &SyncSender<Chunk>) {
         let done = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
         let ended = chunk.len() < CHUNK;
         // An empty chunk is the end; a closed channel means that nobody wants the rest.
-        if to.send(Ok(chunk)).is_err() {
+        if !chunk.is_empty() && to.send(Ok(chunk)).is_err() {
             return;
         }
         match done {
@@ -166,6 +166,23 @@ mod tests {
         })
         .unwrap();
         assert_eq!(sizes, work.iter().map(|work| work.blob.size).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reader_that_fails_is_no_end() {
+        for given in [0, 5, CHUNK, 3 * CHUNK] {
+            struct Failing;
+            impl Read for Failing {
+                fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                    Err(std::io::ErrorKind::ConnectionReset.into())
+                }
+            }
+            let open = |_: &Descriptor| Ok(Box::new(std::io::repeat(7).take(given as u64).chain(Failing)) as _);
+            let failed = each(&work(1, 8 * CHUNK), 2, &open, &AtomicBool::new(false), &mut |_, mut bytes| {
+                Ok(std::io::copy(&mut bytes, &mut std::io::sink()).map(|_| ())?)
+            });
+            assert!(failed.is_err(), "{given}");
+        }
     }
 
     #[test]

@@ -11,8 +11,9 @@ use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Pick, Source, Store};
-use crate::transfer::{Recode, Verified};
+use crate::transfer::{self, Recode, Verified};
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -48,6 +49,9 @@ pub struct Options {
     pub format: Format,
     /// Blobs at once, at most; what suits both ends when none.
     pub jobs: Option<usize>,
+    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
+    /// the plan, and keeps little in memory.
+    pub company: usize,
     /// Plan, but move nothing.
     pub dry_run: bool,
 }
@@ -62,6 +66,7 @@ impl Default for Options {
             level: None,
             format: Format::Keep,
             jobs: None,
+            company: 1,
             dry_run: false,
         }
     }
@@ -133,6 +138,16 @@ pub fn copy(
 ///
 /// A sink that could not verify a delta is sent everything once more; that needs sources that can be read again.
 pub fn copy_all(
+    jobs: Vec<(Source, Options)>,
+    sink: &dyn Sink,
+    pairs: Option<&Pairs>,
+    watch: &dyn Watch,
+    cancel: &Cancel,
+) -> Result<Report> {
+    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.given_up(why))
+}
+
+fn all(
     jobs: Vec<(Source, Options)>,
     sink: &dyn Sink,
     pairs: Option<&Pairs>,
@@ -248,7 +263,11 @@ impl<'a> Run<'a> {
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
-        let work = self.missing(&images)?;
+        let work = self.missing(&images, &**store)?;
+        let mut seen = HashSet::new();
+        let all: Vec<Digest> = images.iter().flat_map(Image::blobs).map(|blob| blob.digest).collect();
+        let all: Vec<Digest> = all.into_iter().filter(|digest| seen.insert(*digest)).collect();
+        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
             images.iter().for_each(|image| self.settled(image, image.source_digest));
@@ -314,18 +333,18 @@ impl<'a> Run<'a> {
     }
 
     /// What the sink lacks, as work; the rest is counted as held.
-    fn missing(&self, images: &[Image]) -> Result<Vec<Work>> {
+    fn missing(&self, images: &[Image], store: &dyn Store) -> Result<Vec<Work>> {
         let mut seen = HashSet::new();
         let blobs: Vec<&Descriptor> =
             images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
         let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
         self.tell_packing(&all);
-        let ask: Vec<Descriptor> = all.iter().filter_map(Work::target).collect();
-        let lacking = self.sink.missing(images, ask)?;
+        let ask: Vec<Descriptor> = all.iter().filter_map(|work| self.target(work)).collect();
+        let lacking = self.sink.missing(&self.foreseen(images), ask, store)?;
         let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
         let mut work = Vec::new();
         for one in all {
-            let known = one.target().map(|target| target.digest);
+            let known = self.target(&one).map(|target| target.digest);
             let mut held = known.is_some_and(|digest| !lacking.contains(&digest));
             if self.options.dry_run && !held {
                 held = known.is_some_and(|digest| self.sink.holds(&digest).unwrap_or(false));
@@ -338,9 +357,29 @@ impl<'a> Run<'a> {
         Ok(work)
     }
 
+    /// `images` as they will be at the sink, as far as that is known before their layers are packed.
+    fn foreseen<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+        if self.options.format == Format::Keep && self.tally().packed.is_empty() {
+            return Cow::Borrowed(images);
+        }
+        images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
+    }
+
+    /// Bytes in one buffer.
+    pub fn buffer(&self) -> usize {
+        transfer::buffer_in_company(self.options.company)
+    }
+
     pub fn work(&self, blob: &Descriptor) -> Work {
         let recode = self.recode(&blob.media_type);
         Work { blob: blob.clone(), recode, expected: recode.and_then(|_| self.packed(&blob.digest)) }
+    }
+
+    /// `work`'s blob as it will be stored, if that is known. A layer that the sink cannot read is not stored as it is;
+    /// but the sink may have it from elsewhere, unpacked.
+    fn target(&self, work: &Work) -> Option<Descriptor> {
+        let refused = work.recode.is_some_and(|how| self.takes.refuses.contains(&how.was));
+        work.target().or_else(|| refused.then(|| work.blob.clone()))
     }
 
     fn packed(&self, digest: &Digest) -> Option<Packed> {
@@ -465,7 +504,7 @@ impl<'a> Run<'a> {
 
 impl Work {
     /// The blob as it will be stored, if that is known.
-    fn target(&self) -> Option<Descriptor> {
+    pub fn target(&self) -> Option<Descriptor> {
         match (self.recode, self.expected) {
             (None, _) => Some(self.blob.clone()),
             (Some(_), Some(packed)) => {

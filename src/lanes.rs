@@ -27,22 +27,40 @@ const LARGE: u64 = 1 << 20;
 /// Large blobs at once: they are what takes memory.
 const LARGE_LANES: usize = 6;
 
+/// Blobs at once of all copies that run side by side, or one each.
+const LANES_IN_COMPANY: usize = 12;
+
 /// Moves every blob in `work` from `store` to the run's sink.
 pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
+    let alone = run.options.company == 1;
+    // All who read side by side keep to one order.
+    if alone
+        && run.takes.order == Order::Single
+        && let Some(begun) = run.sink.begun()
+        && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == begun))
+    {
+        // Not read ahead: where it goes on is known only when it is begun.
+        twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
+    }
     match run.takes.order {
-        Order::Single if store.origin().is_some() && wanted(run, store) > 1 && !packing => {
+        Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {
                     Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),
                     _ => open(store, &work.blob, from),
                 };
-                move_one(run, store, work, &mut once, &stop)
+                let done = move_one(run, store, work, &mut once, &stop);
+                once_more_if_it_may_help(run, store, work, &stop, done)
             })
         }
-        Order::Single => work.iter().try_for_each(|work| from_store(run, store, work, &stop)),
+        Order::Single => work.iter().try_for_each(|work| twice_if_it_may_help(run, store, work, &stop)),
+        Order::Lanes(_) if !alone => {
+            let queue = Queue { small: work.into(), ..Queue::default() };
+            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
+        }
         Order::Lanes(_) => {
             work.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
             let small = work.partition_point(|work| work.blob.size >= LARGE);
@@ -60,7 +78,11 @@ fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
         Order::Lanes(lanes) => lanes,
         Order::Single => 1,
     };
-    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).max(1)
+    let in_company = match run.options.company {
+        1 => usize::MAX,
+        company => LANES_IN_COMPANY / company,
+    };
+    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
 }
 
 /// Threads that each move one blob after the other, the largest first.
@@ -115,9 +137,10 @@ impl Lanes<'_, '_> {
     fn lane<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         self.widen(scope);
         while let Some(work) = self.next() {
-            let done = twice_if_altered(self.run, self.store, &work, self.stop);
+            let done = twice_if_it_may_help(self.run, self.store, &work, self.stop);
             if work.blob.size >= LARGE {
-                self.queue().large_under_way -= 1;
+                let mut queue = self.queue();
+                queue.large_under_way = queue.large_under_way.saturating_sub(1);
             }
             match done {
                 Ok(()) => self.widen(scope),
@@ -167,19 +190,34 @@ impl Lanes<'_, '_> {
     }
 }
 
-/// What a line has altered is asked for once more; a second time it is not the line.
-fn twice_if_altered(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    match from_store(run, store, work, stop) {
-        Err(error) if error.is_altered() && store.origin().is_some() => {
-            run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
-            from_store(run, store, work, stop)
-        }
-        done => done,
+fn twice_if_it_may_help(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+    once_more_if_it_may_help(run, store, work, stop, from_store(run, store, work, stop))
+}
+
+/// What a line has altered is asked for once more; a second time it is not the line. A layer that is packed on its way
+/// and whose upload was forgotten is packed once more. Nothing can be taken back from a pipe.
+fn once_more_if_it_may_help(
+    run: &Run<'_>,
+    store: &dyn Store,
+    work: &Work,
+    stop: &AtomicBool,
+    done: Result<()>,
+) -> Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
+    let altered = error.is_altered() && store.origin().is_some();
+    let lost = error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
+    if !(takes_back && (altered || lost)) {
+        return Err(error);
     }
+    run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
+    from_store(run, store, work, stop)
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    move_one(run, store, work, &mut |from| open(store, &work.blob, from), stop)
+    let done = move_one(run, store, work, &mut |from| open(store, &work.blob, from), stop);
+    store.forgo(&work.blob.digest);
+    done
 }
 
 /// The blob's bytes: embedded in its descriptor, or the store's.
@@ -203,7 +241,7 @@ fn move_one<'s>(
 ) -> Result<()> {
     run.cancel.check()?;
     let id = run.next_id();
-    let flow = Flow { watch: run.watch, cancel: run.cancel, stop, id, threads: cores() };
+    let flow = Flow { watch: run.watch, cancel: run.cancel, stop, id, threads: cores(), buffer: run.buffer() };
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
     let done = begin(run, store, work, open, &flow).and_then(|begun| match begun {
         Begin::Held => {

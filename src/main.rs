@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let Cli { talk, verb } = Cli::parse();
     let (screen, cancel) = (Arc::new(Screen::new(&talk)), Cancel::default());
     let signals = signals::listen(cancel.clone(), screen.clone());
-    let run = Run { screen, cancel, answer: Answer::new(talk.json), signals };
+    let run = Run::new(screen, cancel, Answer::new(talk.json), signals);
     let done = verb.run(&run);
     run.screen.end();
     let Err(error) = done else { return ExitCode::SUCCESS };

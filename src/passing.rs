@@ -6,6 +6,7 @@ use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::lanes::cores;
 use crate::plan::{self, Image, Naming};
 use crate::progress::{Event, Outcome};
+use crate::recent::Replay;
 use crate::sink::Begin;
 use crate::source::{Blob, Claim, Pick, Relay, Root, Store, Stream, Tail, select};
 use crate::transfer::{self, Flow};
@@ -26,6 +27,7 @@ pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     if !stream.digests_known()? && !run.takes.unnamed_blobs {
         return relay(run, stream);
     }
+    run.sink.foresee(&stream.foreseen())?;
     let mut passed = HashSet::new();
     while let Some(blob) = stream.next_blob()? {
         passed.insert(pass(run, blob)?);
@@ -77,19 +79,12 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Begin::Write(writer), _) => writer,
     };
     let stop = AtomicBool::new(false);
-    let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: cores() };
+    let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: cores(), buffer: run.buffer() };
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {
-            let mut whole: Option<Box<dyn Read + Send + '_>> = Some(Box::new(whole));
-            let mut once = |from: u64| match whole.take() {
-                // A partial was taken up: what it has passes unread.
-                Some(mut whole) => {
-                    std::io::copy(&mut (&mut whole).take(from), &mut std::io::sink())?;
-                    Ok(whole)
-                }
-                None => Err(Error::failed("the connection broke, and what comes through a pipe cannot be read again")),
-            };
+            let replay = Replay::new(Box::new(whole));
+            let mut once = |from: u64| Ok(Box::new(replay.read_from(from)?) as Box<dyn Read + Send + '_>);
             transfer::transfer(&claim, &mut once, writer, &flow)
         }
         Some(how) => transfer::transfer_recoded(&claim, expected.map(|p| p.digest), how, &mut whole, writer, &flow),
@@ -123,7 +118,7 @@ fn documents(run: &Run<'_>, store: &Passed, images: &[Image]) -> Result<()> {
             )));
         };
         let stop = AtomicBool::new(false);
-        let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: 1 };
+        let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: 1, buffer: run.buffer() };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let verified = transfer::transfer(&Claim::from(blob), &mut open, writer, &flow)?;
         run.moved(id, &verified, None);

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Hasher, Manifest, Name, Platform};
 use crate::plan::Image;
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, Store};
 use std::io::Write;
 
 pub use crate::transfer::Verified;
@@ -47,18 +47,30 @@ pub struct Takes {
 
 /// A destination bound to one place.
 ///
-/// The engine calls, in this order: `published`, `missing`, then `begin` … `commit` for each blob, `put_manifest`
-/// (children before parents), `publish` for each name, and `finish` once.
+/// The engine calls, in this order: `published` and `missing` (or, for what only passes, `foresee`), then `begin` …
+/// `commit` for each blob, `put_manifest` (children before parents), `publish` for each name, and `finish` once.
 pub trait Sink: Send + Sync {
     fn takes(&self) -> Takes;
     /// The digest that `name` points at already, if the sink vouches that all beneath it is there.
     fn published(&self, _name: &Name) -> Result<Option<Digest>> {
         Ok(None)
     }
-    /// What the sink lacks of whole images (`blobs` are those that it is going to be sent, each once). One question
-    /// per copy. A sink that would have to ask for each blob returns them all and answers in `begin`.
-    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+    /// What the sink lacks of whole images, which are as they will be there as far as that is known (`blobs` are those
+    /// that it is going to be sent, each once). One question per copy. A sink that would have to ask for each blob
+    /// returns them all and answers in `begin`. `source` has the images' configs, where the sink goes by what is in
+    /// them.
+    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
         Ok(blobs)
+    }
+    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::foreseen`]; perhaps nothing):
+    /// `begin` may say of them that they are held. Asked instead of `missing`.
+    fn foresee(&self, _layers: &[Vec<Digest>]) -> Result<()> {
+        Ok(())
+    }
+    /// A blob that an earlier run began and that can be gone on with only if it is the first to be begun; asked after
+    /// `missing`.
+    fn begun(&self) -> Option<Digest> {
+        None
     }
     /// Whether one blob is there, for a plan that moves nothing; only asked of what `missing` returned.
     fn holds(&self, _digest: &Digest) -> Result<bool> {
@@ -71,6 +83,8 @@ pub trait Sink: Send + Sync {
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()>;
     /// Ends the copy: trailers, renames, the far side's verdict.
     fn finish(&self) -> Result<Finish>;
+    /// The copy has failed, and nothing more is called: what was written so far may be of use to a later one, or not.
+    fn given_up(&self, _why: &Error) {}
     /// The raw way in for an archive that passes in its own form ([`crate::source::Stream::relay`]); only for sinks
     /// that are an archive on a pipe. `finish` is called after it.
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {

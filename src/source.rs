@@ -80,10 +80,19 @@ pub trait Store: Send + Sync {
     fn may_lack(&self) -> bool {
         false
     }
+    /// Whether each blob costs a way there and back: then several are read ahead for a sink that takes one after the
+    /// other.
+    fn is_far(&self) -> bool {
+        self.origin().is_some()
+    }
     /// How many blobs are best read at once; advice.
     fn lanes(&self) -> usize {
         4
     }
+    /// Hears from the engine, before it opens blobs, which of them it is going to open: `wanted`, in the order of `all`.
+    fn expect(&self, _all: &[Digest], _wanted: &mut dyn Iterator<Item = Digest>) {}
+    /// Hears that a blob that was expected will not be opened (any more).
+    fn forgo(&self, _blob: &Digest) {}
 }
 
 /// What someone says of a blob; believed by nobody.
@@ -125,6 +134,11 @@ pub trait Stream: Send {
     /// Whether blobs come under names that are their digests (an OCI layout in a tar). Where not (docker-save's old
     /// form) every claim is without a digest. Reads ahead as little as it takes to know.
     fn digests_known(&mut self) -> Result<bool>;
+    /// Of the images that are coming, each one's layers unpacked (their diff IDs), lowest first, where the source could
+    /// say so beforehand; among the blobs are then perhaps these.
+    fn foreseen(&self) -> Vec<Vec<Digest>> {
+        Vec::new()
+    }
     /// The next blob that is not a small JSON document; what is left unread of the one before is skipped.
     fn next_blob(&mut self) -> Result<Option<Blob<'_>>>;
     /// To be called when `next_blob` has said `None`: the images, checked for internal agreement.

@@ -8,6 +8,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Watch};
+use crate::recent::Recent;
 use crate::recode;
 use crate::sink::BlobWriter;
 use crate::source::Claim;
@@ -19,6 +20,8 @@ use std::{
 
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
 const BUFFER: usize = 256 << 10;
+/// Bytes in one buffer each of all copies that run side by side.
+const COMPANY_BUFFERS: usize = 2 << 20;
 /// Buffers that a hashing thread may be behind by.
 const BUFFERS: usize = 4;
 /// A blob from this size on, in bytes, is hashed on a thread of its own while it is written.
@@ -79,6 +82,13 @@ pub struct Flow<'a> {
     pub id: u64,
     /// Threads for recoding.
     pub threads: usize,
+    /// Bytes in one buffer.
+    pub buffer: usize,
+}
+
+/// Bytes in one buffer of each of `company` copies that run side by side.
+pub fn buffer_in_company(company: usize) -> usize {
+    (COMPANY_BUFFERS / company.max(1)).clamp(BUFFER / 8, BUFFER)
 }
 
 impl Flow<'_> {
@@ -145,10 +155,13 @@ pub fn transfer_recoded(
 ) -> Result<Verified> {
     // `start` is not called: the packer cannot go on from a partial.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
+    let mut recent = Recent::default();
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
+        recent.add(bytes);
+        let begun = stored_size;
         stored_size += bytes.len() as u64;
-        writer.write(bytes)
+        recent.write(begun, &mut *writer)
     })?;
     let stored = (stored.finish(), stored_size);
     if let Some(expected) = expected
@@ -160,7 +173,10 @@ pub fn transfer_recoded(
         )));
     }
     let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
-    writer.finish(&verified)?;
+    while let Err(error) = writer.finish(&verified) {
+        let again = writer.recover(error)?;
+        recent.write(again, &mut *writer)?;
+    }
     writer.commit(&verified)?;
     Ok(verified)
 }
@@ -202,7 +218,7 @@ fn pump(
     hash: &mut Hash<'_>,
     flow: &Flow<'_>,
 ) -> Result<u64> {
-    let capacity = claim.size.map_or(BUFFER, |size| BUFFER.min((size as usize).saturating_add(1)).max(4096));
+    let capacity = claim.size.map_or(flow.buffer, |size| flow.buffer.min((size as usize).saturating_add(1)).max(4096));
     let mut ring: Vec<Shared> = Vec::with_capacity(BUFFERS);
     let mut hashed = at;
     let mut reader = open(at)?;
@@ -401,7 +417,7 @@ mod tests {
     fn run(bytes: &[u8], claim: &Claim, fail_at: Option<u64>) -> (Result<Verified>, Kept) {
         let kept = Kept::default();
         let (cancel, stop) = (Cancel::default(), AtomicBool::new(false));
-        let flow = Flow { watch: &Silent, cancel: &cancel, stop: &stop, id: 0, threads: 1 };
+        let flow = Flow { watch: &Silent, cancel: &cancel, stop: &stop, id: 0, threads: 1, buffer: BUFFER };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let done = transfer(claim, &mut open, Box::new(Keep(&kept, fail_at)), &flow);
         (done, kept)

@@ -11,6 +11,8 @@ mod memory;
 mod read;
 #[path = "archive/relay.rs"]
 mod relay;
+#[path = "archive/resume.rs"]
+mod resume;
 #[path = "archive/retag.rs"]
 mod retag;
 #[path = "archive/write.rs"]

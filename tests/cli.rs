@@ -57,8 +57,14 @@ fn each_kind_of_failure_has_its_exit_status_and_leaves_standard_output_empty() {
         (2, &["copy", &archive, &into("out.tar.gz")], "plain tar"),
         (2, &["copy", &archive, dir.path().to_str().unwrap()], "is a directory"),
         (2, &["copy", "docker://h.lan/team/", &out], "names no image"),
-        (2, &["copy", "ssh://node1/app", &out], "no SRC yet"),
-        (2, &["copy", "-", &out, "oci:x"], "passes once"),
+        (2, &["copy", "ssh://node1/app", &out, "--ssh", "'"], "quote"),
+        (7, &["copy", "ssh://node1/app", &out, "--ssh", "false"], "node1"),
+        (2, &["copy", &archive, &out, &format!("oci-archive:{out}:app")], "are one destination"),
+        (2, &["copy", &archive, "-", "-"], "named twice"),
+        (2, &["copy", &archive, "ssh://node{1..3}", "node2:"], "are one destination"),
+        (2, &["copy", &archive, "ssh://node{1..99999}"], "more than 10000"),
+        (2, &["copy", "-", "--hosts", "-"], "wanted twice"),
+        (3, &["copy", &archive, "--hosts", &into("absent.txt")], "absent.txt"),
         (2, &["copy", &layout, "-", "--json"], "standard output"),
         (2, &["copy", &archive, "containerd:", "--engine", "podman"], "--engine podman"),
         (2, &["save", &layout, &archive, "--as", "app:1", "-o", &out], "--as"),
@@ -133,9 +139,12 @@ fn of_several_destinations_those_that_failed_are_named_and_the_others_are_done()
     let (first, bad, last) = (to("first.tar"), to("not/there.tar"), to("last.tar"));
     let out = imgmv(&["copy", &fixture("hello-docker20.tar"), &first, &bad, &last, "--json"], None);
     assert_eq!(status(&out), 9);
-    assert!(out.stderr.contains(&bad) && !out.stderr.contains(&last), "{}", out.stderr);
+    let line_of = |word: &str| out.stderr.lines().filter(|line| line.trim().starts_with(word)).count();
+    assert_eq!([&first, &bad, &last].map(|word| line_of(word)), [1; 3], "{}", out.stderr);
     assert_eq!(json(&out)["failed"][0]["destination"], bad.as_str());
     assert_eq!(json(&out)["images"].as_array().unwrap().len(), 2);
+    let told: Vec<_> = json(&out)["destinations"].as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    assert_eq!(told, ["done", "failed", "done"]);
     assert!(Path::new(&first).exists() && Path::new(&last).exists());
 }
 

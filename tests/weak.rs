@@ -3,16 +3,29 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "weak/archives.rs"]
+mod archives;
+#[path = "weak/both.rs"]
+mod both;
+#[path = "weak/disk.rs"]
+mod disk;
 #[path = "weak/far.rs"]
 mod far;
 #[path = "weak/killed.rs"]
 mod killed;
+#[path = "weak/limit.rs"]
+mod limit;
 #[path = "weak/mirrors.rs"]
 mod mirrors;
 #[path = "weak/pull.rs"]
 mod pull;
 #[path = "weak/push.rs"]
 mod push;
+#[path = "weak/real.rs"]
+mod real;
+
+#[path = "weak/silent.rs"]
+mod silent;
 
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;

@@ -171,6 +171,14 @@ fn block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
     block
 }
 
+/// A whole small file's entry.
+pub(crate) fn entry(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut out = write(name, Kind::File, bytes.len() as u64);
+    out.extend(bytes);
+    out.resize(out.len().next_multiple_of(BLOCK), 0);
+    out
+}
+
 /// Zeros that fill up the last block of `size` bytes of data.
 pub(crate) fn padding(size: u64) -> usize {
     (size.next_multiple_of(BLOCK as u64) - size) as usize

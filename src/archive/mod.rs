@@ -6,8 +6,10 @@
 
 mod bytes;
 mod contents;
+mod entry;
 mod files;
 mod header;
+mod left;
 mod lists;
 mod name;
 mod out;
@@ -23,13 +25,16 @@ mod store;
 mod stream;
 mod synthesis;
 mod table;
+mod tape;
 mod unpacked;
 mod walk;
 
 pub use bytes::{ReadAt, Section};
 pub use out::Out;
 pub use pack::Pack;
+pub(crate) use pack::Resume;
 pub use packing::Packing;
 pub use retag::retag;
 pub use store::ArchiveStore;
 pub use stream::ArchiveStream;
+pub use tape::Tape;

@@ -32,7 +32,15 @@ impl<'o> Tar<'o> {
     }
 
     pub fn is_file(&self) -> bool {
-        matches!(self.out, Out::File(_))
+        self.file().is_some()
+    }
+
+    /// The file, where it is one; what was gathered is not in it yet.
+    pub fn file(&self) -> Option<&File> {
+        match &self.out {
+            Out::File(file) => Some(file),
+            Out::Pipe(_) => None,
+        }
     }
 
     /// Bytes written so far.
@@ -42,9 +50,7 @@ impl<'o> Tar<'o> {
 
     /// A whole small entry.
     pub fn entry(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.begin(name, Kind::File, bytes.len() as u64)?;
-        self.write(bytes)?;
-        self.end(bytes.len() as u64)
+        self.write(&header::entry(name, bytes))
     }
 
     /// An entry's header; its data and `end` come next.
@@ -92,16 +98,27 @@ impl<'o> Tar<'o> {
         }
     }
 
-    /// Takes back everything from `at` on.
-    pub fn cut(&mut self, at: u64) -> Result<()> {
+    /// What messages call the destination.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Goes on at `at` of a file that was begun before; what is behind that stays until it is written over.
+    pub fn go_on(&mut self, at: u64) -> Result<()> {
         self.flush()?;
         let Out::File(file) = &mut self.out else {
-            return Err(Error::failed("what went into a pipe cannot be taken back"));
+            return Err(Error::failed("what went into a pipe cannot be gone back to"));
         };
         std::io::Seek::seek(file, std::io::SeekFrom::Start(at)).map_err(|e| Error::writing(&self.label, e))?;
-        file.set_len(at).map_err(|e| Error::writing(&self.label, e))?;
         self.at = at;
         Ok(())
+    }
+
+    /// Takes back everything from `at` on.
+    pub fn cut(&mut self, at: u64) -> Result<()> {
+        self.go_on(at)?;
+        let cut = self.file().map_or(Ok(()), |file| file.set_len(at));
+        cut.map_err(|e| Error::writing(&self.label, e))
     }
 
     /// The end mark; then the file, where it is one. A pipe is closed.

@@ -2,14 +2,18 @@
 //! so that an archive that was cut short loads nowhere. No owners, no times: the same images give the same bytes.
 
 use super::contents::{INDEX, LAYOUT};
+use super::entry::Entry;
 use super::header::Kind;
+use super::left::{self, Begun};
 use super::lists::Lists;
 use super::out::{Out, Tar};
 use super::saved;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Digest, LayoutIndex, Manifest, Name, Platform};
-use crate::sink::{Begin, BlobWriter, Verified};
+use crate::sink::Begin;
 use crate::source::Claim;
+use crate::sums::Sums;
 use std::{
     collections::HashSet,
     fs::File,
@@ -24,16 +28,45 @@ pub struct Pack {
     platform: Platform,
 }
 
-struct State {
+pub(super) struct State {
     /// Gone once the archive is closed.
-    tar: Option<Tar<'static>>,
-    held: HashSet<Digest>,
-    lists: Lists,
-    phase: Phase,
+    pub tar: Option<Tar<'static>>,
+    pub held: HashSet<Digest>,
+    pub lists: Lists,
+    pub phase: Phase,
+    pub resume: Option<Resume>,
+}
+
+/// What makes an archive that was cut one that can be gone on with.
+pub(crate) struct Resume {
+    pub(super) sums: Sums,
+    /// The blob in which writing ended, if it did in one; it can only be gone on with while nothing follows it.
+    pub(super) begun: Option<Begun>,
+    /// The source can be read again, so that a later run may go on.
+    pub(super) lasting: bool,
+    /// Whole entries of an earlier run that nobody has asked for yet.
+    unclaimed: HashSet<Digest>,
+    pub(super) cancel: Cancel,
+}
+
+impl Resume {
+    /// With an empty or an earlier run's file of sums.
+    pub fn new(sums: File, cancel: &Cancel) -> Resume {
+        Resume { sums: Sums::new(sums), begun: None, lasting: false, unclaimed: HashSet::new(), cancel: cancel.clone() }
+    }
+}
+
+/// What of an archive was there already.
+#[derive(Debug, Default)]
+pub(crate) struct TakenUp {
+    pub blobs: usize,
+    /// Of the archive, in bytes.
+    pub bytes: u64,
+    pub damaged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Empty,
     Between,
     /// Inside a blob.
@@ -49,15 +82,73 @@ impl Pack {
     /// know no indexes.
     pub fn new(out: Out<'static>, label: &str, platform: Platform) -> Pack {
         let tar = Some(Tar::new(out, label));
-        let state = State { tar, held: HashSet::new(), lists: Lists::default(), phase: Phase::Empty };
+        let state = State { tar, held: HashSet::new(), lists: Lists::default(), phase: Phase::Empty, resume: None };
         Pack { state: Mutex::new(state), platform }
+    }
+
+    /// An archive in a file that may have been begun by an earlier run; nothing of that is used before
+    /// [`Pack::take_up`].
+    pub(crate) fn resumable(file: File, resume: Resume, label: &str, platform: Platform) -> Pack {
+        let pack = Pack::new(Out::File(file), label, platform);
+        pack.state().resume = Some(resume);
+        pack
+    }
+
+    /// Goes on behind what an earlier run left, once, before anything is written; only for a source whose blobs can be
+    /// chosen. `None` where there is nothing to look at.
+    pub(crate) fn take_up(&self) -> Result<Option<TakenUp>> {
+        let mut state = self.state();
+        let State { tar: Some(tar), resume: Some(resume), phase: Phase::Empty, .. } = &mut *state else {
+            return Ok(None);
+        };
+        resume.lasting = true;
+        let Some(file) = tar.file().filter(|file| file.metadata().is_ok_and(|file| file.len() > 0)) else {
+            return Ok(None);
+        };
+        let left = left::survey(file, tar.label(), &resume.cancel)?;
+        if left.end == 0 {
+            return Ok(None);
+        }
+        match &left.begun {
+            Some(_) => tar.go_on(left.end)?,
+            None => tar.cut(left.end)?,
+        }
+        let blobs = left.whole.len();
+        resume.begun = left.begun;
+        resume.unclaimed = left.whole.clone();
+        state.held = left.whole;
+        state.phase = Phase::Between;
+        Ok(Some(TakenUp { blobs, bytes: left.end, damaged: left.damaged }))
+    }
+
+    /// Whether `digest` is there; then it is one of those that are wanted.
+    pub(crate) fn claim(&self, digest: &Digest) -> bool {
+        self.state().claim(digest)
+    }
+
+    /// The blob that has to come next if it is to be gone on with.
+    pub(crate) fn begun(&self) -> Option<Digest> {
+        self.state().resume.as_ref()?.begun.as_ref().map(|begun| begun.digest)
+    }
+
+    /// Whether a later run could go on with what is there. Hands on what was gathered.
+    pub(crate) fn worth_keeping(&self) -> bool {
+        let mut state = self.state();
+        let Some(resume) = state.resume.as_ref().filter(|resume| resume.lasting) else { return false };
+        let some = !state.held.is_empty() || resume.begun.is_some();
+        some && state.tar().and_then(Tar::flush).is_ok()
     }
 
     /// As [`crate::sink::Sink::begin`]. One blob at a time; in a pipe it needs digest and size.
     pub fn begin(&self, claim: &Claim) -> Result<Begin<'_>> {
         let mut state = self.state();
-        if claim.digest.is_some_and(|digest| state.held.contains(&digest)) {
+        if claim.digest.is_some_and(|digest| state.claim(&digest)) {
             return Ok(Begin::Held);
+        }
+        if let Some(begun) = state.begun_as(claim) {
+            state.phase = Phase::Within;
+            let (named, start) = (Some((begun.digest, begun.size)), begun.from);
+            return Ok(Begin::Write(Box::new(Entry { pack: self, named, start, written: None, ended: false })));
         }
         state.open()?;
         let tar = state.tar()?;
@@ -74,14 +165,17 @@ impl Pack {
         let (name, size) = named.map_or_else(|| ("-".to_owned(), 0), |(digest, size)| (digest.blob_path(), size));
         tar.begin(&name, Kind::File, size)?;
         state.phase = Phase::Within;
-        Ok(Begin::Write(Box::new(Entry { pack: self, named, start, written: 0, ended: false })))
+        if let Some(resume) = &mut state.resume {
+            resume.sums.cut(0, 0)?;
+        }
+        Ok(Begin::Write(Box::new(Entry { pack: self, named, start, written: Some(0), ended: false })))
     }
 
     /// As [`crate::sink::Sink::put_manifest`].
     pub fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let mut state = self.state();
         state.lists.put(manifest);
-        if state.held.contains(&manifest.digest()) {
+        if state.claim(&manifest.digest()) {
             return Ok(());
         }
         state.open()?;
@@ -105,6 +199,7 @@ impl Pack {
         state.open()?;
         let index = state.lists.index().bytes();
         let saved = state.lists.saved(&self.platform);
+        state.drop_unclaimed()?;
         let mut tar = state.take()?;
         tar.entry(INDEX, &index)?;
         if let Some(saved) = saved {
@@ -125,7 +220,7 @@ impl Pack {
         Ok(Box::new(Raw(self)))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -134,8 +229,15 @@ impl State {
     /// Ready for the next entry.
     fn open(&mut self) -> Result<()> {
         match self.phase {
-            Phase::Between => Ok(()),
+            Phase::Between => match self.resume.as_mut().and_then(|resume| resume.begun.take()) {
+                Some(begun) => self.tar()?.cut(begun.from),
+                None => Ok(()),
+            },
             Phase::Empty => {
+                // An earlier run's, of which nothing can be used.
+                if self.resume.is_some() {
+                    self.tar()?.cut(0)?;
+                }
                 self.tar()?.entry(LAYOUT, LayoutIndex::layout_file())?;
                 self.phase = Phase::Between;
                 Ok(())
@@ -146,69 +248,41 @@ impl State {
         }
     }
 
-    fn tar(&mut self) -> Result<&mut Tar<'static>> {
-        self.tar.as_mut().ok_or_else(|| Error::failed("the archive is closed already"))
+    fn claim(&mut self, digest: &Digest) -> bool {
+        if let Some(resume) = &mut self.resume {
+            resume.unclaimed.remove(digest);
+        }
+        self.held.contains(digest)
+    }
+
+    /// The blob that was begun, if it is the one that is wanted now.
+    fn begun_as(&mut self, claim: &Claim) -> Option<Begun> {
+        let begun = &mut self.resume.as_mut().filter(|_| self.phase == Phase::Between)?.begun;
+        begun.take_if(|begun| claim.digest == Some(begun.digest) && claim.size == Some(begun.size))
+    }
+
+    /// Takes out what an earlier run wrote for other images.
+    fn drop_unclaimed(&mut self) -> Result<()> {
+        let Some(resume) = self.resume.as_ref().filter(|resume| !resume.unclaimed.is_empty()) else { return Ok(()) };
+        let tar = self.tar.as_mut().ok_or_else(closed)?;
+        tar.flush()?;
+        let file = tar.file().ok_or_else(closed)?;
+        let gaps = left::entries(file, &resume.unclaimed)?;
+        let end = left::close_gaps(file, &gaps, tar.at(), &resume.cancel)?;
+        tar.cut(end)
+    }
+
+    pub fn tar(&mut self) -> Result<&mut Tar<'static>> {
+        self.tar.as_mut().ok_or_else(closed)
     }
 
     fn take(&mut self) -> Result<Tar<'static>> {
-        self.tar.take().ok_or_else(|| Error::failed("the archive is closed already"))
+        self.tar.take().ok_or_else(closed)
     }
 }
 
-/// One blob's entry.
-struct Entry<'p> {
-    pack: &'p Pack,
-    /// Digest and size, where they were known beforehand.
-    named: Option<(Digest, u64)>,
-    /// Where its header is.
-    start: u64,
-    written: u64,
-    ended: bool,
-}
-
-impl BlobWriter for Entry<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.written += bytes.len() as u64;
-        if self.named.is_some_and(|(_, size)| self.written > size) {
-            return Err(Error::invalid("a blob has more bytes than were announced"));
-        }
-        self.pack.state().tar()?.write(bytes)
-    }
-
-    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
-        let (digest, size) = blob.stored();
-        if self.written != size || self.named.is_some_and(|named| named != (digest, size)) {
-            return Err(Error::failed(format!("blob {digest} is not the one that was begun")));
-        }
-        let mut state = self.pack.state();
-        if self.named.is_none() && state.held.contains(&digest) {
-            let start = self.start;
-            state.tar()?.cut(start)?;
-        } else {
-            let tar = state.tar()?;
-            tar.end(size)?;
-            if self.named.is_none() {
-                tar.settle(self.start, &digest.blob_path(), size)?;
-            }
-            state.held.insert(digest);
-        }
-        state.phase = Phase::Between;
-        self.ended = true;
-        Ok(())
-    }
-}
-
-impl Drop for Entry<'_> {
-    /// What was not committed is taken back from a file; a pipe's archive never ends then.
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let mut state = self.pack.state();
-        let start = self.start;
-        let taken_back = state.tar().and_then(|tar| tar.cut(start));
-        state.phase = if taken_back.is_ok() { Phase::Between } else { Phase::Broken };
-    }
+pub(super) fn closed() -> Error {
+    Error::failed("the archive is closed already")
 }
 
 struct Raw<'p>(&'p Pack);

@@ -43,6 +43,7 @@ pub struct ArchiveStream {
     waiting: bool,
     junk: u64,
     ended: bool,
+    foreseen: Vec<Vec<Digest>>,
 }
 
 /// What comes next in the archive.
@@ -71,7 +72,13 @@ impl ArchiveStream {
             waiting: false,
             junk: 0,
             ended: false,
+            foreseen: Vec::new(),
         }
+    }
+
+    /// Whoever writes the archive has said that its images have these layers ([`Stream::foreseen`]).
+    pub fn foreseeing(self, foreseen: Vec<Vec<Digest>>) -> ArchiveStream {
+        ArchiveStream { foreseen, ..self }
     }
 
     /// The next thing in the archive; what is left of a layer is passed over.
@@ -256,6 +263,10 @@ impl ArchiveStream {
 }
 
 impl Stream for ArchiveStream {
+    fn foreseen(&self) -> Vec<Vec<Digest>> {
+        self.foreseen.clone()
+    }
+
     fn digests_known(&mut self) -> Result<bool> {
         while self.known.is_none() {
             match self.step().map_err(|e| e.at(&self.label))? {

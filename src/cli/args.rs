@@ -1,7 +1,9 @@
 //! The command line's own definition: the verbs, and the options every verb has. What verbs share is in
 //! [`super::options`]; what only one has stands in that verb's file. Help, man pages and completions are made from it.
 
-use super::{blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify};
+use super::{
+    blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
+};
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -109,7 +111,7 @@ pub enum Progress {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Copy(copy::Copy),
+    Copy(Box<copy::Copy>),
     Save(save::Save),
     Load(load::Load),
     Serve(serve::Serve),

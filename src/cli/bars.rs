@@ -12,6 +12,10 @@ use std::time::Duration;
 const SHOWN: usize = 4;
 /// Blobs below this many bytes are gone before a bar is seen.
 const WORTH_A_BAR: u64 = 1 << 20;
+/// Destinations with a bar of their own at once.
+const MEMBERS_SHOWN: usize = 20;
+const MEMBER: &str = "{prefix:24!} {bar:20} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {msg}";
+const MEMBER_UNPLANNED: &str = "{prefix:24!} {bytes:>10} {bytes_per_sec:>12}";
 const REDRAWS_A_SECOND: u8 = 10;
 /// What passes once has no total.
 const UNPLANNED: &str = "{spinner} {bytes}  {bytes_per_sec}";
@@ -26,6 +30,7 @@ struct State {
     tally: Tally,
     overall: Option<ProgressBar>,
     blobs: HashMap<u64, ProgressBar>,
+    members: HashMap<String, (Tally, Option<ProgressBar>)>,
 }
 
 impl Bars {
@@ -43,14 +48,18 @@ impl Bars {
     pub fn clear(&self) {
         let mut state = lock(&self.state);
         let overall = state.overall.take();
-        for bar in state.blobs.drain().map(|(_, bar)| bar).chain(overall) {
+        let members: Vec<ProgressBar> = state.members.drain().filter_map(|(_, (_, bar))| bar).collect();
+        for bar in state.blobs.drain().map(|(_, bar)| bar).chain(overall).chain(members) {
             bar.finish_and_clear();
         }
         let _ = self.all.clear();
     }
 
-    pub fn event(&self, event: &Event<'_>) {
+    pub fn event(&self, whose: Option<&str>, event: &Event<'_>) {
         let mut state = lock(&self.state);
+        if let Some(name) = whose {
+            return self.member(&mut state, name, event);
+        }
         state.tally.count(event);
         if state.overall.is_none() {
             let bar = self.all.add(ProgressBar::no_length().with_style(style(UNPLANNED)));
@@ -77,6 +86,34 @@ impl Bars {
             Event::Plan { .. } | Event::Say(_) | Event::Detail(_) | Event::Retry { .. } => {}
         }
         state.show();
+    }
+
+    /// One of several destinations: a bar for each, as far as there is room.
+    fn member(&self, state: &mut State, name: &str, event: &Event<'_>) {
+        let shown = state.members.values().filter(|(_, bar)| bar.is_some()).count();
+        let (tally, bar) = state.members.entry(name.to_owned()).or_default();
+        tally.count(event);
+        if bar.is_none() && shown < MEMBERS_SHOWN {
+            let label: String = name.chars().take(40).collect();
+            *bar = Some(self.all.add(ProgressBar::no_length().with_style(style(MEMBER_UNPLANNED))).with_prefix(label));
+        }
+        let Some(bar) = bar else { return };
+        if let Some(total) = tally.total {
+            if bar.length() != Some(total) {
+                bar.set_style(style(MEMBER));
+                bar.set_length(total);
+            }
+            bar.set_message(format!("{} of {} blobs", tally.blobs_done, tally.blobs));
+        }
+        bar.set_position(tally.done);
+    }
+
+    /// The destination `name` is done.
+    pub fn leave(&self, name: &str) {
+        if let Some((_, Some(bar))) = lock(&self.state).members.remove(name) {
+            bar.finish_and_clear();
+            self.all.remove(&bar);
+        }
     }
 
     fn blob(&self, label: &str, size: Option<u64>) -> ProgressBar {
@@ -125,10 +162,14 @@ mod tests {
             Event::BlobMoved { id: 1, bytes: 1 << 20 },
             Event::BlobEnd { id: 1, outcome: Outcome::Moved },
         ] {
-            bars.event(&event);
+            bars.event(None, &event);
+            bars.event(Some("ssh://node1"), &event);
         }
         assert_eq!(lock(&bars.state).blobs.len(), 1);
         assert_eq!(lock(&bars.state).blobs[&0].message(), "of unknown size?[2J");
+        assert!(lock(&bars.state).members["ssh://node1"].1.is_some());
+        bars.leave("ssh://node1");
+        assert!(lock(&bars.state).members.is_empty());
         bars.clear();
         assert!(lock(&bars.state).blobs.is_empty() && lock(&bars.state).overall.is_none());
     }

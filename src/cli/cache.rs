@@ -4,8 +4,8 @@ use super::Run;
 use super::copying::cache;
 use clap::{Args, Subcommand};
 use imgmv::progress::Watch;
-use imgmv::transport::layout;
 use imgmv::transport::registry::uploads;
+use imgmv::transport::{archive, layout};
 use imgmv::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
@@ -34,10 +34,10 @@ enum Then {
     Prune(Prune),
 }
 
-/// Remove it, and what cut copies have left in the layouts DIR
+/// Remove it, and what cut copies have left in the directories DIR: of a layout that DIR is, and of archives in DIR
 #[derive(Debug, Args)]
 struct Prune {
-    /// Layouts in which partial blobs are removed
+    /// Layouts, and directories of archives, in which partial files are removed
     #[arg(value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Only what is older
@@ -79,8 +79,10 @@ impl Prune {
             run.screen.say(&format!("{uploads} uploads forgotten"));
         }
         for dir in &self.dirs {
-            let partials = layout::prune(dir, older)?;
-            run.screen.say(&format!("{}: {partials} partial blobs removed", dir.display()));
+            let archives = archive::prune(dir, older)?;
+            let blobs = layout::prune(dir, older)?;
+            run.screen
+                .say(&format!("{}: {blobs} partial blobs and {archives} partial archives removed", dir.display()));
         }
         Ok(())
     }

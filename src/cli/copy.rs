@@ -3,18 +3,22 @@
 use super::Run;
 use super::args::PLACES;
 use super::copying;
+use super::fan;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
 use super::options::{Choice, Packing, Transfer};
+use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
+use super::targets::{Target, targets};
 use clap::Args;
 use imgmv::copy::{Naming, Options, Report};
 use imgmv::image::{Name, Reference};
-use imgmv::progress::Watch;
 use imgmv::source::{Pick, Source};
-use imgmv::{Error, Kind, Result};
+use imgmv::{Error, Result};
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// Copy images from SRC to each DST
 ///
@@ -27,9 +31,11 @@ pub struct Copy {
     /// Where the images are
     #[arg(value_name = "SRC")]
     src: OsString,
-    /// Where they are to go
-    #[arg(value_name = "DST", required = true)]
+    /// Where they are to go; {1..50} and {x,y} stand for several
+    #[arg(value_name = "DST", required_unless_present = "hosts")]
     dst: Vec<OsString>,
+    #[command(flatten)]
+    several: Several,
     /// The image's name at DST where DST itself gives none (repeatable: more tags)
     #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
     names: Vec<String>,
@@ -47,6 +53,20 @@ pub struct Copy {
     reach: Reach,
 }
 
+/// More destinations than one would type.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Several destinations")]
+pub struct Several {
+    /// Read more destinations from FILE, one a line: a host or whatever DST may be; # begins a comment, - is standard
+    /// input
+    #[arg(long, value_name = "FILE", env = "IMGMV_HOSTS")]
+    hosts: Option<PathBuf>,
+    /// So many destinations at once, at most; the others wait for their turn
+    #[arg(long, value_name = "N", default_value_t = 50, env = "IMGMV_PARALLEL",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    parallel: u16,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   imgmv copy alpine:3.20 ssh://root@node1
@@ -57,28 +77,28 @@ Examples:
   imgmv copy bundle.tar docker://registry.lan:5000/
   imgmv copy ghcr.io/org/app:2 oci:./mirror:app-2 --platform linux/arm64
   imgmv copy containerd:app:2 app.tar --src-root /mnt/disk/var/lib/containerd
-  imgmv copy app:2 ssh://node1 ssh://node2 ssh://node3";
+  imgmv copy app:2 ssh://node{1..50} registry.lan:5000/app:2 app.tar
+  imgmv copy app:2 --hosts nodes.txt --parallel 10";
 
 impl Copy {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let src = Place::parse(&self.src)?;
-        let targets = self.dst.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
+        let hosts = self.several.hosts.as_deref();
+        open::stdin_once(&src, &self.from, &self.into, hosts)?;
+        let targets = targets(&self.dst, hosts)?;
+        self.reach.onward = targets.iter().any(|target| target.place.is_remote());
         let stdout = self.stdout(&targets, run)?;
-        open::stdin_once(&src, &self.from, &self.into)?;
-        if src == Place::Stdio && targets.len() > 1 {
-            return Err(Error::usage(
-                "standard input passes once: save it to a file to copy it to several destinations",
-            ));
-        }
         let mut outcome = Outcome::new();
-        for (word, target) in self.dst.iter().zip(&targets) {
-            let word = word.to_string_lossy();
-            let done = self.one(&src, target, run).map_err(|error| open::hinted(&self.src, error));
-            match done {
-                Ok(report) => outcome.add(&word, report),
-                Err(error) if targets.len() == 1 || error.kind() == Kind::Interrupted => return Err(error),
-                Err(error) => outcome.fail(&word, error),
+        match &targets[..] {
+            [target] => {
+                let began = Instant::now();
+                let one = open::source(&src, &self.from, &self.reach, run)
+                    .and_then(|opened| self.one(opened, &target.place, 1, run));
+                let report = one.map_err(|error| open::hinted(&self.src, error))?;
+                outcome.add(&target.word, Ok(report), began.elapsed());
             }
+            several => self.several(&src, several, &mut outcome, run)?,
         }
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;
@@ -87,31 +107,47 @@ impl Copy {
         outcome.verdict()
     }
 
+    /// Copies to all of `targets` side by side. What is wrong with the source fails the run, what is wrong with a
+    /// destination only that one.
+    fn several(&self, src: &Place, targets: &[Target], outcome: &mut Outcome, run: &Run) -> Result<()> {
+        let at_once = usize::from(self.several.parallel).min(targets.len());
+        let parted = parted::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
+            .map_err(|error| open::hinted(&self.src, error))?;
+        let words: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
+        let done = fan::each(&words, at_once, run, |at, run| {
+            let opened = parted.next()?;
+            self.one(opened, &targets[at].place, at_once, run)
+        });
+        run.cancel.check()?;
+        for (word, (done, took)) in words.iter().zip(done) {
+            outcome.add(word, done, took);
+        }
+        Ok(())
+    }
+
     /// Whether standard output is the archive; then it has to be free for it.
-    fn stdout(&self, targets: &[Place], run: &Run) -> Result<Stdout> {
-        match targets.iter().filter(|target| **target == Place::Stdio).count() {
-            0 => Ok(Stdout::Answer),
-            1 if self.transfer.dry_run => Ok(Stdout::Answer),
-            1 => open::stdout_for_archive(run).map(|()| Stdout::Archive),
-            _ => Err(Error::usage("only one archive goes to standard output")),
+    fn stdout(&self, targets: &[Target], run: &Run) -> Result<Stdout> {
+        match targets.iter().any(|target| target.place == Place::Stdio) {
+            true if !self.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive),
+            _ => Ok(Stdout::Answer),
         }
     }
 
-    fn one(&self, src: &Place, target: &Place, run: &Run) -> Result<Report> {
-        let opened = open::source(src, &self.from, &self.reach, run)?;
+    fn one(&self, opened: Opened, target: &Place, company: usize, run: &Run) -> Result<Report> {
+        let options = Options { company, ..self.options() };
         if let Place::Prefix(prefix) = target {
-            return self.below(prefix, opened, run);
+            return self.below(prefix, opened, &options, run);
         }
         if names_itself(target) && !self.names.is_empty() {
-            run.screen.say("DST names the image itself; --as is not used for it");
+            run.watch().say("DST names the image itself; --as is not used for it");
         }
-        let options = Options { naming: naming(target, &self.names)?, ..self.options() };
+        let options = Options { naming: naming(target, &self.names)?, ..options };
         let sink = open::sink(target, &self.into, &self.reach, &self.transfer, run)?;
         copying::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
     /// Each image to a repository of its own below `prefix`.
-    fn below(&self, prefix: &Prefix, opened: Opened, run: &Run) -> Result<Report> {
+    fn below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
         naming(&Place::Prefix(prefix.clone()), &self.names)?;
         let Source::Store(store) = opened.source else {
             return Err(Error::usage(
@@ -138,7 +174,7 @@ impl Copy {
             let sink = open::repository(&repository, &self.into, &self.reach, run)?;
             let jobs = jobs.into_iter().map(|(pick, name)| {
                 let naming = Naming::Names(vec![name]);
-                (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..self.options() })
+                (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..options.clone() })
             });
             merge(&mut all, copying::copy_all(jobs.collect(), &*sink, run)?);
         }

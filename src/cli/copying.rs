@@ -43,7 +43,7 @@ pub fn platforms(choice: &Choice) -> Platforms {
 /// Copies every job to `sink`; layers that were packed before on this machine are not packed again.
 pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
     let pairs = cache().map(|directory| Pairs::open(&directory));
-    copy::copy_all(jobs, sink, pairs.as_ref(), &*run.screen, &run.cancel)
+    copy::copy_all(jobs, sink, pairs.as_ref(), &*run.watch(), &run.cancel)
 }
 
 /// Where this user's programs keep what can be made again.

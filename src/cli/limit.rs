@@ -1,78 +1,42 @@
-//! `--limit-rate`: a source that gives its bytes no faster than asked for, whatever it is.
+//! `--limit-rate`: one rate for the whole process. Registries and other hosts keep to it at their connections; where
+//! neither is at the other end, the source is read no faster.
 
 use super::Run;
 use super::options::Rate;
-use super::progress::lock;
 use imgmv::Result;
-use imgmv::cancel::Cancel;
 use imgmv::image::{Descriptor, Digest, Name};
-use imgmv::source::{Blob, Origin, Pick, Relay, Root, Source, Store, Stream, Tail};
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use imgmv::limit::{Limit, Limited};
+use imgmv::source::{Origin, Pick, Root, Store};
+use std::io::Read;
+use std::sync::{Arc, OnceLock};
 
-/// The longest sleep in one go, so that Ctrl-C is heard.
-const NAP: Duration = Duration::from_millis(100);
+/// Whoever asks first says how fast: there is one command line.
+static LIMIT: OnceLock<Arc<Limit>> = OnceLock::new();
 
-/// `source`, slowed down to `rate` if there is one. All its blobs share the rate.
-pub fn limited(source: Source, rate: Option<Rate>, run: &Run) -> Source {
-    let Some(rate) = rate else { return source };
-    let pace = Arc::new(Pace { rate: rate.0, due: Mutex::new(Instant::now()), cancel: run.cancel.clone() });
-    match source {
-        Source::Store(store) => Source::Store(Arc::new(SlowStore { store, pace })),
-        Source::Stream(stream) => Source::Stream(Box::new(SlowStream { stream, pace })),
+/// What everything that moves over the network shares, if there is a `rate`.
+pub fn shared(rate: Option<Rate>, run: &Run) -> Option<Arc<Limit>> {
+    rate.map(|rate| LIMIT.get_or_init(|| Limit::new(rate.0, &run.cancel)).clone())
+}
+
+/// `store`, read no faster than `rate` if there is one.
+pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn Store> {
+    match shared(rate, run) {
+        Some(limit) => Arc::new(SlowStore { store, limit }),
+        None => store,
     }
 }
 
-/// When the next byte may come.
-struct Pace {
-    /// Bytes a second.
-    rate: u64,
-    due: Mutex<Instant>,
-    cancel: Cancel,
-}
-
-impl Pace {
-    /// The most to read at once: a tenth of a second's worth.
-    fn gulp(&self) -> usize {
-        usize::try_from(self.rate / 10).unwrap_or(usize::MAX).max(1)
-    }
-
-    /// Waits until `bytes` more were due.
-    fn wait(&self, bytes: u64) -> Result<()> {
-        let due = {
-            let mut due = lock(&self.due);
-            *due = (*due).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-            *due
-        };
-        loop {
-            self.cancel.check()?;
-            match due.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => thread::sleep(left.min(NAP)),
-                _ => return Ok(()),
-            }
-        }
-    }
-}
-
-struct SlowRead<'a> {
-    bytes: Box<dyn Read + Send + 'a>,
-    pace: Arc<Pace>,
-}
-
-impl Read for SlowRead<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(self.pace.gulp());
-        let n = self.bytes.read(&mut buffer[..most])?;
-        self.pace.wait(n as u64)?;
-        Ok(n)
+/// `bytes`, no faster than `rate` if there is one.
+pub fn limited_bytes(bytes: Box<dyn Read + Send>, rate: Option<Rate>, run: &Run) -> Box<dyn Read + Send> {
+    match shared(rate, run) {
+        Some(limit) => Box::new(Limited::new(bytes, Some(&limit))),
+        None => bytes,
     }
 }
 
 struct SlowStore {
     store: Arc<dyn Store>,
-    pace: Arc<Pace>,
+    limit: Arc<Limit>,
 }
 
 impl Store for SlowStore {
@@ -83,7 +47,7 @@ impl Store for SlowStore {
         self.store.manifest(at)
     }
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(Box::new(SlowRead { bytes: self.store.open(blob, from)?, pace: self.pace.clone() }))
+        Ok(Box::new(Limited::new(self.store.open(blob, from)?, Some(&self.limit))))
     }
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.store.find(digest)
@@ -100,53 +64,16 @@ impl Store for SlowStore {
     fn may_lack(&self) -> bool {
         self.store.may_lack()
     }
+    fn is_far(&self) -> bool {
+        self.store.is_far()
+    }
     fn lanes(&self) -> usize {
         self.store.lanes()
     }
-}
-
-struct SlowStream {
-    stream: Box<dyn Stream>,
-    pace: Arc<Pace>,
-}
-
-impl Stream for SlowStream {
-    fn digests_known(&mut self) -> Result<bool> {
-        self.stream.digests_known()
+    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
+        self.store.expect(all, wanted);
     }
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
-        let pace = self.pace.clone();
-        let slow = |Blob { claim, bytes }| Blob { claim, bytes: Box::new(SlowRead { bytes, pace }) };
-        Ok(self.stream.next_blob()?.map(slow))
-    }
-    fn finish(self: Box<Self>) -> Result<Tail> {
-        self.stream.finish()
-    }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
-        let Relay { out, picks, rename, moved } = relay;
-        let pace = self.pace;
-        let mut slow = |bytes: u64| {
-            pace.wait(bytes)?;
-            moved(bytes)
-        };
-        self.stream.relay(Relay { out, picks, rename, moved: &mut slow })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Cursor;
-
-    #[test]
-    fn bytes_come_whole_and_a_raised_cancel_ends_the_wait() {
-        let pace = |rate| Arc::new(Pace { rate, due: Mutex::new(Instant::now()), cancel: Cancel::default() });
-        let mut all = Vec::new();
-        let bytes = Box::new(Cursor::new(vec![7; 10_000]));
-        SlowRead { bytes, pace: pace(1 << 40) }.read_to_end(&mut all).unwrap();
-        assert_eq!(all, vec![7; 10_000]);
-        let slow = pace(1);
-        slow.cancel.raise();
-        assert_eq!(slow.wait(1 << 40).unwrap_err().kind(), imgmv::Kind::Interrupted);
+    fn forgo(&self, blob: &Digest) {
+        self.store.forgo(blob);
     }
 }

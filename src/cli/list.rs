@@ -3,6 +3,7 @@
 use super::Run;
 use super::answer::VERSION;
 use super::args::PLACES;
+use super::engines::{self, Listed};
 use super::open::{self, Reach};
 use super::place::Place;
 use super::survey;
@@ -34,6 +35,7 @@ Examples:
   imgmv list bundle.tar
   imgmv list registry.lan:5000/team/app
   imgmv list containerd: --src-namespace k8s.io
+  imgmv list ssh://root@node1
   imgmv list bundle.tar --json";
 
 #[derive(Serialize)]
@@ -45,7 +47,7 @@ struct Document {
 #[derive(Serialize)]
 struct Entry {
     name: Option<String>,
-    /// Null where a registry would have to be asked for each tag.
+    /// Null where a registry would have to be asked for each tag, or an engine for each image.
     digest: Option<Digest>,
     media_type: Option<String>,
 }
@@ -57,23 +59,46 @@ impl List {
 
     fn look(&self, run: &Run) -> Result<()> {
         let place = Place::parse(&self.src)?;
+        if let Some(listed) = self.of_engine(&place, run)? {
+            return answer(listed.into_iter().map(Entry::from).collect(), run);
+        }
         let opened = open::source(&place, &self.from, &self.reach, run)?;
         let store = survey::store(opened.source, run)?;
         let entries = match &place {
             Place::Registry(reference) if reference.tag.is_none() && reference.digest.is_none() => tags(&*store)?,
             _ => store.roots(&opened.picks)?.into_iter().map(Entry::from).collect(),
         };
-        run.screen.end();
-        if run.answer.json() {
-            return run.answer.document(&Document { version: VERSION, images: entries });
-        }
-        entries.iter().try_for_each(|entry| run.answer.line(&entry.told()))
+        answer(entries, run)
     }
+
+    /// What an engine tells of its names without giving the images.
+    fn of_engine(&self, place: &Place, run: &Run) -> Result<Option<Vec<Listed>>> {
+        match place {
+            Place::Ssh { host, pick: None } => engines::names_on_host(host, &self.from, &self.reach, run).map(Some),
+            Place::DockerDaemon { pick: None } => engines::names_here(run).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn answer(entries: Vec<Entry>, run: &Run) -> Result<()> {
+    run.screen.end();
+    if run.answer.json() {
+        return run.answer.document(&Document { version: VERSION, images: entries });
+    }
+    entries.iter().try_for_each(|entry| run.answer.line(&entry.told()))
 }
 
 fn tags(store: &dyn Store) -> Result<Vec<Entry>> {
     let entry = |name: Name| Entry { name: Some(name.to_string()), digest: None, media_type: None };
     Ok(store.names()?.into_iter().map(entry).collect())
+}
+
+impl From<Listed> for Entry {
+    fn from((name, known): Listed) -> Entry {
+        let (digest, media_type) = known.unzip();
+        Entry { name: Some(name.to_string()), digest, media_type }
+    }
 }
 
 impl From<Root> for Entry {

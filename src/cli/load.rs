@@ -12,6 +12,7 @@ use imgmv::Result;
 use imgmv::copy::Options;
 use imgmv::transport::engine::Engine;
 use std::ffi::OsString;
+use std::time::Instant;
 
 /// Load an archive into the engine of this host
 ///
@@ -44,7 +45,8 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let source = match &self.input {
             dash if dash == "-" => Place::Stdio,
             file => Place::Path(file.into()),
@@ -54,8 +56,9 @@ impl Load {
         // Any place with an engine behind it spells names alike.
         let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
         let options = Options { naming, ..copying::options(&self.choice, &self.packing, &self.transfer) };
-        let mut outcome = Outcome::new();
-        outcome.add("this host", copying::copy_all(vec![opened.job(options)], &*sink, run)?);
+        let (mut outcome, began) = (Outcome::new(), Instant::now());
+        let report = copying::copy_all(vec![opened.job(options)], &*sink, run)?;
+        outcome.add("this host", Ok(report), began.elapsed());
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;
         }

@@ -13,7 +13,7 @@ use imgmv::serve::catalog::Shelf;
 use imgmv::serve::mirror::{self, Client, Reached};
 use imgmv::serve::{Beside, Budget, Cache, Caches, Endpoint, Peers, Pools, ProxyShelf, Share, Upstream};
 use imgmv::transport::layout::LayoutCache;
-use imgmv::transport::registry::mirrors::Mirror;
+use imgmv::transport::registry::mirrors::{self, Server};
 use imgmv::transport::registry::{Access, Credentials};
 use imgmv::{Error, Result};
 use serde_json::json;
@@ -157,8 +157,8 @@ impl Mirroring {
         }
         let endpoint = |text: &String| {
             let wrong = || Error::usage(format!("--proxy {text:?} names no registry; expected HOST[:PORT]"));
-            let found = Mirror::parse(text, access.insecure).ok_or_else(wrong)?;
-            Ok(Endpoint { host: found.host, access: Access { insecure: found.insecure, ..access.clone() } })
+            let Server { host, insecure } = mirrors::server(text, access.insecure).ok_or_else(wrong)?;
+            Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };
         let upstream = |(host, endpoints): &(String, Vec<String>)| {
             let endpoints = endpoints.iter().map(endpoint).collect::<Result<Vec<Endpoint>>>()?;

@@ -11,9 +11,13 @@ mod completions;
 mod copy;
 mod copying;
 mod digest;
+mod engines;
+mod expand;
+mod fan;
 mod hashed;
 mod inspect;
 mod limit;
+mod lines;
 mod list;
 mod load;
 mod login;
@@ -24,6 +28,7 @@ mod mirroring;
 mod naming;
 mod open;
 mod options;
+mod parted;
 mod place;
 pub mod progress;
 mod report;
@@ -32,6 +37,7 @@ mod serve;
 pub mod signals;
 mod survey;
 mod tag;
+mod targets;
 mod verify;
 
 use answer::Answer;
@@ -44,16 +50,28 @@ use signals::Signals;
 use std::sync::Arc;
 
 /// What every verb is given.
+#[derive(Clone)]
 pub struct Run {
     pub screen: Arc<Screen>,
+    /// Who hears of what happens: the screen, or one member's part of it.
+    watch: Arc<dyn Watch>,
     pub cancel: Cancel,
-    pub answer: Answer,
+    pub answer: Arc<Answer>,
     pub signals: Signals,
 }
 
 impl Run {
+    pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer, signals: Signals) -> Run {
+        Run { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
+    }
+
+    /// The same for one of several destinations, called `name` on the screen.
+    fn member(&self, name: &str) -> Run {
+        Run { watch: Screen::member(&self.screen, name), ..self.clone() }
+    }
+
     fn watch(&self) -> Arc<dyn Watch> {
-        self.screen.clone()
+        self.watch.clone()
     }
 }
 

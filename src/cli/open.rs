@@ -2,18 +2,20 @@
 
 use super::Run;
 use super::access::access;
-use super::limit::limited;
-use super::options::{DestinationRegistry, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
+use super::engines;
+use super::limit::{limited, limited_bytes, shared};
+use super::options::{DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
 use super::place::Place;
 use clap::Args;
+use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
-use imgmv::remote::{self, Host, Local, Ssh};
+use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
 use imgmv::sink::Sink;
 use imgmv::source::{Pick, Source, Store};
-use imgmv::transport::archive::{self, ArchiveSink, Input};
+use imgmv::transport::archive::{self, ArchiveSink, Input, Leavings};
 use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
@@ -50,16 +52,43 @@ pub struct Into {
     loading: Loading,
 }
 
+impl From {
+    pub fn engine(&self) -> &SourceEngine {
+        &self.engine
+    }
+}
+
 /// What is the same for both.
 #[derive(Debug, Clone, Args)]
 pub struct Reach {
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    hosts: Hosts,
+    /// As the verb was told with `--jobs`.
+    #[arg(skip)]
+    pub jobs: Option<u16>,
+    /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
+    #[arg(skip)]
+    pub onward: bool,
 }
 
 impl Reach {
+    /// The ssh client, as it was asked for.
+    pub fn ssh(&self) -> &str {
+        self.hosts.ssh.as_deref().unwrap_or_default()
+    }
+
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
+        let access = access(side, &self.network)?;
+        let limit = shared(self.network.limit_rate, run);
+        // A line that is not to be filled needs no second connection for one blob.
+        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
+        Ok(Access { parts: access.parts.min(most), limit, ..access })
     }
 }
 
@@ -68,7 +97,7 @@ pub struct Opened {
     pub source: Source,
     pub picks: Vec<Pick>,
     /// What the word itself calls an image that it picks by digest (`app:2@sha256:…`).
-    name: Option<Name>,
+    pub name: Option<Name>,
 }
 
 impl Opened {
@@ -84,63 +113,100 @@ impl Opened {
 
 /// Opens what `place` means as a SRC.
 pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
-    let watch = run.watch();
-    let archive = |input: Input| archive::open(&input, watch.clone());
-    let (source, pick) = match place {
-        Place::Registry(reference) => return repository_source(reference, from, reach, run),
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let source = match ready {
+        Ready::Store(store) => Source::Store(store),
+        Ready::Tape(tape) => Source::Stream(tape.stream()),
+    };
+    Ok(Opened { source, picks, name })
+}
+
+/// A source of which nobody has read yet.
+pub struct Unread {
+    pub ready: Ready,
+    pub picks: Vec<Pick>,
+    pub name: Option<Name>,
+}
+
+/// As it is opened.
+pub enum Ready {
+    Store(Arc<dyn Store>),
+    Tape(Tape),
+}
+
+pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+    let archive = |input: Input| {
+        Ok::<_, Error>(match archive::find(&input, run.watch())? {
+            archive::Found::Store(store) => Ready::Store(store),
+            archive::Found::Tape(tape) => Ready::Tape(tape),
+        })
+    };
+    let mut name = None;
+    let (ready, pick) = match place {
+        Place::Registry(reference) => {
+            let store = repository_source(reference, from, reach, run)?;
+            let (pick, own) = picked(reference);
+            name = own;
+            (Ready::Store(store), pick)
+        }
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
         Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (saved_by_docker(pick.as_ref(), run)?, None),
+        Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
-        Place::Ssh { host, .. } => {
-            let host = &host.host;
-            return Err(Error::usage(format!(
-                "the engine of {host} is no SRC yet; use a pipe: ssh {host} docker save REF | imgmv copy - DST"
-            )));
-        }
+        Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
     };
-    Ok(Opened { source: limited(source, reach.network.limit_rate, run), picks: pick.into_iter().collect(), name: None })
+    // Where either end is on the network, its bytes are counted there.
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
+    let ready = match ready {
+        Ready::Store(store) => Ready::Store(limited(store, rate, run)),
+        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
+    };
+    Ok(Unread { ready, picks: pick.into_iter().collect(), name })
 }
 
-fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
+/// A repository, by way of its mirrors where it has some.
+fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
     let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
-    let source: Source = match mirrors.is_empty() {
-        true => Source::Store(Arc::new(home)),
-        false => Source::Store(Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone()))),
-    };
-    let source = limited(source, reach.network.limit_rate, run);
-    let (pick, name) = match (&reference.digest, reference.tag_or_latest()) {
+    Ok(match mirrors.is_empty() {
+        true => Arc::new(home),
+        false => Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone())),
+    })
+}
+
+/// Which image of its repository a reference means, and what it is called where it is meant by digest.
+fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
+    match (&reference.digest, reference.tag_or_latest()) {
         (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
         (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
-    };
-    Ok(Opened { source, picks: pick.into_iter().collect(), name })
+    }
 }
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
 /// not shown the credentials given for the registry, and are left soon when they fail.
-fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<RepositoryStore>> {
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, side.insecure);
-        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT]")))
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
     let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, Path::new("/")));
+    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
     let mut stores = Vec::new();
     for mirror in all {
         let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = access(&side, &reach.network)?;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), ..access };
+        let access = reach.access(&side, run)?;
+        let Mirror { root, namespace, .. } = mirror;
+        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
-        stores.push(registry.repository(&reference.repository));
+        stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }
@@ -150,7 +216,7 @@ fn without_digest(reference: &Reference) -> Reference {
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, access(side, &reach.network)?, run.watch(), run.cancel.clone())
+    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
 }
 
 /// How the registries behind a mirror are reached.
@@ -178,13 +244,13 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
         }
         Place::Containerd { pick } => {
             whole(pick)?;
-            return containerd_shelf(&from.engine);
+            return containerd_shelf(&from.engine, run);
         }
         Place::Oci { dir, pick } => {
             whole(pick)?;
-            return layout_shelf(dir);
+            return layout_shelf(dir, run);
         }
-        Place::Path(path) if path.is_dir() => return layout_shelf(path),
+        Place::Path(path) if path.is_dir() => return layout_shelf(path, run),
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             whole(pick)?;
             file
@@ -196,33 +262,41 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
             ));
         }
     };
-    match archive::open(&Input::File(file.clone()), run.watch())? {
-        Source::Store(store) => Ok(Arc::new(StoreShelf::constant(store, &names::own(file))?)),
-        Source::Stream(_) => Err(Error::usage(format!(
-            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
-            file.display()
-        ))),
-    }
+    archive_shelf(file, run)
 }
 
-fn layout_shelf(dir: &Path) -> Result<Arc<dyn Shelf>> {
+/// An archive, read anew when another one has taken its place.
+fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let (path, watch) = (file.to_owned(), run.watch());
+    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
+        Source::Store(store) => Ok(store),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            path.display()
+        ))),
+    };
+    let shelf = StoreShelf::following(file.to_owned(), Duration::ZERO, names::own(file), open, run.watch())?;
+    Ok(Arc::new(shelf))
+}
+
+fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
     let open = dir.to_owned();
     let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
-    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open)?;
+    let shelf = StoreShelf::following(dir.join("index.json"), Duration::ZERO, names::own(dir), open, run.watch())?;
     Ok(Arc::new(shelf))
 }
 
 /// containerd's directory while containerd runs: its database is read anew when it has changed.
-fn containerd_shelf(options: &SourceEngine) -> Result<Arc<dyn Shelf>> {
+fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>> {
     const REST: Duration = Duration::from_millis(500);
     let (root, namespace) = containerd_place(options);
     let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
     let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open)?))
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
-fn layout(dir: &Path) -> Result<Source> {
-    Ok(Source::Store(Arc::new(LayoutStore::open(dir)?)))
+fn layout(dir: &Path) -> Result<Ready> {
+    Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
@@ -233,30 +307,9 @@ fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
     (root.to_owned(), options.src_namespace.clone().or_else(environment))
 }
 
-fn containerd(options: &SourceEngine) -> Result<Source> {
+fn containerd(options: &SourceEngine) -> Result<Ready> {
     let (root, namespace) = containerd_place(options);
-    Ok(Source::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
-}
-
-/// `docker save`, through the docker command of this host.
-fn saved_by_docker(pick: Option<&Pick>, run: &Run) -> Result<Source> {
-    let image = match pick {
-        Some(Pick::Name(name)) => one_tag(name),
-        Some(Pick::Digest(digest)) => digest.to_string(),
-        None => return Err(Error::usage("which of docker's images? write docker-daemon:REF")),
-    };
-    let host = Local::new(&run.cancel);
-    let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    Ok(Source::Stream(engine::saved(&host, &found, &[image])?))
-}
-
-/// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)
-fn one_tag(name: &str) -> String {
-    let id = name.starts_with("sha256:") || name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    match name.parse::<Reference>() {
-        Ok(reference) if !id && reference.tag.is_none() && reference.digest.is_none() => format!("{name}:latest"),
-        _ => name.to_owned(),
-    }
+    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
 fn stdin() -> Result<Input> {
@@ -271,20 +324,20 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run:
     match place {
         Place::Registry(reference) => repository(reference, into, reach, run),
         Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
-            archive_sink(file, transfer)
+            archive_sink(file, transfer, run)
         }
         Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
         Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
         Place::Oci { dir, .. } => {
             let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
-            let life = Duration::from_secs(transfer.keep_partials.saturating_mul(24 * 60 * 60));
+            let life = transfer.life();
             Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.keep_partials(life).cancel(&run.cancel)))
         }
         Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
-            let ssh: Ssh = into.loading.ssh.as_deref().unwrap_or_default().parse()?;
-            loading(remote::connect(host, &ssh, &run.cancel)?.into(), into, &Engine::ALL, run)
+            let wire = into.loading.wire.wire();
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
@@ -317,11 +370,12 @@ pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<
 }
 
 /// Makes sure that standard input is asked for one thing only.
-pub fn stdin_once(src: &Place, from: &From, into: &Into) -> Result<()> {
+pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -> Result<()> {
     let wanted = [
         *src == Place::Stdio,
         from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
         into.registry.side().password_stdin,
+        hosts == Some(Path::new("-")),
     ];
     match wanted.iter().filter(|wanted| **wanted).count() > 1 {
         true => Err(Error::usage(
@@ -339,7 +393,7 @@ pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) 
 }
 
 /// An archive file. imgmv writes plain tar, which is what every engine loads.
-fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
+fn archive_sink(file: &Path, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
     let name = file.to_string_lossy();
     if [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
         return Err(Error::usage(format!(
@@ -349,7 +403,10 @@ fn archive_sink(file: &Path, transfer: &Transfer) -> Result<Box<dyn Sink>> {
     }
     match transfer.dry_run {
         true => Ok(planned(&name)),
-        false => Ok(Box::new(ArchiveSink::to_file(file)?)),
+        false => {
+            let before = Leavings { life: transfer.life(), cancel: run.cancel.clone() };
+            Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?))
+        }
     }
 }
 
@@ -360,10 +417,10 @@ fn planned(label: &str) -> Box<dyn Sink> {
 
 /// The first of `wanted` that answers on this host, or the one that is named.
 pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
-    loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)
+    Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
 }
 
-fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
     let Loading { engine, namespace, remote_command, .. } = &into.loading;
     let named = engine.map(Engine::from);
     if let Some(named) = named.filter(|named| !wanted.contains(named)) {
@@ -374,7 +431,7 @@ fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Re
     }
     let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
     let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
-    Ok(Box::new(EngineSink::new(host, found, run.watch(), &run.cancel)))
+    Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
 }
 
 /// Makes sure that an archive may go to standard output.

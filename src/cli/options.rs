@@ -3,9 +3,10 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::{Coding, Platform};
-use imgmv::transport::engine::Engine;
+use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// One side's way into its registry.
 #[derive(Debug, Clone, Default)]
@@ -112,10 +113,11 @@ pub struct Network {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Ask the registry at HOST first for what is pulled (repeatable), before the mirrors that containerd, docker and
-    /// podman are told of on this host; the registry itself is the last
-    #[arg(long = "mirror", value_name = "HOST", value_delimiter = ',', env = "IMGMV_MIRROR")]
+    /// podman are told of on this host; the registry itself is the last. With a PATH the repository lies below it
+    #[arg(long = "mirror", value_name = "HOST[/PATH]", value_delimiter = ',', env = "IMGMV_MIRROR")]
     pub mirrors: Vec<String>,
-    /// Read no more than RATE bytes a second (K, M and G are powers of 1024: 10M)
+    /// Move no more than RATE bytes a second over the network, both ways and all connections together (K, M and G are
+    /// powers of 1024: 10M)
     #[arg(long, value_name = "RATE", env = "IMGMV_LIMIT_RATE")]
     pub limit_rate: Option<Rate>,
 }
@@ -204,7 +206,8 @@ pub enum Form {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
-    /// So many blobs at once, at most; by default what suits source and destination
+    /// So many blobs at once, at most, and as many parts of one large blob (1: one connection to a registry); by default
+    /// what suits source and destination
     #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
     /// Hash blobs that are at the destination already instead of trusting their size
@@ -213,7 +216,7 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
-    /// How long what a cut copy left in a layout is kept for the next one
+    /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,
     /// Write the digest of each image to FILE, one a line
@@ -221,25 +224,42 @@ pub struct Transfer {
     pub digest_file: Option<PathBuf>,
 }
 
-/// Where containerd's directory lies and which of its namespaces is read.
+impl Transfer {
+    /// Of what a cut copy left.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
+    }
+}
+
+/// Where containerd's directory lies, and which engine and namespace is read.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Source on this host")]
+#[command(next_help_heading = "Engines as a source")]
 pub struct SourceEngine {
     /// containerd's directory, perhaps on the mounted disk of another machine [default: /var/lib/containerd]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
-    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them]
+    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them; on another
+    /// host CONTAINERD_NAMESPACE there, else k8s.io where it exists]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
     pub src_namespace: Option<String>,
+    /// The engine of another host that is read; by default the first of these that answers there
+    #[arg(long, value_name = "ENGINE", env = "IMGMV_SRC_ENGINE")]
+    pub src_engine: Option<EngineName>,
+}
+
+/// The way to other hosts.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Engines and other hosts")]
+pub struct Hosts {
+    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
+    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
+    pub ssh: Option<String>,
 }
 
 /// The engine that loads images, here or on another host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
 pub struct Loading {
-    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
-    #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
-    pub ssh: Option<String>,
     /// The engine that loads; by default the first of these that answers there
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
@@ -249,6 +269,31 @@ pub struct Loading {
     /// The command that loads an archive from its standard input, in place of the engine's own ("sudo nerdctl load")
     #[arg(long, value_name = "COMMAND", env = "IMGMV_REMOTE_COMMAND")]
     pub remote_command: Option<String>,
+    /// How the archive is packed on its way to another host, which unpacks it before its engine sees it: auto packs
+    /// layers that are not packed yet, unless the line is as fast
+    #[arg(long, value_name = "HOW", env = "IMGMV_WIRE", default_value = "auto")]
+    pub wire: WireName,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum WireName {
+    #[default]
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl WireName {
+    /// None: by the host, the images and the line.
+    pub fn wire(self) -> Option<Wire> {
+        match self {
+            WireName::Auto => None,
+            WireName::None => Some(Wire::Plain),
+            WireName::Gzip => Some(Wire::Gzip),
+            WireName::Zstd => Some(Wire::Zstd),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -72,6 +72,11 @@ impl Prefix {
 }
 
 impl Place {
+    /// Whether what goes there goes over the network.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Place::Registry(_) | Place::Prefix(_) | Place::Ssh { .. })
+    }
+
     /// Reads one word. Every error is `Usage` and says what could have been written.
     pub fn parse(word: &OsStr) -> Result<Place> {
         let Some(text) = word.to_str() else {

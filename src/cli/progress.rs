@@ -3,22 +3,16 @@
 
 use super::args::{Progress, Talk};
 use super::bars::Bars;
-use imgmv::error::{on_one_line, printable};
+use super::lines::{Json, Lines};
+use imgmv::error::on_one_line;
 use imgmv::progress::{Event, Outcome, Watch};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-/// Between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Between two JSON lines about bytes.
-const JSON_EVERY: Duration = Duration::from_millis(500);
+use std::time::Duration;
 
 /// How loud the talk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +54,36 @@ impl Screen {
         Screen { loudness, face, retries: AtomicUsize::new(0) }
     }
 
+    /// The part of the screen that is one of several destinations', called `name`; gone when it is dropped.
+    pub fn member(screen: &Arc<Screen>, name: &str) -> Arc<dyn Watch> {
+        let name: Arc<str> = on_one_line(name).into();
+        Arc::new(Member { screen: screen.clone(), name })
+    }
+
+    fn show(&self, whose: Option<&str>, event: &Event<'_>) {
+        let told = |text: &str| match whose {
+            // Much of what is said of a host begins with its name.
+            Some(name) if !begins_with_host(text, name) => format!("{name}: {text}"),
+            _ => text.to_owned(),
+        };
+        match event {
+            Event::Say(text) => return self.message(Loudness::Normal, "say", &told(text)),
+            Event::Detail(text) => return self.message(Loudness::Verbose, "detail", &told(text)),
+            Event::Retry { what, why, after } => {
+                self.retries.fetch_add(1, Ordering::Relaxed);
+                let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
+                return self.message(Loudness::Normal, "retry", &told(&text));
+            }
+            _ => {}
+        }
+        match &self.face {
+            Face::Bars(bars) => bars.event(whose, event),
+            Face::Lines(lines) => lines.event(whose, event),
+            Face::Json(json) => json.event(whose, event),
+            Face::Bare => {}
+        }
+    }
+
     /// Leaves the terminal clean; to be called before an answer or an error is printed.
     pub fn end(&self) {
         match &self.face {
@@ -94,23 +118,37 @@ impl Screen {
 
 impl Watch for Screen {
     fn event(&self, event: Event<'_>) {
-        match &event {
-            Event::Say(text) => return self.message(Loudness::Normal, "say", text),
-            Event::Detail(text) => return self.message(Loudness::Verbose, "detail", text),
-            Event::Retry { what, why, after } => {
-                self.retries.fetch_add(1, Ordering::Relaxed);
-                let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
-                return self.message(Loudness::Normal, "retry", &text);
-            }
-            _ => {}
-        }
-        match &self.face {
-            Face::Bars(bars) => bars.event(&event),
-            Face::Lines(lines) => lines.event(&event),
-            Face::Json(json) => json.event(&event),
+        self.show(None, &event);
+    }
+}
+
+/// One of several destinations.
+struct Member {
+    screen: Arc<Screen>,
+    name: Arc<str>,
+}
+
+impl Watch for Member {
+    fn event(&self, event: Event<'_>) {
+        self.screen.show(Some(&self.name), &event);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        match &self.screen.face {
+            Face::Bars(bars) => bars.leave(&self.name),
+            Face::Lines(lines) => lines.leave(&self.name),
+            Face::Json(json) => json.leave(&self.name),
             Face::Bare => {}
         }
     }
+}
+
+/// Whether `text` begins with the host that the destination `name` is on (`node1: …` of `ssh://root@node1`).
+fn begins_with_host(text: &str, name: &str) -> bool {
+    let host = text.split_once(": ").map_or("", |(host, _)| host);
+    !host.is_empty() && !host.contains(' ') && name.contains(host)
 }
 
 /// One line on standard error; nobody is told when that is closed.
@@ -118,7 +156,7 @@ pub fn line(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn json_line(value: &Value) {
+pub(super) fn json_line(value: &Value) {
     line(&value.to_string());
 }
 
@@ -176,7 +214,7 @@ impl Tally {
     }
 
     /// One line for people: how much of how much, how fast, how long still.
-    fn told(&self, elapsed: Duration) -> String {
+    pub fn told(&self, elapsed: Duration) -> String {
         let rate = (self.done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         let done = HumanBytes(self.done);
         let Some(total) = self.total else {
@@ -188,74 +226,6 @@ impl Tally {
         };
         let (blobs_done, blobs) = (self.blobs_done, self.blobs);
         format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{rest}", HumanBytes(total), HumanBytes(rate))
-    }
-}
-
-/// A plain line every few seconds.
-struct Lines {
-    tally: Arc<Mutex<Tally>>,
-    ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
-}
-
-impl Lines {
-    fn new() -> Lines {
-        Lines { tally: Arc::default(), ticker: Mutex::new(None) }
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        lock(&self.tally).count(event);
-        let mut ticker = lock(&self.ticker);
-        if ticker.is_none() {
-            let (send, receive) = mpsc::channel::<()>();
-            let (tally, began) = (self.tally.clone(), Instant::now());
-            let tick = move || {
-                while receive.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                    let told = lock(&tally).told(began.elapsed());
-                    line(&told);
-                }
-            };
-            *ticker = Some((send, thread::spawn(tick)));
-        }
-    }
-
-    fn end(&self) {
-        if let Some((send, ticker)) = lock(&self.ticker).take() {
-            drop(send);
-            let _ = ticker.join();
-        }
-    }
-}
-
-/// One JSON object a line.
-#[derive(Default)]
-struct Json(Mutex<(Tally, Option<Instant>)>);
-
-impl Json {
-    fn event(&self, event: &Event<'_>) {
-        let mut state = lock(&self.0);
-        state.0.count(event);
-        let told = match event {
-            Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
-                "event": "plan", "blobs": blobs, "bytes": bytes, "held_blobs": held_blobs, "held_bytes": held_bytes,
-            }),
-            Event::BlobStart { id, label, size } => {
-                json!({ "event": "start", "id": id, "label": printable(label), "size": size })
-            }
-            Event::BlobEnd { id, outcome } => {
-                let outcome = match outcome {
-                    Outcome::Moved => "moved",
-                    Outcome::Held => "held",
-                    Outcome::Failed => "failed",
-                };
-                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": state.0.done, "total": state.0.total })
-            }
-            _ if state.1.is_some_and(|last| last.elapsed() < JSON_EVERY) => return,
-            _ => {
-                state.1 = Some(Instant::now());
-                json!({ "event": "moved", "bytes": state.0.done, "total": state.0.total })
-            }
-        };
-        json_line(&told);
     }
 }
 

@@ -8,28 +8,24 @@ use imgmv::progress::Watch;
 use imgmv::{Error, Kind, Result};
 use indicatif::HumanBytes;
 use serde::Serialize;
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Collects what each destination got.
 pub struct Outcome {
     began: Instant,
-    images: Vec<Arrived>,
-    moved: Count,
-    resumed: u64,
-    held: Count,
-    dry_run: bool,
-    failed: Vec<(String, Error)>,
-    destinations: usize,
+    destinations: Vec<Destination>,
 }
 
-/// One image at one destination.
-struct Arrived {
-    destination: String,
-    image: Copied,
+/// One destination, and what became of it.
+struct Destination {
+    word: String,
+    done: Result<Report>,
+    took: Duration,
 }
 
 #[derive(Serialize)]
@@ -44,6 +40,20 @@ struct Document<'a> {
     seconds: f64,
     dry_run: bool,
     failed: Vec<FailedEntry<'a>>,
+    /// Each one, in the order in which they were named.
+    destinations: Vec<DestinationEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct DestinationEntry<'a> {
+    destination: &'a str,
+    /// `done` or `failed`.
+    status: &'static str,
+    images: usize,
+    moved: CountEntry,
+    resumed: u64,
+    already_there: CountEntry,
+    seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -71,42 +81,58 @@ struct FailedEntry<'a> {
 
 impl Outcome {
     pub fn new() -> Outcome {
-        let (images, failed) = (Vec::new(), Vec::new());
-        let (moved, held) = (Count::default(), Count::default());
-        Outcome { began: Instant::now(), images, moved, resumed: 0, held, dry_run: false, failed, destinations: 0 }
+        Outcome { began: Instant::now(), destinations: Vec::new() }
     }
 
-    /// What went to `destination`.
-    pub fn add(&mut self, destination: &str, report: Report) {
-        self.destinations += 1;
-        self.dry_run |= report.dry_run;
-        self.resumed += report.resumed;
-        for (sum, count) in [(&mut self.moved, report.moved), (&mut self.held, report.held)] {
-            sum.blobs += count.blobs;
-            sum.bytes += count.bytes;
+    /// What became of the copy to `word`, which took so long.
+    pub fn add(&mut self, word: &str, done: Result<Report>, took: Duration) {
+        self.destinations.push(Destination { word: word.to_owned(), done, took });
+    }
+
+    fn done(&self) -> impl Iterator<Item = (&Destination, &Report)> {
+        self.destinations.iter().filter_map(|one| Some((one, one.done.as_ref().ok()?)))
+    }
+
+    fn failed(&self) -> impl Iterator<Item = (&Destination, &Error)> {
+        self.destinations.iter().filter_map(|one| Some((one, one.done.as_ref().err()?)))
+    }
+
+    fn images(&self) -> impl Iterator<Item = (&Destination, &Copied)> {
+        self.done().flat_map(|(one, report)| report.images.iter().map(move |image| (one, image)))
+    }
+
+    /// All of them together.
+    fn sum(&self) -> Report {
+        let mut sum = Report::default();
+        for (_, report) in self.done() {
+            sum.count(report);
+            sum.dry_run |= report.dry_run;
         }
-        let arrived = |image| Arrived { destination: destination.to_owned(), image };
-        self.images.extend(report.images.into_iter().map(arrived));
-    }
-
-    /// `destination` got nothing, or not all.
-    pub fn fail(&mut self, destination: &str, error: Error) {
-        self.destinations += 1;
-        self.failed.push((destination.to_owned(), error));
+        sum
     }
 
     /// Writes the digests to `file`, one a line, replaced as a whole.
     pub fn write_digests(&self, file: &Path) -> Result<()> {
-        let lines: String = self.images.iter().map(|arrived| format!("{}\n", arrived.image.digest)).collect();
+        let mut lines: Vec<String> = self.images().map(|(_, image)| format!("{}\n", image.digest)).collect();
+        // The same image everywhere is one line.
+        let mut seen = HashSet::new();
+        lines.retain(|line| self.destinations.len() == 1 || seen.insert(line.clone()));
+        let lines = lines.concat();
         write_whole(file, lines.as_bytes()).map_err(|error| Error::writing(file.display(), error))
     }
 
     /// Answers on standard output, or, where that is the archive, tells on standard error.
     pub fn tell(&self, run: &Run, stdout: Stdout) -> Result<()> {
         run.screen.end();
-        run.screen.say(&self.summary(run.screen.retries()));
+        if self.destinations.len() > 1 {
+            for (one, report) in self.done() {
+                run.screen.say(&format!("{}: {}", one.word, told(report, report.images.len(), 0, one.took)));
+            }
+        }
+        let retries = run.screen.retries();
+        run.screen.say(&told(&self.sum(), self.images().count(), retries, self.began.elapsed()));
         match stdout {
-            Stdout::Answer if run.answer.json() => run.answer.document(&self.document(run.screen.retries())),
+            Stdout::Answer if run.answer.json() => run.answer.document(&self.document(retries)),
             Stdout::Answer => self.lines().try_for_each(|line| run.answer.line(&line)),
             Stdout::Archive => {
                 self.lines().for_each(|line| run.screen.say(&line));
@@ -117,82 +143,107 @@ impl Outcome {
 
     /// The error for a run of which some destinations failed, each named.
     pub fn verdict(&self) -> Result<()> {
-        let [(_, error), others @ ..] = &self.failed[..] else { return Ok(()) };
-        if self.destinations == 1 {
-            return Err(error.clone());
+        let failed: Vec<(&Destination, &Error)> = self.failed().collect();
+        let [(_, error), others @ ..] = &failed[..] else { return Ok(()) };
+        if self.destinations.len() == 1 {
+            return Err(Error::clone(error));
         }
-        let all: Vec<String> =
-            self.failed.iter().map(|(destination, error)| format!("{destination}: {error}")).collect();
+        let all: Vec<String> = failed.iter().map(|(one, error)| format!("{}: {error}", one.word)).collect();
         let alike = others.iter().all(|(_, other)| other.kind() == error.kind());
-        let kind = match all.len() == self.destinations && alike {
+        let kind = match all.len() == self.destinations.len() && alike {
             true => error.kind(),
             false => Kind::Some,
         };
-        let (failed, count) = (all.len(), self.destinations);
+        let (failed, count) = (all.len(), self.destinations.len());
         Err(Error::several(kind, &format!("{failed} of {count} destinations failed"), &all))
     }
 
+    /// A line for each image; once where several destinations have it under one name.
     fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.images.iter().flat_map(|arrived| named(&arrived.image.names, &arrived.image.digest))
-    }
-
-    fn summary(&self, retries: usize) -> String {
-        let images = self.images.len();
-        let verb = if self.dry_run { "to move" } else { "moved" };
-        let resumed = match self.resumed {
-            0 => String::new(),
-            bytes => format!("{} resumed, ", HumanBytes(bytes)),
-        };
-        let retries = match retries {
-            0 => String::new(),
-            1 => ", 1 retry".to_owned(),
-            n => format!(", {n} retries"),
-        };
-        format!(
-            "{images} {}: {} {verb} ({}), {resumed}{} there already ({}){retries}; {:.1} s",
-            if images == 1 { "image" } else { "images" },
-            blobs(self.moved),
-            HumanBytes(self.moved.bytes),
-            blobs(self.held),
-            HumanBytes(self.held.bytes),
-            self.began.elapsed().as_secs_f64()
-        )
+        let mut seen = HashSet::new();
+        let all = self.images().flat_map(|(_, image)| named(&image.names, &image.digest));
+        all.filter(move |line| self.destinations.len() == 1 || seen.insert(line.clone()))
     }
 
     fn document(&self, retries: usize) -> Document<'_> {
+        let sum = self.sum();
+        let failed = self.failed().map(|(one, error)| FailedEntry {
+            destination: &one.word,
+            kind: kind_word(error.kind()),
+            message: error.to_string(),
+        });
         Document {
             version: VERSION,
-            images: self.images.iter().map(Arrived::entry).collect(),
-            moved: self.moved.into(),
-            resumed: self.resumed,
+            images: self.images().map(|(one, image)| ImageEntry::of(one, image)).collect(),
+            moved: sum.moved.into(),
+            resumed: sum.resumed,
             retries,
-            already_there: self.held.into(),
-            seconds: (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-            dry_run: self.dry_run,
-            failed: self
-                .failed
-                .iter()
-                .map(|(destination, error)| FailedEntry {
-                    destination,
-                    kind: kind_word(error.kind()),
-                    message: error.to_string(),
-                })
-                .collect(),
+            already_there: sum.held.into(),
+            seconds: seconds(self.began.elapsed()),
+            dry_run: sum.dry_run,
+            failed: failed.collect(),
+            destinations: self.destinations.iter().map(Destination::entry).collect(),
         }
     }
 }
 
-impl Arrived {
-    fn entry(&self) -> ImageEntry<'_> {
-        ImageEntry {
-            destination: &self.destination,
-            names: self.image.names.iter().map(Name::as_str).collect(),
-            digest: &self.image.digest,
-            media_type: &self.image.media_type,
-            source_digest: &self.image.source_digest,
-            platforms: self.image.platforms.iter().map(Platform::to_string).collect(),
+impl Destination {
+    fn entry(&self) -> DestinationEntry<'_> {
+        let (status, report) = match &self.done {
+            Ok(report) => ("done", report.clone()),
+            Err(_) => ("failed", Report::default()),
+        };
+        DestinationEntry {
+            destination: &self.word,
+            status,
+            images: report.images.len(),
+            moved: report.moved.into(),
+            resumed: report.resumed,
+            already_there: report.held.into(),
+            seconds: seconds(self.took),
         }
     }
+}
+
+impl<'a> ImageEntry<'a> {
+    fn of(destination: &'a Destination, image: &'a Copied) -> ImageEntry<'a> {
+        ImageEntry {
+            destination: &destination.word,
+            names: image.names.iter().map(Name::as_str).collect(),
+            digest: &image.digest,
+            media_type: &image.media_type,
+            source_digest: &image.source_digest,
+            platforms: image.platforms.iter().map(Platform::to_string).collect(),
+        }
+    }
+}
+
+/// To the millisecond.
+fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// A copy in one line.
+fn told(report: &Report, images: usize, retries: usize, took: Duration) -> String {
+    let verb = if report.dry_run { "to move" } else { "moved" };
+    let resumed = match report.resumed {
+        0 => String::new(),
+        bytes => format!("{} resumed, ", HumanBytes(bytes)),
+    };
+    let retries = match retries {
+        0 => String::new(),
+        1 => ", 1 retry".to_owned(),
+        n => format!(", {n} retries"),
+    };
+    format!(
+        "{images} {}: {} {verb} ({}), {resumed}{} there already ({}){retries}; {:.1} s",
+        if images == 1 { "image" } else { "images" },
+        blobs(report.moved),
+        HumanBytes(report.moved.bytes),
+        blobs(report.held),
+        HumanBytes(report.held.bytes),
+        took.as_secs_f64()
+    )
 }
 
 impl From<Count> for CountEntry {

@@ -12,6 +12,7 @@ use clap::Args;
 use imgmv::copy::Options;
 use imgmv::{Error, Result};
 use std::ffi::OsString;
+use std::time::Instant;
 
 /// Save images into one archive that every engine loads, layers they share once
 ///
@@ -49,7 +50,8 @@ Examples:
   imgmv save oci:./mirror -o mirror.tar --platform linux/arm64";
 
 impl Save {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(mut self, run: &Run) -> Result<()> {
+        self.reach.jobs = self.transfer.jobs;
         let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));
@@ -73,10 +75,10 @@ impl Save {
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
-        let mut outcome = Outcome::new();
+        let (mut outcome, began) = (Outcome::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
         let report = copying::copy_all(jobs, &*sink, run).map_err(hinted)?;
-        outcome.add(&self.output.to_string_lossy(), report);
+        outcome.add(&self.output.to_string_lossy(), Ok(report), began.elapsed());
         if let Some(file) = &self.transfer.digest_file {
             outcome.write_digests(file)?;
         }

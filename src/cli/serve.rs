@@ -63,7 +63,7 @@ struct Service {
     /// Where to listen; port 0 takes a free one, which the first line on standard error names
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000", env = "IMGMV_LISTEN")]
     listen: String,
-    /// Show the certificate in FILE, with those that vouch for it (PEM), and speak TLS only
+    /// Show the certificate in FILE, with those that vouch for it (PEM), and speak TLS only; the file may change
     #[arg(long, value_name = "FILE", env = "IMGMV_TLS_CERT", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The private key of that certificate (PEM)

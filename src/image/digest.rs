@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState as _;
 use std::{fmt, str::FromStr};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -161,6 +162,23 @@ impl Hasher {
     pub fn with(mut self, bytes: &[u8]) -> Hasher {
         self.update(bytes);
         self
+    }
+
+    /// What [`Hasher::from_state`] goes on from.
+    pub fn state(&self) -> Vec<u8> {
+        match self {
+            Hasher::Sha256(state) => state.serialize().to_vec(),
+            Hasher::Sha512(state) => state.serialize().to_vec(),
+        }
+    }
+
+    /// The hasher of which this is the state; `None` where it is none of `algorithm`'s. Only to be believed from where
+    /// nobody else can write.
+    pub fn from_state(algorithm: Algorithm, state: &[u8]) -> Option<Hasher> {
+        Some(match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::deserialize(state.try_into().ok()?).ok()?),
+            Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::deserialize(state.try_into().ok()?).ok()?),
+        })
     }
 
     pub fn finish(self) -> Digest {

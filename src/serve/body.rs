@@ -4,13 +4,19 @@
 //! stands still holds a buffer or two and no thread.
 
 use super::buffers;
+use super::connection::LEAST_SHARE;
 use super::journal::Tally;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
+use tokio::time::{Sleep, sleep};
+
+/// Before a reader that had nothing yet is asked again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What is sent back.
 pub struct Answer {
@@ -28,6 +34,8 @@ enum What {
 
 enum Reading {
     Idle(Box<dyn Read + Send>),
+    /// It had nothing yet.
+    Waiting(Box<dyn Read + Send>, Pin<Box<Sleep>>),
     Under(JoinHandle<io::Result<(Box<dyn Read + Send>, Bytes)>>),
     Over,
 }
@@ -71,9 +79,25 @@ impl Answer {
     }
 }
 
-/// The next `want` bytes; fewer are an error, since the size was announced.
+/// The next bytes, `want` of them or as many as are there; none where the reader has nothing yet (`WouldBlock`). Its end
+/// is an error, since the size was announced.
 fn read(mut reader: Box<dyn Read + Send>, want: usize) -> io::Result<(Box<dyn Read + Send>, Bytes)> {
-    let bytes = buffers::fill(want, |buffer| reader.read_exact(buffer))?;
+    let bytes = buffers::fill(want, |buffer| {
+        let mut filled = 0;
+        while filled < want {
+            match reader.read(&mut buffer[filled..]) {
+                Ok(0) if filled == 0 => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob ended early"));
+                }
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    })?;
     Ok((reader, bytes))
 }
 
@@ -132,18 +156,30 @@ fn poll_blob(
         match std::mem::replace(reading, Reading::Over) {
             Reading::Over => return Poll::Ready(None),
             Reading::Idle(reader) => *reading = next(*left, reader),
+            Reading::Waiting(reader, mut until) => match until.as_mut().poll(cx) {
+                Poll::Ready(()) => *reading = next(*left, reader),
+                Poll::Pending => {
+                    *reading = Reading::Waiting(reader, until);
+                    return Poll::Pending;
+                }
+            },
             Reading::Under(mut read) => {
                 let Poll::Ready(read) = Pin::new(&mut read).poll(cx) else {
                     *reading = Reading::Under(read);
                     return Poll::Pending;
                 };
                 return Poll::Ready(Some(match read.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
+                    Ok((reader, buffer)) if buffer.is_empty() => {
+                        *reading = Reading::Waiting(reader, Box::pin(sleep(PAUSE)));
+                        continue;
+                    }
                     Ok((reader, buffer)) => {
                         *left -= buffer.len() as u64;
-                        // The next buffer is read while this one is sent.
+                        // The next buffer is read while this one is sent, where there is room for two.
                         *reading = match *left {
                             0 => Reading::Over,
-                            left => next(left, reader),
+                            left if share > LEAST_SHARE => next(left, reader),
+                            _ => Reading::Idle(reader),
                         };
                         Ok(buffer)
                     }
@@ -151,5 +187,48 @@ fn poll_blob(
                 }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    /// Gives a byte at a time, and has nothing every other time.
+    struct Halting(u8, bool);
+
+    impl Read for Halting {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            match (self.1, self.0) {
+                (true, _) => Err(io::ErrorKind::WouldBlock.into()),
+                (false, 0) => Ok(0),
+                (false, left) => {
+                    (self.0, buffer[0]) = (left - 1, left);
+                    Ok(1)
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_nothing_yet_is_asked_again_and_one_that_ends_early_is_told() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let sent = |size| {
+            runtime.block_on(async move {
+                let mut answer = Answer::blob(Box::new(Halting(3, false)), size, 100);
+                let mut sent = Vec::new();
+                loop {
+                    match poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
+                        None => return Ok(sent),
+                        Some(Ok(frame)) => sent.extend_from_slice(&frame.into_data().unwrap()),
+                        Some(Err(error)) => return Err(error.kind()),
+                    }
+                }
+            })
+        };
+        assert_eq!(sent(3), Ok(vec![3, 2, 1]));
+        assert_eq!(sent(4), Err(io::ErrorKind::UnexpectedEof));
     }
 }

@@ -80,8 +80,9 @@ pub trait Repository: Send + Sync {
     }
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
-    /// The bytes of a blob of `size` bytes from offset `from` on. The reader may be slow, and may be left alone for
-    /// minutes: it must not hold more than a buffer.
+    /// The bytes of a blob of `size` bytes from offset `from` on. The reader may be left alone for minutes: it must not
+    /// hold more than a buffer. One that has nothing yet (a blob that is still coming in) says `WouldBlock` rather than
+    /// keep a thread waiting, and is asked again soon.
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
     /// What refers to `subject`.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>>;

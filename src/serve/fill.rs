@@ -10,7 +10,7 @@ use crate::image::{Descriptor, Digest, Hasher};
 use crate::progress::Silent;
 use crate::sink::{BlobWriter, Verified};
 use crate::source::{Claim, Store};
-use crate::transfer::{Flow, transfer};
+use crate::transfer::{Flow, buffer_in_company, transfer};
 use crate::transport::layout::{Filling, LayoutCache};
 use std::fs::File;
 use std::io::{self, Read};
@@ -173,7 +173,8 @@ impl Fill {
         if let Some(Filling { writer, bytes }) = self.layout.fill(digest, size)? {
             self.growing.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
-            let flow = Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1 };
+            let buffer = buffer_in_company(1);
+            let flow = Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1, buffer };
             let blob = Descriptor::new("", digest, size);
             let writer = Box::new(Shown { writer, growing: &self.growing });
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;

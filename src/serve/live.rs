@@ -16,8 +16,7 @@ type Make<T> = dyn Fn() -> Result<T> + Send + Sync;
 /// A `T` that follows a file.
 pub struct Live<T> {
     make: Box<Make<T>>,
-    /// None: it never changes.
-    file: Option<PathBuf>,
+    file: PathBuf,
     /// It is not made anew more often than this.
     rest: Duration,
     made: Mutex<Option<Made<T>>>,
@@ -41,26 +40,16 @@ struct Stamp {
 }
 
 impl<T> Live<T> {
-    /// Of something that stays as it is.
-    pub fn constant(it: T) -> Live<T>
-    where
-        T: Send + Sync + 'static,
-    {
-        let made = Made { of: None, looked: Instant::now(), it: Arc::new(it) };
-        let never = || Err(crate::Error::failed("it is never made anew"));
-        Live { make: Box::new(never), file: None, rest: Duration::ZERO, made: Mutex::new(Some(made)) }
-    }
-
     /// What `make` gives, anew when `file` has changed, but not more often than every `rest`.
     pub fn following(file: PathBuf, rest: Duration, make: impl Fn() -> Result<T> + Send + Sync + 'static) -> Live<T> {
-        Live { make: Box::new(make), file: Some(file), rest, made: Mutex::default() }
+        Live { make: Box::new(make), file, rest, made: Mutex::default() }
     }
 
     /// What it is now. Where it cannot be made, it stays what it was, if it was anything.
     pub fn now(&self) -> Result<Arc<T>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &mut *made {
-            if self.file.is_none() || made.looked.elapsed() < self.rest {
+            if made.looked.elapsed() < self.rest {
                 return Ok(made.it.clone());
             }
             let stamp = self.stamp();
@@ -85,7 +74,7 @@ impl<T> Live<T> {
     }
 
     fn stamp(&self) -> Option<Stamp> {
-        let found = std::fs::metadata(self.file.as_ref()?).ok()?;
+        let found = std::fs::metadata(&self.file).ok()?;
         let age = found.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
         Some(Stamp {
             device: found.dev(),

@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
 use crate::progress::Watch;
-use crate::transport::registry::mirrors::Mirror;
+use crate::transport::registry::mirrors::{self, Server};
 use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore};
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -47,7 +47,7 @@ pub struct Spot {
 
 /// All peers.
 pub struct Peers {
-    named: Vec<Mirror>,
+    named: Vec<Server>,
     /// For an answer to begin.
     patience: Duration,
     access: Access,
@@ -82,7 +82,7 @@ impl Peers {
     ) -> Result<Arc<Peers>> {
         let parse = |url: &String| {
             let wrong = || Error::usage(format!("--peer {url:?} is no server; expected http://HOST:PORT or https://…"));
-            Mirror::parse(url, false).ok_or_else(wrong)
+            mirrors::server(url, false).ok_or_else(wrong)
         };
         let marks = vec![(PEER, "1".to_owned())];
         let access = Access {
@@ -169,7 +169,7 @@ impl Peers {
         let registry = match registries.get(&spot.ns) {
             Some(registry) => registry.clone(),
             None => {
-                let access = Access { ns: spot.ns.clone(), insecure: peer.insecure, ..self.access.clone() };
+                let access = Access { namespace: spot.ns.clone(), insecure: peer.insecure, ..self.access.clone() };
                 let opened = Registry::new(&peer.host, access, self.watch.clone(), self.cancel.clone())?;
                 registries.insert(spot.ns.clone(), opened.clone());
                 opened
@@ -216,7 +216,7 @@ impl Peers {
     }
 
     /// Every `HOST:PORT` that `named` stands for. A certificate is one name's, so with TLS it stays one.
-    fn addresses(&self, named: &Mirror) -> Vec<String> {
+    fn addresses(&self, named: &Server) -> Vec<String> {
         let (name, port) = match named.host.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(80)),
             _ => (&*named.host, if named.insecure { 80 } else { 443 }),

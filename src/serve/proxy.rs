@@ -388,6 +388,8 @@ impl Mirrored {
         stores.drain(..passed.min(stores.len().saturating_sub(1)));
         let home = stores.pop().ok_or_else(|| Error::not_found(format!("nobody is known who has blob {digest}")))?;
         let (watch, cancel) = (self.proxy.watch.clone(), self.proxy.cancel.clone());
+        // Only bytes that are known by their digest are asked of them.
+        let stores = stores.into_iter().map(|store| (store, false)).collect();
         Ok(Arc::new(MirroredStore::new(home, stores, watch, cancel)))
     }
 }

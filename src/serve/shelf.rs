@@ -3,12 +3,13 @@
 use super::catalog::{At, Repository, Shelf, Wanted, as_manifest};
 use super::live::Live;
 use super::names::{Table, Tags};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::progress::Watch;
 use crate::source::{Pick, Root, Store};
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A store whose blobs can be opened at any offset at once, with no server in between.
@@ -23,33 +24,36 @@ struct Stocked {
 }
 
 impl StoreShelf {
-    /// A store that does not change. What has no full name is served as `own`.
+    /// A store that is opened anew when `file` changes, but not more often than every `rest`. What has no full name is
+    /// served as `own`.
     ///
-    /// Fails where its images cannot be listed.
-    pub fn constant(store: Arc<dyn Store>, own: &str) -> Result<StoreShelf> {
-        Ok(StoreShelf { live: Live::constant(stocked(store, own)?) })
-    }
-
-    /// A store that is opened anew when `file` changes, but not more often than every `rest`.
-    ///
-    /// Fails where it cannot be opened now.
+    /// Fails where it cannot be opened now, or its images cannot be listed.
     pub fn following(
         file: PathBuf,
         rest: Duration,
         own: String,
         open: impl Fn() -> Result<Arc<dyn Store>> + Send + Sync + 'static,
+        watch: Arc<dyn Watch>,
     ) -> Result<StoreShelf> {
-        let live = Live::following(file, rest, move || stocked(open()?, &own));
+        let told = Once::new();
+        let live = Live::following(file, rest, move || {
+            stocked(open()?, &own, |hidden| {
+                told.call_once(|| watch.say(&format!("{hidden}; until then it is not served by that name")));
+            })
+        });
         live.now()?;
         Ok(StoreShelf { live })
     }
 }
 
-fn stocked(store: Arc<dyn Store>, own: &str) -> Result<Stocked> {
+fn stocked(store: Arc<dyn Store>, own: &str, hidden: impl Fn(&Error)) -> Result<Stocked> {
     let roots = match store.roots(&[]) {
         Ok(roots) => roots,
         // A name that stands for two images hides only itself.
-        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Invalid) => unambiguous(&*store)?,
+        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Invalid) => {
+            hidden(&error);
+            unambiguous(&*store)?
+        }
         Err(error) => return Err(error),
     };
     Ok(Stocked { table: Table::new(roots, own), store })

@@ -21,7 +21,7 @@ const POOL: &str = ".imgmv-shared";
 /// What lies in a layout: a part of a name that is called so gets a `_` behind it, with which none ends.
 const TAKEN: [&str; 3] = ["blobs", "index.json", "oci-layout"];
 /// Layouts that are kept open.
-const OPEN: usize = 256;
+const OPEN: usize = 64;
 /// Directories that are looked into for a list of repositories, at most.
 const LOOKED_INTO: usize = 100_000;
 
@@ -42,7 +42,14 @@ struct House {
 
 struct Housed {
     store: LayoutStore,
-    tags: BTreeMap<String, Descriptor>,
+    /// Where in the store's entries each tag is.
+    tags: BTreeMap<String, usize>,
+}
+
+impl Housed {
+    fn tagged(&self, tag: &str) -> Option<&Descriptor> {
+        self.tags.get(tag).map(|at| &self.store.entries()[*at].descriptor)
+    }
 }
 
 impl Target {
@@ -113,13 +120,13 @@ impl Target {
 fn housed(dir: &Path) -> Result<Housed> {
     let store = LayoutStore::open(dir)?;
     let mut tags = BTreeMap::new();
-    for root in store.entries() {
+    for (at, root) in store.entries().iter().enumerate() {
         let Some(name) = &root.name else { continue };
         let Some(tag) = name.tag() else { continue };
         // A full name, as another tool may have written it, is of less weight than the tag itself.
         match name.reference() {
-            None => drop(tags.insert(tag, root.descriptor.clone())),
-            Some(_) => drop(tags.entry(tag).or_insert_with(|| root.descriptor.clone())),
+            None => drop(tags.insert(tag, at)),
+            Some(_) => drop(tags.entry(tag).or_insert(at)),
         }
     }
     Ok(Housed { store, tags })
@@ -180,7 +187,7 @@ impl Repository for Stored {
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
         let store = &self.0.store;
         match at {
-            At::Tag(tag) => match self.0.tags.get(tag) {
+            At::Tag(tag) => match self.0.tagged(tag) {
                 Some(entry) => Manifest::parse(store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
@@ -193,7 +200,7 @@ impl Repository for Stored {
 
     fn weight(&self, at: &At) -> Result<Option<u64>> {
         match at {
-            At::Tag(tag) => Ok(self.0.tags.get(tag).map(|entry| entry.size)),
+            At::Tag(tag) => Ok(self.0.tagged(tag).map(|entry| entry.size)),
             At::Digest(digest) => self.blob(digest),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::catalog::{At, Repository, Search, Shelf, Wanted};
 use crate::error::{Kind, Result};
-use crate::image::{Descriptor, Digest, Manifest};
+use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest};
 use crate::source::{Pick, Root, Store};
 use crate::transport::registry::{Registry, RepositoryStore};
 use std::collections::HashMap;
@@ -57,7 +57,10 @@ impl Shelf for RegistryShelf {
         if !here || !named || wanted.search == Search::Here {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Upstream(self.store(format!("{}{}", self.prefix, wanted.name))))))
+        // As everywhere: docker's own images are called by one part alone.
+        let docker = self.registry.host() == DEFAULT_REGISTRY && self.prefix.is_empty() && !wanted.name.contains('/');
+        let prefix = if docker { "library/" } else { &self.prefix };
+        Ok(Some(Arc::new(Upstream(self.store(format!("{prefix}{}", wanted.name))))))
     }
 }
 

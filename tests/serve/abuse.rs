@@ -6,9 +6,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A server that loses patience after a second.
-fn impatient() -> Server {
-    Server::writable_in(tempfile::TempDir::new().unwrap().into(), &["--idle-timeout", "1"])
+/// A server that loses patience after three seconds, beside one that does not.
+fn impatient() -> (Server, Server) {
+    let patient = Server::writable();
+    (Server::writable_in(patient.dir.clone(), &["--idle-timeout", "3"]), patient)
 }
 
 /// Waits for the server to end the connection.
@@ -89,8 +90,8 @@ fn two_lengths_smuggle_nothing() {
 
 #[test]
 fn whoever_keeps_the_server_waiting_is_let_go() {
-    let server = impatient();
-    let [_, layer, _] = server.push_image("app", "v1", 40 << 20);
+    let (server, patient) = impatient();
+    let [_, layer, _] = patient.push_image("app", "v1", 40 << 20);
     let begun = server.ask("POST", "/v2/app/blobs/uploads/", &[], b"");
     let at = begun.header("location");
     let silent = server.connect();
@@ -121,7 +122,7 @@ fn whoever_keeps_the_server_waiting_is_let_go() {
 
 #[test]
 fn a_body_that_drips_is_ended() {
-    let server = impatient();
+    let (server, _) = impatient();
     let begun = server.ask("POST", "/v2/app/blobs/uploads/", &[], b"");
     let mut stream = server.connect();
     stream.write_all(&request(&server.host, "PATCH", begun.header("location"), &[], Some(1_000_000))).unwrap();
@@ -140,6 +141,9 @@ fn a_thousand_connections_at_once_take_less_than_100_megabytes() {
     let [_, layer, manifest] = server.push_image("app", "v1", 20 << 20);
     let path = format!("/v2/app/blobs/{}", Digest::of(&layer));
     let begun = server.ask("POST", "/v2/app/blobs/uploads/", &[], b"");
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let mut streams = Vec::new();
     for nth in 0..1000 {
         let mut stream = server.connect();

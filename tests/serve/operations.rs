@@ -7,7 +7,8 @@ use std::time::Duration;
 
 #[test]
 fn sigterm_lets_what_is_under_way_end_and_nothing_else_in() {
-    let mut server = Server::writable();
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut server = Server::writable_in(dir.into(), &["--stop-timeout", "120"]);
     let bytes = noise(30, 400_000);
     let begun = server.ask("POST", "/v2/app/blobs/uploads/", &[], b"");
     let path = format!("{}?digest={}", begun.header("location"), Digest::of(&bytes));

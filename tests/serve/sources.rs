@@ -79,6 +79,47 @@ fn a_layout_is_served_while_it_is_written_to() {
 }
 
 #[test]
+fn an_archive_that_took_anothers_place_is_served() {
+    let dir = TempDir::new().unwrap();
+    let (archive, other) = (dir.path().join("app.tar"), dir.path().join("other.tar"));
+    std::fs::copy(fixture("hello-docker20.tar"), &archive).unwrap();
+    let server = Server::start(&[archive.to_str().unwrap()]);
+    assert_eq!(server.get("/v2/hello-imgmv/tags/list").json()["tags"], json!(["1"]));
+    run(&["save", "-q", "-o", other.to_str().unwrap(), &fixture("hello-docker20.tar"), "--as", "hello-imgmv:2"]);
+    std::fs::rename(other, archive).unwrap();
+    assert_eq!(server.get("/v2/hello-imgmv/tags/list").json()["tags"], json!(["2"]));
+    pulled(&server, "hello-imgmv:2");
+}
+
+#[test]
+fn a_layout_that_is_pushed_below_keeps_its_own_images() {
+    let dir = std::sync::Arc::new(TempDir::new().unwrap());
+    let store = dir.path().join("store").display().to_string();
+    run(&["copy", "-q", &fixture("hello-docker20.tar"), &format!("oci:{store}")]);
+    let server = Server::writable_in(dir, &[]);
+    server.push_image("team/app", "v1", 1000);
+    assert_eq!(server.get("/v2/_catalog").json()["repositories"], json!([HELLO, "team/app"]));
+    pulled(&server, "hello-imgmv:1");
+    run(&["verify", "-q", &format!("oci:{store}")]);
+}
+
+#[test]
+fn a_layouts_referrers_are_served() {
+    let pushed = Server::writable();
+    let [_, _, image] = pushed.push_image("app", "v1", 100);
+    let subject = Descriptor::of(media_type::OCI_MANIFEST, &image);
+    pushed.push_blob("app", b"{}");
+    let about = manifest(b"{}", &[], json!({ "subject": subject, "artifactType": "application/sbom" }));
+    pushed.push_manifest("app", &Digest::of(&about).to_string(), &about);
+    let server = Server::start(&[&format!("oci:{}", pushed.store().join("app").display())]);
+    let listed = server.get(&format!("/v2/app/referrers/{}", subject.digest)).json();
+    assert_eq!(listed["manifests"][0]["artifactType"], "application/sbom");
+    let upstream = Server::start(&[&format!("docker://{}/app", pushed.host)]);
+    let listed = upstream.get(&format!("/v2/app/referrers/{}", subject.digest)).json();
+    assert_eq!(listed["manifests"][0]["digest"], Digest::of(&about).to_string());
+}
+
+#[test]
 fn an_image_without_a_name_is_served_by_its_digest() {
     let dir = TempDir::new().unwrap();
     let layout = dir.path().join("My Mirror").display().to_string();

@@ -174,10 +174,18 @@ impl Peer {
     }
 
     pub fn try_client(&self, arguments: &[&str]) -> Option<String> {
-        let environment = self.environment.iter().filter(|(key, _)| key != "PATH").map(|(k, v)| (k, v));
-        let output =
-            Command::new(&self.client).args(arguments).envs(environment).stdin(Stdio::null()).output().unwrap();
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        self.caller()(arguments)
+    }
+
+    /// The same, for whoever outlives this borrow.
+    pub fn caller(&self) -> impl Fn(&[&str]) -> Option<String> + Send + Sync + 'static {
+        let environment: Vec<_> = self.environment.iter().filter(|(key, _)| key != "PATH").cloned().collect();
+        let client = self.client.clone();
+        move |arguments| {
+            let mut command = Command::new(&client);
+            let output = command.args(arguments).envs(environment.clone()).stdin(Stdio::null()).output().unwrap();
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
     }
 
     /// The digest or id under which the engine itself lists `name`; of docker and podman the config's unless they keep

@@ -193,7 +193,7 @@ impl Sink for Kept {
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         Ok(self.state().names.get(name.as_str()).copied())
     }
-    fn missing(&self, _: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+    fn missing(&self, _: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
         let state = self.state();
         Ok(blobs.into_iter().filter(|blob| !state.blobs.contains_key(&blob.digest)).collect())
     }

@@ -105,8 +105,10 @@ pub struct Faults {
     pub stall: Option<(usize, usize)>,
     /// Bytes of an upload's body after which the connection breaks, for so many times. They are kept.
     pub cut_upload: Option<(usize, usize)>,
-    /// An upload that was cut is forgotten.
+    /// An upload that was cut, here or on its way, is forgotten, as docker's registry does.
     pub forget_uploads: bool,
+    /// In bytes: what a chunk has to have, unless it is the last (`OCI-Chunk-Min-Length`).
+    pub chunk_min: Option<u64>,
     /// One bit of a manifest flips on its way, for so many times; its digest header stays right.
     pub flip_manifest: usize,
     pub no_digest_header: bool,
@@ -291,6 +293,11 @@ impl Double {
     /// Type and bytes.
     pub fn manifest(&self, repository: &str, digest: &Digest) -> Option<(String, Vec<u8>)> {
         self.shared.state().repositories.get(repository)?.manifests.get(digest).cloned()
+    }
+
+    /// What uploads that were begun and not ended have.
+    pub fn kept(&self) -> Vec<Vec<u8>> {
+        self.shared.state().uploads.values().cloned().collect()
     }
 
     /// Uploads that were begun and not ended.

@@ -325,8 +325,13 @@ fn uploads(shared: &Shared, name: &str, id: &str, request: &mut Request, body: &
             Some(Response::new(204).with("Location", location(id)).with("Range", said(size)))
         }
         "PATCH" | "PUT" => {
-            if !take(shared, id, request, body) {
-                return None;
+            match take(shared, id, request, body) {
+                Taken::Added => {}
+                Taken::Broken => return None,
+                Taken::Elsewhere => {
+                    let size = shared.state().uploads.get(id).map_or(0, Vec::len);
+                    return Some(Response::new(416).with("Location", location(id)).with("Range", said(size)));
+                }
             }
             let large = shared.state().uploads.get(id).is_some_and(|upload| upload.len() > 1 << 20);
             let fails = request.method == "PUT" && large && one_less(&mut shared.faults().fail_to_store);
@@ -381,11 +386,24 @@ fn begin(shared: &Shared, name: &str, request: &Request, location: &dyn Fn(&str)
         state.uploads.insert(id.clone(), Vec::new());
         id
     };
-    Response::new(202).with("Location", location(&id)).with("Range", "0-0")
+    let response = Response::new(202).with("Location", location(&id)).with("Range", "0-0");
+    match shared.faults().chunk_min {
+        Some(least) => response.with("OCI-Chunk-Min-Length", least.to_string()),
+        None => response,
+    }
 }
 
-/// Adds a body to an upload; false where the connection is to break.
-fn take(shared: &Shared, id: &str, request: &mut Request, body: &mut dyn Read) -> bool {
+/// What became of an upload's body.
+enum Taken {
+    Added,
+    /// The connection is to break.
+    Broken,
+    /// It begins where the upload does not end.
+    Elsewhere,
+}
+
+/// Adds a body to an upload.
+fn take(shared: &Shared, id: &str, request: &mut Request, body: &mut dyn Read) -> Taken {
     let cut = match &mut shared.faults().cut_upload {
         Some((after, times)) if *times > 0 && request.header("content-length") != Some("0") => {
             *times -= 1;
@@ -398,17 +416,18 @@ fn take(shared: &Shared, id: &str, request: &mut Request, body: &mut dyn Read) -
     request.received = bytes.len() as u64;
     let forget = shared.faults().forget_uploads;
     let mut state = shared.state();
-    if cut.is_some() && forget {
+    if (cut.is_some() || !whole) && forget {
         state.uploads.remove(id);
-        return false;
+        return Taken::Broken;
     }
     // Of two connections that send to one upload, the one that the other has overtaken is not heard.
     let start = request.header("content-range").and_then(|range| range.split_once('-')?.0.parse::<usize>().ok());
     let start = start.or((request.method == "PUT" && !bytes.is_empty()).then_some(0));
     match state.uploads.get_mut(id) {
         Some(upload) if start.is_none_or(|start| start == upload.len()) => upload.extend_from_slice(&bytes),
-        Some(_) => return false,
+        Some(_) if request.method == "PATCH" && whole => return Taken::Elsewhere,
+        Some(_) => return Taken::Broken,
         None => {}
     }
-    whole && cut.is_none()
+    if whole && cut.is_none() { Taken::Added } else { Taken::Broken }
 }

@@ -73,3 +73,14 @@ fn mirrors_are_found_where_podman_keeps_them() {
     scene.is_there();
     assert_eq!(scene.line.traffic().connections, 0);
 }
+
+#[test]
+fn a_mirror_may_have_the_repository_below_a_path() {
+    let scene = Scene::new(3 << 20);
+    let double = Double::start();
+    double.image("hub/cache/team/app", "1", &[&noise(scene.size, scene.size as usize)]);
+    let out = good(scene.pull(&["--mirror", &format!("{}/hub/cache", double.host())]));
+    scene.is_there();
+    assert_eq!(scene.line.traffic().connections, 0);
+    assert!(out.stdout.contains(&scene.image.digest().to_string()) && !out.stdout.contains("hub"), "{}", out.stdout);
+}

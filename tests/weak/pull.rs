@@ -1,8 +1,10 @@
 //! Pulling: each row of what goes wrong on a line, and what it costs.
 
 use super::support::fault_proxy::{End, Fault, Ill, Line};
-use super::support::registry::{Auth, Bearer};
+use super::support::registry::{Auth, Bearer, Ranges};
 use super::*;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -10,7 +12,6 @@ const MIB: u64 = 1 << 20;
 const LOST: u64 = 1 << 20;
 
 #[test]
-#[ignore = "not steady yet on a loaded machine; weak lines are still being worked on"]
 fn a_connection_that_ends_midway_is_taken_up_at_its_byte() {
     for end in [End::Fin, End::Rst] {
         let scene = Scene::new(9 << 20);
@@ -19,10 +20,11 @@ fn a_connection_that_ends_midway_is_taken_up_at_its_byte() {
         scene.is_there();
         let asked = scene.asked();
         assert_eq!(asked.len(), 2, "{end:?} {asked:?}");
-        // A reset throws away what has arrived and was not read yet.
-        let lost = if end == End::Fin { 0 } else { 3 * MIB };
-        assert!(asked[1].from() + lost >= 4 * MIB, "{end:?} {asked:?}");
-        assert!(asked.iter().map(|seen| seen.down).sum::<u64>() <= scene.size + lost, "{asked:?}");
+        // A reset throws away what has arrived and was not read yet: on a busy machine that may be all of it.
+        match end {
+            End::Fin => assert_eq!(asked[1].from(), 4 * MIB, "{asked:?}"),
+            End::Rst => assert_eq!(asked[1].from() + asked[1].down, scene.size, "{asked:?}"),
+        }
         assert!(out.stderr.contains("1 retry"), "{}", out.stderr);
     }
 }
@@ -90,6 +92,22 @@ fn refusals_that_pass_are_waited_for_and_said() {
 }
 
 #[test]
+fn a_registry_that_asks_for_a_days_patience_is_not_given_it() {
+    let scene = Scene::new(2 << 20);
+    let day = Ill::Status { status: 429, retry_after: Some("86400".to_owned()) };
+    scene.line.does(Fault::once("GET", "/blobs/", day).of(&scene.layer()));
+    let (src, dst) = (format!("{}/team/app:1", scene.line.host()), format!("oci:{}", scene.layout().display()));
+    let mut program = super::support::program::command(env!("CARGO_BIN_EXE_imgmv"));
+    let mut child = program.args(["copy", &src, &dst]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    // It is said before the wait begins, which is not waited for here.
+    let waits = told.find(|line| line.contains("86400 s of patience")).unwrap();
+    assert!(waits.ends_with("again in 120.0 s"), "{waits}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn what_retrying_cannot_mend_stops_at_once() {
     for (status, exit) in [(401, 4), (403, 4), (404, 3)] {
         let scene = Scene::new(2 << 20);
@@ -135,22 +153,30 @@ fn a_flipped_bit_is_found_asked_for_once_more_and_then_told() {
 }
 
 #[test]
-fn ranges_that_are_ignored_or_wrong_do_no_harm() {
+fn ranges_that_are_ignored_refused_or_wrong_do_no_harm() {
+    for ill in [Ill::RangeIgnored, Ill::RangeRefused, Ill::RangeWrong] {
+        let scene = Scene::new(3 << 20);
+        let cut = |after| Fault::once("GET", "/blobs/", Ill::Cut { after, end: End::Fin }).of(&scene.layer());
+        scene.line.does(cut(MIB));
+        scene.line.does(Fault::times(2, "GET", "/blobs/", ill.clone()));
+        let out = good(scene.pull(&[]));
+        scene.is_there();
+        assert!(out.stderr.contains("from its start"), "{}", out.stderr);
+        // What was there is read once more, and no third time.
+        let down: u64 = scene.asked().iter().map(|seen| seen.down).sum();
+        assert!(down <= MIB + scene.size + LOST, "{ill:?} {down}");
+    }
+}
+
+#[test]
+fn a_server_without_ranges_may_break_off_while_it_is_read_again() {
     let scene = Scene::new(3 << 20);
-    scene.line.does(Fault::once("GET", "/blobs/", Ill::Cut { after: MIB, end: End::Fin }).of(&scene.layer()));
-    scene.line.does(Fault::once("GET", "/blobs/", Ill::RangeIgnored));
-    let out = good(scene.pull(&[]));
-    scene.is_there();
-    assert!(out.stderr.contains("from its start"), "{}", out.stderr);
-    let scene = Scene::new(3 << 20);
-    scene.line.does(Fault::once("GET", "/blobs/", Ill::Cut { after: MIB, end: End::Fin }).of(&scene.layer()));
-    scene.line.does(Fault::once("GET", "/blobs/", Ill::RangeWrong));
-    let out = scene.pull(&[]);
-    assert_eq!(out.status.code(), Some(5), "{}", out.stderr);
-    // The next run goes on, and is asked by another server, say.
+    for after in [2 * MIB, MIB] {
+        scene.line.does(Fault::once("GET", "/blobs/", Ill::Cut { after, end: End::Fin }).of(&scene.layer()));
+    }
+    scene.double.faults().ranges = Ranges::Ignored;
     good(scene.pull(&[]));
     scene.is_there();
-    assert!(scene.asked().last().unwrap().from() > 0);
 }
 
 #[test]

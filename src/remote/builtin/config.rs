@@ -1,11 +1,22 @@
-//! As much of `~/.ssh/config` (ssh_config(5)) as it takes to reach a host: Host, HostName, User, Port, IdentityFile.
+//! As much of `~/.ssh/config` (ssh_config(5)) as it takes to reach a host: Host, HostName, User, Port, IdentityFile,
+//! CertificateFile, IdentitiesOnly, ProxyJump, Include and the files of known hosts.
 
 use super::pattern;
 use crate::{
     error::{Error, Result},
     remote::split_words,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// Files inside files, at most (ssh's own limit).
+const MAX_DEPTH: usize = 16;
+/// Files that are read for one host, at most.
+const MAX_FILES: usize = 1000;
+/// Bytes of one file, at most.
+const LARGEST: u64 = 1 << 20;
 
 /// What the configuration says of one host.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,41 +26,140 @@ pub(super) struct Settings {
     pub port: Option<u16>,
     /// In the order they are to be tried; empty: none is configured.
     pub identities: Vec<PathBuf>,
+    /// Certificates for keys, besides those that lie beside them.
+    pub certificates: Vec<PathBuf>,
+    /// No key of the agent is to be tried.
+    pub identities_only: Option<bool>,
+    /// The hosts on the way, `[USER@]HOST[:PORT]`, parted by commas.
+    pub jump: Option<String>,
+    /// Under which name the host's key is recorded.
+    pub key_alias: Option<String>,
+    /// The user's own files of known hosts; none: the usual one.
+    pub known_hosts: Option<Vec<PathBuf>>,
+    pub global_known_hosts: Option<Vec<PathBuf>>,
 }
 
 impl Settings {
-    /// Reads `text`, the configuration of a user whose home is `home`, for `host` as it was typed. The first value of
-    /// an option counts, as in ssh.
+    /// What the user whose home is `home`, and after it the system (`/etc/ssh`), say of `host` as it was typed. The
+    /// first value of an option counts, as in ssh.
     ///
-    /// `Usage` where it names a way to the host that is not built in (ProxyJump, ProxyCommand). `Match` sections other
-    /// than `Match all` are passed over.
-    pub fn read(text: &str, host: &str, home: &Path) -> Result<Settings> {
-        let mut settings = Settings::default();
-        let mut applies = true;
+    /// `Usage` where it names a way to the host that is not built in (ProxyCommand). `Match` sections other than
+    /// `Match all` are passed over.
+    pub fn of(host: &str, home: &Path, system: &Path) -> Result<Settings> {
+        let mut reader = Reader { host, home, settings: Settings::default(), files: 0 };
+        reader.file(&home.join(".ssh/config"), &home.join(".ssh"), 0, true)?;
+        reader.file(&system.join("ssh_config"), system, 0, true)?;
+        Ok(reader.settings)
+    }
+}
+
+struct Reader<'a> {
+    host: &'a str,
+    home: &'a Path,
+    settings: Settings,
+    files: usize,
+}
+
+impl Reader<'_> {
+    /// Reads a file, if it is there; names in it that are no whole paths lie in `folder`.
+    fn file(&mut self, path: &Path, folder: &Path, depth: usize, applies: bool) -> Result<()> {
+        self.files += 1;
+        if depth > MAX_DEPTH || self.files > MAX_FILES {
+            return Err(Error::usage(format!("{}: the configuration of ssh includes too many files", path.display())));
+        }
+        let mut text = String::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
+        match read {
+            Ok(_) => self.text(&text, folder, depth, applies),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// `applies`: as the section does that includes it.
+    fn text(&mut self, text: &str, folder: &Path, depth: usize, applies: bool) -> Result<()> {
+        let outer = applies;
+        let mut applies = applies;
         for line in text.lines() {
             let Some((keyword, values)) = option(line) else {
                 continue;
             };
-            let first = values.first().map(String::as_str).unwrap_or_default();
             match keyword.as_str() {
-                "host" => applies = pattern::fits(values.iter().map(String::as_str), host),
-                "match" => applies = first.eq_ignore_ascii_case("all"),
+                "host" => applies = outer && pattern::fits(values.iter().map(String::as_str), self.host),
+                "match" => applies = outer && values.first().is_some_and(|word| word.eq_ignore_ascii_case("all")),
                 _ if !applies => {}
-                "hostname" => settings.host_name = settings.host_name.or_else(|| Some(first.replace("%h", host))),
-                "user" => settings.user = settings.user.or_else(|| Some(first.to_owned())),
-                "port" => settings.port = settings.port.or_else(|| first.parse().ok()),
-                "identityfile" if first != "none" => settings.identities.push(in_home(first, home)),
-                "proxyjump" | "proxycommand" if first != "none" => {
+                "include" => {
+                    for value in &values {
+                        for path in included(&self.path(value, folder)) {
+                            self.file(&path, folder, depth + 1, applies)?;
+                        }
+                    }
+                }
+                _ => self.set(&keyword, &values, folder)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, keyword: &str, values: &[String], folder: &Path) -> Result<()> {
+        let first = values.first().map(String::as_str).unwrap_or_default();
+        let paths =
+            || Some(values.iter().filter(|value| *value != "none").map(|value| self.path(value, folder)).collect());
+        let host = self.host;
+        let named = || Some(first.replace("%h", host));
+        let path = self.path(first, folder);
+        let known = match keyword {
+            "userknownhostsfile" | "globalknownhostsfile" => paths(),
+            _ => None,
+        };
+        let settings = &mut self.settings;
+        match keyword {
+            "hostname" => settings.host_name = settings.host_name.take().or_else(named),
+            "user" => settings.user = settings.user.take().or_else(|| Some(first.to_owned())),
+            "port" => settings.port = settings.port.or_else(|| first.parse().ok()),
+            "identityfile" if first != "none" => settings.identities.push(path),
+            "certificatefile" if first != "none" => settings.certificates.push(path),
+            "identitiesonly" => settings.identities_only = settings.identities_only.or(Some(first == "yes")),
+            "hostkeyalias" => settings.key_alias = settings.key_alias.take().or_else(named),
+            "userknownhostsfile" => settings.known_hosts = settings.known_hosts.take().or(known),
+            "globalknownhostsfile" => settings.global_known_hosts = settings.global_known_hosts.take().or(known),
+            "proxyjump" => settings.jump = settings.jump.take().or_else(|| Some(first.to_owned())),
+            // The first of both counts, and `none` of either ends the matter.
+            "proxycommand" if settings.jump.is_none() => {
+                if first != "none" {
                     return Err(Error::usage(format!(
-                        "~/.ssh/config reaches {host} by {keyword}, which the built-in ssh cannot do; install an ssh \
+                        "~/.ssh/config reaches {host} by ProxyCommand, which the built-in ssh cannot do; install an ssh \
                          client, or name one with --ssh"
                     )));
                 }
-                _ => {}
+                settings.jump = Some("none".to_owned());
             }
+            _ => {}
         }
-        Ok(settings)
+        Ok(())
     }
+
+    /// `~`, `%d` and `%h` as ssh has them; what is no whole path lies in `folder`.
+    fn path(&self, path: &str, folder: &Path) -> PathBuf {
+        let path = path.replace("%h", self.host);
+        match path.strip_prefix("~/").or_else(|| path.strip_prefix("%d/")) {
+            Some(rest) => self.home.join(rest),
+            None => folder.join(path),
+        }
+    }
+}
+
+/// The files that an Include means, sorted as a shell would; wildcards in the last part only.
+fn included(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(folder) = path.parent().filter(|_| name.contains(['*', '?'])) else { return vec![path.to_owned()] };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_FILES);
+    let fits = |path: &PathBuf| {
+        let own = path.file_name().map(|own| own.to_string_lossy().into_owned()).unwrap_or_default();
+        !own.starts_with('.') && pattern::fits([name.as_str()], &own)
+    };
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(fits).collect();
+    found.sort();
+    found
 }
 
 /// `Keyword value…` or `Keyword=value…`; none for an empty line or a comment.
@@ -65,13 +175,6 @@ fn option(line: &str) -> Option<(String, Vec<String>)> {
     Some((line[..end].to_lowercase(), values))
 }
 
-fn in_home(path: &str, home: &Path) -> PathBuf {
-    match path.strip_prefix("~/").or_else(|| path.strip_prefix("%d/")) {
-        Some(rest) => home.join(rest),
-        None => PathBuf::from(path),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,28 +185,71 @@ Host web1 \"web2\"
     HostName=%h.lan
     User deploy
     IdentityFile ~/.ssh/web key
+    Include extra
 Match user nobody
     User wrong
 Host *
     User root
     Port 2222
     IdentityFile \"/keys/a b\"
+    Include config.d/*.conf
 Host far
     ProxyJump bastion
+Host by
+    ProxyCommand nc %h %p
 ";
 
-    #[test]
-    fn the_first_value_that_fits_counts() {
-        let web = Settings::read(CONFIG, "web2", Path::new("/home/u")).unwrap();
-        assert_eq!(web.host_name.as_deref(), Some("web2.lan"));
-        assert_eq!((web.user.as_deref(), web.port), (Some("deploy"), Some(2222)));
-        assert_eq!(web.identities, [Path::new("/home/u/.ssh/web"), Path::new("/keys/a b")]);
-        let other = Settings::read(CONFIG, "db", Path::new("/home/u")).unwrap();
-        assert_eq!((other.host_name, other.user.as_deref()), (None, Some("root")));
+    /// A home with this configuration, and what `config.d` has.
+    fn home() -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(".ssh").join(name);
+        std::fs::create_dir_all(at("config.d")).unwrap();
+        std::fs::write(at("config"), CONFIG).unwrap();
+        std::fs::write(at("extra"), "IdentitiesOnly yes\nHost other\nPort 1\n").unwrap();
+        std::fs::write(
+            at("config.d/1.conf"),
+            "Host db\n  Port 5\n  HostKeyAlias %h-alias\n  UserKnownHostsFile ~/kh k2\n",
+        )
+        .unwrap();
+        std::fs::write(at("config.d/2.conf"), "Host *\n  CertificateFile cert\n").unwrap();
+        std::fs::write(at("config.d/3.off"), "User wrong\n").unwrap();
+        home
+    }
+
+    fn of(host: &str, home: &Path) -> Result<Settings> {
+        Settings::of(host, home, Path::new("/nowhere"))
     }
 
     #[test]
-    fn a_host_behind_a_jump_is_refused_rather_than_reached_another_way() {
-        assert!(Settings::read(CONFIG, "far", Path::new("/")).unwrap_err().to_string().contains("proxyjump"));
+    fn the_first_value_that_fits_counts() {
+        let home = home();
+        let in_ssh = |name: &str| home.path().join(".ssh").join(name);
+        let web = of("web2", home.path()).unwrap();
+        assert_eq!(web.host_name.as_deref(), Some("web2.lan"));
+        assert_eq!((web.user.as_deref(), web.port, web.identities_only), (Some("deploy"), Some(2222), Some(true)));
+        assert_eq!(web.identities, [in_ssh("web"), PathBuf::from("/keys/a b")]);
+        let other = of("db", home.path()).unwrap();
+        assert_eq!((other.host_name, other.user.as_deref(), other.identities_only), (None, Some("root"), None));
+    }
+
+    #[test]
+    fn included_files_say_what_they_say_where_they_are_included() {
+        let home = home();
+        let db = of("db", home.path()).unwrap();
+        // The port was set before.
+        assert_eq!((db.port, db.key_alias.as_deref()), (Some(2222), Some("db-alias")));
+        assert_eq!(db.known_hosts, Some(vec![home.path().join("kh"), home.path().join(".ssh/k2")]));
+        assert_eq!(db.certificates, [home.path().join(".ssh/cert")]);
+        // A section of an included file does not reach beyond the one that includes it.
+        assert_eq!(of("other", home.path()).unwrap().port, Some(2222));
+        std::fs::write(home.path().join(".ssh/config"), "Include config\n").unwrap();
+        assert!(of("db", home.path()).unwrap_err().to_string().contains("too many files"));
+    }
+
+    #[test]
+    fn a_jump_is_told_and_a_command_refused() {
+        let home = home();
+        assert_eq!(of("far", home.path()).unwrap().jump.as_deref(), Some("bastion"));
+        assert!(of("by", home.path()).unwrap_err().to_string().contains("ProxyCommand"));
     }
 }

@@ -30,15 +30,15 @@ pub(super) enum Verdict {
 }
 
 impl Known {
-    /// What `files` say of `host` at `port`; a file that is not there says nothing.
-    pub fn read(files: &[&Path], host: &str, port: u16) -> Known {
+    /// What `files` say of the host that is listed as `name`; a file that is not there says nothing.
+    pub fn read<'f>(files: impl IntoIterator<Item = &'f Path>, name: &str) -> Known {
         let mut known = Known::default();
         for file in files {
             use std::io::Read;
             let mut bytes = Vec::new();
             let read = std::fs::File::open(file).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
             if read.is_ok() {
-                known.add(&String::from_utf8_lossy(&bytes), &listed_as(host, port));
+                known.add(&String::from_utf8_lossy(&bytes), name);
             }
         }
         known
@@ -92,6 +92,22 @@ impl Known {
         let (first, then): (Vec<_>, Vec<_>) = ALL.into_iter().partition(|(kind, _)| recorded(kind));
         first.into_iter().chain(then).map(|(_, algorithms)| algorithms).collect::<Vec<_>>().join(",")
     }
+}
+
+/// Adds `line` to the file of known hosts, which only its user may write.
+pub(super) fn record(file: &Path, line: &str) -> std::io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    if let Some(folder) = file.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(-1)).is_ok() {
+        file.read_exact(&mut last)?;
+    }
+    let parted = if last == *b"\n" { "" } else { "\n" };
+    file.write_all(format!("{parted}{line}\n").as_bytes())
 }
 
 /// How a host stands in the file: `host`, or `[host]:port` where the port is not ssh's own.

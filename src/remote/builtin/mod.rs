@@ -1,18 +1,19 @@
 //! Another host over ssh built in (libssh2), for hosts without an ssh client. Slower than OpenSSH (three to five times
-//! its CPU, measured), and with only the plainest part of `~/.ssh/config`.
+//! its CPU, measured), and with only the plainer part of `~/.ssh/config`.
 
 mod auth;
 mod config;
 mod known_hosts;
 mod pattern;
 mod pump;
+mod terminal;
 
 use super::{Ending, Exit, Host, Running, SshTarget, quote};
 use crate::{
     cancel::Cancel,
     error::{Error, Result},
 };
-use auth::Secrets;
+use auth::{Agent, Keys};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
 use config::Settings;
 use known_hosts::{Known, Verdict, listed_as};
@@ -21,6 +22,7 @@ use ssh2::{HashType, MethodType, Session};
 use std::{
     io,
     net::{TcpStream, ToSocketAddrs},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -33,6 +35,8 @@ use std::{
 const CONNECT: Duration = Duration::from_secs(20);
 /// For each step of the handshake and the login.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Hosts on the way to one, at most.
+const MAX_JUMPS: usize = 8;
 /// Room in the pipes between a command's user and the pump, in bytes.
 const PIPE: usize = 1 << 20;
 
@@ -45,16 +49,22 @@ struct Place {
     address: String,
     port: u16,
     user: String,
-    home: PathBuf,
-    identities: Vec<PathBuf>,
-    secrets: Secrets,
+    keys: Keys,
+    /// How the host stands in the files of known hosts.
+    listed: String,
+    /// The user's first: a host that is accepted is recorded in the first of all.
+    known_hosts: Vec<PathBuf>,
+    /// The host on the way.
+    jump: Option<Box<Place>>,
     idle: Mutex<Vec<Connection>>,
     cancel: Cancel,
 }
 
 struct Connection {
     session: Session,
-    socket: TcpStream,
+    socket: OwnedFd,
+    /// The way there, where it goes through other hosts.
+    way: Option<Pumping>,
 }
 
 impl Builtin {
@@ -64,23 +74,7 @@ impl Builtin {
     /// `Denied` where the host's key is not the recorded one or the user may not log in, `FarSide` where the host does
     /// not answer.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
-        let text = std::fs::read_to_string(home.join(".ssh/config")).unwrap_or_default();
-        let settings = Settings::read(&text, &target.host, home)?;
-        let user = target.user.clone().or(settings.user).or_else(|| std::env::var("USER").ok());
-        let user = user
-            .ok_or_else(|| Error::usage(format!("{}: as which user? write ssh://USER@{}", target.host, target.host)))?;
-        let defaults = || ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| home.join(".ssh").join(name)).to_vec();
-        let place = Place {
-            name: target.host.clone(),
-            address: settings.host_name.unwrap_or_else(|| target.host.clone()),
-            port: target.port.or(settings.port).unwrap_or(22),
-            user,
-            home: home.to_owned(),
-            identities: if settings.identities.is_empty() { defaults() } else { settings.identities },
-            secrets: Secrets::default(),
-            idle: Mutex::default(),
-            cancel: cancel.clone(),
-        };
+        let place = Place::of(target, home, cancel, 0)?;
         let first = place.dial()?;
         place.idle.lock().unwrap_or_else(|e| e.into_inner()).push(first);
         Ok(Builtin(Arc::new(place)))
@@ -88,21 +82,93 @@ impl Builtin {
 }
 
 impl Place {
+    /// What the configuration says of `target`, which is so many hosts behind the one that was asked for.
+    fn of(target: &SshTarget, home: &Path, cancel: &Cancel, depth: usize) -> Result<Place> {
+        let host = &target.host;
+        if depth > MAX_JUMPS {
+            return Err(Error::usage(format!(
+                "{host}: ProxyJump leads over more than {MAX_JUMPS} hosts, or in a circle"
+            )));
+        }
+        let settings = Settings::of(host, home, Path::new("/etc/ssh"))?;
+        let user = target.user.clone().or(settings.user).or_else(|| std::env::var("USER").ok());
+        let user = user.ok_or_else(|| Error::usage(format!("{host}: as which user? write ssh://USER@{host}")))?;
+        let in_ssh = |names: &[&str]| names.iter().map(|name| home.join(".ssh").join(name)).collect::<Vec<_>>();
+        let agent = match settings.identities_only {
+            Some(true) => Agent::LeftAlone,
+            _ => Agent::Asked,
+        };
+        let identities = match settings.identities.is_empty() {
+            true => in_ssh(&["id_ed25519", "id_ecdsa", "id_rsa"]),
+            false => settings.identities,
+        };
+        let address = settings.host_name.unwrap_or_else(|| host.clone());
+        let port = target.port.or(settings.port).unwrap_or(22);
+        let global = || vec!["/etc/ssh/ssh_known_hosts".into(), "/etc/ssh/ssh_known_hosts2".into()];
+        let mut known_hosts = settings.known_hosts.unwrap_or_else(|| in_ssh(&["known_hosts", "known_hosts2"]));
+        known_hosts.extend(settings.global_known_hosts.unwrap_or_else(global));
+        Ok(Place {
+            name: host.clone(),
+            listed: settings.key_alias.unwrap_or_else(|| listed_as(&address, port)),
+            address,
+            port,
+            user,
+            keys: Keys { identities, certificates: settings.certificates, agent },
+            known_hosts,
+            jump: jump(settings.jump.as_deref(), host, home, cancel, depth)?,
+            idle: Mutex::default(),
+            cancel: cancel.clone(),
+        })
+    }
+
     fn dial(&self) -> Result<Connection> {
         self.cancel.check()?;
-        let socket = self.socket()?;
+        let (socket, way) = match &self.jump {
+            None => (OwnedFd::from(self.socket()?), None),
+            Some(jump) => {
+                let (socket, way) = jump.line_to(&self.address, self.port)?;
+                (socket, Some(way))
+            }
+        };
         let refused = |e: ssh2::Error| Error::far_side(format!("{}: ssh cannot be set up: {}", self.name, e.message()));
         let mut session = Session::new().map_err(refused)?;
         session.set_timeout(ANSWER.as_millis() as u32);
-        let mine = self.home.join(".ssh/known_hosts");
-        let known = Known::read(&[&mine, Path::new("/etc/ssh/ssh_known_hosts")], &self.address, self.port);
+        let known = Known::read(self.known_hosts.iter().map(PathBuf::as_path), &self.listed);
         session.method_pref(MethodType::HostKey, &known.algorithms()).map_err(refused)?;
         session.set_tcp_stream(socket.try_clone()?);
         session.handshake().map_err(refused)?;
         self.check(&session, &known)?;
-        auth::authenticate(&session, &self.user, &self.name, &self.identities, &self.secrets)?;
+        auth::authenticate(&session, &self.user, &self.name, &self.keys)?;
         session.set_keepalive(true, 2);
-        Ok(Connection { session, socket })
+        Ok(Connection { session, socket, way })
+    }
+
+    /// A connection to another host by way of this one: a socket here, and what moves its bytes.
+    fn line_to(&self, address: &str, port: u16) -> Result<(OwnedFd, Pumping)> {
+        let Connection { session, socket, way } = self.dial()?;
+        let channel = session.channel_direct_tcpip(address, port, None).map_err(|e| {
+            Error::far_side(format!("{}: it gives no way on to {address} port {port}: {}", self.name, e.message()))
+        })?;
+        let (near, far) = UnixStream::pair()?;
+        far.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let pump = Pump {
+            session,
+            channel,
+            socket,
+            stdin: OwnedFd::from(far.try_clone()?).into(),
+            stdout: OwnedFd::from(far).into(),
+            stop: stop.clone(),
+            cancel: self.cancel.clone(),
+            place: self.name.clone(),
+        };
+        let pumping = std::thread::Builder::new().name("ssh".into()).spawn(move || {
+            let (exit, _session) = pump.run()?;
+            // The hosts before this one are needed as long.
+            drop(way);
+            Ok(exit)
+        })?;
+        Ok((near.into(), Pumping { thread: Some(pumping), stop }))
     }
 
     fn socket(&self) -> Result<TcpStream> {
@@ -127,7 +193,8 @@ impl Place {
         })
     }
 
-    /// The host's key must be a recorded one. Nobody is asked and nothing is recorded here.
+    /// The host's key must be a recorded one; one that is not known is accepted by the person at the terminal, and
+    /// recorded, or not at all.
     fn check(&self, session: &Session, known: &Known) -> Result<()> {
         let name = &self.name;
         let Some((key, _)) = session.host_key() else {
@@ -137,18 +204,27 @@ impl Place {
         let print = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
         match known.judge(key) {
             Verdict::Known => Ok(()),
-            Verdict::Unknown => Err(Error::denied(format!(
-                "{name} is not known: its key {print} is not in ~/.ssh/known_hosts; when that is the key you expect, \
-                 add this line there: {} {} {}",
-                listed_as(&self.address, self.port),
-                kind_of(key),
-                STANDARD.encode(key)
-            ))),
+            Verdict::Unknown => self.ask(&print, &format!("{} {} {}", self.listed, kind_of(key), STANDARD.encode(key))),
             Verdict::Changed => Err(Error::denied(format!(
                 "{name} shows another key than the one in ~/.ssh/known_hosts: {print}; somebody may be in between, or \
                  it was set up anew: nothing was sent, remove the old line only when you know why"
             ))),
             Verdict::Revoked => Err(Error::denied(format!("{name} shows a key that is revoked: {print}"))),
+        }
+    }
+
+    fn ask(&self, print: &str, line: &str) -> Result<()> {
+        let name = &self.name;
+        match terminal::confirm(&format!("{name} ({}) is not known. Its key is {print}.", self.listed)) {
+            Some(true) => {
+                let Some(file) = self.known_hosts.first() else { return Ok(()) };
+                known_hosts::record(file, line).map_err(|e| Error::writing(file.display(), e))
+            }
+            Some(false) => Err(Error::denied(format!("{name} is not known, and its key {print} was not accepted"))),
+            None => Err(Error::denied(format!(
+                "{name} is not known: its key {print} is not in ~/.ssh/known_hosts; when that is the key you expect, \
+                 add this line there: {line}"
+            ))),
         }
     }
 
@@ -176,6 +252,20 @@ impl Place {
     }
 }
 
+/// The last of the hosts on the way that `words` (`[USER@]HOST[:PORT]`, parted by commas) lead over, each behind the one
+/// before it; the first as the configuration reaches it.
+fn jump(words: Option<&str>, host: &str, home: &Path, cancel: &Cancel, depth: usize) -> Result<Option<Box<Place>>> {
+    let Some(words) = words.filter(|words| *words != "none") else { return Ok(None) };
+    let mut way: Option<Box<Place>> = None;
+    for word in words.replace("%h", host).split(',').map(str::trim) {
+        let (target, _) = SshTarget::parse(&format!("ssh://{}", word.trim_start_matches("ssh://")))?;
+        let mut hop = Place::of(&target, home, cancel, depth + 1)?;
+        hop.jump = way.take().or(hop.jump);
+        way = Some(Box::new(hop));
+    }
+    Ok(way)
+}
+
 /// The name in front of a key's own bytes (RFC 4253, 6.6).
 fn kind_of(key: &[u8]) -> String {
     let length = key.first_chunk::<4>().map_or(0, |n| u32::from_be_bytes(*n) as usize);
@@ -190,7 +280,7 @@ impl Host for Builtin {
 
     fn run(&self, command: &[&str]) -> Result<Running> {
         let place = self.0.clone();
-        let (Connection { session, socket }, channel) = place.start(&quote(command)?)?;
+        let (Connection { session, socket, way }, channel) = place.start(&quote(command)?)?;
         let (far_stdin, stdin) = io::pipe()?;
         let (stdout, far_stdout) = io::pipe()?;
         // More than the default is welcome, not needed.
@@ -211,7 +301,7 @@ impl Host for Builtin {
         };
         let pumping = std::thread::Builder::new().name("ssh".into()).spawn(move || {
             let (exit, session) = pump.run()?;
-            place.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { session, socket });
+            place.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { session, socket, way });
             Ok(exit)
         })?;
         Ok(Running::new(stdin, stdout, Pumping { thread: Some(pumping), stop }))

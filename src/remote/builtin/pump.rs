@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, Session};
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write},
-    net::TcpStream,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -33,7 +33,7 @@ const DEAD: Duration = Duration::from_secs(75);
 pub(super) struct Pump {
     pub session: Session,
     pub channel: Channel,
-    pub socket: TcpStream,
+    pub socket: OwnedFd,
     pub stdin: PipeReader,
     pub stdout: PipeWriter,
     pub stop: Arc<AtomicBool>,

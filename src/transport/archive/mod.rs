@@ -1,19 +1,22 @@
 //! `docker-archive:`, `oci-archive:`, `-` and archive paths: files, standard input, standard output.
 
+mod partial;
 mod sink;
 
-use crate::archive::{self, ArchiveStore, ArchiveStream, Packing, Section};
+use crate::archive::{self, ArchiveStore, Packing, Section, Tape};
 use crate::error::{Error, Result};
+use crate::folder::Folder;
 use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Pick, Root, Source};
-pub use sink::ArchiveSink;
+pub use sink::{ArchiveSink, Leavings};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// Enough of an archive's beginning to know it.
@@ -26,11 +29,31 @@ pub enum Input {
     Stdin,
 }
 
+/// An archive, as it can be read.
+pub enum Found {
+    Store(Arc<ArchiveStore<Section>>),
+    Tape(Tape),
+}
+
+impl From<Found> for Source {
+    fn from(found: Found) -> Source {
+        match found {
+            Found::Store(store) => Source::Store(store),
+            Found::Tape(tape) => Source::Stream(tape.stream()),
+        }
+    }
+}
+
+/// [`find`], as a source.
+pub fn open(input: &Input, watch: Arc<dyn Watch>) -> Result<Source> {
+    find(input, watch).map(Source::from)
+}
+
 /// The archive at `input`: a store where it can be read in place (an unpacked tar in a file, also when that file is
-/// standard input), a stream otherwise.
+/// standard input), a tape otherwise.
 ///
 /// Fails with `NotFound` or `Denied` as the system says, and with `Invalid` where it is no archive of images.
-pub fn open(input: &Input, watch: Arc<dyn Watch>) -> Result<Source> {
+pub fn find(input: &Input, watch: Arc<dyn Watch>) -> Result<Found> {
     let (file, label) = match input {
         Input::File(path) => {
             let label = path.display().to_string();
@@ -44,7 +67,7 @@ pub fn open(input: &Input, watch: Arc<dyn Watch>) -> Result<Source> {
     from_file(file, &label, watch)
 }
 
-fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Source> {
+fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found> {
     let reading = |e| Error::reading(label, e);
     let kind = file.metadata().map_err(reading)?.file_type();
     if kind.is_dir() {
@@ -56,10 +79,11 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Sourc
     let packing = Packing::sniff(&head).ok_or_else(|| unknown(label, &head))?;
     if kind.is_file() && packing == Packing::Plain {
         let section = Section::new(file, from).map_err(reading)?;
-        return Ok(Source::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
+        return Ok(Found::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
     }
     let whole = Cursor::new(head).chain(file);
-    Ok(Source::Stream(Box::new(ArchiveStream::new(packing.undo(Box::new(whole))?, label))))
+    let bytes = packing.undo(Box::new(whole))?;
+    Ok(Found::Tape(Tape { bytes, label: label.to_owned(), foreseen: Vec::new() }))
 }
 
 /// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that
@@ -84,6 +108,13 @@ pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Wa
     let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
     sink::settle(to, temporary, &path)?;
     Ok(root)
+}
+
+/// Removes what copies to archives in `dir` left there when they were cut, and nobody has written to for `life`; how
+/// many archives.
+pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
+    let folder = Folder::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
+    Ok(partial::sweep(&folder, life))
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {

@@ -1,16 +1,24 @@
 //! An archive as a destination: a file that appears whole at the end, or a pipe.
 
-use crate::archive::{Out, Pack};
+use super::partial::{self, Partial};
+use crate::archive::{Out, Pack, Resume};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Manifest, Name, Platform};
+use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
+use crate::plan::Image;
+use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, Store};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tempfile::TempPath;
 
@@ -18,15 +26,37 @@ use tempfile::TempPath;
 const EXT4: rustix::fs::FsWord = 0xef53;
 /// What a pipe may hold, in bytes, where the system lets it be changed.
 const PIPE: usize = 1 << 20;
-/// Of a temporary file's name, so that it fits where the target's does.
-const LONGEST_NAME: usize = 200;
 
 /// Writes the universal form.
 pub struct ArchiveSink {
     pack: Pack,
-    /// The file under its temporary name, and the one it is to have.
-    target: Mutex<Option<(TempPath, PathBuf)>>,
+    /// The file on its way, and the name it is to have.
+    target: Mutex<Option<(OnItsWay, PathBuf)>>,
     kind: Kind,
+    /// Whether what is there when a copy fails is kept for the next one.
+    keep: AtomicBool,
+    watch: Arc<dyn Watch>,
+}
+
+enum OnItsWay {
+    Partial(Partial),
+    /// Where a partial cannot be had.
+    Temporary(TempPath),
+}
+
+/// What becomes of the archives that runs before this one left unfinished.
+#[derive(Clone)]
+pub struct Leavings {
+    /// How long they are kept.
+    pub life: Duration,
+    /// Stops going through them.
+    pub cancel: Cancel,
+}
+
+impl Default for Leavings {
+    fn default() -> Self {
+        Leavings { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +66,17 @@ enum Kind {
 }
 
 impl ArchiveSink {
+    /// An archive at `path`, with the usual [`Leavings`] and without a word.
+    pub fn to_file(path: &Path) -> Result<ArchiveSink> {
+        Self::to_file_after(path, &Leavings::default(), Arc::new(Silent))
+    }
+
     /// An archive at `path`. A file that is there is replaced whole when the copy is finished, and untouched until
-    /// then; what is there and no file (a named pipe, a device) is written to.
+    /// then; what is there and no file (a named pipe, a device) is written to. What a copy that did not end left for
+    /// `path` is gone on with, as far as it is right and the same blobs are wanted; a copy from a stream begins anew.
     ///
     /// Fails with `Unwritable`.
-    pub fn to_file(path: &Path) -> Result<ArchiveSink> {
+    pub fn to_file_after(path: &Path, before: &Leavings, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let writing = |e| Error::writing(&shown, e);
         // A link stays, what it leads to is replaced.
@@ -55,10 +91,27 @@ impl ArchiveSink {
             }
             Ok(_) | Err(_) => {}
         }
-        let (file, temporary) = beside(&path).map_err(writing)?;
-        let target = Mutex::new(Some((temporary, path)));
-        let pack = Pack::new(Out::File(file), &shown, Platform::host());
-        Ok(ArchiveSink { pack, target, kind: Kind::File })
+        let keep = !before.life.is_zero();
+        let (pack, on_its_way) = match Partial::take_up(&path).map_err(writing)? {
+            Some((partial, file, sums)) => {
+                let resume = Resume::new(sums, &before.cancel);
+                (Pack::resumable(file, resume, &shown, Platform::host()), OnItsWay::Partial(partial))
+            }
+            None => {
+                let (file, temporary) = beside(&path).map_err(writing)?;
+                (Pack::new(Out::File(file), &shown, Platform::host()), OnItsWay::Temporary(temporary))
+            }
+        };
+        if let Ok(folder) = partial::folder(&path) {
+            partial::sweep(&folder, before.life);
+        }
+        Ok(ArchiveSink {
+            pack,
+            target: Mutex::new(Some((on_its_way, path))),
+            kind: Kind::File,
+            keep: keep.into(),
+            watch,
+        })
     }
 
     /// An archive on standard output, which must not be a terminal (`Usage`).
@@ -76,22 +129,33 @@ impl ArchiveSink {
     /// An archive into `pipe`, which messages call `label`.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
         let pack = Pack::new(Out::Pipe(pipe), label, Platform::host());
-        ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe }
+        ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
+    }
+
+    fn target(&self) -> MutexGuard<'_, Option<(OnItsWay, PathBuf)>> {
+        self.target.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 /// A new file beside `path`, under a name that nobody takes for an archive; gone when it is dropped.
 pub(crate) fn beside(path: &Path) -> io::Result<(File, TempPath)> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let name: String = name.to_string_lossy().chars().take(LONGEST_NAME / 4).collect();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     let builder = builder.permissions(Permissions::from_mode(0o666));
-    Ok(builder.prefix(&format!(".{name}.imgmv-")).tempfile_in(folder)?.into_parts())
+    let (file, path) = builder.prefix(&partial::stem(&name.to_string_lossy())).tempfile_in(folder)?.into_parts();
+    // Held, so that nobody sweeps it; where there are no locks, nobody does.
+    let _ = file.try_lock();
+    Ok((file, path))
 }
 
-/// Gives `file` its name, once it is on the disk: neither this archive nor the one before it is lost in a crash.
+/// Gives `file`, which is `temporary`, the name `path`.
 pub(crate) fn settle(file: File, temporary: TempPath, path: &Path) -> Result<()> {
+    name(&file, path, || temporary.persist(path).map_err(|e| e.error))
+}
+
+/// Renames `file` to `path`, once it is on the disk: neither this archive nor the one before it is lost in a crash.
+fn name(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Result<()> {
     let writing = |e| Error::writing(path.display(), e);
     let there = fs::metadata(path).ok();
     if let Some(there) = &there {
@@ -99,11 +163,11 @@ pub(crate) fn settle(file: File, temporary: TempPath, path: &Path) -> Result<()>
     }
     // ext4 itself writes a file out before a rename onto another one counts (ext4(5), auto_da_alloc), sooner than a
     // sync would return.
-    let ext4 = rustix::fs::fstatfs(&file).is_ok_and(|system| system.f_type == EXT4);
+    let ext4 = rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == EXT4);
     if there.is_none() || !ext4 {
         file.sync_all().map_err(writing)?;
     }
-    temporary.persist(path).map_err(|e| writing(e.error))?;
+    rename().map_err(writing)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The name is there for everyone now; only a power cut could still take it back.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
@@ -122,6 +186,23 @@ impl Sink for ArchiveSink {
         }
     }
 
+    fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
+        if let Some(there) = self.pack.take_up()? {
+            let begun = if self.pack.begun().is_some() { " and a part of one more" } else { "" };
+            let damage = if there.damaged { "; what lies behind them was damaged" } else { "" };
+            self.watch.say(&format!(
+                "going on with an archive that was cut: {} blobs and manifests ({} bytes){begun} are here{damage}",
+                there.blobs, there.bytes
+            ));
+        }
+        blobs.retain(|blob| !self.pack.claim(&blob.digest));
+        Ok(blobs)
+    }
+
+    fn begun(&self) -> Option<Digest> {
+        self.pack.begun()
+    }
+
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
         self.pack.begin(claim)
     }
@@ -136,14 +217,33 @@ impl Sink for ArchiveSink {
 
     fn finish(&self) -> Result<Finish> {
         let file = self.pack.close()?;
-        let target = self.target.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let (Some(file), Some((temporary, path))) = (file, target) {
-            settle(file, temporary, &path)?;
+        match (file, self.target().take()) {
+            (Some(file), Some((OnItsWay::Partial(partial), path))) => name(&file, &path, || partial.persist(&path))?,
+            (Some(file), Some((OnItsWay::Temporary(temporary), path))) => settle(file, temporary, &path)?,
+            _ => {}
         }
         Ok(Finish::Done)
     }
 
+    fn given_up(&self, why: &Error) {
+        // What the source says of itself is wrong, not what the line made of it: no later copy will want this.
+        if why.kind() == crate::Kind::Invalid && !why.is_altered() {
+            self.keep.store(false, Ordering::Relaxed);
+        }
+    }
+
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
         (self.kind == Kind::Pipe).then(|| self.pack.relay())
+    }
+}
+
+impl Drop for ArchiveSink {
+    /// Keeps what the next run can go on with.
+    fn drop(&mut self) {
+        if let Some((OnItsWay::Partial(partial), _)) = self.target().take()
+            && !(self.keep.load(Ordering::Relaxed) && self.pack.worth_keeping())
+        {
+            partial.discard();
+        }
     }
 }

@@ -95,6 +95,17 @@ impl Found {
         words
     }
 
+    /// The ctr that is called by `words`, which looks into the containerd that this engine loads into; an address is
+    /// followed by the namespace there.
+    pub(super) fn by_ctr(&self, words: &[String]) -> Option<Found> {
+        let mut words = words.to_vec();
+        let namespace = match words.iter().any(|word| word == "--address") {
+            true => words.pop(),
+            false => self.namespace.clone(),
+        };
+        (!words.is_empty()).then(|| Found { loader: Loader::Ctr, words, namespace, ..self.clone() })
+    }
+
     pub fn shape(&self) -> Shape {
         match self.loader {
             Loader::Docker(ImageStore::Graph) | Loader::Podman => Shape::One(self.platform.clone()),

@@ -7,7 +7,10 @@ use crate::{
 };
 use std::{
     io::{self, Read, Write},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -20,6 +23,8 @@ pub(super) struct Loading {
     state: Mutex<State>,
     /// `web1: docker load`, for messages.
     label: String,
+    lost: AtomicBool,
+    full: AtomicBool,
     cancel: Cancel,
 }
 
@@ -43,12 +48,38 @@ impl Loading {
         let (Some(stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
             return Err(Error::failed("a command was started without its streams"));
         };
+        Ok(Loading::of(running, stdin, stdout, &format!("{}: {}", host.name(), command.join(" ")), cancel))
+    }
+
+    /// What runs already, which messages call `label`, and its streams.
+    pub fn of(
+        running: Running,
+        stdin: Box<dyn Write + Send>,
+        stdout: impl Read + Send + 'static,
+        label: &str,
+        cancel: &Cancel,
+    ) -> (Arc<Loading>, Input) {
         let output = std::thread::spawn(move || keep(stdout));
-        let label = format!("{}: {}", host.name(), command.join(" "));
         let state = Mutex::new(State::Runs { running, output });
-        let loading = Arc::new(Loading { state, label, cancel: cancel.clone() });
+        let (lost, full) = Default::default();
+        let loading = Arc::new(Loading { state, label: label.to_owned(), lost, full, cancel: cancel.clone() });
         let input = Input { stdin: Some(stdin), loading: loading.clone() };
-        Ok((loading, input))
+        (loading, input)
+    }
+
+    /// Whether the connection was lost: an ssh client says so with status 255, or is ended itself.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether it found no room.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether it failed for a reason that sending more would not mend: the connection, the disk.
+    pub fn is_hopeless(&self) -> bool {
+        self.is_lost() || self.is_full()
     }
 
     /// Waits for the command, whose input has ended or is not wanted any more. `FarSide` where it failed.
@@ -59,6 +90,7 @@ impl Loading {
             State::Ended(ended) => ended,
             State::Runs { running, output } => {
                 let exit = running.wait();
+                self.lost.store(exit.is_err(), Ordering::Relaxed);
                 let output = output.join().unwrap_or_default();
                 let ended = exit.and_then(|exit| self.judge(&exit, output));
                 if ended.is_err() {
@@ -88,6 +120,8 @@ impl Loading {
 
     fn judge(&self, exit: &Exit, output: String) -> Result<Ended> {
         let said = format!("{output}\n{}", exit.stderr);
+        self.lost.store(exit.status == Some(255) || exit.signal.is_some(), Ordering::Relaxed);
+        self.full.store(is_full(&said), Ordering::Relaxed);
         // docker's containerd store says this and ends with status 0.
         let broken = said.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {
@@ -106,7 +140,14 @@ impl Loading {
     }
 }
 
-fn keep(mut stdout: Box<dyn Read + Send>) -> String {
+/// The words of the system, which every engine passes on.
+fn is_full(said: &str) -> bool {
+    let said = said.to_lowercase();
+    let signs = ["no space left", "disk quota exceeded", "read-only file system", "input/output error"];
+    signs.iter().any(|sign| said.contains(sign))
+}
+
+fn keep(mut stdout: impl Read) -> String {
     let mut kept = Vec::new();
     // What cannot be read any more is told by the exit.
     let _ = (&mut stdout).take(KEPT as u64).read_to_end(&mut kept);

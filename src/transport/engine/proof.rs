@@ -1,7 +1,10 @@
 //! What an engine has after a load. Its exit status proves nothing (docker's containerd store says 0 after `Error
 //! unpacking image`, ctr after an import of nothing), so it is asked for what it holds under each name.
 
-use super::found::{Found, ImageStore, Loader};
+use super::{
+    found::{Found, ImageStore, Loader},
+    session,
+};
 use crate::{
     error::{Error, Result},
     image::{Digest, Name},
@@ -22,6 +25,28 @@ pub(super) struct Expected {
     pub config: Option<Digest>,
 }
 
+/// By which digest the engine knows the image that `one` is to be; none where only it knows that.
+pub(super) fn id(found: &Found, one: &Expected) -> Option<Digest> {
+    match found.loader {
+        Loader::Docker(ImageStore::Graph) | Loader::Podman => one.config,
+        _ => one.root,
+    }
+}
+
+/// Whether `answer`, which came before anything was sent, has the right image under `one`'s name, whole.
+pub(super) fn is_there(found: &Found, one: &Expected, answer: &session::Answer) -> bool {
+    if id(found, one).is_none() {
+        return false;
+    }
+    match found.loader {
+        Loader::Ctr | Loader::Nerdctl => checked(one, &answer.checked, "").is_ok(),
+        _ => {
+            let said = answer.named.iter().find(|(name, _)| name == one.name.as_str());
+            said.is_some_and(|(_, said)| inspected(found.loader, one, said.trim()).is_ok())
+        }
+    }
+}
+
 /// Asks `found` on `host` for each of `expected`.
 ///
 /// `FarSide` where a name is not there, is incomplete, or is something else, with what was found.
@@ -38,6 +63,7 @@ pub(super) fn verify(host: &dyn Host, found: &Found, expected: &[Expected]) -> R
     Ok(())
 }
 
+/// The command that says what is under the names of `some`; for nerdctl, of one.
 fn question(found: &Found, some: &[Expected]) -> Option<Vec<String>> {
     let names = || some.iter().map(|one| one.name.as_str());
     let mut words = match found.loader {

@@ -2,37 +2,81 @@
 
 use super::found::{Found, Loader};
 use crate::{
-    archive::ArchiveStream,
+    archive::Tape,
     error::{Error, Result},
-    image::Reference,
-    remote::{Exit, Host, Running},
-    source::Stream,
+    image::{Digest, Name, Reference},
+    remote::{Exit, Host, Running, ask},
 };
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
-/// The images `references` of the docker that was found on `host`. Several share their layers.
+/// The images `references` of the engine that was found on `host`. Several share their layers.
 ///
-/// `Usage` for a reference that is none, and for other engines. That docker does not have an image shows when the
-/// stream is read (`NotFound`).
-pub fn saved(host: &dyn Host, found: &Found, references: &[String]) -> Result<Box<dyn Stream>> {
-    let Loader::Docker(_) = found.loader else {
-        return Err(Error::usage(format!("{}: {found} is not a source yet; only docker is", host.name())));
-    };
+/// `Usage` for a reference that is none. That the engine does not have an image shows when the tape is read
+/// (`NotFound`).
+pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Result<Tape> {
     if references.is_empty() {
-        return Err(Error::usage("which image of docker's? write docker-daemon:REF"));
+        return Err(Error::usage(format!(
+            "{}: which of the images? name it behind the engine's place (docker-daemon:REF, ssh://HOST/REF); imgmv \
+             list shows the names",
+            host.name()
+        )));
     }
     if let Some(wrong) = references.iter().find(|text| !is_image(text)) {
         return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
     }
-    let mut command = found.command(&["save"]);
+    let foreseen = match found.loader {
+        Loader::Docker(_) => layers(&*host, found, references),
+        _ => Vec::new(),
+    };
+    let (engine, mut command) = match found.loader {
+        Loader::Docker(_) => ("docker save", found.command(&["save"])),
+        Loader::Nerdctl => ("nerdctl save", found.command(&["save"])),
+        // Its other form is packed by it, into a file of its own first.
+        Loader::Podman => ("podman save", found.command(&["save", "--format", "docker-archive"])),
+        Loader::Ctr => ("ctr images export", found.command(&["images", "export", "-"])),
+        Loader::Custom => {
+            return Err(Error::usage("--remote-command loads an archive; to read from a host, name its --src-engine"));
+        }
+    };
+    if matches!(found.loader, Loader::Podman) && references.len() > 1 {
+        command.push("--multi-image-archive".to_owned());
+    }
     command.extend(references.iter().cloned());
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let mut running = host.run(&words)?;
     running.stdin = None;
-    let label = format!("{}: docker save {}", host.name(), references.join(" "));
+    let label = format!("{}: {engine} {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
-    let output = Output { stdout, running: Some(running), label: label.clone() };
-    Ok(Box::new(ArchiveStream::new(Box::new(output), &label)))
+    let output = Output { stdout, running: Some(running), label: label.clone(), _host: host };
+    Ok(Tape { bytes: Box::new(output), label, foreseen })
+}
+
+/// The layers of each image, where docker says so; that it has one of them not shows soon enough.
+fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Digest>> {
+    let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
+    command.extend(references.iter().cloned());
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let Ok(answer) = ask(host, &words) else { return Vec::new() };
+    answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The names that the engine found on `host` gives to images.
+pub fn names(host: &dyn Host, found: &Found) -> Result<Vec<Name>> {
+    let command = found.command(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let answer = ask(host, &words)?;
+    if !answer.exit.success() {
+        return Err(Error::far_side(format!("{}: {found} {}", host.name(), answer.exit.describe())));
+    }
+    // `<none>` is no name.
+    let named = answer.stdout.lines().map(str::trim).filter_map(|line| line.parse::<Reference>().ok());
+    let mut names: Vec<Name> = named.map(|reference| Name::from(&reference)).collect();
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Ok(names)
 }
 
 /// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.
@@ -47,6 +91,8 @@ struct Output {
     stdout: Option<Box<dyn Read + Send>>,
     running: Option<Running>,
     label: String,
+    /// Its connection lasts as long as what runs on it.
+    _host: Arc<dyn Host>,
 }
 
 impl Output {
@@ -64,10 +110,12 @@ fn judge(label: &str, exit: &Exit) -> Result<()> {
         return Ok(());
     }
     let words = exit.stderr.to_lowercase();
-    let absent = ["no such image", "reference does not exist", "not found: "].iter().any(|sign| words.contains(sign));
+    let absent = ["no such image", "reference does not exist", "image not known", "not found: ", ": not found"]
+        .iter()
+        .any(|sign| words.contains(sign));
     let sentence = format!("{label} {}", exit.describe());
     Err(match absent {
-        true => Error::not_found(format!("{sentence}; docker images lists what there is")),
+        true => Error::not_found(format!("{sentence}; imgmv list shows what there is")),
         false => Error::far_side(sentence),
     })
 }

@@ -1,10 +1,16 @@
-//! An engine as a destination: the universal archive into its load command's standard input, in one pass, then the
-//! proof that the images are there.
+//! An engine as a destination: asked what it holds, sent the rest as the universal archive into its load command's
+//! standard input, in one pass, and then asked for the images.
 
 use super::{
+    delta::Delta,
     found::{Found, Loader},
+    held::Wanted,
     load::{Input, Loading},
-    proof::{self, Expected},
+    promised::Promised,
+    scripts::{self, Mark},
+    session::{Answer, Session},
+    settle::{self, Temporary},
+    wire::{Packed, Wire},
 };
 use crate::{
     archive::{Out, Pack},
@@ -15,45 +21,52 @@ use crate::{
     progress::{Event, Watch},
     remote::Host,
     sink::{Begin, Finish, Order, Sink, Takes},
-    source::{Claim, Origin},
+    source::{Claim, Origin, Store},
 };
 use std::{
-    collections::HashMap,
     io::Write,
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-/// Loads images into the engine that was found on a host. Nothing runs there before the first byte is at hand.
+/// Loads images into the engine that was found on a host.
 pub struct EngineSink {
-    host: Arc<dyn Host>,
-    found: Found,
-    load: OnceLock<Load>,
-    promised: Mutex<Promised>,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) found: Found,
+    pub(super) mark: Mark,
+    wire: Option<Wire>,
+    /// A delta, and everything after one that did not verify.
+    loads: [OnceLock<Load>; 2],
+    /// Which of them.
+    pub(super) attempt: AtomicUsize,
+    state: Mutex<State>,
     watch: Arc<dyn Watch>,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
-struct Load {
+pub(super) struct Load {
     pack: Pack,
-    loading: Arc<Loading>,
+    pub loading: Arc<Loading>,
 }
 
-/// What the far side is to have in the end.
 #[derive(Default)]
-struct Promised {
-    manifests: HashMap<Digest, Kept>,
-    names: Vec<(Name, Digest)>,
-    form: Form,
-}
-
-/// A manifest without its bytes.
-struct Kept {
-    children: Vec<Descriptor>,
-    config: Option<Digest>,
+pub(super) struct State {
+    /// Asked, and waiting for the archive.
+    pub session: Option<(Session, Answer)>,
+    pub asked: bool,
+    pub delta: Delta,
+    pub promised: Promised,
+    pub temporary: Temporary,
+    pub form: Form,
+    /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
+    /// image is whole (docker is content with one that is unpacked).
+    pub clerk: Option<Found>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// Made here: digests stay.
     #[default]
     Universal,
@@ -62,27 +75,84 @@ enum Form {
 }
 
 impl EngineSink {
+    /// The archive goes as it is: [`EngineSink::packed`] changes that.
     pub fn new(host: Arc<dyn Host>, found: Found, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
-        let load = OnceLock::new();
-        EngineSink { host, found, load, promised: Mutex::default(), watch, cancel: cancel.clone() }
+        let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
+        let (mark, wire, cancel) = (Mark::new(), Some(Wire::Plain), cancel.clone());
+        EngineSink { host, found, mark, wire, loads, attempt, state, watch, cancel }
+    }
+
+    /// How the archive is packed for the way; `None`: by what the host can unpack, what the images consist of, and how
+    /// fast the line is.
+    pub fn packed(mut self, wire: Option<Wire>) -> EngineSink {
+        self.wire = wire;
+        self
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn now(&self) -> &OnceLock<Load> {
+        &self.loads[self.attempt.load(Ordering::SeqCst)]
     }
 
     /// The load command, started when it is first wanted.
     fn load(&self) -> Result<&Load> {
         // Held while starting, so that it is started once.
-        let _promised = self.promised();
-        if let Some(load) = self.load.get() {
+        let mut state = self.state();
+        if let Some(load) = self.now().get() {
             return Ok(load);
         }
-        let (loading, input): (Arc<Loading>, Input) =
-            Loading::start(self.host.as_ref(), &self.found.load(), &self.cancel)?;
-        let pack = Pack::new(Out::Pipe(Box::new(input)), self.host.name(), self.found.platform.clone());
-        Ok(self.load.get_or_init(|| Load { pack, loading }))
+        let (loading, out) = self.start(&mut state)?;
+        let pack = Pack::new(Out::Pipe(out), self.host.name(), self.found.platform.clone());
+        Ok(self.now().get_or_init(|| Load { pack, loading }))
     }
 
-    fn promised(&self) -> MutexGuard<'_, Promised> {
-        self.promised.lock().unwrap_or_else(|e| e.into_inner())
+    fn start(&self, state: &mut State) -> Result<(Arc<Loading>, Box<dyn Write + Send>)> {
+        let command = self.found.load();
+        let label = format!("{}: {}", self.host.name(), command.join(" "));
+        let session = match state.session.take() {
+            Some(session) => Some(session),
+            None => self.ask("")?,
+        };
+        let Some((session, answer)) = session else {
+            let (loading, input) = Loading::start(self.host.as_ref(), &command, &self.cancel)?;
+            return Ok((loading, Box::new(input)));
+        };
+        state.clerk = self.found.by_ctr(&answer.ctr).filter(|_| answer.why.is_none());
+        let wire = self.choose(&answer, state.delta.all_packed)?;
+        if wire != Wire::Plain {
+            let text = format!("{}: packed with {} on the way", self.host.name(), wire.name());
+            self.watch.event(Event::Detail(&text));
+        }
+        let (loading, input): (Arc<Loading>, Input) = session.load(wire, &label, &self.cancel)?;
+        Ok(match Packed::new(input, wire)? {
+            Ok(packed) => (loading, Box::new(packed)),
+            Err(input) => (loading, Box::new(input)),
+        })
+    }
+
+    /// `None` for a command of the user's own, which answers nothing.
+    fn ask(&self, question: &str) -> Result<Option<(Session, Answer)>> {
+        match scripts::script(&self.found, &self.mark)? {
+            Some(script) => Session::open(self.host.as_ref(), &script, question).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn choose(&self, answer: &Answer, all_packed: bool) -> Result<Wire> {
+        let host = self.host.name();
+        match self.wire {
+            Some(wire) if wire != Wire::Plain && !answer.undo.contains(&wire) => Err(Error::far_side(format!(
+                "{host}: there is no {} there to unpack what comes; use --wire auto",
+                wire.name()
+            ))),
+            Some(wire) => Ok(wire),
+            None if all_packed => Ok(Wire::Plain),
+            None => Ok([Wire::Zstd, Wire::Gzip].into_iter().find(|w| answer.undo.contains(w)).unwrap_or(Wire::Plain)),
+        }
     }
 
     /// `name` as engines keep it.
@@ -94,38 +164,17 @@ impl EngineSink {
         })
     }
 
-    fn expected(&self) -> Vec<Expected> {
-        let promised = self.promised();
-        let expected = |(name, root): &(Name, Digest)| Expected {
-            name: name.clone(),
-            root: (promised.form == Form::Universal).then_some(*root),
-            config: match (promised.form, self.found.loader) {
-                // podman makes a config of its own then.
-                (Form::Relayed, Loader::Podman) => None,
-                _ => promised.config(root, &self.found),
-            },
-        };
-        promised.names.iter().map(expected).collect()
-    }
-}
-
-impl Promised {
-    fn note(&mut self, manifest: &Manifest) {
-        let kept =
-            Kept { children: manifest.children().to_vec(), config: manifest.config().map(|config| config.digest) };
-        self.manifests.insert(manifest.digest(), kept);
-    }
-
-    /// The config of the image that the far side's platform takes of `root`.
-    fn config(&self, root: &Digest, found: &Found) -> Option<Digest> {
-        let kept = self.manifests.get(root)?;
-        if kept.children.is_empty() {
-            return kept.config;
+    /// What is asked for before anything is sent. The names are known to be fit then: an engine would say so only after
+    /// the last byte.
+    fn wanted(&self, images: &[Image], blobs: &[Descriptor], source: &dyn Store) -> Result<Wanted> {
+        let mut promised = Promised::default();
+        for image in images {
+            image.tree.iter().for_each(|manifest| promised.note(manifest));
+            for name in &image.names {
+                promised.name(&self.in_full(name)?, image.root().digest());
+            }
         }
-        let sent = |child: &&Descriptor| self.manifests.contains_key(&child.digest);
-        let here: Vec<&Descriptor> = kept.children.iter().filter(sent).collect();
-        let best = found.platform.best(here.iter().map(|child| child.platform.as_ref()))?;
-        self.manifests.get(&here[best].digest)?.config
+        Wanted::new(images, blobs, promised.expected(&self.found), source)
     }
 }
 
@@ -141,23 +190,66 @@ impl Sink for EngineSink {
         }
     }
 
-    /// All of them, once the names are known to be fit: an engine would say so only after the last byte.
-    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
-        for name in images.iter().flat_map(|image| &image.names) {
-            self.in_full(name)?;
+    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
+        let wanted = self.wanted(images, &blobs, source)?;
+        let mut state = self.state();
+        // One session is asked once: what a second source has goes whole, as does everything once a delta failed.
+        if std::mem::replace(&mut state.asked, true) {
+            return Ok(blobs);
         }
-        Ok(blobs)
+        let Some((session, answer)) = self.ask(&wanted.question(&self.found))? else {
+            self.watch.say(&format!(
+                "{}: which layers are there is not known of a command of your own; every layer goes",
+                self.host.name()
+            ));
+            return Ok(blobs);
+        };
+        let in_full = |name: &Name| self.in_full(name).ok();
+        state.delta = Delta::new(&self.found, images, &blobs, &wanted, &answer, &in_full);
+        let lacking: Vec<Descriptor> = blobs.into_iter().filter(|blob| !state.delta.has(&blob.digest)).collect();
+        if !lacking.is_empty() {
+            state.delta.explain(self.host.name(), &self.found, &wanted, &answer, self.watch.as_ref());
+        }
+        state.session = Some((session, answer));
+        Ok(lacking)
+    }
+
+    fn foresee(&self, layers: &[Vec<Digest>]) -> Result<()> {
+        let host = self.host.name();
+        let mut state = self.state();
+        if std::mem::replace(&mut state.asked, true) || self.found.loader == Loader::Custom {
+            return Ok(());
+        }
+        if layers.is_empty() {
+            self.watch.say(&format!("{host}: an archive that passes once names its layers last; every layer goes"));
+            return Ok(());
+        }
+        let wanted = Wanted::foreseen(layers);
+        if let Some((session, answer)) = self.ask(&wanted.question(&self.found))? {
+            if layers.len() == 1 || self.found.loader != Loader::Podman {
+                state.delta.left_out = wanted.held(&self.found, &answer);
+            }
+            state.delta.explain(host, &self.found, &wanted, &answer, self.watch.as_ref());
+            state.session = Some((session, answer));
+        }
+        Ok(())
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
+        if claim.digest.is_some_and(|digest| self.state().delta.left_out.contains(&digest)) {
+            return Ok(Begin::Held);
+        }
         self.load()?.pack.begin(claim)
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let form = {
-            let mut promised = self.promised();
-            promised.note(manifest);
-            promised.form
+            let mut state = self.state();
+            state.promised.note(manifest);
+            if state.delta.has(&manifest.digest()) {
+                return Ok(());
+            }
+            state.form
         };
         match form {
             Form::Universal => self.load()?.pack.put_manifest(manifest),
@@ -171,41 +263,62 @@ impl Sink for EngineSink {
             return Err(Error::usage(format!("{}: an image needs a name there; give it with --as", self.host.name())));
         };
         let name = self.in_full(name)?;
-        let form = {
-            let mut promised = self.promised();
-            promised.note(root);
-            promised.names.retain(|(other, _)| *other != name);
-            promised.names.push((name.clone(), root.digest()));
-            promised.form
+        let loaded_as = {
+            let mut state = self.state();
+            if state.delta.is_current(&name, root.digest()) {
+                return Ok(());
+            }
+            state.promised.note(root);
+            state.promised.name(&name, root.digest());
+            match state.form {
+                Form::Relayed => return Ok(()),
+                Form::Universal if settle::renames(&self.found, state.delta.one_name) => {
+                    state.temporary.name(root.digest(), &self.mark)?
+                }
+                Form::Universal => name,
+            }
         };
-        match form {
-            Form::Universal => self.load()?.pack.publish(Some(&name), root),
-            Form::Relayed => Ok(()),
-        }
+        self.load()?.pack.publish(Some(&loaded_as), root)
     }
 
     fn finish(&self) -> Result<Finish> {
-        let Some(load) = self.load.get() else {
+        let Some(load) = self.now().get() else {
+            if let Some((session, _)) = self.state().session.take() {
+                session.close();
+            }
             return Ok(Finish::Done);
         };
-        load.pack.close()?;
-        let ended = load.loading.end()?;
-        for line in ended.said.lines().filter(|line| !line.trim().is_empty()) {
-            self.watch.event(Event::Detail(&format!("{}: {}", self.host.name(), line.trim())));
-        }
-        let expected = self.expected();
+        let closed = load.pack.close();
+        let ended = closed.and_then(|_| load.loading.end());
+        let mut state = self.state();
         if self.found.loader == Loader::Custom {
+            ended?;
             let host = self.host.name();
             self.watch.say(&format!("{host}: {} ended well; what it did with the images is not known", self.found));
             return Ok(Finish::Done);
         }
-        proof::verify(self.host.as_ref(), &self.found, &expected)?;
-        Ok(Finish::Done)
+        let proved = ended.and_then(|ended| {
+            for line in ended.said.lines().filter(|line| !line.trim().is_empty()) {
+                self.watch.event(Event::Detail(&format!("{}: {}", self.host.name(), line.trim())));
+            }
+            self.prove(&state)
+        });
+        match proved {
+            Ok(()) => Ok(Finish::Done),
+            Err(error) => self.may_mend(&mut state, load, error),
+        }
+    }
+
+    /// What a cut load brought waits for the next run, but not on a disk that is full.
+    fn given_up(&self, _: &Error) {
+        if self.now().get().is_some_and(|load| load.loading.is_full()) {
+            self.unpin(&self.state());
+        }
     }
 
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
         let relayed = self.load().and_then(|load| {
-            self.promised().form = Form::Relayed;
+            self.state().form = Form::Relayed;
             load.pack.relay()
         });
         Some(relayed)
@@ -214,7 +327,7 @@ impl Sink for EngineSink {
 
 impl Drop for EngineSink {
     fn drop(&mut self) {
-        if let Some(load) = self.load.get() {
+        for load in self.loads.iter().filter_map(OnceLock::get) {
             load.loading.abandon();
         }
     }

@@ -2,12 +2,12 @@
 //! renamed when it is whole. Who writes such a file holds its lock, so that what a killed process left is known.
 
 use crate::folder::Folder;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
+use crate::hold::{Hold, hold};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 
 /// How every file that is not yet data begins.
 pub(super) const PREFIX: &str = ".imgmv-";
@@ -60,32 +60,6 @@ impl Drop for Draft<'_> {
 /// A name for a draft that nobody has.
 pub(super) fn fresh_name() -> String {
     format!("{PREFIX}{:016x}{DRAFT}", RandomState::new().build_hasher().finish())
-}
-
-/// Whose a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Locked until it is closed, and still under its name.
-    Ours,
-    /// Another one holds it, or it has been renamed or removed since it was opened.
-    Others,
-    /// The file system knows no locks.
-    NoLocks,
-}
-
-/// Takes the lock of `file`, which was opened as `name`.
-pub(super) fn hold(folder: &Folder, name: &str, file: &File) -> Hold {
-    let locked = match file.try_lock() {
-        Ok(()) => Hold::Ours,
-        Err(TryLockError::WouldBlock) => return Hold::Others,
-        Err(TryLockError::Error(_)) => Hold::NoLocks,
-    };
-    // Whoever held it before may have made a blob of it: then the lock is on that blob, which is not to be touched.
-    let same = match (file.metadata(), statat(folder.fd(), name, AtFlags::SYMLINK_NOFOLLOW)) {
-        (Ok(file), Ok(named)) => file.is_file() && (file.ino(), file.dev()) == (named.st_ino, named.st_dev),
-        _ => false,
-    };
-    if same { locked } else { Hold::Others }
 }
 
 /// Removes drafts that no living process holds.

@@ -12,7 +12,6 @@ mod pushed;
 mod referrers;
 mod sink;
 mod store;
-mod sums;
 mod upload;
 
 use crate::error::{Error, Result};

@@ -1,15 +1,16 @@
 //! A large blob on its way, under a name made of its digest: what was written is kept when the copy is cut or killed,
 //! and a later one goes on behind the last byte that is right.
 
-use super::draft::{self, Hold, PREFIX, hold};
+use super::draft::{self, PREFIX};
 use super::place::Place;
-use super::sums::Sums;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::hold::{Hold, hold};
 use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
 use crate::sink::{BlobWriter, Verified};
+use crate::sums::Sums;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -120,7 +121,7 @@ impl<'s> Partial<'s> {
 
 impl BlobWriter for Partial<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        let found = self.sums.replay(&self.file, self.size, fresh, self.cancel)?;
+        let found = self.sums.replay((&self.file, 0), self.size, fresh, self.cancel)?;
         if found.damaged {
             self.watch.say(&format!(
                 "what an earlier run left of {} was damaged; {} of {} bytes are right and stay",

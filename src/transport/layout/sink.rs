@@ -10,7 +10,7 @@ use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest,
 use crate::plan::Image;
 use crate::progress::Watch;
 use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, Store};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -206,7 +206,7 @@ impl Sink for LayoutSink {
         }
     }
 
-    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
         // With `Verify::Digest`, `begin` answers: there several lanes hash.
         let held = |blob: &Descriptor| self.verify == Verify::Size && self.has(&blob.digest, Some(blob.size));
         Ok(blobs.into_iter().filter(|blob| !held(blob)).collect())

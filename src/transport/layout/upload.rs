@@ -2,15 +2,16 @@
 //! with sums beside it, so that what was acknowledged is still there when the process was killed, and nothing that a
 //! crash damaged is gone on with.
 
-use super::draft::{self, Hold, PREFIX, hold};
+use super::draft::{self, PREFIX};
 use super::place::Place;
-use super::sums::Sums;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::hold::{Hold, hold};
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::sink::Verified;
 use crate::source::Claim;
+use crate::sums::Sums;
 use crate::transfer::Arriving;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -59,7 +60,7 @@ impl Upload {
             return Ok(None);
         }
         let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
-        let found = sums.replay(&file, u64::MAX, Hasher::default(), cancel)?;
+        let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
         let arriving = Arriving::going_on(Algorithm::Sha256, found.hasher, found.right);
         let (place, id) = (place.clone(), id.to_owned());
         let mut upload = Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() };

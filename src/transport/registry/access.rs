@@ -1,7 +1,10 @@
 //! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
 //! patient to be.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use super::mirrors::ROOT;
+use super::pace::PIECES;
+use crate::limit::Limit;
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// A password or a token. It shows itself to nobody: `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -67,11 +70,17 @@ pub struct Access {
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
     pub lanes: usize,
-    /// In bytes, of one connection and direction: system calls stop to count at the default, and a dozen connections
-    /// stay small.
+    /// In how many parts large blobs of a far registry are read at once, at most; 1: each over one connection.
+    pub parts: usize,
+    /// How fast bytes of blobs and manifests may move, both ways together; as fast as they can when none.
+    pub limit: Option<Arc<Limit>>,
+    /// The path of the registry's API, `/v2` unless it is a mirror that has it elsewhere.
+    pub root: String,
+    /// The registry that a mirror stands for: it is told with each question (`?ns=`).
+    pub namespace: Option<String>,
+    /// In bytes, of one connection and direction: system calls hardly count from the default on, and dozens of
+    /// connections stay small.
     pub buffer: usize,
-    /// The registry that is meant, where the host is a mirror of several (containerd's `?ns=`).
-    pub ns: Option<String>,
     /// Shown to the registry's own host with every request: a name in lower case, and what it says.
     pub marks: Vec<(&'static str, String)>,
 }
@@ -93,8 +102,11 @@ impl Default for Access {
             pause: Duration::from_millis(500),
             cache: None,
             lanes: 6,
-            buffer: 256 << 10,
-            ns: None,
+            parts: PIECES,
+            limit: None,
+            root: ROOT.to_owned(),
+            namespace: None,
+            buffer: 128 << 10,
             marks: Vec::new(),
         }
     }

@@ -12,6 +12,9 @@ use std::io::{self, Read};
 use std::ops::Range;
 use ureq::http::{Method, header};
 
+/// In bytes, of what is read and not used.
+const UNUSED: u64 = 64 << 10;
+
 /// Reads one blob from an offset to its end. Believes nothing of lengths: more than announced is `Invalid`.
 pub struct BlobReader<'a> {
     wire: &'a Wire,
@@ -21,6 +24,8 @@ pub struct BlobReader<'a> {
     /// Where what was asked for ends: the blob's end, unless the server keeps to ranges and was asked for less.
     end: u64,
     body: Box<dyn Read + Send>,
+    /// Bytes of the body in hand that were read before and pass unused: its server knows no ranges.
+    again: u64,
     tries: Tries<'a>,
     /// Where the connection in hand began.
     began: u64,
@@ -40,8 +45,8 @@ impl<'a> BlobReader<'a> {
         part: Range<u64>,
     ) -> Result<BlobReader<'a>> {
         let (at, blob, tries) = (part.start, blob.clone(), wire.tries(0));
-        let (body, end) = body(wire, repository, &blob, part)?;
-        Ok(BlobReader { wire, repository, blob, at, end, body, tries, began: at })
+        let Part { body, again, end } = body(wire, repository, &blob, part)?;
+        Ok(BlobReader { wire, repository, blob, at, end, body, again, tries, began: at })
     }
 
     /// Where reading ends, in bytes from the blob's start.
@@ -59,18 +64,34 @@ impl<'a> BlobReader<'a> {
             return Err(self.tries.give_up(&what, why));
         }
         self.tries.wait(&what, why, None)?;
-        let (body, end) = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
-        (self.body, self.end) = (body, end);
+        let Part { body, again, end } = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
+        (self.body, self.again, self.end) = (body, again, end);
         self.began = self.at;
         Ok(())
+    }
+}
+
+impl BlobReader<'_> {
+    /// Reads some of the `again` bytes that nobody needs.
+    fn pass(&mut self, again: u64) -> io::Result<usize> {
+        let mut unused = vec![0; UNUSED.min(again) as usize];
+        self.body.read(&mut unused)
     }
 }
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let why = match self.body.read(buffer) {
+            let read = match self.again {
+                0 => self.body.read(buffer),
+                again => self.pass(again),
+            };
+            let why = match read {
                 Ok(0) if self.at < self.end && !buffer.is_empty() => "it ended early".to_owned(),
+                Ok(n) if self.again > 0 => {
+                    self.again -= n as u64;
+                    continue;
+                }
                 Ok(n) => {
                     self.at += n as u64;
                     if self.at > self.end {
@@ -89,57 +110,73 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// A body that begins where `part` does, and where it ends.
-fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> Result<(Box<dyn Read + Send>, u64)> {
+/// What was answered to a question for a part of a blob.
+struct Part {
+    body: Box<dyn Read + Send>,
+    /// Bytes before the part, in the body all the same.
+    again: u64,
+    /// Where the body ends, in bytes from the blob's start.
+    end: u64,
+}
+
+/// Asks for `part`. Where all that is left of a blob cannot be had, the whole of it is asked for.
+fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> Result<Part> {
     let Range { start: from, end } = part;
-    if from == end && from > 0 {
-        return Ok((Box::new(io::empty()), end));
-    }
-    let ranged = from > 0 || end < blob.size;
-    let digest = &blob.digest;
-    let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
-    if ranged {
-        let last = if end < blob.size { (end - 1).to_string() } else { String::new() };
-        call = call.with(header::RANGE, &format!("bytes={from}-{last}"));
-    }
-    let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
-    let answer = wire.send(&call, Payload::Nothing, &scope, &what)?;
-    let answer = match answer.status {
-        206 | 416 if ranged => answer,
-        _ => wire.expect(answer, &[200], &scope, &what)?,
-    };
     let size = blob.size;
-    match answer.status {
-        206 if part_of(&answer).is_some_and(|(first, _)| first == from) => {
-            // Some servers know no ends, and send all from there on.
-            let end = part_of(&answer).map_or(end, |(_, last)| last.saturating_add(1).clamp(end, size));
-            Ok((Box::new(answer.into_reader()), end))
-        }
-        206 => {
-            Err(Error::invalid(format!("{} answers with another part of blob {digest} than was asked for", wire.host)))
-        }
-        416 => Err(Error::invalid(format!("{} has less of blob {digest} than the {size} bytes announced", wire.host))),
-        _ if answer.length().is_some_and(|length| length > size) => Err(longer(blob, wire)),
-        _ if answer.length().is_some_and(|length| length < size) => {
-            let found = answer.length().unwrap_or_default();
-            Err(Error::invalid(format!("blob {digest} at {} has {found} bytes, announced were {size}", wire.host)))
-        }
-        _ if end < size && from > 0 => Err(Error::failed(format!("{} does not keep to ranges", wire.host))),
-        _ => Ok((skipped(answer, from, wire)?, size)),
+    if from == end && from > 0 {
+        return Ok(Part { body: Box::new(io::empty()), again: 0, end });
+    }
+    let range = match (from, end < size) {
+        (0, false) => None,
+        (_, false) => Some(format!("bytes={from}-")),
+        (_, true) => Some(format!("bytes={from}-{}", end - 1)),
+    };
+    let mut answer = ask(wire, repository, blob, range.as_deref())?;
+    if answer.status == 206
+        && let Some((first, last)) = part_of(&answer)
+        && first == from
+    {
+        // Some servers know no ends, and send all from there on.
+        let end = last.saturating_add(1).clamp(end, size);
+        return Ok(Part { body: Box::new(answer.into_reader()), again: 0, end });
+    }
+    if end < size && (from > 0 || answer.status != 200) {
+        return Err(Error::failed(format!("{} does not keep to ranges", wire.host)));
+    }
+    if from > 0 {
+        wire.watch.say(&format!("{} cannot continue in the middle of a blob; reading it from its start", wire.host));
+    }
+    if answer.status != 200 {
+        // Another part than was asked for, or none.
+        answer = ask(wire, repository, blob, None)?;
+    }
+    match answer.length() {
+        _ if answer.status != 200 => Err(Error::invalid(format!(
+            "{} answers with a part of blob {} although it was asked for all of it",
+            wire.host, blob.digest
+        ))),
+        Some(length) if length > size => Err(longer(blob, wire)),
+        Some(length) if length < size => Err(Error::invalid(format!(
+            "blob {} at {} has {length} bytes, announced were {size}",
+            blob.digest, wire.host
+        ))),
+        _ => Ok(Part { body: Box::new(answer.into_reader()), again: from, end: size }),
     }
 }
 
-/// For a server that ignores `Range`: what was read before is read again, and dropped.
-fn skipped(answer: Answer, from: u64, wire: &Wire) -> Result<Box<dyn Read + Send>> {
-    let mut reader = answer.into_reader();
-    if from > 0 {
-        wire.watch.say(&format!("{} cannot continue in the middle of a blob; reading it from its start", wire.host));
-        let passed = io::copy(&mut (&mut reader).take(from), &mut io::sink()).map_err(|e| wire.lasting(of_body(e)))?;
-        if passed < from {
-            return Err(Error::network(format!("{} ended a blob early", wire.host)));
-        }
+/// An answer of status 200, or to a question for a `range` also 206 or 416.
+fn ask(wire: &Wire, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
+    let digest = &blob.digest;
+    let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
+    if let Some(range) = range {
+        call = call.with(header::RANGE, range);
     }
-    Ok(Box::new(reader))
+    let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
+    let answer = wire.send(&call, Payload::Nothing, &scope, &what)?;
+    match answer.status {
+        206 | 416 if range.is_some() => Ok(answer),
+        _ => wire.expect(answer, &[200], &scope, &what),
+    }
 }
 
 /// The first and the last byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).

@@ -8,6 +8,7 @@ use super::retry;
 use super::tls;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::limit::{Limit, Limited};
 use std::{
     collections::HashMap,
     io::Read,
@@ -129,12 +130,20 @@ impl Http {
                 self.run(&agent, call, head.body(&[][..]))
             }
             Payload::Nothing => self.run(&agent, call, head.body(())),
-            Payload::Bytes(bytes) => self.run(&agent, call, head.body(*bytes)),
-            Payload::Stream { bytes, .. } => self.run(&agent, call, head.body(SendBody::from_reader(*bytes))),
+            Payload::Bytes(bytes) => {
+                if let Some(limit) = &self.access.limit {
+                    limit.pass(bytes.len()).map_err(Fault::Lasting)?;
+                }
+                self.run(&agent, call, head.body(*bytes))
+            }
+            Payload::Stream { bytes, .. } => {
+                let mut bytes = Limited::new(&mut **bytes, self.access.limit.as_ref());
+                self.run(&agent, call, head.body(SendBody::from_reader(&mut bytes)))
+            }
         };
         let (head, body) = sent?.into_parts();
-        let patience = 4 * self.access.timeout;
-        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience })
+        let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
+        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience, limit })
     }
 
     fn run<B: ureq::AsSendBody>(
@@ -207,6 +216,7 @@ pub struct Answer {
     headers: HeaderMap,
     body: Body,
     patience: Duration,
+    limit: Option<Arc<Limit>>,
 }
 
 impl std::fmt::Debug for Answer {
@@ -237,7 +247,7 @@ impl Answer {
 
     /// The body as it comes. Read to its end, its connection can be used again.
     pub fn into_reader(self) -> impl Read + Send + 'static {
-        self.body.into_with_config().limit(u64::MAX).reader()
+        Limited::new(self.body.into_with_config().limit(u64::MAX).reader(), self.limit.as_ref())
     }
 
     /// The whole body, at most `limit` bytes and within a few time-outs; longer ones are `Invalid`.
@@ -247,8 +257,10 @@ impl Answer {
         if self.length().is_some_and(|length| length > limit) {
             return Err(too_long(&host));
         }
-        let until = Instant::now() + self.patience;
+        let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.time_of(limit));
+        let until = Instant::now() + self.patience + own;
         let mut reader = self.body.with_config().limit(u64::MAX).reader();
+        let mut reader = Limited::new(&mut reader, self.limit.as_ref());
         let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
         loop {
             let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {

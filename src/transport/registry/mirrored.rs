@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct MirroredStore {
     /// The registry itself is the last.
     places: Vec<RepositoryStore>,
+    /// Of those, in their order, whether its tags are believed.
+    resolving: Vec<bool>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
     /// How often each blob was begun: what came wrong from one host is asked of the next.
@@ -22,10 +24,10 @@ pub struct MirroredStore {
 }
 
 impl MirroredStore {
-    /// `home`, of which `mirrors` have copies.
+    /// `home`, of which `mirrors` have copies; with each, whether its tags are believed.
     pub fn new(
         home: RepositoryStore,
-        mirrors: Vec<RepositoryStore>,
+        mirrors: Vec<(RepositoryStore, bool)>,
         watch: Arc<dyn Watch>,
         cancel: Cancel,
     ) -> MirroredStore {
@@ -34,8 +36,10 @@ impl MirroredStore {
             Some(origin) => mirror.standing_for(origin),
             None => mirror,
         };
+        let (mirrors, mut resolving): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
+        resolving.push(true);
         let places = mirrors.into_iter().map(standing).chain([home]).collect();
-        MirroredStore { places, watch, cancel, begun: Mutex::default() }
+        MirroredStore { places, resolving, watch, cancel, begun: Mutex::default() }
     }
 
     fn home(&self) -> &RepositoryStore {
@@ -66,7 +70,18 @@ impl MirroredStore {
 
 impl Store for MirroredStore {
     fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
-        self.first(0, |place| place.roots(picks)).map(|(_, roots)| roots)
+        let by_tag = picks.is_empty() || picks.iter().any(|pick| matches!(pick, Pick::Name(_)));
+        let mut at = 0;
+        loop {
+            if by_tag && !self.resolving[at] {
+                at += 1;
+                continue;
+            }
+            match self.places[at].roots(picks) {
+                Ok(roots) => return Ok(roots),
+                Err(error) => at = self.after(at, error)?,
+            }
+        }
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

@@ -1,55 +1,130 @@
 //! The mirrors that this machine's engines are told to use: containerd's `certs.d/HOST/hosts.toml`, docker's
-//! `daemon.json` (for docker.io alone) and containers-registries.conf(5). Of their TOML only what these files are made of
-//! is read: sections, and keys with one value on their line.
+//! `daemon.json` (for docker.io alone) and containers-registries.conf(5) with its `.d` directory.
 
 use super::files::config_home;
-use crate::image::{DEFAULT_REGISTRY, is_host};
+use super::settings::{self, Line, lines, unquoted};
+use crate::image::{DEFAULT_REGISTRY, Reference, is_host};
 use serde::Deserialize;
-use std::fs::File;
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-/// In bytes, of a file of settings.
-const MAX_FILE: u64 = 1 << 20;
 const MAX_MIRRORS: usize = 8;
+/// Of one `.d` directory.
+const MAX_FILES: usize = 64;
+/// Where the distribution-spec has a registry's API.
+pub const ROOT: &str = "/v2";
 
-/// A host that has copies of another one's repositories.
+/// A host that has a copy of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     /// `HOST[:PORT]`.
     pub host: String,
+    /// What the repository is called there.
+    pub repository: String,
+    /// The path of its API.
+    pub root: String,
+    /// The registry it stands for, where it is to be told (`?ns=`, as containerd does).
+    pub namespace: Option<String>,
     /// Plain HTTP and certificates that do not verify are allowed.
+    pub insecure: bool,
+    /// Its tags are believed, too.
+    pub resolves: bool,
+}
+
+/// A server that answers at its root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// Over plain HTTP, or with a certificate that nobody vouches for.
     pub insecure: bool,
 }
 
+/// A server, from `HOST[:PORT]` or that with `https://` or `http://` before it.
+pub fn server(text: &str, insecure: bool) -> Option<Server> {
+    const ANY: &str = "any";
+    let Mirror { host, repository, insecure, .. } = Mirror::parse(text, ANY, insecure)?;
+    (repository == ANY).then_some(Server { host, insecure })
+}
+
 impl Mirror {
-    /// From `HOST[:PORT]`, or that with `https://` or `http://` before it and `/` or `/v2` behind it. Paths below a host
-    /// are not known.
-    pub fn parse(text: &str, insecure: bool) -> Option<Mirror> {
-        let (plain, rest) = match text.split_once("://") {
-            Some(("http", rest)) => (true, rest),
-            Some(("https", rest)) => (false, rest),
-            Some(_) => return None,
-            None => (false, text),
+    /// Of `repository`, from `HOST[:PORT][/PATH]`, or that with `https://` or `http://` before it and `/` or `/v2` behind
+    /// it. There the repository lies below `PATH`.
+    pub fn parse(text: &str, repository: &str, insecure: bool) -> Option<Mirror> {
+        let (plain, rest) = split_scheme(text)?;
+        let rest = rest.trim_end_matches('/');
+        let rest = rest.strip_suffix("/v2").unwrap_or(rest);
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let repository = if path.is_empty() { repository.to_owned() } else { format!("{path}/{repository}") };
+        let root = ROOT.to_owned();
+        let mirror = Mirror {
+            host: host.to_owned(),
+            repository,
+            root,
+            namespace: None,
+            insecure: insecure || plain,
+            resolves: true,
         };
-        let host = rest.trim_end_matches('/').trim_end_matches("/v2");
-        is_host(host).then(|| Mirror { host: host.to_owned(), insecure: insecure || plain })
+        mirror.checked()
+    }
+
+    /// Of `repository` at `registry`, by a URL of hosts.toml, whose path is that of the API, or lies before its `/v2`.
+    fn of_url(url: &str, (registry, repository): (&str, &str), whole_path: bool) -> Option<Mirror> {
+        let (plain, rest) = split_scheme(url)?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let path = path.trim_matches('/');
+        let path = if path.is_empty() { String::new() } else { format!("/{path}") };
+        let root = if whole_path || path.ends_with(ROOT) { path } else { path + ROOT };
+        let mirror = Mirror {
+            host: host.to_owned(),
+            repository: repository.to_owned(),
+            root,
+            namespace: Some(registry.to_owned()),
+            insecure: plain,
+            resolves: true,
+        };
+        mirror.checked()
+    }
+
+    /// Itself, if all its names are such.
+    fn checked(self) -> Option<Mirror> {
+        let part = |part: &str| {
+            !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let root = self.root.is_empty() || self.root.strip_prefix('/').is_some_and(|root| root.split('/').all(part));
+        let named = format!("{}/{}", self.host, self.repository).parse::<Reference>();
+        (root && is_host(&self.host) && named.is_ok()).then_some(self)
     }
 }
 
-/// The mirrors of `host` by the files below `root` (`/`) and the user's own, each once, in the files' order.
-pub fn configured(host: &str, root: &Path) -> Vec<Mirror> {
+/// Whether a URL is plain HTTP, and what follows its scheme; one without is not.
+fn split_scheme(url: &str) -> Option<(bool, &str)> {
+    match url.split_once("://") {
+        Some(("http", rest)) => Some((true, rest)),
+        Some(("https", rest)) => Some((false, rest)),
+        Some(_) => None,
+        None => Some((false, url)),
+    }
+}
+
+/// The mirrors of `repository` at `host` by the files below `root` (`/`) and the user's own, each once, in the files'
+/// order.
+pub fn configured(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
     let own = config_home().map(|home| home.join("containers/registries.conf"));
     let shared = root.join("etc/containers/registries.conf");
     let podman = [own, Some(shared)].into_iter().flatten().find(|file| file.is_file());
-    let mut all: Vec<Mirror> = of_containerd(&root.join("etc/containerd/certs.d"), host);
+    let mut all: Vec<Mirror> = of_containerd(&root.join("etc/containerd/certs.d"), host, repository);
     if host == DEFAULT_REGISTRY {
-        all.extend(of_docker(&root.join("etc/docker/daemon.json")));
+        all.extend(of_docker(&root.join("etc/docker/daemon.json"), repository));
     }
-    all.extend(podman.into_iter().flat_map(|file| of_podman(&file, host)));
+    all.extend(podman.into_iter().flat_map(|file| of_podman(&file, host, repository)));
     let mut each: Vec<Mirror> = Vec::new();
     for mirror in all {
-        if mirror.host != host && !each.iter().any(|known| known.host == mirror.host) {
+        let same = |known: &Mirror| {
+            (&known.host, &known.repository, &known.root) == (&mirror.host, &mirror.repository, &mirror.root)
+        };
+        let home = mirror.host == host && mirror.repository == repository && mirror.root == ROOT;
+        if !home && !each.iter().any(same) {
             each.push(mirror);
         }
     }
@@ -57,118 +132,195 @@ pub fn configured(host: &str, root: &Path) -> Vec<Mirror> {
     each
 }
 
-fn of_containerd(certs: &Path, host: &str) -> Vec<Mirror> {
+fn of_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     let files = [host, "_default"].map(|name| certs.join(name).join("hosts.toml"));
-    let Some(text) = files.iter().find_map(read) else { return Vec::new() };
+    let Some(text) = files.iter().find_map(|file| settings::read(file)) else { return Vec::new() };
     let lines = lines(&text);
-    let sections = lines.iter().filter(|line| line.key.is_empty()).filter_map(|line| {
-        let url = line.section.strip_prefix("host.")?.trim_matches(['"', '\'']);
-        let said = |key: &str| lines.iter().find(|own| own.section == line.section && own.key == key);
-        let pulls = said("capabilities").is_none_or(|own| own.value.contains("pull"));
-        let insecure = said("skip_verify").is_some_and(|own| own.value == "true");
-        Mirror::parse(url, insecure).filter(|_| pulls)
+    let said = |section: &str, key: &str| lines.iter().find(|own| own.section == section && own.key == key);
+    let mirror = |section: &str, url: &str| {
+        let is = |key| said(section, key).is_some_and(Line::is_true);
+        let can = |what: &str| said(section, "capabilities").is_none_or(|own| own.value.contains(what));
+        let mirror = Mirror::of_url(url, (host, repository), is("override_path"))?;
+        can("pull").then(|| Mirror {
+            insecure: mirror.insecure || is("skip_verify"),
+            resolves: can("resolve"),
+            ..mirror
+        })
+    };
+    let hosts = lines.iter().filter(|line| line.key.is_empty()).filter_map(|line| {
+        let url = unquoted(line.section.strip_prefix("host.")?);
+        mirror(&line.section, url)
     });
-    sections.collect()
+    // What is asked in place of the registry itself: here before it.
+    let server = said("", "server").and_then(|line| mirror("", line.text()));
+    let server = server.filter(|server| host != DEFAULT_REGISTRY || !server.host.ends_with(DEFAULT_REGISTRY));
+    hosts.chain(server).collect()
 }
 
-fn of_docker(file: &PathBuf) -> Vec<Mirror> {
+fn of_docker(file: &Path, repository: &str) -> Vec<Mirror> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Daemon {
         #[serde(default)]
         registry_mirrors: Vec<String>,
     }
-    let daemon = read(file).and_then(|text| serde_json::from_str::<Daemon>(&text).ok());
+    let daemon = settings::read(file).and_then(|text| serde_json::from_str::<Daemon>(&text).ok());
     let mirrors = daemon.map(|daemon| daemon.registry_mirrors).unwrap_or_default();
-    mirrors.iter().filter_map(|url| Mirror::parse(url, false)).collect()
+    mirrors.iter().filter_map(|url| Mirror::parse(url, repository, false)).collect()
 }
 
-fn of_podman(file: &PathBuf, host: &str) -> Vec<Mirror> {
-    let mut found = Vec::new();
-    // Of the `[[registry]]` in hand: whether it is ours.
-    let mut ours = false;
-    for line in lines(&read(file).unwrap_or_default()) {
-        match (&*line.section, &*line.key) {
-            ("registry", "") => ours = false,
-            ("registry", "prefix" | "location") => ours = ours || unquoted(&line.value) == host,
-            ("registry.mirror", "location") if ours => found.extend(Mirror::parse(unquoted(&line.value), false)),
-            ("registry.mirror", "insecure") if ours && line.value == "true" => {
-                if let Some(last) = found.last_mut() {
-                    last.insecure = true;
-                }
-            }
-            _ => {}
-        }
+/// A `[[registry]]` with its mirrors, as they are written.
+#[derive(Default)]
+struct Registry {
+    prefix: Option<String>,
+    location: String,
+    mirrors: Vec<Written>,
+}
+
+#[derive(Default)]
+struct Written {
+    location: String,
+    insecure: bool,
+    /// `pull-from-mirror`.
+    only: String,
+}
+
+impl Registry {
+    fn prefix(&self) -> &str {
+        self.prefix.as_deref().unwrap_or(&self.location)
     }
-    found
+
+    /// What of `host/repository` lies behind this one's prefix: of several registries the longest prefix counts.
+    fn behind<'r>(&self, host: &str, repository: &'r str) -> Option<&'r str> {
+        let (own, path) = self.prefix().split_once('/').unwrap_or((self.prefix(), ""));
+        let hosts = match own.strip_prefix('*') {
+            Some(domain) => domain.starts_with('.') && host.ends_with(domain),
+            None => own == host,
+        };
+        let rest = if path.is_empty() { Some(repository) } else { repository.strip_prefix(path)?.strip_prefix('/') };
+        rest.filter(|rest| hosts && !rest.is_empty())
+    }
 }
 
-/// A key with its value, below a section; the section's own line has no key.
-struct Line {
-    section: String,
-    key: String,
-    value: String,
+fn of_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
+    let mut all: Vec<Registry> = Vec::new();
+    for text in files(file).iter().filter_map(|file| settings::read(file)) {
+        all.extend(registries(&text));
+    }
+    let fits = all.iter().filter_map(|own| Some((own, own.behind(host, repository)?)));
+    let Some((own, rest)) = fits.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
+    let of = |written: &Written| {
+        let mirror = Mirror::parse(&written.location, rest, written.insecure)?;
+        (written.only != "tag-only").then_some(Mirror { resolves: written.only != "digest-only", ..mirror })
+    };
+    own.mirrors.iter().filter_map(of).collect()
 }
 
-fn lines(text: &str) -> Vec<Line> {
-    let mut section = String::new();
-    let mut all = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        if line.starts_with('[') && line.ends_with(']') && !line.contains('=') {
-            section = line.trim_matches(['[', ']']).trim().to_owned();
-            all.push(Line { section: section.clone(), key: String::new(), value: String::new() });
-        } else if let Some((key, value)) = line.split_once('=') {
-            let value = value.split(" #").next().unwrap_or_default().trim().to_owned();
-            all.push(Line { section: section.clone(), key: key.trim().to_owned(), value });
+/// `registries.conf` and what is in `registries.conf.d` beside it.
+fn files(file: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(file.with_extension("conf.d")).into_iter().flatten().flatten();
+    let mut more: Vec<PathBuf> = entries.take(MAX_FILES).map(|entry| entry.path()).collect();
+    more.retain(|file| file.extension().is_some_and(|ending| ending == "conf"));
+    more.sort();
+    [vec![file.to_owned()], more].concat()
+}
+
+fn registries(text: &str) -> Vec<Registry> {
+    let mut all: Vec<Registry> = Vec::new();
+    for line in lines(text) {
+        let section = &*line.section;
+        if (section, &*line.key) == ("registry", "") {
+            all.push(Registry::default());
+        }
+        let Some(registry) = all.last_mut() else { continue };
+        if (section, &*line.key) == ("registry.mirror", "") {
+            registry.mirrors.push(Written::default());
+        }
+        match (section, &*line.key, registry.mirrors.last_mut()) {
+            ("registry", "prefix", _) => registry.prefix = Some(line.text().to_owned()),
+            ("registry", "location", _) => registry.location = line.text().to_owned(),
+            ("registry.mirror", "location", Some(mirror)) => mirror.location = line.text().to_owned(),
+            ("registry.mirror", "insecure", Some(mirror)) => mirror.insecure = line.is_true(),
+            ("registry.mirror", "pull-from-mirror", Some(mirror)) => mirror.only = line.text().to_owned(),
+            _ => {}
         }
     }
     all
 }
 
-fn unquoted(value: &str) -> &str {
-    value.trim_matches(['"', '\''])
-}
-
-fn read(file: &PathBuf) -> Option<String> {
-    let mut text = String::new();
-    File::open(file).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+
+    /// `HOST REPOSITORY ROOT`, and what is special.
+    fn shown(mirrors: Vec<Mirror>) -> Vec<String> {
+        let one = |m: Mirror| {
+            let marks = [(m.insecure, " insecure"), (!m.resolves, " no-tags"), (m.namespace.is_some(), " ns")];
+            let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+            format!("{} {} {}{marks}", m.host, m.repository, m.root)
+        };
+        mirrors.into_iter().map(one).collect()
+    }
+
+    fn write(root: &Path, name: &str, text: &str) -> PathBuf {
+        let file = root.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        file
+    }
 
     #[test]
-    fn each_engines_file_names_its_mirrors() {
+    fn containerds_and_dockers_files_name_their_mirrors() {
         let root = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let file = root.path().join(name);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        };
         write(
+            root.path(),
             "etc/containerd/certs.d/docker.io/hosts.toml",
-            "server = \"https://docker.io\"\n[host.\"https://one.lan:5000/v2\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
-             # [host.\"https://not.lan\"]\n[host.\"http://two.lan\"]\n[host.\"https://push.lan\"]\n capabilities = [\"push\"]\n",
+            "server = \"https://last.lan/cache\"\n[host.\"https://one.lan:5000/v2\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
+             # [host.\"https://not.lan\"]\n[host.\"http://two.lan\"]\n[host.\"https://push.lan\"]\n capabilities = [\"push\"]\n\
+             [host.\"https://x.lan/v2/hub\"]\noverride_path = true\ncapabilities = [\n\"pull\"]\nskip_verify = true\n\
+             [host.\"https://y.lan/../v2\"]\n",
         );
         write(
+            root.path(),
             "etc/docker/daemon.json",
             r#"{"registry-mirrors": ["https://three.lan/", "ftp://x", "https://one.lan:5000"]}"#,
         );
-        write(
+        let expected = [
+            "one.lan:5000 library/app /v2 ns",
+            "two.lan library/app /v2 insecure ns",
+            "x.lan library/app /v2/hub insecure no-tags ns",
+            "last.lan library/app /cache/v2 ns",
+            "three.lan library/app /v2",
+        ];
+        assert_eq!(shown(configured(DEFAULT_REGISTRY, "library/app", root.path()))[..5], expected);
+        assert_eq!(shown(of_containerd(root.path(), "other.lan", "app")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn podmans_files_name_mirrors_below_paths_of_the_longest_prefix() {
+        let root = tempfile::tempdir().unwrap();
+        let file = write(
+            root.path(),
             "registries.conf",
-            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"four.lan\"\n\
+            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"four.lan/hub\"\n\
              insecure = true\n[[registry]]\nlocation = \"quay.lan\"\n[[registry.mirror]]\nlocation = \"five.lan\"\n",
         );
-        let hosts = |mirrors: Vec<Mirror>| mirrors.into_iter().map(|m| (m.host, m.insecure)).collect::<Vec<_>>();
-        let found = hosts(configured(DEFAULT_REGISTRY, root.path()));
-        let expected = [("one.lan:5000", false), ("two.lan", true), ("three.lan", false)];
-        assert_eq!(found[..3], expected.map(|(host, insecure)| (host.to_owned(), insecure)));
-        let podman = root.path().join("registries.conf");
-        assert_eq!(hosts(of_podman(&podman, "docker.io")), [("four.lan".to_owned(), true)]);
-        assert_eq!(hosts(of_podman(&podman, "quay.lan")), [("five.lan".to_owned(), false)]);
-        assert_eq!(hosts(of_podman(&podman, "other.lan")), []);
+        write(
+            root.path(),
+            "registries.conf.d/more.conf",
+            "[[registry]]\nprefix = \"docker.io/team\"\nlocation = \"docker.io/team\"\n[[registry.mirror]]\n\
+             location = \"six.lan/a/b\"\npull-from-mirror = \"digest-only\"\n[[registry]]\nprefix = \"*.sub.lan\"\n\
+             [[registry.mirror]]\nlocation = \"seven.lan\"\n",
+        );
+        for (host, repository, expected) in [
+            ("docker.io", "library/app", &["four.lan hub/library/app /v2 insecure"][..]),
+            ("docker.io", "team/app", &["six.lan a/b/app /v2 no-tags"]),
+            ("quay.lan", "app", &["five.lan app /v2"]),
+            ("a.sub.lan", "app", &["seven.lan app /v2"]),
+            ("sub.lan", "app", &[]),
+            ("other.lan", "app", &[]),
+        ] {
+            assert_eq!(shown(of_podman(&file, host, repository)), expected, "{host}/{repository}");
+        }
     }
 }

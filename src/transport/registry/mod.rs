@@ -3,7 +3,7 @@
 //! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
 //! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! and `sink` (with `upload`, `streamed`, `feed`) writes one; `login` keeps credentials.
+//! and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
 
 mod access;
 mod auth;
@@ -19,6 +19,7 @@ mod helper;
 mod http;
 mod login;
 mod manifest;
+mod marks;
 mod mirrored;
 pub mod mirrors;
 mod pace;
@@ -27,6 +28,8 @@ mod ranged;
 mod referrers;
 mod refusal;
 mod retry;
+mod session;
+mod settings;
 mod sink;
 mod store;
 mod streamed;
@@ -37,8 +40,8 @@ mod upload;
 pub mod uploads;
 mod wire;
 
-pub use credentials::known as knows_login;
 pub use access::{Access, Credentials, Secret};
+pub use credentials::known as knows_login;
 pub use login::{Kept, login, logout};
 pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;

@@ -2,6 +2,7 @@
 //! asked of it at once.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// From here on the way takes longer than most answers: more is asked at once.
@@ -17,12 +18,19 @@ pub struct Pace {
     quickest: AtomicU64,
     /// How often it answered 429.
     patience: AtomicUsize,
-    pieces: AtomicUsize,
+    pieces: Mutex<Pieces>,
+    /// In bytes, of an upload's chunks; 0 while uploads go in one piece.
+    chunk: AtomicU64,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { quickest: AtomicU64::new(u64::MAX), patience: AtomicUsize::new(0), pieces: AtomicUsize::new(0) }
+        Pace {
+            quickest: AtomicU64::new(u64::MAX),
+            patience: AtomicUsize::new(0),
+            pieces: Mutex::default(),
+            chunk: AtomicU64::new(0),
+        }
     }
 }
 
@@ -55,15 +63,45 @@ impl Pace {
         }
     }
 
-    /// Takes room for one more piece, if there is some.
-    pub fn take_piece(&self) -> bool {
-        let more = |taken| (taken < PIECES).then_some(taken + 1);
-        self.pieces.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    /// Whether uploads are better sent in chunks, and in bytes how long those are: the registry has forgotten one that
+    /// was cut.
+    pub fn chunk(&self) -> Option<u64> {
+        Some(self.chunk.load(Ordering::Relaxed)).filter(|chunk| *chunk > 0)
     }
 
-    pub fn give_piece(&self) {
-        self.pieces.fetch_sub(1, Ordering::Relaxed);
+    pub fn cut_into(&self, chunk: u64) {
+        self.chunk.store(chunk, Ordering::Relaxed);
     }
+
+    /// Takes room for one more piece, if there is some among `most`.
+    pub fn take_piece(&self, most: usize) -> Option<Vec<u8>> {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        if pieces.taken >= most.min(PIECES) {
+            return None;
+        }
+        pieces.taken += 1;
+        Some(pieces.spare.pop().unwrap_or_default())
+    }
+
+    /// Whether `take_piece` would give some.
+    pub fn has_room(&self, most: usize) -> bool {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).taken < most.min(PIECES)
+    }
+
+    /// Gives back room that `take_piece` gave.
+    pub fn give_piece(&self, mut room: Vec<u8>) {
+        room.clear();
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.taken = pieces.taken.saturating_sub(1);
+        pieces.spare.push(room);
+    }
+}
+
+/// Room for pieces. It is used again and again: given back to the system by many threads, it would not all return.
+#[derive(Default)]
+struct Pieces {
+    taken: usize,
+    spare: Vec<Vec<u8>>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! that knows no ranges, a piece that fails for good) the blob is read on as any other.
 
 use super::blob::BlobReader;
-use super::pace::PIECES;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
@@ -30,7 +29,7 @@ pub fn open<'a>(
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
-    if blob.size.saturating_sub(from) < LARGE || !wire.pace.is_far() {
+    if blob.size.saturating_sub(from) < LARGE || !wire.pace.is_far() || wire.access.parts < 2 {
         return Ok(Box::new(BlobReader::open(wire, repository, blob, from)?));
     }
     let first = match BlobReader::open_part(wire, repository, blob, from..from + PIECE) {
@@ -40,7 +39,13 @@ pub fn open<'a>(
     if first.end() == blob.size {
         return Ok(Box::new(first));
     }
-    let state = State { next: first.end(), workers: 0, most: WORKERS, closed: false, pieces: VecDeque::new() };
+    let state = State {
+        next: first.end(),
+        workers: 0,
+        most: WORKERS.min(wire.access.parts),
+        closed: false,
+        pieces: VecDeque::new(),
+    };
     let (state, changed) = (Mutex::new(state), Condvar::new());
     let shared =
         Arc::new(Shared { wire: wire.clone(), repository: repository.to_owned(), blob: blob.clone(), state, changed });
@@ -101,7 +106,7 @@ impl Shared {
             let enough = {
                 let mut state = self.state();
                 // A server that asks for patience is asked by half as many.
-                state.most = if good { (state.most + 1).min(PIECES) } else { (state.most / 2).max(1) };
+                state.most = if good { (state.most + 1).min(self.wire.access.parts) } else { (state.most / 2).max(1) };
                 if let Some(piece) = state.pieces.iter_mut().find(|piece| piece.from == from) {
                     piece.ended = Some(done);
                 }
@@ -124,10 +129,14 @@ impl Shared {
             if state.closed || state.next >= self.blob.size || self.wire.cancel.raised() {
                 return None;
             }
-            if state.pieces.len() < PIECES && self.wire.pace.take_piece() {
+            let parts = self.wire.access.parts;
+            if state.pieces.len() < parts
+                && let Some(mut room) = self.wire.pace.take_piece(parts)
+            {
                 let from = state.next;
                 state.next = (from + PIECE).min(self.blob.size);
-                state.pieces.push_back(Piece { from, bytes: Vec::with_capacity(PIECE as usize), ended: None });
+                room.reserve_exact(PIECE as usize);
+                state.pieces.push_back(Piece { from, bytes: room, ended: None });
                 return Some(from);
             }
             // Other blobs have pieces too: whoever has none of its own would wait for ever, so it is told to read on.
@@ -196,17 +205,17 @@ impl Ranged<'_> {
                     return Ok(Found::Bytes(n));
                 }
                 Some(Piece { ended: Some(Ok(())), .. }) => {
-                    state.pieces.pop_front();
-                    self.wire.pace.give_piece();
+                    let passed = state.pieces.pop_front();
                     drop(state);
+                    self.wire.pace.give_piece(passed.map(|piece| piece.bytes).unwrap_or_default());
                     self.shared.changed.notify_all();
                     return Ok(Found::Passed);
                 }
                 Some(Piece { ended: Some(Err(_)), .. }) => return Ok(Found::Failed),
                 Some(_) => {}
                 // Other blobs hold all the pieces there may be.
-                None if !self.wire.pace.take_piece() => return Ok(Found::Failed),
-                None => self.wire.pace.give_piece(),
+                None if !self.wire.pace.has_room(self.wire.access.parts) => return Ok(Found::Failed),
+                None => {}
             }
             let waited = self.shared.changed.wait_timeout(state, GLANCE);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -217,7 +226,7 @@ impl Ranged<'_> {
     fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
-        state.pieces.drain(..).for_each(|_| self.wire.pace.give_piece());
+        state.pieces.drain(..).for_each(|piece| self.wire.pace.give_piece(piece.bytes));
         drop(state);
         self.shared.changed.notify_all();
     }

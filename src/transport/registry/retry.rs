@@ -74,7 +74,10 @@ impl<'a> Tries<'a> {
         self.made += 1;
         let own = (doubled / share).mul_f64(0.75 + 0.5 * chance());
         let after = wish.map_or(own, |wish| wish.min(LONGEST_WISH).max(own));
-        self.watch.event(Event::Retry { what, why, after });
+        let longer = wish
+            .filter(|wish| *wish > LONGEST_WISH)
+            .map(|wish| format!("{why} (it asks for {} s of patience, which is too much)", wish.as_secs()));
+        self.watch.event(Event::Retry { what, why: longer.as_deref().unwrap_or(why), after });
         pause(after, self.cancel)
     }
 }

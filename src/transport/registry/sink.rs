@@ -2,9 +2,11 @@
 
 use super::http::{Call, Payload};
 use super::referrers;
+use super::session::Session;
 use super::streamed::Streamed;
 use super::token::Scope;
 use super::upload::{Mount, SMALL, Small, Target};
+use super::uploads;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
@@ -15,7 +17,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use ureq::http::{Method, header};
-use url::Url;
 
 /// A repository that is pushed to.
 pub struct RepositorySink {
@@ -60,6 +61,8 @@ impl RepositorySink {
                 if let Some(session) = session {
                     self.target.abandon(session);
                 }
+                // An earlier run may have been killed when it was all sent.
+                self.target.forget(digest);
                 return Ok(Need::Nothing);
             }
             None => {}
@@ -113,7 +116,7 @@ impl RepositorySink {
 
 enum Need {
     Nothing,
-    Upload(Option<Url>),
+    Upload(Option<Session>),
 }
 
 impl Sink for RepositorySink {
@@ -157,7 +160,10 @@ impl Sink for RepositorySink {
         let target = self.target.clone();
         Ok(Begin::Write(match claim.size {
             Some(size) if size <= SMALL => Box::new(Small::new(target, session, size)),
-            Some(size) => Box::new(Streamed::new(target, session, Some((*digest, size)))),
+            Some(size) => {
+                let writer = Streamed::new(target, session, Some((*digest, size)));
+                Box::new(if from.is_some() { writer.marked() } else { writer })
+            }
             None => Box::new(Streamed::new(target, session, None)),
         }))
     }
@@ -177,6 +183,9 @@ impl Sink for RepositorySink {
 
     fn finish(&self) -> Result<Finish> {
         self.put_waiting(self.wait_with(None))?;
+        if let Some(cache) = &self.target.wire.access.cache {
+            uploads::prune(cache, uploads::LIFE);
+        }
         Ok(Finish::Done)
     }
 }

@@ -26,6 +26,9 @@ const KEPT: usize = 8 << 20;
 /// A repository that is read from.
 pub struct RepositoryStore {
     wire: Arc<Wire>,
+    /// What it is called there.
+    repository: String,
+    /// Where its images are said to be from.
     origin: Origin,
     kept: Mutex<HashMap<Digest, Vec<u8>>>,
 }
@@ -33,7 +36,7 @@ pub struct RepositoryStore {
 impl RepositoryStore {
     pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { wire, origin, kept: Mutex::default() }
+        RepositoryStore { wire, repository: repository.to_owned(), origin, kept: Mutex::default() }
     }
 
     /// The same repository, under the names that it has at `origin`.
@@ -47,11 +50,11 @@ impl RepositoryStore {
     }
 
     fn repository(&self) -> &str {
-        &self.origin.repository
+        &self.repository
     }
 
     fn scope(&self) -> Scope {
-        Scope::Pull(self.origin.repository.clone())
+        Scope::Pull(self.repository.clone())
     }
 
     /// The full name with `tag`.

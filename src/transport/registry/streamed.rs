@@ -1,17 +1,23 @@
 //! The writer for large blobs. The engine pushes bytes, an HTTP request pulls them: a thread sends one request whose
 //! body is what is written here. Where digest and size are known beforehand that is the closing `PUT` itself
-//! (monolithic: one request for the whole blob); otherwise a `PATCH`, closed by a `PUT` when the digest is known.
+//! (monolithic: one request for the whole blob); otherwise a `PATCH`, closed by a `PUT` when the digest is known. To a
+//! registry that forgets an upload when it is cut, each `PATCH` is a chunk on a connection of its own: what ended is
+//! kept.
 //!
-//! The last piece written stays here until `commit`, so a body that did not verify never becomes complete.
+//! The last piece written stays here until `finish`, so a body that did not verify never becomes complete.
 
 use super::feed::{Ended, Feed};
-use super::http::{Call, Payload};
-use super::retry::PROGRESS;
+use super::http::{Answer, Payload};
+use super::marks::Marks;
+use super::retry::{self, PROGRESS};
+use super::session::{Session, Standing, shorter};
 use super::upload::Target;
+use super::uploads::Remembered;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::sink::{BlobWriter, Verified};
-use ureq::http::{Method, header};
+use std::time::Duration;
+use ureq::http::header;
 use url::Url;
 
 pub struct Streamed {
@@ -19,37 +25,83 @@ pub struct Streamed {
     /// Digest and size, where known before the bytes.
     known: Option<(Digest, u64)>,
     session: Option<Url>,
+    /// In bytes: what the registry takes as a chunk at least.
+    least: u64,
+    /// In bytes: the upload goes in chunks of this size.
+    chunk: Option<u64>,
     feed: Option<Feed>,
-    /// The piece that `commit` lets go.
+    /// Bytes that the request in hand still takes.
+    room: u64,
+    /// The piece that `finish` lets go.
     held: Vec<u8>,
     /// Bytes handed to the feed, from the blob's start.
     sent: u64,
     /// Where the request in hand began.
     began: u64,
-    failures: u32,
-    /// The furthest that the registry has been seen to keep, in bytes.
-    kept: u64,
-    /// Bytes that an earlier run has sent: they pass here, to be hashed, and go no further.
+    /// Bytes that the registry has already: they pass here, to be hashed, and go no further.
     left: u64,
+    /// What it is, once all of it came and was right.
+    whole: Option<(Digest, u64)>,
+    /// The registry has the blob.
+    stored: bool,
+    /// Where the source is far away too.
+    marks: Option<Marks>,
+    trouble: Trouble,
+}
+
+/// What has gone wrong so far.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    /// The furthest that the registry has been seen to keep of this session, in bytes.
+    kept: u64,
+    /// The registry kept something since the last failure.
+    moving: bool,
     /// The session in hand got nowhere the last time.
     stuck: bool,
+    /// How often an upload was forgotten.
+    begun_anew: u32,
+    /// A token was renewed since something was kept.
+    renewed: bool,
+    /// How long the registry asks us to wait.
+    wish: Option<Duration>,
+}
+
+impl Trouble {
+    /// The registry has `offset` bytes. Only what it kept is progress: otherwise a bad line would be sent to for ever.
+    fn kept(&mut self, offset: u64) {
+        if offset >= self.kept + PROGRESS {
+            (self.failures, self.kept, self.moving, self.renewed) = (0, offset, true, false);
+        }
+    }
 }
 
 impl Streamed {
-    pub fn new(target: Target, session: Option<Url>, known: Option<(Digest, u64)>) -> Streamed {
+    pub fn new(target: Target, session: Option<Session>, known: Option<(Digest, u64)>) -> Streamed {
+        let (session, least) = session.map_or((None, 0), |session| (Some(session.url), session.least));
         Streamed {
+            chunk: target.wire.pace.chunk().map(|chunk| chunk.max(least)),
             target,
             known,
             session,
+            least,
             feed: None,
+            room: 0,
             held: Vec::new(),
             sent: 0,
             began: 0,
-            failures: 0,
-            kept: 0,
             left: 0,
-            stuck: false,
+            whole: None,
+            stored: false,
+            marks: None,
+            trouble: Trouble::default(),
         }
+    }
+
+    /// What is sent is not to be read again by a later run: its source is far away.
+    pub fn marked(mut self) -> Streamed {
+        self.marks = self.known.map(|(digest, size)| Marks::new(digest.algorithm(), size));
+        self
     }
 
     fn what(&self) -> String {
@@ -59,61 +111,90 @@ impl Streamed {
         }
     }
 
+    fn remember(&self, session: &Url) {
+        if let Some((digest, _)) = &self.known {
+            let marks = self.marks.as_ref().map_or(&[][..], Marks::all);
+            self.target.remember(digest, session, self.chunk, marks);
+        }
+    }
+
+    fn open(&mut self) -> Result<Url> {
+        if let Some(session) = self.session.take() {
+            return Ok(session);
+        }
+        let Session { url, least } = self.target.session()?;
+        self.least = least;
+        self.chunk = self.chunk.map(|chunk| chunk.max(least));
+        Ok(url)
+    }
+
     /// The request that takes the bytes from `sent` on.
     fn start_feed(&mut self) -> Result<&mut Feed> {
         if self.feed.is_none() {
-            let session = match self.session.take() {
-                Some(session) => session,
-                None => self.target.session()?,
-            };
-            let (mut call, left) = match &self.known {
-                Some((digest, size)) => (self.target.put(&session, digest), Some(size - self.sent)),
-                None => {
-                    let call = Call::new(Method::PATCH, session.clone());
-                    (call.with(header::CONTENT_TYPE, "application/octet-stream").storing(), None)
+            let session = self.open()?;
+            let left = self.known.map(|(_, size)| size - self.sent);
+            let (mut call, length) = match (&self.known, self.chunk) {
+                (Some((digest, _)), None) => (self.target.put(&session, digest), left),
+                (known, chunk) => {
+                    let length = known.and(left).map(|left| left.min(chunk.unwrap_or(u64::MAX)));
+                    (self.target.patch(&session, self.sent, length), length)
                 }
             };
-            if self.sent > 0
-                && let Some((_, size)) = &self.known
-            {
+            if let (None, Some((_, size)), 1..) = (self.chunk, self.known, self.sent) {
                 call = call.with(header::CONTENT_RANGE, &format!("{}-{}", self.sent, size - 1));
             }
-            if self.failures > 0 {
+            if self.chunk.is_some() {
+                call = call.with(header::CONNECTION, "close");
+            }
+            if self.trouble.failures > 0 {
                 // Whoever refused the last body (too large, not allowed) may say so before this one.
                 call = call.with(header::EXPECT, "100-continue");
             }
-            if let Some((digest, _)) = &self.known {
-                self.target.remember(digest, &session);
-            }
+            self.remember(&session);
             self.session = Some(session);
-            self.began = self.sent;
-            self.feed = Some(Feed::start(self.target.clone(), call, left, self.what())?);
+            (self.began, self.room) = (self.sent, self.chunk.unwrap_or(u64::MAX));
+            self.feed = Some(Feed::start(self.target.clone(), call, length, self.what())?);
         }
         Ok(self.feed.as_mut().expect("made above"))
     }
 
     /// Hands on what is held.
     fn let_go(&mut self) -> Result<()> {
-        if self.held.is_empty() {
-            return Ok(());
-        }
         let mut piece = std::mem::take(&mut self.held);
         let there = self.left.saturating_sub(self.sent).min(piece.len() as u64);
-        if there > 0 {
-            self.sent += there;
-            piece.drain(..there as usize);
-            if piece.is_empty() {
-                return Ok(());
+        self.sent += there;
+        piece.drain(..there as usize);
+        while !piece.is_empty() {
+            self.start_feed()?;
+            let rest = piece.split_off((self.room.min(piece.len() as u64)) as usize);
+            let size = piece.len() as u64;
+            if let Some(Err(Ended)) = self.feed.as_mut().map(|feed| feed.give(piece)) {
+                return Err(self.why_ended());
+            }
+            (self.sent, self.room, piece) = (self.sent + size, self.room - size, rest);
+            if self.room == 0 {
+                self.end_patch()?;
             }
         }
-        let size = piece.len() as u64;
-        match self.start_feed()?.give(piece) {
-            Ok(()) => {
-                self.sent += size;
-                Ok(())
-            }
-            Err(Ended) => Err(self.why_ended()),
-        }
+        Ok(())
+    }
+
+    /// Ends the request in hand, a `PATCH`; what it carried is kept.
+    fn end_patch(&mut self) -> Result<()> {
+        let Some(answer) = self.end_feed()? else { return Ok(()) };
+        let answer = self.expect(answer, &[202, 201, 204])?;
+        let session = self.target.next(answer)?;
+        self.remember(&session);
+        self.session = Some(session);
+        self.trouble.kept(self.sent);
+        Ok(())
+    }
+
+    fn end_feed(&mut self) -> Result<Option<Answer>> {
+        let Some(mut feed) = self.feed.take() else { return Ok(None) };
+        // A thread that has ended says why when it is joined.
+        let _ = feed.end();
+        feed.finish().map(Some)
     }
 
     /// Why the request has ended before its body.
@@ -123,7 +204,7 @@ impl Streamed {
             return Error::failed(format!("{what}: nothing is being sent"));
         };
         match feed.finish() {
-            Ok(answer) => match self.target.wire.expect(answer, &[], &self.target.scope, &what) {
+            Ok(answer) => match self.expect(answer, &[]) {
                 Err(error) => error,
                 Ok(_) => Error::failed(format!("{}: {what} was answered too early", self.target.wire.host)),
             },
@@ -131,49 +212,89 @@ impl Streamed {
         }
     }
 
-    /// How many bytes of the session the registry has, and where it goes on; `None`: begin anew.
-    fn standing(&mut self) -> Result<Option<(u64, Url)>> {
-        let Some(session) = self.session.take() else {
-            return Ok(None);
+    /// `answer` when its status is among `wanted`; an error of the network where another try may do better.
+    fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
+        let status = answer.status;
+        self.trouble.wish = answer.retry_after().filter(|_| retry::is_passing(status));
+        let why = match status {
+            // The wire has noted that.
+            401 if !self.trouble.renewed => {
+                self.trouble.renewed = true;
+                "the token had expired"
+            }
+            416 => "the registry stands elsewhere in this upload",
+            404 => "the upload is not known any more",
+            _ => return self.target.wire.expect(answer, wanted, &self.target.scope, &self.what()),
         };
-        let call = Call::new(Method::GET, session);
-        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, "an upload's state")?;
-        if !matches!(answer.status, 200 | 202 | 204) {
-            answer.drain();
-            return Ok(None);
+        answer.drain();
+        Err(Error::network(format!("{}: {why}", self.target.wire.host)))
+    }
+
+    /// Where to go on, after a failure and a pause.
+    fn go_on(&mut self, error: Error) -> Result<u64> {
+        let standing = match self.session.take() {
+            Some(session) => self.target.standing(session)?,
+            None => Standing::Empty,
+        };
+        match standing {
+            // A session that got nowhere since it was taken up is trusted once more: the registry may not have seen yet
+            // that the line broke.
+            Standing::Kept(offset, session) if offset <= self.sent && (offset > self.began || !self.trouble.stuck) => {
+                self.trouble.stuck = offset <= self.began;
+                self.trouble.kept(offset);
+                self.session = Some(session);
+                return Ok(offset);
+            }
+            Standing::Kept(..) | Standing::Empty => {}
+            Standing::Gone if self.is_stored()? => return Ok(self.sent),
+            Standing::Gone => self.divide(error)?,
         }
-        let last = answer.header("range").and_then(|range| {
-            let range = range.trim();
-            range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?.parse::<u64>().ok()
-        });
-        let Ok(next) = self.target.next(answer) else {
-            return Ok(None);
-        };
-        // `0-0` means one byte to some registries and none to others.
-        Ok(last.filter(|last| *last > 0 && *last < self.sent + self.held.len() as u64).map(|last| (last + 1, next)))
+        (self.trouble.stuck, self.trouble.kept) = (false, 0);
+        Ok(0)
+    }
+
+    /// The registry has forgotten the upload with all that it had kept: the blob begins anew, in chunks that are shorter
+    /// than what got through, and the blobs after it too.
+    fn divide(&mut self, error: Error) -> Result<()> {
+        self.trouble.begun_anew += 1;
+        if self.trouble.begun_anew > self.target.wire.access.retries {
+            return Err(error);
+        }
+        self.chunk = shorter(self.chunk, self.sent - self.began, self.least);
+        if let Some(chunk) = self.chunk {
+            self.target.wire.pace.cut_into(chunk);
+        }
+        Ok(())
+    }
+
+    /// Whether the registry has the whole blob, so that only its answer was lost.
+    fn is_stored(&mut self) -> Result<bool> {
+        if let Some((digest, size)) = self.whole {
+            self.stored = self.target.held(&digest)?.is_some_and(|there| there.is_none_or(|there| there == size));
+        }
+        Ok(self.stored)
     }
 }
 
 impl BlobWriter for Streamed {
-    /// Where an earlier run left off, the registry has the beginning. It is read again all the same: a digest is of the
-    /// whole.
+    /// Where an earlier run left off, the registry has the beginning. It is read again all the same, since a digest is of
+    /// the whole; but not what lies before a mark.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        if let (Some((digest, size)), None) = (self.known, &self.session) {
-            self.session = self.target.left(&digest);
-            // To be asked for all that the registry has.
-            self.sent = size;
-            let found = self.standing();
-            self.sent = 0;
-            match found {
-                Ok(Some((offset, session))) if offset < size => {
-                    self.target.wire.watch.say(&format!(
-                        "{} has {offset} of {size} bytes of {}; going on there",
-                        self.target.wire.host,
-                        digest.short()
-                    ));
-                    (self.left, self.kept, self.session) = (offset, offset, Some(session));
-                }
-                _ => self.session = None,
+        if let (Some((digest, size)), None) = (self.known, &self.session)
+            && let Some(Remembered { session, chunk, marks }) = self.target.left(&digest)
+            && let Ok(Standing::Kept(offset, session)) = self.target.standing(session)
+            && offset <= size
+        {
+            self.target.wire.watch.say(&format!(
+                "{} has {offset} of {size} bytes of {}; going on there",
+                self.target.wire.host,
+                digest.short()
+            ));
+            (self.left, self.trouble.kept, self.session, self.chunk) = (offset, offset, Some(session), chunk);
+            if let Some(own) = &mut self.marks {
+                let (at, hasher) = own.go_on(digest.algorithm(), marks, offset);
+                self.sent = at;
+                return Ok((at, hasher));
             }
         }
         Ok((0, fresh))
@@ -185,7 +306,13 @@ impl BlobWriter for Streamed {
         {
             return Err(Error::invalid(format!("{} has more than the {size} bytes announced", self.what())));
         }
+        let at = self.sent + self.held.len() as u64;
         self.let_go()?;
+        if self.marks.as_mut().is_some_and(|marks| marks.pass(at, bytes))
+            && let Some(session) = &self.session
+        {
+            self.remember(session);
+        }
         let mut piece = self.feed.as_mut().and_then(Feed::spare).unwrap_or_default();
         piece.clear();
         piece.extend_from_slice(bytes);
@@ -202,29 +329,17 @@ impl BlobWriter for Streamed {
         // From here on the registry says where it stands.
         self.left = 0;
         let wire = self.target.wire.clone();
-        let mut tries = wire.tries(self.failures);
+        let mut tries = wire.tries(self.trouble.failures);
         if !tries.left() {
             return Err(error);
         }
-        tries.wait(&self.what(), &error.to_string(), None)?;
-        self.failures = tries.made();
-        self.sent = match self.standing()? {
-            // A session that got nowhere since it was taken up is trusted once more: the registry may not have seen yet
-            // that the line broke.
-            Some((offset, session)) if offset > self.began || !self.stuck => {
-                self.stuck = offset <= self.began;
-                // Only what the registry kept is progress: otherwise a bad line would be sent to for ever.
-                if offset >= self.kept + PROGRESS {
-                    (self.failures, self.kept) = (0, offset);
-                }
-                self.session = Some(session);
-                offset
-            }
-            _ => {
-                self.stuck = false;
-                0
-            }
-        };
+        if std::mem::take(&mut self.trouble.moving) {
+            tries.refill();
+        }
+        tries.wait(&self.what(), &error.to_string(), self.trouble.wish.take())?;
+        self.trouble.failures = tries.made();
+        self.sent = self.go_on(error)?;
+        self.whole = None;
         Ok(self.sent)
     }
 
@@ -235,9 +350,9 @@ impl BlobWriter for Streamed {
         {
             return Err(Error::failed(format!("{} became {digest} of {size} bytes on the way", self.what())));
         }
-        let ended = match self.close(&digest) {
+        let ended = match self.close((digest, size)) {
             Err(error) if error.kind() == Kind::Network && !self.target.wire.cancel.raised() => {
-                self.mend(&digest, size, error)
+                if self.is_stored().unwrap_or(false) { Ok(()) } else { Err(error) }
             }
             ended => ended,
         };
@@ -253,58 +368,46 @@ impl BlobWriter for Streamed {
     }
 }
 
+impl Drop for Streamed {
+    /// All of it came and was not wanted: it was not what it should have been, and nobody is to go on with it.
+    fn drop(&mut self) {
+        if let Some((digest, size)) = self.known
+            && self.whole.is_none()
+            && self.sent + self.held.len() as u64 == size
+            && !self.target.wire.cancel.raised()
+        {
+            self.target.forget(&digest);
+        }
+    }
+}
+
 impl Streamed {
     /// Sends what is held and ends the upload.
-    fn close(&mut self, digest: &Digest) -> Result<()> {
-        self.let_go()?;
-        let answer = match self.feed.take() {
-            Some(mut feed) => {
-                // A thread that has ended says why when it is joined.
-                let _ = feed.end();
-                Some(feed.finish()?)
-            }
-            None => None,
-        };
-        match (answer, self.known) {
-            (Some(answer), Some(_)) => self.target.stored(answer, digest),
-            (Some(patched), None) => {
-                let (wire, scope) = (&self.target.wire, &self.target.scope);
-                let patched = wire.expect(patched, &[202, 201, 204], scope, &self.what())?;
-                let session = self.target.next(patched)?;
-                self.session = Some(session);
-                self.put_nothing(digest)
-            }
-            (None, _) => self.put_nothing(digest),
+    fn close(&mut self, blob: (Digest, u64)) -> Result<()> {
+        if self.stored {
+            return Ok(());
         }
+        self.whole = Some(blob);
+        self.let_go()?;
+        if self.known.is_some() && self.chunk.is_none() {
+            if let Some(answer) = self.end_feed()? {
+                let answer = self.expect(answer, &[201, 204])?;
+                return self.target.stored(answer, &blob.0);
+            }
+        } else {
+            self.end_patch()?;
+        }
+        self.put_nothing(&blob.0)
     }
 
     /// Ends an upload whose bytes are all there.
     fn put_nothing(&mut self, digest: &Digest) -> Result<()> {
-        let session = match &self.session {
-            Some(session) => session.clone(),
-            None => self.target.session()?,
-        };
+        let session = self.open()?;
+        self.session = Some(session.clone());
         let what = format!("blob {digest} in {}", self.target.repository);
         let call = self.target.put(&session, digest);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+        let answer = self.expect(answer, &[201, 204])?;
         self.target.stored(answer, digest)
-    }
-
-    /// After a failure at the very end: perhaps only the answer was lost, or the registry can try once more with what
-    /// it has. Otherwise `error` stands.
-    fn mend(&mut self, digest: &Digest, size: u64, error: Error) -> Result<()> {
-        match self.target.held(digest) {
-            Ok(Some(there)) if there.is_none_or(|there| there == size) => return Ok(()),
-            Ok(_) => {}
-            Err(_) => return Err(error),
-        }
-        self.sent = size;
-        match self.standing() {
-            Ok(Some((offset, session))) => {
-                self.session = Some(session);
-                if offset < size { Err(error) } else { self.put_nothing(digest).map_err(|_| error) }
-            }
-            _ => Err(error),
-        }
     }
 }

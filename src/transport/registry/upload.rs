@@ -1,8 +1,9 @@
-//! Uploads (distribution-spec, "Pushing blobs"): sessions, what a blob's begin asks, and the writer for small blobs,
-//! which are sent in one piece once they are known to be right.
+//! Uploads (distribution-spec, "Pushing blobs"): what a blob's begin asks, how its upload ends, and the writer for small
+//! blobs, which are sent in one piece once they are known to be right.
 
 use super::http::{Answer, Call, Payload};
 use super::retry;
+use super::session::Session;
 use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
@@ -39,25 +40,6 @@ impl Target {
         }
     }
 
-    /// Opens an upload session.
-    pub fn session(&self) -> Result<Url> {
-        let call = Call::new(Method::POST, self.url("blobs/uploads/")?);
-        let what = format!("upload to {}", self.repository);
-        let answer = self.wire.send(&call, Payload::Nothing, &self.scope, &what)?;
-        let answer = self.wire.expect(answer, &[202], &self.scope, &what)?;
-        self.next(answer)
-    }
-
-    /// Where the upload that `answer` is about goes on.
-    pub fn next(&self, answer: Answer) -> Result<Url> {
-        let location = answer.header("location").ok_or_else(|| {
-            Error::failed(format!("{} does not say where an upload to {} goes", self.wire.host, self.repository))
-        })?;
-        let session = self.wire.location(&answer.url, location)?;
-        answer.drain();
-        Ok(session)
-    }
-
     /// Asks for a blob that lies in another repository of the same registry (distribution-spec, "Mounting a blob").
     pub fn mount(&self, digest: &Digest, from: &str) -> Result<Mount> {
         let mut url = self.url("blobs/uploads/")?;
@@ -69,7 +51,7 @@ impl Target {
                 answer.drain();
                 Ok(Mount::Done)
             }
-            Ok(answer) if answer.status == 202 => Ok(Mount::Session(self.next(answer)?)),
+            Ok(answer) if answer.status == 202 => Ok(Mount::Session(self.opened(answer)?)),
             // Not there, not allowed, not known: the blob is sent.
             Ok(answer) if answer.status < 500 => {
                 answer.drain();
@@ -79,14 +61,6 @@ impl Target {
             // A user who may push here need not be allowed to read there.
             Err(error) if error.kind() == Kind::Denied => Ok(Mount::Refused),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Gives up a session that turned out not to be needed. That it fails changes nothing.
-    pub fn abandon(&self, session: Url) {
-        let call = Call::new(Method::DELETE, session);
-        if let Ok(answer) = self.wire.send(&call, Payload::Nothing, &self.scope, "an upload") {
-            answer.drain();
         }
     }
 
@@ -125,19 +99,19 @@ impl Target {
 pub enum Mount {
     Done,
     /// Not mounted, but an upload was opened for it.
-    Session(Url),
+    Session(Session),
     Refused,
 }
 
 /// Collects a small blob and sends it when it is verified.
 pub struct Small {
     target: Target,
-    session: Option<Url>,
+    session: Option<Session>,
     bytes: Vec<u8>,
 }
 
 impl Small {
-    pub fn new(target: Target, session: Option<Url>, size: u64) -> Small {
+    pub fn new(target: Target, session: Option<Session>, size: u64) -> Small {
         Small { target, session, bytes: Vec::with_capacity(size.min(SMALL) as usize) }
     }
 }
@@ -165,7 +139,7 @@ impl BlobWriter for Small {
             };
             let (mut bytes, size) = (&self.bytes[..], Some(self.bytes.len() as u64));
             let once = Payload::Stream { bytes: &mut bytes, size };
-            let (why, wish) = match wire.send(&self.target.put(&session, &digest), once, scope, &what) {
+            let (why, wish) = match wire.send(&self.target.put(&session.url, &digest), once, scope, &what) {
                 // The token had expired; the wire has noted that.
                 Ok(answer) if answer.status == 401 && !renewed => {
                     renewed = true;

@@ -1,20 +1,24 @@
 //! Uploads that did not end, remembered in the user's cache so that a later run goes on where the registry stands. A
 //! session's address is a capability: the file is its owner's alone, is for one host, and is not believed for long.
 
+use super::marks::{self, Mark};
 use super::upload::Target;
+use crate::error::Error;
 use crate::image::Digest;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use url::Url;
 
 /// docker-registry purges uploads after a week; most others sooner.
 pub const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// In bytes, of one file.
-const MAX_FILE: u64 = 16 << 10;
+const MAX_FILE: u64 = 128 << 10;
 const FOLDER: &str = "uploads";
+const NOFOLLOW_NONBLOCK: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
 
 /// An upload that a run has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +46,17 @@ fn files(cache: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
+/// How an upload goes on.
+struct Onward {
+    /// As it was said.
+    location: String,
+    /// In bytes; 0: in one piece.
+    chunk: u64,
+    marks: Vec<Mark>,
+}
+
 /// What `file` says, if it is this user's alone and whole.
-fn read(file: &Path) -> Option<(Left, String)> {
-    const NOFOLLOW_NONBLOCK: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
+fn read(file: &Path) -> Option<(Left, Onward)> {
     let file = OpenOptions::new().read(true).custom_flags(NOFOLLOW_NONBLOCK).open(file).ok()?;
     let found = file.metadata().ok()?;
     let own = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
@@ -54,9 +66,20 @@ fn read(file: &Path) -> Option<(Left, String)> {
     let age = SystemTime::now().duration_since(found.modified().ok()?).unwrap_or_default();
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    let [host, repository, digest, location] = text.lines().collect::<Vec<_>>()[..] else { return None };
-    let left = Left { host: host.to_owned(), repository: repository.to_owned(), digest: digest.parse().ok()?, age };
-    Some((left, location.to_owned()))
+    let lines = text.strip_suffix('\n')?.lines().collect::<Vec<_>>();
+    let [host, repository, digest, location, chunk, marks @ ..] = &lines[..] else { return None };
+    let (host, repository) = ((*host).to_owned(), (*repository).to_owned());
+    let left = Left { host, repository, digest: digest.parse().ok()?, age };
+    let marks = marks.iter().map_while(|line| marks::parse(line)).collect();
+    Some((left, Onward { location: (*location).to_owned(), chunk: chunk.parse().ok()?, marks }))
+}
+
+/// An upload that can be gone on with.
+pub struct Remembered {
+    pub session: Url,
+    /// In bytes, of each chunk, if it goes in chunks.
+    pub chunk: Option<u64>,
+    pub marks: Vec<Mark>,
 }
 
 impl Target {
@@ -65,21 +88,29 @@ impl Target {
         Some(self.wire.access.cache.as_ref()?.join(FOLDER).join(Digest::of(key.as_bytes()).hex()))
     }
 
-    /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, and is no more.
-    pub fn remember(&self, digest: &Digest, session: &Url) {
+    /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, which is said once.
+    pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>, marks: &[Mark]) {
         let Some(file) = self.file(digest) else { return };
-        let text = format!("{}\n{}\n{digest}\n{session}\n", self.wire.host, self.repository);
-        let _ = write(&file, &text);
+        let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
+        let marks: String = marks.iter().map(marks::line).collect();
+        let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n{marks}");
+        if let Err(error) = write(&file, &text)
+            && !self.wire.uncached.swap(true, Ordering::Relaxed)
+        {
+            let error = Error::writing(file.parent().unwrap_or(&file).display(), error);
+            self.wire.watch.say(&format!("{error}; an upload that is interrupted will begin anew in the next run"));
+        }
     }
 
-    /// The session that an earlier run left for `digest`, if it may be asked.
-    pub fn left(&self, digest: &Digest) -> Option<Url> {
-        let (left, location) = read(&self.file(digest)?)?;
+    /// What an earlier run left of the upload of `digest`, if it may be gone on with.
+    pub fn left(&self, digest: &Digest) -> Option<Remembered> {
+        let (left, Onward { location, chunk, marks }) = read(&self.file(digest)?)?;
         let same = (&*left.host, &*left.repository, &left.digest) == (&*self.wire.host, &*self.repository, digest);
         if !same || left.age >= LIFE {
             return None;
         }
-        self.wire.location(self.wire.api().ok()?, &location).ok()
+        let session = self.wire.location(self.wire.api().ok()?, &location).ok()?;
+        Some(Remembered { session, chunk: Some(chunk).filter(|chunk| *chunk > 0), marks })
     }
 
     /// The upload of `digest` has ended.
@@ -90,28 +121,35 @@ impl Target {
     }
 }
 
+/// In place, so that a killed process leaves no other file: what is cut short is not believed.
 fn write(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut builder = tempfile::Builder::new();
-    let mut fresh = builder.permissions(Permissions::from_mode(0o600)).prefix(".").tempfile_in(folder)?;
-    File::write_all(fresh.as_file_mut(), text.as_bytes())?;
-    fresh.persist(file).map(|_| ()).map_err(|error| error.error)
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600).custom_flags(NOFOLLOW_NONBLOCK);
+    options.open(file)?.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_others_could_read_or_write_is_not_believed() {
         let cache = tempfile::tempdir().unwrap();
         let file = cache.path().join(FOLDER).join("one");
         let digest = Digest::of(b"x");
-        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n")).unwrap();
+        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n0\n")).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(list(cache.path())[0].digest, digest);
         assert_eq!(prune(cache.path(), LIFE), 0);
+        // Written again it stays its owner's, and cut short it is nothing.
+        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n1234")).unwrap();
+        assert!(list(cache.path()).is_empty());
+        write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n1234\n")).unwrap();
+        assert_eq!(list(cache.path()).len(), 1);
         fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         assert!(list(cache.path()).is_empty());
         assert_eq!(prune(cache.path(), LIFE), 1);

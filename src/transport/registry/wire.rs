@@ -17,6 +17,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use ureq::http::{HeaderValue, Method, header};
@@ -34,6 +35,8 @@ pub struct Wire {
     http: Http,
     known: Mutex<Known>,
     pub pace: Pace,
+    /// The user's cache cannot be written to, which was said.
+    pub uncached: AtomicBool,
     api: OnceLock<Url>,
     finding_api: Mutex<()>,
 }
@@ -51,6 +54,7 @@ impl Wire {
             cancel,
             known: Mutex::default(),
             pace: Pace::default(),
+            uncached: AtomicBool::new(false),
             api: OnceLock::new(),
             finding_api: Mutex::new(()),
         })
@@ -58,10 +62,10 @@ impl Wire {
 
     /// The address of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
-        let url = self.api()?.join(&format!("/v2/{path}"));
-        let mut url = url.map_err(|_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host)))?;
-        if let Some(ns) = &self.access.ns {
-            url.query_pairs_mut().append_pair("ns", ns);
+        let wrong = |_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host));
+        let mut url = self.api()?.join(&format!("{}/{path}", self.access.root)).map_err(wrong)?;
+        if let Some(namespace) = &self.access.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
         }
         Ok(url)
     }

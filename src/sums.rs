@@ -19,7 +19,7 @@ const STRETCH: u64 = 256 << 10;
 const RECORD: usize = 12;
 const BUFFER: usize = 256 << 10;
 
-pub(super) struct Sums {
+pub(crate) struct Sums {
     file: File,
     /// Where the last stretch written down ends.
     end: u64,
@@ -31,7 +31,7 @@ pub(super) struct Sums {
 }
 
 /// How much of a partial is right.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Bytes from the start.
     pub right: u64,
     /// The hasher's state there.
@@ -45,11 +45,17 @@ impl Sums {
         Sums { file, end: 0, crc: Crc::new(), since: 0, broken: false }
     }
 
-    /// Hashes `partial`, of which at most `size` bytes count, as far as the sums say that it is right, and forgets
-    /// the sums behind that.
-    pub fn replay(&mut self, partial: &File, size: u64, fresh: Hasher, cancel: &Cancel) -> Result<Found> {
+    /// Hashes the blob of `size` bytes that begins at `base` in `partial` as far as the sums say that it is right, and
+    /// forgets the sums behind that.
+    pub fn replay(
+        &mut self,
+        (partial, base): (&File, u64),
+        size: u64,
+        fresh: Hasher,
+        cancel: &Cancel,
+    ) -> Result<Found> {
         let reading = |e| Error::reading("what an earlier run left", e);
-        let length = partial.metadata().map_err(reading)?.len().min(size);
+        let length = partial.metadata().map_err(reading)?.len().saturating_sub(base).min(size);
         let mut found = Found { right: 0, hasher: fresh, damaged: false };
         let mut records = 0;
         self.file.rewind().map_err(reading)?;
@@ -63,7 +69,7 @@ impl Sums {
             if found.damaged {
                 break;
             }
-            let (crc, hasher) = stretch(partial, found.right, end, found.hasher.clone(), cancel)?;
+            let (crc, hasher) = stretch(partial, base + found.right, base + end, found.hasher.clone(), cancel)?;
             found.damaged = crc != sum;
             if found.damaged {
                 break;
@@ -82,6 +88,11 @@ impl Sums {
         self.file.seek(SeekFrom::Start(length))?;
         (self.end, self.crc, self.since, self.broken) = (end, Crc::new(), 0, false);
         Ok(())
+    }
+
+    /// Whether `bytes` more end a stretch: all of it has to be in the file then.
+    pub fn end_with(&self, bytes: usize) -> bool {
+        self.since + bytes as u64 >= STRETCH
     }
 
     /// `bytes` were written behind what was written before.
@@ -148,7 +159,7 @@ mod tests {
     }
 
     fn replay(sums: &mut Sums, partial: &File, size: usize) -> Found {
-        sums.replay(partial, size as u64, Hasher::new(Algorithm::Sha256), &Cancel::default()).unwrap()
+        sums.replay((partial, 0), size as u64, Hasher::new(Algorithm::Sha256), &Cancel::default()).unwrap()
     }
 
     #[test]

@@ -1,0 +1,173 @@
+//! A rate that everything which moves over the network shares: registries in both directions, connections to other
+//! hosts, every range of every blob.
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::remote::{Host, Running};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The longest sleep in one go, so that Ctrl-C is heard.
+const NAP: Duration = Duration::from_millis(100);
+
+/// So many bytes a second and no more, over all that pass here.
+pub struct Limit {
+    /// Bytes a second; never 0.
+    rate: u64,
+    turn: Mutex<Turn>,
+    cancel: Cancel,
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes a second", self.rate)
+    }
+}
+
+impl Limit {
+    /// `rate` in bytes a second. Waiting ends when `cancel` is raised.
+    pub fn new(rate: u64, cancel: &Cancel) -> Arc<Limit> {
+        Arc::new(Limit { rate: rate.max(1), turn: Mutex::new(Turn(Instant::now())), cancel: cancel.clone() })
+    }
+
+    /// The most bytes to move at once: a tenth of a second's worth.
+    pub fn gulp(&self) -> usize {
+        usize::try_from(self.rate / 10).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// How long `bytes` take at this rate.
+    pub fn time_of(&self, bytes: u64) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.rate as f64)
+    }
+
+    /// Waits until `bytes` more may have moved.
+    pub fn pass(&self, bytes: usize) -> Result<()> {
+        let takes = self.time_of(bytes as u64);
+        let due = self.turn.lock().unwrap_or_else(PoisonError::into_inner).after(Instant::now(), takes);
+        loop {
+            self.cancel.check()?;
+            match due.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => thread::sleep(left.min(NAP)),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// When all that was let pass so far is through.
+struct Turn(Instant);
+
+impl Turn {
+    /// When what takes so long is through, if it comes `now`. Time in which nothing came is not made up for.
+    fn after(&mut self, now: Instant, takes: Duration) -> Instant {
+        self.0 = self.0.max(now) + takes;
+        self.0
+    }
+}
+
+/// Bytes that are read or written no faster than a limit, if there is one.
+pub struct Limited<T> {
+    inner: T,
+    limit: Option<Arc<Limit>>,
+}
+
+impl<T> Limited<T> {
+    pub fn new(inner: T, limit: Option<&Arc<Limit>>) -> Limited<T> {
+        Limited { inner, limit: limit.cloned() }
+    }
+
+    fn gulp(&self, wanted: usize) -> usize {
+        self.limit.as_ref().map_or(wanted, |limit| wanted.min(limit.gulp()))
+    }
+
+    fn pass(&self, bytes: usize) -> io::Result<usize> {
+        if let Some(limit) = &self.limit {
+            limit.pass(bytes)?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl<T: Read> Read for Limited<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = self.gulp(buffer.len());
+        let n = self.inner.read(&mut buffer[..most])?;
+        self.pass(n)
+    }
+}
+
+impl<T: Write> Write for Limited<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(&bytes[..self.gulp(bytes.len())])?;
+        self.pass(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// A host whose commands are spoken to no faster than a limit.
+pub struct LimitedHost {
+    pub host: Box<dyn Host>,
+    pub limit: Arc<Limit>,
+}
+
+impl Host for LimitedHost {
+    fn name(&self) -> &str {
+        self.host.name()
+    }
+    fn run(&self, command: &[&str]) -> Result<Running> {
+        let mut running = self.host.run(command)?;
+        let limit = Some(&self.limit);
+        running.stdin = running.stdin.take().map(|stdin| Box::new(Limited::new(stdin, limit)) as Box<dyn Write + Send>);
+        running.stdout = running.stdout.take().map(|out| Box::new(Limited::new(out, limit)) as Box<dyn Read + Send>);
+        Ok(running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_waits_for_all_before_and_idle_time_is_no_credit() {
+        let begin = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut turn = Turn(begin);
+        // Two directions of three ranges at once: each is due behind the ones before it.
+        let due: Vec<u64> = (0..6).map(|_| turn.after(begin, second).duration_since(begin).as_secs()).collect();
+        assert_eq!(due, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(turn.after(begin + 100 * second, second), begin + 101 * second);
+        assert_eq!(turn.after(begin + 100 * second, second), begin + 102 * second);
+    }
+
+    #[test]
+    fn bytes_pass_whole_and_a_raised_cancel_ends_the_wait() {
+        let (cancel, bytes) = (Cancel::default(), [7; 10_000]);
+        let quick = Limit::new(1 << 40, &cancel);
+        let (mut read, mut written) = (Vec::new(), Vec::new());
+        Limited::new(&bytes[..], Some(&quick)).read_to_end(&mut read).unwrap();
+        Limited::new(&mut written, Some(&quick)).write_all(&bytes).unwrap();
+        assert_eq!((&*read, &*written), (&bytes[..], &bytes[..]));
+        let slow = Limit::new(1, &cancel);
+        assert_eq!((slow.gulp(), slow.time_of(60)), (1, Duration::from_secs(60)));
+        cancel.raise();
+        assert_eq!(slow.pass(1 << 40).unwrap_err().kind(), crate::Kind::Interrupted);
+    }
+    #[test]
+    fn what_is_said_to_another_host_counts_both_ways() {
+        let cancel = Cancel::default();
+        let limit = Limit::new(1 << 20, &cancel);
+        let begun = limit.turn.lock().unwrap().0;
+        let host = LimitedHost { host: Box::new(crate::remote::Local::new(&cancel)), limit: limit.clone() };
+        let mut running = host.run(&["cat"]).unwrap();
+        running.stdin.take().unwrap().write_all(&[7; 20_000]).unwrap();
+        let mut heard = Vec::new();
+        running.stdout.take().unwrap().read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, [7; 20_000]);
+        assert!(limit.turn.lock().unwrap().0 - begun >= limit.time_of(39_999));
+    }
+}

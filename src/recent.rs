@@ -1,0 +1,140 @@
+//! The last of what has passed, kept so that a connection that breaks can be sent it again: what comes through a pipe, or
+//! is packed on the way, is not to be had a second time.
+
+use crate::error::{Error, Result};
+use crate::sink::BlobWriter;
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+
+/// In bytes: as far back as a retry can go. More than what lies in the buffers between here and a registry.
+const KEPT: usize = 8 << 20;
+
+/// The last bytes of something.
+#[derive(Default)]
+pub(crate) struct Recent {
+    bytes: VecDeque<u8>,
+    /// In bytes from its start: where they end.
+    end: u64,
+}
+
+impl Recent {
+    pub fn add(&mut self, bytes: &[u8]) {
+        let old = (self.bytes.len() + bytes.len()).saturating_sub(KEPT).min(self.bytes.len());
+        self.bytes.drain(..old);
+        self.bytes.extend(bytes);
+        self.end += bytes.len() as u64;
+    }
+
+    /// The bytes from `from` on; `Network` where they are not kept any more.
+    fn since(&self, from: u64) -> Result<[&[u8]; 2]> {
+        let back = self.end.saturating_sub(from);
+        let at = usize::try_from(back).ok().and_then(|back| self.bytes.len().checked_sub(back));
+        let Some(at) = at else {
+            return Err(Error::network(format!(
+                "the connection broke, and of what passes once only the last {KEPT} bytes can be sent again; save it to \
+                 a file first",
+            )));
+        };
+        let (head, tail) = self.bytes.as_slices();
+        Ok([&head[at.min(head.len())..], &tail[at.saturating_sub(head.len())..]])
+    }
+
+    /// Copies bytes from `from` on; 0 where none have been added yet.
+    fn read(&self, from: u64, buffer: &mut [u8]) -> Result<usize> {
+        let part = self.since(from)?.into_iter().find(|part| !part.is_empty()).unwrap_or_default();
+        let n = part.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&part[..n]);
+        Ok(n)
+    }
+
+    /// Writes what was added last, from `from` on, and more of it where the writer fails and recovers.
+    pub fn write(&self, mut from: u64, writer: &mut dyn BlobWriter) -> Result<()> {
+        loop {
+            let [head, tail] = self.since(from)?;
+            let mut parts = [head, tail].into_iter().filter(|part| !part.is_empty());
+            match parts.try_for_each(|part| writer.write(part)) {
+                Ok(()) => return Ok(()),
+                Err(error) => from = writer.recover(error)?,
+            }
+        }
+    }
+}
+
+/// Bytes that come once, of which the last can be read again.
+pub(crate) struct Replay<'a>(Mutex<Source<'a>>);
+
+struct Source<'a> {
+    bytes: Box<dyn Read + Send + 'a>,
+    recent: Recent,
+}
+
+impl<'a> Replay<'a> {
+    pub fn new(bytes: Box<dyn Read + Send + 'a>) -> Replay<'a> {
+        Replay(Mutex::new(Source { bytes, recent: Recent::default() }))
+    }
+
+    /// The bytes from `from` on. What lies before and has not come yet passes unread.
+    pub fn read_from(&self, from: u64) -> Result<Again<'_, 'a>> {
+        let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unread = from.saturating_sub(source.recent.end);
+        if unread > 0 {
+            io::copy(&mut (&mut source.bytes).take(unread), &mut io::sink())?;
+            source.recent = Recent { bytes: VecDeque::new(), end: from };
+        }
+        source.recent.since(from)?;
+        Ok(Again { replay: self, at: from })
+    }
+}
+
+/// A [`Replay`] from one byte on.
+pub(crate) struct Again<'r, 'a> {
+    replay: &'r Replay<'a>,
+    at: u64,
+}
+
+impl Read for Again<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut source = self.replay.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut n = source.recent.read(self.at, buffer)?;
+        if n == 0 {
+            n = source.bytes.read(buffer)?;
+            source.recent.add(&buffer[..n]);
+        }
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(size: usize) -> Vec<u8> {
+        (0..size).map(|i| (i * 31 + i / 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_last_bytes_come_again_and_older_ones_do_not() {
+        let bytes = noise(KEPT + 1000);
+        let replay = Replay::new(Box::new(&bytes[..]));
+        let mut read = Vec::new();
+        replay.read_from(0).unwrap().take(5000).read_to_end(&mut read).unwrap();
+        replay.read_from(5000).unwrap().read_to_end(&mut read).unwrap();
+        assert!(read == bytes);
+        let mut again = Vec::new();
+        replay.read_from(1000).unwrap().read_to_end(&mut again).unwrap();
+        assert!(again == bytes[1000..]);
+        assert_eq!(replay.read_from(999).err().map(|error| error.kind()), Some(crate::Kind::Network));
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_passes_unread() {
+        let bytes = noise(1000);
+        let replay = Replay::new(Box::new(&bytes[..]));
+        let mut read = Vec::new();
+        replay.read_from(700).unwrap().read_to_end(&mut read).unwrap();
+        assert_eq!(read, &bytes[700..]);
+        assert!(replay.read_from(0).is_err());
+    }
+}

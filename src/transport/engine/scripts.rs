@@ -1,0 +1,230 @@
+//! What runs on a host while images are loaded there: sweep what a killed run left, answer what is held, pin it, load,
+//! take the pin away. POSIX sh without backslashes, `!` and line feeds, so that a login shell which is none hands it on
+//! unharmed (as the probe's). What it is asked comes on standard input; nothing of it is ever looked at as a command.
+
+use super::found::{Found, ImageStore, Loader};
+use crate::{error::Result, image::Digest, remote::quote};
+
+pub(super) const BEGIN: &str = "imgmv-answer-begin";
+pub(super) const END: &str = "imgmv-answer-end";
+
+/// In seconds: what a run left there is older than this, whoever has its process's id now.
+const STALE: u64 = 24 * 60 * 60;
+
+/// Names below here are imgmv's own and are gone when a copy has ended. `.invalid` leads to no registry (RFC 2606).
+pub(super) const LOADING: &str = "imgmv.invalid/loading";
+
+/// This run, as what it leaves on a host says.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Hexadecimal; no other run has it.
+    pub id: String,
+}
+
+impl Mark {
+    pub fn new() -> Mark {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seed = format!("{now:?} {} {:?}", std::process::id(), std::thread::current().id());
+        Mark { now: now.as_secs(), id: Digest::of(seed.as_bytes()).hex()[..16].to_owned() }
+    }
+
+    /// The pin in containerd: a few bytes, whose labels say what it pins.
+    pub fn pin(&self) -> Digest {
+        Digest::of(format!("imgmv pin {}\n", self.id).as_bytes())
+    }
+}
+
+/// Reads the question up to its dot. `alive PID`: whether a process with this id runs.
+const ASKED: &str = r#"
+PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/snap/bin:/opt/bin; export PATH; set -f;
+q=$(while read -r l; do case $l in .) break ;; esac; echo "$l"; done);
+asked() { echo "$q" | sed -n "s/^$1 //p"; };
+alive() { test "$1" -gt 0 2>/dev/null && { test -d "/proc/$1" || ps -p "$1" >/dev/null 2>&1; }; };
+fresh() { test "$1" -gt @OLD@ 2>/dev/null; };
+echo; echo imgmv-answer-begin; new=; h=; w=;
+"#;
+
+/// Waits for the word to load, which says how the archive is packed; without one (the copy had nothing to do, or was
+/// given up) nothing is loaded.
+const LOAD: &str = r#"
+for z in zstd gzip; do command -v $z >/dev/null 2>&1 && echo "undo=$z"; done;
+echo imgmv-answer-end;
+read -r z || exit 0;
+case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; r=$?; test $r -eq 0 || keep=1; exit $r
+"#;
+
+/// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is asked for, as
+/// containerd's garbage collection understands it (docs/garbage-collection.md): to what is there, and to what is going
+/// to come. It goes when the load has ended well; what a cut one brought stays with it until the next run, which sweeps
+/// it once its own is there.
+const CONTAINERD: &str = r#"
+l=; if test -z "$w"; then l=$(c content ls 2>/dev/null) || w=denied; fi;
+if test -n "$w"; then echo "why=$w"; else
+  held() { { echo "$1" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
+  sweep() {
+    test -z "$y" || test -n "$keep" || c content rm @PIN@ >/dev/null 2>&1;
+    test -z "$y" || l=$(c content ls);
+    echo "$l" | grep containerd.io/gc.root=imgmv- | while read -r b x; do
+      v=${x##*gc.root=imgmv-}; v=${v%%,*}; alive "${v##*-}" && fresh "${v%%-*}" || c content rm "$b" >/dev/null 2>&1 </dev/null;
+    done;
+  };
+  keep=; y=; trap sweep EXIT; trap "exit 1" HUP INT TERM PIPE;
+  h=$(held "$l"); b=$(asked blob);
+  if test -n "$b" && test -n "$new"; then
+    y=1; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
+    for b in $b; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
+    if echo "imgmv pin @ID@" | i content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
+      echo pinned=; h=$(held "$(c content ls -q)");
+    fi;
+  fi;
+  test -z "$h" || echo "$h" | sed "s/^/held=/";
+  test -z "$b" || { c snapshots ls 2>/dev/null | sed "s/[^0-9a-z:].*//" | sort -u; asked snapshot | sort -u; } | sort | uniq -d | sed "s/^/unpacked=/";
+fi;
+"#;
+
+/// ctr's own names: `check=` and a row of its table for each that is there.
+const CTR_NAMES: &str = r#"
+c images ls -q "name~=^imgmv.invalid/loading:" 2>/dev/null | while read -r b; do
+  v=${b##*:}; fresh "${v%%-*}" || c images rm "$b" >/dev/null 2>&1 </dev/null;
+done;
+set --; for n in $(asked name | sed "s/ .*//"); do set -- "$@" 'name=="'"$n"'"'; done;
+if test $# -gt 0; then k=$(c images check "$@" 2>/dev/null); echo "$k" | sed "s/^/check=/"; fi;
+new=$(asked name | while read -r n i; do echo "$k" | grep -F "$n" | grep -F "$i" | grep -v incomplete | grep -q "complete (" || echo new; done);
+test -n "$(asked name)" || new=1;
+"#;
+
+/// Docker's and podman's names: `is=NAME` and what the engine says of it.
+const NAMES: &str = r#"
+is=$(asked name | while read -r n i; do echo "$n $(d image inspect --format "@FORMAT@" "$n" 2>/dev/null </dev/null)"; done);
+echo "$is" | sed "s/^/is=/";
+new=$(asked name | while read -r n i; do echo "$is" | grep -F "$n $i" >/dev/null || echo new; done);
+test -n "$(asked name)" || new=1;
+"#;
+
+/// Docker's containerd, where it tells which that is and the user may ask it.
+const DOCKERS_CTR: &str = r#"
+d image ls --format "{{.Tag}}" imgmv.invalid/loading 2>/dev/null | while read -r v; do
+  fresh "${v%%-*}" || d rmi "imgmv.invalid/loading:$v" >/dev/null 2>&1 </dev/null;
+done;
+a=$(d info --format "{{.Containerd.Address}} {{.Containerd.Namespaces.Containers}}" 2>/dev/null);
+p=$(command -v ctr); s=; if test "$(id -u)" -gt 0; then s="sudo -n"; fi;
+case $(d context inspect --format "{{.Endpoints.docker.Host}}" 2>/dev/null) in unix:*) ;; *) w=elsewhere ;; esac;
+case $a in /*" "*) ;; *) w=untold ;; esac;
+test -n "$p" || w=no-ctr;
+test -n "$w" || echo "ctr=$s $p --address $a";
+c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@" </dev/null; };
+i() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
+"#;
+
+/// For each chain of diff IDs (`chain D…`) the image that shares the most of it from the bottom up: how many layers,
+/// its id, and how many names it has. An image with a name is pinned by another one, since docker deletes an image with
+/// its last name.
+const DOCKER: &str = r#"
+tags() { d image ls --format "{{.Tag}}" imgmv.invalid/pin 2>/dev/null; };
+tags | while read -r v; do u=${v#*-}; alive "${u%%-*}" && fresh "${v%%-*}" || d rmi "imgmv.invalid/pin:$v" >/dev/null 2>&1 </dev/null; done;
+if command -v awk >/dev/null 2>&1; then
+  ids=$(d image ls -aq --no-trunc 2>/dev/null | sort -u);
+  h=$({ asked chain | sed "s/^/chain /"; echo ==; test -z "$ids" || echo "$ids" | xargs @DOCKER@ image inspect --format "{{.Id}} {{len .RepoTags}} {{range .RootFS.Layers}}{{.}} {{end}}" 2>/dev/null; } |
+    awk '$1=="==" {f=1; next} f==0 {m++; n[m]=NF-1; for(i=2;i<=NF;i++) w[m,i-1]=$i; next}
+      {for(k=1;k<=m;k++) {i=0; while(i<n[k] && $(i+3)==w[k,i+1]) i++; if(i>b[k] || i==b[k] && i>0 && t[k]==0) {b[k]=i; id[k]=$1; t[k]=$2}}}
+      END {for(k=1;k<=m;k++) print b[k]+0, (id[k]=="" ? "-" : id[k]), t[k]+0}');
+  if test -n "$new"; then
+    trap 'tags | grep "^@NOW@-$$-" | while read -r v; do d rmi "imgmv.invalid/pin:$v" >/dev/null 2>&1 </dev/null; done' EXIT; trap "exit 1" HUP INT TERM PIPE;
+  fi;
+  j=0; echo "$h" | while read -r k i t; do
+    j=$((j+1));
+    if test -n "$new" && test "$t" -gt 0; then if d tag "$i" "imgmv.invalid/pin:@NOW@-$$-$j" >/dev/null 2>&1 </dev/null; then echo pinned=; else k=0; fi; fi;
+    echo "prefix=$k";
+  done;
+else echo why=no-awk; fi;
+"#;
+
+/// Podman's list of layers has every packing in which it knows one.
+const PODMAN: &str = r#"
+k=$(d info --format "{{.Store.GraphRoot}}/{{.Store.GraphDriverName}}-layers {{.Host.ServiceIsRemote}}" 2>/dev/null); f=${k% *}/layers.json;
+command -v awk >/dev/null 2>&1 || w=no-awk;
+case $k in /*" false") ;; *) w=elsewhere ;; esac;
+if test -z "$w" && @SUDO@ test -e "$f"; then @SUDO@ test -r "$f" || w=denied; fi;
+if test -n "$w"; then echo "why=$w"; else
+  { asked blob | sed "s/$/,/"; echo "==,"; @SUDO@ test -e "$f" && @SUDO@ cat "$f"; } |
+    awk 'BEGIN {RS=","} f==0 && index($0,"==") {f=1; next}
+      match($0,/sha256:[0-9a-f]+/) {v=substr($0,RSTART,RLENGTH); if(f==0) w[v]=1; else if(index($0,"diff-digest") && v in w) print "held=" v}' | sort -u;
+fi;
+"#;
+
+/// The script for `found`; `None` for a command of the user's own, which is only given the archive.
+pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
+    let words: Vec<&str> = found.words.iter().map(String::as_str).collect();
+    let engine = quote(&words)?;
+    let load = found.load();
+    let load = quote(&load.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let sudo = if found.words.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
+    // Standard input is the question and the archive, which only the loader is to read.
+    let d = format!("d() {{ {engine} \"$@\" </dev/null; }};");
+    let parts = match found.loader {
+        Loader::Custom => return Ok(None),
+        Loader::Ctr => {
+            vec![c(&found.command(&[]))?, CTR_NAMES.into(), CONTAINERD.into()]
+        }
+        Loader::Nerdctl => {
+            let mut ctr = found.command(&[]);
+            let at = found.words.len() - 1;
+            ctr[at] = "ctr".to_owned();
+            let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=@SUDO@ $p\" || w=no-ctr;".to_owned();
+            vec![find, c(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
+        }
+        Loader::Docker(ImageStore::Containerd) => {
+            vec![d, NAMES.replace("@FORMAT@", "{{.Id}} {{json .RootFS}}"), DOCKERS_CTR.into(), CONTAINERD.into()]
+        }
+        Loader::Docker(ImageStore::Graph) => {
+            vec![d, NAMES.replace("@FORMAT@", "{{.Id}}"), DOCKER.replace("@DOCKER@", &engine)]
+        }
+        Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.into()],
+    };
+    let text = format!("{ASKED}{}{LOAD}", parts.concat());
+    let text = text
+        .replace("@LOAD@", &load)
+        .replace("@SUDO@", sudo)
+        .replace("@PIN@", &mark.pin().to_string())
+        .replace("@ID@", &mark.id)
+        .replace("@NOW@", &mark.now.to_string())
+        .replace("@OLD@", &mark.now.saturating_sub(STALE).to_string());
+    Ok(Some(text.lines().map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned()))
+}
+
+fn c(words: &[String]) -> Result<String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = quote(&words)?;
+    Ok(format!("c() {{ {words} \"$@\" </dev/null; }}; i() {{ {words} \"$@\"; }};"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Platform;
+
+    #[test]
+    fn every_script_is_one_line_of_posix_sh_that_other_login_shells_hand_on() {
+        let docker = |store| Loader::Docker(store);
+        for loader in
+            [Loader::Ctr, Loader::Nerdctl, Loader::Podman, docker(ImageStore::Graph), docker(ImageStore::Containerd)]
+        {
+            let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
+            let platform = Platform::new("linux", "amd64", None);
+            let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
+            let script = script(&found, &Mark::new()).unwrap().unwrap();
+            assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
+            assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");
+            assert!(script.len() < 8000, "{loader:?}: {}", script.len());
+            let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+            assert!(checked.status.success(), "{loader:?}: {}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+
+    #[test]
+    fn every_run_leaves_another_mark() {
+        assert_ne!(Mark::new().id, Mark::new().id);
+    }
+}

@@ -1,0 +1,98 @@
+//! Of TOML, what the engines' files of settings are made of: sections, and keys with one value.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// In bytes, of a file of settings.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A key with its value, below a section; the section's own line has no key.
+#[derive(Debug)]
+pub struct Line {
+    pub section: String,
+    pub key: String,
+    /// As it is written, an array on one line.
+    pub value: String,
+}
+
+impl Line {
+    /// The value without quotes.
+    pub fn text(&self) -> &str {
+        unquoted(&self.value)
+    }
+
+    pub fn is_true(&self) -> bool {
+        self.value == "true"
+    }
+}
+
+pub fn unquoted(value: &str) -> &str {
+    value.trim_matches(['"', '\''])
+}
+
+/// The lines that say something.
+pub fn lines(text: &str) -> Vec<Line> {
+    let mut section = String::new();
+    let mut all: Vec<Line> = Vec::new();
+    let mut open = false;
+    for line in text.lines().map(uncommented).filter(|line| !line.is_empty()) {
+        if open {
+            if let Some(last) = all.last_mut() {
+                last.value.push_str(line);
+            }
+            open = !line.contains(']');
+        } else if line.starts_with('[') && line.ends_with(']') {
+            section = line.trim_matches(['[', ']']).trim().to_owned();
+            all.push(Line { section: section.clone(), key: String::new(), value: String::new() });
+        } else if let Some((key, value)) = line.split_once('=') {
+            let value = value.trim();
+            open = value.starts_with('[') && !value.contains(']');
+            all.push(Line { section: section.clone(), key: key.trim().to_owned(), value: value.to_owned() });
+        }
+    }
+    all
+}
+
+/// `line` up to a `#` that is not between quotes.
+fn uncommented(line: &str) -> &str {
+    let mut quote = None;
+    for (at, byte) in line.bytes().enumerate() {
+        match (quote, byte) {
+            (None, b'#') => return line[..at].trim(),
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(open), _) if byte == open => quote = None,
+            _ => {}
+        }
+    }
+    line.trim()
+}
+
+/// The whole of `file`, if it is there and is not too large.
+pub fn read(file: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(file).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_keys_and_arrays_are_read_and_comments_are_not() {
+        let text =
+            "a = \"x#y\" # why\n#b = 1\n[host.\"https://h/v2\"] # one\n  list = [ # two\n 'p',\n 'q' ]\nc = true";
+        let found: Vec<_> =
+            lines(text).into_iter().map(|line| format!("{}|{}|{}", line.section, line.key, line.value)).collect();
+        assert_eq!(
+            found,
+            [
+                "|a|\"x#y\"",
+                "host.\"https://h/v2\"||",
+                "host.\"https://h/v2\"|list|['p','q' ]",
+                "host.\"https://h/v2\"|c|true"
+            ]
+        );
+    }
+}
