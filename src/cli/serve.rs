@@ -171,7 +171,9 @@ impl Serve {
         }
         let service = &self.service;
         run.signals.patience(Duration::from_secs(service.stop_timeout + 3));
-        let options = service.options(target.map(|(target, _)| target), run)?;
+        let mut options = service.options(target.map(|(target, _)| target), run)?;
+        // Each client may have to wait for somebody elsewhere.
+        options.limits.waiting = mirrored.as_ref().map_or(0, |_| options.limits.connections);
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
             run.screen.say("passwords pass here without TLS, readable by whoever sees them pass; see --tls-cert");
         }
@@ -240,6 +242,7 @@ impl Service {
                 connections: self.max_connections as usize,
                 head: seconds(self.idle_timeout),
                 idle: seconds(self.idle_timeout),
+                waiting: 0,
                 stop: seconds(self.stop_timeout),
             },
             journal: self.log.journal(run),
