@@ -15,8 +15,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 
-/// Before a reader that had nothing yet is asked again.
+/// Before a reader that had nothing yet is asked again; it doubles from one time to the next.
 const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 /// What is sent back.
 pub struct Answer {
@@ -29,7 +30,7 @@ pub struct Answer {
 enum What {
     Nothing,
     Text(Bytes),
-    Blob { left: u64, share: usize, reading: Reading },
+    Blob { left: u64, share: usize, pause: Duration, reading: Reading },
 }
 
 enum Reading {
@@ -51,7 +52,8 @@ impl Answer {
 
     /// `size` bytes of `reader`, in buffers of at most `share` bytes.
     pub fn blob(reader: Box<dyn Read + Send>, size: u64, share: usize) -> Answer {
-        Answer { what: What::Blob { left: size, share, reading: Reading::Idle(reader) }, tally: None, _room: None }
+        let what = What::Blob { left: size, share, pause: PAUSE, reading: Reading::Idle(reader) };
+        Answer { what, tally: None, _room: None }
     }
 
     /// In bytes.
@@ -111,7 +113,7 @@ impl Body for Answer {
             What::Nothing => return Poll::Ready(None),
             What::Text(text) if text.is_empty() => return Poll::Ready(None),
             What::Text(text) => std::mem::take(text),
-            What::Blob { left, share, reading } => match poll_blob(left, *share, reading, cx) {
+            What::Blob { left, share, pause, reading } => match poll_blob(left, *share, pause, reading, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Ok(bytes))) => bytes,
@@ -141,6 +143,7 @@ impl Body for Answer {
 fn poll_blob(
     left: &mut u64,
     share: usize,
+    pause: &mut Duration,
     reading: &mut Reading,
     cx: &mut Context<'_>,
 ) -> Poll<Option<io::Result<Bytes>>> {
@@ -170,11 +173,13 @@ fn poll_blob(
                 };
                 return Poll::Ready(Some(match read.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
                     Ok((reader, buffer)) if buffer.is_empty() => {
-                        *reading = Reading::Waiting(reader, Box::pin(sleep(PAUSE)));
+                        *reading = Reading::Waiting(reader, Box::pin(sleep(*pause)));
+                        *pause = (2 * *pause).min(LONGEST_PAUSE);
                         continue;
                     }
                     Ok((reader, buffer)) => {
                         *left -= buffer.len() as u64;
+                        *pause = PAUSE;
                         // The next buffer is read while this one is sent, where there is room for two.
                         *reading = match *left {
                             0 => Reading::Over,

@@ -152,11 +152,15 @@ impl Several {
 
 impl Repository for Several {
     fn tags(&self) -> Result<Vec<String>> {
-        let mut tags = BTreeSet::new();
+        let (mut tags, mut failure) = (BTreeSet::new(), None);
         for repository in &self.0 {
-            tags.extend(repository.tags()?);
+            match repository.tags() {
+                Ok(own) => tags.extend(own),
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(tags.into_iter().collect())
+        // One that fails does not hide what others have.
+        failure.filter(|_| tags.is_empty()).map_or_else(|| Ok(tags.into_iter().collect()), Err)
     }
 
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {

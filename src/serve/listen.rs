@@ -38,6 +38,8 @@ pub struct Limits {
     pub head: Duration,
     /// Without a byte in either direction while a body is under way.
     pub idle: Duration,
+    /// Threads that may wait for servers elsewhere, beside those that read from here.
+    pub waiting: usize,
     /// What is under way when the server is told to stop has so long to end.
     pub stop: Duration,
 }
@@ -48,6 +50,7 @@ impl Default for Limits {
             connections: 1024,
             head: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            waiting: 0,
             stop: Duration::from_secs(10),
         }
     }
@@ -133,7 +136,7 @@ impl Listening {
         more_files(2 * self.server.limits.connections as u64 + FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(BLOCKING)
+            .max_blocking_threads(BLOCKING + self.server.limits.waiting)
             .thread_stack_size(STACK)
             .build()
             .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
