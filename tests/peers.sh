@@ -14,7 +14,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 peers=${IMGMV_PEERS_DIR:-/var/cache/imgmv-peers}
 suite=${IMGMV_PEERS_SUITE:-forky}
 
-installed=(skopeo containerd docker.io docker-registry openssh-server openssh-client podman umoci runc iptables
+installed=(skopeo containerd docker.io docker-registry openssh-server openssh-client podman umoci runc iptables chromium
     zstd xz-utils bzip2 ca-certificates)
 newer=(skopeo crane oras containerd docker.io docker-cli podman umoci runc crun netavark iptables)
 # No package needs these by name, since every whole Debian has them.

@@ -6,6 +6,8 @@ mod support;
 
 #[path = "serve/abuse.rs"]
 mod abuse;
+#[path = "serve/browser.rs"]
+mod browser;
 #[path = "serve/client.rs"]
 mod client;
 #[path = "serve/discovery.rs"]
