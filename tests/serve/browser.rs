@@ -70,16 +70,16 @@ fn shown(chromium: &Path, url: &str, scripts: Scripts) -> Shown {
     Shown { dom: text("dom"), console }
 }
 
-/// Every file below `dir` and what is in it.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Everything below `dir`: folders, and files with the digest of what is in them.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Option<Digest>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            all.insert(path.clone(), Vec::new());
+            all.insert(path.clone(), None);
             all.append(&mut files(&path));
         } else {
-            all.insert(path.clone(), std::fs::read(&path).unwrap());
+            all.insert(path.clone(), Some(Digest::of(&std::fs::read(&path).unwrap())));
         }
     }
     all
@@ -114,29 +114,30 @@ fn what_an_image_says_of_itself_stays_text_in_a_browser() {
     child["platform"] = json!({ "os": "linux", "architecture": script, "variant": picture });
     child["annotations"] = said.clone();
     let all =
-        json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [child], "annotations": said });
-    assert_eq!(server.push_manifest("team/evil", "all", all.to_string().as_bytes()).status, 201);
+        json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [child], "annotations": said })
+            .to_string();
+    assert_eq!(server.push_manifest("team/evil", "all", all.as_bytes()).status, 201);
 
-    // The same layout once more, in which somebody wrote names that no registry would take.
-    let layout = server.store().join("team/evil");
-    let mut index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
-    // A name may have no blanks; an element's attributes can do without.
-    for name in [script, &picture.replace(' ', "/")] {
-        let mut named = json!(Descriptor::of(media_type::OCI_MANIFEST, &one));
-        named["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
-        index["manifests"].as_array_mut().unwrap().push(named);
-    }
+    // The same images in a layout in which somebody wrote names that no registry would take.
     let listing = server.dir.path().join("evil");
-    std::fs::create_dir(&listing).unwrap();
-    std::fs::copy(layout.join("oci-layout"), listing.join("oci-layout")).unwrap();
-    std::fs::write(listing.join("index.json"), index.to_string()).unwrap();
-    for (path, bytes) in files(&layout.join("blobs")) {
-        let there = listing.join(path.strip_prefix(&layout).unwrap());
-        std::fs::create_dir_all(there.parent().unwrap()).unwrap();
-        if path.is_file() {
-            std::fs::write(there, bytes).unwrap();
-        }
+    std::fs::create_dir_all(listing.join("blobs/sha256")).unwrap();
+    for bytes in [config.as_bytes(), &one, all.as_bytes()] {
+        std::fs::write(listing.join("blobs/sha256").join(Digest::of(bytes).hex()), bytes).unwrap();
     }
+    // A name may have no blanks; an element's attributes can do without.
+    let blankless = picture.replace(' ', "/");
+    let names = [("one", &one[..]), ("all", all.as_bytes()), (script, &one), (&blankless, &one)];
+    let entries = names.map(|(name, bytes)| {
+        let mut entry = json!(Descriptor::of(media_type::OCI_MANIFEST, bytes));
+        if name == "all" {
+            entry["mediaType"] = json!(media_type::OCI_INDEX);
+        }
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name, script: picture });
+        entry
+    });
+    let index = json!({ "schemaVersion": 2, "manifests": entries });
+    std::fs::write(listing.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(listing.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
     let listed = Server::start(&[&format!("oci:{}", listing.display())]);
 
     let pulls = [&["team/app:v1", "team/evil:one", "team/evil:all"][..], &["evil:one", "evil:all"]];
