@@ -11,7 +11,7 @@ use imgmv::cancel::Cancel;
 use imgmv::progress::Watch;
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::mirror::{self, Client, Reached};
-use imgmv::serve::{Budget, Cache, Caches, Endpoint, Peers, Pools, ProxyShelf, Share, Upstream};
+use imgmv::serve::{Beside, Budget, Cache, Caches, Endpoint, Peers, Pools, ProxyShelf, Share, Upstream};
 use imgmv::transport::layout::LayoutCache;
 use imgmv::transport::registry::mirrors::{self, Server};
 use imgmv::transport::registry::{Access, Credentials};
@@ -107,8 +107,8 @@ impl Mirroring {
         }
     }
 
-    /// The shelf that these options make, if they make one, for a server on port `own_port`.
-    pub fn shelf(&self, own_port: u16, from: &open::From, reach: &Reach, run: &Run) -> Result<Option<Mirrored>> {
+    /// The shelf that these options make, if they make one.
+    pub fn shelf(&self, beside: Beside, from: &open::From, reach: &Reach, run: &Run) -> Result<Option<Mirrored>> {
         if self.proxies.is_empty() && self.peers.is_empty() {
             return Ok(None);
         }
@@ -118,9 +118,9 @@ impl Mirroring {
         let upstreams = self.upstreams(&access, reach, &cancel, run)?;
         let pools = Pools::default();
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, &cancel, run)).transpose()?;
-        let peers = Peers::new(&self.peers, self.peer_timeout, own_port, &access, run.watch(), &cancel)?;
+        let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
         let share = if self.share_private { Share::Everybody } else { Share::Users };
-        let shelf = Arc::new(ProxyShelf::new(upstreams, caches, peers, share, run.watch(), &cancel));
+        let shelf = Arc::new(ProxyShelf::new(upstreams, caches, peers, (share, beside), run.watch(), &cancel));
         Ok(Some(Mirrored { shelf, pools, cancel }))
     }
 

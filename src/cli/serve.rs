@@ -11,7 +11,7 @@ use imgmv::progress::Watch;
 use imgmv::serve::catalog::Catalog;
 use imgmv::serve::journal::{Journal, Record};
 use imgmv::serve::rights::Reading;
-use imgmv::serve::{Certificate, Limits, Listening, Options, Rights, Target};
+use imgmv::serve::{Beside, Certificate, Limits, Listening, Options, Rights, Target};
 use imgmv::{Error, Result};
 use serde_json::json;
 use std::ffi::OsString;
@@ -26,6 +26,11 @@ use std::time::{Duration, UNIX_EPOCH};
 /// they lie, also while somebody writes to them. docker.io/library/app:2 is served as app:2, as library/app:2 and as
 /// docker.io/library/app:2; an image whose name is only a tag, and one without a name, is served in the repository that
 /// is called like the directory or file.
+///
+/// With --proxy it is a mirror as well: tags are asked of the registry each time (where nobody answers, the last known
+/// answer is given, with a Warning header), and blobs and manifests are kept. Clients name the registry by containerd's
+/// ?ns=, or as the first part of a path (localhost:5000/quay.io/org/app:1); docker names none, and means docker.io.
+/// What is asked for is looked for in SRC, in the cache, at the peers, and at the registry, in this order.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Serve {
@@ -58,7 +63,7 @@ struct Service {
     /// Where to listen; port 0 takes a free one, which the first line on standard error names
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000", env = "IMGMV_LISTEN")]
     listen: String,
-    /// Show the certificate in FILE, with those that vouch for it (PEM), and speak TLS only
+    /// Show the certificate in FILE, with those that vouch for it (PEM), and speak TLS only; the file may change
     #[arg(long, value_name = "FILE", env = "IMGMV_TLS_CERT", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The private key of that certificate (PEM)
@@ -121,6 +126,10 @@ Examples:
       archives as docker save and imgmv save write them
   imgmv serve docker://registry.lan:5000/
       another registry
+  imgmv serve --proxy docker.io,quay.io --cache oci:./cache --listen :5000
+      a mirror; --print-mirror-config tells its clients how to ask it
+  imgmv serve containerd: --listen :5000 --peer http://nodes.lan:5000
+      what this node lacks, the others may have
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
       to users, over TLS";
 
@@ -155,13 +164,16 @@ impl Serve {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
-        let mirrored = self.mirroring.shelf(listen.port(), &self.from, &self.reach, run)?;
+        let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
+        let mirrored = self.mirroring.shelf(beside, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
             catalog.add(mirrored.shelf.clone());
         }
         let service = &self.service;
         run.signals.patience(Duration::from_secs(service.stop_timeout + 3));
-        let options = service.options(target.map(|(target, _)| target), run)?;
+        let mut options = service.options(target.map(|(target, _)| target), run)?;
+        // Each client may have to wait for somebody elsewhere.
+        options.limits.waiting = mirrored.as_ref().map_or(0, |_| options.limits.connections);
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
             run.screen.say("passwords pass here without TLS, readable by whoever sees them pass; see --tls-cert");
         }
@@ -230,6 +242,7 @@ impl Service {
                 connections: self.max_connections as usize,
                 head: seconds(self.idle_timeout),
                 idle: seconds(self.idle_timeout),
+                waiting: 0,
                 stop: seconds(self.stop_timeout),
             },
             journal: self.log.journal(run),

@@ -12,14 +12,14 @@ static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 /// A buffer on loan, and how much of it counts.
 struct Lent(Vec<u8>, usize);
 
-/// `want` bytes that `read` has put into a buffer.
-pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Bytes> {
+/// What `read` has put into a buffer of `want` bytes; it says how many.
+pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     let fitting = free.iter().position(|buffer| buffer.len() >= want && buffer.len() / 2 <= want);
     let buffer = fitting.map(|at| free.swap_remove(at));
     drop(free);
     let mut lent = Lent(buffer.unwrap_or_else(|| vec![0; want]), want);
-    read(&mut lent.0[..want])?;
+    lent.1 = read(&mut lent.0[..want])?;
     Ok(Bytes::from_owner(lent))
 }
 
@@ -46,15 +46,15 @@ mod tests {
     fn a_buffer_that_is_used_again_shows_nothing_of_before() {
         let first = fill(64 << 10, |buffer| {
             buffer.fill(1);
-            Ok(())
+            Ok(buffer.len())
         });
         drop(first.unwrap());
         let second = fill(40 << 10, |buffer| {
             buffer.fill(2);
-            Ok(())
+            Ok(buffer.len() / 2)
         });
         let second = second.unwrap();
-        assert!(second.len() == 40 << 10 && second.iter().all(|byte| *byte == 2));
+        assert!(second.len() == 20 << 10 && second.iter().all(|byte| *byte == 2));
         assert!(fill(10, |_| Err(io::Error::other("no"))).is_err());
     }
 }

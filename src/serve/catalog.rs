@@ -80,8 +80,9 @@ pub trait Repository: Send + Sync {
     }
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
-    /// The bytes of a blob of `size` bytes from offset `from` on. The reader may be slow, and may be left alone for
-    /// minutes: it must not hold more than a buffer.
+    /// The bytes of a blob of `size` bytes from offset `from` on. The reader may be left alone for minutes: it must not
+    /// hold more than a buffer. One that has nothing yet (a blob that is still coming in) says `WouldBlock` rather than
+    /// keep a thread waiting, and is asked again soon.
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
     /// What refers to `subject`.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>>;
@@ -151,11 +152,15 @@ impl Several {
 
 impl Repository for Several {
     fn tags(&self) -> Result<Vec<String>> {
-        let mut tags = BTreeSet::new();
+        let (mut tags, mut failure) = (BTreeSet::new(), None);
         for repository in &self.0 {
-            tags.extend(repository.tags()?);
+            match repository.tags() {
+                Ok(own) => tags.extend(own),
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(tags.into_iter().collect())
+        // One that fails does not hide what others have.
+        failure.filter(|_| tags.is_empty()).map_or_else(|| Ok(tags.into_iter().collect()), Err)
     }
 
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {

@@ -22,6 +22,8 @@ use tokio_rustls::TlsAcceptor;
 /// In bytes, of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
+/// In bytes. Who has no more gets its buffers one after the other.
+pub const LEAST_SHARE: usize = 16 << 10;
 /// In bytes, of what waits encrypted.
 const MAX_ENCRYPTED: usize = 64 << 10;
 /// For the handshake of TLS.
@@ -43,12 +45,12 @@ pub struct Line {
 
 impl Line {
     /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
-    /// slow, the buffers are some 45 MB together (two in each direction at most).
+    /// slow, the buffers are some 40 MB together.
     fn share(&self) -> usize {
         match self.rank {
             0..=16 => 256 << 10,
             17..=64 => 64 << 10,
-            _ => 16 << 10,
+            _ => LEAST_SHARE,
         }
     }
 }
@@ -77,9 +79,11 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, lin
         .header_read_timeout(line.server.limits.head)
         .max_header_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(share.max(2 * MAX_HEAD));
+        .max_buf_size(share.max(MAX_HEAD));
     let (server, peer) = (line.server.clone(), line.peer.ip());
-    let service = service_fn(move |request: Request<Incoming>| answer::answer(server.clone(), peer, share, request));
+    // In a box, so that a connection on which nothing is asked does not hold the room for an answer.
+    let service =
+        service_fn(move |request: Request<Incoming>| Box::pin(answer::answer(server.clone(), peer, share, request)));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut stopped = line.stopped;
     // What goes wrong on a connection is the client's; a request that it broke off is in the journal.

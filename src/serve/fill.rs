@@ -15,12 +15,14 @@ use crate::transport::layout::{Filling, LayoutCache};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a wait goes without a look around.
 const GLANCE: Duration = Duration::from_secs(1);
+/// Clients that wait on a thread of their own, at most; more look again every now and then.
+const WAITERS: usize = 64;
 /// So long an answer waits for a fill's first bytes, to say what is wrong if they do not come. Then it begins anyway.
 const BEGINNING: Duration = Duration::from_secs(10);
 
@@ -101,13 +103,38 @@ struct Following {
 enum Found {
     Bytes(Arc<File>, usize),
     NoRoom,
+    /// Nothing yet.
+    Later,
+}
+
+/// Clients that wait on a thread for the bytes to come.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Waiter;
+
+impl Waiter {
+    /// `None` where as many wait as may.
+    fn new() -> Option<Waiter> {
+        let waiting = WAITING.fetch_add(1, Ordering::Relaxed);
+        let waiter = Waiter;
+        (waiting < WAITERS).then_some(waiter)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Following {
-    /// Waits for bytes. Whoever fills ends in any case: its reads have time-outs.
+    /// The next bytes. Waits a little for them if few others do; whoever fills ends in any case, since its reads have
+    /// time-outs.
     fn next(&self, want: usize) -> Result<Found> {
         let size = self.growing.size;
         let mut state = self.growing.state();
+        let mut waiter = None;
         loop {
             let there = match &state.ended {
                 Some(Ok(())) => size,
@@ -121,6 +148,13 @@ impl Following {
             }
             if self.at >= size {
                 return Err(Error::failed("read past the end of a blob"));
+            }
+            if waiter.is_some() {
+                return Ok(Found::Later);
+            }
+            waiter = Waiter::new();
+            if waiter.is_none() {
+                return Ok(Found::Later);
             }
             state = self.growing.wait(state);
         }
@@ -141,6 +175,7 @@ impl Read for Following {
                 self.at += n as u64;
                 Ok(n)
             }
+            Found::Later => Err(io::ErrorKind::WouldBlock.into()),
             Found::NoRoom => self.beside.insert((self.around)(self.at)?).read(buffer),
         }
     }
@@ -174,7 +209,8 @@ impl Fill {
             self.growing.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
             let buffer = buffer_in_company(1);
-            let flow = Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1, buffer };
+            let flow =
+                Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1, buffer, recent: buffer };
             let blob = Descriptor::new("", digest, size);
             let writer = Box::new(Shown { writer, growing: &self.growing });
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;

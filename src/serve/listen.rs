@@ -5,6 +5,7 @@ use super::connection::{self, Line};
 use super::documents::Documents;
 use super::gate::Gate;
 use super::journal::{Counted, Figures, Journal};
+use super::live::Live;
 use super::push;
 use super::rights::Rights;
 use super::sessions::Sessions;
@@ -19,8 +20,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// Threads that may block, beside one for each connection: a request uses one at a time, for a buffer or a question.
-const BLOCKING: usize = 32;
+/// Threads that may block, at most: a request uses one at a time, for a buffer or a question.
+const BLOCKING: usize = 256;
 /// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
 const STACK: usize = 1 << 20;
 /// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
@@ -37,6 +38,8 @@ pub struct Limits {
     pub head: Duration,
     /// Without a byte in either direction while a body is under way.
     pub idle: Duration,
+    /// Threads that may wait for servers elsewhere, beside those that read from here.
+    pub waiting: usize,
     /// What is under way when the server is told to stop has so long to end.
     pub stop: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for Limits {
             connections: 1024,
             head: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            waiting: 0,
             stop: Duration::from_secs(10),
         }
     }
@@ -88,7 +92,7 @@ pub(super) struct Server {
 pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Live<TlsAcceptor>>,
     server: Arc<Server>,
     cancel: Cancel,
 }
@@ -102,7 +106,7 @@ impl Listening {
         let refused = |e: std::io::Error| {
             Error::usage(format!("cannot listen on {at}: {}; choose another with --listen", Error::from(e)))
         };
-        let tls = options.certificate.as_ref().map(Certificate::acceptor).transpose()?;
+        let tls = options.certificate.as_ref().map(Certificate::following).transpose()?;
         let listener = TcpListener::bind(at).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -132,7 +136,7 @@ impl Listening {
         more_files(2 * self.server.limits.connections as u64 + FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(self.server.limits.connections + BLOCKING)
+            .max_blocking_threads(BLOCKING + self.server.limits.waiting)
             .thread_stack_size(STACK)
             .build()
             .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
@@ -180,7 +184,7 @@ impl Listening {
             let figures = &self.server.figures;
             figures.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let counted = Counted::new(figures, |figures| &figures.connections);
-            let tls = self.tls.clone();
+            let tls = self.tls.as_ref().and_then(|tls| tls.now().ok()).map(|tls| TlsAcceptor::clone(&tls));
             tokio::spawn(async move {
                 connection::serve(socket, tls, line).await;
                 drop((seat, counted));

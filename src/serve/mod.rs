@@ -54,7 +54,7 @@ pub use evict::Budget;
 pub use gate::Gate;
 pub use listen::{Limits, Listening, Options};
 pub use peers::Peers;
-pub use proxy::{Caches, ProxyShelf, Share};
+pub use proxy::{Beside, Caches, ProxyShelf, Share};
 pub use rights::Rights;
 pub use shelf::StoreShelf;
 pub use target::Target;

@@ -178,6 +178,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_path_means_something_safe_or_nothing(path in "/v2/[-a-zA-Z0-9_./%:@]{0,60}(/(manifests|blobs|tags)/)?.{0,40}") {
+            if let Ok(Route::Repository(name, _)) = route(&path) {
+                assert!(is_repository(&name), "{path}: {name}");
+                assert!(name.split('/').all(|part| !part.starts_with('.')), "{path}: {name}");
+            }
+        }
+    }
+
     #[test]
     fn no_path_leads_out_of_a_repository() {
         for path in [

@@ -1,5 +1,5 @@
 //! Other servers like this one, which may have what is not here: asked by digest only, quickly, all at once, and never
-//! for what they would have to ask others for.
+//! for what they would have to ask others for. One of them may be this server itself, which then answers as any other.
 
 use super::answer::PEER;
 use super::upstreams::{Rest, Seats};
@@ -10,7 +10,7 @@ use crate::progress::Watch;
 use crate::transport::registry::mirrors::{self, Server};
 use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -50,8 +50,6 @@ pub struct Peers {
     named: Vec<Server>,
     /// For an answer to begin.
     patience: Duration,
-    /// Where this server listens.
-    own_port: u16,
     access: Access,
     known: Mutex<Vec<Arc<Peer>>>,
     looked: Mutex<Instant>,
@@ -78,7 +76,6 @@ impl Peers {
     pub fn new(
         urls: &[String],
         patience: Duration,
-        own_port: u16,
         access: &Access,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
@@ -101,7 +98,6 @@ impl Peers {
         let peers = Arc::new(Peers {
             named: urls.iter().map(parse).collect::<Result<_>>()?,
             patience,
-            own_port,
             access,
             known: Mutex::default(),
             looked: Mutex::new(Instant::now()),
@@ -230,16 +226,6 @@ impl Peers {
             return vec![named.host.clone()];
         }
         let found = (name, port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>).unwrap_or_default();
-        found.into_iter().filter(|address| !self.is_own(address)).map(|address| address.to_string()).collect()
+        found.into_iter().map(|address| address.to_string()).collect()
     }
-
-    /// A name that all servers share is this one's too.
-    fn is_own(&self, address: &SocketAddr) -> bool {
-        address.port() == self.own_port && is_here(address.ip())
-    }
-}
-
-/// Whether `address` is one of this host's: only those can be bound to.
-fn is_here(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }

@@ -42,6 +42,15 @@ pub enum Share {
     Everybody,
 }
 
+/// What a server does beside being a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// It is pushed to: a name that names no registry may be one that is being pushed. What upstream refuses, or does not
+    /// answer, is not there.
+    Pushes,
+}
+
 /// What a mirror keeps.
 pub struct Caches {
     /// What anybody may have.
@@ -67,6 +76,7 @@ struct Proxy {
     caches: Option<Caches>,
     peers: Arc<Peers>,
     share: Share,
+    beside: Beside,
     sizes: Mutex<HashMap<Key, Sized>>,
     /// How often each blob came wrong: then it is asked of the next source.
     wrong: Mutex<HashMap<Digest, usize>>,
@@ -94,7 +104,7 @@ impl ProxyShelf {
         upstreams: Vec<Upstream>,
         caches: Option<Caches>,
         peers: Arc<Peers>,
-        share: Share,
+        (share, beside): (Share, Beside),
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> ProxyShelf {
@@ -103,6 +113,7 @@ impl ProxyShelf {
             caches,
             peers,
             share,
+            beside,
             sizes: Mutex::default(),
             wrong: Mutex::default(),
             sizing: Once::default(),
@@ -122,8 +133,7 @@ impl Proxy {
             let host = text.to_ascii_lowercase();
             if DOCKER.contains(&&*host) { DEFAULT_REGISTRY.to_owned() } else { host }
         };
-        let prefix = wanted.name.split_once('/').filter(|(first, _)| first.contains('.') || *first == "localhost");
-        let (ns, name) = match (&wanted.ns, prefix) {
+        let (ns, name) = match (&wanted.ns, host_and_rest(&wanted.name)) {
             (Some(ns), _) if !is_host(ns) => return None,
             (Some(ns), _) => (Some(host(ns)), &*wanted.name),
             (None, Some((first, rest))) => (Some(host(first)), rest),
@@ -187,7 +197,10 @@ impl Shelf for ProxyShelf {
     fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
         let Some((upstream, spot)) = self.0.meant(wanted) else { return Ok(None) };
         let trusted = self.0.share == Share::Everybody || wanted.user.is_some();
-        Ok(Some(Arc::new(Mirrored { proxy: self.0.clone(), upstream, spot, trusted, search: wanted.search })))
+        let proxy = self.0.clone();
+        let names_one = wanted.ns.is_some() || host_and_rest(&wanted.name).is_some();
+        let modest = proxy.beside == Beside::Pushes && !names_one;
+        Ok(Some(Arc::new(Mirrored { proxy, upstream, spot, trusted, modest, search: wanted.search })))
     }
 }
 
@@ -198,6 +211,8 @@ struct Mirrored {
     spot: Spot,
     /// This client may have what needs credentials.
     trusted: bool,
+    /// What upstream refuses is not there.
+    modest: bool,
     search: Search,
 }
 
@@ -233,6 +248,14 @@ impl Mirrored {
         match self.upstream() {
             Some(upstream) => upstream.ask(self.identity(), &self.spot.repository, question),
             None => Ok(None),
+        }
+    }
+
+    /// `told`, or nothing where upstream refuses or does not answer and that says nothing.
+    fn modestly<T: Default>(&self, told: Result<T>) -> Result<T> {
+        match told {
+            Err(error) if self.modest && matches!(error.kind(), Kind::Denied | Kind::Network) => Ok(T::default()),
+            told => told,
         }
     }
 
@@ -371,6 +394,11 @@ impl Mirrored {
     }
 }
 
+/// The host that a repository's name begins with, if it does, and the rest.
+fn host_and_rest(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/').filter(|(first, _)| first.contains('.') || *first == "localhost")
+}
+
 /// A manifest by digest, checked; its type as it was announced.
 fn fetched(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
     let Some(root) = store.roots(&[Pick::Digest(*digest)])?.pop() else { return Ok(None) };
@@ -394,7 +422,7 @@ impl Repository for Mirrored {
         if self.search == Search::Here {
             return known();
         }
-        match self.ask(|store| store.names().map(Some)) {
+        match self.modestly(self.ask(|store| store.names().map(Some))) {
             Ok(names) => Ok(names.unwrap_or_default().iter().filter_map(Name::tag).collect()),
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => match known()? {
@@ -407,20 +435,20 @@ impl Repository for Mirrored {
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
         let digest = match at {
             At::Digest(digest) => *digest,
-            At::Tag(tag) => match self.resolve(tag)? {
+            At::Tag(tag) => match self.modestly(self.resolve(tag))? {
                 Some((digest, _)) => digest,
                 None => return Ok(None),
             },
         };
-        Ok(self.manifest_at(&digest)?.map(Arc::unwrap_or_clone))
+        Ok(self.modestly(self.manifest_at(&digest))?.map(Arc::unwrap_or_clone))
     }
 
     fn settle(&self, at: &At) -> Result<Settled> {
         let found = match at {
-            At::Tag(tag) => self.resolve(tag)?,
+            At::Tag(tag) => self.modestly(self.resolve(tag))?,
             At::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => Some((*digest, Known::Now)),
             At::Digest(_) if self.proxy.caches.is_none() => return Ok(Settled::Here),
-            At::Digest(digest) => self.manifest_at(digest)?.map(|_| (*digest, Known::Now)),
+            At::Digest(digest) => self.modestly(self.manifest_at(digest))?.map(|_| (*digest, Known::Now)),
         };
         Ok(found.map_or(Settled::Nowhere, |(digest, known)| Settled::At(digest, known)))
     }
@@ -443,7 +471,7 @@ impl Repository for Mirrored {
         }
         match self.caches().find_map(|cache| cache.coming(digest)) {
             Some(size) => Ok(Some(size)),
-            None => self.size_elsewhere(digest),
+            None => self.modestly(self.size_elsewhere(digest)),
         }
     }
 
@@ -471,7 +499,7 @@ impl Repository for Mirrored {
         if self.search == Search::Here {
             return Ok(Vec::new());
         }
-        match self.ask(|store| store.referrers(subject).map(Some)) {
+        match self.modestly(self.ask(|store| store.referrers(subject).map(Some))) {
             Ok(found) => Ok(found.unwrap_or_default()),
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => {

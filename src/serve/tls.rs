@@ -1,11 +1,13 @@
 //! The certificate that the server shows.
 
+use super::live::Live;
 use crate::error::{Error, Result};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 
 /// Where a certificate with those that vouch for it lies, and its private key (both PEM).
@@ -16,10 +18,17 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads both files.
+    /// What the files say, also when they change. Files that cannot be used change nothing.
     ///
-    /// Fails with `Invalid` where they are not what they should be, or do not belong together.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor> {
+    /// Fails with `Invalid` where they are not what they should be now, or do not belong together.
+    pub(super) fn following(&self) -> Result<Live<TlsAcceptor>> {
+        let certificate = self.clone();
+        let live = Live::following(self.chain.clone(), Duration::ZERO, move || certificate.acceptor());
+        live.now()?;
+        Ok(live)
+    }
+
+    fn acceptor(&self) -> Result<TlsAcceptor> {
         let wrong = |what: &str, why: &dyn std::fmt::Display| Error::invalid(format!("{what}: {why}"));
         let (chain, key) = (self.chain.display().to_string(), self.key.display().to_string());
         let read = |path: &PathBuf| std::fs::read(path).map_err(|e| Error::reading(path.display(), e));

@@ -57,6 +57,12 @@ fn the_cache_is_a_layout_that_other_tools_read() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), image.digest().to_string());
 }
 
+/// Waits until the server has let go of what it has given: a client may have the last byte before that.
+fn nobody_reads(file: &File) {
+    eventually("it is let go", || file.try_lock().is_ok());
+    file.unlock().unwrap();
+}
+
 #[test]
 fn what_was_not_used_the_longest_goes_when_there_is_no_room() {
     let layers: Vec<Vec<u8>> = (0..4).map(|i| noise(10 + i, 400_000)).collect();
@@ -72,11 +78,15 @@ fn what_was_not_used_the_longest_goes_when_there_is_no_room() {
         assert_eq!(server.get(&blob_path(&of(at))).body, layers[at]);
         let file = File::options().write(true).open(blob_file(&cached(&dir), &of(at))).unwrap();
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        nobody_reads(&file);
     }
     // A use is what counts.
     assert_eq!(server.get(&blob_path(&of(0))).body, layers[0]);
     assert_eq!(server.get(&blob_path(&of(2))).body, layers[2]);
     assert_eq!([there(0), there(1), there(2)], [true, false, true]);
+    for at in [0, 2] {
+        nobody_reads(&File::open(blob_file(&cached(&dir), &of(at))).unwrap());
+    }
     // What is being read stays, and there is no room then: the blob is given all the same, and not kept.
     let held: Vec<File> = [0, 2].map(|at| File::open(blob_file(&cached(&dir), &of(at))).unwrap()).into();
     held.iter().for_each(|file| file.lock_shared().unwrap());

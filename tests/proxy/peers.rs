@@ -1,5 +1,6 @@
 //! Peers: asked by digest, quickly, once, and never in a circle.
 
+use super::support::fault_proxy::{End, Fault, Ill, Proxy};
 use super::support::program::free_port;
 use super::*;
 use std::net::TcpListener;
@@ -157,4 +158,19 @@ fn a_server_without_a_cache_passes_on_what_its_peers_have() {
     let store = format!("oci:{}", empty.path().join("store").display());
     let server = Server::start_in(empty, &[&store, "--writable", "--peer", &format!("http://{}", liar.host())]);
     assert!(server.get(&blob_path(&digest)).body.len() < layer.len());
+}
+
+#[test]
+fn a_peer_that_breaks_off_is_left_for_upstream_at_the_same_byte() {
+    let layer = noise(8, 2 << 20);
+    let (double, _) = upstream(&layer);
+    let (_dir, first) = warm(&double);
+    let line = Proxy::start(&first.host);
+    line.does(Fault::once("GET", "/blobs/", Ill::Cut { after: 1_200_000, end: End::Fin }));
+    let second = mirror(&double.host(), &["--peer", &format!("http://{}", line.host())]);
+    double.forget_requests();
+    assert_eq!(second.get(&blob_path(&Digest::of(&layer))).body, layer);
+    let range = double.requests().iter().find_map(|request| request.header("range").map(str::to_owned)).unwrap();
+    let from: u64 = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
+    assert!(from > 0, "{range}");
 }

@@ -121,3 +121,30 @@ fn referrers_come_from_upstream() {
     let list = server.get(&format!("/v2/library/app/referrers/{}", image.digest())).json();
     assert_eq!(list["manifests"][0]["digest"], signature.digest().to_string());
 }
+
+#[test]
+fn what_is_pushed_here_is_not_hidden_by_an_upstream_that_refuses_or_is_gone() {
+    use support::registry::{Auth, Bearer};
+    let (double, _) = upstream(&noise(10, 1000));
+    let user = Some(("me".to_owned(), "secret".to_owned()));
+    double.faults().auth = Auth::Bearer(Bearer { user, ..Bearer::default() });
+    for upstream in [double.host(), "127.0.0.1:1".to_owned()] {
+        let dir = folder();
+        let store = format!("oci:{}", dir.path().join("store").display());
+        let server = mirror_in(&dir, &upstream, &["--retry", "0"]);
+        assert!(matches!(server.get("/v2/team/own/tags/list").status, 403 | 502));
+        drop(server);
+        let (cache, proxy) = (format!("oci:{}", cached(&dir).display()), format!("docker.io={upstream}"));
+        let options = [&store, "--writable", "--proxy", &proxy, "--cache", &cache, "--retry", "0"];
+        let server = Server::start_in(dir.clone(), &options);
+        // As docker does before it pushes.
+        assert_eq!(server.head(&format!("/v2/team/own/blobs/{}", Digest::of(b"x"))).status, 404, "{upstream}");
+        server.push_image("team/own", "1", 1000);
+        pull(&server, "/v2/team/own/manifests/1");
+        assert_eq!(server.get("/v2/team/own/manifests/2").status, 404, "{upstream}");
+        assert_eq!(server.get("/v2/team/own/tags/list").json()["tags"], serde_json::json!(["1"]));
+        // Who says which registry is meant is told what that one says.
+        let named = server.get("/v2/team/own/manifests/2?ns=docker.io");
+        assert!(matches!(named.status, 403 | 502), "{upstream}: {}", named.status);
+    }
+}

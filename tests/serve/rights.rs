@@ -140,8 +140,15 @@ fn a_page_in_a_browser_cannot_write_nor_call_loopback_by_another_name() {
 #[test]
 fn it_speaks_tls_with_a_certificate_from_files() {
     let tls = |name: &str| format!("{}/tests/support/tls/{name}", env!("CARGO_MANIFEST_DIR"));
-    let (crt, key, ca) = (tls("server.crt"), tls("server.key"), tls("ca.crt"));
-    let server = Server::writable_in(TempDir::new().unwrap().into(), &["--tls-cert", &crt, "--tls-key", &key]);
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["server.crt", "server.key"] {
+        std::fs::copy(tls(name), at(name)).unwrap();
+    }
+    let (crt, key, ca) = (at("server.crt"), at("server.key"), tls("ca.crt"));
+    let server = Server::writable_in(dir.into(), &["--tls-cert", &crt, "--tls-key", &key]);
+    // A certificate that cannot be used does not take the place of one that can.
+    std::fs::write(&crt, "no certificate").unwrap();
     assert!(server.log()[0].starts_with("listening on https://"));
     let hello = super::support::program::fixture("hello-skopeo-oci.tar");
     let there = format!("docker://{}/app:1", server.host);
