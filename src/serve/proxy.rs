@@ -8,6 +8,7 @@ use super::cache::Cache;
 use super::catalog::{At, Known, Repository, Search, Settled, Shelf, Wanted};
 use super::checked::Checked;
 use super::fill::{Around, Ended};
+use super::journal::{Figures, count};
 use super::once::Once;
 use super::peers::{Peer, Peers, Sought, Spot};
 use super::upstream::pumped;
@@ -84,6 +85,7 @@ struct Proxy {
     fetching: Once<Key, Option<Arc<Manifest>>>,
     /// Manifests may be large, and are held while they are looked into.
     documents: Arc<Seats>,
+    figures: Arc<Figures>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
@@ -105,6 +107,7 @@ impl ProxyShelf {
         caches: Option<Caches>,
         peers: Arc<Peers>,
         (share, beside): (Share, Beside),
+        figures: Arc<Figures>,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> ProxyShelf {
@@ -119,6 +122,7 @@ impl ProxyShelf {
             sizing: Once::default(),
             fetching: Once::default(),
             documents: Seats::new(DOCUMENTS),
+            figures,
             watch,
             cancel: cancel.clone(),
         }))
@@ -161,13 +165,15 @@ impl Proxy {
     }
 
     /// What a fill's end teaches.
-    fn ended(self: &Arc<Proxy>, key: Key) -> Ended {
+    fn ended(self: &Arc<Proxy>, key: Key, size: u64) -> Ended {
         let own = self.clone();
         Box::new(move |ended| {
             let digest = key.2;
             own.sizes().remove(&key);
             let Err(error) = ended else {
                 own.wrong().remove(&digest);
+                count(&own.figures.fetched, 1);
+                count(&own.figures.fetched_bytes, size);
                 return;
             };
             if error.kind() == Kind::Invalid {
@@ -301,7 +307,9 @@ impl Mirrored {
     fn manifest_of_a_peer(&self, digest: &Digest) -> Option<Manifest> {
         let peers = &self.proxy.peers;
         let (peer, _) = peers.find(Sought::Manifest, digest, &self.spot)?;
-        fetched(&peers.store(&peer, &self.spot).ok()?, digest).ok()?
+        let found = fetched(&peers.store(&peer, &self.spot).ok()?, digest).ok()?;
+        count(&self.proxy.figures.found_at_peers, found.is_some().into());
+        found
     }
 
     /// What `tag` points at now, or did when upstream was asked last.
@@ -326,6 +334,7 @@ impl Mirrored {
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => match self.last(&name)? {
                 Some(digest) => {
+                    count(&self.proxy.figures.last_known, 1);
                     self.proxy.watch.say(&format!("{name} is answered as it was known last: {error}"));
                     Ok(Some((digest, Known::Last)))
                 }
@@ -361,6 +370,7 @@ impl Mirrored {
         self.proxy.sizing.ask(key.clone(), || {
             let distrusted = self.proxy.wrong().contains_key(digest);
             let peer = if distrusted { None } else { self.proxy.peers.find(Sought::Blob, digest, &self.spot) };
+            count(&self.proxy.figures.found_at_peers, peer.is_some().into());
             let (size, peer) = match peer {
                 Some((peer, found)) => (Some(found.size), Some(peer)),
                 None => (self.ask(|store| store.blob_at(digest))?, None),
@@ -478,6 +488,7 @@ impl Repository for Mirrored {
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         for cache in self.caches() {
             if let Some(bytes) = cache.open(digest, size, from)? {
+                count(&self.proxy.figures.had, 1);
                 return Ok(bytes);
             }
         }
@@ -492,7 +503,7 @@ impl Repository for Mirrored {
         let beside = self.source(digest)?;
         let around: Around = Box::new(move |from| pumped(beside.clone(), blob.clone(), from));
         let key = self.key(digest);
-        cache.fetch((*digest, size), from, || Ok((self.source(digest)?, self.proxy.ended(key))), around)
+        cache.fetch((*digest, size), from, || Ok((self.source(digest)?, self.proxy.ended(key, size))), around)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
