@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What it costs to bring an image and its next version to another host: engines x cases, bytes on the wire and seconds.
 
-    delta.py [--imgmv PROGRAM] [--mib N] [--rounds N] [--only ENGINE,…]
+    delta.py [--imgmv PROGRAM] [--mib N] [--rounds N] [--mbit N] [--only ENGINE,…]
 
 Needs root, sshd, and the engines that tests/peers.sh sets up; those that are not there are left out. Every host is a real
 sshd on the loopback device of a network of its own, so that every byte on it is the copy's, both ways, headers included.
@@ -249,9 +249,13 @@ def main():
     parser.add_argument("--imgmv", default=HERE / "target/release/imgmv")
     parser.add_argument("--mib", type=int, default=200, help="of each version's layers, unpacked")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--mbit", type=int, help="of the line, a second; without it, as fast as the machine")
     parser.add_argument("--only", help="engines, by the beginning of their names")
     options = parser.parse_args()
     alone(sys.argv)
+    if options.mbit:
+        rate = ["rate", f"{options.mbit}mbit", "burst", "256k", "latency", "50ms"]
+        subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *rate], check=True)
     imgmv = Path(options.imgmv).resolve()
     picked = [row for row in ENGINES if not options.only or row[0].startswith(tuple(options.only.split(",")))]
     work = Path(tempfile.mkdtemp(prefix="imgmv-bench", dir="/tmp"))

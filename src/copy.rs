@@ -9,15 +9,16 @@ use crate::pairs::Pairs;
 use crate::passing;
 use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
+use crate::recent::kept_in_company;
 use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Pick, Source, Store};
-use crate::transfer::{self, Recode, Verified};
+use crate::transfer::{self, Flow, Recode, Verified};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -365,9 +366,12 @@ impl<'a> Run<'a> {
         images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
     }
 
-    /// Bytes in one buffer.
-    pub fn buffer(&self) -> usize {
-        transfer::buffer_in_company(self.options.company)
+    /// The way of the blob `id`.
+    pub fn flow<'f>(&'f self, stop: &'f AtomicBool, id: u64, threads: usize) -> Flow<'f> {
+        let company = self.options.company;
+        let (buffer, recent) = (transfer::buffer_in_company(company), kept_in_company(company));
+        let threads = (threads / company.max(1)).max(1);
+        Flow { watch: self.watch, cancel: self.cancel, stop, id, threads, buffer, recent }
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {

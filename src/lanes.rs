@@ -9,6 +9,7 @@ use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, BlobWriter, Order};
 use crate::source::{Claim, Store};
 use crate::transfer::{self, Flow};
+use crate::turns::Turn;
 use std::{
     collections::VecDeque,
     io::{Cursor, Read},
@@ -240,8 +241,12 @@ fn move_one<'s>(
     stop: &AtomicBool,
 ) -> Result<()> {
     run.cancel.check()?;
+    let _turn = match work.recode {
+        Some(_) => Turn::wait(run.options.company, run.cancel)?,
+        None => None,
+    };
     let id = run.next_id();
-    let flow = Flow { watch: run.watch, cancel: run.cancel, stop, id, threads: cores(), buffer: run.buffer() };
+    let flow = run.flow(stop, id, cores());
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
     let done = begin(run, store, work, open, &flow).and_then(|begun| match begun {
         Begin::Held => {

@@ -30,5 +30,6 @@ pub mod source;
 mod sums;
 pub mod transfer;
 pub mod transport;
+mod turns;
 
 pub use error::{Error, Kind, Result};

@@ -6,10 +6,10 @@ use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::lanes::cores;
 use crate::plan::{self, Image, Naming};
 use crate::progress::{Event, Outcome};
-use crate::recent::Replay;
+use crate::recent::{self, Replay};
 use crate::sink::Begin;
 use crate::source::{Blob, Claim, Pick, Relay, Root, Store, Stream, Tail, select};
-use crate::transfer::{self, Flow};
+use crate::transfer;
 use std::{
     collections::HashSet,
     io::{Cursor, Read},
@@ -79,11 +79,11 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Begin::Write(writer), _) => writer,
     };
     let stop = AtomicBool::new(false);
-    let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: cores(), buffer: run.buffer() };
+    let flow = run.flow(&stop, id, cores());
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {
-            let replay = Replay::new(Box::new(whole));
+            let replay = Replay::new(Box::new(whole), recent::kept_in_company(run.options.company));
             let mut once = |from: u64| Ok(Box::new(replay.read_from(from)?) as Box<dyn Read + Send + '_>);
             transfer::transfer(&claim, &mut once, writer, &flow)
         }
@@ -118,7 +118,7 @@ fn documents(run: &Run<'_>, store: &Passed, images: &[Image]) -> Result<()> {
             )));
         };
         let stop = AtomicBool::new(false);
-        let flow = Flow { watch: run.watch, cancel: run.cancel, stop: &stop, id, threads: 1, buffer: run.buffer() };
+        let flow = run.flow(&stop, id, 1);
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let verified = transfer::transfer(&Claim::from(blob), &mut open, writer, &flow)?;
         run.moved(id, &verified, None);

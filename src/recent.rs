@@ -10,17 +10,28 @@ use std::sync::{Mutex, PoisonError};
 /// In bytes: as far back as a retry can go. More than what lies in the buffers between here and a registry.
 const KEPT: usize = 8 << 20;
 
+/// The same for each of `company` copies that run side by side.
+pub(crate) fn kept_in_company(company: usize) -> usize {
+    KEPT / company.max(1)
+}
+
 /// The last bytes of something.
-#[derive(Default)]
 pub(crate) struct Recent {
     bytes: VecDeque<u8>,
+    /// Bytes kept, at most, unless more come at once.
+    most: usize,
     /// In bytes from its start: where they end.
     end: u64,
 }
 
 impl Recent {
+    pub fn new(most: usize) -> Recent {
+        Recent { bytes: VecDeque::new(), most, end: 0 }
+    }
+
     pub fn add(&mut self, bytes: &[u8]) {
-        let old = (self.bytes.len() + bytes.len()).saturating_sub(KEPT).min(self.bytes.len());
+        let most = self.most.max(bytes.len());
+        let old = (self.bytes.len() + bytes.len()).saturating_sub(most).min(self.bytes.len());
         self.bytes.drain(..old);
         self.bytes.extend(bytes);
         self.end += bytes.len() as u64;
@@ -32,8 +43,9 @@ impl Recent {
         let at = usize::try_from(back).ok().and_then(|back| self.bytes.len().checked_sub(back));
         let Some(at) = at else {
             return Err(Error::network(format!(
-                "the connection broke, and of what passes once only the last {KEPT} bytes can be sent again; save it to \
-                 a file first",
+                "the connection broke, and of what passes once only the last {} bytes can be sent again; save it to a \
+                 file first",
+                self.most
             )));
         };
         let (head, tail) = self.bytes.as_slices();
@@ -70,8 +82,9 @@ struct Source<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub fn new(bytes: Box<dyn Read + Send + 'a>) -> Replay<'a> {
-        Replay(Mutex::new(Source { bytes, recent: Recent::default() }))
+    /// Of which the last `kept` can be read again.
+    pub fn new(bytes: Box<dyn Read + Send + 'a>, kept: usize) -> Replay<'a> {
+        Replay(Mutex::new(Source { bytes, recent: Recent::new(kept) }))
     }
 
     /// The bytes from `from` on. What lies before and has not come yet passes unread.
@@ -80,7 +93,7 @@ impl<'a> Replay<'a> {
         let unread = from.saturating_sub(source.recent.end);
         if unread > 0 {
             io::copy(&mut (&mut source.bytes).take(unread), &mut io::sink())?;
-            source.recent = Recent { bytes: VecDeque::new(), end: from };
+            source.recent = Recent { end: from, ..Recent::new(source.recent.most) };
         }
         source.recent.since(from)?;
         Ok(Again { replay: self, at: from })
@@ -117,7 +130,7 @@ mod tests {
     #[test]
     fn the_last_bytes_come_again_and_older_ones_do_not() {
         let bytes = noise(KEPT + 1000);
-        let replay = Replay::new(Box::new(&bytes[..]));
+        let replay = Replay::new(Box::new(&bytes[..]), KEPT);
         let mut read = Vec::new();
         replay.read_from(0).unwrap().take(5000).read_to_end(&mut read).unwrap();
         replay.read_from(5000).unwrap().read_to_end(&mut read).unwrap();
@@ -131,7 +144,7 @@ mod tests {
     #[test]
     fn what_an_earlier_run_left_passes_unread() {
         let bytes = noise(1000);
-        let replay = Replay::new(Box::new(&bytes[..]));
+        let replay = Replay::new(Box::new(&bytes[..]), KEPT);
         let mut read = Vec::new();
         replay.read_from(700).unwrap().read_to_end(&mut read).unwrap();
         assert_eq!(read, &bytes[700..]);

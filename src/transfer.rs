@@ -84,6 +84,8 @@ pub struct Flow<'a> {
     pub threads: usize,
     /// Bytes in one buffer.
     pub buffer: usize,
+    /// Bytes of what is packed on the way that are kept for a line that breaks.
+    pub recent: usize,
 }
 
 /// Bytes in one buffer of each of `company` copies that run side by side.
@@ -155,7 +157,7 @@ pub fn transfer_recoded(
 ) -> Result<Verified> {
     // `start` is not called: the packer cannot go on from a partial.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
-    let mut recent = Recent::default();
+    let mut recent = Recent::new(flow.recent);
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
         recent.add(bytes);
@@ -417,7 +419,8 @@ mod tests {
     fn run(bytes: &[u8], claim: &Claim, fail_at: Option<u64>) -> (Result<Verified>, Kept) {
         let kept = Kept::default();
         let (cancel, stop) = (Cancel::default(), AtomicBool::new(false));
-        let flow = Flow { watch: &Silent, cancel: &cancel, stop: &stop, id: 0, threads: 1, buffer: BUFFER };
+        let flow =
+            Flow { watch: &Silent, cancel: &cancel, stop: &stop, id: 0, threads: 1, buffer: BUFFER, recent: BUFFER };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let done = transfer(claim, &mut open, Box::new(Keep(&kept, fail_at)), &flow);
         (done, kept)

@@ -7,6 +7,8 @@ mod support;
 
 #[path = "fan/program.rs"]
 mod program;
+#[path = "fan/real.rs"]
+mod real;
 #[path = "fan/sharing.rs"]
 mod sharing;
 #[path = "fan/tape.rs"]

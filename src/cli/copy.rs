@@ -25,6 +25,9 @@ use std::time::Instant;
 /// Every byte is hashed on its way, and nothing gets a name before it is all there. What DST has already is not sent
 /// again. Layers and manifests keep their bytes and so their digests, except where a line on standard error says
 /// otherwise (raw layers become gzip on their way to a registry).
+///
+/// Several DST are copied to side by side, and SRC is read once for those that keep pace; one that is slower reads by
+/// itself, or, where SRC passes once, holds the others up. One that fails is named and does not fail the others.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Copy {
@@ -94,7 +97,7 @@ impl Copy {
             [target] => {
                 let began = Instant::now();
                 let one = open::source(&src, &self.from, &self.reach, run)
-                    .and_then(|opened| self.one(opened, &target.place, 1, run));
+                    .and_then(|opened| self.one(opened, &target.place, &self.into, 1, run));
                 let report = one.map_err(|error| open::hinted(&self.src, error))?;
                 outcome.add(&target.word, Ok(report), began.elapsed());
             }
@@ -113,10 +116,11 @@ impl Copy {
         let at_once = usize::from(self.several.parallel).min(targets.len());
         let parted = parted::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
             .map_err(|error| open::hinted(&self.src, error))?;
+        let into = self.into.for_company(at_once, run);
         let words: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
         let done = fan::each(&words, at_once, run, |at, run| {
             let opened = parted.next()?;
-            self.one(opened, &targets[at].place, at_once, run)
+            self.one(opened, &targets[at].place, &into, at_once, run)
         });
         run.cancel.check()?;
         for (word, (done, took)) in words.iter().zip(done) {
@@ -133,7 +137,7 @@ impl Copy {
         }
     }
 
-    fn one(&self, opened: Opened, target: &Place, company: usize, run: &Run) -> Result<Report> {
+    fn one(&self, opened: Opened, target: &Place, into: &Into, company: usize, run: &Run) -> Result<Report> {
         let options = Options { company, ..self.options() };
         if let Place::Prefix(prefix) = target {
             return self.below(prefix, opened, &options, run);
@@ -142,7 +146,7 @@ impl Copy {
             run.watch().say("DST names the image itself; --as is not used for it");
         }
         let options = Options { naming: naming(target, &self.names)?, ..options };
-        let sink = open::sink(target, &self.into, &self.reach, &self.transfer, run)?;
+        let sink = open::sink(target, into, &self.reach, &self.transfer, run)?;
         copying::copy_all(vec![opened.job(options)], &*sink, run)
     }
 

@@ -4,12 +4,15 @@ use super::Run;
 use super::access::access;
 use super::engines;
 use super::limit::{limited, limited_bytes, shared};
-use super::options::{DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer};
+use super::options::{
+    DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer, WireName,
+};
 use super::place::Place;
 use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
+use imgmv::progress::Event;
 use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
 use imgmv::serve::{RegistryShelf, StoreShelf, names};
@@ -31,6 +34,8 @@ use std::time::Duration;
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
+/// Archives that are packed for the way at once, unless the user wants more: each takes 5 MiB of memory.
+const PACKED_AT_ONCE: usize = 6;
 /// There is another place to go on.
 const RETRIES_OF_A_MIRROR: u32 = 1;
 
@@ -50,6 +55,19 @@ pub struct Into {
     registry: DestinationRegistry,
     #[command(flatten)]
     loading: Loading,
+}
+
+impl Into {
+    /// The same for so many destinations at once: to pack an archive for its way takes memory for each.
+    pub fn for_company(&self, company: usize, run: &Run) -> Into {
+        let mut into = self.clone();
+        if company > PACKED_AT_ONCE && into.loading.wire == WireName::Auto {
+            run.watch()
+                .event(Event::Detail("so many archives at once are not packed for the way; --wire says otherwise"));
+            into.loading.wire = WireName::None;
+        }
+        into
+    }
 }
 
 impl From {

@@ -209,7 +209,8 @@ impl Fill {
             self.growing.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
             let buffer = buffer_in_company(1);
-            let flow = Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1, buffer };
+            let flow =
+                Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1, buffer, recent: buffer };
             let blob = Descriptor::new("", digest, size);
             let writer = Box::new(Shown { writer, growing: &self.growing });
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;

@@ -48,7 +48,14 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
     let mut turn = server.sessions.begin(&name, layout, algorithm).await?;
     match digest {
         Some(digest) => {
-            receive(&mut turn, &asked, body).await?;
+            if let Err(mut refusal) = receive(&mut turn, &asked, body).await {
+                // Nobody was told where to go on.
+                cancel(server, turn).await?;
+                if refusal.status == StatusCode::REQUEST_TIMEOUT {
+                    refusal.message = "the request was cut, or too slow; begin again".to_owned();
+                }
+                return Err(refusal);
+            }
             finish(server, turn, name, digest).await
         }
         None => Ok(standing(StatusCode::ACCEPTED, &name, &turn)),
@@ -69,9 +76,7 @@ pub async fn go_on(server: &Arc<Server>, asked: Asked, name: String, id: String,
     match asked.method {
         Method::GET | Method::HEAD => Ok(standing(StatusCode::NO_CONTENT, &name, &turn)),
         Method::DELETE => {
-            let upload = turn.take_out()?;
-            server.sessions.end(&id);
-            blocking(move || upload.remove()).await?;
+            cancel(server, turn).await?;
             Ok(bare(StatusCode::NO_CONTENT))
         }
         Method::PATCH | Method::PUT => {
@@ -168,7 +173,7 @@ async fn receive(turn: &mut Turn, asked: &Asked, body: &mut Inflow) -> Result<()
             return match over {
                 End::Whole => Ok(()),
                 End::Cut => {
-                    let message = "the request was cut, or too slow; what came is kept, ask for the upload's status";
+                    let message = "the request was cut, or too slow; ask for the upload's status and go on there";
                     Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, message))
                 }
             };
@@ -188,6 +193,12 @@ async fn put_back(turn: &mut Turn, mut upload: Upload, over: End, before: u64) -
     });
     turn.put_back(settled.await?);
     Ok(())
+}
+
+async fn cancel(server: &Arc<Server>, mut turn: Turn) -> Result<(), Refusal> {
+    let upload = turn.take_out()?;
+    server.sessions.end(upload.id());
+    blocking(move || upload.remove()).await
 }
 
 async fn finish(server: &Arc<Server>, mut turn: Turn, name: String, digest: Digest) -> Answered {

@@ -12,7 +12,13 @@ use imgmv::progress::Silent;
 use imgmv::remote::Local;
 use imgmv::source::Source;
 use imgmv::transport::engine::{Engine, EngineSink, Wire, find};
-use std::{io::Write, process::Stdio, sync::Arc};
+use imgmv::transport::layout::{LayoutSink, Verify};
+use std::{
+    io::Write,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 fn layers(seeds: &[u64]) -> Vec<Vec<u8>> {
     seeds.iter().map(|&seed| noise(seed, LAYER)).collect()
@@ -230,5 +236,51 @@ fn several_names_of_one_image_cost_no_more_than_one() {
         assert_eq!(far.left_over(), "", "{kind:?}");
         let again = far.copy(&memory).unwrap();
         assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+    }
+}
+
+/// An OCI layout with `t/app:1` of these layers.
+fn write_layout(dir: &std::path::Path, seeds: &[u64]) {
+    let told: Arc<crate::world::Told> = Default::default();
+    let sink = LayoutSink::open(dir, Verify::Size, told.clone()).unwrap();
+    let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
+    copy(source, &sink, &Options::default(), None, told.as_ref(), &Cancel::default()).unwrap();
+}
+
+#[test]
+fn a_killed_copy_leaves_the_old_image_and_the_next_one_sweeps_after_it() {
+    for kind in [Kind::Docker20, Kind::Containerd16] {
+        let Some(far) = Far::start(kind) else { continue };
+        far.copy(&version(&[1], Coding::Raw)).unwrap();
+        let before = far.peer.id(APP);
+        let layout = far.peer.folder.path().join("layout");
+        write_layout(&layout, &[1, 2, 3]);
+        far.sshd.client_config("");
+        let ssh = format!("ssh -F {} -o BatchMode=yes", far.sshd.at("home/.ssh/config"));
+        let source = format!("oci:{}", layout.display());
+        let run = |more: &[&str]| {
+            let mut imgmv = crate::program::command(env!("CARGO_BIN_EXE_imgmv"));
+            imgmv.args(["copy", "--ssh", &ssh, &source, "ssh://node1"]).args(more);
+            imgmv.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        far.line.counted();
+        let mut slow = run(&["--limit-rate", "2M", "--wire", "none"]);
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut up = 0;
+        while up < LAYER as u64 / 2 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+            up += far.line.counted().0;
+        }
+        slow.kill().unwrap();
+        slow.wait().unwrap();
+        assert_eq!(far.peer.id(APP), before, "{kind:?}");
+        let done = run(&["-v"]).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{kind:?}: {said}");
+        assert!(said.contains("packed with zstd on the way"), "{kind:?}: {said}");
+        far.is_whole(APP, &layers(&[1, 2, 3]));
+        // The killed one's far side may still have been at work.
+        far.copy(&version(&[1, 2, 3, 4], Coding::Raw)).unwrap();
+        assert_eq!(far.left_over(), "", "{kind:?}");
     }
 }

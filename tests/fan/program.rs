@@ -183,13 +183,9 @@ fn hosts_come_from_a_file_and_wait_for_their_turn() {
 }
 
 /// `imgmv`, and the most memory it ever had, in KiB.
-fn peak(arguments: &[&str]) -> (bool, u64) {
-    let mut child = command(env!("CARGO_BIN_EXE_imgmv"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+fn peak(arguments: &[&str], stdin: Stdio) -> (bool, u64) {
+    let mut child =
+        command(env!("CARGO_BIN_EXE_imgmv")).args(arguments).stdin(stdin).stdout(Stdio::null()).spawn().unwrap();
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
     let mut most = 0;
     loop {
@@ -211,13 +207,28 @@ fn fifty_hosts_share_one_reading_in_little_memory() {
     let source = scene.source();
     let remote = scene.at("remote");
     let copy = ["copy", &source, "node{01..50}:", "--as", "app:1", "--ssh", &remote, "--remote-command", &keep, "-q"];
-    let (done, most) = peak(&copy);
+    let (done, most) = peak(&copy, Stdio::null());
     assert!(done);
     assert!(most < 64 << 10, "{most} KiB");
     println!("fifty hosts: {most} KiB, each blob read {} times at most", scene.most());
     let sums: HashSet<String> =
         (1..=50).map(|n| fs::read_to_string(scene.at(&format!("node{n:02}.sum"))).unwrap()).collect();
     assert_eq!(sums.len(), 1);
+}
+
+#[test]
+fn a_pipe_goes_to_fifty_hosts_in_little_memory() {
+    let scene = Scene::new(2, 9_000_000);
+    let archive = scene.at("image.tar");
+    assert!(imgmv(&["copy", &scene.source(), &archive, "--as", "app:1"], None).status.success());
+    let mut cat = Command::new("cat").arg(&archive).stdout(Stdio::piped()).spawn().unwrap();
+    let keep = format!("cksum >{}/$HOST.sum", scene.dir.path().display());
+    let remote = scene.at("remote");
+    let copy = ["copy", "-", "node{01..50}:", "--ssh", &remote, "--remote-command", &keep, "-q"];
+    let (done, most) = peak(&copy, cat.stdout.take().unwrap().into());
+    assert!(done && cat.wait().unwrap().success());
+    assert!(most < 64 << 10, "{most} KiB");
+    println!("fifty hosts from a pipe: {most} KiB");
 }
 
 #[test]

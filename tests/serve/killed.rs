@@ -75,6 +75,11 @@ fn a_hundred_kills_lose_nothing_that_was_acknowledged() {
         let bytes = std::fs::read(server.store().join(file)).unwrap();
         assert!(file.ends_with(&Digest::of(&bytes).hex()), "{file}");
     }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while files(&server.store()).iter().any(|file| file.ends_with(".tmp")) {
+        assert!(std::time::Instant::now() < until, "what killed servers left was not swept");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let tags = server.get("/v2/app/tags/list?n=1000").json()["tags"].clone();
     for tag in tags.as_array().unwrap() {
         assert_eq!(server.get(&format!("/v2/app/manifests/{}", tag.as_str().unwrap())).status, 200);
@@ -122,4 +127,17 @@ fn a_full_disk_loses_nothing_and_is_said() {
     // What came is kept until it is cancelled, and then there is room again.
     assert_eq!(server.delete(begun.header("location")).status, 204);
     server.push_image("app", "v2", 2 << 20);
+    // Not a byte more for the list of tags.
+    let mut filler = std::fs::File::create(dir.path().join("filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    let late = manifest(b"{}", &[], Value::Null);
+    let refused = server.push_manifest("app", "late", &index(&[&image]));
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert_eq!(server.get("/v2/app/tags/list").json()["tags"], json!(["v1", "v2"]));
+    assert!(server.get("/v2/app/manifests/v1").body == image);
+    drop(filler);
+    std::fs::remove_file(dir.path().join("filler")).unwrap();
+    server.push_blob("app", b"{}");
+    assert_eq!(server.push_manifest("app", "late", &late).status, 201);
+    assert_eq!(server.get("/v2/app/tags/list").json()["tags"], json!(["late", "v1", "v2"]));
 }

@@ -122,6 +122,24 @@ fn an_upload_that_was_cut_goes_on_by_the_byte() {
 }
 
 #[test]
+fn a_cut_push_that_nobody_can_go_on_with_leaves_nothing() {
+    let server = Server::writable();
+    let bytes = noise(13, 500_000);
+    let path = format!("/v2/app/blobs/uploads/?digest={}", Digest::of(&bytes));
+    let mut stream = server.connect();
+    stream.write_all(&request(&server.host, "POST", &path, &[("Expect", "100-continue")], Some(500_000))).unwrap();
+    stream.read_exact(&mut [0; 25]).unwrap();
+    stream.write_all(&bytes[..400_000]).unwrap();
+    drop(stream);
+    server.says(" 408 ");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while client::files(&server.store()) != ["app/index.json", "app/oci-layout"] {
+        assert!(std::time::Instant::now() < until, "{:?}", client::files(&server.store()));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn what_has_another_digest_is_not_kept() {
     let server = Server::writable();
     let (wrong, bytes) = (Digest::of(b"other"), noise(6, 10_000));

@@ -100,6 +100,7 @@ fn what_a_line_has_altered_is_not_gone_on_with() {
         assert_eq!(out.status.code(), Some(if times == 1 { 0 } else { 5 }), "{}", told(&out));
         let again = both.copy(&[]);
         assert!(again.status.success(), "{}", told(&again));
+        assert!(!told(&again).contains("does not match"), "{}", told(&again));
         both.is_there();
     }
 }

@@ -53,6 +53,20 @@ fn a_partial_that_is_shorter_longer_or_without_its_sums_does_no_harm() {
 }
 
 #[test]
+fn a_partial_is_gone_on_with_from_another_repository_of_another_registry() {
+    let (scene, _) = cut();
+    let other = Double::start();
+    let image = other.image("elsewhere/base", "2", &[&noise(scene.size, scene.size as usize), b"one more"]);
+    let line = Proxy::start(&other.host());
+    let dst = format!("oci:{}", scene.layout().display());
+    let out = good(imgmv(&["copy", &format!("{}/elsewhere/base:2", line.host()), &dst], None));
+    whole(&scene.layout(), &image);
+    assert!(out.stderr.contains("5.00 MiB resumed"), "{}", out.stderr);
+    let asked = line.seen("GET", &scene.layer().to_string());
+    assert_eq!(asked.iter().map(Seen::from).collect::<Vec<_>>(), [5 * MIB]);
+}
+
+#[test]
 fn two_processes_that_want_one_blob_in_one_layout_both_end_well() {
     let scene = Scene::new(6 << 20);
     scene.line.is(Line { rate: Some(12 << 20), ..Line::default() });

@@ -1,9 +1,10 @@
-//! docker's own registry behind a bad line: what it resumes, and what it does not.
+//! docker's own registry behind a bad line, and this project's: what they resume, and what not.
 
 use super::support::fault_proxy::{End, Fault, Ill, Line};
-use super::support::program::peer;
+use super::support::program::{Daemon, command, free_port, listens, peer};
 use super::support::some_registry::Registry;
 use super::*;
+use std::process::Stdio;
 
 const MIB: u64 = 1 << 20;
 
@@ -86,4 +87,46 @@ fn docker_registry_keeps_finished_chunks_for_the_next_run_and_finished_blobs_for
     good(real.push(&[]));
     assert!(real.line.seen("", "/uploads/").is_empty(), "{:?}", real.line.seen("", "/uploads/"));
     good(real.pull());
+}
+
+/// `imgmv serve --writable`, of this project, and where it listens.
+fn serve(dir: &Path) -> (Daemon, String) {
+    for _ in 0..5 {
+        let (port, store) = (free_port(), format!("oci:{}", dir.join("store").display()));
+        let mut program = command(env!("CARGO_BIN_EXE_imgmv"));
+        program.args(["serve", &store, "--writable", "--listen", &format!("127.0.0.1:{port}"), "-q"]);
+        let mut daemon = Daemon(program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        if listens(port) && matches!(daemon.0.try_wait(), Ok(None)) {
+            return (daemon, format!("127.0.0.1:{port}"));
+        }
+    }
+    panic!("imgmv serve does not start");
+}
+
+#[test]
+fn imgmvs_own_registry_goes_on_with_an_upload_by_the_byte() {
+    let scene = Scene::new(9 << 20);
+    good(scene.pull(&[]));
+    let (_daemon, host) = serve(scene.dir.path());
+    let line = Proxy::start(&host);
+    let (src, dst) = (format!("oci:{}", scene.layout().display()), format!("{}/app:1", line.host()));
+    let push = |options: &[&str]| imgmv(&[&["copy", &src, &dst, "--compress", "keep"], options].concat(), None);
+    let sent = || line.seen("", "/uploads/").iter().map(|seen| seen.up).sum::<u64>();
+    // Within a run …
+    line.does(Fault::times(2, "PUT", "/uploads/", Ill::CutUpload { after: 2 * MIB, end: End::Fin }));
+    line.does(Fault::once("PUT", "/uploads/", Ill::CutUpload { after: MIB, end: End::Fin }));
+    // … which gives up at the fourth cut, and in the next one.
+    line.does(Fault::times(9, "PUT", "/uploads/", Ill::Status { status: 503, retry_after: None }));
+    let out = push(&["--retry", "2"]);
+    assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
+    let first = sent();
+    assert!(first >= 5 * MIB, "{first}");
+    line.forget();
+    let out = good(push(&[]));
+    assert!(out.stderr.contains("going on there"), "{}", out.stderr);
+    // What lay in a socket when a line was cut may have been lost.
+    assert!(first + sent() <= scene.size + MIB, "{first} and {}", sent());
+    let back = scene.dir.path().join("back");
+    good(imgmv(&["copy", &format!("{host}/app:1"), &format!("oci:{}", back.display())], None));
+    whole(&back, &scene.image);
 }

@@ -13,7 +13,7 @@ const END: &str = "imgmv-probe-end";
 /// Asks each engine of `$1` in turn whether it answers, as the user and by sudo, and stops at the first that does.
 /// Plain POSIX sh; joined to one line, without quotes, backslashes and exclamation marks, so that a login shell which
 /// is none (csh, fish) hands it on unharmed. What is found on extra paths is called by its full path. ctr before 2 waits
-/// 10 s for a socket that is not there.
+/// 10 s for a socket that is not there, so it is looked whether there is one.
 const SCRIPT: &str = r#"
 PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/snap/bin:/opt/bin; export PATH;
 echo; echo imgmv-probe-begin; echo "machine=$(uname -m)"; echo "namespace=$CONTAINERD_NAMESPACE";
@@ -24,7 +24,10 @@ answer() {
   case $e in
     docker) $t "$@" version --format "{{.Server.Version}}" && $t "$@" info --format "{{.OSType}}/{{.Architecture}} {{.Driver}} {{.DriverStatus}}" ;;
     podman) $t "$@" info --format "{{.Version.Version}} {{.Host.Arch}}" ;;
-    ctr) $t "$@" --connect-timeout 3s version ;;
+    ctr) a=${CONTAINERD_ADDRESS:-/run/containerd/containerd.sock}; a=${a#unix://}; d=${a%/*}; x=;
+      if test -d "$d"; then if test -x "$d"; then test -S "$a" || x=1; fi; else x=1; fi;
+      if test -n "$x"; then echo "ctr: no such file: $a"; return 1; fi;
+      $t "$@" --connect-timeout 3s version ;;
     *) $t "$@" version ;;
   esac;
 };

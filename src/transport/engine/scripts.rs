@@ -109,7 +109,7 @@ d image ls --format "{{.Tag}}" imgmv.invalid/loading 2>/dev/null | while read -r
   fresh "${v%%-*}" || d rmi "imgmv.invalid/loading:$v" >/dev/null 2>&1 </dev/null;
 done;
 a=$(d info --format "{{.Containerd.Address}} {{.Containerd.Namespaces.Containers}}" 2>/dev/null);
-p=$(command -v ctr); s=; if test "$(id -u)" -gt 0; then s="sudo -n"; fi;
+p=$(command -v ctr); s=; test -w "${a% *}" || s="sudo -n";
 case $(d context inspect --format "{{.Endpoints.docker.Host}}" 2>/dev/null) in unix:*) ;; *) w=elsewhere ;; esac;
 case $a in /*" "*) ;; *) w=untold ;; esac;
 test -n "$p" || w=no-ctr;

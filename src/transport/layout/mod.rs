@@ -17,13 +17,13 @@ mod upload;
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
 
-/// Removes what cut copies have left in the layout `dir` and nobody has written to for `life`; how many blobs' partials
+/// Removes what cut copies and pushes have left in the layout `dir` and nobody has written to for `life`; how many blobs' partials
 /// there were. What a living process writes stays.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
     let place = place::Place::open(dir)?;
     let place = place.ok_or_else(|| Error::not_found(format!("there is no {}", dir.display())))?;
     draft::sweep(&place.folder);
-    Ok(partial::sweep(&place, life))
+    Ok(partial::sweep(&place, life) + upload::sweep(&place.folder, life))
 }
 
 pub use cache::{Evicted, Filling, LayoutCache};

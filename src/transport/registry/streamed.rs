@@ -6,17 +6,18 @@
 //!
 //! The last piece written stays here until `finish`, so a body that did not verify never becomes complete.
 
+mod recovery;
+
 use super::feed::{Ended, Feed};
 use super::http::{Answer, Payload};
 use super::marks::Marks;
-use super::retry::{self, PROGRESS};
-use super::session::{Session, Standing, shorter};
+use super::session::{Session, Standing};
 use super::upload::Target;
 use super::uploads::Remembered;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::sink::{BlobWriter, Verified};
-use std::time::Duration;
+use recovery::Trouble;
 use ureq::http::header;
 use url::Url;
 
@@ -47,33 +48,6 @@ pub struct Streamed {
     /// Where the source is far away too.
     marks: Option<Marks>,
     trouble: Trouble,
-}
-
-/// What has gone wrong so far.
-#[derive(Default)]
-struct Trouble {
-    failures: u32,
-    /// The furthest that the registry has been seen to keep of this session, in bytes.
-    kept: u64,
-    /// The registry kept something since the last failure.
-    moving: bool,
-    /// The session in hand got nowhere the last time.
-    stuck: bool,
-    /// How often an upload was forgotten.
-    begun_anew: u32,
-    /// A token was renewed since something was kept.
-    renewed: bool,
-    /// How long the registry asks us to wait.
-    wish: Option<Duration>,
-}
-
-impl Trouble {
-    /// The registry has `offset` bytes. Only what it kept is progress: otherwise a bad line would be sent to for ever.
-    fn kept(&mut self, offset: u64) {
-        if offset >= self.kept + PROGRESS {
-            (self.failures, self.kept, self.moving, self.renewed) = (0, offset, true, false);
-        }
-    }
 }
 
 impl Streamed {
@@ -211,69 +185,6 @@ impl Streamed {
             Err(error) => error,
         }
     }
-
-    /// `answer` when its status is among `wanted`; an error of the network where another try may do better.
-    fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
-        let status = answer.status;
-        self.trouble.wish = answer.retry_after().filter(|_| retry::is_passing(status));
-        let why = match status {
-            // The wire has noted that.
-            401 if !self.trouble.renewed => {
-                self.trouble.renewed = true;
-                "the token had expired"
-            }
-            416 => "the registry stands elsewhere in this upload",
-            404 => "the upload is not known any more",
-            _ => return self.target.wire.expect(answer, wanted, &self.target.scope, &self.what()),
-        };
-        answer.drain();
-        Err(Error::network(format!("{}: {why}", self.target.wire.host)))
-    }
-
-    /// Where to go on, after a failure and a pause.
-    fn go_on(&mut self, error: Error) -> Result<u64> {
-        let standing = match self.session.take() {
-            Some(session) => self.target.standing(session)?,
-            None => Standing::Empty,
-        };
-        match standing {
-            // A session that got nowhere since it was taken up is trusted once more: the registry may not have seen yet
-            // that the line broke.
-            Standing::Kept(offset, session) if offset <= self.sent && (offset > self.began || !self.trouble.stuck) => {
-                self.trouble.stuck = offset <= self.began;
-                self.trouble.kept(offset);
-                self.session = Some(session);
-                return Ok(offset);
-            }
-            Standing::Kept(..) | Standing::Empty => {}
-            Standing::Gone if self.is_stored()? => return Ok(self.sent),
-            Standing::Gone => self.divide(error)?,
-        }
-        (self.trouble.stuck, self.trouble.kept) = (false, 0);
-        Ok(0)
-    }
-
-    /// The registry has forgotten the upload with all that it had kept: the blob begins anew, in chunks that are shorter
-    /// than what got through, and the blobs after it too.
-    fn divide(&mut self, error: Error) -> Result<()> {
-        self.trouble.begun_anew += 1;
-        if self.trouble.begun_anew > self.target.wire.access.retries {
-            return Err(error);
-        }
-        self.chunk = shorter(self.chunk, self.sent - self.began, self.least);
-        if let Some(chunk) = self.chunk {
-            self.target.wire.pace.cut_into(chunk);
-        }
-        Ok(())
-    }
-
-    /// Whether the registry has the whole blob, so that only its answer was lost.
-    fn is_stored(&mut self) -> Result<bool> {
-        if let Some((digest, size)) = self.whole {
-            self.stored = self.target.held(&digest)?.is_some_and(|there| there.is_none_or(|there| there == size));
-        }
-        Ok(self.stored)
-    }
 }
 
 impl BlobWriter for Streamed {
@@ -301,6 +212,10 @@ impl BlobWriter for Streamed {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        // The end of a blob that fills its buffers is no reason to let the last piece go.
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if let Some((_, size)) = self.known
             && self.sent + (self.held.len() + bytes.len()) as u64 > size
         {
