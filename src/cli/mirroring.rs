@@ -122,7 +122,7 @@ impl Mirroring {
         }
         // Not the run's own: what is under way when the server is told to stop may still end.
         let cancel = Cancel::default();
-        let access = open::upstream_access(from, reach)?;
+        let access = open::upstream_access(from, reach, run)?;
         let upstreams = self.upstreams(&access, reach, &cancel, run)?;
         let pools = Pools::default();
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
