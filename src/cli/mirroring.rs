@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use imgmv::cancel::Cancel;
 use imgmv::progress::Watch;
 use imgmv::serve::catalog::Shelf;
+use imgmv::serve::journal::Figures;
 use imgmv::serve::mirror::{self, Client, Reached};
 use imgmv::serve::{Beside, Budget, Cache, Caches, Endpoint, Peers, Pools, ProxyShelf, Share, Upstream};
 use imgmv::transport::layout::LayoutCache;
@@ -108,19 +109,27 @@ impl Mirroring {
     }
 
     /// The shelf that these options make, if they make one.
-    pub fn shelf(&self, beside: Beside, from: &open::From, reach: &Reach, run: &Run) -> Result<Option<Mirrored>> {
+    pub fn shelf(
+        &self,
+        beside: Beside,
+        figures: &Arc<Figures>,
+        from: &open::From,
+        reach: &Reach,
+        run: &Run,
+    ) -> Result<Option<Mirrored>> {
         if self.proxies.is_empty() && self.peers.is_empty() {
             return Ok(None);
         }
         // Not the run's own: what is under way when the server is told to stop may still end.
         let cancel = Cancel::default();
-        let access = open::upstream_access(from, reach)?;
+        let access = open::upstream_access(from, reach, run)?;
         let upstreams = self.upstreams(&access, reach, &cancel, run)?;
         let pools = Pools::default();
-        let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, &cancel, run)).transpose()?;
+        let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
         let share = if self.share_private { Share::Everybody } else { Share::Users };
-        let shelf = Arc::new(ProxyShelf::new(upstreams, caches, peers, (share, beside), run.watch(), &cancel));
+        let shelf =
+            Arc::new(ProxyShelf::new(upstreams, caches, peers, (share, beside), figures.clone(), run.watch(), &cancel));
         Ok(Some(Mirrored { shelf, pools, cancel }))
     }
 
@@ -167,7 +176,14 @@ impl Mirroring {
         all.iter().map(upstream).collect()
     }
 
-    fn caches(&self, word: &OsString, pools: &Pools, cancel: &Cancel, run: &Run) -> Result<Caches> {
+    fn caches(
+        &self,
+        word: &OsString,
+        pools: &Pools,
+        figures: &Arc<Figures>,
+        cancel: &Cancel,
+        run: &Run,
+    ) -> Result<Caches> {
         let dir = match Place::parse(word)? {
             Place::Oci { dir, pick: None } | Place::Path(dir) => dir,
             _ => return Err(Error::usage(format!("--cache {word:?} is no layout; expected oci:DIR"))),
@@ -180,7 +196,7 @@ impl Mirroring {
         let public = open(&dir)?;
         let private = open(&closed(&dir)?)?;
         let limit = self.cache_size.map(|size| size.0);
-        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], run.watch()));
+        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], figures.clone(), run.watch()));
         let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }

@@ -238,8 +238,8 @@ fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Reg
 }
 
 /// How the registries behind a mirror are reached.
-pub fn upstream_access(from: &From, reach: &Reach) -> Result<Access> {
-    access(&from.registry.side(), &reach.network)
+pub fn upstream_access(from: &From, reach: &Reach, run: &Run) -> Result<Access> {
+    reach.access(&from.registry.side(), run)
 }
 
 /// Opens what `place` means for serving it.

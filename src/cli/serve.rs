@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use imgmv::error::on_one_line;
 use imgmv::progress::Watch;
 use imgmv::serve::catalog::Catalog;
-use imgmv::serve::journal::{Journal, Record};
+use imgmv::serve::journal::{Figures, Journal, Record};
 use imgmv::serve::rights::Reading;
 use imgmv::serve::{Beside, Certificate, Limits, Listening, Options, Rights, Target};
 use imgmv::{Error, Result};
@@ -164,14 +164,15 @@ impl Serve {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
+        let figures: Arc<Figures> = Arc::default();
         let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
-        let mirrored = self.mirroring.shelf(beside, &self.from, &self.reach, run)?;
+        let mirrored = self.mirroring.shelf(beside, &figures, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
             catalog.add(mirrored.shelf.clone());
         }
         let service = &self.service;
         run.signals.patience(Duration::from_secs(service.stop_timeout + 3));
-        let mut options = service.options(target.map(|(target, _)| target), run)?;
+        let mut options = service.options(target.map(|(target, _)| target), figures, run)?;
         // Each client may have to wait for somebody elsewhere.
         options.limits.waiting = mirrored.as_ref().map_or(0, |_| options.limits.connections);
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
@@ -214,7 +215,7 @@ impl Serve {
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<Target>>, run: &Run) -> Result<Options> {
+    fn options(&self, target: Option<Arc<Target>>, figures: Arc<Figures>, run: &Run) -> Result<Options> {
         let reading = if self.anonymous_pull { Reading::Anybody } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
@@ -246,6 +247,7 @@ impl Service {
                 stop: seconds(self.stop_timeout),
             },
             journal: self.log.journal(run),
+            figures,
             watch: run.watch(),
             cancel: run.cancel.clone(),
         })

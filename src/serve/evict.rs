@@ -1,5 +1,6 @@
 //! How large a cache may be, and who makes room.
 
+use super::journal::{Figures, count};
 use crate::error::{Error, Result};
 use crate::progress::Watch;
 use crate::transport::layout::LayoutCache;
@@ -17,6 +18,7 @@ pub struct Budget {
     limit: Option<u64>,
     layouts: Vec<Arc<LayoutCache>>,
     used: Mutex<Used>,
+    figures: Arc<Figures>,
     watch: Arc<dyn Watch>,
 }
 
@@ -30,8 +32,14 @@ struct Used {
 }
 
 impl Budget {
-    pub fn new(limit: Option<u64>, layouts: Vec<Arc<LayoutCache>>, watch: Arc<dyn Watch>) -> Budget {
-        Budget { limit, layouts, used: Mutex::default(), watch }
+    /// Of `limit` bytes for `layouts` together.
+    pub fn new(
+        limit: Option<u64>,
+        layouts: Vec<Arc<LayoutCache>>,
+        figures: Arc<Figures>,
+        watch: Arc<dyn Watch>,
+    ) -> Budget {
+        Budget { limit, layouts, used: Mutex::default(), figures, watch }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -57,6 +65,7 @@ impl Budget {
             // A little more than is needed, so that the next one need not look again.
             let gone = LayoutCache::evict(&self.layouts, used.kept - most + limit / 50)?;
             self.count(&mut used)?;
+            count(&self.figures.evicted_bytes, gone.bytes);
             if gone.blobs > 0 {
                 let (blobs, bytes) = (gone.blobs, gone.bytes);
                 self.watch.say(&format!("{blobs} blobs ({bytes} bytes) went from the cache to make room"));

@@ -50,6 +50,21 @@ pub struct Figures {
     pub blobs_pushed: AtomicU64,
     pub blobs_mounted: AtomicU64,
     pub manifests_pushed: AtomicU64,
+    /// Blobs and bytes that a mirror has fetched, and that came from a peer.
+    pub fetched: AtomicU64,
+    pub fetched_bytes: AtomicU64,
+    pub found_at_peers: AtomicU64,
+    /// Blobs that a mirror had.
+    pub had: AtomicU64,
+    /// Tags that were answered as they were known last.
+    pub last_known: AtomicU64,
+    /// Bytes that went from a cache to make room.
+    pub evicted_bytes: AtomicU64,
+}
+
+/// Adds `n` to a figure.
+pub fn count(figure: &AtomicU64, n: u64) {
+    figure.fetch_add(n, Ordering::Relaxed);
 }
 
 /// Counts one and takes it back when dropped.

@@ -65,6 +65,8 @@ pub struct Options {
     pub names: Vec<String>,
     pub limits: Limits,
     pub journal: Option<Arc<Journal>>,
+    /// What is counted, also by shelves.
+    pub figures: Arc<Figures>,
     /// Where pushes go, if anywhere.
     pub target: Option<Arc<Target>>,
     /// How long an upload is kept that nobody goes on with.
@@ -115,7 +117,7 @@ impl Listening {
             rights: options.rights.over(if tls.is_some() { "https" } else { "http" }),
             gate: Gate::new(address, &options.names),
             limits: options.limits,
-            figures: Arc::default(),
+            figures: options.figures,
             journal: options.journal,
             watch: options.watch,
             target: options.target,

@@ -35,6 +35,12 @@ fn told(figures: &Figures) -> String {
         ("blobs_pushed_total", "counter", "Blobs that were pushed.", &figures.blobs_pushed),
         ("blobs_mounted_total", "counter", "Blobs that were mounted.", &figures.blobs_mounted),
         ("manifests_pushed_total", "counter", "Manifests that were pushed.", &figures.manifests_pushed),
+        ("mirror_blobs_fetched_total", "counter", "Blobs that a mirror has fetched.", &figures.fetched),
+        ("mirror_fetched_bytes_total", "counter", "Bytes of these blobs.", &figures.fetched_bytes),
+        ("mirror_peer_finds_total", "counter", "Blobs and manifests that a peer had.", &figures.found_at_peers),
+        ("mirror_blobs_had_total", "counter", "Blobs that were given from the cache.", &figures.had),
+        ("mirror_last_known_total", "counter", "Tags answered as they were known last.", &figures.last_known),
+        ("mirror_evicted_bytes_total", "counter", "Bytes that went to make room.", &figures.evicted_bytes),
     ] {
         head(&mut out, name, kind, help);
         let _ = writeln!(out, "imgmv_{name} {}", value(figure));

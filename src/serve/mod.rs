@@ -7,7 +7,7 @@
 //! [`journal`] is told of every request. Everything asynchronous is in this folder; stores are called from threads that
 //! may block.
 //!
-//! The mirror: `proxy` is a shelf over `upstreams` (with `once`), `peers` and a `cache`; `fill` brings a blob into it
+//! The mirror: `proxy` is a shelf of `mirrored` repositories, over `upstreams` (with `once`), `peers` and a `cache`; `fill` brings a blob into it
 //! while clients read (`pool`: by how many threads), `evict` makes room, `checked` hashes what is not kept, [`mirror`] is
 //! what clients are told.
 
@@ -30,6 +30,7 @@ mod lists;
 mod live;
 mod metrics;
 pub mod mirror;
+mod mirrored;
 pub mod names;
 mod once;
 mod page;

@@ -18,6 +18,16 @@ fn a_second_pull_moves_no_blob_and_needs_no_upstream() {
     double.forget_requests();
     let reply = pull(&server, TAG);
     assert_eq!(reply.find("warning"), None);
+    let metrics = server.get("/metrics").text();
+    let bytes = layer.len() + config().len();
+    for line in
+        ["mirror_blobs_fetched_total 2", &format!("mirror_fetched_bytes_total {bytes}"), "mirror_blobs_had_total 2"]
+    {
+        assert!(metrics.contains(&format!("imgmv_{line}\n")), "{line}: {metrics}");
+    }
+    // The page for people shows what is known, and asks nobody.
+    let page = server.ask("GET", "/", &[("Accept", "text/html")], b"").text();
+    assert!(page.contains("docker.io/library/app"), "{page}");
     // The tag is asked for, and nothing else.
     let asked: Vec<String> = double.requests().iter().map(|r| format!("{} {}", r.method, r.path)).collect();
     assert_eq!(asked, [format!("HEAD {TAG}")]);

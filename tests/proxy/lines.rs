@@ -192,6 +192,23 @@ fn a_mirror_that_is_told_to_stop_ends_what_is_under_way() {
 }
 
 #[test]
+fn a_rate_holds_for_all_that_is_fetched_together() {
+    let layers = [noise(12, 300_000), noise(13, 300_000)];
+    let double = Double::start();
+    for layer in &layers {
+        double.put_blob("library/app", layer);
+    }
+    let server = mirror(&double.host(), &["--limit-rate", "300K"]);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for layer in &layers {
+            scope.spawn(|| assert_eq!(server.get(&blob_path(&Digest::of(layer))).body, *layer));
+        }
+    });
+    assert!(began.elapsed() > Duration::from_millis(1500), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_registry_that_wants_to_be_left_alone_is() {
     let layer = noise(11, 1000);
     let (double, _) = upstream(&layer);

@@ -208,8 +208,9 @@ impl Proxy {
         lock(&self.state).faults.push(fault);
     }
 
-    /// Nothing is wrong any more, and nothing was seen.
+    /// Nothing is wrong any more, and nothing was seen. To be called when no client runs.
     pub fn forget(&self) {
+        self.left_alone();
         let mut state = lock(&self.state);
         (state.line, state.faults, state.seen, state.hook) = Default::default();
         state.traffic = Traffic::default();

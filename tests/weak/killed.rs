@@ -163,7 +163,13 @@ fn a_signal_ends_a_run_that_waits_and_the_next_one_goes_on() {
         let mut program = command(env!("CARGO_BIN_EXE_imgmv"));
         let program = program.args(["copy", &format!("{}/team/app:1", scene.line.host()), &dst]);
         let (send, receive) = channel::<u32>();
+        let partial = scene.layout().join(format!(".imgmv-sha256-{}.part", scene.layer().hex()));
         scene.line.after(2 << 20, move || {
+            // It waits when it has written all that came but its last buffer.
+            let written = || std::fs::metadata(&partial).map_or(0, |found| found.len());
+            while written() < 1 << 20 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             let pid = receive.recv().unwrap().to_string();
             std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
         });

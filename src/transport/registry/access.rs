@@ -102,7 +102,7 @@ impl Default for Access {
             pause: Duration::from_millis(500),
             cache: None,
             lanes: 6,
-            parts: PIECES,
+            parts: 1 + PIECES,
             limit: None,
             root: ROOT.to_owned(),
             namespace: None,

@@ -53,6 +53,11 @@ pub fn open<'a>(
     Ok(Box::new(Ranged { wire, repository, shared, at: from, read: 0, whole: Some(first) }))
 }
 
+/// How many pieces may be under way beside the first, which is read where it comes.
+fn beside(wire: &Wire) -> usize {
+    wire.access.parts - 1
+}
+
 struct Shared {
     wire: Arc<Wire>,
     repository: String,
@@ -106,7 +111,7 @@ impl Shared {
             let enough = {
                 let mut state = self.state();
                 // A server that asks for patience is asked by half as many.
-                state.most = if good { (state.most + 1).min(self.wire.access.parts) } else { (state.most / 2).max(1) };
+                state.most = if good { (state.most + 1).min(beside(&self.wire)) } else { (state.most / 2).max(1) };
                 if let Some(piece) = state.pieces.iter_mut().find(|piece| piece.from == from) {
                     piece.ended = Some(done);
                 }
@@ -129,7 +134,7 @@ impl Shared {
             if state.closed || state.next >= self.blob.size || self.wire.cancel.raised() {
                 return None;
             }
-            let parts = self.wire.access.parts;
+            let parts = beside(&self.wire);
             if state.pieces.len() < parts
                 && let Some(mut room) = self.wire.pace.take_piece(parts)
             {
@@ -214,7 +219,7 @@ impl Ranged<'_> {
                 Some(Piece { ended: Some(Err(_)), .. }) => return Ok(Found::Failed),
                 Some(_) => {}
                 // Other blobs hold all the pieces there may be.
-                None if !self.wire.pace.has_room(self.wire.access.parts) => return Ok(Found::Failed),
+                None if !self.wire.pace.has_room(beside(self.wire)) => return Ok(Found::Failed),
                 None => {}
             }
             let waited = self.shared.changed.wait_timeout(state, GLANCE);
