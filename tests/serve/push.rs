@@ -296,6 +296,16 @@ fn a_repository_that_was_removed_from_the_disk_begins_anew() {
 }
 
 #[test]
+fn a_repository_that_is_just_being_made_is_not_there_yet() {
+    let server = Server::writable();
+    std::fs::create_dir_all(server.store().join("app")).unwrap();
+    std::fs::write(server.store().join("app/oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    assert_eq!(server.get("/v2/app/manifests/v1").status, 404);
+    let [_, _, image] = server.push_image("app", "v1", 1000);
+    assert!(server.get("/v2/app/manifests/v1").body == image);
+}
+
+#[test]
 fn what_is_no_manifest_is_refused() {
     let server = Server::writable();
     let put = |reference: &str, media_type: &str, bytes: &[u8]| {

@@ -184,6 +184,9 @@ impl Peer {
         move |arguments| {
             let mut command = Command::new(&client);
             let output = command.args(arguments).envs(environment.clone()).stdin(Stdio::null()).output().unwrap();
+            if !output.status.success() {
+                eprintln!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            }
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         }
     }

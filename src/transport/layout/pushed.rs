@@ -37,10 +37,10 @@ impl PushedLayout {
         Ok(layout)
     }
 
-    /// The layout in `dir`; `None` where there is none.
+    /// The layout in `dir`; `None` where there is none, or one that is just being made.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Option<PushedLayout>> {
         match Place::open(dir)? {
-            Some(place) if place.is_layout()? => {
+            Some(place) if place.is_layout()? && place.folder.size(INDEX_FILE)?.is_some() => {
                 Ok(Some(PushedLayout { place: Arc::new(place), watch, cancel: cancel.clone() }))
             }
             _ => Ok(None),
