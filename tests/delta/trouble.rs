@@ -163,7 +163,17 @@ fn a_line_that_is_cut_leaves_the_old_image_and_the_rerun_brings_the_new_one() {
         let next = far.copy(&two).unwrap();
         assert_eq!(next.report.moved.blobs, if kept { 2 } else { 3 }, "{kind:?}: {}", next.said);
         far.is_whole(APP, &layers(&[1, 2, 3]));
-        assert_eq!(far.left_over(), "", "{kind:?}");
+        // Where the cut run's shell over there had not noticed yet, its pin was taken for a living one's: a later copy
+        // sweeps it.
+        let swept = (0..20).any(|_| {
+            let clean = far.left_over().is_empty();
+            if !clean {
+                std::thread::sleep(std::time::Duration::from_millis(500));
+                far.copy(&two).unwrap();
+            }
+            clean
+        });
+        assert!(swept, "{kind:?}: {}", far.left_over());
     }
 }
 
