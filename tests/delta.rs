@@ -1,5 +1,7 @@
 //! Another host is sent only what it lacks: over a real sshd into real engines, with every byte on the line counted.
 
+#[path = "support/noise.rs"]
+mod bytes;
 #[path = "support/engines.rs"]
 mod engines;
 #[path = "delta/line.rs"]

@@ -26,20 +26,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::noise::noise;
 use support::registry::Double;
 use tempfile::TempDir;
-
-/// Any bytes, the same for the same seed.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    (0..size.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(size).collect()
-}
 
 /// For `client.rs`, which pushes images too.
 fn manifest(config: &[u8], layers: &[&[u8]], _more: Value) -> Vec<u8> {

@@ -27,6 +27,7 @@ use imgmv::transport::registry::{Access, Registry, RepositorySink, RepositorySto
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use support::noise::noise;
 use support::registry::Double;
 
 /// Quick to try again, and blind to the files of whoever runs the tests.
@@ -90,20 +91,6 @@ fn referrer(subject: &Manifest) -> Manifest {
         "config": config, "layers": [], "subject": subject.descriptor, "annotations": { "by": "someone" },
     });
     Manifest::unclaimed(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap()
-}
-
-/// Bytes that no two calls with other seeds share.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let mut bytes = vec![0; size];
-    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]));
-    bytes
 }
 
 /// Remembers what it is told.

@@ -32,18 +32,7 @@ mod sources;
 use client::{Reply, Server};
 use imgmv::image::{Algorithm, Descriptor, Digest, Hasher, media_type};
 use serde_json::{Value, json};
-
-/// Any bytes, the same for the same seed.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    (0..size.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(size).collect()
-}
+use support::noise::noise;
 
 fn sha512(bytes: &[u8]) -> Digest {
     Hasher::new(Algorithm::Sha512).with(bytes).finish()

@@ -319,30 +319,3 @@ fn a_host_that_gives_no_shell_says_so() {
         assert!(error.to_string().contains("this account is for backups"), "{way:?}: {error}");
     }
 }
-
-/// `cargo test --release --test ssh -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    const SIZE: usize = 512 << 20;
-    let Some(sshd) = Sshd::start("", &[]) else { return };
-    let chunk = noise(1 << 20);
-    both(&sshd, |way, host| {
-        let since = Instant::now();
-        let mut running = host.run(&["sh", "-c", "cat >/dev/null"]).unwrap();
-        let mut stdin = running.stdin.take().unwrap();
-        for _ in 0..SIZE / chunk.len() {
-            stdin.write_all(&chunk).unwrap();
-        }
-        drop(stdin);
-        assert!(running.wait().unwrap().success());
-        let up = since.elapsed().as_secs_f64();
-        let since = Instant::now();
-        let mut running = host.run(&["head", "-c", &SIZE.to_string(), "/dev/zero"]).unwrap();
-        let n = std::io::copy(running.stdout.as_mut().unwrap(), &mut std::io::sink()).unwrap();
-        assert_eq!(n, SIZE as u64);
-        let down = since.elapsed().as_secs_f64();
-        let rate = |seconds: f64| SIZE as f64 / 1e6 / seconds;
-        println!("{way:?}: up {:.0} MB/s, down {:.0} MB/s", rate(up), rate(down));
-    });
-}

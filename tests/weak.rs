@@ -30,23 +30,10 @@ mod silent;
 use imgmv::image::{Digest, Manifest};
 use std::path::Path;
 use support::fault_proxy::{Proxy, Seen};
+use support::noise::noise;
 use support::program::{Output, imgmv};
 use support::registry::Double;
 use tempfile::TempDir;
-
-/// Bytes that no two calls with other seeds share.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let mut bytes = vec![0; size];
-    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]));
-    bytes
-}
 
 /// A registry with one image of one layer, a line to it, and a place for what is pulled.
 struct Scene {

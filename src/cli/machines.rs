@@ -117,7 +117,7 @@ mod tests {
         fs::write(at(".docker/config.json"), r#"{"currentContext": "desktop-linux"}"#).unwrap();
         assert_eq!(names(&[]), ["Docker Desktop"]);
         fs::write(at(".docker/config.json"), r#"{"currentContext": 7}"#).unwrap();
-        fs::write(at(".lima/work/lima.yaml"), "").unwrap();
+        fs::write(at(".lima/dev/lima.yaml"), "").unwrap();
         assert_eq!(names(&[]), ["Lima"]);
         assert_eq!(names(&["colima"]), ["Colima", "Lima"]);
     }

@@ -36,15 +36,7 @@ impl Watch for Told {
 
 /// A layer of bytes that packing does not make smaller.
 pub fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut content = Vec::with_capacity(size + 8);
-    while content.len() < size {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        content.extend(state.to_le_bytes());
-    }
-    tar(&format!("file-{seed}"), &content[..size])
+    tar(&format!("file-{seed}"), &crate::bytes::noise(seed, size))
 }
 
 pub fn tar(name: &str, content: &[u8]) -> Vec<u8> {

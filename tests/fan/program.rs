@@ -3,6 +3,7 @@
 use super::support::fault_proxy::{Line, Proxy};
 use super::support::program::{Output, command, fixture, imgmv};
 use super::support::registry::Double;
+use crate::support::noise::noise;
 use imgmv::image::Digest;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -19,20 +20,6 @@ struct Scene {
     registry: Double,
     dir: TempDir,
     layers: Vec<Vec<u8>>,
-}
-
-/// Bytes that are the same for the same seed.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let mut bytes = vec![0; size];
-    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]));
-    bytes
 }
 
 impl Scene {

@@ -41,8 +41,8 @@ fn a_loopback_server_says_how_virtual_machines_reach_it() {
     let dir = folder();
     fs::create_dir_all(dir.path().join(".docker")).unwrap();
     fs::write(dir.path().join(".docker/config.json"), r#"{"currentContext":"desktop-linux"}"#).unwrap();
-    fs::create_dir_all(dir.path().join(".lima/work")).unwrap();
-    fs::write(dir.path().join(".lima/work/lima.yaml"), "").unwrap();
+    fs::create_dir_all(dir.path().join(".lima/dev")).unwrap();
+    fs::write(dir.path().join(".lima/dev/lima.yaml"), "").unwrap();
     let start = |listen: &str| {
         let mut program = command(env!("CARGO_BIN_EXE_imgmv"));
         program.env("HOME", dir.path()).env_remove("DOCKER_CONFIG");

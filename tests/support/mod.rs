@@ -2,6 +2,7 @@
 
 pub mod engines;
 pub mod fault_proxy;
+pub mod noise;
 pub mod program;
 pub mod registry;
 mod routes;
