@@ -266,8 +266,8 @@ impl<'a> Run<'a> {
         self.settle_current(current);
         let work = self.missing(&images, &**store)?;
         let mut seen = HashSet::new();
-        let all: Vec<Digest> = images.iter().flat_map(Image::blobs).map(|blob| blob.digest).collect();
-        let all: Vec<Digest> = all.into_iter().filter(|digest| seen.insert(*digest)).collect();
+        let all = images.iter().flat_map(Image::blobs).map(|blob| blob.digest);
+        let all: Vec<Digest> = all.filter(|digest| seen.insert(*digest)).collect();
         store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));

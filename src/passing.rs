@@ -6,7 +6,7 @@ use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::lanes::cores;
 use crate::plan::{self, Image, Naming};
 use crate::progress::{Event, Outcome};
-use crate::recent::{self, Replay};
+use crate::recent::Replay;
 use crate::sink::Begin;
 use crate::source::{Blob, Claim, Pick, Relay, Root, Store, Stream, Tail, select};
 use crate::transfer;
@@ -83,7 +83,8 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {
-            let replay = Replay::new(Box::new(whole), recent::kept_in_company(run.options.company));
+            let kept = if writer.recovers() { flow.recent } else { 0 };
+            let replay = Replay::new(Box::new(whole), kept);
             let mut once = |from: u64| Ok(Box::new(replay.read_from(from)?) as Box<dyn Read + Send + '_>);
             transfer::transfer(&claim, &mut once, writer, &flow)
         }

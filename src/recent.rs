@@ -18,7 +18,7 @@ pub(crate) fn kept_in_company(company: usize) -> usize {
 /// The last bytes of something.
 pub(crate) struct Recent {
     bytes: VecDeque<u8>,
-    /// Bytes kept, at most, unless more come at once.
+    /// Bytes kept, at most, unless more come at once; none where this is 0.
     most: usize,
     /// In bytes from its start: where they end.
     end: u64,
@@ -30,11 +30,14 @@ impl Recent {
     }
 
     pub fn add(&mut self, bytes: &[u8]) {
+        self.end += bytes.len() as u64;
+        if self.most == 0 {
+            return;
+        }
         let most = self.most.max(bytes.len());
         let old = (self.bytes.len() + bytes.len()).saturating_sub(most).min(self.bytes.len());
         self.bytes.drain(..old);
         self.bytes.extend(bytes);
-        self.end += bytes.len() as u64;
     }
 
     /// The bytes from `from` on; `Network` where they are not kept any more.
@@ -139,6 +142,18 @@ mod tests {
         replay.read_from(1000).unwrap().read_to_end(&mut again).unwrap();
         assert!(again == bytes[1000..]);
         assert_eq!(replay.read_from(999).err().map(|error| error.kind()), Some(crate::Kind::Network));
+    }
+
+    #[test]
+    fn nothing_is_kept_where_nothing_will_be_sent_again() {
+        let bytes = noise(5000);
+        let replay = Replay::new(Box::new(&bytes[..]), 0);
+        let mut read = Vec::new();
+        replay.read_from(0).unwrap().take(2000).read_to_end(&mut read).unwrap();
+        replay.read_from(2000).unwrap().read_to_end(&mut read).unwrap();
+        assert!(read == bytes);
+        assert!(replay.0.lock().unwrap().recent.bytes.is_empty());
+        assert!(replay.read_from(1999).is_err());
     }
 
     #[test]

@@ -117,6 +117,10 @@ pub trait BlobWriter: Send {
         Ok((0, fresh))
     }
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Whether `recover` may ask for bytes again. What comes only once is kept for it then, and not copied otherwise.
+    fn recovers(&self) -> bool {
+        false
+    }
     /// After a failed write: the offset to go on from, or the error again.
     fn recover(&mut self, error: Error) -> Result<u64> {
         Err(error)

@@ -157,12 +157,16 @@ pub fn transfer_recoded(
 ) -> Result<Verified> {
     // `start` is not called: the packer cannot go on from a partial.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
-    let mut recent = Recent::new(flow.recent);
+    let recovers = writer.recovers();
+    let mut recent = Recent::new(if recovers { flow.recent } else { 0 });
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
-        recent.add(bytes);
         let begun = stored_size;
         stored_size += bytes.len() as u64;
+        if !recovers {
+            return writer.write(bytes);
+        }
+        recent.add(bytes);
         recent.write(begun, &mut *writer)
     })?;
     let stored = (stored.finish(), stored_size);

@@ -235,6 +235,10 @@ impl BlobWriter for Streamed {
         Ok(())
     }
 
+    fn recovers(&self) -> bool {
+        true
+    }
+
     fn recover(&mut self, error: Error) -> Result<u64> {
         if error.kind() != Kind::Network || self.target.wire.cancel.raised() {
             return Err(error);
