@@ -62,7 +62,7 @@ pub trait Store: Send + Sync {
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>>;
     /// The bytes of `blob` from offset `from` on.
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>>;
-    /// Size and, where known, type of what is there under `digest`.
+    /// Size (0 where only reading it tells) and, where known, type of what is there under `digest`.
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>>;
     /// Every name the source has, without a look at what it points at.
     fn names(&self) -> Result<Vec<Name>> {

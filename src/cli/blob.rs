@@ -48,7 +48,7 @@ impl Blob {
 
     fn of_store(&self, store: &dyn Store, run: &Run) -> Result<()> {
         match store.find(&self.digest)? {
-            Some(blob) => self.write(&mut *store.open(&blob, 0)?, Some(blob.size), run),
+            Some(blob) => self.write(&mut *store.open(&blob, 0)?, Some(blob.size).filter(|size| *size > 0), run),
             None => Err(self.absent()),
         }
     }

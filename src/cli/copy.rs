@@ -103,11 +103,9 @@ impl Copy {
             }
             several => self.several(&src, several, &mut outcome, run)?,
         }
-        if let Some(file) = &self.transfer.digest_file {
-            outcome.write_digests(file)?;
-        }
+        let written = self.transfer.digest_file.as_ref().map_or(Ok(()), |file| outcome.write_digests(file));
         outcome.tell(run, stdout)?;
-        outcome.verdict()
+        outcome.verdict().and(written)
     }
 
     /// Copies to all of `targets` side by side. What is wrong with the source fails the run, what is wrong with a

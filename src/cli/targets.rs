@@ -63,9 +63,9 @@ fn one(word: &OsStr) -> Result<Vec<Target>> {
 fn lines(file: &Path) -> Result<Vec<String>> {
     let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let reading = |error| Error::reading(&shown, error);
-    let bytes: Box<dyn Read> = match shown.as_str() {
-        "standard input" => Box::new(io::stdin()),
-        _ => Box::new(File::open(file).map_err(reading)?),
+    let bytes: Box<dyn Read> = match file == Path::new("-") {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(file).map_err(reading)?),
     };
     let mut lines = Vec::new();
     let mut left = LARGEST;

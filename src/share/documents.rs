@@ -1,6 +1,6 @@
 //! What every member wants to know before it plans: the images, their manifests and configs, asked for once.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Hasher};
 use crate::source::{Pick, Root, Store};
 use std::{
@@ -38,10 +38,24 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Whether the same question will have the same answer: a line that broke may be whole again for the next who asks.
+fn lasts<T>(answer: &Result<T>) -> bool {
+    answer.as_ref().err().is_none_or(|error| error.kind() == Kind::NotFound)
+}
+
 impl Documents {
     pub fn roots(&self, store: &dyn Store, picks: &[Pick]) -> Result<Vec<Root>> {
         let asked: Vec<String> = picks.iter().map(Pick::to_string).collect();
-        lock(&self.roots).entry(asked.join("\n")).or_insert_with(|| store.roots(picks)).clone()
+        // Held while asking, so that the others wait for this answer.
+        let mut roots = lock(&self.roots);
+        if let Some(known) = roots.get(&asked.join("\n")) {
+            return known.clone();
+        }
+        let found = store.roots(picks);
+        if lasts(&found) {
+            roots.insert(asked.join("\n"), found.clone());
+        }
+        found
     }
 
     pub fn manifest(&self, store: &dyn Store, at: &Descriptor) -> Result<Vec<u8>> {
@@ -55,7 +69,8 @@ impl Documents {
         match &bytes {
             Ok(bytes) if held + bytes.len() <= KEPT => drop(manifests.insert(at.digest, Ok(bytes.as_slice().into()))),
             Ok(_) => {}
-            Err(error) => drop(manifests.insert(at.digest, Err(error.clone()))),
+            Err(error) if lasts(&bytes) => drop(manifests.insert(at.digest, Err(error.clone()))),
+            Err(_) => {}
         }
         bytes
     }

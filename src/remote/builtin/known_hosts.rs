@@ -104,7 +104,8 @@ pub(super) fn record(file: &Path, line: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
     let mut last = [b'\n'];
     if file.seek(SeekFrom::End(-1)).is_ok() {
-        file.read_exact(&mut last)?;
+        // A device has no last byte, wherever it was sought.
+        let _ = file.read(&mut last)?;
     }
     let parted = if last == *b"\n" { "" } else { "\n" };
     file.write_all(format!("{parted}{line}\n").as_bytes())

@@ -160,8 +160,10 @@ impl Store for FetchStore {
                 blob.digest
             )));
         }
-        Ok(Box::new(self.blob(blob, from, Extent::Exactly)))
+        let extent = if blob.size > 0 { Extent::Exactly } else { Extent::AtMost };
+        Ok(Box::new(self.blob(blob, from, extent)))
     }
+    /// ctr tells no exact size: it is 0 here, and shows when the blob is read.
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         Ok(self.here.contains(digest).then(|| Descriptor::new(media_type::OCTETS, *digest, 0)))
     }
