@@ -1,0 +1,1 @@
+//! Registries that answer reads wrongly, oddly or too late.

@@ -1,0 +1,1 @@
+//! What a copy does with images and artifacts of unusual shape.

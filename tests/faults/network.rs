@@ -1,0 +1,1 @@
+//! Connections that crawl, proxies, certificates, and the configuration files that name them.

@@ -1,0 +1,1 @@
+//! Registries and proxies that refuse, limit or forget uploads.
