@@ -15,6 +15,7 @@ mod engines;
 mod expand;
 mod fan;
 mod hashed;
+mod insecure;
 mod inspect;
 mod limit;
 mod lines;
