@@ -81,11 +81,28 @@ fn converse(client: TcpStream, to: &str, rules: &Rules, notes: &Mutex<Vec<String
         };
         let kept: Vec<&str> = headers.lines().filter(|line| !own(line) && !line.is_empty()).collect();
         far.write_all(format!("{} {path} HTTP/1.1\r\n{}\r\n\r\n", words[0], kept.join("\r\n")).as_bytes())?;
+        if kept.iter().any(|line| line.to_ascii_lowercase().starts_with("transfer-encoding: chunked")) {
+            while chunk(&mut requests, far)? > 0 {}
+        }
         let length =
             kept.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         io::copy(&mut (&mut requests).take(length.unwrap_or(0)), far)?;
     }
     Ok(())
+}
+
+/// Passes one chunk of a body on; says how large it is.
+fn chunk(from: &mut impl Read, to: &mut TcpStream) -> io::Result<u64> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        if from.take(1).read_to_end(&mut line)? == 0 {
+            return Ok(0);
+        }
+    }
+    let size = u64::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).map_err(io::Error::other)?;
+    to.write_all(&line)?;
+    io::copy(&mut from.take(size + 2), to)?;
+    Ok(size)
 }
 
 /// All that `from` says goes to `to`.
