@@ -20,7 +20,6 @@ const BOUND: usize = 120;
 /// What crawls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Crawl {
-    Nothing,
     /// Every head of an answer.
     Head,
     /// Answers of status 100 before each one that counts, so many.
@@ -29,7 +28,7 @@ enum Crawl {
     Body,
     /// What is read of an upload.
     Upload,
-    /// Nothing, but a blob is stored for so many beats.
+    /// A blob is stored for so many beats.
     Storing(u32),
 }
 
