@@ -63,7 +63,6 @@ impl AuthFile {
     /// Reads `path`; `None` where there is no such file.
     pub fn read(path: &Path) -> Result<Option<AuthFile>> {
         let shown = path.display();
-        let wrong = |why: &str| Error::invalid(format!("the credentials file {shown} is not used: {why}"));
         let file = match fs::File::open(path) {
             Ok(file) => file,
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -75,17 +74,23 @@ impl AuthFile {
         file.take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::reading(format!("the credentials file {shown}"), e))?;
+        AuthFile::parse(path, &bytes).map(Some)
+    }
+
+    /// What `bytes`, all of the file at `path`, say.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
+        let wrong = |why: &str| Error::invalid(format!("the credentials file {} is not used: {why}", path.display()));
         if bytes.len() as u64 > MAX_FILE {
             return Err(wrong(&format!("it has more than {MAX_FILE} bytes")));
         }
         if bytes.trim_ascii().is_empty() {
-            return Ok(Some(AuthFile { path: path.to_owned(), document: Map::new() }));
+            return Ok(AuthFile { path: path.to_owned(), document: Map::new() });
         }
         // The parser's own words could quote a secret, so only the place is told.
-        let document: Value = serde_json::from_slice(&bytes)
+        let document: Value = serde_json::from_slice(bytes)
             .map_err(|e| wrong(&format!("it is not JSON (line {}, column {})", e.line(), e.column())))?;
         match document {
-            Value::Object(document) => Ok(Some(AuthFile { path: path.to_owned(), document })),
+            Value::Object(document) => Ok(AuthFile { path: path.to_owned(), document }),
             _ => Err(wrong("it is not a JSON object")),
         }
     }
@@ -103,6 +108,11 @@ impl AuthFile {
                 Err(error) => complaint(error.at(self.helping("read", host, name))),
             }
         }
+        self.kept(host, repository)
+    }
+
+    /// What the file itself keeps for `repository` at `host`.
+    pub fn kept(&self, host: &str, repository: &str) -> Option<Login> {
         let auths = self.document.get("auths")?.as_object()?;
         for wanted in names_of(host, repository) {
             let entry =

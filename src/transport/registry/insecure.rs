@@ -5,7 +5,7 @@
 use super::files::config_home;
 use super::mirrors;
 use super::proxy::lies_in;
-use super::registries_conf;
+use super::registries_conf::{self, Registry};
 use super::settings;
 use serde_json::Value;
 use std::net::ToSocketAddrs;
@@ -19,9 +19,19 @@ pub fn by_files(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
 
 fn of_podman(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
     let all = registries_conf::read(&registries_conf::place(root)?);
-    let fits = all.into_iter().filter(|(_, registry)| is_at(registry.location(), host, repository));
+    let at = in_registries(all.iter().map(|(_, registry)| registry), host, repository)?;
+    Some(all[at].0.clone())
+}
+
+/// Which of `all` calls `repository` at `host` insecure; the one with the longest location counts.
+pub(super) fn in_registries<'r>(
+    all: impl Iterator<Item = &'r Registry>,
+    host: &str,
+    repository: &str,
+) -> Option<usize> {
+    let fits = all.enumerate().filter(|(_, registry)| is_at(registry.location(), host, repository));
     let longest = fits.max_by_key(|(_, registry)| registry.location().len());
-    longest.filter(|(_, registry)| registry.insecure).map(|(file, _)| file)
+    longest.filter(|(_, registry)| registry.insecure).map(|(at, _)| at)
 }
 
 /// Whether `host/repository` lies at `location` or below it.

@@ -163,19 +163,29 @@ pub(super) fn of_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<Mir
 }
 
 fn of_docker(file: &Path, repository: &str) -> Vec<Mirror> {
+    settings::read(file).map(|text| of_daemon_json(&text, repository)).unwrap_or_default()
+}
+
+/// What docker's daemon.json asks before its own registry.
+pub(super) fn of_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Daemon {
         #[serde(default)]
         registry_mirrors: Vec<String>,
     }
-    let daemon = settings::read(file).and_then(|text| serde_json::from_str::<Daemon>(&text).ok());
+    let daemon = serde_json::from_str::<Daemon>(text);
     let mirrors = daemon.map(|daemon| daemon.registry_mirrors).unwrap_or_default();
     mirrors.iter().filter_map(|url| Mirror::parse(url, repository, false)).collect()
 }
 
 fn of_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     let all: Vec<Registry> = registries_conf::read(file).into_iter().map(|(_, registry)| registry).collect();
+    of_registries(&all, host, repository)
+}
+
+/// The mirrors of the registry that fits best.
+pub(super) fn of_registries(all: &[Registry], host: &str, repository: &str) -> Vec<Mirror> {
     let fits = all.iter().filter_map(|own| Some((own, own.behind(host, repository)?)));
     let Some((own, rest)) = fits.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
     let of = |written: &Written| {

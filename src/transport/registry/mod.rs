@@ -13,6 +13,7 @@ mod auth_file;
 mod authorize;
 mod blob;
 pub mod challenge;
+pub mod configuration;
 mod connect;
 mod credentials;
 mod fault;

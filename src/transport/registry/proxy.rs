@@ -138,6 +138,12 @@ impl Proxies {
         }
     }
 
+    /// The same proxy for both schemes.
+    pub fn of_text(proxy: &str, exempt: &str) -> Proxies {
+        let setting = Some(("ALL_PROXY", proxy.to_owned()));
+        Proxies { https: setting.clone(), http: setting, exempt: exempt.to_owned() }
+    }
+
     /// The proxy that `url` goes through; loopback never goes through one. `Usage` where the variable that counts holds
     /// none.
     pub fn of(&self, url: &Url) -> Result<Option<Proxy>> {
