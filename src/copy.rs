@@ -3,11 +3,12 @@
 use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, Name, Platform, layer_coding};
+use crate::fixed;
+use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
 use crate::lanes;
 use crate::pairs::Pairs;
 use crate::passing;
-use crate::plan::{self, Image};
+use crate::plan::{self, Image, Wish};
 use crate::progress::{Event, Outcome, Watch};
 use crate::recent::kept_in_company;
 use crate::sink::{Finish, Sink, Takes};
@@ -17,12 +18,12 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-pub use crate::plan::{Naming, Platforms};
+pub use crate::plan::{Foreign, Naming, Platforms, Sparse};
 
 /// How layers are to be packed at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Options {
     pub picks: Vec<Pick>,
     pub naming: Naming,
     pub platforms: Platforms,
+    pub sparse: Sparse,
+    pub foreign: Foreign,
     pub compress: Compress,
     /// Of the codec; its default when none.
     pub level: Option<i32>,
@@ -63,12 +66,25 @@ impl Default for Options {
             picks: Vec::new(),
             naming: Naming::Keep,
             platforms: Platforms::Default,
+            sparse: Sparse::Auto,
+            foreign: Foreign::Carry,
             compress: Compress::Default,
             level: None,
             format: Format::Keep,
             jobs: None,
             company: 1,
             dry_run: false,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn wish(&self) -> Wish {
+        Wish {
+            naming: self.naming.clone(),
+            platforms: self.platforms.clone(),
+            sparse: self.sparse,
+            foreign: self.foreign,
         }
     }
 }
@@ -214,6 +230,8 @@ pub(crate) struct Run<'a> {
     pub pairs: Option<&'a Pairs>,
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
+    /// Blobs that keep their bytes; set when the images are known.
+    fixed: OnceLock<HashSet<Digest>>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
 }
@@ -235,8 +253,8 @@ impl<'a> Run<'a> {
         watch: &'a dyn Watch,
         cancel: &'a Cancel,
     ) -> Run<'a> {
-        let (tally, ids) = (Mutex::default(), AtomicU64::new(0));
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, tally, ids }
+        let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, tally, ids }
     }
 
     /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
@@ -258,9 +276,8 @@ impl<'a> Run<'a> {
 
     fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
-        let images =
-            plan::images(&**store, roots, &self.options.naming, &self.options.platforms, &self.takes, self.watch)?;
-        self.tell_foreign(&images);
+        let images = plan::images(&**store, roots, &self.options.wish(), &self.takes, self.watch)?;
+        self.know(&images);
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
@@ -278,9 +295,23 @@ impl<'a> Run<'a> {
         self.settle(&images)
     }
 
-    /// How a layer of `media_type` is to be packed anew here, if it is.
-    pub fn recode(&self, media_type: &str) -> Option<Recode> {
-        let was = layer_coding(media_type)?;
+    /// Hears what is copied, before any layer of it is looked at.
+    pub fn know(&self, images: &[Image]) {
+        self.tell_foreign(images);
+        self.tell_artifacts(images);
+        let _ = self.fixed.set(fixed::blobs(images));
+    }
+
+    /// How `layer` is to be packed anew here, if it is.
+    pub fn recode(&self, layer: &Descriptor) -> Option<Recode> {
+        if self.fixed.get().is_some_and(|fixed| fixed.contains(&layer.digest)) {
+            return None;
+        }
+        self.recode_from(layer.coding()?)
+    }
+
+    /// How a layer that is compressed as `was` is to be packed anew here, if it is.
+    pub fn recode_from(&self, was: Coding) -> Option<Recode> {
         let wanted = match self.options.compress {
             Compress::To(coding) => coding,
             Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
@@ -294,7 +325,7 @@ impl<'a> Run<'a> {
     fn recall(&self, images: &[Image]) {
         let Some(pairs) = self.pairs else { return };
         for blob in images.iter().flat_map(Image::blobs) {
-            let Some(recode) = self.recode(&blob.media_type).filter(|recode| recode.was == Coding::Raw) else {
+            let Some(recode) = self.recode(blob).filter(|recode| recode.was == Coding::Raw) else {
                 continue;
             };
             if let Some((digest, size)) = pairs.find(&blob.digest, recode.to, recode.level) {
@@ -307,9 +338,7 @@ impl<'a> Run<'a> {
     fn current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
         let (mut current, mut others) = (Vec::new(), Vec::new());
         for image in images {
-            let known = image
-                .blobs()
-                .all(|blob| self.recode(&blob.media_type).is_none() || self.packed(&blob.digest).is_some());
+            let known = image.blobs().all(|blob| self.recode(blob).is_none() || self.packed(&blob.digest).is_some());
             let mut same = known && !image.names.is_empty();
             if same {
                 let digest = self.converted(&image)?.root().digest();
@@ -375,7 +404,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
-        let recode = self.recode(&blob.media_type);
+        let recode = self.recode(blob);
         Work { blob: blob.clone(), recode, expected: recode.and_then(|_| self.packed(&blob.digest)) }
     }
 
@@ -426,14 +455,13 @@ impl<'a> Run<'a> {
         self.tally().moved.add(bytes);
     }
 
-    /// A blob that was packed anew unseen (from a stream) must be a layer in every image that has it.
-    pub fn check_packed(&self, images: &[Image]) -> Result<()> {
-        let other =
-            |blob: &&Descriptor| layer_coding(&blob.media_type).is_none() && self.packed(&blob.digest).is_some();
-        match images.iter().flat_map(Image::blobs).find(other) {
-            Some(blob) => Err(Error::usage(format!(
-                "blob {} passed as if it were a layer but is {:?}; use --compress keep, or save to a file first",
-                blob.digest, blob.media_type
+    /// A blob that was packed anew unseen (from a stream) has to be a layer of a container image wherever it is listed.
+    pub fn check_packed(&self) -> Result<()> {
+        let fixed = self.fixed.get().into_iter().flatten();
+        match fixed.into_iter().find(|digest| self.packed(digest).is_some()) {
+            Some(digest) => Err(Error::usage(format!(
+                "blob {digest} passed as if it were an image's layer and was compressed, but an artifact names it as it \
+                 is; nothing was published; use --compress keep, or save the archive to a file first"
             ))),
             None => Ok(()),
         }
@@ -497,11 +525,31 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub fn tell_foreign(&self, images: &[Image]) {
-        let layers = images.iter().flat_map(|image| &image.tree).flat_map(|manifest| manifest.layers());
-        let foreign: HashSet<Digest> = layers.filter(|layer| layer.is_foreign()).map(|layer| layer.digest).collect();
-        for digest in foreign {
-            self.watch.say(&format!("layer {digest} lies elsewhere by its own word (urls); it is left there"));
+    fn tell_foreign(&self, images: &[Image]) {
+        let mut seen = HashSet::new();
+        let why = match self.options.foreign {
+            Foreign::Carry => "and the source is without it",
+            Foreign::Leave => "as --foreign leave asks",
+        };
+        for layer in images.iter().flat_map(Image::left).filter(|layer| seen.insert(layer.digest)) {
+            let digest = layer.digest;
+            self.watch.say(&format!("layer {digest} does not come along: it is of a nondistributable type, {why}"));
+        }
+    }
+
+    /// Says which artifacts are not converted although that was asked for.
+    fn tell_artifacts(&self, images: &[Image]) {
+        let repacked = |manifest: &Manifest| match self.options.compress {
+            Compress::To(wanted) => manifest.layers().iter().any(|l| l.coding().is_some_and(|coding| coding != wanted)),
+            Compress::Default | Compress::Keep => false,
+        };
+        for artifact in fixed::artifacts(images) {
+            if repacked(artifact) || self.options.format != Format::Keep {
+                self.watch.say(&format!(
+                    "artifact {} stays as it is: --compress and --format convert container images only",
+                    artifact.digest()
+                ));
+            }
         }
     }
 }

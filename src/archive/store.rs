@@ -150,7 +150,7 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     fn absent(&self, digest: &Digest) -> Error {
-        Error::invalid(format!("{}: blob {digest} is not in the archive", self.label))
+        Error::not_found(format!("{}: blob {digest} is not in the archive", self.label))
     }
 }
 

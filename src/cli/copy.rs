@@ -6,7 +6,7 @@ use super::copying;
 use super::fan;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::options::{Choice, Packing, Parts, Transfer};
 use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
@@ -44,6 +44,8 @@ pub struct Copy {
     names: Vec<String>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    parts: Parts,
     #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
@@ -184,7 +186,7 @@ impl Copy {
     }
 
     fn options(&self) -> Options {
-        copying::options(&self.choice, &self.packing, &self.transfer)
+        copying::options(&self.choice, &self.parts, &self.packing, &self.transfer)
     }
 }
 

@@ -4,7 +4,7 @@ use super::Run;
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::options::{Choice, Packing, Parts, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -35,6 +35,8 @@ pub struct Load {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
+    parts: Parts,
+    #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
     transfer: Transfer,
@@ -55,7 +57,7 @@ impl Load {
         let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
         // Any place with an engine behind it spells names alike.
         let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
-        let options = Options { naming, ..copying::options(&self.choice, &self.packing, &self.transfer) };
+        let options = Options { naming, ..copying::options(&self.choice, &self.parts, &self.packing, &self.transfer) };
         let (mut outcome, began) = (Outcome::new(), Instant::now());
         let report = copying::copy_all(vec![opened.job(options)], &*sink, run)?;
         outcome.add("this host", Ok(report), began.elapsed());

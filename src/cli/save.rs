@@ -5,7 +5,7 @@ use super::args::PLACES;
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::options::{Choice, Packing, Parts, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -32,6 +32,8 @@ pub struct Save {
     names: Vec<String>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    parts: Parts,
     #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
@@ -71,7 +73,7 @@ impl Save {
         for source in &sources {
             let opened = open::source(source, &self.from, &self.reach, run)?;
             let naming = naming(&target, &self.names)?;
-            let options = copying::options(&self.choice, &self.packing, &self.transfer);
+            let options = copying::options(&self.choice, &self.parts, &self.packing, &self.transfer);
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
