@@ -6,7 +6,7 @@ use super::copying;
 use super::fan;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
-use super::options::{Choice, Packing, Parts, Transfer};
+use super::options::{Choice, ForeignName, Packing, Parts, Transfer};
 use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
@@ -88,6 +88,7 @@ Examples:
 impl Copy {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let src = Place::parse(&self.src)?;
         let hosts = self.several.hosts.as_deref();
         open::stdin_once(&src, &self.from, &self.into, hosts)?;

@@ -4,7 +4,7 @@ use super::Run;
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Parts, Transfer};
+use super::options::{Choice, ForeignName, Packing, Parts, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -49,6 +49,7 @@ pub struct Load {
 impl Load {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let source = match &self.input {
             dash if dash == "-" => Place::Stdio,
             file => Place::Path(file.into()),

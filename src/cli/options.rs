@@ -232,12 +232,15 @@ pub enum ForeignName {
     Carry,
     /// Copy none of them
     Leave,
+    /// Copy those that the source has, and fetch the others over https from where the image says they are, without
+    /// credentials
+    Fetch,
 }
 
 impl From<ForeignName> for Foreign {
     fn from(name: ForeignName) -> Foreign {
         match name {
-            ForeignName::Carry => Foreign::Carry,
+            ForeignName::Carry | ForeignName::Fetch => Foreign::Carry,
             ForeignName::Leave => Foreign::Leave,
         }
     }

@@ -5,7 +5,7 @@ use super::args::PLACES;
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Parts, Transfer};
+use super::options::{Choice, ForeignName, Packing, Parts, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -54,6 +54,7 @@ Examples:
 impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));

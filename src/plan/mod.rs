@@ -84,7 +84,7 @@ pub enum Naming {
 /// What becomes of layers of a nondistributable type ([`Descriptor::is_foreign`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Foreign {
-    /// Those that the source has come along.
+    /// Those that the source has, or can fetch ([`Store::fetches`]), come along.
     #[default]
     Carry,
     /// None come along.
@@ -139,7 +139,7 @@ fn carried(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec
         if carried.iter().any(|known| known.digest == layer.digest) {
             continue;
         }
-        if layer.embedded().is_some() || store.find(&layer.digest)?.is_some() {
+        if layer.embedded().is_some() || store.fetches(layer) || store.find(&layer.digest)?.is_some() {
             carried.push(layer.clone());
         }
     }
