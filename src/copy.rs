@@ -528,12 +528,12 @@ impl<'a> Run<'a> {
     fn tell_foreign(&self, images: &[Image]) {
         let mut seen = HashSet::new();
         let why = match self.options.foreign {
-            Foreign::Carry => "and the source is without it",
-            Foreign::Leave => "as --foreign leave asks",
+            Foreign::Carry => "the source does not have it",
+            Foreign::Leave => "--foreign leave was given",
         };
         for layer in images.iter().flat_map(Image::left).filter(|layer| seen.insert(layer.digest)) {
             let digest = layer.digest;
-            self.watch.say(&format!("layer {digest} does not come along: it is of a nondistributable type, {why}"));
+            self.watch.say(&format!("layer {digest} is not copied: its type is nondistributable, and {why}"));
         }
     }
 

@@ -1,5 +1,5 @@
-//! What keeps every byte whatever is asked for: artifacts and their blobs. Only layers of container images are ever
-//! compressed another way, and only their manifests are written in another form.
+//! Manifests and blobs that keep every byte: artifacts and their blobs. Only layers of container images are ever
+//! recompressed, and only their manifests are written in another form.
 
 use crate::image::{Digest, Manifest};
 use crate::plan::Image;
@@ -18,8 +18,7 @@ pub(crate) fn manifests(image: &Image) -> HashSet<Digest> {
     fixed
 }
 
-/// Blobs of `images` that are not compressed another way: all but what is a layer of a container image wherever it is
-/// listed.
+/// Blobs of `images` that are not recompressed: each that some manifest lists as anything but a layer of a container image.
 pub(crate) fn blobs(images: &[Image]) -> HashSet<Digest> {
     let mut blobs = HashSet::new();
     for image in images {

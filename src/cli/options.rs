@@ -189,14 +189,14 @@ fn os_version(text: &str) -> Result<String, String> {
     }
 }
 
-/// What becomes of images of which not everything is copied.
+/// Images of which not everything is copied.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Parts {
-    /// What becomes of an index of which parts are missing at the source or not wanted
+    /// How to treat an index of which parts are missing at the source or not wanted
     #[arg(long, value_name = "HOW", env = "IMGMV_SPARSE", default_value = "auto")]
     pub sparse: SparseName,
-    /// What becomes of layers of a nondistributable type, as old Windows images have; every other layer has to be at
+    /// How to treat layers of a nondistributable type (old Windows images have them); every other layer has to exist at
     /// the source
     #[arg(long, value_name = "HOW", env = "IMGMV_FOREIGN", default_value = "carry")]
     pub foreign: ForeignName,
@@ -251,7 +251,7 @@ impl From<ForeignName> for Foreign {
 #[command(next_help_heading = "Layers")]
 pub struct Packing {
     /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept.
-    /// Artifacts are never packed anew
+    /// Artifacts are never recompressed
     #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
     /// Level of compression: gzip 1 to 12, zstd 1 to 19

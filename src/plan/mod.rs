@@ -47,8 +47,8 @@ impl Image {
 
     /// Layers of a nondistributable type that do not come along.
     pub fn left(&self) -> impl Iterator<Item = &Descriptor> {
-        let comes = |layer: &&Descriptor| self.carried.iter().any(|carried| carried.digest == layer.digest);
-        self.tree.iter().flat_map(Manifest::foreign_layers).filter(move |layer| !comes(layer))
+        let carried: HashSet<Digest> = self.carried.iter().map(|layer| layer.digest).collect();
+        self.tree.iter().flat_map(Manifest::foreign_layers).filter(move |layer| !carried.contains(&layer.digest))
     }
 
     /// The platforms that its index lists, of the images that come along.
@@ -81,7 +81,7 @@ pub enum Naming {
     Names(Vec<Name>),
 }
 
-/// What becomes of layers of a nondistributable type ([`Descriptor::is_foreign`]).
+/// How to treat layers of a nondistributable type ([`Descriptor::is_foreign`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Foreign {
     /// Those that the source has, or can fetch ([`Store::fetches`]), come along.
@@ -135,10 +135,8 @@ fn carried(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec
     if foreign == Foreign::Leave {
         return Ok(carried);
     }
-    for layer in tree.iter().flat_map(Manifest::foreign_layers) {
-        if carried.iter().any(|known| known.digest == layer.digest) {
-            continue;
-        }
+    let mut seen = HashSet::new();
+    for layer in tree.iter().flat_map(Manifest::foreign_layers).filter(|layer| seen.insert(layer.digest)) {
         if layer.embedded().is_some() || store.fetches(layer) || store.find(&layer.digest)?.is_some() {
             carried.push(layer.clone());
         }

@@ -1,5 +1,5 @@
-//! What becomes of an index of which not everything comes along: it keeps its bytes and so its digest, or a smaller one
-//! is made of what does.
+//! An index of which some entries are not copied: it keeps its bytes and so its digest, or a smaller index is made of the
+//! entries that are.
 
 use super::tree::{Chooser, Found, counted, listed};
 use super::{ATTESTS, Platforms};
@@ -8,7 +8,7 @@ use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
 use crate::sink::Shape;
 use std::collections::HashSet;
 
-/// What is to become of an index of which parts are missing at the source or not wanted.
+/// How to treat an index of which parts are missing at the source or not wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sparse {
     /// What suits the sink: layouts keep the index, and engines that know indexes as after a pull of their own; archives
@@ -59,8 +59,9 @@ impl Chooser<'_> {
 
     /// `top`, of which the source has only what was `found`.
     pub(super) fn incomplete(&mut self, top: Manifest, mut found: Found) -> Result<Vec<Manifest>> {
-        let here = |leaf: &Descriptor| found.tree.iter().any(|have| have.digest() == leaf.digest);
-        let images = self.leaves(&top)?.into_iter().filter(|leaf| here(leaf) && leaf.annotation(ATTESTS).is_none());
+        let here: HashSet<Digest> = found.tree.iter().map(Manifest::digest).collect();
+        let is_image = |leaf: &Descriptor| here.contains(&leaf.digest) && leaf.annotation(ATTESTS).is_none();
+        let images = self.leaves(&top)?.into_iter().filter(is_image);
         let images: Vec<Descriptor> = images.collect();
         if images.is_empty() {
             return Err(self.nothing(&top, &found.absent)?);
@@ -107,8 +108,9 @@ impl Chooser<'_> {
         if self.wish.sparse != Sparse::Fail {
             return Ok(());
         }
-        let wanted = |leaf: &Descriptor| chosen.iter().any(|entry| entry.digest == leaf.digest);
-        let rest: Vec<Descriptor> = self.leaves(top)?.into_iter().filter(|leaf| !wanted(leaf)).collect();
+        let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
+        let rest = self.leaves(top)?.into_iter().filter(|leaf| !wanted.contains(&leaf.digest));
+        let rest: Vec<Descriptor> = rest.collect();
         match rest.is_empty() {
             true => Ok(()),
             false => Err(Error::usage(format!(
@@ -119,8 +121,8 @@ impl Chooser<'_> {
         }
     }
 
-    /// `images` and `rest` of `top`: under a smaller index, or as it is where that is a single image. `why` it is made,
-    /// where nobody asked for it.
+    /// `images` and `rest` of `top`: under a smaller index, or the manifest itself where it is the only one. `why` is told
+    /// where the user did not ask for that.
     fn narrow(
         &mut self,
         top: Manifest,
@@ -163,7 +165,7 @@ impl Chooser<'_> {
     fn keep(&mut self, top: Manifest, chosen: &[Descriptor]) -> Result<Vec<Manifest>> {
         if let Shape::One(_) = self.takes.shape {
             return Err(Error::usage(format!(
-                "{}: the destination holds single images and keeps no index; leave --sparse keep out",
+                "{}: the destination holds single images and keeps no index; use --sparse narrow",
                 self.label
             )));
         }

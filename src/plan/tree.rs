@@ -1,7 +1,7 @@
 //! Which manifests of an image come along: its whole tree, or the platforms that are wanted of it.
 
-use super::{ATTESTS, Platforms, Wish, config};
-use crate::error::{Error, Result};
+use super::{ATTESTS, Platforms, Sparse, Wish, config};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, MAX_NAMES, Manifest, Platform, media_type};
 use crate::progress::Watch;
 use crate::sink::{Shape, Takes};
@@ -100,7 +100,14 @@ impl Chooser<'_> {
                 found.absent.push(child.clone());
                 continue;
             }
-            let manifest = self.fetch(child)?;
+            let manifest = match self.fetch(child) {
+                // A registry is not asked beforehand, and a missing child is an error there unless the user allows it.
+                Err(error) if error.kind() == Kind::NotFound && self.tolerates_missing() => {
+                    found.absent.push(child.clone());
+                    continue;
+                }
+                manifest => manifest?,
+            };
             if self.store.may_lack() && !self.complete(&manifest)? {
                 found.absent.push(child.clone());
                 continue;
@@ -109,6 +116,10 @@ impl Chooser<'_> {
             found.tree.push(manifest);
         }
         Ok(())
+    }
+
+    fn tolerates_missing(&self) -> bool {
+        matches!(self.wish.sparse, Sparse::Keep | Sparse::Narrow)
     }
 
     fn too_deep(&self) -> Error {
@@ -229,10 +240,11 @@ impl Chooser<'_> {
 
     /// Of what is under `top`, what attests one of `images` and is there.
     pub(super) fn attestations(&mut self, top: &Manifest, images: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        let images: HashSet<Digest> = images.iter().map(|image| image.digest).collect();
         let mut found = Vec::new();
         for leaf in self.leaves(top)? {
             let about: Option<Digest> = leaf.annotation(ATTESTS).and_then(|digest| digest.parse().ok());
-            if about.is_some_and(|about| images.iter().any(|image| image.digest == about)) && self.available(&leaf)? {
+            if about.is_some_and(|about| images.contains(&about)) && self.available(&leaf)? {
                 found.push(leaf);
             }
         }

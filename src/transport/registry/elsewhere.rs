@@ -39,7 +39,7 @@ impl ForeignStore {
 /// Where `layer` may be fetched from.
 fn addresses(layer: &Descriptor) -> impl Iterator<Item = Url> {
     let urls = layer.urls.iter().flatten().filter_map(|url| Url::parse(url).ok());
-    urls.filter(|url| is_plain_https(url)).take(MAX_URLS)
+    urls.filter(is_plain_https).take(MAX_URLS)
 }
 
 fn is_plain_https(url: &Url) -> bool {

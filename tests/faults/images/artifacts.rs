@@ -1,4 +1,4 @@
-//! What is not a container image keeps every byte.
+//! Artifacts keep every byte, and conversions of images keep what is still true.
 
 use super::world::{World, packed, tar, told};
 use crate::support::registry::Double;
@@ -42,34 +42,21 @@ fn an_artifact_never_changes_on_its_way() {
         world.name(&format!("a{at}"), root);
     }
     let registry = Double::start();
-    for (options, asked) in [
-        (&[][..], false),
-        (&["--compress", "gzip"], true),
-        (&["--compress", "none"], true),
-        (&["--compress", "zstd"], true),
-        (&["--format", "docker"], true),
-    ] {
+    let ways: [&[&str]; 5] =
+        [&[], &["--compress", "gzip"], &["--compress", "none"], &["--compress", "zstd"], &["--format", "docker"]];
+    for (way, options) in ways.into_iter().enumerate() {
         for (at, (what, root)) in artifacts.iter().enumerate() {
-            let target =
-                format!("{}/art{}:{at}", registry.host(), options.len() + usize::from(options.contains(&"none")));
-            let out = world.run(&[&["copy", &format!("oci:DIR/l:a{at}"), &target], options].concat());
-            assert!(out.status.success(), "{what} {options:?} {}", told(&out));
-            let (repository, tag) = target.split_once('/').unwrap().1.split_once(':').unwrap();
-            // docker's form of an image with a layer that is no tar is a conversion that was asked for.
+            // In docker's form the image around such a layer is another one; the layer stays.
             if *what == "a layer that is no tar" && options.contains(&"docker") {
                 continue;
             }
-            assert_eq!(registry.tag(repository, tag), Some(root.digest), "{what} {options:?} {}", told(&out));
+            let (repository, tag) = (format!("art{way}"), at.to_string());
+            let target = format!("{}/{repository}:{tag}", registry.host());
+            let out = world.run(&[&["copy", &format!("oci:DIR/l:a{at}"), &target], options].concat());
+            assert!(out.status.success(), "{what} {options:?} {}", told(&out));
+            assert_eq!(registry.tag(&repository, &tag), Some(root.digest), "{what} {options:?} {}", told(&out));
             let said = out.stderr.contains("stays as it is");
-            assert!(
-                said || !asked
-                    || what.contains("referrer")
-                    || what.contains("tar")
-                    || what.contains("index")
-                    || what.contains("older"),
-                "{what} {options:?} {}",
-                told(&out)
-            );
+            assert!(said || options.is_empty() || !what.starts_with("an empty"), "{what} {options:?} {}", told(&out));
         }
     }
     // A container image's raw layer is compressed on the same way.

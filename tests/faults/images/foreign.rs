@@ -1,4 +1,4 @@
-//! Layers that their publisher wanted nobody else to have, and layers that merely say where else they are.
+//! Layers of nondistributable types, and other layers that name `urls`.
 
 use super::world::{World, names, packed, tar, told};
 use crate::support::registry::Double;
@@ -162,7 +162,7 @@ fn a_foreign_layer_is_fetched_over_https_only_and_believed_by_its_digest() {
     world.lose(&layer);
     let before = asked.lock().unwrap().len();
     let out = world.run(&["copy", "oci:DIR/l:app", "oci:DIR/n", "--foreign", "fetch", "--src-ca", &ca]);
-    assert!(out.status.success() && out.stderr.contains("does not come along"), "{}", told(&out));
+    assert!(out.status.success() && out.stderr.contains("is not copied"), "{}", told(&out));
     assert_eq!(asked.lock().unwrap().len(), before);
 }
 

@@ -1,4 +1,4 @@
-//! What `verify` compares.
+//! Comparisons that `verify` makes.
 
 use super::world::{World, packed, tar, told};
 use imgmv::image::{Algorithm, Coding, Digest, Hasher, media_type};
