@@ -4,15 +4,15 @@ use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
 use crate::fixed;
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
+use crate::image::{Coding, Descriptor, Digest, Name, Platform};
 use crate::lanes;
 use crate::pairs::Pairs;
 use crate::passing;
-use crate::plan::{self, Image, Wish};
+use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::recent::kept_in_company;
 use crate::sink::{Finish, Sink, Takes};
-use crate::source::{Pick, Source, Store};
+use crate::source::{Source, Store};
 use crate::transfer::{self, Flow, Recode, Verified};
 use std::{
     borrow::Cow,
@@ -23,71 +23,11 @@ use std::{
     },
 };
 
+mod asked;
+mod told;
+
 pub use crate::plan::{Foreign, Naming, Platforms, Sparse};
-
-/// How layers are to be packed at the destination.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Compress {
-    /// As they are, except that raw layers are compressed where the sink asks for it (a registry) and the source is
-    /// none itself.
-    #[default]
-    Default,
-    /// As they are.
-    Keep,
-    /// Every layer like this.
-    To(Coding),
-}
-
-/// What a user can say about a copy.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Which of the source's images; all when empty.
-    pub picks: Vec<Pick>,
-    pub naming: Naming,
-    pub platforms: Platforms,
-    pub sparse: Sparse,
-    pub foreign: Foreign,
-    pub compress: Compress,
-    /// Of the codec; its default when none.
-    pub level: Option<i32>,
-    pub format: Format,
-    /// Blobs at once, at most; what suits both ends when none.
-    pub jobs: Option<usize>,
-    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
-    /// the plan, and keeps little in memory.
-    pub company: usize,
-    /// Plan, but move nothing.
-    pub dry_run: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            picks: Vec::new(),
-            naming: Naming::Keep,
-            platforms: Platforms::Default,
-            sparse: Sparse::Auto,
-            foreign: Foreign::Carry,
-            compress: Compress::Default,
-            level: None,
-            format: Format::Keep,
-            jobs: None,
-            company: 1,
-            dry_run: false,
-        }
-    }
-}
-
-impl Options {
-    pub(crate) fn wish(&self) -> Wish {
-        Wish {
-            naming: self.naming.clone(),
-            platforms: self.platforms.clone(),
-            sparse: self.sparse,
-            foreign: self.foreign,
-        }
-    }
-}
+pub use asked::{Compress, Options};
 
 /// What a copy did.
 #[derive(Debug, Clone, Default)]
@@ -505,53 +445,6 @@ impl<'a> Run<'a> {
             platforms: image.platforms(),
         });
     }
-
-    fn tell_packing(&self, work: &[Work]) {
-        let packed = work.iter().filter_map(|work| work.recode);
-        let mut counts: Vec<((Coding, Coding), usize)> = Vec::new();
-        for recode in packed {
-            match counts.iter_mut().find(|(kind, _)| *kind == (recode.was, recode.to)) {
-                Some((_, count)) => *count += 1,
-                None => counts.push(((recode.was, recode.to), 1)),
-            }
-        }
-        for ((was, to), count) in counts {
-            let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
-            self.watch.say(&format!(
-                "{layers} packed anew there ({} to {}); their digests change",
-                plain(was),
-                plain(to)
-            ));
-        }
-    }
-
-    fn tell_foreign(&self, images: &[Image]) {
-        let mut seen = HashSet::new();
-        let why = match self.options.foreign {
-            Foreign::Carry => "the source does not have it",
-            Foreign::Leave => "--foreign leave was given",
-        };
-        for layer in images.iter().flat_map(Image::left).filter(|layer| seen.insert(layer.digest)) {
-            let digest = layer.digest;
-            self.watch.say(&format!("layer {digest} is not copied: its type is nondistributable, and {why}"));
-        }
-    }
-
-    /// Says which artifacts are not converted although that was asked for.
-    fn tell_artifacts(&self, images: &[Image]) {
-        let repacked = |manifest: &Manifest| match self.options.compress {
-            Compress::To(wanted) => manifest.layers().iter().any(|l| l.coding().is_some_and(|coding| coding != wanted)),
-            Compress::Default | Compress::Keep => false,
-        };
-        for artifact in fixed::artifacts(images) {
-            if repacked(artifact) || self.options.format != Format::Keep {
-                self.watch.say(&format!(
-                    "artifact {} stays as it is: --compress and --format convert container images only",
-                    artifact.digest()
-                ));
-            }
-        }
-    }
 }
 
 impl Work {
@@ -564,12 +457,5 @@ impl Work {
             }
             (Some(_), None) => None,
         }
-    }
-}
-
-fn plain(coding: Coding) -> &'static str {
-    match coding {
-        Coding::Raw => "raw",
-        other => other.name(),
     }
 }

@@ -2,11 +2,12 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::fan;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
-use super::options::{Choice, ForeignName, Packing, Parts, Transfer};
+use super::options::{Packing, Transfer};
 use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};

@@ -1,7 +1,8 @@
 //! What copy, save and load hand to the engine.
 
 use super::Run;
-use super::options::{Choice, Form, Packing, Parts, Transfer};
+use super::choice::{Choice, Parts};
+use super::options::{Form, Packing, Transfer};
 use imgmv::Result;
 use imgmv::convert::Format;
 use imgmv::copy::{self, Compress, Options, Report};

@@ -3,8 +3,8 @@
 use super::Run;
 use super::args::PLACES;
 use super::chain::{Document, Inspected};
+use super::choice::Choice;
 use super::open::{self, Reach};
-use super::options::Choice;
 use super::place::Place;
 use super::survey;
 use clap::builder::FalseyValueParser;

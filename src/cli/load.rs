@@ -1,10 +1,11 @@
 //! `imgmv load`: an archive into an engine of this host.
 
 use super::Run;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, ForeignName, Packing, Parts, Transfer};
+use super::options::{Packing, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;

@@ -3,9 +3,9 @@
 use super::Run;
 use super::answer::VERSION;
 use super::args::PLACES;
+use super::choice::Choice;
 use super::hashed::{self, Found, Hashed, Raw};
 use super::open::{self, Opened, Reach};
-use super::options::Choice;
 use super::place::Place;
 use super::report::named;
 use super::survey;
