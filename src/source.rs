@@ -72,6 +72,10 @@ pub trait Store: Send + Sync {
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
         Ok(Vec::new())
     }
+    /// Whether `layer`, of a nondistributable type, can be opened although `find` does not know it.
+    fn fetches(&self, _layer: &Descriptor) -> bool {
+        false
+    }
     fn origin(&self) -> Option<&Origin> {
         None
     }

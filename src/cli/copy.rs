@@ -2,11 +2,12 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::fan;
 use super::naming::{names_itself, naming};
 use super::open::{self, Into, Opened, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::options::{Packing, Transfer};
 use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
@@ -44,6 +45,8 @@ pub struct Copy {
     names: Vec<String>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    parts: Parts,
     #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
@@ -86,6 +89,7 @@ Examples:
 impl Copy {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let src = Place::parse(&self.src)?;
         let hosts = self.several.hosts.as_deref();
         open::stdin_once(&src, &self.from, &self.into, hosts)?;
@@ -184,7 +188,7 @@ impl Copy {
     }
 
     fn options(&self) -> Options {
-        copying::options(&self.choice, &self.packing, &self.transfer)
+        copying::options(&self.choice, &self.parts, &self.packing, &self.transfer)
     }
 }
 

@@ -7,6 +7,7 @@ mod bars;
 mod blob;
 mod cache;
 mod chain;
+mod choice;
 mod completions;
 mod copy;
 mod copying;

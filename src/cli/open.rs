@@ -23,7 +23,7 @@ use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::transport::registry::mirrors::{self, Mirror};
-use imgmv::transport::registry::{Access, MirroredStore, Registry, RepositoryStore};
+use imgmv::transport::registry::{Access, ForeignStore, MirroredStore, Registry, RepositoryStore};
 use imgmv::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
@@ -89,6 +89,9 @@ pub struct Reach {
     /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
     #[arg(skip)]
     pub onward: bool,
+    /// Whether nondistributable layers that the source is without are fetched (`--foreign fetch`).
+    #[arg(skip)]
+    pub fetch_foreign: bool,
 }
 
 impl Reach {
@@ -182,6 +185,15 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
     // Where either end is on the network, its bytes are counted there.
     let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
+        Ready::Store(store) if reach.fetch_foreign => {
+            let access = reach.access(&from.registry.side(), run)?;
+            Ready::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
+        }
+        Ready::Tape(_) if reach.fetch_foreign => {
+            return Err(Error::usage(
+                "--foreign fetch needs a source that can be read in any order; save it to a file",
+            ));
+        }
         Ready::Store(store) => Ready::Store(limited(store, rate, run)),
         Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };

@@ -2,7 +2,7 @@
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use imgmv::image::{Coding, Platform};
+use imgmv::image::Coding;
 use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -145,23 +145,12 @@ impl FromStr for Rate {
     }
 }
 
-/// Which of an image's platforms.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Images")]
-pub struct Choice {
-    /// Only this platform's image (repeatable); by default everything the destination can hold
-    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', env = "IMGMV_PLATFORM")]
-    pub platforms: Vec<Platform>,
-    /// Every platform, and an error where the destination cannot hold them; wins over --platform
-    #[arg(long, env = "IMGMV_ALL_PLATFORMS", value_parser = FalseyValueParser::new())]
-    pub all_platforms: bool,
-}
-
 /// How layers are packed at the destination.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Layers")]
 pub struct Packing {
-    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept
+    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept.
+    /// Artifacts are never recompressed
     #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
     /// Level of compression: gzip 1 to 12, zstd 1 to 19

@@ -2,10 +2,11 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::options::{Packing, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -33,6 +34,8 @@ pub struct Save {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
+    parts: Parts,
+    #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
     transfer: Transfer,
@@ -52,6 +55,7 @@ Examples:
 impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));
@@ -71,7 +75,7 @@ impl Save {
         for source in &sources {
             let opened = open::source(source, &self.from, &self.reach, run)?;
             let naming = naming(&target, &self.names)?;
-            let options = copying::options(&self.choice, &self.packing, &self.transfer);
+            let options = copying::options(&self.choice, &self.parts, &self.packing, &self.transfer);
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;

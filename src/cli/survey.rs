@@ -1,9 +1,9 @@
 //! A source looked at without a sink: a store as it is, a stream passed to its end first.
 
 use super::Run;
-use imgmv::copy::{Naming, Platforms};
+use imgmv::copy::Platforms;
 use imgmv::image::{Descriptor, Digest};
-use imgmv::plan::{self, Image};
+use imgmv::plan::{self, Image, Wish};
 use imgmv::sink::{Order, Shape, Takes};
 use imgmv::source::{Pick, Root, Source, Store, Stream, Tail};
 use imgmv::{Error, Result};
@@ -38,7 +38,8 @@ pub fn images(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Ru
         unnamed_blobs: true,
         nameless: true,
     };
-    plan::images(store, store.roots(picks)?, &Naming::Keep, platforms, &takes, &*run.screen)
+    let wish = Wish { platforms: platforms.clone(), ..Wish::default() };
+    plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
 }
 
 /// The one that is meant; `Usage` when there are several.

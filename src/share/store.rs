@@ -96,6 +96,9 @@ impl Store for Sharer {
     fn origin(&self) -> Option<&Origin> {
         self.common.store.origin()
     }
+    fn fetches(&self, layer: &Descriptor) -> bool {
+        self.common.store.fetches(layer)
+    }
     fn may_lack(&self) -> bool {
         self.common.store.may_lack()
     }

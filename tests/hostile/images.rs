@@ -271,6 +271,7 @@ fn what_a_strangers_platform_says_stays_on_its_line() {
 
 #[test]
 fn foreign_layers_are_never_fetched() {
+    const FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let elsewhere = Web::start(
@@ -283,8 +284,7 @@ fn foreign_layers_are_never_fetched() {
     let world = altered(|_, manifest| {
         let absent = Digest::of(b"elsewhere");
         let urls = [format!("http://{}/layer", elsewhere.address), "file:///etc/passwd".to_owned()];
-        manifest["layers"][1] =
-            json!({ "mediaType": media_type::OCI_LAYER, "digest": absent, "size": 9, "urls": urls });
+        manifest["layers"][1] = json!({ "mediaType": FOREIGN, "digest": absent, "size": 9, "urls": urls });
     });
     for way in WAYS {
         let target = Target::new();

@@ -280,6 +280,20 @@ impl Double {
         self.shared.state().repositories.get(repository)?.blobs.get(digest).cloned()
     }
 
+    /// Takes a blob away.
+    pub fn lose_blob(&self, repository: &str, digest: &Digest) {
+        if let Some(repository) = self.shared.state().repositories.get_mut(repository) {
+            repository.blobs.remove(digest);
+        }
+    }
+
+    /// Takes a manifest away.
+    pub fn lose_manifest(&self, repository: &str, digest: &Digest) {
+        if let Some(repository) = self.shared.state().repositories.get_mut(repository) {
+            repository.manifests.remove(digest);
+        }
+    }
+
     /// Those among `digests` that are stored.
     pub fn settled(&self, repository: &str, digests: impl Iterator<Item = Digest>) -> Vec<Digest> {
         digests.filter(|digest| self.blob(repository, digest).is_some()).collect()

@@ -177,7 +177,7 @@ fn name(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Re
 impl Sink for ArchiveSink {
     fn takes(&self) -> Takes {
         Takes {
-            shape: Shape::AsFound,
+            shape: Shape::Whole,
             order: Order::Single,
             compress: None,
             refuses: &[],

@@ -3,7 +3,7 @@
 //! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
 //! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
+//! (`elsewhere`: nondistributable layers from other hosts), and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
 
 mod access;
 mod auth;
@@ -12,6 +12,7 @@ mod authorize;
 mod blob;
 pub mod challenge;
 mod credentials;
+mod elsewhere;
 mod fault;
 mod feed;
 mod files;
@@ -42,6 +43,7 @@ mod wire;
 
 pub use access::{Access, Credentials, Secret};
 pub use credentials::known as knows_login;
+pub use elsewhere::ForeignStore;
 pub use login::{Kept, login, logout};
 pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;
