@@ -6,6 +6,7 @@ use super::auth::{self, Way};
 use super::auth_file::Login;
 use super::credentials::Found;
 use super::http::{Answer, Call, Payload};
+use super::page;
 use super::refusal::{self, MAX_WORDS};
 use super::token::{self, Scope, Token};
 use super::wire::Wire;
@@ -80,6 +81,9 @@ impl Wire {
             Some(Login::Token(_)) | None => self.ask(request, None)?,
         };
         let from = answer.url.host_str().unwrap_or_default().to_owned();
+        if answer.status == 200 && page::is_page(&answer) {
+            return Err(page::refused(&self.host, &answer, "a token"));
+        }
         if answer.status == 200 {
             return Token::parse(&answer.bytes(MAX_WORDS, "a token")?, &from, asked);
         }

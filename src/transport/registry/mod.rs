@@ -2,7 +2,7 @@
 //!
 //! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
-//! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
+//! registry's words into sentences, `page` knows what is not a registry's. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`, `skipped`) reads a repository
 //! and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
 
 mod access;
@@ -23,6 +23,7 @@ mod marks;
 mod mirrored;
 pub mod mirrors;
 mod pace;
+mod page;
 mod proxy;
 mod ranged;
 mod referrers;
@@ -31,6 +32,7 @@ mod retry;
 mod session;
 mod settings;
 mod sink;
+mod skipped;
 mod store;
 mod streamed;
 mod tags;

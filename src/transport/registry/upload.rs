@@ -1,6 +1,7 @@
 //! Uploads (distribution-spec, "Pushing blobs"): what a blob's begin asks, how its upload ends, and the writer for small
 //! blobs, which are sent in one piece once they are known to be right.
 
+use super::auth::Renewals;
 use super::http::{Answer, Call, Payload};
 use super::retry;
 use super::session::Session;
@@ -131,7 +132,7 @@ impl BlobWriter for Small {
         let Target { wire, scope, repository } = &self.target;
         let what = format!("blob {digest} in {repository}");
         let mut tries = wire.tries(0);
-        let mut renewed = false;
+        let mut renewals = Renewals::default();
         loop {
             let session = match self.session.take() {
                 Some(session) => session,
@@ -141,8 +142,7 @@ impl BlobWriter for Small {
             let once = Payload::Stream { bytes: &mut bytes, size };
             let (why, wish) = match wire.send(&self.target.put(&session.url, &digest), once, scope, &what) {
                 // The token had expired; the wire has noted that.
-                Ok(answer) if answer.status == 401 && !renewed => {
-                    renewed = true;
+                Ok(answer) if answer.status == 401 && wire.renews(&mut renewals, scope) => {
                     answer.drain();
                     continue;
                 }

@@ -5,10 +5,11 @@
 
 use super::HUB_API;
 use super::access::Access;
-use super::auth::{self, Known};
+use super::auth::{self, Known, Renewals};
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
 use super::pace::Pace;
+use super::page;
 use super::proxy::is_loopback;
 use super::refusal::{self, Subject};
 use super::retry::{self, Tries};
@@ -104,22 +105,38 @@ impl Wire {
     /// its status. `what` is for sentences.
     pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
         let home = self.api()?.origin();
-        let mut renewed = false;
+        let mut renewals = Renewals::default();
+        let mut refused: Option<(Answer, Option<String>)> = None;
         loop {
             let authorization = self.authorization(scope)?;
+            if let Some((answer, shown)) = refused.take() {
+                if shown == authorization {
+                    return Ok(answer);
+                }
+                answer.drain();
+            }
             let shown = authorization.as_deref().map(|value| (&home, value));
             let answer = self.persist(what, call, &mut payload, shown)?;
-            let replayable = !matches!(payload, Payload::Stream { .. });
-            if answer.status != 401 || answer.url.origin() != home || renewed {
+            if answer.status != 401 || answer.url.origin() != home {
+                self.known().accepted(scope, authorization.as_deref());
                 return Ok(answer);
             }
-            renewed = true;
-            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?, &self.access)?;
-            if !replayable || self.authorization(scope)? == authorization {
+            let mut known = self.known();
+            let shown = authorization.as_deref();
+            let again = shown.is_none() || known.is_shared(scope, shown) && renewals.again(&known, scope);
+            let learned = known.learn(&answer, scope, shown, self.api()?, &self.access);
+            drop(known);
+            learned.map_err(|error| self.told(error))?;
+            if !again || matches!(payload, Payload::Stream { .. }) {
                 return Ok(answer);
             }
-            answer.drain();
+            refused = Some((answer, authorization));
         }
+    }
+
+    /// Whether a 401 to a request for `scope` that cannot be sent again here is a reason for its sender to do so.
+    pub fn renews(&self, renewals: &mut Renewals, scope: &Scope) -> bool {
+        renewals.again(&self.known(), scope)
     }
 
     /// Sends `call`, and again while that may help and there are tries left. `shown` is an `Authorization` and the
@@ -284,6 +301,11 @@ impl Wire {
         }
     }
 
+    /// Whether `answer` is not the registry's own: a redirect led to another host.
+    pub fn is_elsewhere(&self, answer: &Answer) -> bool {
+        self.api().is_ok_and(|api| api.origin() != answer.url.origin())
+    }
+
     /// What `fault` means when another try makes no sense.
     pub(super) fn lasting(&self, fault: Fault) -> Error {
         if self.cancel.raised() {
@@ -304,15 +326,20 @@ impl Wire {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 
-    /// `answer` when its status is among `wanted`, else the sentence for it. Never shows a secret, whatever the
-    /// registry quotes.
+    /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
+    /// secret, whatever the registry quotes.
     pub fn expect(&self, answer: Answer, wanted: &[u16], scope: &Scope, what: &str) -> Result<Answer> {
-        if wanted.contains(&answer.status) {
+        let is_page = answer.status < 300 && page::is_page(&answer);
+        if wanted.contains(&answer.status) && !is_page {
             return Ok(answer);
+        }
+        if is_page {
+            return Err(page::refused(&self.host, &answer, what));
         }
         let found = self.known().shown(scope.repository()).cloned().unwrap_or_default();
         let subject = Subject {
             host: &self.host,
+            elsewhere: self.is_elsewhere(&answer),
             repository: scope.repository(),
             what,
             verb: scope.verb(),
