@@ -31,27 +31,13 @@ pub enum Way {
     Bearer { realm: Url, service: Option<String> },
 }
 
-/// How often in a row a token may be refused that other requests have shown too: they may have used it up.
-const LOST_RACES: u32 = 3;
-
-/// The new tokens of one request: as many as bring progress, to it or to the requests beside it.
-#[derive(Debug, Default)]
-pub struct Renewals {
-    /// The requests of its scope that had been accepted when a token was refused last.
-    seen: Option<u64>,
-    fruitless: u32,
-}
-
-impl Renewals {
-    /// Whether a request for `scope` that was answered 401 is worth another token.
-    pub fn again(&mut self, known: &Known, scope: &Scope) -> bool {
-        let accepted = known.accepted.get(scope).copied().unwrap_or_default();
-        if self.seen.replace(accepted).is_some_and(|seen| seen != accepted) {
-            self.fruitless = 0;
-        }
-        self.fruitless += 1;
-        self.fruitless <= LOST_RACES
-    }
+/// Which token a request shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// The one that every request for the same scope shows.
+    Shared,
+    /// A new one that no other request can use up.
+    Own,
 }
 
 /// What is known of one registry. Guarded by one lock, held while a token is fetched: whoever needs the same token
@@ -60,8 +46,6 @@ impl Renewals {
 pub struct Known {
     pub way: Option<Way>,
     tokens: HashMap<Scope, Token>,
-    /// Requests that were accepted with a token, of each scope.
-    accepted: HashMap<Scope, u64>,
     /// Scopes that challenges named besides ours.
     further: HashMap<Scope, String>,
     found: HashMap<String, Found>,
@@ -87,17 +71,6 @@ impl Known {
         let token = self.tokens.get_mut(scope).filter(|token| token.is_fresh())?;
         token.shown += 1;
         Some(token)
-    }
-
-    /// A request for `scope` that showed `shown` was not refused for that.
-    pub fn accepted(&mut self, scope: &Scope, shown: Option<&str>) {
-        if shown.is_none() {
-            return;
-        }
-        if self.accepted.len() >= REMEMBERED && !self.accepted.contains_key(scope) {
-            self.accepted.clear();
-        }
-        *self.accepted.entry(scope.clone()).or_default() += 1;
     }
 
     /// Whether other requests may have shown `shown` too. A token that one request alone has shown, and that was

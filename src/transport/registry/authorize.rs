@@ -2,7 +2,7 @@
 //! credentials and fetches tokens.
 
 use super::access::Secret;
-use super::auth::{self, Way};
+use super::auth::{self, Use, Way};
 use super::auth_file::Login;
 use super::credentials::Found;
 use super::http::{Answer, Call, Payload};
@@ -28,7 +28,7 @@ struct Request {
 
 impl Wire {
     /// The `Authorization` that a request for `scope` is to carry, as far as the registry has asked for one.
-    pub(super) fn authorization(&self, scope: &Scope) -> Result<Option<String>> {
+    pub(super) fn authorization(&self, scope: &Scope, token: Use) -> Result<Option<String>> {
         let mut known = self.known();
         let Some(way) = known.way.clone() else {
             return Ok(None);
@@ -44,17 +44,21 @@ impl Wire {
             }
             Way::Bearer { realm, service } => (realm, service),
         };
-        if let Some(token) = known.token(scope) {
+        if token == Use::Shared
+            && let Some(token) = known.token(scope)
+        {
             return Ok(Some(auth::bearer_header(&token.secret)));
         }
         let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
         let found = self.shown_to(&realm, found)?;
-        let token = match found.login.clone() {
+        let fetched = match found.login.clone() {
             Some(Login::Token(token)) => Token::lasting(token),
             _ => self.fetch(&Request { realm, service, scopes: known.scopes(scope) }, scope, &found)?,
         };
-        let header = auth::bearer_header(&token.secret);
-        known.keep(scope, token);
+        let header = auth::bearer_header(&fetched.secret);
+        if token == Use::Shared {
+            known.keep(scope, fetched);
+        }
         Ok(Some(header))
     }
 

@@ -1,7 +1,6 @@
 //! Uploads (distribution-spec, "Pushing blobs"): what a blob's begin asks, how its upload ends, and the writer for small
 //! blobs, which are sent in one piece once they are known to be right.
 
-use super::auth::Renewals;
 use super::http::{Answer, Call, Payload};
 use super::retry;
 use super::session::Session;
@@ -132,7 +131,7 @@ impl BlobWriter for Small {
         let Target { wire, scope, repository } = &self.target;
         let what = format!("blob {digest} in {repository}");
         let mut tries = wire.tries(0);
-        let mut renewals = Renewals::default();
+        let mut renewed = false;
         loop {
             let session = match self.session.take() {
                 Some(session) => session,
@@ -140,9 +139,12 @@ impl BlobWriter for Small {
             };
             let (mut bytes, size) = (&self.bytes[..], Some(self.bytes.len() as u64));
             let once = Payload::Stream { bytes: &mut bytes, size };
-            let (why, wish) = match wire.send(&self.target.put(&session.url, &digest), once, scope, &what) {
-                // The token had expired; the wire has noted that.
-                Ok(answer) if answer.status == 401 && wire.renews(&mut renewals, scope) => {
+            let put = self.target.put(&session.url, &digest);
+            let put = if renewed { put.with_own_token() } else { put };
+            let (why, wish) = match wire.send(&put, once, scope, &what) {
+                // The token had expired, or others have used it up.
+                Ok(answer) if answer.status == 401 && !renewed => {
+                    renewed = true;
                     answer.drain();
                     continue;
                 }

@@ -5,7 +5,7 @@
 
 use super::HUB_API;
 use super::access::Access;
-use super::auth::{self, Known, Renewals};
+use super::auth::{self, Known, Use};
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
 use super::pace::Pace;
@@ -105,10 +105,10 @@ impl Wire {
     /// its status. `what` is for sentences.
     pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
         let home = self.api()?.origin();
-        let mut renewals = Renewals::default();
+        let (mut token, mut refusals) = (call.token, 0);
         let mut refused: Option<(Answer, Option<String>)> = None;
         loop {
-            let authorization = self.authorization(scope)?;
+            let authorization = self.authorization(scope, token)?;
             if let Some((answer, shown)) = refused.take() {
                 if shown == authorization {
                     return Ok(answer);
@@ -118,25 +118,28 @@ impl Wire {
             let shown = authorization.as_deref().map(|value| (&home, value));
             let answer = self.persist(what, call, &mut payload, shown)?;
             if answer.status != 401 || answer.url.origin() != home {
-                self.known().accepted(scope, authorization.as_deref());
                 return Ok(answer);
             }
-            let mut known = self.known();
-            let shown = authorization.as_deref();
-            let again = shown.is_none() || known.is_shared(scope, shown) && renewals.again(&known, scope);
-            let learned = known.learn(&answer, scope, shown, self.api()?, &self.access);
-            drop(known);
-            learned.map_err(|error| self.told(error))?;
+            let again = self.learn(&answer, scope, authorization.as_deref(), token)?;
             if !again || matches!(payload, Payload::Stream { .. }) {
                 return Ok(answer);
+            }
+            // Requests beside this one may use up each new token: after the second, it fetches one for itself.
+            refusals += u32::from(authorization.is_some());
+            if refusals > 1 {
+                token = Use::Own;
             }
             refused = Some((answer, authorization));
         }
     }
 
-    /// Whether a 401 to a request for `scope` that cannot be sent again here is a reason for its sender to do so.
-    pub fn renews(&self, renewals: &mut Renewals, scope: &Scope) -> bool {
-        renewals.again(&self.known(), scope)
+    /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
+    fn learn(&self, answer: &Answer, scope: &Scope, shown: Option<&str>, token: Use) -> Result<bool> {
+        let mut known = self.known();
+        let again = shown.is_none() || token == Use::Shared && known.is_shared(scope, shown);
+        let learned = known.learn(answer, scope, shown, self.api()?, &self.access);
+        drop(known);
+        learned.map(|()| again).map_err(|error| self.told(error))
     }
 
     /// Sends `call`, and again while that may help and there are tries left. `shown` is an `Authorization` and the

@@ -1,6 +1,5 @@
 //! An upload after a failure: whether another try may help, and where it goes on.
 
-use super::super::auth::Renewals;
 use super::super::http::Answer;
 use super::super::retry::{self, PROGRESS};
 use super::super::session::{Standing, shorter};
@@ -24,7 +23,8 @@ pub(super) struct Trouble {
     refused: bool,
     /// How often an upload was forgotten.
     begun_anew: u32,
-    pub(super) renewals: Renewals,
+    /// A token was renewed since something was kept.
+    pub(super) renewed: bool,
     /// How long the registry asks us to wait.
     pub(super) wish: Option<Duration>,
 }
@@ -33,7 +33,7 @@ impl Trouble {
     /// The registry has `offset` bytes. Only what it kept is progress: otherwise a bad line would be sent to for ever.
     pub(super) fn kept(&mut self, offset: u64) {
         if offset >= self.kept + PROGRESS {
-            (self.failures, self.kept, self.moving) = (0, offset, true);
+            (self.failures, self.kept, self.moving, self.renewed) = (0, offset, true, false);
         }
     }
 }
@@ -46,7 +46,10 @@ impl Streamed {
         self.trouble.wish = answer.retry_after().filter(|_| retry::is_passing(status));
         let why = match status {
             // The wire has noted that.
-            401 if self.target.wire.renews(&mut self.trouble.renewals, &self.target.scope) => "the token had expired",
+            401 if !self.trouble.renewed => {
+                self.trouble.renewed = true;
+                "the token had expired"
+            }
             416 => "the registry stands elsewhere in this upload",
             404 => "the upload is not known any more",
             _ => return self.target.wire.expect(answer, wanted, &self.target.scope, &self.what()),
