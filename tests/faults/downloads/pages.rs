@@ -101,7 +101,10 @@ fn a_portal_is_not_believed_in_any_other_answer() {
     // A login keeps nothing, and a push finds out before it says that blobs are there.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("auth.json");
-    let out = imgmv(&["login", &host, "-u", "me", "-p", "pw", "--authfile", file.to_str().unwrap()], None);
+    let password = dir.path().join("password");
+    std::fs::write(&password, "pw").unwrap();
+    let args = ["login", &host, "-u", "me", "--password-file", password.to_str().unwrap()];
+    let out = imgmv(&[&args[..], &["--authfile", file.to_str().unwrap()]].concat(), None);
     assert!(out.status.code() == Some(6) && !file.exists(), "{}", out.stderr);
     let double = Double::start();
     double.image("app", "1", &[b"layer"]);
