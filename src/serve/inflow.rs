@@ -42,7 +42,8 @@ impl Inflow {
     pub async fn gather(&mut self, enough: usize) -> Option<End> {
         while self.size < enough && self.over.is_none() {
             let began = Instant::now();
-            let frame = timeout_at(began + self.floor.left(), poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx))).await;
+            let frame =
+                timeout_at(began + self.floor.left(), poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx))).await;
             match frame {
                 Ok(Some(Ok(frame))) => {
                     let bytes = frame.into_data().unwrap_or_default();

@@ -2,11 +2,11 @@
 
 use super::support;
 
+#[path = "downloads/bodies.rs"]
+mod bodies;
 #[allow(dead_code)]
 #[path = "../serve/client.rs"]
 mod client;
-#[path = "downloads/bodies.rs"]
-mod bodies;
 #[path = "downloads/pages.rs"]
 mod pages;
 #[path = "downloads/serving.rs"]

@@ -31,7 +31,7 @@ pub struct BlobReader<'a> {
     tries: Tries<'a>,
     /// Where the connection in hand began.
     began: u64,
-    /// The server has announced fewer bytes than the blob has.
+    /// An answer has announced fewer bytes than it should have had.
     short: bool,
 }
 
@@ -71,9 +71,8 @@ impl<'a> BlobReader<'a> {
         let Part { body, again, end, short } = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
         if short && self.short {
             return Err(Error::invalid(format!(
-                "blob {} at {} ends after fewer than the {} bytes announced, twice; its registry, or a proxy before it, \
-                 cuts it",
-                self.blob.digest, self.wire.host, self.blob.size
+                "blob {} at {} ends after {} of the {} bytes announced; the registry, or a proxy before it, cuts it",
+                self.blob.digest, self.wire.host, self.at, self.blob.size
             )));
         }
         (self.body, self.again, self.end, self.short) = (body, again, end, self.short || short);
@@ -128,7 +127,7 @@ struct Part {
     again: u64,
     /// Where the part ends, in bytes from the blob's start.
     end: u64,
-    /// The body ends before, by its announced length.
+    /// The body ends before, by its announced length: a broken transfer that looks whole.
     short: bool,
 }
 
@@ -149,9 +148,10 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
         && let Some((first, last)) = part_of(&answer)
         && first == from
     {
+        let short = answer.length().is_some_and(|length| length < last.saturating_add(1).saturating_sub(first));
         // Some servers know no ends, and send all from there on.
         let end = last.saturating_add(1).clamp(end, size);
-        return Ok(Part { body: Box::new(answer.into_reader()), again: 0, end, short: false });
+        return Ok(Part { body: Box::new(answer.into_reader()), again: 0, end, short });
     }
     if end < size && (from > 0 || answer.status != 200) {
         return Err(Error::failed(format!("{} does not keep to ranges", wire.host)));

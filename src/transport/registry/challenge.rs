@@ -162,7 +162,10 @@ mod tests {
             ),
             ("Bearer realm=https://auth/t", vec![one("bearer", &[("realm", "https://auth/t")])]),
             (r#"Basic realm="never closed"#, vec![one("basic", &[])]),
-            (r#"Bearer realm="http://auth/t,service="r""#, vec![one("bearer", &[("realm", "http://auth/t,service=")]), one("r", &[])]),
+            (
+                r#"Bearer realm="http://auth/t,service="r""#,
+                vec![one("bearer", &[("realm", "http://auth/t,service=")]), one("r", &[])],
+            ),
             (r#", ,, Basic ,"#, vec![one("basic", &[])]),
             ("", vec![]),
             ("\"\" = é", vec![]),

@@ -82,6 +82,11 @@ pub fn said(mut answer: Answer) -> Said {
     Said { text: reasons.join("; ") }
 }
 
+/// What a refusal by another host than the registry is: reading can be tried again, as after any broken line.
+fn of_elsewhere(verb: &str) -> Kind {
+    if verb == "read" { Kind::Network } else { Kind::Failed }
+}
+
 /// The error for `answer`, whose status is not what was wanted.
 pub fn refusal(subject: &Subject<'_>, answer: Answer) -> Error {
     let (status, from) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
@@ -96,10 +101,13 @@ fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Erro
     let note = if credentials.is_empty() { String::new() } else { format!(" ({credentials})") };
     match status {
         // Another host knows nothing of this user: no login can help.
-        400 | 401 | 403 | 410 if *elsewhere => Error::network(format!(
-            "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
+        400 | 401 | 403 | 410 if *elsewhere => Error::new(
+            of_elsewhere(verb),
+            format!(
+                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
              may have expired: check the clock of this machine, or try again later"
-        )),
+            ),
+        ),
         404 if *elsewhere => Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}")),
         401 if *logged_in => Error::denied(format!(
             "{host} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"

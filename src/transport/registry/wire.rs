@@ -5,7 +5,7 @@
 
 use super::HUB_API;
 use super::access::Access;
-use super::auth::{self, Known, Use};
+use super::auth::{self, Known};
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
 use super::pace::Pace;
@@ -99,47 +99,6 @@ impl Wire {
             Ok(_) | Err(Fault::Lasting(_)) => true,
             Err(Fault::NotTls | Fault::Broken(_) | Fault::Unreachable(_)) => false,
         }
-    }
-
-    /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
-    /// its status. `what` is for sentences.
-    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
-        let home = self.api()?.origin();
-        let (mut token, mut refusals) = (call.token, 0);
-        let mut refused: Option<(Answer, Option<String>)> = None;
-        loop {
-            let authorization = self.authorization(scope, token)?;
-            if let Some((answer, shown)) = refused.take() {
-                if shown == authorization {
-                    return Ok(answer);
-                }
-                answer.drain();
-            }
-            let shown = authorization.as_deref().map(|value| (&home, value));
-            let answer = self.persist(what, call, &mut payload, shown)?;
-            if answer.status != 401 || answer.url.origin() != home {
-                return Ok(answer);
-            }
-            let again = self.learn(&answer, scope, authorization.as_deref(), token)?;
-            if !again || matches!(payload, Payload::Stream { .. }) {
-                return Ok(answer);
-            }
-            // Requests beside this one may use up each new token: after the second, it fetches one for itself.
-            refusals += u32::from(authorization.is_some());
-            if refusals > 1 {
-                token = Use::Own;
-            }
-            refused = Some((answer, authorization));
-        }
-    }
-
-    /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
-    fn learn(&self, answer: &Answer, scope: &Scope, shown: Option<&str>, token: Use) -> Result<bool> {
-        let mut known = self.known();
-        let again = shown.is_none() || token == Use::Shared && known.is_shared(scope, shown);
-        let learned = known.learn(answer, scope, shown, self.api()?, &self.access);
-        drop(known);
-        learned.map(|()| again).map_err(|error| self.told(error))
     }
 
     /// Sends `call`, and again while that may help and there are tries left. `shown` is an `Authorization` and the
@@ -325,7 +284,7 @@ impl Wire {
     }
 
     /// An error with the registry's name in it.
-    fn told(&self, error: Error) -> Error {
+    pub(super) fn told(&self, error: Error) -> Error {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 

@@ -140,7 +140,8 @@ fn a_blob_that_was_cut_is_completed_once_and_then_refused() {
     let short = |length: usize| Response::new(200).body(Body::Bytes(noise(3, 200_000)[..length].to_vec()));
     for length in [0, 1, 100_000, 199_999] {
         let stored = bytes.clone();
-        let (web, asked) = noting(move |request, nth| if nth == 1 { short(length) } else { part(request, &stored, None) });
+        let (web, asked) =
+            noting(move |request, nth| if nth == 1 { short(length) } else { part(request, &stored, None) });
         let got = read(&registry(&web.address.to_string()).repository("app"), &blob, 0);
         assert!(got.unwrap_or_else(|error| panic!("{length}: {error}")) == *bytes, "{length}");
         let asked = asked.lock().unwrap();

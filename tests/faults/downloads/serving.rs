@@ -30,7 +30,11 @@ fn a_head_or_a_body_that_comes_byte_by_byte_is_ended() {
     let upload = server.ask("POST", "/v2/app/blobs/uploads/", &[], b"").header("location").to_owned();
     let openings = [
         ("a head", Vec::new(), head.into_bytes()),
-        ("a second head", b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), b"GET /v2/ HTTP/1.1\r\nX: ".to_vec()),
+        (
+            "a second head",
+            b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+            b"GET /v2/ HTTP/1.1\r\nX: ".to_vec(),
+        ),
         ("a blob", request(&server.host, "PATCH", &upload, &[], Some(1 << 20)), Vec::new()),
         ("a manifest", request(&server.host, "PUT", "/v2/app/manifests/1", &[], Some(2000)), Vec::new()),
         (
