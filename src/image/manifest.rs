@@ -4,6 +4,7 @@
 use super::{Descriptor, Digest, Platform, media_type};
 use crate::error::{Error, Result};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::HashSet;
 
 /// In bytes; the least a registry has to accept (distribution-spec, "Pushing Manifests"), and the most imgmv takes.
@@ -43,7 +44,7 @@ struct Document {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     blobs: Option<Vec<Descriptor>>,
-    fs_layers: Option<serde::de::IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
     subject: Option<Descriptor>,
     artifact_type: Option<String>,
 }
@@ -78,6 +79,34 @@ impl Manifest {
         Manifest::read(bytes, media_type, digest)
     }
 
+    /// Whether `bytes` are a manifest of some kind, known here or not: a JSON object with at least one of the fields by
+    /// which manifests are told. The error says what they are.
+    pub fn recognise(bytes: &[u8]) -> Result<(), &'static str> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            schema_version: Option<u64>,
+            media_type: Option<String>,
+            artifact_type: Option<String>,
+            manifests: Option<IgnoredAny>,
+            config: Option<IgnoredAny>,
+            layers: Option<IgnoredAny>,
+            blobs: Option<IgnoredAny>,
+        }
+        let without = "JSON without a manifest's fields";
+        let fields: Fields = serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
+            true => without,
+            false => "something that is not JSON",
+        })?;
+        let lists = [fields.manifests, fields.config, fields.layers, fields.blobs];
+        let stated = [fields.media_type, fields.artifact_type];
+        let has_one =
+            fields.schema_version.is_some() || lists.iter().any(Option::is_some) || stated.iter().any(Option::is_some);
+        // serde also takes a list for an object.
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        if has_one && is_object { Ok(()) } else { Err(without) }
+    }
+
     fn read(bytes: Vec<u8>, claimed_type: &str, digest: Digest) -> Result<Manifest> {
         let size = bytes.len() as u64;
         if size > MAX_MANIFEST {
@@ -99,6 +128,7 @@ impl Manifest {
             if let Some(stated) = stated_type(&bytes) {
                 return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
             }
+            Manifest::recognise(&bytes).map_err(|why| wrong(&format!("it is {why}")))?;
             let descriptor = Descriptor::new(claimed_type, digest, size);
             return Ok(Manifest { descriptor, bytes, body: Body::Opaque, subject: None, artifact_type: None });
         }

@@ -169,7 +169,7 @@ fn cases() -> Vec<Case> {
             listed(|entry| entry["mediaType"] = json!("application/vnd.oCi.image.manifest.v1+json")),
             "announced as",
         ),
-        ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected|no manifest"),
+        ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected|not JSON|no manifest"),
         ("docker's schema 1", schema1(), "schema 1"),
         ("JSON that is too deep", deep_json(), ""),
         ("indexes that are too deep", nested(12), "deep"),

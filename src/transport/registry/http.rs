@@ -2,6 +2,7 @@
 //! and credentials are `wire.rs`'s.
 
 use super::access::Access;
+use super::auth::Use;
 use super::fault::{self, Fault, of_body};
 use super::proxy::{self, Proxies};
 use super::retry;
@@ -51,11 +52,12 @@ pub struct Call {
     pub url: Url,
     pub headers: HeaderMap,
     pub patience: Patience,
+    pub token: Use,
 }
 
 impl Call {
     pub fn new(method: Method, url: Url) -> Call {
-        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual }
+        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual, token: Use::Shared }
     }
 
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
@@ -63,6 +65,12 @@ impl Call {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }
+        self
+    }
+
+    /// Shows a token that no other request has shown: one that was shared was refused.
+    pub fn with_own_token(mut self) -> Call {
+        self.token = Use::Own;
         self
     }
 
@@ -229,6 +237,11 @@ impl Answer {
     /// A header's value, where it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether there is such a header, text or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.contains_key(name)
     }
 
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {

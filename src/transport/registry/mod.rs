@@ -2,8 +2,9 @@
 //!
 //! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
-//! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! (`elsewhere`: nondistributable layers from other hosts), and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
+//! registry's words into sentences, `page` knows what is not a registry's. Above it `store` (with `manifest`, `blob`,
+//! `tags`, `referrers`, `skipped`; `elsewhere`: nondistributable layers from other hosts) reads a repository and `sink`
+//! (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
 
 mod access;
 mod auth;
@@ -24,6 +25,7 @@ mod marks;
 mod mirrored;
 pub mod mirrors;
 mod pace;
+mod page;
 mod proxy;
 mod ranged;
 mod referrers;
@@ -32,6 +34,7 @@ mod retry;
 mod session;
 mod settings;
 mod sink;
+mod skipped;
 mod store;
 mod streamed;
 mod tags;

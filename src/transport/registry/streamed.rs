@@ -124,6 +124,9 @@ impl Streamed {
                 // Whoever refused the last body (too large, not allowed) may say so before this one.
                 call = call.with(header::EXPECT, "100-continue");
             }
+            if self.trouble.renewed {
+                call = call.with_own_token();
+            }
             self.remember(&session);
             self.session = Some(session);
             (self.began, self.room) = (self.sent, self.chunk.unwrap_or(u64::MAX));

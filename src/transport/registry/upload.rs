@@ -139,8 +139,10 @@ impl BlobWriter for Small {
             };
             let (mut bytes, size) = (&self.bytes[..], Some(self.bytes.len() as u64));
             let once = Payload::Stream { bytes: &mut bytes, size };
-            let (why, wish) = match wire.send(&self.target.put(&session.url, &digest), once, scope, &what) {
-                // The token had expired; the wire has noted that.
+            let put = self.target.put(&session.url, &digest);
+            let put = if renewed { put.with_own_token() } else { put };
+            let (why, wish) = match wire.send(&put, once, scope, &what) {
+                // The token had expired, or others have used it up.
                 Ok(answer) if answer.status == 401 && !renewed => {
                     renewed = true;
                     answer.drain();

@@ -9,6 +9,7 @@ use super::auth::{self, Known};
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
 use super::pace::Pace;
+use super::page;
 use super::proxy::is_loopback;
 use super::refusal::{self, Subject};
 use super::retry::{self, Tries};
@@ -97,28 +98,6 @@ impl Wire {
             // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
             Ok(_) | Err(Fault::Lasting(_)) => true,
             Err(Fault::NotTls | Fault::Broken(_) | Fault::Unreachable(_)) => false,
-        }
-    }
-
-    /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
-    /// its status. `what` is for sentences.
-    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
-        let home = self.api()?.origin();
-        let mut renewed = false;
-        loop {
-            let authorization = self.authorization(scope)?;
-            let shown = authorization.as_deref().map(|value| (&home, value));
-            let answer = self.persist(what, call, &mut payload, shown)?;
-            let replayable = !matches!(payload, Payload::Stream { .. });
-            if answer.status != 401 || answer.url.origin() != home || renewed {
-                return Ok(answer);
-            }
-            renewed = true;
-            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?, &self.access)?;
-            if !replayable || self.authorization(scope)? == authorization {
-                return Ok(answer);
-            }
-            answer.drain();
         }
     }
 
@@ -284,6 +263,11 @@ impl Wire {
         }
     }
 
+    /// Whether `answer` is not the registry's own: a redirect led to another host.
+    pub fn is_elsewhere(&self, answer: &Answer) -> bool {
+        self.api().is_ok_and(|api| api.origin() != answer.url.origin())
+    }
+
     /// What `fault` means when another try makes no sense.
     pub(super) fn lasting(&self, fault: Fault) -> Error {
         if self.cancel.raised() {
@@ -300,19 +284,24 @@ impl Wire {
     }
 
     /// An error with the registry's name in it.
-    fn told(&self, error: Error) -> Error {
+    pub(super) fn told(&self, error: Error) -> Error {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 
-    /// `answer` when its status is among `wanted`, else the sentence for it. Never shows a secret, whatever the
-    /// registry quotes.
+    /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
+    /// secret, whatever the registry quotes.
     pub fn expect(&self, answer: Answer, wanted: &[u16], scope: &Scope, what: &str) -> Result<Answer> {
-        if wanted.contains(&answer.status) {
+        let is_page = answer.status < 300 && page::is_page(&answer);
+        if wanted.contains(&answer.status) && !is_page {
             return Ok(answer);
+        }
+        if is_page {
+            return Err(page::refused(&self.host, &answer, what));
         }
         let found = self.known().shown(scope.repository()).cloned().unwrap_or_default();
         let subject = Subject {
             host: &self.host,
+            elsewhere: self.is_elsewhere(&answer),
             repository: scope.repository(),
             what,
             verb: scope.verb(),
