@@ -57,7 +57,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Some(_), None) if run.takes.unnamed_blobs => Claim::default(),
         (Some(recode), None) => {
             return Err(Error::usage(format!(
-                "a layer would have to be packed ({} to {}) before its size is known, which a pipe cannot do; save to a file first",
+                "a layer would have to be compressed ({} to {}) before its size is known, which a pipe and a compressed archive cannot do; save to a plain .tar first",
                 recode.was.name(),
                 recode.to.name()
             )));

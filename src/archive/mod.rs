@@ -5,6 +5,7 @@
 //! reads. Re-tagging: [`retag`].
 
 mod bytes;
+mod compressed;
 mod contents;
 mod entry;
 mod files;
@@ -30,6 +31,7 @@ mod unpacked;
 mod walk;
 
 pub use bytes::{ReadAt, Section};
+pub use compressed::Compressed;
 pub use out::Out;
 pub use pack::Pack;
 pub(crate) use pack::Resume;

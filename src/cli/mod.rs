@@ -1,6 +1,7 @@
 //! The command line: one file a verb, and the only code that prints.
 
 mod access;
+mod archive_form;
 pub mod answer;
 pub mod args;
 mod bars;

@@ -2,10 +2,11 @@
 
 use super::Run;
 use super::access::access;
+use super::archive_form::Form;
 use super::engines;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{
-    DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer, WireName,
+    DestinationRegistry, Hosts, Loading, Network, Packing, Side, SourceEngine, SourceRegistry, Transfer, WireName,
 };
 use super::place::Place;
 use clap::Args;
@@ -114,7 +115,7 @@ impl Reach {
 pub struct Opened {
     pub source: Source,
     pub picks: Vec<Pick>,
-    /// What the word itself calls an image that it picks by digest (`app:2@sha256:…`).
+    /// What the word itself calls an image that it picks by digest (`app@sha256:…`, `app:2@sha256:…`).
     pub name: Option<Name>,
 }
 
@@ -201,9 +202,9 @@ fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Ru
 
 /// Which image of its repository a reference means, and what it is called where it is meant by digest.
 fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
-    match (&reference.digest, reference.tag_or_latest()) {
-        (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
-        (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
+    match &reference.digest {
+        Some(digest) => (Some(Pick::Digest(*digest)), Some(Name::from(reference))),
+        None => (reference.tag_or_latest().map(|tag| Pick::Name(tag.to_owned())), None),
     }
 }
 
@@ -227,10 +228,6 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
         stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
-}
-
-fn without_digest(reference: &Reference) -> Reference {
-    Reference { digest: None, ..reference.clone() }
 }
 
 fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
@@ -337,12 +334,19 @@ fn stdin() -> Result<Input> {
     }
 }
 
+/// What the options say of how a DST is written.
+pub struct Written<'o> {
+    pub transfer: &'o Transfer,
+    pub packing: &'o Packing,
+}
+
 /// Opens what `place` means as a DST.
-pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
+pub fn sink(place: &Place, into: &Into, reach: &Reach, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+    let transfer = options.transfer;
     match place {
         Place::Registry(reference) => repository(reference, into, reach, run),
         Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
-            archive_sink(file, transfer, run)
+            archive_sink(file, options, run)
         }
         Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
         Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
@@ -410,22 +414,23 @@ pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) 
     Ok(Box::new(registry.sink(&reference.repository)))
 }
 
-/// An archive file. imgmv writes plain tar, which is what every engine loads.
-fn archive_sink(file: &Path, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
-    let name = file.to_string_lossy();
-    if [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
-        return Err(Error::usage(format!(
-            "{name} would hold a plain tar (its layers are packed, and not every engine loads more); name it .tar, or \
-             pipe it: imgmv save … | gzip > {name}"
-        )));
+/// An archive file, compressed as its name says.
+fn archive_sink(file: &Path, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+    let form = Form::of(file)?;
+    if options.transfer.dry_run {
+        return Ok(planned(&file.to_string_lossy()));
     }
-    match transfer.dry_run {
-        true => Ok(planned(&name)),
-        false => {
-            let before = Leavings { life: transfer.life(), cancel: run.cancel.clone() };
-            Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?))
-        }
-    }
+    let Form::Compressed(coding) = form else {
+        let before = Leavings { life: options.transfer.life(), cancel: run.cancel.clone() };
+        return Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?));
+    };
+    let level = options.packing.level.filter(|_| options.packing.compress.is_none());
+    run.watch().event(Event::Detail(&format!(
+        "{}: compressed as a whole with {}; to resume a cut copy, to serve it and to read a part of it, write a plain .tar",
+        file.display(),
+        coding.name()
+    )));
+    Ok(Box::new(ArchiveSink::to_compressed(file, coding, level)?))
 }
 
 /// An archive that is only planned.

@@ -164,7 +164,8 @@ pub struct Packing {
     /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept
     #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
-    /// Level of compression: gzip 1 to 12, zstd 1 to 19
+    /// Level of compression: gzip 1 to 12, zstd 1 to 19; of the layers, or without --compress of a .tar.gz or .tar.zst
+    /// that is written
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
     /// Write manifests in docker's or OCI's form, for a destination that refuses the other; digests change, which is said

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 /// Endings by which a bare word is a file. The last two can be read but not written.
-const ARCHIVE_ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"];
+const ARCHIVE_ENDINGS: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar.bz2"];
 
 /// One SRC or DST, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +64,14 @@ impl Prefix {
         &self.path
     }
 
-    /// Where `name` goes: its repository below the prefix, with its tag.
+    /// Where `name` goes: its repository below the prefix, with its tag, or its digest where it has no tag.
     pub fn under(&self, name: &Reference) -> Result<Reference> {
-        let tag = name.tag_or_latest().map(|tag| format!(":{tag}")).unwrap_or_default();
-        format!("{}/{}{}{tag}", self.host, self.path, name.repository).parse()
+        let below: Reference = format!("{}/{}{}", self.host, self.path, name.repository).parse()?;
+        let (tag, digest) = match name.tag_or_latest() {
+            Some(tag) => (Some(tag.to_owned()), None),
+            None => (None, name.digest),
+        };
+        Ok(Reference { tag, digest, ..below })
     }
 }
 
@@ -291,6 +295,7 @@ mod tests {
             ("x.tgz", "path x.tgz"),
             ("dir/x.tar.zst", "path dir/x.tar.zst"),
             ("x.tar.gz", "path x.tar.gz"),
+            ("x.tzst", "path x.tzst"),
             ("app:2", "registry docker.io/library/app:2"),
             ("app", "registry docker.io/library/app"),
             ("mirror/app", "registry docker.io/mirror/app"),
