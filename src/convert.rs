@@ -2,7 +2,7 @@
 //! Everything in them that imgmv does not know is kept. Every conversion changes digests, so the engine says each.
 
 use crate::error::{Error, Result};
-use crate::image::{Body, Coding, Descriptor, Digest, Manifest, json_tree, media_type, with_coding};
+use crate::image::{Body, Coding, Descriptor, Digest, Manifest, Name, json_tree, media_type, with_coding};
 use crate::plan::{ATTESTS, Image};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -34,7 +34,11 @@ pub fn image(image: &Image, packed: &HashMap<Digest, Packed>, format: Format) ->
         renamed.insert(manifest.digest(), made.descriptor.clone());
         tree.push(made);
     }
-    Ok(Image { tree, ..image.clone() })
+    let root = tree.last().map(Manifest::digest);
+    // A name that holds a digest is the name of these bytes only.
+    let true_still = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
+    let names = image.names.iter().filter(true_still).cloned().collect();
+    Ok(Image { names, tree, synthesised: image.synthesised, source_digest: image.source_digest })
 }
 
 fn one(

@@ -312,9 +312,10 @@ impl<'a> Run<'a> {
                 .all(|blob| self.recode(&blob.media_type).is_none() || self.packed(&blob.digest).is_some());
             let mut same = known && !image.names.is_empty();
             if same {
-                let digest = self.converted(&image)?.root().digest();
-                for name in &image.names {
-                    same = same && self.sink.published(name)? == Some(digest);
+                let made = self.converted(&image)?;
+                same = !made.names.is_empty();
+                for name in &made.names {
+                    same = same && self.sink.published(name)? == Some(made.root().digest());
                 }
             }
             if same { current.push(image) } else { others.push(image) }

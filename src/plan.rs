@@ -96,7 +96,7 @@ pub fn images(
         }
         planned.push(Image { names, tree, synthesised: root.synthesised, source_digest: root.descriptor.digest });
     }
-    name(&mut planned, naming, takes)?;
+    name(&mut planned, naming, takes, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }
@@ -131,7 +131,7 @@ fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
     merged
 }
 
-fn name(images: &mut [Image], naming: &Naming, takes: &Takes) -> Result<()> {
+fn name(images: &mut [Image], naming: &Naming, takes: &Takes, watch: &dyn Watch) -> Result<()> {
     match (naming, &mut *images) {
         (Naming::Keep, _) => {}
         (Naming::Names(names), [image]) => image.names = names.clone(),
@@ -143,6 +143,7 @@ fn name(images: &mut [Image], naming: &Naming, takes: &Takes) -> Result<()> {
             )));
         }
     }
+    images.iter_mut().for_each(|image| image.names = each_true(image, watch));
     match images.iter().find(|image| image.names.is_empty()) {
         Some(image) if !takes.nameless => Err(Error::usage(format!(
             "image {} has no name and needs one there; give it with --as",
@@ -150,6 +151,27 @@ fn name(images: &mut [Image], naming: &Naming, takes: &Takes) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// The names of `image`, tags first: each tag and each digest as a name of its own. A name by another digest than the
+/// image's is left out, and said: who asks for it must not get this image.
+fn each_true(image: &Image, watch: &dyn Watch) -> Vec<Name> {
+    let (root, source) = (image.root().digest(), image.source_digest);
+    let mut names: Vec<Name> = Vec::new();
+    for name in image.names.iter().cloned().flat_map(Name::apart) {
+        match name.digest() {
+            Some(digest) if digest == source && digest != root => {
+                watch.say(&format!("{name}: what goes there has another digest, {root}; it does not get this name"));
+            }
+            Some(digest) if digest != root => {
+                watch.say(&format!("the name {name} is refused: the image has the digest {root}"));
+            }
+            _ if names.contains(&name) => {}
+            _ => names.push(name),
+        }
+    }
+    names.sort_by_key(|name| name.digest().is_some());
+    names
 }
 
 struct Chooser<'a> {
