@@ -171,11 +171,11 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
-        Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
+        Place::Oci { dir, pick } => (layout(dir, run)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
         Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
-        Place::Path(path) if path.is_dir() => (layout(path)?, None),
+        Place::Path(path) if path.is_dir() => (layout(path, run)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
         Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
@@ -310,8 +310,13 @@ fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>>
     Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
-fn layout(dir: &Path) -> Result<Ready> {
-    Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
+fn layout(dir: &Path, run: &Run) -> Result<Ready> {
+    let store = LayoutStore::open(dir)?;
+    if !store.is_marked() {
+        let dir = dir.display();
+        run.watch().event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout all the same")));
+    }
+    Ok(Ready::Store(Arc::new(store)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.

@@ -109,7 +109,7 @@ impl Manifest {
         }
         let claimed_type = if known { claimed_type } else { "" };
         let stated = document.media_type.as_deref().unwrap_or("");
-        if !stated.is_empty() && !claimed_type.is_empty() && stated != claimed_type {
+        if !stated.is_empty() && !claimed_type.is_empty() && !media_type::same_kind(stated, claimed_type) {
             return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
         }
         let shape = [stated, claimed_type].into_iter().find(|t| !t.is_empty()).map(str::to_owned);
