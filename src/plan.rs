@@ -1,10 +1,10 @@
 //! What is to be copied: images with their trees of manifests, platforms chosen, names given.
 
 use crate::error::{Error, Result};
-use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest, Name, Platform};
-use crate::progress::Watch;
+use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest, Name, Platform, media_type};
+use crate::progress::{Event, Watch};
 use crate::sink::{Shape, Takes};
-use crate::source::{Root, Store};
+use crate::source::{Root, Store, ambiguous};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -81,6 +81,9 @@ pub fn images(
     takes: &Takes,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
+    if let Some(error) = ambiguous(&roots) {
+        return Err(error);
+    }
     let mut planned: Vec<Image> = Vec::new();
     let mut bytes = 0;
     for root in merge(roots) {
@@ -88,6 +91,11 @@ pub fn images(
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
         let mut chooser = Chooser { store, takes, watch, label: &label, bytes: 0, seen: HashSet::new() };
         let tree = chooser.tree(&root.descriptor, platforms)?;
+        if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
+            let platforms = listed(index.children());
+            let digest = index.digest();
+            watch.say(&format!("{label}: {platforms} lie side by side at the source; an index is made, {digest}"));
+        }
         bytes += chooser.bytes;
         if bytes > MAX_TREES {
             return Err(Error::invalid(format!(
@@ -441,13 +449,26 @@ impl Chooser<'_> {
         if self.bytes > MAX_TREE {
             return Err(Error::invalid(format!("{}: its manifests have more than {MAX_TREE} bytes", self.label)));
         }
-        Manifest::parse(bytes, at)
+        let manifest = Manifest::parse(bytes, at)?;
+        let own = &manifest.descriptor.media_type;
+        if *own != at.media_type && media_type::same_kind(own, &at.media_type) {
+            let (digest, listed) = (at.digest, &at.media_type);
+            self.watch.event(Event::Detail(&format!("manifest {digest} is listed as {listed}; its own type is {own}")));
+        }
+        Ok(manifest)
     }
 }
 
 /// An image's config, hashed and read; at most as large as a manifest.
 pub fn config(store: &dyn Store, at: &Descriptor) -> Result<Config> {
     Config::parse(&document(store, at)?)
+}
+
+/// What the image whose manifest is at `at` runs on, by its config; none where that cannot be read.
+pub fn platform(store: &dyn Store, at: &Descriptor) -> Option<Platform> {
+    let manifest = Manifest::parse(store.manifest(at).ok()?, at).ok()?;
+    let platform = config(store, manifest.config()?).ok()?.platform();
+    (!platform.os.is_empty()).then_some(platform)
 }
 
 /// A small blob as a whole, hashed; at most as large as a manifest.

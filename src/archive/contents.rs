@@ -5,7 +5,8 @@ use super::name::shown;
 use super::saved::{self, Saved, blob_digest};
 use crate::error::{Error, Result};
 use crate::image::{
-    Coding, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, json_tree, layer_coding, media_type,
+    Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, Platform, json_tree, layer_coding,
+    media_type, side_by_side,
 };
 use std::collections::HashMap;
 
@@ -46,6 +47,8 @@ pub(crate) struct Listed {
     /// Empty where it has none.
     pub names: Vec<Name>,
     pub what: What,
+    /// The index over its platforms, which lie side by side in `index.json`; it is nowhere in the archive.
+    pub made: Option<Manifest>,
     /// Its place in `manifest.json`, if it is there.
     pub saved_at: Option<usize>,
 }
@@ -63,22 +66,21 @@ pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
     let saved = contents.document(saved::FILE)?.map(|bytes| saved::parse(&bytes)).transpose()?;
     configs_fit(contents, saved.as_deref().unwrap_or_default())?;
     let Some(index) = contents.document(INDEX)? else {
-        return distinct(old_form(saved.ok_or_else(|| nothing(contents))?));
+        return Ok(old_form(saved.ok_or_else(|| nothing(contents))?));
     };
     check_version(contents)?;
     let index = LayoutIndex::parse(&index)?;
-    let entries = index.named()?;
-    let mut images: Vec<Listed> = entries
-        .into_iter()
-        .map(|(name, entry)| Listed {
-            names: name.into_iter().collect(),
-            what: What::Manifest(Box::new(entry)),
-            saved_at: None,
-        })
-        .collect();
+    let entries = side_by_side::images(index.named()?, &|entry| platform(contents, entry))?;
+    let listed = |entry: side_by_side::Entry| Listed {
+        names: entry.name.into_iter().collect(),
+        what: What::Manifest(Box::new(entry.root)),
+        made: entry.made,
+        saved_at: None,
+    };
+    let mut images: Vec<Listed> = entries.into_iter().map(listed).collect();
     if images.is_empty() {
         // docker 25.0 left the list out where it saved by digest; `manifest.json` beside it is whole.
-        return distinct(old_form(saved.unwrap_or_default()));
+        return Ok(old_form(saved.unwrap_or_default()));
     }
     if let Some(saved) = saved {
         let mut compared = Compared::new(contents, &images)?;
@@ -86,7 +88,15 @@ pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
             compared.agree(at, image, &mut images)?;
         }
     }
-    distinct(images)
+    Ok(images)
+}
+
+/// What the config of the manifest at `entry` says; none where it cannot be read.
+fn platform(contents: &dyn Contents, entry: &Descriptor) -> Option<Platform> {
+    let bytes = contents.document(&entry.digest.blob_path()).ok()??;
+    let manifest = Manifest::parse(bytes, entry).ok()?;
+    let config = contents.document(&manifest.config()?.digest.blob_path()).ok()??;
+    Config::parse(&config).ok().map(|config| config.platform()).filter(|platform| !platform.os.is_empty())
 }
 
 fn configs_fit(contents: &dyn Contents, saved: &[Saved]) -> Result<()> {
@@ -106,6 +116,7 @@ fn old_form(saved: Vec<Saved>) -> Vec<Listed> {
     let image = |(at, saved): (usize, Saved)| Listed {
         names: saved.tags.clone(),
         what: What::Saved(saved),
+        made: None,
         saved_at: Some(at),
     };
     saved.into_iter().enumerate().map(image).collect()
@@ -132,25 +143,6 @@ fn check_version(contents: &dyn Contents) -> Result<()> {
     }
 }
 
-/// One name for two images is refused.
-fn distinct(images: Vec<Listed>) -> Result<Vec<Listed>> {
-    let mut owners: HashMap<&Name, String> = HashMap::new();
-    for image in &images {
-        let owner = match &image.what {
-            What::Manifest(entry) => entry.digest.to_string(),
-            What::Saved(saved) => saved.config.clone(),
-        };
-        for name in &image.names {
-            if let Some(other) = owners.insert(name, owner.clone())
-                && other != owner
-            {
-                return Err(Error::invalid(format!("the name {name} stands for two images in the archive")));
-            }
-        }
-    }
-    Ok(images)
-}
-
 /// What `index.json` has, to compare `manifest.json` with.
 struct Compared<'c> {
     contents: &'c dyn Contents,
@@ -165,8 +157,10 @@ impl<'c> Compared<'c> {
         let mut compared = Compared { contents, named: HashMap::new(), configs: HashMap::new(), bytes: 0 };
         for (at, image) in images.iter().enumerate() {
             compared.named.extend(image.names.iter().map(|name| (name.clone(), at)));
-            if let What::Manifest(root) = &image.what {
-                compared.descend(root, at, 0)?;
+            match (&image.what, &image.made) {
+                (_, Some(made)) => made.children().iter().try_for_each(|child| compared.descend(child, at, 1))?,
+                (What::Manifest(root), None) => compared.descend(root, at, 0)?,
+                (What::Saved(_), None) => {}
             }
         }
         Ok(compared)

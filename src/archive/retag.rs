@@ -33,6 +33,11 @@ pub fn retag<B: ReadAt>(
     label: &str,
 ) -> Result<(Root, File)> {
     let (root, image) = store.one(pick)?;
+    if image.made.is_some() {
+        return Err(Error::usage(format!(
+            "{label}: this image's platforms lie side by side without an index; copy it to a new archive, which makes one"
+        )));
+    }
     let names: Vec<Name> = names.iter().map(spelled_out).collect();
     let mut lists = Vec::new();
     for name in LISTS {

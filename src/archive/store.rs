@@ -24,10 +24,10 @@ pub struct ArchiveStore<B> {
     label: String,
 }
 
-/// What was given digests here: images of the old form.
+/// What was given digests here: images of the old form, and indexes over platforms that lie side by side.
 #[derive(Default)]
 struct Made {
-    manifests: HashMap<Digest, Vec<u8>>,
+    manifests: HashMap<Digest, Manifest>,
     blobs: HashMap<Digest, (Place, &'static str)>,
 }
 
@@ -40,7 +40,9 @@ impl<B: ReadAt> ArchiveStore<B> {
         let table = Table::read(&bytes).map_err(|e| e.at(label))?;
         let files = Files::new(bytes, table, watch);
         let images = list(&files).map_err(|e| e.at(label))?;
-        Ok(ArchiveStore { files, images, made: Mutex::default(), label: label.to_owned() })
+        let made = images.iter().filter_map(|image| image.made.clone());
+        let made = Made { manifests: made.map(|index| (index.digest(), index)).collect(), ..Made::default() };
+        Ok(ArchiveStore { files, images, made: Mutex::new(made), label: label.to_owned() })
     }
 
     /// The roots as far as they are known without hashing a layer: an image without a manifest goes by its config's
@@ -55,7 +57,7 @@ impl<B: ReadAt> ArchiveStore<B> {
                     Descriptor::of(media_type::OCI_CONFIG, &config)
                 }
             };
-            let synthesised = matches!(image.what, What::Saved(_));
+            let synthesised = matches!(image.what, What::Saved(_)) || image.made.is_some();
             let root = |name| (Root { name, descriptor: descriptor.clone(), synthesised }, at);
             match image.names.is_empty() {
                 true => roots.push(root(None)),
@@ -77,8 +79,9 @@ impl<B: ReadAt> ArchiveStore<B> {
         }
         let config = Descriptor::of(media_type::OCI_CONFIG, &image.config);
         made.blobs.insert(config.digest, (self.files.place(&saved.config)?, media_type::OCI_CONFIG));
-        made.manifests.insert(image.manifest.digest(), image.manifest.bytes);
-        Ok(Root { descriptor: image.manifest.descriptor, ..root })
+        let descriptor = image.manifest.descriptor.clone();
+        made.manifests.insert(image.manifest.digest(), image.manifest);
+        Ok(Root { descriptor, ..root })
     }
 
     /// What `picks` select, not yet settled; with the image's place in the list where it has one.
@@ -169,8 +172,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(bytes) = self.made().manifests.get(&at.digest) {
-            return Ok(bytes.clone());
+        if let Some(made) = self.made().manifests.get(&at.digest) {
+            return Ok(made.bytes.clone());
         }
         let (place, _) = self.place(&at.digest)?.ok_or_else(|| self.absent(&at.digest))?;
         if place.size > MAX_MANIFEST {
@@ -194,8 +197,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        if let Some(bytes) = self.made().manifests.get(digest) {
-            return Ok(Some(Descriptor::new(media_type::OCI_MANIFEST, *digest, bytes.len() as u64)));
+        if let Some(made) = self.made().manifests.get(digest) {
+            return Ok(Some(made.descriptor.clone()));
         }
         Ok(self.place(digest)?.map(|(place, media_type)| Descriptor::new(media_type, *digest, place.size)))
     }
@@ -204,7 +207,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         let mut found: Vec<Descriptor> = Vec::new();
         for image in &self.images {
             let What::Manifest(entry) = &image.what else { continue };
-            if self.place(&entry.digest)?.is_none() || found.iter().any(|known| known.digest == entry.digest) {
+            if image.made.is_some()
+                || self.place(&entry.digest)?.is_none()
+                || found.iter().any(|known| known.digest == entry.digest)
+            {
                 continue;
             }
             let manifest = Manifest::parse(self.manifest(entry)?, entry)?;

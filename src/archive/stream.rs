@@ -223,7 +223,14 @@ impl ArchiveStream {
             let root = match &image.what {
                 What::Manifest(descriptor) => {
                     self.sizes_agree(descriptor, 0, &mut HashSet::new())?;
-                    Root::new(None, Descriptor::clone(descriptor))
+                    let mut root = Root::new(None, Descriptor::clone(descriptor));
+                    if let Some(made) = &image.made {
+                        let mut seen = HashSet::new();
+                        made.children().iter().try_for_each(|child| self.sizes_agree(child, 1, &mut seen))?;
+                        tail.documents.insert(made.digest(), made.bytes.clone());
+                        root.synthesised = true;
+                    }
+                    root
                 }
                 What::Saved(saved) => {
                     let made = synthesis::image(&self.held, saved)?;

@@ -1,8 +1,8 @@
 //! The command line: one file a verb, and the only code that prints.
 
 mod access;
-mod archive_form;
 pub mod answer;
+mod archive_form;
 pub mod args;
 mod bars;
 mod blob;

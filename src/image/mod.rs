@@ -9,6 +9,7 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+pub mod side_by_side;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
