@@ -473,15 +473,24 @@ pub fn stdout_for_archive(run: &Run) -> Result<()> {
     }
 }
 
+/// Whether `text` has the repository, and not only one whose name begins so.
+fn mentions(text: &str, repository: &str) -> bool {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    text.match_indices(repository).any(|(at, _)| ends(&text[at + repository.len()..]))
+}
+
 /// `error`, with what else may have been meant by `word` where it was taken for a registry's image and not found.
 pub fn hinted(word: &OsStr, error: Error) -> Error {
-    let missing = matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Network);
+    // A registry that answered with a status of its own is there: then another place is not what was meant.
+    let answered =
+        error.kind() == Kind::Network && ["status", "patience"].iter().any(|word| error.to_string().contains(word));
+    let missing = matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Network) && !answered;
     let is_file = Path::new(word).exists();
     let word = word.to_string_lossy();
     let bare = |reference: Reference| {
         reference.host == DEFAULT_REGISTRY
             && !word.starts_with(DEFAULT_REGISTRY)
-            && error.to_string().contains(&reference.repository)
+            && mentions(&error.to_string(), &reference.repository)
     };
     let hint = match (missing && word.parse().is_ok_and(bare), is_file) {
         (false, _) => return error,

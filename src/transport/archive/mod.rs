@@ -106,7 +106,9 @@ pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Wa
     let store = ArchiveStore::open(section, &label, watch)?;
     let (to, temporary) = sink::beside(&path).map_err(|e| Error::writing(&label, e))?;
     let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
-    sink::settle(to, temporary, &path)?;
+    if let Some(to) = to {
+        sink::settle(to, temporary, &path)?;
+    }
     Ok(root)
 }
 
