@@ -3,8 +3,8 @@
 
 use super::{
     delta::Delta,
-    found::{Found, Loader},
-    held::Wanted,
+    found::{Found, ImageStore, Loader},
+    held::{self, Wanted},
     load::{Input, Loading},
     promised::Promised,
     scripts::{self, Mark},
@@ -16,7 +16,7 @@ use crate::{
     archive::{Out, Pack},
     cancel::Cancel,
     error::{Error, Result},
-    image::{Descriptor, Digest, Manifest, Name, Reference},
+    image::{Body, Descriptor, Digest, Manifest, Name, Reference},
     plan::Image,
     progress::{Event, Watch},
     remote::Host,
@@ -190,6 +190,22 @@ impl EngineSink {
         Cow::Owned(images)
     }
 
+    /// Fails with `Usage` for an artifact where the engine holds only images that run.
+    fn runs(&self, root: &Manifest) -> Result<()> {
+        let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
+        let Body::Image { config, .. } = &root.body else { return Ok(()) };
+        if !only_images || config.as_ref().is_some_and(held::is_config) {
+            return Ok(());
+        }
+        let kind = config.as_ref().map_or("without a config", |config| &config.media_type);
+        Err(Error::usage(format!(
+            "{}: {} holds only images that run, and {} is an artifact ({kind}); copy it to a registry or a layout",
+            self.host.name(),
+            self.found,
+            root.digest()
+        )))
+    }
+
     /// What is asked for before anything is sent. The names are known to be fit then: an engine would say so only after
     /// the last byte.
     fn wanted(&self, images: &[Image], blobs: &[Descriptor], source: &dyn Store) -> Result<Wanted> {
@@ -218,6 +234,7 @@ impl Sink for EngineSink {
 
     fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
         let images = &*self.nameable(images);
+        images.iter().try_for_each(|image| self.runs(image.root()))?;
         let wanted = self.wanted(images, &blobs, source)?;
         let mut state = self.state();
         // One session is asked once: what a second source has goes whole, as does everything once a delta failed.
@@ -294,6 +311,7 @@ impl Sink for EngineSink {
             return Ok(());
         }
         let name = self.in_full(name)?;
+        self.runs(root)?;
         let loaded_as = {
             let mut state = self.state();
             if state.delta.is_current(&name, root.digest()) {
