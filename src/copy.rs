@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, Name, Platform, layer_coding};
+use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform, layer_coding};
 use crate::lanes;
 use crate::pairs::Pairs;
 use crate::passing;
@@ -55,6 +55,8 @@ pub struct Options {
     pub company: usize,
     /// Plan, but move nothing.
     pub dry_run: bool,
+    /// A source without an image is copied too, which moves nothing.
+    pub allow_empty: bool,
 }
 
 impl Default for Options {
@@ -69,6 +71,7 @@ impl Default for Options {
             jobs: None,
             company: 1,
             dry_run: false,
+            allow_empty: false,
         }
     }
 }
@@ -260,6 +263,7 @@ impl<'a> Run<'a> {
         let roots = store.roots(&self.options.picks)?;
         let images =
             plan::images(&**store, roots, &self.options.naming, &self.options.platforms, &self.takes, self.watch)?;
+        self.some(&**store, &images)?;
         self.tell_foreign(&images);
         self.recall(&images);
         let (current, images) = self.current(images)?;
@@ -276,6 +280,22 @@ impl<'a> Run<'a> {
         }
         lanes::move_all(self, &**store, work)?;
         self.settle(&images)
+    }
+
+    /// Fails with `NotFound` where there is nothing to copy: no image, or an index that lists none.
+    pub fn some(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+        let hollow = |image: &&Image| matches!(&image.root().body, Body::Index(children) if children.is_empty());
+        let why = match images.iter().find(hollow) {
+            _ if self.options.allow_empty => return Ok(()),
+            None if !images.is_empty() => return Ok(()),
+            None => store.nothing(),
+            Some(image) => {
+                let digest = image.root().digest().to_string();
+                let name = image.names.first().map_or(&*digest, Name::as_str);
+                format!("{name} is an index that lists no image")
+            }
+        };
+        Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty makes that no error)")))
     }
 
     /// How a layer of `media_type` is to be packed anew here, if it is.

@@ -36,6 +36,7 @@ pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     let store = Passed { tail, passed };
     let roots = store.roots(&run.options.picks)?;
     let images = plan::images(&store, roots, &run.options.naming, &run.options.platforms, &run.takes, run.watch)?;
+    run.some(&store, &images)?;
     run.tell_foreign(&images);
     run.check_packed(&images)?;
     documents(run, &store, &images)?;
@@ -151,6 +152,7 @@ fn relay(run: &Run<'_>, stream: Box<dyn Stream>) -> Result<()> {
     let roots = tail.select(&run.options.picks)?;
     let store = Passed { tail, passed: HashSet::new() };
     let images = plan::images(&store, roots, &run.options.naming, &plan::Platforms::Default, &run.takes, run.watch)?;
+    run.some(&store, &images)?;
     for image in &images {
         for name in &image.names {
             run.sink.publish(Some(name), image.root())?;
@@ -205,6 +207,9 @@ impl Store for Passed {
         let document = self.tail.documents.get(digest).map(|bytes| bytes.len() as u64);
         let passed = self.passed.contains(digest).then_some(0);
         Ok(document.or(passed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
+    }
+    fn nothing(&self) -> String {
+        self.tail.nothing.clone()
     }
     fn may_lack(&self) -> bool {
         true

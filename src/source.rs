@@ -76,6 +76,10 @@ pub trait Store: Send + Sync {
     fn origin(&self) -> Option<&Origin> {
         None
     }
+    /// The sentence for a source that has no image at all: which file it is, and what was found in it.
+    fn nothing(&self) -> String {
+        "the source holds no image".to_owned()
+    }
     /// Whether an index here may come without some of the images it lists, as engines keep them. Then the engine asks
     /// `find` before it plans on a child.
     fn may_lack(&self) -> bool {
@@ -121,6 +125,8 @@ pub struct Tail {
     pub roots: Vec<Root>,
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
+    /// [`Store::nothing`], of what has passed.
+    pub nothing: String,
 }
 
 impl Tail {

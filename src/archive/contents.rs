@@ -25,6 +25,8 @@ pub(crate) const MAX_DEPTH: usize = 8;
 pub(crate) trait Contents {
     /// The small file `name` whole, `None` where there is none; `Invalid` where it is larger than `MAX_DOCUMENT`.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Whether the name of some entry has a backslash in it.
+    fn has_backslashes(&self) -> bool;
     /// The size of the file `name`, in bytes; `None` where there is none.
     fn size(&self, name: &str) -> Result<Option<u64>>;
     /// The layer file `name`, which is `diff_id` when unpacked: by what was hashed, or where it lies unpacked, by
@@ -127,8 +129,19 @@ fn nothing(contents: &dyn Contents) -> Error {
         Ok(Some(_)) => Error::invalid(
             "this archive is of docker's first form (repositories without manifest.json, before docker 1.10), which has no image configs; load it into a docker and save it again",
         ),
-        _ => Error::invalid("this is no archive of images: it has neither index.json nor manifest.json"),
+        _ => Error::invalid(format!(
+            "this is not an archive of images: it has neither index.json nor manifest.json{}",
+            backslash_hint(contents)
+        )),
     }
+}
+
+/// The sentence for an archive, called `label`, that lists no image.
+pub(crate) fn empty(contents: &dyn Contents, label: &str) -> String {
+    let lists = [(INDEX, "index.json lists no manifests"), (saved::FILE, "manifest.json is an empty list")];
+    let there = lists.iter().filter(|(name, _)| matches!(contents.size(name), Ok(Some(_))));
+    let found: Vec<&str> = there.map(|(_, what)| *what).collect();
+    format!("{label} holds no image: {}", found.join(", and "))
 }
 
 fn check_version(contents: &dyn Contents) -> Result<()> {
@@ -238,5 +251,20 @@ fn same_layers(layers: &[Descriptor], saved: &Saved) -> bool {
 /// A small file that has to be there.
 pub(crate) fn document(contents: &dyn Contents, name: &str) -> Result<Vec<u8>> {
     let found = contents.document(name)?;
-    found.ok_or_else(|| Error::invalid(format!("manifest.json names the file {}, which is not there", shown(name))))
+    found.ok_or_else(|| missing(contents, name))
+}
+
+/// The error for the file `name`, which a list of images names and which is not there.
+pub(crate) fn missing(contents: &dyn Contents, name: &str) -> Error {
+    let list = if blob_digest(name).is_some() { "the archive's list of images" } else { saved::FILE };
+    let hint = backslash_hint(contents);
+    Error::invalid(format!("{list} names the file {}, which is not in the archive{hint}", shown(name)))
+}
+
+/// Tars parted by the separator of Windows (seen of bazel's rules): no tool on another system finds the files in them.
+pub(crate) fn backslash_hint(contents: &dyn Contents) -> &'static str {
+    match contents.has_backslashes() {
+        true => "; its files have \\ in their names, as written on Windows; write it again with / in the names",
+        false => "",
+    }
 }

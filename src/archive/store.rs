@@ -1,7 +1,7 @@
 //! A seekable, unpacked archive as a store: every blob is read in place, from any thread.
 
 use super::bytes::ReadAt;
-use super::contents::{Contents, Listed, What, list};
+use super::contents::{self, Contents, Listed, What, list};
 use super::files::Files;
 use super::synthesis;
 use super::table::{Place, Table};
@@ -53,7 +53,7 @@ impl<B: ReadAt> ArchiveStore<B> {
             let descriptor = match &image.what {
                 What::Manifest(descriptor) => Descriptor::clone(descriptor),
                 What::Saved(saved) => {
-                    let config = super::contents::document(&self.files, &saved.config)?;
+                    let config = contents::document(&self.files, &saved.config)?;
                     Descriptor::of(media_type::OCI_CONFIG, &config)
                 }
             };
@@ -153,7 +153,11 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     fn absent(&self, digest: &Digest) -> Error {
-        Error::invalid(format!("{}: blob {digest} is not in the archive", self.label))
+        Error::not_found(format!(
+            "{}: a manifest in it lists the blob {digest}, which the archive does not have{}; save the image again",
+            self.label,
+            contents::backslash_hint(&self.files)
+        ))
     }
 }
 
@@ -219,6 +223,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             }
         }
         Ok(found)
+    }
+
+    fn nothing(&self) -> String {
+        contents::empty(&self.files, &self.label)
     }
 
     /// Engines keep, and write into archives, only some of an index.
