@@ -335,6 +335,13 @@ impl Chooser<'_> {
             let best = best.ok_or_else(|| {
                 Error::not_found(format!("{} has no image for {platform}; it has {}", self.label, listed(&leaves)))
             })?;
+            if !self.has(&leaves[best].digest)? {
+                let here: Vec<Descriptor> =
+                    leaves.iter().filter(|leaf| self.has(&leaf.digest).unwrap_or(false)).cloned().collect();
+                let here = if here.is_empty() { "none of its images".to_owned() } else { listed(&here) };
+                let label = self.label;
+                return Err(Error::not_found(format!("{label} lists {platform}, but the source has only {here}")));
+            }
             if !chosen.iter().any(|have| have.digest == leaves[best].digest) {
                 chosen.push(leaves[best].clone());
             }

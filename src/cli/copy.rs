@@ -160,6 +160,9 @@ impl Copy {
         };
         let mut repositories: Vec<(Reference, Vec<(Pick, Name)>)> = Vec::new();
         let mut roots = store.roots(&picks)?;
+        if roots.is_empty() && !options.allow_empty {
+            return Err(Error::not_found(store.nothing()));
+        }
         // A tag in a repository is pushed with its digest: the digest alone is asked for last.
         roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
         for root in roots {

@@ -28,6 +28,7 @@ pub fn options(choice: &Choice, packing: &Packing, transfer: &Transfer) -> Optio
         },
         jobs: transfer.jobs.map(usize::from),
         dry_run: transfer.dry_run,
+        allow_empty: transfer.allow_empty,
         ..defaults
     }
 }

@@ -61,6 +61,9 @@ impl Store for SlowStore {
     fn origin(&self) -> Option<&Origin> {
         self.store.origin()
     }
+    fn nothing(&self) -> String {
+        self.store.nothing()
+    }
     fn may_lack(&self) -> bool {
         self.store.may_lack()
     }

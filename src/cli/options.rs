@@ -217,6 +217,9 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
+    /// End well where the source holds no image, and not with status 3
+    #[arg(long, env = "IMGMV_ALLOW_EMPTY", value_parser = FalseyValueParser::new())]
+    pub allow_empty: bool,
     /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,

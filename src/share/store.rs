@@ -96,6 +96,9 @@ impl Store for Sharer {
     fn origin(&self) -> Option<&Origin> {
         self.common.store.origin()
     }
+    fn nothing(&self) -> String {
+        self.common.store.nothing()
+    }
     fn may_lack(&self) -> bool {
         self.common.store.may_lack()
     }

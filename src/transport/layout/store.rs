@@ -144,6 +144,10 @@ impl Store for LayoutStore {
         Ok(self.referrers.get().and_then(|table| table.get(subject)).cloned().unwrap_or_default())
     }
 
+    fn nothing(&self) -> String {
+        format!("{} holds no image: its {INDEX_FILE} lists no manifests", self.place.shown())
+    }
+
     /// A layout may hold an index with only some of its images.
     fn may_lack(&self) -> bool {
         true
