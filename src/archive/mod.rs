@@ -2,7 +2,7 @@
 //!
 //! Reading: `header` and `walk` know tars, `contents` knows which images an archive has, [`ArchiveStore`] is a
 //! seekable archive and [`ArchiveStream`] one that passes. Writing: [`Pack`] makes the one form that every loader
-//! reads. Re-tagging: [`retag`].
+//! reads, [`Compressed`] compresses it as a whole. Re-tagging: [`retag`].
 
 mod bytes;
 mod compressed;

@@ -16,6 +16,7 @@ mod engines;
 mod expand;
 mod fan;
 mod hashed;
+mod hint;
 mod inspect;
 mod limit;
 mod lines;

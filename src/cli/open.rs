@@ -4,6 +4,7 @@ use super::Run;
 use super::access::access;
 use super::archive_form::Form;
 use super::engines;
+pub use super::hint::hinted;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Packing, Side, SourceEngine, SourceRegistry, Transfer, WireName,
@@ -12,7 +13,7 @@ use super::place::Place;
 use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
-use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
+use imgmv::image::{Name, Reference};
 use imgmv::progress::Event;
 use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
@@ -25,8 +26,7 @@ use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::transport::registry::mirrors::{self, Mirror};
 use imgmv::transport::registry::{Access, MirroredStore, Registry, RepositoryStore};
-use imgmv::{Error, Kind, Result};
-use std::ffi::OsStr;
+use imgmv::{Error, Result};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -286,7 +286,8 @@ fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
     let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
         Source::Store(store) => Ok(store),
         Source::Stream(_) => Err(Error::usage(format!(
-            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            "{} is compressed as a whole, so that nothing in it can be found without reading it all; copy it to a \
+             plain .tar or to a layout first",
             path.display()
         ))),
     };
@@ -471,33 +472,4 @@ pub fn stdout_for_archive(run: &Run) -> Result<()> {
         )),
         false => Ok(()),
     }
-}
-
-/// Whether `text` has the repository, and not only one whose name begins so.
-fn mentions(text: &str, repository: &str) -> bool {
-    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "._-/".contains(c));
-    text.match_indices(repository).any(|(at, _)| ends(&text[at + repository.len()..]))
-}
-
-/// `error`, with what else may have been meant by `word` where it was taken for a registry's image and not found.
-pub fn hinted(word: &OsStr, error: Error) -> Error {
-    // A registry that answered with a status of its own is there: then another place is not what was meant.
-    let answered =
-        error.kind() == Kind::Network && ["status", "patience"].iter().any(|word| error.to_string().contains(word));
-    let missing = matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Network) && !answered;
-    let is_file = Path::new(word).exists();
-    let word = word.to_string_lossy();
-    let bare = |reference: Reference| {
-        reference.host == DEFAULT_REGISTRY
-            && !word.starts_with(DEFAULT_REGISTRY)
-            && mentions(&error.to_string(), &reference.repository)
-    };
-    let hint = match (missing && word.parse().is_ok_and(bare), is_file) {
-        (false, _) => return error,
-        (true, true) => format!("{word} means a registry's image; the file is ./{word}"),
-        (true, false) => format!(
-            "{word} means a registry's image; one of this host's engines is docker-daemon:{word} or containerd:{word}"
-        ),
-    };
-    Error::new(error.kind(), format!("{error} ({hint})"))
 }

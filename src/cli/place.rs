@@ -168,12 +168,17 @@ fn pick(wanted: &str) -> Result<Option<Pick>> {
     })
 }
 
+/// Whether a bare word is an archive's file, by its ending.
+pub fn is_archive(text: &str) -> bool {
+    ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending))
+}
+
 fn path(text: &str) -> Option<Result<Place>> {
     let begins = ["/", "./", "../", "~/"].iter().any(|start| text.starts_with(start));
     if begins || text == "." || text == ".." {
         return Some(Ok(Place::Path(at_home(text))));
     }
-    if !ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending)) {
+    if !is_archive(text) {
         return None;
     }
     // `host:app.tar` is a file of another host to scp, and a tag that ends in .tar is possible: neither is guessed.
