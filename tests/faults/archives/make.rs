@@ -99,6 +99,11 @@ pub fn run(shell: &Shell, line: &str) -> Ran {
     Ran { status: output.status.code().unwrap_or(-1), out: text(&output.stdout), said: text(&output.stderr) }
 }
 
+/// SRC as it stands, or `- FILE`: `-` and what comes before the program.
+pub fn piped(src: &str) -> (&str, String) {
+    src.split_once(' ').map_or_else(|| (src, String::new()), |(dash, file)| (dash, format!("cat {file} | ")))
+}
+
 /// A run that goes well; what it printed.
 pub fn good(shell: &Shell, line: &str) -> String {
     let ran = run(shell, line);

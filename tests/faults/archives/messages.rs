@@ -72,15 +72,13 @@ fn messages_name_what_a_person_knows() {
         ("layout.tar", "", 5, "as written on Windows"),
         ("nothing.tar", "", 5, "as written on Windows"),
     ] {
-        for (src, stdin) in [(src, String::new()), ("-", format!("<{src}"))] {
-            let ran = run(&shell, &format!("imgmv copy {src} oci:out {options} {stdin}"));
-            // A stream ends without the blob; a file is known not to have it.
-            if src == "-" && told.contains("lists the blob") {
-                assert_ne!(ran.status, 0);
+        for src in [src.to_owned(), format!("- {src}")] {
+            // A stream is known not to have a blob when it has ended, as one that was cut.
+            if src.starts_with("- lacking") {
                 continue;
             }
-            let status =
-                if src != "-" && told.contains("Windows") && ran.said.contains("lists the blob") { 3 } else { status };
+            let (src, pipe) = piped(&src);
+            let ran = run(&shell, &format!("{pipe}imgmv copy {src} oci:out {options}"));
             assert_eq!(ran.status, status, "{told}: {}", ran.said);
             assert!(ran.said.contains(told), "{told}: {}", ran.said);
             assert!(!ran.said.contains("names \"\""), "{}", ran.said);

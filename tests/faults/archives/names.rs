@@ -36,7 +36,7 @@ fn repository_tag_and_digest_travel_into_an_archive_and_on() {
         assert_eq!(document(&shell.at(&format!("{nth}.tar")), "manifest.json")[0]["RepoTags"], tags);
         // Out of the archive its own name is what it goes by.
         good(&shell, &format!("imgmv copy oci-archive:{nth}.tar:{by_digest} oci:l{nth}:v1"));
-        good(&shell, &format!("imgmv copy {nth}.tar docker://{}/from{nth}/", double.host()));
+        good(&shell, &format!("imgmv copy {nth}.tar docker://{}/from{nth}/ --compress keep", double.host()));
         let there = format!("from{nth}/team/ctl");
         assert!(double.manifest(&there, &digest).is_some());
         assert_eq!(double.tag(&there, "latest"), None);
@@ -122,7 +122,9 @@ fn engines_get_the_names_that_they_keep() {
         }
         // The archive as the engine itself reads it.
         let direct = match engine {
-            "ctr" => "ctr images rm $(ctr images ls -q); ctr images import both.tar >&2; ctr images ls -q".to_owned(),
+            "ctr" => {
+                "ctr images rm $(ctr images ls -q) >&2; ctr images import both.tar >&2; ctr images ls -q".to_owned()
+            }
             _ => format!("{engine} rmi -f {tag} >&2; {engine} load -i both.tar >&2; {engine} image inspect {tag} >&2"),
         };
         let listed = good(&shell, &direct);

@@ -56,6 +56,7 @@ fn a_name_that_is_there_rewrites_nothing() {
     fs::write(shell.at("a.tar"), files.tar()).unwrap();
     let stamp = |name: &str| fs::metadata(shell.at(name)).map(|at| std::os::unix::fs::MetadataExt::ino(&at)).unwrap();
     for (place, file) in [("a.tar", "a.tar"), ("oci:l", "l/index.json")] {
+        good(&shell, &format!("imgmv tag {place} app:1"));
         let before = (stamp(file), fs::read(shell.at(file)).unwrap());
         let answer = good(&shell, &format!("imgmv tag {place} app:1"));
         assert_eq!(answer, format!("{name}@{}", image.digest()));
