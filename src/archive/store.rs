@@ -153,12 +153,11 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     fn absent(&self, digest: &Digest) -> Error {
-        let lacks =
-            format!("{}: a manifest in it lists the blob {digest}, which the archive does not have", self.label);
-        match contents::backslash_hint(&self.files) {
-            "" => Error::not_found(format!("{lacks}; save the image again")),
-            hint => Error::invalid(format!("{lacks}{hint}")),
-        }
+        Error::invalid(format!(
+            "{}: a manifest in it lists the blob {digest}, which the archive does not have{}; save the image again",
+            self.label,
+            contents::backslash_hint(&self.files)
+        ))
     }
 }
 
