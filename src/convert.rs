@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::fixed;
 use crate::image::{
-    Coding, Descriptor, Digest, LAYERS_ARE_ZSTD, Manifest, OF_LAYERS, describes_bytes, json_tree, media_type,
+    Coding, Descriptor, Digest, LAYERS_ARE_ZSTD, Manifest, Name, OF_LAYERS, describes_bytes, json_tree, media_type,
     with_coding,
 };
 use crate::plan::{ATTESTS, Image};
@@ -44,7 +44,11 @@ pub fn image(image: &Image, packed: &HashMap<Digest, Packed>, format: Format) ->
         change.renamed.insert(manifest.digest(), now);
         tree.push(made);
     }
-    Ok(Image { tree, ..image.clone() })
+    let root = tree.last().map(Manifest::digest);
+    // A name that holds a digest is the name of these bytes only.
+    let true_still = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
+    let names = image.names.iter().filter(true_still).cloned().collect();
+    Ok(Image { names, tree, ..image.clone() })
 }
 
 /// What is to be made of an image's manifests, children first.

@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
 use crate::fixed;
-use crate::image::{Coding, Descriptor, Digest, Name, Platform};
+use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
 use crate::lanes;
 use crate::pairs::Pairs;
 use crate::passing;
@@ -217,6 +217,7 @@ impl<'a> Run<'a> {
     fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
         let images = plan::images(&**store, roots, &self.options.wish(), &self.takes, self.watch)?;
+        self.some(&**store, &images)?;
         self.know(&images);
         self.recall(&images);
         let (current, images) = self.current(images)?;
@@ -233,6 +234,22 @@ impl<'a> Run<'a> {
         }
         lanes::move_all(self, &**store, work)?;
         self.settle(&images)
+    }
+
+    /// Fails with `NotFound` where there is nothing to copy: no image, or an index that lists none.
+    pub fn some(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+        let hollow = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
+        let why = match images.iter().find(hollow) {
+            _ if self.options.allow_empty => return Ok(()),
+            None if !images.is_empty() => return Ok(()),
+            None => store.nothing(),
+            Some(image) => {
+                let digest = image.root().digest().to_string();
+                let name = image.names.first().map_or(&*digest, Name::as_str);
+                format!("{name} is an index that lists no image")
+            }
+        };
+        Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty makes that no error)")))
     }
 
     /// Hears what is copied, before any layer of it is looked at.
@@ -281,9 +298,10 @@ impl<'a> Run<'a> {
             let known = image.blobs().all(|blob| self.recode(blob).is_none() || self.packed(&blob.digest).is_some());
             let mut same = known && !image.names.is_empty();
             if same {
-                let digest = self.converted(&image)?.root().digest();
-                for name in &image.names {
-                    same = same && self.sink.published(name)? == Some(digest);
+                let made = self.converted(&image)?;
+                same = !made.names.is_empty();
+                for name in &made.names {
+                    same = same && self.sink.published(name)? == Some(made.root().digest());
                 }
             }
             if same { current.push(image) } else { others.push(image) }

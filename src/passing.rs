@@ -36,6 +36,7 @@ pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     let store = Passed { tail, passed };
     let roots = store.roots(&run.options.picks)?;
     let images = plan::images(&store, roots, &run.options.wish(), &run.takes, run.watch)?;
+    run.some(&store, &images)?;
     run.know(&images);
     run.check_packed()?;
     documents(run, &store, &images)?;
@@ -57,7 +58,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Some(_), None) if run.takes.unnamed_blobs => Claim::default(),
         (Some(recode), None) => {
             return Err(Error::usage(format!(
-                "a layer would have to be packed ({} to {}) before its size is known, which a pipe cannot do; save to a file first",
+                "a layer would have to be compressed ({} to {}) before its size is known, which a pipe and a compressed archive cannot do; save to a plain .tar first",
                 recode.was.name(),
                 recode.to.name()
             )));
@@ -152,6 +153,7 @@ fn relay(run: &Run<'_>, stream: Box<dyn Stream>) -> Result<()> {
     let store = Passed { tail, passed: HashSet::new() };
     let wish = Wish { platforms: Platforms::Default, ..run.options.wish() };
     let images = plan::images(&store, roots, &wish, &run.takes, run.watch)?;
+    run.some(&store, &images)?;
     for image in &images {
         for name in &image.names {
             run.sink.publish(Some(name), image.root())?;
@@ -206,6 +208,9 @@ impl Store for Passed {
         let document = self.tail.documents.get(digest).map(|bytes| bytes.len() as u64);
         let passed = self.passed.contains(digest).then_some(0);
         Ok(document.or(passed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
+    }
+    fn nothing(&self) -> String {
+        self.tail.nothing.clone()
     }
     fn may_lack(&self) -> bool {
         true

@@ -30,7 +30,7 @@ pub struct Inspected {
     digest: Digest,
     media_type: String,
     size: u64,
-    /// The source has no manifest: this one was made from config and layers.
+    /// The source has no such manifest or index: it was made from config and layers, or of platforms side by side.
     synthesised: bool,
     indexes: Vec<Entry>,
     manifests: Vec<ImageManifest>,
@@ -147,8 +147,8 @@ impl Inspected {
             let platform = manifest.platform.as_deref().unwrap_or("-");
             let remark = match (manifest.missing, self.synthesised) {
                 (true, _) => "  (not here)",
-                (false, true) => "  (made from config and layers)",
-                (false, false) => "",
+                (false, true) if self.indexes.is_empty() => "  (made from config and layers)",
+                (false, _) => "",
             };
             lines.push(format!("  {}{remark}", printable(platform)));
             lines.push(manifest.at.line("manifest", 2));

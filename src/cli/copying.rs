@@ -31,6 +31,7 @@ pub fn options(choice: &Choice, parts: &Parts, packing: &Packing, transfer: &Tra
         },
         jobs: transfer.jobs.map(usize::from),
         dry_run: transfer.dry_run,
+        allow_empty: transfer.allow_empty,
         ..defaults
     }
 }

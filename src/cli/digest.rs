@@ -62,7 +62,7 @@ impl Digest {
             Platforms::Default | Platforms::All => {
                 let roots = store.roots(&opened.picks)?;
                 let entry = |root: imgmv::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
-                roots.into_iter().map(entry).collect()
+                survey::some(roots, &*store)?.into_iter().map(entry).collect()
             }
             platforms => survey::images(&*store, &opened.picks, &platforms, run)?
                 .iter()

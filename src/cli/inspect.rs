@@ -72,7 +72,7 @@ fn exact(bytes: &[u8], run: &Run) -> Result<()> {
 
 fn show(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<()> {
     let roots = store.roots(picks)?;
-    let images = survey::images(store, picks, &Platforms::Default, run)?;
+    let images = survey::some(survey::images(store, picks, &Platforms::Default, run)?, store)?;
     let mut all = Vec::with_capacity(images.len());
     for image in &images {
         let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);

@@ -64,6 +64,9 @@ impl Store for SlowStore {
     fn fetches(&self, layer: &Descriptor) -> bool {
         self.store.fetches(layer)
     }
+    fn nothing(&self) -> String {
+        self.store.nothing()
+    }
     fn may_lack(&self) -> bool {
         self.store.may_lack()
     }

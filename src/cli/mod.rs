@@ -2,6 +2,7 @@
 
 mod access;
 pub mod answer;
+mod archive_form;
 pub mod args;
 mod bars;
 mod blob;
@@ -16,6 +17,7 @@ mod engines;
 mod expand;
 mod fan;
 mod hashed;
+mod hint;
 mod inspect;
 mod limit;
 mod lines;

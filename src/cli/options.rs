@@ -153,7 +153,8 @@ pub struct Packing {
     /// Artifacts are never recompressed
     #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
-    /// Level of compression: gzip 1 to 12, zstd 1 to 19
+    /// Level of compression: gzip 1 to 12, zstd 1 to 19; of the layers, or without --compress of a .tar.gz or .tar.zst
+    /// that is written
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
     /// Write manifests in docker's or OCI's form, for a destination that refuses the other; digests change, which is said
@@ -205,6 +206,9 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
+    /// End well where the source holds no image, and not with status 3
+    #[arg(long, env = "IMGMV_ALLOW_EMPTY", value_parser = FalseyValueParser::new())]
+    pub allow_empty: bool,
     /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,

@@ -5,7 +5,7 @@ use super::args::PLACES;
 use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::naming::naming;
-use super::open::{self, Into, Reach};
+use super::open::{self, Into, Reach, Written};
 use super::options::{Packing, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
@@ -18,7 +18,8 @@ use std::time::Instant;
 /// Save images into one archive that every engine loads, layers they share once
 ///
 /// The archive is at once an OCI layout and what docker save writes; docker, containerd, podman, skopeo, crane and
-/// oras read it, and digests stay as they were.
+/// oras read it, and digests stay as they were. A FILE that ends in .tar.gz, .tgz, .tar.zst or .tzst is compressed as
+/// a whole, which k3s and rke2 import; a plain .tar alone can be resumed, served and read in part.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Save {
@@ -50,6 +51,7 @@ Examples:
   imgmv save app:2 db:16 -o bundle.tar
   imgmv save docker-daemon:app:2 -o app.tar
   imgmv save app:2 -o - | ssh node1 nerdctl load
+  imgmv save app:2 -o /var/lib/rancher/k3s/agent/images/app.tar.zst
   imgmv save oci:./mirror -o mirror.tar --platform linux/arm64";
 
 impl Save {
@@ -78,7 +80,8 @@ impl Save {
             let options = copying::options(&self.choice, &self.parts, &self.packing, &self.transfer);
             jobs.push(opened.job(Options { naming, ..options }));
         }
-        let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
+        let written = Written { transfer: &self.transfer, packing: &self.packing };
+        let sink = open::sink(&target, &Into::default(), &self.reach, &written, run)?;
         let (mut outcome, began) = (Outcome::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
         let report = copying::copy_all(jobs, &*sink, run).map_err(hinted)?;

@@ -42,6 +42,11 @@ pub fn images(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Ru
     plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
 }
 
+/// `all`, of which there is at least one.
+pub fn some<T>(all: Vec<T>, store: &dyn Store) -> Result<Vec<T>> {
+    if all.is_empty() { Err(Error::not_found(store.nothing())) } else { Ok(all) }
+}
+
 /// The one that is meant; `Usage` when there are several.
 pub fn one<T>(images: Vec<T>) -> Result<T> {
     let several = images.len();
@@ -80,6 +85,10 @@ impl Store for Passed {
         let mut bytes = Cursor::new(bytes);
         bytes.set_position(from);
         Ok(Box::new(bytes))
+    }
+
+    fn nothing(&self) -> String {
+        self.0.nothing.clone()
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {

@@ -92,6 +92,7 @@ impl Verify {
                 (store, images, hashed)
             }
         };
+        let images = survey::some(images, &*store)?;
         let judged = images.iter().map(|image| judge(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
         run.screen.end();
         tell(&judged, run)

@@ -38,6 +38,8 @@ pub struct Options {
     pub company: usize,
     /// Plan, but move nothing.
     pub dry_run: bool,
+    /// A source without an image is copied too, which moves nothing.
+    pub allow_empty: bool,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             jobs: None,
             company: 1,
             dry_run: false,
+            allow_empty: false,
         }
     }
 }

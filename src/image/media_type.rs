@@ -84,6 +84,12 @@ pub fn is_foreign_layer(media_type: &str) -> bool {
     coding.is_some_and(|coding| ["", "+gzip", "+zstd", ".gzip", ".zstd"].contains(&coding))
 }
 
+/// Whether two types are one kind of document, an index or an image's manifest, in OCI's form or in docker's.
+pub fn same_kind(one: &str, other: &str) -> bool {
+    let pair = |a, b| [one, other].iter().all(|&media_type| media_type == a || media_type == b);
+    one == other || pair(OCI_INDEX, DOCKER_LIST) || pair(OCI_MANIFEST, DOCKER_MANIFEST)
+}
+
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }

@@ -10,6 +10,7 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+pub mod side_by_side;
 
 pub(crate) use described::{LAYERS_ARE_ZSTD, OF_LAYERS, describes_bytes};
 pub use descriptor::Descriptor;

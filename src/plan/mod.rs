@@ -1,5 +1,6 @@
 //! What is to be copied: images with their trees of manifests, platforms chosen, names given.
 
+mod names;
 mod sparse;
 mod tree;
 
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest, Name, Platform};
 use crate::progress::Watch;
 use crate::sink::Takes;
-use crate::source::{Root, Store};
+use crate::source::{Root, Store, ambiguous};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -108,12 +109,19 @@ pub fn images(
     takes: &Takes,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
+    if let Some(error) = ambiguous(&roots) {
+        return Err(error);
+    }
     let mut planned: Vec<Image> = Vec::new();
     let mut bytes = 0;
-    for root in merge(roots) {
-        let (names, root) = root;
+    for (names, root) in names::merge(roots) {
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
         let (tree, read) = tree::choose(store, &root.descriptor, wish, takes, watch, &label)?;
+        if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
+            let platforms = tree::listed(index.children());
+            let digest = index.digest();
+            watch.say(&format!("{label}: {platforms} lie side by side at the source; an index is made, {digest}"));
+        }
         bytes += read;
         if bytes > MAX_TREES {
             return Err(Error::invalid(format!(
@@ -124,7 +132,7 @@ pub fn images(
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
         planned.push(Image { names, tree, synthesised, source_digest, carried });
     }
-    name(&mut planned, &wish.naming, takes)?;
+    names::give(&mut planned, &wish.naming, takes, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }
@@ -159,45 +167,16 @@ fn sizes_agree(images: &[Image]) -> Result<()> {
     Ok(())
 }
 
-/// Several names of one image are one image.
-fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
-    let mut merged: Vec<(Vec<Name>, Root)> = Vec::new();
-    let mut places: HashMap<Digest, usize> = HashMap::new();
-    for root in roots {
-        let at = *places.entry(root.descriptor.digest).or_insert_with(|| {
-            merged.push((Vec::new(), root.clone()));
-            merged.len() - 1
-        });
-        let names = &mut merged[at].0;
-        names.extend(root.name.filter(|name| !names.contains(name)));
-    }
-    merged
-}
-
-fn name(images: &mut [Image], naming: &Naming, takes: &Takes) -> Result<()> {
-    match (naming, &mut *images) {
-        (Naming::Keep, _) => {}
-        (Naming::Names(names), [image]) => image.names = names.clone(),
-        (Naming::Names(names), images) => {
-            let name = names.first().map_or("one name", Name::as_str);
-            return Err(Error::usage(format!(
-                "{} images cannot all become {name}; name one of them in SRC",
-                images.len()
-            )));
-        }
-    }
-    match images.iter().find(|image| image.names.is_empty()) {
-        Some(image) if !takes.nameless => Err(Error::usage(format!(
-            "image {} has no name and needs one there; give it with --as",
-            image.source_digest
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// An image's config, hashed and read; at most as large as a manifest.
 pub fn config(store: &dyn Store, at: &Descriptor) -> Result<Config> {
     Config::parse(&document(store, at)?)
+}
+
+/// What the image whose manifest is at `at` runs on, by its config; none where that cannot be read.
+pub fn platform(store: &dyn Store, at: &Descriptor) -> Option<Platform> {
+    let manifest = Manifest::parse(store.manifest(at).ok()?, at).ok()?;
+    let platform = config(store, manifest.config()?).ok()?.platform();
+    (!platform.os.is_empty()).then_some(platform)
 }
 
 /// A small blob as a whole, hashed; at most as large as a manifest.

@@ -3,7 +3,7 @@
 use super::{ATTESTS, Platforms, Sparse, Wish, config};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, MAX_NAMES, Manifest, Platform, media_type};
-use crate::progress::Watch;
+use crate::progress::{Event, Watch};
 use crate::sink::{Shape, Takes};
 use crate::source::Store;
 use std::collections::HashSet;
@@ -298,7 +298,13 @@ impl Chooser<'_> {
         if self.bytes > MAX_TREE {
             return Err(Error::invalid(format!("{}: its manifests have more than {MAX_TREE} bytes", self.label)));
         }
-        Manifest::parse(bytes, at)
+        let manifest = Manifest::parse(bytes, at)?;
+        let own = &manifest.descriptor.media_type;
+        if *own != at.media_type && media_type::same_kind(own, &at.media_type) {
+            let (digest, listed) = (at.digest, &at.media_type);
+            self.watch.event(Event::Detail(&format!("manifest {digest} is listed as {listed}; its own type is {own}")));
+        }
+        Ok(manifest)
     }
 }
 

@@ -99,6 +99,9 @@ impl Store for Sharer {
     fn fetches(&self, layer: &Descriptor) -> bool {
         self.common.store.fetches(layer)
     }
+    fn nothing(&self) -> String {
+        self.common.store.nothing()
+    }
     fn may_lack(&self) -> bool {
         self.common.store.may_lack()
     }

@@ -118,6 +118,8 @@ pub struct Faults {
     pub page: Option<usize>,
     /// Manifest types that are refused, in the words of docker's registry.
     pub refused_types: Vec<&'static str>,
+    /// Tags that are there cannot be put again, and what is said then.
+    pub immutable: Option<String>,
     pub no_referrers: bool,
     /// Blobs that are stored without an answer: the connection breaks behind them.
     pub lose_answers: usize,

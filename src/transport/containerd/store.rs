@@ -216,6 +216,14 @@ impl Store for ContainerdStore {
         Ok(names.into_iter().collect())
     }
 
+    fn nothing(&self) -> String {
+        let there = self.namespaces.join(", ");
+        match &self.namespace {
+            Some(namespace) => format!("containerd at {} has no image in its namespace {namespace}", self.root),
+            None => format!("containerd at {} has no image in any of its namespaces ({there})", self.root),
+        }
+    }
+
     /// containerd keeps an index of which it has one platform's image.
     fn may_lack(&self) -> bool {
         true
