@@ -18,6 +18,7 @@ mod expand;
 mod fan;
 mod hashed;
 mod hint;
+mod insecure;
 mod inspect;
 mod limit;
 mod lines;

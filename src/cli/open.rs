@@ -5,6 +5,7 @@ use super::access::access;
 use super::archive_form::Form;
 use super::engines;
 pub use super::hint::hinted;
+use super::insecure;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Packing, Side, SourceEngine, SourceRegistry, Transfer, WireName,
@@ -25,7 +26,7 @@ use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::transport::registry::mirrors::{self, Mirror};
-use imgmv::transport::registry::{Access, ForeignStore, MirroredStore, Registry, RepositoryStore};
+use imgmv::transport::registry::{Access, ForeignStore, Insecure, MirroredStore, Registry, RepositoryStore};
 use imgmv::{Error, Result};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,11 @@ impl Into {
 impl From {
     pub fn engine(&self) -> &SourceEngine {
         &self.engine
+    }
+
+    /// What the user says of insecure registries.
+    pub fn insecure(&self) -> Option<bool> {
+        self.registry.side().insecure
     }
 }
 
@@ -203,7 +209,7 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
 
 /// A repository, by way of its mirrors where it has some.
 fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
-    let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+    let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
     Ok(match mirrors.is_empty() {
@@ -225,25 +231,31 @@ fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
 fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure == Some(true));
+        let mirror = mirror.map(|mirror| (mirror, Insecure::ByUser));
         mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
-    let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
+    let mut all = given.collect::<Result<Vec<(Mirror, Insecure)>>>()?;
+    let configured = mirrors::configured(&reference.host, &reference.repository, Path::new("/"));
+    all.extend(configured.into_iter().map(|mirror| (mirror, Insecure::ByFiles)));
     let mut stores = Vec::new();
-    for mirror in all {
-        let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = reach.access(&side, run)?;
+    for (mirror, allowed) in all {
+        let access = reach.access(&Side { ca: side.ca.clone(), ..Side::default() }, run)?;
+        let insecure = if mirror.insecure { allowed } else { Insecure::No };
         let Mirror { root, namespace, .. } = mirror;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
+        let retries = access.retries.min(RETRIES_OF_A_MIRROR);
+        let access = Access { insecure, retries, root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }
 
-fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
+/// The registry at `host`, to reach `repository` there or what lies below it.
+fn registry(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
+    let insecure = insecure::of(host, repository, side.insecure, run);
+    let access = Access { insecure, ..reach.access(side, run)? };
+    Registry::new(host, access, run.watch(), run.cancel.clone())
 }
 
 /// How the registries behind a mirror are reached.
@@ -262,11 +274,11 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
             if reference.tag.is_some() || reference.digest.is_some() {
                 return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
             }
-            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
             return Ok(Arc::new(RegistryShelf::of(registry, &reference.repository)));
         }
         Place::Prefix(prefix) => {
-            let registry = registry(prefix.host(), &from.registry.side(), reach, run)?;
+            let registry = registry(prefix.host(), prefix.path(), &from.registry.side(), reach, run)?;
             return Ok(Arc::new(RegistryShelf::below(registry, prefix.path())));
         }
         Place::Containerd { pick } => {
@@ -394,7 +406,7 @@ pub struct InPlace {
 pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<InPlace> {
     let (dir, pick) = match place {
         Place::Registry(reference) => {
-            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
             let Opened { picks, .. } = source(place, from, reach, run)?;
             let sink = Box::new(registry.sink(&reference.repository));
             return Ok(InPlace { store: Arc::new(registry.repository(&reference.repository)), picks, sink });
@@ -428,7 +440,7 @@ pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -
 
 /// The sink of one repository, whatever its tag.
 pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
-    let registry = registry(&reference.host, &into.registry.side(), reach, run)?;
+    let registry = registry(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
     Ok(Box::new(registry.sink(&reference.repository)))
 }
 

@@ -18,7 +18,8 @@ pub struct Side {
     pub password: Option<String>,
     pub password_stdin: bool,
     pub password_file: Option<PathBuf>,
-    pub insecure: bool,
+    /// The user's word, if there is one.
+    pub insecure: Option<bool>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -52,11 +53,13 @@ macro_rules! side {
             )]
             password_file: Option<PathBuf>,
             #[arg(
-                id = concat!($prefix, "-insecure"), long, env = concat!($env, "_INSECURE"),
-                value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue,
-                help = "Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway)"
+                id = concat!($prefix, "-insecure"), long, env = concat!($env, "_INSECURE"), value_name = "true|false",
+                num_args = 0..=1, require_equals = true, default_missing_value = "true",
+                help = "Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway). \
+                        Without this, for the registries that podman's registries.conf, docker's daemon.json and \
+                        containerd's hosts.toml call insecure; false: for none"
             )]
-            insecure: bool,
+            insecure: Option<YesOrNo>,
             #[arg(
                 id = concat!($prefix, "-ca"), long, value_name = "FILE", env = concat!($env, "_CA"),
                 help = "Trust the certificate authorities in FILE (PEM) besides the system's"
@@ -82,7 +85,7 @@ macro_rules! side {
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
                     password_stdin: self.password_stdin,
                     password_file: self.password_file.clone(),
-                    insecure: self.insecure,
+                    insecure: self.insecure.and_then(YesOrNo::answer),
                     ca: self.ca.clone(),
                     cert: self.cert.clone(),
                     key: self.key.clone(),
@@ -94,6 +97,29 @@ macro_rules! side {
 
 side!(SourceRegistry, "src", "IMGMV_SRC", "Source registry");
 side!(DestinationRegistry, "dst", "IMGMV_DST", "Destination registry");
+
+/// The value of an option that may stand without one; an empty one, as variables have it, says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct YesOrNo(Option<bool>);
+
+impl YesOrNo {
+    pub fn answer(self) -> Option<bool> {
+        self.0
+    }
+}
+
+impl FromStr for YesOrNo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<YesOrNo, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "" => Ok(YesOrNo(None)),
+            "true" | "yes" | "on" | "1" | "t" | "y" => Ok(YesOrNo(Some(true))),
+            "false" | "no" | "off" | "0" | "f" | "n" => Ok(YesOrNo(Some(false))),
+            _ => Err("expected true or false".to_owned()),
+        }
+    }
+}
 
 /// Credentials, and how patiently and how fast bytes move.
 #[derive(Debug, Clone, Args)]

@@ -137,7 +137,7 @@ fn tls_is_spoken_where_it_is_and_only_with_whom_is_trusted() {
     let trusting = Access { ca: Some(tls("ca.crt")), ..access() };
     let found = super::pull(&reach(&double.host(), trusting).repository("app"), "1").unwrap();
     assert_eq!(found.digest(), image.digest());
-    let careless = Access { insecure: true, ..access() };
+    let careless = Access { insecure: Insecure::ByUser, ..access() };
     assert!(super::pull(&reach(&double.host(), careless).repository("app"), "1").is_ok());
 }
 

@@ -1,12 +1,13 @@
 //! From a registry's challenge to the `Authorization` that a request carries: the part of `Wire` that shows
 //! credentials, fetches tokens, and fetches others when those in hand are refused.
 
-use super::access::Secret;
+use super::access::{Insecure, Secret};
 use super::auth::{self, Use, Way};
 use super::auth_file::Login;
 use super::credentials::Found;
 use super::http::{Answer, Call, Payload};
 use super::page;
+use super::proxy::is_loopback;
 use super::refusal::{self, MAX_WORDS};
 use super::token::{self, Scope, Token};
 use super::wire::Wire;
@@ -77,6 +78,9 @@ impl Wire {
         let (realm, service) = match way {
             Way::Basic => {
                 let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+                if self.is_kept_from_plain_http(&found)? {
+                    return Err(Error::denied(self.not_over_plain_http()));
+                }
                 return Ok(match found.login {
                     Some(Login::Password { user, password }) => Some(auth::basic_header(&user, &password)),
                     Some(Login::Token(token)) => Some(auth::bearer_header(&token)),
@@ -103,8 +107,33 @@ impl Wire {
         Ok(Some(header))
     }
 
+    /// Whether `found` would go over plain HTTP, which neither the user nor an earlier login allowed.
+    fn is_kept_from_plain_http(&self, found: &Found) -> Result<bool> {
+        let allowed = found.login.is_none() || found.over_http || self.access.insecure == Insecure::ByUser;
+        Ok(!allowed && self.is_over_plain_http()?)
+    }
+
+    /// Whether the registry is asked over plain HTTP that leaves this machine.
+    pub(super) fn is_over_plain_http(&self) -> Result<bool> {
+        let api = self.api()?;
+        Ok(api.scheme() == "http" && !is_loopback(api.host_str().unwrap_or_default()))
+    }
+
+    fn not_over_plain_http(&self) -> String {
+        format!(
+            "{} has no TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
+             for good with: imgmv login --insecure {}",
+            self.host, self.host
+        )
+    }
+
     /// `found` if `realm` may see it (`token.rs` has the rule), else nothing, which is said.
     fn shown_to(&self, realm: &Url, found: Found) -> Result<Found> {
+        if self.is_kept_from_plain_http(&found)? {
+            let note = self.not_over_plain_http();
+            self.watch.say(&note);
+            return Ok(Found { note, ..Found::default() });
+        }
         let goes_there = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
         if !goes_there || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
             return Ok(found);
@@ -115,7 +144,7 @@ impl Wire {
             self.host
         );
         self.watch.say(&note);
-        Ok(Found { login: None, note })
+        Ok(Found { note, ..Found::default() })
     }
 
     fn fetch(&self, request: &Request, scope: &Scope, found: &Found) -> Result<Token> {

@@ -3,7 +3,7 @@
 //! with a certificate that verifies; no credentials and no client certificate; no more bytes than the descriptor has,
 //! which the engine hashes like any other blob's.
 
-use super::access::{Access, Credentials};
+use super::access::{Access, Credentials, Insecure};
 use super::fault::{Fault, of_body};
 use super::http::{Answer, Call, Http, Payload, To};
 use crate::cancel::Cancel;
@@ -31,7 +31,7 @@ impl ForeignStore {
     /// `store`, with what it is without fetched as patiently as `access` says; who the user is stays out of it.
     pub fn new(store: Arc<dyn Store>, access: Access, cancel: &Cancel) -> ForeignStore {
         let retries = access.retries;
-        let access = Access { credentials: Credentials::Nobody, insecure: false, client_cert: None, ..access };
+        let access = Access { credentials: Credentials::Nobody, insecure: Insecure::No, client_cert: None, ..access };
         ForeignStore { store, http: Arc::new(Http::new("", access, cancel)), retries }
     }
 }
@@ -66,7 +66,7 @@ impl Read for Fetched {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
                 Err(error) => match of_body(error) {
-                    Fault::Lasting(error) => return Err(error.into()),
+                    Fault::Lasting(error) | Fault::NoTunnel(error) => return Err(error.into()),
                     Fault::Broken(why) | Fault::Unreachable(why) => why,
                     Fault::NotTls => "it does not speak TLS".to_owned(),
                 },
@@ -103,7 +103,7 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
         let answer = http.send(&call, &mut Payload::Nothing, To::Other).map_err(|fault| match fault {
-            Fault::Lasting(error) => error.to_string(),
+            Fault::Lasting(error) | Fault::NoTunnel(error) => error.to_string(),
             Fault::Broken(why) | Fault::Unreachable(why) => why,
             Fault::NotTls => "it does not speak TLS".to_owned(),
         })?;

@@ -3,8 +3,9 @@
 
 use super::access::Access;
 use super::auth::Use;
+use super::connect::{self, Line, Rules};
 use super::fault::{self, Fault, of_body};
-use super::proxy::{self, Proxies};
+use super::proxy::{Kind, Proxies, Proxy};
 use super::retry;
 use super::tls;
 use crate::cancel::Cancel;
@@ -16,6 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
+use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
@@ -94,7 +96,7 @@ pub struct Http {
 struct Route {
     tls: bool,
     to: To,
-    proxy: Option<String>,
+    proxy: Option<Proxy>,
 }
 
 /// Whom a connection is to, which decides whom it trusts.
@@ -124,7 +126,9 @@ impl Http {
 
     /// Sends `call` and waits for the head of its answer, whatever its status.
     pub fn send(&self, call: &Call, payload: &mut Payload<'_>, to: To) -> std::result::Result<Answer, Fault> {
-        let agent = self.agent(&call.url, to).map_err(Fault::Lasting)?;
+        let proxy = self.proxies.of(&call.url).map_err(Fault::Lasting)?;
+        let route = Route { tls: call.url.scheme() == "https", to, proxy };
+        let agent = self.agent(&route).map_err(Fault::Lasting)?;
         let mut head = Request::builder().method(call.method.clone()).uri(call.url.as_str());
         if let Some(headers) = head.headers_mut() {
             headers.extend(call.headers.clone());
@@ -150,6 +154,11 @@ impl Http {
             }
         };
         let (head, body) = sent?.into_parts();
+        if let (407, false, Some(proxy)) = (head.status.as_u16(), route.tls, &route.proxy) {
+            let challenges = head.headers.get_all(header::PROXY_AUTHENTICATE).iter();
+            let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned));
+            return Err(Fault::Lasting(proxy.wants_credentials(challenges)));
+        }
         let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
         Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience, limit })
     }
@@ -175,22 +184,26 @@ impl Http {
                 agent.run(request)
             }
         };
-        sent.map_err(|error| fault::of_request(error, host, self.access.timeout))
+        sent.map_err(|error| fault::of_request(error, host, &self.access))
     }
 
-    fn agent(&self, url: &Url, to: To) -> Result<Agent> {
-        let proxy = self.proxies.of(url);
-        let route = Route { tls: url.scheme() == "https", to, proxy: proxy.map(str::to_owned) };
+    fn agent(&self, route: &Route) -> Result<Agent> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&route) {
+        if let Some(agent) = agents.get(route) {
             return Ok(agent.clone());
         }
+        let agent = connect::agent(self.config(route), self.line(route)?);
+        agents.insert(route.clone(), agent.clone());
+        Ok(agent)
+    }
+
+    fn config(&self, route: &Route) -> Config {
         let wait = self.access.timeout;
-        let mut config = Agent::config_builder()
+        Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy.map(proxy::parse).transpose()?)
+            .proxy(route.proxy.as_ref().filter(|proxy| proxy.kind() == Kind::Socks).map(Proxy::for_ureq))
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .input_buffer_size(self.access.buffer)
@@ -202,17 +215,23 @@ impl Http {
             .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)));
-        if route.tls {
-            config = config.tls_config(match to {
-                To::Registry => tls::of_registry(&self.access, &self.host)?,
-                To::Other => tls::of_others(&self.access)?,
-                To::Probe => tls::of_a_probe(),
-            });
-        }
-        let agent = config.build().new_agent();
-        agents.insert(route, agent.clone());
-        Ok(agent)
+            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)))
+            .build()
+    }
+
+    fn line(&self, route: &Route) -> Result<Line> {
+        let tls = || match route.to {
+            To::Registry => tls::of_registry(&self.access, &self.host),
+            To::Other => tls::of_others(&self.access),
+            To::Probe => tls::of_a_probe(),
+        };
+        let to_proxy = route.proxy.as_ref().is_some_and(|proxy| proxy.kind() == Kind::Https);
+        Ok(Line {
+            tls: route.tls.then(tls).transpose()?,
+            proxy_tls: to_proxy.then(|| tls::of_others(&self.access)).transpose()?,
+            proxy: route.proxy.clone(),
+            rules: Rules::new(self.access.timeout, self.access.limit.as_deref()),
+        })
     }
 }
 
@@ -278,8 +297,7 @@ impl Answer {
         loop {
             let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {
                 Fault::Lasting(error) => error,
-                Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{what} from {host}: {why}")),
-                Fault::NotTls => Error::network(format!("{what} from {host}: it does not speak TLS")),
+                fault => Error::network(format!("{what} from {host}: {fault}")),
             })?;
             if n == 0 {
                 return Ok(bytes);

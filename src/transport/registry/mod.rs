@@ -1,10 +1,12 @@
 //! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
 //!
-//! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
-//! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
-//! registry's words into sentences, `page` knows what is not a registry's. Above it `store` (with `manifest`, `blob`,
-//! `tags`, `referrers`, `skipped`; `elsewhere`: nondistributable layers from other hosts) reads a repository and `sink`
-//! (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
+//! The map, from the wire up: `connect` makes connections (`proxy`, `tls`); `http` is one request (`fault`: why it
+//! failed); `wire` adds redirects, retries (`retry`) and credentials (`authorize`, `auth`, `challenge`, `token`,
+//! `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a registry's words into sentences, `page` knows
+//! what is not a registry's. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`, `skipped`; `elsewhere`:
+//! nondistributable layers from other hosts) reads a repository and `sink` (with `upload`, `session`, `streamed`, `feed`,
+//! `uploads`, `marks`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what this machine's engines
+//! are told (`settings`).
 
 mod access;
 mod auth;
@@ -12,6 +14,8 @@ mod auth_file;
 mod authorize;
 mod blob;
 pub mod challenge;
+pub mod configuration;
+mod connect;
 mod credentials;
 mod elsewhere;
 mod fault;
@@ -19,6 +23,7 @@ mod feed;
 mod files;
 mod helper;
 mod http;
+pub mod insecure;
 mod login;
 mod manifest;
 mod marks;
@@ -30,6 +35,7 @@ mod proxy;
 mod ranged;
 mod referrers;
 mod refusal;
+mod registries_conf;
 mod retry;
 mod session;
 mod settings;
@@ -44,7 +50,7 @@ mod upload;
 pub mod uploads;
 mod wire;
 
-pub use access::{Access, Credentials, Secret};
+pub use access::{Access, Credentials, Insecure, Secret};
 pub use credentials::known as knows_login;
 pub use elsewhere::ForeignStore;
 pub use login::{Kept, login, logout};

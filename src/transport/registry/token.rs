@@ -6,7 +6,7 @@
 //! (docker.io and auth.docker.io), lies under the same registrable domain (registry.gitlab.com and gitlab.com), or is
 //! in `Access::token_hosts`. Any other realm is asked anonymously, and that is said.
 
-use super::access::{Access, Secret};
+use super::access::{Access, Insecure, Secret};
 use super::proxy::is_loopback;
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -121,7 +121,7 @@ pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let there = url.host_str().unwrap_or_default();
     match (registry.scheme(), url.scheme()) {
         (_, "https") => Ok(url),
-        ("http", "http") if there == host || is_loopback(there) || access.insecure => Ok(url),
+        ("http", "http") if there == host || is_loopback(there) || access.insecure == Insecure::ByUser => Ok(url),
         ("http", "http") => Err(wrong("it is plain HTTP on another host")),
         (_, "http") => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
         _ => Err(wrong("it is not a web address")),

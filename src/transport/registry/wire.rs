@@ -4,7 +4,7 @@
 //! http; plain HTTP goes to loopback, or where the user named it.
 
 use super::HUB_API;
-use super::access::Access;
+use super::access::{Access, Insecure};
 use super::auth::{self, Known};
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
@@ -83,7 +83,7 @@ impl Wire {
         };
         let secure = root("https")?;
         let _only_one = self.finding_api.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_be_plain = self.access.insecure || is_loopback(secure.host_str().unwrap_or_default());
+        let may_be_plain = self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
         let found = match may_be_plain && self.api.get().is_none() && !self.speaks_tls(&secure) {
             true => root("http")?,
             false => secure,
@@ -97,7 +97,7 @@ impl Wire {
         match self.http.send(&call, &mut Payload::Nothing, To::Probe) {
             // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
             Ok(_) | Err(Fault::Lasting(_)) => true,
-            Err(Fault::NotTls | Fault::Broken(_) | Fault::Unreachable(_)) => false,
+            Err(Fault::NotTls | Fault::NoTunnel(_) | Fault::Broken(_) | Fault::Unreachable(_)) => false,
         }
     }
 
@@ -237,7 +237,8 @@ impl Wire {
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it has credentials in it"));
         }
-        let may_be_plain = || self.access.insecure || is_loopback(next.host_str().unwrap_or_default());
+        let by_user = self.access.insecure == Insecure::ByUser;
+        let may_be_plain = || by_user || is_loopback(next.host_str().unwrap_or_default());
         match (base.scheme(), next.scheme()) {
             (_, "https") => Ok(next),
             ("https", "http") => Err(wrong(
@@ -274,7 +275,7 @@ impl Wire {
             return Error::interrupted();
         }
         match fault {
-            Fault::Lasting(error) => self.told(error),
+            Fault::Lasting(error) | Fault::NoTunnel(error) => self.told(error),
             Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{}: {why}", self.host)),
             Fault::NotTls => Error::network(format!(
                 "{} does not speak TLS; if it is meant to be plain HTTP, say so with --src-insecure or --dst-insecure",
