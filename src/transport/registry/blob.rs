@@ -2,7 +2,7 @@
 //! it was, with `Range`, while tries are left and bytes come in.
 
 use super::fault::{Fault, of_body};
-use super::http::{Answer, Call, Payload};
+use super::http::{Answer, Call};
 use super::retry::{PROGRESS, Tries};
 use super::token::Scope;
 use super::wire::Wire;
@@ -14,8 +14,6 @@ use ureq::http::{Method, header};
 
 /// In bytes, of what is read and not used.
 const UNUSED: u64 = 64 << 10;
-/// How often the registry is asked for another address when a storage host refuses the one that it gave.
-const ADDRESSES: u32 = 3;
 
 /// Reads one blob from an offset to its end. Believes nothing of lengths: more than announced is `Invalid`.
 pub struct BlobReader<'a> {
@@ -177,8 +175,7 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
     }
 }
 
-/// An answer of status 200, or to a question for a `range` also 206 or 416. Where the registry redirects to a storage
-/// host that refuses the address, which may have expired, the registry is asked for another one.
+/// An answer of status 200, or to a question for a `range` also 206 or 416.
 fn ask(wire: &Wire, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
     let digest = &blob.digest;
     let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
@@ -186,21 +183,13 @@ fn ask(wire: &Wire, repository: &str, blob: &Descriptor, range: Option<&str>) ->
         call = call.with(header::RANGE, range);
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
-    let mut tries = wire.tries(0);
-    loop {
-        let answer = wire.send(&call, Payload::Nothing, &scope, &what)?;
-        match answer.status {
-            206 | 416 if range.is_some() => return Ok(answer),
-            // Of the right length it may be a blob that is a web page.
-            200 if answer.length() == Some(blob.size) => return Ok(answer),
-            status @ (400 | 401 | 403 | 404 | 410) if wire.is_elsewhere(&answer) && tries.made() < ADDRESSES => {
-                let from = answer.url.host_str().unwrap_or_default().to_owned();
-                answer.drain();
-                let why = format!("{from}, to which {} redirects, refused it with status {status}", wire.host);
-                tries.wait(&what, &why, None)?;
-            }
-            _ => return wire.expect(answer, &[200], &scope, &what),
-        }
+    // Storage that has no such blob may have been asked too late, too.
+    let answer = wire.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
+    match answer.status {
+        206 | 416 if range.is_some() => Ok(answer),
+        // Of the right length it may be a blob that is a web page.
+        200 if answer.length() == Some(blob.size) => Ok(answer),
+        _ => wire.expect(answer, &[200], &scope, &what),
     }
 }
 

@@ -25,6 +25,8 @@ use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
+/// How often the registry is asked for another address when another host refuses the one that it gave.
+const MAX_ADDRESSES: u32 = 3;
 
 /// Everything that requests to one registry share.
 pub struct Wire {
@@ -144,11 +146,29 @@ impl Wire {
         self.access.answer.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
     }
 
+    /// Asks for something that may be at another host. Where that host answers with one of `refusals`, the address that
+    /// the registry gave may have expired: the registry is asked for another one.
+    pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Answer> {
+        let mut tries = self.tries(0);
+        loop {
+            let answer = self.send(call, Payload::Nothing, scope, what)?;
+            let refused = refusals.contains(&answer.status) && self.is_elsewhere(&answer);
+            if !refused || tries.made() == MAX_ADDRESSES {
+                return Ok(answer);
+            }
+            let from = answer.url.host_str().unwrap_or_default();
+            let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, answer.status);
+            answer.drain();
+            tries.wait(what, &why, None)?;
+        }
+    }
+
     /// A small document: the whole body of an answer of status 200, read within the same tries.
     pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Answer, Vec<u8>)> {
         let mut tries = self.tries(0);
         loop {
-            let answer = self.send(call, Payload::Nothing, scope, what)?;
+            // 404 is an answer: some registries redirect all reading to another one.
+            let answer = self.get(call, scope, what, &[400, 401, 403, 410])?;
             let mut answer = self.expect(answer, &[200], scope, what)?;
             match answer.bytes(limit, what) {
                 Ok(bytes) => return Ok((answer, bytes)),
