@@ -5,7 +5,7 @@ use super::access::access;
 use super::engines;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{
-    DestinationRegistry, Hosts, Loading, Network, Side, SourceEngine, SourceRegistry, Transfer, WireName,
+    DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, Transfer, WireName,
 };
 use super::place::Place;
 use clap::Args;
@@ -53,6 +53,8 @@ pub struct From {
 pub struct Into {
     #[command(flatten)]
     registry: DestinationRegistry,
+    #[command(flatten)]
+    pushing: Pushing,
     #[command(flatten)]
     loading: Loading,
 }
@@ -406,7 +408,9 @@ pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -
 
 /// The sink of one repository, whatever its tag.
 pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
-    let registry = registry(&reference.host, &into.registry.side(), reach, run)?;
+    let chunk = into.pushing.chunk_size.map(|size| size.0);
+    let access = Access { chunk, ..reach.access(&into.registry.side(), run)? };
+    let registry = Registry::new(&reference.host, access, run.watch(), run.cancel.clone())?;
     Ok(Box::new(registry.sink(&reference.repository)))
 }
 

@@ -66,6 +66,8 @@ pub struct Access {
     pub retries: u32,
     /// The pause before the first retry; it doubles from one to the next.
     pub pause: Duration,
+    /// In bytes: larger blobs are sent in chunks of this size.
+    pub chunk: Option<u64>,
     /// Where uploads that did not end are remembered for a later run; nowhere when none.
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
@@ -100,6 +102,7 @@ impl Default for Access {
             answer: None,
             retries: 5,
             pause: Duration::from_millis(500),
+            chunk: None,
             cache: None,
             lanes: 6,
             parts: 1 + PIECES,

@@ -3,13 +3,15 @@
 //! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
 //! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! and `sink` (with `upload`, `session`, `streamed`, `feed`, `uploads`, `marks`) writes one; `login` keeps credentials.
+//! and `sink` (with `upload`, `session`, `streamed`, `feed`, `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials.
 
 mod access;
 mod auth;
 mod auth_file;
 mod authorize;
 mod blob;
+pub mod body_limit;
+mod cached;
 pub mod challenge;
 mod credentials;
 mod fault;

@@ -3,6 +3,7 @@
 use super::http::{Answer, Call, Payload};
 use super::manifest::{self, At};
 use super::ranged;
+use super::refusal::refuses_head;
 use super::token::Scope;
 use super::wire::Wire;
 use super::{referrers, tags};
@@ -129,7 +130,11 @@ impl RepositoryStore {
 
     /// What `tag` points at, without fetching it where the registry says the digest. `None` where there is no such tag.
     pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
-        let Some(answer) = self.head("manifests", tag)? else { return Ok(None) };
+        let answer = match self.head("manifests", tag)? {
+            Head::Missing => return Ok(None),
+            Head::Refused => return found(self.root(At::Tag(tag))),
+            Head::Found(answer) => answer,
+        };
         match (answer.header("docker-content-digest").map(str::parse), answer.length()) {
             (Some(Ok(digest)), Some(size)) => Ok(Some(Descriptor::new(type_of(&answer), digest, size))),
             _ => self.root(At::Tag(tag)).map(|root| Some(root.descriptor)),
@@ -138,14 +143,25 @@ impl RepositoryStore {
 
     /// Type, digest and size of the manifest under `digest`, if there is one.
     pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        let found = self.head("manifests", &digest.to_string())?;
-        found.map(|answer| self.described(&answer, type_of(&answer), digest)).transpose()
+        match self.head("manifests", &digest.to_string())? {
+            Head::Missing => Ok(None),
+            Head::Refused => found(self.root(At::Digest(digest))),
+            Head::Found(answer) => self.described(&answer, type_of(&answer), digest).map(Some),
+        }
     }
 
     /// Size in bytes of the blob under `digest`, if there is one.
     pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
-        let found = self.head("blobs", &digest.to_string())?;
-        Ok(found.map(|answer| self.described(&answer, String::new(), digest)).transpose()?.map(|found| found.size))
+        let answer = match self.head("blobs", &digest.to_string())? {
+            Head::Missing => return Ok(None),
+            // The blob itself is not read: its length is in the answer's head.
+            Head::Refused => match self.ask(Method::GET, "blobs", &digest.to_string())? {
+                Head::Found(answer) => answer,
+                Head::Missing | Head::Refused => return Ok(None),
+            },
+            Head::Found(answer) => answer,
+        };
+        Ok(Some(self.described(&answer, String::new(), digest)?.size))
     }
 
     fn described(&self, answer: &Answer, media_type: String, digest: &Digest) -> Result<Descriptor> {
@@ -155,15 +171,38 @@ impl RepositoryStore {
         Ok(Descriptor::new(media_type, *digest, size))
     }
 
-    fn head(&self, kind: &str, reference: &str) -> Result<Option<Answer>> {
+    fn head(&self, kind: &str, reference: &str) -> Result<Head> {
+        self.ask(Method::HEAD, kind, reference)
+    }
+
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Head> {
+        let is_head = method == Method::HEAD;
         let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
-        let call = Call::new(Method::HEAD, url).with(header::ACCEPT, &manifest::accepted());
+        let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
         let (scope, what) = (self.scope(), format!("{reference} in {}", self.repository()));
         let answer = self.wire.send(&call, Payload::Nothing, &scope, &what)?;
         match answer.status {
-            404 => Ok(None),
-            _ => self.wire.expect(answer, &[200], &scope, &what).map(Some),
+            404 => Ok(Head::Missing),
+            status if is_head && refuses_head(status) => Ok(Head::Refused),
+            _ => self.wire.expect(answer, &[200], &scope, &what).map(Head::Found),
         }
+    }
+}
+
+/// What became of a question for something's head.
+enum Head {
+    Found(Answer),
+    Missing,
+    /// `HEAD` is not answered, so that `GET` has to be asked.
+    Refused,
+}
+
+/// The descriptor of a root that may not be there.
+fn found(root: Result<Root>) -> Result<Option<Descriptor>> {
+    match root {
+        Ok(root) => Ok(Some(root.descriptor)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,8 +1,8 @@
 //! One client's connection: its requests, one after the other, with what befalls them.
 
-use super::head::{Head, body};
+use super::head::{Head, body, counted};
 use super::socket::{finish, keep_short};
-use super::{End, Fault, Ill, Line, Seen, State, lock};
+use super::{End, Fault, Ill, Line, Seen, State, TooLarge, lock};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
@@ -176,6 +176,41 @@ fn guarded(state: &Mutex<State>, head: &Head, expired: bool) -> Option<Head> {
     Some(answer("401 Unauthorized", &[("WWW-Authenticate", challenge), ("Content-Length", "0".to_owned())]))
 }
 
+/// Turns away what the line does not take; how the connection ends then.
+fn turned_away(
+    meter: &mut Meter<'_>,
+    head: &Head,
+    from_client: &mut BufReader<TcpStream>,
+    client: &mut TcpStream,
+    seen: &mut Seen,
+) -> io::Result<Option<End>> {
+    let mut status = None;
+    if let Some((times, code, wish)) = meter.line.refuses_first {
+        let mut state = lock(meter.state);
+        let so_far = state.refused.entry(format!("{} {}", head.word(0), seen.path)).or_default();
+        *so_far += 1;
+        status = (*so_far <= times).then_some((code, wish));
+    }
+    match meter.line.body_limit {
+        // A body in chunks has no length; its limit would show in its middle.
+        Some((limit, how)) if head.length().is_some_and(|length| length > limit) => {
+            if how == TooLarge::Reset {
+                client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                counted(from_client, limit, &mut |_| Ok(()))?;
+                return Ok(Some(End::Rst));
+            }
+            status = Some((413, None));
+        }
+        _ => {}
+    }
+    let Some((status, wish)) = status else { return Ok(None) };
+    seen.status = status;
+    let wish = wish.map(|wish| format!("Retry-After: {wish}\r\n")).unwrap_or_default();
+    let answer = format!("HTTP/1.1 {status} X\r\n{wish}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    meter.pass(client, Way::Down, answer.as_bytes())?;
+    Ok(Some(End::Fin))
+}
+
 /// One request and its answer; how the connection ends after it, if it does.
 fn exchange(
     meter: &mut Meter<'_>,
@@ -194,6 +229,9 @@ fn exchange(
         let answer = format!("HTTP/1.1 {status} X\r\n{wish}Content-Length: 0\r\nConnection: close\r\n\r\n");
         meter.pass(client, Way::Down, answer.as_bytes())?;
         return Ok(Some(End::Fin));
+    }
+    if let Some(end) = turned_away(meter, &head, from_client, client, seen)? {
+        return Ok(Some(end));
     }
     if meter.line.tokens
         && let Some(answer) = guarded(meter.state, &head, matches!(ill, Some(Ill::Expired)))
