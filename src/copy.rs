@@ -214,6 +214,8 @@ pub(crate) struct Run<'a> {
     pub pairs: Option<&'a Pairs>,
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
+    /// Bytes that were read for the sink so far.
+    pub passed: Arc<AtomicU64>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
 }
@@ -236,7 +238,7 @@ impl<'a> Run<'a> {
         cancel: &'a Cancel,
     ) -> Run<'a> {
         let (tally, ids) = (Mutex::default(), AtomicU64::new(0));
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, tally, ids }
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, passed: Arc::default(), tally, ids }
     }
 
     /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.

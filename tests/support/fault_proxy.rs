@@ -115,7 +115,9 @@ pub struct Line {
     pub rate: Option<u64>,
     /// Bytes, both ways together, after which a connection ends.
     pub cut_every: Option<(u64, End)>,
-    /// The first so many requests for each method and path are refused with a status.
+    /// The server sees a request when all of its body is here, as behind nginx.
+    pub buffers: bool,
+    /// The first so many requests of an upload, of each method and path, are refused with a status.
     pub refuses_first: Option<(usize, u16, Option<&'static str>)>,
     /// Everybody needs a token, which a token service at the same address gives away.
     pub tokens: bool,

@@ -179,6 +179,7 @@ impl Sink for ArchiveSink {
         Takes {
             shape: Shape::AsFound,
             order: Order::Single,
+            large: None,
             compress: None,
             refuses: &[],
             unnamed_blobs: self.kind == Kind::File,

@@ -21,6 +21,9 @@ use std::{
 };
 use ureq::http::{Method, header};
 
+/// One large blob is sent while another one is ended. One connection to a far registry hardly ever fills the line.
+const LARGE_AT_ONCE: usize = 2;
+
 /// A repository that is pushed to.
 pub struct RepositorySink {
     target: Target,
@@ -124,9 +127,11 @@ enum Need {
 
 impl Sink for RepositorySink {
     fn takes(&self) -> Takes {
+        let Wire { pace, access, .. } = &*self.target.wire;
         Takes {
             shape: Shape::Whole,
-            order: Order::Lanes(self.target.wire.pace.lanes(self.target.wire.access.lanes)),
+            order: Order::Lanes(pace.lanes(access.lanes)),
+            large: (!pace.is_far()).then_some(LARGE_AT_ONCE),
             compress: Some(Coding::Gzip),
             refuses: &[],
             unnamed_blobs: true,

@@ -3,7 +3,7 @@
 use super::head::{Head, body, counted};
 use super::socket::{finish, keep_short};
 use super::{End, Fault, Ill, Line, Seen, State, TooLarge, lock};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::thread;
@@ -185,7 +185,9 @@ fn turned_away(
     seen: &mut Seen,
 ) -> io::Result<Option<End>> {
     let mut status = None;
-    if let Some((times, code, wish)) = meter.line.refuses_first {
+    if let Some((times, code, wish)) = meter.line.refuses_first
+        && seen.path.contains("/uploads/")
+    {
         let mut state = lock(meter.state);
         let so_far = state.refused.entry(format!("{} {}", head.word(0), seen.path)).or_default();
         *so_far += 1;
@@ -251,6 +253,10 @@ fn exchange(
         Some(Ill::RangeWrong) => head.set("range", Some(format!("bytes={}-", seen.from() - 1))),
         _ => {}
     }
+    let mut whole = Vec::new();
+    if meter.line.buffers {
+        body(from_client, head.length(), &mut |bytes| Ok(whole.extend_from_slice(bytes)))?;
+    }
     if upstream.is_none() {
         let server = TcpStream::connect(server)?;
         server.set_nodelay(true)?;
@@ -263,7 +269,9 @@ fn exchange(
         Some(Ill::CutUpload { after, .. }) => after,
         _ => u64::MAX,
     };
-    let sent = body(from_client, head.length(), &mut |bytes| {
+    let mut buffered = BufReader::new(io::Cursor::new(whole));
+    let from: &mut dyn BufRead = if meter.line.buffers { &mut buffered } else { from_client };
+    let sent = body(from, head.length(), &mut |bytes| {
         let bytes = &bytes[..bytes.len().min(most as usize)];
         meter.pass(&mut to_server, Way::Up, bytes)?;
         seen.up += bytes.len() as u64;
