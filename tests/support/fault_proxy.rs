@@ -123,6 +123,19 @@ pub struct Line {
     pub tokens: bool,
 }
 
+impl Line {
+    /// Nothing is wrong with it.
+    pub const GOOD: Line = Line {
+        body_limit: None,
+        buffers: false,
+        refuses_first: None,
+        latency: Duration::ZERO,
+        rate: None,
+        cut_every: None,
+        tokens: false,
+    };
+}
+
 /// A request that came through, or was answered here.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {

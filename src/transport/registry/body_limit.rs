@@ -70,6 +70,8 @@ struct State {
     trial: Option<u64>,
     /// Learned, and not seen to hold yet.
     new: bool,
+    /// In bytes: the largest body that was taken in this run.
+    taken: u64,
 }
 
 impl BodyLimit {
@@ -81,7 +83,7 @@ impl BodyLimit {
             most,
             whole,
             trial: most.filter(|_| age >= TRIED_AFTER).map(|most| most.saturating_mul(2)),
-            new: false,
+            ..State::default()
         });
         BodyLimit { host: host.to_owned(), file, state: Mutex::new(state) }
     }
@@ -118,9 +120,15 @@ impl BodyLimit {
         Some(most.max(least))
     }
 
+    /// Whether a body of `size` bytes may be too large: none of that size was taken so far.
+    pub fn may_refuse(&self, size: u64) -> bool {
+        size > self.state().taken
+    }
+
     /// A body of `size` bytes was taken.
     pub fn passed(&self, size: u64) {
         let mut state = self.state();
+        state.taken = state.taken.max(size);
         let Some(most) = state.most else { return };
         if size > most {
             (state.most, state.new) = (Some(size), true);

@@ -2,6 +2,7 @@
 //! and credentials are `wire.rs`'s.
 
 use super::access::Access;
+use super::early;
 use super::fault::{self, Fault, of_body};
 use super::proxy::{self, Proxies};
 use super::retry;
@@ -16,6 +17,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
@@ -167,7 +170,7 @@ impl Http {
                 agent.run(request)
             }
         };
-        sent.map_err(|error| fault::of_request(error, host, self.access.timeout))
+        early::answered(sent).map_err(|error| fault::of_request(error, host, self.access.timeout))
     }
 
     fn agent(&self, url: &Url, to: To) -> Result<Agent> {
@@ -202,7 +205,8 @@ impl Http {
                 To::Probe => tls::of_a_probe(),
             });
         }
-        let agent = config.build().new_agent();
+        let connector = DefaultConnector::default().chain(early::Reading);
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
         agents.insert(route, agent.clone());
         Ok(agent)
     }

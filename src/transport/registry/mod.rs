@@ -1,6 +1,7 @@
 //! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
 //!
-//! The map, from the wire up: `http` is one request (`fault`: why it failed); `wire` adds redirects, retries (`retry`) and credentials
+//! The map, from the wire up: `http` is one request (`fault`: why it failed; `early`: answers before the
+//! body was sent); `wire` adds redirects, retries (`retry`) and credentials
 //! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
 //! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
 //! and `sink` (with `upload`, `session`, `streamed`, `feed`, `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials.
@@ -14,6 +15,7 @@ pub mod body_limit;
 mod cached;
 pub mod challenge;
 mod credentials;
+mod early;
 mod fault;
 mod feed;
 mod files;

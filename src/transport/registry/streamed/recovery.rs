@@ -27,9 +27,11 @@ pub(super) struct Trouble {
     at_once: bool,
     /// In bytes, of a body that broke off without an answer, and of which the registry kept nothing.
     broken: Option<u64>,
-    /// That has happened twice: bodies are shortened until one is answered.
+    /// The chunk in hand was refused after a break.
+    unwanted: bool,
+    /// A body of one size has broken off twice: bodies are shortened until one is answered.
     suspects: bool,
-    /// How often an upload was forgotten.
+    /// How often the blob began anew, in another session.
     begun_anew: u32,
     /// A token was renewed since something was kept.
     pub(super) renewed: bool,
@@ -48,7 +50,7 @@ impl Trouble {
     /// A request was finished, and with it the registry has `offset` bytes.
     pub(super) fn finished(&mut self, offset: u64) {
         self.kept(offset);
-        (self.failures, self.renewed, self.broken) = (0, false, None);
+        (self.failures, self.renewed, self.broken, self.unwanted) = (0, false, None, false);
     }
 }
 
@@ -87,10 +89,13 @@ impl Streamed {
     }
 
     /// Whether `status` may mean that the registry does not take a blob in chunks, and it can be sent whole instead.
-    fn refuses_chunks(&self, status: u16) -> bool {
-        !matches!(status, 401 | 403 | 408 | 425 | 429)
-            && self.trouble.failures == 0
-            && self.lengths.are_free(&self.target.wire)
+    fn refuses_chunks(&mut self, status: u16) -> bool {
+        if matches!(status, 401 | 403 | 408 | 425 | 429) || !self.lengths.are_free(&self.target.wire) {
+            return false;
+        }
+        // After a break the registry may only stand elsewhere, which it is asked first.
+        let asked = std::mem::replace(&mut self.trouble.unwanted, true);
+        asked || self.trouble.failures == 0
     }
 
     /// The body in hand was too large: the rest goes in shorter ones. Why, or the error where none is short enough.
@@ -178,9 +183,17 @@ impl Streamed {
                 self.session = Some(session);
                 return Ok(offset);
             }
-            Standing::Kept(..) | Standing::Unclear => {}
             Standing::Gone if self.is_stored()? => return Ok(self.sent),
-            Standing::Gone => self.divide(error)?,
+            standing => {
+                // What is finished in a new session fills the tries up again: there are not many sessions.
+                self.trouble.begun_anew += 1;
+                if self.trouble.begun_anew > self.target.wire.access.retries {
+                    return Err(error);
+                }
+                if matches!(standing, Standing::Gone) {
+                    self.divide();
+                }
+            }
         }
         (self.trouble.stuck, self.trouble.kept) = (0, 0);
         Ok(0)
@@ -193,7 +206,7 @@ impl Streamed {
         let alike = |before: u64| before.abs_diff(size) <= size / 4;
         let again = self.trouble.suspects || self.trouble.broken.is_some_and(alike);
         self.trouble.broken = Some(size);
-        if again && size > SHORTEST.max(self.lengths.least) {
+        if again && size > SHORTEST.max(self.lengths.least) && self.target.wire.bodies.may_refuse(size) {
             let why = self.shorten()?;
             self.target.wire.watch.say(&format!("{}: {why}", self.target.wire.host));
             (self.trouble.suspects, self.trouble.at_once, self.trouble.stuck) = (true, false, 0);
@@ -203,16 +216,11 @@ impl Streamed {
 
     /// The registry has forgotten the upload with all that it had kept: the blob begins anew, in chunks that are shorter
     /// than what got through, and the blobs after it too.
-    fn divide(&mut self, error: Error) -> Result<()> {
-        self.trouble.begun_anew += 1;
-        if self.trouble.begun_anew > self.target.wire.access.retries {
-            return Err(error);
-        }
+    fn divide(&mut self) {
         self.lengths.line = shorter(self.lengths.line, self.sent - self.began, self.lengths.least);
         if let Some(chunk) = self.lengths.line {
             self.target.wire.pace.cut_into(chunk);
         }
-        Ok(())
     }
 
     /// Whether the registry has the whole blob, so that only its answer was lost.
