@@ -68,6 +68,9 @@ pub struct Access {
     pub pause: Duration,
     /// In bytes: larger blobs are sent in chunks of this size.
     pub chunk: Option<u64>,
+    /// In bytes: larger blobs are sent in chunks of half of it, where the registry takes them. A killed run then costs one
+    /// chunk, where the registry keeps finished ones.
+    pub large: u64,
     /// Where uploads that did not end are remembered for a later run; nowhere when none.
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
@@ -103,6 +106,7 @@ impl Default for Access {
             retries: 5,
             pause: Duration::from_millis(500),
             chunk: None,
+            large: 64 << 20,
             cache: None,
             lanes: 6,
             parts: 1 + PIECES,

@@ -4,12 +4,6 @@ use super::super::session::LONGEST_CHUNK;
 use super::super::wire::Wire;
 use std::time::Duration;
 
-/// In bytes. A blob above this size goes up in chunks: a killed run then costs one chunk, where the registry keeps
-/// finished ones.
-const LARGE: u64 = 64 << 20;
-/// In bytes, of those chunks at first, and at most.
-const CHUNK: u64 = 32 << 20;
-const LARGEST_CHUNK: u64 = 64 << 20;
 /// A chunk takes at least so many times the time that its answer takes: the waits cost less than 3 %.
 const WORTH: u32 = 34;
 
@@ -21,6 +15,8 @@ pub(super) struct Lengths {
     pub(super) least: u64,
     /// In bytes: how a large blob is cut although nothing has failed.
     cut: Option<u64>,
+    /// In bytes, of those chunks: beyond it the blob goes whole.
+    largest: u64,
     /// In bytes: a larger body than was seen to pass, tried once.
     pub(super) trial: Option<u64>,
     /// The upload in hand has begun with a chunk: all of it goes in chunks, its end too.
@@ -30,8 +26,10 @@ pub(super) struct Lengths {
 impl Lengths {
     /// For a blob of `size` bytes, if that is known, that is sent over `wire`.
     pub(super) fn new(wire: &Wire, size: Option<u64>, least: u64) -> Lengths {
-        let large = size.is_some_and(|size| size > LARGE) && !wire.bodies.wants_whole_blobs();
-        Lengths { line: wire.pace.chunk(), least, cut: large.then_some(CHUNK), trial: None, begun: false }
+        let whole = wire.bodies.wants_whole_blobs();
+        let large = wire.access.large;
+        let cut = size.filter(|size| *size > large && !whole).map(|_| large / 2);
+        Lengths { line: wire.pace.chunk(), least, cut, largest: large, trial: None, begun: false }
     }
 
     /// In bytes, of the next chunk of an upload of which `left` bytes are left; none where one request takes them all.
@@ -62,7 +60,7 @@ impl Lengths {
     /// time become longer.
     pub(super) fn chunk_took(&mut self, took: Duration, answer: Duration) {
         if answer * WORTH > took {
-            self.cut = self.cut.map(|cut| cut * 2).filter(|cut| *cut <= LARGEST_CHUNK);
+            self.cut = self.cut.map(|cut| cut * 2).filter(|cut| *cut <= self.largest);
         }
     }
 }
