@@ -172,6 +172,8 @@ pub(crate) struct Run<'a> {
     pub cancel: &'a Cancel,
     /// Blobs that keep their bytes; set when the images are known.
     fixed: OnceLock<HashSet<Digest>>,
+    /// Bytes that were read for the sink so far.
+    pub passed: Arc<AtomicU64>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
 }
@@ -194,7 +196,8 @@ impl<'a> Run<'a> {
         cancel: &'a Cancel,
     ) -> Run<'a> {
         let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, tally, ids }
+        let passed = Arc::default();
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passed, tally, ids }
     }
 
     /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.

@@ -4,6 +4,7 @@
 use crate::ahead;
 use crate::copy::{Run, Work};
 use crate::error::{Error, Kind, Result};
+use crate::fill::Fill;
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, BlobWriter, Order};
@@ -14,17 +15,19 @@ use std::{
     collections::VecDeque,
     io::{Cursor, Read},
     sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, Scope},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Layers that are packed anew at once: each packs with every core.
 const PACKING_LANES: usize = 2;
 /// In bytes. A blob from this size on keeps a connection busy, one below it mostly waits for the far side.
 const LARGE: u64 = 1 << 20;
+/// How often the lane looks that waits for a place among the large ones.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Large blobs at once: they are what takes memory.
 const LARGE_LANES: usize = 6;
 
@@ -60,14 +63,35 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         Order::Single => work.iter().try_for_each(|work| twice_if_it_may_help(run, store, work, &stop)),
         Order::Lanes(_) if !alone => {
             let queue = Queue { small: work.into(), ..Queue::default() };
-            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
+            Lanes {
+                run,
+                store,
+                packing,
+                stop: &stop,
+                queue: Mutex::new(queue),
+                fill: Mutex::new(fill(run)),
+                failure: Mutex::new(None),
+            }
+            .run()
         }
         Order::Lanes(_) => {
-            work.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
-            let small = work.partition_point(|work| work.blob.size >= LARGE);
-            let small = work.split_off(small);
-            let queue = Queue { large: work.into(), small: small.into(), ..Queue::default() };
-            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
+            let (mut large, mut small) = work.into_iter().partition::<Vec<_>, _>(|work| work.blob.size >= LARGE);
+            small.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
+            large.sort_by_key(|work| work.blob.size);
+            if run.takes.large.is_none() {
+                large.reverse();
+            }
+            let queue = Queue { large: large.into(), small: small.into(), ..Queue::default() };
+            Lanes {
+                run,
+                store,
+                packing,
+                stop: &stop,
+                queue: Mutex::new(queue),
+                fill: Mutex::new(fill(run)),
+                failure: Mutex::new(None),
+            }
+            .run()
         }
     }
 }
@@ -86,13 +110,14 @@ fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
     store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
 }
 
-/// Threads that each move one blob after the other, the largest first.
+/// Threads that each move one blob after the other.
 struct Lanes<'l, 'r> {
     run: &'l Run<'r>,
     store: &'l dyn Store,
     packing: bool,
     stop: &'l AtomicBool,
     queue: Mutex<Queue>,
+    fill: Mutex<Fill>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -102,11 +127,14 @@ struct Queue {
     small: VecDeque<Work>,
     large_under_way: usize,
     lanes: usize,
+    /// A lane waits for a place for the next large one.
+    waits: bool,
 }
 
 impl Queue {
-    fn next(&mut self) -> Option<Work> {
-        if self.large_under_way < LARGE_LANES
+    /// The next one, where so many large ones may be under way.
+    fn next(&mut self, large: usize) -> Option<Work> {
+        if self.large_under_way < large
             && let Some(work) = self.large.pop_front()
         {
             self.large_under_way += 1;
@@ -130,6 +158,22 @@ impl Lanes<'_, '_> {
         self.queue.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// How many large blobs may be under way.
+    fn large(&self) -> usize {
+        match self.run.sink.takes().large {
+            Some(_) => self.fill().at_once(),
+            None => LARGE_LANES,
+        }
+    }
+
+    fn fill(&self) -> MutexGuard<'_, Fill> {
+        self.fill.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn passed(&self) -> u64 {
+        self.run.passed.load(Ordering::Relaxed)
+    }
+
     fn wanted(&self) -> usize {
         let wanted = wanted(self.run, self.store);
         if self.packing { wanted.min(PACKING_LANES) } else { wanted }
@@ -150,23 +194,43 @@ impl Lanes<'_, '_> {
         }
     }
 
-    /// The next blob, unless this lane is one too many or nothing is left for it.
+    /// The next blob, unless this lane is one too many or nothing is left for it. One lane waits for a place among the
+    /// large ones, and sees to it that there are enough of those.
     fn next(&self) -> Option<Work> {
-        let wanted = self.wanted();
-        let mut queue = self.queue();
-        let next = if self.stop.load(Ordering::Relaxed) || queue.lanes > wanted { None } else { queue.next() };
-        if next.is_none() {
-            queue.lanes -= 1;
+        let mut waits = false;
+        loop {
+            let (wanted, large) = (self.wanted(), self.large());
+            let mut queue = self.queue();
+            let ends = self.stop.load(Ordering::Relaxed) || queue.lanes > wanted || self.run.cancel.raised();
+            let next = if ends { None } else { queue.next(large) };
+            let keeps_waiting = next.is_none() && !ends && !queue.large.is_empty() && (waits || !queue.waits);
+            if keeps_waiting {
+                (queue.waits, waits) = (true, true);
+                drop(queue);
+                thread::sleep(PAUSE);
+                self.fill().review(Instant::now(), self.passed());
+                continue;
+            }
+            if waits {
+                queue.waits = false;
+            }
+            if next.is_none() {
+                queue.lanes -= 1;
+            }
+            drop(queue);
+            self.fill().restart(Instant::now(), self.passed());
+            return next;
         }
-        next
     }
 
     /// Starts as many lanes as are wanted by now and have something to do.
     fn widen<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        let wanted = self.wanted();
+        let (wanted, large) = (self.wanted(), self.large());
         let more = {
             let mut queue = self.queue();
-            let large = queue.large.len().min(LARGE_LANES.saturating_sub(queue.large_under_way));
+            let places = large.saturating_sub(queue.large_under_way);
+            // One may wait.
+            let large = queue.large.len().min(places + usize::from(!queue.waits));
             let more = wanted.saturating_sub(queue.lanes).min(queue.small.len() + large);
             queue.lanes += more;
             more
@@ -207,7 +271,8 @@ fn once_more_if_it_may_help(
     let Err(error) = done else { return Ok(()) };
     let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
     let altered = error.is_altered() && store.origin().is_some();
-    let lost = error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
+    let lost =
+        error.kind() == Kind::Network && !error.is_lasting() && work.recode.is_some() && !stop.load(Ordering::Relaxed);
     if !(takes_back && (altered || lost)) {
         return Err(error);
     }
@@ -216,9 +281,14 @@ fn once_more_if_it_may_help(
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    let done = move_one(run, store, work, &mut |from| open(store, &work.blob, from), stop);
+    let done = move_one(run, store, work, &mut |from| counted(run, open(store, &work.blob, from)?), stop);
     store.forgo(&work.blob.digest);
     done
+}
+
+/// `bytes`, counted for `run`.
+fn counted<'s>(run: &Run<'_>, bytes: Box<dyn Read + Send + 's>) -> Result<Box<dyn Read + Send + 's>> {
+    Ok(Box::new(Passing { bytes, passed: run.passed.clone() }))
 }
 
 /// The blob's bytes: embedded in its descriptor, or the store's.
@@ -292,6 +362,26 @@ fn write(
     };
     run.moved(flow.id, &verified, work.recode);
     Ok(())
+}
+
+/// How many large blobs are sent at once, of a sink that says so.
+fn fill(run: &Run<'_>) -> Fill {
+    let first = run.takes.large.unwrap_or(LARGE_LANES);
+    Fill::new(first, LARGE_LANES, Instant::now())
+}
+
+/// Counts what is read.
+struct Passing<R> {
+    bytes: R,
+    passed: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Passing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        self.passed.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
 }
 
 pub(crate) fn cores() -> usize {

@@ -35,6 +35,9 @@ pub enum Order {
 pub struct Takes {
     pub shape: Shape,
     pub order: Order,
+    /// So many large blobs are best sent at once, to begin with. A sink that says so keeps only what is finished when a run
+    /// is killed: the smaller ones are sent first.
+    pub large: Option<usize>,
     /// Raw layers are to be compressed on the way there, unless the user says to keep them.
     pub compress: Option<Coding>,
     /// Layer codings that the sink cannot read; such layers are unpacked on the way, which is said.

@@ -8,7 +8,8 @@ pub use super::hint::hinted;
 use super::insecure;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{
-    DestinationRegistry, Hosts, Loading, Network, Packing, Side, SourceEngine, SourceRegistry, Transfer, WireName,
+    DestinationRegistry, Hosts, Loading, Network, Packing, Pushing, Side, SourceEngine, SourceRegistry, Transfer,
+    WireName,
 };
 use super::place::Place;
 use clap::Args;
@@ -55,6 +56,8 @@ pub struct From {
 pub struct Into {
     #[command(flatten)]
     registry: DestinationRegistry,
+    #[command(flatten)]
+    pushing: Pushing,
     #[command(flatten)]
     loading: Loading,
 }
@@ -253,9 +256,13 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
 
 /// The registry at `host`, to reach `repository` there or what lies below it.
 fn registry(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
+    Registry::new(host, access_to(host, repository, side, reach, run)?, run.watch(), run.cancel.clone())
+}
+
+/// How the registry at `host` is reached for `repository`, or for what lies below it.
+fn access_to(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Access> {
     let insecure = insecure::of(host, repository, side.insecure, run);
-    let access = Access { insecure, ..reach.access(side, run)? };
-    Registry::new(host, access, run.watch(), run.cancel.clone())
+    Ok(Access { insecure, ..reach.access(side, run)? })
 }
 
 /// How the registries behind a mirror are reached.
@@ -440,7 +447,9 @@ pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -
 
 /// The sink of one repository, whatever its tag.
 pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
-    let registry = registry(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
+    let chunk = into.pushing.chunk_size.map(|size| size.0);
+    let access = access_to(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
+    let registry = Registry::new(&reference.host, Access { chunk, ..access }, run.watch(), run.cancel.clone())?;
     Ok(Box::new(registry.sink(&reference.repository)))
 }
 

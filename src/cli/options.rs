@@ -148,6 +148,28 @@ pub struct Network {
     pub limit_rate: Option<Rate>,
 }
 
+/// How blobs are sent to a registry.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Destination registry")]
+pub struct Pushing {
+    /// Send a blob of more than SIZE bytes in chunks of SIZE, for a proxy that refuses larger requests (K, M and G are
+    /// powers of 1024: 64M); without this, a limit is found, and remembered for a week
+    #[arg(long, value_name = "SIZE", env = "IMGMV_CHUNK_SIZE")]
+    pub chunk_size: Option<Size>,
+}
+
+/// Bytes; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        bytes(text)?.map(Size).ok_or_else(|| "expected bytes, as 500K or 64M".into())
+    }
+}
+
 /// Bytes a second; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub u64);
@@ -156,19 +178,21 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Rate, String> {
-        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit: u64 = match text[number.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kb" | "kib" => 1 << 10,
-            "m" | "mb" | "mib" => 1 << 20,
-            "g" | "gb" | "gib" => 1 << 30,
-            other => return Err(format!("{other:?} is not a unit; expected K, M or G")),
-        };
-        match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-            Some(rate) if rate > 0 => Ok(Rate(rate)),
-            _ => Err("expected bytes a second, as 500K or 10M".into()),
-        }
+        bytes(text)?.map(Rate).ok_or_else(|| "expected bytes a second, as 500K or 10M".into())
     }
+}
+
+/// A number with a unit; none where it is not one, is 0, or is too large.
+fn bytes(text: &str) -> Result<Option<u64>, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[number.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        other => return Err(format!("{other:?} is not a unit; expected K, M or G")),
+    };
+    Ok(number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0))
 }
 
 /// How layers are packed at the destination.

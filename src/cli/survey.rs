@@ -33,6 +33,7 @@ pub fn images(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Ru
     let takes = Takes {
         shape: Shape::AsFound,
         order: Order::Single,
+        large: None,
         compress: None,
         refuses: &[],
         unnamed_blobs: true,

@@ -157,6 +157,7 @@ pub fn takes() -> Takes {
     Takes {
         shape: Shape::AsFound,
         order: Order::Lanes(4),
+        large: None,
         compress: None,
         refuses: &[],
         unnamed_blobs: true,

@@ -103,6 +103,8 @@ pub struct Faults {
     pub cut: Option<(usize, usize)>,
     /// Bytes after which a blob's body says nothing more, for so many times.
     pub stall: Option<(usize, usize)>,
+    /// So many `PATCH`es of an upload are taken, and the next one is refused with 416.
+    pub patches: Option<usize>,
     /// Bytes of an upload's body after which the connection breaks, for so many times. They are kept.
     pub cut_upload: Option<(usize, usize)>,
     /// An upload that was cut, here or on its way, is forgotten, as docker's registry does.

@@ -328,6 +328,11 @@ fn uploads(shared: &Shared, name: &str, id: &str, request: &mut Request, body: &
             Some(Response::new(204).with("Location", location(id)).with("Range", said(size)))
         }
         "PATCH" | "PUT" => {
+            let again = request.method == "PATCH" && !shared.state().uploads[id].is_empty();
+            let refused = shared.faults().patches.is_some_and(|patches| patches == 0 || (patches == 1 && again));
+            if request.method == "PATCH" && refused {
+                return Some(error(416, "RANGE_INVALID", "invalid content range"));
+            }
             match take(shared, id, request, body) {
                 Taken::Added => {}
                 Taken::Broken => return None,

@@ -218,6 +218,7 @@ impl Sink for ArchiveSink {
         Takes {
             shape: Shape::Whole,
             order: Order::Single,
+            large: None,
             compress: None,
             refuses: &[],
             unnamed_blobs: self.kind == Kind::File,

@@ -225,6 +225,7 @@ impl Sink for EngineSink {
         Takes {
             shape: self.found.shape(),
             order: Order::Single,
+            large: None,
             compress: None,
             refuses: self.found.refuses(),
             unnamed_blobs: false,

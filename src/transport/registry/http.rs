@@ -3,7 +3,7 @@
 
 use super::access::Access;
 use super::auth::Use;
-use super::connect::{self, Line, Rules};
+use super::connect::{self, Line, Rules, early};
 use super::fault::{self, Fault, of_body};
 use super::proxy::{Kind, Proxies, Proxy};
 use super::retry;
@@ -184,7 +184,7 @@ impl Http {
                 agent.run(request)
             }
         };
-        sent.map_err(|error| fault::of_request(error, host, &self.access))
+        early::answered(sent).map_err(|error| fault::of_request(error, host, &self.access))
     }
 
     fn agent(&self, route: &Route) -> Result<Agent> {

@@ -5,14 +5,16 @@
 //! `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a registry's words into sentences, `page` knows
 //! what is not a registry's. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`, `skipped`; `elsewhere`:
 //! nondistributable layers from other hosts) reads a repository and `sink` (with `upload`, `session`, `streamed`, `feed`,
-//! `uploads`, `marks`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what this machine's engines
-//! are told (`settings`).
+//! `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what
+//! this machine's engines are told (`settings`).
 
 mod access;
 mod auth;
 mod auth_file;
 mod authorize;
 mod blob;
+pub mod body_limit;
+mod cached;
 pub mod challenge;
 pub mod configuration;
 mod connect;

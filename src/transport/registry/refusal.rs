@@ -87,6 +87,12 @@ fn of_elsewhere(verb: &str) -> Kind {
     if verb == "read" { Kind::Network } else { Kind::Failed }
 }
 
+/// Whether `status` refuses a `HEAD` without saying what is there: some registries, and proxies before them, know only
+/// `GET`.
+pub fn refuses_head(status: u16) -> bool {
+    matches!(status, 400 | 403 | 405 | 406 | 501)
+}
+
 /// The error for `answer`, whose status is not what was wanted.
 pub fn refusal(subject: &Subject<'_>, answer: Answer) -> Error {
     let (status, from) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());

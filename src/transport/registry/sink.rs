@@ -1,7 +1,10 @@
 //! One repository of a registry as a [`Sink`].
 
+use super::body_limit;
 use super::http::{Call, Payload};
+use super::manifest::{self, At};
 use super::referrers;
+use super::refusal::refuses_head;
 use super::session::Session;
 use super::streamed::Streamed;
 use super::token::Scope;
@@ -17,6 +20,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use ureq::http::{Method, header};
+
+/// One large blob is sent while another one is ended. One connection to a far registry hardly ever fills the line.
+const LARGE_AT_ONCE: usize = 2;
 
 /// A repository that is pushed to.
 pub struct RepositorySink {
@@ -131,9 +137,11 @@ enum Need {
 
 impl Sink for RepositorySink {
     fn takes(&self) -> Takes {
+        let Wire { pace, access, .. } = &*self.target.wire;
         Takes {
             shape: Shape::Whole,
-            order: Order::Lanes(self.target.wire.pace.lanes(self.target.wire.access.lanes)),
+            order: Order::Lanes(pace.lanes(access.lanes)),
+            large: (!pace.is_far()).then_some(LARGE_AT_ONCE),
             compress: Some(Coding::Gzip),
             refuses: &[],
             unnamed_blobs: true,
@@ -141,15 +149,18 @@ impl Sink for RepositorySink {
         }
     }
 
-    /// One `HEAD`: a registry takes a manifest only when all beneath it is there.
+    /// One `HEAD` where it is answered: a registry takes a manifest only when all beneath it is there.
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
         let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
-            .with(header::ACCEPT, &super::manifest::accepted());
+            .with(header::ACCEPT, &manifest::accepted());
         let what = format!("image {}:{reference}", self.target.repository);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
         if answer.status == 404 {
             return Ok(None);
+        }
+        if refuses_head(answer.status) {
+            return self.published_by_get(&reference);
         }
         let answer = self.target.wire.expect(answer, &[200], &self.target.scope, &what)?;
         Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
@@ -199,12 +210,24 @@ impl Sink for RepositorySink {
         self.put_waiting(self.wait_with(None))?;
         if let Some(cache) = &self.target.wire.access.cache {
             uploads::prune(cache, uploads::LIFE);
+            body_limit::prune(cache, body_limit::LIFE);
         }
         Ok(Finish::Done)
     }
 }
 
 impl RepositorySink {
+    /// The same by `GET`. A user who may not read, or a registry that does not answer, is told by the push itself.
+    fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
+        let digest = reference.parse::<Digest>().ok();
+        let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);
+        match manifest::fetch(&self.target.wire, &self.target.repository, at) {
+            Ok((found, _)) => Ok(Some(found.digest)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Failed) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Lets `manifest` wait; the one that waited before.
     fn wait_with(&self, manifest: Option<Manifest>) -> Option<Manifest> {
         std::mem::replace(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), manifest)

@@ -4,6 +4,7 @@ use super::http::{Answer, Call, Payload};
 use super::manifest::{self, At};
 use super::page;
 use super::ranged;
+use super::refusal::refuses_head;
 use super::retry;
 use super::token::Scope;
 use super::wire::Wire;
@@ -166,8 +167,8 @@ impl RepositoryStore {
     /// Size in bytes of the blob under `digest`, if there is one.
     pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
         let mut answer = self.head("blobs", &digest.to_string())?;
-        if matches!(answer.status, 400 | 403 | 405 | 501) {
-            // The body is not read: its connection ends with it.
+        if refuses_head(answer.status) {
+            // The body is not read: its length is in the answer's head, and its connection ends with it.
             answer = self.ask(Method::GET, "blobs", &digest.to_string())?;
         }
         if answer.status == 404 {

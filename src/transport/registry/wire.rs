@@ -6,6 +6,7 @@
 use super::HUB_API;
 use super::access::{Access, Insecure};
 use super::auth::{self, Known};
+use super::body_limit::BodyLimit;
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
 use super::pace::Pace;
@@ -38,6 +39,7 @@ pub struct Wire {
     http: Http,
     known: Mutex<Known>,
     pub pace: Pace,
+    pub bodies: BodyLimit,
     /// The user's cache cannot be written to, which was said.
     pub uncached: AtomicBool,
     api: OnceLock<Url>,
@@ -51,6 +53,7 @@ impl Wire {
         }
         Ok(Wire {
             http: Http::new(host, access.clone(), &cancel),
+            bodies: BodyLimit::new(host, access.cache.as_deref()),
             host: host.to_owned(),
             access,
             watch,

@@ -1,9 +1,9 @@
 //! One client's connection: its requests, one after the other, with what befalls them.
 
-use super::head::{Head, body};
+use super::head::{Head, body, counted};
 use super::socket::{finish, keep_short};
-use super::{End, Fault, Ill, Line, Seen, State, lock};
-use std::io::{self, BufReader, Read, Write};
+use super::{End, Fault, Ill, Line, Seen, State, TooLarge, lock};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::thread;
@@ -176,6 +176,43 @@ fn guarded(state: &Mutex<State>, head: &Head, expired: bool) -> Option<Head> {
     Some(answer("401 Unauthorized", &[("WWW-Authenticate", challenge), ("Content-Length", "0".to_owned())]))
 }
 
+/// Turns away what the line does not take; how the connection ends then.
+fn turned_away(
+    meter: &mut Meter<'_>,
+    head: &Head,
+    from_client: &mut BufReader<TcpStream>,
+    client: &mut TcpStream,
+    seen: &mut Seen,
+) -> io::Result<Option<End>> {
+    let mut status = None;
+    if let Some((times, code, wish)) = meter.line.refuses_first
+        && seen.path.contains("/uploads/")
+    {
+        let mut state = lock(meter.state);
+        let so_far = state.refused.entry(format!("{} {}", head.word(0), seen.path)).or_default();
+        *so_far += 1;
+        status = (*so_far <= times).then_some((code, wish));
+    }
+    match meter.line.body_limit {
+        // A body in chunks has no length; its limit would show in its middle.
+        Some((limit, how)) if head.length().is_some_and(|length| length > limit) => {
+            if how == TooLarge::Reset {
+                client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                counted(from_client, limit, &mut |_| Ok(()))?;
+                return Ok(Some(End::Rst));
+            }
+            status = Some((413, None));
+        }
+        _ => {}
+    }
+    let Some((status, wish)) = status else { return Ok(None) };
+    seen.status = status;
+    let wish = wish.map(|wish| format!("Retry-After: {wish}\r\n")).unwrap_or_default();
+    let answer = format!("HTTP/1.1 {status} X\r\n{wish}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    meter.pass(client, Way::Down, answer.as_bytes())?;
+    Ok(Some(End::Fin))
+}
+
 /// One request and its answer; how the connection ends after it, if it does.
 fn exchange(
     meter: &mut Meter<'_>,
@@ -195,6 +232,9 @@ fn exchange(
         meter.pass(client, Way::Down, answer.as_bytes())?;
         return Ok(Some(End::Fin));
     }
+    if let Some(end) = turned_away(meter, &head, from_client, client, seen)? {
+        return Ok(Some(end));
+    }
     if meter.line.tokens
         && let Some(answer) = guarded(meter.state, &head, matches!(ill, Some(Ill::Expired)))
     {
@@ -213,6 +253,10 @@ fn exchange(
         Some(Ill::RangeWrong) => head.set("range", Some(format!("bytes={}-", seen.from() - 1))),
         _ => {}
     }
+    let mut whole = Vec::new();
+    if meter.line.buffers {
+        body(from_client, head.length(), &mut |bytes| Ok(whole.extend_from_slice(bytes)))?;
+    }
     if upstream.is_none() {
         let server = TcpStream::connect(server)?;
         server.set_nodelay(true)?;
@@ -225,7 +269,9 @@ fn exchange(
         Some(Ill::CutUpload { after, .. }) => after,
         _ => u64::MAX,
     };
-    let sent = body(from_client, head.length(), &mut |bytes| {
+    let mut buffered = BufReader::new(io::Cursor::new(whole));
+    let from: &mut dyn BufRead = if meter.line.buffers { &mut buffered } else { from_client };
+    let sent = body(from, head.length(), &mut |bytes| {
         let bytes = &bytes[..bytes.len().min(most as usize)];
         meter.pass(&mut to_server, Way::Up, bytes)?;
         seen.up += bytes.len() as u64;
