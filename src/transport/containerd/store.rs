@@ -169,6 +169,10 @@ impl Store for ContainerdStore {
             match id {
                 Some(root) => chosen.push(root),
                 None => {
+                    if let Pick::Name(text) = pick {
+                        let answers = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
+                        self.unambiguous(&all.iter().filter(answers).cloned().collect::<Vec<_>>())?;
+                    }
                     let found = select(&all, std::slice::from_ref(pick));
                     chosen.extend(found.map_err(|e| e.at(format!("containerd at {}", self.root)))?);
                 }
