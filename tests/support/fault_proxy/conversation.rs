@@ -255,7 +255,10 @@ fn exchange(
     }
     let mut whole = Vec::new();
     if meter.line.buffers {
-        body(from_client, head.length(), &mut |bytes| Ok(whole.extend_from_slice(bytes)))?;
+        body(from_client, head.length(), &mut |bytes| {
+            whole.extend_from_slice(bytes);
+            Ok(())
+        })?;
     }
     if upstream.is_none() {
         let server = TcpStream::connect(server)?;
