@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use imgmv::image::is_host;
+use imgmv::image::Reference;
 use imgmv::remote::builtin::{address_in, algorithms_in};
 use imgmv::transport::registry::configuration::{Kind, Says, read};
 use libfuzzer_sys::fuzz_target;
@@ -38,8 +38,10 @@ fuzz_target!(|text: &str| {
 
 fn holds(says: &Says, text: &str) {
     for mirror in &says.mirrors {
-        assert!(is_host(&mirror.host) && mirror.repository.ends_with("app"), "{mirror:?}");
-        assert!(mirror.root.bytes().all(|byte| byte.is_ascii_graphic()) && !mirror.root.contains(".."), "{mirror:?}");
+        let named = format!("{}/{}", mirror.host, mirror.repository).parse::<Reference>();
+        assert!(named.is_ok() && mirror.repository.ends_with("app"), "{mirror:?}");
+        assert!(mirror.root.bytes().all(|byte| byte.is_ascii_graphic()), "{mirror:?}");
+        assert!(mirror.root.split('/').all(|part| part != ".."), "{mirror:?}");
     }
     assert!(says.mirrors.len() <= text.len());
     assert!(says.user.as_ref().is_none_or(|user| user.len() <= text.len()));

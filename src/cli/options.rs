@@ -134,7 +134,8 @@ pub struct Network {
     /// How often a request that failed is tried again
     #[arg(long, value_name = "N", default_value_t = 5, env = "IMGMV_RETRY")]
     pub retry: u32,
-    /// Give up a connection on which no byte has moved for so long
+    /// Give up a connection on which no byte has moved for so long, or of whose body fewer than 1 KiB came in that time;
+    /// the head of an answer has to be complete within this, from its first byte on
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "IMGMV_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,

@@ -160,7 +160,10 @@ impl Http {
             return Err(Fault::Lasting(proxy.wants_credentials(challenges)));
         }
         let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
-        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience, limit })
+        // A tunnel's inside is not the proxy's to answer in.
+        let proxy = route.proxy.filter(|proxy| !route.tls && proxy.kind() != Kind::Socks);
+        let (status, url) = (head.status.as_u16(), call.url.clone());
+        Ok(Answer { status, url, proxy, headers: head.headers, body, patience, limit })
     }
 
     fn run<B: ureq::AsSendBody>(
@@ -240,6 +243,8 @@ pub struct Answer {
     pub status: u16,
     /// Where it came from.
     pub url: Url,
+    /// The proxy that passed it on, or made it.
+    proxy: Option<Proxy>,
     headers: HeaderMap,
     body: Body,
     patience: Duration,
@@ -270,6 +275,11 @@ impl Answer {
     /// `Content-Length`, in bytes.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// The proxy that may have refused what was asked, in place of the server.
+    pub fn refusing_proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| matches!(self.status, 403 | 502 | 503 | 504))
     }
 
     /// How long the server asks us to wait.

@@ -332,7 +332,12 @@ impl Wire {
             credentials: &found.note,
             logged_in: found.login.is_some(),
         };
+        let proxy = answer.refusing_proxy().cloned();
         let error = refusal::refusal(&subject, answer);
-        Err(Error::new(error.kind(), auth::scrub(&error.to_string(), found.login.as_ref())))
+        let told = proxy.map_or_else(
+            || error.to_string(),
+            |proxy| format!("{error} (the proxy {proxy} passed this on, or refuses it itself)"),
+        );
+        Err(Error::new(error.kind(), auth::scrub(&told, found.login.as_ref())))
     }
 }

@@ -78,6 +78,11 @@ fn a_proxy_that_fails_is_named_and_one_that_wants_credentials_is_asked_once() {
             assert!(proxy.lines().len() <= 2);
         }
     }
+    // Of an answer to plain HTTP it cannot be told whose it is.
+    double.faults().stumbles.push(crate::support::registry::Stumble::new("GET", "/manifests/", 403, 1));
+    let proxy = Proxy::start(double.host(), Rules::default());
+    let done = digest("ALL_PROXY", &proxy.address.to_string(), &["--src-insecure"]);
+    ended(&done, 4, &["registry.invalid", &format!("the proxy {} (ALL_PROXY) passed this on", proxy.address)]);
     // A proxy that refuses the tunnel is not asked again.
     let proxy = Proxy::start(double.host(), Rules { only_443: true, ..Rules::default() });
     let done = digest("HTTPS_PROXY", &proxy.address.to_string(), &[]);
