@@ -1,6 +1,9 @@
 //! How many large blobs are sent at once to a sink that keeps only finished ones (a registry). What is under way when a
 //! run is killed is sent again, so there are few, and one more only while that moves more bytes a second.
 
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the first number is measured: most copies are over by then.
@@ -52,6 +55,26 @@ impl Fill {
         }
         self.before = Some(rate);
         self.restart(now, moved);
+    }
+}
+
+/// Counts what is read.
+pub(crate) struct Passing<R> {
+    bytes: R,
+    passed: Arc<AtomicU64>,
+}
+
+impl<'a> Passing<Box<dyn Read + Send + 'a>> {
+    pub fn boxed(bytes: Box<dyn Read + Send + 'a>, passed: &Arc<AtomicU64>) -> Box<dyn Read + Send + 'a> {
+        Box::new(Passing { bytes, passed: passed.clone() })
+    }
+}
+
+impl<R: Read> Read for Passing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        self.passed.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
     }
 }
 

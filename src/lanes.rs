@@ -4,7 +4,7 @@
 use crate::ahead;
 use crate::copy::{Run, Work};
 use crate::error::{Error, Kind, Result};
-use crate::fill::Fill;
+use crate::fill::{Fill, Passing};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, BlobWriter, Order};
@@ -15,8 +15,8 @@ use std::{
     collections::VecDeque,
     io::{Cursor, Read},
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, Scope},
     time::{Duration, Instant},
@@ -48,6 +48,7 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         // Not read ahead: where it goes on is known only when it is begun.
         twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
+    let fill = Fill::new(run.takes.large.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
     match run.takes.order {
         Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
@@ -69,7 +70,7 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
                 packing,
                 stop: &stop,
                 queue: Mutex::new(queue),
-                fill: Mutex::new(fill(run)),
+                fill: Mutex::new(fill),
                 failure: Mutex::new(None),
             }
             .run()
@@ -88,7 +89,7 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
                 packing,
                 stop: &stop,
                 queue: Mutex::new(queue),
-                fill: Mutex::new(fill(run)),
+                fill: Mutex::new(fill),
                 failure: Mutex::new(None),
             }
             .run()
@@ -281,14 +282,10 @@ fn once_more_if_it_may_help(
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    let done = move_one(run, store, work, &mut |from| counted(run, open(store, &work.blob, from)?), stop);
+    let mut counted = |from| Ok(Passing::boxed(open(store, &work.blob, from)?, &run.passed));
+    let done = move_one(run, store, work, &mut counted, stop);
     store.forgo(&work.blob.digest);
     done
-}
-
-/// `bytes`, counted for `run`.
-fn counted<'s>(run: &Run<'_>, bytes: Box<dyn Read + Send + 's>) -> Result<Box<dyn Read + Send + 's>> {
-    Ok(Box::new(Passing { bytes, passed: run.passed.clone() }))
 }
 
 /// The blob's bytes: embedded in its descriptor, or the store's.
@@ -362,26 +359,6 @@ fn write(
     };
     run.moved(flow.id, &verified, work.recode);
     Ok(())
-}
-
-/// How many large blobs are sent at once, of a sink that says so.
-fn fill(run: &Run<'_>) -> Fill {
-    let first = run.takes.large.unwrap_or(LARGE_LANES);
-    Fill::new(first, LARGE_LANES, Instant::now())
-}
-
-/// Counts what is read.
-struct Passing<R> {
-    bytes: R,
-    passed: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Passing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.bytes.read(buffer)?;
-        self.passed.fetch_add(n as u64, Ordering::Relaxed);
-        Ok(n)
-    }
 }
 
 pub(crate) fn cores() -> usize {

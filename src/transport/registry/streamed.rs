@@ -144,7 +144,7 @@ impl Streamed {
             self.remember(&session);
             self.session = Some(session);
             (self.began, self.room, self.asked) = (self.sent, chunk.unwrap_or(u64::MAX), length);
-            (self.taken, self.asked_at) = (0, Instant::now());
+            (self.taken, self.asked_at, self.trouble.answered) = (0, Instant::now(), None);
             self.feed = Some(Feed::start(self.target.clone(), call, length, self.what())?);
         }
         Ok(self.feed.as_mut().expect("made above"))
@@ -339,6 +339,7 @@ impl Streamed {
         self.session = Some(session.clone());
         let what = format!("blob {digest} in {}", self.target.repository);
         let call = self.target.put(&session, digest);
+        (self.began, self.asked, self.taken, self.trouble.answered) = (self.sent, Some(0), 0, None);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
         let answer = self.expect(answer, &[201, 204])?;
         self.target.stored(answer, digest)

@@ -22,7 +22,7 @@ pub(super) struct Trouble {
     /// How often in a row the session in hand got nowhere, although the registry did not refuse.
     stuck: u32,
     /// What the last request was answered with; none where there was no answer.
-    answered: Option<u16>,
+    pub(super) answered: Option<u16>,
     /// The next try needs no pause, and is none of those that are counted.
     at_once: bool,
     /// In bytes, of a body that broke off without an answer, and of which the registry kept nothing.
@@ -143,7 +143,6 @@ impl Streamed {
             self.trouble.failures = tries.made();
         }
         self.sent = self.go_on(error)?;
-        self.trouble.answered = None;
         self.whole = None;
         Ok(self.sent)
     }
@@ -185,9 +184,10 @@ impl Streamed {
             }
             Standing::Gone if self.is_stored()? => return Ok(self.sent),
             standing => {
-                // What is finished in a new session fills the tries up again: there are not many sessions.
+                // What is finished in a new session fills the tries up again: there are not many sessions. One is free, for
+                // a registry that turns out not to take chunks.
                 self.trouble.begun_anew += 1;
-                if self.trouble.begun_anew > self.target.wire.access.retries {
+                if self.trouble.begun_anew > self.target.wire.access.retries.max(1) {
                     return Err(error);
                 }
                 if matches!(standing, Standing::Gone) {
