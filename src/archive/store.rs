@@ -153,7 +153,7 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     fn absent(&self, digest: &Digest) -> Error {
-        Error::invalid(format!(
+        Error::not_found(format!(
             "{}: a manifest in it lists the blob {digest}, which the archive does not have{}; save the image again",
             self.label,
             contents::backslash_hint(&self.files)

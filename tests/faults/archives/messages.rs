@@ -63,7 +63,7 @@ fn messages_name_what_a_person_knows() {
             "docker.io/library/app:2 lists linux/arm64, but the source has only linux/amd64",
         ),
         ("sparse.tar", "--platform linux/s390x", 3, "no image for linux/s390x"),
-        ("lacking.tar", "", 5, "lacking.tar: a manifest in it lists the blob"),
+        ("lacking.tar", "", 3, "lacking.tar: a manifest in it lists the blob"),
         ("nolayer.tar", "", 5, "layer 1 of the image with config \"c.json\" has an empty file name"),
         ("dots.tar", "", 5, "layer 2 of the image"),
         ("noconfig.tar", "", 5, "no Config"),
