@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
+use crate::fill::Passage;
 use crate::image::{Coding, Descriptor, Digest, Name, Platform, layer_coding};
 use crate::lanes;
 use crate::pairs::Pairs;
@@ -214,8 +215,7 @@ pub(crate) struct Run<'a> {
     pub pairs: Option<&'a Pairs>,
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
-    /// Bytes that were read for the sink so far.
-    pub passed: Arc<AtomicU64>,
+    pub passage: Arc<Passage>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
 }
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
         cancel: &'a Cancel,
     ) -> Run<'a> {
         let (tally, ids) = (Mutex::default(), AtomicU64::new(0));
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, passed: Arc::default(), tally, ids }
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, passage: Arc::default(), tally, ids }
     }
 
     /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
