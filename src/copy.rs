@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
+use crate::fill::Passage;
 use crate::fixed;
 use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
 use crate::lanes;
@@ -172,8 +173,7 @@ pub(crate) struct Run<'a> {
     pub cancel: &'a Cancel,
     /// Blobs that keep their bytes; set when the images are known.
     fixed: OnceLock<HashSet<Digest>>,
-    /// Bytes that were read for the sink so far.
-    pub passed: Arc<AtomicU64>,
+    pub passage: Arc<Passage>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
 }
@@ -196,8 +196,8 @@ impl<'a> Run<'a> {
         cancel: &'a Cancel,
     ) -> Run<'a> {
         let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
-        let passed = Arc::default();
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passed, tally, ids }
+        let passage = Arc::default();
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passage, tally, ids }
     }
 
     /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.

@@ -1,18 +1,20 @@
 //! Moving blobs from a store: several at once where the sink takes them in any order, one after the other (with
 //! several read ahead from a far store) where it does not.
 
+mod queue;
+
 use crate::ahead;
 use crate::copy::{Run, Work};
 use crate::error::{Error, Kind, Result};
-use crate::fill::{Fill, Passing};
+use crate::fill::Fill;
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, BlobWriter, Order};
 use crate::source::{Claim, Store};
 use crate::transfer::{self, Flow};
 use crate::turns::Turn;
+use queue::Queue;
 use std::{
-    collections::VecDeque,
     io::{Cursor, Read},
     sync::{
         Mutex, MutexGuard,
@@ -122,29 +124,6 @@ struct Lanes<'l, 'r> {
     failure: Mutex<Option<Error>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    large: VecDeque<Work>,
-    small: VecDeque<Work>,
-    large_under_way: usize,
-    lanes: usize,
-    /// A lane waits for a place for the next large one.
-    waits: bool,
-}
-
-impl Queue {
-    /// The next one, where so many large ones may be under way.
-    fn next(&mut self, large: usize) -> Option<Work> {
-        if self.large_under_way < large
-            && let Some(work) = self.large.pop_front()
-        {
-            self.large_under_way += 1;
-            return Some(work);
-        }
-        self.small.pop_front()
-    }
-}
-
 impl Lanes<'_, '_> {
     fn run(&self) -> Result<()> {
         self.queue().lanes = 1;
@@ -169,10 +148,6 @@ impl Lanes<'_, '_> {
 
     fn fill(&self) -> MutexGuard<'_, Fill> {
         self.fill.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn passed(&self) -> u64 {
-        self.run.passed.load(Ordering::Relaxed)
     }
 
     fn wanted(&self) -> usize {
@@ -209,7 +184,9 @@ impl Lanes<'_, '_> {
                 (queue.waits, waits) = (true, true);
                 drop(queue);
                 thread::sleep(PAUSE);
-                self.fill().review(Instant::now(), self.passed());
+                let mut fill = self.fill();
+                fill.review(Instant::now(), self.run.passage.passed());
+                self.run.passage.share(fill.is_even());
                 continue;
             }
             if waits {
@@ -219,7 +196,7 @@ impl Lanes<'_, '_> {
                 queue.lanes -= 1;
             }
             drop(queue);
-            self.fill().restart(Instant::now(), self.passed());
+            self.fill().restart(Instant::now(), self.run.passage.passed());
             return next;
         }
     }
@@ -282,8 +259,16 @@ fn once_more_if_it_may_help(
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    let mut counted = |from| Ok(Passing::boxed(open(store, &work.blob, from)?, &run.passed));
-    let done = move_one(run, store, work, &mut counted, stop);
+    let few = run.options.company == 1 && run.sink.takes().large.is_some();
+    let place = (few && work.blob.size >= LARGE).then(|| run.passage.begin(work.blob.size));
+    let mut in_turn = |from| {
+        let bytes = open(store, &work.blob, from)?;
+        Ok(match &place {
+            Some(place) => place.read(bytes),
+            None => bytes,
+        })
+    };
+    let done = move_one(run, store, work, &mut in_turn, stop);
     store.forgo(&work.blob.digest);
     done
 }
