@@ -52,6 +52,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     altered: bool,
+    lasting: bool,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -60,12 +61,12 @@ impl Error {
     /// An error of `kind`. `message` is a sentence without a full stop; it may quote strangers, and is put on one line
     /// with control characters in it shown as `?`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: on_one_line(&message.into()), altered: false }
+        Error { kind, message: on_one_line(&message.into()), altered: false, lasting: false }
     }
     /// An error of `kind` with a line below `message` for each of its `causes`.
     pub fn several(kind: Kind, message: &str, causes: &[String]) -> Self {
         let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
-        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), altered: false }
+        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), altered: false, lasting: false }
     }
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
@@ -103,6 +104,16 @@ impl Error {
     /// Whether it was made by [`Error::altered`]: worth a second look, and no third.
     pub fn is_altered(&self) -> bool {
         self.altered
+    }
+
+    /// The same error, after which no other try is made.
+    pub fn lasting(self) -> Self {
+        Error { lasting: true, ..self }
+    }
+
+    /// Whether it was made by [`Error::lasting`]: its tries are used up, or another one could not help.
+    pub fn is_lasting(&self) -> bool {
+        self.lasting
     }
 
     pub fn kind(&self) -> Kind {

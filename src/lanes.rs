@@ -1,30 +1,35 @@
 //! Moving blobs from a store: several at once where the sink takes them in any order, one after the other (with
 //! several read ahead from a far store) where it does not.
 
+mod queue;
+
 use crate::ahead;
 use crate::copy::{Run, Work};
 use crate::error::{Error, Kind, Result};
+use crate::fill::Fill;
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, BlobWriter, Order};
 use crate::source::{Claim, Store};
 use crate::transfer::{self, Flow};
 use crate::turns::Turn;
+use queue::Queue;
 use std::{
-    collections::VecDeque,
     io::{Cursor, Read},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, Scope},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Layers that are packed anew at once: each packs with every core.
 const PACKING_LANES: usize = 2;
 /// In bytes. A blob from this size on keeps a connection busy, one below it mostly waits for the far side.
 const LARGE: u64 = 1 << 20;
+/// How often the lane looks that waits for a place among the large ones.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Large blobs at once: they are what takes memory.
 const LARGE_LANES: usize = 6;
 
@@ -45,6 +50,7 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         // Not read ahead: where it goes on is known only when it is begun.
         twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
+    let fill = Fill::new(run.takes.large.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
     match run.takes.order {
         Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
             ahead::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
@@ -60,14 +66,35 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         Order::Single => work.iter().try_for_each(|work| twice_if_it_may_help(run, store, work, &stop)),
         Order::Lanes(_) if !alone => {
             let queue = Queue { small: work.into(), ..Queue::default() };
-            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
+            Lanes {
+                run,
+                store,
+                packing,
+                stop: &stop,
+                queue: Mutex::new(queue),
+                fill: Mutex::new(fill),
+                failure: Mutex::new(None),
+            }
+            .run()
         }
         Order::Lanes(_) => {
-            work.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
-            let small = work.partition_point(|work| work.blob.size >= LARGE);
-            let small = work.split_off(small);
-            let queue = Queue { large: work.into(), small: small.into(), ..Queue::default() };
-            Lanes { run, store, packing, stop: &stop, queue: Mutex::new(queue), failure: Mutex::new(None) }.run()
+            let (mut large, mut small) = work.into_iter().partition::<Vec<_>, _>(|work| work.blob.size >= LARGE);
+            small.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
+            large.sort_by_key(|work| work.blob.size);
+            if run.takes.large.is_none() {
+                large.reverse();
+            }
+            let queue = Queue { large: large.into(), small: small.into(), ..Queue::default() };
+            Lanes {
+                run,
+                store,
+                packing,
+                stop: &stop,
+                queue: Mutex::new(queue),
+                fill: Mutex::new(fill),
+                failure: Mutex::new(None),
+            }
+            .run()
         }
     }
 }
@@ -86,34 +113,15 @@ fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
     store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
 }
 
-/// Threads that each move one blob after the other, the largest first.
+/// Threads that each move one blob after the other.
 struct Lanes<'l, 'r> {
     run: &'l Run<'r>,
     store: &'l dyn Store,
     packing: bool,
     stop: &'l AtomicBool,
     queue: Mutex<Queue>,
+    fill: Mutex<Fill>,
     failure: Mutex<Option<Error>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    large: VecDeque<Work>,
-    small: VecDeque<Work>,
-    large_under_way: usize,
-    lanes: usize,
-}
-
-impl Queue {
-    fn next(&mut self) -> Option<Work> {
-        if self.large_under_way < LARGE_LANES
-            && let Some(work) = self.large.pop_front()
-        {
-            self.large_under_way += 1;
-            return Some(work);
-        }
-        self.small.pop_front()
-    }
 }
 
 impl Lanes<'_, '_> {
@@ -128,6 +136,18 @@ impl Lanes<'_, '_> {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// How many large blobs may be under way.
+    fn large(&self) -> usize {
+        match self.run.sink.takes().large {
+            Some(_) => self.fill().at_once(),
+            None => LARGE_LANES,
+        }
+    }
+
+    fn fill(&self) -> MutexGuard<'_, Fill> {
+        self.fill.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn wanted(&self) -> usize {
@@ -150,23 +170,45 @@ impl Lanes<'_, '_> {
         }
     }
 
-    /// The next blob, unless this lane is one too many or nothing is left for it.
+    /// The next blob, unless this lane is one too many or nothing is left for it. One lane waits for a place among the
+    /// large ones, and sees to it that there are enough of those.
     fn next(&self) -> Option<Work> {
-        let wanted = self.wanted();
-        let mut queue = self.queue();
-        let next = if self.stop.load(Ordering::Relaxed) || queue.lanes > wanted { None } else { queue.next() };
-        if next.is_none() {
-            queue.lanes -= 1;
+        let mut waits = false;
+        loop {
+            let (wanted, large) = (self.wanted(), self.large());
+            let mut queue = self.queue();
+            let ends = self.stop.load(Ordering::Relaxed) || queue.lanes > wanted || self.run.cancel.raised();
+            let next = if ends { None } else { queue.next(large) };
+            let keeps_waiting = next.is_none() && !ends && !queue.large.is_empty() && (waits || !queue.waits);
+            if keeps_waiting {
+                (queue.waits, waits) = (true, true);
+                drop(queue);
+                thread::sleep(PAUSE);
+                let mut fill = self.fill();
+                fill.review(Instant::now(), self.run.passage.passed());
+                self.run.passage.share(fill.is_even());
+                continue;
+            }
+            if waits {
+                queue.waits = false;
+            }
+            if next.is_none() {
+                queue.lanes -= 1;
+            }
+            drop(queue);
+            self.fill().restart(Instant::now(), self.run.passage.passed());
+            return next;
         }
-        next
     }
 
     /// Starts as many lanes as are wanted by now and have something to do.
     fn widen<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        let wanted = self.wanted();
+        let (wanted, large) = (self.wanted(), self.large());
         let more = {
             let mut queue = self.queue();
-            let large = queue.large.len().min(LARGE_LANES.saturating_sub(queue.large_under_way));
+            let places = large.saturating_sub(queue.large_under_way);
+            // One may wait.
+            let large = queue.large.len().min(places + usize::from(!queue.waits));
             let more = wanted.saturating_sub(queue.lanes).min(queue.small.len() + large);
             queue.lanes += more;
             more
@@ -207,7 +249,8 @@ fn once_more_if_it_may_help(
     let Err(error) = done else { return Ok(()) };
     let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
     let altered = error.is_altered() && store.origin().is_some();
-    let lost = error.kind() == Kind::Network && work.recode.is_some() && !stop.load(Ordering::Relaxed);
+    let lost =
+        error.kind() == Kind::Network && !error.is_lasting() && work.recode.is_some() && !stop.load(Ordering::Relaxed);
     if !(takes_back && (altered || lost)) {
         return Err(error);
     }
@@ -216,7 +259,16 @@ fn once_more_if_it_may_help(
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    let done = move_one(run, store, work, &mut |from| open(store, &work.blob, from), stop);
+    let few = run.options.company == 1 && run.sink.takes().large.is_some();
+    let place = (few && work.blob.size >= LARGE).then(|| run.passage.begin(work.blob.size));
+    let mut in_turn = |from| {
+        let bytes = open(store, &work.blob, from)?;
+        Ok(match &place {
+            Some(place) => place.read(bytes),
+            None => bytes,
+        })
+    };
+    let done = move_one(run, store, work, &mut in_turn, stop);
     store.forgo(&work.blob.digest);
     done
 }

@@ -11,6 +11,8 @@ pub mod cancel;
 pub mod convert;
 pub mod copy;
 pub mod error;
+mod fill;
+mod fixed;
 mod folder;
 mod hold;
 pub mod image;

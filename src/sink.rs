@@ -11,9 +11,9 @@ pub use crate::transfer::Verified;
 /// What shape of image a sink can hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
-    /// An index with everything below it (a registry).
+    /// An index with everything below it: a registry, and an archive, which `ctr images import --all-platforms` reads.
     Whole,
-    /// An index with as much below it as the source has (a layout, an archive).
+    /// An index with as much below it as the source has (a layout).
     AsFound,
     /// An index whose bytes are kept while only this platform's images come along (engines).
     Sparse(Platform),
@@ -35,6 +35,9 @@ pub enum Order {
 pub struct Takes {
     pub shape: Shape,
     pub order: Order,
+    /// So many large blobs are best sent at once, to begin with. A sink that says so keeps only what is finished when a run
+    /// is killed: the smaller ones are sent first.
+    pub large: Option<usize>,
     /// Raw layers are to be compressed on the way there, unless the user says to keep them.
     pub compress: Option<Coding>,
     /// Layer codings that the sink cannot read; such layers are unpacked on the way, which is said.

@@ -4,7 +4,7 @@ use super::Run;
 use super::copying::cache;
 use clap::{Args, Subcommand};
 use imgmv::progress::Watch;
-use imgmv::transport::registry::uploads;
+use imgmv::transport::registry::{body_limit, uploads};
 use imgmv::transport::{archive, layout};
 use imgmv::{Error, Result};
 use std::fs;
@@ -15,7 +15,7 @@ use std::time::Duration;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
-/// Show what is kept for later runs: uploads that did not end, and which layers were packed before
+/// Show what is kept for later runs: uploads that did not end, limits of registries, and which layers were packed before
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Cache {
@@ -60,6 +60,15 @@ fn list(run: &Run) -> Result<()> {
         let hours = upload.age.as_secs() / HOUR;
         run.answer.line(&format!("upload {} {}/{} {hours} h", upload.digest, upload.host, upload.repository))?;
     }
+    for limit in body_limit::list(&cache) {
+        let hours = limit.age.as_secs() / HOUR;
+        if let Some(most) = limit.most {
+            run.answer.line(&format!("limit {most} bytes {} {hours} h", limit.host))?;
+        }
+        if limit.whole {
+            run.answer.line(&format!("no chunks {} {hours} h", limit.host))?;
+        }
+    }
     if let Ok(pairs) = fs::metadata(cache.join("pairs")) {
         run.answer.line(&format!("pairs {} bytes {}", pairs.len(), cache.join("pairs").display()))?;
     }
@@ -71,12 +80,13 @@ impl Prune {
         let older = Duration::from_secs(self.older_than.saturating_mul(DAY));
         if let Some(cache) = cache() {
             let uploads = uploads::prune(&cache, older);
+            let limits = body_limit::prune(&cache, older);
             let pairs = cache.join("pairs");
             let age = fs::metadata(&pairs).ok().and_then(|found| found.modified().ok()?.elapsed().ok());
             if age.is_some_and(|age| age >= older) {
                 fs::remove_file(&pairs).map_err(|error| Error::writing(pairs.display(), error))?;
             }
-            run.screen.say(&format!("{uploads} uploads forgotten"));
+            run.screen.say(&format!("{uploads} uploads and {limits} limits forgotten"));
         }
         for dir in &self.dirs {
             let archives = archive::prune(dir, older)?;

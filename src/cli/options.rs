@@ -3,7 +3,7 @@
 use super::insecure::YesOrNo;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use imgmv::image::{Coding, Platform};
+use imgmv::image::Coding;
 use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -127,6 +127,28 @@ pub struct Network {
     pub limit_rate: Option<Rate>,
 }
 
+/// How blobs are sent to a registry.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Destination registry")]
+pub struct Pushing {
+    /// Send a blob of more than SIZE bytes in chunks of SIZE, for a proxy that refuses larger requests (K, M and G are
+    /// powers of 1024: 64M); without this, a limit is found, and remembered for a week
+    #[arg(long, value_name = "SIZE", env = "IMGMV_CHUNK_SIZE")]
+    pub chunk_size: Option<Size>,
+}
+
+/// Bytes; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        bytes(text)?.map(Size).ok_or_else(|| "expected bytes, as 500K or 64M".into())
+    }
+}
+
 /// Bytes a second; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub u64);
@@ -135,41 +157,33 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Rate, String> {
-        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit: u64 = match text[number.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kb" | "kib" => 1 << 10,
-            "m" | "mb" | "mib" => 1 << 20,
-            "g" | "gb" | "gib" => 1 << 30,
-            other => return Err(format!("{other:?} is not a unit; expected K, M or G")),
-        };
-        match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-            Some(rate) if rate > 0 => Ok(Rate(rate)),
-            _ => Err("expected bytes a second, as 500K or 10M".into()),
-        }
+        bytes(text)?.map(Rate).ok_or_else(|| "expected bytes a second, as 500K or 10M".into())
     }
 }
 
-/// Which of an image's platforms.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Images")]
-pub struct Choice {
-    /// Only this platform's image (repeatable); by default everything the destination can hold
-    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', env = "IMGMV_PLATFORM")]
-    pub platforms: Vec<Platform>,
-    /// Every platform, and an error where the destination cannot hold them; wins over --platform
-    #[arg(long, env = "IMGMV_ALL_PLATFORMS", value_parser = FalseyValueParser::new())]
-    pub all_platforms: bool,
+/// A number with a unit; none where it is not one, is 0, or is too large.
+fn bytes(text: &str) -> Result<Option<u64>, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[number.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        other => return Err(format!("{other:?} is not a unit; expected K, M or G")),
+    };
+    Ok(number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0))
 }
 
 /// How layers are packed at the destination.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Layers")]
 pub struct Packing {
-    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept
+    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept.
+    /// Artifacts are never recompressed
     #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
-    /// Level of compression: gzip 1 to 12, zstd 1 to 19
+    /// Level of compression: gzip 1 to 12, zstd 1 to 19; of the layers, or without --compress of a .tar.gz or .tar.zst
+    /// that is written
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
     /// Write manifests in docker's or OCI's form, for a destination that refuses the other; digests change, which is said
@@ -221,6 +235,9 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
+    /// End well where the source holds no image, and not with status 3
+    #[arg(long, env = "IMGMV_ALLOW_EMPTY", value_parser = FalseyValueParser::new())]
+    pub allow_empty: bool,
     /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,

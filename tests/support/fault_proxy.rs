@@ -12,11 +12,13 @@
 mod conversation;
 #[path = "fault_proxy/head.rs"]
 mod head;
+#[path = "fault_proxy/made_here.rs"]
+mod made_here;
 #[path = "fault_proxy/socket.rs"]
 mod socket;
 
 use conversation::converse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +57,12 @@ pub enum Ill {
     Short {
         by: u64,
     },
+    /// The answer's head comes byte by byte.
+    Drip {
+        every: Duration,
+    },
+    /// The server is not asked: 200, and a page to log in with.
+    Page,
     /// One bit of the answer flips.
     Flip {
         at: u64,
@@ -95,17 +103,48 @@ impl Fault {
     }
 }
 
+/// How a proxy turns away a body that is too large for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLarge {
+    /// 413 before the body is read, and the connection ends.
+    Status,
+    /// It is read up to the limit, and the connection is reset.
+    Reset,
+}
+
 /// What every connection is like.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Line {
+    /// Bytes of a request's body beyond which the server is not asked.
+    pub body_limit: Option<(u64, TooLarge)>,
     /// Before each request reaches the server.
     pub latency: Duration,
     /// Bytes a second of one connection, both ways together.
     pub rate: Option<u64>,
     /// Bytes, both ways together, after which a connection ends.
     pub cut_every: Option<(u64, End)>,
+    /// The server sees a request when all of its body is here, as behind nginx.
+    pub buffers: bool,
+    /// The first so many requests of an upload, of each method and path, are refused with a status.
+    pub refuses_first: Option<(usize, u16, Option<&'static str>)>,
+    /// Blobs lie behind signed addresses on another host; each is good for one request.
+    pub signed: bool,
     /// Everybody needs a token, which a token service at the same address gives away.
     pub tokens: bool,
+}
+
+impl Line {
+    /// Nothing is wrong with it.
+    pub const GOOD: Line = Line {
+        body_limit: None,
+        buffers: false,
+        refuses_first: None,
+        latency: Duration::ZERO,
+        rate: None,
+        cut_every: None,
+        signed: false,
+        tokens: false,
+    };
 }
 
 /// A request that came through, or was answered here.
@@ -152,8 +191,13 @@ struct State {
     /// Who has connected, and how many of them are still there.
     met: HashSet<SocketAddr>,
     open: usize,
+    /// How many addresses were signed, and the signatures that were used.
+    signed: usize,
+    signatures: HashSet<String>,
     /// The number of the token that is good.
     token: usize,
+    /// How often each method and path was refused.
+    refused: HashMap<String, usize>,
 }
 
 /// The running proxy; ends when dropped.
@@ -214,6 +258,7 @@ impl Proxy {
         let mut state = lock(&self.state);
         (state.line, state.faults, state.seen, state.hook) = Default::default();
         state.traffic = Traffic::default();
+        state.refused.clear();
     }
 
     pub fn forget_and<T>(&self, then: impl FnOnce() -> T) -> T {

@@ -103,6 +103,8 @@ pub struct Faults {
     pub cut: Option<(usize, usize)>,
     /// Bytes after which a blob's body says nothing more, for so many times.
     pub stall: Option<(usize, usize)>,
+    /// So many `PATCH`es of an upload are taken, and the next one is refused with 416.
+    pub patches: Option<usize>,
     /// Bytes of an upload's body after which the connection breaks, for so many times. They are kept.
     pub cut_upload: Option<(usize, usize)>,
     /// An upload that was cut, here or on its way, is forgotten, as docker's registry does.
@@ -118,6 +120,8 @@ pub struct Faults {
     pub page: Option<usize>,
     /// Manifest types that are refused, in the words of docker's registry.
     pub refused_types: Vec<&'static str>,
+    /// Tags that are there cannot be put again, and what is said then.
+    pub immutable: Option<String>,
     pub no_referrers: bool,
     /// Blobs that are stored without an answer: the connection breaks behind them.
     pub lose_answers: usize,
@@ -278,6 +282,20 @@ impl Double {
 
     pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Arc<Vec<u8>>> {
         self.shared.state().repositories.get(repository)?.blobs.get(digest).cloned()
+    }
+
+    /// Takes a blob away.
+    pub fn lose_blob(&self, repository: &str, digest: &Digest) {
+        if let Some(repository) = self.shared.state().repositories.get_mut(repository) {
+            repository.blobs.remove(digest);
+        }
+    }
+
+    /// Takes a manifest away.
+    pub fn lose_manifest(&self, repository: &str, digest: &Digest) {
+        if let Some(repository) = self.shared.state().repositories.get_mut(repository) {
+            repository.manifests.remove(digest);
+        }
     }
 
     /// Those among `digests` that are stored.

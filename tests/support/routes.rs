@@ -251,6 +251,9 @@ fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, bo
     match at.parse::<Digest>() {
         Ok(named) if named != digest => return Some(error(400, "DIGEST_INVALID", "digest did not match")),
         Ok(_) => {}
+        Err(_) if faults.immutable.is_some() && repository.tags.contains_key(at) => {
+            return Some(error(400, "TAG_INVALID", faults.immutable.as_deref().unwrap_or_default()));
+        }
         Err(_) => {
             repository.tags.insert(at.to_owned(), digest);
         }
@@ -325,6 +328,11 @@ fn uploads(shared: &Shared, name: &str, id: &str, request: &mut Request, body: &
             Some(Response::new(204).with("Location", location(id)).with("Range", said(size)))
         }
         "PATCH" | "PUT" => {
+            let again = request.method == "PATCH" && !shared.state().uploads[id].is_empty();
+            let refused = shared.faults().patches.is_some_and(|patches| patches == 0 || (patches == 1 && again));
+            if request.method == "PATCH" && refused {
+                return Some(error(416, "RANGE_INVALID", "invalid content range"));
+            }
             match take(shared, id, request, body) {
                 Taken::Added => {}
                 Taken::Broken => return None,

@@ -5,7 +5,7 @@ use super::*;
 use std::process::Stdio;
 use std::time::Duration;
 
-const FAR: Line = Line { latency: Duration::from_millis(200), rate: None, cut_every: None, tokens: false };
+const FAR: Line = Line { latency: Duration::from_millis(200), ..Line::GOOD };
 
 fn sixty(seed: u64) -> Vec<Vec<u8>> {
     (0..60).map(|nth| noise(seed + nth, 20_000)).collect()

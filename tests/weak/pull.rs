@@ -3,8 +3,6 @@
 use super::support::fault_proxy::{End, Fault, Ill, Line};
 use super::support::registry::{Auth, Bearer, Ranges};
 use super::*;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -96,15 +94,10 @@ fn a_registry_that_asks_for_a_days_patience_is_not_given_it() {
     let scene = Scene::new(2 << 20);
     let day = Ill::Status { status: 429, retry_after: Some("86400".to_owned()) };
     scene.line.does(Fault::once("GET", "/blobs/", day).of(&scene.layer()));
-    let (src, dst) = (format!("{}/team/app:1", scene.line.host()), format!("oci:{}", scene.layout().display()));
-    let mut program = super::support::program::command(env!("CARGO_BIN_EXE_imgmv"));
-    let mut child = program.args(["copy", &src, &dst]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    // It is said before the wait begins, which is not waited for here.
-    let waits = told.find(|line| line.contains("86400 s of patience")).unwrap();
-    assert!(waits.ends_with("again in 120.0 s"), "{waits}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let out = scene.pull(&[]);
+    assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
+    assert!(out.stderr.contains("asks for a wait of 24 hours"), "{}", out.stderr);
+    assert_eq!(scene.asked().len(), 1);
 }
 
 #[test]

@@ -199,6 +199,7 @@ impl Sink for LayoutSink {
         Takes {
             shape: Shape::AsFound,
             order: Order::Lanes(LANES),
+            large: None,
             compress: None,
             refuses: &[],
             unnamed_blobs: true,

@@ -84,6 +84,11 @@ pub struct Access {
     pub retries: u32,
     /// The pause before the first retry; it doubles from one to the next.
     pub pause: Duration,
+    /// In bytes: larger blobs are sent in chunks of this size.
+    pub chunk: Option<u64>,
+    /// In bytes: larger blobs are sent in chunks of half of it, where the registry takes them. A killed run then costs one
+    /// chunk, where the registry keeps finished ones.
+    pub large: u64,
     /// Where uploads that did not end are remembered for a later run; nowhere when none.
     pub cache: Option<PathBuf>,
     /// How many blobs are best under way at once.
@@ -118,6 +123,8 @@ impl Default for Access {
             answer: None,
             retries: 5,
             pause: Duration::from_millis(500),
+            chunk: None,
+            large: 64 << 20,
             cache: None,
             lanes: 6,
             parts: 1 + PIECES,

@@ -5,6 +5,8 @@ use super::upload::Target;
 use crate::error::{Error, Result};
 use std::{
     io::{self, Read},
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
     sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread::{Builder, JoinHandle},
 };
@@ -24,6 +26,8 @@ enum Piece {
 pub struct Feed {
     give: SyncSender<Piece>,
     spare: Receiver<Vec<u8>>,
+    /// Bytes of the body that the connection has taken.
+    taken: Arc<AtomicU64>,
     thread: JoinHandle<Result<Answer>>,
 }
 
@@ -31,14 +35,16 @@ impl Feed {
     pub fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<Feed> {
         let (give, take) = sync_channel(WAITING);
         let (used, spare) = channel();
+        let taken: Arc<AtomicU64> = Arc::default();
+        let count = taken.clone();
         let thread = Builder::new()
             .name("upload".to_owned())
             .spawn(move || {
-                let mut pipe = Pipe { take, used, piece: Vec::new(), at: 0, ended: false };
+                let mut pipe = Pipe { take, used, count, piece: Vec::new(), at: 0, ended: false };
                 target.wire.send(&call, Payload::Stream { bytes: &mut pipe, size }, &target.scope, &what)
             })
             .map_err(|e| Error::reading("what is to be sent, on a thread of its own", e))?;
-        Ok(Feed { give, spare, thread })
+        Ok(Feed { give, spare, taken, thread })
     }
 
     pub fn give(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
@@ -54,9 +60,12 @@ impl Feed {
         self.spare.try_recv().ok()
     }
 
-    pub fn finish(self) -> Result<Answer> {
+    /// The answer, and how many bytes of the body the connection has taken: what it has not taken did not arrive.
+    pub fn finish(self) -> (Result<Answer>, u64) {
         drop(self.give);
-        self.thread.join().map_err(|_| Error::failed("the thread that sends a blob panicked"))?
+        let ended = self.thread.join();
+        let answer = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));
+        (answer, self.taken.load(Ordering::Relaxed))
     }
 }
 
@@ -64,6 +73,7 @@ impl Feed {
 struct Pipe {
     take: Receiver<Piece>,
     used: Sender<Vec<u8>>,
+    count: Arc<AtomicU64>,
     piece: Vec<u8>,
     at: usize,
     ended: bool,
@@ -88,6 +98,7 @@ impl Read for Pipe {
         let n = buffer.len().min(self.piece.len() - self.at);
         buffer[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
         self.at += n;
+        self.count.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 }

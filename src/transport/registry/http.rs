@@ -2,7 +2,8 @@
 //! and credentials are `wire.rs`'s.
 
 use super::access::Access;
-use super::connect::{self, Line, Rules};
+use super::auth::Use;
+use super::connect::{self, Line, Rules, early};
 use super::fault::{self, Fault, of_body};
 use super::proxy::{Kind, Proxies, Proxy};
 use super::retry;
@@ -53,11 +54,12 @@ pub struct Call {
     pub url: Url,
     pub headers: HeaderMap,
     pub patience: Patience,
+    pub token: Use,
 }
 
 impl Call {
     pub fn new(method: Method, url: Url) -> Call {
-        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual }
+        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual, token: Use::Shared }
     }
 
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
@@ -65,6 +67,12 @@ impl Call {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }
+        self
+    }
+
+    /// Shows a token that no other request has shown: one that was shared was refused.
+    pub fn with_own_token(mut self) -> Call {
+        self.token = Use::Own;
         self
     }
 
@@ -179,7 +187,7 @@ impl Http {
                 agent.run(request)
             }
         };
-        sent.map_err(|error| fault::of_request(error, host, &self.access))
+        early::answered(sent).map_err(|error| fault::of_request(error, host, &self.access))
     }
 
     fn agent(&self, route: &Route) -> Result<Agent> {
@@ -253,6 +261,11 @@ impl Answer {
     /// A header's value, where it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether there is such a header, text or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.contains_key(name)
     }
 
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {

@@ -27,7 +27,7 @@ impl Registry {
     pub fn check_login(&self) -> Result<bool> {
         let call = Call::new(Method::GET, self.wire.url("")?);
         let scope = Scope::Login;
-        let what = "the registry API (no such address)";
+        let what = "registry API";
         let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
         self.wire.expect(answer, &[200], &scope, what)?.drain();
         Ok(self.wire.known().way.is_some())

@@ -2,20 +2,24 @@
 //!
 //! The map, from the wire up: `connect` makes connections (`proxy`, `tls`); `http` is one request (`fault`: why it
 //! failed); `wire` adds redirects, retries (`retry`) and credentials (`authorize`, `auth`, `challenge`, `token`,
-//! `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a registry's words into sentences. Above it `store`
-//! (with `manifest`, `blob`, `tags`, `referrers`) reads a repository and `sink` (with `upload`, `session`, `streamed`,
-//! `feed`, `uploads`, `marks`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what this machine's
-//! engines are told (`settings`).
+//! `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a registry's words into sentences, `page` knows
+//! what is not a registry's. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`, `skipped`; `elsewhere`:
+//! nondistributable layers from other hosts) reads a repository and `sink` (with `upload`, `session`, `streamed`, `feed`,
+//! `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what
+//! this machine's engines are told (`settings`).
 
 mod access;
 mod auth;
 mod auth_file;
 mod authorize;
 mod blob;
+pub mod body_limit;
+mod cached;
 pub mod challenge;
 pub mod configuration;
 mod connect;
 mod credentials;
+mod elsewhere;
 mod fault;
 mod feed;
 mod files;
@@ -28,6 +32,7 @@ mod marks;
 mod mirrored;
 pub mod mirrors;
 mod pace;
+mod page;
 mod proxy;
 mod ranged;
 mod referrers;
@@ -37,6 +42,7 @@ mod retry;
 mod session;
 mod settings;
 mod sink;
+mod skipped;
 mod store;
 mod streamed;
 mod tags;
@@ -48,6 +54,7 @@ mod wire;
 
 pub use access::{Access, Credentials, Insecure, Secret};
 pub use credentials::known as knows_login;
+pub use elsewhere::ForeignStore;
 pub use login::{Kept, login, logout};
 pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;

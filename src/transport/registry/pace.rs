@@ -1,7 +1,7 @@
 //! How far away a registry has shown itself to be, and whether it has asked for patience: what decides how much is
 //! asked of it at once.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Pace {
     pieces: Mutex<Pieces>,
     /// In bytes, of an upload's chunks; 0 while uploads go in one piece.
     chunk: AtomicU64,
+    /// It has refused a request with a body.
+    refuses: AtomicBool,
 }
 
 impl Default for Pace {
@@ -30,6 +32,7 @@ impl Default for Pace {
             patience: AtomicUsize::new(0),
             pieces: Mutex::default(),
             chunk: AtomicU64::new(0),
+            refuses: AtomicBool::new(false),
         }
     }
 }
@@ -50,9 +53,22 @@ impl Pace {
         self.patience.load(Ordering::Relaxed)
     }
 
+    /// How long its quickest answer has taken.
+    pub fn quickest(&self) -> Option<Duration> {
+        Some(self.quickest.load(Ordering::Relaxed)).filter(|micros| *micros != u64::MAX).map(Duration::from_micros)
+    }
+
     pub fn is_far(&self) -> bool {
-        let quickest = self.quickest.load(Ordering::Relaxed);
-        quickest != u64::MAX && Duration::from_micros(quickest) >= FAR
+        self.quickest().is_some_and(|quickest| quickest >= FAR)
+    }
+
+    pub fn refused_a_body(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request with a body was refused before: bodies are better sent when they are asked for.
+    pub fn refuses_bodies(&self) -> bool {
+        self.refuses.load(Ordering::Relaxed)
     }
 
     /// How many blobs are best under way at once, where `usual` are for a registry near by.

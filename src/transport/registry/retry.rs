@@ -1,5 +1,5 @@
 //! When a request is tried again, and after how long: the one policy of the whole transport. Exponential pauses with
-//! jitter; `Retry-After` (RFC 9110, section 10.2.3) is honoured up to a cap; every wait is told and can be cut short.
+//! jitter; `Retry-After` (RFC 9110, section 10.2.3) is honoured up to a cap, beyond which the run ends; every wait is told and can be cut short.
 
 use super::access::Access;
 use crate::cancel::Cancel;
@@ -12,7 +12,7 @@ use std::{
 };
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A server that asks for more is asked again after this.
+/// A server that asks for more is not asked again: the run ends and says so.
 const LONGEST_WISH: Duration = Duration::from_secs(120);
 /// A pause after progress is shorter by so much.
 const WHILE_MOVING: u32 = 16;
@@ -66,20 +66,36 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Waits before the next try of `what`; `wish` is what the server asked for.
+    /// Waits before the next try of `what`; `wish` is what the server asked for. Fails at once where that is longer than
+    /// any wait here.
     pub fn wait(&mut self, what: &str, why: &str, wish: Option<Duration>) -> Result<()> {
+        if let Some(wish) = wish.filter(|wish| *wish > LONGEST_WISH) {
+            return Err(Error::network(format!(
+                "{what}: {why}; it asks for a wait of {}, longer than the {} s that are waited; run this again after it",
+                spelled(wish),
+                LONGEST_WISH.as_secs()
+            ))
+            .lasting());
+        }
         // A line that delivers between its cuts is taken up quickly: it may be cut hundreds of times.
         let share = if std::mem::take(&mut self.moving) { WHILE_MOVING } else { 1 };
         let doubled = self.access.pause.saturating_mul(1 << self.made.min(16)).min(LONGEST_PAUSE);
         self.made += 1;
         let own = (doubled / share).mul_f64(0.75 + 0.5 * chance());
-        let after = wish.map_or(own, |wish| wish.min(LONGEST_WISH).max(own));
-        let longer = wish
-            .filter(|wish| *wish > LONGEST_WISH)
-            .map(|wish| format!("{why} (it asks for {} s of patience, which is too much)", wish.as_secs()));
-        self.watch.event(Event::Retry { what, why: longer.as_deref().unwrap_or(why), after });
+        let after = wish.map_or(own, |wish| wish.max(own));
+        self.watch.event(Event::Retry { what, why, after });
         pause(after, self.cancel)
     }
+}
+
+/// `time` in the largest unit that makes it at least two, rounded up.
+fn spelled(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (unit, name) = [(86_400, "days"), (3600, "hours"), (60, "minutes")]
+        .into_iter()
+        .find(|(unit, _)| seconds >= 2 * unit)
+        .unwrap_or((1, "seconds"));
+    format!("{} {name}", seconds.div_ceil(unit))
 }
 
 /// Sleeps, but not past a cancellation.
@@ -156,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_a_servers_wish_is_kept_up_to_a_cap() {
+    fn pauses_grow_and_a_servers_wish_is_kept_up_to_a_cap_or_ends_the_tries() {
         use std::sync::Mutex;
         struct Heard(Mutex<Vec<Duration>>);
         impl Watch for Heard {
@@ -175,8 +191,13 @@ mod tests {
         let waits = heard.0.lock().unwrap().clone();
         assert_eq!(waits.len(), 3);
         assert!(waits[2] > waits[0] * 2, "{waits:?}");
+        let began = std::time::Instant::now();
+        let mut tries = Tries::new(&access, &heard, &cancel, 0);
+        let error = tries.wait("the test", "status 429", Some(Duration::from_secs(99_999_999))).unwrap_err();
+        assert!(error.to_string().contains("1158 days"), "{error}");
+        assert!(began.elapsed() < LONGEST_WISH && heard.0.lock().unwrap().len() == 3);
         cancel.raise();
-        assert!(tries.wait("the test", "it fails", Some(Duration::from_secs(9999))).is_err());
+        assert!(tries.wait("the test", "it fails", Some(LONGEST_WISH)).is_err());
         assert_eq!(heard.0.lock().unwrap().last(), Some(&LONGEST_WISH));
     }
 }

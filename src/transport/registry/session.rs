@@ -7,7 +7,7 @@ use ureq::http::{Method, header};
 use url::Url;
 
 /// In bytes. A server that wants longer chunks is not given chunks at all.
-const LONGEST_CHUNK: u64 = 64 << 20;
+pub const LONGEST_CHUNK: u64 = 64 << 20;
 
 /// An upload that was opened.
 #[derive(Debug, Clone)]
@@ -21,10 +21,11 @@ pub struct Session {
 /// What a registry has of an upload.
 #[derive(Debug)]
 pub enum Standing {
-    /// So many bytes, and where it goes on.
+    /// So many bytes, and where it goes on. `0-0` means one byte to some registries and none to others: none, since a body
+    /// that broke off after one byte is not seen.
     Kept(u64, Url),
-    /// Nothing yet. (`0-0` means one byte to some registries and none to others.)
-    Empty,
+    /// It does not say where the upload goes on.
+    Unclear,
     /// The upload is not known, or not any more.
     Gone,
 }
@@ -68,9 +69,10 @@ impl Target {
             let range = range.trim();
             range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?.parse::<u64>().ok()
         });
-        Ok(match (last, self.next(answer)) {
-            (Some(last), Ok(next)) if last > 0 => Standing::Kept(last.saturating_add(1), next),
-            _ => Standing::Empty,
+        let kept = last.filter(|last| *last > 0).map_or(0, |last| last.saturating_add(1));
+        Ok(match self.next(answer) {
+            Ok(next) => Standing::Kept(kept, next),
+            Err(_) => Standing::Unclear,
         })
     }
 

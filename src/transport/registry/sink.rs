@@ -1,7 +1,10 @@
 //! One repository of a registry as a [`Sink`].
 
+use super::body_limit;
 use super::http::{Call, Payload};
+use super::manifest::{self, At};
 use super::referrers;
+use super::refusal::refuses_head;
 use super::session::Session;
 use super::streamed::Streamed;
 use super::token::Scope;
@@ -17,6 +20,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use ureq::http::{Method, header};
+
+/// One large blob is sent while another one is ended. One connection to a far registry hardly ever fills the line.
+const LARGE_AT_ONCE: usize = 2;
 
 /// A repository that is pushed to.
 pub struct RepositorySink {
@@ -88,9 +94,9 @@ impl RepositorySink {
         let what = format!("image {}{separator}{reference}", self.target.repository);
         let target = &self.target;
         let answer = target.wire.send(&call, Payload::Bytes(&manifest.bytes), &target.scope, &what)?;
-        let refused_type = matches!(answer.status, 400 | 415) && media_type.starts_with("application/vnd.oci.");
+        let (status, oci) = (answer.status, media_type.starts_with("application/vnd.oci."));
         let answer = target.wire.expect(answer, &[201, 200, 202, 204], &target.scope, &what).map_err(|error| {
-            if refused_type && error.kind() == Kind::Failed {
+            if oci && error.kind() == Kind::Failed && refuses_type(status, &error.to_string()) {
                 let advice = "if this registry knows only docker's types, push with --format docker (digests change)";
                 return Error::failed(format!("{error}; {advice}"));
             }
@@ -114,6 +120,16 @@ impl RepositorySink {
     }
 }
 
+/// Whether a registry that answers `status` and says so much refuses a manifest for its type.
+fn refuses_type(status: u16, said: &str) -> bool {
+    let said = said.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    // Tags that may not be moved are refused with the same status, and by some with the same code.
+    let about_tag = has(&["immutab", "already exist", "overwrit"]);
+    let about_type = has(&["media type", "mediatype", "manifest invalid", "manifest_invalid", "schema", "unsupported"]);
+    status == 415 || status == 400 && about_type && !about_tag
+}
+
 enum Need {
     Nothing,
     Upload(Option<Session>),
@@ -121,9 +137,11 @@ enum Need {
 
 impl Sink for RepositorySink {
     fn takes(&self) -> Takes {
+        let Wire { pace, access, .. } = &*self.target.wire;
         Takes {
             shape: Shape::Whole,
-            order: Order::Lanes(self.target.wire.pace.lanes(self.target.wire.access.lanes)),
+            order: Order::Lanes(pace.lanes(access.lanes)),
+            large: (!pace.is_far()).then_some(LARGE_AT_ONCE),
             compress: Some(Coding::Gzip),
             refuses: &[],
             unnamed_blobs: true,
@@ -131,15 +149,18 @@ impl Sink for RepositorySink {
         }
     }
 
-    /// One `HEAD`: a registry takes a manifest only when all beneath it is there.
+    /// One `HEAD` where it is answered: a registry takes a manifest only when all beneath it is there.
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
         let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
-            .with(header::ACCEPT, &super::manifest::accepted());
+            .with(header::ACCEPT, &manifest::accepted());
         let what = format!("image {}:{reference}", self.target.repository);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
         if answer.status == 404 {
             return Ok(None);
+        }
+        if refuses_head(answer.status) {
+            return self.published_by_get(&reference);
         }
         let answer = self.target.wire.expect(answer, &[200], &self.target.scope, &what)?;
         Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
@@ -176,7 +197,11 @@ impl Sink for RepositorySink {
         let before = self.wait_with(None).filter(|waiting| waiting.digest() != root.digest());
         self.put_waiting(before)?;
         match name {
-            Some(name) => self.put(root, &self.reference(name)?),
+            Some(name) => self.put(root, &self.reference(name)?).or_else(|refused| match refused.kind() {
+                // A tag that may not be moved (immutable) has not to be where it points there already.
+                Kind::Failed | Kind::Denied if self.published(name).ok().flatten() == Some(root.digest()) => Ok(()),
+                _ => Err(refused),
+            }),
             None => self.put(root, &root.digest().to_string()),
         }
     }
@@ -185,12 +210,24 @@ impl Sink for RepositorySink {
         self.put_waiting(self.wait_with(None))?;
         if let Some(cache) = &self.target.wire.access.cache {
             uploads::prune(cache, uploads::LIFE);
+            body_limit::prune(cache, body_limit::LIFE);
         }
         Ok(Finish::Done)
     }
 }
 
 impl RepositorySink {
+    /// The same by `GET`. A user who may not read, or a registry that does not answer, is told by the push itself.
+    fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
+        let digest = reference.parse::<Digest>().ok();
+        let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);
+        match manifest::fetch(&self.target.wire, &self.target.repository, at) {
+            Ok((found, _)) => Ok(Some(found.digest)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Failed) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Lets `manifest` wait; the one that waited before.
     fn wait_with(&self, manifest: Option<Manifest>) -> Option<Manifest> {
         std::mem::replace(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), manifest)

@@ -2,7 +2,10 @@
 
 use super::http::{Answer, Call, Payload};
 use super::manifest::{self, At};
+use super::page;
 use super::ranged;
+use super::refusal::refuses_head;
+use super::retry;
 use super::token::Scope;
 use super::wire::Wire;
 use super::{referrers, tags};
@@ -129,41 +132,66 @@ impl RepositoryStore {
 
     /// What `tag` points at, without fetching it where the registry says the digest. `None` where there is no such tag.
     pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
-        let Some(answer) = self.head("manifests", tag)? else { return Ok(None) };
-        match (answer.header("docker-content-digest").map(str::parse), answer.length()) {
-            (Some(Ok(digest)), Some(size)) => Ok(Some(Descriptor::new(type_of(&answer), digest, size))),
-            _ => self.root(At::Tag(tag)).map(|root| Some(root.descriptor)),
-        }
+        self.described(At::Tag(tag))
     }
 
     /// Type, digest and size of the manifest under `digest`, if there is one.
     pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        let found = self.head("manifests", &digest.to_string())?;
-        found.map(|answer| self.described(&answer, type_of(&answer), digest)).transpose()
+        self.described(At::Digest(digest))
+    }
+
+    /// What the head of a manifest says, where it says everything; else what the manifest is.
+    fn described(&self, at: At<'_>) -> Result<Option<Descriptor>> {
+        let answer = self.head("manifests", &at.to_string())?;
+        let stated = match at {
+            At::Digest(digest) => Some(*digest),
+            At::Tag(_) => answer.header("docker-content-digest").and_then(|text| text.parse().ok()),
+        };
+        match (answer.status, stated, answer.length()) {
+            (404, ..) => Ok(None),
+            (200, Some(digest), Some(size)) if !page::is_page(&answer) => {
+                Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
+            }
+            (status, ..) if retry::is_passing(status) => {
+                self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
+            }
+            // HEAD is a short cut: what goes wrong with it may go well with GET, and has better words there.
+            _ => match self.root(at) {
+                Ok(root) => Ok(Some(root.descriptor)),
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// Size in bytes of the blob under `digest`, if there is one.
     pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
-        let found = self.head("blobs", &digest.to_string())?;
-        Ok(found.map(|answer| self.described(&answer, String::new(), digest)).transpose()?.map(|found| found.size))
-    }
-
-    fn described(&self, answer: &Answer, media_type: String, digest: &Digest) -> Result<Descriptor> {
-        let size = answer.length().ok_or_else(|| {
-            Error::new(Kind::Failed, format!("{} does not say how large {digest} is", self.wire.host))
-        })?;
-        Ok(Descriptor::new(media_type, *digest, size))
-    }
-
-    fn head(&self, kind: &str, reference: &str) -> Result<Option<Answer>> {
-        let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
-        let call = Call::new(Method::HEAD, url).with(header::ACCEPT, &manifest::accepted());
-        let (scope, what) = (self.scope(), format!("{reference} in {}", self.repository()));
-        let answer = self.wire.send(&call, Payload::Nothing, &scope, &what)?;
-        match answer.status {
-            404 => Ok(None),
-            _ => self.wire.expect(answer, &[200], &scope, &what).map(Some),
+        let mut answer = self.head("blobs", &digest.to_string())?;
+        if refuses_head(answer.status) {
+            // The body is not read: its length is in the answer's head, and its connection ends with it.
+            answer = self.ask(Method::GET, "blobs", &digest.to_string())?;
         }
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let answer = self.wire.expect(answer, &[200], &self.scope(), &self.what(&digest.to_string()))?;
+        let size = answer.length();
+        size.map(Some).ok_or_else(|| Error::failed(format!("{} does not say how large {digest} is", self.wire.host)))
+    }
+
+    fn what(&self, reference: &str) -> String {
+        format!("{reference} in {}", self.repository())
+    }
+
+    fn head(&self, kind: &str, reference: &str) -> Result<Answer> {
+        self.ask(Method::HEAD, kind, reference)
+    }
+
+    /// Whatever the answer's status is.
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
+        let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
+        let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
+        self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
     }
 }
 
@@ -211,7 +239,8 @@ impl Store for RepositoryStore {
     }
 }
 
+/// [`page::type_of`], with the type of bytes of which nothing is said.
 fn type_of(answer: &Answer) -> String {
-    let stated = answer.header("content-type").unwrap_or(media_type::OCTETS);
-    stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let stated = page::type_of(answer);
+    if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

@@ -1,23 +1,25 @@
 //! The writer for large blobs. The engine pushes bytes, an HTTP request pulls them: a thread sends one request whose
 //! body is what is written here. Where digest and size are known beforehand that is the closing `PUT` itself
-//! (monolithic: one request for the whole blob); otherwise a `PATCH`, closed by a `PUT` when the digest is known. To a
-//! registry that forgets an upload when it is cut, each `PATCH` is a chunk on a connection of its own: what ended is
-//! kept.
+//! (monolithic: one request for the whole blob); otherwise a `PATCH`, closed by a `PUT` when the digest is known.
+//! `lengths` says when a blob goes in several chunks instead, `recovery` what follows a failure.
 //!
 //! The last piece written stays here until `finish`, so a body that did not verify never becomes complete.
 
+mod lengths;
 mod recovery;
 
 use super::feed::{Ended, Feed};
 use super::http::{Answer, Payload};
 use super::marks::Marks;
 use super::session::{Session, Standing};
-use super::upload::Target;
+use super::upload::{SMALL, Target};
 use super::uploads::Remembered;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::sink::{BlobWriter, Verified};
+use lengths::Lengths;
 use recovery::Trouble;
+use std::time::Instant;
 use ureq::http::header;
 use url::Url;
 
@@ -26,13 +28,17 @@ pub struct Streamed {
     /// Digest and size, where known before the bytes.
     known: Option<(Digest, u64)>,
     session: Option<Url>,
-    /// In bytes: what the registry takes as a chunk at least.
-    least: u64,
-    /// In bytes: the upload goes in chunks of this size.
-    chunk: Option<u64>,
+    lengths: Lengths,
     feed: Option<Feed>,
     /// Bytes that the request in hand still takes.
     room: u64,
+    /// The request in hand ends the upload.
+    closing: bool,
+    /// In bytes, of the body that was announced by the request in hand; none where it goes on until it ends.
+    asked: Option<u64>,
+    /// Bytes of its body that the connection has taken, when it has ended.
+    taken: u64,
+    asked_at: Instant,
     /// The piece that `finish` lets go.
     held: Vec<u8>,
     /// Bytes handed to the feed, from the blob's start.
@@ -54,13 +60,16 @@ impl Streamed {
     pub fn new(target: Target, session: Option<Session>, known: Option<(Digest, u64)>) -> Streamed {
         let (session, least) = session.map_or((None, 0), |session| (Some(session.url), session.least));
         Streamed {
-            chunk: target.wire.pace.chunk().map(|chunk| chunk.max(least)),
+            lengths: Lengths::new(&target.wire, known.map(|(_, size)| size), least),
             target,
             known,
             session,
-            least,
             feed: None,
             room: 0,
+            closing: false,
+            asked: None,
+            taken: 0,
+            asked_at: Instant::now(),
             held: Vec::new(),
             sent: 0,
             began: 0,
@@ -85,10 +94,13 @@ impl Streamed {
         }
     }
 
+    /// For a later run. A small blob is sent again sooner than it is asked for.
     fn remember(&self, session: &Url) {
-        if let Some((digest, _)) = &self.known {
+        if let Some((digest, size)) = &self.known
+            && *size > SMALL
+        {
             let marks = self.marks.as_ref().map_or(&[][..], Marks::all);
-            self.target.remember(digest, session, self.chunk, marks);
+            self.target.remember(digest, session, self.lengths.line, marks);
         }
     }
 
@@ -96,9 +108,8 @@ impl Streamed {
         if let Some(session) = self.session.take() {
             return Ok(session);
         }
-        let Session { url, least } = self.target.session()?;
-        self.least = least;
-        self.chunk = self.chunk.map(|chunk| chunk.max(least));
+        let Session { url, least } = self.target.session().map_err(Error::lasting)?;
+        (self.lengths.least, self.lengths.begun) = (least, false);
         Ok(url)
     }
 
@@ -106,27 +117,34 @@ impl Streamed {
     fn start_feed(&mut self) -> Result<&mut Feed> {
         if self.feed.is_none() {
             let session = self.open()?;
+            let wire = self.target.wire.clone();
             let left = self.known.map(|(_, size)| size - self.sent);
-            let (mut call, length) = match (&self.known, self.chunk) {
-                (Some((digest, _)), None) => (self.target.put(&session, digest), left),
-                (known, chunk) => {
-                    let length = known.and(left).map(|left| left.min(chunk.unwrap_or(u64::MAX)));
-                    (self.target.patch(&session, self.sent, length), length)
+            let chunk = self.lengths.next(&wire, left);
+            let length = left.map(|left| left.min(chunk.unwrap_or(u64::MAX)));
+            let mut call = match (&self.known, chunk) {
+                (Some((digest, size)), None) if self.sent > 0 => {
+                    let range = format!("{}-{}", self.sent, size - 1);
+                    self.target.put(&session, digest).with(header::CONTENT_RANGE, &range)
                 }
+                (Some((digest, _)), None) => self.target.put(&session, digest),
+                _ => self.target.patch(&session, self.sent, length),
             };
-            if let (None, Some((_, size)), 1..) = (self.chunk, self.known, self.sent) {
-                call = call.with(header::CONTENT_RANGE, &format!("{}-{}", self.sent, size - 1));
-            }
-            if self.chunk.is_some() {
+            self.closing = self.known.is_some() && chunk.is_none();
+            self.lengths.begun |= self.known.is_some() && chunk.is_some();
+            if chunk.is_some() && self.lengths.line.is_some() {
                 call = call.with(header::CONNECTION, "close");
             }
-            if self.trouble.failures > 0 {
-                // Whoever refused the last body (too large, not allowed) may say so before this one.
+            if self.trouble.failures > 0 || self.lengths.trial.is_some() || wire.pace.refuses_bodies() {
+                // A registry that refused a body (too large, too many, not allowed) may refuse this one before it is sent.
                 call = call.with(header::EXPECT, "100-continue");
+            }
+            if self.trouble.renewed {
+                call = call.with_own_token();
             }
             self.remember(&session);
             self.session = Some(session);
-            (self.began, self.room) = (self.sent, self.chunk.unwrap_or(u64::MAX));
+            (self.began, self.room, self.asked) = (self.sent, chunk.unwrap_or(u64::MAX), length);
+            (self.taken, self.asked_at, self.trouble.answered) = (0, Instant::now(), None);
             self.feed = Some(Feed::start(self.target.clone(), call, length, self.what())?);
         }
         Ok(self.feed.as_mut().expect("made above"))
@@ -160,15 +178,28 @@ impl Streamed {
         let session = self.target.next(answer)?;
         self.remember(&session);
         self.session = Some(session);
-        self.trouble.kept(self.sent);
+        self.finished();
         Ok(())
+    }
+
+    /// The request in hand did what it was to do.
+    fn finished(&mut self) {
+        self.trouble.finished(self.sent);
+        self.lengths.trial = None;
+        let wire = &self.target.wire;
+        wire.bodies.passed(self.sent - self.began);
+        if let Some(answer) = wire.pace.quickest() {
+            self.lengths.chunk_took(self.asked_at.elapsed(), answer);
+        }
     }
 
     fn end_feed(&mut self) -> Result<Option<Answer>> {
         let Some(mut feed) = self.feed.take() else { return Ok(None) };
         // A thread that has ended says why when it is joined.
         let _ = feed.end();
-        feed.finish().map(Some)
+        let (answer, taken) = feed.finish();
+        self.taken = taken;
+        answer.map(Some)
     }
 
     /// Why the request has ended before its body.
@@ -177,7 +208,9 @@ impl Streamed {
         let Some(feed) = self.feed.take() else {
             return Error::failed(format!("{what}: nothing is being sent"));
         };
-        match feed.finish() {
+        let (answer, taken) = feed.finish();
+        self.taken = taken;
+        match answer {
             Ok(answer) => match self.expect(answer, &[]) {
                 Err(error) => error,
                 Ok(_) => Error::failed(format!("{}: {what} was answered too early", self.target.wire.host)),
@@ -201,7 +234,8 @@ impl BlobWriter for Streamed {
                 self.target.wire.host,
                 digest.short()
             ));
-            (self.left, self.trouble.kept, self.session, self.chunk) = (offset, offset, Some(session), chunk);
+            (self.left, self.trouble.kept, self.session) = (offset, offset, Some(session));
+            (self.lengths.line, self.lengths.begun) = (chunk, chunk.is_some());
             if let Some(own) = &mut self.marks {
                 let (at, hasher) = own.go_on(digest.algorithm(), marks, offset);
                 self.sent = at;
@@ -240,26 +274,7 @@ impl BlobWriter for Streamed {
     }
 
     fn recover(&mut self, error: Error) -> Result<u64> {
-        if error.kind() != Kind::Network || self.target.wire.cancel.raised() {
-            return Err(error);
-        }
-        self.feed = None;
-        self.held.clear();
-        // From here on the registry says where it stands.
-        self.left = 0;
-        let wire = self.target.wire.clone();
-        let mut tries = wire.tries(self.trouble.failures);
-        if !tries.left() {
-            return Err(error);
-        }
-        if std::mem::take(&mut self.trouble.moving) {
-            tries.refill();
-        }
-        tries.wait(&self.what(), &error.to_string(), self.trouble.wish.take())?;
-        self.trouble.failures = tries.made();
-        self.sent = self.go_on(error)?;
-        self.whole = None;
-        Ok(self.sent)
+        self.go_on_after(error)
     }
 
     fn finish(&mut self, blob: &Verified) -> Result<()> {
@@ -308,13 +323,12 @@ impl Streamed {
         }
         self.whole = Some(blob);
         self.let_go()?;
-        if self.known.is_some() && self.chunk.is_none() {
-            if let Some(answer) = self.end_feed()? {
-                let answer = self.expect(answer, &[201, 204])?;
-                return self.target.stored(answer, &blob.0);
-            }
-        } else {
+        if !self.closing {
             self.end_patch()?;
+        } else if let Some(answer) = self.end_feed()? {
+            let answer = self.expect(answer, &[201, 204])?;
+            self.finished();
+            return self.target.stored(answer, &blob.0);
         }
         self.put_nothing(&blob.0)
     }
@@ -325,6 +339,7 @@ impl Streamed {
         self.session = Some(session.clone());
         let what = format!("blob {digest} in {}", self.target.repository);
         let call = self.target.put(&session, digest);
+        (self.began, self.asked, self.taken, self.trouble.answered) = (self.sent, Some(0), 0, None);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
         let answer = self.expect(answer, &[201, 204])?;
         self.target.stored(answer, digest)

@@ -70,13 +70,15 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct Token {
     pub secret: Secret,
+    /// How many requests have carried it.
+    pub shown: u32,
     until: Instant,
 }
 
 impl Token {
     /// One that holds for as long as this runs.
     pub fn lasting(secret: Secret) -> Token {
-        Token { secret, until: Instant::now() + LONGEST_LIFE }
+        Token { secret, shown: 0, until: Instant::now() + LONGEST_LIFE }
     }
 
     pub fn is_fresh(&self) -> bool {
@@ -103,7 +105,7 @@ impl Token {
         let seconds = body.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
         let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64()));
         let life = seconds.map_or(USUAL_LIFE, bounded);
-        Ok(Token { secret: Secret::new(text), until: asked + life - MARGIN.min(life / 4) })
+        Ok(Token { secret: Secret::new(text), shown: 0, until: asked + life - MARGIN.min(life / 4) })
     }
 }
 

@@ -2,8 +2,9 @@
 //! blobs, which are sent in one piece once they are known to be right.
 
 use super::http::{Answer, Call, Payload};
-use super::retry;
+use super::refusal::refuses_head;
 use super::session::Session;
+use super::streamed::Streamed;
 use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
@@ -29,13 +30,14 @@ impl Target {
         self.wire.url(&format!("{}/{path}", self.repository))
     }
 
-    /// Size, as far as it is said, of a blob that is there.
+    /// Size, as far as it is said, of a blob that is there. One whose registry does not answer the question is sent.
     pub fn held(&self, digest: &Digest) -> Result<Option<Option<u64>>> {
         let call = Call::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
         let what = format!("blob {digest} in {}", self.repository);
         let answer = self.wire.send(&call, Payload::Nothing, &self.scope, &what)?;
         match answer.status {
             404 => Ok(None),
+            status if refuses_head(status) => Ok(None),
             _ => Ok(Some(self.wire.expect(answer, &[200], &self.scope, &what)?.length())),
         }
     }
@@ -125,44 +127,14 @@ impl BlobWriter for Small {
         Ok(())
     }
 
-    /// Each try has a session of its own: the registry may have kept some of the bytes of one that broke.
     fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
-        let (digest, _) = blob.stored();
-        let Target { wire, scope, repository } = &self.target;
-        let what = format!("blob {digest} in {repository}");
-        let mut tries = wire.tries(0);
-        let mut renewed = false;
+        let mut writer = Streamed::new(self.target, self.session.take(), Some(blob.stored()));
+        let mut from = 0;
         loop {
-            let session = match self.session.take() {
-                Some(session) => session,
-                None => self.target.session()?,
-            };
-            let (mut bytes, size) = (&self.bytes[..], Some(self.bytes.len() as u64));
-            let once = Payload::Stream { bytes: &mut bytes, size };
-            let (why, wish) = match wire.send(&self.target.put(&session.url, &digest), once, scope, &what) {
-                // The token had expired; the wire has noted that.
-                Ok(answer) if answer.status == 401 && !renewed => {
-                    renewed = true;
-                    answer.drain();
-                    continue;
-                }
-                Ok(answer) if retry::is_passing(answer.status) && tries.left() => {
-                    let told = (format!("status {}", answer.status), answer.retry_after());
-                    answer.drain();
-                    told
-                }
-                // The session is gone: the answer to an earlier try was lost, or the registry forgot it.
-                Ok(answer) if answer.status == 404 && tries.left() => {
-                    answer.drain();
-                    ("the upload is not known any more".to_owned(), None)
-                }
-                Ok(answer) => return self.target.stored(answer, &digest),
-                Err(error) if error.kind() == Kind::Network && tries.left() => (error.to_string(), None),
-                Err(error) => return Err(error),
-            };
-            tries.wait(&what, &why, wish)?;
-            if self.target.held(&digest)?.is_some() {
-                return Ok(());
+            let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.finish(blob));
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(error) => from = writer.recover(error)? as usize,
             }
         }
     }

@@ -1,24 +1,20 @@
 //! Uploads that did not end, remembered in the user's cache so that a later run goes on where the registry stands. A
 //! session's address is a capability: the file is its owner's alone, is for one host, and is not believed for long.
 
+use super::cached;
 use super::marks::{self, Mark};
 use super::upload::Target;
 use crate::error::Error;
 use crate::image::Digest;
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use url::Url;
 
 /// docker-registry purges uploads after a week; most others sooner.
 pub const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// In bytes, of one file.
-const MAX_FILE: u64 = 128 << 10;
 const FOLDER: &str = "uploads";
-const NOFOLLOW_NONBLOCK: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
 
 /// An upload that a run has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +38,7 @@ pub fn prune(cache: &Path, older: Duration) -> usize {
 }
 
 fn files(cache: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(cache.join(FOLDER)) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).collect()
+    cached::files(&cache.join(FOLDER))
 }
 
 /// How an upload goes on.
@@ -57,16 +52,8 @@ struct Onward {
 
 /// What `file` says, if it is this user's alone and whole.
 fn read(file: &Path) -> Option<(Left, Onward)> {
-    let file = OpenOptions::new().read(true).custom_flags(NOFOLLOW_NONBLOCK).open(file).ok()?;
-    let found = file.metadata().ok()?;
-    let own = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if !found.is_file() || !own {
-        return None;
-    }
-    let age = SystemTime::now().duration_since(found.modified().ok()?).unwrap_or_default();
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    let lines = text.strip_suffix('\n')?.lines().collect::<Vec<_>>();
+    let (text, age) = cached::read(file)?;
+    let lines = text.lines().collect::<Vec<_>>();
     let [host, repository, digest, location, chunk, marks @ ..] = &lines[..] else { return None };
     let (host, repository) = ((*host).to_owned(), (*repository).to_owned());
     let left = Left { host, repository, digest: digest.parse().ok()?, age };
@@ -94,7 +81,7 @@ impl Target {
         let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
         let marks: String = marks.iter().map(marks::line).collect();
         let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n{marks}");
-        if let Err(error) = write(&file, &text)
+        if let Err(error) = cached::write(&file, &text)
             && !self.wire.uncached.swap(true, Ordering::Relaxed)
         {
             let error = Error::writing(file.parent().unwrap_or(&file).display(), error);
@@ -121,20 +108,12 @@ impl Target {
     }
 }
 
-/// In place, so that a killed process leaves no other file: what is cut short is not believed.
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(true).mode(0o600).custom_flags(NOFOLLOW_NONBLOCK);
-    options.open(file)?.write_all(text.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cached::write;
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn what_others_could_read_or_write_is_not_believed() {

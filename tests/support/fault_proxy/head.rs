@@ -60,7 +60,7 @@ impl Head {
 
 /// Hands on a body of `length` bytes, or one in chunks with what is between them.
 pub(super) fn body(
-    from: &mut impl BufRead,
+    from: &mut (impl BufRead + ?Sized),
     length: Option<u64>,
     pass: &mut dyn FnMut(&mut [u8]) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -81,7 +81,7 @@ pub(super) fn body(
 }
 
 pub(super) fn counted(
-    from: &mut impl BufRead,
+    from: &mut (impl BufRead + ?Sized),
     mut length: u64,
     pass: &mut dyn FnMut(&mut [u8]) -> io::Result<()>,
 ) -> io::Result<()> {

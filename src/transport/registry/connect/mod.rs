@@ -1,10 +1,11 @@
 //! Connections of our own over ureq's transport layer: the way through a proxy (`tunnel`, `absolute`), TLS (`secure`,
-//! `verifier`), and which progress a connection owes (`steady`).
+//! `verifier`), which progress a connection owes (`steady`), and answers that come before the body was sent (`early`).
 //!
 //! ureq has no hook for a verifier of certificates, asks HTTP proxies for tunnels only, and has time-outs that a single
 //! byte restarts. Semver does not cover `ureq::unversioned`, so Cargo.toml pins the version that this is written against.
 
 mod absolute;
+pub mod early;
 mod secure;
 mod socks;
 mod steady;
@@ -15,6 +16,7 @@ pub use steady::Rules;
 
 use super::fault::{self, Fault};
 use super::proxy::{Kind, Proxy};
+use early::Early;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,9 +47,9 @@ pub fn agent(config: Config, line: Line) -> Agent {
 }
 
 impl Connector<()> for Line {
-    type Out = Steady;
+    type Out = Early<Steady>;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Steady>, Error> {
+    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Early<Steady>>, Error> {
         let clock = Clock::of(details);
         let mut line = self.reached(details)?;
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.kind() != Kind::Socks) {
@@ -63,7 +65,7 @@ impl Connector<()> for Line {
         if let (true, Some(tls)) = (details.needs_tls(), &self.tls) {
             line = secure::wrap(line, details.uri.host().unwrap_or_default(), tls, details.config, &clock)?;
         }
-        Ok(Some(Steady::new(line, self.rules)))
+        Ok(Some(Early::new(Steady::new(line, self.rules))))
     }
 }
 

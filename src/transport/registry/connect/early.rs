@@ -1,0 +1,148 @@
+//! An answer that comes before the body was sent: a registry that refuses a body (413, 429) says so and closes its
+//! connection. Sending then fails, and the answer is still there to be read.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+use ureq::{Body, Error};
+
+/// How long the answer may take to come after sending has failed: it left the registry before the connection ended.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A connection that looks for an answer when it cannot send.
+#[derive(Debug)]
+pub struct Early<T>(T);
+
+impl<T: Transport> Early<T> {
+    pub fn new(line: T) -> Early<T> {
+        Early(line)
+    }
+
+    /// The answer that is there, with as much of its body as has come.
+    fn answer(&mut self, timeout: NextTimeout) -> Option<Answer> {
+        let timeout = NextTimeout { after: PATIENCE.into(), ..timeout };
+        loop {
+            let input = self.0.buffers().input();
+            let (answer, read) = parsed(input)?;
+            if let Some(answer) = answer {
+                return Some(answer);
+            }
+            self.0.buffers().input_consume(read);
+            if !matches!(self.0.await_input(timeout), Ok(true)) {
+                return None;
+            }
+        }
+    }
+}
+
+impl<T: Transport> Transport for Early<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let sent = self.0.transmit_output(amount, timeout);
+        match sent {
+            Err(Error::Io(error)) if is_closed(&error) => match self.answer(timeout) {
+                Some(answer) => Err(Error::Other(Box::new(answer))),
+                None => Err(Error::Io(error)),
+            },
+            sent => sent,
+        }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+/// An answer to a request that was not sent to its end. It travels through ureq as an error.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it was answered with status {} before it was sent", self.status.as_u16())
+    }
+}
+
+impl std::error::Error for Answer {}
+
+/// What came of a request: an early answer is one.
+pub fn answered(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
+    let early = match sent {
+        Err(Error::Other(other)) => match other.downcast::<Answer>() {
+            Ok(early) => *early,
+            Err(other) => return Err(Error::Other(other)),
+        },
+        sent => return sent,
+    };
+    let mut response = Response::new(Body::builder().data(early.body));
+    (*response.status_mut(), *response.headers_mut()) = (early.status, early.headers);
+    Ok(response)
+}
+
+/// The answer at the start of `input`, if its head is there, and how many bytes before it are interim answers (1xx);
+/// `None` where it is not HTTP.
+fn parsed(input: &[u8]) -> Option<(Option<Answer>, usize)> {
+    const END: &[u8] = b"\r\n\r\n";
+    let mut at = 0;
+    loop {
+        let rest = &input[at..];
+        let Some(end) = rest.windows(END.len()).position(|window| window == END) else {
+            return Some((None, at));
+        };
+        let head = std::str::from_utf8(&rest[..end]).ok()?;
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse::<u16>().ok()?;
+        let behind = end + END.len();
+        if (100..200).contains(&status) {
+            at += behind;
+            continue;
+        }
+        let header = |line: &str| {
+            let (name, value) = line.split_once(':')?;
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value.trim()).ok()?))
+        };
+        let headers = lines.filter_map(header).collect();
+        let answer = Answer { status: StatusCode::from_u16(status).ok()?, headers, body: rest[behind..].to_vec() };
+        return Some((Some(answer), at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_that_counts_is_found_behind_interim_ones() {
+        let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nRetry-After: 7\r\n\r\nwhy";
+        let (answer, before) = parsed(input).unwrap();
+        let answer = answer.unwrap();
+        assert_eq!((answer.status.as_u16(), before, &answer.body[..]), (413, 25, &b"why"[..]));
+        assert_eq!(answer.headers["retry-after"], "7");
+        assert!(parsed(&input[..40]).unwrap().0.is_none() && parsed(b"").unwrap().0.is_none());
+        for wrong in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1 many\r\n\r\n", b"\xff\r\n\r\n"] {
+            assert!(parsed(wrong).is_none(), "{wrong:?}");
+        }
+    }
+}
