@@ -190,9 +190,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let (place, _) = self
-            .place(&blob.digest)?
-            .ok_or_else(|| Error::not_found(format!("{}: blob {} is not in the archive", self.label, blob.digest)))?;
+        let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(&blob.digest))?;
         if place.size != blob.size || from > place.size {
             return Err(Error::invalid(format!(
                 "{}: blob {} does not match: it has {} bytes here, its descriptor says {}",
