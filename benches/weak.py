@@ -213,6 +213,9 @@ class Weak:
             ("503 three times", get(3, "status=503")),
             ("429 with Retry-After: 2, three times", get(3, "status=429/2")),
             ("token expires midway (401)", ["tokens=1", *get(1, "expired")]),
+            ("signed address of the blob expires at half", ["signed=1", f"GET,sig=,1,cut={half}"]),
+            ("headers at one byte a second, once", get(1, "drip=1000")),
+            ("web page instead of the manifest", ["GET,/manifests/,99,page", "HEAD,/manifests/,99,page"]),
             ("one bit flipped in the manifest", ["GET,/manifests/,1,flip=40"]),
             ("200 ms, 10 MB/s a connection", ["latency=200", "rate=10000000"]),
         ]
@@ -225,6 +228,8 @@ class Weak:
         yield "upload cut at half", lambda name: self.pushed(name, "large", [f"PUT,/uploads/,1,cut-upload={half}",
                                                                             f"PATCH,/uploads/,1,cut-upload={half}"])
         yield "upload, every connection cut every 4 MB", lambda name: self.pushed(name, "large", ["cut-every=4000000"])
+        yield "upload, bodies above 4 MiB get 413", lambda name: self.pushed(name, "large", [f"body-limit={4 * MIB}"])
+        yield "upload, each request first answered 429 twice", lambda name: self.pushed(name, "large", ["refuse-first=2/429"])
         yield "60 layers at 200 ms, pull", lambda name: self.pulled(name, "sixty", ["latency=200"])
         yield "60 layers at 200 ms, push", lambda name: self.pushed(name, "sixty", ["latency=200"])
 

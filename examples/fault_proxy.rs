@@ -1,14 +1,15 @@
 //! The tests' bad line as a program, for `benches/weak.py`: passes HTTP on to SERVER, with the faults that it is given.
 //!
-//!     fault_proxy HOST:PORT [latency=MS] [rate=BYTES] [cut-every=BYTES] [tokens=1] [METHOD,PART,TIMES,ILL[=VALUE]]...
+//!     fault_proxy HOST:PORT [latency=MS] [rate=BYTES] [cut-every=BYTES] [tokens=1] [signed=1] [body-limit=BYTES]
+//!         [refuse-first=TIMES/STATUS] [METHOD,PART,TIMES,ILL[=VALUE]]...
 //!
-//! ILL is cut, reset, cut-upload, stall, flip (VALUE: bytes), status (VALUE: STATUS or STATUS/RETRY-AFTER) or expired.
+//! ILL is cut, reset, cut-upload, stall, flip (VALUE: bytes), drip (VALUE: ms a byte), page, status (VALUE: STATUS or STATUS/RETRY-AFTER) or expired.
 //! Prints its own address; when standard input ends, a line of JSON with what went over the wire, and ends.
 
 #[path = "../tests/support/fault_proxy.rs"]
 mod fault_proxy;
 
-use fault_proxy::{End, Fault, Ill, Line, Proxy};
+use fault_proxy::{End, Fault, Ill, Line, Proxy, TooLarge};
 use std::io::Read;
 use std::time::Duration;
 
@@ -22,6 +23,12 @@ fn main() -> Result<(), String> {
             Some(("rate", rate)) => line.rate = Some(number(rate)?),
             Some(("cut-every", bytes)) => line.cut_every = Some((number(bytes)?, End::Fin)),
             Some(("tokens", wanted)) => line.tokens = number(wanted)? > 0,
+            Some(("signed", wanted)) => line.signed = number(wanted)? > 0,
+            Some(("body-limit", bytes)) => line.body_limit = Some((number(bytes)?, TooLarge::Status)),
+            Some(("refuse-first", value)) => {
+                let (times, status) = value.split_once('/').ok_or("refuse-first=TIMES/STATUS")?;
+                line.refuses_first = Some((number(times)? as usize, number(status)? as u16, None));
+            }
             _ => proxy.does(fault(&word)?),
         }
     }
@@ -52,6 +59,8 @@ fn fault(word: &str) -> Result<Fault, String> {
         "cut-upload" => Ill::CutUpload { after: number(value)?, end: End::Fin },
         "stall" => Ill::Stall { after: number(value)? },
         "flip" => Ill::Flip { at: number(value)? },
+        "drip" => Ill::Drip { every: Duration::from_millis(number(value)?) },
+        "page" => Ill::Page,
         "expired" => Ill::Expired,
         "status" => {
             let (status, wish) = value.split_once('/').map_or((value, None), |(status, wish)| (status, Some(wish)));

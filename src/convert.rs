@@ -2,10 +2,14 @@
 //! Everything in them that imgmv does not know is kept. Every conversion changes digests, so the engine says each.
 
 use crate::error::{Error, Result};
-use crate::image::{Body, Coding, Descriptor, Digest, Manifest, json_tree, media_type, with_coding};
+use crate::fixed;
+use crate::image::{
+    Coding, Descriptor, Digest, LAYERS_ARE_ZSTD, Manifest, Name, OF_LAYERS, describes_bytes, json_tree, media_type,
+    with_coding,
+};
 use crate::plan::{ATTESTS, Image};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Which family of media types manifests are to have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,81 +30,127 @@ pub struct Packed {
 }
 
 /// `image` with every layer in `packed` replaced and its manifests in `format`; the same bytes where nothing changes.
+/// Artifacts in it are never changed ([`Manifest::is_container_image`]).
 pub fn image(image: &Image, packed: &HashMap<Digest, Packed>, format: Format) -> Result<Image> {
-    let mut renamed: HashMap<Digest, Descriptor> = HashMap::new();
+    let mut change = Change { packed, format, renamed: HashMap::new() };
+    let fixed = fixed::manifests(image);
     let mut tree = Vec::with_capacity(image.tree.len());
     for manifest in &image.tree {
-        let made = one(manifest, packed, &renamed, format)?;
-        renamed.insert(manifest.digest(), made.descriptor.clone());
+        let made = match fixed.contains(&manifest.digest()) {
+            true => manifest.clone(),
+            false => change.manifest(manifest)?,
+        };
+        let now = Renamed { descriptor: made.descriptor.clone(), zstd: is_zstd(&made) };
+        change.renamed.insert(manifest.digest(), now);
         tree.push(made);
     }
-    Ok(Image { tree, ..image.clone() })
+    let root = tree.last().map(Manifest::digest);
+    // A name that holds a digest is the name of these bytes only.
+    let true_still = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
+    let names = image.names.iter().filter(true_still).cloned().collect();
+    Ok(Image { names, tree, ..image.clone() })
 }
 
-fn one(
-    manifest: &Manifest,
-    packed: &HashMap<Digest, Packed>,
-    renamed: &HashMap<Digest, Descriptor>,
+/// What is to be made of an image's manifests, children first.
+struct Change<'a> {
+    packed: &'a HashMap<Digest, Packed>,
     format: Format,
-) -> Result<Manifest> {
-    let stays = |at: &Descriptor| {
-        !packed.contains_key(&at.digest) && renamed.get(&at.digest).is_none_or(|child| child.digest == at.digest)
-    };
-    let opaque = matches!(manifest.body, Body::Opaque);
-    if opaque || format == Format::Keep && manifest.layers().iter().chain(manifest.children()).all(stays) {
-        return Ok(manifest.clone());
+    /// What became of the manifests so far, by what they were.
+    renamed: HashMap<Digest, Renamed>,
+}
+
+struct Renamed {
+    descriptor: Descriptor,
+    /// Whether its layers are zstd.
+    zstd: bool,
+}
+
+fn is_zstd(manifest: &Manifest) -> bool {
+    manifest.layers().iter().any(|layer| layer.coding() == Some(Coding::Zstd))
+}
+
+impl Change<'_> {
+    fn manifest(&self, manifest: &Manifest) -> Result<Manifest> {
+        let child_stays =
+            |at: &Descriptor| self.renamed.get(&at.digest).is_none_or(|child| child.descriptor.digest == at.digest);
+        let repacked = manifest.layers().iter().any(|layer| self.packed.contains_key(&layer.digest));
+        if self.format == Format::Keep && !repacked && manifest.children().iter().all(child_stays) {
+            return Ok(manifest.clone());
+        }
+        let wrong = |why: String| Error::invalid(format!("manifest {} cannot be converted: {why}", manifest.digest()));
+        let mut value = json_tree(&manifest.bytes).map_err(wrong)?;
+        let before = value.clone();
+        let kind = self.family(&manifest.descriptor.media_type).to_owned();
+        for layer in value.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten() {
+            self.layer(layer);
+        }
+        for child in value.get_mut("manifests").and_then(Value::as_array_mut).into_iter().flatten() {
+            self.child(child);
+        }
+        if let Some(config) = value.get_mut("config") {
+            self.retype(config);
+        }
+        if repacked {
+            drop_annotations(&mut value, |key| key == OF_LAYERS);
+        }
+        let stated = value.get("mediaType").and_then(Value::as_str).map(str::to_owned);
+        if stated.as_deref() != Some(&kind)
+            && (stated.is_some() || value != before || kind != manifest.descriptor.media_type)
+        {
+            value["mediaType"] = kind.clone().into();
+        }
+        if value == before {
+            return Ok(manifest.clone());
+        }
+        made(&value, &kind)
     }
-    let wrong = |why: String| Error::invalid(format!("manifest {} cannot be converted: {why}", manifest.digest()));
-    let mut value = json_tree(&manifest.bytes).map_err(wrong)?;
-    let before = value.clone();
-    let kind = match format {
-        Format::Keep => manifest.descriptor.media_type.clone(),
-        Format::Docker => docker(&manifest.descriptor.media_type).to_owned(),
-        Format::Oci => oci(&manifest.descriptor.media_type).to_owned(),
-    };
-    for field in ["layers", "manifests"] {
-        let Some(entries) = value.get_mut(field).and_then(Value::as_array_mut) else { continue };
-        for entry in entries {
-            entry_anew(entry, packed, renamed, format)?;
+
+    /// A layer in a manifest, brought up to date.
+    fn layer(&self, entry: &mut Value) {
+        if let Some(packed) = digest(entry.get("digest")).and_then(|digest| self.packed.get(&digest)) {
+            let was = entry.get("mediaType").and_then(Value::as_str).unwrap_or(media_type::OCI_LAYER);
+            entry["mediaType"] = with_coding(was, packed.coding).into();
+            point(entry, packed.digest, packed.size);
+            drop_annotations(entry, describes_bytes);
+            // Elsewhere are the old bytes.
+            entry.as_object_mut().and_then(|entry| entry.remove("urls"));
+        }
+        self.retype(entry);
+    }
+
+    /// A manifest in an index. One that does not come along is what it was.
+    fn child(&self, entry: &mut Value) {
+        if let Some(child) = digest(entry.get("digest")).and_then(|digest| self.renamed.get(&digest)) {
+            entry["mediaType"] = child.descriptor.media_type.clone().into();
+            point(entry, child.descriptor.digest, child.descriptor.size);
+            drop_annotations(entry, |key| key == LAYERS_ARE_ZSTD && !child.zstd);
+        }
+        let about = digest(entry.pointer(&format!("/annotations/{ATTESTS}")));
+        if let Some(child) = about.and_then(|digest| self.renamed.get(&digest)) {
+            entry["annotations"][ATTESTS] = child.descriptor.digest.to_string().into();
         }
     }
-    if let Some(config) = value.get_mut("config") {
-        family(config, format);
+
+    /// Gives `entry` the type of the wanted family.
+    fn retype(&self, entry: &mut Value) {
+        let Some(was) = entry.get("mediaType").and_then(Value::as_str) else { return };
+        let now = self.family(was);
+        if now != was {
+            entry["mediaType"] = now.to_owned().into();
+        }
     }
-    let stated = value.get("mediaType").and_then(Value::as_str).map(str::to_owned);
-    if stated.as_deref() != Some(&kind)
-        && (stated.is_some() || value != before || kind != manifest.descriptor.media_type)
-    {
-        value["mediaType"] = kind.clone().into();
+
+    fn family<'t>(&self, media_type: &'t str) -> &'t str {
+        match self.format {
+            Format::Keep => media_type,
+            Format::Docker => docker(media_type),
+            Format::Oci => oci(media_type),
+        }
     }
-    if value == before {
-        return Ok(manifest.clone());
-    }
-    made(&value, &kind)
 }
 
-/// A layer or a child in a manifest, brought up to date.
-fn entry_anew(
-    entry: &mut Value,
-    packed: &HashMap<Digest, Packed>,
-    renamed: &HashMap<Digest, Descriptor>,
-    format: Format,
-) -> Result<()> {
-    let of = |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| text.parse::<Digest>().ok());
-    if let Some(packed) = of(entry.get("digest")).and_then(|digest| packed.get(&digest)) {
-        let was = entry.get("mediaType").and_then(Value::as_str).unwrap_or(media_type::OCI_LAYER);
-        entry["mediaType"] = with_coding(was, packed.coding).into();
-        point(entry, packed.digest, packed.size);
-    }
-    if let Some(child) = of(entry.get("digest")).and_then(|digest| renamed.get(&digest)) {
-        entry["mediaType"] = child.media_type.clone().into();
-        point(entry, child.digest, child.size);
-    }
-    if let Some(child) = of(entry.pointer(&format!("/annotations/{ATTESTS}"))).and_then(|digest| renamed.get(&digest)) {
-        entry["annotations"][ATTESTS] = child.digest.to_string().into();
-    }
-    family(entry, format);
-    Ok(())
+fn digest(value: Option<&Value>) -> Option<Digest> {
+    value.and_then(Value::as_str).and_then(|text| text.parse().ok())
 }
 
 fn point(entry: &mut Value, digest: Digest, size: u64) {
@@ -113,30 +163,27 @@ fn point(entry: &mut Value, digest: Digest, size: u64) {
     }
 }
 
-fn family(entry: &mut Value, format: Format) {
-    let Some(was) = entry.get("mediaType").and_then(Value::as_str) else { return };
-    let now = match format {
-        Format::Keep => return,
-        Format::Docker => docker(was),
-        Format::Oci => oci(was),
-    };
-    if now != was {
-        entry["mediaType"] = now.to_owned().into();
+/// Takes off the annotations of `value` that are no longer true.
+fn drop_annotations(value: &mut Value, untrue: impl Fn(&str) -> bool) {
+    let Some(annotations) = value.get_mut("annotations").and_then(Value::as_object_mut) else { return };
+    let before = annotations.len();
+    annotations.retain(|key, _| !untrue(key));
+    if annotations.is_empty() && before > 0 {
+        value.as_object_mut().and_then(|value| value.remove("annotations"));
     }
 }
 
-/// `top`, an index, with only the entries that are `kept`; `chosen` that lie in nested indexes are put at the top.
-pub fn narrowed(top: &Manifest, kept: &dyn Fn(&Descriptor) -> bool, chosen: &[Descriptor]) -> Result<Manifest> {
+/// `top`, an index, with only `entries`; those that are in nested indexes are put at the top.
+pub fn narrowed(top: &Manifest, entries: &[Descriptor]) -> Result<Manifest> {
     let wrong = |why: String| Error::invalid(format!("index {} cannot be made smaller: {why}", top.digest()));
     let mut value = json_tree(&top.bytes).map_err(wrong)?;
-    let entries = value.get_mut("manifests").and_then(Value::as_array_mut);
-    let entries = entries.ok_or_else(|| Error::invalid(format!("index {} lists no manifests", top.digest())))?;
-    let read = |entry: &Value| serde_json::from_value::<Descriptor>(entry.clone());
-    entries.retain(|entry| read(entry).is_ok_and(|entry| kept(&entry)));
-    for entry in chosen {
-        if !entries.iter().any(|have| read(have).is_ok_and(|have| have.digest == entry.digest)) {
-            entries.push(serde_json::to_value(entry).map_err(|e| Error::failed(e.to_string()))?);
-        }
+    let listed = value.get_mut("manifests").and_then(Value::as_array_mut);
+    let listed = listed.ok_or_else(|| Error::invalid(format!("index {} lists no manifests", top.digest())))?;
+    let wanted: HashSet<Digest> = entries.iter().map(|entry| entry.digest).collect();
+    listed.retain(|entry| digest(entry.get("digest")).is_some_and(|digest| wanted.contains(&digest)));
+    let here: HashSet<Digest> = listed.iter().filter_map(|entry| digest(entry.get("digest"))).collect();
+    for entry in entries.iter().filter(|entry| !here.contains(&entry.digest)) {
+        listed.push(serde_json::to_value(entry).map_err(|e| Error::failed(e.to_string()))?);
     }
     made(&value, &top.descriptor.media_type)
 }
@@ -180,7 +227,7 @@ mod tests {
         );
         let top = Manifest::unclaimed(text.into_bytes(), "").unwrap();
         let source_digest = top.digest();
-        Image { names: vec![], tree: vec![child, top], synthesised: false, source_digest }
+        Image { names: vec![], tree: vec![child, top], synthesised: false, source_digest, carried: vec![] }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use crate::cancel::Cancel;
 use crate::convert::{self, Format, Packed};
 use crate::error::{Error, Result};
 use crate::fill::Passage;
-use crate::image::{Coding, Descriptor, Digest, Name, Platform, layer_coding};
+use crate::fixed;
+use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
 use crate::lanes;
 use crate::pairs::Pairs;
 use crate::passing;
@@ -12,67 +13,22 @@ use crate::plan::{self, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::recent::kept_in_company;
 use crate::sink::{Finish, Sink, Takes};
-use crate::source::{Pick, Source, Store};
+use crate::source::{Source, Store};
 use crate::transfer::{self, Flow, Recode, Verified};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-pub use crate::plan::{Naming, Platforms};
+mod asked;
+mod told;
 
-/// How layers are to be packed at the destination.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Compress {
-    /// As they are, except that raw layers are compressed where the sink asks for it (a registry) and the source is
-    /// none itself.
-    #[default]
-    Default,
-    /// As they are.
-    Keep,
-    /// Every layer like this.
-    To(Coding),
-}
-
-/// What a user can say about a copy.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Which of the source's images; all when empty.
-    pub picks: Vec<Pick>,
-    pub naming: Naming,
-    pub platforms: Platforms,
-    pub compress: Compress,
-    /// Of the codec; its default when none.
-    pub level: Option<i32>,
-    pub format: Format,
-    /// Blobs at once, at most; what suits both ends when none.
-    pub jobs: Option<usize>,
-    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
-    /// the plan, and keeps little in memory.
-    pub company: usize,
-    /// Plan, but move nothing.
-    pub dry_run: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            picks: Vec::new(),
-            naming: Naming::Keep,
-            platforms: Platforms::Default,
-            compress: Compress::Default,
-            level: None,
-            format: Format::Keep,
-            jobs: None,
-            company: 1,
-            dry_run: false,
-        }
-    }
-}
+pub use crate::plan::{Foreign, Naming, Platforms, Sparse};
+pub use asked::{Compress, Options};
 
 /// What a copy did.
 #[derive(Debug, Clone, Default)]
@@ -215,6 +171,8 @@ pub(crate) struct Run<'a> {
     pub pairs: Option<&'a Pairs>,
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
+    /// Blobs that keep their bytes; set when the images are known.
+    fixed: OnceLock<HashSet<Digest>>,
     pub passage: Arc<Passage>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
@@ -237,8 +195,9 @@ impl<'a> Run<'a> {
         watch: &'a dyn Watch,
         cancel: &'a Cancel,
     ) -> Run<'a> {
-        let (tally, ids) = (Mutex::default(), AtomicU64::new(0));
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, passage: Arc::default(), tally, ids }
+        let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
+        let passage = Arc::default();
+        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passage, tally, ids }
     }
 
     /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
@@ -260,9 +219,9 @@ impl<'a> Run<'a> {
 
     fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
-        let images =
-            plan::images(&**store, roots, &self.options.naming, &self.options.platforms, &self.takes, self.watch)?;
-        self.tell_foreign(&images);
+        let images = plan::images(&**store, roots, &self.options.wish(), &self.takes, self.watch)?;
+        self.some(&**store, &images)?;
+        self.know(&images);
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
@@ -280,9 +239,39 @@ impl<'a> Run<'a> {
         self.settle(&images)
     }
 
-    /// How a layer of `media_type` is to be packed anew here, if it is.
-    pub fn recode(&self, media_type: &str) -> Option<Recode> {
-        let was = layer_coding(media_type)?;
+    /// Fails with `NotFound` where there is nothing to copy: no image, or an index that lists none.
+    pub fn some(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+        let hollow = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
+        let why = match images.iter().find(hollow) {
+            _ if self.options.allow_empty => return Ok(()),
+            None if !images.is_empty() => return Ok(()),
+            None => store.nothing(),
+            Some(image) => {
+                let digest = image.root().digest().to_string();
+                let name = image.names.first().map_or(&*digest, Name::as_str);
+                format!("{name} is an index that lists no image")
+            }
+        };
+        Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty makes that no error)")))
+    }
+
+    /// Hears what is copied, before any layer of it is looked at.
+    pub fn know(&self, images: &[Image]) {
+        self.tell_foreign(images);
+        self.tell_artifacts(images);
+        let _ = self.fixed.set(fixed::blobs(images));
+    }
+
+    /// How `layer` is to be packed anew here, if it is.
+    pub fn recode(&self, layer: &Descriptor) -> Option<Recode> {
+        if self.fixed.get().is_some_and(|fixed| fixed.contains(&layer.digest)) {
+            return None;
+        }
+        self.recode_from(layer.coding()?)
+    }
+
+    /// How a layer that is compressed as `was` is to be packed anew here, if it is.
+    pub fn recode_from(&self, was: Coding) -> Option<Recode> {
         let wanted = match self.options.compress {
             Compress::To(coding) => coding,
             Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
@@ -296,7 +285,7 @@ impl<'a> Run<'a> {
     fn recall(&self, images: &[Image]) {
         let Some(pairs) = self.pairs else { return };
         for blob in images.iter().flat_map(Image::blobs) {
-            let Some(recode) = self.recode(&blob.media_type).filter(|recode| recode.was == Coding::Raw) else {
+            let Some(recode) = self.recode(blob).filter(|recode| recode.was == Coding::Raw) else {
                 continue;
             };
             if let Some((digest, size)) = pairs.find(&blob.digest, recode.to, recode.level) {
@@ -309,14 +298,13 @@ impl<'a> Run<'a> {
     fn current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
         let (mut current, mut others) = (Vec::new(), Vec::new());
         for image in images {
-            let known = image
-                .blobs()
-                .all(|blob| self.recode(&blob.media_type).is_none() || self.packed(&blob.digest).is_some());
+            let known = image.blobs().all(|blob| self.recode(blob).is_none() || self.packed(&blob.digest).is_some());
             let mut same = known && !image.names.is_empty();
             if same {
-                let digest = self.converted(&image)?.root().digest();
-                for name in &image.names {
-                    same = same && self.sink.published(name)? == Some(digest);
+                let made = self.converted(&image)?;
+                same = !made.names.is_empty();
+                for name in &made.names {
+                    same = same && self.sink.published(name)? == Some(made.root().digest());
                 }
             }
             if same { current.push(image) } else { others.push(image) }
@@ -377,7 +365,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
-        let recode = self.recode(&blob.media_type);
+        let recode = self.recode(blob);
         Work { blob: blob.clone(), recode, expected: recode.and_then(|_| self.packed(&blob.digest)) }
     }
 
@@ -428,14 +416,13 @@ impl<'a> Run<'a> {
         self.tally().moved.add(bytes);
     }
 
-    /// A blob that was packed anew unseen (from a stream) must be a layer in every image that has it.
-    pub fn check_packed(&self, images: &[Image]) -> Result<()> {
-        let other =
-            |blob: &&Descriptor| layer_coding(&blob.media_type).is_none() && self.packed(&blob.digest).is_some();
-        match images.iter().flat_map(Image::blobs).find(other) {
-            Some(blob) => Err(Error::usage(format!(
-                "blob {} passed as if it were a layer but is {:?}; use --compress keep, or save to a file first",
-                blob.digest, blob.media_type
+    /// A blob that was packed anew unseen (from a stream) has to be a layer of a container image wherever it is listed.
+    pub fn check_packed(&self) -> Result<()> {
+        let fixed = self.fixed.get().into_iter().flatten();
+        match fixed.into_iter().find(|digest| self.packed(digest).is_some()) {
+            Some(digest) => Err(Error::usage(format!(
+                "blob {digest} passed as if it were an image's layer and was compressed, but an artifact names it as it \
+                 is; nothing was published; use --compress keep, or save the archive to a file first"
             ))),
             None => Ok(()),
         }
@@ -479,33 +466,6 @@ impl<'a> Run<'a> {
             platforms: image.platforms(),
         });
     }
-
-    fn tell_packing(&self, work: &[Work]) {
-        let packed = work.iter().filter_map(|work| work.recode);
-        let mut counts: Vec<((Coding, Coding), usize)> = Vec::new();
-        for recode in packed {
-            match counts.iter_mut().find(|(kind, _)| *kind == (recode.was, recode.to)) {
-                Some((_, count)) => *count += 1,
-                None => counts.push(((recode.was, recode.to), 1)),
-            }
-        }
-        for ((was, to), count) in counts {
-            let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
-            self.watch.say(&format!(
-                "{layers} packed anew there ({} to {}); their digests change",
-                plain(was),
-                plain(to)
-            ));
-        }
-    }
-
-    pub fn tell_foreign(&self, images: &[Image]) {
-        let layers = images.iter().flat_map(|image| &image.tree).flat_map(|manifest| manifest.layers());
-        let foreign: HashSet<Digest> = layers.filter(|layer| layer.is_foreign()).map(|layer| layer.digest).collect();
-        for digest in foreign {
-            self.watch.say(&format!("layer {digest} lies elsewhere by its own word (urls); it is left there"));
-        }
-    }
 }
 
 impl Work {
@@ -518,12 +478,5 @@ impl Work {
             }
             (Some(_), None) => None,
         }
-    }
-}
-
-fn plain(coding: Coding) -> &'static str {
-    match coding {
-        Coding::Raw => "raw",
-        other => other.name(),
     }
 }

@@ -12,6 +12,7 @@ pub mod convert;
 pub mod copy;
 pub mod error;
 mod fill;
+mod fixed;
 mod folder;
 mod hold;
 pub mod image;

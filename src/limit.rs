@@ -43,6 +43,11 @@ impl Limit {
         Duration::from_secs_f64(bytes as f64 / self.rate as f64)
     }
 
+    /// How many bytes `time` lets pass.
+    pub fn bytes_in(&self, time: Duration) -> usize {
+        (self.rate as f64 * time.as_secs_f64()) as usize
+    }
+
     /// Waits until `bytes` more may have moved.
     pub fn pass(&self, bytes: usize) -> Result<()> {
         let takes = self.time_of(bytes as u64);

@@ -4,7 +4,7 @@ use crate::copy::{Run, Work};
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::lanes::cores;
-use crate::plan::{self, Image, Naming};
+use crate::plan::{self, Image, Naming, Platforms, Wish};
 use crate::progress::{Event, Outcome};
 use crate::recent::Replay;
 use crate::sink::Begin;
@@ -35,9 +35,10 @@ pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     let tail = stream.finish()?;
     let store = Passed { tail, passed };
     let roots = store.roots(&run.options.picks)?;
-    let images = plan::images(&store, roots, &run.options.naming, &run.options.platforms, &run.takes, run.watch)?;
-    run.tell_foreign(&images);
-    run.check_packed(&images)?;
+    let images = plan::images(&store, roots, &run.options.wish(), &run.takes, run.watch)?;
+    run.some(&store, &images)?;
+    run.know(&images);
+    run.check_packed()?;
     documents(run, &store, &images)?;
     run.settle(&images)
 }
@@ -47,7 +48,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
     let Blob { claim, mut bytes } = blob;
     let mut head = Vec::with_capacity(HEAD);
     (&mut bytes).take(HEAD as u64).read_to_end(&mut head)?;
-    let recode = if is_tar(&head) { run.recode(sniffed(&head)) } else { None };
+    let recode = if is_tar(&head) { run.recode_from(Coding::sniff(&head)) } else { None };
     let size = claim.size.unwrap_or(0);
     let known = claim.digest.map(|digest| run.work(&Descriptor::new(sniffed(&head), digest, size)));
     let expected = known.as_ref().filter(|_| recode.is_some()).and_then(|work| work.expected);
@@ -57,7 +58,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Some(_), None) if run.takes.unnamed_blobs => Claim::default(),
         (Some(recode), None) => {
             return Err(Error::usage(format!(
-                "a layer would have to be packed ({} to {}) before its size is known, which a pipe cannot do; save to a file first",
+                "a layer would have to be compressed ({} to {}) before its size is known, which a pipe and a compressed archive cannot do; save to a plain .tar first",
                 recode.was.name(),
                 recode.to.name()
             )));
@@ -113,7 +114,7 @@ fn documents(run: &Run<'_>, store: &Passed, images: &[Image]) -> Result<()> {
             Begin::Write(writer) => writer,
         };
         let Some(bytes) = bytes else {
-            return Err(Error::invalid(format!(
+            return Err(Error::not_found(format!(
                 "the archive ended without blob {}; nothing was published",
                 blob.digest
             )));
@@ -150,7 +151,9 @@ fn relay(run: &Run<'_>, stream: Box<dyn Stream>) -> Result<()> {
     })?;
     let roots = tail.select(&run.options.picks)?;
     let store = Passed { tail, passed: HashSet::new() };
-    let images = plan::images(&store, roots, &run.options.naming, &plan::Platforms::Default, &run.takes, run.watch)?;
+    let wish = Wish { platforms: Platforms::Default, ..run.options.wish() };
+    let images = plan::images(&store, roots, &wish, &run.takes, run.watch)?;
+    run.some(&store, &images)?;
     for image in &images {
         for name in &image.names {
             run.sink.publish(Some(name), image.root())?;
@@ -205,6 +208,9 @@ impl Store for Passed {
         let document = self.tail.documents.get(digest).map(|bytes| bytes.len() as u64);
         let passed = self.passed.contains(digest).then_some(0);
         Ok(document.or(passed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
+    }
+    fn nothing(&self) -> String {
+        self.tail.nothing.clone()
     }
     fn may_lack(&self) -> bool {
         true

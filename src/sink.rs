@@ -11,9 +11,9 @@ pub use crate::transfer::Verified;
 /// What shape of image a sink can hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
-    /// An index with everything below it (a registry).
+    /// An index with everything below it: a registry, and an archive, which `ctr images import --all-platforms` reads.
     Whole,
-    /// An index with as much below it as the source has (a layout, an archive).
+    /// An index with as much below it as the source has (a layout).
     AsFound,
     /// An index whose bytes are kept while only this platform's images come along (engines).
     Sparse(Platform),

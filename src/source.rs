@@ -34,7 +34,8 @@ pub struct Root {
     pub name: Option<Name>,
     /// Its manifest or index.
     pub descriptor: Descriptor,
-    /// The source has no manifest for it: one was made from its config and layers (docker-save's old form).
+    /// The source has no such manifest: it was made from config and layers (docker-save's old form), or is an index over
+    /// platforms that lie side by side.
     pub synthesised: bool,
 }
 
@@ -72,8 +73,16 @@ pub trait Store: Send + Sync {
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
         Ok(Vec::new())
     }
+    /// Whether `layer`, of a nondistributable type, can be opened although `find` does not know it.
+    fn fetches(&self, _layer: &Descriptor) -> bool {
+        false
+    }
     fn origin(&self) -> Option<&Origin> {
         None
+    }
+    /// The sentence for a source that has no image at all: which file it is, and what was found in it.
+    fn nothing(&self) -> String {
+        "the source holds no image".to_owned()
     }
     /// Whether an index here may come without some of the images it lists, as engines keep them. Then the engine asks
     /// `find` before it plans on a child.
@@ -120,6 +129,8 @@ pub struct Tail {
     pub roots: Vec<Root>,
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
+    /// [`Store::nothing`], of what has passed.
+    pub nothing: String,
 }
 
 impl Tail {
@@ -173,15 +184,20 @@ pub fn select(all: &[Root], picks: &[Pick]) -> Result<Vec<Root>> {
             Pick::Name(asked) => root.name.as_ref().is_some_and(|name| name.answers_to(asked)),
         };
         let found: Vec<&Root> = all.iter().filter(fits).collect();
-        let exact = |root: &&&Root| matches!(pick, Pick::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
+        let is_exact = |root: &&&Root| matches!(pick, Pick::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
+        let exact: Vec<&Root> = found.iter().filter(is_exact).copied().collect();
         let same = |found: &[&Root]| found.iter().all(|root| root.descriptor.digest == found[0].descriptor.digest);
-        match (&found[..], found.iter().find(exact)) {
+        match (&found[..], &exact[..]) {
             ([], _) => {
                 return Err(Error::not_found(format!("no image {pick} here; there is {}", listed(all))));
             }
-            (_, Some(exact)) => chosen.push((*exact).clone()),
-            (found, None) if same(found) => chosen.push(found[0].clone()),
-            (found, None) => {
+            (_, exact @ [first, ..]) if same(exact) => chosen.push((*first).clone()),
+            (found, []) if same(found) => chosen.push(found[0].clone()),
+            (_, exact @ [first, ..]) => {
+                let other = exact.iter().find(|root| root.descriptor.digest != first.descriptor.digest);
+                return Err(two_images(&pick.to_string(), first, other.unwrap_or(first)));
+            }
+            (found, []) => {
                 let names: Vec<&str> = found.iter().filter_map(|root| root.name.as_ref()).map(Name::as_str).collect();
                 return Err(Error::usage(format!(
                     "{pick} means several images here: {}; write one in full",
@@ -191,6 +207,21 @@ pub fn select(all: &[Root], picks: &[Pick]) -> Result<Vec<Root>> {
         }
     }
     Ok(chosen)
+}
+
+/// The first of `all` that has the name of another image.
+pub fn ambiguous(all: &[Root]) -> Option<Error> {
+    let mut owners: HashMap<&Name, &Root> = HashMap::new();
+    all.iter().find_map(|root| {
+        let name = root.name.as_ref()?;
+        let owner = *owners.entry(name).or_insert(root);
+        (owner.descriptor.digest != root.descriptor.digest).then(|| two_images(name.as_str(), owner, root))
+    })
+}
+
+fn two_images(name: &str, one: &Root, other: &Root) -> Error {
+    let (one, other) = (one.descriptor.digest, other.descriptor.digest);
+    Error::usage(format!("{name} stands for two images there, @{one} and @{other}; choose one by its digest"))
 }
 
 fn listed(all: &[Root]) -> String {

@@ -6,7 +6,7 @@ pub use arriving::Arriving;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Coding, Descriptor, Digest, Hasher};
+use crate::image::{Algorithm, Coding, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Watch};
 use crate::recent::Recent;
 use crate::recode;
@@ -320,8 +320,10 @@ fn repack(
     flow: &Flow<'_>,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<((Digest, u64), Digest)> {
-    let mut tee =
-        Tee { from, hasher: (how.was != Coding::Raw).then(Hasher::default), size: 0, limit: claim.size, flow };
+    let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
+    // A raw layer's sha256 is the recoder's.
+    let apart = how.was != Coding::Raw || algorithm != Algorithm::default();
+    let mut tee = Tee { from, hasher: apart.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, flow };
     let recoded = recode::recode(&mut tee, how.was, how.to, how.level, flow.threads, out)?;
     let digest = match tee.hasher {
         // What lies behind the packed stream's end belongs to the blob too.

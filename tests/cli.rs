@@ -54,7 +54,7 @@ fn each_kind_of_failure_has_its_exit_status_and_leaves_standard_output_empty() {
         (2, &["copy", "docker-dir:app", &out][..], "reserved"),
         (2, &["copy", "--", "-host:", &out], "names no host"),
         (2, &["copy", &archive, "user@-host:"], "host"),
-        (2, &["copy", &archive, &into("out.tar.gz")], "plain tar"),
+        (2, &["copy", &archive, &into("out.tar.xz")], "| xz > "),
         (2, &["copy", &archive, dir.path().to_str().unwrap()], "is a directory"),
         (2, &["copy", "docker://h.lan/team/", &out], "names no image"),
         (2, &["copy", "ssh://node1/app", &out, "--ssh", "'"], "quote"),

@@ -183,7 +183,7 @@ fn a_stream_without_a_layer_publishes_nothing() {
     memory.roots.truncate(1);
     let sink = Kept::new(takes());
     let source = Source::Stream(Box::new(Passing::new(memory, true)));
-    assert_eq!(run(source, &sink, &Options::default()).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(run(source, &sink, &Options::default()).unwrap_err().kind(), Kind::NotFound);
     assert!(sink.state().names.is_empty());
 }
 

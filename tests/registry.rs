@@ -23,7 +23,7 @@ use imgmv::copy::{Compress, Naming, Options, Report, copy};
 use imgmv::image::{Descriptor, Digest, Manifest, Name, media_type};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::source::{Pick, Source, Store};
-use imgmv::transport::registry::{Access, Registry, RepositorySink, RepositoryStore};
+use imgmv::transport::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -5,7 +5,8 @@ use super::name::shown;
 use super::saved::{self, Saved, blob_digest};
 use crate::error::{Error, Result};
 use crate::image::{
-    Coding, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, json_tree, layer_coding, media_type,
+    Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, Platform, json_tree, layer_coding,
+    media_type, side_by_side,
 };
 use std::collections::HashMap;
 
@@ -24,6 +25,8 @@ pub(crate) const MAX_DEPTH: usize = 8;
 pub(crate) trait Contents {
     /// The small file `name` whole, `None` where there is none; `Invalid` where it is larger than `MAX_DOCUMENT`.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Whether the name of some entry has a backslash in it.
+    fn has_backslashes(&self) -> bool;
     /// The size of the file `name`, in bytes; `None` where there is none.
     fn size(&self, name: &str) -> Result<Option<u64>>;
     /// The layer file `name`, which is `diff_id` when unpacked: by what was hashed, or where it lies unpacked, by
@@ -46,6 +49,8 @@ pub(crate) struct Listed {
     /// Empty where it has none.
     pub names: Vec<Name>,
     pub what: What,
+    /// The index over its platforms, which lie side by side in `index.json`; it is nowhere in the archive.
+    pub made: Option<Manifest>,
     /// Its place in `manifest.json`, if it is there.
     pub saved_at: Option<usize>,
 }
@@ -63,22 +68,21 @@ pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
     let saved = contents.document(saved::FILE)?.map(|bytes| saved::parse(&bytes)).transpose()?;
     configs_fit(contents, saved.as_deref().unwrap_or_default())?;
     let Some(index) = contents.document(INDEX)? else {
-        return distinct(old_form(saved.ok_or_else(|| nothing(contents))?));
+        return Ok(old_form(saved.ok_or_else(|| nothing(contents))?));
     };
     check_version(contents)?;
     let index = LayoutIndex::parse(&index)?;
-    let entries = index.named()?;
-    let mut images: Vec<Listed> = entries
-        .into_iter()
-        .map(|(name, entry)| Listed {
-            names: name.into_iter().collect(),
-            what: What::Manifest(Box::new(entry)),
-            saved_at: None,
-        })
-        .collect();
+    let entries = side_by_side::images(index.named()?, &|entry| platform(contents, entry))?;
+    let listed = |entry: side_by_side::Entry| Listed {
+        names: entry.name.into_iter().collect(),
+        what: What::Manifest(Box::new(entry.root)),
+        made: entry.made,
+        saved_at: None,
+    };
+    let mut images: Vec<Listed> = entries.into_iter().map(listed).collect();
     if images.is_empty() {
         // docker 25.0 left the list out where it saved by digest; `manifest.json` beside it is whole.
-        return distinct(old_form(saved.unwrap_or_default()));
+        return Ok(old_form(saved.unwrap_or_default()));
     }
     if let Some(saved) = saved {
         let mut compared = Compared::new(contents, &images)?;
@@ -86,7 +90,15 @@ pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
             compared.agree(at, image, &mut images)?;
         }
     }
-    distinct(images)
+    Ok(images)
+}
+
+/// What the config of the manifest at `entry` says; none where it cannot be read.
+fn platform(contents: &dyn Contents, entry: &Descriptor) -> Option<Platform> {
+    let bytes = contents.document(&entry.digest.blob_path()).ok()??;
+    let manifest = Manifest::parse(bytes, entry).ok()?;
+    let config = contents.document(&manifest.config()?.digest.blob_path()).ok()??;
+    Config::parse(&config).ok().map(|config| config.platform()).filter(|platform| !platform.os.is_empty())
 }
 
 fn configs_fit(contents: &dyn Contents, saved: &[Saved]) -> Result<()> {
@@ -106,6 +118,7 @@ fn old_form(saved: Vec<Saved>) -> Vec<Listed> {
     let image = |(at, saved): (usize, Saved)| Listed {
         names: saved.tags.clone(),
         what: What::Saved(saved),
+        made: None,
         saved_at: Some(at),
     };
     saved.into_iter().enumerate().map(image).collect()
@@ -116,8 +129,19 @@ fn nothing(contents: &dyn Contents) -> Error {
         Ok(Some(_)) => Error::invalid(
             "this archive is of docker's first form (repositories without manifest.json, before docker 1.10), which has no image configs; load it into a docker and save it again",
         ),
-        _ => Error::invalid("this is no archive of images: it has neither index.json nor manifest.json"),
+        _ => Error::invalid(format!(
+            "this is not an archive of images: it has neither index.json nor manifest.json{}",
+            backslash_hint(contents)
+        )),
     }
+}
+
+/// The sentence for an archive, called `label`, that lists no image.
+pub(crate) fn empty(contents: &dyn Contents, label: &str) -> String {
+    let lists = [(INDEX, "index.json lists no manifests"), (saved::FILE, "manifest.json is an empty list")];
+    let there = lists.iter().filter(|(name, _)| matches!(contents.size(name), Ok(Some(_))));
+    let found: Vec<&str> = there.map(|(_, what)| *what).collect();
+    format!("{label} holds no image: {}", found.join(", and "))
 }
 
 fn check_version(contents: &dyn Contents) -> Result<()> {
@@ -130,25 +154,6 @@ fn check_version(contents: &dyn Contents) -> Result<()> {
         }
         None => Err(Error::invalid("the file oci-layout names no version")),
     }
-}
-
-/// One name for two images is refused.
-fn distinct(images: Vec<Listed>) -> Result<Vec<Listed>> {
-    let mut owners: HashMap<&Name, String> = HashMap::new();
-    for image in &images {
-        let owner = match &image.what {
-            What::Manifest(entry) => entry.digest.to_string(),
-            What::Saved(saved) => saved.config.clone(),
-        };
-        for name in &image.names {
-            if let Some(other) = owners.insert(name, owner.clone())
-                && other != owner
-            {
-                return Err(Error::invalid(format!("the name {name} stands for two images in the archive")));
-            }
-        }
-    }
-    Ok(images)
 }
 
 /// What `index.json` has, to compare `manifest.json` with.
@@ -165,8 +170,10 @@ impl<'c> Compared<'c> {
         let mut compared = Compared { contents, named: HashMap::new(), configs: HashMap::new(), bytes: 0 };
         for (at, image) in images.iter().enumerate() {
             compared.named.extend(image.names.iter().map(|name| (name.clone(), at)));
-            if let What::Manifest(root) = &image.what {
-                compared.descend(root, at, 0)?;
+            match (&image.what, &image.made) {
+                (_, Some(made)) => made.children().iter().try_for_each(|child| compared.descend(child, at, 1))?,
+                (What::Manifest(root), None) => compared.descend(root, at, 0)?,
+                (What::Saved(_), None) => {}
             }
         }
         Ok(compared)
@@ -244,5 +251,20 @@ fn same_layers(layers: &[Descriptor], saved: &Saved) -> bool {
 /// A small file that has to be there.
 pub(crate) fn document(contents: &dyn Contents, name: &str) -> Result<Vec<u8>> {
     let found = contents.document(name)?;
-    found.ok_or_else(|| Error::invalid(format!("manifest.json names the file {}, which is not there", shown(name))))
+    found.ok_or_else(|| missing(contents, name))
+}
+
+/// The error for the file `name`, which a list of images names and which is not there.
+pub(crate) fn missing(contents: &dyn Contents, name: &str) -> Error {
+    let list = if blob_digest(name).is_some() { "the archive's list of images" } else { saved::FILE };
+    let hint = backslash_hint(contents);
+    Error::invalid(format!("{list} names the file {}, which is not in the archive{hint}", shown(name)))
+}
+
+/// Tars parted by the separator of Windows (seen of bazel's rules): no tool on another system finds the files in them.
+pub(crate) fn backslash_hint(contents: &dyn Contents) -> &'static str {
+    match contents.has_backslashes() {
+        true => "; its files have \\ in their names, as written on Windows; write it again with / in the names",
+        false => "",
+    }
 }

@@ -2,7 +2,7 @@
 //! digest.
 
 use super::bytes::{ReadAt, Span};
-use super::contents::{Contents, Layer, MAX_DOCUMENT};
+use super::contents::{Contents, Layer, MAX_DOCUMENT, missing};
 use super::name::shown;
 use super::saved::blob_digest;
 use super::table::{Place, Table};
@@ -50,7 +50,7 @@ impl<B: ReadAt> Files<B> {
     /// Where the file `name` lies, which `manifest.json` says is there.
     pub fn place(&self, name: &str) -> Result<Place> {
         let found = self.table.find(name)?;
-        found.ok_or_else(|| Error::invalid(format!("manifest.json names {}, which is not in the archive", shown(name))))
+        found.ok_or_else(|| missing(self, name))
     }
 
     pub fn span(&self, place: Place) -> Span<'_, B> {
@@ -133,6 +133,10 @@ impl<B: ReadAt> Contents for Files<B> {
             )));
         }
         self.whole(place).map(Some)
+    }
+
+    fn has_backslashes(&self) -> bool {
+        self.table.has_backslashes()
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>> {

@@ -2,9 +2,10 @@
 //!
 //! Reading: `header` and `walk` know tars, `contents` knows which images an archive has, [`ArchiveStore`] is a
 //! seekable archive and [`ArchiveStream`] one that passes. Writing: [`Pack`] makes the one form that every loader
-//! reads. Re-tagging: [`retag`].
+//! reads, [`Compressed`] compresses it as a whole. Re-tagging: [`retag`].
 
 mod bytes;
+mod compressed;
 mod contents;
 mod entry;
 mod files;
@@ -30,6 +31,7 @@ mod unpacked;
 mod walk;
 
 pub use bytes::{ReadAt, Section};
+pub use compressed::Compressed;
 pub use out::Out;
 pub use pack::Pack;
 pub(crate) use pack::Resume;

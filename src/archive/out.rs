@@ -1,5 +1,6 @@
 //! Where an archive is written to: a pipe, or a file whose headers can still be changed.
 
+use super::compressed::Compressed;
 use super::header::{self, BLOCK, Kind};
 use crate::error::{Error, Result};
 use std::{fs::File, io::Write, os::unix::fs::FileExt};
@@ -14,6 +15,8 @@ pub enum Out<'o> {
     Pipe(Box<dyn Write + Send + 'o>),
     /// From its beginning on.
     File(File),
+    /// A file that nothing can be gone back to in.
+    Compressed(Compressed),
 }
 
 /// A tar being written.
@@ -39,7 +42,7 @@ impl<'o> Tar<'o> {
     pub fn file(&self) -> Option<&File> {
         match &self.out {
             Out::File(file) => Some(file),
-            Out::Pipe(_) => None,
+            Out::Pipe(_) | Out::Compressed(_) => None,
         }
     }
 
@@ -132,6 +135,7 @@ impl<'o> Tar<'o> {
         self.flush()?;
         match self.out {
             Out::File(file) => Ok(Some(file)),
+            Out::Compressed(compressed) => compressed.finish().map(Some),
             Out::Pipe(mut pipe) => {
                 pipe.flush().map_err(|e| Error::writing(&self.label, e))?;
                 Ok(None)
@@ -143,6 +147,7 @@ impl<'o> Tar<'o> {
         let done = match &mut self.out {
             Out::Pipe(pipe) => pipe.write_all(bytes),
             Out::File(file) => file.write_all(bytes),
+            Out::Compressed(compressed) => compressed.write_all(bytes),
         };
         done.map_err(|e| Error::writing(&self.label, e))
     }

@@ -158,7 +158,7 @@ impl Pack {
             _ if tar.is_file() => None,
             _ => {
                 return Err(Error::usage(
-                    "an archive in a pipe needs every layer's digest and size beforehand; write it to a file",
+                    "an archive in a pipe, or compressed as a whole, needs every layer's digest and size beforehand; write a plain .tar",
                 ));
             }
         };

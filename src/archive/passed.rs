@@ -1,6 +1,6 @@
 //! What is remembered of an archive that passes: its documents whole, its layers by what they hashed to.
 
-use super::contents::{Contents, Layer};
+use super::contents::{Contents, Layer, missing};
 use super::name::shown;
 use super::saved::{self, blob_digest};
 use super::table::{Slot, resolve};
@@ -19,6 +19,8 @@ pub(super) struct Held {
     /// Layers under names that are no digests, in an archive that began with digests; they were not hashed.
     pub strays: HashSet<String>,
     links: HashMap<Box<str>, Slot>,
+    /// Whether the name of an entry has a backslash in it.
+    pub backslashes: bool,
 }
 
 /// A layer that has passed.
@@ -84,6 +86,10 @@ impl Contents for Held {
         Ok(self.documents.get(self.resolve(name)?).cloned())
     }
 
+    fn has_backslashes(&self) -> bool {
+        self.backslashes
+    }
+
     fn size(&self, name: &str) -> Result<Option<u64>> {
         Ok(Held::size(self, self.resolve(name)?))
     }
@@ -96,7 +102,7 @@ impl Contents for Held {
                     "layer {} lies under no digest in an archive that began with digests; save it to a file first",
                     shown(name)
                 )),
-                false => Error::invalid(format!("manifest.json names {}, which is not in the archive", shown(name))),
+                false => missing(self, name),
             });
         };
         let raw = match (passed.coding, passed.raw) {

@@ -21,7 +21,8 @@ use std::{
 const LISTS: [&str; 3] = [INDEX, saved::FILE, saved::REPOSITORIES];
 
 /// Writes `from`, whose store is `store`, to `to` with `names` added to the image that `pick` selects (none: the only
-/// one). A name that another image had moves. `label` is what messages call the result.
+/// one). A name that another image had moves. `label` is what messages call the result. No file where the names are
+/// there already.
 ///
 /// Fails with `Usage` where several images could be meant, or where a name is none that the archive can hold.
 pub fn retag<B: ReadAt>(
@@ -31,8 +32,13 @@ pub fn retag<B: ReadAt>(
     pick: Option<&Pick>,
     names: &[Name],
     label: &str,
-) -> Result<(Root, File)> {
+) -> Result<(Root, Option<File>)> {
     let (root, image) = store.one(pick)?;
+    if image.made.is_some() {
+        return Err(Error::usage(format!(
+            "{label}: this image's platforms lie side by side without an index; copy it to a new archive, which makes one"
+        )));
+    }
     let names: Vec<Name> = names.iter().map(spelled_out).collect();
     let mut lists = Vec::new();
     for name in LISTS {
@@ -44,6 +50,9 @@ pub fn retag<B: ReadAt>(
         };
         lists.push((name, anew));
     }
+    if lists.iter().all(|(name, anew)| store.file(name).is_ok_and(|was| was.is_some_and(|was| same(&was, anew)))) {
+        return Ok((root, None));
+    }
     // What loaders look for first comes last, so that a cut archive loads nowhere.
     lists.sort_by_key(|(name, _)| *name == saved::FILE);
     let to = kept(store, from, to, label)?;
@@ -52,7 +61,13 @@ pub fn retag<B: ReadAt>(
         tar.entry(name, &bytes)?;
     }
     let file = tar.finish()?.ok_or_else(|| Error::failed("a file was written to and is none"))?;
-    Ok((root, file))
+    Ok((root, Some(file)))
+}
+
+/// Whether two documents say the same.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let read = |bytes| serde_json::from_slice::<Value>(bytes).ok();
+    read(one).is_some_and(|one| Some(one) == read(other))
 }
 
 /// Copies every entry but the lists.

@@ -1,7 +1,7 @@
 //! `manifest.json`, docker-save's list of images (docker's image specification v1.2, "Combined Image JSON and
 //! Filesystem Changeset Format"): read as tolerantly as Go reads it, written plainly.
 
-use super::name::clean;
+use super::name::{clean, shown};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name, Reference, json_tree};
 use serde::Serialize;
@@ -51,14 +51,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Saved>> {
 fn one(image: &Value) -> Result<Saved> {
     let object = image.as_object().ok_or_else(|| Error::invalid("an image in it is no object"))?;
     let config = match field(object, "Config")? {
-        Some(Value::String(config)) if !config.is_empty() => clean(config.as_bytes())?,
-        _ => return Err(Error::invalid("an image in it has no Config")),
+        Some(Value::String(config)) => clean(config.as_bytes())?,
+        _ => String::new(),
     };
+    if config.is_empty() {
+        return Err(Error::invalid("an image in it has no Config"));
+    }
     let layers = texts(field(object, "Layers")?, "Layers")?;
     if layers.len() > MAX_LAYERS {
         return Err(Error::invalid(format!("an image in it has {} layers, more than {MAX_LAYERS}", layers.len())));
     }
-    let layers = layers.into_iter().map(|layer| clean(layer.as_bytes())).collect::<Result<_>>()?;
+    let layers: Vec<String> = layers.into_iter().map(|layer| clean(layer.as_bytes())).collect::<Result<_>>()?;
+    if let Some(at) = layers.iter().position(String::is_empty) {
+        let (nth, config) = (at + 1, shown(&config));
+        return Err(Error::invalid(format!("layer {nth} of the image with config {config} has an empty file name")));
+    }
     let mut tags = Vec::new();
     for tag in texts(field(object, "RepoTags")?, "RepoTags")? {
         let tag = full(tag)?;
@@ -147,6 +154,9 @@ mod tests {
             r#"[{"Config":"c","Layers":["/etc/passwd"]}]"#,
             r#"[{"Config":"c","RepoTags":["a\u001b[2J:1"],"Layers":[]}]"#,
             r#"[{"Layers":[]}]"#,
+            r#"[{"Config":"./","Layers":[]}]"#,
+            r#"[{"Config":"c","Layers":[""]}]"#,
+            r#"[{"Config":"c","Layers":["a/layer.tar","./"]}]"#,
             r#"{"Config":"c"}"#,
             r#"[1]"#,
             "",

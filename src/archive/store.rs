@@ -1,7 +1,7 @@
 //! A seekable, unpacked archive as a store: every blob is read in place, from any thread.
 
 use super::bytes::ReadAt;
-use super::contents::{Contents, Listed, What, list};
+use super::contents::{self, Contents, Listed, What, list};
 use super::files::Files;
 use super::synthesis;
 use super::table::{Place, Table};
@@ -24,10 +24,10 @@ pub struct ArchiveStore<B> {
     label: String,
 }
 
-/// What was given digests here: images of the old form.
+/// What was given digests here: images of the old form, and indexes over platforms that lie side by side.
 #[derive(Default)]
 struct Made {
-    manifests: HashMap<Digest, Vec<u8>>,
+    manifests: HashMap<Digest, Manifest>,
     blobs: HashMap<Digest, (Place, &'static str)>,
 }
 
@@ -40,7 +40,9 @@ impl<B: ReadAt> ArchiveStore<B> {
         let table = Table::read(&bytes).map_err(|e| e.at(label))?;
         let files = Files::new(bytes, table, watch);
         let images = list(&files).map_err(|e| e.at(label))?;
-        Ok(ArchiveStore { files, images, made: Mutex::default(), label: label.to_owned() })
+        let made = images.iter().filter_map(|image| image.made.clone());
+        let made = Made { manifests: made.map(|index| (index.digest(), index)).collect(), ..Made::default() };
+        Ok(ArchiveStore { files, images, made: Mutex::new(made), label: label.to_owned() })
     }
 
     /// The roots as far as they are known without hashing a layer: an image without a manifest goes by its config's
@@ -51,11 +53,11 @@ impl<B: ReadAt> ArchiveStore<B> {
             let descriptor = match &image.what {
                 What::Manifest(descriptor) => Descriptor::clone(descriptor),
                 What::Saved(saved) => {
-                    let config = super::contents::document(&self.files, &saved.config)?;
+                    let config = contents::document(&self.files, &saved.config)?;
                     Descriptor::of(media_type::OCI_CONFIG, &config)
                 }
             };
-            let synthesised = matches!(image.what, What::Saved(_));
+            let synthesised = matches!(image.what, What::Saved(_)) || image.made.is_some();
             let root = |name| (Root { name, descriptor: descriptor.clone(), synthesised }, at);
             match image.names.is_empty() {
                 true => roots.push(root(None)),
@@ -77,8 +79,9 @@ impl<B: ReadAt> ArchiveStore<B> {
         }
         let config = Descriptor::of(media_type::OCI_CONFIG, &image.config);
         made.blobs.insert(config.digest, (self.files.place(&saved.config)?, media_type::OCI_CONFIG));
-        made.manifests.insert(image.manifest.digest(), image.manifest.bytes);
-        Ok(Root { descriptor: image.manifest.descriptor, ..root })
+        let descriptor = image.manifest.descriptor.clone();
+        made.manifests.insert(image.manifest.digest(), image.manifest);
+        Ok(Root { descriptor, ..root })
     }
 
     /// What `picks` select, not yet settled; with the image's place in the list where it has one.
@@ -150,7 +153,11 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     fn absent(&self, digest: &Digest) -> Error {
-        Error::invalid(format!("{}: blob {digest} is not in the archive", self.label))
+        Error::not_found(format!(
+            "{}: a manifest in it lists the blob {digest}, which the archive does not have{}; save the image again",
+            self.label,
+            contents::backslash_hint(&self.files)
+        ))
     }
 }
 
@@ -169,8 +176,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(bytes) = self.made().manifests.get(&at.digest) {
-            return Ok(bytes.clone());
+        if let Some(made) = self.made().manifests.get(&at.digest) {
+            return Ok(made.bytes.clone());
         }
         let (place, _) = self.place(&at.digest)?.ok_or_else(|| self.absent(&at.digest))?;
         if place.size > MAX_MANIFEST {
@@ -183,7 +190,9 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(&blob.digest))?;
+        let (place, _) = self
+            .place(&blob.digest)?
+            .ok_or_else(|| Error::not_found(format!("{}: blob {} is not in the archive", self.label, blob.digest)))?;
         if place.size != blob.size || from > place.size {
             return Err(Error::invalid(format!(
                 "{}: blob {} does not match: it has {} bytes here, its descriptor says {}",
@@ -194,8 +203,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        if let Some(bytes) = self.made().manifests.get(digest) {
-            return Ok(Some(Descriptor::new(media_type::OCI_MANIFEST, *digest, bytes.len() as u64)));
+        if let Some(made) = self.made().manifests.get(digest) {
+            return Ok(Some(made.descriptor.clone()));
         }
         Ok(self.place(digest)?.map(|(place, media_type)| Descriptor::new(media_type, *digest, place.size)))
     }
@@ -204,7 +213,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         let mut found: Vec<Descriptor> = Vec::new();
         for image in &self.images {
             let What::Manifest(entry) = &image.what else { continue };
-            if self.place(&entry.digest)?.is_none() || found.iter().any(|known| known.digest == entry.digest) {
+            if image.made.is_some()
+                || self.place(&entry.digest)?.is_none()
+                || found.iter().any(|known| known.digest == entry.digest)
+            {
                 continue;
             }
             let manifest = Manifest::parse(self.manifest(entry)?, entry)?;
@@ -213,6 +225,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             }
         }
         Ok(found)
+    }
+
+    fn nothing(&self) -> String {
+        contents::empty(&self.files, &self.label)
     }
 
     /// Engines keep, and write into archives, only some of an index.

@@ -93,6 +93,7 @@ impl ArchiveStream {
             self.walk.tape().drain(MAX_AFTER)?;
             return Ok(Step::End);
         };
+        self.held.backslashes |= entry.name.contains('\\');
         if entry.what != walk::What::File {
             self.held.note(&entry);
             return Ok(Step::Other(entry));
@@ -217,13 +218,24 @@ impl ArchiveStream {
 
     /// The images, with every manifest and config; `self` has passed.
     pub(super) fn settle(&self) -> Result<(Vec<(Listed, Root)>, Tail)> {
-        let mut tail = Tail { roots: Vec::new(), documents: Default::default() };
+        let nothing = contents::empty(&self.held, &self.label);
+        let mut tail = Tail { roots: Vec::new(), documents: Default::default(), nothing };
         let mut images = Vec::new();
         for image in list(&self.held)? {
             let root = match &image.what {
                 What::Manifest(descriptor) => {
                     self.sizes_agree(descriptor, 0, &mut HashSet::new())?;
-                    Root::new(None, Descriptor::clone(descriptor))
+                    if self.held.backslashes && self.held.document(&descriptor.digest.blob_path())?.is_none() {
+                        return Err(contents::missing(&self.held, &descriptor.digest.blob_path()));
+                    }
+                    let mut root = Root::new(None, Descriptor::clone(descriptor));
+                    if let Some(made) = &image.made {
+                        let mut seen = HashSet::new();
+                        made.children().iter().try_for_each(|child| self.sizes_agree(child, 1, &mut seen))?;
+                        tail.documents.insert(made.digest(), made.bytes.clone());
+                        root.synthesised = true;
+                    }
+                    root
                 }
                 What::Saved(saved) => {
                     let made = synthesis::image(&self.held, saved)?;

@@ -42,6 +42,11 @@ impl Table {
         Ok(table)
     }
 
+    /// Whether the name of an entry has a backslash in it.
+    pub fn has_backslashes(&self) -> bool {
+        self.0.keys().any(|name| name.contains('\\'))
+    }
+
     /// The file that `name` (cleaned) is or leads to.
     pub fn find(&self, name: &str) -> Result<Option<Place>> {
         let name = resolve(name, |name| match self.0.get(name) {

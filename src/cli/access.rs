@@ -3,7 +3,7 @@
 
 use super::options::{Network, Side};
 use super::progress::{line, lock};
-use imgmv::transport::registry::{Access, Credentials, Secret};
+use imgmv::transport::registry::{Access, Credentials, Insecure, Secret};
 use imgmv::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
     let defaults = Access::default();
     Ok(Access {
         credentials: credentials(side)?,
-        insecure: side.insecure,
+        insecure: if side.insecure == Some(true) { Insecure::ByUser } else { Insecure::No },
         ca: side.ca.clone(),
         client_cert: side.cert.clone().zip(side.key.clone()),
         authfile: network.authfile.clone(),

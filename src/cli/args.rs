@@ -25,7 +25,8 @@ What SRC and DST may be:
       an archive on standard input or output
   /path, ./path, ../path, ~/path, or what ends in .tar, .tar.gz, .tgz, .tar.zst
       as SRC, what it is is found by looking at it (archive or layout); as
-      DST, an archive that loads everywhere
+      DST, an archive that loads everywhere, compressed as its ending says: only
+      a plain .tar can be resumed, served, re-tagged and read in part
   anything else that is a reference
       a registry
 

@@ -2,6 +2,7 @@
 
 use super::answer::VERSION;
 use imgmv::error::printable;
+use imgmv::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
 use imgmv::image::{Descriptor, Digest, Manifest, Name, Platform};
 use imgmv::plan::{self, Image};
 use imgmv::source::Store;
@@ -29,10 +30,13 @@ pub struct Inspected {
     digest: Digest,
     media_type: String,
     size: u64,
-    /// The source has no manifest: this one was made from config and layers.
+    /// The source has no such manifest or index: it was made from config and layers, or of platforms side by side.
     synthesised: bool,
     indexes: Vec<Entry>,
     manifests: Vec<ImageManifest>,
+    /// What the indexes list that is not a manifest (BuildKit's cache).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blobs: Vec<Entry>,
 }
 
 /// One platform's image, or an artifact.
@@ -89,6 +93,7 @@ impl Inspected {
             synthesised,
             indexes: Vec::new(),
             manifests: Vec::new(),
+            blobs: Vec::new(),
         };
         inspected.descend(&image.root().descriptor, &here, store)?;
         Ok(inspected)
@@ -99,7 +104,7 @@ impl Inspected {
             self.manifests.push(ImageManifest::missing(at));
             return Ok(());
         };
-        if manifest.children().is_empty() {
+        if !is_index(&manifest.descriptor.media_type) {
             self.manifests.push(ImageManifest::new(at, manifest, store)?);
             return Ok(());
         }
@@ -107,7 +112,8 @@ impl Inspected {
         if self.indexes.iter().any(|index| index.digest == at.digest) {
             return Ok(());
         }
-        self.indexes.push(Entry::from(at));
+        self.indexes.push(Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) });
+        self.blobs.extend(manifest.layers().iter().map(Entry::from));
         manifest.children().iter().try_for_each(|child| self.descend(child, here, store))
     }
 
@@ -136,12 +142,13 @@ impl Inspected {
         let names = if self.names.is_empty() { "(no name)".to_owned() } else { self.names.join(", ") };
         let mut lines = vec![names];
         lines.extend(self.indexes.iter().map(|index| index.line("index", 1)));
+        lines.extend(self.blobs.iter().map(|blob| blob.line("blob", 2)));
         for manifest in &self.manifests {
             let platform = manifest.platform.as_deref().unwrap_or("-");
             let remark = match (manifest.missing, self.synthesised) {
                 (true, _) => "  (not here)",
-                (false, true) => "  (made from config and layers)",
-                (false, false) => "",
+                (false, true) if self.indexes.is_empty() => "  (made from config and layers)",
+                (false, _) => "",
             };
             lines.push(format!("  {}{remark}", printable(platform)));
             lines.push(manifest.at.line("manifest", 2));
@@ -183,16 +190,15 @@ fn configured(manifest: &Manifest, store: &dyn Store) -> Result<Option<String>> 
     Ok(Some(platform.to_string()).filter(|_| !platform.os.is_empty()))
 }
 
-/// Whether `config` is that of an image that runs, with `diff_ids`.
-pub fn is_image_config(config: &Descriptor) -> bool {
-    use imgmv::image::media_type::{DOCKER_CONFIG, OCI_CONFIG};
+/// Whether `config` is that of an image that runs, which tells its platform.
+fn is_image_config(config: &Descriptor) -> bool {
     config.media_type == OCI_CONFIG || config.media_type == DOCKER_CONFIG
 }
 
 impl Entry {
     fn line(&self, what: &str, depth: usize) -> String {
         let size = HumanBytes(self.size).to_string();
-        let foreign = if self.urls.as_ref().is_some_and(|urls| !urls.is_empty()) { "  (lies elsewhere)" } else { "" };
+        let foreign = if is_foreign_layer(&self.media_type) { "  (nondistributable)" } else { "" };
         let media_type = printable(&self.media_type);
         format!("{:indent$}{what:8} {}  {size:>10}  {media_type}{foreign}", "", self.digest, indent = depth * 2)
     }

@@ -2,11 +2,12 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::fan;
 use super::naming::{names_itself, naming};
-use super::open::{self, Into, Opened, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::open::{self, Into, Opened, Reach, Written};
+use super::options::{Packing, Transfer};
 use super::parted;
 use super::place::{Place, Prefix};
 use super::report::{Outcome, Stdout};
@@ -44,6 +45,8 @@ pub struct Copy {
     names: Vec<String>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    parts: Parts,
     #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
@@ -86,6 +89,7 @@ Examples:
 impl Copy {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let src = Place::parse(&self.src)?;
         let hosts = self.several.hosts.as_deref();
         open::stdin_once(&src, &self.from, &self.into, hosts)?;
@@ -144,29 +148,36 @@ impl Copy {
             run.watch().say("DST names the image itself; --as is not used for it");
         }
         let options = Options { naming: naming(target, &self.names)?, ..options };
-        let sink = open::sink(target, into, &self.reach, &self.transfer, run)?;
+        let sink = open::sink(target, into, &self.reach, &self.written(), run)?;
         copying::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
     /// Each image to a repository of its own below `prefix`.
     fn below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
         naming(&Place::Prefix(prefix.clone()), &self.names)?;
-        let Source::Store(store) = opened.source else {
+        let Opened { source, picks, name: own } = opened;
+        let Source::Store(store) = source else {
             return Err(Error::usage(
                 "a DST that ends in / needs the images' names before their bytes; save the archive to a file first, \
                  unpacked",
             ));
         };
         let mut repositories: Vec<(Reference, Vec<(Pick, Name)>)> = Vec::new();
-        for root in store.roots(&opened.picks)? {
-            let name = root.name.as_ref().and_then(Name::reference);
-            let (name, digest) = (name, root.descriptor.digest);
-            let Some(name) = name else {
+        let mut roots = store.roots(&picks)?;
+        if roots.is_empty() && !options.allow_empty {
+            return Err(Error::not_found(store.nothing()));
+        }
+        // A tag in a repository is pushed with its digest: the digest alone is asked for last.
+        roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
+        for root in roots {
+            let digest = root.descriptor.digest;
+            let Some(name) = root.name.as_ref().or(own.as_ref()).and_then(Name::reference) else {
                 return Err(Error::usage(format!("image {digest} has no name to keep below DST; copy it by itself")));
             };
             let target = prefix.under(&name)?;
             let job = (Pick::Digest(digest), Name::from(&target));
             match repositories.iter_mut().find(|(there, _)| there.place() == target.place()) {
+                Some((_, jobs)) if target.tag.is_none() && jobs.iter().any(|(there, _)| *there == job.0) => {}
                 Some((_, jobs)) => jobs.push(job),
                 None => repositories.push((target, vec![job])),
             }
@@ -183,8 +194,12 @@ impl Copy {
         Ok(all)
     }
 
+    fn written(&self) -> Written<'_> {
+        Written { transfer: &self.transfer, packing: &self.packing }
+    }
+
     fn options(&self) -> Options {
-        copying::options(&self.choice, &self.packing, &self.transfer)
+        copying::options(&self.choice, &self.parts, &self.packing, &self.transfer)
     }
 }
 

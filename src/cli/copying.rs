@@ -1,20 +1,23 @@
 //! What copy, save and load hand to the engine.
 
 use super::Run;
-use super::options::{Choice, Form, Packing, Transfer};
+use super::choice::{Choice, Parts};
+use super::options::{Form, Packing, Transfer};
 use imgmv::Result;
 use imgmv::convert::Format;
-use imgmv::copy::{self, Compress, Options, Platforms, Report};
+use imgmv::copy::{self, Compress, Options, Report};
 use imgmv::pairs::Pairs;
 use imgmv::sink::Sink;
 use imgmv::source::Source;
 use std::path::PathBuf;
 
 /// What the options say to the engine; picks and names are still to be filled in.
-pub fn options(choice: &Choice, packing: &Packing, transfer: &Transfer) -> Options {
+pub fn options(choice: &Choice, parts: &Parts, packing: &Packing, transfer: &Transfer) -> Options {
     let defaults = Options::default();
     Options {
-        platforms: platforms(choice),
+        platforms: choice.platforms(),
+        sparse: parts.sparse.into(),
+        foreign: parts.foreign.into(),
         compress: match packing.compress.map(|how| how.coding()) {
             None => Compress::Default,
             Some(None) => Compress::Keep,
@@ -28,15 +31,8 @@ pub fn options(choice: &Choice, packing: &Packing, transfer: &Transfer) -> Optio
         },
         jobs: transfer.jobs.map(usize::from),
         dry_run: transfer.dry_run,
+        allow_empty: transfer.allow_empty,
         ..defaults
-    }
-}
-
-pub fn platforms(choice: &Choice) -> Platforms {
-    match (choice.all_platforms, &choice.platforms[..]) {
-        (true, _) => Platforms::All,
-        (false, []) => Platforms::Default,
-        (false, wanted) => Platforms::Only(wanted.to_vec()),
     }
 }
 

@@ -3,9 +3,8 @@
 use super::Run;
 use super::answer::VERSION;
 use super::args::PLACES;
-use super::copying;
+use super::choice::Choice;
 use super::open::{self, Reach};
-use super::options::Choice;
 use super::place::Place;
 use super::survey;
 use clap::Args;
@@ -58,12 +57,12 @@ impl Digest {
     fn look(&self, run: &Run) -> Result<()> {
         let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         let store = survey::store(opened.source, run)?;
-        let entries = match copying::platforms(&self.choice) {
+        let entries = match self.choice.platforms() {
             // Nothing below the root is asked for.
             Platforms::Default | Platforms::All => {
                 let roots = store.roots(&opened.picks)?;
                 let entry = |root: imgmv::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
-                roots.into_iter().map(entry).collect()
+                survey::some(roots, &*store)?.into_iter().map(entry).collect()
             }
             platforms => survey::images(&*store, &opened.picks, &platforms, run)?
                 .iter()

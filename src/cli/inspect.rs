@@ -3,9 +3,8 @@
 use super::Run;
 use super::args::PLACES;
 use super::chain::{Document, Inspected};
-use super::copying;
+use super::choice::Choice;
 use super::open::{self, Reach};
-use super::options::Choice;
 use super::place::Place;
 use super::survey;
 use clap::builder::FalseyValueParser;
@@ -57,7 +56,7 @@ impl Inspect {
     fn look(&self, run: &Run) -> Result<()> {
         let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         let (picks, store) = (opened.picks, survey::store(opened.source, run)?);
-        let platforms = copying::platforms(&self.choice);
+        let platforms = self.choice.platforms();
         match (self.raw, self.config) {
             (true, _) => exact(&document(&*store, &picks, &platforms, run)?.bytes, run),
             (_, true) => exact(&config(&*store, &picks, &platforms, run)?, run),
@@ -73,7 +72,7 @@ fn exact(bytes: &[u8], run: &Run) -> Result<()> {
 
 fn show(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<()> {
     let roots = store.roots(picks)?;
-    let images = survey::images(store, picks, &Platforms::Default, run)?;
+    let images = survey::some(survey::images(store, picks, &Platforms::Default, run)?, store)?;
     let mut all = Vec::with_capacity(images.len());
     for image in &images {
         let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);

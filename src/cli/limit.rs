@@ -61,6 +61,12 @@ impl Store for SlowStore {
     fn origin(&self) -> Option<&Origin> {
         self.store.origin()
     }
+    fn fetches(&self, layer: &Descriptor) -> bool {
+        self.store.fetches(layer)
+    }
+    fn nothing(&self) -> String {
+        self.store.nothing()
+    }
     fn may_lack(&self) -> bool {
         self.store.may_lack()
     }

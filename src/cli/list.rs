@@ -12,11 +12,12 @@ use imgmv::Result;
 use imgmv::image::{Digest, Name};
 use imgmv::source::{Root, Store};
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 
 /// List the names of the images that SRC has, one a line
 ///
-/// An image without a name is listed as @DIGEST. Of a repository, its tags.
+/// An image without a name is listed as @DIGEST, a name that stands for two images as NAME@DIGEST. Of a repository, its tags.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct List {
@@ -50,6 +51,8 @@ struct Entry {
     /// Null where a registry would have to be asked for each tag, or an engine for each image.
     digest: Option<Digest>,
     media_type: Option<String>,
+    #[serde(skip)]
+    by_digest: bool,
 }
 
 impl List {
@@ -66,7 +69,7 @@ impl List {
         let store = survey::store(opened.source, run)?;
         let entries = match &place {
             Place::Registry(reference) if reference.tag.is_none() && reference.digest.is_none() => tags(&*store)?,
-            _ => store.roots(&opened.picks)?.into_iter().map(Entry::from).collect(),
+            _ => told_apart(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()),
         };
         answer(entries, run)
     }
@@ -89,15 +92,27 @@ fn answer(entries: Vec<Entry>, run: &Run) -> Result<()> {
     entries.iter().try_for_each(|entry| run.answer.line(&entry.told()))
 }
 
+/// A name that stands for two images is shown with the digest of each.
+fn told_apart(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let mut owners: HashMap<String, HashSet<Option<Digest>>> = HashMap::new();
+    for entry in &entries {
+        owners.entry(entry.name.clone().unwrap_or_default()).or_default().insert(entry.digest);
+    }
+    for entry in &mut entries {
+        entry.by_digest = entry.name.as_ref().is_some_and(|name| owners[name].len() > 1);
+    }
+    entries
+}
+
 fn tags(store: &dyn Store) -> Result<Vec<Entry>> {
-    let entry = |name: Name| Entry { name: Some(name.to_string()), digest: None, media_type: None };
+    let entry = |name: Name| Entry { name: Some(name.to_string()), digest: None, media_type: None, by_digest: false };
     Ok(store.names()?.into_iter().map(entry).collect())
 }
 
 impl From<Listed> for Entry {
     fn from((name, known): Listed) -> Entry {
         let (digest, media_type) = known.unzip();
-        Entry { name: Some(name.to_string()), digest, media_type }
+        Entry { name: Some(name.to_string()), digest, media_type, by_digest: false }
     }
 }
 
@@ -107,6 +122,7 @@ impl From<Root> for Entry {
             name: root.name.map(|name| name.to_string()),
             digest: Some(root.descriptor.digest),
             media_type: Some(root.descriptor.media_type),
+            by_digest: false,
         }
     }
 }
@@ -114,6 +130,7 @@ impl From<Root> for Entry {
 impl Entry {
     fn told(&self) -> String {
         match (&self.name, &self.digest) {
+            (Some(name), Some(digest)) if self.by_digest => format!("{name}@{digest}"),
             (Some(name), _) => name.clone(),
             (None, Some(digest)) => format!("@{digest}"),
             (None, None) => String::new(),

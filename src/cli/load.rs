@@ -1,10 +1,11 @@
 //! `imgmv load`: an archive into an engine of this host.
 
 use super::Run;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::naming::naming;
 use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::options::{Packing, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -35,6 +36,8 @@ pub struct Load {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
+    parts: Parts,
+    #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
     transfer: Transfer,
@@ -47,6 +50,7 @@ pub struct Load {
 impl Load {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let source = match &self.input {
             dash if dash == "-" => Place::Stdio,
             file => Place::Path(file.into()),
@@ -55,7 +59,7 @@ impl Load {
         let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
         // Any place with an engine behind it spells names alike.
         let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
-        let options = Options { naming, ..copying::options(&self.choice, &self.packing, &self.transfer) };
+        let options = Options { naming, ..copying::options(&self.choice, &self.parts, &self.packing, &self.transfer) };
         let (mut outcome, began) = (Outcome::new(), Instant::now());
         let report = copying::copy_all(vec![opened.job(options)], &*sink, run)?;
         outcome.add("this host", Ok(report), began.elapsed());

@@ -3,13 +3,14 @@
 use super::Run;
 use super::access::{access, ask_user};
 use super::answer::VERSION;
+use super::insecure;
 use super::open::Reach;
-use super::options::Side;
+use super::options::{Side, YesOrNo};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use imgmv::Result;
 use imgmv::progress::Watch;
-use imgmv::transport::registry;
+use imgmv::transport::registry::{self, Access};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -36,9 +37,11 @@ pub struct Login {
     /// Read the password from the first line of FILE
     #[arg(long, value_name = "FILE", env = "IMGMV_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
-    /// Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway)
-    #[arg(long, env = "IMGMV_INSECURE", value_parser = FalseyValueParser::new())]
-    insecure: bool,
+    /// Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway); without this, for the
+    /// registries that this host's engines are told are insecure, which are shown no password over plain HTTP
+    #[arg(long, env = "IMGMV_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    insecure: Option<YesOrNo>,
     /// Trust the certificate authorities in FILE (PEM) besides the system's
     #[arg(long, value_name = "FILE", env = "IMGMV_CA")]
     ca: Option<PathBuf>,
@@ -58,7 +61,9 @@ impl Login {
             Some(user) => user.clone(),
             None => ask_user(&self.host)?,
         };
-        let access = access(&self.side(user), self.reach.network())?;
+        let side = self.side(user);
+        let insecure = insecure::of(&self.host, "", side.insecure, run);
+        let access = Access { insecure, ..access(&side, self.reach.network())? };
         let kept = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
         run.screen.end();
         if !kept.checked {
@@ -79,7 +84,7 @@ impl Login {
             password: std::env::var("IMGMV_PASSWORD").ok().filter(|password| !password.is_empty()),
             password_stdin: self.password_stdin,
             password_file: self.password_file.clone(),
-            insecure: self.insecure,
+            insecure: self.insecure.and_then(YesOrNo::answer),
             ca: self.ca.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),

@@ -1,6 +1,7 @@
 //! The options of `imgmv serve` that make it a mirror of other registries, a cache, and one of several peers.
 
 use super::Run;
+use super::insecure;
 use super::machines::{self, Machine, Surroundings};
 use super::open::{self, Reach};
 use super::options::Rate;
@@ -15,7 +16,7 @@ use imgmv::serve::mirror::{self, Client, Reached};
 use imgmv::serve::{Beside, Budget, Cache, Caches, Endpoint, Peers, Pools, ProxyShelf, Share, Upstream};
 use imgmv::transport::layout::LayoutCache;
 use imgmv::transport::registry::mirrors::{self, Server};
-use imgmv::transport::registry::{Access, Credentials};
+use imgmv::transport::registry::{Access, Credentials, Insecure};
 use imgmv::{Error, Result};
 use serde_json::json;
 use std::ffi::OsString;
@@ -123,7 +124,7 @@ impl Mirroring {
         // Not the run's own: what is under way when the server is told to stop may still end.
         let cancel = Cancel::default();
         let access = open::upstream_access(from, reach, run)?;
-        let upstreams = self.upstreams(&access, reach, &cancel, run)?;
+        let upstreams = self.upstreams(&access, from, reach, &cancel, run)?;
         let pools = Pools::default();
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
@@ -156,7 +157,14 @@ impl Mirroring {
         Ok(all)
     }
 
-    fn upstreams(&self, access: &Access, reach: &Reach, cancel: &Cancel, run: &Run) -> Result<Vec<Upstream>> {
+    fn upstreams(
+        &self,
+        access: &Access,
+        from: &open::From,
+        reach: &Reach,
+        cancel: &Cancel,
+        run: &Run,
+    ) -> Result<Vec<Upstream>> {
         let all = self.endpoints(&reach.network().mirrors)?;
         let hosts = all.iter().map(|(_, endpoints)| endpoints.len()).sum::<usize>();
         if access.credentials != Credentials::Stored && hosts > 1 {
@@ -166,7 +174,8 @@ impl Mirroring {
         }
         let endpoint = |text: &String| {
             let wrong = || Error::usage(format!("--proxy {text:?} names no registry; expected HOST[:PORT]"));
-            let Server { host, insecure } = mirrors::server(text, access.insecure).ok_or_else(wrong)?;
+            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(wrong)?;
+            let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };
         let upstream = |(host, endpoints): &(String, Vec<String>)| {

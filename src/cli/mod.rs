@@ -2,11 +2,13 @@
 
 mod access;
 pub mod answer;
+mod archive_form;
 pub mod args;
 mod bars;
 mod blob;
 mod cache;
 mod chain;
+mod choice;
 mod completions;
 mod copy;
 mod copying;
@@ -15,6 +17,8 @@ mod engines;
 mod expand;
 mod fan;
 mod hashed;
+mod hint;
+mod insecure;
 mod inspect;
 mod limit;
 mod lines;

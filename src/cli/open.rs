@@ -2,16 +2,20 @@
 
 use super::Run;
 use super::access::access;
+use super::archive_form::Form;
 use super::engines;
+pub use super::hint::hinted;
+use super::insecure;
 use super::limit::{limited, limited_bytes, shared};
 use super::options::{
-    DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, Transfer, WireName,
+    DestinationRegistry, Hosts, Loading, Network, Packing, Pushing, Side, SourceEngine, SourceRegistry, Transfer,
+    WireName,
 };
 use super::place::Place;
 use clap::Args;
 use imgmv::archive::Tape;
 use imgmv::copy::{Naming, Options};
-use imgmv::image::{DEFAULT_REGISTRY, Name, Reference};
+use imgmv::image::{Name, Reference};
 use imgmv::progress::Event;
 use imgmv::remote::{Host, Local};
 use imgmv::serve::catalog::Shelf;
@@ -23,9 +27,8 @@ use imgmv::transport::containerd::ContainerdStore;
 use imgmv::transport::engine::{self, Engine, EngineSink};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::transport::registry::mirrors::{self, Mirror};
-use imgmv::transport::registry::{Access, MirroredStore, Registry, RepositoryStore};
-use imgmv::{Error, Kind, Result};
-use std::ffi::OsStr;
+use imgmv::transport::registry::{Access, ForeignStore, Insecure, MirroredStore, Registry, RepositoryStore};
+use imgmv::{Error, Result};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,6 +79,11 @@ impl From {
     pub fn engine(&self) -> &SourceEngine {
         &self.engine
     }
+
+    /// What the user says of insecure registries.
+    pub fn insecure(&self) -> Option<bool> {
+        self.registry.side().insecure
+    }
 }
 
 /// What is the same for both.
@@ -91,6 +99,9 @@ pub struct Reach {
     /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
     #[arg(skip)]
     pub onward: bool,
+    /// Whether nondistributable layers that the source is without are fetched (`--foreign fetch`).
+    #[arg(skip)]
+    pub fetch_foreign: bool,
 }
 
 impl Reach {
@@ -116,7 +127,7 @@ impl Reach {
 pub struct Opened {
     pub source: Source,
     pub picks: Vec<Pick>,
-    /// What the word itself calls an image that it picks by digest (`app:2@sha256:…`).
+    /// What the word itself calls an image that it picks by digest (`app@sha256:…`, `app:2@sha256:…`).
     pub name: Option<Name>,
 }
 
@@ -172,11 +183,11 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
-        Place::Oci { dir, pick } => (layout(dir)?, pick.clone()),
+        Place::Oci { dir, pick } => (layout(dir, run)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
         Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
-        Place::Path(path) if path.is_dir() => (layout(path)?, None),
+        Place::Path(path) if path.is_dir() => (layout(path, run)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
         Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
         Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
@@ -184,6 +195,15 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
     // Where either end is on the network, its bytes are counted there.
     let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
+        Ready::Store(store) if reach.fetch_foreign => {
+            let access = reach.access(&from.registry.side(), run)?;
+            Ready::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
+        }
+        Ready::Tape(_) if reach.fetch_foreign => {
+            return Err(Error::usage(
+                "--foreign fetch needs a source that can be read in any order; save it to a file",
+            ));
+        }
         Ready::Store(store) => Ready::Store(limited(store, rate, run)),
         Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };
@@ -192,7 +212,7 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
 
 /// A repository, by way of its mirrors where it has some.
 fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
-    let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+    let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
     Ok(match mirrors.is_empty() {
@@ -203,9 +223,9 @@ fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Ru
 
 /// Which image of its repository a reference means, and what it is called where it is meant by digest.
 fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
-    match (&reference.digest, reference.tag_or_latest()) {
-        (Some(digest), tag) => (Some(Pick::Digest(*digest)), tag.map(|_| Name::from(&without_digest(reference)))),
-        (None, tag) => (tag.map(|tag| Pick::Name(tag.to_owned())), None),
+    match &reference.digest {
+        Some(digest) => (Some(Pick::Digest(*digest)), Some(Name::from(reference))),
+        None => (reference.tag_or_latest().map(|tag| Pick::Name(tag.to_owned())), None),
     }
 }
 
@@ -214,29 +234,35 @@ fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
 fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
-        let mirror = Mirror::parse(host, &reference.repository, side.insecure);
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure == Some(true));
+        let mirror = mirror.map(|mirror| (mirror, Insecure::ByUser));
         mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
-    let mut all = given.collect::<Result<Vec<Mirror>>>()?;
-    all.extend(mirrors::configured(&reference.host, &reference.repository, Path::new("/")));
+    let mut all = given.collect::<Result<Vec<(Mirror, Insecure)>>>()?;
+    let configured = mirrors::configured(&reference.host, &reference.repository, Path::new("/"));
+    all.extend(configured.into_iter().map(|mirror| (mirror, Insecure::ByFiles)));
     let mut stores = Vec::new();
-    for mirror in all {
-        let side = Side { insecure: mirror.insecure, ca: side.ca.clone(), ..Side::default() };
-        let access = reach.access(&side, run)?;
+    for (mirror, allowed) in all {
+        let access = reach.access(&Side { ca: side.ca.clone(), ..Side::default() }, run)?;
+        let insecure = if mirror.insecure { allowed } else { Insecure::No };
         let Mirror { root, namespace, .. } = mirror;
-        let access = Access { retries: access.retries.min(RETRIES_OF_A_MIRROR), root, namespace, ..access };
+        let retries = access.retries.min(RETRIES_OF_A_MIRROR);
+        let access = Access { insecure, retries, root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }
     Ok(stores)
 }
 
-fn without_digest(reference: &Reference) -> Reference {
-    Reference { digest: None, ..reference.clone() }
+/// The registry at `host`, to reach `repository` there or what lies below it.
+fn registry(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
+    Registry::new(host, access_to(host, repository, side, reach, run)?, run.watch(), run.cancel.clone())
 }
 
-fn registry(host: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
-    Registry::new(host, reach.access(side, run)?, run.watch(), run.cancel.clone())
+/// How the registry at `host` is reached for `repository`, or for what lies below it.
+fn access_to(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Access> {
+    let insecure = insecure::of(host, repository, side.insecure, run);
+    Ok(Access { insecure, ..reach.access(side, run)? })
 }
 
 /// How the registries behind a mirror are reached.
@@ -255,11 +281,11 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
             if reference.tag.is_some() || reference.digest.is_some() {
                 return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
             }
-            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
             return Ok(Arc::new(RegistryShelf::of(registry, &reference.repository)));
         }
         Place::Prefix(prefix) => {
-            let registry = registry(prefix.host(), &from.registry.side(), reach, run)?;
+            let registry = registry(prefix.host(), prefix.path(), &from.registry.side(), reach, run)?;
             return Ok(Arc::new(RegistryShelf::below(registry, prefix.path())));
         }
         Place::Containerd { pick } => {
@@ -291,7 +317,8 @@ fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
     let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
         Source::Store(store) => Ok(store),
         Source::Stream(_) => Err(Error::usage(format!(
-            "{} is packed, so that nothing in it can be found without reading it all; copy it to a layout first",
+            "{} is compressed as a whole, so that nothing in it can be found without reading it all; copy it to a \
+             plain .tar or to a layout first",
             path.display()
         ))),
     };
@@ -315,8 +342,13 @@ fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>>
     Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
-fn layout(dir: &Path) -> Result<Ready> {
-    Ok(Ready::Store(Arc::new(LayoutStore::open(dir)?)))
+fn layout(dir: &Path, run: &Run) -> Result<Ready> {
+    let store = LayoutStore::open(dir)?;
+    if !store.is_marked() {
+        let dir = dir.display();
+        run.watch().event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout all the same")));
+    }
+    Ok(Ready::Store(Arc::new(store)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
@@ -339,12 +371,19 @@ fn stdin() -> Result<Input> {
     }
 }
 
+/// What the options say of how a DST is written.
+pub struct Written<'o> {
+    pub transfer: &'o Transfer,
+    pub packing: &'o Packing,
+}
+
 /// Opens what `place` means as a DST.
-pub fn sink(place: &Place, into: &Into, reach: &Reach, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
+pub fn sink(place: &Place, into: &Into, reach: &Reach, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+    let transfer = options.transfer;
     match place {
         Place::Registry(reference) => repository(reference, into, reach, run),
         Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
-            archive_sink(file, transfer, run)
+            archive_sink(file, options, run)
         }
         Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
         Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
@@ -374,7 +413,7 @@ pub struct InPlace {
 pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<InPlace> {
     let (dir, pick) = match place {
         Place::Registry(reference) => {
-            let registry = registry(&reference.host, &from.registry.side(), reach, run)?;
+            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
             let Opened { picks, .. } = source(place, from, reach, run)?;
             let sink = Box::new(registry.sink(&reference.repository));
             return Ok(InPlace { store: Arc::new(registry.repository(&reference.repository)), picks, sink });
@@ -409,27 +448,28 @@ pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -
 /// The sink of one repository, whatever its tag.
 pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
     let chunk = into.pushing.chunk_size.map(|size| size.0);
-    let access = Access { chunk, ..reach.access(&into.registry.side(), run)? };
-    let registry = Registry::new(&reference.host, access, run.watch(), run.cancel.clone())?;
+    let access = access_to(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
+    let registry = Registry::new(&reference.host, Access { chunk, ..access }, run.watch(), run.cancel.clone())?;
     Ok(Box::new(registry.sink(&reference.repository)))
 }
 
-/// An archive file. imgmv writes plain tar, which is what every engine loads.
-fn archive_sink(file: &Path, transfer: &Transfer, run: &Run) -> Result<Box<dyn Sink>> {
-    let name = file.to_string_lossy();
-    if [".gz", ".tgz", ".zst", ".xz", ".bz2"].iter().any(|ending| name.ends_with(ending)) {
-        return Err(Error::usage(format!(
-            "{name} would hold a plain tar (its layers are packed, and not every engine loads more); name it .tar, or \
-             pipe it: imgmv save … | gzip > {name}"
-        )));
+/// An archive file, compressed as its name says.
+fn archive_sink(file: &Path, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+    let form = Form::of(file)?;
+    if options.transfer.dry_run {
+        return Ok(planned(&file.to_string_lossy()));
     }
-    match transfer.dry_run {
-        true => Ok(planned(&name)),
-        false => {
-            let before = Leavings { life: transfer.life(), cancel: run.cancel.clone() };
-            Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?))
-        }
-    }
+    let Form::Compressed(coding) = form else {
+        let before = Leavings { life: options.transfer.life(), cancel: run.cancel.clone() };
+        return Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?));
+    };
+    let level = options.packing.level.filter(|_| options.packing.compress.is_none());
+    run.watch().event(Event::Detail(&format!(
+        "{}: compressed as a whole with {}; to resume a cut copy, to serve it and to read a part of it, write a plain .tar",
+        file.display(),
+        coding.name()
+    )));
+    Ok(Box::new(ArchiveSink::to_compressed(file, coding, level)?))
 }
 
 /// An archive that is only planned.
@@ -465,24 +505,4 @@ pub fn stdout_for_archive(run: &Run) -> Result<()> {
         )),
         false => Ok(()),
     }
-}
-
-/// `error`, with what else may have been meant by `word` where it was taken for a registry's image and not found.
-pub fn hinted(word: &OsStr, error: Error) -> Error {
-    let missing = matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Network);
-    let is_file = Path::new(word).exists();
-    let word = word.to_string_lossy();
-    let bare = |reference: Reference| {
-        reference.host == DEFAULT_REGISTRY
-            && !word.starts_with(DEFAULT_REGISTRY)
-            && error.to_string().contains(&reference.repository)
-    };
-    let hint = match (missing && word.parse().is_ok_and(bare), is_file) {
-        (false, _) => return error,
-        (true, true) => format!("{word} means a registry's image; the file is ./{word}"),
-        (true, false) => format!(
-            "{word} means a registry's image; one of this host's engines is docker-daemon:{word} or containerd:{word}"
-        ),
-    };
-    Error::new(error.kind(), format!("{error} ({hint})"))
 }

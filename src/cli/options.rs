@@ -2,7 +2,7 @@
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use imgmv::image::{Coding, Platform};
+use imgmv::image::Coding;
 use imgmv::transport::engine::{Engine, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,7 +18,8 @@ pub struct Side {
     pub password: Option<String>,
     pub password_stdin: bool,
     pub password_file: Option<PathBuf>,
-    pub insecure: bool,
+    /// The user's word, if there is one.
+    pub insecure: Option<bool>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -52,11 +53,13 @@ macro_rules! side {
             )]
             password_file: Option<PathBuf>,
             #[arg(
-                id = concat!($prefix, "-insecure"), long, env = concat!($env, "_INSECURE"),
-                value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue,
-                help = "Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway)"
+                id = concat!($prefix, "-insecure"), long, env = concat!($env, "_INSECURE"), value_name = "true|false",
+                num_args = 0..=1, require_equals = true, default_missing_value = "true",
+                help = "Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway). \
+                        Without this, for the registries that podman's registries.conf, docker's daemon.json and \
+                        containerd's hosts.toml call insecure; false: for none"
             )]
-            insecure: bool,
+            insecure: Option<YesOrNo>,
             #[arg(
                 id = concat!($prefix, "-ca"), long, value_name = "FILE", env = concat!($env, "_CA"),
                 help = "Trust the certificate authorities in FILE (PEM) besides the system's"
@@ -82,7 +85,7 @@ macro_rules! side {
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
                     password_stdin: self.password_stdin,
                     password_file: self.password_file.clone(),
-                    insecure: self.insecure,
+                    insecure: self.insecure.and_then(YesOrNo::answer),
                     ca: self.ca.clone(),
                     cert: self.cert.clone(),
                     key: self.key.clone(),
@@ -94,6 +97,29 @@ macro_rules! side {
 
 side!(SourceRegistry, "src", "IMGMV_SRC", "Source registry");
 side!(DestinationRegistry, "dst", "IMGMV_DST", "Destination registry");
+
+/// The value of an option that may stand without one; an empty one, as variables have it, says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct YesOrNo(Option<bool>);
+
+impl YesOrNo {
+    pub fn answer(self) -> Option<bool> {
+        self.0
+    }
+}
+
+impl FromStr for YesOrNo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<YesOrNo, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "" => Ok(YesOrNo(None)),
+            "true" | "yes" | "on" | "1" | "t" | "y" => Ok(YesOrNo(Some(true))),
+            "false" | "no" | "off" | "0" | "f" | "n" => Ok(YesOrNo(Some(false))),
+            _ => Err("expected true or false".to_owned()),
+        }
+    }
+}
 
 /// Credentials, and how patiently and how fast bytes move.
 #[derive(Debug, Clone, Args)]
@@ -108,7 +134,8 @@ pub struct Network {
     /// How often a request that failed is tried again
     #[arg(long, value_name = "N", default_value_t = 5, env = "IMGMV_RETRY")]
     pub retry: u32,
-    /// Give up a connection on which no byte has moved for so long
+    /// Give up a connection on which no byte has moved for so long, or of whose body fewer than 1 KiB came in that time;
+    /// the head of an answer has to be complete within this, from its first byte on
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "IMGMV_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
@@ -169,26 +196,16 @@ fn bytes(text: &str) -> Result<Option<u64>, String> {
     Ok(number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0))
 }
 
-/// Which of an image's platforms.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Images")]
-pub struct Choice {
-    /// Only this platform's image (repeatable); by default everything the destination can hold
-    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', env = "IMGMV_PLATFORM")]
-    pub platforms: Vec<Platform>,
-    /// Every platform, and an error where the destination cannot hold them; wins over --platform
-    #[arg(long, env = "IMGMV_ALL_PLATFORMS", value_parser = FalseyValueParser::new())]
-    pub all_platforms: bool,
-}
-
 /// How layers are packed at the destination.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Layers")]
 pub struct Packing {
-    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept
+    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept.
+    /// Artifacts are never recompressed
     #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
-    /// Level of compression: gzip 1 to 12, zstd 1 to 19
+    /// Level of compression: gzip 1 to 12, zstd 1 to 19; of the layers, or without --compress of a .tar.gz or .tar.zst
+    /// that is written
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
     /// Write manifests in docker's or OCI's form, for a destination that refuses the other; digests change, which is said
@@ -240,6 +257,9 @@ pub struct Transfer {
     /// Say what would be moved, and how many bytes, and move nothing
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
+    /// End well where the source holds no image, and not with status 3
+    #[arg(long, env = "IMGMV_ALLOW_EMPTY", value_parser = FalseyValueParser::new())]
+    pub allow_empty: bool,
     /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 /// Endings by which a bare word is a file. The last two can be read but not written.
-const ARCHIVE_ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"];
+const ARCHIVE_ENDINGS: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar.bz2"];
 
 /// One SRC or DST, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +64,14 @@ impl Prefix {
         &self.path
     }
 
-    /// Where `name` goes: its repository below the prefix, with its tag.
+    /// Where `name` goes: its repository below the prefix, with its tag, or its digest where it has no tag.
     pub fn under(&self, name: &Reference) -> Result<Reference> {
-        let tag = name.tag_or_latest().map(|tag| format!(":{tag}")).unwrap_or_default();
-        format!("{}/{}{}{tag}", self.host, self.path, name.repository).parse()
+        let below: Reference = format!("{}/{}{}", self.host, self.path, name.repository).parse()?;
+        let (tag, digest) = match name.tag_or_latest() {
+            Some(tag) => (Some(tag.to_owned()), None),
+            None => (None, name.digest),
+        };
+        Ok(Reference { tag, digest, ..below })
     }
 }
 
@@ -164,12 +168,17 @@ fn pick(wanted: &str) -> Result<Option<Pick>> {
     })
 }
 
+/// Whether a bare word is an archive's file, by its ending.
+pub fn is_archive(text: &str) -> bool {
+    ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending))
+}
+
 fn path(text: &str) -> Option<Result<Place>> {
     let begins = ["/", "./", "../", "~/"].iter().any(|start| text.starts_with(start));
     if begins || text == "." || text == ".." {
         return Some(Ok(Place::Path(at_home(text))));
     }
-    if !ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending)) {
+    if !is_archive(text) {
         return None;
     }
     // `host:app.tar` is a file of another host to scp, and a tag that ends in .tar is possible: neither is guessed.
@@ -291,6 +300,7 @@ mod tests {
             ("x.tgz", "path x.tgz"),
             ("dir/x.tar.zst", "path dir/x.tar.zst"),
             ("x.tar.gz", "path x.tar.gz"),
+            ("x.tzst", "path x.tzst"),
             ("app:2", "registry docker.io/library/app:2"),
             ("app", "registry docker.io/library/app"),
             ("mirror/app", "registry docker.io/mirror/app"),

@@ -259,10 +259,17 @@ pub enum Stdout {
     Archive,
 }
 
-/// `NAME@DIGEST` for each name; `@DIGEST` for an image that has none.
+/// `NAME@DIGEST` for each name, once where a repository has it by tag and by digest; `@DIGEST` for an image without one.
 pub fn named<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<Item = String> + 'a {
     let nameless = names.is_empty().then(|| format!("@{digest}"));
-    names.iter().map(move |name| format!("{name}@{digest}")).chain(nameless)
+    let place = |name: &Name| name.reference().map(|reference| reference.place());
+    let by_tag = move |name: &Name| names.iter().any(|other| other.digest().is_none() && place(other) == place(name));
+    let line = move |name: &Name| match name.digest() {
+        Some(_) if by_tag(name) => None,
+        Some(own) if own == *digest => Some(name.to_string()),
+        _ => Some(format!("{name}@{digest}")),
+    };
+    names.iter().filter_map(line).chain(nameless)
 }
 
 fn blobs(count: Count) -> String {

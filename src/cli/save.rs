@@ -2,10 +2,11 @@
 
 use super::Run;
 use super::args::PLACES;
+use super::choice::{Choice, ForeignName, Parts};
 use super::copying;
 use super::naming::naming;
-use super::open::{self, Into, Reach};
-use super::options::{Choice, Packing, Transfer};
+use super::open::{self, Into, Reach, Written};
+use super::options::{Packing, Transfer};
 use super::place::Place;
 use super::report::{Outcome, Stdout};
 use clap::Args;
@@ -17,7 +18,8 @@ use std::time::Instant;
 /// Save images into one archive that every engine loads, layers they share once
 ///
 /// The archive is at once an OCI layout and what docker save writes; docker, containerd, podman, skopeo, crane and
-/// oras read it, and digests stay as they were.
+/// oras read it, and digests stay as they were. A FILE that ends in .tar.gz, .tgz, .tar.zst or .tzst is compressed as
+/// a whole, which k3s and rke2 import; a plain .tar alone can be resumed, served and read in part.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Save {
@@ -33,6 +35,8 @@ pub struct Save {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
+    parts: Parts,
+    #[command(flatten)]
     packing: Packing,
     #[command(flatten)]
     transfer: Transfer,
@@ -47,11 +51,13 @@ Examples:
   imgmv save app:2 db:16 -o bundle.tar
   imgmv save docker-daemon:app:2 -o app.tar
   imgmv save app:2 -o - | ssh node1 nerdctl load
+  imgmv save app:2 -o /var/lib/rancher/k3s/agent/images/app.tar.zst
   imgmv save oci:./mirror -o mirror.tar --platform linux/arm64";
 
 impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
+        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
         let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));
@@ -71,10 +77,11 @@ impl Save {
         for source in &sources {
             let opened = open::source(source, &self.from, &self.reach, run)?;
             let naming = naming(&target, &self.names)?;
-            let options = copying::options(&self.choice, &self.packing, &self.transfer);
+            let options = copying::options(&self.choice, &self.parts, &self.packing, &self.transfer);
             jobs.push(opened.job(Options { naming, ..options }));
         }
-        let sink = open::sink(&target, &Into::default(), &self.reach, &self.transfer, run)?;
+        let written = Written { transfer: &self.transfer, packing: &self.packing };
+        let sink = open::sink(&target, &Into::default(), &self.reach, &written, run)?;
         let (mut outcome, began) = (Outcome::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
         let report = copying::copy_all(jobs, &*sink, run).map_err(hinted)?;

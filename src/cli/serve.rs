@@ -91,7 +91,7 @@ struct Service {
     #[arg(long, value_name = "N", default_value_t = 1024, env = "IMGMV_MAX_CONNECTIONS",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_connections: u32,
-    /// End a connection on which no byte has moved for so long
+    /// End a connection on which less than 1 KiB has moved for so long, or a request's head is not complete
     #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "IMGMV_IDLE_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     idle_timeout: u64,

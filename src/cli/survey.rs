@@ -1,9 +1,9 @@
 //! A source looked at without a sink: a store as it is, a stream passed to its end first.
 
 use super::Run;
-use imgmv::copy::{Naming, Platforms};
+use imgmv::copy::Platforms;
 use imgmv::image::{Descriptor, Digest};
-use imgmv::plan::{self, Image};
+use imgmv::plan::{self, Image, Wish};
 use imgmv::sink::{Order, Shape, Takes};
 use imgmv::source::{Pick, Root, Source, Store, Stream, Tail};
 use imgmv::{Error, Result};
@@ -39,7 +39,13 @@ pub fn images(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Ru
         unnamed_blobs: true,
         nameless: true,
     };
-    plan::images(store, store.roots(picks)?, &Naming::Keep, platforms, &takes, &*run.screen)
+    let wish = Wish { platforms: platforms.clone(), ..Wish::default() };
+    plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
+}
+
+/// `all`, of which there is at least one.
+pub fn some<T>(all: Vec<T>, store: &dyn Store) -> Result<Vec<T>> {
+    if all.is_empty() { Err(Error::not_found(store.nothing())) } else { Ok(all) }
 }
 
 /// The one that is meant; `Usage` when there are several.
@@ -80,6 +86,10 @@ impl Store for Passed {
         let mut bytes = Cursor::new(bytes);
         bytes.set_position(from);
         Ok(Box::new(bytes))
+    }
+
+    fn nothing(&self) -> String {
+        self.0.nothing.clone()
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {

@@ -10,6 +10,7 @@ use super::survey;
 use clap::Args;
 use imgmv::Result;
 use imgmv::image::{Digest, Manifest, Name};
+use imgmv::progress::Event;
 use imgmv::source::Pick;
 use imgmv::transport::archive;
 use serde_json::json;
@@ -74,7 +75,15 @@ impl Tag {
         roots.dedup_by_key(|root| root.descriptor.digest);
         let root = survey::one(roots)?.descriptor;
         let manifest = Manifest::parse(store.manifest(&root)?, &root)?;
-        names.iter().try_for_each(|name| sink.publish(Some(name), &manifest))?;
+        for name in names {
+            if sink.published(name).ok().flatten() == Some(manifest.digest()) {
+                run.watch().event(Event::Detail(&format!("{name} points there already")));
+                continue;
+            }
+            // Where the index was made of platforms side by side, it is not there yet.
+            sink.put_manifest(&manifest)?;
+            sink.publish(Some(name), &manifest)?;
+        }
         sink.finish()?;
         Ok(manifest.digest())
     }

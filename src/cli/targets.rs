@@ -2,7 +2,7 @@
 
 use super::expand::{MOST, expand};
 use super::naming::full;
-use super::place::Place;
+use super::place::{Place, is_archive};
 use imgmv::image::Name;
 use imgmv::source::Pick;
 use imgmv::{Error, Result};
@@ -86,7 +86,7 @@ fn lines(file: &Path) -> Result<Vec<String>> {
 
 /// A line of a file of hosts: `node1`, `root@node1` and `node1:2222` are hosts there; whatever else is a place is one.
 fn as_host(line: String) -> String {
-    let plain = !line.contains('/') && !line.contains("://") && !line.ends_with(':') && !line.ends_with(".tar");
+    let plain = !line.contains('/') && !line.contains("://") && !line.ends_with(':') && !is_archive(&line);
     let scheme = ["docker-daemon:", "containerd:", "oci:", "oci-archive:", "docker-archive:"];
     let is_host = plain && line != "-" && !scheme.iter().any(|scheme| line.starts_with(scheme));
     // `user@host:REF` is a place already.
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_file_of_hosts_has_one_on_each_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = "# mine\nnode1\nroot@node2  # second\n\n  node3:2222\nnode4.lan:\nssh://n5/app:2\nr.lan:5000/app:2\nu@n6:app:2\nu@[::1]:22\nx{1..2}\n./a.tar\n";
+        let text = "# mine\nnode1\nroot@node2  # second\n\n  node3:2222\nnode4.lan:\nssh://n5/app:2\nr.lan:5000/app:2\nu@n6:app:2\nu@[::1]:22\nx{1..2}\n./a.tar\nb.tar.zst\n";
         std::fs::write(file.path(), text).unwrap();
         let found: Vec<String> =
             targets(&[], Some(file.path())).unwrap().into_iter().map(|target| target.word).collect();
@@ -216,6 +216,7 @@ mod tests {
             "ssh://x1",
             "ssh://x2",
             "./a.tar",
+            "b.tar.zst",
         ];
         assert_eq!(found, expected);
         for wrong in ["node1 node2\n", "# none\n", "-host\n"] {

@@ -3,16 +3,14 @@
 use super::Run;
 use super::answer::VERSION;
 use super::args::PLACES;
-use super::chain::is_image_config;
-use super::copying;
-use super::hashed::{self, Hashed};
+use super::choice::Choice;
+use super::hashed::{self, Found, Hashed, Raw};
 use super::open::{self, Opened, Reach};
-use super::options::Choice;
 use super::place::Place;
 use super::report::named;
 use super::survey;
 use clap::Args;
-use imgmv::image::{Config, Descriptor, Digest, Manifest, Name, layer_coding};
+use imgmv::image::{Config, Descriptor, Digest, Manifest, Name};
 use imgmv::plan::{self, Image};
 use imgmv::source::{Source, Store};
 use imgmv::{Error, Kind, Result};
@@ -80,7 +78,7 @@ impl Verify {
 
     fn look(&self, run: &Run) -> Result<()> {
         let Opened { source, picks, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
-        let platforms = copying::platforms(&self.choice);
+        let platforms = self.choice.platforms();
         let (store, images, hashed) = match source {
             Source::Store(store) => {
                 let images = survey::images(&*store, &picks, &platforms, run)?;
@@ -94,6 +92,7 @@ impl Verify {
                 (store, images, hashed)
             }
         };
+        let images = survey::some(images, &*store)?;
         let judged = images.iter().map(|image| judge(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
         run.screen.end();
         tell(&judged, run)
@@ -160,7 +159,7 @@ fn check(blob: &Descriptor, store: &dyn Store, hashed: &Hashed) -> Result<Option
     let found = match hashed.get(&blob.digest) {
         Some(found) => found.clone(),
         // Of a stream: configs do not pass as blobs.
-        None => plan::document(store, blob).map(|bytes| hashed::Found { size: bytes.len() as u64, raw: None }),
+        None => plan::document(store, blob).map(|bytes| Found { size: bytes.len() as u64, raw: Raw::Unknown }),
     };
     match found {
         Ok(found) if found.size == blob.size => Ok(None),
@@ -176,7 +175,7 @@ fn check(blob: &Descriptor, store: &dyn Store, hashed: &Hashed) -> Result<Option
 
 /// Layers that, unpacked, are not what the image's config lists.
 fn unlike_config(manifest: &Manifest, store: &dyn Store, hashed: &Hashed) -> Vec<String> {
-    let Some(at) = manifest.config().filter(|config| is_image_config(config)) else { return Vec::new() };
+    let Some(at) = manifest.config().filter(|_| manifest.is_container_image()) else { return Vec::new() };
     // A config that cannot be read has been named already.
     let Ok(config) = plan::document(store, at).and_then(|bytes| Config::parse(&bytes)) else { return Vec::new() };
     let (layers, listed) = (manifest.layers(), config.diff_ids());
@@ -188,10 +187,24 @@ fn unlike_config(manifest: &Manifest, store: &dyn Store, hashed: &Hashed) -> Vec
             manifest.digest()
         )];
     }
-    let pairs = layers.iter().zip(listed).filter(|(layer, _)| layer_coding(&layer.media_type).is_some());
-    let wrong = pairs.filter_map(|(layer, listed)| {
-        let raw = hashed.get(&layer.digest)?.as_ref().ok()?.raw?;
-        (raw != *listed).then(|| format!("layer {} unpacks to {raw}, its config lists {listed}", layer.digest))
-    });
+    let pairs = layers.iter().zip(listed).filter(|(layer, _)| layer.coding().is_some());
+    let wrong = pairs.filter_map(|(layer, listed)| unlike(layer, listed, hashed.get(&layer.digest)?.as_ref().ok()?));
     wrong.collect()
+}
+
+/// Why `layer` is not shown to unpack to `listed`.
+fn unlike(layer: &Descriptor, listed: &Digest, found: &Found) -> Option<String> {
+    let unpacked = match &found.raw {
+        Raw::Is(unpacked) => unpacked,
+        Raw::Broken(why) => return Some(why.to_string()),
+        Raw::Unknown => return None,
+    };
+    match unpacked.iter().find(|raw| raw.algorithm() == listed.algorithm()) {
+        Some(raw) if raw == listed => None,
+        Some(raw) => Some(format!("layer {} unpacks to {raw}, its config lists {listed}", layer.digest)),
+        None => Some(format!(
+            "layer {} was not compared with {listed}: a stream's layers pass before its configs; save the archive to a file",
+            layer.digest
+        )),
+    }
 }

@@ -1,6 +1,6 @@
 //! Descriptors (image-spec, descriptor.md): what names a blob inside a manifest or an index.
 
-use super::{Digest, Hasher, Platform};
+use super::{Digest, Hasher, Platform, media_type};
 use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -70,9 +70,19 @@ impl Descriptor {
         self.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
     }
 
-    /// A layer that lies elsewhere by its own word (`urls`): it is left where it is.
+    /// A layer that registries were not to have (media-types.md, "nondistributable"), by its type alone: other layers have
+    /// to be there even where they name `urls`.
     pub fn is_foreign(&self) -> bool {
-        self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+        media_type::is_foreign_layer(&self.media_type)
+    }
+
+    /// Whether an index names a manifest or an index by this, and no other blob. One without a type is taken for such.
+    pub fn names_manifest(&self) -> bool {
+        let kind = self.media_type.as_str();
+        kind.is_empty()
+            || media_type::is_index(kind)
+            || media_type::is_manifest(kind)
+            || media_type::DOCKER_SCHEMA1.contains(&kind)
     }
 
     /// The embedded content, when it is there and is what the descriptor says; anything else is passed over for the

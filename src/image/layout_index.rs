@@ -179,6 +179,14 @@ impl LayoutIndex {
     }
 }
 
+/// Takes the name off an entry.
+pub(super) fn unname(entry: &mut Descriptor) {
+    if let Some(annotations) = &mut entry.annotations {
+        annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
+    }
+    entry.annotations = entry.annotations.take().filter(|left| !left.is_empty());
+}
+
 fn digest_of(entry: &Value) -> Option<Digest> {
     entry.get("digest")?.as_str()?.parse().ok()
 }

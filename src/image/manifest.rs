@@ -4,6 +4,7 @@
 use super::{Descriptor, Digest, Platform, media_type};
 use crate::error::{Error, Result};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::HashSet;
 
 /// In bytes; the least a registry has to accept (distribution-spec, "Pushing Manifests"), and the most imgmv takes.
@@ -18,14 +19,16 @@ pub struct Manifest {
     pub body: Body,
     /// The image this is a referrer of.
     pub subject: Option<Descriptor>,
+    /// What kind of artifact it says it is (manifest.md, "artifactType"); never empty.
+    pub artifact_type: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 // One per manifest, never many in a row: a box would buy nothing.
 #[allow(clippy::large_enum_variant)]
 pub enum Body {
-    /// Several images, or indexes again.
-    Index(Vec<Descriptor>),
+    /// Several images, or indexes again. BuildKit's cache lists `blobs` there, which only their media types tell.
+    Index { manifests: Vec<Descriptor>, blobs: Vec<Descriptor> },
     /// One image or artifact. `config` is missing only in the early artifact form.
     Image { config: Option<Descriptor>, layers: Vec<Descriptor> },
     /// A type that is not known: carried, not looked into.
@@ -41,8 +44,9 @@ struct Document {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     blobs: Option<Vec<Descriptor>>,
-    fs_layers: Option<serde::de::IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
     subject: Option<Descriptor>,
+    artifact_type: Option<String>,
 }
 
 impl Manifest {
@@ -75,6 +79,34 @@ impl Manifest {
         Manifest::read(bytes, media_type, digest)
     }
 
+    /// Whether `bytes` are a manifest of some kind, known here or not: a JSON object with at least one of the fields by
+    /// which manifests are told. The error says what they are.
+    pub fn recognise(bytes: &[u8]) -> Result<(), &'static str> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            schema_version: Option<u64>,
+            media_type: Option<String>,
+            artifact_type: Option<String>,
+            manifests: Option<IgnoredAny>,
+            config: Option<IgnoredAny>,
+            layers: Option<IgnoredAny>,
+            blobs: Option<IgnoredAny>,
+        }
+        let without = "JSON without a manifest's fields";
+        let fields: Fields = serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
+            true => without,
+            false => "something that is not JSON",
+        })?;
+        let lists = [fields.manifests, fields.config, fields.layers, fields.blobs];
+        let stated = [fields.media_type, fields.artifact_type];
+        let has_one =
+            fields.schema_version.is_some() || lists.iter().any(Option::is_some) || stated.iter().any(Option::is_some);
+        // serde also takes a list for an object.
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        if has_one && is_object { Ok(()) } else { Err(without) }
+    }
+
     fn read(bytes: Vec<u8>, claimed_type: &str, digest: Digest) -> Result<Manifest> {
         let size = bytes.len() as u64;
         if size > MAX_MANIFEST {
@@ -96,8 +128,9 @@ impl Manifest {
             if let Some(stated) = stated_type(&bytes) {
                 return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
             }
+            Manifest::recognise(&bytes).map_err(|why| wrong(&format!("it is {why}")))?;
             let descriptor = Descriptor::new(claimed_type, digest, size);
-            return Ok(Manifest { descriptor, bytes, body: Body::Opaque, subject: None });
+            return Ok(Manifest { descriptor, bytes, body: Body::Opaque, subject: None, artifact_type: None });
         }
         let document: Document =
             serde_json::from_slice(&bytes).map_err(|e| wrong(&format!("it is not the JSON expected ({e})")))?;
@@ -109,7 +142,7 @@ impl Manifest {
         }
         let claimed_type = if known { claimed_type } else { "" };
         let stated = document.media_type.as_deref().unwrap_or("");
-        if !stated.is_empty() && !claimed_type.is_empty() && stated != claimed_type {
+        if !stated.is_empty() && !claimed_type.is_empty() && !media_type::same_kind(stated, claimed_type) {
             return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
         }
         let shape = [stated, claimed_type].into_iter().find(|t| !t.is_empty()).map(str::to_owned);
@@ -126,13 +159,17 @@ impl Manifest {
             None => media_type::OCI_MANIFEST.to_owned(),
         };
         let body = match (document.manifests, document.config, document.layers, document.blobs) {
-            (Some(manifests), ..) => Body::Index(manifests),
+            (Some(listed), ..) => {
+                let (manifests, blobs) = listed.into_iter().partition(|entry| entry.names_manifest());
+                Body::Index { manifests, blobs }
+            }
             (None, None, None, Some(blobs)) => Body::Image { config: None, layers: blobs },
             (None, Some(config), layers, _) => Body::Image { config: Some(config), layers: layers.unwrap_or_default() },
             (None, None, ..) => return Err(wrong("it has neither a config nor manifests")),
         };
         let descriptor = Descriptor::new(media_type, digest, size);
-        Ok(Manifest { descriptor, bytes, body, subject: document.subject })
+        let artifact_type = document.artifact_type.filter(|stated| !stated.is_empty());
+        Ok(Manifest { descriptor, bytes, body, subject: document.subject, artifact_type })
     }
 
     /// The manifest of an image that has none (a docker-save archive of the old form). Its bytes become digests for
@@ -158,19 +195,21 @@ impl Manifest {
     /// Manifests and indexes one step below.
     pub fn children(&self) -> &[Descriptor] {
         match &self.body {
-            Body::Index(manifests) => manifests,
+            Body::Index { manifests, .. } => manifests,
             _ => &[],
         }
     }
 
-    /// Config and layers, each digest once, in order; foreign layers left out.
+    /// Config and layers that have to be there, each digest once, in order: all but foreign ones.
     pub fn blobs(&self) -> Vec<&Descriptor> {
-        let Body::Image { config, layers } = &self.body else {
-            return Vec::new();
-        };
+        let layers = self.layers().iter().filter(|layer| !layer.is_foreign());
         let mut seen = HashSet::new();
-        let all = config.iter().chain(layers.iter().filter(|layer| !layer.is_foreign()));
-        all.filter(|blob| seen.insert(blob.digest)).collect()
+        self.config().into_iter().chain(layers).filter(|blob| seen.insert(blob.digest)).collect()
+    }
+
+    /// Layers of a nondistributable type, which a source may be without.
+    pub fn foreign_layers(&self) -> impl Iterator<Item = &Descriptor> {
+        self.layers().iter().filter(|layer| layer.is_foreign())
     }
 
     pub fn config(&self) -> Option<&Descriptor> {
@@ -180,11 +219,26 @@ impl Manifest {
         }
     }
 
+    /// The layers; of an index, the blobs that it lists beside its manifests.
     pub fn layers(&self) -> &[Descriptor] {
         match &self.body {
             Body::Image { layers, .. } => layers,
-            _ => &[],
+            Body::Index { blobs, .. } => blobs,
+            Body::Opaque => &[],
         }
+    }
+
+    /// Whether this is an image that containers run from, or an index of such: its layers and its form may be converted.
+    /// Artifacts, referrers and what is not known keep every byte.
+    pub fn is_container_image(&self) -> bool {
+        let image_type = |text: &str| [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&text);
+        let plain = self.subject.is_none() && self.artifact_type.as_deref().is_none_or(image_type);
+        plain
+            && match &self.body {
+                Body::Image { config, .. } => config.as_ref().is_some_and(|config| image_type(&config.media_type)),
+                Body::Index { blobs, .. } => blobs.is_empty(),
+                Body::Opaque => false,
+            }
     }
 }
 
@@ -209,6 +263,8 @@ pub struct Config {
     pub os: String,
     #[serde(default)]
     pub variant: Option<String>,
+    #[serde(default, rename = "os.version")]
+    pub os_version: Option<String>,
     #[serde(default)]
     pub rootfs: Option<RootFs>,
 }
@@ -231,7 +287,8 @@ impl Config {
     }
 
     pub fn platform(&self) -> Platform {
-        Platform::new(&self.os, &self.architecture, self.variant.as_deref())
+        let platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
+        Platform { os_version: self.os_version.clone(), ..platform }
     }
 }
 
@@ -252,13 +309,10 @@ mod tests {
     #[test]
     fn a_type_that_belies_the_content_is_refused() {
         assert!(parse(r#"{"schemaVersion":2,"manifests":[]}"#, media_type::OCI_MANIFEST).is_err());
-        assert!(
-            parse(
-                r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#,
-                media_type::DOCKER_LIST
-            )
-            .is_err()
-        );
+        let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+        assert!(parse(index, media_type::OCI_MANIFEST).is_err());
+        // The same kind of document in the other's form: its own word counts.
+        assert_eq!(parse(index, media_type::DOCKER_LIST).unwrap().descriptor.media_type, media_type::OCI_INDEX);
         assert!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, "").unwrap_err().to_string().contains("schema 1"));
     }
 
@@ -269,6 +323,50 @@ mod tests {
         assert!(Manifest::parse(bytes.clone(), &manifest.descriptor).is_ok());
         bytes.push(b' ');
         assert!(Manifest::parse(bytes, &manifest.descriptor).is_err());
+    }
+
+    #[test]
+    fn only_images_that_run_may_be_converted() {
+        let layer = format!(r#"{{"mediaType":"{}","digest":"{}","size":1}}"#, media_type::OCI_LAYER, Digest::of(b"a"));
+        let manifest = |config: &str, more: &str| {
+            let config = format!(r#"{{"mediaType":"{config}","digest":"{}","size":1}}"#, Digest::of(b"b"));
+            parse(&format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]{more}}}"#), "").unwrap()
+        };
+        let index = |child: &str, more: &str| {
+            parse(&format!(r#"{{"schemaVersion":2,"manifests":[{child}]{more}}}"#), "").unwrap()
+        };
+        let child = layer.replace(media_type::OCI_LAYER, media_type::OCI_MANIFEST);
+        let subject = format!(r#","subject":{child}"#);
+        for (manifest, converted) in [
+            (manifest(media_type::OCI_CONFIG, ""), true),
+            (manifest(media_type::DOCKER_CONFIG, r#","artifactType":"""#), true),
+            (manifest(media_type::OCI_CONFIG, r#","artifactType":"application/vnd.oci.image.config.v1+json""#), true),
+            (manifest(media_type::OCI_CONFIG, r#","artifactType":"application/x-policy""#), false),
+            (manifest(media_type::OCI_CONFIG, &subject), false),
+            (manifest("application/vnd.oci.empty.v1+json", ""), false),
+            (manifest("application/vnd.buildkit.cacheconfig.v0", ""), false),
+            (manifest("application/vnd.docker.plugin.v1+json", ""), false),
+            (index(&child, ""), true),
+            (index(&layer, ""), false),
+            (index(&child, r#","artifactType":"application/x-set""#), false),
+        ] {
+            assert_eq!(manifest.is_container_image(), converted, "{}", String::from_utf8_lossy(&manifest.bytes));
+        }
+    }
+
+    #[test]
+    fn what_an_index_lists_is_a_manifest_by_its_type_only() {
+        let entry =
+            |kind: &str, at: &[u8]| format!(r#"{{"mediaType":"{kind}","digest":"{}","size":1}}"#, Digest::of(at));
+        let kinds = [media_type::OCI_MANIFEST, media_type::DOCKER_LIST, "", media_type::OCI_LAYER_GZIP, "text/plain"];
+        let listed: Vec<String> = kinds.iter().map(|kind| entry(kind, kind.as_bytes())).collect();
+        let index = parse(&format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, listed.join(",")), "").unwrap();
+        let digests = |entries: &[Descriptor]| entries.iter().map(|entry| entry.digest).collect::<Vec<_>>();
+        let expected: Vec<Digest> = kinds.iter().map(|kind| Digest::of(kind.as_bytes())).collect();
+        assert_eq!(
+            (digests(index.children()), digests(index.layers())),
+            (expected[..3].to_vec(), expected[3..].to_vec())
+        );
     }
 
     #[test]

@@ -74,6 +74,22 @@ pub fn with_coding(media_type: &str, coding: Coding) -> &'static str {
     }
 }
 
+/// A layer that is to stay where its publisher put it: OCI's nondistributable types (deprecated), docker's foreign ones.
+pub fn is_foreign_layer(media_type: &str) -> bool {
+    const KINDS: [&str; 2] = [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    ];
+    let coding = KINDS.iter().find_map(|kind| media_type.strip_prefix(kind));
+    coding.is_some_and(|coding| ["", "+gzip", "+zstd", ".gzip", ".zstd"].contains(&coding))
+}
+
+/// Whether two types are one kind of document, an index or an image's manifest, in OCI's form or in docker's.
+pub fn same_kind(one: &str, other: &str) -> bool {
+    let pair = |a, b| [one, other].iter().all(|&media_type| media_type == a || media_type == b);
+    one == other || pair(OCI_INDEX, DOCKER_LIST) || pair(OCI_MANIFEST, DOCKER_MANIFEST)
+}
+
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }

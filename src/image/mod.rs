@@ -1,6 +1,7 @@
 //! The field's own values (OCI image-spec and distribution-spec): digests, references, descriptors, manifests,
 //! platforms. No I/O here.
 
+mod described;
 mod descriptor;
 mod digest;
 mod json;
@@ -9,7 +10,9 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+pub mod side_by_side;
 
+pub(crate) use described::{LAYERS_ARE_ZSTD, OF_LAYERS, describes_bytes};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
 pub(crate) use json::tree as json_tree;

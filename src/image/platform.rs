@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{cmp::Reverse, fmt, str::FromStr};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
@@ -48,16 +48,15 @@ impl Platform {
 
     /// How well an image for `offered` runs where `self` is asked for: `None` not at all, otherwise lower is better.
     /// The rules are containerd's: a processor also runs the older variants of its family, and 64-bit arm runs 32-bit.
+    /// An `os.version` that is asked for has to begin the image's (`10.0.20348` is any of its builds).
     pub fn rank(&self, offered: &Platform) -> Option<usize> {
-        let offered = Platform {
-            os_version: offered.os_version.clone(),
-            ..Platform::new(&offered.os, &offered.architecture, offered.variant.as_deref())
-        };
+        let version = offered.os_version.as_deref();
+        let offered = Platform::new(&offered.os, &offered.architecture, offered.variant.as_deref());
         if self.os != offered.os {
             return None;
         }
-        if let Some(version) = &self.os_version
-            && offered.os_version.as_ref().is_some_and(|offered| offered != version)
+        if let (Some(wanted), Some(version)) = (self.os_version.as_deref(), version)
+            && !begins(version, wanted)
         {
             return None;
         }
@@ -94,44 +93,67 @@ impl Platform {
         }
     }
 
-    /// The best of `offered` for `self`, by index.
+    /// The best of `offered` for `self`, by index: of equals the newest `os.version`, then the first.
     pub fn best<'a>(&self, offered: impl Iterator<Item = Option<&'a Platform>>) -> Option<usize> {
-        let ranked = offered.enumerate().filter_map(|(at, platform)| Some((self.rank(platform?)?, at)));
-        ranked.min().map(|(_, at)| at)
+        let ranked = offered.enumerate().filter_map(|(at, platform)| {
+            let platform = platform?;
+            Some((self.rank(platform)?, Reverse(platform.version()), at))
+        });
+        ranked.min().map(|(.., at)| at)
+    }
+
+    /// `os.version`, so that newer is greater; none is the oldest.
+    fn version(&self) -> Vec<u64> {
+        let parts = self.os_version.as_deref().unwrap_or_default().split('.');
+        parts.map_while(|part| part.parse().ok()).collect()
     }
 }
+
+/// Whether `version` is `prefix` or a build of it: by whole numbers between dots.
+fn begins(version: &str, prefix: &str) -> bool {
+    version.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+const FORM: &str = "expected OS/ARCH[/VARIANT][:OSVERSION], as linux/arm64 or windows/amd64:10.0.20348";
 
 impl FromStr for Platform {
     type Err = Error;
 
-    /// `os/arch[/variant]`, or an architecture alone (then linux).
+    /// `os/arch[/variant][:os.version]`, or an architecture alone (then linux).
     fn from_str(text: &str) -> Result<Platform> {
+        let wrong = || Error::usage(format!("{text:?} is not a platform: {FORM}"));
         let word = |part: &&str| {
             !part.is_empty()
                 && part.len() <= 64
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
-        let parts: Vec<&str> = text.split('/').collect();
-        if !parts.iter().all(word) {
-            return Err(Error::usage(format!(
-                "{text:?} is not a platform: expected OS/ARCH[/VARIANT], as linux/arm64"
-            )));
+        let (names, version) = match text.split_once(':') {
+            Some((names, version)) => (names, Some(version)),
+            None => (text, None),
+        };
+        let parts: Vec<&str> = names.split('/').collect();
+        if !parts.iter().chain(&version).all(word) {
+            return Err(wrong());
         }
-        match parts[..] {
-            [architecture] => Ok(Platform::new("linux", architecture, None)),
-            [os, architecture] => Ok(Platform::new(os, architecture, None)),
-            [os, architecture, variant] => Ok(Platform::new(os, architecture, Some(variant))),
-            _ => Err(Error::usage(format!("{text:?} is not a platform: expected OS/ARCH[/VARIANT], as linux/arm64"))),
-        }
+        let platform = match parts[..] {
+            [architecture] => Platform::new("linux", architecture, None),
+            [os, architecture] => Platform::new(os, architecture, None),
+            [os, architecture, variant] => Platform::new(os, architecture, Some(variant)),
+            _ => return Err(wrong()),
+        };
+        Ok(Platform { os_version: version.map(str::to_owned), ..platform })
     }
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
-            _ => Ok(()),
+        if let Some(variant) = self.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            write!(f, "/{variant}")?;
+        }
+        match self.os_version.as_deref().filter(|version| !version.is_empty()) {
+            Some(version) => write!(f, ":{version}"),
+            None => Ok(()),
         }
     }
 }
@@ -171,5 +193,27 @@ mod tests {
         let offered = [platform("linux/arm/v6"), platform("linux/arm/v7"), platform("linux/arm64")];
         assert_eq!(platform("linux/arm/v7").best(offered.iter().map(Some)), Some(1));
         assert_eq!(platform("linux/arm64").best(offered.iter().map(Some)), Some(2));
+    }
+
+    #[test]
+    fn a_version_is_asked_for_by_its_beginning_and_the_newest_wins() {
+        let builds = ["10.0.17763.5122", "10.0.20348.2966", "10.0.20348.405", "10.0.203480.1"];
+        let offered: Vec<Platform> = builds.iter().map(|build| platform(&format!("windows/amd64:{build}"))).collect();
+        for (wanted, at) in [
+            ("windows/amd64", Some(3)),
+            ("windows/amd64:10.0.20348", Some(1)),
+            ("windows/amd64:10.0.20348.405", Some(2)),
+            ("windows/amd64:10.0.17763", Some(0)),
+            ("windows/amd64:10.0.2", None),
+            ("windows/arm64:10.0.20348", None),
+        ] {
+            assert_eq!(platform(wanted).best(offered.iter().map(Some)), at, "{wanted}");
+        }
+        let unversioned = [platform("windows/amd64"), platform("windows/amd64:10.0.20348.1")];
+        assert_eq!(platform("windows/amd64:10.0.20348").best(unversioned.iter().map(Some)), Some(1));
+        assert_eq!(platform("windows/amd64:10.0.20348").to_string(), "windows/amd64:10.0.20348");
+        for wrong in ["windows/amd64:", ":10", "windows/amd64:1:2", "windows/amd64:10/x"] {
+            assert!(wrong.parse::<Platform>().is_err(), "{wrong}");
+        }
     }
 }

@@ -223,6 +223,22 @@ impl Name {
         }
     }
 
+    /// The digest that the name holds itself (`app@sha256:…`).
+    pub fn digest(&self) -> Option<Digest> {
+        self.reference()?.digest
+    }
+
+    /// The names that containerd keeps for this one: `app:2@sha256:…` is `app:2` and `app@sha256:…`, in full.
+    pub fn apart(self) -> Vec<Name> {
+        match self.reference() {
+            Some(both) if both.tag.is_some() && both.digest.is_some() => {
+                let tagged = Reference { digest: None, ..both.clone() };
+                vec![Name::from(&tagged), Name::from(&Reference { tag: None, ..both })]
+            }
+            _ => vec![self],
+        }
+    }
+
     /// Whether `asked`, as a user typed it, means this name: the same text, or the same full reference, or its tag.
     pub fn answers_to(&self, asked: &str) -> bool {
         if self.0 == asked {
@@ -303,6 +319,11 @@ mod tests {
         for asked in ["app", "app:3", "other/app:2"] {
             assert!(!name.answers_to(asked), "{asked}");
         }
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let both = Name::new(format!("app:2@{digest}")).unwrap().apart();
+        let full = format!("docker.io/library/app@{digest}");
+        assert_eq!(both.iter().map(Name::as_str).collect::<Vec<_>>(), ["docker.io/library/app:2", &full]);
+        assert!(both[1].answers_to(&format!("app@{digest}")) && both[1].digest().is_some());
         assert!(Name::new("v1").unwrap().answers_to("v1"));
         assert!(Name::new("a\x1b[2Jb").is_err());
     }

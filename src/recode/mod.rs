@@ -51,15 +51,42 @@ pub fn recode(
     threads: usize,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Recoded> {
-    let mut packer = Packer::new(to, level)?;
+    let packer = Packer::new(to, level)?;
     let stop = AtomicBool::new(false);
     let mut layer = Unpacked::open(from, was, unpack::BOUND, &stop)?;
+    pack(&mut layer, packer, threads, &stop, out)?;
+    Ok(Recoded { raw: layer.finish() })
+}
+
+/// Reads `from` to its end and hands it to `out` compressed as `to`: what [`recode`] does with a raw layer, with the same
+/// levels, threads, memory and errors, and without a digest.
+pub fn compress(
+    from: &mut (dyn Read + Send),
+    to: Coding,
+    level: Option<i32>,
+    threads: usize,
+    out: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let packer = Packer::new(to, level)?;
+    let stop = AtomicBool::new(false);
+    pack(&mut Unpacked::plain(from, &stop), packer, threads, &stop, out)
+}
+
+/// Fails with `Usage` where `coding` has no such `level`.
+pub fn check_level(coding: Coding, level: Option<i32>) -> Result<()> {
+    Packer::new(coding, level).map(drop)
+}
+
+fn pack(
+    bytes: &mut Unpacked<'_>,
+    mut packer: Packer,
+    threads: usize,
+    stop: &AtomicBool,
+    out: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let mut first = Block::default();
-    let ended = layer.fill(&mut first, packer.block_size())?;
+    let ended = bytes.fill(&mut first, packer.block_size())?;
     packer.pack(&mut first)?;
     out(first.packed())?;
-    if !ended {
-        lines::run(&mut layer, first, packer, threads, &stop, out)?;
-    }
-    Ok(Recoded { raw: layer.finish() })
+    if ended { Ok(()) } else { lines::run(bytes, first, packer, threads, stop, out) }
 }

@@ -30,7 +30,8 @@ pub const BOUND: Bound = Bound { free: 32 << 30, ratio: 256 };
 pub struct Unpacked<'a> {
     bytes: Decoder<'a>,
     bound: Bound,
-    hasher: Hasher,
+    /// None where nobody asks for the digest.
+    hasher: Option<Hasher>,
     size: u64,
 }
 
@@ -60,7 +61,12 @@ impl<'a> Unpacked<'a> {
                 Decoder::Zstd(decoder)
             }
         };
-        Ok(Unpacked { bytes, bound, hasher: Hasher::default(), size: 0 })
+        Ok(Unpacked { bytes, bound, hasher: Some(Hasher::default()), size: 0 })
+    }
+
+    /// Bytes of any kind, as they are and without their digest.
+    pub fn plain(from: &'a mut (dyn Read + Send), stop: &'a AtomicBool) -> Unpacked<'a> {
+        Unpacked { bytes: Decoder::Raw(Packed { from, stop, count: 0 }), bound: BOUND, hasher: None, size: 0 }
     }
 
     /// Puts the next `size` bytes into `block.raw`; fewer at the layer's end. Whether the end has come.
@@ -77,7 +83,9 @@ impl<'a> Unpacked<'a> {
         }
         self.size += filled as u64;
         self.bounded()?;
-        self.hasher.update(&room[..filled]);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&room[..filled]);
+        }
         block.raw.wrote(filled);
         Ok(filled < size)
     }
@@ -95,7 +103,7 @@ impl<'a> Unpacked<'a> {
 
     /// Digest and size of all that `fill` gave.
     pub fn finish(self) -> (Digest, u64) {
-        (self.hasher.finish(), self.size)
+        (self.hasher.unwrap_or_default().finish(), self.size)
     }
 }
 

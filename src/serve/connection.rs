@@ -1,6 +1,7 @@
 //! One connection: TLS where it is wanted, HTTP/1.1, and an end to whoever keeps it waiting.
 
 use super::answer;
+use super::floor::Floor;
 use super::listen::Server;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// In bytes, of a request's head.
@@ -97,26 +98,46 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, lin
     }
 }
 
-/// A stream on which writing fails once it has stood still for too long: its client does not read.
+/// A stream on which writing fails when its client takes too little of it.
 struct Stalling<S> {
     stream: S,
-    limit: Duration,
-    until: Option<Pin<Box<Sleep>>>,
+    floor: Floor,
+    /// Since when the client takes nothing, and until when it may.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
+/// What a step of writing has moved.
+trait Moved {
+    fn bytes(&self) -> usize;
+}
+
+impl Moved for () {
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Moved for usize {
+    fn bytes(&self) -> usize {
+        *self
+    }
+}
+
 impl<S> Stalling<S> {
-    fn new(stream: S, limit: Duration) -> Stalling<S> {
-        Stalling { stream, limit, until: None, lingering: None }
+    fn new(stream: S, idle: Duration) -> Stalling<S> {
+        Stalling { stream, floor: Floor::new(idle), waiting: None, lingering: None }
     }
 
-    fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.until = None;
-            return polled;
+    /// `polled`, or its failure once the client has had its time. Flushing moves no bytes.
+    fn watched<T: Moved>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = polled {
+            let waited = self.waiting.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            self.floor.moved(waited, done.as_ref().map_or(0, Moved::bytes));
+            return Poll::Ready(done);
         }
-        let limit = self.limit;
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let left = self.floor.left();
+        let (_, until) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
         match until.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

@@ -1,5 +1,6 @@
 //! The body of a request, gathered into pieces that are worth a write, from clients that may be slow or gone.
 
+use super::floor::Floor;
 use hyper::body::{Body, Bytes, Incoming};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -8,34 +9,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// In bytes, within one `idle` time: a body that is slower holds a connection for nothing.
-const SLOWEST: u64 = 1 << 10;
-
 /// A body on its way in.
 pub struct Inflow {
     body: Incoming,
-    idle: Duration,
+    floor: Floor,
     received: Arc<AtomicU64>,
     gathered: Vec<Bytes>,
     size: usize,
     over: Option<End>,
-    /// Since when, and bytes since then.
-    window: (Instant, u64),
 }
 
 /// How a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Whole,
-    /// The connection broke, or the client stood still.
+    /// The connection broke, or the client sent too little in its time.
     Cut,
 }
 
 impl Inflow {
     /// `received` counts the bytes.
     pub fn new(body: Incoming, idle: Duration, received: Arc<AtomicU64>) -> Inflow {
-        let window = (Instant::now(), 0);
-        Inflow { body, idle, received, gathered: Vec::new(), size: 0, over: None, window }
+        Inflow { body, floor: Floor::new(idle), received, gathered: Vec::new(), size: 0, over: None }
     }
 
     /// In bytes, where the client has said it.
@@ -46,13 +41,14 @@ impl Inflow {
     /// Waits until `enough` bytes are gathered, or the body is over. May be dropped and called again.
     pub async fn gather(&mut self, enough: usize) -> Option<End> {
         while self.size < enough && self.over.is_none() {
-            let until = Instant::now() + self.idle;
-            let frame = timeout_at(until, poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx))).await;
+            let began = Instant::now();
+            let frame =
+                timeout_at(began + self.floor.left(), poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx))).await;
             match frame {
                 Ok(Some(Ok(frame))) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        self.add(bytes);
-                    }
+                    let bytes = frame.into_data().unwrap_or_default();
+                    self.floor.moved(began.elapsed(), bytes.len());
+                    self.add(bytes);
                 }
                 Ok(None) => self.over = Some(End::Whole),
                 Ok(Some(Err(_))) | Err(_) => self.over = Some(End::Cut),
@@ -64,13 +60,6 @@ impl Inflow {
     fn add(&mut self, bytes: Bytes) {
         self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.size += bytes.len();
-        self.window.1 += bytes.len() as u64;
-        if self.window.0.elapsed() >= self.idle {
-            if self.window.1 < SLOWEST {
-                self.over = Some(End::Cut);
-            }
-            self.window = (Instant::now(), 0);
-        }
         if !bytes.is_empty() {
             self.gathered.push(bytes);
         }

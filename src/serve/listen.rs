@@ -36,7 +36,7 @@ pub struct Limits {
     pub connections: usize,
     /// For a request's head, and between two requests of one connection.
     pub head: Duration,
-    /// Without a byte in either direction while a body is under way.
+    /// In which a body has to move 1 KiB, in either direction.
     pub idle: Duration,
     /// Threads that may wait for servers elsewhere, beside those that read from here.
     pub waiting: usize,

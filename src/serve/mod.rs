@@ -22,6 +22,7 @@ mod documents;
 mod errors;
 mod evict;
 mod fill;
+mod floor;
 mod gate;
 mod inflow;
 pub mod journal;

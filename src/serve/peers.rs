@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
 use crate::progress::Watch;
 use crate::transport::registry::mirrors::{self, Server};
-use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore};
+use crate::transport::registry::{Access, Credentials, Insecure, Registry, RepositoryStore};
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,7 +169,8 @@ impl Peers {
         let registry = match registries.get(&spot.ns) {
             Some(registry) => registry.clone(),
             None => {
-                let access = Access { namespace: spot.ns.clone(), insecure: peer.insecure, ..self.access.clone() };
+                let insecure = if peer.insecure { Insecure::ByUser } else { Insecure::No };
+                let access = Access { namespace: spot.ns.clone(), insecure, ..self.access.clone() };
                 let opened = Registry::new(&peer.host, access, self.watch.clone(), self.cancel.clone())?;
                 registries.insert(spot.ns.clone(), opened.clone());
                 opened

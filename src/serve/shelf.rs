@@ -6,7 +6,7 @@ use super::names::{Table, Tags};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
 use crate::progress::Watch;
-use crate::source::{Pick, Root, Store};
+use crate::source::{Pick, Root, Store, ambiguous};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
@@ -48,7 +48,13 @@ impl StoreShelf {
 
 fn stocked(store: Arc<dyn Store>, own: &str, hidden: impl Fn(&Error)) -> Result<Stocked> {
     let roots = match store.roots(&[]) {
-        Ok(roots) => roots,
+        Ok(roots) => match ambiguous(&roots) {
+            None => roots,
+            Some(error) => {
+                hidden(&error);
+                unambiguous(&*store)?
+            }
+        },
         // A name that stands for two images hides only itself.
         Err(error) if matches!(error.kind(), Kind::Usage | Kind::Invalid) => {
             hidden(&error);

@@ -96,6 +96,12 @@ impl Store for Sharer {
     fn origin(&self) -> Option<&Origin> {
         self.common.store.origin()
     }
+    fn fetches(&self, layer: &Descriptor) -> bool {
+        self.common.store.fetches(layer)
+    }
+    fn nothing(&self) -> String {
+        self.common.store.nothing()
+    }
     fn may_lack(&self) -> bool {
         self.common.store.may_lack()
     }

@@ -162,7 +162,7 @@ fn a_layer_that_is_absent_or_too_many_is_refused() {
     files.push(saved(json!([more])));
     for (bytes, words) in [
         (without("layer.tar"), "not in the archive"),
-        (without(".json"), "not there"),
+        (without(".json"), "not in the archive"),
         (tar(&files), "3 layers in manifest.json and 2 in its config"),
     ] {
         for error in refused(&bytes) {

@@ -1,1 +1,136 @@
 //! Registries that answer reads wrongly, oddly or too late.
+
+use super::support;
+
+#[path = "downloads/bodies.rs"]
+mod bodies;
+#[allow(dead_code)]
+#[path = "../serve/client.rs"]
+mod client;
+#[path = "downloads/pages.rs"]
+mod pages;
+#[path = "downloads/serving.rs"]
+mod serving;
+#[path = "downloads/tokens.rs"]
+mod tokens;
+
+use imgmv::cancel::Cancel;
+use imgmv::image::{Descriptor, Digest, Manifest, media_type};
+use imgmv::progress::{Event, Silent, Watch};
+use imgmv::source::{Pick, Store};
+use imgmv::transport::registry::{Access, Registry};
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::noise::noise;
+use support::registry::Double;
+use support::web::{Request, Response, Web};
+
+/// For `client.rs`, which pushes images too.
+fn manifest(config: &[u8], layers: &[&[u8]], _more: serde_json::Value) -> Vec<u8> {
+    let layers: Vec<Descriptor> = layers.iter().map(|layer| Descriptor::of(media_type::OCI_LAYER, layer)).collect();
+    Manifest::synthesise(&Descriptor::of(media_type::OCI_CONFIG, config), &layers).bytes
+}
+
+/// Quick to try again, and without the files of this user.
+fn access() -> Access {
+    Access {
+        authfile: Some("/nonexistent/auth.json".into()),
+        certs_dirs: Vec::new(),
+        pause: Duration::from_millis(1),
+        ..Access::default()
+    }
+}
+
+fn registry(host: &str) -> Arc<Registry> {
+    Registry::new(host, access(), Arc::new(Silent), Cancel::default()).unwrap()
+}
+
+fn heard_at(host: &str) -> (Arc<Registry>, Arc<Heard>) {
+    let heard = Arc::new(Heard::default());
+    (Registry::new(host, access(), heard.clone(), Cancel::default()).unwrap(), heard)
+}
+
+/// Everything that is said.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn all(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+}
+
+impl Watch for Heard {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Say(text) = event {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+}
+
+fn read(store: &dyn Store, blob: &Descriptor, from: u64) -> imgmv::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    store.open(blob, from)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A web server that remembers what it was asked.
+fn noting(answer: impl Fn(&Request, usize) -> Response + Send + Sync + 'static) -> (Web, Arc<Mutex<Vec<Request>>>) {
+    let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
+    let notes = seen.clone();
+    let web = Web::start(
+        None,
+        Arc::new(move |request, _| {
+            let nth = {
+                let mut notes = notes.lock().unwrap();
+                notes.push(request.clone());
+                notes.len()
+            };
+            Some(answer(request, nth))
+        }),
+    );
+    (web, seen)
+}
+
+#[test]
+fn one_bad_entry_of_a_list_hides_no_others() {
+    let tags = r#"{"name":"app","tags":["1","a\u001b[31mred\nx","2",7,"../../etc","-x","3"]}"#;
+    let digest = Digest::of(b"a signature");
+    let referrers = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"sha256:x","size":1}},
+            {{"mediaType":"a/b","digest":"{digest}","size":11}},null]}}"#
+    );
+    let (web, _) = noting(move |request, _| match &*request.path {
+        "/v2/app/tags/list" => Response::json(200, tags),
+        path if path.contains("/referrers/") => Response::json(200, &referrers),
+        _ => Response::new(404),
+    });
+    let (registry, heard) = heard_at(&web.address.to_string());
+    let store = registry.repository("app");
+    let tags: Vec<String> = store.names().unwrap().iter().filter_map(|name| name.tag()).collect();
+    assert_eq!(tags, ["1", "2", "3"]);
+    let said = heard.all();
+    assert!(said.contains("4 entries are not a tag") && said.contains(r"a\u{1b}[31mred\nx"), "{said}");
+    assert!(!said.contains('\u{1b}') && said.lines().count() == 1, "{said:?}");
+    let found = store.referrers(&Digest::of(b"an image")).unwrap();
+    assert_eq!(found.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [digest]);
+    assert!(heard.all().contains("2 entries are not a descriptor"), "{}", heard.all());
+    // The program lists the rest and says the same.
+    let out = support::program::imgmv(&["list", &format!("{}/app", web.address)], None);
+    assert_eq!((out.status.code(), out.stdout.lines().count()), (Some(0), 3), "{}", out.stderr);
+    assert!(out.stderr.contains("4 entries") && !out.stderr.contains('\u{1b}'), "{}", out.stderr);
+}
+
+#[test]
+fn a_list_that_is_not_one_is_refused() {
+    for body in ["{}", "[]", r#"{"tags":"1"}"#, r#"{"errors":[]}"#, "nothing"] {
+        let (web, _) = noting(move |_, _| Response::json(200, body));
+        let error = registry(&web.address.to_string()).repository("app").names().unwrap_err();
+        assert_eq!(error.kind(), imgmv::Kind::Invalid, "{body}: {error}");
+    }
+    for body in [r#"{"name":"app","tags":null}"#, r#"{"name":"app"}"#, r#"{"tags":[]}"#] {
+        let (web, _) = noting(move |_, _| Response::json(200, body));
+        assert!(registry(&web.address.to_string()).repository("app").names().unwrap().is_empty(), "{body}");
+    }
+}

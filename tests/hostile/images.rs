@@ -169,11 +169,11 @@ fn cases() -> Vec<Case> {
             listed(|entry| entry["mediaType"] = json!("application/vnd.oCi.image.manifest.v1+json")),
             "announced as",
         ),
-        ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected|no manifest"),
+        ("a layer that is called a manifest", layer_called_manifest(), "not the JSON expected|not JSON|no manifest"),
         ("docker's schema 1", schema1(), "schema 1"),
         ("JSON that is too deep", deep_json(), ""),
         ("indexes that are too deep", nested(12), "deep"),
-        ("a manifest without anything", altered(|_, manifest| *manifest = json!({})), "neither"),
+        ("a manifest without anything", altered(|_, manifest| *manifest = json!({})), "neither|without a manifest's"),
         ("layers that are no list", altered(|_, manifest| manifest["layers"] = json!("all")), "JSON expected"),
         ("embedded data that is something else", embedded("QUJD"), "does not match|bytes"),
         ("an absent config", altered(|_, manifest| manifest["config"]["digest"] = json!(Digest::of(b"absent"))), ""),
@@ -271,6 +271,7 @@ fn what_a_strangers_platform_says_stays_on_its_line() {
 
 #[test]
 fn foreign_layers_are_never_fetched() {
+    const FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let elsewhere = Web::start(
@@ -283,8 +284,7 @@ fn foreign_layers_are_never_fetched() {
     let world = altered(|_, manifest| {
         let absent = Digest::of(b"elsewhere");
         let urls = [format!("http://{}/layer", elsewhere.address), "file:///etc/passwd".to_owned()];
-        manifest["layers"][1] =
-            json!({ "mediaType": media_type::OCI_LAYER, "digest": absent, "size": 9, "urls": urls });
+        manifest["layers"][1] = json!({ "mediaType": FOREIGN, "digest": absent, "size": 9, "urls": urls });
     });
     for way in WAYS {
         let target = Target::new();

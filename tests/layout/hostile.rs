@@ -132,7 +132,7 @@ fn somebody_elses_index_json_is_left_alone() {
 }
 
 #[test]
-fn a_name_that_means_two_images_is_refused() {
+fn a_name_that_means_two_images_is_listed_and_refused() {
     let (dir, memory) = (Dir::new(), sample());
     dir.take(&memory).unwrap();
     let entry = |root: usize| {
@@ -143,10 +143,13 @@ fn a_name_that_means_two_images_is_refused() {
     let index = serde_json::json!({ "schemaVersion": 2, "manifests": [entry(0), entry(1)] });
     fs::write(dir.layout().join("index.json"), index.to_string()).unwrap();
     let store = dir.store();
+    assert_eq!(store.roots(&[]).unwrap().len(), 2);
     for picks in [vec![], vec![Pick::Name("v1".into())]] {
-        let error = store.roots(&picks).unwrap_err();
-        assert_eq!(error.kind(), Kind::Invalid);
-        assert!(error.to_string().contains("names two images v1"), "{error}");
+        let (options, sink) = (Options { picks, ..Options::default() }, Kept::new(takes()));
+        let source = Source::Store(Arc::new(dir.store()));
+        let error = copy(source, &sink, &options, None, &Silent, &Cancel::default()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.to_string().contains("v1 stands for two images"), "{error}");
     }
     assert_eq!(store.roots(&[Pick::Digest(memory.roots[1].descriptor.digest)]).unwrap().len(), 1);
 }

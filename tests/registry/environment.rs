@@ -1,11 +1,10 @@
 //! What the environment decides: where credentials lie, which helper is asked, which proxy is gone through. Each test
 //! runs itself in a process of its own, whose environment is the test's.
 
+use super::support::proxy::{Proxy, Rules};
 use super::support::registry::{Auth, Double};
 use super::*;
 use imgmv::transport::registry::{Credentials, Secret, login, logout};
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -39,7 +38,7 @@ fn the_child() {
             super::pull(&reach(host, access).repository("team/app"), "1").unwrap();
         }
         "plain" => {
-            let access = Access { insecure: true, ..access };
+            let access = Access { insecure: Insecure::ByUser, ..access };
             super::pull(&reach(host, access).repository("team/app"), "1").unwrap();
         }
         "login" => {
@@ -150,44 +149,22 @@ fn login_goes_into_dockers_file_unless_told_otherwise() {
     run(&format!("pull {host}"), &[("REGISTRY_AUTH_FILE", &file)]);
 }
 
-/// A proxy that connects every `CONNECT` to `to`, and tells what it was asked for.
-fn proxy(to: String) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let notes = asked.clone();
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let (mut client, mut head) = (client, Vec::new());
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).unwrap_or(0) == 1 {
-                head.push(byte[0]);
-            }
-            notes.lock().unwrap().push(String::from_utf8_lossy(&head).lines().next().unwrap_or("").to_owned());
-            let server = TcpStream::connect(&to).unwrap();
-            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(std::net::Shutdown::Write);
-                });
-            }
-        }
-    });
-    (address, asked)
-}
-
 #[test]
 fn a_proxy_is_gone_through_except_where_it_is_not_to_be() {
     let double = Double::start();
     double.image("team/app", "1", &[b"layer"]);
-    let (address, asked) = proxy(double.host());
+    let proxy = Proxy::start(double.host(), Rules::default());
+    let address = format!("http://{}", proxy.address);
     let variables = [("HTTP_PROXY", &*address), ("HTTPS_PROXY", &*address), ("NO_PROXY", "other.invalid")];
     run("plain registry.invalid:5000", &variables);
-    let lines = std::mem::take(&mut *asked.lock().unwrap());
-    assert!(lines.iter().all(|line| line == "CONNECT registry.invalid:5000 HTTP/1.1"), "{lines:?}");
-    assert!(!lines.is_empty());
+    let lines = proxy.lines();
+    // A tunnel is asked for TLS, which the registry turns out not to have.
+    assert_eq!(lines[0], "CONNECT registry.invalid:5000 HTTP/1.1");
+    assert!(
+        lines.len() > 1 && lines[1..].iter().all(|line| line.contains(" http://registry.invalid:5000/v2/")),
+        "{lines:?}"
+    );
     // Loopback never goes through one.
     run(&format!("pull {}", double.host()), &variables);
-    assert!(asked.lock().unwrap().is_empty());
+    assert_eq!(proxy.lines(), Vec::<String>::new());
 }

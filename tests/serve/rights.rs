@@ -99,7 +99,7 @@ fn what_makes_no_sense_is_said_before_anything_listens() {
     for (args, status, told) in [
         (&["serve", &store][..], 3, "no OCI layout"),
         (&["serve", &hello, "--writable"], 2, "--writable needs a directory"),
-        (&["serve", &packed], 2, "packed"),
+        (&["serve", &packed], 2, "compressed as a whole"),
         (&["serve", "-"], 2, "no store that can be served"),
         (&["serve", "app:2"], 2, "leave the tag out"),
         (&["serve", &hello, "--listen", "nowhere"], 2, "no address"),

@@ -12,6 +12,8 @@
 mod conversation;
 #[path = "fault_proxy/head.rs"]
 mod head;
+#[path = "fault_proxy/made_here.rs"]
+mod made_here;
 #[path = "fault_proxy/socket.rs"]
 mod socket;
 
@@ -55,6 +57,12 @@ pub enum Ill {
     Short {
         by: u64,
     },
+    /// The answer's head comes byte by byte.
+    Drip {
+        every: Duration,
+    },
+    /// The server is not asked: 200, and a page to log in with.
+    Page,
     /// One bit of the answer flips.
     Flip {
         at: u64,
@@ -119,6 +127,8 @@ pub struct Line {
     pub buffers: bool,
     /// The first so many requests of an upload, of each method and path, are refused with a status.
     pub refuses_first: Option<(usize, u16, Option<&'static str>)>,
+    /// Blobs lie behind signed addresses on another host; each is good for one request.
+    pub signed: bool,
     /// Everybody needs a token, which a token service at the same address gives away.
     pub tokens: bool,
 }
@@ -132,6 +142,7 @@ impl Line {
         latency: Duration::ZERO,
         rate: None,
         cut_every: None,
+        signed: false,
         tokens: false,
     };
 }
@@ -180,6 +191,9 @@ struct State {
     /// Who has connected, and how many of them are still there.
     met: HashSet<SocketAddr>,
     open: usize,
+    /// How many addresses were signed, and the signatures that were used.
+    signed: usize,
+    signatures: HashSet<String>,
     /// The number of the token that is good.
     token: usize,
     /// How often each method and path was refused.

@@ -116,7 +116,7 @@ impl Stream for Passing {
     }
     fn finish(self: Box<Self>) -> Result<Tail> {
         let documents = self.memory.blobs.into_iter().filter(|(_, bytes)| bytes[0] == b'{').collect();
-        Ok(Tail { roots: self.memory.roots, documents })
+        Ok(Tail { roots: self.memory.roots, documents, nothing: String::new() })
     }
     fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
         relay.out.write_all(b"relayed")?;
@@ -157,6 +157,7 @@ pub fn takes() -> Takes {
     Takes {
         shape: Shape::AsFound,
         order: Order::Lanes(4),
+        large: None,
         compress: None,
         refuses: &[],
         unnamed_blobs: true,

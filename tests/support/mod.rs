@@ -4,6 +4,7 @@ pub mod engines;
 pub mod fault_proxy;
 pub mod noise;
 pub mod program;
+pub mod proxy;
 pub mod registry;
 mod routes;
 pub mod shell;

@@ -120,6 +120,8 @@ pub struct Faults {
     pub page: Option<usize>,
     /// Manifest types that are refused, in the words of docker's registry.
     pub refused_types: Vec<&'static str>,
+    /// Tags that are there cannot be put again, and what is said then.
+    pub immutable: Option<String>,
     pub no_referrers: bool,
     /// Blobs that are stored without an answer: the connection breaks behind them.
     pub lose_answers: usize,
@@ -280,6 +282,20 @@ impl Double {
 
     pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Arc<Vec<u8>>> {
         self.shared.state().repositories.get(repository)?.blobs.get(digest).cloned()
+    }
+
+    /// Takes a blob away.
+    pub fn lose_blob(&self, repository: &str, digest: &Digest) {
+        if let Some(repository) = self.shared.state().repositories.get_mut(repository) {
+            repository.blobs.remove(digest);
+        }
+    }
+
+    /// Takes a manifest away.
+    pub fn lose_manifest(&self, repository: &str, digest: &Digest) {
+        if let Some(repository) = self.shared.state().repositories.get_mut(repository) {
+            repository.manifests.remove(digest);
+        }
     }
 
     /// Those among `digests` that are stored.

@@ -251,6 +251,9 @@ fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, bo
     match at.parse::<Digest>() {
         Ok(named) if named != digest => return Some(error(400, "DIGEST_INVALID", "digest did not match")),
         Ok(_) => {}
+        Err(_) if faults.immutable.is_some() && repository.tags.contains_key(at) => {
+            return Some(error(400, "TAG_INVALID", faults.immutable.as_deref().unwrap_or_default()));
+        }
         Err(_) => {
             repository.tags.insert(at.to_owned(), digest);
         }

@@ -88,6 +88,8 @@ pub enum Tls {
     Server,
     /// Only clients with a certificate of the test authority.
     Mutual,
+    /// A certificate and its key, in PEM form.
+    Own(&'static [u8], &'static [u8]),
 }
 
 /// A server; ends when dropped.
@@ -147,8 +149,12 @@ fn server_config(tls: Tls) -> rustls::ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().expect("the usual versions of TLS");
+    let (chain, key): (&[u8], &[u8]) = match &tls {
+        Tls::Own(chain, key) => (chain, key),
+        Tls::Server | Tls::Mutual => (include_bytes!("tls/server.crt"), include_bytes!("tls/server.key")),
+    };
     let builder = match tls {
-        Tls::Server => builder.with_no_client_auth(),
+        Tls::Server | Tls::Own(..) => builder.with_no_client_auth(),
         Tls::Mutual => {
             let mut roots = rustls::RootCertStore::empty();
             roots.add(certificate(include_bytes!("tls/ca.crt"))).expect("an authority");
@@ -157,8 +163,8 @@ fn server_config(tls: Tls) -> rustls::ServerConfig {
             builder.with_client_cert_verifier(verifier.expect("a verifier"))
         }
     };
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
-    builder.with_single_cert(vec![certificate(include_bytes!("tls/server.crt"))], key).expect("certificate and key")
+    let key = PrivateKeyDer::from_pem_slice(key).expect("a key");
+    builder.with_single_cert(vec![certificate(chain)], key).expect("certificate and key")
 }
 
 /// Requests and answers until one side has had enough.

@@ -53,6 +53,17 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What `text` alone says of `host`: Include reads nothing.
+    pub fn in_text(text: &str, host: &str) -> Result<Settings> {
+        let nowhere = Path::new("/nonexistent");
+        let files = MAX_FILES;
+        let mut reader = Reader { host, home: nowhere, settings: Settings::default(), files };
+        reader.text(text, nowhere, 0, true)?;
+        Ok(reader.settings)
+    }
+}
+
 struct Reader<'a> {
     host: &'a str,
     home: &'a Path,

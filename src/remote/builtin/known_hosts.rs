@@ -44,6 +44,13 @@ impl Known {
         known
     }
 
+    /// What `text` says of the host that is listed as `name`.
+    pub fn in_text(text: &str, name: &str) -> Known {
+        let mut known = Known::default();
+        known.add(text, name);
+        known
+    }
+
     fn add(&mut self, text: &str, name: &str) {
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace().peekable();

@@ -81,6 +81,19 @@ impl Builtin {
     }
 }
 
+/// Where `config`, the text of a `~/.ssh/config`, says that `host` is: its name or address, and the port.
+///
+/// `Usage` where it names a way that is not built in, or includes files, which are not read here.
+pub fn address_in(config: &str, host: &str) -> Result<(String, u16)> {
+    let settings = Settings::in_text(config, host)?;
+    Ok((settings.host_name.unwrap_or_else(|| host.to_owned()), settings.port.unwrap_or(22)))
+}
+
+/// The host key algorithms to ask of `host`, by the text of a known_hosts file: those of its recorded keys come first.
+pub fn algorithms_in(known_hosts: &str, host: &str) -> String {
+    Known::in_text(known_hosts, &listed_as(host, 22)).algorithms()
+}
+
 impl Place {
     /// What the configuration says of `target`, which is so many hosts behind the one that was asked for.
     fn of(target: &SshTarget, home: &Path, cancel: &Cancel, depth: usize) -> Result<Place> {

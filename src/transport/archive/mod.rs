@@ -99,14 +99,17 @@ pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Wa
     (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
     if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
         return Err(Error::usage(format!(
-            "{label} is packed; write it anew with imgmv copy {label} NEW.tar --as NAME"
+            "{label} is compressed as a whole, and only a plain tar can be re-tagged; write one with imgmv copy {label} \
+             NEW.tar --as NAME"
         )));
     }
     let section = Section::new(again, 0).map_err(|e| Error::reading(&label, e))?;
     let store = ArchiveStore::open(section, &label, watch)?;
     let (to, temporary) = sink::beside(&path).map_err(|e| Error::writing(&label, e))?;
     let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
-    sink::settle(to, temporary, &path)?;
+    if let Some(to) = to {
+        sink::settle(to, temporary, &path)?;
+    }
     Ok(root)
 }
 

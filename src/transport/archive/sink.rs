@@ -1,10 +1,11 @@
 //! An archive as a destination: a file that appears whole at the end, or a pipe.
 
 use super::partial::{self, Partial};
-use crate::archive::{Out, Pack, Resume};
+use crate::archive::{Compressed, Out, Pack, Resume};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
+use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
+use crate::lanes::cores;
 use crate::plan::Image;
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
@@ -62,6 +63,7 @@ impl Default for Leavings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
+    /// Nothing in it can be gone back to: a pipe, a compressed file.
     Pipe,
 }
 
@@ -79,18 +81,10 @@ impl ArchiveSink {
     pub fn to_file_after(path: &Path, before: &Leavings, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let writing = |e| Error::writing(&shown, e);
-        // A link stays, what it leads to is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        match fs::metadata(&path) {
-            Ok(there) if there.is_dir() => {
-                return Err(Error::usage(format!("{shown} is a directory; an OCI layout is written oci:{shown}")));
-            }
-            Ok(there) if !there.is_file() => {
-                let file = File::options().write(true).open(&path).map_err(writing)?;
-                return Ok(Self::to_writer(Box::new(file), &shown));
-            }
-            Ok(_) | Err(_) => {}
-        }
+        let path = match Target::at(path)? {
+            Target::File(path) => path,
+            Target::Device(device) => return Ok(Self::to_writer(Box::new(device), &shown)),
+        };
         let keep = !before.life.is_zero();
         let (pack, on_its_way) = match Partial::take_up(&path).map_err(writing)? {
             Some((partial, file, sums)) => {
@@ -114,6 +108,26 @@ impl ArchiveSink {
         })
     }
 
+    /// An archive at `path` that is compressed as a whole. It appears whole at the end as any other, but what a copy
+    /// that did not end left is of no use to the next one, which begins anew. `level` is one of
+    /// [`crate::recode::levels`]; none: the default.
+    ///
+    /// Fails with `Unwritable`, and with `Usage` for a level that there is not.
+    pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {
+        let shown = path.display().to_string();
+        let compressed = |file| Compressed::new(file, &shown, coding, level, cores());
+        let (compressed, target) = match Target::at(path)? {
+            Target::Device(device) => (compressed(device)?, None),
+            Target::File(path) => {
+                let (file, temporary) = beside(&path).map_err(|e| Error::writing(&shown, e))?;
+                (compressed(file)?, Some((OnItsWay::Temporary(temporary), path)))
+            }
+        };
+        let pack = Pack::new(Out::Compressed(compressed), &shown, Platform::host());
+        let (kind, watch) = (Kind::Pipe, Arc::new(Silent));
+        Ok(ArchiveSink { pack, target: Mutex::new(target), kind, keep: false.into(), watch })
+    }
+
     /// An archive on standard output, which must not be a terminal (`Usage`).
     pub fn to_stdout() -> Result<ArchiveSink> {
         let stdout = io::stdout();
@@ -134,6 +148,31 @@ impl ArchiveSink {
 
     fn target(&self) -> MutexGuard<'_, Option<(OnItsWay, PathBuf)>> {
         self.target.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// What is at a path that an archive is to be written to.
+enum Target {
+    /// A file, or nothing yet; what a link leads to, so that the link stays.
+    File(PathBuf),
+    /// A named pipe, a device: written to as it is.
+    Device(File),
+}
+
+impl Target {
+    fn at(path: &Path) -> Result<Target> {
+        let shown = path.display();
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        match fs::metadata(&path) {
+            Ok(there) if there.is_dir() => {
+                Err(Error::usage(format!("{shown} is a directory; an OCI layout is written oci:{shown}")))
+            }
+            Ok(there) if !there.is_file() => {
+                let device = File::options().write(true).open(&path).map_err(|e| Error::writing(shown, e))?;
+                Ok(Target::Device(device))
+            }
+            Ok(_) | Err(_) => Ok(Target::File(path)),
+        }
     }
 }
 
@@ -177,7 +216,7 @@ fn name(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Re
 impl Sink for ArchiveSink {
     fn takes(&self) -> Takes {
         Takes {
-            shape: Shape::AsFound,
+            shape: Shape::Whole,
             order: Order::Single,
             large: None,
             compress: None,

@@ -169,6 +169,10 @@ impl Store for ContainerdStore {
             match id {
                 Some(root) => chosen.push(root),
                 None => {
+                    if let Pick::Name(text) = pick {
+                        let answers = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
+                        self.unambiguous(&all.iter().filter(answers).cloned().collect::<Vec<_>>())?;
+                    }
                     let found = select(&all, std::slice::from_ref(pick));
                     chosen.extend(found.map_err(|e| e.at(format!("containerd at {}", self.root)))?);
                 }
@@ -214,6 +218,14 @@ impl Store for ContainerdStore {
     fn names(&self) -> Result<Vec<Name>> {
         let names: BTreeSet<Name> = self.all().into_iter().filter_map(|root| root.name).collect();
         Ok(names.into_iter().collect())
+    }
+
+    fn nothing(&self) -> String {
+        let there = self.namespaces.join(", ");
+        match &self.namespace {
+            Some(namespace) => format!("containerd at {} has no image in its namespace {namespace}", self.root),
+            None => format!("containerd at {} has no image in any of its namespaces ({there})", self.root),
+        }
     }
 
     /// containerd keeps an index of which it has one platform's image.

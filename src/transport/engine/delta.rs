@@ -70,6 +70,11 @@ impl Delta {
         self.left_out.contains(digest) || self.unneeded.contains(digest)
     }
 
+    /// Whether some name points at `root` already.
+    pub fn names(&self, root: Digest) -> bool {
+        self.current.iter().any(|(_, there)| *there == root)
+    }
+
     /// Whether `name` needs nothing to be done.
     pub fn is_current(&self, name: &Name, root: Digest) -> bool {
         self.current.contains(&(name.clone(), root))

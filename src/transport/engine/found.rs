@@ -106,6 +106,11 @@ impl Found {
         (!words.is_empty()).then(|| Found { loader: Loader::Ctr, words, namespace, ..self.clone() })
     }
 
+    /// Whether it keeps a name that ends in a digest; docker and podman keep only tags.
+    pub(super) fn keeps_digests(&self) -> bool {
+        matches!(self.loader, Loader::Ctr | Loader::Nerdctl)
+    }
+
     pub fn shape(&self) -> Shape {
         match self.loader {
             Loader::Docker(ImageStore::Graph) | Loader::Podman => Shape::One(self.platform.clone()),

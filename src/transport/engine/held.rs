@@ -153,7 +153,7 @@ impl Wanted {
     }
 }
 
-fn is_config(config: &Descriptor) -> bool {
+pub(super) fn is_config(config: &Descriptor) -> bool {
     [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&&*config.media_type)
 }
 

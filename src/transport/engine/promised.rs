@@ -29,6 +29,11 @@ impl Promised {
         self.names.push((name.clone(), root));
     }
 
+    /// Whether `root` has a name.
+    pub fn is_named(&self, root: Digest) -> bool {
+        self.names.iter().any(|(_, other)| *other == root)
+    }
+
     pub fn expected(&self, found: &Found) -> Vec<Expected> {
         let expected = |(name, root): &(Name, Digest)| Expected {
             name: name.clone(),

@@ -65,7 +65,7 @@ if test -n "$w"; then echo "why=$w"; else
   held() { { echo "$1" | sed "s/[^0-9a-z:].*//" | sort -u; asked blob | sort -u; } | sort | uniq -d; };
   sweep() {
     test -z "$y" || test -n "$keep" || c content rm @PIN@ >/dev/null 2>&1;
-    test -z "$y" || l=$(c content ls);
+    test -z "$y" || l=$(c content ls 2>/dev/null);
     echo "$l" | grep containerd.io/gc.root=imgmv- | while read -r b x; do
       v=${x##*gc.root=imgmv-}; v=${v%%,*}; alive "${v##*-}" && fresh "${v%%-*}" || c content rm "$b" >/dev/null 2>&1 </dev/null;
     done;
@@ -76,7 +76,7 @@ if test -n "$w"; then echo "why=$w"; else
     y=1; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
     for b in $b; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
     if echo "imgmv pin @ID@" | i content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
-      echo pinned=; h=$(held "$(c content ls -q)");
+      echo pinned=; h=$(held "$(c content ls -q 2>/dev/null)");
     fi;
   fi;
   test -z "$h" || echo "$h" | sed "s/^/held=/";
@@ -133,9 +133,9 @@ if command -v awk >/dev/null 2>&1; then
   if test -n "$new"; then
     trap 'tags | grep "^@NOW@-$$-" | while read -r v; do d rmi "imgmv.invalid/pin:$v" >/dev/null 2>&1 </dev/null; done' EXIT; trap "exit 1" HUP INT TERM PIPE;
   fi;
-  j=0; echo "$h" | while read -r k i t; do
+  j=0; test -z "$h" || echo "$h" | while read -r k i t; do
     j=$((j+1));
-    if test -n "$new" && test "$t" -gt 0; then if d tag "$i" "imgmv.invalid/pin:@NOW@-$$-$j" >/dev/null 2>&1 </dev/null; then echo pinned=; else k=0; fi; fi;
+    if test -n "$new" && test "$t" -gt 0 2>/dev/null; then if d tag "$i" "imgmv.invalid/pin:@NOW@-$$-$j" >/dev/null 2>&1 </dev/null; then echo pinned=; else k=0; fi; fi;
     echo "prefix=$k";
   done;
 else echo why=no-awk; fi;

@@ -3,8 +3,8 @@
 
 use super::{
     delta::Delta,
-    found::{Found, Loader},
-    held::Wanted,
+    found::{Found, ImageStore, Loader},
+    held::{self, Wanted},
     load::{Input, Loading},
     promised::Promised,
     scripts::{self, Mark},
@@ -16,7 +16,7 @@ use crate::{
     archive::{Out, Pack},
     cancel::Cancel,
     error::{Error, Result},
-    image::{Descriptor, Digest, Manifest, Name},
+    image::{Body, Descriptor, Digest, Manifest, Name, Reference},
     plan::Image,
     progress::{Event, Watch},
     remote::Host,
@@ -24,6 +24,7 @@ use crate::{
     source::{Claim, Origin, Store},
 };
 use std::{
+    borrow::Cow,
     io::Write,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
@@ -157,11 +158,52 @@ impl EngineSink {
 
     /// `name` as engines keep it.
     fn in_full(&self, name: &Name) -> Result<Name> {
-        let reference = name.reference().filter(|reference| reference.tag.is_some() && reference.digest.is_none());
+        let fits = |reference: &Reference| match (&reference.tag, &reference.digest) {
+            (Some(_), None) => true,
+            (None, Some(_)) => self.found.keeps_digests(),
+            _ => false,
+        };
+        let reference = name.reference().filter(fits);
         reference.as_ref().map(Name::from).ok_or_else(|| {
             let host = self.host.name();
             Error::usage(format!("{host}: an engine keeps no image under {name}; give it REPO:TAG with --as"))
         })
+    }
+
+    /// Whether `root` has or gets a name there.
+    fn is_named(&self, root: Digest) -> bool {
+        let state = self.state();
+        state.promised.is_named(root) || state.delta.names(root)
+    }
+
+    /// `images` with the names that the engine can keep: of an image that has a tag, a name by digest is left out where
+    /// it keeps none.
+    fn nameable<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+        let by_digest = |name: &Name| name.digest().is_some();
+        if self.found.keeps_digests() || !images.iter().flat_map(|image| &image.names).any(by_digest) {
+            return Cow::Borrowed(images);
+        }
+        let mut images = images.to_vec();
+        for image in images.iter_mut().filter(|image| !image.names.iter().all(by_digest)) {
+            image.names.retain(|name| !by_digest(name));
+        }
+        Cow::Owned(images)
+    }
+
+    /// Fails with `Usage` for an artifact where the engine holds only images that run.
+    fn runs(&self, root: &Manifest) -> Result<()> {
+        let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
+        let Body::Image { config, .. } = &root.body else { return Ok(()) };
+        if !only_images || config.as_ref().is_some_and(held::is_config) {
+            return Ok(());
+        }
+        let kind = config.as_ref().map_or("without a config", |config| &config.media_type);
+        Err(Error::usage(format!(
+            "{}: {} holds only images that run, and {} is an artifact ({kind}); copy it to a registry or a layout",
+            self.host.name(),
+            self.found,
+            root.digest()
+        )))
     }
 
     /// What is asked for before anything is sent. The names are known to be fit then: an engine would say so only after
@@ -192,6 +234,8 @@ impl Sink for EngineSink {
     }
 
     fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
+        let images = &*self.nameable(images);
+        images.iter().try_for_each(|image| self.runs(image.root()))?;
         let wanted = self.wanted(images, &blobs, source)?;
         let mut state = self.state();
         // One session is asked once: what a second source has goes whole, as does everything once a delta failed.
@@ -263,7 +307,12 @@ impl Sink for EngineSink {
         let Some(name) = name else {
             return Err(Error::usage(format!("{}: an image needs a name there; give it with --as", self.host.name())));
         };
+        if name.digest().is_some() && !self.found.keeps_digests() && self.is_named(root.digest()) {
+            self.watch.say(&format!("{}: {} keeps tags only, not {name}", self.host.name(), self.found));
+            return Ok(());
+        }
         let name = self.in_full(name)?;
+        self.runs(root)?;
         let loaded_as = {
             let mut state = self.state();
             if state.delta.is_current(&name, root.digest()) {

@@ -3,7 +3,8 @@
 use super::place::{INDEX_FILE, LAYOUT_FILE, Place};
 use super::referrers;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
+use crate::plan;
 use crate::source::{Pick, Root, Store, select};
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,11 +16,14 @@ use std::sync::OnceLock;
 pub struct LayoutStore {
     place: Place,
     roots: Vec<Root>,
+    /// Indexes over platforms that lie side by side.
+    made: HashMap<Digest, Manifest>,
+    marked: bool,
     referrers: OnceLock<referrers::Table>,
 }
 
 impl LayoutStore {
-    /// Opens the layout in `dir`.
+    /// Opens the layout in `dir`; the file `oci-layout` may be missing beside an `index.json` that lists images.
     ///
     /// Fails with `NotFound` where there is nothing, with `Usage` on a file, and with `Invalid` on a directory that is
     /// no layout or has an `index.json` that is refused.
@@ -27,13 +31,26 @@ impl LayoutStore {
         let shown = dir.display();
         let place = Place::open(dir)?.ok_or_else(|| Error::not_found(format!("there is no OCI layout at {shown}")))?;
         let lacks = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
-        if !place.is_layout()? {
+        let marked = place.is_layout()?;
+        let index = place.index()?.ok_or_else(|| lacks(if marked { INDEX_FILE } else { LAYOUT_FILE }))?;
+        let named = index.named().map_err(|e| e.at(dir.display()))?;
+        if !marked && named.is_empty() {
             return Err(lacks(LAYOUT_FILE));
         }
-        let index = place.index()?.ok_or_else(|| lacks(INDEX_FILE))?;
-        let named = index.named().map_err(|e| e.at(shown))?;
-        let roots = named.into_iter().map(|(name, descriptor)| Root::new(name, descriptor)).collect();
-        Ok(LayoutStore { place, roots, referrers: OnceLock::new() })
+        let mut store =
+            LayoutStore { place, roots: Vec::new(), made: HashMap::new(), marked, referrers: OnceLock::new() };
+        let images = side_by_side::images(named, &|at| plan::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
+        for entry in images {
+            let synthesised = entry.made.is_some();
+            store.made.extend(entry.made.map(|index| (index.digest(), index)));
+            store.roots.push(Root { name: entry.name, descriptor: entry.root, synthesised });
+        }
+        Ok(store)
+    }
+
+    /// Whether the file `oci-layout` is there.
+    pub fn is_marked(&self) -> bool {
+        self.marked
     }
 
     /// What `index.json` lists, names that stand for several images too.
@@ -44,22 +61,6 @@ impl LayoutStore {
     /// The blob under `digest`, open; `None` where it is not there. Stays readable when its name goes.
     pub fn file(&self, digest: &Digest) -> Result<Option<File>> {
         self.place.blob(digest)
-    }
-
-    /// A name that stands for two images is another image in every tool.
-    fn unambiguous(&self, chosen: &[Root]) -> Result<()> {
-        let mut meant: HashMap<&Name, Digest> = HashMap::new();
-        for (name, root) in self.roots.iter().filter_map(|root| Some((root.name.as_ref()?, root))) {
-            let first = *meant.entry(name).or_insert(root.descriptor.digest);
-            if first != root.descriptor.digest && chosen.iter().any(|root| root.name.as_ref() == Some(name)) {
-                return Err(Error::invalid(format!(
-                    "{} names two images {name}: {first} and {}; choose by digest, or tag one of them anew",
-                    self.place.folder.show(INDEX_FILE),
-                    root.descriptor.digest
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// A manifest that no entry points at, by its digest.
@@ -82,7 +83,6 @@ impl LayoutStore {
 impl Store for LayoutStore {
     fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
         if picks.is_empty() {
-            self.unambiguous(&self.roots)?;
             return Ok(self.roots.clone());
         }
         let mut chosen = Vec::new();
@@ -99,14 +99,14 @@ impl Store for LayoutStore {
                     chosen.extend(found.map_err(|e| e.at(self.place.shown()))?);
                 }
             }
-            if let Pick::Name(_) = pick {
-                self.unambiguous(&chosen)?;
-            }
         }
         Ok(chosen)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        if let Some(made) = self.made.get(&at.digest) {
+            return Ok(made.bytes.clone());
+        }
         let blobs = self.place.blobs(at.digest.algorithm())?;
         let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
         bytes.ok_or_else(|| self.lacks("manifest", &at.digest))
@@ -122,6 +122,9 @@ impl Store for LayoutStore {
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        if let Some(made) = self.made.get(digest) {
+            return Ok(Some(made.descriptor.clone()));
+        }
         let Some(size) = self.place.size(digest)? else { return Ok(None) };
         let listed = self.roots.iter().map(|root| &root.descriptor).find(|entry| entry.digest == *digest);
         let media_type = listed.map_or("", |entry| &entry.media_type);
@@ -139,6 +142,10 @@ impl Store for LayoutStore {
             self.referrers.get_or_init(|| table);
         }
         Ok(self.referrers.get().and_then(|table| table.get(subject)).cloned().unwrap_or_default())
+    }
+
+    fn nothing(&self) -> String {
+        format!("{} holds no image: its {INDEX_FILE} lists no manifests", self.place.shown())
     }
 
     /// A layout may hold an index with only some of its images.

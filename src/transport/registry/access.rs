@@ -39,12 +39,30 @@ pub enum Credentials {
     Password { user: String, password: Secret },
 }
 
+/// Whether a registry may be reached without a certificate that verifies, and over plain HTTP where it has no TLS (as
+/// skopeo's `--tls-verify=false`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Insecure {
+    #[default]
+    No,
+    /// This machine's engines are told so of the host ([`super::insecure`]). Other hosts that the registry names are not
+    /// meant, and credentials go over plain HTTP only where a login at that HTTP host kept them.
+    ByFiles,
+    /// The user said so, of every host that is asked.
+    ByUser,
+}
+
+impl Insecure {
+    pub fn is_allowed(self) -> bool {
+        self != Insecure::No
+    }
+}
+
 /// How one side's registries are reached.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub credentials: Credentials,
-    /// As skopeo's `--tls-verify=false`: certificates are not checked, and where there is no TLS, plain HTTP is used.
-    pub insecure: bool,
+    pub insecure: Insecure,
     /// A PEM file of authorities to trust besides the system's.
     pub ca: Option<PathBuf>,
     /// PEM files of a client certificate (chain) and its key; shown to the registry's own host only.
@@ -94,7 +112,7 @@ impl Default for Access {
     fn default() -> Self {
         Access {
             credentials: Credentials::Stored,
-            insecure: false,
+            insecure: Insecure::No,
             ca: None,
             client_cert: None,
             authfile: None,

@@ -7,11 +7,16 @@ use super::challenge::{self, Challenge};
 use super::credentials::{self, Found};
 use super::http::Answer;
 use super::token::{self, Scope, Token};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Watch;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::collections::HashMap;
 use url::Url;
+
+/// Where a server says how it wants to be asked.
+const CHALLENGE: &str = "www-authenticate";
+/// In characters, of a challenge that an error shows.
+const QUOTED: usize = 80;
 
 /// In bytes; a longer scope in a challenge is not asked for.
 const MAX_SCOPE: usize = 1024;
@@ -24,6 +29,15 @@ const REMEMBERED: usize = 1024;
 pub enum Way {
     Basic,
     Bearer { realm: Url, service: Option<String> },
+}
+
+/// Which token a request shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// The one that every request for the same scope shows.
+    Shared,
+    /// A new one that no other request can use up.
+    Own,
 }
 
 /// What is known of one registry. Guarded by one lock, held while a token is fetched: whoever needs the same token
@@ -52,11 +66,23 @@ impl Known {
         self.found.get(repository)
     }
 
-    pub fn token(&self, scope: &Scope) -> Option<&Token> {
-        self.tokens.get(scope).filter(|token| token.is_fresh())
+    /// The token in hand for a request for `scope`, which counts as shown.
+    pub fn token(&mut self, scope: &Scope) -> Option<&Token> {
+        let token = self.tokens.get_mut(scope).filter(|token| token.is_fresh())?;
+        token.shown += 1;
+        Some(token)
     }
 
-    pub fn keep(&mut self, scope: &Scope, token: Token) {
+    /// Whether other requests may have shown `shown` too. A token that one request alone has shown, and that was
+    /// refused, is never any good.
+    pub fn is_shared(&self, scope: &Scope, shown: Option<&str>) -> bool {
+        let own = self.tokens.get(scope).filter(|token| Some(&*bearer_header(&token.secret)) == shown);
+        own.is_none_or(|token| token.shown > 1)
+    }
+
+    /// Keeps `token`, which the request for `scope` that fetched it shows first.
+    pub fn keep(&mut self, scope: &Scope, mut token: Token) {
+        token.shown = 1;
         if self.tokens.len() >= REMEMBERED {
             self.tokens.retain(|_, token| token.is_fresh());
         }
@@ -83,10 +109,13 @@ impl Known {
         registry: &Url,
         access: &Access,
     ) -> Result<()> {
-        let challenges: Vec<Challenge> = answer.headers("www-authenticate").flat_map(challenge::parse).collect();
-        let bearer = challenges.iter().find(|c| c.scheme == "bearer" && c.parameter("realm").is_some());
-        if let Some(bearer) = bearer {
-            let realm = token::realm(bearer.parameter("realm").unwrap_or_default(), registry, access)?;
+        if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == shown) {
+            self.tokens.remove(scope);
+        }
+        let challenges: Vec<Challenge> = answer.headers(CHALLENGE).flat_map(challenge::parse).collect();
+        let bearer = challenges.iter().find_map(|challenge| Some((challenge, challenge.realm()?)));
+        if let Some((bearer, realm)) = bearer {
+            let realm = token::realm(realm, registry, access)?;
             self.way = Some(Way::Bearer { realm, service: bearer.parameter("service").map(str::to_owned) });
             if let Some(further) = bearer.parameter("scope").filter(|text| !text.is_empty() && text.len() <= MAX_SCOPE)
             {
@@ -95,14 +124,29 @@ impl Known {
                 }
                 self.further.insert(scope.clone(), further.to_owned());
             }
-            if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == shown) {
-                self.tokens.remove(scope);
-            }
         } else if challenges.iter().any(|c| c.scheme == "basic") {
             self.way = Some(Way::Basic);
+        } else if self.way.is_none() && answer.has(CHALLENGE) {
+            return Err(unknown(answer, &challenges));
         }
         Ok(())
     }
+}
+
+/// The error for a challenge that names no way in that is known here.
+fn unknown(answer: &Answer, challenges: &[Challenge]) -> Error {
+    let schemes: Vec<&str> = challenges.iter().map(|challenge| &*challenge.scheme).collect();
+    if !schemes.is_empty() && !schemes.contains(&"bearer") {
+        let schemes: String = schemes.join(", ").chars().take(QUOTED).collect();
+        return Error::denied(format!("the registry asks for {schemes}; imgmv knows Basic and Bearer"));
+    }
+    let text = answer.header(CHALLENGE).unwrap_or("bytes that are not text");
+    let begin: String = text.chars().take(QUOTED).collect();
+    Error::denied(format!(
+        "the header WWW-Authenticate of its 401 answer cannot be read ({begin:?}, {} bytes in all); ask the owner of the \
+         registry, or of the proxy before it, to correct it",
+        text.len()
+    ))
 }
 
 pub fn bearer_header(token: &Secret) -> String {

@@ -15,6 +15,7 @@ use std::{
 
 /// In bytes; larger files are refused.
 const MAX_FILE: u64 = 4 << 20;
+const HTTP: &str = "http://";
 /// docker's name for its own registry, in all of its files and helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -31,6 +32,23 @@ pub enum Login {
     Token(Secret),
 }
 
+/// How a login reached its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// Or on this machine.
+    OverTls,
+    OverHttp,
+}
+
+impl Tried {
+    fn key(self, host: &str) -> String {
+        match self {
+            Tried::OverTls => key(host).to_owned(),
+            Tried::OverHttp => format!("{HTTP}{host}"),
+        }
+    }
+}
+
 /// The name under which `host`'s credentials are kept.
 pub fn key(host: &str) -> &str {
     if host == crate::image::DEFAULT_REGISTRY { HUB_KEY } else { host }
@@ -45,7 +63,6 @@ impl AuthFile {
     /// Reads `path`; `None` where there is no such file.
     pub fn read(path: &Path) -> Result<Option<AuthFile>> {
         let shown = path.display();
-        let wrong = |why: &str| Error::invalid(format!("the credentials file {shown} is not used: {why}"));
         let file = match fs::File::open(path) {
             Ok(file) => file,
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -57,17 +74,23 @@ impl AuthFile {
         file.take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::reading(format!("the credentials file {shown}"), e))?;
+        AuthFile::parse(path, &bytes).map(Some)
+    }
+
+    /// What `bytes`, all of the file at `path`, say.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
+        let wrong = |why: &str| Error::invalid(format!("the credentials file {} is not used: {why}", path.display()));
         if bytes.len() as u64 > MAX_FILE {
             return Err(wrong(&format!("it has more than {MAX_FILE} bytes")));
         }
         if bytes.trim_ascii().is_empty() {
-            return Ok(Some(AuthFile { path: path.to_owned(), document: Map::new() }));
+            return Ok(AuthFile { path: path.to_owned(), document: Map::new() });
         }
         // The parser's own words could quote a secret, so only the place is told.
-        let document: Value = serde_json::from_slice(&bytes)
+        let document: Value = serde_json::from_slice(bytes)
             .map_err(|e| wrong(&format!("it is not JSON (line {}, column {})", e.line(), e.column())))?;
         match document {
-            Value::Object(document) => Ok(Some(AuthFile { path: path.to_owned(), document })),
+            Value::Object(document) => Ok(AuthFile { path: path.to_owned(), document }),
             _ => Err(wrong("it is not a JSON object")),
         }
     }
@@ -82,9 +105,14 @@ impl AuthFile {
             match helper::ask(name, key(host)) {
                 Ok(Some(login)) => return Some(login),
                 Ok(None) => {}
-                Err(error) => complaint(error.at(self.path.display())),
+                Err(error) => complaint(error.at(self.helping("read", host, name))),
             }
         }
+        self.kept(host, repository)
+    }
+
+    /// What the file itself keeps for `repository` at `host`.
+    pub fn kept(&self, host: &str, repository: &str) -> Option<Login> {
         let auths = self.document.get("auths")?.as_object()?;
         for wanted in names_of(host, repository) {
             let entry =
@@ -96,22 +124,50 @@ impl AuthFile {
         None
     }
 
+    /// Whether a login over plain HTTP kept what is known for `host`: then its key is a URL, which docker and podman
+    /// read as well.
+    pub fn is_over_http(&self, host: &str) -> bool {
+        let auths = self.document.get("auths").and_then(Value::as_object);
+        auths.is_some_and(|all| all.keys().any(|name| name.starts_with(HTTP) && registry_of(name) == host))
+    }
+
     /// Writes `password` of `user` for `host` into `path` (through the helper the file names, if any), mode 0600.
     /// Says where it went.
-    pub fn store(path: &Path, host: &str, user: &str, password: &Secret) -> Result<String> {
-        let mut file = AuthFile::read(path)?.unwrap_or(AuthFile { path: path.to_owned(), document: Map::new() });
-        if let Some(name) = file.helper_for(host) {
-            helper::store(&name, key(host), user, password)?;
-            return Ok(format!("docker-credential-{name}"));
-        }
-        let entry = json!({ "auth": STANDARD.encode(format!("{user}:{}", password.reveal())) });
-        let auths = file.document.entry("auths").or_insert_with(|| json!({}));
-        let Some(auths) = auths.as_object_mut() else {
-            return Err(Error::invalid(format!("{} is not written: its \"auths\" is not an object", path.display())));
+    pub fn store(path: &Path, host: &str, user: &str, password: &Secret, tried: Tried) -> Result<String> {
+        let failed = |error: Error| error.at(format!("cannot store the credentials of {host}"));
+        let file = AuthFile::read(path).map_err(failed)?;
+        let mut file = file.unwrap_or(AuthFile { path: path.to_owned(), document: Map::new() });
+        let Some(name) = file.helper_for(host) else {
+            let entry = json!({ "auth": STANDARD.encode(format!("{user}:{}", password.reveal())) });
+            file.keep(host, tried, entry).and_then(|()| file.write()).map_err(failed)?;
+            return Ok(path.display().to_string());
         };
-        auths.insert(key(host).to_owned(), entry);
-        file.write()?;
-        Ok(path.display().to_string())
+        let stored = helper::store(&name, key(host), user, password);
+        stored.map_err(|error| Error::unwritable(error.at(file.helping("store", host, &name)).to_string()))?;
+        // The helper has no place for this; docker, too, has empty entries beside a helper.
+        if tried == Tried::OverHttp || file.is_over_http(host) {
+            file.keep(host, tried, json!({})).and_then(|()| file.write()).map_err(failed)?;
+        }
+        Ok(format!("docker-credential-{name}"))
+    }
+
+    /// Makes `entry` the only one of `host`.
+    fn keep(&mut self, host: &str, tried: Tried, entry: Value) -> Result<()> {
+        let auths = self.document.entry("auths").or_insert_with(|| json!({}));
+        let wrong = || Error::invalid(format!("the \"auths\" of {} is not an object", self.path.display()));
+        let auths = auths.as_object_mut().ok_or_else(wrong)?;
+        auths.retain(|name, _| registry_of(name) != host);
+        auths.insert(tried.key(host), entry);
+        Ok(())
+    }
+
+    /// What a helper was to do, for a sentence about what it did.
+    fn helping(&self, verb: &str, host: &str, name: &str) -> String {
+        let name: String = name.chars().take(60).collect();
+        format!(
+            "cannot {verb} the credentials of {host} with docker-credential-{name}, which {} names",
+            self.path.display()
+        )
     }
 
     /// Removes what `path` (or its helper) knows for `host`; says whether there was anything.
@@ -120,7 +176,8 @@ impl AuthFile {
             return Ok(false);
         };
         let in_helper = match file.helper_for(host) {
-            Some(name) => helper::erase(&name, key(host))?,
+            Some(name) => helper::erase(&name, key(host))
+                .map_err(|error| Error::unwritable(error.at(file.helping("remove", host, &name)).to_string()))?,
             None => false,
         };
         let Some(auths) = file.document.get_mut("auths").and_then(Value::as_object_mut) else {
@@ -276,8 +333,8 @@ mod tests {
     fn login_keeps_what_it_does_not_know_and_logout_takes_only_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/config.json");
-        AuthFile::store(&path, "docker.io", "me", &Secret::new("pw")).unwrap();
-        AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("p:w")).unwrap();
+        AuthFile::store(&path, "docker.io", "me", &Secret::new("pw"), Tried::OverTls).unwrap();
+        AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("p:w"), Tried::OverTls).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut text = fs::read_to_string(&path).unwrap();
@@ -289,5 +346,19 @@ mod tests {
         let file = AuthFile::read(&path).unwrap().unwrap();
         assert_eq!(found(&file, "r.lan:5000", "a").as_deref(), Some("you:p:w"));
         assert_eq!(file.document["psFormat"], "table");
+    }
+
+    #[test]
+    fn a_login_over_plain_http_is_marked_until_one_over_tls() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        for (tried, over_http) in [(Tried::OverTls, false), (Tried::OverHttp, true), (Tried::OverTls, false)] {
+            AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("pw"), tried).unwrap();
+            let file = AuthFile::read(&path).unwrap().unwrap();
+            assert_eq!(file.is_over_http("r.lan:5000"), over_http);
+            assert!(!file.is_over_http("r.lan"));
+            assert_eq!(found(&file, "r.lan:5000", "a").as_deref(), Some("you:pw"));
+            assert_eq!(file.document["auths"].as_object().unwrap().len(), 1);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! From a registry's challenge to the `Authorization` that a request carries: the part of `Wire` that shows
-//! credentials and fetches tokens.
+//! credentials, fetches tokens, and fetches others when those in hand are refused.
 
-use super::access::Secret;
-use super::auth::{self, Way};
+use super::access::{Insecure, Secret};
+use super::auth::{self, Use, Way};
 use super::auth_file::Login;
 use super::credentials::Found;
 use super::http::{Answer, Call, Payload};
+use super::page;
+use super::proxy::is_loopback;
 use super::refusal::{self, MAX_WORDS};
 use super::token::{self, Scope, Token};
 use super::wire::Wire;
@@ -26,8 +28,49 @@ struct Request {
 }
 
 impl Wire {
+    /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
+    /// its status. `what` is for sentences.
+    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
+        let home = self.api()?.origin();
+        let (mut token, mut refusals) = (call.token, 0);
+        let mut refused: Option<(Answer, Option<String>)> = None;
+        loop {
+            let authorization = self.authorization(scope, token)?;
+            if let Some((answer, shown)) = refused.take() {
+                if shown == authorization {
+                    return Ok(answer);
+                }
+                answer.drain();
+            }
+            let shown = authorization.as_deref().map(|value| (&home, value));
+            let answer = self.persist(what, call, &mut payload, shown)?;
+            if answer.status != 401 || answer.url.origin() != home {
+                return Ok(answer);
+            }
+            let again = self.learn(&answer, scope, authorization.as_deref(), token)?;
+            if !again || matches!(payload, Payload::Stream { .. }) {
+                return Ok(answer);
+            }
+            // Requests beside this one may use up each new token: after the second, it fetches one for itself.
+            refusals += u32::from(authorization.is_some());
+            if refusals > 1 {
+                token = Use::Own;
+            }
+            refused = Some((answer, authorization));
+        }
+    }
+
+    /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
+    fn learn(&self, answer: &Answer, scope: &Scope, shown: Option<&str>, token: Use) -> Result<bool> {
+        let mut known = self.known();
+        let again = shown.is_none() || token == Use::Shared && known.is_shared(scope, shown);
+        let learned = known.learn(answer, scope, shown, self.api()?, &self.access);
+        drop(known);
+        learned.map(|()| again).map_err(|error| self.told(error))
+    }
+
     /// The `Authorization` that a request for `scope` is to carry, as far as the registry has asked for one.
-    pub(super) fn authorization(&self, scope: &Scope) -> Result<Option<String>> {
+    pub(super) fn authorization(&self, scope: &Scope, token: Use) -> Result<Option<String>> {
         let mut known = self.known();
         let Some(way) = known.way.clone() else {
             return Ok(None);
@@ -35,6 +78,9 @@ impl Wire {
         let (realm, service) = match way {
             Way::Basic => {
                 let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+                if self.is_kept_from_plain_http(&found)? {
+                    return Err(Error::denied(self.not_over_plain_http()));
+                }
                 return Ok(match found.login {
                     Some(Login::Password { user, password }) => Some(auth::basic_header(&user, &password)),
                     Some(Login::Token(token)) => Some(auth::bearer_header(&token)),
@@ -43,22 +89,51 @@ impl Wire {
             }
             Way::Bearer { realm, service } => (realm, service),
         };
-        if let Some(token) = known.token(scope) {
+        if token == Use::Shared
+            && let Some(token) = known.token(scope)
+        {
             return Ok(Some(auth::bearer_header(&token.secret)));
         }
         let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
         let found = self.shown_to(&realm, found)?;
-        let token = match found.login.clone() {
+        let fetched = match found.login.clone() {
             Some(Login::Token(token)) => Token::lasting(token),
             _ => self.fetch(&Request { realm, service, scopes: known.scopes(scope) }, scope, &found)?,
         };
-        let header = auth::bearer_header(&token.secret);
-        known.keep(scope, token);
+        let header = auth::bearer_header(&fetched.secret);
+        if token == Use::Shared {
+            known.keep(scope, fetched);
+        }
         Ok(Some(header))
+    }
+
+    /// Whether `found` would go over plain HTTP, which neither the user nor an earlier login allowed.
+    fn is_kept_from_plain_http(&self, found: &Found) -> Result<bool> {
+        let allowed = found.login.is_none() || found.over_http || self.access.insecure == Insecure::ByUser;
+        Ok(!allowed && self.is_over_plain_http()?)
+    }
+
+    /// Whether the registry is asked over plain HTTP that leaves this machine.
+    pub(super) fn is_over_plain_http(&self) -> Result<bool> {
+        let api = self.api()?;
+        Ok(api.scheme() == "http" && !is_loopback(api.host_str().unwrap_or_default()))
+    }
+
+    fn not_over_plain_http(&self) -> String {
+        format!(
+            "{} has no TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
+             for good with: imgmv login --insecure {}",
+            self.host, self.host
+        )
     }
 
     /// `found` if `realm` may see it (`token.rs` has the rule), else nothing, which is said.
     fn shown_to(&self, realm: &Url, found: Found) -> Result<Found> {
+        if self.is_kept_from_plain_http(&found)? {
+            let note = self.not_over_plain_http();
+            self.watch.say(&note);
+            return Ok(Found { note, ..Found::default() });
+        }
         let goes_there = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
         if !goes_there || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
             return Ok(found);
@@ -69,7 +144,7 @@ impl Wire {
             self.host
         );
         self.watch.say(&note);
-        Ok(Found { login: None, note })
+        Ok(Found { note, ..Found::default() })
     }
 
     fn fetch(&self, request: &Request, scope: &Scope, found: &Found) -> Result<Token> {
@@ -80,6 +155,9 @@ impl Wire {
             Some(Login::Token(_)) | None => self.ask(request, None)?,
         };
         let from = answer.url.host_str().unwrap_or_default().to_owned();
+        if answer.status == 200 && page::is_page(&answer) {
+            return Err(page::refused(&self.host, &answer, "a token"));
+        }
         if answer.status == 200 {
             return Token::parse(&answer.bytes(MAX_WORDS, "a token")?, &from, asked);
         }

@@ -2,7 +2,7 @@
 //! it was, with `Range`, while tries are left and bytes come in.
 
 use super::fault::{Fault, of_body};
-use super::http::{Answer, Call, Payload};
+use super::http::{Answer, Call};
 use super::retry::{PROGRESS, Tries};
 use super::token::Scope;
 use super::wire::Wire;
@@ -29,6 +29,8 @@ pub struct BlobReader<'a> {
     tries: Tries<'a>,
     /// Where the connection in hand began.
     began: u64,
+    /// An answer has announced fewer bytes than it should have had.
+    short: bool,
 }
 
 impl<'a> BlobReader<'a> {
@@ -45,8 +47,8 @@ impl<'a> BlobReader<'a> {
         part: Range<u64>,
     ) -> Result<BlobReader<'a>> {
         let (at, blob, tries) = (part.start, blob.clone(), wire.tries(0));
-        let Part { body, again, end } = body(wire, repository, &blob, part)?;
-        Ok(BlobReader { wire, repository, blob, at, end, body, again, tries, began: at })
+        let Part { body, again, end, short } = body(wire, repository, &blob, part)?;
+        Ok(BlobReader { wire, repository, blob, at, end, body, again, tries, began: at, short })
     }
 
     /// Where reading ends, in bytes from the blob's start.
@@ -64,8 +66,14 @@ impl<'a> BlobReader<'a> {
             return Err(self.tries.give_up(&what, why));
         }
         self.tries.wait(&what, why, None)?;
-        let Part { body, again, end } = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
-        (self.body, self.again, self.end) = (body, again, end);
+        let Part { body, again, end, short } = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
+        if short && self.short {
+            return Err(Error::invalid(format!(
+                "blob {} at {} ends after {} of the {} bytes announced; the registry, or a proxy before it, cuts it",
+                self.blob.digest, self.wire.host, self.at, self.blob.size
+            )));
+        }
+        (self.body, self.again, self.end, self.short) = (body, again, end, self.short || short);
         self.began = self.at;
         Ok(())
     }
@@ -115,8 +123,10 @@ struct Part {
     body: Box<dyn Read + Send>,
     /// Bytes before the part, in the body all the same.
     again: u64,
-    /// Where the body ends, in bytes from the blob's start.
+    /// Where the part ends, in bytes from the blob's start.
     end: u64,
+    /// The body ends before, by its announced length: a broken transfer that looks whole.
+    short: bool,
 }
 
 /// Asks for `part`. Where all that is left of a blob cannot be had, the whole of it is asked for.
@@ -124,7 +134,7 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
     let Range { start: from, end } = part;
     let size = blob.size;
     if from == end && from > 0 {
-        return Ok(Part { body: Box::new(io::empty()), again: 0, end });
+        return Ok(Part { body: Box::new(io::empty()), again: 0, end, short: false });
     }
     let range = match (from, end < size) {
         (0, false) => None,
@@ -136,9 +146,10 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
         && let Some((first, last)) = part_of(&answer)
         && first == from
     {
+        let short = answer.length().is_some_and(|length| length < last.saturating_add(1).saturating_sub(first));
         // Some servers know no ends, and send all from there on.
         let end = last.saturating_add(1).clamp(end, size);
-        return Ok(Part { body: Box::new(answer.into_reader()), again: 0, end });
+        return Ok(Part { body: Box::new(answer.into_reader()), again: 0, end, short });
     }
     if end < size && (from > 0 || answer.status != 200) {
         return Err(Error::failed(format!("{} does not keep to ranges", wire.host)));
@@ -156,11 +167,11 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
             wire.host, blob.digest
         ))),
         Some(length) if length > size => Err(longer(blob, wire)),
-        Some(length) if length < size => Err(Error::invalid(format!(
-            "blob {} at {} has {length} bytes, announced were {size}",
-            blob.digest, wire.host
-        ))),
-        _ => Ok(Part { body: Box::new(answer.into_reader()), again: from, end: size }),
+        // A proxy may have kept a body that broke off: the rest is asked for when this has come.
+        length => {
+            let short = length.is_some_and(|length| length < size);
+            Ok(Part { body: Box::new(answer.into_reader()), again: from, end: size, short })
+        }
     }
 }
 
@@ -172,9 +183,12 @@ fn ask(wire: &Wire, repository: &str, blob: &Descriptor, range: Option<&str>) ->
         call = call.with(header::RANGE, range);
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
-    let answer = wire.send(&call, Payload::Nothing, &scope, &what)?;
+    // Storage that has no such blob may have been asked too late, too.
+    let answer = wire.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
     match answer.status {
         206 | 416 if range.is_some() => Ok(answer),
+        // Of the right length it may be a blob that is a web page.
+        200 if answer.length() == Some(blob.size) => Ok(answer),
         _ => wire.expect(answer, &[200], &scope, &what),
     }
 }
@@ -186,6 +200,7 @@ fn part_of(answer: &Answer) -> Option<(u64, u64)> {
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
+/// Worth a second look: a proxy may have answered with something else.
 fn longer(blob: &Descriptor, wire: &Wire) -> Error {
-    Error::invalid(format!("blob {} at {} has more than the {} bytes announced", blob.digest, wire.host, blob.size))
+    Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, wire.host, blob.size))
 }

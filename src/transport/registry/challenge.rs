@@ -1,6 +1,9 @@
 //! `WWW-Authenticate` (RFC 9110, sections 11.2 to 11.6.1): several challenges in one header, quoted or bare values,
 //! commas that part parameters as well as challenges. What comes in is a stranger's.
 
+/// In bytes; a longer header is not a challenge, and neither is a longer value in it.
+const MAX_HEADER: usize = 16 << 10;
+const MAX_VALUE: usize = 4 << 10;
 /// More than this in one header is noise.
 const MAX_CHALLENGES: usize = 16;
 const MAX_PARAMETERS: usize = 32;
@@ -15,14 +18,23 @@ pub struct Challenge {
 }
 
 impl Challenge {
+    /// The address of the token service, where this is `bearer` and names one.
+    pub fn realm(&self) -> Option<&str> {
+        self.parameter("realm").filter(|realm| self.scheme == "bearer" && !realm.is_empty())
+    }
+
     /// The first parameter called `name` (lower case).
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The challenges of one header value, in its order. Whatever is not a challenge is passed over; never fails.
+/// The challenges of one header value, in its order. What is not a challenge is skipped, and so are values that are too
+/// long or whose quotes do not close; never fails.
 pub fn parse(header: &str) -> Vec<Challenge> {
+    if header.len() > MAX_HEADER {
+        return Vec::new();
+    }
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = Cursor(header);
     loop {
@@ -37,7 +49,8 @@ pub fn parse(header: &str) -> Vec<Challenge> {
         }
         match rest.value() {
             Some(value) => {
-                if let Some(current) = challenges.last_mut()
+                if let (Some(current), Some(value)) = (challenges.last_mut(), value)
+                    && value.len() <= MAX_VALUE
                     && current.parameters.len() < MAX_PARAMETERS
                 {
                     current.parameters.push((word.to_ascii_lowercase(), value));
@@ -76,32 +89,34 @@ impl<'a> Cursor<'a> {
         self.0 = chars.as_str();
     }
 
-    /// The value behind a parameter's name: `= "…"` or `= word`; `None` (and nothing taken) where there is none.
-    fn value(&mut self) -> Option<String> {
+    /// The value behind a parameter's name: `= "…"` or `= word`; `None` (and nothing taken) where there is none,
+    /// `Some(None)` where its quotes do not close.
+    fn value(&mut self) -> Option<Option<String>> {
         let behind = self.0.trim_start_matches([' ', '\t']).strip_prefix('=')?;
         let mut rest = Cursor(behind.trim_start_matches([' ', '\t']));
         let value = match rest.0.strip_prefix('"') {
             Some(quoted) => rest.quoted(quoted),
             // Some servers leave the quotes out around URLs, so more than a token is taken here.
-            None => rest.take(|c| c != ',' && c != ' ' && c != '\t').to_owned(),
+            None => Some(rest.take(|c| c != ',' && c != ' ' && c != '\t').to_owned()),
         };
         self.0 = rest.0;
         Some(value)
     }
 
-    /// A quoted string whose opening quote is gone; one that never closes goes to the end.
-    fn quoted(&mut self, text: &'a str) -> String {
+    /// A quoted string whose opening quote is taken; `None`, and everything taken, where it does not close.
+    fn quoted(&mut self, text: &'a str) -> Option<String> {
         let mut value = String::new();
         let mut chars = text.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '"' => break,
-                '\\' => value.extend(chars.next()),
-                c => value.push(c),
+        let closed = loop {
+            match chars.next() {
+                None => break false,
+                Some('"') => break true,
+                Some('\\') => value.extend(chars.next()),
+                Some(c) => value.push(c),
             }
-        }
+        };
         self.0 = chars.as_str();
-        value
+        closed.then_some(value)
     }
 
     /// `Negotiate TlRMTVNT==`: a single word behind the scheme, which is no parameter.
@@ -146,7 +161,11 @@ mod tests {
                 vec![one("negotiate", &[]), one("ntlm", &[]), one("basic", &[("realm", "x")])],
             ),
             ("Bearer realm=https://auth/t", vec![one("bearer", &[("realm", "https://auth/t")])]),
-            (r#"Basic realm="never closed"#, vec![one("basic", &[("realm", "never closed")])]),
+            (r#"Basic realm="never closed"#, vec![one("basic", &[])]),
+            (
+                r#"Bearer realm="http://auth/t,service="r""#,
+                vec![one("bearer", &[("realm", "http://auth/t,service=")]), one("r", &[])],
+            ),
             (r#", ,, Basic ,"#, vec![one("basic", &[])]),
             ("", vec![]),
             ("\"\" = é", vec![]),
@@ -158,8 +177,10 @@ mod tests {
 
     #[test]
     fn a_flood_of_challenges_is_bounded() {
-        assert_eq!(parse(&"Basic realm=x, ".repeat(100_000)).len(), MAX_CHALLENGES);
-        let many = format!("Bearer {}", "a=b,".repeat(100_000));
+        assert_eq!(parse(&"Basic realm=x, ".repeat(1000)).len(), MAX_CHALLENGES);
+        assert_eq!(parse(&"Basic realm=x, ".repeat(100_000)), []);
+        assert_eq!(parse(&format!("Bearer realm=\"{}\"", "x".repeat(MAX_VALUE + 1))), [one("bearer", &[])]);
+        let many = format!("Bearer {}", "a=b,".repeat(1000));
         assert_eq!(parse(&many)[0].parameters.len(), MAX_PARAMETERS);
     }
 

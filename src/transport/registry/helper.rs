@@ -1,12 +1,12 @@
 //! Credential helpers, `docker-credential-NAME` (docker's credential helper protocol): asked, told and made to forget,
-//! each within a time limit.
+//! each within a time limit. Errors say what the helper did; `auth_file.rs` says which helper, and what it was to do.
 
 use super::access::Secret;
 use super::auth_file::Login;
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::{
-    io::{Read, Write as _},
+    io::{self, Read, Write as _},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -27,21 +27,21 @@ pub fn ask(name: &str, server: &str) -> Result<Option<Login>> {
     let answer = match run(name, "get", server, PATIENCE)? {
         Ok(answer) => answer,
         Err(words) if words.contains(NOT_FOUND) => return Ok(None),
-        Err(words) => return Err(refused(name, &words)),
+        Err(words) => return Err(refused(&words)),
     };
     let said: Option<Value> = serde_json::from_str(&answer).ok();
     let text = |field: &str| said.as_ref()?.get(field)?.as_str().map(str::to_owned);
     match (text("Username"), text("Secret")) {
         (_, Some(secret)) if secret.is_empty() => Ok(None),
         (Some(user), Some(secret)) => Ok(Some(login(&user, &secret))),
-        _ => Err(Error::failed(format!("the credential helper docker-credential-{name} gave no user name and secret"))),
+        _ => Err(Error::failed("it gave no user name and secret")),
     }
 }
 
 /// Hands `password` to helper `name`.
 pub fn store(name: &str, server: &str, user: &str, password: &Secret) -> Result<()> {
     let entry = json!({ "ServerURL": server, "Username": user, "Secret": password.reveal() }).to_string();
-    run(name, "store", &entry, PATIENCE)?.map(|_| ()).map_err(|words| refused(name, &words))
+    run(name, "store", &entry, PATIENCE)?.map(|_| ()).map_err(|words| refused(&words))
 }
 
 /// Makes helper `name` forget `server`; says whether it knew it.
@@ -49,7 +49,7 @@ pub fn erase(name: &str, server: &str) -> Result<bool> {
     match run(name, "erase", server, PATIENCE)? {
         Ok(_) => Ok(true),
         Err(words) if words.contains(NOT_FOUND) => Ok(false),
-        Err(words) => Err(refused(name, &words)),
+        Err(words) => Err(refused(&words)),
     }
 }
 
@@ -61,9 +61,9 @@ pub fn login(user: &str, secret: &str) -> Login {
     }
 }
 
-fn refused(name: &str, words: &str) -> Error {
+fn refused(words: &str) -> Error {
     let words: String = words.trim().chars().take(200).collect();
-    Error::failed(format!("the credential helper docker-credential-{name} failed: {words}"))
+    Error::failed(if words.is_empty() { "it failed without a word".to_owned() } else { format!("it failed: {words}") })
 }
 
 /// What a helper wrote when it succeeded, and when it failed.
@@ -72,23 +72,15 @@ type Answer = std::result::Result<String, String>;
 /// Runs the helper.
 fn run(name: &str, verb: &str, input: &str, patience: Duration) -> Result<Answer> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
-        let shown: String = name.chars().take(60).collect();
-        return Err(Error::invalid(format!(
-            "{shown:?} is not run as a credential helper: expected a name, not a path"
-        )));
+        return Err(Error::invalid("that is not run; expected a name, not a path"));
     }
-    let program = format!("docker-credential-{name}");
-    talk(Command::new(&program).arg(verb), &program, input, patience)
+    talk(Command::new(format!("docker-credential-{name}")).arg(verb), input, patience)
 }
 
 /// Gives `input` to `command` and takes its answer; a command that is late is ended.
-fn talk(command: &mut Command, program: &str, input: &str, patience: Duration) -> Result<Answer> {
-    let started = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|e| Error::reading(format!("credentials from {program}"), e))?;
+fn talk(command: &mut Command, input: &str, patience: Duration) -> Result<Answer> {
+    let started =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(unstarted)?;
     let mut child = Reaped(started);
     let mut stdin = child.0.stdin.take().expect("asked for a pipe");
     let stdout = child.0.stdout.take().expect("asked for a pipe");
@@ -102,17 +94,24 @@ fn talk(command: &mut Command, program: &str, input: &str, patience: Duration) -
         send.send(read.map(|_| bytes))
     });
     let until = Instant::now() + patience;
-    let late = || Error::failed(format!("{program} did not answer within {} seconds", patience.as_secs()));
+    let late = || Error::failed(format!("it did not answer within {} seconds", patience.as_secs()));
     let bytes = receive.recv_timeout(patience).map_err(|_| late())?;
-    let bytes = bytes.map_err(|e| Error::reading(format!("the answer of {program}"), e))?;
+    let bytes = bytes.map_err(|e| Error::reading("its answer", e))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     loop {
-        match child.0.try_wait().map_err(|e| Error::reading(program, e))? {
+        match child.0.try_wait().map_err(|e| Error::reading("its status", e))? {
             Some(status) if status.success() => return Ok(Ok(text)),
             Some(_) => return Ok(Err(text)),
             None if Instant::now() > until => return Err(late()),
             None => thread::sleep(Duration::from_millis(2)),
         }
+    }
+}
+
+fn unstarted(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::not_found("there is no such program in PATH"),
+        _ => Error::from(error).at("it cannot be started"),
     }
 }
 
@@ -142,8 +141,7 @@ mod tests {
     #[test]
     fn a_helper_that_hangs_is_ended() {
         let mut script = Command::new("sh");
-        let error =
-            talk(script.args(["-c", "sleep 1000"]), "docker-credential-slow", "r.lan", Duration::from_millis(50));
+        let error = talk(script.args(["-c", "sleep 1000"]), "r.lan", Duration::from_millis(50));
         assert!(error.unwrap_err().to_string().contains("did not answer"));
     }
 
@@ -151,7 +149,7 @@ mod tests {
     fn a_helper_that_reads_nothing_is_heard() {
         let mut script = Command::new("sh");
         let input = "x".repeat(1 << 20);
-        let answer = talk(script.args(["-c", "exec <&-; echo hello"]), "docker-credential-deaf", &input, PATIENCE);
+        let answer = talk(script.args(["-c", "exec <&-; echo hello"]), &input, PATIENCE);
         assert_eq!(answer.unwrap().unwrap(), "hello\n");
     }
 }

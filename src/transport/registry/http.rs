@@ -2,9 +2,10 @@
 //! and credentials are `wire.rs`'s.
 
 use super::access::Access;
-use super::early;
+use super::auth::Use;
+use super::connect::{self, Line, Rules, early};
 use super::fault::{self, Fault, of_body};
-use super::proxy::{self, Proxies};
+use super::proxy::{Kind, Proxies, Proxy};
 use super::retry;
 use super::tls;
 use crate::cancel::Cancel;
@@ -16,9 +17,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
+use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
@@ -54,11 +54,12 @@ pub struct Call {
     pub url: Url,
     pub headers: HeaderMap,
     pub patience: Patience,
+    pub token: Use,
 }
 
 impl Call {
     pub fn new(method: Method, url: Url) -> Call {
-        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual }
+        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual, token: Use::Shared }
     }
 
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
@@ -66,6 +67,12 @@ impl Call {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }
+        self
+    }
+
+    /// Shows a token that no other request has shown: one that was shared was refused.
+    pub fn with_own_token(mut self) -> Call {
+        self.token = Use::Own;
         self
     }
 
@@ -89,7 +96,7 @@ pub struct Http {
 struct Route {
     tls: bool,
     to: To,
-    proxy: Option<String>,
+    proxy: Option<Proxy>,
 }
 
 /// Whom a connection is to, which decides whom it trusts.
@@ -119,7 +126,9 @@ impl Http {
 
     /// Sends `call` and waits for the head of its answer, whatever its status.
     pub fn send(&self, call: &Call, payload: &mut Payload<'_>, to: To) -> std::result::Result<Answer, Fault> {
-        let agent = self.agent(&call.url, to).map_err(Fault::Lasting)?;
+        let proxy = self.proxies.of(&call.url).map_err(Fault::Lasting)?;
+        let route = Route { tls: call.url.scheme() == "https", to, proxy };
+        let agent = self.agent(&route).map_err(Fault::Lasting)?;
         let mut head = Request::builder().method(call.method.clone()).uri(call.url.as_str());
         if let Some(headers) = head.headers_mut() {
             headers.extend(call.headers.clone());
@@ -145,8 +154,16 @@ impl Http {
             }
         };
         let (head, body) = sent?.into_parts();
+        if let (407, false, Some(proxy)) = (head.status.as_u16(), route.tls, &route.proxy) {
+            let challenges = head.headers.get_all(header::PROXY_AUTHENTICATE).iter();
+            let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned));
+            return Err(Fault::Lasting(proxy.wants_credentials(challenges)));
+        }
         let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
-        Ok(Answer { status: head.status.as_u16(), url: call.url.clone(), headers: head.headers, body, patience, limit })
+        // A tunnel's inside is not the proxy's to answer in.
+        let proxy = route.proxy.filter(|proxy| !route.tls && proxy.kind() != Kind::Socks);
+        let (status, url) = (head.status.as_u16(), call.url.clone());
+        Ok(Answer { status, url, proxy, headers: head.headers, body, patience, limit })
     }
 
     fn run<B: ureq::AsSendBody>(
@@ -170,22 +187,26 @@ impl Http {
                 agent.run(request)
             }
         };
-        early::answered(sent).map_err(|error| fault::of_request(error, host, self.access.timeout))
+        early::answered(sent).map_err(|error| fault::of_request(error, host, &self.access))
     }
 
-    fn agent(&self, url: &Url, to: To) -> Result<Agent> {
-        let proxy = self.proxies.of(url);
-        let route = Route { tls: url.scheme() == "https", to, proxy: proxy.map(str::to_owned) };
+    fn agent(&self, route: &Route) -> Result<Agent> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&route) {
+        if let Some(agent) = agents.get(route) {
             return Ok(agent.clone());
         }
+        let agent = connect::agent(self.config(route), self.line(route)?);
+        agents.insert(route.clone(), agent.clone());
+        Ok(agent)
+    }
+
+    fn config(&self, route: &Route) -> Config {
         let wait = self.access.timeout;
-        let mut config = Agent::config_builder()
+        Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy.map(proxy::parse).transpose()?)
+            .proxy(route.proxy.as_ref().filter(|proxy| proxy.kind() == Kind::Socks).map(Proxy::for_ureq))
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .input_buffer_size(self.access.buffer)
@@ -197,18 +218,23 @@ impl Http {
             .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)));
-        if route.tls {
-            config = config.tls_config(match to {
-                To::Registry => tls::of_registry(&self.access, &self.host)?,
-                To::Other => tls::of_others(&self.access)?,
-                To::Probe => tls::of_a_probe(),
-            });
-        }
-        let connector = DefaultConnector::default().chain(early::Reading);
-        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
-        agents.insert(route, agent.clone());
-        Ok(agent)
+            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)))
+            .build()
+    }
+
+    fn line(&self, route: &Route) -> Result<Line> {
+        let tls = || match route.to {
+            To::Registry => tls::of_registry(&self.access, &self.host),
+            To::Other => tls::of_others(&self.access),
+            To::Probe => tls::of_a_probe(),
+        };
+        let to_proxy = route.proxy.as_ref().is_some_and(|proxy| proxy.kind() == Kind::Https);
+        Ok(Line {
+            tls: route.tls.then(tls).transpose()?,
+            proxy_tls: to_proxy.then(|| tls::of_others(&self.access)).transpose()?,
+            proxy: route.proxy.clone(),
+            rules: Rules::new(self.access.timeout, self.access.limit.as_deref()),
+        })
     }
 }
 
@@ -217,6 +243,8 @@ pub struct Answer {
     pub status: u16,
     /// Where it came from.
     pub url: Url,
+    /// The proxy that passed it on, or made it.
+    proxy: Option<Proxy>,
     headers: HeaderMap,
     body: Body,
     patience: Duration,
@@ -235,6 +263,11 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Whether there is such a header, text or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.contains_key(name)
+    }
+
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
         self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
@@ -242,6 +275,11 @@ impl Answer {
     /// `Content-Length`, in bytes.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// The proxy that may have refused what was asked, in place of the server.
+    pub fn refusing_proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| matches!(self.status, 403 | 502 | 503 | 504))
     }
 
     /// How long the server asks us to wait.
@@ -269,8 +307,7 @@ impl Answer {
         loop {
             let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {
                 Fault::Lasting(error) => error,
-                Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{what} from {host}: {why}")),
-                Fault::NotTls => Error::network(format!("{what} from {host}: it does not speak TLS")),
+                fault => Error::network(format!("{what} from {host}: {fault}")),
             })?;
             if n == 0 {
                 return Ok(bytes);

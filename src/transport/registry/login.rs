@@ -2,7 +2,7 @@
 
 use super::Registry;
 use super::access::{Access, Credentials};
-use super::auth_file::AuthFile;
+use super::auth_file::{AuthFile, Tried};
 use super::files;
 use super::http::{Call, Payload};
 use super::token::Scope;
@@ -27,7 +27,7 @@ impl Registry {
     pub fn check_login(&self) -> Result<bool> {
         let call = Call::new(Method::GET, self.wire.url("")?);
         let scope = Scope::Login;
-        let what = "the registry API (no such address)";
+        let what = "registry API";
         let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
         self.wire.expect(answer, &[200], &scope, what)?.drain();
         Ok(self.wire.known().way.is_some())
@@ -46,7 +46,8 @@ pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel)
     let registry = Registry::new(host, access.clone(), watch, cancel)?;
     let checked = registry.check_login()?;
     let path = files::to_write(access).ok_or_else(no_place)?;
-    let place = AuthFile::store(&path, registry.host(), user, password)?;
+    let tried = if registry.wire.is_over_plain_http()? { Tried::OverHttp } else { Tried::OverTls };
+    let place = AuthFile::store(&path, registry.host(), user, password, tried)?;
     Ok(Kept { place, checked })
 }
 

@@ -2,10 +2,11 @@
 //! and held against what the registry says its digest is.
 
 use super::http::Call;
+use super::page;
 use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, media_type};
+use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, media_type};
 use std::fmt;
 use ureq::http::{Method, header};
 
@@ -43,7 +44,8 @@ pub fn accepted() -> String {
 
 /// Fetches a manifest: its descriptor as found, and its bytes.
 ///
-/// Bytes that are not what `at` (or, for a tag, `Docker-Content-Digest`) says are asked for once more, then `Invalid`.
+/// Fails with `Network` where a web page came, and with `Invalid` where it is not a manifest at all. Bytes that are not
+/// what `at` (or, for a tag, `Docker-Content-Digest`) says are asked for once more, then `Invalid`.
 pub fn fetch(wire: &Wire, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
     let call =
         Call::new(Method::GET, wire.url(&format!("{repository}/manifests/{at}"))?).with(header::ACCEPT, &accepted());
@@ -51,8 +53,10 @@ pub fn fetch(wire: &Wire, repository: &str, at: At<'_>) -> Result<(Descriptor, V
     let mut asked_again = false;
     loop {
         let (answer, bytes) = wire.document(&call, &scope, &what, MAX_MANIFEST)?;
-        let content_type = answer.header("content-type").unwrap_or_default();
-        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if page::is_markup(&bytes) || page::type_of(&answer) == "text/html" {
+            return Err(page::refused(&wire.host, &answer, &what));
+        }
+        let media_type = page::type_of(&answer);
         let stated = answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let expected = match at {
             At::Digest(digest) => Some(*digest),
@@ -71,7 +75,11 @@ pub fn fetch(wire: &Wire, repository: &str, at: At<'_>) -> Result<(Descriptor, V
                     wire.host
                 )));
             }
-            _ => return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes)),
+            _ => {
+                Manifest::recognise(&bytes)
+                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", wire.host)))?;
+                return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
+            }
         }
     }
 }

@@ -1,16 +1,13 @@
 //! The mirrors that this machine's engines are told to use: containerd's `certs.d/HOST/hosts.toml`, docker's
 //! `daemon.json` (for docker.io alone) and containers-registries.conf(5) with its `.d` directory.
 
-use super::files::config_home;
+use super::registries_conf::{self, Registry, Written};
 use super::settings::{self, Line, lines, unquoted};
 use crate::image::{DEFAULT_REGISTRY, Reference, is_host};
 use serde::Deserialize;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 const MAX_MIRRORS: usize = 8;
-/// Of one `.d` directory.
-const MAX_FILES: usize = 64;
 /// Where the distribution-spec has a registry's API.
 pub const ROOT: &str = "/v2";
 
@@ -110,10 +107,8 @@ fn split_scheme(url: &str) -> Option<(bool, &str)> {
 /// The mirrors of `repository` at `host` by the files below `root` (`/`) and the user's own, each once, in the files'
 /// order.
 pub fn configured(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
-    let own = config_home().map(|home| home.join("containers/registries.conf"));
-    let shared = root.join("etc/containers/registries.conf");
-    let podman = [own, Some(shared)].into_iter().flatten().find(|file| file.is_file());
-    let mut all: Vec<Mirror> = of_containerd(&root.join("etc/containerd/certs.d"), host, repository);
+    let podman = registries_conf::place(root);
+    let mut all: Vec<Mirror> = of_containerd(&certs_of_containerd(root), host, repository);
     if host == DEFAULT_REGISTRY {
         all.extend(of_docker(&root.join("etc/docker/daemon.json"), repository));
     }
@@ -132,10 +127,20 @@ pub fn configured(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
     each
 }
 
+/// Where containerd is told of hosts, below `root` (`/`).
+pub(super) fn certs_of_containerd(root: &Path) -> PathBuf {
+    root.join("etc/containerd/certs.d")
+}
+
 fn of_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     let files = [host, "_default"].map(|name| certs.join(name).join("hosts.toml"));
-    let Some(text) = files.iter().find_map(|file| settings::read(file)) else { return Vec::new() };
-    let lines = lines(&text);
+    let text = files.iter().find_map(|file| settings::read(file));
+    text.map(|text| of_hosts_toml(&text, host, repository)).unwrap_or_default()
+}
+
+/// What a hosts.toml asks in place of `host`, or before it.
+pub(super) fn of_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<Mirror> {
+    let lines = lines(text);
     let said = |section: &str, key: &str| lines.iter().find(|own| own.section == section && own.key == key);
     let mirror = |section: &str, url: &str| {
         let is = |key| said(section, key).is_some_and(Line::is_true);
@@ -158,55 +163,29 @@ fn of_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
 }
 
 fn of_docker(file: &Path, repository: &str) -> Vec<Mirror> {
+    settings::read(file).map(|text| of_daemon_json(&text, repository)).unwrap_or_default()
+}
+
+/// What docker's daemon.json asks before its own registry.
+pub(super) fn of_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Daemon {
         #[serde(default)]
         registry_mirrors: Vec<String>,
     }
-    let daemon = settings::read(file).and_then(|text| serde_json::from_str::<Daemon>(&text).ok());
+    let daemon = serde_json::from_str::<Daemon>(text);
     let mirrors = daemon.map(|daemon| daemon.registry_mirrors).unwrap_or_default();
     mirrors.iter().filter_map(|url| Mirror::parse(url, repository, false)).collect()
 }
 
-/// A `[[registry]]` with its mirrors, as they are written.
-#[derive(Default)]
-struct Registry {
-    prefix: Option<String>,
-    location: String,
-    mirrors: Vec<Written>,
-}
-
-#[derive(Default)]
-struct Written {
-    location: String,
-    insecure: bool,
-    /// `pull-from-mirror`.
-    only: String,
-}
-
-impl Registry {
-    fn prefix(&self) -> &str {
-        self.prefix.as_deref().unwrap_or(&self.location)
-    }
-
-    /// What of `host/repository` lies behind this one's prefix: of several registries the longest prefix counts.
-    fn behind<'r>(&self, host: &str, repository: &'r str) -> Option<&'r str> {
-        let (own, path) = self.prefix().split_once('/').unwrap_or((self.prefix(), ""));
-        let hosts = match own.strip_prefix('*') {
-            Some(domain) => domain.starts_with('.') && host.ends_with(domain),
-            None => own == host,
-        };
-        let rest = if path.is_empty() { Some(repository) } else { repository.strip_prefix(path)?.strip_prefix('/') };
-        rest.filter(|rest| hosts && !rest.is_empty())
-    }
-}
-
 fn of_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
-    let mut all: Vec<Registry> = Vec::new();
-    for text in files(file).iter().filter_map(|file| settings::read(file)) {
-        all.extend(registries(&text));
-    }
+    let all: Vec<Registry> = registries_conf::read(file).into_iter().map(|(_, registry)| registry).collect();
+    of_registries(&all, host, repository)
+}
+
+/// The mirrors of the registry that fits best.
+pub(super) fn of_registries(all: &[Registry], host: &str, repository: &str) -> Vec<Mirror> {
     let fits = all.iter().filter_map(|own| Some((own, own.behind(host, repository)?)));
     let Some((own, rest)) = fits.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
     let of = |written: &Written| {
@@ -216,41 +195,10 @@ fn of_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     own.mirrors.iter().filter_map(of).collect()
 }
 
-/// `registries.conf` and what is in `registries.conf.d` beside it.
-fn files(file: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(file.with_extension("conf.d")).into_iter().flatten().flatten();
-    let mut more: Vec<PathBuf> = entries.take(MAX_FILES).map(|entry| entry.path()).collect();
-    more.retain(|file| file.extension().is_some_and(|ending| ending == "conf"));
-    more.sort();
-    [vec![file.to_owned()], more].concat()
-}
-
-fn registries(text: &str) -> Vec<Registry> {
-    let mut all: Vec<Registry> = Vec::new();
-    for line in lines(text) {
-        let section = &*line.section;
-        if (section, &*line.key) == ("registry", "") {
-            all.push(Registry::default());
-        }
-        let Some(registry) = all.last_mut() else { continue };
-        if (section, &*line.key) == ("registry.mirror", "") {
-            registry.mirrors.push(Written::default());
-        }
-        match (section, &*line.key, registry.mirrors.last_mut()) {
-            ("registry", "prefix", _) => registry.prefix = Some(line.text().to_owned()),
-            ("registry", "location", _) => registry.location = line.text().to_owned(),
-            ("registry.mirror", "location", Some(mirror)) => mirror.location = line.text().to_owned(),
-            ("registry.mirror", "insecure", Some(mirror)) => mirror.insecure = line.is_true(),
-            ("registry.mirror", "pull-from-mirror", Some(mirror)) => mirror.only = line.text().to_owned(),
-            _ => {}
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// `HOST REPOSITORY ROOT`, and what is special.
     fn shown(mirrors: Vec<Mirror>) -> Vec<String> {

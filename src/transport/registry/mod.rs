@@ -1,10 +1,12 @@
 //! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
 //!
-//! The map, from the wire up: `http` is one request (`fault`: why it failed; `early`: answers before the
-//! body was sent); `wire` adds redirects, retries (`retry`) and credentials
-//! (`authorize`, `auth`, `challenge`, `token`, `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a
-//! registry's words into sentences. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`) reads a repository
-//! and `sink` (with `upload`, `session`, `streamed`, `feed`, `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials.
+//! The map, from the wire up: `connect` makes connections (`proxy`, `tls`); `http` is one request (`fault`: why it
+//! failed); `wire` adds redirects, retries (`retry`) and credentials (`authorize`, `auth`, `challenge`, `token`,
+//! `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a registry's words into sentences, `page` knows
+//! what is not a registry's. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`, `skipped`; `elsewhere`:
+//! nondistributable layers from other hosts) reads a repository and `sink` (with `upload`, `session`, `streamed`, `feed`,
+//! `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what
+//! this machine's engines are told (`settings`).
 
 mod access;
 mod auth;
@@ -14,27 +16,33 @@ mod blob;
 pub mod body_limit;
 mod cached;
 pub mod challenge;
+pub mod configuration;
+mod connect;
 mod credentials;
-mod early;
+mod elsewhere;
 mod fault;
 mod feed;
 mod files;
 mod helper;
 mod http;
+pub mod insecure;
 mod login;
 mod manifest;
 mod marks;
 mod mirrored;
 pub mod mirrors;
 mod pace;
+mod page;
 mod proxy;
 mod ranged;
 mod referrers;
 mod refusal;
+mod registries_conf;
 mod retry;
 mod session;
 mod settings;
 mod sink;
+mod skipped;
 mod store;
 mod streamed;
 mod tags;
@@ -44,8 +52,9 @@ mod upload;
 pub mod uploads;
 mod wire;
 
-pub use access::{Access, Credentials, Secret};
+pub use access::{Access, Credentials, Insecure, Secret};
 pub use credentials::known as knows_login;
+pub use elsewhere::ForeignStore;
 pub use login::{Kept, login, logout};
 pub use mirrored::MirroredStore;
 pub use sink::RepositorySink;

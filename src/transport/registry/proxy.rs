@@ -2,36 +2,159 @@
 //! ureq's own reading knows one proxy for both schemes and no domains without a leading dot.
 
 use crate::error::{Error, Result};
-use std::{env, net::IpAddr};
-use ureq::Proxy;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::{env, fmt, net::IpAddr};
+use ureq::ProxyProtocol;
+use ureq::http::Uri;
 use url::Url;
 
-/// The user's proxies; empty strings are none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Http,
+    /// HTTP over TLS.
+    Https,
+    Socks,
+}
+
+/// A proxy, with the credentials that it is shown. As text it is `HOST:PORT` and the variable that names it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    variable: &'static str,
+    inner: ureq::Proxy,
+    /// `http://HOST:PORT`.
+    address: Uri,
+}
+
+impl Proxy {
+    /// Reads a proxy's URL, or `HOST:PORT`, from a `variable`; `Usage` where it is neither.
+    fn parse(variable: &'static str, text: &str) -> Result<Proxy> {
+        // The text may hold a password, so it is not quoted.
+        let wrong = |why: &str| Error::usage(format!("the proxy in {variable} cannot be used: {why}"));
+        let inner = ureq::Proxy::new(text).map_err(|_| {
+            wrong("expected [USER:PASSWORD@]HOST[:PORT], with http://, https://, socks5:// or socks5h:// before it")
+        })?;
+        let authority = inner.uri().authority().map_or("", |authority| authority.as_str());
+        let port = authority.rsplit_once(inner.host()).map_or("", |(_, port)| port);
+        if port.len() > 1 && port[1..].parse::<u16>().is_err() {
+            return Err(wrong("its port is not a number up to 65535"));
+        }
+        let address = format!("http://{}:{}", inner.host(), inner.port()).parse::<Uri>();
+        let address = address.ok().filter(|address| address.host().is_some_and(|host| !host.is_empty()));
+        let address = address.ok_or_else(|| wrong("it names no host"))?;
+        Ok(Proxy { variable, inner, address })
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.inner.protocol() {
+            ProxyProtocol::Http => Kind::Http,
+            ProxyProtocol::Https => Kind::Https,
+            _ => Kind::Socks,
+        }
+    }
+
+    /// A name, or an address that may be in brackets.
+    pub fn host(&self) -> &str {
+        self.address.host().unwrap_or_default()
+    }
+
+    /// `http://HOST:PORT`, whatever it speaks.
+    pub fn address(&self) -> &Uri {
+        &self.address
+    }
+
+    /// For ureq's own connector.
+    pub fn for_ureq(&self) -> ureq::Proxy {
+        self.inner.clone()
+    }
+
+    /// The `Proxy-Authorization` that it is shown, if it is to be shown one.
+    pub fn authorization(&self) -> Option<String> {
+        let (user, password) = (self.inner.username(), self.inner.password());
+        (user.is_some() || password.is_some()).then(|| {
+            let pair = format!("{}:{}", user.unwrap_or_default(), password.unwrap_or_default());
+            format!("Basic {}", STANDARD.encode(pair))
+        })
+    }
+
+    /// What to do where it asks for credentials (407), or refuses those that it was shown; `challenges` are its
+    /// `Proxy-Authenticate` headers.
+    pub fn wants_credentials(&self, challenges: impl Iterator<Item = String>) -> Error {
+        let schemes: Vec<String> = challenges
+            .filter_map(|challenge| challenge.split_ascii_whitespace().next().map(str::to_owned))
+            .take(8)
+            .collect();
+        let known = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
+        let variable = self.variable;
+        Error::denied(match (known, self.authorization().is_some()) {
+            (false, _) => {
+                let schemes = schemes.join(", ");
+                format!("the proxy {self} asks for credentials of a kind that imgmv does not have: {schemes}")
+            }
+            (true, true) => format!("the proxy {self} refuses the user and password that {variable} holds"),
+            (true, false) => {
+                format!("the proxy {self} asks for credentials; write USER:PASSWORD@ before its host in {variable}")
+            }
+        })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.address.authority().map_or("", |authority| authority.as_str());
+        write!(f, "{authority} ({})", self.variable)
+    }
+}
+
+/// Without its credentials.
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The value of a variable, and its name; an empty value is none.
+type Setting = Option<(&'static str, String)>;
+
+/// The user's proxies.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
-    https: String,
-    http: String,
+    https: Setting,
+    http: Setting,
     exempt: String,
 }
 
 impl Proxies {
     pub fn from_environment() -> Proxies {
-        let first =
-            |names: &[&str]| names.iter().filter_map(|name| env::var(name).ok()).find(|value| !value.is_empty());
-        let all = first(&["ALL_PROXY", "all_proxy"]).unwrap_or_default();
+        let first = |names: &[&'static str]| -> Setting {
+            let values = names.iter().filter_map(|name| Some((*name, env::var(name).ok()?)));
+            values.into_iter().find(|(_, value)| !value.is_empty())
+        };
+        let all = first(&["ALL_PROXY", "all_proxy"]);
         Proxies {
-            https: first(&["HTTPS_PROXY", "https_proxy"]).unwrap_or_else(|| all.clone()),
-            http: first(&["http_proxy", "HTTP_PROXY"]).unwrap_or(all),
-            exempt: first(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
+            https: first(&["HTTPS_PROXY", "https_proxy"]).or_else(|| all.clone()),
+            http: first(&["http_proxy", "HTTP_PROXY"]).or(all),
+            exempt: first(&["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default(),
         }
     }
 
-    /// The proxy that `url` goes through, as text; loopback never goes through one.
-    pub fn of(&self, url: &Url) -> Option<&str> {
+    /// The same proxy for both schemes.
+    pub fn of_text(proxy: &str, exempt: &str) -> Proxies {
+        let setting = Some(("ALL_PROXY", proxy.to_owned()));
+        Proxies { https: setting.clone(), http: setting, exempt: exempt.to_owned() }
+    }
+
+    /// The proxy that `url` goes through; loopback never goes through one. `Usage` where the variable that counts holds
+    /// none.
+    pub fn of(&self, url: &Url) -> Result<Option<Proxy>> {
         let chosen = if url.scheme() == "https" { &self.https } else { &self.http };
         let host = url.host_str().unwrap_or_default();
-        let direct = chosen.is_empty() || is_loopback(host) || self.is_exempt(host, url.port_or_known_default());
-        (!direct).then_some(chosen)
+        match chosen {
+            Some((variable, text)) if !is_loopback(host) && !self.is_exempt(host, url.port_or_known_default()) => {
+                Proxy::parse(variable, text).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn is_exempt(&self, host: &str, port: Option<u16>) -> bool {
@@ -58,12 +181,6 @@ impl Proxies {
     }
 }
 
-/// Reads a proxy's URL.
-pub fn parse(text: &str) -> Result<Proxy> {
-    // The text may hold a password, so it is not quoted.
-    Proxy::new(text).map_err(|_| Error::usage("the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not a URL"))
-}
-
 /// Whether `host` (a name or an address, brackets allowed) is this machine.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
@@ -71,7 +188,7 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// Whether the address `host` lies in `network/bits`.
-fn lies_in(host: &str, network: &str, bits: &str) -> bool {
+pub fn lies_in(host: &str, network: &str, bits: &str) -> bool {
     let widen = |text: &str| {
         text.parse::<IpAddr>().ok().map(|address| match address {
             IpAddr::V4(four) => (u128::from(u32::from(four)) << 96, 32),
@@ -93,28 +210,59 @@ mod tests {
     #[test]
     fn each_scheme_has_its_proxy_and_no_proxy_is_read_as_curl_does() {
         let exempt = "internal.lan, .dotted.lan,*.star.lan,10.0.0.0/8,only.lan:5000,fd00::/8 192.168.1.1";
-        let proxies = Proxies { https: "http://s:1".into(), http: "http://p:2".into(), exempt: exempt.into() };
+        let setting = |text: &str| Some(("ALL_PROXY", text.to_owned()));
+        let proxies = Proxies { https: setting("http://s:1"), http: setting("p:2"), exempt: exempt.into() };
         let cases = [
-            ("https://registry.lan/", Some("http://s:1")),
-            ("http://registry.lan/", Some("http://p:2")),
+            ("https://registry.lan/", Some("s:1 (ALL_PROXY)")),
+            ("http://registry.lan/", Some("p:2 (ALL_PROXY)")),
             ("https://internal.lan/", None),
             ("https://a.INTERNAL.lan:5000/", None),
-            ("https://notinternal.lan/", Some("http://s:1")),
+            ("https://notinternal.lan/", Some("s:1 (ALL_PROXY)")),
             ("https://a.dotted.lan/", None),
             ("https://a.star.lan/", None),
             ("https://10.9.8.7/", None),
-            ("https://11.9.8.7/", Some("http://s:1")),
+            ("https://11.9.8.7/", Some("s:1 (ALL_PROXY)")),
             ("https://192.168.1.1/", None),
             ("https://only.lan:5000/", None),
-            ("https://only.lan/", Some("http://s:1")),
+            ("https://only.lan/", Some("s:1 (ALL_PROXY)")),
             ("https://[fd12::1]/", None),
             ("https://127.0.0.1:5000/", None),
             ("https://localhost/", None),
             ("http://[::1]:5000/", None),
         ];
         for (url, expected) in cases {
-            assert_eq!(proxies.of(&url.parse().unwrap()), expected, "{url}");
+            let found = proxies.of(&url.parse().unwrap()).unwrap().map(|proxy| proxy.to_string());
+            assert_eq!(found.as_deref(), expected, "{url}");
         }
-        assert_eq!(Proxies { exempt: "*".into(), ..proxies }.of(&"https://r.lan/".parse().unwrap()), None);
+        assert_eq!(Proxies { exempt: "*".into(), ..proxies }.of(&"https://r.lan/".parse().unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_proxys_kind_and_credentials_are_read_and_never_shown() {
+        let cases = [
+            ("squid.lan:3128", Kind::Http, "squid.lan:3128 (V)", None),
+            ("http://u:s%40x@squid.lan", Kind::Http, "squid.lan:80 (V)", Some("Basic dTpzQHg=")),
+            ("https://[::1]:3129/", Kind::Https, "[::1]:3129 (V)", None),
+            ("socks5h://u:secret@10.0.0.1", Kind::Socks, "10.0.0.1:1080 (V)", Some("Basic dTpzZWNyZXQ=")),
+        ];
+        for (text, kind, shown, authorization) in cases {
+            let proxy = Proxy::parse("V", text).unwrap();
+            assert_eq!((proxy.kind(), &*proxy.to_string()), (kind, shown));
+            assert_eq!((proxy.authorization().as_deref(), format!("{proxy:?}")), (authorization, proxy.to_string()));
+        }
+        for text in [
+            "ftp://u:secret@x",
+            "http://",
+            "http://:80",
+            "/",
+            "\u{1}",
+            "a b",
+            "http://u:secret@",
+            "http://x:99999",
+            "é",
+        ] {
+            let error = Proxy::parse("V", text).unwrap_err();
+            assert!(error.to_string().contains("in V") && !error.to_string().contains("secret"), "{text}: {error}");
+        }
     }
 }

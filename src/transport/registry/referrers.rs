@@ -3,13 +3,14 @@
 
 use super::http::Call;
 use super::manifest::{self, At};
+use super::skipped::Skipped;
 use super::tags::next_page;
 use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, json_tree, media_type};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use ureq::http::{Method, header};
 
@@ -20,9 +21,10 @@ const MAX_REFERRERS: usize = 20_000;
 pub fn list(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
     let mut next = Some(wire.url(&format!("{repository}/referrers/{subject}"))?);
-    let mut all = Vec::new();
+    let (mut all, mut skipped) = (Vec::new(), Skipped::default());
     for page in 0..MAX_PAGES {
         let Some(url) = next else {
+            skipped.say(&*wire.watch, &format!("the {what} at {}", wire.host), "a descriptor");
             return Ok(all);
         };
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
@@ -34,8 +36,8 @@ pub fn list(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descr
             }
             Err(error) => return Err(error),
         };
-        all.extend_from_slice(Manifest::unclaimed(bytes, "").map_err(|e| e.at(&what))?.children());
-        if all.len() > MAX_REFERRERS {
+        all.extend(entries(&bytes, &mut skipped).ok_or_else(|| no_list(wire, &what))?);
+        if all.len() + skipped.count() > MAX_REFERRERS {
             break;
         }
         next = next_page(wire, &answer)?;
@@ -74,9 +76,36 @@ pub fn with_listed(wire: &Wire, repository: &str, manifest: &Manifest) -> Result
     Ok(Some((tag(&subject.digest), Manifest::unclaimed(text.into_bytes(), media_type::OCI_INDEX)?)))
 }
 
+/// The entries of an index that are descriptors. `None` where `index` is not one.
+fn entries(index: &[u8], skipped: &mut Skipped) -> Option<Vec<Descriptor>> {
+    let index = json_tree(index).ok()?;
+    let list = match index.get("manifests")? {
+        Value::Array(list) => &list[..],
+        Value::Null => &[],
+        _ => return None,
+    };
+    let mut found = Vec::new();
+    for entry in list {
+        match Descriptor::deserialize(entry) {
+            Ok(descriptor) => found.push(descriptor),
+            Err(_) => skipped.add(entry),
+        }
+    }
+    Some(found)
+}
+
+fn no_list(wire: &Wire, what: &str) -> Error {
+    Error::invalid(format!("{} lists the {what} in no form known", wire.host))
+}
+
 fn by_tag(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
     match manifest::fetch(wire, repository, At::Tag(&tag(subject))) {
-        Ok((_, bytes)) => Ok(Manifest::unclaimed(bytes, "")?.children().to_vec()),
+        Ok((_, bytes)) => {
+            let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
+            let found = entries(&bytes, &mut skipped).ok_or_else(|| no_list(wire, &what))?;
+            skipped.say(&*wire.watch, &format!("the {what} at {}", wire.host), "a descriptor");
+            Ok(found)
+        }
         Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }

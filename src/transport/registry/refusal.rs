@@ -14,6 +14,8 @@ const MAX_REASON: usize = 240;
 pub struct Subject<'a> {
     /// `registry.lan:5000`.
     pub host: &'a str,
+    /// The answer came from another host, to which the registry redirects.
+    pub elsewhere: bool,
     /// `team/app`; empty where the whole registry is meant.
     pub repository: &'a str,
     /// `manifest team/app:2`, `blob sha256:…`.
@@ -80,6 +82,11 @@ pub fn said(mut answer: Answer) -> Said {
     Said { text: reasons.join("; ") }
 }
 
+/// What a refusal by another host than the registry is: reading can be tried again, as after any broken line.
+fn of_elsewhere(verb: &str) -> Kind {
+    if verb == "read" { Kind::Network } else { Kind::Failed }
+}
+
 /// Whether `status` refuses a `HEAD` without saying what is there: some registries, and proxies before them, know only
 /// `GET`.
 pub fn refuses_head(status: u16) -> bool {
@@ -94,11 +101,20 @@ pub fn refusal(subject: &Subject<'_>, answer: Answer) -> Error {
 }
 
 fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Error {
-    let Subject { host, repository, what, verb, credentials, logged_in } = subject;
+    let Subject { host, elsewhere, repository, what, verb, credentials, logged_in } = subject;
     let reason = if said.text.is_empty() { String::new() } else { format!(" ({})", said.text) };
     let place = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
     let note = if credentials.is_empty() { String::new() } else { format!(" ({credentials})") };
     match status {
+        // Another host knows nothing of this user: no login can help.
+        400 | 401 | 403 | 410 if *elsewhere => Error::new(
+            of_elsewhere(verb),
+            format!(
+                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
+             may have expired: check the clock of this machine, or try again later"
+            ),
+        ),
+        404 if *elsewhere => Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}")),
         401 if *logged_in => Error::denied(format!(
             "{host} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
         )),
@@ -109,7 +125,7 @@ fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Erro
             "{host} does not let this user {verb} {place}{reason}; ask its owner, or log in as another user with: \
              imgmv login {host}"
         )),
-        403 => Error::denied(format!("{from} does not let us {verb} {place}{reason}; log in with: imgmv login {host}")),
+        403 => Error::denied(format!("{host} does not let us {verb} {place}{reason}; log in with: imgmv login {host}")),
         404 => Error::not_found(format!("{host} has no {what}{reason}")),
         405 | 501 => Error::failed(format!("{host} does not do this: {what}, status {status}{reason}")),
         413 => Error::failed(format!(

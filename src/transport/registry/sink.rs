@@ -94,9 +94,9 @@ impl RepositorySink {
         let what = format!("image {}{separator}{reference}", self.target.repository);
         let target = &self.target;
         let answer = target.wire.send(&call, Payload::Bytes(&manifest.bytes), &target.scope, &what)?;
-        let refused_type = matches!(answer.status, 400 | 415) && media_type.starts_with("application/vnd.oci.");
+        let (status, oci) = (answer.status, media_type.starts_with("application/vnd.oci."));
         let answer = target.wire.expect(answer, &[201, 200, 202, 204], &target.scope, &what).map_err(|error| {
-            if refused_type && error.kind() == Kind::Failed {
+            if oci && error.kind() == Kind::Failed && refuses_type(status, &error.to_string()) {
                 let advice = "if this registry knows only docker's types, push with --format docker (digests change)";
                 return Error::failed(format!("{error}; {advice}"));
             }
@@ -118,6 +118,16 @@ impl RepositorySink {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a registry that answers `status` and says so much refuses a manifest for its type.
+fn refuses_type(status: u16, said: &str) -> bool {
+    let said = said.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    // Tags that may not be moved are refused with the same status, and by some with the same code.
+    let about_tag = has(&["immutab", "already exist", "overwrit"]);
+    let about_type = has(&["media type", "mediatype", "manifest invalid", "manifest_invalid", "schema", "unsupported"]);
+    status == 415 || status == 400 && about_type && !about_tag
 }
 
 enum Need {
@@ -187,7 +197,11 @@ impl Sink for RepositorySink {
         let before = self.wait_with(None).filter(|waiting| waiting.digest() != root.digest());
         self.put_waiting(before)?;
         match name {
-            Some(name) => self.put(root, &self.reference(name)?),
+            Some(name) => self.put(root, &self.reference(name)?).or_else(|refused| match refused.kind() {
+                // A tag that may not be moved (immutable) has not to be where it points there already.
+                Kind::Failed | Kind::Denied if self.published(name).ok().flatten() == Some(root.digest()) => Ok(()),
+                _ => Err(refused),
+            }),
             None => self.put(root, &root.digest().to_string()),
         }
     }

@@ -2,8 +2,10 @@
 
 use super::http::{Answer, Call, Payload};
 use super::manifest::{self, At};
+use super::page;
 use super::ranged;
 use super::refusal::refuses_head;
+use super::retry;
 use super::token::Scope;
 use super::wire::Wire;
 use super::{referrers, tags};
@@ -130,79 +132,66 @@ impl RepositoryStore {
 
     /// What `tag` points at, without fetching it where the registry says the digest. `None` where there is no such tag.
     pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
-        let answer = match self.head("manifests", tag)? {
-            Head::Missing => return Ok(None),
-            Head::Refused => return found(self.root(At::Tag(tag))),
-            Head::Found(answer) => answer,
-        };
-        match (answer.header("docker-content-digest").map(str::parse), answer.length()) {
-            (Some(Ok(digest)), Some(size)) => Ok(Some(Descriptor::new(type_of(&answer), digest, size))),
-            _ => self.root(At::Tag(tag)).map(|root| Some(root.descriptor)),
-        }
+        self.described(At::Tag(tag))
     }
 
     /// Type, digest and size of the manifest under `digest`, if there is one.
     pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        match self.head("manifests", &digest.to_string())? {
-            Head::Missing => Ok(None),
-            Head::Refused => found(self.root(At::Digest(digest))),
-            Head::Found(answer) => self.described(&answer, type_of(&answer), digest).map(Some),
+        self.described(At::Digest(digest))
+    }
+
+    /// What the head of a manifest says, where it says everything; else what the manifest is.
+    fn described(&self, at: At<'_>) -> Result<Option<Descriptor>> {
+        let answer = self.head("manifests", &at.to_string())?;
+        let stated = match at {
+            At::Digest(digest) => Some(*digest),
+            At::Tag(_) => answer.header("docker-content-digest").and_then(|text| text.parse().ok()),
+        };
+        match (answer.status, stated, answer.length()) {
+            (404, ..) => Ok(None),
+            (200, Some(digest), Some(size)) if !page::is_page(&answer) => {
+                Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
+            }
+            (status, ..) if retry::is_passing(status) => {
+                self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
+            }
+            // HEAD is a short cut: what goes wrong with it may go well with GET, and has better words there.
+            _ => match self.root(at) {
+                Ok(root) => Ok(Some(root.descriptor)),
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
         }
     }
 
     /// Size in bytes of the blob under `digest`, if there is one.
     pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
-        let answer = match self.head("blobs", &digest.to_string())? {
-            Head::Missing => return Ok(None),
-            // The blob itself is not read: its length is in the answer's head.
-            Head::Refused => match self.ask(Method::GET, "blobs", &digest.to_string())? {
-                Head::Found(answer) => answer,
-                Head::Missing | Head::Refused => return Ok(None),
-            },
-            Head::Found(answer) => answer,
-        };
-        Ok(Some(self.described(&answer, String::new(), digest)?.size))
+        let mut answer = self.head("blobs", &digest.to_string())?;
+        if refuses_head(answer.status) {
+            // The body is not read: its length is in the answer's head, and its connection ends with it.
+            answer = self.ask(Method::GET, "blobs", &digest.to_string())?;
+        }
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let answer = self.wire.expect(answer, &[200], &self.scope(), &self.what(&digest.to_string()))?;
+        let size = answer.length();
+        size.map(Some).ok_or_else(|| Error::failed(format!("{} does not say how large {digest} is", self.wire.host)))
     }
 
-    fn described(&self, answer: &Answer, media_type: String, digest: &Digest) -> Result<Descriptor> {
-        let size = answer.length().ok_or_else(|| {
-            Error::new(Kind::Failed, format!("{} does not say how large {digest} is", self.wire.host))
-        })?;
-        Ok(Descriptor::new(media_type, *digest, size))
+    fn what(&self, reference: &str) -> String {
+        format!("{reference} in {}", self.repository())
     }
 
-    fn head(&self, kind: &str, reference: &str) -> Result<Head> {
+    fn head(&self, kind: &str, reference: &str) -> Result<Answer> {
         self.ask(Method::HEAD, kind, reference)
     }
 
-    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Head> {
-        let is_head = method == Method::HEAD;
+    /// Whatever the answer's status is.
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
         let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
-        let (scope, what) = (self.scope(), format!("{reference} in {}", self.repository()));
-        let answer = self.wire.send(&call, Payload::Nothing, &scope, &what)?;
-        match answer.status {
-            404 => Ok(Head::Missing),
-            status if is_head && refuses_head(status) => Ok(Head::Refused),
-            _ => self.wire.expect(answer, &[200], &scope, &what).map(Head::Found),
-        }
-    }
-}
-
-/// What became of a question for something's head.
-enum Head {
-    Found(Answer),
-    Missing,
-    /// `HEAD` is not answered, so that `GET` has to be asked.
-    Refused,
-}
-
-/// The descriptor of a root that may not be there.
-fn found(root: Result<Root>) -> Result<Option<Descriptor>> {
-    match root {
-        Ok(root) => Ok(Some(root.descriptor)),
-        Err(error) if error.kind() == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
     }
 }
 
@@ -250,7 +239,8 @@ impl Store for RepositoryStore {
     }
 }
 
+/// [`page::type_of`], with the type of bytes of which nothing is said.
 fn type_of(answer: &Answer) -> String {
-    let stated = answer.header("content-type").unwrap_or(media_type::OCTETS);
-    stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let stated = page::type_of(answer);
+    if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

@@ -138,6 +138,9 @@ impl Streamed {
                 // A registry that refused a body (too large, too many, not allowed) may refuse this one before it is sent.
                 call = call.with(header::EXPECT, "100-continue");
             }
+            if self.trouble.renewed {
+                call = call.with_own_token();
+            }
             self.remember(&session);
             self.session = Some(session);
             (self.began, self.room, self.asked) = (self.sent, chunk.unwrap_or(u64::MAX), length);

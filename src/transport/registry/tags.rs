@@ -1,11 +1,12 @@
 //! A repository's tags (distribution-spec, "Listing Tags"), page after page, within bounds.
 
 use super::http::{Answer, Call};
+use super::skipped::Skipped;
 use super::token::Scope;
 use super::wire::Wire;
 use crate::error::{Error, Result};
-use crate::image::{MAX_NAMES, is_tag};
-use serde::Deserialize;
+use crate::image::{MAX_NAMES, is_tag, json_tree};
+use serde_json::Value;
 use ureq::http::Method;
 use url::Url;
 
@@ -15,38 +16,44 @@ const MAX_PAGES: usize = 2000;
 /// What is asked for on one page; registries give fewer as they like.
 const PAGE: usize = 1000;
 
-#[derive(Deserialize)]
-struct Page {
-    /// Null where a repository has no tags.
-    tags: Option<Vec<String>>,
-}
-
-/// Every tag of `repository`, in the registry's order.
+/// Every tag of `repository`, in the registry's order. What is not a tag is skipped, which is said.
 pub fn list(wire: &Wire, repository: &str) -> Result<Vec<String>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
     let mut next = Some(wire.url(&format!("{repository}/tags/list?n={PAGE}"))?);
-    let mut tags: Vec<String> = Vec::new();
+    let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
     for _ in 0..MAX_PAGES {
         let Some(url) = next else {
+            skipped.say(&*wire.watch, &format!("the tags of {}/{repository}", wire.host), "a tag");
             return Ok(tags);
         };
         let (answer, bytes) = wire.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE)?;
-        let page: Page = serde_json::from_slice(&bytes)
-            .map_err(|_| Error::invalid(format!("{} lists the tags of {repository} in no form known", wire.host)))?;
-        let before = tags.len();
-        for tag in page.tags.unwrap_or_default() {
-            if !is_tag(&tag) {
-                return Err(Error::invalid(format!("{} lists {tag:?} among the tags of {repository}", wire.host)));
+        let entries = entries(&bytes)
+            .ok_or_else(|| Error::invalid(format!("{} lists the tags of {repository} in no form known", wire.host)))?;
+        let is_last = entries.is_empty();
+        for entry in entries {
+            match entry {
+                Value::String(tag) if is_tag(&tag) => tags.push(tag),
+                other => skipped.add(&other),
             }
-            tags.push(tag);
         }
-        if tags.len() > MAX_NAMES {
+        if tags.len() + skipped.count() > MAX_NAMES {
             return Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", wire.host)));
         }
         // A page without tags that names a next page would go on for ever.
-        next = if tags.len() == before { None } else { next_page(wire, &answer)? };
+        next = if is_last { None } else { next_page(wire, &answer)? };
     }
     Err(Error::invalid(format!("{} lists the tags of {repository} on more than {MAX_PAGES} pages", wire.host)))
+}
+
+/// The entries of one page, of whatever kind each is. `tags` is null, or missing, where a repository has none.
+fn entries(page: &[u8]) -> Option<Vec<Value>> {
+    let mut page = json_tree(page).ok()?;
+    match page.get_mut("tags").map(Value::take) {
+        Some(Value::Array(entries)) => Some(entries),
+        Some(Value::Null) => Some(Vec::new()),
+        None if page.get("name").is_some() => Some(Vec::new()),
+        _ => None,
+    }
 }
 
 /// The page that `Link: <…>; rel="next"` names (RFC 8288), which has to be the registry's own.

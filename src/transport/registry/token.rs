@@ -6,7 +6,7 @@
 //! (docker.io and auth.docker.io), lies under the same registrable domain (registry.gitlab.com and gitlab.com), or is
 //! in `Access::token_hosts`. Any other realm is asked anonymously, and that is said.
 
-use super::access::{Access, Secret};
+use super::access::{Access, Insecure, Secret};
 use super::proxy::is_loopback;
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -70,13 +70,15 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct Token {
     pub secret: Secret,
+    /// How many requests have carried it.
+    pub shown: u32,
     until: Instant,
 }
 
 impl Token {
     /// One that holds for as long as this runs.
     pub fn lasting(secret: Secret) -> Token {
-        Token { secret, until: Instant::now() + LONGEST_LIFE }
+        Token { secret, shown: 0, until: Instant::now() + LONGEST_LIFE }
     }
 
     pub fn is_fresh(&self) -> bool {
@@ -103,7 +105,7 @@ impl Token {
         let seconds = body.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
         let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64()));
         let life = seconds.map_or(USUAL_LIFE, bounded);
-        Ok(Token { secret: Secret::new(text), until: asked + life - MARGIN.min(life / 4) })
+        Ok(Token { secret: Secret::new(text), shown: 0, until: asked + life - MARGIN.min(life / 4) })
     }
 }
 
@@ -119,7 +121,7 @@ pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let there = url.host_str().unwrap_or_default();
     match (registry.scheme(), url.scheme()) {
         (_, "https") => Ok(url),
-        ("http", "http") if there == host || is_loopback(there) || access.insecure => Ok(url),
+        ("http", "http") if there == host || is_loopback(there) || access.insecure == Insecure::ByUser => Ok(url),
         ("http", "http") => Err(wrong("it is plain HTTP on another host")),
         (_, "http") => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
         _ => Err(wrong("it is not a web address")),

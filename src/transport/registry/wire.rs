@@ -4,12 +4,13 @@
 //! http; plain HTTP goes to loopback, or where the user named it.
 
 use super::HUB_API;
-use super::access::Access;
+use super::access::{Access, Insecure};
 use super::auth::{self, Known};
 use super::body_limit::BodyLimit;
 use super::fault::Fault;
 use super::http::{Answer, Call, Http, Payload, To};
 use super::pace::Pace;
+use super::page;
 use super::proxy::is_loopback;
 use super::refusal::{self, Subject};
 use super::retry::{self, Tries};
@@ -25,6 +26,8 @@ use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
+/// How often the registry is asked for another address when another host refuses the one that it gave.
+const MAX_ADDRESSES: u32 = 3;
 
 /// Everything that requests to one registry share.
 pub struct Wire {
@@ -85,7 +88,7 @@ impl Wire {
         };
         let secure = root("https")?;
         let _only_one = self.finding_api.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_be_plain = self.access.insecure || is_loopback(secure.host_str().unwrap_or_default());
+        let may_be_plain = self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
         let found = match may_be_plain && self.api.get().is_none() && !self.speaks_tls(&secure) {
             true => root("http")?,
             false => secure,
@@ -99,29 +102,7 @@ impl Wire {
         match self.http.send(&call, &mut Payload::Nothing, To::Probe) {
             // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
             Ok(_) | Err(Fault::Lasting(_)) => true,
-            Err(Fault::NotTls | Fault::Broken(_) | Fault::Unreachable(_)) => false,
-        }
-    }
-
-    /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
-    /// its status. `what` is for sentences.
-    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
-        let home = self.api()?.origin();
-        let mut renewed = false;
-        loop {
-            let authorization = self.authorization(scope)?;
-            let shown = authorization.as_deref().map(|value| (&home, value));
-            let answer = self.persist(what, call, &mut payload, shown)?;
-            let replayable = !matches!(payload, Payload::Stream { .. });
-            if answer.status != 401 || answer.url.origin() != home || renewed {
-                return Ok(answer);
-            }
-            renewed = true;
-            self.known().learn(&answer, scope, authorization.as_deref(), self.api()?, &self.access)?;
-            if !replayable || self.authorization(scope)? == authorization {
-                return Ok(answer);
-            }
-            answer.drain();
+            Err(Fault::NotTls | Fault::NoTunnel(_) | Fault::Broken(_) | Fault::Unreachable(_)) => false,
         }
     }
 
@@ -168,11 +149,29 @@ impl Wire {
         self.access.answer.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
     }
 
+    /// Asks for something that may be at another host. Where that host answers with one of `refusals`, the address that
+    /// the registry gave may have expired: the registry is asked for another one.
+    pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Answer> {
+        let mut tries = self.tries(0);
+        loop {
+            let answer = self.send(call, Payload::Nothing, scope, what)?;
+            let refused = refusals.contains(&answer.status) && self.is_elsewhere(&answer);
+            if !refused || tries.made() == MAX_ADDRESSES {
+                return Ok(answer);
+            }
+            let from = answer.url.host_str().unwrap_or_default();
+            let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, answer.status);
+            answer.drain();
+            tries.wait(what, &why, None)?;
+        }
+    }
+
     /// A small document: the whole body of an answer of status 200, read within the same tries.
     pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Answer, Vec<u8>)> {
         let mut tries = self.tries(0);
         loop {
-            let answer = self.send(call, Payload::Nothing, scope, what)?;
+            // 404 is an answer: some registries redirect all reading to another one.
+            let answer = self.get(call, scope, what, &[400, 401, 403, 410])?;
             let mut answer = self.expect(answer, &[200], scope, what)?;
             match answer.bytes(limit, what) {
                 Ok(bytes) => return Ok((answer, bytes)),
@@ -261,7 +260,8 @@ impl Wire {
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it has credentials in it"));
         }
-        let may_be_plain = || self.access.insecure || is_loopback(next.host_str().unwrap_or_default());
+        let by_user = self.access.insecure == Insecure::ByUser;
+        let may_be_plain = || by_user || is_loopback(next.host_str().unwrap_or_default());
         match (base.scheme(), next.scheme()) {
             (_, "https") => Ok(next),
             ("https", "http") => Err(wrong(
@@ -287,13 +287,18 @@ impl Wire {
         }
     }
 
+    /// Whether `answer` is not the registry's own: a redirect led to another host.
+    pub fn is_elsewhere(&self, answer: &Answer) -> bool {
+        self.api().is_ok_and(|api| api.origin() != answer.url.origin())
+    }
+
     /// What `fault` means when another try makes no sense.
     pub(super) fn lasting(&self, fault: Fault) -> Error {
         if self.cancel.raised() {
             return Error::interrupted();
         }
         match fault {
-            Fault::Lasting(error) => self.told(error),
+            Fault::Lasting(error) | Fault::NoTunnel(error) => self.told(error),
             Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{}: {why}", self.host)),
             Fault::NotTls => Error::network(format!(
                 "{} does not speak TLS; if it is meant to be plain HTTP, say so with --src-insecure or --dst-insecure",
@@ -303,26 +308,36 @@ impl Wire {
     }
 
     /// An error with the registry's name in it.
-    fn told(&self, error: Error) -> Error {
+    pub(super) fn told(&self, error: Error) -> Error {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 
-    /// `answer` when its status is among `wanted`, else the sentence for it. Never shows a secret, whatever the
-    /// registry quotes.
+    /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
+    /// secret, whatever the registry quotes.
     pub fn expect(&self, answer: Answer, wanted: &[u16], scope: &Scope, what: &str) -> Result<Answer> {
-        if wanted.contains(&answer.status) {
+        let is_page = answer.status < 300 && page::is_page(&answer);
+        if wanted.contains(&answer.status) && !is_page {
             return Ok(answer);
+        }
+        if is_page {
+            return Err(page::refused(&self.host, &answer, what));
         }
         let found = self.known().shown(scope.repository()).cloned().unwrap_or_default();
         let subject = Subject {
             host: &self.host,
+            elsewhere: self.is_elsewhere(&answer),
             repository: scope.repository(),
             what,
             verb: scope.verb(),
             credentials: &found.note,
             logged_in: found.login.is_some(),
         };
+        let proxy = answer.refusing_proxy().cloned();
         let error = refusal::refusal(&subject, answer);
-        Err(Error::new(error.kind(), auth::scrub(&error.to_string(), found.login.as_ref())))
+        let told = proxy.map_or_else(
+            || error.to_string(),
+            |proxy| format!("{error} (the proxy {proxy} passed this on, or refuses it itself)"),
+        );
+        Err(Error::new(error.kind(), auth::scrub(&told, found.login.as_ref())))
     }
 }

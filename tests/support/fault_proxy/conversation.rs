@@ -1,8 +1,9 @@
 //! One client's connection: its requests, one after the other, with what befalls them.
 
-use super::head::{Head, body, counted};
+use super::head::{Head, body};
+use super::made_here::{guarded, page, signed, turned_away};
 use super::socket::{finish, keep_short};
-use super::{End, Fault, Ill, Line, Seen, State, TooLarge, lock};
+use super::{End, Fault, Ill, Line, Seen, State, lock};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
@@ -10,21 +11,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Everything that one connection has moved.
-struct Meter<'a> {
-    state: &'a Mutex<State>,
-    line: Line,
+pub(super) struct Meter<'a> {
+    pub(super) state: &'a Mutex<State>,
+    pub(super) line: Line,
     began: Instant,
     moved: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Up,
     Down,
 }
 
 impl Meter<'_> {
-    fn pass(&mut self, to: &mut TcpStream, way: Way, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn pass(&mut self, to: &mut TcpStream, way: Way, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(16 << 10) {
             let left = self.line.cut_every.map_or(u64::MAX, |(every, _)| every.saturating_sub(self.moved));
             let piece = &piece[..piece.len().min(left as usize)];
@@ -144,75 +145,6 @@ fn used_up(state: &Mutex<State>, head: &Head) {
     }
 }
 
-/// What the token service says, or whoever stands before the registry to one without the token of the day. Where that
-/// has just expired there is a new one.
-fn guarded(state: &Mutex<State>, head: &Head, expired: bool) -> Option<Head> {
-    let today = {
-        let mut state = lock(state);
-        state.token += usize::from(expired);
-        format!("token-{}", state.token)
-    };
-    let answer = |status: &str, headers: &[(&str, String)]| Head {
-        first: format!("HTTP/1.1 {status}"),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-        behind: String::new(),
-    };
-    let path = head.word(1);
-    if path.starts_with("/token") {
-        let document = format!(r#"{{"token":"{today}","access_token":"{today}","expires_in":300}}"#);
-        let length = document.len().to_string();
-        let mut told = answer("200 OK", &[("Content-Type", "application/json".to_owned()), ("Content-Length", length)]);
-        told.behind = document;
-        return Some(told);
-    }
-    if head.get("authorization") == Some(&*format!("Bearer {today}")) {
-        return None;
-    }
-    let rest = path.trim_start_matches("/v2/");
-    let end = ["/blobs/", "/manifests/", "/tags/"].iter().filter_map(|part| rest.find(part)).min();
-    let scope = end.map(|end| format!(",scope=\"repository:{}:pull,push\"", &rest[..end])).unwrap_or_default();
-    let host = head.get("host").unwrap_or_default();
-    let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"line\"{scope}");
-    Some(answer("401 Unauthorized", &[("WWW-Authenticate", challenge), ("Content-Length", "0".to_owned())]))
-}
-
-/// Turns away what the line does not take; how the connection ends then.
-fn turned_away(
-    meter: &mut Meter<'_>,
-    head: &Head,
-    from_client: &mut BufReader<TcpStream>,
-    client: &mut TcpStream,
-    seen: &mut Seen,
-) -> io::Result<Option<End>> {
-    let mut status = None;
-    if let Some((times, code, wish)) = meter.line.refuses_first
-        && seen.path.contains("/uploads/")
-    {
-        let mut state = lock(meter.state);
-        let so_far = state.refused.entry(format!("{} {}", head.word(0), seen.path)).or_default();
-        *so_far += 1;
-        status = (*so_far <= times).then_some((code, wish));
-    }
-    match meter.line.body_limit {
-        // A body in chunks has no length; its limit would show in its middle.
-        Some((limit, how)) if head.length().is_some_and(|length| length > limit) => {
-            if how == TooLarge::Reset {
-                client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-                counted(from_client, limit, &mut |_| Ok(()))?;
-                return Ok(Some(End::Rst));
-            }
-            status = Some((413, None));
-        }
-        _ => {}
-    }
-    let Some((status, wish)) = status else { return Ok(None) };
-    seen.status = status;
-    let wish = wish.map(|wish| format!("Retry-After: {wish}\r\n")).unwrap_or_default();
-    let answer = format!("HTTP/1.1 {status} X\r\n{wish}Content-Length: 0\r\nConnection: close\r\n\r\n");
-    meter.pass(client, Way::Down, answer.as_bytes())?;
-    Ok(Some(End::Fin))
-}
-
 /// One request and its answer; how the connection ends after it, if it does.
 fn exchange(
     meter: &mut Meter<'_>,
@@ -243,6 +175,16 @@ fn exchange(
         // A body that was not asked for is not read: the connection ends.
         return Ok((head.length() != Some(0)).then_some(End::Fin));
     }
+    let made = match ill {
+        Some(Ill::Page) => Some(page()),
+        _ if meter.line.signed => signed(meter.state, &head),
+        _ => None,
+    };
+    if let Some(answer) = made {
+        seen.status = answer.word(1).parse().unwrap_or(0);
+        meter.pass(client, Way::Down, &answer.bytes())?;
+        return Ok((head.length() != Some(0)).then_some(End::Fin));
+    }
     if head.get("expect").is_some() {
         head.set("expect", None);
         client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -255,7 +197,10 @@ fn exchange(
     }
     let mut whole = Vec::new();
     if meter.line.buffers {
-        body(from_client, head.length(), &mut |bytes| Ok(whole.extend_from_slice(bytes)))?;
+        body(from_client, head.length(), &mut |bytes| {
+            whole.extend_from_slice(bytes);
+            Ok(())
+        })?;
     }
     if upstream.is_none() {
         let server = TcpStream::connect(server)?;
@@ -271,7 +216,12 @@ fn exchange(
     };
     let mut buffered = BufReader::new(io::Cursor::new(whole));
     let from: &mut dyn BufRead = if meter.line.buffers { &mut buffered } else { from_client };
+    // The limit of a body in chunks shows in its middle.
+    let limit = meter.line.body_limit.filter(|_| head.length().is_none());
     let sent = body(from, head.length(), &mut |bytes| {
+        if limit.is_some_and(|(limit, _)| seen.up + bytes.len() as u64 > limit) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let bytes = &bytes[..bytes.len().min(most as usize)];
         meter.pass(&mut to_server, Way::Up, bytes)?;
         seen.up += bytes.len() as u64;
@@ -284,6 +234,11 @@ fn exchange(
                 used_up(meter.state, &head);
             }
             return Ok(Some(*end));
+        }
+        (Err(error), _) if error.kind() == io::ErrorKind::FileTooLarge => {
+            seen.status = 413;
+            meter.pass(client, Way::Down, b"HTTP/1.1 413 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+            return Ok(Some(End::Fin));
         }
         (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => return Err(error),
         // The server may have refused before the end; its answer is passed on.
@@ -302,7 +257,14 @@ fn exchange(
     if let Some(Ill::Cut { after, .. } | Ill::Stall { after }) = ill {
         left = after;
     }
-    meter.pass(client, Way::Down, &answer.bytes())?;
+    let first = answer.bytes();
+    match ill {
+        Some(Ill::Drip { every }) => first.chunks(1).try_for_each(|byte| {
+            thread::sleep(every);
+            meter.pass(client, Way::Down, byte)
+        })?,
+        _ => meter.pass(client, Way::Down, &first)?,
+    }
     let passed = body(upstream, whole, &mut |bytes| {
         if let Some(Ill::Flip { at }) = ill
             && (seen.down..seen.down + bytes.len() as u64).contains(&at)

@@ -5,29 +5,21 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Body, Error};
 
 /// How long the answer may take to come after sending has failed: it left the registry before the connection ended.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Makes connections on which early answers are read.
-#[derive(Debug)]
-pub struct Reading;
-
-impl<In: Transport> Connector<In> for Reading {
-    type Out = Early<In>;
-
-    fn connect(&self, _: &ConnectionDetails<'_>, line: Option<In>) -> Result<Option<Early<In>>, Error> {
-        Ok(line.map(Early))
-    }
-}
 
 /// A connection that looks for an answer when it cannot send.
 #[derive(Debug)]
 pub struct Early<T>(T);
 
 impl<T: Transport> Early<T> {
+    pub fn new(line: T) -> Early<T> {
+        Early(line)
+    }
+
     /// The answer that is there, with as much of its body as has come.
     fn answer(&mut self, timeout: NextTimeout) -> Option<Answer> {
         let timeout = NextTimeout { after: PATIENCE.into(), ..timeout };

@@ -1,0 +1,30 @@
+//! Whether a registry is reached without a certificate that verifies: by the user's word, else by that of this host's
+//! engines, which is said.
+
+use super::Run;
+use super::progress::lock;
+use imgmv::progress::Watch;
+use imgmv::transport::registry::{Insecure, insecure};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// Hosts of which it was said.
+static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Of `repository` at `host`; `given` is what the user says.
+pub fn of(host: &str, repository: &str, given: Option<bool>, run: &Run) -> Insecure {
+    match given {
+        Some(true) => return Insecure::ByUser,
+        Some(false) => return Insecure::No,
+        None => {}
+    }
+    let Some(file) = insecure::by_files(host, repository, Path::new("/")) else { return Insecure::No };
+    if lock(&SAID).insert(host.to_owned()) {
+        run.screen.say(&format!(
+            "{host} is insecure by {}: its certificate is not checked, and plain HTTP is used where it has no TLS",
+            file.display()
+        ));
+    }
+    Insecure::ByFiles
+}

@@ -1,0 +1,68 @@
+//! What the images are called at the destination.
+
+use super::{Image, Naming};
+use crate::error::{Error, Result};
+use crate::image::{Digest, Name};
+use crate::progress::Watch;
+use crate::sink::Takes;
+use crate::source::Root;
+use std::collections::HashMap;
+
+/// Several names of one image are one image.
+pub(super) fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
+    let mut merged: Vec<(Vec<Name>, Root)> = Vec::new();
+    let mut places: HashMap<Digest, usize> = HashMap::new();
+    for root in roots {
+        let at = *places.entry(root.descriptor.digest).or_insert_with(|| {
+            merged.push((Vec::new(), root.clone()));
+            merged.len() - 1
+        });
+        let names = &mut merged[at].0;
+        names.extend(root.name.filter(|name| !names.contains(name)));
+    }
+    merged
+}
+
+/// Gives `images` the names that `naming` says.
+pub(super) fn give(images: &mut [Image], naming: &Naming, takes: &Takes, watch: &dyn Watch) -> Result<()> {
+    match (naming, &mut *images) {
+        (Naming::Keep, _) => {}
+        (Naming::Names(names), [image]) => image.names = names.clone(),
+        (Naming::Names(names), images) => {
+            let name = names.first().map_or("one name", Name::as_str);
+            return Err(Error::usage(format!(
+                "{} images cannot all become {name}; name one of them in SRC",
+                images.len()
+            )));
+        }
+    }
+    images.iter_mut().for_each(|image| image.names = each_true(image, watch));
+    match images.iter().find(|image| image.names.is_empty()) {
+        Some(image) if !takes.nameless => Err(Error::usage(format!(
+            "image {} has no name and needs one there; give it with --as",
+            image.source_digest
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The names of `image`, tags first: each tag and each digest as a name of its own. A name by another digest than the
+/// image's is left out, and said: who asks for it must not get this image.
+fn each_true(image: &Image, watch: &dyn Watch) -> Vec<Name> {
+    let (root, source) = (image.root().digest(), image.source_digest);
+    let mut names: Vec<Name> = Vec::new();
+    for name in image.names.iter().cloned().flat_map(Name::apart) {
+        match name.digest() {
+            Some(digest) if digest == source && digest != root => {
+                watch.say(&format!("{name}: what goes there has another digest, {root}; it does not get this name"));
+            }
+            Some(digest) if digest != root => {
+                watch.say(&format!("the name {name} is refused: the image has the digest {root}"));
+            }
+            _ if names.contains(&name) => {}
+            _ => names.push(name),
+        }
+    }
+    names.sort_by_key(|name| name.digest().is_some());
+    names
+}

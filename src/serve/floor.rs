@@ -1,0 +1,51 @@
+//! The least that a client has to send or take for its connection to stay: a client that moves a byte now and then
+//! holds a connection as one does that stands still.
+
+use std::time::Duration;
+
+/// In bytes, within one idle time of waiting.
+const LEAST: u64 = 1 << 10;
+
+/// What one connection has moved in one direction. Only time in which the server waits for the client counts.
+#[derive(Debug)]
+pub struct Floor {
+    idle: Duration,
+    waited: Duration,
+    moved: u64,
+}
+
+impl Floor {
+    pub fn new(idle: Duration) -> Floor {
+        Floor { idle, waited: Duration::ZERO, moved: 0 }
+    }
+
+    /// How long the client may still take.
+    pub fn left(&self) -> Duration {
+        self.idle.saturating_sub(self.waited)
+    }
+
+    /// The client took `time` for so many `bytes`.
+    pub fn moved(&mut self, time: Duration, bytes: usize) {
+        self.waited += time;
+        self.moved += bytes as u64;
+        if self.moved >= LEAST {
+            (self.waited, self.moved) = (Duration::ZERO, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_now_and_then_is_not_progress_and_a_kibibyte_is() {
+        let (mut floor, second) = (Floor::new(Duration::from_secs(60)), Duration::from_secs(1));
+        (0..60).for_each(|_| floor.moved(second, 17));
+        assert_eq!(floor.left(), Duration::ZERO);
+        floor.moved(second, 4);
+        assert_eq!(floor.left(), Duration::from_secs(60));
+        (0..1000).for_each(|_| floor.moved(second, 18));
+        assert!(floor.left() > Duration::ZERO);
+    }
+}
