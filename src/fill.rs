@@ -14,7 +14,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The next step has to move so much, in percent of the one before: less is the noise of a line.
 const GAIN: u64 = 115;
 /// While the first blob moves, those after it get one byte for so many of its.
-const SHARE: u64 = 5;
+const SHARE: u64 = 2;
 /// In bytes, that they get besides: their upload is begun.
 const AHEAD: u64 = 1 << 20;
 /// A blob that has not moved for so long is not waited for.
