@@ -5,7 +5,7 @@ use super::contents::{self, Contents, Listed, What, list};
 use super::files::Files;
 use super::synthesis;
 use super::table::{Place, Table};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
 use crate::source::{Pick, Root, Store, select};
@@ -152,12 +152,14 @@ impl<B: ReadAt> ArchiveStore<B> {
         self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn absent(&self, digest: &Digest) -> Error {
-        Error::not_found(format!(
-            "{}: a manifest in it lists the blob {digest}, which the archive does not have{}; save the image again",
-            self.label,
-            contents::backslash_hint(&self.files)
-        ))
+    /// `kind` of error: a blob that is listed may be missing, a manifest that is may not.
+    fn absent(&self, kind: Kind, digest: &Digest) -> Error {
+        let hint = contents::backslash_hint(&self.files);
+        let (label, listed) = (&self.label, "a manifest in it lists the blob");
+        Error::new(
+            kind,
+            format!("{label}: {listed} {digest}, which the archive does not have{hint}; save the image again"),
+        )
     }
 }
 
@@ -179,7 +181,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         if let Some(made) = self.made().manifests.get(&at.digest) {
             return Ok(made.bytes.clone());
         }
-        let (place, _) = self.place(&at.digest)?.ok_or_else(|| self.absent(&at.digest))?;
+        let (place, _) = self.place(&at.digest)?.ok_or_else(|| self.absent(Kind::Invalid, &at.digest))?;
         if place.size > MAX_MANIFEST {
             return Err(Error::invalid(format!(
                 "{}: manifest {} has {} bytes, more than the {MAX_MANIFEST} allowed",
@@ -190,7 +192,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(&blob.digest))?;
+        let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(Kind::NotFound, &blob.digest))?;
         if place.size != blob.size || from > place.size {
             return Err(Error::invalid(format!(
                 "{}: blob {} does not match: it has {} bytes here, its descriptor says {}",
