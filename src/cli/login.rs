@@ -3,9 +3,9 @@
 use super::Run;
 use super::access::{access, ask_user};
 use super::answer::VERSION;
-use super::insecure;
+use super::insecure::{self, YesOrNo};
 use super::open::Reach;
-use super::options::{Side, YesOrNo};
+use super::options::Side;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use imgmv::Result;

@@ -1,5 +1,6 @@
 //! Groups of options that several verbs share, in the words of the help.
 
+use super::insecure::YesOrNo;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::Coding;
@@ -97,29 +98,6 @@ macro_rules! side {
 
 side!(SourceRegistry, "src", "IMGMV_SRC", "Source registry");
 side!(DestinationRegistry, "dst", "IMGMV_DST", "Destination registry");
-
-/// The value of an option that may stand without one; an empty one, as variables have it, says nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct YesOrNo(Option<bool>);
-
-impl YesOrNo {
-    pub fn answer(self) -> Option<bool> {
-        self.0
-    }
-}
-
-impl FromStr for YesOrNo {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<YesOrNo, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "" => Ok(YesOrNo(None)),
-            "true" | "yes" | "on" | "1" | "t" | "y" => Ok(YesOrNo(Some(true))),
-            "false" | "no" | "off" | "0" | "f" | "n" => Ok(YesOrNo(Some(false))),
-            _ => Err("expected true or false".to_owned()),
-        }
-    }
-}
 
 /// Credentials, and how patiently and how fast bytes move.
 #[derive(Debug, Clone, Args)]
