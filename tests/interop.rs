@@ -16,6 +16,7 @@ mod registries;
 #[path = "support/mod.rs"]
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use support::engines::{Kind, Peer};
 use support::program::peer;
@@ -75,7 +76,7 @@ fn load(kind: Kind) -> &'static str {
 fn run(kind: Kind, name: &str) -> String {
     match kind {
         Kind::Docker20 | Kind::Docker28 | Kind::Docker28c => format!("docker run --rm --network none {name}"),
-        Kind::Containerd16 | Kind::Containerd21 => format!("ctr run --rm {name} greeter"),
+        Kind::Containerd16 | Kind::Containerd21 => format!("ctr run --rm {name} {}", container()),
         Kind::Podman4 => format!(
             "podman --cgroup-manager cgroupfs --events-backend none run --rm --network none --ulimit nofile=1024:1024 \
              --ulimit nproc=1024:1024 {name}"
@@ -84,6 +85,12 @@ fn run(kind: Kind, name: &str) -> String {
             "podman --runtime runc --cgroup-manager cgroupfs --events-backend none run --rm --network none {name}"
         ),
     }
+}
+
+/// The id of a container that has not run yet. All containerds of a host keep their containers' state in one folder.
+fn container() -> String {
+    static RUN: AtomicUsize = AtomicUsize::new(0);
+    format!("greeter-{}-{}", std::process::id(), RUN.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The engine's own command that writes `names` as an archive to standard output.
