@@ -23,7 +23,7 @@ pub struct Marks {
 impl Marks {
     /// Of a blob of `size` bytes.
     pub fn new(algorithm: Algorithm, size: u64) -> Marks {
-        Marks { hasher: Hasher::new(algorithm), at: 0, apart: APART.max(size / MOST), marks: Vec::new() }
+        Marks { hasher: Hasher::resumable(algorithm), at: 0, apart: APART.max(size / MOST), marks: Vec::new() }
     }
 
     /// Goes on at the last of `marks` that is not behind `offset`: where that is, and the hasher there.
@@ -43,7 +43,7 @@ impl Marks {
         self.at = self.at.max(from + bytes.len() as u64);
         let made = self.at >= self.marks.last().map_or(0, |(at, _)| *at) + self.apart;
         if made {
-            self.marks.push((self.at, self.hasher.state()));
+            self.marks.push((self.at, self.hasher.state().expect("made resumable")));
         }
         made
     }
