@@ -5,33 +5,21 @@
 //! on another host; [`transport`] has one folder for each kind of place. `main` and `cli` are the only code that
 //! prints.
 
-mod ahead;
-pub mod archive;
 pub mod cancel;
-pub mod convert;
+pub mod compress;
 pub mod copy;
+mod disk;
 pub mod error;
-mod fill;
-mod fixed;
-mod folder;
-mod hold;
+pub mod fanout;
 pub mod image;
-mod lanes;
-pub mod limit;
-pub mod pairs;
-mod passing;
-pub mod plan;
 pub mod progress;
-mod recent;
-pub mod recode;
+pub mod rate_limit;
 pub mod remote;
 pub mod serve;
-pub mod share;
 pub mod sink;
 pub mod source;
-mod sums;
+pub mod tarball;
 pub mod transfer;
 pub mod transport;
-mod turns;
 
-pub use error::{Error, Kind, Result};
+pub use crate::error::{Error, Kind, Result};

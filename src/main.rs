@@ -4,9 +4,9 @@ mod cli;
 
 use clap::Parser;
 use cli::Run;
-use cli::answer::{Answer, is_closed};
 use cli::args::Cli;
-use cli::progress::Screen;
+use cli::output::answer::{Answer, is_closed};
+use cli::output::progress::Screen;
 use cli::signals;
 use imgmv::Error;
 use imgmv::cancel::Cancel;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     let (error, status) = verdict(error, run.signals.seen());
     if !is_closed(&error) {
-        cli::progress::line(&format!("imgmv: {error}"));
+        cli::output::progress::line(&format!("imgmv: {error}"));
         run.answer.failure(&error, status);
     }
     ExitCode::from(status)

@@ -64,7 +64,7 @@ fn archive(name: &str) -> Source {
 /// A stream, as it would come through a pipe.
 fn piped(name: &str) -> Source {
     let file = fs::File::open(fixture(name)).unwrap();
-    Source::Stream(Box::new(imgmv::archive::ArchiveStream::new(Box::new(file), name)))
+    Source::Stream(Box::new(imgmv::tarball::ArchiveStream::new(Box::new(file), name)))
 }
 
 fn load(host: Arc<dyn Host>, found: Found, source: Source, picks: &[&str], names: &[&str]) -> Result<Report> {

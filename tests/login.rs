@@ -9,7 +9,8 @@ mod program;
 mod sshd;
 
 use imgmv::cancel::Cancel;
-use imgmv::remote::{Host, SshTarget, ask, builtin::Builtin};
+use imgmv::remote::builtin::Builtin;
+use imgmv::remote::{Host, SshTarget, ask};
 use program::{fixture, peer};
 use sshd::{Sshd, Way};
 use std::fs;

@@ -1,7 +1,7 @@
 //! Packed layers as programs written in Go read them: skopeo unpacks what was packed here and names it by its digest.
 
+use imgmv::compress::recode;
 use imgmv::image::{Coding, Digest, media_type};
-use imgmv::recode::recode;
 use std::path::Path;
 use std::process::Command;
 

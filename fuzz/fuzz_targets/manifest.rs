@@ -2,9 +2,10 @@
 
 #![no_main]
 
-use imgmv::convert::{self, Format};
+use imgmv::copy::convert;
+use imgmv::copy::convert::Format;
 use imgmv::image::{Config, Manifest, media_type};
-use imgmv::plan::Image;
+use imgmv::copy::plan::Image;
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 #[path = "../../tests/support/memory.rs"]
 mod memory;
 
-use imgmv::archive::{ArchiveStore, ArchiveStream};
+use imgmv::tarball::{ArchiveStore, ArchiveStream};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Options, copy};
 use imgmv::image::{Digest, Manifest};

@@ -1,7 +1,7 @@
 //! The command line's own definition: the verbs, and the options every verb has. What verbs share is in
 //! [`super::options`]; what only one has stands in that verb's file. Help, man pages and completions are made from it.
 
-use super::{
+use super::verbs::{
     blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
 };
 use clap::builder::FalseyValueParser;

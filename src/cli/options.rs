@@ -1,6 +1,6 @@
 //! Groups of options that several verbs share, in the words of the help.
 
-use super::insecure::YesOrNo;
+use super::open::insecure::YesOrNo;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::Coding;

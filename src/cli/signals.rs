@@ -1,7 +1,7 @@
 //! Ctrl-C and `kill`: the first signal asks the run to end and gives it a second, the next one ends the process at
 //! once. Nothing half-written has a name (see ARCHITECTURE.md), so either is safe.
 
-use super::progress::Screen;
+use super::output::progress::Screen;
 use imgmv::Error;
 use imgmv::cancel::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,6 +63,6 @@ pub fn listen(cancel: Cancel, screen: Arc<Screen>) -> Signals {
 
 fn end(signal: i32, screen: &Screen) -> ! {
     screen.end();
-    super::progress::line(&format!("imgmv: {}", Error::interrupted()));
+    super::output::progress::line(&format!("imgmv: {}", Error::interrupted()));
     std::process::exit(status(signal).into())
 }

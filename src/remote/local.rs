@@ -1,7 +1,8 @@
 //! Commands on this host: processes, without a shell.
 
 use super::{Host, Running, process};
-use crate::{cancel::Cancel, error::Result};
+use crate::cancel::Cancel;
+use crate::error::Result;
 use std::process::Command;
 
 /// This host. Programs are found on `PATH` and get this process's environment (`DOCKER_HOST`, `CONTAINERD_ADDRESS`).

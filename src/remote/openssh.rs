@@ -2,10 +2,8 @@
 //! their client. One connection is kept for the job and shared by its commands.
 
 use super::{Host, Running, SshTarget, process, quote};
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 use std::{
     collections::HashMap,
     fs::{File, Permissions},

@@ -1,13 +1,9 @@
 //! A child process as a running command: its errors kept, its end awaited, and ended itself when the run is cancelled.
 
-use super::{
-    Ending, Exit, Running,
-    tail::{Tail, follow},
-};
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-};
+use super::tail::{Tail, follow};
+use super::{Ending, Exit, Running};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::{
     io,

@@ -1,10 +1,9 @@
 //! Which way to another host is taken: the user's own ssh client where there is one, ssh built in otherwise.
 
-use super::{Host, OpenSsh, SshTarget, builtin::Builtin, split_words};
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-};
+use super::builtin::Builtin;
+use super::{Host, OpenSsh, SshTarget, split_words};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// What `--ssh` and `IMGMV_SSH` choose.

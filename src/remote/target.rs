@@ -1,9 +1,7 @@
 //! How another host is written: as ssh URLs write it, and as scp does.
 
-use crate::{
-    error::{Error, Result},
-    image::Digest,
-};
+use crate::error::{Error, Result};
+use crate::image::Digest;
 
 /// Another host, as the user named it: an address, or a name that DNS or `~/.ssh/config` knows.
 #[derive(Debug, Clone, PartialEq, Eq)]

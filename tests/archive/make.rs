@@ -1,13 +1,13 @@
 //! Images and archives made by hand, with another tar writer than the one under test.
 
 use crate::memory::{Kept, layer, takes};
-use imgmv::archive::{ArchiveStore, ArchiveStream};
 use imgmv::cancel::Cancel;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Descriptor, Digest, Manifest, media_type};
 use imgmv::progress::Silent;
 use imgmv::sink::Sink;
 use imgmv::source::Source;
+use imgmv::tarball::{ArchiveStore, ArchiveStream};
 use imgmv::{Error, Result};
 use serde_json::{Value, json};
 use std::{

@@ -2,10 +2,10 @@
 
 use crate::make::*;
 use crate::memory::{Kept, takes};
-use imgmv::archive::Packing;
 use imgmv::copy::Options;
 use imgmv::image::{Digest, media_type};
 use imgmv::source::{Pick, Store, Stream};
+use imgmv::tarball::Packing;
 use imgmv::transport::archive::{Input, open};
 use serde_json::json;
 use std::io::{Cursor, Read, Write};

@@ -2,11 +2,11 @@
 
 use super::memory::{Kept, Memory, layer, takes};
 use imgmv::cancel::Cancel;
+use imgmv::copy::plan::Image;
 use imgmv::copy::{Options, Report, copy};
+use imgmv::fanout::{Limits, Shared, Sharer};
 use imgmv::image::{Descriptor, Digest, Manifest, Name};
-use imgmv::plan::Image;
 use imgmv::progress::Silent;
-use imgmv::share::{Limits, Shared, Sharer};
 use imgmv::sink::{Begin, BlobWriter, Finish, Order, Sink, Takes, Verified};
 use imgmv::source::{Claim, Origin, Pick, Root, Source, Store};
 use imgmv::{Error, Kind, Result};

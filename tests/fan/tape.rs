@@ -1,7 +1,7 @@
 //! What passes once, for several readers.
 
 use imgmv::cancel::Cancel;
-use imgmv::share::{End, Limits, split};
+use imgmv::fanout::{End, Limits, split};
 use imgmv::{Error, Kind};
 use std::io::{self, Cursor, Read};
 use std::thread;

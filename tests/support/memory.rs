@@ -1,8 +1,8 @@
 //! Images, a store, a stream and a sink in memory: what the engine's own tests copy between.
 #![allow(dead_code)]
 
+use imgmv::copy::plan::Image;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
-use imgmv::plan::Image;
 use imgmv::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
 use imgmv::source::{Blob, Claim, Origin, Pick, Relay, Root, Store, Stream, Tail, select};
 use imgmv::{Error, Result};

@@ -5,7 +5,8 @@ use super::engines::folder;
 use super::program::{Daemon, free_port, listens, peer};
 use imgmv::Result;
 use imgmv::cancel::Cancel;
-use imgmv::remote::{Host, OpenSsh, SshTarget, builtin::Builtin};
+use imgmv::remote::builtin::Builtin;
+use imgmv::remote::{Host, OpenSsh, SshTarget};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,

@@ -2,10 +2,8 @@
 //! CertificateFile, IdentitiesOnly, ProxyJump, Include and the files of known hosts.
 
 use super::pattern;
-use crate::{
-    error::{Error, Result},
-    remote::split_words,
-};
+use crate::error::{Error, Result};
+use crate::remote::split_words;
 use std::{
     io::Read,
     path::{Path, PathBuf},

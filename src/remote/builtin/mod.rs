@@ -9,10 +9,8 @@ mod pump;
 mod terminal;
 
 use super::{Ending, Exit, Host, Running, SshTarget, quote};
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 use auth::{Agent, Keys};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
 use config::Settings;

@@ -5,11 +5,10 @@
 //! output and error are always drained (the end is not seen otherwise), and a packet that was sent by half is finished
 //! before anything else is asked of the session.
 
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-    remote::{Exit, tail::Tail},
-};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::remote::Exit;
+use crate::remote::tail::Tail;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, Session};
 use std::{

@@ -3,12 +3,13 @@
 mod partial;
 mod sink;
 
-use crate::archive::{self, ArchiveStore, Packing, Section, Tape};
+use crate::disk::directory::Folder;
 use crate::error::{Error, Result};
-use crate::folder::Folder;
 use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Pick, Root, Source};
+use crate::tarball;
+use crate::tarball::{ArchiveStore, Packing, Section, Tape};
 pub use sink::{ArchiveSink, Leavings};
 use std::{
     fs::{self, File},
@@ -106,7 +107,7 @@ pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Wa
     let section = Section::new(again, 0).map_err(|e| Error::reading(&label, e))?;
     let store = ArchiveStore::open(section, &label, watch)?;
     let (to, temporary) = sink::beside(&path).map_err(|e| Error::writing(&label, e))?;
-    let (root, to) = archive::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
+    let (root, to) = tarball::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
     if let Some(to) = to {
         sink::settle(to, temporary, &path)?;
     }

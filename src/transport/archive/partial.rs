@@ -1,8 +1,8 @@
 //! An archive on its way, beside the file that it is to become: under a name made of that file's, so that a later run
 //! finds what a cut one left and goes on behind it.
 
-use crate::folder::Folder;
-use crate::hold::{Hold, hold};
+use crate::disk::directory::Folder;
+use crate::disk::lock::{Hold, hold};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use std::fs::{File, Metadata};
 use std::io;

@@ -1,15 +1,16 @@
 //! An archive as a destination: a file that appears whole at the end, or a pipe.
 
-use super::partial::{self, Partial};
-use crate::archive::{Compressed, Out, Pack, Resume};
+use super::partial;
+use super::partial::Partial;
 use crate::cancel::Cancel;
+use crate::copy::parallel::cores;
+use crate::copy::plan::Image;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
-use crate::lanes::cores;
-use crate::plan::Image;
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
 use crate::source::{Claim, Origin, Store};
+use crate::tarball::{Compressed, Out, Pack, Resume};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -110,7 +111,7 @@ impl ArchiveSink {
 
     /// An archive at `path` that is compressed as a whole. It appears whole at the end as any other, but what a copy
     /// that did not end left is of no use to the next one, which begins anew. `level` is one of
-    /// [`crate::recode::levels`]; none: the default.
+    /// [`crate::compress::levels`]; none: the default.
     ///
     /// Fails with `Unwritable`, and with `Usage` for a level that there is not.
     pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {

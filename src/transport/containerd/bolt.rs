@@ -214,8 +214,8 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::page::ELEMENT;
     use super::*;
+    use crate::transport::containerd::page::ELEMENT;
     use proptest::prelude::*;
     use std::io::Read;
 
@@ -352,7 +352,7 @@ pub(super) mod tests {
                 bytes.truncate(length.index(bytes.len()));
             }
             let _ = read_all(&bytes);
-            let _ = super::super::images_in(&bytes);
+            let _ = crate::transport::containerd::images_in(&bytes);
         }
     }
 }

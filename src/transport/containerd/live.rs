@@ -53,9 +53,9 @@ fn read_within<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::bolt::tests::{commit, fixture};
-    use super::super::records;
     use super::*;
+    use crate::transport::containerd::bolt::tests::{commit, fixture};
+    use crate::transport::containerd::records;
     use std::cell::{Cell, RefCell};
     use std::io;
 

@@ -94,8 +94,8 @@ fn varint(bytes: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bolt::tests::fixture;
     use super::*;
+    use crate::transport::containerd::bolt::tests::fixture;
     use std::collections::BTreeMap;
 
     #[test]

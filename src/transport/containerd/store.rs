@@ -1,8 +1,9 @@
 //! containerd's directory as a source.
 
-use super::records::{self, Listing, Record};
+use super::records;
+use super::records::{Listing, Record};
+use crate::disk::directory::Folder;
 use crate::error::{Error, Kind, Result};
-use crate::folder::Folder;
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
 use crate::source::{Pick, Root, Store, select};
 use std::collections::{BTreeSet, HashMap};

@@ -1,15 +1,11 @@
 //! What a copy leaves out, decided once, when the host has answered: layers that it holds, images that are there.
 
-use super::{
-    found::{Found, Loader},
-    held::Wanted,
-    session::Answer,
-};
-use crate::{
-    image::{Coding, Descriptor, Digest, Manifest, Name, layer_coding},
-    plan::Image,
-    progress::{Event, Watch},
-};
+use super::inventory::Wanted;
+use super::kind::{Found, Loader};
+use super::session::Answer;
+use crate::copy::plan::Image;
+use crate::image::{Coding, Descriptor, Digest, Manifest, Name, layer_coding};
+use crate::progress::{Event, Watch};
 use std::collections::HashSet;
 
 /// What is known of a host before anything is sent; nothing of it where it was not asked.

@@ -1,18 +1,14 @@
 //! containerd's images, through the ctr that is beside it: single blobs, so that only those are fetched that are
 //! wanted, several at once, and each from the byte where it broke off.
 
-use super::{
-    fetch_blob::Fetched,
-    found::{Found, Loader},
-};
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-    image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type},
-    progress::Watch,
-    remote::{Host, ask},
-    source::{Pick, Root, Store, select},
-};
+use super::fetch_blob::Fetched;
+use super::kind::{Found, Loader};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
+use crate::progress::Watch;
+use crate::remote::{Host, ask};
+use crate::source::{Pick, Root, Store, select};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,

@@ -1,12 +1,10 @@
 //! One blob out of another host's containerd, as a reader that goes on where a connection broke.
 
-use crate::{
-    cancel::Cancel,
-    error::{Error, Kind, Result},
-    image::Digest,
-    progress::{Event, Watch},
-    remote::{Exit, Host, Running},
-};
+use crate::cancel::Cancel;
+use crate::error::{Error, Kind, Result};
+use crate::image::Digest;
+use crate::progress::{Event, Watch};
+use crate::remote::{Exit, Host, Running};
 use std::{
     io::{self, Read},
     sync::Arc,

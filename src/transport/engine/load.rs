@@ -1,10 +1,8 @@
 //! A load command that runs: the pipe into it, what it says meanwhile, and its end told in its own words.
 
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-    remote::{Exit, Host, Running},
-};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::remote::{Exit, Host, Running};
 use std::{
     io::{self, Read, Write},
     sync::{

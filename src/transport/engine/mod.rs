@@ -2,25 +2,25 @@
 //! load command's standard input, and asked afterwards what they have.
 
 mod delta;
-mod ending;
+mod expected;
 mod fetch;
 mod fetch_blob;
-mod found;
-mod held;
+mod finish;
+mod inventory;
+mod kind;
+mod line_compression;
 mod load;
 mod probe;
-mod promised;
-mod proof;
+mod rename;
 mod saved;
 mod scripts;
 mod session;
-mod settle;
 mod sink;
-mod wire;
+mod verify;
 
 pub use fetch::{FetchStore, Row};
-pub use found::{Engine, Found, ImageStore, Loader};
+pub use kind::{Engine, Found, ImageStore, Loader};
+pub use line_compression::Wire;
 pub use probe::find;
 pub use saved::{names, saved};
 pub use sink::EngineSink;
-pub use wire::Wire;

@@ -1,11 +1,9 @@
 //! Which engine answers on a host: one question, one round trip.
 
-use super::found::{Engine, Found, ImageStore, Loader};
-use crate::{
-    error::{Error, Result},
-    image::Platform,
-    remote::{Exit, Host, ask},
-};
+use super::kind::{Engine, Found, ImageStore, Loader};
+use crate::error::{Error, Result};
+use crate::image::Platform;
+use crate::remote::{Exit, Host, ask};
 
 const BEGIN: &str = "imgmv-probe-begin";
 const END: &str = "imgmv-probe-end";

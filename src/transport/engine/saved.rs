@@ -1,12 +1,10 @@
 //! Images of an engine as a source: what its save command writes, taken in as it passes.
 
-use super::found::{Found, Loader};
-use crate::{
-    archive::Tape,
-    error::{Error, Result},
-    image::{Digest, Name, Reference},
-    remote::{Exit, Host, Running, ask},
-};
+use super::kind::{Found, Loader};
+use crate::error::{Error, Result};
+use crate::image::{Digest, Name, Reference};
+use crate::remote::{Exit, Host, Running, ask};
+use crate::tarball::Tape;
 use std::{
     io::{self, Read},
     sync::Arc,

@@ -2,8 +2,10 @@
 //! take the pin away. POSIX sh without backslashes, `!` and line feeds, so that a login shell which is none hands it on
 //! unharmed (as the probe's). What it is asked comes on standard input; nothing of it is ever looked at as a command.
 
-use super::found::{Found, ImageStore, Loader};
-use crate::{error::Result, image::Digest, remote::quote};
+use super::kind::{Found, ImageStore, Loader};
+use crate::error::Result;
+use crate::image::Digest;
+use crate::remote::quote;
 
 pub(super) const BEGIN: &str = "imgmv-answer-begin";
 pub(super) const END: &str = "imgmv-answer-end";

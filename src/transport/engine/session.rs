@@ -1,17 +1,13 @@
 //! The one command that runs on a host for a copy: asked what is held, it answers, pins it, and then takes the archive
 //! on the same standard input. Two exchanges with the host before bytes flow: the probe, and this question.
 
-use super::{
-    load::{Input, Loading},
-    scripts::{BEGIN, END},
-    wire::Wire,
-};
-use crate::{
-    cancel::Cancel,
-    error::{Error, Result},
-    image::Digest,
-    remote::{Host, Running, plain},
-};
+use super::line_compression::Wire;
+use super::load::{Input, Loading};
+use super::scripts::{BEGIN, END};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::image::Digest;
+use crate::remote::{Host, Running, plain};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     sync::Arc,

@@ -1,28 +1,25 @@
 //! An engine as a destination: asked what it holds, sent the rest as the universal archive into its load command's
 //! standard input, in one pass, and then asked for the images.
 
-use super::{
-    delta::Delta,
-    found::{Found, ImageStore, Loader},
-    held::{self, Wanted},
-    load::{Input, Loading},
-    promised::Promised,
-    scripts::{self, Mark},
-    session::{Answer, Session},
-    settle::{self, Temporary},
-    wire::{Packed, Wire},
-};
-use crate::{
-    archive::{Out, Pack},
-    cancel::Cancel,
-    error::{Error, Result},
-    image::{Body, Descriptor, Digest, Manifest, Name, Reference},
-    plan::Image,
-    progress::{Event, Watch},
-    remote::Host,
-    sink::{Begin, Finish, Order, Sink, Takes},
-    source::{Claim, Origin, Store},
-};
+use super::delta::Delta;
+use super::expected::Promised;
+use super::inventory::Wanted;
+use super::kind::{Found, ImageStore, Loader};
+use super::line_compression::{Packed, Wire};
+use super::load::{Input, Loading};
+use super::rename::Temporary;
+use super::scripts::Mark;
+use super::session::{Answer, Session};
+use super::{inventory, rename, scripts};
+use crate::cancel::Cancel;
+use crate::copy::plan::Image;
+use crate::error::{Error, Result};
+use crate::image::{Body, Descriptor, Digest, Manifest, Name, Reference};
+use crate::progress::{Event, Watch};
+use crate::remote::Host;
+use crate::sink::{Begin, Finish, Order, Sink, Takes};
+use crate::source::{Claim, Origin, Store};
+use crate::tarball::{Out, Pack};
 use std::{
     borrow::Cow,
     io::Write,
@@ -194,7 +191,7 @@ impl EngineSink {
     fn runs(&self, root: &Manifest) -> Result<()> {
         let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
         let Body::Image { config, .. } = &root.body else { return Ok(()) };
-        if !only_images || config.as_ref().is_some_and(held::is_config) {
+        if !only_images || config.as_ref().is_some_and(inventory::is_config) {
             return Ok(());
         }
         let kind = config.as_ref().map_or("without a config", |config| &config.media_type);
@@ -322,7 +319,7 @@ impl Sink for EngineSink {
             state.promised.name(&name, root.digest());
             match state.form {
                 Form::Relayed => return Ok(()),
-                Form::Universal if settle::renames(&self.found, state.delta.one_name) => {
+                Form::Universal if rename::renames(&self.found, state.delta.one_name) => {
                     state.temporary.name(root.digest(), &self.mark)?
                 }
                 Form::Universal => name,

@@ -4,11 +4,11 @@
 //! When a blob was last used is its file's time of modification. Whoever reads one holds a shared lock of it, and only
 //! what nobody holds is removed: also between processes.
 
-use super::draft;
+use super::directory::Place;
 use super::index;
 use super::partial;
-use super::place::Place;
 use super::sink::{LayoutSink, Verify};
+use super::temp_file;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
@@ -64,7 +64,7 @@ impl LayoutCache {
         LayoutSink::open(dir, Verify::Size, watch.clone())?;
         let place = Place::create(dir)?;
         index::rewrite(&place, &*watch, cancel, |_| {})?;
-        draft::sweep(&place.folder);
+        temp_file::sweep(&place.folder);
         let sink = LayoutSink::open(dir, Verify::Size, watch.clone())?.cancel(cancel);
         Ok(LayoutCache { place, sink, watch, cancel: cancel.clone() })
     }
@@ -134,7 +134,7 @@ impl LayoutCache {
     /// Bytes that lie here: blobs, and what cut fills have left. (What is on its way is whose who fills it.)
     pub fn used(&self) -> Result<u64> {
         let blobs: u64 = self.residents()?.iter().map(|resident| resident.size).sum();
-        let leavings = draft::leavings(&self.place.folder);
+        let leavings = temp_file::leavings(&self.place.folder);
         let left = leavings.iter().filter_map(|name| {
             let file = self.place.folder.file(name).ok()??.metadata().ok()?;
             let age = file.modified().ok()?.elapsed().ok()?;

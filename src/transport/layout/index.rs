@@ -1,12 +1,12 @@
 //! `index.json` rewritten: read, changed and replaced under a lock, so that several processes may name images in one
 //! layout at once.
 
-use super::draft::{Draft, PREFIX};
-use super::place::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX, Place};
+use super::temp_file::{Draft, PREFIX};
 use crate::cancel::Cancel;
+use crate::disk::directory::Folder;
+use crate::disk::lock::{Hold, hold};
 use crate::error::{Error, Result};
-use crate::folder::Folder;
-use crate::hold::{Hold, hold};
 use crate::image::LayoutIndex;
 use crate::progress::Watch;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};

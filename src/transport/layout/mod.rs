@@ -4,14 +4,14 @@
 //! while it writes: drafts, partials of large blobs with their sums, and the lock of `index.json`.
 
 mod cache;
-mod draft;
+mod directory;
 mod index;
 mod partial;
-mod place;
-mod pushed;
+mod push;
 mod referrers;
 mod sink;
 mod store;
+mod temp_file;
 mod upload;
 
 use crate::error::{Error, Result};
@@ -20,14 +20,14 @@ use std::{path::Path, time::Duration};
 /// Removes what cut copies and pushes have left in the layout `dir` and nobody has written to for `life`; how many blobs' partials
 /// there were. What a living process writes stays.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
-    let place = place::Place::open(dir)?;
+    let place = directory::Place::open(dir)?;
     let place = place.ok_or_else(|| Error::not_found(format!("there is no {}", dir.display())))?;
-    draft::sweep(&place.folder);
+    temp_file::sweep(&place.folder);
     Ok(partial::sweep(&place, life) + upload::sweep(&place.folder, life))
 }
 
 pub use cache::{Evicted, Filling, LayoutCache};
-pub use pushed::PushedLayout;
+pub use push::PushedLayout;
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;
 pub use upload::Upload;

@@ -1,16 +1,17 @@
 //! A large blob on its way, under a name made of its digest: what was written is kept when the copy is cut or killed,
 //! and a later one goes on behind the last byte that is right.
 
-use super::draft::{self, PREFIX};
-use super::place::Place;
+use super::directory::Place;
+use super::temp_file;
+use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
+use crate::disk::checkpoints::Sums;
+use crate::disk::directory::Folder;
+use crate::disk::lock::{Hold, hold};
 use crate::error::{Error, Result};
-use crate::folder::Folder;
-use crate::hold::{Hold, hold};
 use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
 use crate::sink::{BlobWriter, Verified};
-use crate::sums::Sums;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -191,10 +192,10 @@ impl Partial<'_> {
 /// partial; how many partials there were.
 pub(super) fn sweep(place: &Place, life: Duration) -> usize {
     let mut removed = 0;
-    for name in draft::leavings(&place.folder) {
+    for name in temp_file::leavings(&place.folder) {
         let there = |digest: &Digest| matches!(place.size(digest), Ok(Some(_)));
         if let Some(digest) = named(&name, PART) {
-            if (there(&digest) || age(place, &name) >= life) && draft::remove_if_left(&place.folder, &name) {
+            if (there(&digest) || age(place, &name) >= life) && temp_file::remove_if_left(&place.folder, &name) {
                 removed += 1;
                 let _ = unlinkat(place.folder.fd(), stem(&digest) + SUMS, AtFlags::empty());
             }

@@ -1,13 +1,15 @@
 //! A layout as a destination.
 
-use super::draft::{self, Draft};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
 use super::index;
-use super::partial::{self, Partial};
-use super::place::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::partial;
+use super::partial::Partial;
+use super::temp_file;
+use super::temp_file::Draft;
 use crate::cancel::Cancel;
+use crate::copy::plan::Image;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
-use crate::plan::Image;
 use crate::progress::Watch;
 use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
 use crate::source::{Claim, Origin, Store};
@@ -252,7 +254,7 @@ impl Sink for LayoutSink {
     fn finish(&self) -> Result<Finish> {
         self.write_names()?;
         if let Some(place) = self.place.get() {
-            draft::sweep(&place.folder);
+            temp_file::sweep(&place.folder);
             partial::sweep(place, self.life);
         }
         Ok(Finish::Done)

@@ -1,10 +1,10 @@
 //! A layout as a source.
 
-use super::place::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
 use super::referrers;
+use crate::copy::plan;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
-use crate::plan;
 use crate::source::{Pick, Root, Store, select};
 use std::collections::HashMap;
 use std::fs::File;

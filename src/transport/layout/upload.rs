@@ -2,16 +2,17 @@
 //! with sums beside it, so that what was acknowledged is still there when the process was killed, and nothing that a
 //! crash damaged is gone on with.
 
-use super::draft::{self, PREFIX};
-use super::place::Place;
+use super::directory::Place;
+use super::temp_file;
+use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
+use crate::disk::checkpoints::Sums;
+use crate::disk::directory::Folder;
+use crate::disk::lock::{Hold, hold};
 use crate::error::{Error, Result};
-use crate::folder::Folder;
-use crate::hold::{Hold, hold};
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::sink::Verified;
 use crate::source::Claim;
-use crate::sums::Sums;
 use crate::transfer::Arriving;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -204,13 +205,13 @@ impl Drop for Upload {
 /// Removes uploads that nobody has written to for `life`, and sums without an upload; how many uploads there were.
 pub(super) fn sweep(folder: &Folder, life: Duration) -> usize {
     let mut removed = 0;
-    for name in draft::leavings(folder) {
+    for name in temp_file::leavings(folder) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };
         if let Some(id) = rest.strip_suffix(PART) {
             let file = folder.file(&name).ok().flatten();
             let written = file.and_then(|file| file.metadata().ok()?.modified().ok());
             let age = written.and_then(|then| then.elapsed().ok()).unwrap_or_default();
-            if age >= life && draft::remove_if_left(folder, &name) {
+            if age >= life && temp_file::remove_if_left(folder, &name) {
                 removed += 1;
                 let _ = unlinkat(folder.fd(), stem(id) + SUMS, AtFlags::empty());
             }
@@ -259,7 +260,7 @@ mod tests {
             assert_eq!(place.size(&digest).unwrap(), Some(1_000_000));
             assert!(Upload::take_up(&place, &id, &cancel).unwrap().is_none());
         }
-        assert!(draft::leavings(&place.folder).is_empty());
+        assert!(temp_file::leavings(&place.folder).is_empty());
     }
 
     #[test]
@@ -269,7 +270,7 @@ mod tests {
         let mut upload = Upload::begin(&place, Algorithm::Sha256, &cancel).unwrap();
         upload.write(b"these").unwrap();
         assert!(upload.finish(&claim(&Digest::of(b"those"))).is_err());
-        assert!(draft::leavings(&place.folder).is_empty());
+        assert!(temp_file::leavings(&place.folder).is_empty());
         assert_eq!(place.size(&Digest::of(b"these")).unwrap(), None);
     }
 
@@ -281,7 +282,7 @@ mod tests {
         drop(Upload::begin(&place, Algorithm::Sha256, &cancel).unwrap());
         assert_eq!(sweep(&place.folder, Duration::from_secs(3600)), 0);
         assert_eq!(sweep(&place.folder, Duration::ZERO), 1);
-        assert_eq!(draft::leavings(&place.folder).len(), 2);
+        assert_eq!(temp_file::leavings(&place.folder).len(), 2);
         drop(living);
     }
 }

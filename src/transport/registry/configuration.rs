@@ -1,11 +1,12 @@
 //! What configuration files and variables say of a registry, from their text alone. The fuzz target `configuration` reads
 //! this way; the files themselves are read where they are needed.
 
-use super::auth_file::{AuthFile, Login};
-use super::insecure;
-use super::mirrors::{self, Mirror};
-use super::proxy::Proxies;
-use super::registries_conf::registries;
+use super::auth::file::{AuthFile, Login};
+use super::http::proxy::Proxies;
+use super::mirrors;
+use super::mirrors::Mirror;
+use super::mirrors::insecure;
+use super::mirrors::registries_conf::registries;
 use crate::error::Result;
 use std::path::Path;
 use url::Url;

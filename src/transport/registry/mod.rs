@@ -8,63 +8,30 @@
 //! `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what
 //! this machine's engines are told (`settings`).
 
-mod access;
-mod auth;
-mod auth_file;
-mod authorize;
-mod blob;
-pub mod body_limit;
-mod cached;
-pub mod challenge;
+pub mod auth;
 pub mod configuration;
-mod connect;
-mod credentials;
-mod elsewhere;
-mod fault;
-mod feed;
-mod files;
-mod helper;
-mod http;
-pub mod insecure;
-mod login;
-mod manifest;
-mod marks;
-mod mirrored;
+pub mod http;
 pub mod mirrors;
-mod pace;
-mod page;
-mod proxy;
-mod ranged;
+mod options;
+mod pull;
+pub mod push;
 mod referrers;
-mod refusal;
-mod registries_conf;
-mod retry;
-mod session;
-mod settings;
 mod sink;
-mod skipped;
 mod store;
-mod streamed;
-mod tags;
-mod tls;
-mod token;
-mod upload;
-pub mod uploads;
-mod wire;
 
-pub use access::{Access, Credentials, Insecure, Secret};
-pub use credentials::known as knows_login;
-pub use elsewhere::ForeignStore;
-pub use login::{Kept, login, logout};
-pub use mirrored::MirroredStore;
+pub use auth::credentials::known as knows_login;
+pub use auth::login::{Kept, login, logout};
+pub use mirrors::store::MirroredStore;
+pub use options::{Access, Credentials, Insecure, Secret};
+pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::progress::Watch;
+use http::client::Wire;
 use std::sync::Arc;
-use wire::Wire;
 
 /// Where docker.io's registry really is.
 const HUB_API: &str = "registry-1.docker.io";

@@ -1,12 +1,13 @@
 //! What refers to an image (distribution-spec, "Listing Referrers"): by the API, and by the tag that stands in for it
 //! where a registry has no such API ("Referrers Tag Schema"), which is then kept up to date here.
 
+use super::auth::token::Scope;
 use super::http::Call;
-use super::manifest::{self, At};
-use super::skipped::Skipped;
-use super::tags::next_page;
-use super::token::Scope;
-use super::wire::Wire;
+use super::http::client::Wire;
+use super::pull::manifest;
+use super::pull::manifest::At;
+use super::pull::skipped::Skipped;
+use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, json_tree, media_type};
 use serde::Deserialize;

@@ -1,16 +1,17 @@
 //! One repository of a registry as a [`Sink`].
 
-use super::body_limit;
+use super::auth::token::Scope;
+use super::http::client::Wire;
+use super::http::error_body::refuses_head;
 use super::http::{Call, Payload};
-use super::manifest::{self, At};
+use super::pull::manifest;
+use super::pull::manifest::At;
+use super::push::body_limit;
+use super::push::resume_cache;
+use super::push::session::Session;
+use super::push::streamed::Streamed;
+use super::push::upload::{Mount, SMALL, Small, Target};
 use super::referrers;
-use super::refusal::refuses_head;
-use super::session::Session;
-use super::streamed::Streamed;
-use super::token::Scope;
-use super::upload::{Mount, SMALL, Small, Target};
-use super::uploads;
-use super::wire::Wire;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
@@ -209,7 +210,7 @@ impl Sink for RepositorySink {
     fn finish(&self) -> Result<Finish> {
         self.put_waiting(self.wait_with(None))?;
         if let Some(cache) = &self.target.wire.access.cache {
-            uploads::prune(cache, uploads::LIFE);
+            resume_cache::prune(cache, resume_cache::LIFE);
             body_limit::prune(cache, body_limit::LIFE);
         }
         Ok(Finish::Done)

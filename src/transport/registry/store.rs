@@ -1,14 +1,16 @@
 //! One repository of a registry as a [`Store`].
 
+use super::auth::token::Scope;
+use super::http::client::Wire;
+use super::http::error_body::refuses_head;
+use super::http::retry;
+use super::http::web_page;
 use super::http::{Answer, Call, Payload};
-use super::manifest::{self, At};
-use super::page;
-use super::ranged;
-use super::refusal::refuses_head;
-use super::retry;
-use super::token::Scope;
-use super::wire::Wire;
-use super::{referrers, tags};
+use super::pull::manifest;
+use super::pull::manifest::At;
+use super::pull::ranges;
+use super::pull::tags;
+use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name, Reference, is_tag, media_type};
 use crate::source::{Origin, Pick, Root, Store};
@@ -149,7 +151,7 @@ impl RepositoryStore {
         };
         match (answer.status, stated, answer.length()) {
             (404, ..) => Ok(None),
-            (200, Some(digest), Some(size)) if !page::is_page(&answer) => {
+            (200, Some(digest), Some(size)) if !web_page::is_page(&answer) => {
                 Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
             }
             (status, ..) if retry::is_passing(status) => {
@@ -212,7 +214,7 @@ impl Store for RepositoryStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        ranged::open(&self.wire, self.repository(), blob, from)
+        ranges::open(&self.wire, self.repository(), blob, from)
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -239,8 +241,8 @@ impl Store for RepositoryStore {
     }
 }
 
-/// [`page::type_of`], with the type of bytes of which nothing is said.
+/// [`web_page::type_of`], with the type of bytes of which nothing is said.
 fn type_of(answer: &Answer) -> String {
-    let stated = page::type_of(answer);
+    let stated = web_page::type_of(answer);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

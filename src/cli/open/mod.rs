@@ -1,0 +1,523 @@
+//! The only place where a word of the command line becomes a source or a sink, with the options that say how.
+
+pub(super) mod copy_options;
+pub(super) mod engines;
+pub(super) mod insecure;
+pub(super) mod inspect_source;
+pub(super) mod mirror_options;
+pub(super) mod rate_limit;
+pub(super) mod registry_access;
+pub(super) mod selection;
+pub(super) mod shared_source;
+
+use super::Run;
+use super::address::archive_form::Form;
+use registry_access::access;
+
+pub use super::address::hint::hinted;
+
+use super::address::Place;
+use super::options::{
+    DestinationRegistry, Hosts, Loading, Network, Packing, Pushing, Side, SourceEngine, SourceRegistry, Transfer,
+    WireName,
+};
+use clap::Args;
+use imgmv::copy::{Naming, Options};
+use imgmv::image::{Name, Reference};
+use imgmv::progress::Event;
+use imgmv::remote::{Host, Local};
+use imgmv::serve::backend::catalog::Shelf;
+use imgmv::serve::backend::repository_names;
+use imgmv::serve::{RegistryShelf, StoreShelf};
+use imgmv::sink::Sink;
+use imgmv::source::{Pick, Source, Store};
+use imgmv::tarball::Tape;
+use imgmv::transport::archive;
+use imgmv::transport::archive::{ArchiveSink, Input, Leavings};
+use imgmv::transport::containerd::ContainerdStore;
+use imgmv::transport::engine;
+use imgmv::transport::engine::{Engine, EngineSink};
+use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
+use imgmv::transport::registry::mirrors;
+use imgmv::transport::registry::mirrors::Mirror;
+use imgmv::transport::registry::{Access, ForeignStore, Insecure, MirroredStore, Registry, RepositoryStore};
+use imgmv::{Error, Result};
+use rate_limit::{limited, limited_bytes, shared};
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where containerd keeps everything, unless told otherwise.
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+
+/// Archives that are packed for the way at once, unless the user wants more: each takes 5 MiB of memory.
+const PACKED_AT_ONCE: usize = 6;
+/// There is another place to go on.
+const RETRIES_OF_A_MIRROR: u32 = 1;
+
+/// How a SRC is opened.
+#[derive(Debug, Clone, Default, Args)]
+pub struct From {
+    #[command(flatten)]
+    registry: SourceRegistry,
+    #[command(flatten)]
+    engine: SourceEngine,
+}
+
+/// How a DST is opened.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Into {
+    #[command(flatten)]
+    registry: DestinationRegistry,
+    #[command(flatten)]
+    pushing: Pushing,
+    #[command(flatten)]
+    loading: Loading,
+}
+
+impl Into {
+    /// The same for so many destinations at once: to pack an archive for its way takes memory for each.
+    pub fn for_company(&self, company: usize, run: &Run) -> Into {
+        let mut into = self.clone();
+        if company > PACKED_AT_ONCE && into.loading.wire == WireName::Auto {
+            run.watch()
+                .event(Event::Detail("so many archives at once are not packed for the way; --wire says otherwise"));
+            into.loading.wire = WireName::None;
+        }
+        into
+    }
+}
+
+impl From {
+    pub fn engine(&self) -> &SourceEngine {
+        &self.engine
+    }
+
+    /// What the user says of insecure registries.
+    pub fn insecure(&self) -> Option<bool> {
+        self.registry.side().insecure
+    }
+}
+
+/// What is the same for both.
+#[derive(Debug, Clone, Args)]
+pub struct Reach {
+    #[command(flatten)]
+    network: Network,
+    #[command(flatten)]
+    hosts: Hosts,
+    /// As the verb was told with `--jobs`.
+    #[arg(skip)]
+    pub jobs: Option<u16>,
+    /// What is read here goes out over the network, where its bytes are counted for `--limit-rate`.
+    #[arg(skip)]
+    pub onward: bool,
+    /// Whether nondistributable layers that the source is without are fetched (`--foreign fetch`).
+    #[arg(skip)]
+    pub fetch_foreign: bool,
+}
+
+impl Reach {
+    /// The ssh client, as it was asked for.
+    pub fn ssh(&self) -> &str {
+        self.hosts.ssh.as_deref().unwrap_or_default()
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
+        let access = access(side, &self.network)?;
+        let limit = shared(self.network.limit_rate, run);
+        // A line that is not to be filled needs no second connection for one blob.
+        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
+        Ok(Access { parts: access.parts.min(most), limit, ..access })
+    }
+}
+
+/// A source, and which of its images the word means; all when empty.
+pub struct Opened {
+    pub source: Source,
+    pub picks: Vec<Pick>,
+    /// What the word itself calls an image that it picks by digest (`app@sha256:…`, `app:2@sha256:…`).
+    pub name: Option<Name>,
+}
+
+impl Opened {
+    /// What is copied, and how: `options` with the picks, and the word's own name where no other is given.
+    pub fn job(self, options: Options) -> (Source, Options) {
+        let naming = match (options.naming, self.name) {
+            (Naming::Keep, Some(name)) => Naming::Names(vec![name]),
+            (naming, _) => naming,
+        };
+        (self.source, Options { picks: self.picks, naming, ..options })
+    }
+}
+
+/// Opens what `place` means as a SRC.
+pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
+    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+    let source = match ready {
+        Ready::Store(store) => Source::Store(store),
+        Ready::Tape(tape) => Source::Stream(tape.stream()),
+    };
+    Ok(Opened { source, picks, name })
+}
+
+/// A source of which nobody has read yet.
+pub struct Unread {
+    pub ready: Ready,
+    pub picks: Vec<Pick>,
+    pub name: Option<Name>,
+}
+
+/// As it is opened.
+pub enum Ready {
+    Store(Arc<dyn Store>),
+    Tape(Tape),
+}
+
+pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+    let archive = |input: Input| {
+        Ok::<_, Error>(match archive::find(&input, run.watch())? {
+            archive::Found::Store(store) => Ready::Store(store),
+            archive::Found::Tape(tape) => Ready::Tape(tape),
+        })
+    };
+    let mut name = None;
+    let (ready, pick) = match place {
+        Place::Registry(reference) => {
+            let store = repository_source(reference, from, reach, run)?;
+            let (pick, own) = picked(reference);
+            name = own;
+            (Ready::Store(store), pick)
+        }
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
+            (archive(Input::File(file.clone()))?, pick.clone())
+        }
+        Place::Oci { dir, pick } => (layout(dir, run)?, pick.clone()),
+        Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
+        Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
+        Place::Stdio => (archive(stdin()?)?, None),
+        Place::Path(path) if path.is_dir() => (layout(path, run)?, None),
+        Place::Path(path) => (archive(Input::File(path.clone()))?, None),
+        Place::Prefix(_) => return Err(Error::usage("a SRC that ends in / names no image; only a DST may end so")),
+        Place::Ssh { host, pick } => engines::on_host(host, pick.as_ref(), from, reach, run)?,
+    };
+    // Where either end is on the network, its bytes are counted there.
+    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
+    let ready = match ready {
+        Ready::Store(store) if reach.fetch_foreign => {
+            let access = reach.access(&from.registry.side(), run)?;
+            Ready::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
+        }
+        Ready::Tape(_) if reach.fetch_foreign => {
+            return Err(Error::usage(
+                "--foreign fetch needs a source that can be read in any order; save it to a file",
+            ));
+        }
+        Ready::Store(store) => Ready::Store(limited(store, rate, run)),
+        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
+    };
+    Ok(Unread { ready, picks: pick.into_iter().collect(), name })
+}
+
+/// A repository, by way of its mirrors where it has some.
+fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
+    let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
+    let home = registry.repository(&reference.repository);
+    let mirrors = mirrors(reference, from, reach, run)?;
+    Ok(match mirrors.is_empty() {
+        true => Arc::new(home),
+        false => Arc::new(MirroredStore::new(home, mirrors, run.watch(), run.cancel.clone())),
+    })
+}
+
+/// Which image of its repository a reference means, and what it is called where it is meant by digest.
+fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
+    match &reference.digest {
+        Some(digest) => (Some(Pick::Digest(*digest)), Some(Name::from(reference))),
+        None => (reference.tag_or_latest().map(|tag| Pick::Name(tag.to_owned())), None),
+    }
+}
+
+/// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
+/// not shown the credentials given for the registry, and are left soon when they fail.
+fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
+    let side = from.registry.side();
+    let given = reach.network.mirrors.iter().map(|host| {
+        let mirror = Mirror::parse(host, &reference.repository, side.insecure == Some(true));
+        let mirror = mirror.map(|mirror| (mirror, Insecure::ByUser));
+        mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
+    });
+    let mut all = given.collect::<Result<Vec<(Mirror, Insecure)>>>()?;
+    let configured = mirrors::configured(&reference.host, &reference.repository, Path::new("/"));
+    all.extend(configured.into_iter().map(|mirror| (mirror, Insecure::ByFiles)));
+    let mut stores = Vec::new();
+    for (mirror, allowed) in all {
+        let access = reach.access(&Side { ca: side.ca.clone(), ..Side::default() }, run)?;
+        let insecure = if mirror.insecure { allowed } else { Insecure::No };
+        let Mirror { root, namespace, .. } = mirror;
+        let retries = access.retries.min(RETRIES_OF_A_MIRROR);
+        let access = Access { insecure, retries, root, namespace, ..access };
+        let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
+        stores.push((registry.repository(&mirror.repository), mirror.resolves));
+    }
+    Ok(stores)
+}
+
+/// The registry at `host`, to reach `repository` there or what lies below it.
+fn registry(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
+    Registry::new(host, access_to(host, repository, side, reach, run)?, run.watch(), run.cancel.clone())
+}
+
+/// How the registry at `host` is reached for `repository`, or for what lies below it.
+fn access_to(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Access> {
+    let insecure = insecure::of(host, repository, side.insecure, run);
+    Ok(Access { insecure, ..reach.access(side, run)? })
+}
+
+/// How the registries behind a mirror are reached.
+pub fn upstream_access(from: &From, reach: &Reach, run: &Run) -> Result<Access> {
+    reach.access(&from.registry.side(), run)
+}
+
+/// Opens what `place` means for serving it.
+pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let whole = |pick: &Option<Pick>| match pick {
+        None => Ok(()),
+        Some(pick) => Err(Error::usage(format!("all of a place is served; leave {pick} out"))),
+    };
+    let file = match place {
+        Place::Registry(reference) => {
+            if reference.tag.is_some() || reference.digest.is_some() {
+                return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
+            }
+            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
+            return Ok(Arc::new(RegistryShelf::of(registry, &reference.repository)));
+        }
+        Place::Prefix(prefix) => {
+            let registry = registry(prefix.host(), prefix.path(), &from.registry.side(), reach, run)?;
+            return Ok(Arc::new(RegistryShelf::below(registry, prefix.path())));
+        }
+        Place::Containerd { pick } => {
+            whole(pick)?;
+            return containerd_shelf(&from.engine, run);
+        }
+        Place::Oci { dir, pick } => {
+            whole(pick)?;
+            return layout_shelf(dir, run);
+        }
+        Place::Path(path) if path.is_dir() => return layout_shelf(path, run),
+        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
+            whole(pick)?;
+            file
+        }
+        Place::Path(path) => path,
+        Place::DockerDaemon { .. } | Place::Ssh { .. } | Place::Stdio => {
+            return Err(Error::usage(
+                "an engine or a pipe is no store that can be served; serve containerd:, or copy it to a layout first",
+            ));
+        }
+    };
+    archive_shelf(file, run)
+}
+
+/// An archive, read anew when another one has taken its place.
+fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let (path, watch) = (file.to_owned(), run.watch());
+    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
+        Source::Store(store) => Ok(store),
+        Source::Stream(_) => Err(Error::usage(format!(
+            "{} is compressed as a whole, so that nothing in it can be found without reading it all; copy it to a \
+             plain .tar or to a layout first",
+            path.display()
+        ))),
+    };
+    let shelf = StoreShelf::following(file.to_owned(), Duration::ZERO, repository_names::own(file), open, run.watch())?;
+    Ok(Arc::new(shelf))
+}
+
+fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+    let open = dir.to_owned();
+    let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
+    let shelf =
+        StoreShelf::following(dir.join("index.json"), Duration::ZERO, repository_names::own(dir), open, run.watch())?;
+    Ok(Arc::new(shelf))
+}
+
+/// containerd's directory while containerd runs: its database is read anew when it has changed.
+fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>> {
+    const REST: Duration = Duration::from_millis(500);
+    let (root, namespace) = containerd_place(options);
+    let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
+    let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
+    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
+}
+
+fn layout(dir: &Path, run: &Run) -> Result<Ready> {
+    let store = LayoutStore::open(dir)?;
+    if !store.is_marked() {
+        let dir = dir.display();
+        run.watch().event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout all the same")));
+    }
+    Ok(Ready::Store(Arc::new(store)))
+}
+
+/// The namespace that is asked for, else the environment's for this host's directory, else every one.
+fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
+    let here = options.src_root.is_none();
+    let root = options.src_root.as_deref().unwrap_or(Path::new(CONTAINERD_ROOT));
+    let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|namespace| here && !namespace.is_empty());
+    (root.to_owned(), options.src_namespace.clone().or_else(environment))
+}
+
+fn containerd(options: &SourceEngine) -> Result<Ready> {
+    let (root, namespace) = containerd_place(options);
+    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
+}
+
+fn stdin() -> Result<Input> {
+    match io::stdin().is_terminal() {
+        true => Err(Error::usage("standard input is a terminal; give an archive by a pipe, or name a file")),
+        false => Ok(Input::Stdin),
+    }
+}
+
+/// What the options say of how a DST is written.
+pub struct Written<'o> {
+    pub transfer: &'o Transfer,
+    pub packing: &'o Packing,
+}
+
+/// Opens what `place` means as a DST.
+pub fn sink(place: &Place, into: &Into, reach: &Reach, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+    let transfer = options.transfer;
+    match place {
+        Place::Registry(reference) => repository(reference, into, reach, run),
+        Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
+            archive_sink(file, options, run)
+        }
+        Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
+        Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
+        Place::Oci { dir, .. } => {
+            let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
+            let life = transfer.life();
+            Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.keep_partials(life).cancel(&run.cancel)))
+        }
+        Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
+        Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
+        Place::Ssh { host, .. } => {
+            let wire = into.loading.wire.wire();
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
+        }
+        Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
+    }
+}
+
+/// A place that is read and written at once.
+pub struct InPlace {
+    pub store: Arc<dyn Store>,
+    pub picks: Vec<Pick>,
+    pub sink: Box<dyn Sink>,
+}
+
+/// Opens a registry's repository or a layout to give its images other names.
+pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<InPlace> {
+    let (dir, pick) = match place {
+        Place::Registry(reference) => {
+            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
+            let Opened { picks, .. } = source(place, from, reach, run)?;
+            let sink = Box::new(registry.sink(&reference.repository));
+            return Ok(InPlace { store: Arc::new(registry.repository(&reference.repository)), picks, sink });
+        }
+        Place::Oci { dir, pick } => (dir, pick.clone()),
+        Place::Path(dir) => (dir, None),
+        _ => {
+            return Err(Error::usage("tag works on a registry, a layout or an archive in a file; use imgmv copy --as"));
+        }
+    };
+    let sink = LayoutSink::open(dir, Verify::Size, run.watch())?.cancel(&run.cancel);
+    Ok(InPlace { store: Arc::new(LayoutStore::open(dir)?), picks: pick.into_iter().collect(), sink: Box::new(sink) })
+}
+
+/// Makes sure that standard input is asked for one thing only.
+pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -> Result<()> {
+    let wanted = [
+        *src == Place::Stdio,
+        from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
+        into.registry.side().password_stdin,
+        hosts == Some(Path::new("-")),
+    ];
+    match wanted.iter().filter(|wanted| **wanted).count() > 1 {
+        true => Err(Error::usage(
+            "standard input is wanted twice; give passwords in files (--src-password-file, --dst-password-file) or in \
+             the environment",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The sink of one repository, whatever its tag.
+pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
+    let chunk = into.pushing.chunk_size.map(|size| size.0);
+    let access = access_to(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
+    let registry = Registry::new(&reference.host, Access { chunk, ..access }, run.watch(), run.cancel.clone())?;
+    Ok(Box::new(registry.sink(&reference.repository)))
+}
+
+/// An archive file, compressed as its name says.
+fn archive_sink(file: &Path, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+    let form = Form::of(file)?;
+    if options.transfer.dry_run {
+        return Ok(planned(&file.to_string_lossy()));
+    }
+    let Form::Compressed(coding) = form else {
+        let before = Leavings { life: options.transfer.life(), cancel: run.cancel.clone() };
+        return Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?));
+    };
+    let level = options.packing.level.filter(|_| options.packing.compress.is_none());
+    run.watch().event(Event::Detail(&format!(
+        "{}: compressed as a whole with {}; to resume a cut copy, to serve it and to read a part of it, write a plain .tar",
+        file.display(),
+        coding.name()
+    )));
+    Ok(Box::new(ArchiveSink::to_compressed(file, coding, level)?))
+}
+
+/// An archive that is only planned.
+fn planned(label: &str) -> Box<dyn Sink> {
+    Box::new(ArchiveSink::to_writer(Box::new(io::sink()), label))
+}
+
+/// The first of `wanted` that answers on this host, or the one that is named.
+pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+    Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
+}
+
+fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
+    let Loading { engine, namespace, remote_command, .. } = &into.loading;
+    let named = engine.map(Engine::from);
+    if let Some(named) = named.filter(|named| !wanted.contains(named)) {
+        return Err(Error::usage(format!(
+            "DST and --engine {} do not go together; leave one of them out",
+            named.name()
+        )));
+    }
+    let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
+    let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
+    Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
+}
+
+/// Makes sure that an archive may go to standard output.
+pub fn stdout_for_archive(run: &Run) -> Result<()> {
+    run.answer.leave_to_archive();
+    match run.answer.json() {
+        true => Err(Error::usage(
+            "--json and the archive both want standard output; write the archive to a file, or use --digest-file",
+        )),
+        false => Ok(()),
+    }
+}

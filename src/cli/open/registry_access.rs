@@ -1,0 +1,101 @@
+//! How a registry is reached, from options, environment, files and standard input. A password is never asked for on the
+//! command line.
+
+use crate::cli::options::{Network, Side};
+use crate::cli::output::progress::{line, lock};
+use imgmv::transport::registry::{Access, Credentials, Insecure, Secret};
+use imgmv::{Error, Result};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Of a password's first line, in bytes; tokens can be long.
+const LONGEST: u64 = 64 << 10;
+
+/// What `side` and `network` say.
+pub fn access(side: &Side, network: &Network) -> Result<Access> {
+    let defaults = Access::default();
+    Ok(Access {
+        credentials: credentials(side)?,
+        insecure: if side.insecure == Some(true) { Insecure::ByUser } else { Insecure::No },
+        ca: side.ca.clone(),
+        client_cert: side.cert.clone().zip(side.key.clone()),
+        authfile: network.authfile.clone(),
+        token_hosts: network.token_hosts.clone(),
+        timeout: Duration::from_secs(network.timeout),
+        retries: network.retry,
+        cache: super::copy_options::cache(),
+        ..defaults
+    })
+}
+
+fn credentials(side: &Side) -> Result<Credentials> {
+    let Some(creds) = &side.creds else {
+        return match side.password_stdin || side.password_file.is_some() {
+            true => Err(Error::usage(format!("a password needs a user; give it with {}", side.flag))),
+            false => Ok(Credentials::Stored),
+        };
+    };
+    let (user, password) = match creds.split_once(':') {
+        Some((user, password)) => (user, Some(password.to_owned())),
+        None => (&**creds, None),
+    };
+    let password = match password {
+        Some(password) => password,
+        None => password_of(user, side)?,
+    };
+    Ok(Credentials::Password { user: user.to_owned(), password: Secret::new(password) })
+}
+
+/// Passwords by side: standard input and a person are asked once, whatever needs the answer.
+static KNOWN: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
+
+fn password_of(user: &str, side: &Side) -> Result<String> {
+    let mut known = lock(&KNOWN);
+    if let Some(password) = known.get(side.flag) {
+        return Ok(password.clone());
+    }
+    let password = asked(user, side)?;
+    known.insert(side.flag, password.clone());
+    Ok(password)
+}
+
+fn asked(user: &str, side: &Side) -> Result<String> {
+    if side.password_stdin {
+        return first_line(io::stdin().lock(), "standard input");
+    }
+    if let Some(file) = &side.password_file {
+        let shown = file.display().to_string();
+        let opened = File::open(file).map_err(|error| Error::reading(&shown, error))?;
+        return first_line(BufReader::new(opened), &shown);
+    }
+    match &side.password {
+        Some(password) => Ok(password.clone()),
+        None if io::stdin().is_terminal() && io::stderr().is_terminal() => {
+            rpassword::prompt_password(format!("Password of {user}: ")).map_err(|e| Error::reading("the password", e))
+        }
+        None => Err(Error::usage(format!(
+            "no password for {user}: give it on standard input, in a file or in the environment (see --help)"
+        ))),
+    }
+}
+
+fn first_line(from: impl BufRead, label: &str) -> Result<String> {
+    let mut text = String::new();
+    from.take(LONGEST).read_line(&mut text).map_err(|error| Error::reading(label, error))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(Error::usage(format!("{label} has no password in its first line"))),
+        password => Ok(password.to_owned()),
+    }
+}
+
+/// Asks for a user name where somebody is there to answer.
+pub fn ask_user(host: &str) -> Result<String> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Error::usage(format!("no user for {host}; give one with --username")));
+    }
+    line(&format!("User at {host}:"));
+    first_line(io::stdin().lock(), "the terminal")
+}

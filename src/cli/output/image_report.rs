@@ -1,0 +1,206 @@
+//! What `imgmv inspect` shows of an image: as a document for scripts and as lines for people.
+
+use super::answer::VERSION;
+use imgmv::copy::plan;
+use imgmv::copy::plan::Image;
+use imgmv::error::printable;
+use imgmv::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
+use imgmv::image::{Descriptor, Digest, Manifest, Name, Platform};
+use imgmv::source::Store;
+use imgmv::{Error, Result};
+use indicatif::HumanBytes;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(Serialize)]
+pub struct Document {
+    version: u32,
+    images: Vec<Inspected>,
+}
+
+impl Document {
+    pub fn new(images: Vec<Inspected>) -> Document {
+        Document { version: VERSION, images }
+    }
+}
+
+/// One image: its index or indexes, root first, and its manifests.
+#[derive(Serialize)]
+pub struct Inspected {
+    names: Vec<String>,
+    digest: Digest,
+    media_type: String,
+    size: u64,
+    /// The source has no such manifest or index: it was made from config and layers, or of platforms side by side.
+    synthesised: bool,
+    indexes: Vec<Entry>,
+    manifests: Vec<ImageManifest>,
+    /// What the indexes list that is not a manifest (BuildKit's cache).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blobs: Vec<Entry>,
+}
+
+/// One platform's image, or an artifact.
+#[derive(Serialize)]
+struct ImageManifest {
+    #[serde(flatten)]
+    at: Entry,
+    platform: Option<String>,
+    /// Its index lists it, the source does not have it.
+    missing: bool,
+    subject: Option<Digest>,
+    config: Option<Entry>,
+    layers: Vec<Entry>,
+}
+
+/// A descriptor, as scripts need it.
+#[derive(Serialize, Clone)]
+struct Entry {
+    digest: Digest,
+    media_type: String,
+    /// In bytes.
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    urls: Option<Vec<String>>,
+}
+
+impl From<&Descriptor> for Entry {
+    fn from(at: &Descriptor) -> Entry {
+        Entry {
+            digest: at.digest,
+            media_type: at.media_type.clone(),
+            size: at.size,
+            artifact_type: at.artifact_type.clone(),
+            annotations: at.annotations.clone(),
+            urls: at.urls.clone(),
+        }
+    }
+}
+
+impl Inspected {
+    /// What `image` is. Configs are read from `store` only for platforms that no index tells.
+    pub fn new(image: &Image, synthesised: bool, store: &dyn Store) -> Result<Inspected> {
+        let here: HashMap<Digest, &Manifest> =
+            image.tree.iter().map(|manifest| (manifest.digest(), manifest)).collect();
+        let mut inspected = Inspected {
+            names: image.names.iter().map(Name::to_string).collect(),
+            digest: image.root().digest(),
+            media_type: image.root().descriptor.media_type.clone(),
+            size: image.root().descriptor.size,
+            synthesised,
+            indexes: Vec::new(),
+            manifests: Vec::new(),
+            blobs: Vec::new(),
+        };
+        inspected.descend(&image.root().descriptor, &here, store)?;
+        Ok(inspected)
+    }
+
+    fn descend(&mut self, at: &Descriptor, here: &HashMap<Digest, &Manifest>, store: &dyn Store) -> Result<()> {
+        let Some(manifest) = here.get(&at.digest) else {
+            self.manifests.push(ImageManifest::missing(at));
+            return Ok(());
+        };
+        if !is_index(&manifest.descriptor.media_type) {
+            self.manifests.push(ImageManifest::new(at, manifest, store)?);
+            return Ok(());
+        }
+        // An index that several others list is shown once.
+        if self.indexes.iter().any(|index| index.digest == at.digest) {
+            return Ok(());
+        }
+        self.indexes.push(Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) });
+        self.blobs.extend(manifest.layers().iter().map(Entry::from));
+        manifest.children().iter().try_for_each(|child| self.descend(child, here, store))
+    }
+
+    /// Leaves only the best manifest for each of `wanted`.
+    pub fn keep(&mut self, wanted: &[Platform]) -> Result<()> {
+        let offered: Vec<Option<Platform>> = self
+            .manifests
+            .iter()
+            .map(|manifest| manifest.platform.as_ref().and_then(|platform| platform.parse().ok()))
+            .collect();
+        let mut kept = Vec::new();
+        for platform in wanted {
+            let Some(best) = platform.best(offered.iter().map(Option::as_ref)) else {
+                let name = self.names.first().cloned().unwrap_or_else(|| self.digest.to_string());
+                let has: Vec<&str> = self.manifests.iter().filter_map(|m| m.platform.as_deref()).collect();
+                return Err(Error::not_found(format!("{name} has no image for {platform}; it has {}", has.join(", "))));
+            };
+            kept.push(self.manifests[best].at.digest);
+        }
+        self.manifests.retain(|manifest| kept.contains(&manifest.at.digest));
+        Ok(())
+    }
+
+    /// For people.
+    pub fn lines(&self) -> Vec<String> {
+        let names = if self.names.is_empty() { "(no name)".to_owned() } else { self.names.join(", ") };
+        let mut lines = vec![names];
+        lines.extend(self.indexes.iter().map(|index| index.line("index", 1)));
+        lines.extend(self.blobs.iter().map(|blob| blob.line("blob", 2)));
+        for manifest in &self.manifests {
+            let platform = manifest.platform.as_deref().unwrap_or("-");
+            let remark = match (manifest.missing, self.synthesised) {
+                (true, _) => "  (not here)",
+                (false, true) if self.indexes.is_empty() => "  (made from config and layers)",
+                (false, _) => "",
+            };
+            lines.push(format!("  {}{remark}", printable(platform)));
+            lines.push(manifest.at.line("manifest", 2));
+            lines.extend(manifest.config.iter().map(|config| config.line("config", 2)));
+            lines.extend(manifest.layers.iter().map(|layer| layer.line("layer", 2)));
+        }
+        lines
+    }
+}
+
+impl ImageManifest {
+    fn new(at: &Descriptor, manifest: &Manifest, store: &dyn Store) -> Result<ImageManifest> {
+        let platform = match &at.platform {
+            Some(platform) => Some(platform.to_string()),
+            None => configured(manifest, store)?,
+        };
+        Ok(ImageManifest {
+            // The type as found; the index may be silent about it.
+            at: Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) },
+            platform,
+            missing: false,
+            subject: manifest.subject.as_ref().map(|subject| subject.digest),
+            config: manifest.config().map(Entry::from),
+            layers: manifest.layers().iter().map(Entry::from).collect(),
+        })
+    }
+
+    fn missing(at: &Descriptor) -> ImageManifest {
+        let platform = at.platform.as_ref().map(Platform::to_string);
+        let (subject, config, layers) = (None, None, Vec::new());
+        ImageManifest { at: Entry::from(at), platform, missing: true, subject, config, layers }
+    }
+}
+
+/// The platform that an image's own config tells; none for artifacts.
+fn configured(manifest: &Manifest, store: &dyn Store) -> Result<Option<String>> {
+    let Some(config) = manifest.config().filter(|config| is_image_config(config)) else { return Ok(None) };
+    let platform = plan::config(store, config)?.platform();
+    Ok(Some(platform.to_string()).filter(|_| !platform.os.is_empty()))
+}
+
+/// Whether `config` is that of an image that runs, which tells its platform.
+fn is_image_config(config: &Descriptor) -> bool {
+    config.media_type == OCI_CONFIG || config.media_type == DOCKER_CONFIG
+}
+
+impl Entry {
+    fn line(&self, what: &str, depth: usize) -> String {
+        let size = HumanBytes(self.size).to_string();
+        let foreign = if is_foreign_layer(&self.media_type) { "  (nondistributable)" } else { "" };
+        let media_type = printable(&self.media_type);
+        format!("{:indent$}{what:8} {}  {size:>10}  {media_type}{foreign}", "", self.digest, indent = depth * 2)
+    }
+}

@@ -1,0 +1,91 @@
+//! `imgmv digest`: what an image's digest is.
+
+use crate::cli::Run;
+use crate::cli::address::Place;
+use crate::cli::args::PLACES;
+use crate::cli::open;
+use crate::cli::open::Reach;
+use crate::cli::open::inspect_source;
+use crate::cli::open::selection::Choice;
+use crate::cli::output::answer::VERSION;
+use clap::Args;
+use imgmv::Result;
+use imgmv::copy::Platforms;
+use imgmv::image::{Digest as Value, Name};
+use serde::Serialize;
+use std::ffi::OsString;
+
+/// Print the digest of an image: of its index where it has one, or of one platform's manifest
+///
+/// Where SRC has several images, their names follow the digests.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
+pub struct Digest {
+    /// Where the image is
+    #[arg(value_name = "SRC")]
+    src: OsString,
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    from: open::From,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  imgmv digest alpine:3.20
+  imgmv digest alpine:3.20 --platform linux/arm64
+  imgmv digest oci:./mirror:app-2";
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    images: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    name: Option<String>,
+    digest: Value,
+}
+
+impl Digest {
+    pub fn run(self, run: &Run) -> Result<()> {
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
+        let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let store = inspect_source::store(opened.source, run)?;
+        let entries = match self.choice.platforms() {
+            // Nothing below the root is asked for.
+            Platforms::Default | Platforms::All => {
+                let roots = store.roots(&opened.picks)?;
+                let entry = |root: imgmv::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
+                inspect_source::some(roots, &*store)?.into_iter().map(entry).collect()
+            }
+            platforms => inspect_source::images(&*store, &opened.picks, &platforms, run)?
+                .iter()
+                .map(|image| Entry::new(image.names.first(), image.root().digest()))
+                .collect::<Vec<_>>(),
+        };
+        run.screen.end();
+        if run.answer.json() {
+            return run.answer.document(&Document { version: VERSION, images: entries });
+        }
+        let several = entries.len() > 1;
+        entries.iter().try_for_each(|entry| {
+            run.answer.line(&match &entry.name {
+                Some(name) if several => format!("{} {name}", entry.digest),
+                _ => entry.digest.to_string(),
+            })
+        })
+    }
+}
+
+impl Entry {
+    fn new(name: Option<&Name>, digest: Value) -> Entry {
+        Entry { name: name.map(Name::to_string), digest }
+    }
+}

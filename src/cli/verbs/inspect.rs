@@ -1,0 +1,130 @@
+//! `imgmv inspect`: the whole chain from a name to its blobs, or the exact bytes of one document of it.
+
+use crate::cli::Run;
+use crate::cli::address::Place;
+use crate::cli::args::PLACES;
+use crate::cli::open;
+use crate::cli::open::Reach;
+use crate::cli::open::inspect_source;
+use crate::cli::open::selection::Choice;
+use crate::cli::output::image_report::{Document, Inspected};
+use clap::builder::FalseyValueParser;
+use clap::{ArgGroup, Args};
+use imgmv::copy::Platforms;
+use imgmv::copy::plan;
+use imgmv::image::media_type::is_manifest;
+use imgmv::image::{Descriptor, Manifest, Platform};
+use imgmv::source::{Pick, Store};
+use imgmv::{Error, Result};
+use std::ffi::OsString;
+
+/// Show an image from its name down to its blobs, with sizes and digests
+///
+/// Index, platforms, manifests, configs and layers; --json for scripts, --raw and --config for exact bytes.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
+#[command(group = ArgGroup::new("exact").args(["raw", "config"]))]
+pub struct Inspect {
+    /// Where the images are
+    #[arg(value_name = "SRC")]
+    src: OsString,
+    /// Write the exact bytes of the image's index or manifest (of its manifest for --platform)
+    #[arg(long, env = "IMGMV_RAW", value_parser = FalseyValueParser::new())]
+    raw: bool,
+    /// Write the exact bytes of the image's config (of an index: --platform's, else this machine's)
+    #[arg(long, env = "IMGMV_CONFIG", value_parser = FalseyValueParser::new())]
+    config: bool,
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    from: open::From,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  imgmv inspect alpine:3.20
+  imgmv inspect alpine:3.20 --raw | sha256sum
+  imgmv inspect alpine:3.20 --config --platform linux/arm64
+  imgmv inspect app.tar --json | jq -r '.images[].manifests[].layers[].digest'";
+
+impl Inspect {
+    pub fn run(self, run: &Run) -> Result<()> {
+        self.look(run).map_err(|error| open::hinted(&self.src, error))
+    }
+
+    fn look(&self, run: &Run) -> Result<()> {
+        let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let (picks, store) = (opened.picks, inspect_source::store(opened.source, run)?);
+        let platforms = self.choice.platforms();
+        match (self.raw, self.config) {
+            (true, _) => exact(&document(&*store, &picks, &platforms, run)?.bytes, run),
+            (_, true) => exact(&config(&*store, &picks, &platforms, run)?, run),
+            (false, false) => show(&*store, &picks, &platforms, run),
+        }
+    }
+}
+
+fn exact(bytes: &[u8], run: &Run) -> Result<()> {
+    run.screen.end();
+    run.answer.bytes(bytes)
+}
+
+fn show(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<()> {
+    let roots = store.roots(picks)?;
+    let images = inspect_source::some(inspect_source::images(store, picks, &Platforms::Default, run)?, store)?;
+    let mut all = Vec::with_capacity(images.len());
+    for image in &images {
+        let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);
+        let mut inspected = Inspected::new(image, synthesised, store)?;
+        if let Platforms::Only(wanted) = platforms {
+            inspected.keep(wanted)?;
+        }
+        all.push(inspected);
+    }
+    run.screen.end();
+    match run.answer.json() {
+        true => run.answer.document(&Document::new(all)),
+        false => all.iter().flat_map(Inspected::lines).try_for_each(|line| run.answer.line(&line)),
+    }
+}
+
+/// The one manifest or index meant. Nothing below it is read.
+fn document(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<Manifest> {
+    match platforms {
+        Platforms::Only(wanted) if wanted.len() > 1 => {
+            Err(Error::usage("--raw and --config show one document; name one --platform"))
+        }
+        Platforms::Only(_) => {
+            Ok(inspect_source::one(inspect_source::images(store, picks, platforms, run)?)?.root().clone())
+        }
+        Platforms::Default | Platforms::All => {
+            let mut roots = store.roots(picks)?;
+            roots.dedup_by_key(|root| root.descriptor.digest);
+            let root = inspect_source::one(roots)?.descriptor;
+            Manifest::parse(store.manifest(&root)?, &root)
+        }
+    }
+}
+
+fn config(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
+    let mut manifest = document(store, picks, platforms, run)?;
+    if !manifest.children().is_empty() {
+        manifest = below(store, picks, &manifest, run)?;
+    }
+    match manifest.config() {
+        Some(config) => plan::document(store, config),
+        None => Err(Error::not_found(format!("manifest {} has no config", manifest.digest()))),
+    }
+}
+
+/// Of an index: its only image, or this machine's.
+fn below(store: &dyn Store, picks: &[Pick], index: &Manifest, run: &Run) -> Result<Manifest> {
+    let runs = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
+    let images: Vec<&Descriptor> = index.children().iter().filter(runs).collect();
+    match images[..] {
+        [only] if is_manifest(&only.media_type) => Manifest::parse(store.manifest(only)?, only),
+        _ => document(store, picks, &Platforms::Only(vec![Platform::host()]), run),
+    }
+}

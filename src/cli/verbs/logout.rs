@@ -1,0 +1,38 @@
+//! `imgmv logout`: credentials that were kept are removed.
+
+use crate::cli::Run;
+use crate::cli::output::answer::VERSION;
+use clap::Args;
+use imgmv::transport::registry;
+use imgmv::transport::registry::Access;
+use imgmv::{Error, Result};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Remove the credentials that are kept for a registry
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imgmv logout ghcr.io
+  imgmv logout registry.lan:5000 --authfile ./auth.json")]
+pub struct Logout {
+    /// The registry
+    #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
+    host: String,
+    /// The credentials file, in place of REGISTRY_AUTH_FILE or docker's config.json
+    #[arg(long, value_name = "FILE", env = "IMGMV_AUTHFILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl Logout {
+    pub fn run(self, run: &Run) -> Result<()> {
+        let access = Access { authfile: self.authfile, ..Access::default() };
+        if !registry::logout(&self.host, &access)? {
+            return Err(Error::not_found(format!("no credentials are kept for {}", self.host)));
+        }
+        match run.answer.json() {
+            true => run.answer.document(&json!({ "version": VERSION, "host": self.host, "removed": true })),
+            false => run.answer.line(&format!("credentials for {} are removed", self.host)),
+        }
+    }
+}

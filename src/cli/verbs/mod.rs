@@ -1,0 +1,17 @@
+//! One file a verb.
+
+pub(super) mod blob;
+pub(super) mod cache;
+pub(super) mod completions;
+pub(super) mod copy;
+pub(super) mod digest;
+pub(super) mod inspect;
+pub(super) mod list;
+pub(super) mod load;
+pub(super) mod login;
+pub(super) mod logout;
+pub(super) mod man;
+pub(super) mod save;
+pub(super) mod serve;
+pub(super) mod tag;
+pub(super) mod verify;

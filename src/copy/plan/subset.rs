@@ -1,0 +1,188 @@
+//! An index of which some entries are not copied: it keeps its bytes and so its digest, or a smaller index is made of the
+//! entries that are.
+
+use super::select::{Chooser, Found, counted, listed};
+use super::{ATTESTS, Platforms};
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
+use crate::sink::Shape;
+use std::collections::HashSet;
+
+/// How to treat an index of which parts are missing at the source or not wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sparse {
+    /// What suits the sink: layouts keep the index, and engines that know indexes as after a pull of their own; archives
+    /// and registries get a smaller one. Where platforms were asked for, a smaller one everywhere.
+    #[default]
+    Auto,
+    /// The index stays as it is.
+    Keep,
+    /// A smaller one is made of what comes along; where that is one image, it goes without an index.
+    Narrow,
+    /// It is an error.
+    Fail,
+}
+
+impl Chooser<'_> {
+    /// `chosen` of `top`, since they were asked for or the sink takes no more.
+    pub(super) fn asked(&mut self, top: Manifest, chosen: Vec<Descriptor>) -> Result<Vec<Manifest>> {
+        self.all_wanted(&top, &chosen)?;
+        match self.wish.sparse {
+            Sparse::Keep => self.keep(top, &chosen),
+            Sparse::Auto | Sparse::Narrow | Sparse::Fail => {
+                let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };
+                self.narrow(top, chosen, rest, None)
+            }
+        }
+    }
+
+    /// `chosen` of `top`: what an engine that runs `platform` keeps of an index.
+    pub(super) fn native(
+        &mut self,
+        top: Manifest,
+        chosen: Vec<Descriptor>,
+        platform: &Platform,
+    ) -> Result<Vec<Manifest>> {
+        self.all_wanted(&top, &chosen)?;
+        let (label, entries) = (self.label, counted(top.children().len()));
+        match self.wish.sparse {
+            Sparse::Narrow => {
+                let rest = self.attestations(&top, &chosen)?;
+                self.narrow(top, chosen, rest, Some(format!("of {entries}, {platform} goes there")))
+            }
+            Sparse::Auto | Sparse::Keep | Sparse::Fail => {
+                self.watch.say(&format!("{label}: of {entries}, {platform} goes there; the index stays as it is"));
+                self.keep(top, &chosen)
+            }
+        }
+    }
+
+    /// `top`, of which the source has only what was `found`.
+    pub(super) fn incomplete(&mut self, top: Manifest, mut found: Found) -> Result<Vec<Manifest>> {
+        let here: HashSet<Digest> = found.tree.iter().map(Manifest::digest).collect();
+        let is_image = |leaf: &Descriptor| here.contains(&leaf.digest) && leaf.annotation(ATTESTS).is_none();
+        let images = self.leaves(&top)?.into_iter().filter(is_image);
+        let images: Vec<Descriptor> = images.collect();
+        if images.is_empty() {
+            return Err(self.nothing(&top, &found.absent)?);
+        }
+        let (label, have) = (self.label, listed(&images));
+        let keeps = self.takes.shape == Shape::AsFound;
+        match (self.wish.sparse, &self.wish.platforms) {
+            (Sparse::Fail, _) | (Sparse::Auto, Platforms::All) => Err(Error::not_found(format!(
+                "{label}: the source has only {have} of its index (missing: {}); --sparse keep copies these under the \
+                 index as it is, --sparse narrow under a smaller one",
+                listed(&found.absent)
+            ))),
+            (Sparse::Auto, _) if keeps => {
+                self.watch.say(&format!("{label}: the source has only {have} of its index, which stays as it is"));
+                found.tree.push(top);
+                Ok(found.tree)
+            }
+            (Sparse::Keep, _) => {
+                self.watch.say(&format!("{label}: the source has only {have} of its index, which stays as it is"));
+                found.tree.push(top);
+                Ok(found.tree)
+            }
+            (Sparse::Auto | Sparse::Narrow, _) => {
+                let rest = self.attestations(&top, &images)?;
+                self.narrow(top, images, rest, Some(format!("the source has only {have} of its index")))
+            }
+        }
+    }
+
+    fn nothing(&mut self, top: &Manifest, absent: &[Descriptor]) -> Result<Error> {
+        Ok(match self.reason(absent)? {
+            Some(reason) => reason.at(self.label),
+            None => Error::not_found(format!(
+                "{}: none of {} is complete at the source (missing: {})",
+                self.label,
+                counted(top.children().len()),
+                listed(absent)
+            )),
+        })
+    }
+
+    /// With `--sparse fail`, `chosen` has to be all that `top` lists.
+    fn all_wanted(&mut self, top: &Manifest, chosen: &[Descriptor]) -> Result<()> {
+        if self.wish.sparse != Sparse::Fail {
+            return Ok(());
+        }
+        let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
+        let rest = self.leaves(top)?.into_iter().filter(|leaf| !wanted.contains(&leaf.digest));
+        let rest: Vec<Descriptor> = rest.collect();
+        match rest.is_empty() {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "{}: the index lists {} too, which would not go there; --sparse fail refuses that",
+                self.label,
+                listed(&rest)
+            ))),
+        }
+    }
+
+    /// `images` and `rest` of `top`: under a smaller index, or the manifest itself where it is the only one. `why` is told
+    /// where the user did not ask for that.
+    fn narrow(
+        &mut self,
+        top: Manifest,
+        images: Vec<Descriptor>,
+        rest: Vec<Descriptor>,
+        why: Option<String>,
+    ) -> Result<Vec<Manifest>> {
+        let (label, was) = (self.label, top.digest());
+        let entries = [images.clone(), rest].concat();
+        let tree = match &entries[..] {
+            [one] => vec![self.fetch(one)?],
+            _ => {
+                if let Shape::One(_) = self.takes.shape {
+                    return Err(Error::usage(format!(
+                        "{label}: the destination holds one platform of an image, not {}",
+                        listed(&images)
+                    )));
+                }
+                let index = crate::copy::convert::narrowed(&top, &entries)?;
+                let below = entries.iter().map(|entry| self.fetch(entry)).collect::<Result<Vec<_>>>()?;
+                below.into_iter().chain([index]).collect()
+            }
+        };
+        let now = tree.last().map(Manifest::digest).unwrap_or(was);
+        match why {
+            Some(why) if now != was => {
+                let hint = if self.wish.sparse == Sparse::Auto { "; --sparse keep keeps it as it is" } else { "" };
+                self.watch.say(&format!("{label}: {why}; index {was} becomes {now} there{hint}"));
+            }
+            None if entries.len() > 1 => {
+                let listed = listed(&images);
+                self.watch.say(&format!("{label}: index {was} becomes {now} there, a smaller index of {listed}"));
+            }
+            _ => {}
+        }
+        Ok(tree)
+    }
+
+    /// The index as it is, with only `chosen` below it.
+    fn keep(&mut self, top: Manifest, chosen: &[Descriptor]) -> Result<Vec<Manifest>> {
+        if let Shape::One(_) = self.takes.shape {
+            return Err(Error::usage(format!(
+                "{}: the destination holds single images and keeps no index; use --sparse narrow",
+                self.label
+            )));
+        }
+        let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
+        let mut tree: Vec<Manifest> = chosen.iter().map(|entry| self.fetch(entry)).collect::<Result<_>>()?;
+        // Indexes between the root and what was chosen come along too.
+        let is_index = |child: &&Descriptor| media_type::is_index(&child.media_type);
+        for between in top.children().iter().filter(is_index) {
+            if !self.has(&between.digest)? {
+                continue;
+            }
+            let index = self.fetch(between)?;
+            if index.children().iter().any(|child| wanted.contains(&child.digest)) {
+                tree.push(index);
+            }
+        }
+        tree.push(top);
+        Ok(tree)
+    }
+}

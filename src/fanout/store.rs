@@ -1,0 +1,174 @@
+//! A store that several copies read side by side.
+
+use super::coordinator::{Chunk, Desk, Key, Seat, Taken};
+use super::metadata::Documents;
+use super::{Limits, metadata, reader};
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::image::{Descriptor, Digest, Name};
+use crate::source::{Origin, Pick, Root, Store};
+use std::{
+    io::{self, Cursor, Read},
+    sync::Arc,
+};
+
+/// One store for several members. Each takes its own [`Sharer`] from it.
+#[derive(Clone)]
+pub struct Shared(Arc<Common>);
+
+struct Common {
+    store: Arc<dyn Store>,
+    desk: Arc<Desk>,
+    documents: Documents,
+}
+
+impl Shared {
+    pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> Shared {
+        let desk = Arc::new(Desk::new(limits, cancel));
+        Shared(Arc::new(Common { store, desk, documents: Documents::default() }))
+    }
+
+    /// The store as a new member sees it. From now on the others wait for it within the limits, until it is dropped: to
+    /// be called for all who begin together before the first of them reads.
+    pub fn sharer(&self) -> Sharer {
+        Sharer { common: self.0.clone(), member: self.0.desk.enter() }
+    }
+}
+
+/// A shared store as one member sees it.
+pub struct Sharer {
+    common: Arc<Common>,
+    member: usize,
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.common.desk.leave(self.member);
+    }
+}
+
+impl Sharer {
+    fn sit(&self, blob: &Descriptor, from: u64) -> Result<Seated<'_>> {
+        let Common { store, desk, .. } = &*self.common;
+        Ok(match desk.join(self.member, &blob.digest, from) {
+            Seat::Follows(key, id) => Seated::Follows(key, id),
+            Seat::Leads(key, id, begin) => {
+                reader::start(desk, store, key, blob, begin).inspect_err(|_| desk.rise(key, id))?;
+                Seated::Follows(key, id)
+            }
+            Seat::Alone => Seated::Alone(store.open(blob, from)?),
+        })
+    }
+}
+
+impl Store for Sharer {
+    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+        self.common.documents.roots(&*self.common.store, picks)
+    }
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        self.common.documents.manifest(&*self.common.store, at)
+    }
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let Common { store, desk, documents: kept, .. } = &*self.common;
+        let largest = if desk.has_said(self.member) { metadata::TINY } else { metadata::CONFIG };
+        let small = kept.small(&**store, blob, largest)?;
+        if let Some(bytes) = small {
+            desk.forgo(self.member, &blob.digest);
+            let mut bytes = Cursor::new(bytes);
+            bytes.set_position(from);
+            return Ok(Box::new(bytes));
+        }
+        let seated = self.sit(blob, from)?;
+        Ok(Box::new(Reader { sharer: self, blob: blob.clone(), at: from, seated, chunk: None }))
+    }
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        self.common.store.find(digest)
+    }
+    fn names(&self) -> Result<Vec<Name>> {
+        self.common.store.names()
+    }
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.common.store.referrers(subject)
+    }
+    fn origin(&self) -> Option<&Origin> {
+        self.common.store.origin()
+    }
+    fn fetches(&self, layer: &Descriptor) -> bool {
+        self.common.store.fetches(layer)
+    }
+    fn nothing(&self) -> String {
+        self.common.store.nothing()
+    }
+    fn may_lack(&self) -> bool {
+        self.common.store.may_lack()
+    }
+    fn is_far(&self) -> bool {
+        self.common.store.is_far()
+    }
+    fn lanes(&self) -> usize {
+        self.common.store.lanes()
+    }
+    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
+        self.common.desk.expect(self.member, all, wanted);
+    }
+    fn forgo(&self, blob: &Digest) {
+        self.common.desk.forgo(self.member, blob);
+    }
+}
+
+enum Seated<'a> {
+    Follows(Key, u64),
+    Alone(Box<dyn Read + Send + 'a>),
+}
+
+/// A blob as one member reads it: from a shared reading while it keeps pace, else from one of its own.
+struct Reader<'a> {
+    sharer: &'a Sharer,
+    blob: Descriptor,
+    /// The offset of the next byte.
+    at: u64,
+    seated: Seated<'a>,
+    /// What is being handed out, and where it begins.
+    chunk: Option<(Chunk, u64)>,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let (key, id) = match &mut self.seated {
+                Seated::Alone(reader) => {
+                    let n = reader.read(buffer)?;
+                    self.at += n as u64;
+                    return Ok(n);
+                }
+                Seated::Follows(key, id) => (*key, *id),
+            };
+            if let Some((chunk, from)) = &self.chunk
+                && let Some(left) = chunk.get((self.at - from) as usize..).filter(|left| !left.is_empty())
+            {
+                let n = left.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&left[..n]);
+                self.at += n as u64;
+                return Ok(n);
+            }
+            self.chunk = None;
+            let desk = &self.sharer.common.desk;
+            match desk.take(key, id, self.at)? {
+                Taken::Chunk(chunk, from) => self.chunk = Some((chunk, from)),
+                Taken::End => return Ok(0),
+                Taken::Behind => {
+                    desk.rise(key, id);
+                    self.seated = self.sharer.sit(&self.blob, self.at)?;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        if let Seated::Follows(key, id) = self.seated {
+            self.sharer.common.desk.rise(key, id);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Which requests may come from a page in somebody's browser: none that write, and none at all to a loopback server
+//! under a name that is not loopback's (DNS rebinding: a stranger's name that means 127.0.0.1).
+
+use crate::serve::http::errors::{Code, Refusal};
+use hyper::header::{self, HeaderMap};
+use hyper::{Method, StatusCode, Uri};
+use std::net::{IpAddr, SocketAddr};
+
+/// What virtual machines and containers on this host call it.
+const OTHER_SIDES: [&str; 6] = [
+    "host.docker.internal",
+    "gateway.docker.internal",
+    "kubernetes.docker.internal",
+    "host.containers.internal",
+    "host.lima.internal",
+    "host.rancher-desktop.internal",
+];
+
+/// Under which names a server answers.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    loopback: bool,
+    names: Vec<String>,
+}
+
+impl Gate {
+    /// Of a server that listens on `address`, and is also called `names`.
+    pub fn new(address: SocketAddr, names: &[String]) -> Gate {
+        let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        Gate { loopback: address.ip().is_loopback(), names }
+    }
+
+    /// Whether a request may be looked at.
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let refused = |why: &str| Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, why));
+        // Browsers add it to whatever a page sends, and no client of a registry does.
+        if !reads && headers.contains_key(header::ORIGIN) {
+            return refused("a web page may not write here");
+        }
+        if !reads && headers.get("sec-fetch-site").is_some_and(|site| site != "none") {
+            return refused("a web page may not write here");
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        // A target that names a host itself wins over the header (RFC 9112, section 3.2.2).
+        let named = uri.authority().map_or(host, |authority| authority.as_str());
+        if self.loopback && !(self.is_own(host) && self.is_own(named)) {
+            return refused("this server listens on loopback and is not called so; --allow-host lets a name in");
+        }
+        Ok(())
+    }
+
+    fn is_own(&self, host: &str) -> bool {
+        let name = host_alone(host).to_ascii_lowercase();
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        name.is_empty()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+            || address.is_ok_and(|address| address.is_loopback())
+            || OTHER_SIDES.contains(&name)
+            || self.names.iter().any(|own| own == name)
+    }
+}
+
+/// `HOST[:PORT]` without the port.
+pub fn host_alone(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listen: &str, method: Method, headers: &[(&'static str, &str)]) -> bool {
+        let gate = Gate::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        gate.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
+    }
+
+    #[test]
+    fn loopback_answers_only_to_its_own_names() {
+        for (host, answers) in [
+            ("localhost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.8.9.1", true),
+            ("[::1]:5000", true),
+            ("LOCALHOST", true),
+            ("app.localhost:5000", true),
+            ("registry.lan:5000", true),
+            ("host.docker.internal:5000", true),
+            ("evil.example:5000", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example:5000", false),
+            ("10.0.0.1:5000", false),
+        ] {
+            assert_eq!(check("127.0.0.1:5000", Method::GET, &[("host", host)]), answers, "{host}");
+            assert!(check("0.0.0.0:5000", Method::GET, &[("host", host)]), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_never_writes() {
+        for listen in ["127.0.0.1:5000", "0.0.0.0:5000"] {
+            let host = ("host", "localhost:5000");
+            assert!(check(listen, Method::PUT, &[host]));
+            assert!(check(listen, Method::GET, &[host, ("origin", "http://evil.example")]));
+            assert!(!check(listen, Method::PUT, &[host, ("origin", "http://localhost:5000")]));
+            assert!(!check(listen, Method::POST, &[host, ("origin", "null")]));
+            assert!(!check(listen, Method::DELETE, &[host, ("sec-fetch-site", "same-origin")]));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Who may read and who may write: users in an htpasswd file, passwords hashed with bcrypt, shown as basic
+//! authentication (RFC 7617), or for a token where anybody may read.
+
+use super::tokens;
+use super::tokens::{Holder, Tokens};
+use crate::error::{Error, Result};
+use crate::serve::backend::reload::Live;
+use crate::serve::http::errors::{Code, Refusal};
+use base64::Engine as _;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// In bytes, of an htpasswd file.
+const MAX_FILE: u64 = 4 << 20;
+/// bcrypt is slow on purpose; so many at once leave something for other requests.
+const AT_ONCE: usize = 2;
+/// Of those who were found right, how many are known at once without another look.
+const KNOWN: usize = 1024;
+/// What a request wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    Read,
+    Write,
+}
+
+/// Who may do what.
+pub struct Rights {
+    users: Option<Live<HashMap<String, String>>>,
+    /// None: every user.
+    writers: Option<HashSet<String>>,
+    /// Reading needs no user.
+    open: bool,
+    /// There is something to write to.
+    writable: bool,
+    tokens: Tokens,
+    /// How the server is reached.
+    scheme: &'static str,
+    known: Mutex<HashMap<u64, String>>,
+    hash: RandomState,
+    room: Arc<Semaphore>,
+}
+
+/// Whether reading needs a user where writing does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    Anybody,
+    Users,
+}
+
+impl Rights {
+    /// Everybody may do everything there is.
+    pub fn anybody() -> Rights {
+        Rights {
+            users: None,
+            writers: None,
+            open: true,
+            writable: true,
+            tokens: Tokens::default(),
+            scheme: "http",
+            known: Mutex::default(),
+            hash: RandomState::new(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// The users in the htpasswd file `file`, which may change; of them only `writers` (none: all) may write.
+    ///
+    /// Fails where the file cannot be read, has no user with a bcrypt hash, or lacks one of `writers`.
+    pub fn users(file: &Path, writers: Option<&[String]>, reading: Reading) -> Result<Rights> {
+        let path = file.to_owned();
+        let users = Live::following(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
+        let known = users.now()?;
+        if let Some(stranger) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
+            return Err(Error::usage(format!("there is no user {stranger} in {}", file.display())));
+        }
+        Ok(Rights {
+            users: Some(users),
+            writers: writers.map(|writers| writers.iter().cloned().collect()),
+            open: reading == Reading::Anybody,
+            ..Rights::anybody()
+        })
+    }
+
+    /// For a server that has nothing to write to.
+    pub fn read_only(self) -> Rights {
+        Rights { writable: false, ..self }
+    }
+
+    /// For a server that is reached by `scheme`.
+    pub(crate) fn over(self, scheme: &'static str) -> Rights {
+        Rights { scheme, ..self }
+    }
+
+    /// Whether somebody without a password may write.
+    pub fn anybody_writes(&self) -> bool {
+        self.writable && self.users.is_none()
+    }
+
+    /// Whether passwords are asked for at all.
+    pub fn has_users(&self) -> bool {
+        self.users.is_some()
+    }
+
+    /// Who asks; nobody in particular where no user is needed.
+    pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+        let Some(users) = &self.users else { return Ok(None) };
+        let user = match (self.tokens.holder(headers), basic(headers)) {
+            (Some(Holder::User(user)), _) => user,
+            (Some(Holder::Nobody), _) => return Err(self.challenge(headers, "the token is over")),
+            (_, Some((user, password))) => {
+                let users = users.now()?;
+                self.verify(&users, &user, password, headers).await?;
+                user
+            }
+            _ if right == Right::Read && self.open => return Ok(None),
+            _ => return Err(self.challenge(headers, "who are you? log in first")),
+        };
+        if right == Right::Write && self.writers.as_ref().is_some_and(|writers| !writers.contains(&user)) {
+            let message = format!("{user} may pull and not push");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message));
+        }
+        Ok(Some(user))
+    }
+
+    /// What somebody without a password is told instead of `refusal`: that a user may be let further, if there are users.
+    pub fn instead(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
+        match self.users.is_some() && refusal.status == StatusCode::FORBIDDEN {
+            true => self.challenge(headers, &refusal.message),
+            false => refusal,
+        }
+    }
+
+    /// `GET /v2/` asks for a user wherever one could be needed: docker decides there whether it shows one at all.
+    pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+        match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
+            true => Err(self.challenge(headers, "log in, or go on as anybody")),
+            false => self.check(Right::Read, headers).await,
+        }
+    }
+
+    /// What the token service gives to who asks; anybody gets a token that opens what is open.
+    pub async fn token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+        let user = match (&self.users, basic(headers)) {
+            (Some(users), Some((user, password))) => {
+                let users = users.now()?;
+                self.verify(&users, &user, password, headers).await?;
+                Some(user)
+            }
+            _ => None,
+        };
+        Ok(self.tokens.give(user.as_deref()))
+    }
+
+    /// Whether users push where anybody pulls.
+    pub fn by_token(&self) -> bool {
+        self.users.is_some() && self.open && self.writable
+    }
+
+    fn challenge(&self, headers: &HeaderMap, message: &str) -> Refusal {
+        let how = match self.by_token() {
+            true => tokens::challenge(self.scheme, headers),
+            false => "Basic realm=\"imgmv\", charset=\"UTF-8\"".to_owned(),
+        };
+        Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message).with("www-authenticate", how)
+    }
+
+    async fn verify(
+        &self,
+        users: &HashMap<String, String>,
+        user: &str,
+        password: String,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        let hash = users.get(user).cloned();
+        let key = self.hash.hash_one((user, &password, &hash));
+        let known = |known: &HashMap<u64, String>| known.get(&key).is_some_and(|known| *known == password);
+        if hash.is_some() && known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let permit = self.room.clone().acquire_owned().await;
+        // The password of somebody unknown is compared too, so that it takes as long.
+        let compared = hash.as_ref().or_else(|| users.values().next()).cloned().unwrap_or_default();
+        let shown = password.clone();
+        let right = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            bcrypt::verify(shown, &compared).unwrap_or(false)
+        });
+        if !right.await.unwrap_or(false) || hash.is_none() {
+            return Err(self.challenge(headers, "no such user, or another password"));
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(key, password);
+        Ok(())
+    }
+}
+
+/// User and password of basic authentication. An empty user is none: some clients show that for nobody.
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let bytes = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (user, password) = text.split_once(':')?;
+    (!user.is_empty()).then(|| (user.to_owned(), password.to_owned()))
+}
+
+/// Reads an htpasswd file: `USER:HASH` on each line. Only bcrypt's hashes count.
+fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
+    let shown = path.display();
+    let size = std::fs::metadata(path).map_err(|e| Error::reading(&shown, e))?.len();
+    if size > MAX_FILE {
+        return Err(Error::invalid(format!("{shown} has {size} bytes, more than the {MAX_FILE} allowed")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::reading(&shown, e))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut users = HashMap::new();
+    for (user, hash) in lines.filter_map(|line| line.split_once(':')) {
+        if ["$2a$", "$2b$", "$2y$"].iter().any(|start| hash.starts_with(start)) {
+            users.insert(user.to_owned(), hash.to_owned());
+        }
+    }
+    match users.is_empty() {
+        true => Err(Error::invalid(format!("{shown} has no user with a bcrypt hash; make one with htpasswd -B"))),
+        false => Ok(users),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> HeaderMap {
+        let value = base64::engine::general_purpose::STANDARD.encode(text);
+        [(header::AUTHORIZATION, format!("Basic {value}").parse().unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn reading_and_writing_are_apart() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}'s"), 4).unwrap());
+        std::fs::write(file.path(), line("ann") + &line("bob") + "carl:{SHA}abc\n").unwrap();
+        let writers = ["ann".to_owned()];
+        let rights = |reading| Rights::users(file.path(), Some(&writers), reading).unwrap();
+        let (open, closed) = (rights(Reading::Anybody), rights(Reading::Users));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ask = |rights: &Rights, right, shown: &HeaderMap| {
+            runtime.block_on(rights.check(right, shown)).map_err(|refusal| refusal.status.as_u16())
+        };
+        let (ann, bob, wrong) = (shown("ann:ann's"), shown("bob:bob's"), shown("ann:bob's"));
+        let nobody = HeaderMap::new();
+        for _ in 0..2 {
+            assert_eq!(ask(&open, Right::Write, &ann), Ok(Some("ann".to_owned())));
+            assert_eq!(ask(&open, Right::Read, &bob), Ok(Some("bob".to_owned())));
+            assert_eq!(ask(&open, Right::Write, &bob), Err(403));
+            assert_eq!(ask(&open, Right::Read, &wrong), Err(401));
+            assert_eq!(ask(&open, Right::Read, &nobody), Ok(None));
+            assert_eq!(ask(&open, Right::Read, &shown(":")), Ok(None));
+            assert_eq!(ask(&open, Right::Write, &nobody), Err(401));
+            assert_eq!(ask(&closed, Right::Read, &nobody), Err(401));
+            assert_eq!(ask(&closed, Right::Read, &shown("carl:abc")), Err(401));
+        }
+        assert!(Rights::users(file.path(), Some(&["dora".to_owned()]), Reading::Users).is_err());
+    }
+}

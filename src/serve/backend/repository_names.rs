@@ -1,0 +1,177 @@
+//! Under which repository and tag an image is served that was named for another registry, or not at all.
+//!
+//! `docker.io/library/app:2` is tag `2` of `library/app`, of `app`, and of `docker.io/library/app`. A name that is only
+//! a tag, and an image without a name, belong to the repository that is called like the directory or the file.
+
+use super::catalog::Wanted;
+use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, is_repository, is_tag};
+use crate::source::Root;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+/// For a directory or file whose name has nothing that a repository could be called.
+const NAMELESS: &str = "image";
+
+/// The tags of one repository.
+#[derive(Debug, Default)]
+pub struct Tags(BTreeMap<String, Descriptor>);
+
+impl Tags {
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    pub fn at(&self, tag: &str) -> Option<&Descriptor> {
+        self.0.get(tag)
+    }
+
+    /// What is listed under `digest`, by any tag.
+    pub fn listed(&self, digest: &Digest) -> Option<&Descriptor> {
+        self.0.values().find(|entry| entry.digest == *digest)
+    }
+}
+
+/// Every repository of one source.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// By the name alone, by `HOST/NAME`, and by both for the source's own.
+    by_name: HashMap<String, std::sync::Arc<Tags>>,
+    listed: BTreeSet<String>,
+}
+
+impl Table {
+    /// Of `roots`, with `own` for what has no full name.
+    pub fn new(roots: Vec<Root>, own: &str) -> Table {
+        let mut tags: BTreeMap<(Option<String>, String), Tags> = BTreeMap::new();
+        for root in roots {
+            let (host, repository, tag) = placed(root.name.as_ref(), own);
+            let entry = tags.entry((host, repository)).or_default();
+            if let Some(tag) = tag {
+                entry.0.entry(tag).or_insert(root.descriptor);
+            }
+        }
+        let mut hosts: HashMap<&str, usize> = HashMap::new();
+        for (_, repository) in tags.keys() {
+            *hosts.entry(repository).or_default() += 1;
+        }
+        let full = |host: &Option<String>, repository: &str| {
+            host.as_ref().map_or_else(|| repository.to_owned(), |host| format!("{host}/{repository}"))
+        };
+        // A name that several hosts have is listed with each host, where that can be asked for.
+        let listed = tags.keys().filter_map(|(host, repository)| {
+            let name = if hosts[&**repository] > 1 { full(host, repository) } else { repository.clone() };
+            is_repository(&name).then_some(name)
+        });
+        let listed = listed.collect();
+        let mut by_name: HashMap<String, Tags> = HashMap::new();
+        for ((host, repository), tags) in tags {
+            // The short name has what all hosts have under it; docker's own, being first in no order, come first.
+            let docker = host.as_deref() == Some(DEFAULT_REGISTRY);
+            let short = by_name.entry(repository.clone()).or_default();
+            for (tag, at) in &tags.0 {
+                if docker {
+                    short.0.insert(tag.clone(), at.clone());
+                } else {
+                    short.0.entry(tag.clone()).or_insert_with(|| at.clone());
+                }
+            }
+            if host.is_some() {
+                by_name.insert(full(&host, &repository), tags);
+            }
+        }
+        let by_name = by_name.into_iter().map(|(name, tags)| (name, tags.into())).collect();
+        Table { by_name, listed }
+    }
+
+    pub fn repositories(&self) -> impl Iterator<Item = &String> {
+        self.listed.iter()
+    }
+
+    /// The tags of what is wanted. `ns` reaches only what was named for that registry.
+    pub fn tags(&self, wanted: &Wanted) -> Option<std::sync::Arc<Tags>> {
+        let found = match &wanted.ns {
+            Some(ns) => self.by_name.get(&format!("{ns}/{}", wanted.name)),
+            None => self.by_name.get(&wanted.name).or_else(|| match wanted.name.contains('/') {
+                true => None,
+                false => self.by_name.get(&format!("library/{}", wanted.name)),
+            }),
+        };
+        found.cloned()
+    }
+}
+
+/// Host, repository and tag of an image called `name`.
+fn placed(name: Option<&Name>, own: &str) -> (Option<String>, String, Option<String>) {
+    match name.map(|name| (name, name.reference())) {
+        Some((_, Some(reference))) => (Some(reference.host), reference.repository, reference.tag),
+        Some((name, None)) if is_tag(name.as_str()) => (None, own.to_owned(), Some(name.to_string())),
+        _ => (None, own.to_owned(), None),
+    }
+}
+
+/// The repository for what has no full name in the directory or file at `path`: its own name, without what makes it
+/// an archive, in letters that a repository may have.
+pub fn own(path: &Path) -> String {
+    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name = name.strip_suffix(".tar").unwrap_or(&name);
+    let fitting: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let parts: Vec<&str> = fitting.split('-').filter(|part| !part.is_empty()).collect();
+    let name: String = parts.join("-").chars().take(128).collect();
+    let name = name.trim_end_matches('-');
+    if is_repository(name) { name.to_owned() } else { NAMELESS.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::backend::catalog::Search;
+
+    fn table(names: &[Option<&str>]) -> Table {
+        let roots = names.iter().enumerate().map(|(at, name)| {
+            Root::new(name.map(|name| Name::new(name).unwrap()), Descriptor::of("", at.to_string().as_bytes()))
+        });
+        Table::new(roots.collect(), "mirror")
+    }
+
+    fn found(table: &Table, name: &str, ns: Option<&str>) -> Vec<String> {
+        let wanted = Wanted { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Anywhere };
+        table.tags(&wanted).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn an_image_is_found_by_its_own_name_and_by_its_hosts() {
+        let table = table(&[Some("docker.io/library/app:2"), Some("v1"), None, Some("registry.lan:5000/team/app:3")]);
+        assert_eq!(table.repositories().collect::<Vec<_>>(), ["library/app", "mirror", "team/app"]);
+        for name in ["app", "library/app", "docker.io/library/app"] {
+            assert_eq!(found(&table, name, None), ["2"], "{name}");
+        }
+        assert_eq!(found(&table, "team/app", Some("registry.lan:5000")), ["3"]);
+        assert_eq!(found(&table, "team/app", None), ["3"]);
+        assert_eq!(found(&table, "mirror", None), ["v1"]);
+        assert!(found(&table, "library/app", Some("ghcr.io")).is_empty());
+        assert!(found(&table, "mirror", Some("docker.io")).is_empty());
+    }
+
+    #[test]
+    fn what_several_hosts_have_is_listed_with_each() {
+        let table = table(&[Some("ghcr.io/org/app:1"), Some("docker.io/org/app:1"), Some("docker.io/org/app:2")]);
+        assert_eq!(table.repositories().collect::<Vec<_>>(), ["docker.io/org/app", "ghcr.io/org/app"]);
+        assert_eq!(found(&table, "org/app", None), ["1", "2"]);
+        let wanted = Wanted { name: "org/app".into(), ns: None, user: None, search: Search::Anywhere };
+        assert_eq!(table.tags(&wanted).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
+    }
+
+    #[test]
+    fn a_directory_gives_its_name_to_what_has_none() {
+        for (path, name) in [
+            ("/srv/mirror", "mirror"),
+            ("./bundle.tar", "bundle"),
+            ("/x/My Images_2.tar", "my-images-2"),
+            ("/x/___", "image"),
+            ("/x/\u{1f4e6}", "image"),
+        ] {
+            assert_eq!(own(Path::new(path)), name, "{path}");
+        }
+    }
+}

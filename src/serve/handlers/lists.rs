@@ -1,0 +1,108 @@
+//! Lists, page by page (distribution-spec, "Content Discovery"): repositories, tags, referrers.
+
+use crate::image::{Digest, media_type};
+use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::router::{Answered, Asked, add, blocking, in_repository, text};
+use crate::serve::server::Server;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Entries of a page, at most and where nothing is asked for.
+const PAGE: usize = 1000;
+/// In bytes, of a page of referrers: their annotations are of any length.
+const REFERRERS: usize = 2 << 20;
+
+/// `/v2/_catalog`: every repository.
+pub async fn catalog(server: &Arc<Server>, asked: Asked) -> Answered {
+    let catalog = server.catalog.clone();
+    let names = blocking(move || catalog.repositories()).await??;
+    let page = Page::of(&asked, names)?;
+    Ok(page.answer("/v2/_catalog", |names| json!({ "repositories": names })))
+}
+
+/// `/v2/<name>/tags/list`, in lexical order.
+pub async fn tags(server: &Arc<Server>, asked: Asked, name: String) -> Answered {
+    let tags = in_repository(server, asked.wanted(&name), |repository| repository.tags()).await?;
+    let page = Page::of(&asked, tags.into_iter().collect())?;
+    Ok(page.answer(&format!("/v2/{name}/tags/list"), |tags| json!({ "name": name, "tags": tags })))
+}
+
+struct Page {
+    shown: Vec<String>,
+    size: usize,
+    /// There are more behind it.
+    more: bool,
+}
+
+impl Page {
+    /// The part of `all` that `n` and `last` ask for.
+    fn of(asked: &Asked, all: BTreeSet<String>) -> Result<Page, Refusal> {
+        let size = match asked.query.value("n") {
+            None => PAGE,
+            Some(n) => {
+                let wrong = || Refusal::bad(Code::Unsupported, "n is a number of entries, from 0 on");
+                n.parse::<u64>().map_err(|_| wrong())?.min(PAGE as u64) as usize
+            }
+        };
+        let last = asked.query.value("last").unwrap_or_default().to_owned();
+        let mut behind = all.into_iter().filter(|name| *name > last).peekable();
+        let shown: Vec<String> = behind.by_ref().take(size).collect();
+        Ok(Page { more: size > 0 && behind.peek().is_some(), shown, size })
+    }
+
+    fn answer(
+        &self,
+        path: &str,
+        json: impl Fn(&[String]) -> Value,
+    ) -> hyper::Response<crate::serve::http::response::Answer> {
+        let mut response = text("application/json", json(&self.shown).to_string());
+        if let Some(last) = self.shown.last().filter(|_| self.more) {
+            add(&mut response, "link", &format!("<{path}?n={}&last={last}>; rel=\"next\"", self.size));
+        }
+        response
+    }
+}
+
+/// `/v2/<name>/referrers/<digest>`: an index, empty where nothing refers to it.
+pub async fn referrers(server: &Arc<Server>, asked: Asked, name: String, subject: Digest) -> Answered {
+    let found = in_repository(server, asked.wanted(&name), move |repository| repository.referrers(&subject)).await;
+    let mut all = match found {
+        // A registry that has this API never answers 404 to it.
+        Err(refusal) if refusal.code == Code::NameUnknown => Vec::new(),
+        found => found?,
+    };
+    all.sort_by_key(|referrer| referrer.digest);
+    let kinds: Vec<&str> = asked.query.values("artifactType").filter(|kind| !kind.is_empty()).collect();
+    if !kinds.is_empty() {
+        all.retain(|referrer| referrer.artifact_type.as_deref().is_some_and(|own| kinds.contains(&own)));
+    }
+    if let Some(last) = asked.query.value("last").and_then(|last| last.parse::<Digest>().ok()) {
+        all.retain(|referrer| referrer.digest > last);
+    }
+    let (mut shown, mut size, mut more) = (Vec::new(), 0, None);
+    for referrer in all {
+        let value = json!(referrer);
+        size += value.to_string().len();
+        if size > REFERRERS && !shown.is_empty() {
+            break;
+        }
+        more = Some(referrer.digest);
+        shown.push(value);
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": shown });
+    let mut response = text(media_type::OCI_INDEX, index.to_string());
+    if !kinds.is_empty() {
+        add(&mut response, "oci-filters-applied", "artifactType");
+    }
+    if let Some(last) = more.filter(|_| size > REFERRERS) {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", &last.to_string());
+        for kind in kinds {
+            query.append_pair("artifactType", kind);
+        }
+        let next = format!("</v2/{name}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+        add(&mut response, "link", &next);
+    }
+    Ok(response)
+}

@@ -1,0 +1,10 @@
+//! One file for each group of the distribution specification's endpoints.
+
+pub(super) mod lists;
+pub(super) mod manifest_memory;
+pub(super) mod metrics;
+pub(super) mod page;
+pub(super) mod pull;
+pub(super) mod push;
+pub(super) mod put;
+pub(super) mod uploads;

@@ -1,0 +1,250 @@
+//! `/`: a page for people, with what there is and the command that pulls it. No script, nothing from elsewhere, and
+//! nothing that an image says of itself is taken for anything but text.
+
+use crate::error::{Result, printable};
+use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::serve::backend::catalog::{At, Catalog, Repository, Search, Wanted};
+use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::router::{Answered, Asked, add, blocking, text};
+use crate::serve::server::Server;
+use base64::Engine as _;
+use hyper::StatusCode;
+use hyper::header;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Repositories on one page.
+const REPOSITORIES: usize = 100;
+/// Tags of each, and of the one that was asked for.
+const TAGS: usize = 10;
+const ALL_TAGS: usize = 1000;
+/// Platforms of an image.
+const PLATFORMS: usize = 20;
+/// Looking into images ends here; what is left shows its tag alone.
+const TIME: Duration = Duration::from_secs(3);
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
+color:#222;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .3rem}table{border-collapse:collapse;\
+width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-top:1px solid #ccc}\
+code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}@media(prefers-color-scheme:dark){body{color:#ddd;\
+background:#1b1b1b}code{background:#333}th,td{border-color:#444}a{color:#8bf}}";
+
+/// The page, for who asks for HTML.
+pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
+    let accept = asked.header(header::ACCEPT).unwrap_or_default();
+    if !accept.to_ascii_lowercase().contains("text/html") {
+        let message = "there is nothing under this path but a page for browsers; the API is at /v2/";
+        return Err(Refusal::not_found(Code::Unsupported, message));
+    }
+    // Whose images may have large manifests, read one after the other.
+    let _room = server.documents.room(MAX_MANIFEST).await;
+    let host = asked.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
+    let catalog = server.catalog.clone();
+    let look = Look { catalog, host, user: asked.user.clone(), until: Instant::now() + TIME };
+    let only = asked.query.value("repository").map(str::to_owned);
+    let last = asked.query.value("last").unwrap_or_default().to_owned();
+    let html = blocking(move || match only {
+        Some(name) => look.one(&name),
+        None => look.all(&last),
+    });
+    let html = html.await??;
+    let found = html.is_some();
+    let html = html.unwrap_or_else(|| whole("<p>There is no such repository. <a href=\"/\">All of them</a></p>"));
+    let mut response = text("text/html; charset=utf-8", html);
+    if !found {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    }
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        base64::engine::general_purpose::STANDARD.encode(sha256(STYLE.as_bytes()))
+    );
+    add(&mut response, "content-security-policy", &policy);
+    add(&mut response, "referrer-policy", "no-referrer");
+    add(&mut response, "cache-control", "no-store");
+    Ok(response)
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    match Digest::of(bytes) {
+        Digest::Sha256(bytes) => bytes.to_vec(),
+        Digest::Sha512(bytes) => bytes.to_vec(),
+    }
+}
+
+/// One page being made.
+struct Look {
+    catalog: Catalog,
+    /// By which the reader's browser knows this server.
+    host: String,
+    user: Option<String>,
+    until: Instant,
+}
+
+impl Look {
+    fn repository(&self, name: &str) -> Result<Option<Arc<dyn Repository>>> {
+        self.catalog.repository(&Wanted {
+            name: name.to_owned(),
+            ns: None,
+            user: self.user.clone(),
+            search: Search::Here,
+        })
+    }
+
+    fn one(&self, name: &str) -> Result<Option<String>> {
+        let Some(repository) =
+            crate::serve::http::route::name_of(name).ok().map(|name| self.repository(&name)).transpose()?.flatten()
+        else {
+            return Ok(None);
+        };
+        let mut body = "<p><a href=\"/\">All repositories</a></p>".to_owned();
+        self.show(&mut body, name, &*repository, ALL_TAGS);
+        Ok(Some(whole(&body)))
+    }
+
+    fn all(&self, last: &str) -> Result<Option<String>> {
+        let names = self.catalog.repositories()?;
+        let mut names = names.iter().filter(|name| name.as_str() > last).peekable();
+        let mut body = String::new();
+        if names.peek().is_none() {
+            body += "<p>There is nothing here yet.</p>";
+        }
+        let shown: Vec<&String> = names.by_ref().take(REPOSITORIES).collect();
+        for name in &shown {
+            match self.repository(name) {
+                Ok(Some(repository)) => self.show(&mut body, name, &*repository, TAGS),
+                Ok(None) => {}
+                Err(error) => drop(write!(body, "<h2>{}</h2><p>{}</p>", escaped(name), escaped(&error.to_string()))),
+            }
+        }
+        if let Some(last) = shown.last().filter(|_| names.peek().is_some()) {
+            let _ = write!(body, "<p><a href=\"/?last={}\">More repositories</a></p>", escaped(last));
+        }
+        Ok(Some(whole(&body)))
+    }
+
+    fn show(&self, body: &mut String, name: &str, repository: &dyn Repository, most: usize) {
+        let (name, mut tags) = (escaped(name), repository.tags().unwrap_or_default());
+        tags.sort();
+        let _ = write!(body, "<h2>{name}</h2>");
+        if tags.is_empty() {
+            *body += "<p>No tags.</p>";
+            return;
+        }
+        *body += "<table><tr><th>Tag<th>Platform and size<th>Pull</tr>";
+        for tag in tags.iter().take(most) {
+            let platforms = match Instant::now() < self.until {
+                true => platforms(repository, tag).unwrap_or_default(),
+                false => Vec::new(),
+            };
+            let shown: Vec<String> = platforms.iter().map(|text| escaped(text)).collect();
+            let _ = write!(
+                body,
+                "<tr><td>{tag}<td>{}<td><code>docker pull {}/{name}:{tag}</code></tr>",
+                shown.join("<br>"),
+                escaped(&self.host),
+                tag = escaped(tag)
+            );
+        }
+        *body += "</table>";
+        if tags.len() > most {
+            let _ = write!(body, "<p><a href=\"/?repository={name}\">All {} tags</a></p>", tags.len());
+        }
+    }
+}
+
+/// A line for each platform of the image at `tag`.
+fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
+    let Some(manifest) = repository.manifest(&At::Tag(tag.to_owned()))? else { return Ok(Vec::new()) };
+    if manifest.children().is_empty() {
+        return Ok(vec![line(&platform_of(repository, &manifest).unwrap_or_default(), Some(size(&manifest)))]);
+    }
+    let mut lines = Vec::new();
+    for child in manifest.children().iter().take(PLATFORMS) {
+        let found = repository.manifest(&At::Digest(child.digest))?;
+        let platform = child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+        lines.push(line(&platform, found.as_ref().map(size)));
+    }
+    Ok(lines)
+}
+
+fn line(platform: &str, size: Option<u64>) -> String {
+    let platform = if platform.is_empty() { "unknown" } else { platform };
+    match size {
+        Some(size) => format!("{platform}, {}", told(size)),
+        None => format!("{platform}, not here"),
+    }
+}
+
+fn size(manifest: &Manifest) -> u64 {
+    manifest.blobs().iter().map(|blob| blob.size).sum()
+}
+
+/// What an image's config says of its platform, where it is an image.
+fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<String> {
+    let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST)?;
+    let size = repository.blob(&config.digest).ok()??;
+    let mut bytes = Vec::new();
+    repository.open(&config.digest, size, 0).ok()?.take(size.min(MAX_MANIFEST)).read_to_end(&mut bytes).ok()?;
+    let config = Config::parse(&bytes).ok().filter(|config| !config.architecture.is_empty())?;
+    Some(config.platform().to_string())
+}
+
+fn told(size: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut size, mut unit) = (size as f64 / 1024.0, units[0]);
+    for next in &units[1..] {
+        if size < 1024.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, next);
+    }
+    format!("{size:.1} {unit}")
+}
+
+fn whole(body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>Images</title><style>{STYLE}</style><h1>Images</h1>{body}</html>\n"
+    )
+}
+
+/// Text as HTML shows it, in an attribute too.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in printable(text).chars().take(1024) {
+        match c {
+            '&' => safe += "&amp;",
+            '<' => safe += "&lt;",
+            '>' => safe += "&gt;",
+            '"' => safe += "&quot;",
+            '\'' => safe += "&#39;",
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+fn is_plain(host: &str) -> bool {
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_image_says_is_only_ever_text() {
+        let strange = "<script>alert('x')</script> & \"y\"\x1b[2J";
+        let safe = escaped(strange);
+        assert_eq!(safe, "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;?[2J");
+        assert!(is_plain("registry.lan:5000") && is_plain("[::1]:5000"));
+        assert!(!is_plain("a b") && !is_plain("a\"><script>") && !is_plain(""));
+    }
+
+    #[test]
+    fn sizes_are_told_in_a_unit_that_people_read() {
+        assert_eq!([100, 5 << 20, 3 << 30].map(told), ["0.1 KiB", "5.0 MiB", "3.0 GiB"]);
+    }
+}

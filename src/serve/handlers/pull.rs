@@ -1,0 +1,207 @@
+//! Pulling (distribution-spec, "Pulling manifests" and "Pulling blobs").
+
+use super::manifest_memory::SMALL;
+use crate::image::{Digest, Manifest, media_type};
+use crate::serve::backend::catalog::{At, Known, Repository, Settled};
+use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::response::Answer;
+use crate::serve::http::router::{Answered, Asked, add, bare, in_repository};
+use crate::serve::server::Server;
+use hyper::header;
+use hyper::{Response, StatusCode};
+use std::sync::Arc;
+
+/// What never changes under its name may be kept for ever.
+const FOR_EVER: &str = "max-age=31536000, immutable";
+
+/// A manifest by tag or digest.
+pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) -> Answered {
+    let shown = match &at {
+        At::Tag(tag) => format!("{name}:{tag}"),
+        At::Digest(digest) => format!("{name}@{digest}"),
+    };
+    let immutable = matches!(at, At::Digest(_));
+    let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
+    let wanted = asked.wanted(&name);
+    let small_or = move |repository: Arc<dyn Repository>| {
+        let (at, certainty) = match repository.settle(&at)? {
+            Settled::At(digest, certainty) => (At::Digest(digest), certainty),
+            Settled::Here => (at, Known::Now),
+            Settled::Nowhere => return Ok((Weighed::Here(None), Known::Now)),
+        };
+        let weighed = match repository.weight(&at)? {
+            Some(size) if size > SMALL => Weighed::Large(at, size),
+            _ => Weighed::Here(repository.manifest(&at)?.map(Box::new)),
+        };
+        Ok((weighed, certainty))
+    };
+    let (weighed, certainty) = in_repository(server, wanted.clone(), small_or).await?;
+    let (found, room) = match weighed {
+        Weighed::Here(found) => (found, None),
+        Weighed::Large(at, size) => {
+            let room = server.documents.room(size).await;
+            (in_repository(server, wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
+        }
+    };
+    let manifest = found.ok_or_else(unknown)?;
+    let described = &manifest.descriptor;
+    if !accepts(&asked, &described.media_type) {
+        let message = format!("{shown} is {}, which the request does not accept", described.media_type);
+        return Err(Refusal::not_found(Code::ManifestUnknown, message));
+    }
+    let digest = described.digest.to_string();
+    let mut response = match known(&asked, &digest) {
+        true => bare(StatusCode::NOT_MODIFIED),
+        false => Response::new(Answer::text(manifest.bytes).holding(room)),
+    };
+    add(&mut response, "content-type", &described.media_type);
+    add(&mut response, "docker-content-digest", &digest);
+    add(&mut response, "etag", &format!("\"{digest}\""));
+    add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
+    if certainty == Known::Last {
+        // RFC 7234, section 5.5.
+        add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
+    }
+    Ok(response)
+}
+
+/// A manifest that is in memory already, or one that has to wait for room.
+enum Weighed {
+    Here(Option<Box<Manifest>>),
+    Large(At, u64),
+}
+
+/// A blob, or the part of it that `Range` asks for (RFC 9110, section 14).
+pub async fn blob(server: &Arc<Server>, asked: Asked, name: String, digest: Digest) -> Answered {
+    let unknown = || Refusal::not_found(Code::BlobUnknown, format!("there is no blob {digest} in {name}"));
+    let etag = format!("\"{digest}\"");
+    let conditional = asked.header(header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let range = asked.header(header::RANGE).filter(|_| conditional).map(str::to_owned);
+    let not_modified = known(&asked, &digest.to_string());
+    let only_head = asked.method == hyper::Method::HEAD || not_modified;
+    let found = in_repository(server, asked.wanted(&name), move |repository| {
+        let Some(size) = repository.blob(&digest)? else { return Ok(None) };
+        let part = Part::of(range.as_deref(), size);
+        let reader = match part {
+            Part::Unsatisfiable => None,
+            _ if only_head => None,
+            Part::Whole => Some(repository.open(&digest, size, 0)?),
+            Part::Some { from, .. } => Some(repository.open(&digest, size, from)?),
+        };
+        Ok(Some((size, part, reader)))
+    });
+    let (size, part, reader) = found.await?.ok_or_else(unknown)?;
+    let (status, from, length) = match part {
+        Part::Unsatisfiable => {
+            let message = format!("the blob has {size} bytes");
+            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid, message);
+            return Err(refusal.with("content-range", format!("bytes */{size}")));
+        }
+        _ if not_modified => (StatusCode::NOT_MODIFIED, 0, size),
+        Part::Whole => (StatusCode::OK, 0, size),
+        Part::Some { from, to } => (StatusCode::PARTIAL_CONTENT, from, to + 1 - from),
+    };
+    let mut response = bare(status);
+    if let Some(reader) = reader {
+        *response.body_mut() = Answer::blob(reader, length, asked.share);
+    }
+    if status == StatusCode::PARTIAL_CONTENT {
+        add(&mut response, "content-range", &format!("bytes {from}-{}/{size}", from + length - 1));
+    }
+    if status != StatusCode::NOT_MODIFIED {
+        add(&mut response, "content-length", &length.to_string());
+    }
+    add(&mut response, "content-type", media_type::OCTETS);
+    add(&mut response, "accept-ranges", "bytes");
+    add(&mut response, "docker-content-digest", &digest.to_string());
+    add(&mut response, "etag", &etag);
+    add(&mut response, "cache-control", FOR_EVER);
+    Ok(response)
+}
+
+/// Whether the client has what goes by `digest` already.
+fn known(asked: &Asked, digest: &str) -> bool {
+    let tags = asked.header(header::IF_NONE_MATCH).unwrap_or_default();
+    tags.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"')).any(|tag| tag == digest)
+}
+
+/// Whether `Accept` lets `media_type` through; so it does where there is none.
+fn accepts(asked: &Asked, media_type: &str) -> bool {
+    let values = asked.headers.get_all(header::ACCEPT);
+    let mut types = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
+    let fits = |accepted: &str| {
+        let accepted = accepted.split(';').next().unwrap_or_default().trim();
+        accepted == "*/*" || accepted == "application/*" || accepted.eq_ignore_ascii_case(media_type)
+    };
+    types.peek().is_none() || types.any(fits)
+}
+
+/// Which bytes are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// Both included.
+    Some {
+        from: u64,
+        to: u64,
+    },
+    Unsatisfiable,
+}
+
+impl Part {
+    /// What `range` means for `size` bytes. Several ranges, other units and what is no range at all mean everything,
+    /// as the RFC allows.
+    fn of(range: Option<&str>, size: u64) -> Part {
+        let spec = range.and_then(|range| range.trim().strip_prefix("bytes="));
+        let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return Part::Whole };
+        let number = |text: &str| match text.trim() {
+            "" => Some(None),
+            digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(Some(digits.parse().unwrap_or(u64::MAX))),
+            _ => None,
+        };
+        match (number(first), number(last)) {
+            (Some(Some(from)), Some(to)) => {
+                let to: u64 = to.unwrap_or(u64::MAX);
+                // One that ends before it begins is refused, as RFC 9110, section 14.2 allows.
+                match from <= to && from < size {
+                    true => Part::Some { from, to: to.min(size - 1) },
+                    false => Part::Unsatisfiable,
+                }
+            }
+            (Some(None), Some(Some(last))) => match last == 0 || size == 0 {
+                true => Part::Unsatisfiable,
+                false => Part::Some { from: size.saturating_sub(last), to: size - 1 },
+            },
+            _ => Part::Whole,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_what_the_rfc_says() {
+        let some = |from, to| Part::Some { from, to };
+        for (range, part) in [
+            (None, Part::Whole),
+            (Some("bytes=0-9"), some(0, 9)),
+            (Some("bytes=90-"), some(90, 99)),
+            (Some("bytes=90-1000"), some(90, 99)),
+            (Some("bytes=-10"), some(90, 99)),
+            (Some("bytes=-1000"), some(0, 99)),
+            (Some("bytes=0-18446744073709551616"), some(0, 99)),
+            (Some("bytes=100-"), Part::Unsatisfiable),
+            (Some("bytes=-0"), Part::Unsatisfiable),
+            (Some("bytes=9-3"), Part::Unsatisfiable),
+            (Some("bytes=0-1,5-6"), Part::Whole),
+            (Some("lines=0-1"), Part::Whole),
+            (Some("bytes=x-1"), Part::Whole),
+            (Some("bytes=-"), Part::Whole),
+        ] {
+            assert_eq!(Part::of(range, 100), part, "{range:?}");
+        }
+        assert_eq!(Part::of(Some("bytes=0-"), 0), Part::Unsatisfiable);
+    }
+}

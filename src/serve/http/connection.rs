@@ -1,0 +1,205 @@
+//! One connection: TLS where it is wanted, HTTP/1.1, and an end to whoever keeps it waiting.
+
+use super::least_rate::Floor;
+use super::router;
+use crate::serve::server::Server;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// In bytes, of a request's head.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_HEADERS: usize = 64;
+/// In bytes. Who has no more gets its buffers one after the other.
+pub const LEAST_SHARE: usize = 16 << 10;
+/// In bytes, of what waits encrypted.
+const MAX_ENCRYPTED: usize = 64 << 10;
+/// For the handshake of TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A client that is still sending when it is refused gets so long to read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// Buffers that are thrown away in one go.
+const SCRAPS: usize = 64;
+
+/// Who has a connection, and what it gets.
+pub struct Line {
+    pub peer: SocketAddr,
+    /// How many connections there were when it came.
+    pub rank: usize,
+    pub server: Arc<Server>,
+    pub stopped: watch::Receiver<bool>,
+}
+
+impl Line {
+    /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
+    /// slow, the buffers are some 40 MB together.
+    fn share(&self) -> usize {
+        match self.rank {
+            0..=16 => 256 << 10,
+            17..=64 => 64 << 10,
+            _ => LEAST_SHARE,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, line: Line) {
+    let idle = line.server.limits.idle;
+    match tls {
+        None => speak(Stalling::new(socket, idle), line).await,
+        Some(tls) => {
+            // What is encrypted and not sent yet is a buffer too.
+            let share = line.share().min(MAX_ENCRYPTED);
+            let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(share)));
+            // A client that does not get through the handshake hears no more.
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await {
+                speak(Stalling::new(stream, idle), line).await;
+            }
+        }
+    }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, line: Line) {
+    let share = line.share();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(line.server.limits.head)
+        .max_header_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(share.max(MAX_HEAD));
+    let (server, peer) = (line.server.clone(), line.peer.ip());
+    // In a box, so that a connection on which nothing is asked does not hold the room for an answer.
+    let service =
+        service_fn(move |request: Request<Incoming>| Box::pin(router::answer(server.clone(), peer, share, request)));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut stopped = line.stopped;
+    // What goes wrong on a connection is the client's; a request that it broke off is in the journal.
+    let told = tokio::select! {
+        _ = &mut connection => false,
+        _ = async { stopped.wait_for(|stopped| *stopped).await.is_ok() } => true,
+    };
+    if told {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+/// A stream on which writing fails when its client takes too little of it.
+struct Stalling<S> {
+    stream: S,
+    floor: Floor,
+    /// Since when the client takes nothing, and until when it may.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a step of writing has moved.
+trait Moved {
+    fn bytes(&self) -> usize;
+}
+
+impl Moved for () {
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Moved for usize {
+    fn bytes(&self) -> usize {
+        *self
+    }
+}
+
+impl<S> Stalling<S> {
+    fn new(stream: S, idle: Duration) -> Stalling<S> {
+        Stalling { stream, floor: Floor::new(idle), waiting: None, lingering: None }
+    }
+
+    /// `polled`, or its failure once the client has had its time. Flushing moves no bytes.
+    fn watched<T: Moved>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = polled {
+            let waited = self.waiting.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            self.floor.moved(waited, done.as_ref().map_or(0, Moved::bytes));
+            return Poll::Ready(done);
+        }
+        let left = self.floor.left();
+        let (_, until) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        match until.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watched(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.watched(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watched(cx, polled)
+    }
+
+    /// Says the end, and reads on for a moment: closing while a client still sends would take the answer from it.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_none() {
+            let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.watched(cx, polled))?;
+            self.lingering = Some(Box::pin(sleep(LINGER)));
+        }
+        let this = &mut *self;
+        let mut scraps = [0; 16 << 10];
+        for _ in 0..SCRAPS {
+            let mut buffer = ReadBuf::new(&mut scraps);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => match &mut this.lingering {
+                    Some(until) => return until.as_mut().poll(cx).map(Ok),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+        // Others have their turn.
+        if this.lingering.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,215 @@
+//! What a request's path and query mean (distribution-spec, "Endpoints"). Read by hand: a repository's name has
+//! slashes, and any of its parts may be called `blobs` or `tags`.
+
+use super::errors::{Code, Refusal};
+use crate::image::{Digest, is_repository, is_tag};
+use crate::serve::backend::catalog::At;
+
+/// In characters; distribution-spec leaves the limit to registries, 255 is what clients are told of.
+const MAX_NAME: usize = 255;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `/v2/`
+    Base,
+    /// `/v2/_catalog`
+    Catalog,
+    /// `/v2/<name>/…`
+    Repository(String, Part),
+    /// `/healthz`
+    Health,
+    /// `/metrics`
+    Metrics,
+    /// `/token`, where passwords become tokens.
+    Token,
+    /// `/`, for people.
+    Page,
+}
+
+/// Of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    Tags,
+    Manifest(At),
+    Blob(Digest),
+    Referrers(Digest),
+    /// `blobs/uploads/`
+    Uploads,
+    /// `blobs/uploads/<id>`
+    Upload(String),
+}
+
+impl Part {
+    /// Whether it is about an upload: reading that is pushing too.
+    pub fn is_upload(&self) -> bool {
+        matches!(self, Part::Uploads | Part::Upload(_))
+    }
+}
+
+/// Reads a path, percent-encoded as it came.
+pub fn route(path: &str) -> Result<Route, Refusal> {
+    let nothing = || Refusal::not_found(Code::Unsupported, "there is nothing under this path");
+    let path = decoded(path).ok_or_else(nothing)?;
+    match &*path {
+        "/" => return Ok(Route::Page),
+        "/healthz" => return Ok(Route::Health),
+        "/metrics" => return Ok(Route::Metrics),
+        "/token" => return Ok(Route::Token),
+        "/v2" | "/v2/" => return Ok(Route::Base),
+        "/v2/_catalog" => return Ok(Route::Catalog),
+        _ => {}
+    }
+    let rest = path.strip_prefix("/v2/").ok_or_else(nothing)?;
+    let parts: Vec<&str> = rest.split('/').collect();
+    let (name, part) = match &parts[..] {
+        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => (name, Part::Uploads),
+        [name @ .., "blobs", "uploads", id] => (name, Part::Upload(upload_id(id)?)),
+        [name @ .., "tags", "list"] => (name, Part::Tags),
+        [name @ .., "manifests", reference] => (name, Part::Manifest(at(reference)?)),
+        [name @ .., "blobs", text] => (name, Part::Blob(digest(text)?)),
+        [name @ .., "referrers", text] => (name, Part::Referrers(digest(text)?)),
+        _ => return Err(nothing()),
+    };
+    Ok(Route::Repository(name_of(&name.join("/"))?, part))
+}
+
+/// A repository's name, checked.
+pub fn name_of(name: &str) -> Result<String, Refusal> {
+    match name.len() <= MAX_NAME && is_repository(name) {
+        true => Ok(name.to_owned()),
+        false => Err(Refusal::bad(
+            Code::NameInvalid,
+            "a repository is lower-case letters and digits, with . _ - between, in parts parted by /",
+        )),
+    }
+}
+
+fn at(reference: &str) -> Result<At, Refusal> {
+    match reference.contains(':') {
+        true => Ok(At::Digest(digest(reference)?)),
+        false if is_tag(reference) => Ok(At::Tag(reference.to_owned())),
+        false => Err(Refusal::not_found(
+            Code::ManifestUnknown,
+            "a tag is a letter, digit or _, then up to 127 of those, . and -",
+        )),
+    }
+}
+
+/// A digest, checked.
+pub fn digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse().map_err(|error: crate::Error| Refusal::bad(Code::DigestInvalid, error.to_string()))
+}
+
+/// Only what this server makes: hexadecimal characters.
+fn upload_id(id: &str) -> Result<String, Refusal> {
+    match (16..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => Ok(id.to_owned()),
+        false => Err(Refusal::not_found(Code::BlobUploadUnknown, "there is no such upload")),
+    }
+}
+
+/// `%41` as `A`, once; nothing where that is no text.
+fn decoded(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return Some(text.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut half = || rest.next().and_then(|b| (b as char).to_digit(16));
+                let (high, low) = (half()?, half()?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// What stands behind the `?`.
+#[derive(Debug, Clone, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn of(text: Option<&str>) -> Query {
+        let pairs = url::form_urlencoded::parse(text.unwrap_or_default().as_bytes());
+        Query(pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+    }
+
+    /// The first value of `key`.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| &**value)
+    }
+
+    /// Every value of `key`.
+    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| &**value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn every_endpoint_is_found_whatever_a_repository_is_called() {
+        let digest: Digest = D.parse().unwrap();
+        let tag = |tag: &str| Part::Manifest(At::Tag(tag.into()));
+        for (path, name, part) in [
+            ("/v2/app/manifests/v1", "app", tag("v1")),
+            ("/v2/a/b/c/manifests/v1", "a/b/c", tag("v1")),
+            ("/v2/manifests/manifests/manifests", "manifests", tag("manifests")),
+            ("/v2/blobs/tags/list", "blobs", Part::Tags),
+            ("/v2/tags/list/tags/list", "tags/list", Part::Tags),
+            (&format!("/v2/a/manifests/{D}"), "a", Part::Manifest(At::Digest(digest))),
+            (&format!("/v2/a/manifests/{}", D.replace(':', "%3A")), "a", Part::Manifest(At::Digest(digest))),
+            (&format!("/v2/a/blobs/{D}"), "a", Part::Blob(digest)),
+            (&format!("/v2/a/referrers/{D}"), "a", Part::Referrers(digest)),
+            ("/v2/a/blobs/uploads/", "a", Part::Uploads),
+            ("/v2/a/blobs/uploads", "a", Part::Uploads),
+            ("/v2/a/blobs/uploads/0123456789abcdef", "a", Part::Upload("0123456789abcdef".into())),
+        ] {
+            assert_eq!(route(path).unwrap(), Route::Repository(name.into(), part), "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_means_something_safe_or_nothing(path in "/v2/[-a-zA-Z0-9_./%:@]{0,60}(/(manifests|blobs|tags)/)?.{0,40}") {
+            if let Ok(Route::Repository(name, _)) = route(&path) {
+                assert!(is_repository(&name), "{path}: {name}");
+                assert!(name.split('/').all(|part| !part.starts_with('.')), "{path}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_path_leads_out_of_a_repository() {
+        for path in [
+            "/v2/../manifests/v1",
+            "/v2/a/../../manifests/v1",
+            "/v2/%2e%2e/manifests/v1",
+            "/v2/a%2f..%2fb/manifests/v1",
+            "/v2//manifests/v1",
+            "/v2/A/manifests/v1",
+            "/v2/a/manifests/..",
+            "/v2/a/manifests/%00",
+            "/v2/a/manifests/x%",
+            "/v2/a/blobs/sha256:../../etc",
+            "/v2/a/blobs/uploads/../../x",
+            "/v2/a/blobs/uploads/..%2f..%2fx",
+            "/v1/",
+            "/v2/a",
+            "",
+        ] {
+            assert!(route(path).is_err(), "{path}");
+        }
+        let long = format!("/v2/{}/manifests/v1", "a".repeat(256));
+        assert_eq!(route(&long).unwrap_err().code, Code::NameInvalid);
+    }
+}

@@ -1,0 +1,232 @@
+//! One request: let in, understood, authorised, and handed to whoever answers it.
+
+use super::errors::{Code, Refusal};
+use super::request_body::Inflow;
+use super::response::Answer;
+use super::route;
+use super::route::{Part, Query, Route};
+use crate::error::Result as Outcome;
+use crate::serve::access::users::Right;
+use crate::serve::access_log::{Record, Tally};
+use crate::serve::backend::catalog::{Repository, Search, Wanted};
+use crate::serve::handlers::{lists, metrics, page, pull, push, put};
+use crate::serve::server::Server;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Shown by a server that looks for something at its peers.
+pub const PEER: &str = "imgmv-peer";
+/// In characters, of what a client says and the journal keeps.
+const KEPT: usize = 512;
+
+/// What a request says in its head.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub method: Method,
+    pub query: Query,
+    pub headers: HeaderMap,
+    /// Bytes that this connection may have in a buffer.
+    pub share: usize,
+    /// Who asks, where somebody showed a password that is right.
+    pub user: Option<String>,
+}
+
+impl Asked {
+    /// A header's value, where it is text.
+    pub fn header(&self, name: impl hyper::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The repository called `name`, for the registry in `?ns=`.
+    pub fn wanted(&self, name: &str) -> Wanted {
+        let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
+        let search = if self.headers.contains_key(PEER) { Search::Here } else { Search::Anywhere };
+        Wanted { name: name.to_owned(), ns, user: self.user.clone(), search }
+    }
+
+    fn reads(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+}
+
+pub type Answered = Result<Response<Answer>, Refusal>;
+
+/// Answers `request`, and tells the journal when the answer has gone out.
+pub async fn answer(
+    server: Arc<Server>,
+    peer: IpAddr,
+    share: usize,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let mut tally = Tally::begin(record(peer, &request), &server.figures, server.journal.clone());
+    let (head, body) = request.into_parts();
+    let query = Query::of(head.uri.query());
+    let asked = Asked { method: head.method, query, headers: head.headers, share, user: None };
+    let is_head = asked.method == Method::HEAD;
+    let mut body = Some(Inflow::new(body, server.limits.idle, tally.received()));
+    let answered = dispatch(&server, &head.uri, asked, &mut body, &mut tally).await;
+    if let Some(mut body) = body.filter(|_| answered.is_err()) {
+        body.drain().await;
+    }
+    let mut response = answered.unwrap_or_else(|refusal| {
+        tally.failed(&refusal.message);
+        refused(&refusal)
+    });
+    let headers = response.headers_mut();
+    headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    let size = response.body().size();
+    let lengthless = response.status() == StatusCode::NO_CONTENT || response.status() == StatusCode::NOT_MODIFIED;
+    if !response.headers().contains_key(header::CONTENT_LENGTH) && !lengthless {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    }
+    tally.answered(response.status().as_u16(), if is_head { 0 } else { size });
+    Ok(response.map(|body| if is_head { body.head() } else { body }.tallied(tally)))
+}
+
+/// Takes `body` where somebody reads it.
+async fn dispatch(
+    server: &Arc<Server>,
+    uri: &Uri,
+    mut asked: Asked,
+    body: &mut Option<Inflow>,
+    tally: &mut Tally,
+) -> Answered {
+    server.gate.check(&asked.method, uri, &asked.headers)?;
+    let route = route::route(uri.path())?;
+    let right = if asked.reads() { Right::Read } else { Right::Write };
+    asked.user = match &route {
+        Route::Health | Route::Token => None,
+        Route::Base => server.rights.base(&asked.headers).await?,
+        Route::Repository(_, Part::Uploads | Part::Upload(_)) => {
+            server.rights.check(Right::Write, &asked.headers).await?
+        }
+        _ => server.rights.check(right, &asked.headers).await?,
+    };
+    tally.user(asked.user.clone());
+    let writes = matches!(&route, Route::Repository(_, part) if !asked.reads() || part.is_upload());
+    let (name, part) = match route {
+        Route::Health if asked.reads() => return Ok(text("text/plain; charset=utf-8", "ok\n")),
+        Route::Base if asked.reads() => return Ok(text("application/json", "{}")),
+        Route::Catalog if asked.reads() => return lists::catalog(server, asked).await,
+        Route::Metrics if asked.reads() => return Ok(metrics::answer(&server.figures)),
+        Route::Page if asked.reads() => return page::page(server, asked).await,
+        Route::Token if asked.reads() && server.rights.by_token() => {
+            return Ok(text("application/json", server.rights.token(&asked.headers).await?));
+        }
+        Route::Health | Route::Base | Route::Catalog | Route::Metrics | Route::Token | Route::Page => {
+            return Err(Refusal::method("GET, HEAD"));
+        }
+        Route::Repository(name, part) => (name, part),
+    };
+    if let Some(body) = body.take_if(|_| writes) {
+        // A task of its own: it ends in good order when the connection is gone.
+        let written = tokio::spawn(write(server.clone(), asked, name, part, body));
+        return written.await.unwrap_or_else(|_| Err(lost()));
+    }
+    let nobody = asked.user.is_none().then(|| asked.headers.clone());
+    let read = match part {
+        Part::Tags => lists::tags(server, asked, name).await,
+        Part::Referrers(subject) => lists::referrers(server, asked, name, subject).await,
+        Part::Manifest(at) => pull::manifest(server, asked, name, at).await,
+        Part::Blob(digest) => pull::blob(server, asked, name, digest).await,
+        Part::Uploads | Part::Upload(_) => Err(lost()),
+    };
+    read.map_err(|refusal| match nobody {
+        Some(headers) => server.rights.instead(refusal, &headers),
+        None => refusal,
+    })
+}
+
+async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: Inflow) -> Answered {
+    let method = asked.method.clone();
+    let written = match (part, &method) {
+        (Part::Uploads, &Method::POST) => push::begin(&server, asked, name, &mut body).await,
+        (Part::Upload(id), _) => push::go_on(&server, asked, name, id, &mut body).await,
+        (Part::Manifest(at), &Method::PUT) => put::put(&server, asked, name, at, &mut body).await,
+        (Part::Manifest(at), &Method::DELETE) => put::delete(&server, name, at).await,
+        (Part::Blob(digest), &Method::DELETE) => push::delete(&server, name, digest).await,
+        (Part::Uploads, _) => Err(Refusal::method("POST")),
+        (Part::Manifest(_), _) => Err(Refusal::method("GET, HEAD, PUT, DELETE")),
+        (Part::Blob(_), _) => Err(Refusal::method("GET, HEAD, DELETE")),
+        (Part::Tags | Part::Referrers(_), _) => Err(Refusal::method("GET, HEAD")),
+    };
+    if written.is_err() {
+        body.drain().await;
+    }
+    written
+}
+
+/// A thread has panicked.
+pub fn lost() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost")
+}
+
+/// Runs `work` on a thread that may block.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| lost())
+}
+
+/// What `ask` finds in the repository called `name`, on a thread that may block.
+pub async fn in_repository<T: Send + 'static>(
+    server: &Arc<Server>,
+    wanted: Wanted,
+    ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let catalog = server.catalog.clone();
+    let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
+    found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, "there is no such repository"))
+}
+
+/// A short answer.
+pub fn text(media_type: &'static str, text: impl Into<hyper::body::Bytes>) -> Response<Answer> {
+    let mut response = Response::new(Answer::text(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// An answer without a body.
+pub fn bare(status: StatusCode) -> Response<Answer> {
+    let mut response = Response::new(Answer::nothing());
+    *response.status_mut() = status;
+    response
+}
+
+/// Adds a header whose value may be a stranger's; one that cannot stand in a header is left out.
+pub fn add(response: &mut Response<Answer>, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response<Answer> {
+    let mut response = text("application/json", refusal.json());
+    *response.status_mut() = refusal.status;
+    for (name, value) in &refusal.headers {
+        add(&mut response, name, value);
+    }
+    response
+}
+
+fn record(peer: IpAddr, request: &Request<Incoming>) -> Record {
+    let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    Record {
+        at: SystemTime::now(),
+        peer,
+        user: None,
+        method: request.method().as_str().chars().take(16).collect(),
+        target: target.chars().take(KEPT).collect(),
+        status: 0,
+        received: 0,
+        sent: 0,
+        took: Duration::ZERO,
+        agent: agent.chars().take(KEPT).collect(),
+        failure: None,
+    }
+}

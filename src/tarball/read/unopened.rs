@@ -1,0 +1,32 @@
+//! An archive that passes once, before anybody has read of it.
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::fanout;
+use crate::fanout::Limits;
+use crate::image::Digest;
+use crate::source::Stream;
+use crate::tarball::ArchiveStream;
+use std::io::Read;
+
+pub struct Tape {
+    /// The tar, unpacked.
+    pub bytes: Box<dyn Read + Send>,
+    /// What messages call it.
+    pub label: String,
+    /// Each image's layers, where that is known beforehand ([`Stream::foreseen`]).
+    pub foreseen: Vec<Vec<Digest>>,
+}
+
+impl Tape {
+    pub fn stream(self) -> Box<dyn Stream> {
+        Box::new(ArchiveStream::new(self.bytes, &self.label).foreseeing(self.foreseen))
+    }
+
+    /// As many tapes of the same, which are to be read side by side.
+    pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<Tape>> {
+        let ends = fanout::split(self.bytes, readers, limits, cancel)?;
+        let tape = |bytes| Tape { bytes, label: self.label.clone(), foreseen: self.foreseen.clone() };
+        Ok(ends.into_iter().map(|end| tape(Box::new(end))).collect())
+    }
+}

@@ -1,0 +1,10 @@
+//! The tar format itself: headers, entries, paths, and the compression around a whole archive.
+
+pub(super) mod compress;
+pub(super) mod decompress;
+pub(super) mod entries;
+pub(super) mod header;
+pub(super) mod output;
+pub(super) mod path;
+pub(super) mod pipe;
+pub(super) mod read_at;

@@ -1,0 +1,6 @@
+//! Writing the archive that every engine loads.
+
+pub(super) mod archive;
+pub(super) mod blob;
+pub(super) mod index;
+pub(super) mod resume;

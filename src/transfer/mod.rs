@@ -1,0 +1,478 @@
+//! One blob through: read, hash, write, check. The only maker of [`Verified`].
+
+mod incoming;
+pub(super) mod replay;
+
+pub use incoming::Arriving;
+
+use crate::cancel::Cancel;
+use crate::compress;
+use crate::error::{Error, Result};
+use crate::image::{Algorithm, Coding, Descriptor, Digest, Hasher};
+use crate::progress::{Event, Watch};
+use crate::sink::BlobWriter;
+use crate::source::Claim;
+use replay::Recent;
+use std::{
+    io::Read,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering, mpsc},
+    thread,
+};
+
+/// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
+const BUFFER: usize = 256 << 10;
+/// Bytes in one buffer each of all copies that run side by side.
+const COMPANY_BUFFERS: usize = 2 << 20;
+/// Buffers that a hashing thread may be behind by.
+const BUFFERS: usize = 4;
+/// A blob from this size on, in bytes, is hashed on a thread of its own while it is written.
+const LARGE: u64 = 2 << 20;
+
+/// The proof that a blob's bytes were hashed here and were what the claim said.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    source: (Digest, u64),
+    stored: (Digest, u64),
+    raw: Option<Digest>,
+    resumed: u64,
+}
+
+impl Verified {
+    /// Digest and size, in bytes, of what was read.
+    pub fn source(&self) -> (Digest, u64) {
+        self.source
+    }
+
+    /// Digest and size, in bytes, of what was written: another only where the layer was recoded on the way.
+    pub fn stored(&self) -> (Digest, u64) {
+        self.stored
+    }
+
+    /// Digest of the layer unpacked, where the blob was recoded and so unpacked on the way.
+    pub fn raw(&self) -> Option<Digest> {
+        self.raw
+    }
+
+    /// Bytes of it, from its start, that an earlier run had left and that were read from there.
+    pub fn resumed(&self) -> u64 {
+        self.resumed
+    }
+
+    /// `like` with what was stored.
+    pub fn descriptor(&self, like: &Descriptor) -> Descriptor {
+        Descriptor { digest: self.stored.0, size: self.stored.1, ..like.clone() }
+    }
+}
+
+/// How a layer is to be packed anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recode {
+    pub was: Coding,
+    pub to: Coding,
+    /// Of the codec; its default when none.
+    pub level: Option<i32>,
+}
+
+/// What every byte loop of a run looks at and reports to.
+pub struct Flow<'a> {
+    pub watch: &'a dyn Watch,
+    pub cancel: &'a Cancel,
+    /// Raised when another lane has failed.
+    pub stop: &'a AtomicBool,
+    /// The blob's number in events.
+    pub id: u64,
+    /// Threads for recoding.
+    pub threads: usize,
+    /// Bytes in one buffer.
+    pub buffer: usize,
+    /// Bytes of what is packed on the way that are kept for a line that breaks.
+    pub recent: usize,
+}
+
+/// Bytes in one buffer of each of `company` copies that run side by side.
+pub fn buffer_in_company(company: usize) -> usize {
+    (COMPANY_BUFFERS / company.max(1)).clamp(BUFFER / 8, BUFFER)
+}
+
+impl Flow<'_> {
+    fn moved(&self, bytes: usize) -> Result<()> {
+        self.cancel.check()?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::interrupted());
+        }
+        self.watch.event(Event::BlobMoved { id: self.id, bytes: bytes as u64 });
+        Ok(())
+    }
+}
+
+/// Opens the source's bytes from an offset on.
+pub type Opener<'o, 'r> = dyn FnMut(u64) -> Result<Box<dyn Read + Send + 'r>> + 'o;
+
+/// Moves one blob from `open` to `writer` as it is and commits it if it is what `claim` says.
+///
+/// Fails with `Invalid` on a wrong digest or size; then nothing is committed.
+pub fn transfer(
+    claim: &Claim,
+    open: &mut Opener<'_, '_>,
+    mut writer: Box<dyn BlobWriter + '_>,
+    flow: &Flow<'_>,
+) -> Result<Verified> {
+    let algorithm = claim.digest.map_or_else(Default::default, |digest| digest.algorithm());
+    let (from, hasher) = writer.start(Hasher::new(algorithm))?;
+    let large = claim.size.is_none_or(|size| size.saturating_sub(from) >= LARGE);
+    let (digest, size) = match large {
+        true => hash_aside(hasher, |hash| pump(claim, from, open, &mut *writer, hash, flow))?,
+        false => {
+            let mut hasher = hasher;
+            let size = pump(
+                claim,
+                from,
+                open,
+                &mut *writer,
+                &mut |buffer: &Shared, range| hasher.update(&buffer[range]),
+                flow,
+            )?;
+            (hasher.finish(), size)
+        }
+    };
+    check(claim, digest, size)?;
+    let verified = Verified { source: (digest, size), stored: (digest, size), raw: None, resumed: from };
+    while let Err(error) = writer.finish(&verified) {
+        let again = writer.recover(error)?;
+        // These bytes were hashed already.
+        pump(claim, again, open, &mut *writer, &mut |_, _| {}, flow)?;
+    }
+    writer.commit(&verified)?;
+    Ok(verified)
+}
+
+/// Moves one layer from `open` to `writer`, packed anew, and commits the result if what was read is what `claim`
+/// says, and the result what `expected` says (where a pair is known).
+pub fn transfer_recoded(
+    claim: &Claim,
+    expected: Option<Digest>,
+    how: Recode,
+    from: &mut (dyn Read + Send),
+    mut writer: Box<dyn BlobWriter + '_>,
+    flow: &Flow<'_>,
+) -> Result<Verified> {
+    // `start` is not called: the packer cannot go on from a partial.
+    let (mut stored, mut stored_size) = (Hasher::default(), 0);
+    let recovers = writer.recovers();
+    let mut recent = Recent::new(if recovers { flow.recent } else { 0 });
+    let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
+        stored.update(bytes);
+        let begun = stored_size;
+        stored_size += bytes.len() as u64;
+        if !recovers {
+            return writer.write(bytes);
+        }
+        recent.add(bytes);
+        recent.write(begun, &mut *writer)
+    })?;
+    let stored = (stored.finish(), stored_size);
+    if let Some(expected) = expected
+        && expected != stored.0
+    {
+        return Err(Error::failed(format!(
+            "layer {} was packed to {}, remembered was {expected}; remove the cache of pairs",
+            source.0, stored.0
+        )));
+    }
+    let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
+    while let Err(error) = writer.finish(&verified) {
+        let again = writer.recover(error)?;
+        recent.write(again, &mut *writer)?;
+    }
+    writer.commit(&verified)?;
+    Ok(verified)
+}
+
+/// What a layer would be, packed anew: for sinks that must know the size beforehand.
+pub fn measure_recoded(claim: &Claim, how: Recode, from: &mut (dyn Read + Send), flow: &Flow<'_>) -> Result<Claim> {
+    let (mut stored, mut size) = (Hasher::default(), 0);
+    repack(claim, how, from, flow, &mut |bytes| {
+        stored.update(bytes);
+        size += bytes.len() as u64;
+        Ok(())
+    })?;
+    Ok(Claim { digest: Some(stored.finish()), size: Some(size) })
+}
+
+/// Hashes a blob without keeping it.
+pub fn check_only(claim: &Claim, open: &mut Opener<'_, '_>, flow: &Flow<'_>) -> Result<()> {
+    struct Nowhere;
+    impl BlobWriter for Nowhere {
+        fn write(&mut self, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn commit(self: Box<Self>, _: &Verified) -> Result<()> {
+            Ok(())
+        }
+    }
+    transfer(claim, open, Box::new(Nowhere), flow).map(|_| ())
+}
+
+type Shared = Arc<Vec<u8>>;
+type Hash<'h> = dyn FnMut(&Shared, std::ops::Range<usize>) + 'h;
+
+/// Reads to the end and writes, handing every byte to `hash` once; the total size.
+fn pump(
+    claim: &Claim,
+    mut at: u64,
+    open: &mut Opener<'_, '_>,
+    writer: &mut dyn BlobWriter,
+    hash: &mut Hash<'_>,
+    flow: &Flow<'_>,
+) -> Result<u64> {
+    let capacity = claim.size.map_or(flow.buffer, |size| flow.buffer.min((size as usize).saturating_add(1)).max(4096));
+    let mut ring: Vec<Shared> = Vec::with_capacity(BUFFERS);
+    let mut hashed = at;
+    let mut reader = open(at)?;
+    loop {
+        let mut slot = free(&mut ring, capacity);
+        let buffer = Arc::get_mut(&mut slot).expect("a free buffer has one owner");
+        let (filled, failure) = fill(&mut reader, buffer, flow)?;
+        if let Some(size) = claim.size
+            && at + filled as u64 > size
+        {
+            return Err(Error::invalid(format!("{} has more than the {size} bytes announced", named(claim))));
+        }
+        let new = filled - (hashed.saturating_sub(at) as usize).min(filled);
+        if new > 0 {
+            hash(&slot, filled - new..filled);
+            hashed += new as u64;
+        }
+        match writer.write(&slot[..filled]) {
+            Ok(()) => at += filled as u64,
+            Err(error) => {
+                at = writer.recover(error)?;
+                reader = open(at)?;
+                ring.push(slot);
+                continue;
+            }
+        }
+        ring.push(slot);
+        match failure {
+            Some(error) => return Err(error),
+            None if filled < capacity => return Ok(at),
+            None => {}
+        }
+    }
+}
+
+/// A buffer that nobody else holds: one of the ring once it is free, or a new one while the ring is short.
+fn free(ring: &mut Vec<Shared>, capacity: usize) -> Shared {
+    loop {
+        if let Some(at) = ring.iter().position(|slot| Arc::strong_count(slot) == 1) {
+            return ring.swap_remove(at);
+        }
+        if ring.len() < BUFFERS {
+            return Arc::new(vec![0; capacity]);
+        }
+        // The hashing thread is behind; its channel has already made this thread wait for most of it.
+        thread::yield_now();
+    }
+}
+
+/// Fills `buffer` as far as the reader gives; short only at its end or with the error that ended it.
+fn fill(reader: &mut dyn Read, buffer: &mut [u8], flow: &Flow<'_>) -> Result<(usize, Option<Error>)> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => {
+                filled += n;
+                flow.moved(n)?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => flow.moved(0)?,
+            Err(error) => return Ok((filled, Some(Error::from(error)))),
+        }
+    }
+    Ok((filled, None))
+}
+
+/// Runs `work` with hashing on a thread of its own; the digest and what `work` gave.
+fn hash_aside<T>(hasher: Hasher, work: impl FnOnce(&mut Hash<'_>) -> Result<T>) -> Result<(Digest, T)> {
+    thread::scope(|scope| {
+        let (send, receive) = mpsc::sync_channel::<(Shared, std::ops::Range<usize>)>(BUFFERS - 2);
+        let side = scope.spawn(move || {
+            let mut hasher = hasher;
+            for (buffer, range) in receive {
+                hasher.update(&buffer[range]);
+            }
+            hasher.finish()
+        });
+        let done = work(&mut |buffer, range| {
+            // Fails only if the hashing thread has panicked, which `join` reports.
+            let _ = send.send((buffer.clone(), range));
+        });
+        drop(send);
+        let digest = side.join().map_err(|_| Error::failed("the hashing thread panicked"))?;
+        Ok((digest, done?))
+    })
+}
+
+/// Reads and checks all of `from` while it is packed anew into `out`: what was read, and the digest unpacked.
+fn repack(
+    claim: &Claim,
+    how: Recode,
+    from: &mut (dyn Read + Send),
+    flow: &Flow<'_>,
+    out: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<((Digest, u64), Digest)> {
+    let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
+    // A raw layer's sha256 is the recoder's.
+    let apart = how.was != Coding::Raw || algorithm != Algorithm::default();
+    let mut tee = Tee { from, hasher: apart.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, flow };
+    let recoded = compress::recode(&mut tee, how.was, how.to, how.level, flow.threads, out)?;
+    let digest = match tee.hasher {
+        // What lies behind the packed stream's end belongs to the blob too.
+        Some(_) => {
+            std::io::copy(&mut tee, &mut std::io::sink())?;
+            tee.hasher.take().expect("set above").finish()
+        }
+        None => recoded.raw.0,
+    };
+    check(claim, digest, tee.size)?;
+    Ok(((digest, tee.size), recoded.raw.0))
+}
+
+/// Counts, reports and (where the recoder does not) hashes what is read.
+struct Tee<'a, 'f> {
+    from: &'a mut (dyn Read + Send),
+    hasher: Option<Hasher>,
+    size: u64,
+    limit: Option<u64>,
+    flow: &'a Flow<'f>,
+}
+
+impl Read for Tee<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.size += n as u64;
+        if self.limit.is_some_and(|limit| self.size > limit) {
+            return Err(Error::invalid(format!(
+                "a layer has more than the {} bytes announced",
+                self.limit.unwrap_or(0)
+            ))
+            .into());
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..n]);
+        }
+        self.flow.moved(n)?;
+        Ok(n)
+    }
+}
+
+fn check(claim: &Claim, digest: Digest, size: u64) -> Result<()> {
+    if let Some(expected) = claim.size
+        && expected != size
+    {
+        return Err(Error::invalid(format!(
+            "{} has {size} bytes, announced were {expected}; it was not kept",
+            named(claim)
+        )));
+    }
+    match claim.digest {
+        Some(expected) if expected != digest => {
+            Err(Error::altered(format!("blob {expected} does not match: got {digest}; it was not kept")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn named(claim: &Claim) -> String {
+    match claim.digest {
+        Some(digest) => format!("blob {digest}"),
+        None => "a blob".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+    use std::{io::Cursor, sync::Mutex};
+
+    #[derive(Default)]
+    struct Kept(Mutex<(Vec<u8>, Option<Verified>)>);
+    struct Keep<'a>(&'a Kept, Option<u64>);
+    impl BlobWriter for Keep<'_> {
+        fn write(&mut self, bytes: &[u8]) -> Result<()> {
+            let mut kept = self.0.0.lock().unwrap();
+            if let Some(at) = self.1
+                && kept.0.len() as u64 >= at
+            {
+                return Err(Error::network("cut"));
+            }
+            kept.0.extend_from_slice(bytes);
+            Ok(())
+        }
+        fn recover(&mut self, _: Error) -> Result<u64> {
+            let mut kept = self.0.0.lock().unwrap();
+            let at = kept.0.len() as u64 - 1000;
+            kept.0.truncate(at as usize);
+            self.1 = None;
+            Ok(at)
+        }
+        fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+            self.0.0.lock().unwrap().1 = Some(blob.clone());
+            Ok(())
+        }
+    }
+
+    fn run(bytes: &[u8], claim: &Claim, fail_at: Option<u64>) -> (Result<Verified>, Kept) {
+        let kept = Kept::default();
+        let (cancel, stop) = (Cancel::default(), AtomicBool::new(false));
+        let flow =
+            Flow { watch: &Silent, cancel: &cancel, stop: &stop, id: 0, threads: 1, buffer: BUFFER, recent: BUFFER };
+        let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
+        let done = transfer(claim, &mut open, Box::new(Keep(&kept, fail_at)), &flow);
+        (done, kept)
+    }
+
+    fn claim(bytes: &[u8]) -> Claim {
+        Claim { digest: Some(Digest::of(bytes)), size: Some(bytes.len() as u64) }
+    }
+
+    fn noise(size: usize) -> Vec<u8> {
+        (0..size).map(|i| (i * 31 + i / 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_arrives_is_what_left() {
+        for size in [0, 1, 4095, BUFFER - 1, BUFFER, BUFFER + 1, 5 << 20] {
+            let bytes = noise(size);
+            let (done, kept) = run(&bytes, &claim(&bytes), None);
+            assert_eq!(done.unwrap().stored(), (Digest::of(&bytes), size as u64));
+            assert!(kept.0.into_inner().unwrap().0 == bytes);
+        }
+    }
+
+    #[test]
+    fn wrong_bytes_are_never_committed() {
+        let bytes = noise(3 << 20);
+        let mut other = bytes.clone();
+        other[1 << 20] ^= 1;
+        for (sent, claim) in [
+            (&other[..], claim(&bytes)),
+            (&bytes[..100], claim(&bytes)),
+            (&bytes[..], claim(&bytes[..100])),
+            (&bytes[..], Claim { size: Some(99), digest: None }),
+        ] {
+            let (done, kept) = run(sent, &claim, None);
+            assert_eq!(done.unwrap_err().kind(), crate::Kind::Invalid);
+            assert!(kept.0.into_inner().unwrap().1.is_none());
+        }
+    }
+
+    #[test]
+    fn a_writer_that_recovers_goes_on_from_its_offset() {
+        let bytes = noise(6 << 20);
+        let (done, kept) = run(&bytes, &claim(&bytes), Some(2 << 20));
+        assert_eq!(done.unwrap().stored().0, Digest::of(&bytes));
+        assert!(kept.0.into_inner().unwrap().0 == bytes);
+    }
+}

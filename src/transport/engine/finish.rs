@@ -1,0 +1,67 @@
+//! How a load ends: what came is proved and named, or the load is taken back, and perhaps everything is sent.
+
+use super::kind::{Found, Loader};
+use super::sink::{EngineSink, Form, Load, State};
+use super::verify;
+use crate::error::{Error, Result};
+use crate::remote::ask;
+use crate::sink::Finish;
+use std::sync::atomic::Ordering;
+
+impl EngineSink {
+    /// What the load left is what was promised, under its names.
+    pub(super) fn prove(&self, state: &State) -> Result<()> {
+        let mut expected = state.promised.expected(&self.found);
+        let clerk = self.clerk(state);
+        if state.form == Form::Relayed {
+            // The engine made the manifests; podman a config of its own, too.
+            expected.iter_mut().for_each(|one| one.root = None);
+            if self.found.loader == Loader::Podman {
+                expected.iter_mut().for_each(|one| one.config = None);
+            }
+        }
+        if !state.temporary.is_empty() {
+            return state.temporary.settle(self.host.as_ref(), self.namer(state), clerk, &expected);
+        }
+        verify::verify(self.host.as_ref(), clerk, &expected)
+    }
+
+    fn clerk<'s>(&'s self, state: &'s State) -> &'s Found {
+        state.clerk.as_ref().unwrap_or(&self.found)
+    }
+
+    /// Who gives names. nerdctl's `tag` may want content that was left at the source.
+    fn namer<'s>(&'s self, state: &'s State) -> &'s Found {
+        match self.found.loader {
+            Loader::Docker(_) => &self.found,
+            _ => self.clerk(state),
+        }
+    }
+
+    /// A load that failed keeps its pin for the next run, as it must when nobody is left to say otherwise.
+    pub(super) fn unpin(&self, state: &State) {
+        let clerk = self.clerk(state);
+        if clerk.loader == Loader::Ctr {
+            let pin = self.mark.pin().to_string();
+            let words = clerk.command(&["content", "rm", &pin]);
+            // What cannot be reached now the next run sweeps.
+            let _ = ask(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+
+    /// Why a delta failed in a way that sending everything may mend; else the error.
+    pub(super) fn may_mend(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
+        let first = self.attempt.load(Ordering::SeqCst) == 0;
+        let hopeless = load.loading.is_hopeless() || self.cancel.raised();
+        if !load.loading.is_lost() {
+            state.temporary.remove(self.host.as_ref(), self.namer(state));
+            self.unpin(state);
+        }
+        if state.delta.left_out.is_empty() || !first || hopeless {
+            return Err(error);
+        }
+        self.attempt.store(1, Ordering::SeqCst);
+        *state = State { asked: true, ..State::default() };
+        Ok(Finish::SendAll(format!("{error} (layers that the host held were not sent)")))
+    }
+}

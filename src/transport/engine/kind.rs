@@ -1,0 +1,191 @@
+//! The engines: their names, and the commands that each one knows.
+
+use crate::error::{Error, Result};
+use crate::image::{Coding, Platform};
+use crate::sink::Shape;
+use std::{fmt, str::FromStr};
+
+/// A program that keeps images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Nerdctl,
+    Docker,
+    Ctr,
+    Podman,
+}
+
+impl Engine {
+    /// In the order they are asked for.
+    pub const ALL: [Engine; 4] = [Engine::Nerdctl, Engine::Docker, Engine::Ctr, Engine::Podman];
+    /// Those that speak to containerd.
+    pub const CONTAINERD: [Engine; 2] = [Engine::Nerdctl, Engine::Ctr];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Nerdctl => "nerdctl",
+            Engine::Docker => "docker",
+            Engine::Ctr => "ctr",
+            Engine::Podman => "podman",
+        }
+    }
+}
+
+impl FromStr for Engine {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Engine> {
+        let engine = Engine::ALL.into_iter().find(|engine| engine.name() == text);
+        engine
+            .ok_or_else(|| Error::usage(format!("{text:?} is not an engine: expected nerdctl, docker, ctr or podman")))
+    }
+}
+
+/// Where docker keeps images: this decides what they are called there and what it can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageStore {
+    /// Its own (overlay2 and older): one platform, and the config's digest is the image's id.
+    Graph,
+    /// containerd's: indexes are kept, and the id is the root's digest.
+    Containerd,
+}
+
+/// What takes an archive on its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    Nerdctl,
+    Docker(ImageStore),
+    Ctr,
+    Podman,
+    /// `--remote-command`.
+    Custom,
+}
+
+/// An engine that answered, and how it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub loader: Loader,
+    /// The program by its full path, `sudo -n` before it where that is needed; the whole of a `--remote-command`.
+    pub words: Vec<String>,
+    /// containerd's; none: the engine's own default.
+    pub namespace: Option<String>,
+    /// What the host runs.
+    pub platform: Platform,
+    pub version: Option<String>,
+}
+
+impl Found {
+    /// The command that takes an archive.
+    pub fn load(&self) -> Vec<String> {
+        match self.loader {
+            Loader::Nerdctl | Loader::Docker(_) | Loader::Podman => self.command(&["load"]),
+            Loader::Ctr => self.command(&["images", "import", "-"]),
+            Loader::Custom => self.words.clone(),
+        }
+    }
+
+    /// The engine called with `arguments`, in its namespace.
+    pub fn command(&self, arguments: &[&str]) -> Vec<String> {
+        let mut words = self.words.clone();
+        if let Some(namespace) = &self.namespace {
+            words.extend(["--namespace".to_owned(), namespace.clone()]);
+        }
+        words.extend(arguments.iter().map(|&word| word.to_owned()));
+        words
+    }
+
+    /// The ctr that is called by `words`, which looks into the containerd that this engine loads into; an address is
+    /// followed by the namespace there.
+    pub(super) fn by_ctr(&self, words: &[String]) -> Option<Found> {
+        let mut words = words.to_vec();
+        let namespace = match words.iter().any(|word| word == "--address") {
+            true => words.pop(),
+            false => self.namespace.clone(),
+        };
+        (!words.is_empty()).then(|| Found { loader: Loader::Ctr, words, namespace, ..self.clone() })
+    }
+
+    /// Whether it keeps a name that ends in a digest; docker and podman keep only tags.
+    pub(super) fn keeps_digests(&self) -> bool {
+        matches!(self.loader, Loader::Ctr | Loader::Nerdctl)
+    }
+
+    pub fn shape(&self) -> Shape {
+        match self.loader {
+            Loader::Docker(ImageStore::Graph) | Loader::Podman => Shape::One(self.platform.clone()),
+            _ => Shape::Sparse(self.platform.clone()),
+        }
+    }
+
+    /// docker before 23 reads no zstd layers (seen on 20.10; 23 is the release that learned it by its notes).
+    pub fn refuses(&self) -> &'static [Coding] {
+        let old = |version: &str| {
+            let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u32>().ok());
+            major.is_some_and(|major| major < 23)
+        };
+        match self.loader {
+            Loader::Docker(ImageStore::Graph) if self.version.as_deref().is_none_or(old) => &[Coding::Zstd],
+            _ => &[],
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    /// `docker 20.10.24`, `ctr 1.6.20, namespace k8s.io, by sudo`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.loader {
+            Loader::Nerdctl => "nerdctl",
+            Loader::Docker(ImageStore::Graph) => "docker",
+            Loader::Docker(ImageStore::Containerd) => "docker (containerd image store)",
+            Loader::Ctr => "ctr",
+            Loader::Podman => "podman",
+            Loader::Custom => return write!(f, "the command {:?}", self.words.last().map_or("", String::as_str)),
+        };
+        f.write_str(name)?;
+        if let Some(version) = &self.version {
+            write!(f, " {version}")?;
+        }
+        if let Some(namespace) = &self.namespace {
+            write!(f, ", namespace {namespace}")?;
+        }
+        if self.words.first().is_some_and(|word| word == "sudo") {
+            f.write_str(", by sudo")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(loader: Loader, version: &str) -> Found {
+        Found {
+            loader,
+            words: vec!["sudo".into(), "-n".into(), "/bin/e".into()],
+            namespace: matches!(loader, Loader::Ctr | Loader::Nerdctl).then(|| "k8s.io".into()),
+            platform: Platform::new("linux", "amd64", None),
+            version: Some(version.into()),
+        }
+    }
+
+    #[test]
+    fn each_engine_is_called_as_it_expects() {
+        for (loader, command) in [
+            (Loader::Nerdctl, "sudo -n /bin/e --namespace k8s.io load"),
+            (Loader::Docker(ImageStore::Graph), "sudo -n /bin/e load"),
+            (Loader::Ctr, "sudo -n /bin/e --namespace k8s.io images import -"),
+            (Loader::Podman, "sudo -n /bin/e load"),
+        ] {
+            assert_eq!(found(loader, "1").load().join(" "), command);
+        }
+        assert_eq!(found(Loader::Ctr, "1.6").to_string(), "ctr 1.6, namespace k8s.io, by sudo");
+    }
+
+    #[test]
+    fn only_an_old_docker_refuses_zstd() {
+        let graph = Loader::Docker(ImageStore::Graph);
+        assert_eq!(found(graph, "20.10.24+dfsg1").refuses(), [Coding::Zstd]);
+        assert!(found(graph, "28.5.2").refuses().is_empty());
+        assert!(found(Loader::Ctr, "1.6").refuses().is_empty());
+    }
+}

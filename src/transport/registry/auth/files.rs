@@ -1,0 +1,35 @@
+//! Where docker, podman and imgmv keep credentials (docker's config.json, containers-auth.json(5)).
+
+use crate::transport::registry::options::Access;
+use std::{env, path::PathBuf};
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// `XDG_CONFIG_HOME`, or `~/.config`.
+pub(crate) fn config_home() -> Option<PathBuf> {
+    variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))
+}
+
+/// docker's `config.json`, which `imgmv login` writes unless told otherwise.
+pub(crate) fn docker_config() -> Option<PathBuf> {
+    let dir = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")))?;
+    Some(dir.join("config.json"))
+}
+
+/// The files to look into, the first that knows a registry wins. A file named by the user (`--authfile`) or by
+/// `REGISTRY_AUTH_FILE` is the only one; otherwise docker's, then podman's of this session and of the user.
+pub(crate) fn to_search(access: &Access) -> Vec<PathBuf> {
+    if let Some(only) = access.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE")) {
+        return vec![only];
+    }
+    let session = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
+    let user = config_home().map(|dir| dir.join("containers/auth.json"));
+    [docker_config(), session, user].into_iter().flatten().collect()
+}
+
+/// The file that `login` writes and `logout` removes from.
+pub(crate) fn to_write(access: &Access) -> Option<PathBuf> {
+    access.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE")).or_else(docker_config)
+}

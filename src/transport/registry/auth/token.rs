@@ -1,0 +1,260 @@
+//! Tokens (distribution's token specification: "Token Authentication", "Oauth2 Token Authentication"): what is asked
+//! for, where, with whose credentials, and how long it holds.
+//!
+//! Whose credentials: a registry names its token service (the *realm*), and an altered answer could name a thief's.
+//! A realm gets the registry's credentials only if it is on the registry's own host name, is docker's pair
+//! (docker.io and auth.docker.io), lies under the same registrable domain (registry.gitlab.com and gitlab.com), or is
+//! in `Access::token_hosts`. Any other realm is asked anonymously, and that is said.
+
+use crate::error::{Error, Result};
+use crate::transport::registry::http::proxy::is_loopback;
+use crate::transport::registry::options::{Access, Insecure, Secret};
+use serde::Deserialize;
+use std::time::{Duration, Instant};
+use url::Url;
+
+/// The token specification's default.
+const USUAL_LIFE: Duration = Duration::from_secs(60);
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// A token this near its end is renewed first (or in its last quarter, where it lives shorter).
+const MARGIN: Duration = Duration::from_secs(10);
+/// In bytes; longer tokens fit into no header.
+const MAX_TOKEN: usize = 32 << 10;
+
+/// What a request needs permission for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Only to be someone: `login`.
+    Login,
+    Pull(String),
+    Push(String),
+    /// To take blobs over from another repository of the same registry.
+    Mount {
+        into: String,
+        from: String,
+    },
+}
+
+impl Scope {
+    /// As token services read it, one word for each repository.
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Scope::Login => Vec::new(),
+            Scope::Pull(repository) => vec![format!("repository:{repository}:pull")],
+            Scope::Push(repository) => vec![format!("repository:{repository}:pull,push")],
+            Scope::Mount { into, from } => {
+                vec![format!("repository:{into}:pull,push"), format!("repository:{from}:pull")]
+            }
+        }
+    }
+
+    /// The repository whose credentials are shown.
+    pub fn repository(&self) -> &str {
+        match self {
+            Scope::Login => "",
+            Scope::Pull(repository) | Scope::Push(repository) | Scope::Mount { into: repository, .. } => repository,
+        }
+    }
+
+    /// What is wanted, for a sentence.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Scope::Login => "log in to",
+            Scope::Pull(_) => "read",
+            Scope::Push(_) | Scope::Mount { .. } => "push to",
+        }
+    }
+}
+
+/// A token that a registry is shown.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub secret: Secret,
+    /// How many requests have carried it.
+    pub shown: u32,
+    until: Instant,
+}
+
+impl Token {
+    /// One that holds for as long as this runs.
+    pub fn lasting(secret: Secret) -> Token {
+        Token { secret, shown: 0, until: Instant::now() + LONGEST_LIFE }
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        Instant::now() < self.until
+    }
+
+    /// Reads a token service's answer; `asked` is when it was asked.
+    pub fn parse(bytes: &[u8], from: &str, asked: Instant) -> Result<Token> {
+        #[derive(Deserialize)]
+        struct Body {
+            token: Option<String>,
+            access_token: Option<String>,
+            expires_in: Option<f64>,
+        }
+        let wrong =
+            |why: &str| Error::invalid(format!("the token service {from} gave no token that can be used: {why}"));
+        // The parser's own words could quote the token.
+        let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its answer is not the JSON expected"))?;
+        let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
+        let text = text.ok_or_else(|| wrong("there is none in its answer"))?;
+        if text.len() > MAX_TOKEN || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(wrong("it does not fit into a header"));
+        }
+        let seconds = body.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64()));
+        let life = seconds.map_or(USUAL_LIFE, bounded);
+        Ok(Token { secret: Secret::new(text), shown: 0, until: asked + life - MARGIN.min(life / 4) })
+    }
+}
+
+/// Reads a realm. It has to be a URL without credentials in it, and https; plain HTTP only where `registry` is plain
+/// HTTP itself, and then on its own host, on loopback, or where the user allowed that.
+pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
+    let host = registry.host_str().unwrap_or_default();
+    let wrong = |why: &str| Error::denied(format!("{host} names a token service that is not asked: {why}"));
+    let url = registry.join(text).map_err(|_| wrong("it is not a URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("its URL has credentials in it"));
+    }
+    let there = url.host_str().unwrap_or_default();
+    match (registry.scheme(), url.scheme()) {
+        (_, "https") => Ok(url),
+        ("http", "http") if there == host || is_loopback(there) || access.insecure == Insecure::ByUser => Ok(url),
+        ("http", "http") => Err(wrong("it is plain HTTP on another host")),
+        (_, "http") => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
+        _ => Err(wrong("it is not a web address")),
+    }
+}
+
+/// Whether the credentials for `registry` may be shown to `realm`: the rule at this file's head.
+pub fn may_see_credentials(realm: &Url, registry: &Url, allowed: &[String]) -> bool {
+    let (realm_host, own) = (realm.host_str().unwrap_or_default(), registry.host_str().unwrap_or_default());
+    let plain_elsewhere = realm.scheme() == "http" && !is_loopback(realm_host) && realm_host != own;
+    let pair =
+        own == crate::transport::registry::HUB_API && realm_host == "auth.docker.io" && realm.scheme() == "https";
+    let named = || {
+        let with_port = realm.port().map(|port| format!("{realm_host}:{port}"));
+        allowed.iter().any(|host| host == realm_host || Some(host) == with_port.as_ref())
+    };
+    !plain_elsewhere && (realm_host == own || pair || same_domain(realm_host, own) || named())
+}
+
+/// Whether two host names lie under one domain that someone registered. Without the list of public suffixes this errs
+/// towards no: two labels, three where the second last is as short as those under country codes are (`co.uk`), and
+/// never under the names of the large hosting services, where neighbours are strangers.
+fn same_domain(a: &str, b: &str) -> bool {
+    const SHARED: [&str; 22] = [
+        "amazonaws.com",
+        "aliyuncs.com",
+        "appspot.com",
+        "azure.com",
+        "azurecr.io",
+        "azurewebsites.net",
+        "cloudapp.net",
+        "cloudfront.net",
+        "duckdns.org",
+        "fly.dev",
+        "github.io",
+        "gitlab.io",
+        "herokuapp.com",
+        "netlify.app",
+        "ngrok.io",
+        "nip.io",
+        "pages.dev",
+        "run.app",
+        "sslip.io",
+        "vercel.app",
+        "windows.net",
+        "workers.dev",
+    ];
+    let labels = |host: &str| -> Vec<String> {
+        let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+        if is_address { Vec::new() } else { host.to_ascii_lowercase().split('.').rev().map(str::to_owned).collect() }
+    };
+    let (a, b) = (labels(a), labels(b));
+    let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let [top, second, ..] = &a[..] else {
+        return false;
+    };
+    let under_country = top.len() == 2 && (second.len() <= 3 || ["gouv", "govt"].contains(&second.as_str()));
+    let hosting = SHARED.contains(&format!("{second}.{top}").as_str());
+    match (under_country, hosting) {
+        (_, true) => false,
+        (true, _) => common >= 3,
+        (false, _) => common >= 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_realm_elsewhere_never_sees_the_credentials() {
+        let cases = [
+            ("https://registry-1.docker.io", "https://auth.docker.io/token", true),
+            ("https://evil.lan", "https://auth.docker.io/token", false),
+            ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", true),
+            ("https://registry.example.com:5050", "https://gitlab.example.com/jwt/auth", true),
+            ("https://example.com:5050", "https://example.com/jwt/auth", true),
+            ("https://ghcr.io", "https://ghcr.io/token", true),
+            ("https://registry.example.com", "https://evil.com/token", false),
+            ("https://registry.example.com", "https://example.com.evil.com/token", false),
+            ("https://registry.example.co.uk", "https://evil.co.uk/token", false),
+            ("https://registry.example.co.uk", "https://auth.example.co.uk/token", true),
+            ("https://a.azurecr.io", "https://b.azurecr.io/token", false),
+            ("https://a.azurecr.io", "https://a.azurecr.io/token", true),
+            ("https://10.0.0.1", "https://10.0.0.2/token", false),
+            ("https://[fd00::1]:5000", "https://[fd00::2]/token", false),
+            ("https://registry", "https://auth/token", false),
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token", true),
+            ("http://127.0.0.1:5000", "http://localhost:5001/token", false),
+            ("http://127.0.0.1:5000", "http://127.0.0.2:5000/token", false),
+            ("http://registry.lan:5000", "http://auth.lan/token", false),
+            ("http://registry.example.com", "http://auth.example.com/token", false),
+        ];
+        for (registry, realm, expected) in cases {
+            assert_eq!(may_see_credentials(&url(realm), &url(registry), &[]), expected, "{registry} names {realm}");
+        }
+        let named = ["api.other.com".to_owned()];
+        assert!(may_see_credentials(&url("https://api.other.com/t"), &url("https://r.lan"), &named));
+    }
+
+    #[test]
+    fn a_realm_without_tls_is_not_asked_for_a_registry_that_has_it() {
+        for (text, registry, fine) in [
+            ("https://auth.lan/token?x=y", "https://r.lan", true),
+            ("/token", "https://r.lan", true),
+            ("http://r.lan/token", "https://r.lan", false),
+            ("http://r.lan/token", "http://r.lan", true),
+            ("http://auth.lan/token", "http://r.lan", false),
+            ("http://127.0.0.1:1/token", "http://127.0.0.1:2", true),
+            ("https://me:pw@r.lan/token", "https://r.lan", false),
+            ("file:///etc/passwd", "https://r.lan", false),
+            ("https://[", "https://r.lan", false),
+        ] {
+            assert_eq!(realm(text, &url(registry), &Access::default()).is_ok(), fine, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tokens_life_is_bounded_and_its_text_is_fit_for_a_header() {
+        let now = Instant::now();
+        let parse = |text: &str| Token::parse(text.as_bytes(), "auth.lan", now);
+        let until = |text: &str| parse(text).unwrap().until - now;
+        assert_eq!(until(r#"{"token":"t"}"#), USUAL_LIFE - MARGIN);
+        assert_eq!(until(r#"{"access_token":"t","expires_in":4}"#), Duration::from_secs(3));
+        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), LONGEST_LIFE - MARGIN);
+        assert_eq!(until(r#"{"token":"t","expires_in":300}"#), Duration::from_secs(290));
+        for wrong in [r#"{"token":"a\r\nb"}"#, r#"{"token":""}"#, "{}", "secret", r#"{"token":5}"#] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

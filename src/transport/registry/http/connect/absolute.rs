@@ -1,0 +1,98 @@
+//! Plain HTTP through an HTTP proxy: the request names the whole URL (RFC 9112, section 3.2.2), and the proxy's
+//! credentials stand in the head that the proxy reads. Many proxies allow CONNECT to port 443 only.
+
+use crate::transport::registry::http::proxy::Proxy;
+use ureq::Error;
+use ureq::http::Uri;
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+
+/// A connection to a proxy, on which each request for a host's path becomes one for its URL.
+pub struct Absolute {
+    line: Box<dyn Transport>,
+    /// `http://HOST[:PORT]`, put before the path.
+    origin: String,
+    /// Header lines for the proxy alone.
+    headers: String,
+    /// The next byte that is sent begins a request.
+    at_start: bool,
+}
+
+impl std::fmt::Debug for Absolute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} in {:?}", self.origin, self.line)
+    }
+}
+
+impl Absolute {
+    pub fn new(line: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> Absolute {
+        let origin = format!("http://{}", target.authority().map_or("", |authority| authority.as_str()));
+        let headers = proxy.authorization().map(|own| format!("Proxy-Authorization: {own}\r\n")).unwrap_or_default();
+        Absolute { line, origin, headers, at_start: true }
+    }
+
+    fn send(&mut self, mut bytes: &[u8], timeout: NextTimeout) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let output = self.line.buffers().output();
+            let n = output.len().min(bytes.len());
+            output[..n].copy_from_slice(&bytes[..n]);
+            self.line.transmit_output(n, timeout)?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+}
+
+/// `head`, the begin of a request with its whole first line, for a proxy; as it is where it is not one.
+fn rewritten(head: &[u8], origin: &str, headers: &str) -> Vec<u8> {
+    let path = head.iter().position(|byte| *byte == b' ').map(|at| at + 1);
+    let rest = head.windows(2).position(|two| two == b"\r\n").map(|at| at + 2);
+    let (Some(path), Some(rest)) = (path, rest) else { return head.to_vec() };
+    if path > rest {
+        return head.to_vec();
+    }
+    [&head[..path], origin.as_bytes(), &head[path..rest], headers.as_bytes(), &head[rest..]].concat()
+}
+
+impl Transport for Absolute {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.line.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        if !std::mem::take(&mut self.at_start) {
+            return self.line.transmit_output(amount, timeout);
+        }
+        let head = rewritten(&self.line.buffers().output()[..amount], &self.origin, &self.headers);
+        self.send(&head, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        // ureq reads nothing while it sends, so what is sent after this is the next request.
+        self.at_start = true;
+        self.line.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.line.is_open()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_names_the_whole_url_and_the_proxys_headers_follow_it() {
+        let cases = [
+            (
+                "GET /v2/a?b=c HTTP/1.1\r\nHost: r.lan\r\n\r\nbody / x",
+                "GET http://r.lan/v2/a?b=c HTTP/1.1\r\nP: q\r\nHost: r.lan\r\n\r\nbody / x",
+            ),
+            ("no line", "no line"),
+            ("odd\r\na b", "odd\r\na b"),
+        ];
+        for (head, expected) in cases {
+            assert_eq!(rewritten(head.as_bytes(), "http://r.lan", "P: q\r\n"), expected.as_bytes());
+        }
+    }
+}

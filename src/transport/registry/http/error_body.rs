@@ -1,0 +1,139 @@
+//! From a registry's refusal (distribution-spec, "Error Codes") to a sentence that says what to do.
+
+use super::Answer;
+use crate::error::{Error, Kind};
+use serde::Deserialize;
+
+/// In bytes; the longest body of an error or a token that is read.
+pub const MAX_WORDS: u64 = 1 << 20;
+const MAX_REASONS: usize = 3;
+const MAX_REASON: usize = 240;
+
+/// What was asked of the registry, for the sentence.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// `registry.lan:5000`.
+    pub host: &'a str,
+    /// The answer came from another host, to which the registry redirects.
+    pub elsewhere: bool,
+    /// `team/app`; empty where the whole registry is meant.
+    pub repository: &'a str,
+    /// `manifest team/app:2`, `blob sha256:…`.
+    pub what: &'a str,
+    /// `read`, `push to`.
+    pub verb: &'static str,
+    /// Where the credentials that were shown came from, or why none were; may be empty.
+    pub credentials: &'a str,
+    pub logged_in: bool,
+}
+
+#[derive(Deserialize)]
+struct Words {
+    #[serde(default)]
+    errors: Vec<Reason>,
+    /// Token services and some proxies.
+    #[serde(default)]
+    details: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    detail: Option<serde_json::Value>,
+}
+
+/// What a registry said about its refusal.
+#[derive(Debug, Default, Clone)]
+pub struct Said {
+    /// For people; may be empty. Bounded, from a stranger.
+    pub text: String,
+}
+
+/// Reads the body of a refusal; whatever it is, it never makes things worse.
+pub fn said(mut answer: Answer) -> Said {
+    let text_type = answer.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
+    let bytes = answer.bytes(MAX_WORDS, "an error").unwrap_or_default();
+    let cut = |text: &str| -> String {
+        let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        one_line.chars().take(MAX_REASON).collect()
+    };
+    let Ok(words) = serde_json::from_slice::<Words>(&bytes) else {
+        let plain =
+            if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
+        return Said { text: plain };
+    };
+    let mut reasons: Vec<String> = Vec::new();
+    for reason in words.errors.iter().take(MAX_REASONS) {
+        let message = reason.message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&reason.code);
+        reasons.push(match &reason.detail {
+            Some(serde_json::Value::String(detail)) if !detail.is_empty() && detail != message => {
+                format!("{}: {}", cut(message), cut(detail))
+            }
+            _ => cut(message),
+        });
+    }
+    reasons.extend(words.details.iter().chain(&words.message).take(1).map(|text| cut(text)));
+    Said { text: reasons.join("; ") }
+}
+
+/// What a refusal by another host than the registry is: reading can be tried again, as after any broken line.
+fn of_elsewhere(verb: &str) -> Kind {
+    if verb == "read" { Kind::Network } else { Kind::Failed }
+}
+
+/// Whether `status` refuses a `HEAD` without saying what is there: some registries, and proxies before them, know only
+/// `GET`.
+pub fn refuses_head(status: u16) -> bool {
+    matches!(status, 400 | 403 | 405 | 406 | 501)
+}
+
+/// The error for `answer`, whose status is not what was wanted.
+pub fn refusal(subject: &Subject<'_>, answer: Answer) -> Error {
+    let (status, from) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
+    let said = said(answer);
+    sentence(subject, status, &from, &said)
+}
+
+fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Error {
+    let Subject { host, elsewhere, repository, what, verb, credentials, logged_in } = subject;
+    let reason = if said.text.is_empty() { String::new() } else { format!(" ({})", said.text) };
+    let place = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
+    let note = if credentials.is_empty() { String::new() } else { format!(" ({credentials})") };
+    match status {
+        // Another host knows nothing of this user: no login can help.
+        400 | 401 | 403 | 410 if *elsewhere => Error::new(
+            of_elsewhere(verb),
+            format!(
+                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
+             may have expired: check the clock of this machine, or try again later"
+            ),
+        ),
+        404 if *elsewhere => Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}")),
+        401 if *logged_in => Error::denied(format!(
+            "{host} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
+        )),
+        401 => Error::denied(format!(
+            "{host} wants credentials to {verb} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}"
+        )),
+        403 if *logged_in => Error::denied(format!(
+            "{host} does not let this user {verb} {place}{reason}; ask its owner, or log in as another user with: \
+             imgmv login {host}"
+        )),
+        403 => Error::denied(format!("{host} does not let us {verb} {place}{reason}; log in with: imgmv login {host}")),
+        404 => Error::not_found(format!("{host} has no {what}{reason}")),
+        405 | 501 => Error::failed(format!("{host} does not do this: {what}, status {status}{reason}")),
+        413 => Error::failed(format!(
+            "{host} takes no body of that size for {what}{reason}; raise the limit of the registry, or of the proxy \
+             before it"
+        )),
+        429 => Error::network(format!("{host} still asks for patience after all retries: {what}{reason}")),
+        500.. => Error::network(format!("{host} fails with status {status}: {what}{reason}")),
+        _ => Error::new(Kind::Failed, format!("{host} refused {what} with status {status}{reason}")),
+    }
+}

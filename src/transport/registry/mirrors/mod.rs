@@ -1,0 +1,279 @@
+//! The mirrors that this machine's engines are told to use: containerd's `certs.d/HOST/hosts.toml`, docker's
+//! `daemon.json` (for docker.io alone) and containers-registries.conf(5) with its `.d` directory.
+
+pub mod insecure;
+pub(super) mod registries_conf;
+pub(super) mod store;
+pub(super) mod toml;
+
+use crate::image::{DEFAULT_REGISTRY, Reference, is_host};
+use registries_conf::{Registry, Written};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use toml::{Line, lines, unquoted};
+
+const MAX_MIRRORS: usize = 8;
+/// Where the distribution-spec has a registry's API.
+pub const ROOT: &str = "/v2";
+
+/// A host that has a copy of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// What the repository is called there.
+    pub repository: String,
+    /// The path of its API.
+    pub root: String,
+    /// The registry it stands for, where it is to be told (`?ns=`, as containerd does).
+    pub namespace: Option<String>,
+    /// Plain HTTP and certificates that do not verify are allowed.
+    pub insecure: bool,
+    /// Its tags are believed, too.
+    pub resolves: bool,
+}
+
+/// A server that answers at its root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// Over plain HTTP, or with a certificate that nobody vouches for.
+    pub insecure: bool,
+}
+
+/// A server, from `HOST[:PORT]` or that with `https://` or `http://` before it.
+pub fn server(text: &str, insecure: bool) -> Option<Server> {
+    const ANY: &str = "any";
+    let Mirror { host, repository, insecure, .. } = Mirror::parse(text, ANY, insecure)?;
+    (repository == ANY).then_some(Server { host, insecure })
+}
+
+impl Mirror {
+    /// Of `repository`, from `HOST[:PORT][/PATH]`, or that with `https://` or `http://` before it and `/` or `/v2` behind
+    /// it. There the repository lies below `PATH`.
+    pub fn parse(text: &str, repository: &str, insecure: bool) -> Option<Mirror> {
+        let (plain, rest) = split_scheme(text)?;
+        let rest = rest.trim_end_matches('/');
+        let rest = rest.strip_suffix("/v2").unwrap_or(rest);
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let repository = if path.is_empty() { repository.to_owned() } else { format!("{path}/{repository}") };
+        let root = ROOT.to_owned();
+        let mirror = Mirror {
+            host: host.to_owned(),
+            repository,
+            root,
+            namespace: None,
+            insecure: insecure || plain,
+            resolves: true,
+        };
+        mirror.checked()
+    }
+
+    /// Of `repository` at `registry`, by a URL of hosts.toml, whose path is that of the API, or lies before its `/v2`.
+    fn of_url(url: &str, (registry, repository): (&str, &str), whole_path: bool) -> Option<Mirror> {
+        let (plain, rest) = split_scheme(url)?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let path = path.trim_matches('/');
+        let path = if path.is_empty() { String::new() } else { format!("/{path}") };
+        let root = if whole_path || path.ends_with(ROOT) { path } else { path + ROOT };
+        let mirror = Mirror {
+            host: host.to_owned(),
+            repository: repository.to_owned(),
+            root,
+            namespace: Some(registry.to_owned()),
+            insecure: plain,
+            resolves: true,
+        };
+        mirror.checked()
+    }
+
+    /// Itself, if all its names are such.
+    fn checked(self) -> Option<Mirror> {
+        let part = |part: &str| {
+            !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let root = self.root.is_empty() || self.root.strip_prefix('/').is_some_and(|root| root.split('/').all(part));
+        let named = format!("{}/{}", self.host, self.repository).parse::<Reference>();
+        (root && is_host(&self.host) && named.is_ok()).then_some(self)
+    }
+}
+
+/// Whether a URL is plain HTTP, and what follows its scheme; one without is not.
+fn split_scheme(url: &str) -> Option<(bool, &str)> {
+    match url.split_once("://") {
+        Some(("http", rest)) => Some((true, rest)),
+        Some(("https", rest)) => Some((false, rest)),
+        Some(_) => None,
+        None => Some((false, url)),
+    }
+}
+
+/// The mirrors of `repository` at `host` by the files below `root` (`/`) and the user's own, each once, in the files'
+/// order.
+pub fn configured(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
+    let podman = registries_conf::place(root);
+    let mut all: Vec<Mirror> = of_containerd(&certs_of_containerd(root), host, repository);
+    if host == DEFAULT_REGISTRY {
+        all.extend(of_docker(&root.join("etc/docker/daemon.json"), repository));
+    }
+    all.extend(podman.into_iter().flat_map(|file| of_podman(&file, host, repository)));
+    let mut each: Vec<Mirror> = Vec::new();
+    for mirror in all {
+        let same = |known: &Mirror| {
+            (&known.host, &known.repository, &known.root) == (&mirror.host, &mirror.repository, &mirror.root)
+        };
+        let home = mirror.host == host && mirror.repository == repository && mirror.root == ROOT;
+        if !home && !each.iter().any(same) {
+            each.push(mirror);
+        }
+    }
+    each.truncate(MAX_MIRRORS);
+    each
+}
+
+/// Where containerd is told of hosts, below `root` (`/`).
+pub(super) fn certs_of_containerd(root: &Path) -> PathBuf {
+    root.join("etc/containerd/certs.d")
+}
+
+fn of_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
+    let files = [host, "_default"].map(|name| certs.join(name).join("hosts.toml"));
+    let text = files.iter().find_map(|file| toml::read(file));
+    text.map(|text| of_hosts_toml(&text, host, repository)).unwrap_or_default()
+}
+
+/// What a hosts.toml asks in place of `host`, or before it.
+pub(super) fn of_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<Mirror> {
+    let lines = lines(text);
+    let said = |section: &str, key: &str| lines.iter().find(|own| own.section == section && own.key == key);
+    let mirror = |section: &str, url: &str| {
+        let is = |key| said(section, key).is_some_and(Line::is_true);
+        let can = |what: &str| said(section, "capabilities").is_none_or(|own| own.value.contains(what));
+        let mirror = Mirror::of_url(url, (host, repository), is("override_path"))?;
+        can("pull").then(|| Mirror {
+            insecure: mirror.insecure || is("skip_verify"),
+            resolves: can("resolve"),
+            ..mirror
+        })
+    };
+    let hosts = lines.iter().filter(|line| line.key.is_empty()).filter_map(|line| {
+        let url = unquoted(line.section.strip_prefix("host.")?);
+        mirror(&line.section, url)
+    });
+    // What is asked in place of the registry itself: here before it.
+    let server = said("", "server").and_then(|line| mirror("", line.text()));
+    let server = server.filter(|server| host != DEFAULT_REGISTRY || !server.host.ends_with(DEFAULT_REGISTRY));
+    hosts.chain(server).collect()
+}
+
+fn of_docker(file: &Path, repository: &str) -> Vec<Mirror> {
+    toml::read(file).map(|text| of_daemon_json(&text, repository)).unwrap_or_default()
+}
+
+/// What docker's daemon.json asks before its own registry.
+pub(super) fn of_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Daemon {
+        #[serde(default)]
+        registry_mirrors: Vec<String>,
+    }
+    let daemon = serde_json::from_str::<Daemon>(text);
+    let mirrors = daemon.map(|daemon| daemon.registry_mirrors).unwrap_or_default();
+    mirrors.iter().filter_map(|url| Mirror::parse(url, repository, false)).collect()
+}
+
+fn of_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
+    let all: Vec<Registry> = registries_conf::read(file).into_iter().map(|(_, registry)| registry).collect();
+    of_registries(&all, host, repository)
+}
+
+/// The mirrors of the registry that fits best.
+pub(super) fn of_registries(all: &[Registry], host: &str, repository: &str) -> Vec<Mirror> {
+    let fits = all.iter().filter_map(|own| Some((own, own.behind(host, repository)?)));
+    let Some((own, rest)) = fits.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
+    let of = |written: &Written| {
+        let mirror = Mirror::parse(&written.location, rest, written.insecure)?;
+        (written.only != "tag-only").then_some(Mirror { resolves: written.only != "digest-only", ..mirror })
+    };
+    own.mirrors.iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// `HOST REPOSITORY ROOT`, and what is special.
+    fn shown(mirrors: Vec<Mirror>) -> Vec<String> {
+        let one = |m: Mirror| {
+            let marks = [(m.insecure, " insecure"), (!m.resolves, " no-tags"), (m.namespace.is_some(), " ns")];
+            let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+            format!("{} {} {}{marks}", m.host, m.repository, m.root)
+        };
+        mirrors.into_iter().map(one).collect()
+    }
+
+    fn write(root: &Path, name: &str, text: &str) -> PathBuf {
+        let file = root.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn containerds_and_dockers_files_name_their_mirrors() {
+        let root = tempfile::tempdir().unwrap();
+        write(
+            root.path(),
+            "etc/containerd/certs.d/docker.io/hosts.toml",
+            "server = \"https://last.lan/cache\"\n[host.\"https://one.lan:5000/v2\"]\n  capabilities = [\"pull\", \"resolve\"]\n\
+             # [host.\"https://not.lan\"]\n[host.\"http://two.lan\"]\n[host.\"https://push.lan\"]\n capabilities = [\"push\"]\n\
+             [host.\"https://x.lan/v2/hub\"]\noverride_path = true\ncapabilities = [\n\"pull\"]\nskip_verify = true\n\
+             [host.\"https://y.lan/../v2\"]\n",
+        );
+        write(
+            root.path(),
+            "etc/docker/daemon.json",
+            r#"{"registry-mirrors": ["https://three.lan/", "ftp://x", "https://one.lan:5000"]}"#,
+        );
+        let expected = [
+            "one.lan:5000 library/app /v2 ns",
+            "two.lan library/app /v2 insecure ns",
+            "x.lan library/app /v2/hub insecure no-tags ns",
+            "last.lan library/app /cache/v2 ns",
+            "three.lan library/app /v2",
+        ];
+        assert_eq!(shown(configured(DEFAULT_REGISTRY, "library/app", root.path()))[..5], expected);
+        assert_eq!(shown(of_containerd(root.path(), "other.lan", "app")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn podmans_files_name_mirrors_below_paths_of_the_longest_prefix() {
+        let root = tempfile::tempdir().unwrap();
+        let file = write(
+            root.path(),
+            "registries.conf",
+            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"four.lan/hub\"\n\
+             insecure = true\n[[registry]]\nlocation = \"quay.lan\"\n[[registry.mirror]]\nlocation = \"five.lan\"\n",
+        );
+        write(
+            root.path(),
+            "registries.conf.d/more.conf",
+            "[[registry]]\nprefix = \"docker.io/team\"\nlocation = \"docker.io/team\"\n[[registry.mirror]]\n\
+             location = \"six.lan/a/b\"\npull-from-mirror = \"digest-only\"\n[[registry]]\nprefix = \"*.sub.lan\"\n\
+             [[registry.mirror]]\nlocation = \"seven.lan\"\n",
+        );
+        for (host, repository, expected) in [
+            ("docker.io", "library/app", &["four.lan hub/library/app /v2 insecure"][..]),
+            ("docker.io", "team/app", &["six.lan a/b/app /v2 no-tags"]),
+            ("quay.lan", "app", &["five.lan app /v2"]),
+            ("a.sub.lan", "app", &["seven.lan app /v2"]),
+            ("sub.lan", "app", &[]),
+            ("other.lan", "app", &[]),
+        ] {
+            assert_eq!(shown(of_podman(&file, host, repository)), expected, "{host}/{repository}");
+        }
+    }
+}

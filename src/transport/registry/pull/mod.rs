@@ -1,0 +1,8 @@
+//! Reading a repository: manifests, blobs, ranges, tags.
+
+pub(super) mod blob;
+pub(super) mod foreign_layer;
+pub(super) mod manifest;
+pub(super) mod ranges;
+pub(super) mod skipped;
+pub(super) mod tags;
