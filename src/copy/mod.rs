@@ -1,20 +1,27 @@
 //! The engine: plan, missing, transfer, publish. It never names a transport.
 
+pub(crate) mod compress_slots;
+pub mod convert;
+mod notices;
+mod options;
+pub(crate) mod parallel;
+pub mod plan;
+pub(crate) mod prefetch;
+pub(crate) mod stream;
+pub(crate) mod unchanged;
+pub(crate) mod upload_order;
+
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use convert::{Format, Packed};
-use upload_order::Passage;
-
-use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
-
 use crate::compress::layer_cache::Pairs;
-
+use crate::error::{Error, Result};
+use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Finish, Sink, Takes};
 use crate::source::{Source, Store};
 use crate::transfer;
 use crate::transfer::replay::kept_in_company;
 use crate::transfer::{Flow, Recode, Verified};
+use convert::{Format, Packed};
 use plan::Image;
 use std::{
     borrow::Cow,
@@ -24,17 +31,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-
-pub(super) mod compress_slots;
-pub mod convert;
-mod notices;
-mod options;
-pub(super) mod parallel;
-pub mod plan;
-pub(super) mod prefetch;
-pub(super) mod stream;
-pub(super) mod unchanged;
-pub(super) mod upload_order;
+use upload_order::Passage;
 
 pub use options::{Compress, Options};
 pub use plan::{Foreign, Naming, Platforms, Sparse};

@@ -1,5 +1,5 @@
 //! Files that several processes share: directories entered step by step, locks, checksums beside partial files.
 
-pub(super) mod checkpoints;
-pub(super) mod directory;
-pub(super) mod lock;
+pub(crate) mod checkpoints;
+pub(crate) mod directory;
+pub(crate) mod lock;

@@ -9,10 +9,10 @@ mod store;
 mod tee;
 mod windows;
 
+use std::time::Duration;
+
 pub use store::{Shared, Sharer};
 pub use tee::{End, split};
-
-use std::time::Duration;
 
 /// Bytes in one refcounted buffer.
 const CHUNK: usize = 128 << 10;

@@ -10,16 +10,15 @@ mod ssh;
 mod tail;
 mod target;
 
+use crate::error::{Error, Result};
+use std::io::{Read, Write};
+
 pub use local::Local;
 pub use openssh::OpenSsh;
 pub use quote::{quote, split_words};
 pub use ssh::{Ssh, connect};
-pub use target::SshTarget;
-
 pub(crate) use tail::plain;
-
-use crate::error::{Error, Result};
-use std::io::{Read, Write};
+pub use target::SshTarget;
 
 /// A place where commands run.
 pub trait Host: Send + Sync {

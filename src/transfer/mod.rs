@@ -1,9 +1,7 @@
 //! One blob through: read, hash, write, check. The only maker of [`Verified`].
 
 mod incoming;
-pub(super) mod replay;
-
-pub use incoming::Arriving;
+pub(crate) mod replay;
 
 use crate::cancel::Cancel;
 use crate::compress;
@@ -18,6 +16,8 @@ use std::{
     sync::{Arc, atomic::AtomicBool, atomic::Ordering, mpsc},
     thread,
 };
+
+pub use incoming::Arriving;
 
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
 const BUFFER: usize = 256 << 10;

@@ -11,12 +11,8 @@ pub(super) mod selection;
 pub(super) mod shared_source;
 
 use super::Run;
-use super::address::archive_form::Form;
-use registry_access::access;
-
-pub use super::address::hint::hinted;
-
 use super::address::Place;
+use super::address::archive_form::Form;
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Packing, Pushing, Side, SourceEngine, SourceRegistry, Transfer,
     WireName,
@@ -43,10 +39,13 @@ use imgmv::transport::registry::mirrors::Mirror;
 use imgmv::transport::registry::{Access, ForeignStore, Insecure, MirroredStore, Registry, RepositoryStore};
 use imgmv::{Error, Result};
 use rate_limit::{limited, limited_bytes, shared};
+use registry_access::access;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use super::address::hint::hinted;
 
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";

@@ -2,6 +2,9 @@
 //! user's cache, so that no layer is packed twice. Losing it costs time and nothing else, so no failure here is an
 //! error; what another user could have written is not believed.
 
+#[cfg(test)]
+mod tests;
+
 use super::{RECIPE, default_level};
 use crate::image::{Coding, Digest};
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
@@ -13,9 +16,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-#[cfg(test)]
-mod tests;
 
 /// How many pairs are kept: the newest. At some 200 bytes each, 2 MB.
 const KEPT: usize = 10_000;

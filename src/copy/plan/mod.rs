@@ -4,8 +4,6 @@ mod names;
 mod select;
 mod subset;
 
-pub use subset::Sparse;
-
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest, Name, Platform};
 use crate::progress::Watch;
@@ -15,6 +13,8 @@ use std::{
     collections::{HashMap, HashSet},
     io::Read,
 };
+
+pub use subset::Sparse;
 
 /// Bytes of manifests of all the images of one copy, at most.
 const MAX_TREES: u64 = 64 << 20;

@@ -10,7 +10,6 @@ use crate::progress::Watch;
 use crate::source::{Pick, Root, Source};
 use crate::tarball;
 use crate::tarball::{ArchiveStore, Packing, Section, Tape};
-pub use sink::{ArchiveSink, Leavings};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
@@ -19,6 +18,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+pub use sink::{ArchiveSink, Leavings};
 
 /// Enough of an archive's beginning to know it.
 const HEAD: usize = 512;

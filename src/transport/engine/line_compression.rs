@@ -1,13 +1,12 @@
 //! The archive packed for the way only: the host unpacks it before its engine sees it, so no digest changes. Each MiB
 //! is packed by itself or travels as it is, by what is the faster on this line just then.
 
+use crate::error::{Error, Result};
 use std::{
     io::{self, Write},
     str::FromStr,
     time::{Duration, Instant},
 };
-
-use crate::error::{Error, Result};
 
 /// In bytes: what is packed at once.
 const CHUNK: usize = 1 << 20;

@@ -19,6 +19,12 @@ mod referrers;
 mod sink;
 mod store;
 
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::progress::Watch;
+use http::client::Wire;
+use std::sync::Arc;
+
 pub use auth::credentials::known as knows_login;
 pub use auth::login::{Kept, login, logout};
 pub use mirrors::store::MirroredStore;
@@ -26,12 +32,6 @@ pub use options::{Access, Credentials, Insecure, Secret};
 pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;
-
-use crate::cancel::Cancel;
-use crate::error::Result;
-use crate::progress::Watch;
-use http::client::Wire;
-use std::sync::Arc;
 
 /// Where docker.io's registry really is.
 const HUB_API: &str = "registry-1.docker.io";

@@ -13,19 +13,18 @@ pub(super) mod web_page;
 
 use super::auth::state::Use;
 use super::options::Access;
-use connect::{Line, Rules, early};
-use proxy::{Kind, Proxies, Proxy};
-use transport_error::{Fault, of_body};
-
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::rate_limit::{Limit, Limited};
+use connect::{Line, Rules, early};
+use proxy::{Kind, Proxies, Proxy};
 use std::{
     collections::HashMap,
     io::Read,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
+use transport_error::{Fault, of_body};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};

@@ -12,8 +12,6 @@ mod steady;
 mod tunnel;
 pub mod verifier;
 
-pub use steady::Rules;
-
 use super::proxy::{Kind, Proxy};
 use super::transport_error;
 use super::transport_error::Fault;
@@ -27,6 +25,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
 use ureq::{Agent, Error};
+
+pub use steady::Rules;
 
 /// How a connection is made, from the socket up.
 #[derive(Debug)]
