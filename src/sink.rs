@@ -32,7 +32,7 @@ pub enum Order {
 
 /// What a sink takes; the engine plans conversions from it.
 #[derive(Debug, Clone)]
-pub struct Takes {
+pub struct SinkCapabilities {
     pub shape: Shape,
     pub order: Order,
     /// So many large blobs are best sent at once, to begin with. A sink that says so keeps only what is finished when a run
@@ -50,10 +50,10 @@ pub struct Takes {
 
 /// A destination bound to one place.
 ///
-/// The engine calls, in this order: `published` and `missing` (or, for what only passes, `foresee`), then `begin` …
+/// The engine calls, in this order: `published` and `missing` (or, for what only passes, `expect_layers`), then `begin` …
 /// `commit` for each blob, `put_manifest` (children before parents), `publish` for each name, and `finish` once.
 pub trait Sink: Send + Sync {
-    fn takes(&self) -> Takes;
+    fn takes(&self) -> SinkCapabilities;
     /// The digest that `name` points at already, if the sink vouches that all beneath it is there.
     fn published(&self, _name: &Name) -> Result<Option<Digest>> {
         Ok(None)
@@ -65,9 +65,9 @@ pub trait Sink: Send + Sync {
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
         Ok(blobs)
     }
-    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::foreseen`]; perhaps nothing):
+    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::expected_diff_ids`]; perhaps nothing):
     /// `begin` may say of them that they are held. Asked instead of `missing`.
-    fn foresee(&self, _layers: &[Vec<Digest>]) -> Result<()> {
+    fn expect_layers(&self, _layers: &[Vec<Digest>]) -> Result<()> {
         Ok(())
     }
     /// A blob that an earlier run began and that can be gone on with only if it is the first to be begun; asked after
@@ -87,7 +87,7 @@ pub trait Sink: Send + Sync {
     /// Ends the copy: trailers, renames, the far side's verdict.
     fn finish(&self) -> Result<Finish>;
     /// The copy has failed, and nothing more is called: what was written so far may be of use to a later one, or not.
-    fn given_up(&self, _why: &Error) {}
+    fn aborted(&self, _why: &Error) {}
     /// The raw way in for an archive that passes in its own form ([`crate::source::Stream::relay`]); only for sinks
     /// that are an archive on a pipe. `finish` is called after it.
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {

@@ -12,17 +12,17 @@ pub enum Source {
 
 /// What a user asks of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pick {
+pub enum Selector {
     /// By name, as typed (`app:2`, `v1`).
     Name(String),
     Digest(Digest),
 }
 
-impl std::fmt::Display for Pick {
+impl std::fmt::Display for Selector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Pick::Name(name) => f.write_str(name),
-            Pick::Digest(digest) => write!(f, "@{digest}"),
+            Selector::Name(name) => f.write_str(name),
+            Selector::Digest(digest) => write!(f, "@{digest}"),
         }
     }
 }
@@ -58,7 +58,7 @@ pub struct Origin {
 pub trait Store: Send + Sync {
     /// The images that `picks` select, in their order; all when empty. A pick that selects nothing is `NotFound`,
     /// with what there is in the message.
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>>;
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>>;
     /// The raw bytes of a manifest or an index, at most `MAX_MANIFEST`. Believed only after `Manifest::parse`.
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>>;
     /// The bytes of `blob` from offset `from` on.
@@ -86,7 +86,7 @@ pub trait Store: Send + Sync {
     }
     /// Whether an index here may come without some of the images it lists, as engines keep them. Then the engine asks
     /// `find` before it plans on a child.
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         false
     }
     /// Whether each blob costs a way there and back: then several are read ahead for a sink that takes one after the
@@ -101,7 +101,7 @@ pub trait Store: Send + Sync {
     /// Hears from the engine, before it opens blobs, which of them it is going to open: `wanted`, in the order of `all`.
     fn expect(&self, _all: &[Digest], _wanted: &mut dyn Iterator<Item = Digest>) {}
     /// Hears that a blob that was expected will not be opened (any more).
-    fn forgo(&self, _blob: &Digest) {}
+    fn skip_blob(&self, _blob: &Digest) {}
 }
 
 /// What someone says of a blob; believed by nobody.
@@ -125,7 +125,7 @@ pub struct Blob<'a> {
 }
 
 /// What a stream has shown once it has passed.
-pub struct Tail {
+pub struct StreamSummary {
     pub roots: Vec<Root>,
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
@@ -133,9 +133,9 @@ pub struct Tail {
     pub nothing: String,
 }
 
-impl Tail {
+impl StreamSummary {
     /// The roots that `picks` select, as [`Store::roots`] does.
-    pub fn select(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    pub fn select(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         select(&self.roots, picks)
     }
 }
@@ -147,23 +147,23 @@ pub trait Stream: Send {
     fn digests_known(&mut self) -> Result<bool>;
     /// Of the images that are coming, each one's layers unpacked (their diff IDs), lowest first, where the source could
     /// say so beforehand; among the blobs are then perhaps these.
-    fn foreseen(&self) -> Vec<Vec<Digest>> {
+    fn expected_diff_ids(&self) -> Vec<Vec<Digest>> {
         Vec::new()
     }
     /// The next blob that is not a small JSON document; what is left unread of the one before is skipped.
     fn next_blob(&mut self) -> Result<Option<Blob<'_>>>;
     /// To be called when `next_blob` has said `None`: the images, checked for internal agreement.
-    fn finish(self: Box<Self>) -> Result<Tail>;
+    fn finish(self: Box<Self>) -> Result<StreamSummary>;
     /// Passes the archive on to `out` in its own form and in one pass: only for a stream whose digests are not known
     /// beforehand. Layers are hashed on the way and checked against the configs' `diff_ids`; names become what
     /// `rename` makes of them; a picked image's others are left out of the written `manifest.json`.
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail>;
+    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<StreamSummary>;
 }
 
 /// How [`Stream::relay`] passes an archive on.
 pub struct Relay<'a> {
     pub out: &'a mut (dyn std::io::Write + Send),
-    pub picks: &'a [Pick],
+    pub picks: &'a [Selector],
     /// From the names a stream keeps for an image to those it is to have.
     pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
     /// Called with the number of bytes passed since the last call; an error ends the relay.
@@ -173,18 +173,18 @@ pub struct Relay<'a> {
 /// The roots among `all` that `picks` select, in the order of `picks`; all when there are none.
 ///
 /// An exact name wins over a tag; a bare name that several images answer to is `Usage`.
-pub fn select(all: &[Root], picks: &[Pick]) -> Result<Vec<Root>> {
+pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     if picks.is_empty() {
         return Ok(all.to_vec());
     }
     let mut chosen = Vec::new();
     for pick in picks {
         let fits = |root: &&Root| match pick {
-            Pick::Digest(digest) => root.descriptor.digest == *digest,
-            Pick::Name(asked) => root.name.as_ref().is_some_and(|name| name.answers_to(asked)),
+            Selector::Digest(digest) => root.descriptor.digest == *digest,
+            Selector::Name(asked) => root.name.as_ref().is_some_and(|name| name.answers_to(asked)),
         };
         let found: Vec<&Root> = all.iter().filter(fits).collect();
-        let is_exact = |root: &&&Root| matches!(pick, Pick::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
+        let is_exact = |root: &&&Root| matches!(pick, Selector::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
         let exact: Vec<&Root> = found.iter().filter(is_exact).copied().collect();
         let same = |found: &[&Root]| found.iter().all(|root| root.descriptor.digest == found[0].descriptor.digest);
         match (&found[..], &exact[..]) {

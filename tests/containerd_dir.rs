@@ -7,7 +7,7 @@ use imgmv::cancel::Cancel;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Digest, Manifest, Name};
 use imgmv::progress::Silent;
-use imgmv::source::{Pick, Source, Store};
+use imgmv::source::{Selector, Source, Store};
 use imgmv::transport::containerd::{ContainerdStore, images_in};
 use imgmv::{Kind, Result};
 use memory::{Kept, takes};
@@ -46,12 +46,12 @@ fn open(dir: &Path, namespace: Option<&str>) -> Result<ContainerdStore> {
     ContainerdStore::open(dir, namespace)
 }
 
-fn named(names: &[&str]) -> Vec<Pick> {
-    names.iter().map(|name| Pick::Name(name.to_string())).collect()
+fn named(names: &[&str]) -> Vec<Selector> {
+    names.iter().map(|name| Selector::Name(name.to_string())).collect()
 }
 
 /// Copies into memory, where everything is hashed.
-fn take(store: ContainerdStore, picks: Vec<Pick>) -> Result<(Kept, Report)> {
+fn take(store: ContainerdStore, picks: Vec<Selector>) -> Result<(Kept, Report)> {
     let sink = Kept::new(takes());
     let options = Options { picks, ..Options::default() };
     let report = copy(Source::Store(Arc::new(store)), &sink, &options, None, &Silent, &Cancel::default())?;

@@ -7,8 +7,8 @@ use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, Platforms, Report, copy};
 use imgmv::image::{Descriptor, Digest, Name, Platform, media_type};
 use imgmv::progress::Silent;
-use imgmv::sink::{Order, Shape, Takes};
-use imgmv::source::{Pick, Source};
+use imgmv::sink::{Order, Shape, SinkCapabilities};
+use imgmv::source::{Selector, Source};
 use imgmv::{Kind, Result};
 use memory::{Kept, Memory, Passing, layer, takes};
 use std::sync::Arc;
@@ -39,14 +39,14 @@ fn only(text: &[&str]) -> Platforms {
 }
 
 fn pick(name: &str) -> Options {
-    Options { picks: vec![Pick::Name(name.to_owned())], ..Options::default() }
+    Options { picks: vec![Selector::Name(name.to_owned())], ..Options::default() }
 }
 
 #[test]
 fn everything_arrives_and_names_come_last() {
     let (memory, single, multi) = sample();
     for order in [Order::Lanes(3), Order::Single] {
-        let sink = Kept::new(Takes { order, ..takes() });
+        let sink = Kept::new(SinkCapabilities { order, ..takes() });
         let report = run(stored(&memory), &sink, &Options::default()).unwrap();
         let state = sink.state();
         assert_eq!(state.names["docker.io/library/app:2"], single.digest);
@@ -78,7 +78,7 @@ fn a_wrong_blob_publishes_nothing() {
     let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
     memory.blobs.get_mut(&manifest.layers()[1].digest).unwrap()[5000] ^= 1;
     for order in [Order::Lanes(3), Order::Single] {
-        let sink = Kept::new(Takes { order, ..takes() });
+        let sink = Kept::new(SinkCapabilities { order, ..takes() });
         assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::Invalid);
         let state = sink.state();
         assert!(
@@ -91,7 +91,7 @@ fn a_wrong_blob_publishes_nothing() {
 fn one_platform_of_an_index_is_the_image_itself() {
     let (memory, single, _) = sample();
     for (platform, shape) in [("linux/amd64", Shape::AsFound), ("linux/amd64/v3", Shape::Whole)] {
-        let sink = Kept::new(Takes { shape, ..takes() });
+        let sink = Kept::new(SinkCapabilities { shape, ..takes() });
         run(stored(&memory), &sink, &Options { platforms: only(&[platform]), ..pick("multi:1") }).unwrap();
         assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
         assert_eq!(sink.state().blobs.len(), 4);
@@ -101,7 +101,7 @@ fn one_platform_of_an_index_is_the_image_itself() {
 #[test]
 fn several_platforms_are_a_smaller_index() {
     let (memory, _, multi) = sample();
-    let sink = Kept::new(Takes { shape: Shape::Whole, ..takes() });
+    let sink = Kept::new(SinkCapabilities { shape: Shape::Whole, ..takes() });
     let options = Options { platforms: only(&["linux/amd64", "linux/s390x"]), ..pick("multi:1") };
     let report = run(stored(&memory), &sink, &options).unwrap();
     assert_ne!(report.images[0].digest, multi.digest);
@@ -124,11 +124,11 @@ fn a_platform_that_is_not_there_is_named_with_those_that_are() {
 #[test]
 fn an_engine_keeps_the_index_with_its_own_platform_below() {
     let (memory, single, multi) = sample();
-    let sink = Kept::new(Takes { shape: Shape::Sparse("linux/amd64".parse().unwrap()), ..takes() });
+    let sink = Kept::new(SinkCapabilities { shape: Shape::Sparse("linux/amd64".parse().unwrap()), ..takes() });
     run(stored(&memory), &sink, &pick("multi:1")).unwrap();
     assert_eq!(sink.state().names["docker.io/library/multi:1"], multi.digest);
     assert_eq!(sink.state().manifests, [single.digest, multi.digest]);
-    let sink = Kept::new(Takes { shape: Shape::One("linux/amd64".parse().unwrap()), ..takes() });
+    let sink = Kept::new(SinkCapabilities { shape: Shape::One("linux/amd64".parse().unwrap()), ..takes() });
     run(stored(&memory), &sink, &pick("multi:1")).unwrap();
     assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
 }
@@ -144,7 +144,7 @@ fn an_index_of_which_the_source_has_one_image_goes_as_it_is_or_as_that_image() {
     let layout = Kept::new(takes());
     run(stored(&memory), &layout, &pick("multi:1")).unwrap();
     assert_eq!(layout.state().names["docker.io/library/multi:1"], multi.digest);
-    let registry = Kept::new(Takes { shape: Shape::Whole, ..takes() });
+    let registry = Kept::new(SinkCapabilities { shape: Shape::Whole, ..takes() });
     run(stored(&memory), &registry, &pick("multi:1")).unwrap();
     assert_eq!(registry.state().names["docker.io/library/multi:1"], single.digest);
 }
@@ -190,7 +190,7 @@ fn a_stream_without_a_layer_publishes_nothing() {
 #[test]
 fn an_archive_that_names_its_layers_late_passes_a_pipe_in_its_own_form() {
     let (memory, ..) = sample();
-    let sink = Kept::new(Takes { unnamed_blobs: false, order: Order::Single, ..takes() });
+    let sink = Kept::new(SinkCapabilities { unnamed_blobs: false, order: Order::Single, ..takes() });
     let source = Source::Stream(Box::new(Passing::new(memory, false)));
     let report = run(source, &sink, &pick("app:2")).unwrap();
     assert_eq!(sink.state().relayed, b"relayed");

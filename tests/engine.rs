@@ -14,7 +14,7 @@ use imgmv::copy::{Naming, Options, Report, copy};
 use imgmv::image::{Name, Platform};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::{Host, Local};
-use imgmv::source::{Pick, Source};
+use imgmv::source::{Selector, Source};
 use imgmv::transport::archive::{Input, open};
 use imgmv::transport::engine::{Engine, EngineSink, Found, find, saved};
 use imgmv::transport::layout::LayoutStore;
@@ -71,7 +71,7 @@ fn load(host: Arc<dyn Host>, found: Found, source: Source, picks: &[&str], names
     let told: Arc<Told> = Arc::default();
     let sink = EngineSink::new(host, found, told.clone(), &Cancel::default());
     let options = Options {
-        picks: picks.iter().map(|pick| Pick::Name((*pick).to_owned())).collect(),
+        picks: picks.iter().map(|pick| Selector::Name((*pick).to_owned())).collect(),
         naming: match names {
             [] => Naming::Keep,
             names => Naming::Names(names.iter().map(|name| Name::new(*name).unwrap()).collect()),

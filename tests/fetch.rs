@@ -14,7 +14,7 @@ use imgmv::image::{Digest, Platform};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::remote::{Host, Local, Running};
 use imgmv::sink::Sink;
-use imgmv::source::{Pick, Source, Store};
+use imgmv::source::{Selector, Source, Store};
 use imgmv::transport::engine::{Engine, FetchStore, Found, Loader, find, saved};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::{Kind as Failure, Result};
@@ -59,7 +59,7 @@ fn source(host: Arc<dyn Host>, engine: Engine, watch: Arc<dyn Watch>) -> Result<
 
 fn to_layout(source: Source, layout: &Path) -> Result<Report> {
     let sink = LayoutSink::open(layout, Verify::Size, Arc::new(Silent))?;
-    let options = Options { picks: vec![Pick::Name(NAME.to_owned())], ..Options::default() };
+    let options = Options { picks: vec![Selector::Name(NAME.to_owned())], ..Options::default() };
     copy(source, &sink as &dyn Sink, &options, None, &Silent, &Cancel::default())
 }
 

@@ -22,7 +22,7 @@ use imgmv::cancel::Cancel;
 use imgmv::copy::{Compress, Naming, Options, Report, copy};
 use imgmv::image::{Descriptor, Digest, Manifest, Name, media_type};
 use imgmv::progress::{Event, Silent, Watch};
-use imgmv::source::{Pick, Source, Store};
+use imgmv::source::{Selector, Source, Store};
 use imgmv::transport::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -54,7 +54,7 @@ fn sink(double: &Double, repository: &str) -> RepositorySink {
 
 /// Everything of the image under `tag`, as the engine reads it.
 fn pull(store: &dyn Store, tag: &str) -> imgmv::Result<Manifest> {
-    let root = store.roots(&[Pick::Name(tag.to_owned())])?.remove(0);
+    let root = store.roots(&[Selector::Name(tag.to_owned())])?.remove(0);
     let manifest = Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor)?;
     for blob in manifest.blobs() {
         assert_eq!(Digest::of(&read(store, blob, 0)?), blob.digest);
@@ -75,7 +75,7 @@ fn send(store: RepositoryStore, sink: &RepositorySink, tag: &str) -> imgmv::Resu
 
 fn send_with(store: RepositoryStore, sink: &RepositorySink, tag: &str, watch: &dyn Watch) -> imgmv::Result<Report> {
     let options = Options {
-        picks: vec![Pick::Name(tag.to_owned())],
+        picks: vec![Selector::Name(tag.to_owned())],
         naming: Naming::Names(vec![Name::new(tag)?]),
         compress: Compress::Keep,
         ..Options::default()

@@ -13,7 +13,7 @@ use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
 use imgmv::progress::Silent;
 use imgmv::remote::{Host, ask};
-use imgmv::source::{Pick, Source};
+use imgmv::source::{Selector, Source};
 use imgmv::transport::engine::{Engine, EngineSink, find};
 use imgmv::transport::layout::LayoutStore;
 use program::fixture;
@@ -277,7 +277,7 @@ fn copy_hello(host: Box<dyn Host>, wanted: &[Engine], name: &str) -> imgmv::Resu
     let sink = EngineSink::new(host, found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(LayoutStore::open(Path::new(&fixture("layout")))?));
     let options = Options {
-        picks: vec![Pick::Name("1".to_owned())],
+        picks: vec![Selector::Name("1".to_owned())],
         naming: Naming::Names(vec![Name::new(name)?]),
         ..Options::default()
     };

@@ -73,7 +73,7 @@ with _ for -. Each verb has its own help: imgmv copy --help.";
 #[command(name = "imgmv", version, about, after_help = AFTER, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
-    pub talk: Talk,
+    pub talk: OutputOptions,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -81,7 +81,7 @@ pub struct Cli {
 /// How much is told, and in which form.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
-pub struct Talk {
+pub struct OutputOptions {
     /// Say nothing but errors
     #[arg(short, long, global = true, env = "IMGMV_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,

@@ -4,7 +4,7 @@ use super::open::insecure::YesOrNo;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::Coding;
-use imgmv::transport::engine::{Engine, Wire};
+use imgmv::transport::engine::{Engine, LineCompression};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -308,12 +308,12 @@ pub enum WireName {
 
 impl WireName {
     /// None: by the host, the images and the line.
-    pub fn wire(self) -> Option<Wire> {
+    pub fn wire(self) -> Option<LineCompression> {
         match self {
             WireName::Auto => None,
-            WireName::None => Some(Wire::Plain),
-            WireName::Gzip => Some(Wire::Gzip),
-            WireName::Zstd => Some(Wire::Zstd),
+            WireName::None => Some(LineCompression::Plain),
+            WireName::Gzip => Some(LineCompression::Gzip),
+            WireName::Zstd => Some(LineCompression::Zstd),
         }
     }
 }

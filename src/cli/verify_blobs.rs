@@ -7,7 +7,7 @@ use imgmv::copy::plan;
 use imgmv::copy::plan::Image;
 use imgmv::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use imgmv::progress::{Event, Outcome, Watch};
-use imgmv::source::{Store, Stream, Tail};
+use imgmv::source::{Store, Stream, StreamSummary};
 use imgmv::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
@@ -124,7 +124,7 @@ fn name(error: Error, digest: &Digest) -> Error {
 }
 
 /// Hashes what passes, and what the stream says of itself at its end.
-pub fn of_stream(mut stream: Box<dyn Stream>, run: &Run) -> Result<(Tail, Hashed)> {
+pub fn of_stream(mut stream: Box<dyn Stream>, run: &Run) -> Result<(StreamSummary, Hashed)> {
     let mut hashed = Hashed::new();
     let mut id = 0;
     while let Some(mut blob) = stream.next_blob()? {

@@ -16,11 +16,11 @@ static UNDER_WAY: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
 /// The right to pack one layer, until it is dropped.
-pub(crate) struct Turn(());
+pub(crate) struct CompressSlot(());
 
-impl Turn {
+impl CompressSlot {
     /// Waits for it where several copies run; a copy that is alone needs none.
-    pub fn wait(company: usize, cancel: &Cancel) -> Result<Option<Turn>> {
+    pub fn wait(company: usize, cancel: &Cancel) -> Result<Option<CompressSlot>> {
         if company <= 1 {
             return Ok(None);
         }
@@ -30,11 +30,11 @@ impl Turn {
             under_way = ENDED.wait_timeout(under_way, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         *under_way += 1;
-        Ok(Some(Turn(())))
+        Ok(Some(CompressSlot(())))
     }
 }
 
-impl Drop for Turn {
+impl Drop for CompressSlot {
     fn drop(&mut self) {
         *under_way() -= 1;
         ENDED.notify_one();

@@ -12,15 +12,15 @@ pub(crate) mod unchanged;
 pub(crate) mod upload_order;
 
 use crate::cancel::Cancel;
-use crate::compress::layer_cache::Pairs;
+use crate::compress::layer_cache::LayerCache;
 use crate::error::{Error, Result};
 use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
 use crate::progress::{Event, Outcome, Watch};
-use crate::sink::{Finish, Sink, Takes};
+use crate::sink::{Finish, Sink, SinkCapabilities};
 use crate::source::{Source, Store};
 use crate::transfer;
 use crate::transfer::replay::kept_in_company;
-use crate::transfer::{Flow, Recode, Verified};
+use crate::transfer::{Recompress, TransferContext, Verified};
 use convert::{Format, Packed};
 use plan::Image;
 use std::{
@@ -31,7 +31,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use upload_order::Passage;
+use upload_order::UploadOrder;
 
 pub use options::{Compress, Options};
 pub use plan::{Foreign, Naming, Platforms, Sparse};
@@ -91,7 +91,7 @@ pub fn copy(
     source: Source,
     sink: &dyn Sink,
     options: &Options,
-    pairs: Option<&Pairs>,
+    pairs: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
@@ -104,17 +104,17 @@ pub fn copy(
 pub fn copy_all(
     jobs: Vec<(Source, Options)>,
     sink: &dyn Sink,
-    pairs: Option<&Pairs>,
+    pairs: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.given_up(why))
+    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.aborted(why))
 }
 
 fn all(
     jobs: Vec<(Source, Options)>,
     sink: &dyn Sink,
-    pairs: Option<&Pairs>,
+    pairs: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
@@ -164,7 +164,7 @@ fn all(
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub blob: Descriptor,
-    pub recode: Option<Recode>,
+    pub recode: Option<Recompress>,
     /// What packing it anew gives, where that is known.
     pub expected: Option<Packed>,
 }
@@ -172,14 +172,14 @@ pub(crate) struct Work {
 /// The state of one source's copy.
 pub(crate) struct Run<'a> {
     pub sink: &'a dyn Sink,
-    pub takes: Takes,
+    pub takes: SinkCapabilities,
     pub options: &'a Options,
-    pub pairs: Option<&'a Pairs>,
+    pub pairs: Option<&'a LayerCache>,
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
     /// Blobs that keep their bytes; set when the images are known.
     fixed: OnceLock<HashSet<Digest>>,
-    pub passage: Arc<Passage>,
+    pub passage: Arc<UploadOrder>,
     tally: Mutex<Tally>,
     ids: AtomicU64,
 }
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
     fn new(
         sink: &'a dyn Sink,
         options: &'a Options,
-        pairs: Option<&'a Pairs>,
+        pairs: Option<&'a LayerCache>,
         watch: &'a dyn Watch,
         cancel: &'a Cancel,
     ) -> Run<'a> {
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
             images.iter().for_each(|image| self.settled(image, image.source_digest));
             return Ok(());
         }
-        parallel::move_all(self, &**store, work)?;
+        parallel::transfer_all(self, &**store, work)?;
         self.settle(&images)
     }
 
@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
     }
 
     /// How `layer` is to be packed anew here, if it is.
-    pub fn recode(&self, layer: &Descriptor) -> Option<Recode> {
+    pub fn recode(&self, layer: &Descriptor) -> Option<Recompress> {
         if self.fixed.get().is_some_and(|fixed| fixed.contains(&layer.digest)) {
             return None;
         }
@@ -277,14 +277,14 @@ impl<'a> Run<'a> {
     }
 
     /// How a layer that is compressed as `was` is to be packed anew here, if it is.
-    pub fn recode_from(&self, was: Coding) -> Option<Recode> {
+    pub fn recode_from(&self, was: Coding) -> Option<Recompress> {
         let wanted = match self.options.compress {
             Compress::To(coding) => coding,
             Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
             Compress::Default | Compress::Keep => was,
         };
         let to = if self.takes.refuses.contains(&wanted) { Coding::Raw } else { wanted };
-        (to != was).then_some(Recode { was, to, level: self.options.level })
+        (to != was).then_some(Recompress { was, to, level: self.options.level })
     }
 
     /// Looks up what is known of raw layers that will be packed.
@@ -337,7 +337,7 @@ impl<'a> Run<'a> {
         let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
         self.tell_packing(&all);
         let ask: Vec<Descriptor> = all.iter().filter_map(|work| self.target(work)).collect();
-        let lacking = self.sink.missing(&self.foreseen(images), ask, store)?;
+        let lacking = self.sink.missing(&self.expected_diff_ids(images), ask, store)?;
         let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
         let mut work = Vec::new();
         for one in all {
@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
     }
 
     /// `images` as they will be at the sink, as far as that is known before their layers are packed.
-    fn foreseen<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+    fn expected_diff_ids<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
         if self.options.format == Format::Keep && self.tally().packed.is_empty() {
             return Cow::Borrowed(images);
         }
@@ -363,11 +363,11 @@ impl<'a> Run<'a> {
     }
 
     /// The way of the blob `id`.
-    pub fn flow<'f>(&'f self, stop: &'f AtomicBool, id: u64, threads: usize) -> Flow<'f> {
+    pub fn flow<'f>(&'f self, stop: &'f AtomicBool, id: u64, threads: usize) -> TransferContext<'f> {
         let company = self.options.company;
         let (buffer, recent) = (transfer::buffer_in_company(company), kept_in_company(company));
         let threads = (threads / company.max(1)).max(1);
-        Flow { watch: self.watch, cancel: self.cancel, stop, id, threads, buffer, recent }
+        TransferContext { watch: self.watch, cancel: self.cancel, stop, id, threads, buffer, recent }
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
@@ -402,7 +402,7 @@ impl<'a> Run<'a> {
     }
 
     /// Writes down that a blob was moved.
-    pub fn moved(&self, id: u64, verified: &Verified, recode: Option<Recode>) {
+    pub fn moved(&self, id: u64, verified: &Verified, recode: Option<Recompress>) {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
         let (digest, size) = verified.stored();
         if let (Some(recode), Some(pairs), Some(raw)) = (recode, self.pairs, verified.raw()) {

@@ -3,7 +3,7 @@
 use super::convert::Format;
 use super::plan::{Foreign, Naming, Platforms, Sparse, Wish};
 use crate::image::Coding;
-use crate::source::Pick;
+use crate::source::Selector;
 
 /// How layers are to be packed at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Compress {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which of the source's images; all when empty.
-    pub picks: Vec<Pick>,
+    pub picks: Vec<Selector>,
     pub naming: Naming,
     pub platforms: Platforms,
     pub sparse: Sparse,

@@ -34,7 +34,7 @@ pub(crate) fn each(
 ) -> Result<()> {
     let (senders, receivers): (Vec<_>, Vec<_>) = work.iter().map(|_| sync_channel::<Chunk>(CHUNKS)).unzip();
     let senders: Vec<Mutex<Option<SyncSender<Chunk>>>> = senders.into_iter().map(|s| Mutex::new(Some(s))).collect();
-    let (turn, room) = (Mutex::new(Turn::default()), Condvar::new());
+    let (turn, room) = (Mutex::new(PrefetchTurn::default()), Condvar::new());
     // Blobs are taken up in their order, so the one that `take` waits for is always being read.
     let reader = || {
         while let Some(at) = next(work, stop, &turn, &room) {
@@ -68,13 +68,13 @@ pub(crate) fn each(
 
 /// Which blob is to be read next, and how many have been taken: those between them are held.
 #[derive(Default)]
-struct Turn {
+struct PrefetchTurn {
     next: usize,
     passed: usize,
 }
 
 /// The next blob to read, once there is room for it.
-fn next(work: &[Work], stop: &AtomicBool, turn: &Mutex<Turn>, room: &Condvar) -> Option<usize> {
+fn next(work: &[Work], stop: &AtomicBool, turn: &Mutex<PrefetchTurn>, room: &Condvar) -> Option<usize> {
     let mut turn = turn.lock().unwrap_or_else(|e| e.into_inner());
     loop {
         if stop.load(Ordering::Relaxed) || turn.next.max(turn.passed) >= work.len() {

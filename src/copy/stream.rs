@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::progress::{Event, Outcome};
 use crate::sink::Begin;
-use crate::source::{Blob, Claim, Pick, Relay, Root, Store, Stream, Tail, select};
+use crate::source::{Blob, Claim, Relay, Root, Selector, Store, Stream, StreamSummary, select};
 use crate::transfer;
 use crate::transfer::replay::Replay;
 use std::{
@@ -28,7 +28,7 @@ pub(crate) fn copy_stream(run: &Run<'_>, mut stream: Box<dyn Stream>) -> Result<
     if !stream.digests_known()? && !run.takes.unnamed_blobs {
         return relay(run, stream);
     }
-    run.sink.foresee(&stream.foreseen())?;
+    run.sink.expect_layers(&stream.expected_diff_ids())?;
     let mut passed = HashSet::new();
     while let Some(blob) = stream.next_blob()? {
         passed.insert(pass(run, blob)?);
@@ -90,7 +90,9 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
             let mut once = |from: u64| Ok(Box::new(replay.read_from(from)?) as Box<dyn Read + Send + '_>);
             transfer::transfer(&claim, &mut once, writer, &flow)
         }
-        Some(how) => transfer::transfer_recoded(&claim, expected.map(|p| p.digest), how, &mut whole, writer, &flow),
+        Some(how) => {
+            transfer::transfer_recompressed(&claim, expected.map(|p| p.digest), how, &mut whole, writer, &flow)
+        }
     };
     let verified = done.inspect_err(|_| run.watch.event(Event::BlobEnd { id, outcome: Outcome::Failed }))?;
     run.moved(id, &verified, recode);
@@ -188,12 +190,12 @@ fn is_tar(head: &[u8]) -> bool {
 
 /// A stream that has passed, as far as planning needs a store.
 struct Passed {
-    tail: Tail,
+    tail: StreamSummary,
     passed: HashSet<Digest>,
 }
 
 impl Store for Passed {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         select(&self.tail.roots, picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -213,7 +215,7 @@ impl Store for Passed {
     fn nothing(&self) -> String {
         self.tail.nothing.clone()
     }
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         true
     }
 }

@@ -22,7 +22,7 @@ const STALL: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How many there are, and whether they share alike.
-pub(crate) struct Fill {
+pub(crate) struct LineFill {
     /// At the first step.
     least: usize,
     most: usize,
@@ -37,10 +37,10 @@ pub(crate) struct Fill {
     moved: u64,
 }
 
-impl Fill {
+impl LineFill {
     /// `least` at once to begin with, and `most` at most.
-    pub fn new(least: usize, most: usize, now: Instant) -> Fill {
-        Fill { least: least.min(most), most, step: 0, before: None, settled: false, since: now, moved: 0 }
+    pub fn new(least: usize, most: usize, now: Instant) -> LineFill {
+        LineFill { least: least.min(most), most, step: 0, before: None, settled: false, since: now, moved: 0 }
     }
 
     pub fn at_once(&self) -> usize {
@@ -77,7 +77,7 @@ impl Fill {
 
 /// The blobs on their way, in the order in which they have begun.
 #[derive(Default)]
-pub(crate) struct Passage {
+pub(crate) struct UploadOrder {
     passed: AtomicU64,
     even: AtomicBool,
     blobs: Mutex<Vec<Arc<Blob>>>,
@@ -97,7 +97,7 @@ impl Blob {
     }
 }
 
-impl Passage {
+impl UploadOrder {
     /// Bytes that have passed so far.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
@@ -109,10 +109,10 @@ impl Passage {
     }
 
     /// A blob of `size` bytes begins, and ends when what is given back does.
-    pub fn begin(self: &Arc<Self>, size: u64) -> Passing {
+    pub fn begin(self: &Arc<Self>, size: u64) -> Upload {
         let blob = Arc::new(Blob { size, passed: AtomicU64::new(0), moved: Mutex::new(Instant::now()) });
         self.blobs().push(blob.clone());
-        Passing { passage: self.clone(), blob }
+        Upload { passage: self.clone(), blob }
     }
 
     fn blobs(&self) -> MutexGuard<'_, Vec<Arc<Blob>>> {
@@ -127,19 +127,19 @@ impl Passage {
 }
 
 /// One blob's place.
-pub(crate) struct Passing {
-    passage: Arc<Passage>,
+pub(crate) struct Upload {
+    passage: Arc<UploadOrder>,
     blob: Arc<Blob>,
 }
 
-impl Passing {
+impl Upload {
     /// `bytes` of this blob, read when it is their turn.
     pub fn read<'a>(&self, bytes: Box<dyn Read + Send + 'a>) -> Box<dyn Read + Send + 'a> {
         Box::new(InTurn { bytes, passage: self.passage.clone(), blob: self.blob.clone(), before: None, room: 0 })
     }
 }
 
-impl Drop for Passing {
+impl Drop for Upload {
     fn drop(&mut self) {
         self.passage.blobs().retain(|blob| !Arc::ptr_eq(blob, &self.blob));
     }
@@ -147,7 +147,7 @@ impl Drop for Passing {
 
 struct InTurn<'a> {
     bytes: Box<dyn Read + Send + 'a>,
-    passage: Arc<Passage>,
+    passage: Arc<UploadOrder>,
     blob: Arc<Blob>,
     /// The blob that goes before this one, and how far it was when bytes were last allowed.
     before: Option<(Arc<Blob>, u64)>,
@@ -196,7 +196,7 @@ mod tests {
     /// How many are sent at once in the end, and whether alike, where `rate` says how many bytes a second so many move.
     fn settles(rate: fn(usize, bool) -> u64) -> (usize, bool) {
         let begin = Instant::now();
-        let (mut fill, mut moved) = (Fill::new(2, 6, begin), 0);
+        let (mut fill, mut moved) = (LineFill::new(2, 6, begin), 0);
         for tenth in 1..300 {
             moved += rate(fill.at_once(), fill.is_even()) / 10;
             fill.review(begin + Duration::from_millis(100 * tenth), moved);
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn the_first_blob_goes_before_the_second_until_it_ends() {
         const SIZE: u64 = 40 << 20;
-        let passage = Arc::new(Passage::default());
+        let passage = Arc::new(UploadOrder::default());
         let (first, second) = (passage.begin(SIZE), passage.begin(SIZE));
         let bytes = || Box::new(io::repeat(7).take(SIZE)) as Box<dyn Read + Send>;
         let mut read = first.read(bytes());

@@ -19,7 +19,7 @@ const STRETCH: u64 = 256 << 10;
 const RECORD: usize = 12;
 const BUFFER: usize = 256 << 10;
 
-pub(crate) struct Sums {
+pub(crate) struct Checkpoints {
     file: File,
     /// Where the last stretch written down ends.
     end: u64,
@@ -40,9 +40,9 @@ pub(crate) struct Found {
     pub damaged: bool,
 }
 
-impl Sums {
-    pub fn new(file: File) -> Sums {
-        Sums { file, end: 0, crc: Crc::new(), since: 0, broken: false }
+impl Checkpoints {
+    pub fn new(file: File) -> Checkpoints {
+        Checkpoints { file, end: 0, crc: Crc::new(), since: 0, broken: false }
     }
 
     /// Hashes the blob of `size` bytes that begins at `base` in `partial` as far as the sums say that it is right, and
@@ -147,9 +147,9 @@ mod tests {
     }
 
     /// A partial of `bytes`, written in pieces of 300 000, and its sums.
-    fn written(bytes: &[u8]) -> (File, Sums) {
+    fn written(bytes: &[u8]) -> (File, Checkpoints) {
         let mut partial = tempfile::tempfile().unwrap();
-        let mut sums = Sums::new(tempfile::tempfile().unwrap());
+        let mut sums = Checkpoints::new(tempfile::tempfile().unwrap());
         for piece in bytes.chunks(300_000) {
             partial.write_all(piece).unwrap();
             sums.add(piece);
@@ -158,7 +158,7 @@ mod tests {
         (partial, sums)
     }
 
-    fn replay(sums: &mut Sums, partial: &File, size: usize) -> Found {
+    fn replay(sums: &mut Checkpoints, partial: &File, size: usize) -> Found {
         sums.replay((partial, 0), size as u64, Hasher::new(Algorithm::Sha256), &Cancel::default()).unwrap()
     }
 

@@ -11,24 +11,24 @@ use std::path::{Path, PathBuf};
 
 /// An open directory. The path that led to it may have had links: that one the user gave.
 #[derive(Debug)]
-pub struct Folder {
+pub struct Directory {
     path: PathBuf,
     fd: OwnedFd,
 }
 
-impl Folder {
+impl Directory {
     /// Opens the directory at `path`.
-    pub fn open(path: &Path) -> io::Result<Folder> {
+    pub fn open(path: &Path) -> io::Result<Directory> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Folder { path: path.to_owned(), fd })
+        Ok(Directory { path: path.to_owned(), fd })
     }
 
     /// The directory `name` in this one; `None` where there is none.
-    pub fn inner(&self, name: &str) -> Result<Option<Folder>> {
+    pub fn inner(&self, name: &str) -> Result<Option<Directory>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Folder { path: self.path.join(name), fd })),
+            Ok(fd) => Ok(Some(Directory { path: self.path.join(name), fd })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP | Errno::NOTDIR) => Err(self.no_regular(name, "a directory")),
             Err(error) => Err(Error::reading(self.show(name), error.into())),
@@ -132,7 +132,7 @@ mod tests {
         symlink("/dev/zero", at("in/zero")).unwrap();
         symlink(at("in"), at("way")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, at("in/fifo"), Mode::RWXU).unwrap();
-        let folder = Folder::open(&at("way")).unwrap();
+        let folder = Directory::open(&at("way")).unwrap();
         assert_eq!(folder.size("plain").unwrap(), Some(5));
         assert_eq!(folder.read("plain", 5).unwrap().unwrap(), b"12345");
         assert!(folder.read("plain", 4).unwrap_err().to_string().contains("more than the 4 bytes"));
@@ -141,7 +141,7 @@ mod tests {
             assert_eq!(folder.file(name).unwrap_err().kind(), Kind::Invalid, "{name}");
             assert_eq!(folder.size(name).unwrap_err().kind(), Kind::Invalid, "{name}");
         }
-        let outer = Folder::open(temp.path()).unwrap();
+        let outer = Directory::open(temp.path()).unwrap();
         assert!(outer.inner("in").unwrap().is_some());
         assert!(outer.inner("way").unwrap_err().to_string().contains("symbolic link"));
         assert!(folder.inner("plain").unwrap_err().to_string().contains("is a file, expected was a directory"));

@@ -25,7 +25,7 @@ pub(super) type Chunk = Arc<Vec<u8>>;
 /// The blob's place in the common order, and a number.
 pub(super) type Key = (usize, u64);
 
-pub(super) struct Desk {
+pub(super) struct Coordinator {
     state: Mutex<State>,
     /// For those who wait to read on: a chunk went, or a member.
     room: Condvar,
@@ -35,7 +35,7 @@ pub(super) struct Desk {
 }
 
 /// Where a member sits that wants a blob.
-pub(super) enum Seat {
+pub(super) enum Subscription {
     /// Behind a reading that is under way.
     Follows(Key, u64),
     /// Behind one that is to be started at this offset.
@@ -53,10 +53,10 @@ pub(super) enum Taken {
     Behind,
 }
 
-impl Desk {
-    pub fn new(limits: Limits, cancel: &Cancel) -> Desk {
+impl Coordinator {
+    pub fn new(limits: Limits, cancel: &Cancel) -> Coordinator {
         let (state, room) = (Mutex::default(), Condvar::new());
-        Desk { state, room, limits, cancel: cancel.clone(), began: Instant::now() }
+        Coordinator { state, room, limits, cancel: cancel.clone(), began: Instant::now() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,7 +89,7 @@ impl Desk {
     }
 
     /// `member` is not going to open `blob` any more.
-    pub fn forgo(&self, member: usize, blob: &Digest) {
+    pub fn skip_blob(&self, member: usize, blob: &Digest) {
         let mut state = self.state();
         if let Some(wants) = &mut state.members[member].wants
             && wants.remove(blob)
@@ -104,7 +104,7 @@ impl Desk {
     }
 
     /// A seat for `member`, which wants `blob` from `from` on.
-    pub fn join(&self, member: usize, blob: &Digest, from: u64) -> Seat {
+    pub fn join(&self, member: usize, blob: &Digest, from: u64) -> Subscription {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
@@ -123,7 +123,7 @@ impl Desk {
             if let Some(reading) = state.readings.get_mut(&key).filter(fits) {
                 reading.seen.insert(member);
                 reading.followers.push(Follower { member, id, at: from });
-                return Seat::Follows(key, id);
+                return Subscription::Follows(key, id);
             }
         }
         let others = |state: &State| {
@@ -134,7 +134,7 @@ impl Desk {
         if !others(&state) {
             state.tidy(Some(blob));
             self.room.notify_all();
-            return Seat::Alone;
+            return Subscription::Alone;
         }
         // So that all who lost the same chunk meet again.
         let begin = from - from % CHUNK as u64;
@@ -151,7 +151,7 @@ impl Desk {
             fresh: Arc::default(),
         };
         state.readings.insert(key, reading);
-        Seat::Leads(key, id, begin)
+        Subscription::Leads(key, id, begin)
     }
 
     /// The chunk at `at`, waited for; what lies before it is given up.

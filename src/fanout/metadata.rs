@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Hasher};
-use crate::source::{Pick, Root, Store};
+use crate::source::{Root, Selector, Store};
 use std::{
     collections::HashMap,
     io::Read,
@@ -44,8 +44,8 @@ fn lasts<T>(answer: &Result<T>) -> bool {
 }
 
 impl Documents {
-    pub fn roots(&self, store: &dyn Store, picks: &[Pick]) -> Result<Vec<Root>> {
-        let asked: Vec<String> = picks.iter().map(Pick::to_string).collect();
+    pub fn roots(&self, store: &dyn Store, picks: &[Selector]) -> Result<Vec<Root>> {
+        let asked: Vec<String> = picks.iter().map(Selector::to_string).collect();
         // Held while asking, so that the others wait for this answer.
         let mut roots = lock(&self.roots);
         if let Some(known) = roots.get(&asked.join("\n")) {

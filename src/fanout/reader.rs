@@ -1,7 +1,7 @@
 //! The thread of one reading: from the store into the window, as long as somebody follows.
 
 use super::CHUNK;
-use super::coordinator::{Desk, Key};
+use super::coordinator::{Coordinator, Key};
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::source::Store;
@@ -12,7 +12,13 @@ use std::{
 };
 
 /// Starts the reading `key`, of `blob` from `from` on.
-pub(super) fn start(desk: &Arc<Desk>, store: &Arc<dyn Store>, key: Key, blob: &Descriptor, from: u64) -> Result<()> {
+pub(super) fn start(
+    desk: &Arc<Coordinator>,
+    store: &Arc<dyn Store>,
+    key: Key,
+    blob: &Descriptor,
+    from: u64,
+) -> Result<()> {
     let (desk, store, blob) = (desk.clone(), store.clone(), blob.clone());
     thread::Builder::new().name("reading".into()).spawn(move || {
         let ending = Ending { desk: &desk, key };
@@ -22,7 +28,7 @@ pub(super) fn start(desk: &Arc<Desk>, store: &Arc<dyn Store>, key: Key, blob: &D
     Ok(())
 }
 
-fn read(desk: &Desk, store: &dyn Store, key: Key, blob: &Descriptor, from: u64) -> Result<()> {
+fn read(desk: &Coordinator, store: &dyn Store, key: Key, blob: &Descriptor, from: u64) -> Result<()> {
     let mut reader = store.open(blob, from)?;
     while desk.may_read(key) {
         let mut chunk = vec![0; CHUNK];
@@ -61,7 +67,7 @@ fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize, (usize, Error)
 
 /// Tells the followers also where the thread panics.
 struct Ending<'a> {
-    desk: &'a Desk,
+    desk: &'a Coordinator,
     key: Key,
 }
 

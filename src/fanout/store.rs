@@ -1,12 +1,12 @@
 //! A store that several copies read side by side.
 
-use super::coordinator::{Chunk, Desk, Key, Seat, Taken};
+use super::coordinator::{Chunk, Coordinator, Key, Subscription, Taken};
 use super::metadata::Documents;
 use super::{Limits, metadata, reader};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Origin, Pick, Root, Store};
+use crate::source::{Origin, Root, Selector, Store};
 use std::{
     io::{self, Cursor, Read},
     sync::Arc,
@@ -18,13 +18,13 @@ pub struct Shared(Arc<Common>);
 
 struct Common {
     store: Arc<dyn Store>,
-    desk: Arc<Desk>,
+    desk: Arc<Coordinator>,
     documents: Documents,
 }
 
 impl Shared {
     pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> Shared {
-        let desk = Arc::new(Desk::new(limits, cancel));
+        let desk = Arc::new(Coordinator::new(limits, cancel));
         Shared(Arc::new(Common { store, desk, documents: Documents::default() }))
     }
 
@@ -51,18 +51,18 @@ impl Sharer {
     fn sit(&self, blob: &Descriptor, from: u64) -> Result<Seated<'_>> {
         let Common { store, desk, .. } = &*self.common;
         Ok(match desk.join(self.member, &blob.digest, from) {
-            Seat::Follows(key, id) => Seated::Follows(key, id),
-            Seat::Leads(key, id, begin) => {
+            Subscription::Follows(key, id) => Seated::Follows(key, id),
+            Subscription::Leads(key, id, begin) => {
                 reader::start(desk, store, key, blob, begin).inspect_err(|_| desk.rise(key, id))?;
                 Seated::Follows(key, id)
             }
-            Seat::Alone => Seated::Alone(store.open(blob, from)?),
+            Subscription::Alone => Seated::Alone(store.open(blob, from)?),
         })
     }
 }
 
 impl Store for Sharer {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.common.documents.roots(&*self.common.store, picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -73,7 +73,7 @@ impl Store for Sharer {
         let largest = if desk.has_said(self.member) { metadata::TINY } else { metadata::CONFIG };
         let small = kept.small(&**store, blob, largest)?;
         if let Some(bytes) = small {
-            desk.forgo(self.member, &blob.digest);
+            desk.skip_blob(self.member, &blob.digest);
             let mut bytes = Cursor::new(bytes);
             bytes.set_position(from);
             return Ok(Box::new(bytes));
@@ -99,8 +99,8 @@ impl Store for Sharer {
     fn nothing(&self) -> String {
         self.common.store.nothing()
     }
-    fn may_lack(&self) -> bool {
-        self.common.store.may_lack()
+    fn is_sparse(&self) -> bool {
+        self.common.store.is_sparse()
     }
     fn is_far(&self) -> bool {
         self.common.store.is_far()
@@ -111,8 +111,8 @@ impl Store for Sharer {
     fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
         self.common.desk.expect(self.member, all, wanted);
     }
-    fn forgo(&self, blob: &Digest) {
-        self.common.desk.forgo(self.member, blob);
+    fn skip_blob(&self, blob: &Digest) {
+        self.common.desk.skip_blob(self.member, blob);
     }
 }
 

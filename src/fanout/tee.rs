@@ -21,7 +21,7 @@ pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cance
     let now = Instant::now();
     let reader = || Reader { at: 0, is: Is::Reading, took: now };
     let state = State { readers: (0..readers).map(|_| reader()).collect(), ..State::default() };
-    let tape = Arc::new(Tape {
+    let tape = Arc::new(Tee {
         state: Mutex::new(state),
         fresh: Condvar::new(),
         room: Condvar::new(),
@@ -37,7 +37,7 @@ pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cance
     Ok((0..readers).map(|own| End { tape: tape.clone(), own, at: 0, chunk: None }).collect())
 }
 
-struct Tape {
+struct Tee {
     state: Mutex<State>,
     fresh: Condvar,
     room: Condvar,
@@ -85,7 +85,7 @@ impl State {
     }
 }
 
-impl Tape {
+impl Tee {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -177,7 +177,7 @@ impl Tape {
 
 /// One reader's way to bytes that pass once. Dropped, it holds nobody up any more.
 pub struct End {
-    tape: Arc<Tape>,
+    tape: Arc<Tee>,
     own: usize,
     at: u64,
     chunk: Option<(Chunk, u64)>,

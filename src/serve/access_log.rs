@@ -34,7 +34,7 @@ pub type Journal = dyn Fn(&Record) + Send + Sync;
 
 /// Totals since the server began. All only grow, but those that count what is there now.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct Metrics {
     /// Requests by the first digit of their status, from 1.
     pub answered: [AtomicU64; 5],
     pub reads: AtomicU64,
@@ -68,10 +68,10 @@ pub fn count(figure: &AtomicU64, n: u64) {
 }
 
 /// Counts one and takes it back when dropped.
-pub struct Counted(Arc<Figures>, fn(&Figures) -> &AtomicU64);
+pub struct Counted(Arc<Metrics>, fn(&Metrics) -> &AtomicU64);
 
 impl Counted {
-    pub fn new(figures: &Arc<Figures>, which: fn(&Figures) -> &AtomicU64) -> Counted {
+    pub fn new(figures: &Arc<Metrics>, which: fn(&Metrics) -> &AtomicU64) -> Counted {
         which(figures).fetch_add(1, Ordering::Relaxed);
         Counted(figures.clone(), which)
     }
@@ -84,20 +84,20 @@ impl Drop for Counted {
 }
 
 /// Follows one request to the end of its answer, and tells then.
-pub struct Tally {
+pub struct RequestLog {
     record: Record,
     began: Instant,
-    figures: Arc<Figures>,
+    figures: Arc<Metrics>,
     journal: Option<Arc<Journal>>,
     expected: u64,
     received: Arc<AtomicU64>,
     _under_way: Counted,
 }
 
-impl Tally {
-    pub fn begin(record: Record, figures: &Arc<Figures>, journal: Option<Arc<Journal>>) -> Tally {
+impl RequestLog {
+    pub fn begin(record: Record, figures: &Arc<Metrics>, journal: Option<Arc<Journal>>) -> RequestLog {
         let _under_way = Counted::new(figures, |figures| &figures.under_way);
-        Tally {
+        RequestLog {
             record,
             began: Instant::now(),
             figures: figures.clone(),
@@ -131,7 +131,7 @@ impl Tally {
     }
 }
 
-impl Drop for Tally {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         let record = &mut self.record;
         record.took = self.began.elapsed();

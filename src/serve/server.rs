@@ -1,8 +1,8 @@
 //! The server: what it is given, the address it listens on, and its end.
 
-use super::access::browser_guard::Gate;
+use super::access::browser_guard::BrowserGuard;
 use super::access::users::Rights;
-use super::access_log::{Counted, Figures, Journal};
+use super::access_log::{Counted, Journal, Metrics};
 use super::backend::catalog::Catalog;
 use super::backend::reload::Live;
 use super::backend::writable::Target;
@@ -67,7 +67,7 @@ pub struct Options {
     pub limits: Limits,
     pub journal: Option<Arc<Journal>>,
     /// What is counted, also by shelves.
-    pub figures: Arc<Figures>,
+    pub figures: Arc<Metrics>,
     /// Where pushes go, if anywhere.
     pub target: Option<Arc<Target>>,
     /// How long an upload is kept that nobody goes on with.
@@ -80,9 +80,9 @@ pub struct Options {
 pub(super) struct Server {
     pub catalog: Catalog,
     pub rights: Rights,
-    pub gate: Gate,
+    pub gate: BrowserGuard,
     pub limits: Limits,
-    pub figures: Arc<Figures>,
+    pub figures: Arc<Metrics>,
     pub journal: Option<Arc<Journal>>,
     pub watch: Arc<dyn Watch>,
     pub target: Option<Arc<Target>>,
@@ -116,7 +116,7 @@ impl Listening {
         let server = Server {
             catalog,
             rights: options.rights.over(if tls.is_some() { "https" } else { "http" }),
-            gate: Gate::new(address, &options.names),
+            gate: BrowserGuard::new(address, &options.names),
             limits: options.limits,
             figures: options.figures,
             journal: options.journal,

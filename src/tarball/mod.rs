@@ -1,7 +1,7 @@
 //! The tar forms of images (docker-save, OCI layout in a tar), read and written; no endpoints here.
 //!
 //! Reading: `header` and `walk` know tars, `contents` knows which images an archive has, [`ArchiveStore`] is a
-//! seekable archive and [`ArchiveStream`] one that passes. Writing: [`Pack`] makes the one form that every loader
+//! seekable archive and [`ArchiveStream`] one that passes. Writing: [`ArchiveWriter`] makes the one form that every loader
 //! reads, [`Compressed`] compresses it as a whole. Re-tagging: [`retag`].
 
 mod manifest_json;
@@ -18,5 +18,5 @@ pub use tar::compress::Compressed;
 pub use tar::decompress::Packing;
 pub use tar::output::Out;
 pub use tar::read_at::{ReadAt, Section};
-pub use write::archive::Pack;
+pub use write::archive::ArchiveWriter;
 pub(crate) use write::archive::Resume;

@@ -7,20 +7,20 @@ use crate::source::Claim;
 
 /// What has come of a blob so far, hashed as it came.
 #[derive(Clone)]
-pub struct Arriving {
+pub struct IncomingBlob {
     hasher: Hasher,
     algorithm: Algorithm,
     size: u64,
 }
 
-impl Arriving {
-    pub fn new(algorithm: Algorithm) -> Arriving {
-        Arriving::going_on(algorithm, Hasher::new(algorithm), 0)
+impl IncomingBlob {
+    pub fn new(algorithm: Algorithm) -> IncomingBlob {
+        IncomingBlob::going_on(algorithm, Hasher::new(algorithm), 0)
     }
 
     /// Behind `size` bytes, after which the hasher of `algorithm` is in the state `hasher`.
-    pub fn going_on(algorithm: Algorithm, hasher: Hasher, size: u64) -> Arriving {
-        Arriving { hasher, algorithm, size }
+    pub fn going_on(algorithm: Algorithm, hasher: Hasher, size: u64) -> IncomingBlob {
+        IncomingBlob { hasher, algorithm, size }
     }
 
     pub fn add(&mut self, bytes: &[u8]) {

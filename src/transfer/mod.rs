@@ -10,14 +10,14 @@ use crate::image::{Algorithm, Coding, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Watch};
 use crate::sink::BlobWriter;
 use crate::source::Claim;
-use replay::Recent;
+use replay::ReplayBuffer;
 use std::{
     io::Read,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering, mpsc},
     thread,
 };
 
-pub use incoming::Arriving;
+pub use incoming::IncomingBlob;
 
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
 const BUFFER: usize = 256 << 10;
@@ -66,7 +66,7 @@ impl Verified {
 
 /// How a layer is to be packed anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recode {
+pub struct Recompress {
     pub was: Coding,
     pub to: Coding,
     /// Of the codec; its default when none.
@@ -74,7 +74,7 @@ pub struct Recode {
 }
 
 /// What every byte loop of a run looks at and reports to.
-pub struct Flow<'a> {
+pub struct TransferContext<'a> {
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
     /// Raised when another lane has failed.
@@ -94,7 +94,7 @@ pub fn buffer_in_company(company: usize) -> usize {
     (COMPANY_BUFFERS / company.max(1)).clamp(BUFFER / 8, BUFFER)
 }
 
-impl Flow<'_> {
+impl TransferContext<'_> {
     fn moved(&self, bytes: usize) -> Result<()> {
         self.cancel.check()?;
         if self.stop.load(Ordering::Relaxed) {
@@ -115,7 +115,7 @@ pub fn transfer(
     claim: &Claim,
     open: &mut Opener<'_, '_>,
     mut writer: Box<dyn BlobWriter + '_>,
-    flow: &Flow<'_>,
+    flow: &TransferContext<'_>,
 ) -> Result<Verified> {
     let algorithm = claim.digest.map_or_else(Default::default, |digest| digest.algorithm());
     let (from, hasher) = writer.start(Hasher::new(algorithm))?;
@@ -148,18 +148,18 @@ pub fn transfer(
 
 /// Moves one layer from `open` to `writer`, packed anew, and commits the result if what was read is what `claim`
 /// says, and the result what `expected` says (where a pair is known).
-pub fn transfer_recoded(
+pub fn transfer_recompressed(
     claim: &Claim,
     expected: Option<Digest>,
-    how: Recode,
+    how: Recompress,
     from: &mut (dyn Read + Send),
     mut writer: Box<dyn BlobWriter + '_>,
-    flow: &Flow<'_>,
+    flow: &TransferContext<'_>,
 ) -> Result<Verified> {
     // `start` is not called: the packer cannot go on from a partial.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
     let recovers = writer.recovers();
-    let mut recent = Recent::new(if recovers { flow.recent } else { 0 });
+    let mut recent = ReplayBuffer::new(if recovers { flow.recent } else { 0 });
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
         let begun = stored_size;
@@ -189,7 +189,12 @@ pub fn transfer_recoded(
 }
 
 /// What a layer would be, packed anew: for sinks that must know the size beforehand.
-pub fn measure_recoded(claim: &Claim, how: Recode, from: &mut (dyn Read + Send), flow: &Flow<'_>) -> Result<Claim> {
+pub fn measure_recompressed(
+    claim: &Claim,
+    how: Recompress,
+    from: &mut (dyn Read + Send),
+    flow: &TransferContext<'_>,
+) -> Result<Claim> {
     let (mut stored, mut size) = (Hasher::default(), 0);
     repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
@@ -200,7 +205,7 @@ pub fn measure_recoded(claim: &Claim, how: Recode, from: &mut (dyn Read + Send),
 }
 
 /// Hashes a blob without keeping it.
-pub fn check_only(claim: &Claim, open: &mut Opener<'_, '_>, flow: &Flow<'_>) -> Result<()> {
+pub fn check_only(claim: &Claim, open: &mut Opener<'_, '_>, flow: &TransferContext<'_>) -> Result<()> {
     struct Nowhere;
     impl BlobWriter for Nowhere {
         fn write(&mut self, _: &[u8]) -> Result<()> {
@@ -223,7 +228,7 @@ fn pump(
     open: &mut Opener<'_, '_>,
     writer: &mut dyn BlobWriter,
     hash: &mut Hash<'_>,
-    flow: &Flow<'_>,
+    flow: &TransferContext<'_>,
 ) -> Result<u64> {
     let capacity = claim.size.map_or(flow.buffer, |size| flow.buffer.min((size as usize).saturating_add(1)).max(4096));
     let mut ring: Vec<Shared> = Vec::with_capacity(BUFFERS);
@@ -276,7 +281,7 @@ fn free(ring: &mut Vec<Shared>, capacity: usize) -> Shared {
 }
 
 /// Fills `buffer` as far as the reader gives; short only at its end or with the error that ended it.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8], flow: &Flow<'_>) -> Result<(usize, Option<Error>)> {
+fn fill(reader: &mut dyn Read, buffer: &mut [u8], flow: &TransferContext<'_>) -> Result<(usize, Option<Error>)> {
     let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {
@@ -316,9 +321,9 @@ fn hash_aside<T>(hasher: Hasher, work: impl FnOnce(&mut Hash<'_>) -> Result<T>) 
 /// Reads and checks all of `from` while it is packed anew into `out`: what was read, and the digest unpacked.
 fn repack(
     claim: &Claim,
-    how: Recode,
+    how: Recompress,
     from: &mut (dyn Read + Send),
-    flow: &Flow<'_>,
+    flow: &TransferContext<'_>,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<((Digest, u64), Digest)> {
     let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
@@ -344,7 +349,7 @@ struct Tee<'a, 'f> {
     hasher: Option<Hasher>,
     size: u64,
     limit: Option<u64>,
-    flow: &'a Flow<'f>,
+    flow: &'a TransferContext<'f>,
 }
 
 impl Read for Tee<'_, '_> {
@@ -426,8 +431,15 @@ mod tests {
     fn run(bytes: &[u8], claim: &Claim, fail_at: Option<u64>) -> (Result<Verified>, Kept) {
         let kept = Kept::default();
         let (cancel, stop) = (Cancel::default(), AtomicBool::new(false));
-        let flow =
-            Flow { watch: &Silent, cancel: &cancel, stop: &stop, id: 0, threads: 1, buffer: BUFFER, recent: BUFFER };
+        let flow = TransferContext {
+            watch: &Silent,
+            cancel: &cancel,
+            stop: &stop,
+            id: 0,
+            threads: 1,
+            buffer: BUFFER,
+            recent: BUFFER,
+        };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let done = transfer(claim, &mut open, Box::new(Keep(&kept, fail_at)), &flow);
         (done, kept)

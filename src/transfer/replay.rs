@@ -16,7 +16,7 @@ pub(crate) fn kept_in_company(company: usize) -> usize {
 }
 
 /// The last bytes of something.
-pub(crate) struct Recent {
+pub(crate) struct ReplayBuffer {
     bytes: VecDeque<u8>,
     /// Bytes kept, at most, unless more come at once; none where this is 0.
     most: usize,
@@ -24,9 +24,9 @@ pub(crate) struct Recent {
     end: u64,
 }
 
-impl Recent {
-    pub fn new(most: usize) -> Recent {
-        Recent { bytes: VecDeque::new(), most, end: 0 }
+impl ReplayBuffer {
+    pub fn new(most: usize) -> ReplayBuffer {
+        ReplayBuffer { bytes: VecDeque::new(), most, end: 0 }
     }
 
     pub fn add(&mut self, bytes: &[u8]) {
@@ -81,13 +81,13 @@ pub(crate) struct Replay<'a>(Mutex<Source<'a>>);
 
 struct Source<'a> {
     bytes: Box<dyn Read + Send + 'a>,
-    recent: Recent,
+    recent: ReplayBuffer,
 }
 
 impl<'a> Replay<'a> {
     /// Of which the last `kept` can be read again.
     pub fn new(bytes: Box<dyn Read + Send + 'a>, kept: usize) -> Replay<'a> {
-        Replay(Mutex::new(Source { bytes, recent: Recent::new(kept) }))
+        Replay(Mutex::new(Source { bytes, recent: ReplayBuffer::new(kept) }))
     }
 
     /// The bytes from `from` on. What lies before and has not come yet passes unread.
@@ -96,7 +96,7 @@ impl<'a> Replay<'a> {
         let unread = from.saturating_sub(source.recent.end);
         if unread > 0 {
             io::copy(&mut (&mut source.bytes).take(unread), &mut io::sink())?;
-            source.recent = Recent { end: from, ..Recent::new(source.recent.most) };
+            source.recent = ReplayBuffer { end: from, ..ReplayBuffer::new(source.recent.most) };
         }
         source.recent.since(from)?;
         Ok(Again { replay: self, at: from })

@@ -4,7 +4,7 @@ use crate::make::*;
 use crate::memory::{Kept, takes};
 use imgmv::copy::Options;
 use imgmv::image::{Digest, media_type};
-use imgmv::source::{Pick, Store, Stream};
+use imgmv::source::{Selector, Store, Stream};
 use imgmv::tarball::Packing;
 use imgmv::transport::archive::{Input, open};
 use serde_json::json;
@@ -98,7 +98,7 @@ fn images_without_a_name_are_found_by_digest() {
         let store = store(fixture(file)).unwrap();
         let roots = store.roots(&[]).unwrap();
         assert_eq!((roots.len(), &roots[0].name), (1, &None), "{file}");
-        let root = store.roots(&[Pick::Digest(manifest.parse().unwrap())]).unwrap();
+        let root = store.roots(&[Selector::Digest(manifest.parse().unwrap())]).unwrap();
         assert_eq!(root[0].descriptor.digest.to_string(), manifest, "{file}");
         assert!(store.names().unwrap().is_empty());
         for kept in arrived(fixture(file)) {
@@ -106,16 +106,19 @@ fn images_without_a_name_are_found_by_digest() {
         }
     }
     let store = store(fixture("no-tags.tar")).unwrap();
-    assert_eq!(store.roots(&[Pick::Digest(CONFIG.parse().unwrap())]).unwrap()[0].descriptor.digest.to_string(), RAW);
+    assert_eq!(
+        store.roots(&[Selector::Digest(CONFIG.parse().unwrap())]).unwrap()[0].descriptor.digest.to_string(),
+        RAW
+    );
 }
 
 #[test]
 fn a_name_that_is_not_there_is_told_with_those_that_are() {
     let store = store(fixture("two-images-docker20.tar")).unwrap();
-    let error = store.roots(&[Pick::Name("nothing:1".into())]).unwrap_err();
+    let error = store.roots(&[Selector::Name("nothing:1".into())]).unwrap_err();
     assert_eq!(error.kind(), imgmv::Kind::NotFound);
     assert!(error.to_string().contains("docker.io/library/bye-imgmv:1"), "{error}");
-    assert_eq!(store.roots(&[Pick::Name("bye-imgmv:1".into())]).unwrap().len(), 1);
+    assert_eq!(store.roots(&[Selector::Name("bye-imgmv:1".into())]).unwrap().len(), 1);
 }
 
 #[test]

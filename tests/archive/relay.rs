@@ -3,7 +3,7 @@
 use crate::make::*;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{Digest, Name};
-use imgmv::source::{Pick, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::transport::archive::ArchiveSink;
 use imgmv::{Kind, Result};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ fn an_old_archive_keeps_its_form_and_gets_the_new_name() {
 
 #[test]
 fn names_are_kept_spelled_in_full_and_the_others_left_out() {
-    let options = Options { picks: vec![Pick::Name("hello-imgmv:latest".into())], ..Options::default() };
+    let options = Options { picks: vec![Selector::Name("hello-imgmv:latest".into())], ..Options::default() };
     let (out, _) = relayed(fixture("two-images-docker20.tar"), &options);
     let after = files(&out);
     let find = |name: &str| &after.iter().find(|(other, _)| other == name).unwrap().1;
@@ -128,6 +128,6 @@ fn a_layout_in_a_pipe_becomes_the_universal_form() {
     let (out, report) = relayed(fixture("hello-skopeo-oci.tar"), &renamed("app:9"));
     let digest = report.unwrap().images[0].digest;
     let store = store(out).unwrap();
-    assert_eq!(store.roots(&[Pick::Name("app:9".into())]).unwrap()[0].descriptor.digest, digest);
+    assert_eq!(store.roots(&[Selector::Name("app:9".into())]).unwrap()[0].descriptor.digest, digest);
     assert_eq!(store.find(&digest).unwrap().map(|found| found.digest), Some::<Digest>(digest));
 }

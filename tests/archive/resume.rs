@@ -5,7 +5,7 @@ use crate::memory::{Memory, layer};
 use imgmv::Result;
 use imgmv::copy::Options;
 use imgmv::image::{Descriptor, Digest};
-use imgmv::source::{Pick, Root, Source, Store};
+use imgmv::source::{Root, Selector, Source, Store};
 use imgmv::transport::archive::{ArchiveSink, prune};
 use std::{
     fs,
@@ -45,7 +45,7 @@ impl Line {
 }
 
 impl Store for Line {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.memory.roots(picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -91,7 +91,7 @@ impl Scene {
     /// Copies from a line that breaks after so many bytes.
     fn copy(&self, picks: &[&str], left: u64) -> (Result<()>, Arc<Line>) {
         let line = Line::new(images(), left);
-        let picks = picks.iter().map(|name| Pick::Name(name.to_string())).collect();
+        let picks = picks.iter().map(|name| Selector::Name(name.to_string())).collect();
         let options = Options { picks, ..Options::default() };
         let sink = ArchiveSink::to_file(&self.path).unwrap();
         (run(Source::Store(line.clone()), &sink, &options).map(|_| ()), line)

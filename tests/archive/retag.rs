@@ -4,7 +4,7 @@ use crate::make::*;
 use crate::relay::files;
 use imgmv::Kind;
 use imgmv::image::Name;
-use imgmv::source::{Pick, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::transport::archive::retag;
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, sync::Arc};
@@ -37,7 +37,7 @@ fn a_new_name_points_at_the_same_image_in_every_form() {
         let store = store(after.clone()).unwrap();
         assert_eq!(root.descriptor.digest, before[0].descriptor.digest, "{file}");
         for tag in [&name("registry.lan/app:9"), before[0].name.as_ref().unwrap()] {
-            let found = store.roots(&[Pick::Name(tag.to_string())]).unwrap();
+            let found = store.roots(&[Selector::Name(tag.to_string())]).unwrap();
             assert_eq!(found[0].descriptor.digest, root.descriptor.digest, "{file} {tag}");
         }
         for (name, content) in files(&fixture(file)) {
@@ -56,11 +56,11 @@ fn a_new_name_points_at_the_same_image_in_every_form() {
 fn a_name_that_another_image_had_moves() {
     for file in ["two-images-docker20.tar", "two-images-docker28.tar", "two-images-ctr21.tar"] {
         let (_folder, path) = placed(&fixture(file));
-        let picked = Pick::Name("bye-imgmv:1".into());
+        let picked = Selector::Name("bye-imgmv:1".into());
         let root = retag(&path, Some(&picked), &[name("hello-imgmv:1")], Arc::new(imgmv::progress::Silent)).unwrap();
         let after = fs::read(&path).unwrap();
         let store = store(after.clone()).unwrap();
-        let found = store.roots(&[Pick::Name("hello-imgmv:1".into())]).unwrap();
+        let found = store.roots(&[Selector::Name("hello-imgmv:1".into())]).unwrap();
         assert_eq!(found[0].descriptor.digest, root.descriptor.digest, "{file}");
         let entries = files(&after);
         let list: Value =
@@ -75,7 +75,7 @@ fn what_could_be_meant_in_two_ways_changes_nothing() {
     let watch = || Arc::new(imgmv::progress::Silent);
     let (folder, path) = placed(&fixture("two-images-docker20.tar"));
     assert_eq!(retag(&path, None, &[name("app:9")], watch()).unwrap_err().kind(), Kind::Usage);
-    let picked = Pick::Name("bye-imgmv:1".into());
+    let picked = Selector::Name("bye-imgmv:1".into());
     assert_eq!(retag(&path, Some(&picked), &[name("bare")], watch()).unwrap_err().kind(), Kind::Usage);
     assert!(fs::read(&path).unwrap() == fixture("two-images-docker20.tar"));
     fs::write(&path, gzip(&fixture("hello-docker20.tar"))).unwrap();

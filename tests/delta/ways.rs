@@ -11,7 +11,7 @@ use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
 use imgmv::progress::Silent;
 use imgmv::remote::Local;
 use imgmv::source::Source;
-use imgmv::transport::engine::{Engine, EngineSink, Wire, find};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
 use imgmv::transport::layout::{LayoutSink, Verify};
 use std::{
     io::Write,
@@ -192,7 +192,9 @@ fn ssh_built_in_sends_as_little() {
 fn raw_layers_are_packed_for_the_way_and_are_raw_again_where_they_arrive() {
     for kind in Kind::ALL {
         let Some(mut far) = Far::start(kind) else { continue };
-        for (wire, most) in [(None, 2 << 20), (Some(Wire::Gzip), 2 << 20), (Some(Wire::Plain), u64::MAX)] {
+        for (wire, most) in
+            [(None, 2 << 20), (Some(LineCompression::Gzip), 2 << 20), (Some(LineCompression::Plain), u64::MAX)]
+        {
             far.wire = wire;
             let mut memory = Memory::default();
             let words = format!("the same words by {wire:?} again and again ");

@@ -9,8 +9,8 @@ use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, with_coding};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::Host;
-use imgmv::source::{Pick, Root, Source, Store};
-use imgmv::transport::engine::{Engine, EngineSink, Wire, find};
+use imgmv::source::{Root, Selector, Source, Store};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
 use imgmv::{Error, Result};
 use std::{
     io::Read,
@@ -98,7 +98,7 @@ pub struct Far {
     pub sshd: Sshd,
     pub line: Line,
     pub way: Way,
-    pub wire: Option<Wire>,
+    pub wire: Option<LineCompression>,
     pub engines: Vec<Engine>,
 }
 
@@ -125,7 +125,7 @@ impl Far {
         let line = Line::to(sshd.port);
         sshd.port = line.port;
         sshd.record(&sshd.host_key());
-        Some(Far { peer, sshd, line, way: Way::Client, wire: Some(Wire::Plain), engines })
+        Some(Far { peer, sshd, line, way: Way::Client, wire: Some(LineCompression::Plain), engines })
     }
 
     /// Copies everything in `memory` by one connection.
@@ -262,7 +262,7 @@ struct Watched {
 }
 
 impl Store for Watched {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.memory.roots(picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

@@ -7,8 +7,8 @@ use imgmv::copy::{Options, Report, copy};
 use imgmv::fanout::{Limits, Shared, Sharer};
 use imgmv::image::{Descriptor, Digest, Manifest, Name};
 use imgmv::progress::Silent;
-use imgmv::sink::{Begin, BlobWriter, Finish, Order, Sink, Takes, Verified};
-use imgmv::source::{Claim, Origin, Pick, Root, Source, Store};
+use imgmv::sink::{Begin, BlobWriter, Finish, Order, Sink, SinkCapabilities, Verified};
+use imgmv::source::{Claim, Origin, Root, Selector, Source, Store};
 use imgmv::{Error, Kind, Result};
 use std::collections::HashMap;
 use std::io::Read;
@@ -45,7 +45,7 @@ impl Counting {
 }
 
 impl Store for Counting {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.memory.roots(picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -89,7 +89,7 @@ struct Moody {
 
 impl Moody {
     fn new(order: Order) -> Moody {
-        let kept = Kept::new(Takes { order, ..takes() });
+        let kept = Kept::new(SinkCapabilities { order, ..takes() });
         Moody { kept, fails_after: None, waits: None, begun: Arc::default(), says_late: false }
     }
 }
@@ -118,7 +118,7 @@ impl BlobWriter for Writer<'_> {
 }
 
 impl Sink for Moody {
-    fn takes(&self) -> Takes {
+    fn takes(&self) -> SinkCapabilities {
         self.kept.takes()
     }
     fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {

@@ -17,7 +17,7 @@ mod tokens;
 use imgmv::cancel::Cancel;
 use imgmv::image::{Descriptor, Digest, Manifest, media_type};
 use imgmv::progress::{Event, Silent, Watch};
-use imgmv::source::{Pick, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::transport::registry::{Access, Registry};
 use std::io::Read;
 use std::sync::{Arc, Mutex};

@@ -144,14 +144,14 @@ fn a_name_that_means_two_images_is_listed_and_refused() {
     fs::write(dir.layout().join("index.json"), index.to_string()).unwrap();
     let store = dir.store();
     assert_eq!(store.roots(&[]).unwrap().len(), 2);
-    for picks in [vec![], vec![Pick::Name("v1".into())]] {
+    for picks in [vec![], vec![Selector::Name("v1".into())]] {
         let (options, sink) = (Options { picks, ..Options::default() }, Kept::new(takes()));
         let source = Source::Store(Arc::new(dir.store()));
         let error = copy(source, &sink, &options, None, &Silent, &Cancel::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
         assert!(error.to_string().contains("v1 stands for two images"), "{error}");
     }
-    assert_eq!(store.roots(&[Pick::Digest(memory.roots[1].descriptor.digest)]).unwrap().len(), 1);
+    assert_eq!(store.roots(&[Selector::Digest(memory.roots[1].descriptor.digest)]).unwrap().len(), 1);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn an_index_of_which_no_image_is_whole_says_what_it_lacks() {
             .chain(child.children())
             .for_each(|blob| fs::remove_file(dir.blob(&blob.digest)).unwrap());
     }
-    let options = Options { picks: vec![Pick::Name("multi:1".into())], ..Options::default() };
+    let options = Options { picks: vec![Selector::Name("multi:1".into())], ..Options::default() };
     let source = Source::Store(Arc::new(dir.store()));
     let error = copy(source, &Kept::new(takes()), &options, None, &Silent, &Cancel::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);

@@ -11,7 +11,7 @@ use imgmv::copy::{Compress, Options, Report, copy};
 use imgmv::image::{Algorithm, Coding, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name, media_type};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::sink::{Begin, Sink};
-use imgmv::source::{Claim, Pick, Root, Source, Store, Stream};
+use imgmv::source::{Claim, Root, Selector, Source, Store, Stream};
 use imgmv::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
 use imgmv::{Error, Kind, Result};
 use memory::{Kept, Memory, Passing, layer, takes};
@@ -143,7 +143,7 @@ fn what_goes_in_comes_out() {
     let [app, multi] = ["docker.io/library/app:2", "docker.io/library/multi:1"].map(|name| Name::new(name).unwrap());
     assert_eq!(back.index().target(&app), Some(memory.roots[0].descriptor.digest));
     assert_eq!(back.index().target(&multi), Some(memory.roots[1].descriptor.digest));
-    assert_eq!(back.store().roots(&[Pick::Digest(artifact.digest)]).unwrap()[0].name, None);
+    assert_eq!(back.store().roots(&[Selector::Digest(artifact.digest)]).unwrap()[0].name, None);
     let referrers = back.store().referrers(&subject.digest).unwrap();
     assert_eq!(referrers.len(), 1);
     assert_eq!(referrers[0].digest, artifact.digest);
@@ -185,16 +185,16 @@ fn images_are_picked_by_name_tag_and_digest() {
     let store = dir.store();
     let [app, multi] = [0, 1].map(|at| memory.roots[at].descriptor.digest);
     for (asked, digest) in [("docker.io/library/app:2", app), ("app:2", app), ("2", app), ("multi:1", multi)] {
-        let roots = store.roots(&[Pick::Name(asked.to_owned())]).unwrap();
+        let roots = store.roots(&[Selector::Name(asked.to_owned())]).unwrap();
         assert_eq!(roots.iter().map(|root| root.descriptor.digest).collect::<Vec<_>>(), [digest], "{asked}");
     }
     // An image below an index is found although no entry names it.
     let index = Manifest::parse(memory.blobs[&multi].clone(), &memory.roots[1].descriptor).unwrap();
-    let roots = store.roots(&[Pick::Digest(index.children()[1].digest), Pick::Digest(app)]).unwrap();
+    let roots = store.roots(&[Selector::Digest(index.children()[1].digest), Selector::Digest(app)]).unwrap();
     assert_eq!(roots[0].descriptor.size, index.children()[1].size);
     assert_eq!(roots[0].descriptor.media_type, media_type::OCI_MANIFEST);
     assert_eq!(roots[1].name.as_ref().unwrap().as_str(), "docker.io/library/app:2");
-    for pick in [Pick::Name("nothing".into()), Pick::Digest(Digest::of(b"nothing"))] {
+    for pick in [Selector::Name("nothing".into()), Selector::Digest(Digest::of(b"nothing"))] {
         let error = store.roots(&[pick]).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
         assert!(error.to_string().contains("docker.io/library/app:2"), "{error}");
@@ -265,7 +265,7 @@ fn an_image_is_tagged_in_place_and_untagged() {
     let (dir, memory) = (Dir::new(), sample());
     dir.take(&memory).unwrap();
     let (store, sink) = (dir.store(), dir.sink(Verify::Size));
-    let root = store.roots(&[Pick::Name("app:2".into())]).unwrap().remove(0);
+    let root = store.roots(&[Selector::Name("app:2".into())]).unwrap().remove(0);
     let manifest = Manifest::parse(store.manifest(&root.descriptor).unwrap(), &root.descriptor).unwrap();
     let stable = Name::new("stable").unwrap();
     sink.publish(Some(&stable), &manifest).unwrap();

@@ -20,7 +20,7 @@ impl Cut {
 }
 
 impl Store for Cut {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.memory.roots(picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -175,7 +175,7 @@ fn stuck() {
     let Ok(layout) = std::env::var("TEST_LAYOUT") else { return };
     struct Stuck(Memory);
     impl Store for Stuck {
-        fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+        fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
             self.0.roots(picks)
         }
         fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

@@ -29,7 +29,7 @@ fn answers_without_end_are_cut_off() {
         double.faults().endless = Some(part);
         let store = store(&double, "app");
         let error = match part {
-            "/manifests/" => store.roots(&[Pick::Name("1".into())]).map(|_| ()),
+            "/manifests/" => store.roots(&[Selector::Name("1".into())]).map(|_| ()),
             "/tags/" => store.names().map(|_| ()),
             "/blobs/" => read(&store, &image.layers()[0], 0).map(|_| ()),
             _ => store.referrers(&image.digest()).map(|_| ()),
@@ -41,9 +41,9 @@ fn answers_without_end_are_cut_off() {
 #[test]
 fn an_error_without_end_is_still_told() {
     let web = always(|| Response::new(404).body(Body::Endless));
-    assert_eq!(store_at(&web).roots(&[Pick::Name("1".into())]).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(store_at(&web).roots(&[Selector::Name("1".into())]).unwrap_err().kind(), Kind::NotFound);
     let web = always(|| Response::new(401).with("WWW-Authenticate", "Bearer realm=\"/token\"").body(Body::Endless));
-    assert_eq!(store_at(&web).roots(&[Pick::Name("1".into())]).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(store_at(&web).roots(&[Selector::Name("1".into())]).unwrap_err().kind(), Kind::Denied);
 }
 
 #[test]
@@ -77,13 +77,13 @@ fn tags_that_are_not_tags_are_skipped() {
 #[test]
 fn redirects_go_neither_in_circles_nor_from_loopback_into_the_open() {
     let web = always(|| Response::new(302).with("Location", "/v2/app/manifests/1"));
-    let error = store_at(&web).roots(&[Pick::Name("1".into())]).unwrap_err();
+    let error = store_at(&web).roots(&[Selector::Name("1".into())]).unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
     for location in
         ["http://example.com/x", "file:///etc/passwd", "ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http://["]
     {
         let web = always(move || Response::new(307).with("Location", location));
-        let error = store_at(&web).roots(&[Pick::Name("1".into())]).unwrap_err();
+        let error = store_at(&web).roots(&[Selector::Name("1".into())]).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid, "{location}: {error}");
     }
 }
@@ -103,7 +103,7 @@ fn what_a_registry_says_reaches_no_terminal_as_it_is() {
     let words = r#"{"errors":[{"code":"X","message":"\u001b]0;owned\u0007 \u202e reversed"}]}"#;
     let double = Double::start();
     double.faults().stumbles = vec![Stumble { body: words.into(), ..Stumble::new("GET", "/manifests/", 400, 1) }];
-    let error = store(&double, "app").roots(&[Pick::Name("1".into())]).unwrap_err().to_string();
+    let error = store(&double, "app").roots(&[Selector::Name("1".into())]).unwrap_err().to_string();
     assert!(error.contains("owned") && !error.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{error:?}");
 }
 
@@ -120,7 +120,7 @@ fn nonsense_instead_of_http_is_a_clear_error() {
                 let _ = stream.write_all(nonsense);
             }
         });
-        let error = reach(&host, access()).repository("app").roots(&[Pick::Name("1".into())]).unwrap_err();
+        let error = reach(&host, access()).repository("app").roots(&[Selector::Name("1".into())]).unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{error}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }

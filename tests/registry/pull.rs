@@ -24,7 +24,7 @@ fn connections_are_kept() {
     assert!(super::pull(&store(&double, "app"), "nothing").is_err());
     let registry = reach(&double.host(), access());
     for _ in 0..5 {
-        assert!(registry.repository("app").roots(&[Pick::Name("nothing".into())]).is_err());
+        assert!(registry.repository("app").roots(&[Selector::Name("nothing".into())]).is_err());
     }
     assert_eq!(double.connections(), 6);
 }
@@ -37,12 +37,12 @@ fn a_digest_a_tag_and_a_full_name_all_find_the_image() {
     let host = double.host();
     let names = ["latest".to_owned(), format!("{host}/team/app"), format!("{host}/team/app@{}", image.digest())];
     for name in names {
-        let root = store.roots(&[Pick::Name(name.clone())]).unwrap().remove(0);
+        let root = store.roots(&[Selector::Name(name.clone())]).unwrap().remove(0);
         assert_eq!(root.descriptor, image.descriptor, "{name}");
     }
-    let root = store.roots(&[Pick::Digest(image.digest())]).unwrap().remove(0);
+    let root = store.roots(&[Selector::Digest(image.digest())]).unwrap().remove(0);
     assert_eq!((root.name, root.descriptor.digest), (None, image.digest()));
-    let elsewhere = store.roots(&[Pick::Name("docker.io/library/other:1".into())]).unwrap_err();
+    let elsewhere = store.roots(&[Selector::Name("docker.io/library/other:1".into())]).unwrap_err();
     assert_eq!(elsewhere.kind(), Kind::Usage);
 }
 
@@ -50,7 +50,7 @@ fn a_digest_a_tag_and_a_full_name_all_find_the_image() {
 fn what_is_not_there_is_named() {
     let double = Double::start();
     double.image("team/app", "1", &[]);
-    let error = store(&double, "team/app").roots(&[Pick::Name("2".into())]).unwrap_err();
+    let error = store(&double, "team/app").roots(&[Selector::Name("2".into())]).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("team/app:2") && error.to_string().contains(&double.host()), "{error}");
     assert_eq!(double.requests().len(), 1);
@@ -158,7 +158,7 @@ fn tries_end() {
     let double = Double::start();
     double.image("app", "1", &[b"layer"]);
     double.faults().stumbles = vec![Stumble::new("GET", "/manifests/", 503, 100)];
-    let error = store(&double, "app").roots(&[Pick::Name("1".into())]).unwrap_err();
+    let error = store(&double, "app").roots(&[Selector::Name("1".into())]).unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
     assert_eq!(double.count("GET", "/manifests/"), 6);
     assert!(error.to_string().contains("503"), "{error}");
@@ -168,7 +168,7 @@ fn tries_end() {
 fn nobody_there_is_told_in_a_moment() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let store = reach(&format!("127.0.0.1:{port}"), access()).repository("app");
-    let error = store.roots(&[Pick::Name("1".into())]).unwrap_err();
+    let error = store.roots(&[Selector::Name("1".into())]).unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
     assert!(error.to_string().contains("refused"), "{error}");
 }
@@ -224,7 +224,7 @@ fn a_sha512_digest_is_checked_as_one() {
     let bytes = image(&[]).bytes;
     let digest = Hasher::new(imgmv::image::Algorithm::Sha512).with(&bytes).finish();
     double.put_manifest_at("app", digest, media_type::OCI_MANIFEST, &bytes);
-    let root = store(&double, "app").roots(&[Pick::Digest(digest)]).unwrap().remove(0);
+    let root = store(&double, "app").roots(&[Selector::Digest(digest)]).unwrap().remove(0);
     assert_eq!(root.descriptor.digest, digest);
 }
 

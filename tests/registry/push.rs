@@ -64,7 +64,7 @@ fn a_registry_that_does_not_mount_is_sent_the_blobs_and_not_asked_again() {
     double.faults().no_mount = true;
     double.put_blob("team/b", b"one");
     let options = Options {
-        picks: vec![Pick::Name("1".into())],
+        picks: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         compress: Compress::Keep,
         jobs: Some(1),
@@ -140,7 +140,7 @@ fn a_small_blob_whose_end_was_lost_is_not_sent_twice_over() {
 fn a_blob_of_unknown_digest_is_streamed_and_named_at_its_end() {
     let (from, to, _) = pair(&[&noise(6, 100_000)]);
     let options = Options {
-        picks: vec![Pick::Name("1".into())],
+        picks: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         compress: Compress::To(Coding::Gzip),
         ..Options::default()

@@ -104,7 +104,7 @@ fn docker_registry_takes_a_layer_that_is_compressed_on_the_way() {
     let from = Double::start();
     from.image("app", "1", &[&noise(2, 3 << 20)]);
     let options = Options {
-        picks: vec![Pick::Name("1".into())],
+        picks: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         ..Options::default()
     };

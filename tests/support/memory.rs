@@ -3,8 +3,8 @@
 
 use imgmv::copy::plan::Image;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
-use imgmv::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
-use imgmv::source::{Blob, Claim, Origin, Pick, Relay, Root, Store, Stream, Tail, select};
+use imgmv::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, SinkCapabilities, Verified};
+use imgmv::source::{Blob, Claim, Origin, Relay, Root, Selector, Store, Stream, StreamSummary, select};
 use imgmv::{Error, Result};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -68,7 +68,7 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         select(&self.roots, picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -84,7 +84,7 @@ impl Store for Memory {
     fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         self.lacks
     }
 }
@@ -114,11 +114,11 @@ impl Stream for Passing {
             bytes: Box::new(Cursor::new(bytes)),
         }))
     }
-    fn finish(self: Box<Self>) -> Result<Tail> {
+    fn finish(self: Box<Self>) -> Result<StreamSummary> {
         let documents = self.memory.blobs.into_iter().filter(|(_, bytes)| bytes[0] == b'{').collect();
-        Ok(Tail { roots: self.memory.roots, documents, nothing: String::new() })
+        Ok(StreamSummary { roots: self.memory.roots, documents, nothing: String::new() })
     }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
+    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<StreamSummary> {
         relay.out.write_all(b"relayed")?;
         (relay.moved)(7)?;
         self.finish()
@@ -127,7 +127,7 @@ impl Stream for Passing {
 
 /// A sink that keeps everything, in the order in which it came.
 pub struct Kept {
-    pub takes: Takes,
+    pub takes: SinkCapabilities,
     pub state: Mutex<State>,
 }
 
@@ -144,7 +144,7 @@ pub struct State {
 }
 
 impl Kept {
-    pub fn new(takes: Takes) -> Kept {
+    pub fn new(takes: SinkCapabilities) -> Kept {
         Kept { takes, state: Mutex::default() }
     }
 
@@ -153,8 +153,8 @@ impl Kept {
     }
 }
 
-pub fn takes() -> Takes {
-    Takes {
+pub fn takes() -> SinkCapabilities {
+    SinkCapabilities {
         shape: Shape::AsFound,
         order: Order::Lanes(4),
         large: None,
@@ -166,8 +166,8 @@ pub fn takes() -> Takes {
 }
 
 /// What a registry takes.
-pub fn takes_compressed() -> Takes {
-    Takes { shape: Shape::Whole, compress: Some(Coding::Gzip), ..takes() }
+pub fn takes_compressed() -> SinkCapabilities {
+    SinkCapabilities { shape: Shape::Whole, compress: Some(Coding::Gzip), ..takes() }
 }
 
 struct Writer<'a>(&'a Kept, Vec<u8>);
@@ -188,7 +188,7 @@ impl BlobWriter for Writer<'_> {
 }
 
 impl Sink for Kept {
-    fn takes(&self) -> Takes {
+    fn takes(&self) -> SinkCapabilities {
         self.takes.clone()
     }
     fn published(&self, name: &Name) -> Result<Option<Digest>> {

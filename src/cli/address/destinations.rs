@@ -4,7 +4,7 @@ use super::braces::{MOST, expand};
 use super::naming::full;
 use super::{Place, is_archive};
 use imgmv::image::Name;
-use imgmv::source::Pick;
+use imgmv::source::Selector;
 use imgmv::{Error, Result};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -113,9 +113,9 @@ fn each_once(targets: &[Target]) -> Result<()> {
 
 /// What two spellings of one place have in common, as far as it can be seen from here.
 fn identity(place: &Place) -> Option<String> {
-    let name = |pick: &Option<Pick>| match pick {
-        Some(Pick::Name(name)) => full(name).as_ref().map_or(name.clone(), Name::to_string),
-        Some(Pick::Digest(digest)) => digest.to_string(),
+    let name = |pick: &Option<Selector>| match pick {
+        Some(Selector::Name(name)) => full(name).as_ref().map_or(name.clone(), Name::to_string),
+        Some(Selector::Digest(digest)) => digest.to_string(),
         None => String::new(),
     };
     Some(match place {

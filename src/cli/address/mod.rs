@@ -9,7 +9,7 @@ pub(super) mod naming;
 
 use imgmv::image::{Digest, Reference};
 use imgmv::remote::SshTarget;
-use imgmv::source::Pick;
+use imgmv::source::Selector;
 use imgmv::{Error, Result};
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -25,25 +25,25 @@ pub enum Place {
     Prefix(Prefix),
     DockerArchive {
         file: PathBuf,
-        pick: Option<Pick>,
+        pick: Option<Selector>,
     },
     OciArchive {
         file: PathBuf,
-        pick: Option<Pick>,
+        pick: Option<Selector>,
     },
     Oci {
         dir: PathBuf,
-        pick: Option<Pick>,
+        pick: Option<Selector>,
     },
     Containerd {
-        pick: Option<Pick>,
+        pick: Option<Selector>,
     },
     DockerDaemon {
-        pick: Option<Pick>,
+        pick: Option<Selector>,
     },
     Ssh {
         host: SshTarget,
-        pick: Option<Pick>,
+        pick: Option<Selector>,
     },
     /// `-`: standard input or output.
     Stdio,
@@ -125,7 +125,8 @@ fn with_scheme(text: &str) -> Option<Result<Place>> {
         });
     }
     let (scheme, rest) = text.split_once(':')?;
-    let file = |of: fn(PathBuf, Option<Pick>) -> Place| file_and_pick(text, rest).map(|(file, pick)| of(file, pick));
+    let file =
+        |of: fn(PathBuf, Option<Selector>) -> Place| file_and_pick(text, rest).map(|(file, pick)| of(file, pick));
     Some(match scheme {
         "docker-archive" => file(|file, pick| Place::DockerArchive { file, pick }),
         "oci-archive" => file(|file, pick| Place::OciArchive { file, pick }),
@@ -156,7 +157,7 @@ fn registry(text: &str, rest: &str) -> Result<Place> {
 }
 
 /// `FILE[:REF]` or `FILE:@DIGEST`, parted at the first colon as in skopeo.
-fn file_and_pick(text: &str, rest: &str) -> Result<(PathBuf, Option<Pick>)> {
+fn file_and_pick(text: &str, rest: &str) -> Result<(PathBuf, Option<Selector>)> {
     let (file, wanted) = rest.split_once(':').unwrap_or((rest, ""));
     match file {
         "" => Err(Error::usage(format!("{text:?} names no file or directory behind the colon"))),
@@ -166,11 +167,13 @@ fn file_and_pick(text: &str, rest: &str) -> Result<(PathBuf, Option<Pick>)> {
 }
 
 /// The image meant by what stands behind a place: none, `@DIGEST`, or a name as it is kept there.
-fn pick(wanted: &str) -> Result<Option<Pick>> {
+fn pick(wanted: &str) -> Result<Option<Selector>> {
     Ok(match wanted.strip_prefix('@') {
         _ if wanted.is_empty() => None,
-        Some(digest) => Some(Pick::Digest(digest.parse::<Digest>().map_err(|wrong| Error::usage(wrong.to_string()))?)),
-        None => Some(Pick::Name(wanted.to_owned())),
+        Some(digest) => {
+            Some(Selector::Digest(digest.parse::<Digest>().map_err(|wrong| Error::usage(wrong.to_string()))?))
+        }
+        None => Some(Selector::Name(wanted.to_owned())),
     })
 }
 
@@ -242,7 +245,7 @@ mod tests {
 
     /// A place as one line, so that the table below stays a table.
     fn told(place: &Place) -> String {
-        let with = |pick: &Option<Pick>| pick.as_ref().map(|pick| format!(" {pick}")).unwrap_or_default();
+        let with = |pick: &Option<Selector>| pick.as_ref().map(|pick| format!(" {pick}")).unwrap_or_default();
         match place {
             Place::Registry(reference) => format!("registry {reference}"),
             Place::Prefix(prefix) => format!("prefix {} {:?}", prefix.host, prefix.path),
@@ -323,7 +326,7 @@ mod tests {
         let pause = format!("registry.k8s.io/pause@{DIGEST}");
         assert_eq!(
             parse(&format!("containerd:{pause}")).unwrap(),
-            Place::Containerd { pick: Some(Pick::Name(pause.clone())) }
+            Place::Containerd { pick: Some(Selector::Name(pause.clone())) }
         );
         assert_eq!(told(&parse(&format!("oci:dir:name@{DIGEST}")).unwrap()), format!("oci dir name@{DIGEST}"));
     }

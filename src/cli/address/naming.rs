@@ -3,7 +3,7 @@
 use super::Place;
 use imgmv::copy::Naming;
 use imgmv::image::{Name, Reference};
-use imgmv::source::Pick;
+use imgmv::source::Selector;
 use imgmv::{Error, Result};
 
 /// The names for everything that goes to `place`.
@@ -39,13 +39,13 @@ pub fn names_itself(place: &Place) -> bool {
     }
 }
 
-fn own(pick: &Option<Pick>, given: &[String], spell: fn(&str) -> Result<Name>) -> Result<Vec<Name>> {
+fn own(pick: &Option<Selector>, given: &[String], spell: fn(&str) -> Result<Name>) -> Result<Vec<Name>> {
     match pick {
         None => given.iter().map(|name| spell(name)).collect(),
-        Some(Pick::Digest(digest)) => {
+        Some(Selector::Digest(digest)) => {
             Err(Error::usage(format!("@{digest} cannot be a name at DST, its digest follows from the image")))
         }
-        Some(Pick::Name(name)) => Ok(vec![spell(name)?]),
+        Some(Selector::Name(name)) => Ok(vec![spell(name)?]),
     }
 }
 

@@ -4,7 +4,7 @@ use super::selection::{Choice, Parts};
 use crate::cli::Run;
 use crate::cli::options::{Form, Packing, Transfer};
 use imgmv::Result;
-use imgmv::compress::layer_cache::Pairs;
+use imgmv::compress::layer_cache::LayerCache;
 use imgmv::copy;
 use imgmv::copy::convert::Format;
 use imgmv::copy::{Compress, Options, Report};
@@ -39,7 +39,7 @@ pub fn options(choice: &Choice, parts: &Parts, packing: &Packing, transfer: &Tra
 
 /// Copies every job to `sink`; layers that were packed before on this machine are not packed again.
 pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
-    let pairs = cache().map(|directory| Pairs::open(&directory));
+    let pairs = cache().map(|directory| LayerCache::open(&directory));
     copy::copy_all(jobs, sink, pairs.as_ref(), &*run.watch(), &run.cancel)
 }
 

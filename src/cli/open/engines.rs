@@ -1,13 +1,13 @@
 //! Engines as sources, here and on other hosts, and the way to a host.
 
 use super::rate_limit::shared;
-use super::{From, Reach, Ready};
+use super::{NetworkOptions, OpenSource, SourceOptions};
 use crate::cli::Run;
 use imgmv::image::{Digest, Name, Reference};
 use imgmv::rate_limit::LimitedHost;
 use imgmv::remote;
 use imgmv::remote::{Host, Local, SshTarget};
-use imgmv::source::Pick;
+use imgmv::source::Selector;
 use imgmv::tarball::Tape;
 use imgmv::transport::engine;
 use imgmv::transport::engine::{Engine, FetchStore, Found};
@@ -15,7 +15,7 @@ use imgmv::{Error, Result};
 use std::sync::Arc;
 
 /// Another host, by the ssh client that was asked for and no faster than the rate.
-pub fn host(target: &SshTarget, reach: &Reach, run: &Run) -> Result<Arc<dyn Host>> {
+pub fn host(target: &SshTarget, reach: &NetworkOptions, run: &Run) -> Result<Arc<dyn Host>> {
     let ssh = reach.ssh().parse()?;
     let host = remote::connect(target, &ssh, &run.cancel)?;
     Ok(match shared(reach.network().limit_rate, run) {
@@ -27,20 +27,20 @@ pub fn host(target: &SshTarget, reach: &Reach, run: &Run) -> Result<Arc<dyn Host
 /// What the engine on another host has: single blobs of containerd's, what the others save.
 pub fn on_host(
     target: &SshTarget,
-    pick: Option<&Pick>,
-    from: &From,
-    reach: &Reach,
+    pick: Option<&Selector>,
+    from: &SourceOptions,
+    reach: &NetworkOptions,
     run: &Run,
-) -> Result<(Ready, Option<Pick>)> {
+) -> Result<(OpenSource, Option<Selector>)> {
     let (host, found) = reached(target, from, reach, run)?;
     if let Some(store) = FetchStore::open(host.clone(), &found, run.watch(), &run.cancel)? {
-        return Ok((Ready::Store(Arc::new(store)), pick.cloned()));
+        return Ok((OpenSource::Store(Arc::new(store)), pick.cloned()));
     }
-    Ok((Ready::Tape(saved(host, &found, pick)?), None))
+    Ok((OpenSource::Tape(saved(host, &found, pick)?), None))
 }
 
 /// `docker save`, through the docker command of this host.
-pub fn docker_here(pick: Option<&Pick>, run: &Run) -> Result<Tape> {
+pub fn docker_here(pick: Option<&Selector>, run: &Run) -> Result<Tape> {
     let host: Arc<dyn Host> = Arc::new(Local::new(&run.cancel));
     let found = engine::find(&*host, &[Engine::Docker], None, None)?;
     saved(host, &found, pick)
@@ -50,7 +50,12 @@ pub fn docker_here(pick: Option<&Pick>, run: &Run) -> Result<Tape> {
 pub type Listed = (Name, Option<(Digest, String)>);
 
 /// The names that the engine on another host has.
-pub fn names_on_host(target: &SshTarget, from: &From, reach: &Reach, run: &Run) -> Result<Vec<Listed>> {
+pub fn names_on_host(
+    target: &SshTarget,
+    from: &SourceOptions,
+    reach: &NetworkOptions,
+    run: &Run,
+) -> Result<Vec<Listed>> {
     let (host, found) = reached(target, from, reach, run)?;
     match FetchStore::open(host.clone(), &found, run.watch(), &run.cancel)? {
         Some(store) => Ok(store.rows().map(|row| (row.name, Some((row.digest, row.media_type)))).collect()),
@@ -65,7 +70,12 @@ pub fn names_here(run: &Run) -> Result<Vec<Listed>> {
     Ok(engine::names(&host, &found)?.into_iter().map(|name| (name, None)).collect())
 }
 
-fn reached(target: &SshTarget, from: &From, reach: &Reach, run: &Run) -> Result<(Arc<dyn Host>, Found)> {
+fn reached(
+    target: &SshTarget,
+    from: &SourceOptions,
+    reach: &NetworkOptions,
+    run: &Run,
+) -> Result<(Arc<dyn Host>, Found)> {
     let host = host(target, reach, run)?;
     let options = from.engine();
     let named = options.src_engine.map(Engine::from);
@@ -77,10 +87,10 @@ fn reached(target: &SshTarget, from: &From, reach: &Reach, run: &Run) -> Result<
     Ok((host, found))
 }
 
-fn saved(host: Arc<dyn Host>, found: &Found, pick: Option<&Pick>) -> Result<Tape> {
+fn saved(host: Arc<dyn Host>, found: &Found, pick: Option<&Selector>) -> Result<Tape> {
     let image = pick.map(|pick| match pick {
-        Pick::Name(name) => one_tag(name),
-        Pick::Digest(digest) => digest.to_string(),
+        Selector::Name(name) => one_tag(name),
+        Selector::Digest(digest) => digest.to_string(),
     });
     engine::saved(host, found, &Vec::from_iter(image))
 }

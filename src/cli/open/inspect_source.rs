@@ -5,8 +5,8 @@ use imgmv::copy::Platforms;
 use imgmv::copy::plan;
 use imgmv::copy::plan::{Image, Wish};
 use imgmv::image::{Descriptor, Digest};
-use imgmv::sink::{Order, Shape, Takes};
-use imgmv::source::{Pick, Root, Source, Store, Stream, Tail};
+use imgmv::sink::{Order, Shape, SinkCapabilities};
+use imgmv::source::{Root, Selector, Source, Store, Stream, StreamSummary};
 use imgmv::{Error, Result};
 use std::io::{Cursor, Read};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub fn store(source: Source, run: &Run) -> Result<Arc<dyn Store>> {
     }
 }
 
-fn passed(mut stream: Box<dyn Stream>, run: &Run) -> Result<Tail> {
+fn passed(mut stream: Box<dyn Stream>, run: &Run) -> Result<StreamSummary> {
     while let Some(mut blob) = stream.next_blob()? {
         let mut buffer = vec![0; 64 << 10];
         while blob.bytes.read(&mut buffer)? > 0 {
@@ -30,8 +30,8 @@ fn passed(mut stream: Box<dyn Stream>, run: &Run) -> Result<Tail> {
 }
 
 /// Every image that `picks` select, with as much below it as the source has.
-pub fn images(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
-    let takes = Takes {
+pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
+    let takes = SinkCapabilities {
         shape: Shape::AsFound,
         order: Order::Single,
         large: None,
@@ -63,10 +63,10 @@ pub fn one<T>(images: Vec<T>) -> Result<T> {
 }
 
 /// What a stream has shown, once it has passed.
-pub struct Passed(pub Tail);
+pub struct Passed(pub StreamSummary);
 
 impl Store for Passed {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.0.select(picks)
     }
 

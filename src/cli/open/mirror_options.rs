@@ -1,6 +1,6 @@
 //! The options of `imgmv serve` that make it a mirror of other registries, a cache, and one of several peers.
 
-use super::Reach;
+use super::NetworkOptions;
 use super::insecure;
 use crate::cli::Run;
 use crate::cli::address::Place;
@@ -12,11 +12,11 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::cancel::Cancel;
 use imgmv::progress::Watch;
-use imgmv::serve::access_log::Figures;
-use imgmv::serve::backend::catalog::Shelf;
+use imgmv::serve::access_log::Metrics;
+use imgmv::serve::backend::catalog::Backend;
 use imgmv::serve::mirror::client_config;
 use imgmv::serve::mirror::client_config::{Client, Reached};
-use imgmv::serve::{Beside, Budget, Cache, Caches, Endpoint, Peers, Pools, ProxyShelf, Share, Upstream};
+use imgmv::serve::{Beside, Budget, Cache, Caches, Endpoint, MirrorBackend, Peers, Pools, Share, Upstream};
 use imgmv::transport::layout::LayoutCache;
 use imgmv::transport::registry::mirrors;
 use imgmv::transport::registry::mirrors::Server;
@@ -88,7 +88,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// What is mirrored, while it is.
 pub struct Mirrored {
-    pub shelf: Arc<dyn Shelf>,
+    pub shelf: Arc<dyn Backend>,
     pools: Pools,
     cancel: Cancel,
 }
@@ -117,9 +117,9 @@ impl Mirroring {
     pub fn shelf(
         &self,
         beside: Beside,
-        figures: &Arc<Figures>,
-        from: &open::From,
-        reach: &Reach,
+        figures: &Arc<Metrics>,
+        from: &open::SourceOptions,
+        reach: &NetworkOptions,
         run: &Run,
     ) -> Result<Option<Mirrored>> {
         if self.proxies.is_empty() && self.peers.is_empty() {
@@ -133,8 +133,15 @@ impl Mirroring {
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
         let share = if self.share_private { Share::Everybody } else { Share::Users };
-        let shelf =
-            Arc::new(ProxyShelf::new(upstreams, caches, peers, (share, beside), figures.clone(), run.watch(), &cancel));
+        let shelf = Arc::new(MirrorBackend::new(
+            upstreams,
+            caches,
+            peers,
+            (share, beside),
+            figures.clone(),
+            run.watch(),
+            &cancel,
+        ));
         Ok(Some(Mirrored { shelf, pools, cancel }))
     }
 
@@ -164,8 +171,8 @@ impl Mirroring {
     fn upstreams(
         &self,
         access: &Access,
-        from: &open::From,
-        reach: &Reach,
+        from: &open::SourceOptions,
+        reach: &NetworkOptions,
         cancel: &Cancel,
         run: &Run,
     ) -> Result<Vec<Upstream>> {
@@ -193,7 +200,7 @@ impl Mirroring {
         &self,
         word: &OsString,
         pools: &Pools,
-        figures: &Arc<Figures>,
+        figures: &Arc<Metrics>,
         cancel: &Cancel,
         run: &Run,
     ) -> Result<Caches> {

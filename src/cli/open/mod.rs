@@ -22,11 +22,11 @@ use imgmv::copy::{Naming, Options};
 use imgmv::image::{Name, Reference};
 use imgmv::progress::Event;
 use imgmv::remote::{Host, Local};
-use imgmv::serve::backend::catalog::Shelf;
+use imgmv::serve::backend::catalog::Backend;
 use imgmv::serve::backend::repository_names;
-use imgmv::serve::{RegistryShelf, StoreShelf};
+use imgmv::serve::{LocalBackend, UpstreamBackend};
 use imgmv::sink::Sink;
-use imgmv::source::{Pick, Source, Store};
+use imgmv::source::{Selector, Source, Store};
 use imgmv::tarball::Tape;
 use imgmv::transport::archive;
 use imgmv::transport::archive::{ArchiveSink, Input, Leavings};
@@ -57,7 +57,7 @@ const RETRIES_OF_A_MIRROR: u32 = 1;
 
 /// How a SRC is opened.
 #[derive(Debug, Clone, Default, Args)]
-pub struct From {
+pub struct SourceOptions {
     #[command(flatten)]
     registry: SourceRegistry,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub struct From {
 
 /// How a DST is opened.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Into {
+pub struct SinkOptions {
     #[command(flatten)]
     registry: DestinationRegistry,
     #[command(flatten)]
@@ -75,9 +75,9 @@ pub struct Into {
     loading: Loading,
 }
 
-impl Into {
+impl SinkOptions {
     /// The same for so many destinations at once: to pack an archive for its way takes memory for each.
-    pub fn for_company(&self, company: usize, run: &Run) -> Into {
+    pub fn for_company(&self, company: usize, run: &Run) -> SinkOptions {
         let mut into = self.clone();
         if company > PACKED_AT_ONCE && into.loading.wire == WireName::Auto {
             run.watch()
@@ -88,7 +88,7 @@ impl Into {
     }
 }
 
-impl From {
+impl SourceOptions {
     pub fn engine(&self) -> &SourceEngine {
         &self.engine
     }
@@ -101,7 +101,7 @@ impl From {
 
 /// What is the same for both.
 #[derive(Debug, Clone, Args)]
-pub struct Reach {
+pub struct NetworkOptions {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
@@ -117,7 +117,7 @@ pub struct Reach {
     pub fetch_foreign: bool,
 }
 
-impl Reach {
+impl NetworkOptions {
     /// The ssh client, as it was asked for.
     pub fn ssh(&self) -> &str {
         self.hosts.ssh.as_deref().unwrap_or_default()
@@ -139,7 +139,7 @@ impl Reach {
 /// A source, and which of its images the word means; all when empty.
 pub struct Opened {
     pub source: Source,
-    pub picks: Vec<Pick>,
+    pub picks: Vec<Selector>,
     /// What the word itself calls an image that it picks by digest (`app@sha256:…`, `app:2@sha256:…`).
     pub name: Option<Name>,
 }
@@ -156,33 +156,33 @@ impl Opened {
 }
 
 /// Opens what `place` means as a SRC.
-pub fn source(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Opened> {
-    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+pub fn source(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<Opened> {
+    let UnopenedSource { ready, picks, name } = unread(place, from, reach, run)?;
     let source = match ready {
-        Ready::Store(store) => Source::Store(store),
-        Ready::Tape(tape) => Source::Stream(tape.stream()),
+        OpenSource::Store(store) => Source::Store(store),
+        OpenSource::Tape(tape) => Source::Stream(tape.stream()),
     };
     Ok(Opened { source, picks, name })
 }
 
 /// A source of which nobody has read yet.
-pub struct Unread {
-    pub ready: Ready,
-    pub picks: Vec<Pick>,
+pub struct UnopenedSource {
+    pub ready: OpenSource,
+    pub picks: Vec<Selector>,
     pub name: Option<Name>,
 }
 
 /// As it is opened.
-pub enum Ready {
+pub enum OpenSource {
     Store(Arc<dyn Store>),
     Tape(Tape),
 }
 
-pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Unread> {
+pub fn unread(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<UnopenedSource> {
     let archive = |input: Input| {
         Ok::<_, Error>(match archive::find(&input, run.watch())? {
-            archive::Found::Store(store) => Ready::Store(store),
-            archive::Found::Tape(tape) => Ready::Tape(tape),
+            archive::Found::Store(store) => OpenSource::Store(store),
+            archive::Found::Tape(tape) => OpenSource::Tape(tape),
         })
     };
     let mut name = None;
@@ -191,14 +191,14 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
             let store = repository_source(reference, from, reach, run)?;
             let (pick, own) = picked(reference);
             name = own;
-            (Ready::Store(store), pick)
+            (OpenSource::Store(store), pick)
         }
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
             (archive(Input::File(file.clone()))?, pick.clone())
         }
         Place::Oci { dir, pick } => (layout(dir, run)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (Ready::Tape(engines::docker_here(pick.as_ref(), run)?), None),
+        Place::DockerDaemon { pick } => (OpenSource::Tape(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path, run)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
@@ -208,23 +208,28 @@ pub fn unread(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Un
     // Where either end is on the network, its bytes are counted there.
     let rate = reach.network.limit_rate.filter(|_| !reach.onward && !place.is_remote());
     let ready = match ready {
-        Ready::Store(store) if reach.fetch_foreign => {
+        OpenSource::Store(store) if reach.fetch_foreign => {
             let access = reach.access(&from.registry.side(), run)?;
-            Ready::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
+            OpenSource::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
         }
-        Ready::Tape(_) if reach.fetch_foreign => {
+        OpenSource::Tape(_) if reach.fetch_foreign => {
             return Err(Error::usage(
                 "--foreign fetch needs a source that can be read in any order; save it to a file",
             ));
         }
-        Ready::Store(store) => Ready::Store(limited(store, rate, run)),
-        Ready::Tape(tape) => Ready::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
+        OpenSource::Store(store) => OpenSource::Store(limited(store, rate, run)),
+        OpenSource::Tape(tape) => OpenSource::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
     };
-    Ok(Unread { ready, picks: pick.into_iter().collect(), name })
+    Ok(UnopenedSource { ready, picks: pick.into_iter().collect(), name })
 }
 
 /// A repository, by way of its mirrors where it has some.
-fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Store>> {
+fn repository_source(
+    reference: &Reference,
+    from: &SourceOptions,
+    reach: &NetworkOptions,
+    run: &Run,
+) -> Result<Arc<dyn Store>> {
     let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
     let home = registry.repository(&reference.repository);
     let mirrors = mirrors(reference, from, reach, run)?;
@@ -235,16 +240,21 @@ fn repository_source(reference: &Reference, from: &From, reach: &Reach, run: &Ru
 }
 
 /// Which image of its repository a reference means, and what it is called where it is meant by digest.
-fn picked(reference: &Reference) -> (Option<Pick>, Option<Name>) {
+fn picked(reference: &Reference) -> (Option<Selector>, Option<Name>) {
     match &reference.digest {
-        Some(digest) => (Some(Pick::Digest(*digest)), Some(Name::from(reference))),
-        None => (reference.tag_or_latest().map(|tag| Pick::Name(tag.to_owned())), None),
+        Some(digest) => (Some(Selector::Digest(*digest)), Some(Name::from(reference))),
+        None => (reference.tag_or_latest().map(|tag| Selector::Name(tag.to_owned())), None),
     }
 }
 
 /// The same repository at the mirrors that are asked for, and at those that this host's engines are told of. They are
 /// not shown the credentials given for the registry, and are left soon when they fail.
-fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Result<Vec<(RepositoryStore, bool)>> {
+fn mirrors(
+    reference: &Reference,
+    from: &SourceOptions,
+    reach: &NetworkOptions,
+    run: &Run,
+) -> Result<Vec<(RepositoryStore, bool)>> {
     let side = from.registry.side();
     let given = reach.network.mirrors.iter().map(|host| {
         let mirror = Mirror::parse(host, &reference.repository, side.insecure == Some(true));
@@ -268,24 +278,24 @@ fn mirrors(reference: &Reference, from: &From, reach: &Reach, run: &Run) -> Resu
 }
 
 /// The registry at `host`, to reach `repository` there or what lies below it.
-fn registry(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Arc<Registry>> {
+fn registry(host: &str, repository: &str, side: &Side, reach: &NetworkOptions, run: &Run) -> Result<Arc<Registry>> {
     Registry::new(host, access_to(host, repository, side, reach, run)?, run.watch(), run.cancel.clone())
 }
 
 /// How the registry at `host` is reached for `repository`, or for what lies below it.
-fn access_to(host: &str, repository: &str, side: &Side, reach: &Reach, run: &Run) -> Result<Access> {
+fn access_to(host: &str, repository: &str, side: &Side, reach: &NetworkOptions, run: &Run) -> Result<Access> {
     let insecure = insecure::of(host, repository, side.insecure, run);
     Ok(Access { insecure, ..reach.access(side, run)? })
 }
 
 /// How the registries behind a mirror are reached.
-pub fn upstream_access(from: &From, reach: &Reach, run: &Run) -> Result<Access> {
+pub fn upstream_access(from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<Access> {
     reach.access(&from.registry.side(), run)
 }
 
 /// Opens what `place` means for serving it.
-pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc<dyn Shelf>> {
-    let whole = |pick: &Option<Pick>| match pick {
+pub fn shelf(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<Arc<dyn Backend>> {
+    let whole = |pick: &Option<Selector>| match pick {
         None => Ok(()),
         Some(pick) => Err(Error::usage(format!("all of a place is served; leave {pick} out"))),
     };
@@ -295,11 +305,11 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
                 return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
             }
             let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
-            return Ok(Arc::new(RegistryShelf::of(registry, &reference.repository)));
+            return Ok(Arc::new(UpstreamBackend::of(registry, &reference.repository)));
         }
         Place::Prefix(prefix) => {
             let registry = registry(prefix.host(), prefix.path(), &from.registry.side(), reach, run)?;
-            return Ok(Arc::new(RegistryShelf::below(registry, prefix.path())));
+            return Ok(Arc::new(UpstreamBackend::below(registry, prefix.path())));
         }
         Place::Containerd { pick } => {
             whole(pick)?;
@@ -325,7 +335,7 @@ pub fn shelf(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<Arc
 }
 
 /// An archive, read anew when another one has taken its place.
-fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
     let (path, watch) = (file.to_owned(), run.watch());
     let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
         Source::Store(store) => Ok(store),
@@ -335,34 +345,35 @@ fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
             path.display()
         ))),
     };
-    let shelf = StoreShelf::following(file.to_owned(), Duration::ZERO, repository_names::own(file), open, run.watch())?;
+    let shelf =
+        LocalBackend::following(file.to_owned(), Duration::ZERO, repository_names::own(file), open, run.watch())?;
     Ok(Arc::new(shelf))
 }
 
-fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Shelf>> {
+fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
     let open = dir.to_owned();
     let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
     let shelf =
-        StoreShelf::following(dir.join("index.json"), Duration::ZERO, repository_names::own(dir), open, run.watch())?;
+        LocalBackend::following(dir.join("index.json"), Duration::ZERO, repository_names::own(dir), open, run.watch())?;
     Ok(Arc::new(shelf))
 }
 
 /// containerd's directory while containerd runs: its database is read anew when it has changed.
-fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Shelf>> {
+fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Backend>> {
     const REST: Duration = Duration::from_millis(500);
     let (root, namespace) = containerd_place(options);
     let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
     let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(StoreShelf::following(database, REST, "containerd".to_owned(), open, run.watch())?))
+    Ok(Arc::new(LocalBackend::following(database, REST, "containerd".to_owned(), open, run.watch())?))
 }
 
-fn layout(dir: &Path, run: &Run) -> Result<Ready> {
+fn layout(dir: &Path, run: &Run) -> Result<OpenSource> {
     let store = LayoutStore::open(dir)?;
     if !store.is_marked() {
         let dir = dir.display();
         run.watch().event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout all the same")));
     }
-    Ok(Ready::Store(Arc::new(store)))
+    Ok(OpenSource::Store(Arc::new(store)))
 }
 
 /// The namespace that is asked for, else the environment's for this host's directory, else every one.
@@ -373,9 +384,9 @@ fn containerd_place(options: &SourceEngine) -> (PathBuf, Option<String>) {
     (root.to_owned(), options.src_namespace.clone().or_else(environment))
 }
 
-fn containerd(options: &SourceEngine) -> Result<Ready> {
+fn containerd(options: &SourceEngine) -> Result<OpenSource> {
     let (root, namespace) = containerd_place(options);
-    Ok(Ready::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
+    Ok(OpenSource::Store(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?)))
 }
 
 fn stdin() -> Result<Input> {
@@ -392,7 +403,13 @@ pub struct Written<'o> {
 }
 
 /// Opens what `place` means as a DST.
-pub fn sink(place: &Place, into: &Into, reach: &Reach, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
+pub fn sink(
+    place: &Place,
+    into: &SinkOptions,
+    reach: &NetworkOptions,
+    options: &Written<'_>,
+    run: &Run,
+) -> Result<Box<dyn Sink>> {
     let transfer = options.transfer;
     match place {
         Place::Registry(reference) => repository(reference, into, reach, run),
@@ -419,12 +436,12 @@ pub fn sink(place: &Place, into: &Into, reach: &Reach, options: &Written<'_>, ru
 /// A place that is read and written at once.
 pub struct InPlace {
     pub store: Arc<dyn Store>,
-    pub picks: Vec<Pick>,
+    pub picks: Vec<Selector>,
     pub sink: Box<dyn Sink>,
 }
 
 /// Opens a registry's repository or a layout to give its images other names.
-pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<InPlace> {
+pub fn in_place(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<InPlace> {
     let (dir, pick) = match place {
         Place::Registry(reference) => {
             let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
@@ -443,7 +460,7 @@ pub fn in_place(place: &Place, from: &From, reach: &Reach, run: &Run) -> Result<
 }
 
 /// Makes sure that standard input is asked for one thing only.
-pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -> Result<()> {
+pub fn stdin_once(src: &Place, from: &SourceOptions, into: &SinkOptions, hosts: Option<&Path>) -> Result<()> {
     let wanted = [
         *src == Place::Stdio,
         from.registry.side().password_stdin && matches!(src, Place::Registry(_)),
@@ -460,7 +477,12 @@ pub fn stdin_once(src: &Place, from: &From, into: &Into, hosts: Option<&Path>) -
 }
 
 /// The sink of one repository, whatever its tag.
-pub fn repository(reference: &Reference, into: &Into, reach: &Reach, run: &Run) -> Result<Box<dyn Sink>> {
+pub fn repository(
+    reference: &Reference,
+    into: &SinkOptions,
+    reach: &NetworkOptions,
+    run: &Run,
+) -> Result<Box<dyn Sink>> {
     let chunk = into.pushing.chunk_size.map(|size| size.0);
     let access = access_to(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
     let registry = Registry::new(&reference.host, Access { chunk, ..access }, run.watch(), run.cancel.clone())?;
@@ -492,11 +514,11 @@ fn planned(label: &str) -> Box<dyn Sink> {
 }
 
 /// The first of `wanted` that answers on this host, or the one that is named.
-pub fn engine_here(into: &Into, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
+pub fn engine_here(into: &SinkOptions, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
     Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
 }
 
-fn loading(host: Arc<dyn Host>, into: &Into, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
+fn loading(host: Arc<dyn Host>, into: &SinkOptions, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
     let Loading { engine, namespace, remote_command, .. } = &into.loading;
     let named = engine.map(Engine::from);
     if let Some(named) = named.filter(|named| !wanted.contains(named)) {

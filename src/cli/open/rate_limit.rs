@@ -6,7 +6,7 @@ use crate::cli::options::Rate;
 use imgmv::Result;
 use imgmv::image::{Descriptor, Digest, Name};
 use imgmv::rate_limit::{Limit, Limited};
-use imgmv::source::{Origin, Pick, Root, Store};
+use imgmv::source::{Origin, Root, Selector, Store};
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
@@ -40,7 +40,7 @@ struct SlowStore {
 }
 
 impl Store for SlowStore {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.store.roots(picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -67,8 +67,8 @@ impl Store for SlowStore {
     fn nothing(&self) -> String {
         self.store.nothing()
     }
-    fn may_lack(&self) -> bool {
-        self.store.may_lack()
+    fn is_sparse(&self) -> bool {
+        self.store.is_sparse()
     }
     fn is_far(&self) -> bool {
         self.store.is_far()
@@ -79,7 +79,7 @@ impl Store for SlowStore {
     fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
         self.store.expect(all, wanted);
     }
-    fn forgo(&self, blob: &Digest) {
-        self.store.forgo(blob);
+    fn skip_blob(&self, blob: &Digest) {
+        self.store.skip_blob(blob);
     }
 }

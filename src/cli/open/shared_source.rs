@@ -1,12 +1,12 @@
 //! One source for several destinations side by side.
 
-use super::{From, Opened, Reach, Ready, Unread, unread};
+use super::{NetworkOptions, OpenSource, Opened, SourceOptions, UnopenedSource, unread};
 use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::output::progress::lock;
 use imgmv::fanout::{Limits, Shared, Sharer};
 use imgmv::image::Name;
-use imgmv::source::{Pick, Source, Store};
+use imgmv::source::{Selector, Source, Store};
 use imgmv::tarball::Tape;
 use imgmv::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 /// One source for several copies at once.
 pub struct Parted {
     shares: Shares,
-    picks: Vec<Pick>,
+    picks: Vec<Selector>,
     name: Option<Name>,
 }
 
@@ -25,24 +25,31 @@ enum Shares {
 }
 
 /// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
-pub fn parted(place: &Place, from: &From, reach: &Reach, members: usize, at_once: usize, run: &Run) -> Result<Parted> {
-    let Unread { ready, picks, name } = unread(place, from, reach, run)?;
+pub fn parted(
+    place: &Place,
+    from: &SourceOptions,
+    reach: &NetworkOptions,
+    members: usize,
+    at_once: usize,
+    run: &Run,
+) -> Result<Parted> {
+    let UnopenedSource { ready, picks, name } = unread(place, from, reach, run)?;
     let limits = Limits::default();
     let shares = match ready {
-        Ready::Store(store) => {
+        OpenSource::Store(store) => {
             let shared = Shared::new(store, limits, &run.cancel);
             // What is wrong with the source is told once.
             shared.sharer().roots(&picks)?;
             let first = (0..at_once).map(|_| shared.sharer()).collect();
             Shares::Store(shared, Mutex::new(first))
         }
-        Ready::Tape(_) if members > at_once => {
+        OpenSource::Tape(_) if members > at_once => {
             return Err(Error::usage(format!(
                 "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
                  save it to a file first"
             )));
         }
-        Ready::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
+        OpenSource::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
     };
     Ok(Parted { shares, picks, name })
 }

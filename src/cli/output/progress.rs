@@ -3,7 +3,7 @@
 
 use super::bars::Bars;
 use super::line_progress::{Json, Lines};
-use crate::cli::args::{Progress, Talk};
+use crate::cli::args::{OutputOptions, Progress};
 use imgmv::error::on_one_line;
 use imgmv::progress::{Event, Outcome, Watch};
 use indicatif::HumanBytes;
@@ -37,7 +37,7 @@ enum Face {
 }
 
 impl Screen {
-    pub fn new(talk: &Talk) -> Screen {
+    pub fn new(talk: &OutputOptions) -> Screen {
         let loudness = match (talk.quiet, talk.verbose) {
             (true, _) => Loudness::Quiet,
             (false, true) => Loudness::Verbose,

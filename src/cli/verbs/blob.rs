@@ -4,7 +4,7 @@ use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::args::PLACES;
 use crate::cli::open;
-use crate::cli::open::{Opened, Reach};
+use crate::cli::open::{NetworkOptions, Opened};
 use clap::Args;
 use imgmv::image::{Digest, Hasher};
 use imgmv::source::{Source, Store, Stream};
@@ -28,9 +28,9 @@ pub struct Blob {
     #[arg(value_name = "DIGEST")]
     digest: Digest,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\

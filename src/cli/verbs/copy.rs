@@ -10,13 +10,13 @@ use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};
 use crate::cli::open::shared_source;
-use crate::cli::open::{Into, Opened, Reach, Written};
+use crate::cli::open::{NetworkOptions, Opened, SinkOptions, Written};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
 use clap::Args;
 use imgmv::copy::{Naming, Options, Report};
 use imgmv::image::{Name, Reference};
-use imgmv::source::{Pick, Source};
+use imgmv::source::{Selector, Source};
 use imgmv::{Error, Result};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,11 +53,11 @@ pub struct Copy {
     #[command(flatten)]
     transfer: Transfer,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    into: Into,
+    into: SinkOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 /// More destinations than one would type.
@@ -140,7 +140,7 @@ impl Copy {
         }
     }
 
-    fn one(&self, opened: Opened, target: &Place, into: &Into, company: usize, run: &Run) -> Result<Report> {
+    fn one(&self, opened: Opened, target: &Place, into: &SinkOptions, company: usize, run: &Run) -> Result<Report> {
         let options = Options { company, ..self.options() };
         if let Place::Prefix(prefix) = target {
             return self.below(prefix, opened, &options, run);
@@ -163,7 +163,7 @@ impl Copy {
                  unpacked",
             ));
         };
-        let mut repositories: Vec<(Reference, Vec<(Pick, Name)>)> = Vec::new();
+        let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = store.roots(&picks)?;
         if roots.is_empty() && !options.allow_empty {
             return Err(Error::not_found(store.nothing()));
@@ -176,7 +176,7 @@ impl Copy {
                 return Err(Error::usage(format!("image {digest} has no name to keep below DST; copy it by itself")));
             };
             let target = prefix.under(&name)?;
-            let job = (Pick::Digest(digest), Name::from(&target));
+            let job = (Selector::Digest(digest), Name::from(&target));
             match repositories.iter_mut().find(|(there, _)| there.place() == target.place()) {
                 Some((_, jobs)) if target.tag.is_none() && jobs.iter().any(|(there, _)| *there == job.0) => {}
                 Some((_, jobs)) => jobs.push(job),

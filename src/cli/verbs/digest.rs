@@ -4,7 +4,7 @@ use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::args::PLACES;
 use crate::cli::open;
-use crate::cli::open::Reach;
+use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::answer::VERSION;
@@ -27,9 +27,9 @@ pub struct Digest {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\

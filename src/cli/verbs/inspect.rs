@@ -4,7 +4,7 @@ use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::args::PLACES;
 use crate::cli::open;
-use crate::cli::open::Reach;
+use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::image_report::{Document, Inspected};
@@ -14,7 +14,7 @@ use imgmv::copy::Platforms;
 use imgmv::copy::plan;
 use imgmv::image::media_type::is_manifest;
 use imgmv::image::{Descriptor, Manifest, Platform};
-use imgmv::source::{Pick, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::{Error, Result};
 use std::ffi::OsString;
 
@@ -37,9 +37,9 @@ pub struct Inspect {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -71,7 +71,7 @@ fn exact(bytes: &[u8], run: &Run) -> Result<()> {
     run.answer.bytes(bytes)
 }
 
-fn show(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<()> {
+fn show(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<()> {
     let roots = store.roots(picks)?;
     let images = inspect_source::some(inspect_source::images(store, picks, &Platforms::Default, run)?, store)?;
     let mut all = Vec::with_capacity(images.len());
@@ -91,7 +91,7 @@ fn show(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> 
 }
 
 /// The one manifest or index meant. Nothing below it is read.
-fn document(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<Manifest> {
+fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Manifest> {
     match platforms {
         Platforms::Only(wanted) if wanted.len() > 1 => {
             Err(Error::usage("--raw and --config show one document; name one --platform"))
@@ -108,7 +108,7 @@ fn document(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run)
     }
 }
 
-fn config(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
+fn config(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
     let mut manifest = document(store, picks, platforms, run)?;
     if !manifest.children().is_empty() {
         manifest = below(store, picks, &manifest, run)?;
@@ -120,7 +120,7 @@ fn config(store: &dyn Store, picks: &[Pick], platforms: &Platforms, run: &Run) -
 }
 
 /// Of an index: its only image, or this machine's.
-fn below(store: &dyn Store, picks: &[Pick], index: &Manifest, run: &Run) -> Result<Manifest> {
+fn below(store: &dyn Store, picks: &[Selector], index: &Manifest, run: &Run) -> Result<Manifest> {
     let runs = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
     let images: Vec<&Descriptor> = index.children().iter().filter(runs).collect();
     match images[..] {

@@ -4,7 +4,7 @@ use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::args::PLACES;
 use crate::cli::open;
-use crate::cli::open::Reach;
+use crate::cli::open::NetworkOptions;
 use crate::cli::open::engines;
 use crate::cli::open::engines::Listed;
 use crate::cli::open::inspect_source;
@@ -27,9 +27,9 @@ pub struct List {
     #[arg(value_name = "SRC")]
     src: OsString,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\

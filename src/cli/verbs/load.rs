@@ -6,7 +6,7 @@ use crate::cli::address::naming::naming;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::{Into, Reach};
+use crate::cli::open::{NetworkOptions, SinkOptions};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
 use clap::Args;
@@ -43,9 +43,9 @@ pub struct Load {
     #[command(flatten)]
     transfer: Transfer,
     #[command(flatten)]
-    into: Into,
+    into: SinkOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 impl Load {
@@ -56,7 +56,7 @@ impl Load {
             dash if dash == "-" => Place::Stdio,
             file => Place::Path(file.into()),
         };
-        let opened = open::source(&source, &open::From::default(), &self.reach, run)?;
+        let opened = open::source(&source, &open::SourceOptions::default(), &self.reach, run)?;
         let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
         // Any place with an engine behind it spells names alike.
         let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;

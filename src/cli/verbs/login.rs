@@ -1,7 +1,7 @@
 //! `imgmv login`: credentials are tried at a registry and kept.
 
 use crate::cli::Run;
-use crate::cli::open::Reach;
+use crate::cli::open::NetworkOptions;
 use crate::cli::open::insecure;
 use crate::cli::open::insecure::YesOrNo;
 use crate::cli::open::registry_access::{access, ask_user};
@@ -54,7 +54,7 @@ pub struct Login {
     #[arg(long, value_name = "FILE", env = "IMGMV_KEY", requires = "cert")]
     key: Option<PathBuf>,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 impl Login {

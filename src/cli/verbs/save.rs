@@ -7,7 +7,7 @@ use crate::cli::args::PLACES;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::{Into, Reach, Written};
+use crate::cli::open::{NetworkOptions, SinkOptions, Written};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
 use clap::Args;
@@ -42,9 +42,9 @@ pub struct Save {
     #[command(flatten)]
     transfer: Transfer,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -82,7 +82,7 @@ impl Save {
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let written = Written { transfer: &self.transfer, packing: &self.packing };
-        let sink = open::sink(&target, &Into::default(), &self.reach, &written, run)?;
+        let sink = open::sink(&target, &SinkOptions::default(), &self.reach, &written, run)?;
         let (mut outcome, began) = (Outcome::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
         let report = copy_options::copy_all(jobs, &*sink, run).map_err(hinted)?;

@@ -3,7 +3,7 @@
 use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::open;
-use crate::cli::open::Reach;
+use crate::cli::open::NetworkOptions;
 use crate::cli::open::mirror_options;
 use crate::cli::open::mirror_options::Mirroring;
 use clap::builder::FalseyValueParser;
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use imgmv::error::on_one_line;
 use imgmv::progress::Watch;
 use imgmv::serve::access::users::Reading;
-use imgmv::serve::access_log::{Figures, Journal, Record};
+use imgmv::serve::access_log::{Journal, Metrics, Record};
 use imgmv::serve::backend::catalog::Catalog;
 use imgmv::serve::{Beside, Certificate, Limits, Listening, Options, Rights, Target};
 use imgmv::{Error, Result};
@@ -44,9 +44,9 @@ pub struct Serve {
     #[command(flatten)]
     mirroring: Mirroring,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 #[derive(Debug, Args)]
@@ -166,7 +166,7 @@ impl Serve {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
-        let figures: Arc<Figures> = Arc::default();
+        let figures: Arc<Metrics> = Arc::default();
         let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
         let mirrored = self.mirroring.shelf(beside, &figures, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
@@ -217,7 +217,7 @@ impl Serve {
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<Target>>, figures: Arc<Figures>, run: &Run) -> Result<Options> {
+    fn options(&self, target: Option<Arc<Target>>, figures: Arc<Metrics>, run: &Run) -> Result<Options> {
         let reading = if self.anonymous_pull { Reading::Anybody } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {

@@ -5,14 +5,14 @@ use crate::cli::address::Place;
 use crate::cli::address::naming;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
-use crate::cli::open::{From, InPlace, Reach};
+use crate::cli::open::{InPlace, NetworkOptions, SourceOptions};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::named;
 use clap::Args;
 use imgmv::Result;
 use imgmv::image::{Digest, Manifest, Name};
 use imgmv::progress::Event;
-use imgmv::source::Pick;
+use imgmv::source::Selector;
 use imgmv::transport::archive;
 use serde_json::json;
 use std::ffi::OsString;
@@ -36,9 +36,9 @@ pub struct Tag {
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    from: From,
+    from: SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 impl Tag {
@@ -91,7 +91,7 @@ impl Tag {
 }
 
 /// The archive that is meant, if it is one, and which of its images.
-fn archive_file(place: &Place) -> Option<(&Path, Option<&Pick>)> {
+fn archive_file(place: &Place) -> Option<(&Path, Option<&Selector>)> {
     match place {
         Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => Some((file, pick.as_ref())),
         Place::Path(path) if !path.is_dir() => Some((path, None)),

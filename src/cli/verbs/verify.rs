@@ -6,7 +6,7 @@ use crate::cli::args::PLACES;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
-use crate::cli::open::{Opened, Reach};
+use crate::cli::open::{NetworkOptions, Opened};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::named;
 use crate::cli::verify_blobs;
@@ -36,9 +36,9 @@ pub struct Verify {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::From,
+    from: open::SourceOptions,
     #[command(flatten)]
-    reach: Reach,
+    reach: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\

@@ -28,7 +28,7 @@ const FRESH: &CStr = c"pairs.new";
 
 /// Pairs of raw and packed layers that were made here. Shared by all threads of a process, and through the file by all
 /// processes of a user.
-pub struct Pairs {
+pub struct LayerCache {
     directory: PathBuf,
     /// Read when first asked for: most runs never ask.
     known: Mutex<Option<Known>>,
@@ -57,11 +57,11 @@ impl Key {
     }
 }
 
-impl Pairs {
+impl LayerCache {
     /// The pairs in `directory` (`$XDG_CACHE_HOME/imgmv`), which is made when there is something to keep. It and the
     /// file in it count only if they belong to this user and nobody else may write them.
-    pub fn open(directory: &Path) -> Pairs {
-        Pairs { directory: directory.to_owned(), known: Mutex::new(None) }
+    pub fn open(directory: &Path) -> LayerCache {
+        LayerCache { directory: directory.to_owned(), known: Mutex::new(None) }
     }
 
     /// Digest and size, in bytes, of what the layer with the `diff_id` `raw` is when packed as `to` at `level` by this

@@ -13,11 +13,11 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (parent, directory)
 }
 
-fn remember(pairs: &Pairs, number: usize) {
+fn remember(pairs: &LayerCache, number: usize) {
     pairs.remember(&digest(number), Coding::Gzip, None, &digest(format!("packed {number}")), number as u64);
 }
 
-fn find(pairs: &Pairs, number: usize) -> Option<u64> {
+fn find(pairs: &LayerCache, number: usize) -> Option<u64> {
     let (stored, size) = pairs.find(&digest(number), Coding::Gzip, None)?;
     assert_eq!(stored, digest(format!("packed {number}")));
     assert_eq!(pairs.raw_of(&stored), Some(digest(number)));
@@ -31,12 +31,12 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn what_one_process_made_the_next_one_finds() {
     let (_parent, directory) = place();
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     assert_eq!(find(&pairs, 1), None);
     assert!(!directory.exists(), "asking makes nothing");
     remember(&pairs, 1);
     assert_eq!(find(&pairs, 1), Some(1));
-    let later = Pairs::open(&directory);
+    let later = LayerCache::open(&directory);
     assert_eq!(find(&later, 1), Some(1));
     assert_eq!((mode(&directory), mode(&directory.join("pairs"))), (0o700, 0o600));
     remember(&later, 1);
@@ -46,7 +46,7 @@ fn what_one_process_made_the_next_one_finds() {
 #[test]
 fn another_coding_level_or_recipe_is_another_pair() {
     let (_parent, directory) = place();
-    let (pairs, raw) = (Pairs::open(&directory), digest("raw"));
+    let (pairs, raw) = (LayerCache::open(&directory), digest("raw"));
     pairs.remember(&raw, Coding::Gzip, None, &digest("gzip"), 1);
     assert_eq!(pairs.find(&raw, Coding::Zstd, None), None);
     assert_eq!(pairs.find(&raw, Coding::Gzip, Some(9)), None);
@@ -54,7 +54,7 @@ fn another_coding_level_or_recipe_is_another_pair() {
     assert_eq!(pairs.find(&raw, Coding::Gzip, default), Some((digest("gzip"), 1)));
     let old = Key { recipe: RECIPE + 1, ..Key::new(&digest("old"), Coding::Gzip, None) };
     append(&own_directory(&directory, Missing::Leave).unwrap(), &line(&old, &digest("old gzip"), 1));
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     assert_eq!(pairs.find(&digest("old"), Coding::Gzip, None), None);
     assert_eq!(pairs.raw_of(&digest("old gzip")), Some(digest("old")), "still true of bytes that were made");
 }
@@ -62,10 +62,10 @@ fn another_coding_level_or_recipe_is_another_pair() {
 #[test]
 fn the_newer_of_two_lines_counts() {
     let (_parent, directory) = place();
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     pairs.remember(&digest(1), Coding::Zstd, None, &digest("wrong"), 1);
     pairs.remember(&digest(1), Coding::Zstd, None, &digest("right"), 2);
-    for pairs in [pairs, Pairs::open(&directory)] {
+    for pairs in [pairs, LayerCache::open(&directory)] {
         assert_eq!(pairs.find(&digest(1), Coding::Zstd, None), Some((digest("right"), 2)));
     }
 }
@@ -73,7 +73,7 @@ fn the_newer_of_two_lines_counts() {
 #[test]
 fn damage_costs_the_damaged_lines_only() {
     let (_parent, directory) = place();
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     (0..5).for_each(|number| remember(&pairs, number));
     let file = directory.join("pairs");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -83,7 +83,7 @@ fn damage_costs_the_damaged_lines_only() {
     lines[3].truncate(100);
     lines.insert(2, vec![0xff, 0, b'\x1b']);
     std::fs::write(&file, lines.join(&b'\n')).unwrap();
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     let found: Vec<_> = (0..5).map(|number| find(&pairs, number)).collect();
     assert_eq!(found, [Some(0), None, Some(2), None, Some(4)]);
 }
@@ -91,22 +91,22 @@ fn damage_costs_the_damaged_lines_only() {
 #[test]
 fn what_others_can_write_is_not_believed() {
     let (parent, directory) = place();
-    remember(&Pairs::open(&directory), 1);
+    remember(&LayerCache::open(&directory), 1);
     let file = directory.join("pairs");
     for (path, bad, good) in [(&file, 0o620, 0o600), (&file, 0o602, 0o600), (&directory, 0o777, 0o700)] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(bad)).unwrap();
-        let pairs = Pairs::open(&directory);
+        let pairs = LayerCache::open(&directory);
         assert_eq!(find(&pairs, 1), None, "{bad:o}");
         let before = std::fs::read(&file).unwrap();
         remember(&pairs, 2);
         assert_eq!((find(&pairs, 2), std::fs::read(&file).unwrap()), (Some(2), before));
         std::fs::set_permissions(path, PermissionsExt::from_mode(good)).unwrap();
     }
-    assert_eq!(find(&Pairs::open(&directory), 1), Some(1));
+    assert_eq!(find(&LayerCache::open(&directory), 1), Some(1));
     let elsewhere = parent.path().join("elsewhere");
     std::fs::rename(&file, &elsewhere).unwrap();
     symlink(&elsewhere, &file).unwrap();
-    assert_eq!(find(&Pairs::open(&directory), 1), None, "a link");
+    assert_eq!(find(&LayerCache::open(&directory), 1), None, "a link");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_cache_that_cannot_be_written_still_serves_the_process() {
     std::fs::write(&file, "").unwrap();
     std::fs::create_dir_all(parent.path().join("odd/pairs")).unwrap();
     for directory in [file.join("below"), file.clone(), parent.path().join("odd"), PathBuf::from("/proc/nothing")] {
-        let pairs = Pairs::open(&directory);
+        let pairs = LayerCache::open(&directory);
         remember(&pairs, 1);
         assert_eq!(find(&pairs, 1), Some(1), "{}", directory.display());
     }
@@ -125,13 +125,13 @@ fn a_cache_that_cannot_be_written_still_serves_the_process() {
 #[test]
 fn only_the_newest_are_kept() {
     let (_parent, directory) = place();
-    remember(&Pairs::open(&directory), 0);
+    remember(&LayerCache::open(&directory), 0);
     let lines: String = (1..=PRUNED_AT)
         .map(|n| line(&Key::new(&digest(n), Coding::Gzip, None), &digest(format!("packed {n}")), n as u64))
         .collect();
     append(&own_directory(&directory, Missing::Leave).unwrap(), &lines);
-    remember(&Pairs::open(&directory), PRUNED_AT + 1);
-    let pairs = Pairs::open(&directory);
+    remember(&LayerCache::open(&directory), PRUNED_AT + 1);
+    let pairs = LayerCache::open(&directory);
     assert_eq!(std::fs::read_to_string(directory.join("pairs")).unwrap().lines().count(), KEPT);
     assert_eq!((find(&pairs, 0), find(&pairs, PRUNED_AT + 1 - KEPT)), (None, None));
     assert_eq!(find(&pairs, PRUNED_AT + 2 - KEPT), Some((PRUNED_AT + 2 - KEPT) as u64));
@@ -146,28 +146,28 @@ fn many_at_once_lose_nothing() {
     std::thread::scope(|scope| {
         for writer in 0..8 {
             let directory = &directory;
-            // A `Pairs` each, as processes have.
+            // A `LayerCache` each, as processes have.
             scope.spawn(move || {
-                let pairs = Pairs::open(directory);
+                let pairs = LayerCache::open(directory);
                 (0..50).for_each(|number| remember(&pairs, writer * 1000 + number));
             });
         }
     });
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     assert!((0..8).all(|writer| (0..50).all(|number| find(&pairs, writer * 1000 + number).is_some())));
 }
 
 #[test]
 fn a_file_of_rubbish_costs_little_and_heals() {
     let (_parent, directory) = place();
-    remember(&Pairs::open(&directory), 1);
+    remember(&LayerCache::open(&directory), 1);
     let file = std::fs::OpenOptions::new().write(true).open(directory.join("pairs")).unwrap();
     file.set_len(1 << 40).unwrap();
-    let pairs = Pairs::open(&directory);
+    let pairs = LayerCache::open(&directory);
     assert_eq!(find(&pairs, 1), None);
     remember(&pairs, 2);
     assert_eq!(find(&pairs, 2), Some(2));
     assert!(directory.join("pairs").metadata().unwrap().len() < 1000, "cut to what is good in it");
     remember(&pairs, 3);
-    assert_eq!(find(&Pairs::open(&directory), 3), Some(3));
+    assert_eq!(find(&LayerCache::open(&directory), 3), Some(3));
 }

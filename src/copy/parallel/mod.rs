@@ -3,9 +3,9 @@
 
 mod queue;
 
-use super::compress_slots::Turn;
+use super::compress_slots::CompressSlot;
 use super::prefetch;
-use super::upload_order::Fill;
+use super::upload_order::LineFill;
 use super::{Run, Work};
 use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
@@ -13,7 +13,7 @@ use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, BlobWriter, Order};
 use crate::source::{Claim, Store};
 use crate::transfer;
-use crate::transfer::Flow;
+use crate::transfer::TransferContext;
 use queue::Queue;
 use std::{
     io::{Cursor, Read},
@@ -38,7 +38,7 @@ const LARGE_LANES: usize = 6;
 const LANES_IN_COMPANY: usize = 12;
 
 /// Moves every blob in `work` from `store` to the run's sink.
-pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
+pub(crate) fn transfer_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
     let alone = run.options.company == 1;
@@ -51,7 +51,7 @@ pub(crate) fn move_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) ->
         // Not read ahead: where it goes on is known only when it is begun.
         twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
-    let fill = Fill::new(run.takes.large.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
+    let fill = LineFill::new(run.takes.large.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
     match run.takes.order {
         Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
             prefetch::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
@@ -121,7 +121,7 @@ struct Lanes<'l, 'r> {
     packing: bool,
     stop: &'l AtomicBool,
     queue: Mutex<Queue>,
-    fill: Mutex<Fill>,
+    fill: Mutex<LineFill>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -147,7 +147,7 @@ impl Lanes<'_, '_> {
         }
     }
 
-    fn fill(&self) -> MutexGuard<'_, Fill> {
+    fn fill(&self) -> MutexGuard<'_, LineFill> {
         self.fill.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -270,7 +270,7 @@ fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) 
         })
     };
     let done = move_one(run, store, work, &mut in_turn, stop);
-    store.forgo(&work.blob.digest);
+    store.skip_blob(&work.blob.digest);
     done
 }
 
@@ -295,7 +295,7 @@ fn move_one<'s>(
 ) -> Result<()> {
     run.cancel.check()?;
     let _turn = match work.recode {
-        Some(_) => Turn::wait(run.options.company, run.cancel)?,
+        Some(_) => CompressSlot::wait(run.options.company, run.cancel)?,
         None => None,
     };
     let id = run.next_id();
@@ -316,14 +316,14 @@ fn begin<'k>(
     store: &dyn Store,
     work: &Work,
     open: &mut transfer::Opener<'_, '_>,
-    flow: &Flow<'_>,
+    flow: &TransferContext<'_>,
 ) -> Result<Begin<'k>> {
     let claim = match (work.recode, work.expected) {
         (None, _) => Claim::from(&work.blob),
         (Some(_), Some(expected)) => Claim { digest: Some(expected.digest), size: Some(expected.size) },
         (Some(_), None) if run.takes.unnamed_blobs => Claim::default(),
         // A pipe has to know the size beforehand: packed twice, never stored.
-        (Some(how), None) => transfer::measure_recoded(&Claim::from(&work.blob), how, &mut *open(0)?, flow)?,
+        (Some(how), None) => transfer::measure_recompressed(&Claim::from(&work.blob), how, &mut *open(0)?, flow)?,
     };
     run.sink.begin(&claim, store.origin().filter(|_| work.recode.is_none()))
 }
@@ -333,14 +333,14 @@ fn write(
     work: &Work,
     open: &mut transfer::Opener<'_, '_>,
     writer: Box<dyn BlobWriter + '_>,
-    flow: &Flow<'_>,
+    flow: &TransferContext<'_>,
 ) -> Result<()> {
     let claim = Claim::from(&work.blob);
     let verified = match work.recode {
         None => transfer::transfer(&claim, open, writer, flow)?,
         Some(how) => {
             let expected = work.expected.map(|packed| packed.digest);
-            transfer::transfer_recoded(&claim, expected, how, &mut *open(0)?, writer, flow)?
+            transfer::transfer_recompressed(&claim, expected, how, &mut *open(0)?, writer, flow)?
         }
     };
     run.moved(flow.id, &verified, work.recode);

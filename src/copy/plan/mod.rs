@@ -7,7 +7,7 @@ mod subset;
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest, Name, Platform};
 use crate::progress::Watch;
-use crate::sink::Takes;
+use crate::sink::SinkCapabilities;
 use crate::source::{Root, Store, ambiguous};
 use std::{
     collections::{HashMap, HashSet},
@@ -106,7 +106,7 @@ pub fn images(
     store: &dyn Store,
     roots: Vec<Root>,
     wish: &Wish,
-    takes: &Takes,
+    takes: &SinkCapabilities,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
     if let Some(error) = ambiguous(&roots) {

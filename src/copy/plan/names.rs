@@ -4,7 +4,7 @@ use super::{Image, Naming};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
 use crate::progress::Watch;
-use crate::sink::Takes;
+use crate::sink::SinkCapabilities;
 use crate::source::Root;
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(super) fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
 }
 
 /// Gives `images` the names that `naming` says.
-pub(super) fn give(images: &mut [Image], naming: &Naming, takes: &Takes, watch: &dyn Watch) -> Result<()> {
+pub(super) fn give(images: &mut [Image], naming: &Naming, takes: &SinkCapabilities, watch: &dyn Watch) -> Result<()> {
     match (naming, &mut *images) {
         (Naming::Keep, _) => {}
         (Naming::Names(names), [image]) => image.names = names.clone(),

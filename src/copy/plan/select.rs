@@ -4,7 +4,7 @@ use super::{ATTESTS, Platforms, Sparse, Wish, config};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, MAX_NAMES, Manifest, Platform, media_type};
 use crate::progress::{Event, Watch};
-use crate::sink::{Shape, Takes};
+use crate::sink::{Shape, SinkCapabilities};
 use crate::source::Store;
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ pub(super) fn choose(
     store: &dyn Store,
     root: &Descriptor,
     wish: &Wish,
-    takes: &Takes,
+    takes: &SinkCapabilities,
     watch: &dyn Watch,
     label: &str,
 ) -> Result<(Vec<Manifest>, u64)> {
@@ -31,7 +31,7 @@ pub(super) fn choose(
 pub(super) struct Chooser<'a> {
     pub store: &'a dyn Store,
     pub wish: &'a Wish,
-    pub takes: &'a Takes,
+    pub takes: &'a SinkCapabilities,
     pub watch: &'a dyn Watch,
     /// The image, as a person knows it.
     pub label: &'a str,
@@ -108,7 +108,7 @@ impl Chooser<'_> {
                 }
                 manifest => manifest?,
             };
-            if self.store.may_lack() && !self.complete(&manifest)? {
+            if self.store.is_sparse() && !self.complete(&manifest)? {
                 found.absent.push(child.clone());
                 continue;
             }
@@ -128,7 +128,7 @@ impl Chooser<'_> {
 
     /// Whether the store is to be asked for the manifest `digest`.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool> {
-        Ok(!self.store.may_lack() || self.store.find(digest)?.is_some())
+        Ok(!self.store.is_sparse() || self.store.find(digest)?.is_some())
     }
 
     fn complete(&self, manifest: &Manifest) -> Result<bool> {
@@ -252,7 +252,7 @@ impl Chooser<'_> {
     }
 
     fn available(&mut self, leaf: &Descriptor) -> Result<bool> {
-        if !self.store.may_lack() {
+        if !self.store.is_sparse() {
             return Ok(true);
         }
         if !self.has(&leaf.digest)? {

@@ -18,16 +18,16 @@ const OTHER_SIDES: [&str; 6] = [
 
 /// Under which names a server answers.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct BrowserGuard {
     loopback: bool,
     names: Vec<String>,
 }
 
-impl Gate {
+impl BrowserGuard {
     /// Of a server that listens on `address`, and is also called `names`.
-    pub fn new(address: SocketAddr, names: &[String]) -> Gate {
+    pub fn new(address: SocketAddr, names: &[String]) -> BrowserGuard {
         let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Gate { loopback: address.ip().is_loopback(), names }
+        BrowserGuard { loopback: address.ip().is_loopback(), names }
     }
 
     /// Whether a request may be looked at.
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn check(listen: &str, method: Method, headers: &[(&'static str, &str)]) -> bool {
-        let gate = Gate::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
+        let gate = BrowserGuard::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         gate.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
     }

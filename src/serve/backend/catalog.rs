@@ -56,7 +56,7 @@ pub enum Settled {
 }
 
 /// A kind of source: where repositories are looked for.
-pub trait Shelf: Send + Sync {
+pub trait Backend: Send + Sync {
     /// The names of all repositories that are known, in any order.
     fn repositories(&self) -> Result<Vec<String>>;
     /// The repository that is wanted, if this shelf has it. Cheap: it is asked for with every request.
@@ -91,12 +91,12 @@ pub trait Repository: Send + Sync {
 /// All shelves; the first that has something gives it.
 #[derive(Clone, Default)]
 pub struct Catalog {
-    shelves: Vec<Arc<dyn Shelf>>,
+    shelves: Vec<Arc<dyn Backend>>,
 }
 
 impl Catalog {
     /// Adds a shelf that is asked after those there are.
-    pub fn add(&mut self, shelf: Arc<dyn Shelf>) {
+    pub fn add(&mut self, shelf: Arc<dyn Backend>) {
         self.shelves.push(shelf);
     }
 

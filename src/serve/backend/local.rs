@@ -1,19 +1,19 @@
 //! A local store (a layout, an archive, containerd's directory) as a shelf.
 
-use super::catalog::{At, Repository, Shelf, Wanted, as_manifest};
+use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
 use super::reload::Live;
 use super::repository_names::{Table, Tags};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
 use crate::progress::Watch;
-use crate::source::{Pick, Root, Store, ambiguous};
+use crate::source::{Root, Selector, Store, ambiguous};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A store whose blobs can be opened at any offset at once, with no server in between.
-pub struct StoreShelf {
+pub struct LocalBackend {
     live: Live<Stocked>,
 }
 
@@ -23,7 +23,7 @@ struct Stocked {
     table: Table,
 }
 
-impl StoreShelf {
+impl LocalBackend {
     /// A store that is opened anew when `file` changes, but not more often than every `rest`. What has no full name is
     /// served as `own`.
     ///
@@ -34,7 +34,7 @@ impl StoreShelf {
         own: String,
         open: impl Fn() -> Result<Arc<dyn Store>> + Send + Sync + 'static,
         watch: Arc<dyn Watch>,
-    ) -> Result<StoreShelf> {
+    ) -> Result<LocalBackend> {
         let told = Once::new();
         let live = Live::following(file, rest, move || {
             stocked(open()?, &own, |hidden| {
@@ -42,7 +42,7 @@ impl StoreShelf {
             })
         });
         live.now()?;
-        Ok(StoreShelf { live })
+        Ok(LocalBackend { live })
     }
 }
 
@@ -68,12 +68,12 @@ fn stocked(store: Arc<dyn Store>, own: &str, hidden: impl Fn(&Error)) -> Result<
 fn unambiguous(store: &dyn Store) -> Result<Vec<Root>> {
     let mut roots = Vec::new();
     for name in store.names()? {
-        roots.extend(store.roots(&[Pick::Name(name.to_string())]).unwrap_or_default());
+        roots.extend(store.roots(&[Selector::Name(name.to_string())]).unwrap_or_default());
     }
     Ok(roots)
 }
 
-impl Shelf for StoreShelf {
+impl Backend for LocalBackend {
     fn repositories(&self) -> Result<Vec<String>> {
         Ok(self.live.now()?.table.repositories().cloned().collect())
     }

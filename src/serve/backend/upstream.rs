@@ -1,9 +1,9 @@
 //! Another registry as a shelf: every request is asked there, and nothing is kept.
 
-use super::catalog::{At, Repository, Search, Shelf, Wanted};
+use super::catalog::{At, Backend, Repository, Search, Wanted};
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest};
-use crate::source::{Pick, Root, Store};
+use crate::source::{Root, Selector, Store};
 use crate::transport::registry::{Registry, RepositoryStore};
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ const REMEMBERED: usize = 256;
 const BUFFER: usize = 64 << 10;
 
 /// What of a registry is served.
-pub struct RegistryShelf {
+pub struct UpstreamBackend {
     registry: Arc<Registry>,
     /// Empty, or parts that end in `/`: served names are below it.
     prefix: String,
@@ -24,15 +24,15 @@ pub struct RegistryShelf {
     open: Mutex<HashMap<String, Arc<RepositoryStore>>>,
 }
 
-impl RegistryShelf {
+impl UpstreamBackend {
     /// Every repository below `prefix` (empty, or ending in `/`), under the rest of its name.
-    pub fn below(registry: Arc<Registry>, prefix: &str) -> RegistryShelf {
-        RegistryShelf { registry, prefix: prefix.to_owned(), only: None, open: Mutex::default() }
+    pub fn below(registry: Arc<Registry>, prefix: &str) -> UpstreamBackend {
+        UpstreamBackend { registry, prefix: prefix.to_owned(), only: None, open: Mutex::default() }
     }
 
     /// One repository, under its own name.
-    pub fn of(registry: Arc<Registry>, repository: &str) -> RegistryShelf {
-        RegistryShelf { only: Some(repository.to_owned()), ..RegistryShelf::below(registry, "") }
+    pub fn of(registry: Arc<Registry>, repository: &str) -> UpstreamBackend {
+        UpstreamBackend { only: Some(repository.to_owned()), ..UpstreamBackend::below(registry, "") }
     }
 
     fn store(&self, repository: String) -> Arc<RepositoryStore> {
@@ -45,7 +45,7 @@ impl RegistryShelf {
     }
 }
 
-impl Shelf for RegistryShelf {
+impl Backend for UpstreamBackend {
     /// Only what was named: a registry's own list may be of any length, and many give none.
     fn repositories(&self) -> Result<Vec<String>> {
         Ok(self.only.iter().cloned().collect())
@@ -69,8 +69,8 @@ struct Upstream(Arc<RepositoryStore>);
 impl Upstream {
     fn root(&self, at: &At) -> Result<Option<Root>> {
         let pick = match at {
-            At::Tag(tag) => Pick::Name(tag.clone()),
-            At::Digest(digest) => Pick::Digest(*digest),
+            At::Tag(tag) => Selector::Name(tag.clone()),
+            At::Digest(digest) => Selector::Digest(*digest),
         };
         Ok(there(self.0.roots(&[pick]))?.and_then(|mut roots| roots.pop()))
     }

@@ -2,7 +2,7 @@
 //! tool reads as `oci:DIR/team/app:TAG`. Each blob has a second name (a hard link) in `DIR/.imgmv-shared`, so that it
 //! takes its space once however many repositories have it.
 
-use super::catalog::{At, Repository, Shelf, Wanted, as_manifest};
+use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
 use super::reload::Live;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -132,7 +132,7 @@ fn housed(dir: &Path) -> Result<Housed> {
     Ok(Housed { store, tags })
 }
 
-impl Shelf for Target {
+impl Backend for Target {
     fn repositories(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         let mut ahead = vec![(self.dir.clone(), String::new())];

@@ -1,17 +1,17 @@
 //! `/metrics`: the figures in the text form that Prometheus reads.
 
-use crate::serve::access_log::Figures;
+use crate::serve::access_log::Metrics;
 use crate::serve::http::response::Answer;
 use crate::serve::http::router::text;
 use hyper::Response;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub fn answer(figures: &Figures) -> Response<Answer> {
+pub fn answer(figures: &Metrics) -> Response<Answer> {
     text("text/plain; version=0.0.4; charset=utf-8", told(figures))
 }
 
-fn told(figures: &Figures) -> String {
+fn told(figures: &Metrics) -> String {
     let mut out = String::new();
     let value = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
     let head = |out: &mut String, name: &str, kind: &str, help: &str| {

@@ -1,12 +1,12 @@
 //! Pushing blobs (distribution-spec, "Pushing blobs"): in one request or several, mounted from elsewhere, gone on with
 //! where a request was cut.
 
-use super::uploads::Turn;
+use super::uploads::UploadGuard;
 use crate::error::Kind;
 use crate::image::{Algorithm, Digest};
 use crate::serve::backend::writable::Target;
 use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::request_body::{End, Inflow};
+use crate::serve::http::request_body::{End, RequestBody};
 use crate::serve::http::route::{digest as parse_digest, name_of};
 use crate::serve::http::router::{Answered, Asked, add, bare, blocking, lost};
 use crate::serve::server::Server;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `POST blobs/uploads/`: begins an upload, takes a blob whole, or mounts one.
-pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut Inflow) -> Answered {
+pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut RequestBody) -> Answered {
     let target = writable(server)?;
     let wanted = |key: &str| asked.query.value(key).map(parse_digest).transpose();
     let (digest, mount) = (wanted("digest")?, wanted("mount")?);
@@ -63,7 +63,7 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
 }
 
 /// `blobs/uploads/<id>`: status, more bytes, the end, or no more of it.
-pub async fn go_on(server: &Arc<Server>, asked: Asked, name: String, id: String, body: &mut Inflow) -> Answered {
+pub async fn go_on(server: &Arc<Server>, asked: Asked, name: String, id: String, body: &mut RequestBody) -> Answered {
     let target = writable(server)?;
     let digest = match asked.method {
         Method::PUT => {
@@ -120,7 +120,7 @@ pub fn count(figure: &AtomicU64) {
 
 /// Whether a chunk begins where the upload stands, and is as long as it says. The specification has `0-99`, some
 /// clients write `bytes 0-99/200`.
-fn in_order(asked: &Asked, body: &Inflow, name: &str, turn: &Turn) -> Result<(), Refusal> {
+fn in_order(asked: &Asked, body: &RequestBody, name: &str, turn: &UploadGuard) -> Result<(), Refusal> {
     let Some(range) = asked.header(header::CONTENT_RANGE) else { return Ok(()) };
     let wrong = || Refusal::bad(Code::BlobUploadInvalid, format!("{range:?} is no Content-Range; expected FIRST-LAST"));
     let spec = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']);
@@ -143,7 +143,7 @@ fn in_order(asked: &Asked, body: &Inflow, name: &str, turn: &Turn) -> Result<(),
 }
 
 /// Writes the body behind what is there. A body that is cut leaves what came of it.
-async fn receive(turn: &mut Turn, asked: &Asked, body: &mut Inflow) -> Result<(), Refusal> {
+async fn receive(turn: &mut UploadGuard, asked: &Asked, body: &mut RequestBody) -> Result<(), Refusal> {
     let mut upload = turn.take_out()?;
     let (before, announced) = (upload.size(), body.announced());
     // A full disk is told now, not after the transfer.
@@ -182,7 +182,7 @@ async fn receive(turn: &mut Turn, asked: &Asked, body: &mut Inflow) -> Result<()
 }
 
 /// Lets the upload stand where it is.
-async fn put_back(turn: &mut Turn, mut upload: Upload, over: End, before: u64) -> Result<(), Refusal> {
+async fn put_back(turn: &mut UploadGuard, mut upload: Upload, over: End, before: u64) -> Result<(), Refusal> {
     let settled = blocking(move || {
         // One byte and none look alike to who asks how far it came.
         if over == End::Cut && before == 0 && upload.size() == 1 {
@@ -195,13 +195,13 @@ async fn put_back(turn: &mut Turn, mut upload: Upload, over: End, before: u64) -
     Ok(())
 }
 
-async fn cancel(server: &Arc<Server>, mut turn: Turn) -> Result<(), Refusal> {
+async fn cancel(server: &Arc<Server>, mut turn: UploadGuard) -> Result<(), Refusal> {
     let upload = turn.take_out()?;
     server.sessions.end(upload.id());
     blocking(move || upload.remove()).await
 }
 
-async fn finish(server: &Arc<Server>, mut turn: Turn, name: String, digest: Digest) -> Answered {
+async fn finish(server: &Arc<Server>, mut turn: UploadGuard, name: String, digest: Digest) -> Answered {
     let target = writable(server)?.clone();
     let upload = turn.take_out()?;
     server.sessions.end(upload.id());
@@ -228,7 +228,7 @@ fn created(name: &str, digest: &Digest) -> Response<crate::serve::http::response
 }
 
 /// Where an upload stands.
-fn standing(status: StatusCode, name: &str, turn: &Turn) -> Response<crate::serve::http::response::Answer> {
+fn standing(status: StatusCode, name: &str, turn: &UploadGuard) -> Response<crate::serve::http::response::Answer> {
     let mut response = bare(status);
     add(&mut response, "location", &location(name, turn));
     add(&mut response, "range", &range_of(turn));
@@ -236,12 +236,12 @@ fn standing(status: StatusCode, name: &str, turn: &Turn) -> Response<crate::serv
     response
 }
 
-fn location(name: &str, turn: &Turn) -> String {
+fn location(name: &str, turn: &UploadGuard) -> String {
     format!("/v2/{name}/blobs/uploads/{}", turn.id())
 }
 
 /// `0-0` where nothing is there yet, as clients expect it.
-fn range_of(turn: &Turn) -> String {
+fn range_of(turn: &UploadGuard) -> String {
     format!("0-{}", turn.size().saturating_sub(1))
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
 use crate::serve::backend::catalog::At;
 use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::request_body::{Inflow, Oversize};
+use crate::serve::http::request_body::{Oversize, RequestBody};
 use crate::serve::http::route::digest as parse_digest;
 use crate::serve::http::router::{Answered, Asked, add, bare, blocking};
 use crate::serve::server::Server;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 const MAX_TAGS: usize = 16;
 
 /// `PUT manifests/<reference>`.
-pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body: &mut Inflow) -> Answered {
+pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body: &mut RequestBody) -> Answered {
     let target = writable(server)?.clone();
     let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {

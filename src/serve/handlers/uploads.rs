@@ -31,7 +31,7 @@ struct Session {
 }
 
 /// The right to go on with one upload, until another request wants it.
-pub struct Turn {
+pub struct UploadGuard {
     session: Arc<Session>,
     guard: OwnedMutexGuard<Option<Upload>>,
     mine: u64,
@@ -40,15 +40,20 @@ pub struct Turn {
 
 impl Sessions {
     /// A new upload in `layout`, which is that of `repository`.
-    pub async fn begin(&self, repository: &str, layout: PushedLayout, algorithm: Algorithm) -> Result<Turn, Refusal> {
+    pub async fn begin(
+        &self,
+        repository: &str,
+        layout: PushedLayout,
+        algorithm: Algorithm,
+    ) -> Result<UploadGuard, Refusal> {
         let upload = blocking(move || layout.begin(algorithm)).await??;
         let id = upload.id().to_owned();
         let session = self.keep(id, repository, upload);
-        Turn::take(session).await
+        UploadGuard::take(session).await
     }
 
     /// The upload `id` of `repository`, also one from before this process began.
-    pub async fn resume(&self, repository: &str, id: &str, target: &Arc<Target>) -> Result<Turn, Refusal> {
+    pub async fn resume(&self, repository: &str, id: &str, target: &Arc<Target>) -> Result<UploadGuard, Refusal> {
         let unknown = || Refusal::not_found(Code::BlobUploadUnknown, "there is no such upload, or it is over");
         let known = self.all().get(id).cloned();
         let session = match known {
@@ -70,7 +75,7 @@ impl Sessions {
         if session.repository != repository {
             return Err(unknown());
         }
-        let turn = Turn::take(session).await?;
+        let turn = UploadGuard::take(session).await?;
         match turn.guard.is_some() {
             true => Ok(turn),
             false => Err(unknown()),
@@ -115,8 +120,8 @@ impl Sessions {
     }
 }
 
-impl Turn {
-    async fn take(session: Arc<Session>) -> Result<Turn, Refusal> {
+impl UploadGuard {
+    async fn take(session: Arc<Session>) -> Result<UploadGuard, Refusal> {
         let busy = || Refusal::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, "another request is on this upload");
         let mut mine = 0;
         session.turn.send_modify(|turn| {
@@ -126,7 +131,7 @@ impl Turn {
         let turn = session.turn.subscribe();
         let guard = timeout(LETTING_GO, session.upload.clone().lock_owned()).await.map_err(|_| busy())?;
         *session.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        Ok(Turn { session, guard, mine, turn })
+        Ok(UploadGuard { session, guard, mine, turn })
     }
 
     /// Ends when another request has come for the upload.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// A body on its way in.
-pub struct Inflow {
+pub struct RequestBody {
     body: Incoming,
     floor: Floor,
     received: Arc<AtomicU64>,
@@ -27,10 +27,10 @@ pub enum End {
     Cut,
 }
 
-impl Inflow {
+impl RequestBody {
     /// `received` counts the bytes.
-    pub fn new(body: Incoming, idle: Duration, received: Arc<AtomicU64>) -> Inflow {
-        Inflow { body, floor: Floor::new(idle), received, gathered: Vec::new(), size: 0, over: None }
+    pub fn new(body: Incoming, idle: Duration, received: Arc<AtomicU64>) -> RequestBody {
+        RequestBody { body, floor: Floor::new(idle), received, gathered: Vec::new(), size: 0, over: None }
     }
 
     /// In bytes, where the client has said it.

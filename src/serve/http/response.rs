@@ -5,7 +5,7 @@
 
 use super::buffers;
 use super::connection::LEAST_SHARE;
-use crate::serve::access_log::Tally;
+use crate::serve::access_log::RequestLog;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// What is sent back.
 pub struct Answer {
     what: What,
-    tally: Option<Tally>,
+    tally: Option<RequestLog>,
     /// What the text takes of the room for documents, until it has gone.
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -76,7 +76,7 @@ impl Answer {
     }
 
     /// Counted by `tally`, which ends with it.
-    pub fn tallied(self, tally: Tally) -> Answer {
+    pub fn tallied(self, tally: RequestLog) -> Answer {
         Answer { tally: Some(tally), ..self }
     }
 }

@@ -1,13 +1,13 @@
 //! One request: let in, understood, authorised, and handed to whoever answers it.
 
 use super::errors::{Code, Refusal};
-use super::request_body::Inflow;
+use super::request_body::RequestBody;
 use super::response::Answer;
 use super::route;
 use super::route::{Part, Query, Route};
 use crate::error::Result as Outcome;
 use crate::serve::access::users::Right;
-use crate::serve::access_log::{Record, Tally};
+use crate::serve::access_log::{Record, RequestLog};
 use crate::serve::backend::catalog::{Repository, Search, Wanted};
 use crate::serve::handlers::{lists, metrics, page, pull, push, put};
 use crate::serve::server::Server;
@@ -63,12 +63,12 @@ pub async fn answer(
     share: usize,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let mut tally = Tally::begin(record(peer, &request), &server.figures, server.journal.clone());
+    let mut tally = RequestLog::begin(record(peer, &request), &server.figures, server.journal.clone());
     let (head, body) = request.into_parts();
     let query = Query::of(head.uri.query());
     let asked = Asked { method: head.method, query, headers: head.headers, share, user: None };
     let is_head = asked.method == Method::HEAD;
-    let mut body = Some(Inflow::new(body, server.limits.idle, tally.received()));
+    let mut body = Some(RequestBody::new(body, server.limits.idle, tally.received()));
     let answered = dispatch(&server, &head.uri, asked, &mut body, &mut tally).await;
     if let Some(mut body) = body.filter(|_| answered.is_err()) {
         body.drain().await;
@@ -94,8 +94,8 @@ async fn dispatch(
     server: &Arc<Server>,
     uri: &Uri,
     mut asked: Asked,
-    body: &mut Option<Inflow>,
-    tally: &mut Tally,
+    body: &mut Option<RequestBody>,
+    tally: &mut RequestLog,
 ) -> Answered {
     server.gate.check(&asked.method, uri, &asked.headers)?;
     let route = route::route(uri.path())?;
@@ -143,7 +143,7 @@ async fn dispatch(
     })
 }
 
-async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: Inflow) -> Answered {
+async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: RequestBody) -> Answered {
     let method = asked.method.clone();
     let written = match (part, &method) {
         (Part::Uploads, &Method::POST) => push::begin(&server, asked, name, &mut body).await,

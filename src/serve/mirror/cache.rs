@@ -1,7 +1,7 @@
 //! What a mirror keeps: a layout that blobs are filled into when they are asked for, and what upstream's tags pointed at
 //! when it was asked last.
 
-use super::download::{Around, Ended, Fill, Growing};
+use super::download::{Around, Ended, Fill, PartialBlob};
 use super::evict::Budget;
 use super::pool::Pool;
 use crate::cancel::Cancel;
@@ -52,7 +52,7 @@ impl Pools {
 pub struct Cache {
     layout: Arc<LayoutCache>,
     names: Live<HashMap<Name, Descriptor>>,
-    filling: Mutex<HashMap<Digest, Arc<Growing>>>,
+    filling: Mutex<HashMap<Digest, Arc<PartialBlob>>>,
     pools: Pools,
     budget: Arc<Budget>,
     /// Ends fills.
@@ -150,7 +150,7 @@ impl Cache {
                         return Ok(bytes);
                     }
                     let (source, ended) = source()?;
-                    let growing = Arc::new(Growing::new(digest, size));
+                    let growing = Arc::new(PartialBlob::new(digest, size));
                     filling.insert(digest, growing.clone());
                     drop(filling);
                     self.begin(growing.clone(), source, ended);
@@ -161,14 +161,14 @@ impl Cache {
         growing.read(from, around)
     }
 
-    fn begin(self: &Arc<Cache>, growing: Arc<Growing>, source: Arc<dyn Store>, ended: Ended) {
+    fn begin(self: &Arc<Cache>, growing: Arc<PartialBlob>, source: Arc<dyn Store>, ended: Ended) {
         let ending = Ending { cache: self.clone(), growing: growing.clone() };
         let (layout, budget, cancel) = (self.layout.clone(), self.budget.clone(), self.cancel.clone());
         let fill = Fill { growing, layout, budget, source, cancel, ended };
         self.pools.of(ending.growing.size).run(move || ending.end(fill.run()));
     }
 
-    fn filling(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Growing>>> {
+    fn filling(&self) -> MutexGuard<'_, HashMap<Digest, Arc<PartialBlob>>> {
         self.filling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,7 +176,7 @@ impl Cache {
 /// Tells a fill's clients that it has ended, however it has.
 struct Ending {
     cache: Arc<Cache>,
-    growing: Arc<Growing>,
+    growing: Arc<PartialBlob>,
 }
 
 impl Ending {

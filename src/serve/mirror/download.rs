@@ -10,7 +10,7 @@ use crate::image::{Descriptor, Digest, Hasher};
 use crate::progress::Silent;
 use crate::sink::{BlobWriter, Verified};
 use crate::source::{Claim, Store};
-use crate::transfer::{Flow, buffer_in_company, transfer};
+use crate::transfer::{TransferContext, buffer_in_company, transfer};
 use crate::transport::layout::{Filling, LayoutCache};
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,7 +27,7 @@ const WAITERS: usize = 64;
 const BEGINNING: Duration = Duration::from_secs(10);
 
 /// A blob that is being fetched.
-pub struct Growing {
+pub struct PartialBlob {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
@@ -47,9 +47,9 @@ struct State {
 /// Where to go on from an offset if the cache has no room.
 pub type Around = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
 
-impl Growing {
-    pub fn new(digest: Digest, size: u64) -> Growing {
-        Growing { digest, size, state: Mutex::default(), changed: Condvar::new() }
+impl PartialBlob {
+    pub fn new(digest: Digest, size: u64) -> PartialBlob {
+        PartialBlob { digest, size, state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,7 +74,7 @@ impl Growing {
     }
 
     /// The bytes from `from` on, as they come. Fails where it is known at once that none will.
-    pub fn read(self: &Arc<Growing>, from: u64, around: Around) -> Result<Box<dyn Read + Send>> {
+    pub fn read(self: &Arc<PartialBlob>, from: u64, around: Around) -> Result<Box<dyn Read + Send>> {
         let until = Instant::now() + BEGINNING;
         let mut state = self.state();
         while state.at == 0 && state.ended.is_none() && Instant::now() < until {
@@ -92,7 +92,7 @@ impl Growing {
 
 /// One client's way through a growing blob.
 struct Following {
-    growing: Arc<Growing>,
+    growing: Arc<PartialBlob>,
     at: u64,
     around: Around,
     /// The cache could not take it: read from where the fill would have.
@@ -183,7 +183,7 @@ impl Read for Following {
 
 /// What a fill needs.
 pub struct Fill {
-    pub growing: Arc<Growing>,
+    pub growing: Arc<PartialBlob>,
     pub layout: Arc<LayoutCache>,
     pub budget: Arc<Budget>,
     pub source: Arc<dyn Store>,
@@ -203,14 +203,21 @@ impl Fill {
     }
 
     fn fetch(&self) -> Result<()> {
-        let Growing { digest, size, .. } = *self.growing;
+        let PartialBlob { digest, size, .. } = *self.growing;
         let room = self.budget.reserve(size)?;
         if let Some(Filling { writer, bytes }) = self.layout.fill(digest, size)? {
             self.growing.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
             let buffer = buffer_in_company(1);
-            let flow =
-                Flow { watch: &Silent, cancel: &self.cancel, stop: &stop, id: 0, threads: 1, buffer, recent: buffer };
+            let flow = TransferContext {
+                watch: &Silent,
+                cancel: &self.cancel,
+                stop: &stop,
+                id: 0,
+                threads: 1,
+                buffer,
+                recent: buffer,
+            };
             let blob = Descriptor::new("", digest, size);
             let writer = Box::new(Shown { writer, growing: &self.growing });
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;
@@ -234,7 +241,7 @@ impl Fill {
 /// Says how far a blob is written.
 struct Shown<'f> {
     writer: Box<dyn BlobWriter + 'f>,
-    growing: &'f Growing,
+    growing: &'f PartialBlob,
 }
 
 impl BlobWriter for Shown<'_> {

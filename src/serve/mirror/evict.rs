@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::progress::Watch;
-use crate::serve::access_log::{Figures, count};
+use crate::serve::access_log::{Metrics, count};
 use crate::transport::layout::LayoutCache;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Budget {
     limit: Option<u64>,
     layouts: Vec<Arc<LayoutCache>>,
     used: Mutex<Used>,
-    figures: Arc<Figures>,
+    figures: Arc<Metrics>,
     watch: Arc<dyn Watch>,
 }
 
@@ -36,7 +36,7 @@ impl Budget {
     pub fn new(
         limit: Option<u64>,
         layouts: Vec<Arc<LayoutCache>>,
-        figures: Arc<Figures>,
+        figures: Arc<Metrics>,
         watch: Arc<dyn Watch>,
     ) -> Budget {
         Budget { limit, layouts, used: Mutex::default(), figures, watch }

@@ -14,8 +14,8 @@ pub(super) mod repository;
 pub(super) mod single_flight;
 pub(super) mod upstreams;
 
-use super::access_log::{Figures, count};
-use super::backend::catalog::{Repository, Shelf, Wanted};
+use super::access_log::{Metrics, count};
+use super::backend::catalog::{Backend, Repository, Wanted};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Digest, Manifest, is_host, is_repository};
@@ -66,13 +66,13 @@ impl Caches {
     pub fn of(&self, identity: Identity) -> &Arc<Cache> {
         match identity {
             Identity::Nobody => &self.public,
-            Identity::Ours => &self.private,
+            Identity::Acquired => &self.private,
         }
     }
 }
 
 /// Other registries as a shelf.
-pub struct ProxyShelf(Arc<Proxy>);
+pub struct MirrorBackend(Arc<Proxy>);
 
 /// What its repositories share.
 pub(super) struct Proxy {
@@ -88,7 +88,7 @@ pub(super) struct Proxy {
     pub fetching: Once<Key, Option<Arc<Manifest>>>,
     /// Manifests may be large, and are held while they are looked into.
     pub documents: Arc<Seats>,
-    pub figures: Arc<Figures>,
+    pub figures: Arc<Metrics>,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
@@ -103,18 +103,18 @@ pub(super) struct Sized {
     pub at: Instant,
 }
 
-impl ProxyShelf {
+impl MirrorBackend {
     /// A mirror of `upstreams`. Without `caches` there are only peers to ask, and nothing is kept.
     pub fn new(
         upstreams: Vec<Upstream>,
         caches: Option<Caches>,
         peers: Arc<Peers>,
         (share, beside): (Share, Beside),
-        figures: Arc<Figures>,
+        figures: Arc<Metrics>,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
-    ) -> ProxyShelf {
-        ProxyShelf(Arc::new(Proxy {
+    ) -> MirrorBackend {
+        MirrorBackend(Arc::new(Proxy {
             upstreams,
             caches,
             peers,
@@ -193,7 +193,7 @@ impl Proxy {
     }
 }
 
-impl Shelf for ProxyShelf {
+impl Backend for MirrorBackend {
     /// What anybody may have and was asked for, under the upstream's name.
     fn repositories(&self) -> Result<Vec<String>> {
         let Some(caches) = &self.0.caches else { return Ok(Vec::new()) };

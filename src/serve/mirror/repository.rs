@@ -12,7 +12,7 @@ use crate::serve::access_log::count;
 use crate::serve::backend::catalog::{At, Known, Repository, Search, Settled};
 use crate::serve::backend::upstream::pumped;
 use crate::serve::backend::verified_reader::Checked;
-use crate::source::{Pick, Store};
+use crate::source::{Selector, Store};
 use crate::transport::registry::{MirroredStore, RepositoryStore};
 use std::io::Read;
 use std::sync::Arc;
@@ -220,7 +220,7 @@ impl Mirrored {
 
 /// A manifest by digest, checked; its type as it was announced.
 fn fetched(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
-    let Some(root) = store.roots(&[Pick::Digest(*digest)])?.pop() else { return Ok(None) };
+    let Some(root) = store.roots(&[Selector::Digest(*digest)])?.pop() else { return Ok(None) };
     Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor).map(Some)
 }
 

@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_secs(30);
 pub enum Identity {
     Nobody,
     /// With credentials of this server.
-    Ours,
+    Acquired,
 }
 
 /// One host that has a registry's repositories.
@@ -108,7 +108,7 @@ impl Upstream {
         }
         let knows = |way: &Way| knows_login(&way.endpoint.access, &way.endpoint.host, repository, &*self.watch);
         let known = *logins.entry(repository.to_owned()).or_insert_with(|| self.ways.iter().any(knows));
-        if known { Identity::Ours } else { Identity::Nobody }
+        if known { Identity::Acquired } else { Identity::Nobody }
     }
 
     /// What the first host that has it says. Where none has it, the last one's word counts.
@@ -150,7 +150,7 @@ impl Way {
     fn lines(&self, identity: Identity) -> &Lines {
         match identity {
             Identity::Nobody => &self.nobody,
-            Identity::Ours => &self.ours,
+            Identity::Acquired => &self.ours,
         }
     }
 }

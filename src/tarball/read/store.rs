@@ -8,7 +8,7 @@ use super::table::{Place, Table};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
-use crate::source::{Pick, Root, Store, select};
+use crate::source::{Root, Selector, Store, select};
 use crate::tarball::tar::read_at::ReadAt;
 use std::{
     collections::{HashMap, HashSet},
@@ -86,7 +86,7 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     /// What `picks` select, not yet settled; with the image's place in the list where it has one.
-    fn chosen(&self, picks: &[Pick]) -> Result<Vec<(Root, Option<usize>)>> {
+    fn chosen(&self, picks: &[Selector]) -> Result<Vec<(Root, Option<usize>)>> {
         let known = self.provisional()?;
         let listed = |(root, at): &(Root, usize)| (root.clone(), Some(*at));
         if picks.is_empty() {
@@ -95,7 +95,7 @@ impl<B: ReadAt> ArchiveStore<B> {
         let all: Vec<Root> = known.iter().map(|(root, _)| root.clone()).collect();
         let mut chosen = Vec::new();
         for pick in picks {
-            if let Pick::Digest(digest) = pick
+            if let Selector::Digest(digest) = pick
                 && let Some(found) = self.by_digest(digest, &known)?
             {
                 chosen.push(found);
@@ -123,7 +123,7 @@ impl<B: ReadAt> ArchiveStore<B> {
     }
 
     /// The one image that `pick` selects, or the only one there is.
-    pub(crate) fn one(&self, pick: Option<&Pick>) -> Result<(Root, &Listed)> {
+    pub(crate) fn one(&self, pick: Option<&Selector>) -> Result<(Root, &Listed)> {
         let chosen = self.chosen(pick.map_or(&[], std::slice::from_ref))?;
         let digests: HashSet<Digest> = chosen.iter().map(|(root, _)| root.descriptor.digest).collect();
         match (digests.len(), chosen.into_iter().next()) {
@@ -165,7 +165,7 @@ impl<B: ReadAt> ArchiveStore<B> {
 }
 
 impl<B: ReadAt> Store for ArchiveStore<B> {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         let chosen = self.chosen(picks).map_err(|e| e.at(&self.label))?;
         let settled = |(root, at): (Root, Option<usize>)| match at {
             Some(at) => self.settled(root, at).map_err(|e| e.at(&self.label)),
@@ -233,7 +233,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     /// Engines keep, and write into archives, only some of an index.
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         true
     }
 }

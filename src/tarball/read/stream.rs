@@ -8,7 +8,7 @@ use super::layer::Passing;
 use super::legacy_manifest;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, media_type};
-use crate::source::{Blob, Claim, Relay, Root, Stream, Tail};
+use crate::source::{Blob, Claim, Relay, Root, Stream, StreamSummary};
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::blob_digest;
 use crate::tarball::tar::entries;
@@ -46,7 +46,7 @@ pub struct ArchiveStream {
     waiting: bool,
     junk: u64,
     ended: bool,
-    foreseen: Vec<Vec<Digest>>,
+    expected_diff_ids: Vec<Vec<Digest>>,
 }
 
 /// What comes next in the archive.
@@ -75,13 +75,13 @@ impl ArchiveStream {
             waiting: false,
             junk: 0,
             ended: false,
-            foreseen: Vec::new(),
+            expected_diff_ids: Vec::new(),
         }
     }
 
-    /// Whoever writes the archive has said that its images have these layers ([`Stream::foreseen`]).
-    pub fn foreseeing(self, foreseen: Vec<Vec<Digest>>) -> ArchiveStream {
-        ArchiveStream { foreseen, ..self }
+    /// Whoever writes the archive has said that its images have these layers ([`Stream::expected_diff_ids`]).
+    pub fn expecting(self, expected_diff_ids: Vec<Vec<Digest>>) -> ArchiveStream {
+        ArchiveStream { expected_diff_ids, ..self }
     }
 
     /// The next thing in the archive; what is left of a layer is passed over.
@@ -220,9 +220,9 @@ impl ArchiveStream {
     }
 
     /// The images, with every manifest and config; `self` has passed.
-    pub(crate) fn settle(&self) -> Result<(Vec<(Listed, Root)>, Tail)> {
+    pub(crate) fn settle(&self) -> Result<(Vec<(Listed, Root)>, StreamSummary)> {
         let nothing = contents::empty(&self.held, &self.label);
-        let mut tail = Tail { roots: Vec::new(), documents: Default::default(), nothing };
+        let mut tail = StreamSummary { roots: Vec::new(), documents: Default::default(), nothing };
         let mut images = Vec::new();
         for image in list(&self.held)? {
             let root = match &image.what {
@@ -278,8 +278,8 @@ impl ArchiveStream {
 }
 
 impl Stream for ArchiveStream {
-    fn foreseen(&self) -> Vec<Vec<Digest>> {
-        self.foreseen.clone()
+    fn expected_diff_ids(&self) -> Vec<Vec<Digest>> {
+        self.expected_diff_ids.clone()
     }
 
     fn digests_known(&mut self) -> Result<bool> {
@@ -309,14 +309,14 @@ impl Stream for ArchiveStream {
         Ok(Some(Blob { claim, bytes: Box::new(Handed(self)) }))
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Tail> {
+    fn finish(mut self: Box<Self>) -> Result<StreamSummary> {
         while !matches!(self.step().map_err(|e| e.at(&self.label))?, Step::End) {}
         let (_, mut tail) = self.settle().map_err(|e| e.at(&self.label))?;
         tail.documents.extend(self.held.into_blobs());
         Ok(tail)
     }
 
-    fn relay(mut self: Box<Self>, relay: Relay<'_>) -> Result<Tail> {
+    fn relay(mut self: Box<Self>, relay: Relay<'_>) -> Result<StreamSummary> {
         let label = self.label.clone();
         crate::tarball::rewrite::relay::relay(&mut self, relay).map_err(|e| e.at(&label))
     }

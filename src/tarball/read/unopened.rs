@@ -14,19 +14,19 @@ pub struct Tape {
     pub bytes: Box<dyn Read + Send>,
     /// What messages call it.
     pub label: String,
-    /// Each image's layers, where that is known beforehand ([`Stream::foreseen`]).
-    pub foreseen: Vec<Vec<Digest>>,
+    /// Each image's layers, where that is known beforehand ([`Stream::expected_diff_ids`]).
+    pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
 impl Tape {
     pub fn stream(self) -> Box<dyn Stream> {
-        Box::new(ArchiveStream::new(self.bytes, &self.label).foreseeing(self.foreseen))
+        Box::new(ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids))
     }
 
     /// As many tapes of the same, which are to be read side by side.
     pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<Tape>> {
         let ends = fanout::split(self.bytes, readers, limits, cancel)?;
-        let tape = |bytes| Tape { bytes, label: self.label.clone(), foreseen: self.foreseen.clone() };
+        let tape = |bytes| Tape { bytes, label: self.label.clone(), expected_diff_ids: self.expected_diff_ids.clone() };
         Ok(ends.into_iter().map(|end| tape(Box::new(end))).collect())
     }
 }

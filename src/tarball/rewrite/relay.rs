@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
-use crate::source::{Relay, Root, Tail, select};
+use crate::source::{Relay, Root, StreamSummary, select};
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{INDEX, LAYOUT, Listed, What};
 use crate::tarball::read::stream::{ArchiveStream, Step};
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 
 const BUFFER: usize = 256 << 10;
 
-pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<Tail> {
+pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<StreamSummary> {
     let Relay { out, picks, rename, moved } = relay;
     let mut tar = Tar::new(Out::Pipe(Box::new(out)), "the archive");
     let mut told = 0;

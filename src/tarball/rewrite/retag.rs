@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{LayoutIndex, Name, Reference};
-use crate::source::{Pick, Root};
+use crate::source::{Root, Selector};
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{INDEX, Listed, What};
 use crate::tarball::read::store::ArchiveStore;
@@ -29,7 +29,7 @@ pub fn retag<B: ReadAt>(
     store: &ArchiveStore<B>,
     from: &mut File,
     to: File,
-    pick: Option<&Pick>,
+    pick: Option<&Selector>,
     names: &[Name],
     label: &str,
 ) -> Result<(Root, Option<File>)> {

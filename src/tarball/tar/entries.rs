@@ -19,7 +19,7 @@ const MAX_RECORD: u64 = 1 << 20;
 const MAX_LENGTH: u64 = 1 << 60;
 
 /// The bytes of a tar, read forward.
-pub(crate) trait Tape {
+pub(crate) trait TarBytes {
     /// Some bytes; 0 only at the end.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize>;
     /// Passes over `bytes`; an archive that ends before is `Invalid`.
@@ -70,7 +70,7 @@ pub(crate) struct Walk<T> {
     names: usize,
 }
 
-impl<T: Tape> Walk<T> {
+impl<T: TarBytes> Walk<T> {
     pub fn new(tape: T) -> Walk<T> {
         Walk { tape, at: 0, left: 0, pad: 0, seen: HashSet::new(), keys: RandomState::new(), entries: 0, names: 0 }
     }

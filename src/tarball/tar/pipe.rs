@@ -1,7 +1,7 @@
 //! Bytes that come one after the other, and what their beginning tells.
 
 use super::decompress::Packing;
-use super::entries::{Tape, cut};
+use super::entries::{TarBytes, cut};
 use crate::error::{Error, Result};
 use std::io::{self, Read};
 
@@ -10,7 +10,7 @@ const SCRATCH: usize = 64 << 10;
 
 pub(crate) struct Pipe(pub Box<dyn Read + Send>);
 
-impl Tape for Pipe {
+impl TarBytes for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             match self.0.read(buffer) {

@@ -1,6 +1,6 @@
 //! Bytes that can be read at any place and from several threads: an archive's file, or a part of one.
 
-use super::entries::{Tape, cut};
+use super::entries::{TarBytes, cut};
 use crate::error::{Error, Result};
 use std::{fs::File, io, io::Read, os::unix::fs::FileExt};
 
@@ -86,7 +86,7 @@ impl<'b, B: ReadAt> Forward<'b, B> {
     }
 }
 
-impl<B: ReadAt> Tape for Forward<'_, B> {
+impl<B: ReadAt> TarBytes for Forward<'_, B> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if !(self.window_at..self.window_at + self.window.len() as u64).contains(&self.at) {
             self.window.resize(Self::WINDOW, 0);

@@ -6,7 +6,7 @@ use super::index::Lists;
 use super::resume;
 use super::resume::Begun;
 use crate::cancel::Cancel;
-use crate::disk::checkpoints::Sums;
+use crate::disk::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
 use crate::image::{Digest, LayoutIndex, Manifest, Name, Platform};
 use crate::sink::Begin;
@@ -23,7 +23,7 @@ use std::{
 };
 
 /// An archive of the universal form on its way out; what a sink over a file or a pipe is made of.
-pub struct Pack {
+pub struct ArchiveWriter {
     state: Mutex<State>,
     /// Whose images `manifest.json`, which has no indexes, lists.
     platform: Platform,
@@ -40,7 +40,7 @@ pub(crate) struct State {
 
 /// What makes an archive that was cut one that can be gone on with.
 pub(crate) struct Resume {
-    pub(crate) sums: Sums,
+    pub(crate) sums: Checkpoints,
     /// The blob in which writing ended, if it did in one; it can only be gone on with while nothing follows it.
     pub(crate) begun: Option<Begun>,
     /// The source can be read again, so that a later run may go on.
@@ -53,7 +53,13 @@ pub(crate) struct Resume {
 impl Resume {
     /// With an empty or an earlier run's file of sums.
     pub fn new(sums: File, cancel: &Cancel) -> Resume {
-        Resume { sums: Sums::new(sums), begun: None, lasting: false, unclaimed: HashSet::new(), cancel: cancel.clone() }
+        Resume {
+            sums: Checkpoints::new(sums),
+            begun: None,
+            lasting: false,
+            unclaimed: HashSet::new(),
+            cancel: cancel.clone(),
+        }
     }
 }
 
@@ -78,19 +84,19 @@ pub(crate) enum Phase {
     Relayed,
 }
 
-impl Pack {
+impl ArchiveWriter {
     /// An archive written to `out`, which messages call `label`. `platform` is the one whose images loaders find that
     /// know no indexes.
-    pub fn new(out: Out<'static>, label: &str, platform: Platform) -> Pack {
+    pub fn new(out: Out<'static>, label: &str, platform: Platform) -> ArchiveWriter {
         let tar = Some(Tar::new(out, label));
         let state = State { tar, held: HashSet::new(), lists: Lists::default(), phase: Phase::Empty, resume: None };
-        Pack { state: Mutex::new(state), platform }
+        ArchiveWriter { state: Mutex::new(state), platform }
     }
 
     /// An archive in a file that may have been begun by an earlier run; nothing of that is used before
-    /// [`Pack::take_up`].
-    pub(crate) fn resumable(file: File, resume: Resume, label: &str, platform: Platform) -> Pack {
-        let pack = Pack::new(Out::File(file), label, platform);
+    /// [`ArchiveWriter::take_up`].
+    pub(crate) fn resumable(file: File, resume: Resume, label: &str, platform: Platform) -> ArchiveWriter {
+        let pack = ArchiveWriter::new(Out::File(file), label, platform);
         pack.state().resume = Some(resume);
         pack
     }
@@ -185,7 +191,7 @@ impl Pack {
         Ok(())
     }
 
-    /// As [`crate::sink::Sink::publish`]. Nothing is written before [`Pack::close`].
+    /// As [`crate::sink::Sink::publish`]. Nothing is written before [`ArchiveWriter::close`].
     pub fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         self.state().lists.publish(name, root);
         Ok(())
@@ -286,7 +292,7 @@ pub(crate) fn closed() -> Error {
     Error::failed("the archive is closed already")
 }
 
-struct Raw<'p>(&'p Pack);
+struct Raw<'p>(&'p ArchiveWriter);
 
 impl Write for Raw<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

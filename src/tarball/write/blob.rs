@@ -1,6 +1,6 @@
 //! One blob on its way into an archive.
 
-use super::archive::{Pack, Phase, State, closed};
+use super::archive::{ArchiveWriter, Phase, State, closed};
 use super::resume::Begun;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
@@ -9,7 +9,7 @@ use crate::tarball::tar::header::BLOCK;
 
 /// One blob's entry.
 pub(crate) struct Entry<'p> {
-    pub pack: &'p Pack,
+    pub pack: &'p ArchiveWriter,
     /// Digest and size, where they were known beforehand.
     pub named: Option<(Digest, u64)>,
     /// Where its header is.

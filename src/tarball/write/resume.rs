@@ -35,7 +35,7 @@ pub(crate) struct Left {
     pub damaged: bool,
 }
 
-/// Looks through an archive that [`crate::tarball::Pack`] was writing to `file`.
+/// Looks through an archive that [`crate::tarball::ArchiveWriter`] was writing to `file`.
 ///
 /// Fails with `Interrupted`, or as reading does.
 pub(crate) fn survey(file: &File, label: &str, cancel: &Cancel) -> Result<Left> {

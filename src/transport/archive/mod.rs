@@ -3,11 +3,11 @@
 mod partial;
 mod sink;
 
-use crate::disk::directory::Folder;
+use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
 use crate::image::Name;
 use crate::progress::Watch;
-use crate::source::{Pick, Root, Source};
+use crate::source::{Root, Selector, Source};
 use crate::tarball;
 use crate::tarball::{ArchiveStore, Packing, Section, Tape};
 use std::{
@@ -85,14 +85,14 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     }
     let whole = Cursor::new(head).chain(file);
     let bytes = packing.undo(Box::new(whole))?;
-    Ok(Found::Tape(Tape { bytes, label: label.to_owned(), foreseen: Vec::new() }))
+    Ok(Found::Tape(Tape { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
 }
 
 /// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that
 /// replaces the old one whole. Its blobs are copied as they lie there, unhashed.
 ///
 /// Fails with `Usage` where the archive is packed or several images could be meant.
-pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
+pub fn retag(path: &Path, pick: Option<&Selector>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
     let label = path.display().to_string();
     let path = fs::canonicalize(path).map_err(|e| Error::reading(&label, e))?;
     let mut file = File::open(&path).map_err(|e| Error::reading(&label, e))?;
@@ -118,7 +118,7 @@ pub fn retag(path: &Path, pick: Option<&Pick>, names: &[Name], watch: Arc<dyn Wa
 /// Removes what copies to archives in `dir` left there when they were cut, and nobody has written to for `life`; how
 /// many archives.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
-    let folder = Folder::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
+    let folder = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
     Ok(partial::sweep(&folder, life))
 }
 

@@ -1,8 +1,8 @@
 //! An archive on its way, beside the file that it is to become: under a name made of that file's, so that a later run
 //! finds what a cut one left and goes on behind it.
 
-use crate::disk::directory::Folder;
-use crate::disk::lock::{Hold, hold};
+use crate::disk::directory::Directory;
+use crate::disk::lock::{Lock, hold};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use std::fs::{File, Metadata};
 use std::io;
@@ -19,7 +19,7 @@ const LONGEST_NAME: usize = 200;
 
 /// Both files of a partial archive. The lock is the file's: held until that is closed.
 pub(super) struct Partial {
-    folder: Folder,
+    folder: Directory,
     /// Without its last word.
     stem: String,
 }
@@ -33,7 +33,7 @@ impl Partial {
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let partial = Partial { folder: folder(path)?, stem: stem(&name.to_string_lossy()) };
         let Some(file) = partial.open(PART)? else { return Ok(None) };
-        if hold(&partial.folder, &partial.name(PART), &file) != Hold::Ours {
+        if hold(&partial.folder, &partial.name(PART), &file) != Lock::Acquired {
             return Ok(None);
         }
         Ok(partial.open(SUMS)?.map(|sums| (partial, file, sums)))
@@ -80,7 +80,7 @@ impl Partial {
 
 /// Removes from the folder of archives `dir` what cut runs left there and nobody has written to for `life`; how many
 /// archives.
-pub(super) fn sweep(dir: &Folder, life: Duration) -> usize {
+pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
     let Ok(entries) = rustix::fs::Dir::read_from(dir.fd()) else { return 0 };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
     let mut removed = 0;
@@ -96,7 +96,7 @@ pub(super) fn sweep(dir: &Folder, life: Duration) -> usize {
         let Ok(Some(file)) = dir.file(&name) else { continue };
         let old = |found: Metadata| found.modified().ok().and_then(|then| then.elapsed().ok()) >= Some(life);
         let left = file.metadata().is_ok_and(|found| ours(&found) && old(found));
-        if left && hold(dir, &name, &file) == Hold::Ours && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok() {
+        if left && hold(dir, &name, &file) == Lock::Acquired && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok() {
             removed += 1;
             let _ = unlinkat(dir.fd(), format!("{stem}{MARK}{SUMS}"), AtFlags::empty());
         }
@@ -105,8 +105,8 @@ pub(super) fn sweep(dir: &Folder, life: Duration) -> usize {
 }
 
 /// The folder that `path` is in.
-pub(super) fn folder(path: &Path) -> io::Result<Folder> {
-    Folder::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+pub(super) fn folder(path: &Path) -> io::Result<Directory> {
+    Directory::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// How the names of all that is on its way to the file `name` begin.

@@ -8,9 +8,9 @@ use crate::copy::plan::Image;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
-use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
+use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
 use crate::source::{Claim, Origin, Store};
-use crate::tarball::{Compressed, Out, Pack, Resume};
+use crate::tarball::{ArchiveWriter, Compressed, Out, Resume};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -31,7 +31,7 @@ const PIPE: usize = 1 << 20;
 
 /// Writes the universal form.
 pub struct ArchiveSink {
-    pack: Pack,
+    pack: ArchiveWriter,
     /// The file on its way, and the name it is to have.
     target: Mutex<Option<(OnItsWay, PathBuf)>>,
     kind: Kind,
@@ -90,11 +90,11 @@ impl ArchiveSink {
         let (pack, on_its_way) = match Partial::take_up(&path).map_err(writing)? {
             Some((partial, file, sums)) => {
                 let resume = Resume::new(sums, &before.cancel);
-                (Pack::resumable(file, resume, &shown, Platform::host()), OnItsWay::Partial(partial))
+                (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), OnItsWay::Partial(partial))
             }
             None => {
                 let (file, temporary) = beside(&path).map_err(writing)?;
-                (Pack::new(Out::File(file), &shown, Platform::host()), OnItsWay::Temporary(temporary))
+                (ArchiveWriter::new(Out::File(file), &shown, Platform::host()), OnItsWay::Temporary(temporary))
             }
         };
         if let Ok(folder) = partial::folder(&path) {
@@ -124,7 +124,7 @@ impl ArchiveSink {
                 (compressed(file)?, Some((OnItsWay::Temporary(temporary), path)))
             }
         };
-        let pack = Pack::new(Out::Compressed(compressed), &shown, Platform::host());
+        let pack = ArchiveWriter::new(Out::Compressed(compressed), &shown, Platform::host());
         let (kind, watch) = (Kind::Pipe, Arc::new(Silent));
         Ok(ArchiveSink { pack, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
@@ -143,7 +143,7 @@ impl ArchiveSink {
 
     /// An archive into `pipe`, which messages call `label`.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
-        let pack = Pack::new(Out::Pipe(pipe), label, Platform::host());
+        let pack = ArchiveWriter::new(Out::Pipe(pipe), label, Platform::host());
         ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
     }
 
@@ -215,8 +215,8 @@ fn name(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Re
 }
 
 impl Sink for ArchiveSink {
-    fn takes(&self) -> Takes {
-        Takes {
+    fn takes(&self) -> SinkCapabilities {
+        SinkCapabilities {
             shape: Shape::Whole,
             order: Order::Single,
             large: None,
@@ -266,7 +266,7 @@ impl Sink for ArchiveSink {
         Ok(Finish::Done)
     }
 
-    fn given_up(&self, why: &Error) {
+    fn aborted(&self, why: &Error) {
         // What the source says of itself is wrong, not what the line made of it: no later copy will want this.
         if why.kind() == crate::Kind::Invalid && !why.is_altered() {
             self.keep.store(false, Ordering::Relaxed);

@@ -2,10 +2,10 @@
 
 use super::records;
 use super::records::{Listing, Record};
-use crate::disk::directory::Folder;
+use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
-use crate::source::{Pick, Root, Store, select};
+use crate::source::{Root, Selector, Store, select};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,7 +28,7 @@ pub struct ContainerdStore {
     /// The one that was asked for; none: every one.
     namespace: Option<String>,
     records: Vec<Record>,
-    content: Option<Folder>,
+    content: Option<Directory>,
     /// Blobs of the manifests that were read: containerd may collect them before it is their turn.
     opened: Mutex<HashMap<Digest, Arc<File>>>,
 }
@@ -39,7 +39,7 @@ impl ContainerdStore {
     /// Fails with `NotFound` where there is no such directory or namespace, with `Denied` where it cannot be read (it
     /// is root's), and with `Invalid` where it is not containerd's or its database is damaged.
     pub fn open(root: &Path, namespace: Option<&str>) -> Result<ContainerdStore> {
-        let folder = Folder::open(root).map_err(|e| match e.kind() {
+        let folder = Directory::open(root).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::not_found(format!(
                 "there is no containerd directory at {}; --src-root names another",
                 root.display()
@@ -159,18 +159,18 @@ impl ContainerdStore {
 }
 
 impl Store for ContainerdStore {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         let all = self.all();
         let mut chosen = Vec::new();
         for pick in picks {
             let id = match pick {
-                Pick::Name(text) => self.by_id(text),
-                Pick::Digest(_) => None,
+                Selector::Name(text) => self.by_id(text),
+                Selector::Digest(_) => None,
             };
             match id {
                 Some(root) => chosen.push(root),
                 None => {
-                    if let Pick::Name(text) = pick {
+                    if let Selector::Name(text) = pick {
                         let answers = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
                         self.unambiguous(&all.iter().filter(answers).cloned().collect::<Vec<_>>())?;
                     }
@@ -230,7 +230,7 @@ impl Store for ContainerdStore {
     }
 
     /// containerd keeps an index of which it has one platform's image.
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         true
     }
 }
@@ -249,7 +249,7 @@ impl Read for At {
     }
 }
 
-fn database(root: &Folder) -> Result<Listing> {
+fn database(root: &Directory) -> Result<Listing> {
     let place = inside(root, DATABASE[0])?;
     let file = place.as_ref().map(|place| place.file(DATABASE[1]).map_err(rooted)).transpose()?.flatten();
     let shown = root.show(&DATABASE.join("/"));
@@ -259,7 +259,7 @@ fn database(root: &Folder) -> Result<Listing> {
     records::listing(&file).map_err(|e| e.at(shown))
 }
 
-fn inside(folder: &Folder, name: &str) -> Result<Option<Folder>> {
+fn inside(folder: &Directory, name: &str) -> Result<Option<Directory>> {
     folder.inner(name).map_err(rooted)
 }
 

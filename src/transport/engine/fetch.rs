@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
 use crate::progress::Watch;
 use crate::remote::{Host, ask};
-use crate::source::{Pick, Root, Store, select};
+use crate::source::{Root, Selector, Store, select};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -135,7 +135,7 @@ enum Extent {
 
 impl Store for FetchStore {
     /// An image that no name is given for is not there: content without a name is on its way out.
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         let all: Vec<Root> = self.listed.iter().map(|(name, at)| Root::new(Some(name.clone()), at.clone())).collect();
         let chosen = select(&all, picks).map_err(|error| error.at(self.host.name()))?;
         let sized = |root: Root| {
@@ -166,7 +166,7 @@ impl Store for FetchStore {
     fn names(&self) -> Result<Vec<Name>> {
         Ok(self.listed.iter().map(|(name, _)| name.clone()).collect())
     }
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         true
     }
     fn is_far(&self) -> bool {

@@ -74,7 +74,7 @@ impl Wanted {
     }
 
     /// Of images of which only the diff IDs are known. Their layers may pass raw, under these digests.
-    pub fn foreseen(stacks: &[Vec<Digest>]) -> Wanted {
+    pub fn expected_diff_ids(stacks: &[Vec<Digest>]) -> Wanted {
         let mut seen = HashSet::new();
         let blobs = stacks.iter().flatten().copied().filter(|digest| seen.insert(*digest)).collect();
         let stack = |ids: &Vec<Digest>| Stack { layers: ids.clone(), diff_ids: Some(ids.clone()) };

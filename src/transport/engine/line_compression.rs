@@ -24,32 +24,32 @@ const ZSTD_BLOCK: usize = 128 << 10;
 
 /// How an archive is packed on its way to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wire {
+pub enum LineCompression {
     /// As it is.
     Plain,
     Gzip,
     Zstd,
 }
 
-impl Wire {
+impl LineCompression {
     pub fn name(self) -> &'static str {
         match self {
-            Wire::Plain => "none",
-            Wire::Gzip => "gzip",
-            Wire::Zstd => "zstd",
+            LineCompression::Plain => "none",
+            LineCompression::Gzip => "gzip",
+            LineCompression::Zstd => "zstd",
         }
     }
 
-    pub(super) fn named(text: &str) -> Option<Wire> {
-        [Wire::Gzip, Wire::Zstd].into_iter().find(|wire| wire.name() == text)
+    pub(super) fn named(text: &str) -> Option<LineCompression> {
+        [LineCompression::Gzip, LineCompression::Zstd].into_iter().find(|wire| wire.name() == text)
     }
 }
 
-impl FromStr for Wire {
+impl FromStr for LineCompression {
     type Err = Error;
 
-    fn from_str(text: &str) -> Result<Wire> {
-        let all = [Wire::Plain, Wire::Gzip, Wire::Zstd];
+    fn from_str(text: &str) -> Result<LineCompression> {
+        let all = [LineCompression::Plain, LineCompression::Gzip, LineCompression::Zstd];
         let found = all.into_iter().find(|wire| wire.name() == text);
         found.ok_or_else(|| Error::usage(format!("{text:?} is no packing for the way: expected none, gzip or zstd")))
     }
@@ -70,12 +70,12 @@ enum Packer {
 }
 
 impl<W: Write> Packed<W> {
-    /// `None` for [`Wire::Plain`].
-    pub fn new(out: W, wire: Wire) -> io::Result<Result<Packed<W>, W>> {
+    /// `None` for [`LineCompression::Plain`].
+    pub fn new(out: W, wire: LineCompression) -> io::Result<Result<Packed<W>, W>> {
         let packer = match wire {
-            Wire::Plain => return Ok(Err(out)),
-            Wire::Zstd => Packer::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
-            Wire::Gzip => {
+            LineCompression::Plain => return Ok(Err(out)),
+            LineCompression::Zstd => Packer::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+            LineCompression::Gzip => {
                 let level = |n| libdeflater::CompressionLvl::new(n).unwrap_or_default();
                 let compressor = |n| libdeflater::Compressor::new(level(n));
                 Packer::Gzip(Box::new((compressor(GZIP_LEVEL), compressor(0))))
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    fn through(wire: Wire, bytes: &[u8], slow: Duration) -> Vec<u8> {
+    fn through(wire: LineCompression, bytes: &[u8], slow: Duration) -> Vec<u8> {
         struct Line(Vec<u8>, Duration);
         impl Write for Line {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -259,10 +259,10 @@ mod tests {
         (0..size).map(|_| next()).collect()
     }
 
-    fn unpacked(wire: Wire, bytes: &[u8]) -> Vec<u8> {
+    fn unpacked(wire: LineCompression, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         match wire {
-            Wire::Zstd => zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap(),
+            LineCompression::Zstd => zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap(),
             _ => flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out).unwrap(),
         };
         out
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_host_gets_back_what_was_written_packed_or_stored() {
-        for wire in [Wire::Zstd, Wire::Gzip] {
+        for wire in [LineCompression::Zstd, LineCompression::Gzip] {
             for bytes in [text(1), text(CHUNK), noise(CHUNK + 1), [text(3 << 20), noise(9 << 20)].concat()] {
                 let packed = through(wire, &bytes, Duration::ZERO);
                 assert!(unpacked(wire, &packed) == bytes, "{wire:?} {}", bytes.len());
@@ -281,9 +281,9 @@ mod tests {
     #[test]
     fn a_slow_line_gets_it_packed_and_packed_layers_as_they_are() {
         let slow = Duration::from_millis(40);
-        let packed = through(Wire::Zstd, &text(12 << 20), slow);
+        let packed = through(LineCompression::Zstd, &text(12 << 20), slow);
         assert!(packed.len() < 6 << 20, "{}", packed.len());
-        let stored = through(Wire::Zstd, &noise(3 << 20), slow);
+        let stored = through(LineCompression::Zstd, &noise(3 << 20), slow);
         assert!(stored.len() < (3 << 20) + (1 << 12));
     }
 

@@ -20,7 +20,7 @@ mod verify;
 
 pub use fetch::{FetchStore, Row};
 pub use kind::{Engine, Found, ImageStore, Loader};
-pub use line_compression::Wire;
+pub use line_compression::LineCompression;
 pub use probe::find;
 pub use saved::{names, saved};
 pub use sink::EngineSink;

@@ -2,7 +2,7 @@
 //! under a name of imgmv's own; only what was proved to be there gets the names it is to have.
 
 use super::kind::{Found, ImageStore, Loader};
-use super::scripts::{LOADING, Mark};
+use super::scripts::{LOADING, RunId};
 use super::verify;
 use super::verify::Expected;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub(super) fn renames(found: &Found, one_name: bool) -> bool {
 
 impl Temporary {
     /// The name for `root`, the same each time.
-    pub fn name(&mut self, root: Digest, mark: &Mark) -> Result<Name> {
+    pub fn name(&mut self, root: Digest, mark: &RunId) -> Result<Name> {
         if let Some((_, name)) = self.0.iter().find(|(other, _)| *other == root) {
             return Ok(name.clone());
         }

@@ -25,7 +25,7 @@ pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Resul
     if let Some(wrong) = references.iter().find(|text| !is_image(text)) {
         return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
     }
-    let foreseen = match found.loader {
+    let expected_diff_ids = match found.loader {
         Loader::Docker(_) => layers(&*host, found, references),
         _ => Vec::new(),
     };
@@ -49,7 +49,7 @@ pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Resul
     let label = format!("{}: {engine} {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone(), _host: host };
-    Ok(Tape { bytes: Box::new(output), label, foreseen })
+    Ok(Tape { bytes: Box::new(output), label, expected_diff_ids })
 }
 
 /// The layers of each image, where docker says so; that it has one of them not shows soon enough.

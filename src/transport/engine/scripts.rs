@@ -18,18 +18,18 @@ pub(super) const LOADING: &str = "imgmv.invalid/loading";
 
 /// This run, as what it leaves on a host says.
 #[derive(Debug, Clone)]
-pub(super) struct Mark {
+pub(super) struct RunId {
     /// Seconds since 1970.
     pub now: u64,
     /// Hexadecimal; no other run has it.
     pub id: String,
 }
 
-impl Mark {
-    pub fn new() -> Mark {
+impl RunId {
+    pub fn new() -> RunId {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let seed = format!("{now:?} {} {:?}", std::process::id(), std::thread::current().id());
-        Mark { now: now.as_secs(), id: Digest::of(seed.as_bytes()).hex()[..16].to_owned() }
+        RunId { now: now.as_secs(), id: Digest::of(seed.as_bytes()).hex()[..16].to_owned() }
     }
 
     /// The pin in containerd: a few bytes, whose labels say what it pins.
@@ -157,7 +157,7 @@ fi;
 "#;
 
 /// The script for `found`; `None` for a command of the user's own, which is only given the archive.
-pub(super) fn script(found: &Found, mark: &Mark) -> Result<Option<String>> {
+pub(super) fn script(found: &Found, mark: &RunId) -> Result<Option<String>> {
     let words: Vec<&str> = found.words.iter().map(String::as_str).collect();
     let engine = quote(&words)?;
     let load = found.load();
@@ -216,7 +216,7 @@ mod tests {
             let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
             let platform = Platform::new("linux", "amd64", None);
             let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
-            let script = script(&found, &Mark::new()).unwrap().unwrap();
+            let script = script(&found, &RunId::new()).unwrap().unwrap();
             assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
             assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");
             assert!(script.len() < 8000, "{loader:?}: {}", script.len());
@@ -227,6 +227,6 @@ mod tests {
 
     #[test]
     fn every_run_leaves_another_mark() {
-        assert_ne!(Mark::new().id, Mark::new().id);
+        assert_ne!(RunId::new().id, RunId::new().id);
     }
 }

@@ -1,7 +1,7 @@
 //! The one command that runs on a host for a copy: asked what is held, it answers, pins it, and then takes the archive
 //! on the same standard input. Two exchanges with the host before bytes flow: the probe, and this question.
 
-use super::line_compression::Wire;
+use super::line_compression::LineCompression;
 use super::load::{Input, Loading};
 use super::scripts::{BEGIN, END};
 use crate::cancel::Cancel;
@@ -35,7 +35,7 @@ pub(super) struct Answer {
     /// How ctr is called for the containerd behind docker or nerdctl (`sudo -n PATH [--address SOCKET NAMESPACE]`).
     pub ctr: Vec<String>,
     /// What the host can unpack.
-    pub undo: Vec<Wire>,
+    pub undo: Vec<LineCompression>,
 }
 
 /// A script that has answered and waits for the archive.
@@ -68,7 +68,7 @@ impl Session {
     }
 
     /// Lets it load what is written from now on, packed as `wire` says.
-    pub fn load(mut self, wire: Wire, label: &str, cancel: &Cancel) -> Result<(Arc<Loading>, Input)> {
+    pub fn load(mut self, wire: LineCompression, label: &str, cancel: &Cancel) -> Result<(Arc<Loading>, Input)> {
         let word = format!("{}\n", wire.name());
         let told = self.stdin.write_all(word.as_bytes()).and_then(|()| self.stdin.flush());
         let (loading, input) = Loading::of(self.running, self.stdin, self.stdout, label, cancel);
@@ -124,7 +124,7 @@ impl Answer {
             "pinned" => self.pinned = true,
             "why" => self.why = Some(value.trim().to_owned()),
             "ctr" => self.ctr = value.split_whitespace().map(str::to_owned).collect(),
-            "undo" => self.undo.extend(Wire::named(value.trim())),
+            "undo" => self.undo.extend(LineCompression::named(value.trim())),
             _ => {}
         }
     }

@@ -5,10 +5,10 @@ use super::delta::Delta;
 use super::expected::Promised;
 use super::inventory::Wanted;
 use super::kind::{Found, ImageStore, Loader};
-use super::line_compression::{Packed, Wire};
+use super::line_compression::{LineCompression, Packed};
 use super::load::{Input, Loading};
 use super::rename::Temporary;
-use super::scripts::Mark;
+use super::scripts::RunId;
 use super::session::{Answer, Session};
 use super::{inventory, rename, scripts};
 use crate::cancel::Cancel;
@@ -17,9 +17,9 @@ use crate::error::{Error, Result};
 use crate::image::{Body, Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::{Event, Watch};
 use crate::remote::Host;
-use crate::sink::{Begin, Finish, Order, Sink, Takes};
+use crate::sink::{Begin, Finish, Order, Sink, SinkCapabilities};
 use crate::source::{Claim, Origin, Store};
-use crate::tarball::{Out, Pack};
+use crate::tarball::{ArchiveWriter, Out};
 use std::{
     borrow::Cow,
     io::Write,
@@ -33,8 +33,8 @@ use std::{
 pub struct EngineSink {
     pub(super) host: Arc<dyn Host>,
     pub(super) found: Found,
-    pub(super) mark: Mark,
-    wire: Option<Wire>,
+    pub(super) mark: RunId,
+    wire: Option<LineCompression>,
     /// A delta, and everything after one that did not verify.
     loads: [OnceLock<Load>; 2],
     /// Which of them.
@@ -45,7 +45,7 @@ pub struct EngineSink {
 }
 
 pub(super) struct Load {
-    pack: Pack,
+    pack: ArchiveWriter,
     pub loading: Arc<Loading>,
 }
 
@@ -77,13 +77,13 @@ impl EngineSink {
     pub fn new(host: Arc<dyn Host>, found: Found, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
         let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
-        let (mark, wire, cancel) = (Mark::new(), Some(Wire::Plain), cancel.clone());
+        let (mark, wire, cancel) = (RunId::new(), Some(LineCompression::Plain), cancel.clone());
         EngineSink { host, found, mark, wire, loads, attempt, state, watch, cancel }
     }
 
     /// How the archive is packed for the way; `None`: by what the host can unpack, what the images consist of, and how
     /// fast the line is.
-    pub fn packed(mut self, wire: Option<Wire>) -> EngineSink {
+    pub fn packed(mut self, wire: Option<LineCompression>) -> EngineSink {
         self.wire = wire;
         self
     }
@@ -104,7 +104,7 @@ impl EngineSink {
             return Ok(load);
         }
         let (loading, out) = self.start(&mut state)?;
-        let pack = Pack::new(Out::Pipe(out), self.host.name(), self.found.platform.clone());
+        let pack = ArchiveWriter::new(Out::Pipe(out), self.host.name(), self.found.platform.clone());
         Ok(self.now().get_or_init(|| Load { pack, loading }))
     }
 
@@ -121,7 +121,7 @@ impl EngineSink {
         };
         state.clerk = self.found.by_ctr(&answer.ctr).filter(|_| answer.why.is_none());
         let wire = self.choose(&answer, state.delta.all_packed)?;
-        if wire != Wire::Plain {
+        if wire != LineCompression::Plain {
             let text = format!("{}: packed with {} on the way", self.host.name(), wire.name());
             self.watch.event(Event::Detail(&text));
         }
@@ -140,16 +140,18 @@ impl EngineSink {
         }
     }
 
-    fn choose(&self, answer: &Answer, all_packed: bool) -> Result<Wire> {
+    fn choose(&self, answer: &Answer, all_packed: bool) -> Result<LineCompression> {
         let host = self.host.name();
         match self.wire {
-            Some(wire) if wire != Wire::Plain && !answer.undo.contains(&wire) => Err(Error::far_side(format!(
-                "{host}: there is no {} there to unpack what comes; use --wire auto",
-                wire.name()
-            ))),
+            Some(wire) if wire != LineCompression::Plain && !answer.undo.contains(&wire) => Err(Error::far_side(
+                format!("{host}: there is no {} there to unpack what comes; use --wire auto", wire.name()),
+            )),
             Some(wire) => Ok(wire),
-            None if all_packed => Ok(Wire::Plain),
-            None => Ok([Wire::Zstd, Wire::Gzip].into_iter().find(|w| answer.undo.contains(w)).unwrap_or(Wire::Plain)),
+            None if all_packed => Ok(LineCompression::Plain),
+            None => Ok([LineCompression::Zstd, LineCompression::Gzip]
+                .into_iter()
+                .find(|w| answer.undo.contains(w))
+                .unwrap_or(LineCompression::Plain)),
         }
     }
 
@@ -218,8 +220,8 @@ impl EngineSink {
 }
 
 impl Sink for EngineSink {
-    fn takes(&self) -> Takes {
-        Takes {
+    fn takes(&self) -> SinkCapabilities {
+        SinkCapabilities {
             shape: self.found.shape(),
             order: Order::Single,
             large: None,
@@ -256,7 +258,7 @@ impl Sink for EngineSink {
         Ok(lacking)
     }
 
-    fn foresee(&self, layers: &[Vec<Digest>]) -> Result<()> {
+    fn expect_layers(&self, layers: &[Vec<Digest>]) -> Result<()> {
         let host = self.host.name();
         let mut state = self.state();
         if std::mem::replace(&mut state.asked, true) || self.found.loader == Loader::Custom {
@@ -266,7 +268,7 @@ impl Sink for EngineSink {
             self.watch.say(&format!("{host}: an archive that passes once names its layers last; every layer goes"));
             return Ok(());
         }
-        let wanted = Wanted::foreseen(layers);
+        let wanted = Wanted::expected_diff_ids(layers);
         if let Some((session, answer)) = self.ask(&wanted.question(&self.found))? {
             if layers.len() == 1 || self.found.loader != Loader::Podman {
                 state.delta.left_out = wanted.held(&self.found, &answer);
@@ -357,7 +359,7 @@ impl Sink for EngineSink {
     }
 
     /// What a cut load brought waits for the next run, but not on a disk that is full.
-    fn given_up(&self, _: &Error) {
+    fn aborted(&self, _: &Error) {
         if self.now().get().is_some_and(|load| load.loading.is_full()) {
             self.unpin(&self.state());
         }

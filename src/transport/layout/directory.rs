@@ -1,6 +1,6 @@
 //! A layout's directory and where things lie in it.
 
-use crate::disk::directory::Folder;
+use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, LayoutIndex};
 use rustix::fs::{Mode, mkdirat};
@@ -16,15 +16,15 @@ const MAX_LAYOUT_FILE: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Place {
-    pub folder: Folder,
+    pub folder: Directory,
     /// `blobs/sha256` and `blobs/sha512`, opened when first needed.
-    blobs: [OnceLock<Folder>; 2],
+    blobs: [OnceLock<Directory>; 2],
 }
 
 impl Place {
     /// The directory `dir`, whatever is in it; `None` where there is nothing.
     pub fn open(dir: &Path) -> Result<Option<Place>> {
-        match Folder::open(dir) {
+        match Directory::open(dir) {
             Ok(folder) => Ok(Some(Place { folder, blobs: Default::default() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::usage(format!(
@@ -86,7 +86,7 @@ impl Place {
     }
 
     /// `blobs/<algorithm>`, if it is there.
-    pub fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Folder>> {
+    pub fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Directory>> {
         let slot = &self.blobs[algorithm as usize];
         if slot.get().is_none() {
             let Some(all) = self.folder.inner("blobs")? else { return Ok(None) };
@@ -97,7 +97,7 @@ impl Place {
     }
 
     /// `blobs/<algorithm>`, made if need be.
-    pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Folder> {
+    pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Directory> {
         if self.blobs(algorithm)?.is_none() {
             make(&self.folder, "blobs")?;
             let all = self.folder.inner("blobs")?.ok_or_else(|| self.vanished())?;
@@ -115,7 +115,7 @@ impl Place {
     }
 }
 
-fn make(parent: &Folder, name: &str) -> Result<()> {
+fn make(parent: &Directory, name: &str) -> Result<()> {
     match mkdirat(parent.fd(), name, Mode::from_raw_mode(0o777)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(Error::writing(parent.show(name), error.into())),

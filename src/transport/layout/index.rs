@@ -2,10 +2,10 @@
 //! layout at once.
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX, Place};
-use super::temp_file::{Draft, PREFIX};
+use super::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
-use crate::disk::directory::Folder;
-use crate::disk::lock::{Hold, hold};
+use crate::disk::directory::Directory;
+use crate::disk::lock::{Lock, hold};
 use crate::error::{Error, Result};
 use crate::image::LayoutIndex;
 use crate::progress::Watch;
@@ -32,7 +32,7 @@ pub(super) fn rewrite(
     cancel: &Cancel,
     change: impl FnOnce(&mut LayoutIndex),
 ) -> Result<()> {
-    let _lock = Lock::take(place, watch, cancel)?;
+    let _lock = IndexLock::take(place, watch, cancel)?;
     if !place.is_layout()? {
         replace(&place.folder, LAYOUT_FILE, LayoutIndex::layout_file())?;
     }
@@ -49,9 +49,9 @@ pub(super) fn rewrite(
     replace(&place.folder, INDEX_FILE, &bytes)
 }
 
-fn replace(folder: &Folder, name: &str, bytes: &[u8]) -> Result<()> {
+fn replace(folder: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut draft = Draft::new(folder)?;
+        let mut draft = TempFile::new(folder)?;
         draft.file.write_all(bytes)?;
         draft.file.sync_all()?;
         draft.keep(folder, name)
@@ -60,14 +60,14 @@ fn replace(folder: &Folder, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// The right to rewrite `index.json`; the file goes with it.
-struct Lock<'p> {
-    folder: &'p Folder,
+struct IndexLock<'p> {
+    folder: &'p Directory,
     name: String,
     file: File,
 }
 
-impl<'p> Lock<'p> {
-    fn take(place: &'p Place, watch: &dyn Watch, cancel: &Cancel) -> Result<Lock<'p>> {
+impl<'p> IndexLock<'p> {
+    fn take(place: &'p Place, watch: &dyn Watch, cancel: &Cancel) -> Result<IndexLock<'p>> {
         let folder = &place.folder;
         let name = format!("{PREFIX}lock");
         for look in 0..LOOKS {
@@ -80,12 +80,12 @@ impl<'p> Lock<'p> {
                 Err(error) => return Err(Error::writing(folder.show(INDEX_FILE), error.into())),
             };
             match hold(folder, &name, &file) {
-                Hold::Ours => return Ok(Lock { folder, name, file }),
-                Hold::NoLocks => {
+                Lock::Acquired => return Ok(IndexLock { folder, name, file }),
+                Lock::NoLocks => {
                     watch.say(&format!("{} has no file locks: let no other process write there", place.shown()));
-                    return Ok(Lock { folder, name, file });
+                    return Ok(IndexLock { folder, name, file });
                 }
-                Hold::Others => {}
+                Lock::Held => {}
             }
             if look == TOLD {
                 watch.say(&format!("waiting for another process that is writing {}", folder.show(INDEX_FILE)));
@@ -100,7 +100,7 @@ impl<'p> Lock<'p> {
     }
 }
 
-impl Drop for Lock<'_> {
+impl Drop for IndexLock<'_> {
     fn drop(&mut self) {
         // Before it is unlocked: whoever waits sees that the name is gone and makes a new one.
         let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());

@@ -5,9 +5,9 @@ use super::directory::Place;
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
-use crate::disk::checkpoints::Sums;
-use crate::disk::directory::Folder;
-use crate::disk::lock::{Hold, hold};
+use crate::disk::checkpoints::Checkpoints;
+use crate::disk::directory::Directory;
+use crate::disk::lock::{Lock, hold};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
@@ -29,7 +29,7 @@ pub(super) struct Partial<'s> {
     digest: Digest,
     size: u64,
     file: File,
-    sums: Sums,
+    sums: Checkpoints,
     /// Bytes there that are right; none before it is known.
     at: Option<u64>,
     /// What is there stays when this is dropped.
@@ -48,10 +48,10 @@ impl<'s> Partial<'s> {
     ) -> Option<Partial<'s>> {
         let name = stem(&digest) + PART;
         let file = open(&place.folder, &name)?;
-        if hold(&place.folder, &name, &file) != Hold::Ours {
+        if hold(&place.folder, &name, &file) != Lock::Acquired {
             return None;
         }
-        let sums = Sums::new(open(&place.folder, &(stem(&digest) + SUMS))?);
+        let sums = Checkpoints::new(open(&place.folder, &(stem(&digest) + SUMS))?);
         Some(Partial { place, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
     }
 
@@ -225,13 +225,13 @@ fn named(name: &str, ending: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-fn open(folder: &Folder, name: &str) -> Option<File> {
+fn open(folder: &Directory, name: &str) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(folder.fd(), name, flags, Mode::from_raw_mode(0o666)).ok()?);
     file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
 }
 
-fn remove(folder: &Folder, digest: &Digest) {
+fn remove(folder: &Directory, digest: &Digest) {
     // The sums first: a partial without sums is begun anew, sums without a partial are litter.
     let _ = unlinkat(folder.fd(), stem(digest) + SUMS, AtFlags::empty());
     let _ = unlinkat(folder.fd(), stem(digest) + PART, AtFlags::empty());

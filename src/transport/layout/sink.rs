@@ -5,13 +5,13 @@ use super::index;
 use super::partial;
 use super::partial::Partial;
 use super::temp_file;
-use super::temp_file::Draft;
+use super::temp_file::TempFile;
 use crate::cancel::Cancel;
 use crate::copy::plan::Image;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
-use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, Takes, Verified};
+use crate::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, SinkCapabilities, Verified};
 use crate::source::{Claim, Origin, Store};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -197,8 +197,8 @@ impl LayoutSink {
 }
 
 impl Sink for LayoutSink {
-    fn takes(&self) -> Takes {
-        Takes {
+    fn takes(&self) -> SinkCapabilities {
+        SinkCapabilities {
             shape: Shape::AsFound,
             order: Order::Lanes(LANES),
             large: None,
@@ -311,13 +311,13 @@ impl<'s> Writer<'s> {
 /// the partial of.
 pub(super) struct Whole<'s> {
     place: &'s Place,
-    draft: Draft<'s>,
+    draft: TempFile<'s>,
     sync: bool,
 }
 
 impl<'s> Whole<'s> {
     pub fn new(place: &'s Place, sync: bool) -> Result<Whole<'s>> {
-        let draft = Draft::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
+        let draft = TempFile::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
         Ok(Whole { place, draft, sync })
     }
 

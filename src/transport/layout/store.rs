@@ -5,7 +5,7 @@ use super::referrers;
 use crate::copy::plan;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
-use crate::source::{Pick, Root, Store, select};
+use crate::source::{Root, Selector, Store, select};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -81,7 +81,7 @@ impl LayoutStore {
 }
 
 impl Store for LayoutStore {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         if picks.is_empty() {
             return Ok(self.roots.clone());
         }
@@ -89,7 +89,7 @@ impl Store for LayoutStore {
         for pick in picks {
             let listed = |digest: &Digest| self.roots.iter().any(|root| root.descriptor.digest == *digest);
             let unlisted = match pick {
-                Pick::Digest(digest) if !listed(digest) => self.unlisted(digest)?,
+                Selector::Digest(digest) if !listed(digest) => self.unlisted(digest)?,
                 _ => None,
             };
             match unlisted {
@@ -149,7 +149,7 @@ impl Store for LayoutStore {
     }
 
     /// A layout may hold an index with only some of its images.
-    fn may_lack(&self) -> bool {
+    fn is_sparse(&self) -> bool {
         true
     }
 }

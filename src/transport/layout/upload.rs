@@ -6,14 +6,14 @@ use super::directory::Place;
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
-use crate::disk::checkpoints::Sums;
-use crate::disk::directory::Folder;
-use crate::disk::lock::{Hold, hold};
+use crate::disk::checkpoints::Checkpoints;
+use crate::disk::directory::Directory;
+use crate::disk::lock::{Lock, hold};
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::sink::Verified;
 use crate::source::Claim;
-use crate::transfer::Arriving;
+use crate::transfer::IncomingBlob;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -36,8 +36,8 @@ pub struct Upload {
     place: Arc<Place>,
     id: String,
     file: File,
-    sums: Sums,
-    arriving: Arriving,
+    sums: Checkpoints,
+    arriving: IncomingBlob,
     /// Room behind the last byte is taken.
     reserved: bool,
     cancel: Cancel,
@@ -51,7 +51,7 @@ impl Upload {
         let flags = OFlags::CREATE | OFlags::EXCL;
         let found = Upload::open(place, &id, flags)?;
         let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", place.shown())))?;
-        let (place, arriving) = (place.clone(), Arriving::new(algorithm));
+        let (place, arriving) = (place.clone(), IncomingBlob::new(algorithm));
         Ok(Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() })
     }
 
@@ -62,14 +62,14 @@ impl Upload {
         }
         let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
         let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
-        let arriving = Arriving::going_on(Algorithm::Sha256, found.hasher, found.right);
+        let arriving = IncomingBlob::going_on(Algorithm::Sha256, found.hasher, found.right);
         let (place, id) = (place.clone(), id.to_owned());
         let mut upload = Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() };
         upload.cut(found.right)?;
         Ok(Some(upload))
     }
 
-    fn open(place: &Place, id: &str, flags: OFlags) -> Result<Option<(File, Sums)>> {
+    fn open(place: &Place, id: &str, flags: OFlags) -> Result<Option<(File, Checkpoints)>> {
         let folder = &place.folder;
         let open = |name: &str, flags| {
             let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -79,11 +79,11 @@ impl Upload {
         let name = stem(id) + PART;
         let file = open(&name, flags)?;
         match hold(folder, &name, &file) {
-            Hold::Ours | Hold::NoLocks => {
-                let sums = Sums::new(open(&(stem(id) + SUMS), flags | OFlags::CREATE)?);
+            Lock::Acquired | Lock::NoLocks => {
+                let sums = Checkpoints::new(open(&(stem(id) + SUMS), flags | OFlags::CREATE)?);
                 Ok(Some((file, sums)))
             }
-            Hold::Others => Ok(None),
+            Lock::Held => Ok(None),
         }
     }
 
@@ -134,7 +134,7 @@ impl Upload {
     /// Forgets all bytes.
     pub fn begin_anew(&mut self) -> Result<()> {
         self.sums.cut(0, 0).map_err(|e| self.unwritten(e))?;
-        self.arriving = Arriving::new(self.arriving.algorithm());
+        self.arriving = IncomingBlob::new(self.arriving.algorithm());
         self.cut(0)
     }
 
@@ -169,8 +169,8 @@ impl Upload {
         Ok(verified)
     }
 
-    fn hashed_again(&self, algorithm: Algorithm) -> Result<Arriving> {
-        let mut arrived = Arriving::new(algorithm);
+    fn hashed_again(&self, algorithm: Algorithm) -> Result<IncomingBlob> {
+        let mut arrived = IncomingBlob::new(algorithm);
         let mut buffer = vec![0; BUFFER];
         loop {
             self.cancel.check()?;
@@ -203,7 +203,7 @@ impl Drop for Upload {
 }
 
 /// Removes uploads that nobody has written to for `life`, and sums without an upload; how many uploads there were.
-pub(super) fn sweep(folder: &Folder, life: Duration) -> usize {
+pub(super) fn sweep(folder: &Directory, life: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::leavings(folder) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };

@@ -22,7 +22,7 @@ mod store;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::progress::Watch;
-use http::client::Wire;
+use http::client::RegistryClient;
 use std::sync::Arc;
 
 pub use auth::credentials::known as knows_login;
@@ -38,14 +38,14 @@ const HUB_API: &str = "registry-1.docker.io";
 
 /// One registry host: its connections, what it wants to be shown, the tokens in hand. Its repositories share them.
 pub struct Registry {
-    wire: Arc<Wire>,
+    wire: Arc<RegistryClient>,
 }
 
 impl Registry {
     /// The registry at `host` (`HOST[:PORT]` as in references; `docker.io` is docker's). Nothing is asked yet.
     /// Fails with `Usage` where `host` is not one.
     pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Arc<Registry>> {
-        Ok(Arc::new(Registry { wire: Arc::new(Wire::new(host, access, watch, cancel)?) }))
+        Ok(Arc::new(Registry { wire: Arc::new(RegistryClient::new(host, access, watch, cancel)?) }))
     }
 
     /// `HOST[:PORT]` as in references.

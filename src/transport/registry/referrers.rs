@@ -3,7 +3,7 @@
 
 use super::auth::token::Scope;
 use super::http::Call;
-use super::http::client::Wire;
+use super::http::client::RegistryClient;
 use super::pull::manifest;
 use super::pull::manifest::At;
 use super::pull::skipped::Skipped;
@@ -19,7 +19,7 @@ const MAX_PAGES: usize = 200;
 const MAX_REFERRERS: usize = 20_000;
 
 /// Everything that refers to `subject`.
-pub fn list(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+pub fn list(wire: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
     let mut next = Some(wire.url(&format!("{repository}/referrers/{subject}"))?);
     let (mut all, mut skipped) = (Vec::new(), Skipped::default());
@@ -54,7 +54,7 @@ fn tag(subject: &Digest) -> String {
 
 /// The index under the tag that stands in for the API, with `manifest` listed in it; `None` where it is listed already
 /// or refers to nothing ("Pushing Manifests with Subject").
-pub fn with_listed(wire: &Wire, repository: &str, manifest: &Manifest) -> Result<Option<(String, Manifest)>> {
+pub fn with_listed(wire: &RegistryClient, repository: &str, manifest: &Manifest) -> Result<Option<(String, Manifest)>> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct Shown {
@@ -95,11 +95,11 @@ fn entries(index: &[u8], skipped: &mut Skipped) -> Option<Vec<Descriptor>> {
     Some(found)
 }
 
-fn no_list(wire: &Wire, what: &str) -> Error {
+fn no_list(wire: &RegistryClient, what: &str) -> Error {
     Error::invalid(format!("{} lists the {what} in no form known", wire.host))
 }
 
-fn by_tag(wire: &Wire, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+fn by_tag(wire: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
     match manifest::fetch(wire, repository, At::Tag(&tag(subject))) {
         Ok((_, bytes)) => {
             let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());

@@ -1,7 +1,7 @@
 //! One repository of a registry as a [`Sink`].
 
 use super::auth::token::Scope;
-use super::http::client::Wire;
+use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::{Call, Payload};
 use super::pull::manifest;
@@ -9,12 +9,12 @@ use super::pull::manifest::At;
 use super::push::body_limit;
 use super::push::resume_cache;
 use super::push::session::Session;
-use super::push::streamed::Streamed;
-use super::push::upload::{Mount, SMALL, Small, Target};
+use super::push::streamed::StreamedUpload;
+use super::push::upload::{MonolithicUpload, Mount, SMALL, Target};
 use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
-use crate::sink::{Begin, Finish, Order, Shape, Sink, Takes};
+use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
 use crate::source::{Claim, Origin};
 use std::{
     collections::HashSet,
@@ -35,7 +35,7 @@ pub struct RepositorySink {
 }
 
 impl RepositorySink {
-    pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositorySink {
+    pub(super) fn new(wire: Arc<RegistryClient>, repository: &str) -> RepositorySink {
         let scope = Scope::Push(repository.to_owned());
         let target = Target { wire, repository: repository.to_owned(), scope };
         RepositorySink { target, unmountable: Mutex::default(), waiting: Mutex::default() }
@@ -137,9 +137,9 @@ enum Need {
 }
 
 impl Sink for RepositorySink {
-    fn takes(&self) -> Takes {
-        let Wire { pace, access, .. } = &*self.target.wire;
-        Takes {
+    fn takes(&self) -> SinkCapabilities {
+        let RegistryClient { pace, access, .. } = &*self.target.wire;
+        SinkCapabilities {
             shape: Shape::Whole,
             order: Order::Lanes(pace.lanes(access.lanes)),
             large: (!pace.is_far()).then_some(LARGE_AT_ONCE),
@@ -173,7 +173,7 @@ impl Sink for RepositorySink {
 
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
         let Some(digest) = &claim.digest else {
-            return Ok(Begin::Write(Box::new(Streamed::new(self.target.clone(), None, None))));
+            return Ok(Begin::Write(Box::new(StreamedUpload::new(self.target.clone(), None, None))));
         };
         let session = match self.need(digest, claim, from)? {
             Need::Nothing => return Ok(Begin::Held),
@@ -181,12 +181,12 @@ impl Sink for RepositorySink {
         };
         let target = self.target.clone();
         Ok(Begin::Write(match claim.size {
-            Some(size) if size <= SMALL => Box::new(Small::new(target, session, size)),
+            Some(size) if size <= SMALL => Box::new(MonolithicUpload::new(target, session, size)),
             Some(size) => {
-                let writer = Streamed::new(target, session, Some((*digest, size)));
+                let writer = StreamedUpload::new(target, session, Some((*digest, size)));
                 Box::new(if from.is_some() { writer.marked() } else { writer })
             }
-            None => Box::new(Streamed::new(target, session, None)),
+            None => Box::new(StreamedUpload::new(target, session, None)),
         }))
     }
 

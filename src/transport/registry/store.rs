@@ -1,7 +1,7 @@
 //! One repository of a registry as a [`Store`].
 
 use super::auth::token::Scope;
-use super::http::client::Wire;
+use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::retry;
 use super::http::web_page;
@@ -13,7 +13,7 @@ use super::pull::tags;
 use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name, Reference, is_tag, media_type};
-use crate::source::{Origin, Pick, Root, Store};
+use crate::source::{Origin, Root, Selector, Store};
 use std::{
     collections::HashMap,
     io::Read,
@@ -30,7 +30,7 @@ const KEPT: usize = 8 << 20;
 
 /// A repository that is read from.
 pub struct RepositoryStore {
-    wire: Arc<Wire>,
+    wire: Arc<RegistryClient>,
     /// What it is called there.
     repository: String,
     /// Where its images are said to be from.
@@ -39,7 +39,7 @@ pub struct RepositoryStore {
 }
 
 impl RepositoryStore {
-    pub(super) fn new(wire: Arc<Wire>, repository: &str) -> RepositoryStore {
+    pub(super) fn new(wire: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
         RepositoryStore { wire, repository: repository.to_owned(), origin, kept: Mutex::default() }
     }
@@ -86,10 +86,10 @@ impl RepositoryStore {
         Ok(Root::new(name, descriptor))
     }
 
-    fn picked(&self, pick: &Pick) -> Result<Root> {
+    fn picked(&self, pick: &Selector) -> Result<Root> {
         let text = match pick {
-            Pick::Digest(digest) => return self.root(At::Digest(digest)),
-            Pick::Name(text) => text,
+            Selector::Digest(digest) => return self.root(At::Digest(digest)),
+            Selector::Name(text) => text,
         };
         if is_tag(text) {
             return self.root(At::Tag(text));
@@ -198,7 +198,7 @@ impl RepositoryStore {
 }
 
 impl Store for RepositoryStore {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         if !picks.is_empty() {
             return picks.iter().map(|pick| self.picked(pick)).collect();
         }

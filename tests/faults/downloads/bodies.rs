@@ -114,7 +114,7 @@ fn a_manifest_behind_an_expired_address_is_asked_for_again_and_one_that_is_missi
                 .body(Body::Bytes(served.bytes.clone())),
         });
         let (web, _) = redirecting(&storage);
-        let roots = registry(&web.address.to_string()).repository("app").roots(&[Pick::Name("1".into())]);
+        let roots = registry(&web.address.to_string()).repository("app").roots(&[Selector::Name("1".into())]);
         assert_eq!((roots.is_ok(), asked.lock().unwrap().len()), (good, most), "{status}");
         assert!(good || roots.unwrap_err().kind() == Kind::NotFound);
     }

@@ -80,7 +80,7 @@ fn a_portal_is_not_believed_in_any_other_answer() {
     let host = web.address.to_string();
     let store = registry(&host).repository("lib/img");
     let (digest, blob) = (Digest::of(b"x"), Descriptor::of(media_type::OCI_LAYER, &[7; 500]));
-    let by_digest = [Pick::Digest(digest)];
+    let by_digest = [Selector::Digest(digest)];
     let answers: Vec<(&str, imgmv::Result<()>)> = vec![
         ("tags", store.names().map(drop)),
         ("referrers", store.referrers(&digest).map(drop)),

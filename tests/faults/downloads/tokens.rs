@@ -15,7 +15,7 @@ fn send(from: &Double, to: &Double, lanes: usize) -> imgmv::Result<()> {
     let store = reach(&from.host()).repository("app");
     let sink = reach(&to.host()).sink("app");
     let options = Options {
-        picks: vec![Pick::Name("1".into())],
+        picks: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1")?]),
         ..Options::default()
     };
@@ -79,7 +79,7 @@ fn a_challenge_that_cannot_be_read_is_said_as_such_at_once() {
             Response::new(401).with("WWW-Authenticate", &sent)
         });
         let host = web.address.to_string();
-        let error = registry(&host).repository("app").roots(&[Pick::Name("1".into())]).unwrap_err();
+        let error = registry(&host).repository("app").roots(&[Selector::Name("1".into())]).unwrap_err();
         let text = error.to_string();
         assert_eq!((error.kind(), count.load(Ordering::SeqCst)), (Kind::Denied, 1), "{begin}: {text}");
         assert!(text.contains(words) && text.contains(&host) && text.len() < 400, "{begin}: {text}");

@@ -1,4 +1,4 @@
-//! From a registry's challenge to the `Authorization` that a request carries: the part of `Wire` that shows
+//! From a registry's challenge to the `Authorization` that a request carries: the part of `RegistryClient` that shows
 //! credentials, fetches tokens, and fetches others when those in hand are refused.
 
 use super::credentials::Found;
@@ -8,7 +8,7 @@ use super::state::{Use, Way};
 use super::token;
 use super::token::{Scope, Token};
 use crate::error::{Error, Result};
-use crate::transport::registry::http::client::Wire;
+use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::error_body;
 use crate::transport::registry::http::error_body::MAX_WORDS;
 use crate::transport::registry::http::proxy::is_loopback;
@@ -30,7 +30,7 @@ struct Request {
     scopes: Vec<String>,
 }
 
-impl Wire {
+impl RegistryClient {
     /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
     /// its status. `what` is for sentences.
     pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {

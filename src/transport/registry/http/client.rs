@@ -7,7 +7,7 @@ use super::error_body;
 use super::error_body::Subject;
 use super::proxy::is_loopback;
 use super::retry;
-use super::retry::Tries;
+use super::retry::RetryPolicy;
 use super::throttle::Pace;
 use super::transport_error::Fault;
 use super::web_page;
@@ -33,7 +33,7 @@ const MAX_REDIRECTS: usize = 8;
 const MAX_ADDRESSES: u32 = 3;
 
 /// Everything that requests to one registry share.
-pub struct Wire {
+pub struct RegistryClient {
     /// As in references.
     pub host: String,
     pub access: Access,
@@ -49,12 +49,12 @@ pub struct Wire {
     finding_api: Mutex<()>,
 }
 
-impl Wire {
-    pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Wire> {
+impl RegistryClient {
+    pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<RegistryClient> {
         if !crate::image::is_host(host) {
             return Err(Error::usage(format!("{host:?} is not a registry's HOST[:PORT]")));
         }
-        Ok(Wire {
+        Ok(RegistryClient {
             http: Http::new(host, access.clone(), &cancel),
             bodies: BodyLimit::new(host, access.cache.as_deref()),
             host: host.to_owned(),
@@ -190,8 +190,8 @@ impl Wire {
     }
 
     /// The tries of one request, of which `made` have failed.
-    pub fn tries(&self, made: u32) -> Tries<'_> {
-        Tries::new(&self.access, &*self.watch, &self.cancel, made)
+    pub fn tries(&self, made: u32) -> RetryPolicy<'_> {
+        RetryPolicy::new(&self.access, &*self.watch, &self.cancel, made)
     }
 
     /// One request and the redirects that it leads to.

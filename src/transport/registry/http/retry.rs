@@ -22,7 +22,7 @@ const TRIES_WHEN_UNREACHABLE: u32 = 2;
 pub const PROGRESS: u64 = 16 << 10;
 
 /// The tries that one request has left.
-pub struct Tries<'a> {
+pub struct RetryPolicy<'a> {
     access: &'a Access,
     watch: &'a dyn Watch,
     cancel: &'a Cancel,
@@ -31,10 +31,10 @@ pub struct Tries<'a> {
     moving: bool,
 }
 
-impl<'a> Tries<'a> {
+impl<'a> RetryPolicy<'a> {
     /// `made` tries have failed already.
-    pub fn new(access: &'a Access, watch: &'a dyn Watch, cancel: &'a Cancel, made: u32) -> Tries<'a> {
-        Tries { access, watch, cancel, made, moving: false }
+    pub fn new(access: &'a Access, watch: &'a dyn Watch, cancel: &'a Cancel, made: u32) -> RetryPolicy<'a> {
+        RetryPolicy { access, watch, cancel, made, moving: false }
     }
 
     /// How many have failed.
@@ -184,7 +184,7 @@ mod tests {
         }
         let (heard, cancel) = (Heard(Mutex::default()), Cancel::default());
         let access = Access { pause: Duration::from_micros(10), retries: 3, ..Access::default() };
-        let mut tries = Tries::new(&access, &heard, &cancel, 0);
+        let mut tries = RetryPolicy::new(&access, &heard, &cancel, 0);
         while tries.left() {
             tries.wait("the test", "it fails", None).unwrap();
         }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(waits.len(), 3);
         assert!(waits[2] > waits[0] * 2, "{waits:?}");
         let began = std::time::Instant::now();
-        let mut tries = Tries::new(&access, &heard, &cancel, 0);
+        let mut tries = RetryPolicy::new(&access, &heard, &cancel, 0);
         let error = tries.wait("the test", "status 429", Some(Duration::from_secs(99_999_999))).unwrap_err();
         assert!(error.to_string().contains("1158 days"), "{error}");
         assert!(began.elapsed() < LONGEST_WISH && heard.0.lock().unwrap().len() == 3);

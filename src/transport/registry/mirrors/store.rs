@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use crate::progress::Watch;
-use crate::source::{Origin, Pick, Root, Store};
+use crate::source::{Origin, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -69,8 +69,8 @@ impl MirroredStore {
 }
 
 impl Store for MirroredStore {
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
-        let by_tag = picks.is_empty() || picks.iter().any(|pick| matches!(pick, Pick::Name(_)));
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
+        let by_tag = picks.is_empty() || picks.iter().any(|pick| matches!(pick, Selector::Name(_)));
         let mut at = 0;
         loop {
             if by_tag && !self.resolving[at] {

@@ -4,8 +4,8 @@
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::transport::registry::auth::token::Scope;
-use crate::transport::registry::http::client::Wire;
-use crate::transport::registry::http::retry::{PROGRESS, Tries};
+use crate::transport::registry::http::client::RegistryClient;
+use crate::transport::registry::http::retry::{PROGRESS, RetryPolicy};
 use crate::transport::registry::http::transport_error::{Fault, of_body};
 use crate::transport::registry::http::{Answer, Call};
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ const UNUSED: u64 = 64 << 10;
 
 /// Reads one blob from an offset to its end. Believes nothing of lengths: more than announced is `Invalid`.
 pub struct BlobReader<'a> {
-    wire: &'a Wire,
+    wire: &'a RegistryClient,
     repository: &'a str,
     blob: Descriptor,
     at: u64,
@@ -26,7 +26,7 @@ pub struct BlobReader<'a> {
     body: Box<dyn Read + Send>,
     /// Bytes of the body in hand that were read before and pass unused: its server knows no ranges.
     again: u64,
-    tries: Tries<'a>,
+    tries: RetryPolicy<'a>,
     /// Where the connection in hand began.
     began: u64,
     /// An answer has announced fewer bytes than it should have had.
@@ -35,13 +35,13 @@ pub struct BlobReader<'a> {
 
 impl<'a> BlobReader<'a> {
     /// Asks for `blob` from offset `from` (in bytes) on.
-    pub fn open(wire: &'a Wire, repository: &'a str, blob: &Descriptor, from: u64) -> Result<BlobReader<'a>> {
+    pub fn open(wire: &'a RegistryClient, repository: &'a str, blob: &Descriptor, from: u64) -> Result<BlobReader<'a>> {
         BlobReader::open_part(wire, repository, blob, from..blob.size)
     }
 
     /// Asks for a part of `blob`. A server that knows no ranges sends all from its start on: see [`BlobReader::end`].
     pub fn open_part(
-        wire: &'a Wire,
+        wire: &'a RegistryClient,
         repository: &'a str,
         blob: &Descriptor,
         part: Range<u64>,
@@ -130,7 +130,7 @@ struct Part {
 }
 
 /// Asks for `part`. Where all that is left of a blob cannot be had, the whole of it is asked for.
-fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> Result<Part> {
+fn body(wire: &RegistryClient, repository: &str, blob: &Descriptor, part: Range<u64>) -> Result<Part> {
     let Range { start: from, end } = part;
     let size = blob.size;
     if from == end && from > 0 {
@@ -176,7 +176,7 @@ fn body(wire: &Wire, repository: &str, blob: &Descriptor, part: Range<u64>) -> R
 }
 
 /// An answer of status 200, or to a question for a `range` also 206 or 416.
-fn ask(wire: &Wire, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
+fn ask(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
     let digest = &blob.digest;
     let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
     if let Some(range) = range {
@@ -201,6 +201,6 @@ fn part_of(answer: &Answer) -> Option<(u64, u64)> {
 }
 
 /// Worth a second look: a proxy may have answered with something else.
-fn longer(blob: &Descriptor, wire: &Wire) -> Error {
+fn longer(blob: &Descriptor, wire: &RegistryClient) -> Error {
     Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, wire.host, blob.size))
 }

@@ -6,7 +6,7 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Origin, Pick, Root, Store};
+use crate::source::{Origin, Root, Selector, Store};
 use crate::transport::registry::http::transport_error::{Fault, of_body};
 use crate::transport::registry::http::{Answer, Call, Http, Payload, To};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
@@ -145,7 +145,7 @@ impl Store for ForeignStore {
     fn fetches(&self, layer: &Descriptor) -> bool {
         layer.is_foreign() && addresses(layer).next().is_some()
     }
-    fn roots(&self, picks: &[Pick]) -> Result<Vec<Root>> {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.store.roots(picks)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -163,8 +163,8 @@ impl Store for ForeignStore {
     fn origin(&self) -> Option<&Origin> {
         self.store.origin()
     }
-    fn may_lack(&self) -> bool {
-        self.store.may_lack()
+    fn is_sparse(&self) -> bool {
+        self.store.is_sparse()
     }
     fn is_far(&self) -> bool {
         self.store.is_far()
@@ -175,7 +175,7 @@ impl Store for ForeignStore {
     fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
         self.store.expect(all, wanted);
     }
-    fn forgo(&self, blob: &Digest) {
-        self.store.forgo(blob);
+    fn skip_blob(&self, blob: &Digest) {
+        self.store.skip_blob(blob);
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, media_type};
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::Call;
-use crate::transport::registry::http::client::Wire;
+use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::web_page;
 use std::fmt;
 use ureq::http::{Method, header};
@@ -46,7 +46,7 @@ pub fn accepted() -> String {
 ///
 /// Fails with `Network` where a web page came, and with `Invalid` where it is not a manifest at all. Bytes that are not
 /// what `at` (or, for a tag, `Docker-Content-Digest`) says are asked for once more, then `Invalid`.
-pub fn fetch(wire: &Wire, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
+pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
     let call =
         Call::new(Method::GET, wire.url(&format!("{repository}/manifests/{at}"))?).with(header::ACCEPT, &accepted());
     let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));

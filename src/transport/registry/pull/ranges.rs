@@ -5,7 +5,7 @@
 use super::blob::BlobReader;
 use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
-use crate::transport::registry::http::client::Wire;
+use crate::transport::registry::http::client::RegistryClient;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// The bytes of `blob` from `from` on, in whatever way suits how far away the registry is.
 pub fn open<'a>(
-    wire: &'a Arc<Wire>,
+    wire: &'a Arc<RegistryClient>,
     repository: &'a str,
     blob: &Descriptor,
     from: u64,
@@ -54,12 +54,12 @@ pub fn open<'a>(
 }
 
 /// How many pieces may be under way beside the first, which is read where it comes.
-fn beside(wire: &Wire) -> usize {
+fn beside(wire: &RegistryClient) -> usize {
     wire.access.parts - 1
 }
 
 struct Shared {
-    wire: Arc<Wire>,
+    wire: Arc<RegistryClient>,
     repository: String,
     blob: Descriptor,
     state: Mutex<State>,
@@ -178,7 +178,7 @@ impl Shared {
 
 /// Reads the pieces in their order.
 struct Ranged<'a> {
-    wire: &'a Arc<Wire>,
+    wire: &'a Arc<RegistryClient>,
     repository: &'a str,
     shared: Arc<Shared>,
     at: u64,

@@ -4,7 +4,7 @@ use super::skipped::Skipped;
 use crate::error::{Error, Result};
 use crate::image::{MAX_NAMES, is_tag, json_tree};
 use crate::transport::registry::auth::token::Scope;
-use crate::transport::registry::http::client::Wire;
+use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::{Answer, Call};
 use serde_json::Value;
 use ureq::http::Method;
@@ -17,7 +17,7 @@ const MAX_PAGES: usize = 2000;
 const PAGE: usize = 1000;
 
 /// Every tag of `repository`, in the registry's order. What is not a tag is skipped, which is said.
-pub fn list(wire: &Wire, repository: &str) -> Result<Vec<String>> {
+pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
     let mut next = Some(wire.url(&format!("{repository}/tags/list?n={PAGE}"))?);
     let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
@@ -57,7 +57,7 @@ fn entries(page: &[u8]) -> Option<Vec<Value>> {
 }
 
 /// The page that `Link: <…>; rel="next"` names (RFC 8288), which has to be the registry's own.
-pub fn next_page(wire: &Wire, answer: &Answer) -> Result<Option<Url>> {
+pub fn next_page(wire: &RegistryClient, answer: &Answer) -> Result<Option<Url>> {
     for link in answer.headers("link") {
         let Some((target, parameters)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>')) else {
             continue;

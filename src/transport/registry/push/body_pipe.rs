@@ -23,7 +23,7 @@ enum Piece {
 }
 
 /// A request under way whose body is given piece by piece. Dropped without `end`, the body breaks off.
-pub struct Feed {
+pub struct BodyPipe {
     give: SyncSender<Piece>,
     spare: Receiver<Vec<u8>>,
     /// Bytes of the body that the connection has taken.
@@ -31,8 +31,8 @@ pub struct Feed {
     thread: JoinHandle<Result<Answer>>,
 }
 
-impl Feed {
-    pub fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<Feed> {
+impl BodyPipe {
+    pub fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<BodyPipe> {
         let (give, take) = sync_channel(WAITING);
         let (used, spare) = channel();
         let taken: Arc<AtomicU64> = Arc::default();
@@ -44,7 +44,7 @@ impl Feed {
                 target.wire.send(&call, Payload::Stream { bytes: &mut pipe, size }, &target.scope, &what)
             })
             .map_err(|e| Error::reading("what is to be sent, on a thread of its own", e))?;
-        Ok(Feed { give, spare, taken, thread })
+        Ok(BodyPipe { give, spare, taken, thread })
     }
 
     pub fn give(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
@@ -69,7 +69,7 @@ impl Feed {
     }
 }
 
-/// The other end: what `Feed` is given, read.
+/// The other end: what `BodyPipe` is given, read.
 struct Pipe {
     take: Receiver<Piece>,
     used: Sender<Vec<u8>>,

@@ -3,7 +3,7 @@
 
 use super::cache_file;
 use super::hash_checkpoints;
-use super::hash_checkpoints::Mark;
+use super::hash_checkpoints::HashCheckpoint;
 use super::upload::Target;
 use crate::error::Error;
 use crate::image::Digest;
@@ -48,7 +48,7 @@ struct Onward {
     location: String,
     /// In bytes; 0: in one piece.
     chunk: u64,
-    marks: Vec<Mark>,
+    marks: Vec<HashCheckpoint>,
 }
 
 /// What `file` says, if it is this user's alone and whole.
@@ -67,7 +67,7 @@ pub struct Remembered {
     pub session: Url,
     /// In bytes, of each chunk, if it goes in chunks.
     pub chunk: Option<u64>,
-    pub marks: Vec<Mark>,
+    pub marks: Vec<HashCheckpoint>,
 }
 
 impl Target {
@@ -77,7 +77,7 @@ impl Target {
     }
 
     /// Remembers where the upload of `digest` goes on. That it fails costs a later run some bytes, which is said once.
-    pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>, marks: &[Mark]) {
+    pub fn remember(&self, digest: &Digest, session: &Url, chunk: Option<u64>, marks: &[HashCheckpoint]) {
         let Some(file) = self.file(digest) else { return };
         let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
         let marks: String = marks.iter().map(hash_checkpoints::line).collect();

@@ -2,12 +2,12 @@
 //! blobs, which are sent in one piece once they are known to be right.
 
 use super::session::Session;
-use super::streamed::Streamed;
+use super::streamed::StreamedUpload;
 use crate::error::{Error, Kind, Result};
 use crate::image::Digest;
 use crate::sink::{BlobWriter, Verified};
 use crate::transport::registry::auth::token::Scope;
-use crate::transport::registry::http::client::Wire;
+use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::error_body::refuses_head;
 use crate::transport::registry::http::{Answer, Call, Payload};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub const SMALL: u64 = 1 << 20;
 /// One repository that is pushed to.
 #[derive(Clone)]
 pub struct Target {
-    pub wire: Arc<Wire>,
+    pub wire: Arc<RegistryClient>,
     pub repository: String,
     pub scope: Scope,
 }
@@ -106,19 +106,19 @@ pub enum Mount {
 }
 
 /// Collects a small blob and sends it when it is verified.
-pub struct Small {
+pub struct MonolithicUpload {
     target: Target,
     session: Option<Session>,
     bytes: Vec<u8>,
 }
 
-impl Small {
-    pub fn new(target: Target, session: Option<Session>, size: u64) -> Small {
-        Small { target, session, bytes: Vec::with_capacity(size.min(SMALL) as usize) }
+impl MonolithicUpload {
+    pub fn new(target: Target, session: Option<Session>, size: u64) -> MonolithicUpload {
+        MonolithicUpload { target, session, bytes: Vec::with_capacity(size.min(SMALL) as usize) }
     }
 }
 
-impl BlobWriter for Small {
+impl BlobWriter for MonolithicUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if (self.bytes.len() + bytes.len()) as u64 > SMALL {
             return Err(Error::invalid("a blob has more bytes than were announced"));
@@ -128,7 +128,7 @@ impl BlobWriter for Small {
     }
 
     fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
-        let mut writer = Streamed::new(self.target, self.session.take(), Some(blob.stored()));
+        let mut writer = StreamedUpload::new(self.target, self.session.take(), Some(blob.stored()));
         let mut from = 0;
         loop {
             let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.finish(blob));

@@ -1,6 +1,6 @@
 //! How long the requests of one upload are: one request for a blob, unless something stands against it.
 
-use crate::transport::registry::http::client::Wire;
+use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::push::session::LONGEST_CHUNK;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct Lengths {
 
 impl Lengths {
     /// For a blob of `size` bytes, if that is known, that is sent over `wire`.
-    pub(super) fn new(wire: &Wire, size: Option<u64>, least: u64) -> Lengths {
+    pub(super) fn new(wire: &RegistryClient, size: Option<u64>, least: u64) -> Lengths {
         let whole = wire.bodies.wants_whole_blobs();
         let large = wire.access.large;
         let cut = size.filter(|size| *size > large && !whole).map(|_| large / 2);
@@ -33,7 +33,7 @@ impl Lengths {
     }
 
     /// In bytes, of the next chunk of an upload of which `left` bytes are left; none where one request takes them all.
-    pub(super) fn next(&mut self, wire: &Wire, left: Option<u64>) -> Option<u64> {
+    pub(super) fn next(&mut self, wire: &RegistryClient, left: Option<u64>) -> Option<u64> {
         let limit = wire.bodies.most();
         if let Some(limit) = limit
             && left.is_none_or(|left| left > limit)
@@ -47,7 +47,7 @@ impl Lengths {
     }
 
     /// Whether only we have chosen to send chunks.
-    pub(super) fn are_free(&self, wire: &Wire) -> bool {
+    pub(super) fn are_free(&self, wire: &RegistryClient) -> bool {
         self.begun && self.line.is_none() && wire.bodies.most().is_none() && wire.access.chunk.is_none()
     }
 

@@ -8,8 +8,8 @@
 mod lengths;
 mod recovery;
 
-use super::body_pipe::{Ended, Feed};
-use super::hash_checkpoints::Marks;
+use super::body_pipe::{BodyPipe, Ended};
+use super::hash_checkpoints::HashCheckpoints;
 use super::resume_cache::Remembered;
 use super::session::{Session, Standing};
 use super::upload::{SMALL, Target};
@@ -23,13 +23,13 @@ use std::time::Instant;
 use ureq::http::header;
 use url::Url;
 
-pub struct Streamed {
+pub struct StreamedUpload {
     target: Target,
     /// Digest and size, where known before the bytes.
     known: Option<(Digest, u64)>,
     session: Option<Url>,
     lengths: Lengths,
-    feed: Option<Feed>,
+    feed: Option<BodyPipe>,
     /// Bytes that the request in hand still takes.
     room: u64,
     /// The request in hand ends the upload.
@@ -52,14 +52,14 @@ pub struct Streamed {
     /// The registry has the blob.
     stored: bool,
     /// Where the source is far away too.
-    marks: Option<Marks>,
+    marks: Option<HashCheckpoints>,
     trouble: Trouble,
 }
 
-impl Streamed {
-    pub fn new(target: Target, session: Option<Session>, known: Option<(Digest, u64)>) -> Streamed {
+impl StreamedUpload {
+    pub fn new(target: Target, session: Option<Session>, known: Option<(Digest, u64)>) -> StreamedUpload {
         let (session, least) = session.map_or((None, 0), |session| (Some(session.url), session.least));
-        Streamed {
+        StreamedUpload {
             lengths: Lengths::new(&target.wire, known.map(|(_, size)| size), least),
             target,
             known,
@@ -82,8 +82,8 @@ impl Streamed {
     }
 
     /// What is sent is not to be read again by a later run: its source is far away.
-    pub fn marked(mut self) -> Streamed {
-        self.marks = self.known.map(|(digest, size)| Marks::new(digest.algorithm(), size));
+    pub fn marked(mut self) -> StreamedUpload {
+        self.marks = self.known.map(|(digest, size)| HashCheckpoints::new(digest.algorithm(), size));
         self
     }
 
@@ -99,7 +99,7 @@ impl Streamed {
         if let Some((digest, size)) = &self.known
             && *size > SMALL
         {
-            let marks = self.marks.as_ref().map_or(&[][..], Marks::all);
+            let marks = self.marks.as_ref().map_or(&[][..], HashCheckpoints::all);
             self.target.remember(digest, session, self.lengths.line, marks);
         }
     }
@@ -114,7 +114,7 @@ impl Streamed {
     }
 
     /// The request that takes the bytes from `sent` on.
-    fn start_feed(&mut self) -> Result<&mut Feed> {
+    fn start_feed(&mut self) -> Result<&mut BodyPipe> {
         if self.feed.is_none() {
             let session = self.open()?;
             let wire = self.target.wire.clone();
@@ -145,7 +145,7 @@ impl Streamed {
             self.session = Some(session);
             (self.began, self.room, self.asked) = (self.sent, chunk.unwrap_or(u64::MAX), length);
             (self.taken, self.asked_at, self.trouble.answered) = (0, Instant::now(), None);
-            self.feed = Some(Feed::start(self.target.clone(), call, length, self.what())?);
+            self.feed = Some(BodyPipe::start(self.target.clone(), call, length, self.what())?);
         }
         Ok(self.feed.as_mut().expect("made above"))
     }
@@ -220,7 +220,7 @@ impl Streamed {
     }
 }
 
-impl BlobWriter for Streamed {
+impl BlobWriter for StreamedUpload {
     /// Where an earlier run left off, the registry has the beginning. It is read again all the same, since a digest is of
     /// the whole; but not what lies before a mark.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
@@ -262,7 +262,7 @@ impl BlobWriter for Streamed {
         {
             self.remember(session);
         }
-        let mut piece = self.feed.as_mut().and_then(Feed::spare).unwrap_or_default();
+        let mut piece = self.feed.as_mut().and_then(BodyPipe::spare).unwrap_or_default();
         piece.clear();
         piece.extend_from_slice(bytes);
         self.held = piece;
@@ -302,7 +302,7 @@ impl BlobWriter for Streamed {
     }
 }
 
-impl Drop for Streamed {
+impl Drop for StreamedUpload {
     /// All of it came and was not wanted: it was not what it should have been, and nobody is to go on with it.
     fn drop(&mut self) {
         if let Some((digest, size)) = self.known
@@ -315,7 +315,7 @@ impl Drop for Streamed {
     }
 }
 
-impl Streamed {
+impl StreamedUpload {
     /// Sends what is held and ends the upload.
     fn close(&mut self, blob: (Digest, u64)) -> Result<()> {
         if self.stored {

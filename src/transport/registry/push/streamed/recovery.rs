@@ -1,6 +1,6 @@
 //! An upload after a failure: whether another try may help, and where it goes on.
 
-use super::Streamed;
+use super::StreamedUpload;
 use crate::error::{Error, Kind, Result};
 use crate::transport::registry::http::Answer;
 use crate::transport::registry::http::retry;
@@ -55,7 +55,7 @@ impl Trouble {
     }
 }
 
-impl Streamed {
+impl StreamedUpload {
     /// `answer` when its status is among `wanted`; an error of the network where another try may do better.
     pub(super) fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
         let status = answer.status;
