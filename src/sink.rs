@@ -1,7 +1,7 @@
 //! Where images go. One kind, whether layout, archive, registry or an engine's standard input.
 
-use crate::copy::plan::Image;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Hasher, Manifest, Name, Platform};
 use crate::source::{Claim, Origin, Store};
 use std::io::Write;

@@ -5,7 +5,7 @@
 use imgmv::copy::convert;
 use imgmv::copy::convert::Format;
 use imgmv::image::{Config, Manifest, media_type};
-use imgmv::copy::plan::Image;
+use imgmv::image::Image;
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 

@@ -3,10 +3,10 @@
 use super::Run;
 use super::output::progress::lock;
 use imgmv::compress;
-use imgmv::copy::plan;
-use imgmv::copy::plan::Image;
+use imgmv::image::Image;
 use imgmv::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use imgmv::progress::{Event, Outcome, Watch};
+use imgmv::source::documents;
 use imgmv::source::{Store, Stream, StreamSummary};
 use imgmv::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
@@ -81,7 +81,7 @@ fn diff_ids(store: &dyn Store, images: &[Image]) -> HashMap<Digest, Vec<Algorith
     let mut algorithms: HashMap<Digest, Vec<Algorithm>> = HashMap::new();
     let manifests = images.iter().flat_map(|image| &image.tree);
     for manifest in manifests.filter(|manifest| manifest.is_container_image()) {
-        let Some(config) = manifest.config().and_then(|at| plan::document(store, at).ok()) else { continue };
+        let Some(config) = manifest.config().and_then(|at| documents::document(store, at).ok()) else { continue };
         let Ok(config) = Config::parse(&config) else { continue };
         for (layer, diff_id) in manifest.layers().iter().zip(config.diff_ids()) {
             let known = algorithms.entry(layer.digest).or_default();

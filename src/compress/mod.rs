@@ -91,3 +91,8 @@ fn pack(
     out(first.packed())?;
     if ended { Ok(()) } else { pipeline::run(bytes, first, packer, threads, stop, out) }
 }
+
+/// Threads that compress one layer.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}

@@ -1,9 +1,10 @@
 //! Manifests made anew where layers were packed anew, a subset was chosen, or docker's types were asked for.
 //! Everything in them that imgmv does not know is kept. Every conversion changes digests, so the engine says each.
 
-use super::plan::{ATTESTS, Image};
+use super::plan::ATTESTS;
 use super::unchanged;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::image::{
     Coding, Descriptor, Digest, LAYERS_ARE_ZSTD, Manifest, Name, OF_LAYERS, describes_bytes, json_tree, media_type,
     with_coding,

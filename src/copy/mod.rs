@@ -14,6 +14,7 @@ pub(crate) mod upload_order;
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::image::{Body, Coding, Descriptor, Digest, Name, Platform};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Finish, Sink, SinkCapabilities};
@@ -22,7 +23,6 @@ use crate::transfer;
 use crate::transfer::replay::kept_in_company;
 use crate::transfer::{Recompress, TransferContext, Verified};
 use convert::{Format, Packed};
-use plan::Image;
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},

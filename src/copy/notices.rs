@@ -1,9 +1,9 @@
 //! Conversions, and layers that stay behind, are said before anything moves.
 
 use super::convert::Format;
-use super::plan::Image;
 use super::unchanged;
 use super::{Compress, Foreign, Run, Work};
+use crate::image::Image;
 use crate::image::{Coding, Manifest};
 use std::collections::HashSet;
 

@@ -1,10 +1,11 @@
 //! Moving what passes once: blobs as they come, the manifests after them.
 
-use super::parallel::cores;
 use super::plan;
-use super::plan::{Image, Naming, Platforms, Wish};
+use super::plan::{Naming, Platforms, Wish};
 use super::{Run, Work};
+use crate::compress::cores;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Name, media_type};
 use crate::progress::{Event, Outcome};
 use crate::sink::Begin;

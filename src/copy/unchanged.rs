@@ -1,7 +1,7 @@
 //! Manifests and blobs that keep every byte: artifacts and their blobs. Only layers of container images are ever
 //! recompressed, and only their manifests are written in another form.
 
-use super::plan::Image;
+use crate::image::Image;
 use crate::image::{Digest, Manifest};
 use std::collections::HashSet;
 

@@ -11,6 +11,7 @@ pub mod media_type;
 mod platform;
 mod reference;
 pub mod side_by_side;
+mod tree;
 
 pub(crate) use described::{LAYERS_ARE_ZSTD, OF_LAYERS, describes_bytes};
 pub use descriptor::Descriptor;
@@ -22,3 +23,4 @@ pub use media_type::{Coding, layer_coding, with_coding};
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, Name, Reference};
 pub(crate) use reference::{is_host, is_repository, is_tag};
+pub use tree::Image;

@@ -12,7 +12,7 @@ mod write;
 
 pub use read::store::ArchiveStore;
 pub use read::stream::ArchiveStream;
-pub use read::unopened::Tape;
+pub use read::unopened::UnopenedArchive;
 pub use rewrite::retag::retag;
 pub use tar::compress::Compressed;
 pub use tar::decompress::Packing;

@@ -2,9 +2,9 @@
 
 use super::memory::{Kept, Memory, layer, takes};
 use imgmv::cancel::Cancel;
-use imgmv::copy::plan::Image;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::fanout::{Limits, Shared, Sharer};
+use imgmv::image::Image;
 use imgmv::image::{Descriptor, Digest, Manifest, Name};
 use imgmv::progress::Silent;
 use imgmv::sink::{Begin, BlobWriter, Finish, Order, Sink, SinkCapabilities, Verified};

@@ -1,7 +1,7 @@
 //! Images, a store, a stream and a sink in memory: what the engine's own tests copy between.
 #![allow(dead_code)]
 
-use imgmv::copy::plan::Image;
+use imgmv::image::Image;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
 use imgmv::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, SinkCapabilities, Verified};
 use imgmv::source::{Blob, Claim, Origin, Relay, Root, Selector, Store, Stream, StreamSummary, select};

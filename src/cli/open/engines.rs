@@ -8,7 +8,7 @@ use imgmv::rate_limit::LimitedHost;
 use imgmv::remote;
 use imgmv::remote::{Host, Local, SshTarget};
 use imgmv::source::Selector;
-use imgmv::tarball::Tape;
+use imgmv::tarball::UnopenedArchive;
 use imgmv::transport::engine;
 use imgmv::transport::engine::{Engine, FetchStore, Found};
 use imgmv::{Error, Result};
@@ -36,11 +36,11 @@ pub fn on_host(
     if let Some(store) = FetchStore::open(host.clone(), &found, run.watch(), &run.cancel)? {
         return Ok((OpenSource::Store(Arc::new(store)), pick.cloned()));
     }
-    Ok((OpenSource::Tape(saved(host, &found, pick)?), None))
+    Ok((OpenSource::UnopenedArchive(saved(host, &found, pick)?), None))
 }
 
 /// `docker save`, through the docker command of this host.
-pub fn docker_here(pick: Option<&Selector>, run: &Run) -> Result<Tape> {
+pub fn docker_here(pick: Option<&Selector>, run: &Run) -> Result<UnopenedArchive> {
     let host: Arc<dyn Host> = Arc::new(Local::new(&run.cancel));
     let found = engine::find(&*host, &[Engine::Docker], None, None)?;
     saved(host, &found, pick)
@@ -87,7 +87,7 @@ fn reached(
     Ok((host, found))
 }
 
-fn saved(host: Arc<dyn Host>, found: &Found, pick: Option<&Selector>) -> Result<Tape> {
+fn saved(host: Arc<dyn Host>, found: &Found, pick: Option<&Selector>) -> Result<UnopenedArchive> {
     let image = pick.map(|pick| match pick {
         Selector::Name(name) => one_tag(name),
         Selector::Digest(digest) => digest.to_string(),

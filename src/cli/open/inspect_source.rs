@@ -3,7 +3,8 @@
 use crate::cli::Run;
 use imgmv::copy::Platforms;
 use imgmv::copy::plan;
-use imgmv::copy::plan::{Image, Wish};
+use imgmv::copy::plan::Wish;
+use imgmv::image::Image;
 use imgmv::image::{Descriptor, Digest};
 use imgmv::sink::{Order, Shape, SinkCapabilities};
 use imgmv::source::{Root, Selector, Source, Store, Stream, StreamSummary};

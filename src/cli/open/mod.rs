@@ -27,7 +27,7 @@ use imgmv::serve::backend::repository_names;
 use imgmv::serve::{LocalBackend, UpstreamBackend};
 use imgmv::sink::Sink;
 use imgmv::source::{Selector, Source, Store};
-use imgmv::tarball::Tape;
+use imgmv::tarball::UnopenedArchive;
 use imgmv::transport::archive;
 use imgmv::transport::archive::{ArchiveSink, Input, Leavings};
 use imgmv::transport::containerd::ContainerdStore;
@@ -160,7 +160,7 @@ pub fn source(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: 
     let UnopenedSource { ready, picks, name } = unread(place, from, reach, run)?;
     let source = match ready {
         OpenSource::Store(store) => Source::Store(store),
-        OpenSource::Tape(tape) => Source::Stream(tape.stream()),
+        OpenSource::UnopenedArchive(tape) => Source::Stream(tape.stream()),
     };
     Ok(Opened { source, picks, name })
 }
@@ -175,14 +175,14 @@ pub struct UnopenedSource {
 /// As it is opened.
 pub enum OpenSource {
     Store(Arc<dyn Store>),
-    Tape(Tape),
+    UnopenedArchive(UnopenedArchive),
 }
 
 pub fn unread(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<UnopenedSource> {
     let archive = |input: Input| {
         Ok::<_, Error>(match archive::find(&input, run.watch())? {
             archive::Found::Store(store) => OpenSource::Store(store),
-            archive::Found::Tape(tape) => OpenSource::Tape(tape),
+            archive::Found::UnopenedArchive(tape) => OpenSource::UnopenedArchive(tape),
         })
     };
     let mut name = None;
@@ -198,7 +198,7 @@ pub fn unread(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: 
         }
         Place::Oci { dir, pick } => (layout(dir, run)?, pick.clone()),
         Place::Containerd { pick } => (containerd(&from.engine)?, pick.clone()),
-        Place::DockerDaemon { pick } => (OpenSource::Tape(engines::docker_here(pick.as_ref(), run)?), None),
+        Place::DockerDaemon { pick } => (OpenSource::UnopenedArchive(engines::docker_here(pick.as_ref(), run)?), None),
         Place::Stdio => (archive(stdin()?)?, None),
         Place::Path(path) if path.is_dir() => (layout(path, run)?, None),
         Place::Path(path) => (archive(Input::File(path.clone()))?, None),
@@ -212,13 +212,15 @@ pub fn unread(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: 
             let access = reach.access(&from.registry.side(), run)?;
             OpenSource::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
         }
-        OpenSource::Tape(_) if reach.fetch_foreign => {
+        OpenSource::UnopenedArchive(_) if reach.fetch_foreign => {
             return Err(Error::usage(
                 "--foreign fetch needs a source that can be read in any order; save it to a file",
             ));
         }
         OpenSource::Store(store) => OpenSource::Store(limited(store, rate, run)),
-        OpenSource::Tape(tape) => OpenSource::Tape(Tape { bytes: limited_bytes(tape.bytes, rate, run), ..tape }),
+        OpenSource::UnopenedArchive(tape) => {
+            OpenSource::UnopenedArchive(UnopenedArchive { bytes: limited_bytes(tape.bytes, rate, run), ..tape })
+        }
     };
     Ok(UnopenedSource { ready, picks: pick.into_iter().collect(), name })
 }

@@ -7,7 +7,7 @@ use crate::cli::output::progress::lock;
 use imgmv::fanout::{Limits, Shared, Sharer};
 use imgmv::image::Name;
 use imgmv::source::{Selector, Source, Store};
-use imgmv::tarball::Tape;
+use imgmv::tarball::UnopenedArchive;
 use imgmv::{Error, Result};
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ pub struct Parted {
 enum Shares {
     /// For those who begin together; who comes later is given one then.
     Store(Shared, Mutex<Vec<Sharer>>),
-    Tapes(Mutex<Vec<Tape>>),
+    Tapes(Mutex<Vec<UnopenedArchive>>),
 }
 
 /// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
@@ -43,13 +43,13 @@ pub fn parted(
             let first = (0..at_once).map(|_| shared.sharer()).collect();
             Shares::Store(shared, Mutex::new(first))
         }
-        OpenSource::Tape(_) if members > at_once => {
+        OpenSource::UnopenedArchive(_) if members > at_once => {
             return Err(Error::usage(format!(
                 "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
                  save it to a file first"
             )));
         }
-        OpenSource::Tape(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
+        OpenSource::UnopenedArchive(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
     };
     Ok(Parted { shares, picks, name })
 }

@@ -1,12 +1,12 @@
 //! What `imgmv inspect` shows of an image: as a document for scripts and as lines for people.
 
 use super::answer::VERSION;
-use imgmv::copy::plan;
-use imgmv::copy::plan::Image;
 use imgmv::error::printable;
+use imgmv::image::Image;
 use imgmv::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
 use imgmv::image::{Descriptor, Digest, Manifest, Name, Platform};
 use imgmv::source::Store;
+use imgmv::source::documents;
 use imgmv::{Error, Result};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -187,7 +187,7 @@ impl ImageManifest {
 /// The platform that an image's own config tells; none for artifacts.
 fn configured(manifest: &Manifest, store: &dyn Store) -> Result<Option<String>> {
     let Some(config) = manifest.config().filter(|config| is_image_config(config)) else { return Ok(None) };
-    let platform = plan::config(store, config)?.platform();
+    let platform = documents::config(store, config)?.platform();
     Ok(Some(platform.to_string()).filter(|_| !platform.os.is_empty()))
 }
 

@@ -11,9 +11,9 @@ use crate::cli::output::image_report::{Document, Inspected};
 use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args};
 use imgmv::copy::Platforms;
-use imgmv::copy::plan;
 use imgmv::image::media_type::is_manifest;
 use imgmv::image::{Descriptor, Manifest, Platform};
+use imgmv::source::documents;
 use imgmv::source::{Selector, Store};
 use imgmv::{Error, Result};
 use std::ffi::OsString;
@@ -114,7 +114,7 @@ fn config(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Ru
         manifest = below(store, picks, &manifest, run)?;
     }
     match manifest.config() {
-        Some(config) => plan::document(store, config),
+        Some(config) => documents::document(store, config),
         None => Err(Error::not_found(format!("manifest {} has no config", manifest.digest()))),
     }
 }

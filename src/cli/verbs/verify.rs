@@ -12,9 +12,9 @@ use crate::cli::output::report::named;
 use crate::cli::verify_blobs;
 use crate::cli::verify_blobs::{Found, Hashed, Raw};
 use clap::Args;
-use imgmv::copy::plan;
-use imgmv::copy::plan::Image;
+use imgmv::image::Image;
 use imgmv::image::{Config, Descriptor, Digest, Manifest, Name};
+use imgmv::source::documents;
 use imgmv::source::{Source, Store};
 use imgmv::{Error, Kind, Result};
 use indicatif::HumanBytes;
@@ -162,7 +162,7 @@ fn check(blob: &Descriptor, store: &dyn Store, hashed: &Hashed) -> Result<Option
     let found = match hashed.get(&blob.digest) {
         Some(found) => found.clone(),
         // Of a stream: configs do not pass as blobs.
-        None => plan::document(store, blob).map(|bytes| Found { size: bytes.len() as u64, raw: Raw::Unknown }),
+        None => documents::document(store, blob).map(|bytes| Found { size: bytes.len() as u64, raw: Raw::Unknown }),
     };
     match found {
         Ok(found) if found.size == blob.size => Ok(None),
@@ -180,7 +180,7 @@ fn check(blob: &Descriptor, store: &dyn Store, hashed: &Hashed) -> Result<Option
 fn unlike_config(manifest: &Manifest, store: &dyn Store, hashed: &Hashed) -> Vec<String> {
     let Some(at) = manifest.config().filter(|_| manifest.is_container_image()) else { return Vec::new() };
     // A config that cannot be read has been named already.
-    let Ok(config) = plan::document(store, at).and_then(|bytes| Config::parse(&bytes)) else { return Vec::new() };
+    let Ok(config) = documents::document(store, at).and_then(|bytes| Config::parse(&bytes)) else { return Vec::new() };
     let (layers, listed) = (manifest.layers(), config.diff_ids());
     if layers.len() != listed.len() {
         let (layers, listed) = (layers.len(), listed.len());

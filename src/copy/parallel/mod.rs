@@ -7,6 +7,7 @@ use super::compress_slots::CompressSlot;
 use super::prefetch;
 use super::upload_order::LineFill;
 use super::{Run, Work};
+use crate::compress::cores;
 use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
@@ -345,8 +346,4 @@ fn write(
     };
     run.moved(flow.id, &verified, work.recode);
     Ok(())
-}
-
-pub(crate) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(8)
 }

@@ -5,14 +5,11 @@ mod select;
 mod subset;
 
 use crate::error::{Error, Result};
-use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest, Name, Platform};
+use crate::image::{Descriptor, Digest, Image, Manifest, Name, Platform};
 use crate::progress::Watch;
 use crate::sink::SinkCapabilities;
 use crate::source::{Root, Store, ambiguous};
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read,
-};
+use std::collections::{HashMap, HashSet};
 
 pub use subset::Sparse;
 
@@ -20,46 +17,6 @@ pub use subset::Sparse;
 const MAX_TREES: u64 = 64 << 20;
 /// On an attestation's entry in an index: the digest of what it attests (BuildKit).
 pub(crate) const ATTESTS: &str = "vnd.docker.reference.digest";
-
-/// One image on its way, with the names it is to have.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// At the sink; empty: only the digest.
-    pub names: Vec<Name>,
-    /// Every manifest that comes along, children before parents; the root is last. Never empty.
-    pub tree: Vec<Manifest>,
-    /// The root was made here, the source had none.
-    pub synthesised: bool,
-    /// What the source calls it.
-    pub source_digest: Digest,
-    /// Layers of a nondistributable type that come along.
-    pub carried: Vec<Descriptor>,
-}
-
-impl Image {
-    pub fn root(&self) -> &Manifest {
-        self.tree.last().expect("a tree has a root")
-    }
-
-    /// Configs and layers of the whole tree that come along (not yet each once).
-    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        self.tree.iter().flat_map(Manifest::blobs).chain(&self.carried)
-    }
-
-    /// Layers of a nondistributable type that do not come along.
-    pub fn left(&self) -> impl Iterator<Item = &Descriptor> {
-        let carried: HashSet<Digest> = self.carried.iter().map(|layer| layer.digest).collect();
-        self.tree.iter().flat_map(Manifest::foreign_layers).filter(move |layer| !carried.contains(&layer.digest))
-    }
-
-    /// The platforms that its index lists, of the images that come along.
-    pub fn platforms(&self) -> Vec<Platform> {
-        let here: HashSet<Digest> = self.tree.iter().map(Manifest::digest).collect();
-        let children = self.tree.iter().flat_map(|manifest| manifest.children());
-        let listed = children.filter(|child| here.contains(&child.digest)).filter_map(|child| child.platform.clone());
-        listed.filter(|platform| platform.os != "unknown").collect()
-    }
-}
 
 /// Which platforms of an image are wanted.
 #[derive(Debug, Clone, Default)]
@@ -165,30 +122,4 @@ fn sizes_agree(images: &[Image]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// An image's config, hashed and read; at most as large as a manifest.
-pub fn config(store: &dyn Store, at: &Descriptor) -> Result<Config> {
-    Config::parse(&document(store, at)?)
-}
-
-/// What the image whose manifest is at `at` runs on, by its config; none where that cannot be read.
-pub fn platform(store: &dyn Store, at: &Descriptor) -> Option<Platform> {
-    let manifest = Manifest::parse(store.manifest(at).ok()?, at).ok()?;
-    let platform = config(store, manifest.config()?).ok()?.platform();
-    (!platform.os.is_empty()).then_some(platform)
-}
-
-/// A small blob as a whole, hashed; at most as large as a manifest.
-pub fn document(store: &dyn Store, at: &Descriptor) -> Result<Vec<u8>> {
-    if at.size > MAX_MANIFEST {
-        return Err(Error::invalid(format!("config {} has {} bytes, more than {MAX_MANIFEST}", at.digest, at.size)));
-    }
-    let mut bytes = Vec::with_capacity(at.size as usize);
-    store.open(at, 0)?.take(at.size + 1).read_to_end(&mut bytes)?;
-    let found = crate::image::Hasher::new(at.digest.algorithm()).with(&bytes).finish();
-    match found == at.digest {
-        true => Ok(bytes),
-        false => Err(Error::invalid(format!("blob {} does not match: got {found}", at.digest))),
-    }
 }

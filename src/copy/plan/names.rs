@@ -1,7 +1,8 @@
 //! What the images are called at the destination.
 
-use super::{Image, Naming};
+use super::Naming;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::image::{Digest, Name};
 use crate::progress::Watch;
 use crate::sink::SinkCapabilities;

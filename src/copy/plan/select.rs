@@ -1,11 +1,12 @@
 //! Which manifests of an image come along: its whole tree, or the platforms that are wanted of it.
 
-use super::{ATTESTS, Platforms, Sparse, Wish, config};
+use super::{ATTESTS, Platforms, Sparse, Wish};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, MAX_NAMES, Manifest, Platform, media_type};
 use crate::progress::{Event, Watch};
 use crate::sink::{Shape, SinkCapabilities};
 use crate::source::Store;
+use crate::source::documents::config;
 use std::collections::HashSet;
 
 /// Indexes inside indexes, at most.

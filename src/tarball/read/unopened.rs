@@ -9,7 +9,7 @@ use crate::source::Stream;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
 
-pub struct Tape {
+pub struct UnopenedArchive {
     /// The tar, unpacked.
     pub bytes: Box<dyn Read + Send>,
     /// What messages call it.
@@ -18,15 +18,19 @@ pub struct Tape {
     pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
-impl Tape {
+impl UnopenedArchive {
     pub fn stream(self) -> Box<dyn Stream> {
         Box::new(ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids))
     }
 
     /// As many tapes of the same, which are to be read side by side.
-    pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<Tape>> {
+    pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<UnopenedArchive>> {
         let ends = fanout::split(self.bytes, readers, limits, cancel)?;
-        let tape = |bytes| Tape { bytes, label: self.label.clone(), expected_diff_ids: self.expected_diff_ids.clone() };
+        let tape = |bytes| UnopenedArchive {
+            bytes,
+            label: self.label.clone(),
+            expected_diff_ids: self.expected_diff_ids.clone(),
+        };
         Ok(ends.into_iter().map(|end| tape(Box::new(end))).collect())
     }
 }

@@ -9,7 +9,7 @@ use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Root, Selector, Source};
 use crate::tarball;
-use crate::tarball::{ArchiveStore, Packing, Section, Tape};
+use crate::tarball::{ArchiveStore, Packing, Section, UnopenedArchive};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
@@ -34,14 +34,14 @@ pub enum Input {
 /// An archive, as it can be read.
 pub enum Found {
     Store(Arc<ArchiveStore<Section>>),
-    Tape(Tape),
+    UnopenedArchive(UnopenedArchive),
 }
 
 impl From<Found> for Source {
     fn from(found: Found) -> Source {
         match found {
             Found::Store(store) => Source::Store(store),
-            Found::Tape(tape) => Source::Stream(tape.stream()),
+            Found::UnopenedArchive(tape) => Source::Stream(tape.stream()),
         }
     }
 }
@@ -85,7 +85,7 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     }
     let whole = Cursor::new(head).chain(file);
     let bytes = packing.undo(Box::new(whole))?;
-    Ok(Found::Tape(Tape { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
+    Ok(Found::UnopenedArchive(UnopenedArchive { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
 }
 
 /// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that

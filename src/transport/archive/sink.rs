@@ -3,9 +3,9 @@
 use super::partial;
 use super::partial::Partial;
 use crate::cancel::Cancel;
-use crate::copy::parallel::cores;
-use crate::copy::plan::Image;
+use crate::compress::cores;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};

@@ -3,7 +3,7 @@
 use super::inventory::Wanted;
 use super::kind::{Found, Loader};
 use super::session::Answer;
-use crate::copy::plan::Image;
+use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, layer_coding};
 use crate::progress::{Event, Watch};
 use std::collections::HashSet;

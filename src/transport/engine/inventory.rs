@@ -5,11 +5,11 @@ use super::kind::{Found, ImageStore, Loader};
 use super::session::Answer;
 use super::verify;
 use super::verify::Expected;
-use crate::copy::plan;
-use crate::copy::plan::Image;
 use crate::error::Result;
+use crate::image::Image;
 use crate::image::{Config, Descriptor, Digest, Manifest, media_type};
 use crate::source::Store;
+use crate::source::documents;
 use std::collections::HashSet;
 
 /// What a copy is going to send, as far as it may be there already.
@@ -57,7 +57,7 @@ impl Wanted {
             }
             let layers: Vec<Digest> = manifest.layers().iter().map(|layer| layer.digest).collect();
             let diff_ids = match manifest.config().filter(|config| is_config(config)) {
-                Some(config) => Some(plan::document(source, config)?),
+                Some(config) => Some(documents::document(source, config)?),
                 None => None,
             };
             let diff_ids = diff_ids.and_then(|bytes| Config::parse(&bytes).ok());

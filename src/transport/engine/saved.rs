@@ -4,7 +4,7 @@ use super::kind::{Found, Loader};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name, Reference};
 use crate::remote::{Exit, Host, Running, ask};
-use crate::tarball::Tape;
+use crate::tarball::UnopenedArchive;
 use std::{
     io::{self, Read},
     sync::Arc,
@@ -14,7 +14,7 @@ use std::{
 ///
 /// `Usage` for a reference that is none. That the engine does not have an image shows when the tape is read
 /// (`NotFound`).
-pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Result<Tape> {
+pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Result<UnopenedArchive> {
     if references.is_empty() {
         return Err(Error::usage(format!(
             "{}: which of the images? name it behind the engine's place (docker-daemon:REF, ssh://HOST/REF); imgmv \
@@ -49,7 +49,7 @@ pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Resul
     let label = format!("{}: {engine} {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = Output { stdout, running: Some(running), label: label.clone(), _host: host };
-    Ok(Tape { bytes: Box::new(output), label, expected_diff_ids })
+    Ok(UnopenedArchive { bytes: Box::new(output), label, expected_diff_ids })
 }
 
 /// The layers of each image, where docker says so; that it has one of them not shows soon enough.

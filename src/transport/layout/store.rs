@@ -2,9 +2,9 @@
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
 use super::referrers;
-use crate::copy::plan;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
+use crate::source::documents;
 use crate::source::{Root, Selector, Store, select};
 use std::collections::HashMap;
 use std::fs::File;
@@ -39,7 +39,8 @@ impl LayoutStore {
         }
         let mut store =
             LayoutStore { place, roots: Vec::new(), made: HashMap::new(), marked, referrers: OnceLock::new() };
-        let images = side_by_side::images(named, &|at| plan::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
+        let images =
+            side_by_side::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
         for entry in images {
             let synthesised = entry.made.is_some();
             store.made.extend(entry.made.map(|index| (index.digest(), index)));

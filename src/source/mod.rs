@@ -1,6 +1,8 @@
 //! Where images come from. The difference is physical: a [`Store`] opens any blob in any order from several threads;
 //! a [`Stream`] passes once.
 
+pub mod documents;
+
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Name};
 use std::{collections::HashMap, io::Read, sync::Arc};
