@@ -1,9 +1,11 @@
-//! imgmv: any source of container images to any sink, through one engine.
+//! imgmv copies container images from any source to any sink through one engine.
 //!
-//! The map: [`image`] holds the field's values; [`source`], [`sink`], [`transfer`], [`plan`] and [`copy`] are the
-//! engine; [`share`] gives one source to several copies; [`recode`] packs layers anew; [`archive`] reads and writes the tar forms; [`remote`] runs commands here or
-//! on another host; [`transport`] has one folder for each kind of place. `main` and `cli` are the only code that
-//! prints.
+//! [`image`] holds the values of the OCI specifications; [`source`], [`sink`], [`transfer`] and [`copy`] are the
+//! engine; [`fanout`] reads one source for several copies; [`compress`] recompresses layers; [`tarball`] reads and
+//! writes the tar forms; [`remote`] runs commands here or on another host; [`transport`] has one folder for each kind
+//! of place; [`serve`] is a registry in front of stores. `main` and `cli` are the only code that prints.
+
+#![forbid(unsafe_code)]
 
 pub mod cancel;
 pub mod compress;

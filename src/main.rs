@@ -1,5 +1,7 @@
 //! Parse, run, print one error, exit.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 
 use clap::Parser;

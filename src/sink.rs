@@ -1,12 +1,10 @@
 //! Where images go. One kind, whether layout, archive, registry or an engine's standard input.
 
 use crate::error::{Error, Result};
-use crate::image::Image;
-use crate::image::{Coding, Descriptor, Digest, Hasher, Manifest, Name, Platform};
+use crate::image::{Coding, Descriptor, Digest, Image, Manifest, Name, Platform};
 use crate::source::{Claim, Origin, Store};
+use crate::transfer::BlobWriter;
 use std::io::Write;
-
-pub use crate::transfer::Verified;
 
 /// What shape of image a sink can hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,32 +107,6 @@ impl std::fmt::Debug for Begin<'_> {
             Begin::Write(_) => "Write",
         })
     }
-}
-
-/// Takes one blob's bytes. Dropped without `commit`, it leaves nothing that could be taken for a blob.
-pub trait BlobWriter: Send {
-    /// Where writing goes on and the hasher's state there: 0 and fresh (`Hasher::new(algorithm)`), or where a partial
-    /// left off. Called once, first; not called where nothing can be gone on with (a layer that is packed anew): then
-    /// writing begins at 0.
-    fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        Ok((0, fresh))
-    }
-    fn write(&mut self, bytes: &[u8]) -> Result<()>;
-    /// Whether `recover` may ask for bytes again. What comes only once is kept for it then, and not copied otherwise.
-    fn recovers(&self) -> bool {
-        false
-    }
-    /// After a failed write: the offset to go on from, or the error again.
-    fn recover(&mut self, error: Error) -> Result<u64> {
-        Err(error)
-    }
-    /// Hands on what is still held back, once the bytes were found to be right. After a failure `recover` says from where
-    /// the bytes are to be written again, and then this is called once more.
-    fn finish(&mut self, _blob: &Verified) -> Result<()> {
-        Ok(())
-    }
-    /// After `finish`: keeps the blob under `blob.stored()`'s digest.
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()>;
 }
 
 /// How a copy ended.

@@ -1,9 +1,9 @@
-//! Changing the coding of a layer as it passes, deterministically: the same raw bytes, coding and level give the same
-//! packed bytes, whatever the number of threads and however the bytes come in.
+//! Recompressing a layer while it is streamed, deterministically: the same raw bytes, coding and level give the same
+//! compressed bytes, for any number of threads and any size of reads.
 //!
-//! That is so because a layer is cut into blocks of a fixed size, and each is packed on its own: a gzip member
-//! (RFC 1952, 2.2) or a zstd frame (RFC 8878, 3) a block. Readers take members and frames that follow one another for
-//! one stream.
+//! A layer is cut into blocks of a fixed size, and each block is compressed independently: a gzip member (RFC 1952,
+//! 2.2) or a zstd frame (RFC 8878, 3) a block. Readers decode consecutive members and frames as one stream.
+//! `layer_cache` remembers which compressed blob this user's imgmv made from which source blob.
 
 mod block;
 mod decoder;

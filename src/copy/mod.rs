@@ -1,4 +1,28 @@
-//! The engine: plan, missing, transfer, publish. It never names a transport.
+//! The engine: plan, find what is missing, transfer, publish. It never names a transport.
+//!
+//! `plan` chooses manifests, platforms and names; `convert` rewrites manifests for another format; `parallel` transfers
+//! the blobs of a store, several at once, in the order of `upload_order` where the sink keeps only finished blobs;
+//! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
+//! read once, and its manifests after them; `compress_slots` bounds the layers that are recompressed at once.
+//!
+//! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
+//! tags first, and drops a name whose digest is not the digest of its image; `convert` does the same where a conversion
+//! changes the root. So a sink may trust a name by digest. Two roots with one name are listed, and `plan` refuses them.
+//!
+//! **Indexes.** A registry or an archive gets the whole index, or the subset that the source has. A layout gets the
+//! index as it is, with as much below it as the source has. An engine gets the index as it is with its own platform
+//! below it, as after its own pull (the index's digest is what a pod asks for), or the image of that platform where the
+//! engine does not know indexes. `plan/subset.rs` has these rules and `--sparse`, which changes them.
+//!
+//! **Only container images are converted** (`unchanged.rs`): a manifest with an image's config type, without a subject
+//! and without another `artifactType`, whose layers have an image's types. All other content keeps its bytes. A stream
+//! is compressed before its manifests arrive; if a blob then belongs to an artifact, nothing is published.
+//!
+//! **Nondistributable layers** are copied where the source has them, and only they may be missing; their `urls` decide
+//! nothing. `--foreign fetch` downloads them from the hosts that the image's author named.
+//!
+//! **Blob data is not fsynced** by default, as in every peer; `index.json` and auth files are. After a power cut the
+//! next copy replaces a blob of the wrong size, and `imgmv verify` reads everything.
 
 pub(crate) mod compress_slots;
 pub mod convert;
@@ -86,7 +110,30 @@ pub struct Copied {
     pub platforms: Vec<Platform>,
 }
 
-/// Copies what `options` pick of `source` to `sink`.
+/// Copies what `options` select of `source` to `sink`.
+///
+/// `pairs` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
+/// error; then no name was published.
+///
+/// ```
+/// use imgmv::cancel::Cancel;
+/// use imgmv::copy::{Options, copy};
+/// use imgmv::progress::Silent;
+/// use imgmv::source::Source;
+/// use imgmv::tarball::{ArchiveStore, Section};
+/// use imgmv::transport::layout::{LayoutSink, Verify};
+/// use std::{fs::File, sync::Arc};
+///
+/// let file = File::open("fixtures/hello-docker20.tar").unwrap();
+/// let archive = ArchiveStore::open(Section::new(file, 0).unwrap(), "hello.tar", Arc::new(Silent))?;
+/// let folder = tempfile::tempdir().unwrap();
+/// let layout = LayoutSink::open(folder.path(), Verify::default(), Arc::new(Silent))?;
+/// let source = Source::Store(Arc::new(archive));
+/// let report = copy(source, &layout, &Options::default(), None, &Silent, &Cancel::default())?;
+/// assert_eq!(report.images.len(), 1);
+/// assert!(folder.path().join("index.json").is_file());
+/// # Ok::<(), imgmv::Error>(())
+/// ```
 pub fn copy(
     source: Source,
     sink: &dyn Sink,

@@ -1,6 +1,15 @@
-//! One source for several copies that run side by side: what one of them reads, the others get from the same reading
-//! while they keep pace. A store's blobs are read by a thread each into a bounded window ([`Shared`]); what passes once
-//! goes to everybody ([`split`]).
+//! One source for several copies that run side by side.
+//!
+//! Each destination is a copy with its own sink, plan and thread. One thread reads each blob of a **store** into a
+//! window of shared chunks (`reader`, `windows`). The window keeps a chunk until all copies that follow, or have
+//! announced the blob (`Store::expect`), have taken it; `coordinator` is the one state behind one lock. All copies
+//! transfer their blobs in the order of the plan. The read earliest in that order always has room for two chunks, so
+//! the slowest copy makes progress and the copies cannot deadlock. A copy that holds up the others beyond its patience
+//! loses its oldest chunk and reads the blob itself. All windows together hold 12 MiB, and buffers shrink with the
+//! number of copies: 50 copies take 42 MiB.
+//!
+//! A **stream** is split as bytes before it is parsed (`tee`), so that every copy can relay, select and rename as it
+//! would alone.
 
 mod coordinator;
 mod metadata;

@@ -1,8 +1,13 @@
-//! The tar forms of images (docker-save, OCI layout in a tar), read and written; no endpoints here.
+//! The tar forms of images (docker-save, OCI layout in a tar), read and written; no addresses here.
 //!
-//! Reading: `header` and `walk` know tars, `contents` knows which images an archive has, [`ArchiveStore`] is a
-//! seekable archive and [`ArchiveStream`] one that passes. Writing: [`ArchiveWriter`] makes the one form that every loader
-//! reads, [`Compressed`] compresses it as a whole. Re-tagging: [`retag`].
+//! `tar` knows the format: headers, entries, paths, compression of the whole file. `read` finds the images in an
+//! archive: [`ArchiveStore`] is a seekable archive, [`ArchiveStream`] is read once. `write` makes the one form that
+//! every loader reads ([`ArchiveWriter`]); [`Compressed`] compresses it as a whole, in independent blocks on all cores.
+//! `rewrite` copies an archive in its own form with other names ([`retag`]).
+//!
+//! docker-save's old form has no manifests: `read/legacy_manifest.rs` makes them, and a test freezes their bytes. A
+//! stream of that form goes to a pipe in its own form, re-tagged, since its layers' digests are unknown while they are
+//! streamed; into a file, a layout or a registry it is converted like any other.
 
 mod manifest_json;
 mod read;

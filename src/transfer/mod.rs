@@ -2,13 +2,13 @@
 
 mod incoming;
 pub(crate) mod replay;
+mod writer;
 
 use crate::cancel::Cancel;
 use crate::compress;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Coding, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Watch};
-use crate::sink::BlobWriter;
 use crate::source::Claim;
 use replay::ReplayBuffer;
 use std::{
@@ -18,6 +18,7 @@ use std::{
 };
 
 pub use incoming::IncomingBlob;
+pub use writer::BlobWriter;
 
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
 const BUFFER: usize = 256 << 10;

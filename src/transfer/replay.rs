@@ -2,7 +2,7 @@
 //! is packed on the way, is not to be had a second time.
 
 use crate::error::{Error, Result};
-use crate::sink::BlobWriter;
+use crate::transfer::BlobWriter;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};

@@ -3,8 +3,10 @@
 
 use imgmv::image::Image;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
-use imgmv::sink::{Begin, BlobWriter, Finish, Order, Shape, Sink, SinkCapabilities, Verified};
+use imgmv::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
 use imgmv::source::{Blob, Claim, Origin, Relay, Root, Selector, Store, Stream, StreamSummary, select};
+use imgmv::transfer::BlobWriter;
+use imgmv::transfer::Verified;
 use imgmv::{Error, Result};
 use std::{
     collections::{BTreeMap, HashMap},

@@ -11,9 +11,10 @@ use crate::compress::cores;
 use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
-use crate::sink::{Begin, BlobWriter, Order};
+use crate::sink::{Begin, Order};
 use crate::source::{Claim, Store};
 use crate::transfer;
+use crate::transfer::BlobWriter;
 use crate::transfer::TransferContext;
 use queue::Queue;
 use std::{

@@ -1,8 +1,20 @@
-//! A mirror: repositories of other registries, their blobs kept in a cache. Tags are asked upstream each time; what goes
-//! by a digest comes from the cache, from a peer, or from upstream, in this order.
+//! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request;
+//! content by digest comes from the cache, from a peer, or from upstream, in this order.
 //!
-//! What needed credentials lies in a cache of its own, which clients reach who may have it: users of this server, or
-//! everybody where its owner said so. What lies in the other one was handed to nobody in particular.
+//! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before memory is promised;
+//!   `single_flight` joins identical requests that run at the same time.
+//! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file, and clients
+//!   read that file up to its written length, less one byte until the digest is known. So a download has the locks,
+//!   checkpoints and resumption of any copy, and does not know its clients.
+//! - `cache` and `evict`: files' times hold the order of use, and a shared lock keeps what is being read, so two
+//!   processes may share a cache.
+//! - `upstreams` has two identities: one layout for content that upstream gave anonymously, one for content that it
+//!   gave to this server's credentials. A client without a user reaches only the first.
+//! - `peers` sends a mark in the request's head (`Imgmv-Peer`); a server that sees the mark looks only on its own disk.
+//!
+//! Blobs are hard links into a pool beside the layouts: every tool can read a whole layout, and the link count says
+//! when space is free. A tag that moves leaves its old manifest reachable by digest, but unlisted (the list is limited
+//! to 8 MiB), unless that manifest has a subject: an unlisted referrer would not be found.
 
 pub(super) mod cache;
 pub mod client_config;

@@ -4,8 +4,9 @@ use super::archive::{ArchiveWriter, Phase, State, closed};
 use super::resume::Begun;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
-use crate::sink::{BlobWriter, Verified};
 use crate::tarball::tar::header::BLOCK;
+use crate::transfer::BlobWriter;
+use crate::transfer::Verified;
 
 /// One blob's entry.
 pub(crate) struct Entry<'p> {

@@ -1,12 +1,35 @@
 //! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
 //!
-//! The map, from the wire up: `connect` makes connections (`proxy`, `tls`); `http` is one request (`fault`: why it
-//! failed); `wire` adds redirects, retries (`retry`) and credentials (`authorize`, `auth`, `challenge`, `token`,
-//! `credentials` with `auth_file`, `helper`, `files`); `refusal` turns a registry's words into sentences, `page` knows
-//! what is not a registry's. Above it `store` (with `manifest`, `blob`, `tags`, `referrers`, `skipped`; `elsewhere`:
-//! nondistributable layers from other hosts) reads a repository and `sink` (with `upload`, `session`, `streamed`, `feed`,
-//! `body_limit`, `uploads`, `marks`, `cached`) writes one; `login` keeps credentials. `mirrors` and `insecure` read what
-//! this machine's engines are told (`settings`).
+//! - `http`: connections (`connect`, over ureq's transport layer, whose version is pinned since semver does not cover
+//!   that layer), one request and its errors, redirects, retries, throttling, proxies, TLS. `client` combines them with
+//!   `auth`.
+//! - `auth`: challenges, tokens, credential files and helpers, login and logout.
+//! - `pull` and `store`: manifests, blobs and their ranges, tags, referrers.
+//! - `push` and `sink`: upload sessions, chunks, body limits, resuming.
+//! - `mirrors`: the mirrors and insecure registries that this machine's engines are configured with.
+//!
+//! **Retries.** One policy (`http/retry.rs`) counts attempts without progress: 16 KiB between two breaks reset it.
+//! Content with a wrong digest (`Error::is_altered`) is requested once more. A 401 is answered with a new token that
+//! all requests share; a request that loses this token too fetches one for itself (`Use::Own`), so parallel requests
+//! cannot starve one another. A refusal by a redirect's target is not the registry's: the client asks the registry for
+//! another address, three times in a row, and then names the storage host. `http/web_page.rs` tells a web page from a
+//! registry's answer (a captive portal answers 200 to everything), `Manifest::recognise` a manifest from any other
+//! document; unusable entries of a list are skipped and counted (`pull/skipped.rs`).
+//!
+//! **Downloads** resume with `Range`; a blob below its announced size is resumed once. A registry 30 ms away gets 32
+//! small requests at once, and large blobs in ranges of 2 MiB, 24 MiB in memory at most (`pull/ranges.rs`); a 429 ends
+//! that. Mirrors are asked before the registry and left at the byte where they fail.
+//!
+//! **Uploads** (`push/streamed`) resume at the offset that the registry reports. A registry that has forgotten an
+//! upload gets it again in chunks, each on its own connection, and `http/throttle.rs` remembers that for the next
+//! blobs. A refused request is repeated in its session, at the same byte where the registry has read none of its body:
+//! `connect/early.rs` reads an answer that precedes the body's end, and a registry that has refused a body is asked
+//! first (`Expect: 100-continue`). `streamed/lengths.rs` decides on chunks: by the line, by a known limit of body sizes
+//! (`body_limit.rs`, kept for a week), by `--chunk-size`, or from 64 MiB on. A body that breaks twice at one size, with
+//! nothing kept, counts as refused, unless the registry took that size before. The user's cache keeps unfinished
+//! uploads for a day (`resume_cache.rs`, mode 0600). Bytes that the registry has are read again to be hashed; not from
+//! another registry, for which the hash's state is saved (`hash_checkpoints.rs`). docker-registry 2.8 forgets an upload
+//! that is cut inside a request, since its data and its signed offset disagree.
 
 pub mod auth;
 pub mod configuration;

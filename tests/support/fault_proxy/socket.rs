@@ -29,6 +29,7 @@ fn reset_on_close(socket: &TcpStream) {
 }
 
 /// Sets an option of `socket` whose value is a `T` (setsockopt(2)).
+#[allow(unsafe_code)]
 fn set<T>(socket: &TcpStream, name: i32, value: &T) {
     unsafe extern "C" {
         fn setsockopt(socket: i32, level: i32, name: i32, value: *const std::ffi::c_void, length: u32) -> i32;

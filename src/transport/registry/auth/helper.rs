@@ -1,5 +1,5 @@
 //! Credential helpers, `docker-credential-NAME` (docker's credential helper protocol): asked, told and made to forget,
-//! each within a time limit. Errors say what the helper did; `auth_file.rs` says which helper, and what it was to do.
+//! each within a time limit. Errors say what the helper did; `file` says which helper, and what it was to do.
 
 use super::file::Login;
 use crate::error::{Error, Result};

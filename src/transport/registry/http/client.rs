@@ -1,4 +1,4 @@
-//! The one way to ask a registry anything: redirects, credentials and retries around `http.rs`.
+//! The one way to ask a registry anything: redirects, credentials and retries around one request (`http/mod.rs`).
 //!
 //! `Authorization` goes to the registry's own origin (scheme, host and port) and to nobody else; https never falls to
 //! http; plain HTTP goes to loopback, or where the user named it.

@@ -1,5 +1,5 @@
 //! One HTTP request and its answer: connections and their time-outs, nothing of what a registry is. Redirects, retries
-//! and credentials are `wire.rs`'s.
+//! and credentials are `client.rs`'s.
 
 pub(super) mod client;
 pub(super) mod connect;

@@ -9,7 +9,7 @@ use std::time::Duration;
 const FAR: Duration = Duration::from_millis(30);
 /// Requests for small things at once, where the registry is far away.
 const LANES_WHEN_FAR: usize = 32;
-/// Pieces of large blobs (see `ranged.rs`) in memory, of one registry.
+/// Pieces of large blobs (see `pull/ranges.rs`) in memory, of one registry.
 pub const PIECES: usize = 12;
 
 /// What the requests to one registry have shown so far.
