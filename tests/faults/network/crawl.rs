@@ -198,3 +198,44 @@ fn an_upload_that_is_taken_at_a_crawl_is_given_up() {
     ended(&done, 6, &["127.0.0.1"]);
     assert!(registry.crawled().0 < ALL, "{:?}: {}", registry.crawled(), done.1);
 }
+
+/// Before: bytes after the last chunk counted as progress, and were skipped without a limit.
+#[test]
+fn trailers_without_end_are_given_up() {
+    const MOST: usize = 64 << 20;
+    for (head, status, words) in [
+        ("200 OK", 6, "more than 16384 bytes follow the body's last chunk"),
+        ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=x", 4, "wants credentials"),
+        ("404 Not Found", 3, "app"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let image = format!("{}/app:1", listener.local_addr().unwrap());
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = sent.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let count = count.clone();
+                thread::spawn(move || {
+                    let mut stream = stream;
+                    // What is no request is the question whether there is TLS.
+                    let mut request = [0; 4096];
+                    if stream.read(&mut request)? == 0 || request[0] == 0x16 {
+                        return Ok(());
+                    }
+                    write!(stream, "HTTP/1.1 {head}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n")?;
+                    while count.load(Ordering::SeqCst) < MOST {
+                        stream.write_all(&b"A: b\r\n".repeat(1000))?;
+                        count.fetch_add(6000, Ordering::SeqCst);
+                    }
+                    std::io::Result::Ok(())
+                });
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let to = format!("oci:{}:1", dir.path().display());
+        let done = run(&mut program(&["copy", &image, &to, "--timeout", "5", "--retry", "0"]));
+        ended(&done, status, &[words]);
+        // What fits into the sockets' buffers.
+        assert!(sent.load(Ordering::SeqCst) < MOST, "{head}: {}", sent.load(Ordering::SeqCst));
+    }
+}

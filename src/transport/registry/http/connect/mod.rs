@@ -9,6 +9,7 @@ pub mod early;
 mod secure;
 mod socks;
 mod steady;
+mod trailers;
 mod tunnel;
 pub mod verifier;
 

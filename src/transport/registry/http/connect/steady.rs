@@ -1,6 +1,7 @@
 //! The progress that a connection owes: a far side that sends a byte now and then keeps every time-out of a single read
 //! from ending, and holds its client for days.
 
+use super::trailers::{Chunked, MAX_TRAILERS};
 use crate::rate_limit::Limit;
 use crate::transport::registry::http::transport_error::Fault;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ pub struct Steady {
     rules: Rules,
     head: Head,
     body: Body,
+    chunked: Chunked,
 }
 
 /// Of the answer that is awaited.
@@ -56,7 +58,7 @@ struct Body {
 
 impl Steady {
     pub fn new(line: Box<dyn Transport>, rules: Rules) -> Steady {
-        Steady { line, rules, head: Head::default(), body: Body::default() }
+        Steady { line, rules, head: Head::default(), body: Body::default(), chunked: Chunked::No }
     }
 
     /// What comes before the first byte has a limit of its own, in ureq's configuration.
@@ -90,6 +92,7 @@ impl Steady {
         if !rest.is_empty() {
             self.head.since.get_or_insert_with(Instant::now);
         }
+        self.chunked = Chunked::begin(rest).unwrap_or_default();
         Ok(true)
     }
 
@@ -99,7 +102,12 @@ impl Steady {
         let begun = Instant::now();
         let more = self.line.await_input(timeout)?;
         self.body.waited += begun.elapsed();
-        self.body.bytes += self.line.buffers().input().len() - before;
+        let new = &self.line.buffers().input()[before..];
+        self.body.bytes += new.len();
+        self.chunked.pass(new);
+        if self.chunked.is_endless() {
+            return Err(Fault::Broken(format!("more than {MAX_TRAILERS} bytes follow the body's last chunk")).into());
+        }
         if self.body.bytes >= self.rules.floor {
             self.body = Body::default();
         } else if more && self.body.waited >= self.rules.timeout {
@@ -131,7 +139,7 @@ impl Transport for Steady {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        (self.head, self.body) = (Head::default(), Body::default());
+        (self.head, self.body, self.chunked) = (Head::default(), Body::default(), Chunked::No);
         self.line.transmit_output(amount, timeout)
     }
 
