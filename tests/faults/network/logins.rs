@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::support::registry::{Auth, Double};
+use crate::support::web::{Response, Web};
 use std::fs;
+use std::sync::Arc;
 
 /// Before: "cannot read credentials from docker-credential-dead" while storing, and no file.
 #[test]
@@ -48,5 +50,35 @@ fn errors_of_credential_stores_name_the_file_the_helper_and_what_it_was_to_do() 
         let args = ["login", &host, "-u", "me", "--authfile", &shown];
         let done = run(program(&args).env("IMGMV_PASSWORD", "secret"));
         ended(&done, 5, &[&format!("cannot store the credentials of {host}"), words, &shown]);
+    }
+}
+
+/// Before: exit 0, and the password was kept as if the registry had taken it.
+#[test]
+fn a_password_that_the_registry_never_saw_is_not_kept_as_checked() {
+    let elsewhere = Web::start(None, Arc::new(|_, _| Some(Response::json(200, r#"{"token":"anonymous"}"#))));
+    let stranger = elsewhere.address.to_string().replace("127.0.0.1", "localhost");
+    let (bearer, redirect) = (format!("Bearer realm=\"http://{stranger}/token\""), format!("http://{stranger}/v2/"));
+    for (challenge, status, words) in [
+        (bearer, 4, "the credentials were not sent there"),
+        ("Basic realm=x".to_owned(), 0, "did not look at the password"),
+    ] {
+        let redirect = redirect.clone();
+        let registry = Web::start(
+            None,
+            Arc::new(move |request, _| {
+                Some(match request.header("authorization") {
+                    None => Response::new(401).with("WWW-Authenticate", challenge.clone()),
+                    Some(basic) if basic.starts_with("Basic") => Response::new(307).with("Location", redirect.clone()),
+                    Some(_) => Response::json(200, "{}"),
+                })
+            }),
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("auth.json");
+        let args = ["login", &registry.address.to_string(), "-u", "me", "--authfile", &file.display().to_string()];
+        let done = run(program(&args).env("IMGMV_PASSWORD", "wrong"));
+        assert!(done.0 == status && done.1.contains(words), "{done:?}");
+        assert_eq!(file.exists(), status == 0);
     }
 }

@@ -98,7 +98,11 @@ impl RegistryClient {
             return Ok(Some(state::bearer_header(&token.secret)));
         }
         let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+        let had = found.login.is_some();
         let found = self.shown_to(&realm, found)?;
+        if had && found.login.is_none() {
+            known.withheld.get_or_insert_with(|| found.note.clone());
+        }
         let fetched = match found.login.clone() {
             Some(Login::Token(token)) => Token::lasting(token),
             _ => self.fetch(&Request { realm, service, scopes: known.scopes(scope) }, scope, &found)?,

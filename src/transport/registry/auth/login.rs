@@ -23,14 +23,20 @@ pub struct Kept {
 
 impl Registry {
     /// Whether the registry asks for credentials and takes those of its [`Access`] (distribution-spec, "Determining
-    /// Support"). Fails with `Denied` where it refuses them.
+    /// Support"). Another host's answer, behind a
+    /// redirect, does not count. Fails with `Denied` where the registry refuses the credentials, or they may not be sent.
     pub fn check_login(&self) -> Result<bool> {
         let call = Call::new(Method::GET, self.wire.url("")?);
         let scope = Scope::Login;
         let what = "registry API";
         let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
+        let home = answer.url.origin() == call.url.origin();
         self.wire.expect(answer, &[200], &scope, what)?.drain();
-        Ok(self.wire.known().way.is_some())
+        let known = self.wire.known();
+        match &known.withheld {
+            Some(why) => Err(Error::denied(why)),
+            None => Ok(known.way.is_some() && home),
+        }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Known {
     /// Scopes that challenges named besides ours.
     further: HashMap<Scope, String>,
     found: HashMap<String, Found>,
+    /// Why credentials that were found were not sent.
+    pub withheld: Option<String>,
 }
 
 impl Known {

@@ -154,6 +154,9 @@ impl AuthFile {
     /// Makes `entry` the only one of `host`.
     fn keep(&mut self, host: &str, tried: Tried, entry: Value) -> Result<()> {
         let auths = self.document.entry("auths").or_insert_with(|| json!({}));
+        if auths.is_null() {
+            *auths = json!({});
+        }
         let wrong = || Error::invalid(format!("the \"auths\" of {} is not an object", self.path.display()));
         let auths = auths.as_object_mut().ok_or_else(wrong)?;
         auths.retain(|name, _| registry_of(name) != host);
