@@ -148,3 +148,14 @@ fn what_is_not_a_proxy_is_a_usage_error_that_names_its_variable() {
         }
     }
 }
+
+/// Before: the variable did not count, and the registry was asked directly.
+#[test]
+fn a_proxy_that_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    for variable in ["HTTPS_PROXY", "ALL_PROXY", "https_proxy"] {
+        let value = std::ffi::OsStr::from_bytes(b"http://me:p\xe9ss@127.0.0.1:9");
+        let done = run(program(&["digest", "registry.invalid/team/app:1", "--retry", "0"]).env(variable, value));
+        ended(&done, 2, &[variable, "is not UTF-8"]);
+    }
+}

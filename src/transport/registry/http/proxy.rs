@@ -31,6 +31,9 @@ impl Proxy {
     fn parse(variable: &'static str, text: &str) -> Result<Proxy> {
         // The text may hold a password, so it is not quoted.
         let wrong = |why: &str| Error::usage(format!("the proxy in {variable} cannot be used: {why}"));
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(wrong("it is not UTF-8"));
+        }
         let inner = ureq::Proxy::new(text).map_err(|_| {
             wrong("expected [USER:PASSWORD@]HOST[:PORT], with http://, https://, socks5:// or socks5h:// before it")
         })?;
@@ -127,7 +130,8 @@ pub struct Proxies {
 impl Proxies {
     pub fn from_environment() -> Proxies {
         let first = |names: &[&'static str]| -> Setting {
-            let values = names.iter().filter_map(|name| Some((*name, env::var(name).ok()?)));
+            let values =
+                names.iter().filter_map(|name| Some((*name, env::var_os(name)?.to_string_lossy().into_owned())));
             values.into_iter().find(|(_, value)| !value.is_empty())
         };
         let all = first(&["ALL_PROXY", "all_proxy"]);
