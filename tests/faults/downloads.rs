@@ -134,3 +134,14 @@ fn a_list_that_is_not_one_is_refused() {
         assert!(registry(&web.address.to_string()).repository("app").names().unwrap().is_empty(), "{body}");
     }
 }
+
+/// Before: asked 2000 times.
+#[test]
+fn a_list_that_leads_back_to_itself_ends() {
+    let (web, seen) = noting(|request, nth| {
+        let link = format!("<{}?n=1&last={nth}>; rel=\"next\"", request.path);
+        Response::json(200, r#"{"name":"app","tags":["1"]}"#).with("Link", link)
+    });
+    let error = registry(&web.address.to_string()).repository("app").names().unwrap_err().to_string();
+    assert!(error.contains("lists the tags of app in a circle") && seen.lock().unwrap().len() == 2, "{error}");
+}

@@ -7,6 +7,7 @@ use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::{Answer, Call};
 use serde_json::Value;
+use std::collections::HashSet;
 use ureq::http::Method;
 use url::Url;
 
@@ -21,6 +22,7 @@ pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
     let mut next = Some(wire.url(&format!("{repository}/tags/list?n={PAGE}"))?);
     let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
+    let mut known = HashSet::new();
     for _ in 0..MAX_PAGES {
         let Some(url) = next else {
             skipped.say(&*wire.watch, &format!("the tags of {}/{repository}", wire.host), "a tag");
@@ -29,11 +31,19 @@ pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
         let (answer, bytes) = wire.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE)?;
         let entries = entries(&bytes)
             .ok_or_else(|| Error::invalid(format!("{} lists the tags of {repository} in no form known", wire.host)))?;
-        let is_last = entries.is_empty();
+        let (is_last, mut is_new) = (entries.is_empty(), false);
         for entry in entries {
             match entry {
-                Value::String(tag) if is_tag(&tag) => tags.push(tag),
-                other => skipped.add(&other),
+                Value::String(tag) if is_tag(&tag) => {
+                    if known.insert(tag.clone()) {
+                        is_new = true;
+                        tags.push(tag);
+                    }
+                }
+                other => {
+                    is_new = true;
+                    skipped.add(&other);
+                }
             }
         }
         if tags.len() + skipped.count() > MAX_NAMES {
@@ -41,6 +51,12 @@ pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
         }
         // A page without tags that names a next page would go on for ever.
         next = if is_last { None } else { next_page(wire, &answer)? };
+        if next.is_some() && !is_new {
+            let host = &wire.host;
+            return Err(Error::invalid(format!(
+                "{host} lists the tags of {repository} in a circle: a page has no new tag"
+            )));
+        }
     }
     Err(Error::invalid(format!("{} lists the tags of {repository} on more than {MAX_PAGES} pages", wire.host)))
 }
