@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::image::{
     Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, Platform, json_tree, layer_coding,
-    media_type, side_by_side,
+    side_by_side,
 };
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::{Saved, blob_digest};
@@ -185,7 +185,7 @@ impl<'c> Compared<'c> {
         if depth > MAX_DEPTH {
             return Err(Error::invalid(format!("indexes are nested more than {MAX_DEPTH} deep")));
         }
-        if !media_type::is_index(&entry.media_type) && !media_type::is_manifest(&entry.media_type) {
+        if !entry.names_manifest() {
             return Ok(());
         }
         let Some(bytes) = self.contents.document(&entry.digest.blob_path())? else { return Ok(()) };

@@ -7,7 +7,7 @@ use super::documents::Held;
 use super::layer::Passing;
 use super::legacy_manifest;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Manifest, media_type};
+use crate::image::{Descriptor, Digest, Manifest};
 use crate::source::{Blob, Claim, Relay, Root, Stream, StreamSummary};
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::blob_digest;
@@ -258,8 +258,7 @@ impl ArchiveStream {
 
     /// What passed has the sizes that the manifests under `at` say; what did not pass is the engine's to miss.
     fn sizes_agree(&self, at: &Descriptor, depth: usize, seen: &mut HashSet<Digest>) -> Result<()> {
-        let known = media_type::is_index(&at.media_type) || media_type::is_manifest(&at.media_type);
-        if !known || depth > contents::MAX_DEPTH || !seen.insert(at.digest) {
+        if !at.names_manifest() || depth > contents::MAX_DEPTH || !seen.insert(at.digest) {
             return Ok(());
         }
         let Some(bytes) = self.held.document(&at.digest.blob_path())? else { return Ok(()) };

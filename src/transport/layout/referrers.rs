@@ -2,7 +2,7 @@
 //! index reaches.
 
 use crate::error::Result;
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
 use crate::source::Store;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,8 +22,11 @@ pub(super) fn walk<'r>(store: &dyn Store, roots: impl Iterator<Item = &'r Descri
         if seen.len() >= MAX_MANIFESTS {
             break;
         }
-        let looked_into = media_type::is_index(&at.media_type) || media_type::is_manifest(&at.media_type);
-        if !looked_into || at.size > MAX_MANIFEST || !seen.insert(at.digest) || store.find(&at.digest)?.is_none() {
+        if !at.names_manifest()
+            || at.size > MAX_MANIFEST
+            || !seen.insert(at.digest)
+            || store.find(&at.digest)?.is_none()
+        {
             continue;
         }
         let Ok(manifest) = Manifest::parse(store.manifest(&at)?, &at) else { continue };

@@ -190,3 +190,24 @@ fn nothing_to_copy_is_an_error() {
     let ran = run(&shell, "imgmv load -i old.tar --remote-command 'cat >to'");
     assert_eq!(ran.status, 3, "{}", ran.said);
 }
+
+/// Before: the archive was written with exit 0, and refused when it was read.
+#[test]
+fn an_entry_without_a_type_is_read_where_it_was_written() {
+    let mut files = Files::default();
+    let (one, other) = (files.image(AMD, "one"), files.image(ARM, "other"));
+    let mut entries = [entry(&one, None, Some(AMD)), entry(&other, None, Some(ARM))];
+    entries[0].as_object_mut().unwrap().remove("mediaType");
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
+    let index = files.blob(media_type::OCI_INDEX, index.to_string().as_bytes());
+    let shell = Shell::new();
+    files.listed(json!([index])).write(&shell.at("l"));
+    for to in ["x.tar", "oci-archive:y.tar", "oci:n"] {
+        good(&shell, &format!("imgmv copy oci:l {to} --as app:1 --all-platforms"));
+        good(&shell, &format!("imgmv verify {to}"));
+        assert_eq!(good(&shell, &format!("imgmv digest {to}")), index.digest.to_string());
+        if to.ends_with("tar") {
+            good(&shell, &format!("cat {} | imgmv copy - oci:again", to.trim_start_matches("oci-archive:")));
+        }
+    }
+}
