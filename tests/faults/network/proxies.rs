@@ -159,3 +159,18 @@ fn a_proxy_that_is_not_utf_8_is_refused() {
         ended(&done, 2, &[variable, "is not UTF-8"]);
     }
 }
+
+/// Before: the advice was to do without TLS.
+#[test]
+fn an_answer_of_a_proxy_in_place_of_tls_names_the_proxy() {
+    let portal = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::start(portal.local_addr().unwrap().to_string(), Rules::default());
+    std::thread::spawn(move || {
+        for mut client in portal.incoming().flatten() {
+            let _ = client.read(&mut [0; 1024]).and_then(|_| client.write_all(b"<html>log in</html>"));
+        }
+    });
+    let done = digest("HTTPS_PROXY", &format!("http://{}", proxy.address), &["--retry", "0"]);
+    ended(&done, 6, &["through the proxy", &proxy.address.to_string(), "is not TLS"]);
+    assert!(!done.1.contains("insecure"), "{}", done.1);
+}

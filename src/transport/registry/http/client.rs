@@ -303,10 +303,16 @@ impl RegistryClient {
         match fault {
             Fault::Lasting(error) | Fault::NoTunnel(error) => self.told(error),
             Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{}: {why}", self.host)),
-            Fault::NotTls => Error::network(format!(
-                "{} does not speak TLS; if it is meant to be plain HTTP, say so with --src-insecure or --dst-insecure",
-                self.host
-            )),
+            Fault::NotTls => Error::network(match self.http.proxy() {
+                Some(proxy) => format!(
+                    "the answer for {} through the proxy {proxy} is not TLS; it may be a login page of the proxy",
+                    self.host
+                ),
+                None => format!(
+                    "{} does not speak TLS; if it is meant to be plain HTTP, say so with --src-insecure or --dst-insecure",
+                    self.host
+                ),
+            }),
         }
     }
 

@@ -132,6 +132,12 @@ impl Http {
         Http { access, host: host.to_owned(), proxies: Proxies::from_environment(), agents }
     }
 
+    /// The proxy to this host over TLS.
+    pub fn proxy(&self) -> Option<Proxy> {
+        let url = Url::parse(&format!("https://{}/", self.host)).ok()?;
+        self.proxies.of(&url).ok()?
+    }
+
     /// Sends `call` and waits for the head of its answer, whatever its status.
     pub fn send(&self, call: &Call, payload: &mut Payload<'_>, to: To) -> std::result::Result<Answer, Fault> {
         let proxy = self.proxies.of(&call.url).map_err(Fault::Lasting)?;
