@@ -1,16 +1,16 @@
 //! One blob through: read, hash, write, check. The only maker of [`Verified`].
 
 mod incoming;
+mod recompress;
 pub(crate) mod replay;
+mod verified;
 mod writer;
 
 use crate::cancel::Cancel;
-use crate::compress;
 use crate::error::{Error, Result};
-use crate::image::{Algorithm, Coding, Descriptor, Digest, Hasher};
+use crate::image::{Digest, Hasher};
 use crate::progress::{Event, Watch};
 use crate::source::Claim;
-use replay::ReplayBuffer;
 use std::{
     io::Read,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering, mpsc},
@@ -18,6 +18,8 @@ use std::{
 };
 
 pub use incoming::IncomingBlob;
+pub use recompress::{Recompress, measure_recompressed, transfer_recompressed};
+pub use verified::Verified;
 pub use writer::BlobWriter;
 
 /// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
@@ -28,51 +30,6 @@ const COMPANY_BUFFERS: usize = 2 << 20;
 const BUFFERS: usize = 4;
 /// A blob from this size on, in bytes, is hashed on a thread of its own while it is written.
 const LARGE: u64 = 2 << 20;
-
-/// The proof that a blob's bytes were hashed here and were what the claim said.
-#[derive(Debug, Clone)]
-pub struct Verified {
-    source: (Digest, u64),
-    stored: (Digest, u64),
-    raw: Option<Digest>,
-    resumed: u64,
-}
-
-impl Verified {
-    /// Digest and size, in bytes, of what was read.
-    pub fn source(&self) -> (Digest, u64) {
-        self.source
-    }
-
-    /// Digest and size, in bytes, of what was written: another only where the layer was recoded on the way.
-    pub fn stored(&self) -> (Digest, u64) {
-        self.stored
-    }
-
-    /// Digest of the layer unpacked, where the blob was recoded and so unpacked on the way.
-    pub fn raw(&self) -> Option<Digest> {
-        self.raw
-    }
-
-    /// Bytes of it, from its start, that an earlier run had left and that were read from there.
-    pub fn resumed(&self) -> u64 {
-        self.resumed
-    }
-
-    /// `like` with what was stored.
-    pub fn descriptor(&self, like: &Descriptor) -> Descriptor {
-        Descriptor { digest: self.stored.0, size: self.stored.1, ..like.clone() }
-    }
-}
-
-/// How a layer is to be packed anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recompress {
-    pub was: Coding,
-    pub to: Coding,
-    /// Of the codec; its default when none.
-    pub level: Option<i32>,
-}
 
 /// What every byte loop of a run looks at and reports to.
 pub struct TransferContext<'a> {
@@ -145,78 +102,6 @@ pub fn transfer(
     }
     writer.commit(&verified)?;
     Ok(verified)
-}
-
-/// Moves one layer from `open` to `writer`, packed anew, and commits the result if what was read is what `claim`
-/// says, and the result what `expected` says (where a pair is known).
-pub fn transfer_recompressed(
-    claim: &Claim,
-    expected: Option<Digest>,
-    how: Recompress,
-    from: &mut (dyn Read + Send),
-    mut writer: Box<dyn BlobWriter + '_>,
-    flow: &TransferContext<'_>,
-) -> Result<Verified> {
-    // `start` is not called: the packer cannot go on from a partial.
-    let (mut stored, mut stored_size) = (Hasher::default(), 0);
-    let recovers = writer.recovers();
-    let mut recent = ReplayBuffer::new(if recovers { flow.recent } else { 0 });
-    let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
-        stored.update(bytes);
-        let begun = stored_size;
-        stored_size += bytes.len() as u64;
-        if !recovers {
-            return writer.write(bytes);
-        }
-        recent.add(bytes);
-        recent.write(begun, &mut *writer)
-    })?;
-    let stored = (stored.finish(), stored_size);
-    if let Some(expected) = expected
-        && expected != stored.0
-    {
-        return Err(Error::failed(format!(
-            "layer {} was packed to {}, remembered was {expected}; remove the cache of pairs",
-            source.0, stored.0
-        )));
-    }
-    let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
-    while let Err(error) = writer.finish(&verified) {
-        let again = writer.recover(error)?;
-        recent.write(again, &mut *writer)?;
-    }
-    writer.commit(&verified)?;
-    Ok(verified)
-}
-
-/// What a layer would be, packed anew: for sinks that must know the size beforehand.
-pub fn measure_recompressed(
-    claim: &Claim,
-    how: Recompress,
-    from: &mut (dyn Read + Send),
-    flow: &TransferContext<'_>,
-) -> Result<Claim> {
-    let (mut stored, mut size) = (Hasher::default(), 0);
-    repack(claim, how, from, flow, &mut |bytes| {
-        stored.update(bytes);
-        size += bytes.len() as u64;
-        Ok(())
-    })?;
-    Ok(Claim { digest: Some(stored.finish()), size: Some(size) })
-}
-
-/// Hashes a blob without keeping it.
-pub fn check_only(claim: &Claim, open: &mut Opener<'_, '_>, flow: &TransferContext<'_>) -> Result<()> {
-    struct Nowhere;
-    impl BlobWriter for Nowhere {
-        fn write(&mut self, _: &[u8]) -> Result<()> {
-            Ok(())
-        }
-        fn commit(self: Box<Self>, _: &Verified) -> Result<()> {
-            Ok(())
-        }
-    }
-    transfer(claim, open, Box::new(Nowhere), flow).map(|_| ())
 }
 
 type Shared = Arc<Vec<u8>>;
@@ -317,59 +202,6 @@ fn hash_aside<T>(hasher: Hasher, work: impl FnOnce(&mut Hash<'_>) -> Result<T>) 
         let digest = side.join().map_err(|_| Error::failed("the hashing thread panicked"))?;
         Ok((digest, done?))
     })
-}
-
-/// Reads and checks all of `from` while it is packed anew into `out`: what was read, and the digest unpacked.
-fn repack(
-    claim: &Claim,
-    how: Recompress,
-    from: &mut (dyn Read + Send),
-    flow: &TransferContext<'_>,
-    out: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<((Digest, u64), Digest)> {
-    let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
-    // A raw layer's sha256 is the recoder's.
-    let apart = how.was != Coding::Raw || algorithm != Algorithm::default();
-    let mut tee = Tee { from, hasher: apart.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, flow };
-    let recoded = compress::recode(&mut tee, how.was, how.to, how.level, flow.threads, out)?;
-    let digest = match tee.hasher {
-        // What lies behind the packed stream's end belongs to the blob too.
-        Some(_) => {
-            std::io::copy(&mut tee, &mut std::io::sink())?;
-            tee.hasher.take().expect("set above").finish()
-        }
-        None => recoded.raw.0,
-    };
-    check(claim, digest, tee.size)?;
-    Ok(((digest, tee.size), recoded.raw.0))
-}
-
-/// Counts, reports and (where the recoder does not) hashes what is read.
-struct Tee<'a, 'f> {
-    from: &'a mut (dyn Read + Send),
-    hasher: Option<Hasher>,
-    size: u64,
-    limit: Option<u64>,
-    flow: &'a TransferContext<'f>,
-}
-
-impl Read for Tee<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.from.read(buffer)?;
-        self.size += n as u64;
-        if self.limit.is_some_and(|limit| self.size > limit) {
-            return Err(Error::invalid(format!(
-                "a layer has more than the {} bytes announced",
-                self.limit.unwrap_or(0)
-            ))
-            .into());
-        }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..n]);
-        }
-        self.flow.moved(n)?;
-        Ok(n)
-    }
 }
 
 fn check(claim: &Claim, digest: Digest, size: u64) -> Result<()> {
