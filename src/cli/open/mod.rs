@@ -1,5 +1,6 @@
 //! The only place where a word of the command line becomes a source or a sink, with the options that say how.
 
+mod backends;
 pub(super) mod copy_options;
 pub(super) mod engines;
 pub(super) mod insecure;
@@ -9,31 +10,23 @@ pub(super) mod rate_limit;
 pub(super) mod registry_access;
 pub(super) mod selection;
 pub(super) mod shared_source;
+mod sinks;
 
 use super::Run;
 use super::address::Place;
-use super::address::archive_form::Form;
 use super::options::{
-    DestinationRegistry, Hosts, Loading, Network, Packing, Pushing, Side, SourceEngine, SourceRegistry, Transfer,
-    WireName,
+    DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, WireName,
 };
 use clap::Args;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{Name, Reference};
 use imgmv::progress::Event;
-use imgmv::remote::{Host, Local};
-use imgmv::serve::backend::catalog::Backend;
-use imgmv::serve::backend::repository_names;
-use imgmv::serve::{LocalBackend, UpstreamBackend};
-use imgmv::sink::Sink;
 use imgmv::source::{Selector, Source, Store};
 use imgmv::tarball::UnopenedArchive;
 use imgmv::transport::archive;
-use imgmv::transport::archive::{ArchiveSink, Input, Leavings};
+use imgmv::transport::archive::Input;
 use imgmv::transport::containerd::ContainerdStore;
-use imgmv::transport::engine;
-use imgmv::transport::engine::{Engine, EngineSink};
-use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
+use imgmv::transport::layout::LayoutStore;
 use imgmv::transport::registry::mirrors;
 use imgmv::transport::registry::mirrors::Mirror;
 use imgmv::transport::registry::{Access, ForeignStore, Insecure, MirroredStore, Registry, RepositoryStore};
@@ -43,9 +36,10 @@ use registry_access::access;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use super::address::hint::hinted;
+pub use backends::shelf;
+pub use sinks::{InPlace, Written, engine_here, in_place, repository, sink, stdout_for_archive};
 
 /// Where containerd keeps everything, unless told otherwise.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
@@ -295,80 +289,6 @@ pub fn upstream_access(from: &SourceOptions, reach: &NetworkOptions, run: &Run) 
     reach.access(&from.registry.side(), run)
 }
 
-/// Opens what `place` means for serving it.
-pub fn shelf(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<Arc<dyn Backend>> {
-    let whole = |pick: &Option<Selector>| match pick {
-        None => Ok(()),
-        Some(pick) => Err(Error::usage(format!("all of a place is served; leave {pick} out"))),
-    };
-    let file = match place {
-        Place::Registry(reference) => {
-            if reference.tag.is_some() || reference.digest.is_some() {
-                return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
-            }
-            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
-            return Ok(Arc::new(UpstreamBackend::of(registry, &reference.repository)));
-        }
-        Place::Prefix(prefix) => {
-            let registry = registry(prefix.host(), prefix.path(), &from.registry.side(), reach, run)?;
-            return Ok(Arc::new(UpstreamBackend::below(registry, prefix.path())));
-        }
-        Place::Containerd { pick } => {
-            whole(pick)?;
-            return containerd_shelf(&from.engine, run);
-        }
-        Place::Oci { dir, pick } => {
-            whole(pick)?;
-            return layout_shelf(dir, run);
-        }
-        Place::Path(path) if path.is_dir() => return layout_shelf(path, run),
-        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => {
-            whole(pick)?;
-            file
-        }
-        Place::Path(path) => path,
-        Place::DockerDaemon { .. } | Place::Ssh { .. } | Place::Stdio => {
-            return Err(Error::usage(
-                "an engine or a pipe is no store that can be served; serve containerd:, or copy it to a layout first",
-            ));
-        }
-    };
-    archive_shelf(file, run)
-}
-
-/// An archive, read anew when another one has taken its place.
-fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
-    let (path, watch) = (file.to_owned(), run.watch());
-    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
-        Source::Store(store) => Ok(store),
-        Source::Stream(_) => Err(Error::usage(format!(
-            "{} is compressed as a whole, so that nothing in it can be found without reading it all; copy it to a \
-             plain .tar or to a layout first",
-            path.display()
-        ))),
-    };
-    let shelf =
-        LocalBackend::following(file.to_owned(), Duration::ZERO, repository_names::own(file), open, run.watch())?;
-    Ok(Arc::new(shelf))
-}
-
-fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
-    let open = dir.to_owned();
-    let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
-    let shelf =
-        LocalBackend::following(dir.join("index.json"), Duration::ZERO, repository_names::own(dir), open, run.watch())?;
-    Ok(Arc::new(shelf))
-}
-
-/// containerd's directory while containerd runs: its database is read anew when it has changed.
-fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Backend>> {
-    const REST: Duration = Duration::from_millis(500);
-    let (root, namespace) = containerd_place(options);
-    let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
-    let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(LocalBackend::following(database, REST, "containerd".to_owned(), open, run.watch())?))
-}
-
 fn layout(dir: &Path, run: &Run) -> Result<OpenSource> {
     let store = LayoutStore::open(dir)?;
     if !store.is_marked() {
@@ -398,69 +318,6 @@ fn stdin() -> Result<Input> {
     }
 }
 
-/// What the options say of how a DST is written.
-pub struct Written<'o> {
-    pub transfer: &'o Transfer,
-    pub packing: &'o Packing,
-}
-
-/// Opens what `place` means as a DST.
-pub fn sink(
-    place: &Place,
-    into: &SinkOptions,
-    reach: &NetworkOptions,
-    options: &Written<'_>,
-    run: &Run,
-) -> Result<Box<dyn Sink>> {
-    let transfer = options.transfer;
-    match place {
-        Place::Registry(reference) => repository(reference, into, reach, run),
-        Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => {
-            archive_sink(file, options, run)
-        }
-        Place::Stdio if transfer.dry_run => Ok(planned("standard output")),
-        Place::Stdio => Ok(Box::new(ArchiveSink::to_stdout()?)),
-        Place::Oci { dir, .. } => {
-            let verify = if transfer.verify { Verify::Digest } else { Verify::Size };
-            let life = transfer.life();
-            Ok(Box::new(LayoutSink::open(dir, verify, run.watch())?.keep_partials(life).cancel(&run.cancel)))
-        }
-        Place::Containerd { .. } => engine_here(into, &Engine::CONTAINERD, run),
-        Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
-        Place::Ssh { host, .. } => {
-            let wire = into.loading.wire.wire();
-            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
-        }
-        Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
-    }
-}
-
-/// A place that is read and written at once.
-pub struct InPlace {
-    pub store: Arc<dyn Store>,
-    pub picks: Vec<Selector>,
-    pub sink: Box<dyn Sink>,
-}
-
-/// Opens a registry's repository or a layout to give its images other names.
-pub fn in_place(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<InPlace> {
-    let (dir, pick) = match place {
-        Place::Registry(reference) => {
-            let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
-            let Opened { picks, .. } = source(place, from, reach, run)?;
-            let sink = Box::new(registry.sink(&reference.repository));
-            return Ok(InPlace { store: Arc::new(registry.repository(&reference.repository)), picks, sink });
-        }
-        Place::Oci { dir, pick } => (dir, pick.clone()),
-        Place::Path(dir) => (dir, None),
-        _ => {
-            return Err(Error::usage("tag works on a registry, a layout or an archive in a file; use imgmv copy --as"));
-        }
-    };
-    let sink = LayoutSink::open(dir, Verify::Size, run.watch())?.cancel(&run.cancel);
-    Ok(InPlace { store: Arc::new(LayoutStore::open(dir)?), picks: pick.into_iter().collect(), sink: Box::new(sink) })
-}
-
 /// Makes sure that standard input is asked for one thing only.
 pub fn stdin_once(src: &Place, from: &SourceOptions, into: &SinkOptions, hosts: Option<&Path>) -> Result<()> {
     let wanted = [
@@ -473,73 +330,6 @@ pub fn stdin_once(src: &Place, from: &SourceOptions, into: &SinkOptions, hosts: 
         true => Err(Error::usage(
             "standard input is wanted twice; give passwords in files (--src-password-file, --dst-password-file) or in \
              the environment",
-        )),
-        false => Ok(()),
-    }
-}
-
-/// The sink of one repository, whatever its tag.
-pub fn repository(
-    reference: &Reference,
-    into: &SinkOptions,
-    reach: &NetworkOptions,
-    run: &Run,
-) -> Result<Box<dyn Sink>> {
-    let chunk = into.pushing.chunk_size.map(|size| size.0);
-    let access = access_to(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
-    let registry = Registry::new(&reference.host, Access { chunk, ..access }, run.watch(), run.cancel.clone())?;
-    Ok(Box::new(registry.sink(&reference.repository)))
-}
-
-/// An archive file, compressed as its name says.
-fn archive_sink(file: &Path, options: &Written<'_>, run: &Run) -> Result<Box<dyn Sink>> {
-    let form = Form::of(file)?;
-    if options.transfer.dry_run {
-        return Ok(planned(&file.to_string_lossy()));
-    }
-    let Form::Compressed(coding) = form else {
-        let before = Leavings { life: options.transfer.life(), cancel: run.cancel.clone() };
-        return Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?));
-    };
-    let level = options.packing.level.filter(|_| options.packing.compress.is_none());
-    run.watch().event(Event::Detail(&format!(
-        "{}: compressed as a whole with {}; to resume a cut copy, to serve it and to read a part of it, write a plain .tar",
-        file.display(),
-        coding.name()
-    )));
-    Ok(Box::new(ArchiveSink::to_compressed(file, coding, level)?))
-}
-
-/// An archive that is only planned.
-fn planned(label: &str) -> Box<dyn Sink> {
-    Box::new(ArchiveSink::to_writer(Box::new(io::sink()), label))
-}
-
-/// The first of `wanted` that answers on this host, or the one that is named.
-pub fn engine_here(into: &SinkOptions, wanted: &[Engine], run: &Run) -> Result<Box<dyn Sink>> {
-    Ok(Box::new(loading(Arc::new(Local::new(&run.cancel)), into, wanted, run)?))
-}
-
-fn loading(host: Arc<dyn Host>, into: &SinkOptions, wanted: &[Engine], run: &Run) -> Result<EngineSink> {
-    let Loading { engine, namespace, remote_command, .. } = &into.loading;
-    let named = engine.map(Engine::from);
-    if let Some(named) = named.filter(|named| !wanted.contains(named)) {
-        return Err(Error::usage(format!(
-            "DST and --engine {} do not go together; leave one of them out",
-            named.name()
-        )));
-    }
-    let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
-    let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
-    Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
-}
-
-/// Makes sure that an archive may go to standard output.
-pub fn stdout_for_archive(run: &Run) -> Result<()> {
-    run.answer.leave_to_archive();
-    match run.answer.json() {
-        true => Err(Error::usage(
-            "--json and the archive both want standard output; write the archive to a file, or use --digest-file",
         )),
         false => Ok(()),
     }
