@@ -3,7 +3,7 @@
 //! This folder is the only asynchronous code. hyper speaks HTTP/1.1; everything that may block runs on a thread of its
 //! own, one buffer or one question at a time.
 //!
-//! - [`server`] accepts connections; `http` parses requests, routes them and streams bodies; [`access`] decides which
+//! - [`listen`] accepts connections; [`server`] is what a request needs; `http` parses requests, routes them and streams bodies; [`access`] decides which
 //!   clients may read and write; `handlers` has one file for each group of endpoints; [`access_log`] records every
 //!   request.
 //! - [`backend`] has the two traits: a `Backend` finds a `Repository` by name. `local` serves a store (`reload` reopens
@@ -27,6 +27,7 @@ pub mod access_log;
 pub mod backend;
 mod handlers;
 mod http;
+pub mod listen;
 pub mod mirror;
 pub mod server;
 
@@ -36,9 +37,10 @@ pub use backend::local::LocalBackend;
 pub use backend::upstream::{UpstreamBackend, pumped};
 pub use backend::writable::Target;
 pub use http::tls::Certificate;
+pub use listen::Listening;
 pub use mirror::cache::{Cache, Pools};
 pub use mirror::evict::Budget;
 pub use mirror::peers::Peers;
 pub use mirror::upstreams::{Endpoint, Upstream};
 pub use mirror::{Beside, Caches, MirrorBackend, Share};
-pub use server::{Limits, Listening, Options};
+pub use server::{Limits, Options};

@@ -2,7 +2,8 @@
 
 use crate::image::{Digest, media_type};
 use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::router::{Answered, Asked, add, blocking, in_repository, text};
+use crate::serve::http::reply::{Answered, add, blocking, in_repository, text};
+use crate::serve::http::request::Asked;
 use crate::serve::server::Server;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

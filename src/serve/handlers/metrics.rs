@@ -1,8 +1,8 @@
 //! `/metrics`: the figures in the text form that Prometheus reads.
 
 use crate::serve::access_log::Metrics;
+use crate::serve::http::reply::text;
 use crate::serve::http::response::Answer;
-use crate::serve::http::router::text;
 use hyper::Response;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};

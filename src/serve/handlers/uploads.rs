@@ -4,7 +4,7 @@
 use crate::image::Algorithm;
 use crate::serve::backend::writable::Target;
 use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::router::blocking;
+use crate::serve::http::reply::blocking;
 use crate::transport::layout::{PushedLayout, Upload};
 use hyper::StatusCode;
 use std::collections::HashMap;

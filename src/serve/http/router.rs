@@ -1,60 +1,26 @@
 //! One request: let in, understood, authorised, and handed to whoever answers it.
 
-use super::errors::{Code, Refusal};
+use super::errors::Refusal;
+use super::reply::{Answered, add, lost, text};
+use super::request::Asked;
 use super::request_body::RequestBody;
 use super::response::Answer;
 use super::route;
 use super::route::{Part, Query, Route};
-use crate::error::Result as Outcome;
 use crate::serve::access::users::Right;
 use crate::serve::access_log::{Record, RequestLog};
-use crate::serve::backend::catalog::{Repository, Search, Wanted};
 use crate::serve::handlers::{lists, metrics, page, pull, push, put};
 use crate::serve::server::Server;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Shown by a server that looks for something at its peers.
-pub const PEER: &str = "imgmv-peer";
 /// In characters, of what a client says and the journal keeps.
 const KEPT: usize = 512;
-
-/// What a request says in its head.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    pub method: Method,
-    pub query: Query,
-    pub headers: HeaderMap,
-    /// Bytes that this connection may have in a buffer.
-    pub share: usize,
-    /// Who asks, where somebody showed a password that is right.
-    pub user: Option<String>,
-}
-
-impl Asked {
-    /// A header's value, where it is text.
-    pub fn header(&self, name: impl hyper::header::AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The repository called `name`, for the registry in `?ns=`.
-    pub fn wanted(&self, name: &str) -> Wanted {
-        let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
-        let search = if self.headers.contains_key(PEER) { Search::Here } else { Search::Anywhere };
-        Wanted { name: name.to_owned(), ns, user: self.user.clone(), search }
-    }
-
-    fn reads(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD)
-    }
-}
-
-pub type Answered = Result<Response<Answer>, Refusal>;
 
 /// Answers `request`, and tells the journal when the answer has gone out.
 pub async fn answer(
@@ -160,48 +126,6 @@ async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut 
         body.drain().await;
     }
     written
-}
-
-/// A thread has panicked.
-pub fn lost() -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost")
-}
-
-/// Runs `work` on a thread that may block.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| lost())
-}
-
-/// What `ask` finds in the repository called `name`, on a thread that may block.
-pub async fn in_repository<T: Send + 'static>(
-    server: &Arc<Server>,
-    wanted: Wanted,
-    ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
-) -> Result<T, Refusal> {
-    let catalog = server.catalog.clone();
-    let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
-    found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, "there is no such repository"))
-}
-
-/// A short answer.
-pub fn text(media_type: &'static str, text: impl Into<hyper::body::Bytes>) -> Response<Answer> {
-    let mut response = Response::new(Answer::text(text));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-}
-
-/// An answer without a body.
-pub fn bare(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Answer::nothing());
-    *response.status_mut() = status;
-    response
-}
-
-/// Adds a header whose value may be a stranger's; one that cannot stand in a header is left out.
-pub fn add(response: &mut Response<Answer>, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(HeaderName::from_static(name), value);
-    }
 }
 
 fn refused(refusal: &Refusal) -> Response<Answer> {

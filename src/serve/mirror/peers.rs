@@ -6,7 +6,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
 use crate::progress::Watch;
-use crate::serve::http::router::PEER;
+use crate::serve::http::request::PEER;
 use crate::transport::registry::mirrors;
 use crate::transport::registry::mirrors::Server;
 use crate::transport::registry::{Access, Credentials, Insecure, Registry, RepositoryStore};
