@@ -5,8 +5,8 @@
 mod cli;
 
 use clap::Parser;
-use cli::Run;
 use cli::args::Cli;
+use cli::context::Run;
 use cli::output::answer::{Answer, is_closed};
 use cli::output::progress::Screen;
 use cli::signals;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     let (error, status) = verdict(error, run.signals.seen());
     if !is_closed(&error) {
-        cli::output::progress::line(&format!("imgmv: {error}"));
+        cli::output::terminal::line(&format!("imgmv: {error}"));
         run.answer.failure(&error, status);
     }
     ExitCode::from(status)

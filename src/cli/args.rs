@@ -1,39 +1,13 @@
 //! The command line's own definition: the verbs, and the options every verb has. What verbs share is in
 //! [`super::options`]; what only one has stands in that verb's file. Help, man pages and completions are made from it.
 
+use super::context::Run;
+use super::output::options::OutputOptions;
 use super::verbs::{
     blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
 };
-use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
-/// Shown below the help of every verb that takes a SRC or DST.
-pub const PLACES: &str = "\
-What SRC and DST may be:
-  docker://[HOST[:PORT]/]REPO[:TAG|@DIGEST]
-      a registry; a DST that ends in / is a prefix under which each image
-      keeps its own path
-  docker-archive:FILE[:REF]
-      a docker-save tar; without REF, every image in it
-  oci-archive:FILE[:REF], oci:DIR[:REF|:@DIGEST]
-      an OCI layout, as tar or directory; without REF, every image in it
-  containerd:REF, docker-daemon:REF
-      this host's engines and containerd's directory
-  ssh://[USER@]HOST[:PORT][/REF], [USER@]HOST:[REF]
-      the engine of another host
-  -
-      an archive on standard input or output
-  /path, ./path, ../path, ~/path, or what ends in .tar, .tar.gz, .tgz, .tar.zst
-      as SRC, what it is is found by looking at it (archive or layout); as
-      DST, an archive that loads everywhere, compressed as its ending says: only
-      a plain .tar can be resumed, served, re-tagged and read in part
-  anything else that is a reference
-      a registry
-
-What a word means never depends on what happens to lie on the disk. HOST: with
-nothing behind the colon, or USER@HOST:…, is a host; NAME:TAG is a reference. A
-bare name is a registry's: this host's engines are docker-daemon:app:2 and
-containerd:app:2.";
+use clap::{CommandFactory, Parser, Subcommand};
+use imgmv::Result;
 
 const AFTER: &str = "\
 Examples:
@@ -78,38 +52,6 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-/// How much is told, and in which form.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Output")]
-pub struct OutputOptions {
-    /// Say nothing but errors
-    #[arg(short, long, global = true, env = "IMGMV_QUIET", value_parser = FalseyValueParser::new())]
-    pub quiet: bool,
-    /// Say more: decisions, requests that were repeated, what was there already
-    #[arg(short, long, global = true, env = "IMGMV_VERBOSE", value_parser = FalseyValueParser::new())]
-    pub verbose: bool,
-    /// Write the answer to standard output as one JSON document with a "version"
-    #[arg(long, global = true, env = "IMGMV_JSON", value_parser = FalseyValueParser::new())]
-    pub json: bool,
-    /// How progress is shown on standard error
-    #[arg(long, global = true, value_name = "HOW", default_value = "auto", env = "IMGMV_PROGRESS")]
-    pub progress: Progress,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
-    /// Bars on a terminal, plain lines elsewhere
-    Auto,
-    /// Bars with total, rate and remaining time
-    Bar,
-    /// A line every few seconds
-    Plain,
-    /// One JSON object a line, for machines
-    Json,
-    /// Nothing
-    None,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Copy(Box<copy::Copy>),
@@ -130,10 +72,33 @@ pub enum Verb {
     Man(man::Man),
 }
 
+impl Verb {
+    pub fn run(self, run: &Run) -> Result<()> {
+        match self {
+            Verb::Copy(copy) => copy.run(run),
+            Verb::Save(save) => save.run(run),
+            Verb::Load(load) => load.run(run),
+            Verb::Serve(serve) => serve.run(run),
+            Verb::Tag(tag) => tag.run(run),
+            Verb::List(list) => list.run(run),
+            Verb::Inspect(inspect) => inspect.run(run),
+            Verb::Blob(blob) => blob.run(run),
+            Verb::Digest(digest) => digest.run(run),
+            Verb::Verify(verify) => verify.run(run),
+            Verb::Cache(cache) => cache.run(run),
+            Verb::Login(login) => login.run(run),
+            Verb::Logout(logout) => logout.run(run),
+            Verb::Completions(completions) => completions.run(run, Cli::command()),
+            Verb::Man(man) => man.run(Cli::command()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Arg, Command, CommandFactory};
+    use crate::cli::address::help::PLACES;
+    use clap::{Arg, Command};
 
     fn verbs() -> Vec<Command> {
         let mut root = Cli::command();

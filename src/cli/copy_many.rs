@@ -1,7 +1,7 @@
 //! Several destinations side by side, so many at once.
 
-use super::Run;
-use super::output::progress::lock;
+use super::context::Run;
+use super::output::terminal::lock;
 use imgmv::copy::Report;
 use imgmv::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};

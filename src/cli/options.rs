@@ -1,6 +1,5 @@
 //! Groups of options that several verbs share, in the words of the help.
 
-use super::open::insecure::YesOrNo;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use imgmv::image::Coding;
@@ -333,6 +332,29 @@ impl From<EngineName> for Engine {
             EngineName::Docker => Engine::Docker,
             EngineName::Ctr => Engine::Ctr,
             EngineName::Podman => Engine::Podman,
+        }
+    }
+}
+
+/// The value of an option that may stand without one; an empty one, as variables have it, says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct YesOrNo(Option<bool>);
+
+impl YesOrNo {
+    pub fn answer(self) -> Option<bool> {
+        self.0
+    }
+}
+
+impl FromStr for YesOrNo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<YesOrNo, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "" => Ok(YesOrNo(None)),
+            "true" | "yes" | "on" | "1" | "t" | "y" => Ok(YesOrNo(Some(true))),
+            "false" | "no" | "off" | "0" | "f" | "n" => Ok(YesOrNo(Some(false))),
+            _ => Err("expected true or false".to_owned()),
         }
     }
 }

@@ -63,6 +63,6 @@ pub fn listen(cancel: Cancel, screen: Arc<Screen>) -> Signals {
 
 fn end(signal: i32, screen: &Screen) -> ! {
     screen.end();
-    super::output::progress::line(&format!("imgmv: {}", Error::interrupted()));
+    super::output::terminal::line(&format!("imgmv: {}", Error::interrupted()));
     std::process::exit(status(signal).into())
 }

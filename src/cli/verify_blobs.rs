@@ -1,7 +1,7 @@
 //! Blobs read and hashed, packed and unpacked at once, several at a time; nothing is kept of them.
 
-use super::Run;
-use super::output::progress::lock;
+use super::context::Run;
+use super::output::terminal::lock;
 use imgmv::compress;
 use imgmv::image::Image;
 use imgmv::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};

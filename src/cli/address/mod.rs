@@ -4,6 +4,7 @@
 pub(super) mod archive_form;
 pub(super) mod braces;
 pub(super) mod destinations;
+pub mod help;
 pub(super) mod hint;
 pub(super) mod naming;
 

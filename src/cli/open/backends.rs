@@ -1,8 +1,8 @@
 //! Opening what a SRC means for serving it.
 
 use super::{NetworkOptions, SourceOptions, containerd_place, registry};
-use crate::cli::Run;
 use crate::cli::address::Place;
+use crate::cli::context::Run;
 use crate::cli::options::SourceEngine;
 use imgmv::serve::backend::catalog::Backend;
 use imgmv::serve::backend::repository_names;

@@ -1,7 +1,7 @@
 //! What copy, save and load hand to the engine.
 
 use super::selection::{Choice, Parts};
-use crate::cli::Run;
+use crate::cli::context::Run;
 use crate::cli::options::{Form, Packing, Transfer};
 use imgmv::Result;
 use imgmv::compress::layer_cache::LayerCache;

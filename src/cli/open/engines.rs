@@ -2,7 +2,7 @@
 
 use super::rate_limit::shared;
 use super::{NetworkOptions, OpenSource, SourceOptions};
-use crate::cli::Run;
+use crate::cli::context::Run;
 use imgmv::image::{Digest, Name, Reference};
 use imgmv::rate_limit::LimitedHost;
 use imgmv::remote;

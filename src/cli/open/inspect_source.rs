@@ -1,6 +1,6 @@
 //! A source looked at without a sink: a store as it is, a stream passed to its end first.
 
-use crate::cli::Run;
+use crate::cli::context::Run;
 use imgmv::copy::Platforms;
 use imgmv::copy::plan;
 use imgmv::copy::plan::Wish;

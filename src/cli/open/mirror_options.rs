@@ -2,8 +2,8 @@
 
 use super::NetworkOptions;
 use super::insecure;
-use crate::cli::Run;
 use crate::cli::address::Place;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::options::Rate;
 use crate::cli::vm_hosts;

@@ -12,8 +12,8 @@ pub(super) mod selection;
 pub(super) mod shared_source;
 mod sinks;
 
-use super::Run;
 use super::address::Place;
+use super::context::Run;
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, WireName,
 };

@@ -1,7 +1,7 @@
 //! `--limit-rate`: one rate for the whole process. Registries and other hosts keep to it at their connections; where
 //! neither is at the other end, the source is read no faster.
 
-use crate::cli::Run;
+use crate::cli::context::Run;
 use crate::cli::options::Rate;
 use imgmv::Result;
 use imgmv::image::{Descriptor, Digest, Name};

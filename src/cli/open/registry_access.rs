@@ -2,7 +2,7 @@
 //! command line.
 
 use crate::cli::options::{Network, Side};
-use crate::cli::output::progress::{line, lock};
+use crate::cli::output::terminal::{line, lock};
 use imgmv::transport::registry::{Access, Credentials, Insecure, Secret};
 use imgmv::{Error, Result};
 use std::collections::BTreeMap;

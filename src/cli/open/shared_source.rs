@@ -1,9 +1,9 @@
 //! One source for several destinations side by side.
 
 use super::{NetworkOptions, OpenSource, Opened, SourceOptions, UnopenedSource, unread};
-use crate::cli::Run;
 use crate::cli::address::Place;
-use crate::cli::output::progress::lock;
+use crate::cli::context::Run;
+use crate::cli::output::terminal::lock;
 use imgmv::fanout::{Limits, Shared, Sharer};
 use imgmv::image::Name;
 use imgmv::source::{Selector, Source, Store};

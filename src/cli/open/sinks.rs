@@ -1,9 +1,9 @@
 //! Opening what a DST means.
 
 use super::{NetworkOptions, Opened, SinkOptions, SourceOptions, access_to, engines, registry, source};
-use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::address::archive_form::Form;
+use crate::cli::context::Run;
 use crate::cli::options::{Loading, Packing, Transfer};
 use imgmv::image::Reference;
 use imgmv::progress::Event;

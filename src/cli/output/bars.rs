@@ -1,6 +1,7 @@
 //! Bars on a terminal: one for everything, and one each for the first few blobs that are on their way.
 
-use super::progress::{Tally, lock};
+use super::tally::Tally;
+use super::terminal::lock;
 use imgmv::error::on_one_line;
 use imgmv::progress::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};

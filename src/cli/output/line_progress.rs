@@ -1,6 +1,7 @@
 //! Progress where there is no terminal: a line for each destination every few seconds, or JSON lines.
 
-use super::progress::{Tally, json_line, line, lock};
+use super::tally::Tally;
+use super::terminal::{json_line, line, lock};
 use imgmv::error::printable;
 use imgmv::progress::{Event, Outcome};
 use serde_json::json;

@@ -4,5 +4,8 @@ pub mod answer;
 pub(super) mod bars;
 pub(super) mod image_report;
 pub(super) mod line_progress;
+pub mod options;
 pub mod progress;
 pub(super) mod report;
+pub mod tally;
+pub mod terminal;

@@ -3,16 +3,14 @@
 
 use super::bars::Bars;
 use super::line_progress::{Json, Lines};
-use crate::cli::args::{OutputOptions, Progress};
+use super::options::{OutputOptions, Progress};
+use super::terminal::{json_line, line};
 use imgmv::error::on_one_line;
-use imgmv::progress::{Event, Outcome, Watch};
-use indicatif::HumanBytes;
-use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use imgmv::progress::{Event, Watch};
+use serde_json::json;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 /// How loud the talk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -149,107 +147,4 @@ impl Drop for Member {
 fn begins_with_host(text: &str, name: &str) -> bool {
     let host = text.split_once(": ").map_or("", |(host, _)| host);
     !host.is_empty() && !host.contains(' ') && name.contains(host)
-}
-
-/// One line on standard error; nobody is told when that is closed.
-pub fn line(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-pub(crate) fn json_line(value: &Value) {
-    line(&value.to_string());
-}
-
-/// A lock that outlives a panic elsewhere: what is shown is never worth another one.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// What has happened so far, in the source's bytes.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Tally {
-    /// None until a plan came: what passes once is counted, not planned.
-    pub total: Option<u64>,
-    pub done: u64,
-    pub blobs: usize,
-    pub blobs_done: usize,
-    pub held: u64,
-    open: HashMap<u64, Open>,
-}
-
-/// A blob on its way.
-#[derive(Debug, Default, Clone)]
-struct Open {
-    size: Option<u64>,
-    moved: u64,
-}
-
-impl Tally {
-    pub fn count(&mut self, event: &Event<'_>) {
-        match *event {
-            Event::Plan { blobs, bytes, held_bytes, .. } => {
-                self.total = Some(self.total.unwrap_or(self.done) + bytes);
-                self.blobs += blobs;
-                self.held += held_bytes;
-            }
-            Event::BlobStart { id, size, .. } => {
-                self.open.insert(id, Open { size, moved: 0 });
-            }
-            Event::BlobMoved { id, bytes } => {
-                self.done += bytes;
-                self.open.entry(id).or_default().moved += bytes;
-            }
-            Event::BlobEnd { id, outcome } => {
-                let open = self.open.remove(&id).unwrap_or_default();
-                self.blobs_done += usize::from(outcome != Outcome::Failed);
-                match outcome {
-                    // It was planned for, and need not move after all.
-                    Outcome::Held => self.done += open.size.unwrap_or(0).saturating_sub(open.moved),
-                    Outcome::Moved => {}
-                    Outcome::Failed => self.done = self.done.saturating_sub(open.moved),
-                }
-            }
-            Event::Say(_) | Event::Detail(_) | Event::Retry { .. } => {}
-        }
-    }
-
-    /// One line for people: how much of how much, how fast, how long still.
-    pub fn told(&self, elapsed: Duration) -> String {
-        let rate = (self.done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
-        let done = HumanBytes(self.done);
-        let Some(total) = self.total else {
-            return format!("{done} moved, {}/s", HumanBytes(rate));
-        };
-        let rest = match rate {
-            0 => String::new(),
-            rate => format!(", {} s left", total.saturating_sub(self.done) / rate),
-        };
-        let (blobs_done, blobs) = (self.blobs_done, self.blobs);
-        format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{rest}", HumanBytes(total), HumanBytes(rate))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_held_after_all_counts_as_done_and_what_failed_does_not() {
-        let mut tally = Tally::default();
-        tally.count(&Event::Plan { blobs: 3, bytes: 300, held_blobs: 0, held_bytes: 0 });
-        for (id, moved, outcome) in [(1, 100, Outcome::Moved), (2, 0, Outcome::Held), (3, 50, Outcome::Failed)] {
-            tally.count(&Event::BlobStart { id, label: "x", size: Some(100) });
-            tally.count(&Event::BlobMoved { id, bytes: moved });
-            tally.count(&Event::BlobEnd { id, outcome });
-        }
-        assert_eq!((tally.done, tally.total, tally.blobs_done), (200, Some(300), 2));
-        assert_eq!(tally.told(Duration::from_secs(2)), "200 B of 300 B, 2 of 3 blobs, 100 B/s, 1 s left");
-    }
-
-    #[test]
-    fn what_passes_once_is_told_without_a_total() {
-        let mut tally = Tally::default();
-        tally.count(&Event::BlobMoved { id: 1, bytes: 2048 });
-        assert_eq!(tally.told(Duration::from_secs(1)), "2.00 KiB moved, 2.00 KiB/s");
-    }
 }

@@ -1,7 +1,7 @@
 //! What a copy answers with: a line for each image, or one JSON document; and what it tells about bytes.
 
 use super::answer::{VERSION, kind_word};
-use crate::cli::Run;
+use crate::cli::context::Run;
 use imgmv::copy::{Copied, Count, Report};
 use imgmv::image::{Digest, Name, Platform};
 use imgmv::progress::Watch;

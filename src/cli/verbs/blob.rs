@@ -1,8 +1,8 @@
 //! `imgmv blob`: one blob, hashed while it is written.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
-use crate::cli::args::PLACES;
+use crate::cli::address::help::PLACES;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::{NetworkOptions, Opened};
 use clap::Args;

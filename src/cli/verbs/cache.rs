@@ -1,6 +1,6 @@
 //! `imgmv cache`: what this user's imgmv keeps for later runs, and how to be rid of it.
 
-use crate::cli::Run;
+use crate::cli::context::Run;
 use crate::cli::open::copy_options::cache;
 use clap::{Args, Subcommand};
 use imgmv::progress::Watch;

@@ -1,8 +1,7 @@
 //! `imgmv completions`: what a shell needs to complete words.
 
-use crate::cli::Run;
-use crate::cli::args::Cli;
-use clap::{Args, CommandFactory};
+use crate::cli::context::Run;
+use clap::{Args, Command};
 use clap_complete::Shell;
 use imgmv::Result;
 
@@ -20,9 +19,9 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(self, run: &Run, mut whole: Command) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "imgmv", &mut script);
+        clap_complete::generate(self.shell, &mut whole, "imgmv", &mut script);
         run.answer.bytes(&script)
     }
 }

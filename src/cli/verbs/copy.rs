@@ -1,10 +1,10 @@
 //! `imgmv copy`: one source to one or more destinations.
 
-use crate::cli::Run;
 use crate::cli::address::destinations::{Target, targets};
+use crate::cli::address::help::PLACES;
 use crate::cli::address::naming::{names_itself, naming};
 use crate::cli::address::{Place, Prefix};
-use crate::cli::args::PLACES;
+use crate::cli::context::Run;
 use crate::cli::copy_many;
 use crate::cli::open;
 use crate::cli::open::copy_options;

@@ -1,8 +1,8 @@
 //! `imgmv digest`: what an image's digest is.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
-use crate::cli::args::PLACES;
+use crate::cli::address::help::PLACES;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;

@@ -1,8 +1,8 @@
 //! `imgmv inspect`: the whole chain from a name to its blobs, or the exact bytes of one document of it.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
-use crate::cli::args::PLACES;
+use crate::cli::address::help::PLACES;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;

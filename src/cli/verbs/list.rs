@@ -1,8 +1,8 @@
 //! `imgmv list`: the names a place has.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
-use crate::cli::args::PLACES;
+use crate::cli::address::help::PLACES;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::engines;

@@ -1,8 +1,8 @@
 //! `imgmv load`: an archive into an engine of this host.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::address::naming::naming;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};

@@ -1,11 +1,11 @@
 //! `imgmv login`: credentials are tried at a registry and kept.
 
-use crate::cli::Run;
+use crate::cli::context::Run;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::insecure;
-use crate::cli::open::insecure::YesOrNo;
 use crate::cli::open::registry_access::{access, ask_user};
 use crate::cli::options::Side;
+use crate::cli::options::YesOrNo;
 use crate::cli::output::answer::VERSION;
 use clap::Args;
 use clap::builder::FalseyValueParser;

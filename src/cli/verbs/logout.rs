@@ -1,6 +1,6 @@
 //! `imgmv logout`: credentials that were kept are removed.
 
-use crate::cli::Run;
+use crate::cli::context::Run;
 use crate::cli::output::answer::VERSION;
 use clap::Args;
 use imgmv::transport::registry;

@@ -1,8 +1,6 @@
 //! `imgmv man`, hidden: the man pages, made from the command line's own definition.
 
-use crate::cli::Run;
-use crate::cli::args::Cli;
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use imgmv::{Error, Result};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +14,8 @@ pub struct Man {
 }
 
 impl Man {
-    pub fn run(self, _: &Run) -> Result<()> {
-        let mut root = Cli::command().disable_help_subcommand(true);
+    pub fn run(self, whole: Command) -> Result<()> {
+        let mut root = whole.disable_help_subcommand(true);
         root.build();
         write(&self.dir, root.clone(), "imgmv")?;
         for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set()) {

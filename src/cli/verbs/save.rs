@@ -1,9 +1,9 @@
 //! `imgmv save`: several images into one archive.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
+use crate::cli::address::help::PLACES;
 use crate::cli::address::naming::naming;
-use crate::cli::args::PLACES;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};

@@ -1,7 +1,7 @@
 //! `imgmv serve`: any store as a registry.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::mirror_options;
@@ -269,7 +269,7 @@ impl Log {
         match self {
             Log::None => None,
             Log::Plain => Some(Arc::new(move |record: &Record| screen.say(&plain(record)))),
-            Log::Json => Some(Arc::new(move |record: &Record| crate::cli::output::progress::line(&json_line(record)))),
+            Log::Json => Some(Arc::new(move |record: &Record| crate::cli::output::terminal::line(&json_line(record)))),
         }
     }
 }

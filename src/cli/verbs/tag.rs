@@ -1,8 +1,8 @@
 //! `imgmv tag`: another name for an image where it is.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
 use crate::cli::address::naming;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::{InPlace, NetworkOptions, SourceOptions};

@@ -1,8 +1,8 @@
 //! `imgmv verify`: everything an image consists of, read and hashed.
 
-use crate::cli::Run;
 use crate::cli::address::Place;
-use crate::cli::args::PLACES;
+use crate::cli::address::help::PLACES;
+use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
