@@ -3,12 +3,15 @@
 use super::access::browser_guard::BrowserGuard;
 use super::access::users::Rights;
 use super::access_log::{Journal, Metrics};
-use super::backend::catalog::Catalog;
+use super::backend::catalog::{Catalog, Repository, Wanted};
 use super::backend::writable::Target;
 use super::handlers::manifest_memory::Documents;
 use super::handlers::uploads::Sessions;
+use super::http::errors::{Code, Refusal};
+use super::http::reply::blocking;
 use super::http::tls::Certificate;
 use crate::cancel::Cancel;
+use crate::error::Result as Outcome;
 use crate::progress::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,4 +76,17 @@ pub(super) struct Server {
     pub sessions: Sessions,
     pub upload_life: Duration,
     pub documents: Documents,
+}
+
+impl Server {
+    /// What `ask` finds in the repository called `name`, on a thread that may block.
+    pub async fn in_repository<T: Send + 'static>(
+        &self,
+        wanted: Wanted,
+        ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let catalog = self.catalog.clone();
+        let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
+        found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, "there is no such repository"))
+    }
 }

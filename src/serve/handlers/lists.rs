@@ -2,7 +2,7 @@
 
 use crate::image::{Digest, media_type};
 use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, blocking, in_repository, text};
+use crate::serve::http::reply::{Answered, add, blocking, text};
 use crate::serve::http::request::Asked;
 use crate::serve::server::Server;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub async fn catalog(server: &Arc<Server>, asked: Asked) -> Answered {
 
 /// `/v2/<name>/tags/list`, in lexical order.
 pub async fn tags(server: &Arc<Server>, asked: Asked, name: String) -> Answered {
-    let tags = in_repository(server, asked.wanted(&name), |repository| repository.tags()).await?;
+    let tags = server.in_repository(asked.wanted(&name), |repository| repository.tags()).await?;
     let page = Page::of(&asked, tags.into_iter().collect())?;
     Ok(page.answer(&format!("/v2/{name}/tags/list"), |tags| json!({ "name": name, "tags": tags })))
 }
@@ -67,7 +67,7 @@ impl Page {
 
 /// `/v2/<name>/referrers/<digest>`: an index, empty where nothing refers to it.
 pub async fn referrers(server: &Arc<Server>, asked: Asked, name: String, subject: Digest) -> Answered {
-    let found = in_repository(server, asked.wanted(&name), move |repository| repository.referrers(&subject)).await;
+    let found = server.in_repository(asked.wanted(&name), move |repository| repository.referrers(&subject)).await;
     let mut all = match found {
         // A registry that has this API never answers 404 to it.
         Err(refusal) if refusal.code == Code::NameUnknown => Vec::new(),

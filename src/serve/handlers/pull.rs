@@ -4,7 +4,7 @@ use super::manifest_memory::SMALL;
 use crate::image::{Digest, Manifest, media_type};
 use crate::serve::backend::catalog::{At, Known, Repository, Settled};
 use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, bare, in_repository};
+use crate::serve::http::reply::{Answered, add, bare};
 use crate::serve::http::request::Asked;
 use crate::serve::http::response::Answer;
 use crate::serve::server::Server;
@@ -36,12 +36,12 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
         };
         Ok((weighed, certainty))
     };
-    let (weighed, certainty) = in_repository(server, wanted.clone(), small_or).await?;
+    let (weighed, certainty) = server.in_repository(wanted.clone(), small_or).await?;
     let (found, room) = match weighed {
         Weighed::Here(found) => (found, None),
         Weighed::Large(at, size) => {
             let room = server.documents.room(size).await;
-            (in_repository(server, wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
+            (server.in_repository(wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
         }
     };
     let manifest = found.ok_or_else(unknown)?;
@@ -80,7 +80,7 @@ pub async fn blob(server: &Arc<Server>, asked: Asked, name: String, digest: Dige
     let range = asked.header(header::RANGE).filter(|_| conditional).map(str::to_owned);
     let not_modified = known(&asked, &digest.to_string());
     let only_head = asked.method == hyper::Method::HEAD || not_modified;
-    let found = in_repository(server, asked.wanted(&name), move |repository| {
+    let found = server.in_repository(asked.wanted(&name), move |repository| {
         let Some(size) = repository.blob(&digest)? else { return Ok(None) };
         let part = Part::of(range.as_deref(), size);
         let reader = match part {

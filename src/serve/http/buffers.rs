@@ -4,6 +4,9 @@ use hyper::body::Bytes;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+/// In bytes. Who has no more gets its buffers one after the other.
+pub const LEAST_SHARE: usize = 16 << 10;
+
 /// Of those that nobody uses at the moment, at most.
 const KEPT: usize = 16;
 

@@ -1,5 +1,6 @@
 //! One connection: TLS where it is wanted, HTTP/1.1, and an end to whoever keeps it waiting.
 
+use super::buffers::LEAST_SHARE;
 use super::least_rate::Floor;
 use super::router;
 use crate::serve::server::Server;
@@ -23,8 +24,6 @@ use tokio_rustls::TlsAcceptor;
 /// In bytes, of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// In bytes. Who has no more gets its buffers one after the other.
-pub const LEAST_SHARE: usize = 16 << 10;
 /// In bytes, of what waits encrypted.
 const MAX_ENCRYPTED: usize = 64 << 10;
 /// For the handshake of TLS.

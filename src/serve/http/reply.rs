@@ -2,12 +2,8 @@
 
 use super::errors::{Code, Refusal};
 use super::response::Answer;
-use crate::error::Result as Outcome;
-use crate::serve::backend::catalog::{Repository, Wanted};
-use crate::serve::server::Server;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use std::sync::Arc;
 
 pub type Answered = Result<Response<Answer>, Refusal>;
 
@@ -19,17 +15,6 @@ pub fn lost() -> Refusal {
 /// Runs `work` on a thread that may block.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| lost())
-}
-
-/// What `ask` finds in the repository called `name`, on a thread that may block.
-pub async fn in_repository<T: Send + 'static>(
-    server: &Arc<Server>,
-    wanted: Wanted,
-    ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
-) -> Result<T, Refusal> {
-    let catalog = server.catalog.clone();
-    let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
-    found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, "there is no such repository"))
 }
 
 /// A short answer.

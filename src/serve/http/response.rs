@@ -4,7 +4,7 @@
 //! stands still holds a buffer or two and no thread.
 
 use super::buffers;
-use super::connection::LEAST_SHARE;
+use super::buffers::LEAST_SHARE;
 use crate::serve::access_log::RequestLog;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::io::{self, Read};

@@ -1,7 +1,8 @@
 //! What configuration files and variables say of a registry, from their text alone. The fuzz target `configuration` reads
 //! this way; the files themselves are read where they are needed.
 
-use super::auth::file::{AuthFile, Login};
+use super::auth::file::AuthFile;
+use super::auth::secret::Login;
 use super::http::proxy::Proxies;
 use super::mirrors;
 use super::mirrors::Mirror;

@@ -2,9 +2,11 @@
 //! patient to be.
 
 use super::http::throttle::PIECES;
-use super::mirrors::ROOT;
 use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+/// Where the distribution-spec has a registry's API.
+pub const ROOT: &str = "/v2";
 
 /// A password or a token. It shows itself to nobody: `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -2,7 +2,7 @@
 //! credentials, fetches tokens, and fetches others when those in hand are refused.
 
 use super::credentials::Found;
-use super::file::Login;
+use super::secret::Login;
 use super::state;
 use super::state::{Use, Way};
 use super::token;

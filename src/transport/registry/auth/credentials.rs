@@ -1,8 +1,9 @@
 //! Who the user is for a repository: what was given, else what the files know. Looked up only once a registry asks,
 //! so a public pull depends on no file.
 
-use super::file::{AuthFile, Login};
+use super::file::AuthFile;
 use super::files;
+use super::secret::Login;
 use crate::progress::Watch;
 use crate::transport::registry::options::{Access, Credentials};
 

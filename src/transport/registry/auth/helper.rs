@@ -1,7 +1,7 @@
 //! Credential helpers, `docker-credential-NAME` (docker's credential helper protocol): asked, told and made to forget,
 //! each within a time limit. Errors say what the helper did; `file` says which helper, and what it was to do.
 
-use super::file::Login;
+use super::secret::Login;
 use crate::error::{Error, Result};
 use crate::transport::registry::options::Secret;
 use serde_json::{Value, json};

@@ -7,5 +7,6 @@ pub(super) mod file;
 pub(super) mod files;
 pub(super) mod helper;
 pub(super) mod login;
+pub(super) mod secret;
 pub(super) mod state;
 pub(super) mod token;

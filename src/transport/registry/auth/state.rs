@@ -5,7 +5,7 @@ use super::challenge;
 use super::challenge::Challenge;
 use super::credentials;
 use super::credentials::Found;
-use super::file::Login;
+use super::secret::Login;
 use super::token;
 use super::token::{Scope, Token};
 use crate::error::{Error, Result};

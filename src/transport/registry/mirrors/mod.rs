@@ -7,14 +7,13 @@ pub(super) mod store;
 pub(super) mod toml;
 
 use crate::image::{DEFAULT_REGISTRY, Reference, is_host};
+use crate::transport::registry::options::ROOT;
 use registries_conf::{Registry, Written};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Line, lines, unquoted};
 
 const MAX_MIRRORS: usize = 8;
-/// Where the distribution-spec has a registry's API.
-pub const ROOT: &str = "/v2";
 
 /// A host that has a copy of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]

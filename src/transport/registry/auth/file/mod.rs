@@ -2,6 +2,7 @@
 //! entries that login and logout write. What imgmv does not understand in it is kept.
 
 use super::helper;
+use super::secret::Login;
 use crate::error::{Error, Result};
 use crate::transport::registry::options::Secret;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -18,19 +19,6 @@ const MAX_FILE: u64 = 4 << 20;
 const HTTP: &str = "http://";
 /// docker's name for its own registry, in all of its files and helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
-
-/// What a registry or its token service can be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Login {
-    Password {
-        user: String,
-        password: Secret,
-    },
-    /// An identity (refresh) token: exchanged for tokens, never shown to the registry itself.
-    Identity(Secret),
-    /// A token to be shown as it is.
-    Token(Secret),
-}
 
 /// How a login reached its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
