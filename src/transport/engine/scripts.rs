@@ -60,7 +60,8 @@ case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; r=$?; test $r -eq 0 
 /// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is asked for, as
 /// containerd's garbage collection understands it (docs/garbage-collection.md): to what is there, and to what is going
 /// to come. It goes when the load has ended well; what a cut one brought stays with it until the next run, which sweeps
-/// it once its own is there.
+/// it once its own is there. A collection that runs between the blob and its label takes the blob, so the pin is set
+/// twice if need be.
 const CONTAINERD: &str = r#"
 l=; if test -z "$w"; then l=$(c content ls 2>/dev/null) || w=denied; fi;
 if test -n "$w"; then echo "why=$w"; else
@@ -73,11 +74,12 @@ if test -n "$w"; then echo "why=$w"; else
     done;
   };
   keep=; y=; trap sweep EXIT; trap "exit 1" HUP INT TERM PIPE;
+  pin() { echo "imgmv pin @ID@" | i content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; };
   h=$(held "$l"); b=$(asked blob);
   if test -n "$b" && test -n "$new"; then
     y=1; i=0; set -- "containerd.io/gc.root=imgmv-@NOW@-$$";
     for b in $b; do set -- "$@" "containerd.io/gc.ref.content.$i=$b"; i=$((i+1)); done;
-    if echo "imgmv pin @ID@" | i content ingest --expected-digest @PIN@ "imgmv-@ID@" >/dev/null 2>&1 && c content label @PIN@ "$@" >/dev/null 2>&1; then
+    if pin "$@" || pin "$@"; then
       echo pinned=; h=$(held "$(c content ls -q 2>/dev/null)");
     fi;
   fi;
