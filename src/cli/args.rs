@@ -6,8 +6,8 @@ use super::output::options::OutputOptions;
 use super::verbs::{
     blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
 };
+use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use imgmv::Result;
 
 const AFTER: &str = "\
 Examples:

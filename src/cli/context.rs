@@ -3,8 +3,8 @@
 use super::output::answer::Answer;
 use super::output::progress::Screen;
 use super::signals::Signals;
-use imgmv::cancel::Cancel;
-use imgmv::progress::Watch;
+use crate::cancel::Cancel;
+use crate::progress::Watch;
 use std::sync::Arc;
 
 #[derive(Clone)]

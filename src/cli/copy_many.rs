@@ -2,8 +2,8 @@
 
 use super::context::Run;
 use super::output::terminal::lock;
-use imgmv::copy::Report;
-use imgmv::{Error, Result};
+use crate::copy::Report;
+use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,9 @@
 //! Groups of options that several verbs share, in the words of the help.
 
+use crate::image::Coding;
+use crate::transport::engine::{Engine, LineCompression};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use imgmv::image::Coding;
-use imgmv::transport::engine::{Engine, LineCompression};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //! once. Nothing half-written has a name (see ARCHITECTURE.md), so either is safe.
 
 use super::output::progress::Screen;
-use imgmv::Error;
-use imgmv::cancel::Cancel;
+use crate::Error;
+use crate::cancel::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};

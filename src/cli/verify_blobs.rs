@@ -2,13 +2,13 @@
 
 use super::context::Run;
 use super::output::terminal::lock;
-use imgmv::compress;
-use imgmv::image::Image;
-use imgmv::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
-use imgmv::progress::{Event, Outcome, Watch};
-use imgmv::source::documents;
-use imgmv::source::{Store, Stream, StreamSummary};
-use imgmv::{Error, Kind, Result};
+use crate::compress;
+use crate::image::Image;
+use crate::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
+use crate::progress::{Event, Outcome, Watch};
+use crate::source::documents;
+use crate::source::{Store, Stream, StreamSummary};
+use crate::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
 use std::sync::Mutex;

@@ -1,7 +1,7 @@
 //! How an archive file is compressed, which its name says.
 
-use imgmv::image::Coding;
-use imgmv::{Error, Result};
+use crate::image::Coding;
+use crate::{Error, Result};
 use std::path::Path;
 
 /// Endings and the commands that compress so, of what imgmv reads or leaves to others but does not write.

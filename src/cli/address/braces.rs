@@ -1,6 +1,6 @@
 //! `{1..50}` and `{x,y}` in destinations, as bash expands them, for words that reach imgmv quoted.
 
-use imgmv::{Error, Result};
+use crate::{Error, Result};
 
 /// Words that one run takes, at most.
 pub const MOST: usize = 10_000;
@@ -85,7 +85,7 @@ mod tests {
         for word in
             ["n{1..", "n{1}", "n{1..x}", "{a,{b,c}}", "n{1..10001}", "{1..200}{1..200}", "{-9223372036854775808..1}"]
         {
-            assert_eq!(expand(word).unwrap_err().kind(), imgmv::Kind::Usage, "{word}");
+            assert_eq!(expand(word).unwrap_err().kind(), crate::Kind::Usage, "{word}");
         }
         assert_eq!(expand("n{1..10000}").unwrap().len(), MOST);
     }

@@ -3,9 +3,9 @@
 use super::braces::{MOST, expand};
 use super::naming::full;
 use super::{Place, is_archive};
-use imgmv::image::Name;
-use imgmv::source::Selector;
-use imgmv::{Error, Result};
+use crate::image::Name;
+use crate::source::Selector;
+use crate::{Error, Result};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -149,7 +149,7 @@ fn this_file(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use imgmv::Kind;
+    use crate::Kind;
 
     fn words(words: &[&str]) -> Result<Vec<String>> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();

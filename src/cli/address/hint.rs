@@ -1,7 +1,7 @@
 //! What else a word may have meant that was taken for an image at docker.io.
 
-use imgmv::image::{DEFAULT_REGISTRY, Reference};
-use imgmv::{Error, Kind};
+use crate::image::{DEFAULT_REGISTRY, Reference};
+use crate::{Error, Kind};
 use std::ffi::OsStr;
 use std::path::Path;
 

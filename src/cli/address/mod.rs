@@ -8,10 +8,10 @@ pub mod help;
 pub(super) mod hint;
 pub(super) mod naming;
 
-use imgmv::image::{Digest, Reference};
-use imgmv::remote::SshTarget;
-use imgmv::source::Selector;
-use imgmv::{Error, Result};
+use crate::image::{Digest, Reference};
+use crate::remote::SshTarget;
+use crate::source::Selector;
+use crate::{Error, Result};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
@@ -236,7 +236,7 @@ fn reference(text: &str) -> Result<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use imgmv::Kind;
+    use crate::Kind;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

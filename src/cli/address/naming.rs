@@ -1,10 +1,10 @@
 //! What images are called at the destination: DST's own name wins, else `--as`, else the source's names are kept.
 
 use super::Place;
-use imgmv::copy::Naming;
-use imgmv::image::{Name, Reference};
-use imgmv::source::Selector;
-use imgmv::{Error, Result};
+use crate::copy::Naming;
+use crate::image::{Name, Reference};
+use crate::source::Selector;
+use crate::{Error, Result};
 
 /// The names for everything that goes to `place`.
 pub fn naming(place: &Place, given: &[String]) -> Result<Naming> {
@@ -134,7 +134,7 @@ mod tests {
             (&format!("h.lan/app@{digest}"), &[]),
             (&format!("oci:dir:@{digest}"), &[]),
         ] {
-            assert_eq!(names(dst, given).unwrap_err().kind(), imgmv::Kind::Usage, "{dst} {given:?}");
+            assert_eq!(names(dst, given).unwrap_err().kind(), crate::Kind::Usage, "{dst} {given:?}");
         }
     }
 }

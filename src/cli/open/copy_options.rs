@@ -1,15 +1,15 @@
 //! What copy, save and load hand to the engine.
 
 use super::selection::{Choice, Parts};
+use crate::Result;
 use crate::cli::context::Run;
 use crate::cli::options::{Form, Packing, Transfer};
-use imgmv::Result;
-use imgmv::compress::layer_cache::LayerCache;
-use imgmv::copy;
-use imgmv::copy::convert::Format;
-use imgmv::copy::{Compress, Options, Report};
-use imgmv::sink::Sink;
-use imgmv::source::Source;
+use crate::compress::layer_cache::LayerCache;
+use crate::copy;
+use crate::copy::convert::Format;
+use crate::copy::{Compress, Options, Report};
+use crate::sink::Sink;
+use crate::source::Source;
 use std::path::PathBuf;
 
 /// What the options say to the engine; picks and names are still to be filled in.

@@ -3,15 +3,15 @@
 use super::rate_limit::shared;
 use super::{NetworkOptions, OpenSource, SourceOptions};
 use crate::cli::context::Run;
-use imgmv::image::{Digest, Name, Reference};
-use imgmv::rate_limit::LimitedHost;
-use imgmv::remote;
-use imgmv::remote::{Host, Local, SshTarget};
-use imgmv::source::Selector;
-use imgmv::tarball::UnopenedArchive;
-use imgmv::transport::engine;
-use imgmv::transport::engine::{Engine, FetchStore, Found};
-use imgmv::{Error, Result};
+use crate::image::{Digest, Name, Reference};
+use crate::rate_limit::LimitedHost;
+use crate::remote;
+use crate::remote::{Host, Local, SshTarget};
+use crate::source::Selector;
+use crate::tarball::UnopenedArchive;
+use crate::transport::engine;
+use crate::transport::engine::{Engine, FetchStore, Found};
+use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Another host, by the ssh client that was asked for and no faster than the rate.

@@ -3,9 +3,9 @@
 
 use crate::cli::context::Run;
 use crate::cli::output::terminal::lock;
-use imgmv::progress::Watch;
-use imgmv::transport::registry::Insecure;
-use imgmv::transport::registry::mirrors::insecure;
+use crate::progress::Watch;
+use crate::transport::registry::Insecure;
+use crate::transport::registry::mirrors::insecure;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;

@@ -1,14 +1,14 @@
 //! A source looked at without a sink: a store as it is, a stream passed to its end first.
 
 use crate::cli::context::Run;
-use imgmv::copy::Platforms;
-use imgmv::copy::plan;
-use imgmv::copy::plan::Wish;
-use imgmv::image::Image;
-use imgmv::image::{Descriptor, Digest};
-use imgmv::sink::{Order, Shape, SinkCapabilities};
-use imgmv::source::{Root, Selector, Source, Store, Stream, StreamSummary};
-use imgmv::{Error, Result};
+use crate::copy::Platforms;
+use crate::copy::plan;
+use crate::copy::plan::Wish;
+use crate::image::Image;
+use crate::image::{Descriptor, Digest};
+use crate::sink::{Order, Shape, SinkCapabilities};
+use crate::source::{Root, Selector, Source, Store, Stream, StreamSummary};
+use crate::{Error, Result};
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 

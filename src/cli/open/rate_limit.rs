@@ -1,12 +1,12 @@
 //! `--limit-rate`: one rate for the whole process. Registries and other hosts keep to it at their connections; where
 //! neither is at the other end, the source is read no faster.
 
+use crate::Result;
 use crate::cli::context::Run;
 use crate::cli::options::Rate;
-use imgmv::Result;
-use imgmv::image::{Descriptor, Digest, Name};
-use imgmv::rate_limit::{Limit, Limited};
-use imgmv::source::{Origin, Root, Selector, Store};
+use crate::image::{Descriptor, Digest, Name};
+use crate::rate_limit::{Limit, Limited};
+use crate::source::{Origin, Root, Selector, Store};
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 

@@ -3,8 +3,8 @@
 
 use crate::cli::options::{Network, Side};
 use crate::cli::output::terminal::{line, lock};
-use imgmv::transport::registry::{Access, Credentials, Insecure, Secret};
-use imgmv::{Error, Result};
+use crate::transport::registry::{Access, Credentials, Insecure, Secret};
+use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};

@@ -1,9 +1,9 @@
 //! Options that say how much of an image is meant: platforms, missing parts, nondistributable layers.
 
+use crate::copy::{Foreign, Platforms, Sparse};
+use crate::image::Platform;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use imgmv::copy::{Foreign, Platforms, Sparse};
-use imgmv::image::Platform;
 
 /// Which of an image's platforms.
 #[derive(Debug, Clone, Args)]

@@ -4,11 +4,11 @@ use super::{NetworkOptions, OpenSource, Opened, SourceOptions, UnopenedSource, u
 use crate::cli::address::Place;
 use crate::cli::context::Run;
 use crate::cli::output::terminal::lock;
-use imgmv::fanout::{Limits, Shared, Sharer};
-use imgmv::image::Name;
-use imgmv::source::{Selector, Source, Store};
-use imgmv::tarball::UnopenedArchive;
-use imgmv::{Error, Result};
+use crate::fanout::{Limits, Shared, Sharer};
+use crate::image::Name;
+use crate::source::{Selector, Source, Store};
+use crate::tarball::UnopenedArchive;
+use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
 
 /// One source for several copies at once.

@@ -1,7 +1,7 @@
 //! Standard output: the answer, as lines or as one JSON document, and nothing else ever.
 
-use imgmv::error::{on_one_line, printable};
-use imgmv::{Error, Kind, Result};
+use crate::error::{on_one_line, printable};
+use crate::{Error, Kind, Result};
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;

@@ -2,8 +2,8 @@
 
 use super::tally::Tally;
 use super::terminal::lock;
-use imgmv::error::on_one_line;
-use imgmv::progress::Event;
+use crate::error::on_one_line;
+use crate::progress::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -151,7 +151,7 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use imgmv::progress::Outcome;
+    use crate::progress::Outcome;
 
     #[test]
     fn every_bar_has_a_style_and_is_gone_at_the_end() {

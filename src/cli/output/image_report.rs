@@ -1,13 +1,13 @@
 //! What `imgmv inspect` shows of an image: as a document for scripts and as lines for people.
 
 use super::answer::VERSION;
-use imgmv::error::printable;
-use imgmv::image::Image;
-use imgmv::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
-use imgmv::image::{Descriptor, Digest, Manifest, Name, Platform};
-use imgmv::source::Store;
-use imgmv::source::documents;
-use imgmv::{Error, Result};
+use crate::error::printable;
+use crate::image::Image;
+use crate::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
+use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
+use crate::source::Store;
+use crate::source::documents;
+use crate::{Error, Result};
 use indicatif::HumanBytes;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};

@@ -2,8 +2,8 @@
 
 use super::tally::Tally;
 use super::terminal::{json_line, line, lock};
-use imgmv::error::printable;
-use imgmv::progress::{Event, Outcome};
+use crate::error::printable;
+use crate::progress::{Event, Outcome};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};

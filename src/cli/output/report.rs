@@ -2,10 +2,10 @@
 
 use super::answer::{VERSION, kind_word};
 use crate::cli::context::Run;
-use imgmv::copy::{Copied, Count, Report};
-use imgmv::image::{Digest, Name, Platform};
-use imgmv::progress::Watch;
-use imgmv::{Error, Kind, Result};
+use crate::copy::{Copied, Count, Report};
+use crate::image::{Digest, Name, Platform};
+use crate::progress::Watch;
+use crate::{Error, Kind, Result};
 use indicatif::HumanBytes;
 use serde::Serialize;
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 //! What has happened so far.
 
-use imgmv::progress::{Event, Outcome};
+use crate::progress::{Event, Outcome};
 use indicatif::HumanBytes;
 use std::collections::HashMap;
 use std::time::Duration;

@@ -5,10 +5,10 @@ use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::{NetworkOptions, Opened};
+use crate::image::{Digest, Hasher};
+use crate::source::{Source, Store, Stream};
+use crate::{Error, Result};
 use clap::Args;
-use imgmv::image::{Digest, Hasher};
-use imgmv::source::{Source, Store, Stream};
-use imgmv::{Error, Result};
 use std::ffi::OsString;
 use std::io::Read;
 

@@ -2,11 +2,11 @@
 
 use crate::cli::context::Run;
 use crate::cli::open::copy_options::cache;
+use crate::progress::Watch;
+use crate::transport::registry::push::{body_limit, resume_cache};
+use crate::transport::{archive, layout};
+use crate::{Error, Result};
 use clap::{Args, Subcommand};
-use imgmv::progress::Watch;
-use imgmv::transport::registry::push::{body_limit, resume_cache};
-use imgmv::transport::{archive, layout};
-use imgmv::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;

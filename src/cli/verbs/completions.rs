@@ -1,9 +1,9 @@
 //! `imgmv completions`: what a shell needs to complete words.
 
+use crate::Result;
 use crate::cli::context::Run;
 use clap::{Args, Command};
 use clap_complete::Shell;
-use imgmv::Result;
 
 /// Print what a shell needs to complete imgmv's words
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `imgmv digest`: what an image's digest is.
 
+use crate::Result;
 use crate::cli::address::Place;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
@@ -8,10 +9,9 @@ use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::answer::VERSION;
+use crate::copy::Platforms;
+use crate::image::{Digest as Value, Name};
 use clap::Args;
-use imgmv::Result;
-use imgmv::copy::Platforms;
-use imgmv::image::{Digest as Value, Name};
 use serde::Serialize;
 use std::ffi::OsString;
 
@@ -62,7 +62,7 @@ impl Digest {
             // Nothing below the root is asked for.
             Platforms::Default | Platforms::All => {
                 let roots = store.roots(&opened.picks)?;
-                let entry = |root: imgmv::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
+                let entry = |root: crate::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
                 inspect_source::some(roots, &*store)?.into_iter().map(entry).collect()
             }
             platforms => inspect_source::images(&*store, &opened.picks, &platforms, run)?

@@ -8,14 +8,14 @@ use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::image_report::{Document, Inspected};
+use crate::copy::Platforms;
+use crate::image::media_type::is_manifest;
+use crate::image::{Descriptor, Manifest, Platform};
+use crate::source::documents;
+use crate::source::{Selector, Store};
+use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args};
-use imgmv::copy::Platforms;
-use imgmv::image::media_type::is_manifest;
-use imgmv::image::{Descriptor, Manifest, Platform};
-use imgmv::source::documents;
-use imgmv::source::{Selector, Store};
-use imgmv::{Error, Result};
 use std::ffi::OsString;
 
 /// Show an image from its name down to its blobs, with sizes and digests

@@ -1,5 +1,6 @@
 //! `imgmv list`: the names a place has.
 
+use crate::Result;
 use crate::cli::address::Place;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
@@ -9,10 +10,9 @@ use crate::cli::open::engines;
 use crate::cli::open::engines::Listed;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
+use crate::image::{Digest, Name};
+use crate::source::{Root, Store};
 use clap::Args;
-use imgmv::Result;
-use imgmv::image::{Digest, Name};
-use imgmv::source::{Root, Store};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;

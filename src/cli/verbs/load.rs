@@ -1,5 +1,6 @@
 //! `imgmv load`: an archive into an engine of this host.
 
+use crate::Result;
 use crate::cli::address::Place;
 use crate::cli::address::naming::naming;
 use crate::cli::context::Run;
@@ -9,10 +10,9 @@ use crate::cli::open::selection::{Choice, ForeignName, Parts};
 use crate::cli::open::{NetworkOptions, SinkOptions};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
+use crate::copy::Options;
+use crate::transport::engine::Engine;
 use clap::Args;
-use imgmv::Result;
-use imgmv::copy::Options;
-use imgmv::transport::engine::Engine;
 use std::ffi::OsString;
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
 //! `imgmv login`: credentials are tried at a registry and kept.
 
+use crate::Result;
 use crate::cli::context::Run;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::insecure;
@@ -7,12 +8,11 @@ use crate::cli::open::registry_access::{access, ask_user};
 use crate::cli::options::Side;
 use crate::cli::options::YesOrNo;
 use crate::cli::output::answer::VERSION;
+use crate::progress::Watch;
+use crate::transport::registry;
+use crate::transport::registry::Access;
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use imgmv::Result;
-use imgmv::progress::Watch;
-use imgmv::transport::registry;
-use imgmv::transport::registry::Access;
 use serde_json::json;
 use std::path::PathBuf;
 

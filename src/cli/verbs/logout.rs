@@ -2,10 +2,10 @@
 
 use crate::cli::context::Run;
 use crate::cli::output::answer::VERSION;
+use crate::transport::registry;
+use crate::transport::registry::Access;
+use crate::{Error, Result};
 use clap::Args;
-use imgmv::transport::registry;
-use imgmv::transport::registry::Access;
-use imgmv::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
 

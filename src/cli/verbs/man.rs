@@ -1,7 +1,7 @@
 //! `imgmv man`, hidden: the man pages, made from the command line's own definition.
 
+use crate::{Error, Result};
 use clap::{Args, Command};
-use imgmv::{Error, Result};
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -10,9 +10,9 @@ use crate::cli::open::selection::{Choice, ForeignName, Parts};
 use crate::cli::open::{NetworkOptions, SinkOptions, Written};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
+use crate::copy::Options;
+use crate::{Error, Result};
 use clap::Args;
-use imgmv::copy::Options;
-use imgmv::{Error, Result};
 use std::ffi::OsString;
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
 //! `imgmv tag`: another name for an image where it is.
 
+use crate::Result;
 use crate::cli::address::Place;
 use crate::cli::address::naming;
 use crate::cli::context::Run;
@@ -8,12 +9,11 @@ use crate::cli::open::inspect_source;
 use crate::cli::open::{InPlace, NetworkOptions, SourceOptions};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::named;
+use crate::image::{Digest, Manifest, Name};
+use crate::progress::Event;
+use crate::source::Selector;
+use crate::transport::archive;
 use clap::Args;
-use imgmv::Result;
-use imgmv::image::{Digest, Manifest, Name};
-use imgmv::progress::Event;
-use imgmv::source::Selector;
-use imgmv::transport::archive;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::Path;
