@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// An address, or why a word is not one.
+pub(crate) type Parsed = Result<Box<dyn Address>>;
+
 /// A transport: one row of [`super::table::TABLE`].
 pub(crate) struct Transport {
     /// The beginning of its addresses, as `oci:` or `docker://`.
@@ -24,7 +27,7 @@ pub(crate) struct Transport {
     /// Forms and descriptions for the help of `imgmv serve`; empty: cannot be served.
     pub served: &'static [(&'static str, &'static str)],
     /// Parses an address, given as a whole and without the scheme.
-    pub parse: fn(&str, &str) -> Result<Box<dyn Address>>,
+    pub parse: fn(&str, &str) -> Parsed,
 }
 
 /// A form of addresses without a scheme: one row of [`super::table::SHORT_FORMS`].
@@ -33,7 +36,7 @@ pub(crate) struct ShortForm {
     pub help: &'static [&'static str],
     pub served: &'static [(&'static str, &'static str)],
     /// Parses an address; `None` if it does not have this form.
-    pub parse: fn(&str) -> Option<Result<Box<dyn Address>>>,
+    pub parse: fn(&str) -> Option<Parsed>,
 }
 
 /// One SRC or DST. Displayed in its canonical form.

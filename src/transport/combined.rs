@@ -1,6 +1,6 @@
 //! Addresses that several transports share: containerd's, and plain paths.
 
-use super::address::{Address, InPlace, SelectedSource, Served, ShortForm, Transport};
+use super::address::{Address, InPlace, Parsed, SelectedSource, Served, ShortForm, Transport};
 use super::archive::address::{ArchiveAddress, is_archive};
 use super::containerd;
 use super::engine::Engine;
@@ -123,7 +123,7 @@ impl Address for PathAddress {
     }
 }
 
-fn path(text: &str) -> Option<Result<Box<dyn Address>>> {
+fn path(text: &str) -> Option<Parsed> {
     let is_path = ["/", "./", "../", "~/"].iter().any(|start| text.starts_with(start));
     if is_path || text == "." || text == ".." {
         return Some(Ok(Box::new(PathAddress(expand_home(text)))));

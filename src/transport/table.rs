@@ -1,10 +1,10 @@
 //! The table of transports. [`parse`] reads an address by its text alone, never by the files on the disk, so that a
 //! script means the same on every host.
 
-use super::address::{Address, ShortForm, Transport};
+use super::address::{Parsed, ShortForm, Transport};
 use super::combined::PathAddress;
 use super::{archive, combined, engine, layout, registry};
-use crate::{Error, Result};
+use crate::Error;
 use std::ffi::OsStr;
 
 /// Every transport, in the order of the help.
@@ -35,7 +35,7 @@ const RESERVED: [(&str, &str); 2] = [
 ];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
-pub(crate) fn parse(word: &OsStr) -> Result<Box<dyn Address>> {
+pub(crate) fn parse(word: &OsStr) -> Parsed {
     let Some(text) = word.to_str() else { return path_of_bytes(word) };
     if text.is_empty() {
         return Err(Error::usage("SRC or DST is empty; imgmv copy --help shows their forms"));
@@ -47,7 +47,7 @@ pub(crate) fn parse(word: &OsStr) -> Result<Box<dyn Address>> {
 }
 
 /// A word that is not UTF-8 is a path.
-fn path_of_bytes(word: &OsStr) -> Result<Box<dyn Address>> {
+fn path_of_bytes(word: &OsStr) -> Parsed {
     let shown = word.to_string_lossy();
     match ["/", "./", "../"].iter().any(|start| shown.starts_with(start)) {
         true => Ok(Box::new(PathAddress(word.into()))),
@@ -55,7 +55,7 @@ fn path_of_bytes(word: &OsStr) -> Result<Box<dyn Address>> {
     }
 }
 
-fn with_scheme(text: &str) -> Option<Result<Box<dyn Address>>> {
+fn with_scheme(text: &str) -> Option<Parsed> {
     let (scheme, separator) = match (text.split_once("://"), text.split_once(':')) {
         (Some((scheme, _)), _) => (scheme, "://"),
         (None, Some((scheme, _))) => (scheme, ":"),

@@ -9,7 +9,7 @@ use crate::remote::{Host, Local, SshTarget};
 use crate::sink::Sink;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{Address, Listed, OpenSource, Profile, SelectedSource, ShortForm, Transport};
+use crate::transport::address::{Address, Listed, OpenSource, Parsed, Profile, SelectedSource, ShortForm, Transport};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::selector;
@@ -45,7 +45,7 @@ fn has_digest(text: &str) -> bool {
     text.split_once('@').is_some_and(|(_, rest)| ["sha256:", "sha512:"].iter().any(|start| rest.starts_with(start)))
 }
 
-fn host(text: &str) -> Result<Box<dyn Address>> {
+fn host(text: &str) -> Parsed {
     let (host, wanted) = SshTarget::parse(text)?;
     let selector = selector(wanted.as_deref().unwrap_or_default())?;
     Ok(Box::new(HostAddress { host, selector }))

@@ -8,7 +8,7 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, InPlace, Listed, OpenSource, Profile, SelectedSource, Served, ShortForm, Transport,
+    Address, InPlace, Listed, OpenSource, Parsed, Profile, SelectedSource, Served, ShortForm, Transport,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -41,7 +41,7 @@ pub(crate) const REFERENCE: ShortForm = ShortForm {
     parse: |text| Some(reference(text)),
 };
 
-fn reference(text: &str) -> Result<Box<dyn Address>> {
+fn reference(text: &str) -> Parsed {
     if text.ends_with('/') {
         return Err(Error::usage(format!(
             "{text:?} ends in /: write docker://{text} for a prefix of a registry, ./{text} or oci:{text} for a \

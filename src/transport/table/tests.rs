@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-fn address(word: &str) -> Result<Box<dyn Address>> {
+fn address(word: &str) -> Parsed {
     parse(OsStr::new(word))
 }
 
