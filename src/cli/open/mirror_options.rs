@@ -240,7 +240,7 @@ impl Mirroring {
                 .push(format!("{name} is here: {host} is this host, seen from there; outside it is {listen}"));
         }
         if run.answer.json() {
-            let files = settings.files.iter().map(|(path, text)| json!({ "path": path, "text": text }));
+            let files = settings.files.iter().map(|(path, text)| json!({ "path": path, "content": text }));
             let files: Vec<_> = files.collect();
             let version = crate::cli::output::answer::VERSION;
             return run.answer.document(&json!({ "version": version, "files": files, "hints": settings.hints }));

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The version of every JSON document; goes up when a field changes its meaning or goes away.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The message of the error that stands for a reader of standard output who has gone.
 const CLOSED: &str = "standard output was closed";
 
@@ -59,7 +59,7 @@ impl Answer {
     /// Stands in for the document where a run failed before it had one. What goes wrong here is not worth telling.
     pub fn failure(&self, error: &Error, status: u8) {
         if self.json && !self.given.load(Ordering::Relaxed) {
-            let error = json!({ "kind": kind_word(error.kind()), "status": status, "message": error.to_string() });
+            let error = json!({ "kind": kind_word(error.kind()), "exit_status": status, "message": error.to_string() });
             let _ = self.document(&json!({ "version": VERSION, "error": error }));
         }
     }
@@ -79,9 +79,9 @@ pub fn kind_word(kind: Kind) -> &'static str {
         Kind::Denied => "denied",
         Kind::Invalid => "invalid",
         Kind::Network => "network",
-        Kind::FarSide => "far_side",
+        Kind::FarSide => "remote",
         Kind::Unwritable => "unwritable",
-        Kind::Some => "some",
+        Kind::Some => "partial",
         Kind::Interrupted => "interrupted",
     }
 }

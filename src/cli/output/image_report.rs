@@ -35,9 +35,9 @@ pub struct Inspected {
     synthesised: bool,
     indexes: Vec<Entry>,
     manifests: Vec<ImageManifest>,
-    /// What the indexes list that is not a manifest (BuildKit's cache).
+    /// Entries of the indexes that are not manifests (BuildKit's cache).
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    blobs: Vec<Entry>,
+    index_blobs: Vec<Entry>,
 }
 
 /// One platform's image, or an artifact.
@@ -94,7 +94,7 @@ impl Inspected {
             synthesised,
             indexes: Vec::new(),
             manifests: Vec::new(),
-            blobs: Vec::new(),
+            index_blobs: Vec::new(),
         };
         inspected.descend(&image.root().descriptor, &here, store)?;
         Ok(inspected)
@@ -114,7 +114,7 @@ impl Inspected {
             return Ok(());
         }
         self.indexes.push(Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) });
-        self.blobs.extend(manifest.layers().iter().map(Entry::from));
+        self.index_blobs.extend(manifest.layers().iter().map(Entry::from));
         manifest.children().iter().try_for_each(|child| self.descend(child, here, store))
     }
 
@@ -143,7 +143,7 @@ impl Inspected {
         let names = if self.names.is_empty() { "(no name)".to_owned() } else { self.names.join(", ") };
         let mut lines = vec![names];
         lines.extend(self.indexes.iter().map(|index| index.line("index", 1)));
-        lines.extend(self.blobs.iter().map(|blob| blob.line("blob", 2)));
+        lines.extend(self.index_blobs.iter().map(|blob| blob.line("blob", 2)));
         for manifest in &self.manifests {
             let platform = manifest.platform.as_deref().unwrap_or("-");
             let remark = match (manifest.missing, self.synthesised) {

@@ -86,18 +86,28 @@ impl Json {
         tally.count(event);
         let mut told = match event {
             Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
-                "event": "plan", "blobs": blobs, "bytes": bytes, "held_blobs": held_blobs, "held_bytes": held_bytes,
+                "event": "plan",
+                "blobs": blobs,
+                "bytes": bytes,
+                "existing_blobs": held_blobs,
+                "existing_bytes": held_bytes,
             }),
             Event::BlobStart { id, label, size } => {
-                json!({ "event": "start", "id": id, "label": printable(label), "size": size })
+                json!({ "event": "blob_start", "id": id, "label": printable(label), "size": size })
             }
             Event::BlobEnd { id, outcome } => {
                 let outcome = match outcome {
-                    Outcome::Moved => "moved",
-                    Outcome::Held => "held",
+                    Outcome::Moved => "transferred",
+                    Outcome::Held => "existing",
                     Outcome::Failed => "failed",
                 };
-                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": tally.done, "total": tally.total })
+                json!({
+                    "event": "blob_end",
+                    "id": id,
+                    "outcome": outcome,
+                    "transferred_bytes": tally.done,
+                    "total_bytes": tally.total,
+                })
             }
             _ => {
                 let key = whose.map(str::to_owned);
@@ -105,7 +115,7 @@ impl Json {
                     return;
                 }
                 last.insert(key, Instant::now());
-                json!({ "event": "moved", "bytes": tally.done, "total": tally.total })
+                json!({ "event": "progress", "transferred_bytes": tally.done, "total_bytes": tally.total })
             }
         };
         if let (Some(name), Some(told)) = (whose, told.as_object_mut()) {

@@ -65,7 +65,7 @@ impl Screen {
             _ => text.to_owned(),
         };
         match event {
-            Event::Say(text) => return self.message(Loudness::Normal, "say", &told(text)),
+            Event::Say(text) => return self.message(Loudness::Normal, "info", &told(text)),
             Event::Detail(text) => return self.message(Loudness::Verbose, "detail", &told(text)),
             Event::Retry { what, why, after } => {
                 self.retries.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +108,7 @@ impl Screen {
         let text = on_one_line(text);
         match &self.face {
             Face::Bars(bars) => bars.above(|| line(&text)),
-            Face::Json(_) => json_line(&json!({ "event": event, "text": text })),
+            Face::Json(_) => json_line(&json!({ "event": event, "message": text })),
             Face::Lines(_) | Face::Bare => line(&text),
         }
     }

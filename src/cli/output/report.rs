@@ -32,15 +32,15 @@ struct Destination {
 struct Document<'a> {
     version: u32,
     images: Vec<ImageEntry<'a>>,
-    moved: CountEntry,
-    /// Bytes that an earlier run had left.
-    resumed: u64,
+    transferred: CountEntry,
+    /// Bytes that an earlier run had written; `transferred` does not include them.
+    resumed_bytes: u64,
     retries: usize,
-    already_there: CountEntry,
+    existing: CountEntry,
     seconds: f64,
     dry_run: bool,
-    failed: Vec<FailedEntry<'a>>,
-    /// Each one, in the order in which they were named.
+    errors: Vec<ErrorEntry<'a>>,
+    /// Every destination, in the order of the command line.
     destinations: Vec<DestinationEntry<'a>>,
 }
 
@@ -49,10 +49,10 @@ struct DestinationEntry<'a> {
     destination: &'a str,
     /// `done` or `failed`.
     status: &'static str,
-    images: usize,
-    moved: CountEntry,
-    resumed: u64,
-    already_there: CountEntry,
+    image_count: usize,
+    transferred: CountEntry,
+    resumed_bytes: u64,
+    existing: CountEntry,
     seconds: f64,
 }
 
@@ -73,7 +73,7 @@ struct CountEntry {
 }
 
 #[derive(Serialize)]
-struct FailedEntry<'a> {
+struct ErrorEntry<'a> {
     destination: &'a str,
     kind: &'static str,
     message: String,
@@ -167,7 +167,7 @@ impl Outcome {
 
     fn document(&self, retries: usize) -> Document<'_> {
         let sum = self.sum();
-        let failed = self.failed().map(|(one, error)| FailedEntry {
+        let errors = self.failed().map(|(one, error)| ErrorEntry {
             destination: &one.word,
             kind: kind_word(error.kind()),
             message: error.to_string(),
@@ -175,13 +175,13 @@ impl Outcome {
         Document {
             version: VERSION,
             images: self.images().map(|(one, image)| ImageEntry::of(one, image)).collect(),
-            moved: sum.moved.into(),
-            resumed: sum.resumed,
+            transferred: sum.moved.into(),
+            resumed_bytes: sum.resumed,
             retries,
-            already_there: sum.held.into(),
+            existing: sum.held.into(),
             seconds: seconds(self.began.elapsed()),
             dry_run: sum.dry_run,
-            failed: failed.collect(),
+            errors: errors.collect(),
             destinations: self.destinations.iter().map(Destination::entry).collect(),
         }
     }
@@ -196,10 +196,10 @@ impl Destination {
         DestinationEntry {
             destination: &self.word,
             status,
-            images: report.images.len(),
-            moved: report.moved.into(),
-            resumed: report.resumed,
-            already_there: report.held.into(),
+            image_count: report.images.len(),
+            transferred: report.moved.into(),
+            resumed_bytes: report.resumed,
+            existing: report.held.into(),
             seconds: seconds(self.took),
         }
     }

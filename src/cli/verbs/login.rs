@@ -73,7 +73,10 @@ impl Login {
         }
         match run.answer.json() {
             true => run.answer.document(&json!({
-                "version": VERSION, "host": self.host, "kept": kept.place, "checked": kept.checked,
+                "version": VERSION,
+                "host": self.host,
+                "stored_in": kept.place,
+                "password_checked": kept.checked,
             })),
             false => run.answer.line(&format!("credentials for {} are kept in {}", self.host, kept.place)),
         }

@@ -291,17 +291,17 @@ fn plain(record: &Record) -> String {
 fn json_line(record: &Record) -> String {
     let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = json!({
-        "time": at.as_millis() as u64,
-        "peer": record.peer.to_string(),
+        "time_ms": at.as_millis() as u64,
+        "remote_addr": record.peer.to_string(),
         "user": record.user,
         "method": record.method,
-        "target": record.target,
+        "uri": record.target,
         "status": record.status,
-        "received": record.received,
-        "sent": record.sent,
-        "ms": record.took.as_millis() as u64,
-        "agent": record.agent,
-        "failure": record.failure,
+        "received_bytes": record.received,
+        "sent_bytes": record.sent,
+        "duration_ms": record.took.as_millis() as u64,
+        "user_agent": record.agent,
+        "error": record.failure,
     })
     .to_string();
     on_one_line(&text)
