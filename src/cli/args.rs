@@ -42,7 +42,7 @@ Exit status:
 Every option can be set by an environment variable: IMGMV_ and the option's name
 in capitals, with _ for -. Each verb has its own help: imgmv copy --help.";
 
-/// Copy container images between registries, engines, archives and hosts
+/// Copies container images between registries, engines, archives and hosts
 #[derive(Debug, Parser)]
 #[command(name = "imgmv", version, about, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {

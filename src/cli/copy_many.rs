@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 /// The result of one destination, and its duration.
 type Finished = (Result<Report>, Duration);
 
-/// Calls `copy` for each of `names` with its index and its context, at most `parallel` at a time. Returns the results in
-/// the order of `names`.
+/// Calls `copy` for each of `names` with its index and its context, at most `parallel` at a time. Returns the results
+/// in the order of `names`.
 pub fn copy_all(
     names: &[&str],
     parallel: usize,

@@ -105,7 +105,7 @@ pub struct Network {
     /// Credentials file, instead of docker's config.json and podman's auth.json
     #[arg(long, value_name = "FILE", env = "IMGMV_AUTHFILE")]
     pub authfile: Option<PathBuf>,
-    /// Also send the registry's credentials to the token service at HOST, which is on another host (repeatable)
+    /// Also send the registry's credentials to a token service on another host, HOST (repeatable)
     #[arg(long = "token-host", value_name = "HOST", env = "IMGMV_TOKEN_HOST", value_delimiter = ',')]
     pub token_hosts: Vec<String>,
     /// Maximum number of retries of a failed request
@@ -116,8 +116,8 @@ pub struct Network {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "IMGMV_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Pull from the registry at HOST first (repeatable), then from the mirrors that containerd, docker and podman on this
-    /// host are configured with, and last from the registry itself. With PATH, repositories are below that path
+    /// Pull from the registry at HOST first (repeatable), then from the mirrors that containerd, docker and podman on
+    /// this host are configured with, and last from the registry itself. With PATH, repositories are below that path
     #[arg(long = "mirror", value_name = "HOST[/PATH]", value_delimiter = ',', env = "IMGMV_MIRROR")]
     pub mirrors: Vec<String>,
     /// Maximum bytes per second over the network, of all connections in both directions together, for example 10M (K, M
@@ -130,8 +130,8 @@ pub struct Network {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Destination registry")]
 pub struct Pushing {
-    /// Send blobs above SIZE in chunks of SIZE, for a proxy that refuses larger requests, for example 64M (K, M and G are
-    /// powers of 1024). By default imgmv detects such a limit and remembers it for a week
+    /// Send blobs above SIZE in chunks of SIZE, for a proxy that refuses larger requests, for example 64M (K, M and G
+    /// are powers of 1024). By default imgmv detects such a limit and remembers it for a week
     #[arg(long, value_name = "SIZE", env = "IMGMV_CHUNK_SIZE")]
     pub chunk_size: Option<Size>,
 }
@@ -179,14 +179,14 @@ fn parse_bytes(text: &str) -> Result<Option<u64>, String> {
 pub struct Packing {
     /// Compression of layers at the destination. By default layers are not changed, but a registry gets uncompressed
     /// layers as gzip. Artifacts are never recompressed
-    #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
+    #[arg(long, value_name = "COMPRESSION", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
-    /// Compression level: gzip 1 to 12, zstd 1 to 19. It applies to layers, or without --compress to a .tar.gz or .tar.zst
-    /// destination
+    /// Compression level: gzip 1 to 12, zstd 1 to 19. It applies to layers, or without --compress to a .tar.gz or
+    /// .tar.zst destination
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
-    /// Convert manifests, for a destination that refuses the other format. Digests change; imgmv reports each change
-    #[arg(long, value_name = "FORM", env = "IMGMV_FORMAT")]
+    /// Convert manifests to this format, for a destination that refuses the other one. Digests change; imgmv reports it
+    #[arg(long, value_name = "FORMAT", env = "IMGMV_FORMAT")]
     pub format: Option<Form>,
 }
 
@@ -224,8 +224,8 @@ pub enum Form {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
-    /// Maximum number of blobs, and of ranges of one large blob, in flight; 1 uses one connection to a registry [default:
-    /// depends on source and destination]
+    /// Maximum number of blobs, and of ranges of one large blob, in flight; 1 uses one connection to a registry
+    /// [default: depends on source and destination]
     #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
     /// Hash blobs that exist at the destination, instead of comparing only their size
@@ -237,8 +237,8 @@ pub struct Transfer {
     /// Exit with status 0, and not 3, if the source has no image
     #[arg(long, env = "IMGMV_ALLOW_EMPTY", value_parser = FalseyValueParser::new())]
     pub allow_empty: bool,
-    /// Keep partial files of interrupted copies, in a layout or next to an archive, for DAYS, so that a later copy resumes; 0
-    /// keeps none
+    /// Keep partial files of interrupted copies, in a layout or next to an archive, for DAYS, so that a later copy
+    /// resumes; 0 keeps none
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,
     /// Write the digest of each image to FILE, one per line
@@ -288,12 +288,13 @@ pub struct Loading {
     /// containerd namespace for nerdctl and ctr [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]
     #[arg(long, visible_alias = "dst-namespace", value_name = "NS", env = "IMGMV_NAMESPACE")]
     pub namespace: Option<String>,
-    /// Command that loads an archive from its standard input, instead of the engine's own, for example "sudo nerdctl load"
+    /// Command that loads an archive from its standard input, instead of the engine's own, for example "sudo nerdctl
+    /// load"
     #[arg(long, value_name = "COMMAND", env = "IMGMV_REMOTE_COMMAND")]
     pub remote_command: Option<String>,
     /// Compression of the archive on the connection to a remote host, which decompresses it for its engine. auto
     /// compresses if layers are uncompressed and the connection is slow
-    #[arg(long, value_name = "HOW", env = "IMGMV_WIRE", default_value = "auto")]
+    #[arg(long, value_name = "COMPRESSION", env = "IMGMV_WIRE", default_value = "auto")]
     pub wire: WireName,
 }
 

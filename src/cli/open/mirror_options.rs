@@ -41,26 +41,27 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Mirror, cache and peers")]
 pub struct Mirroring {
-    /// Mirror the registry HOST: ask it for each tag, and store its blobs and manifests in --cache (repeatable, or separated
-    /// by commas). HOST=ENDPOINT reads the images of HOST from ENDPOINT. With several endpoints for one HOST, the first one
-    /// that has the content serves it, and the last one decides that it does not exist
+    /// Mirror the registry HOST: ask it for each tag, and store its blobs and manifests in --cache (repeatable, or
+    /// separated by commas). HOST=ENDPOINT reads the images of HOST from ENDPOINT. With several endpoints for one HOST,
+    /// imgmv uses the first that has the content; the last one is the registry itself, whose error counts
     #[arg(long = "proxy", value_name = "HOST[=ENDPOINT]", value_delimiter = ',', env = "IMGMV_PROXY")]
     pub proxies: Vec<String>,
     /// OCI layout that stores pulled blobs and manifests. Content that needed credentials is stored in DIR/private
     #[arg(long, value_name = "oci:DIR", env = "IMGMV_CACHE")]
     cache: Option<OsString>,
-    /// Maximum size of the cache, for example 50G (K, M and G are powers of 1024). The least recently used content is removed
-    /// first
+    /// Maximum size of the cache, for example 50G (K, M and G are powers of 1024). The least recently used content is
+    /// removed first
     #[arg(long, value_name = "SIZE", env = "IMGMV_CACHE_SIZE", requires = "cache")]
     cache_size: Option<Size>,
     /// Also serve images that need credentials upstream to clients without credentials
     #[arg(long, env = "IMGMV_SHARE_PRIVATE", value_parser = FalseyValueParser::new(), requires = "proxies")]
     share_private: bool,
-    /// Ask the server at URL for missing blobs and manifests, by digest, before upstream (repeatable): another imgmv serve,
-    /// or any registry. A host name in http://NAME stands for all of its addresses
+    /// Ask the server at URL for missing blobs and manifests, by digest, before upstream (repeatable): another imgmv
+    /// serve, or any registry. A host name in http://NAME stands for all of its addresses
     #[arg(long = "peer", value_name = "URL", value_delimiter = ',', env = "IMGMV_PEER")]
     peers: Vec<String>,
-    /// Skip a peer that does not start to answer within SECONDS, or that cannot be connected to within a quarter of SECONDS
+    /// Skip a peer that does not start to answer within SECONDS, or that cannot be connected to within a quarter of
+    /// SECONDS
     #[arg(long, value_name = "SECONDS", default_value = "2", env = "IMGMV_PEER_TIMEOUT", value_parser = seconds)]
     peer_timeout: Duration,
     /// Print the settings that make CLIENT ask this server first, and exit
@@ -89,14 +90,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// A mirror in operation.
 pub struct Mirrored {
-    pub shelf: Arc<dyn Backend>,
+    pub backend: Arc<dyn Backend>,
     pools: Pools,
     cancel: Cancel,
 }
 
 impl Mirrored {
     /// Stops downloads, so that a later run can resume them.
-    pub fn end(&self) {
+    pub fn stop(&self) {
         self.cancel.raise();
         self.pools.rest(STOP_TIMEOUT);
     }
@@ -115,10 +116,10 @@ impl Mirroring {
     }
 
     /// Starts the mirror, if --proxy or --peer is given.
-    pub fn shelf(
+    pub fn start(
         &self,
         beside: Beside,
-        figures: &Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         from: &open::SourceOptions,
         reach: &NetworkOptions,
         run: &Run,
@@ -131,19 +132,19 @@ impl Mirroring {
         let access = open::upstream_access(from, reach, run)?;
         let upstreams = self.upstreams(&access, from, reach, &cancel, run)?;
         let pools = Pools::default();
-        let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
+        let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, metrics, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
         let share = if self.share_private { Share::Everybody } else { Share::Users };
-        let shelf = Arc::new(MirrorBackend::new(
+        let backend = Arc::new(MirrorBackend::new(
             upstreams,
             caches,
             peers,
             (share, beside),
-            figures.clone(),
+            metrics.clone(),
             run.watch(),
             &cancel,
         ));
-        Ok(Some(Mirrored { shelf, pools, cancel }))
+        Ok(Some(Mirrored { backend, pools, cancel }))
     }
 
     /// The mirrored registries, each with the endpoints to ask in order.
@@ -185,8 +186,8 @@ impl Mirroring {
             ));
         }
         let endpoint = |text: &String| {
-            let wrong = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
-            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(wrong)?;
+            let error = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
+            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(error)?;
             let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };
@@ -201,7 +202,7 @@ impl Mirroring {
         &self,
         word: &OsString,
         pools: &Pools,
-        figures: &Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         cancel: &Cancel,
         run: &Run,
     ) -> Result<Caches> {
@@ -217,7 +218,7 @@ impl Mirroring {
         let public = open(&dir)?;
         let private = open(&create_private(&dir)?)?;
         let limit = self.cache_size.map(|size| size.0);
-        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], figures.clone(), run.watch()));
+        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], metrics.clone(), run.watch()));
         let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }

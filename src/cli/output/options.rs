@@ -17,7 +17,7 @@ pub struct OutputOptions {
     #[arg(long, global = true, env = "IMGMV_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     /// Form of the progress on standard error
-    #[arg(long, global = true, value_name = "HOW", default_value = "auto", env = "IMGMV_PROGRESS")]
+    #[arg(long, global = true, value_name = "FORM", default_value = "auto", env = "IMGMV_PROGRESS")]
     pub progress: Progress,
 }
 

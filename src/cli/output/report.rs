@@ -260,8 +260,8 @@ pub enum Stdout {
     Archive,
 }
 
-/// Returns `NAME@DIGEST` for each name, or `@DIGEST` for an image without a name. A name by digest is omitted if the same
-/// repository also has a tag.
+/// Returns `NAME@DIGEST` for each name, or `@DIGEST` for an image without a name. A name by digest is omitted if the
+/// same repository also has a tag.
 pub fn name_lines<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<Item = String> + 'a {
     let unnamed = names.is_empty().then(|| format!("@{digest}"));
     let repository = |name: &Name| name.reference().map(|reference| reference.place());

@@ -16,8 +16,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Write one blob to standard output and verify it
 ///
-/// imgmv hashes the bytes while it writes them. If they do not match DIGEST, the exit status is 5 and the output must be
-/// discarded.
+/// imgmv hashes the bytes while it writes them. If they do not match DIGEST, the exit status is 5 and the output must
+/// be discarded.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Blob {

@@ -28,9 +28,9 @@ use std::time::Instant;
 /// already. Layers and manifests keep their bytes and digests; imgmv reports each exception on standard error. For
 /// example, uncompressed layers are compressed with gzip for a registry.
 ///
-/// With several destinations imgmv copies in parallel and reads SRC once. A slow destination gets its own read; if SRC is
-/// streamed (a pipe, a compressed archive), the others wait for it. imgmv names each destination that fails, and completes
-/// the others.
+/// With several destinations imgmv copies in parallel and reads SRC once. A slow destination gets its own read; if SRC
+/// is streamed (a pipe, a compressed archive), the others wait for it. imgmv names each destination that fails, and
+/// completes the others.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Copy {
@@ -114,8 +114,8 @@ impl Copy {
         summary.check().and(written)
     }
 
-    /// Copies to all `targets` in parallel. An error of the source fails the run; an error of a destination fails only that
-    /// destination.
+    /// Copies to all `targets` in parallel. An error of the source fails the run; an error of a destination fails only
+    /// that destination.
     fn copy_to_many(&self, src: &Place, targets: &[Target], summary: &mut Summary, run: &Run) -> Result<()> {
         let at_once = usize::from(self.many.parallel).min(targets.len());
         let parted = shared_source::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
@@ -161,8 +161,8 @@ impl Copy {
         let Opened { source, picks, name: own } = opened;
         let Source::Store(store) = source else {
             return Err(Error::usage(
-                "a DST that ends in / needs the image names first, but SRC is streamed; save it to an uncompressed file \
-                 first",
+                "a DST that ends in / needs the image names first, but SRC is streamed; save it to an uncompressed \
+                 file first",
             ));
         };
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();

@@ -39,8 +39,8 @@ pub struct Login {
     /// Read the password from the first line of FILE
     #[arg(long, value_name = "FILE", env = "IMGMV_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
-    /// Allow plain HTTP and invalid certificates (loopback addresses may always use plain HTTP). By default this applies
-    /// to registries that this host's engines list as insecure; they get no password over plain HTTP
+    /// Allow plain HTTP and invalid certificates (loopback addresses may always use plain HTTP). By default this
+    /// applies to registries that this host's engines list as insecure; they get no password over plain HTTP
     #[arg(long, env = "IMGMV_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     insecure: Option<YesOrNo>,

@@ -18,10 +18,10 @@ use std::time::Instant;
 
 /// Save images to one archive that every engine can load
 ///
-/// Layers that several images share are stored once. The archive is both an OCI layout and a docker-save archive, so that
-/// docker, containerd, podman, skopeo, crane and oras can read it; digests do not change. A FILE that ends in .tar.gz,
-/// .tgz, .tar.zst or .tzst is compressed, and k3s and rke2 can import it. Only an uncompressed .tar can be resumed,
-/// served, and read in part.
+/// Layers that several images share are stored once. The archive is both an OCI layout and a docker-save archive, so
+/// that docker, containerd, podman, skopeo, crane and oras can read it; digests do not change. A FILE that ends in
+/// .tar.gz, .tgz, .tar.zst or .tzst is compressed, and k3s and rke2 can import it. Only an uncompressed .tar can be
+/// resumed, served, and read in part.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Save {

@@ -26,13 +26,14 @@ use std::time::{Duration, UNIX_EPOCH};
 ///
 /// imgmv serves OCI layouts, archive files, containerd's directory and other registries in place, without a copy; other
 /// programs may write to them at the same time. docker.io/library/app:2 is served as app:2, as library/app:2 and as
-/// docker.io/library/app:2. Images that have only a tag, and untagged images, are served in a repository named after the
-/// directory or file.
+/// docker.io/library/app:2. Images that have only a tag, and untagged images, are served in a repository named after
+/// the directory or file.
 ///
 /// With --proxy the server is also a mirror. It asks the registry for each tag; if the registry does not answer, it
-/// serves the last known digest with a Warning header. It stores blobs and manifests in --cache. Clients name the registry
-/// with containerd's ?ns=, or as the first part of the path (localhost:5000/quay.io/org/app:1). docker does not name a
-/// registry, which means docker.io. The server searches SRC, the cache, the peers and the registry, in this order.
+/// serves the last known digest with a Warning header. It stores blobs and manifests in --cache. Clients name the
+/// registry with containerd's ?ns=, or as the first part of the path (localhost:5000/quay.io/org/app:1). docker does
+/// not name a registry, which means docker.io. The server searches SRC, the cache, the peers and the registry, in this
+/// order.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Serve {
@@ -52,8 +53,8 @@ pub struct Serve {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 struct Service {
-    /// Also accept pushes and deletions. The first SRC must be a directory (oci:DIR); each repository is stored as an OCI
-    /// layout at the path of its name below it
+    /// Also accept pushes and deletions. The first SRC must be a directory (oci:DIR); each repository is stored as an
+    /// OCI layout at the path of its name below it
     #[arg(long, env = "IMGMV_WRITABLE", value_parser = FalseyValueParser::new())]
     writable: bool,
     /// Allow all clients to push and delete on an address that is not loopback
@@ -86,8 +87,8 @@ struct Service {
     /// Allow pulls without a password; pushes require a user
     #[arg(long, env = "IMGMV_ANONYMOUS_PULL", value_parser = FalseyValueParser::new(), requires = "htpasswd")]
     anonymous_pull: bool,
-    /// Also accept the host name NAME on a loopback address (repeatable). Other names are refused, because web pages could
-    /// attack the server by them
+    /// Also accept the host name NAME on a loopback address (repeatable). Other names are refused, because web pages
+    /// could attack the server by them
     #[arg(long = "allow-host", value_name = "NAME", value_delimiter = ',', env = "IMGMV_ALLOW_HOST")]
     names: Vec<String>,
     /// Maximum number of open connections; further connections wait
@@ -103,7 +104,7 @@ struct Service {
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
     stop_timeout: u64,
     /// Form of the access log on standard error
-    #[arg(long, value_name = "HOW", default_value = "plain", env = "IMGMV_LOG")]
+    #[arg(long, value_name = "FORM", default_value = "plain", env = "IMGMV_LOG")]
     log: Log,
 }
 
@@ -148,7 +149,7 @@ What SRC may be:
 
 impl Serve {
     pub fn run(self, run: &Run) -> Result<()> {
-        let listen = address(&self.service.listen)?;
+        let listen = parse_address(&self.service.listen)?;
         if let Some(client) = self.mirroring.print_mirror_config {
             return self.mirroring.print(client, listen, self.service.tls_cert.is_some(), run);
         }
@@ -167,19 +168,20 @@ impl Serve {
             let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
-        let figures: Arc<Metrics> = Arc::default();
+        let metrics: Arc<Metrics> = Arc::default();
         let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
-        let mirrored = self.mirroring.shelf(beside, &figures, &self.from, &self.reach, run)?;
+        let mirrored = self.mirroring.start(beside, &metrics, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
-            catalog.add(mirrored.shelf.clone());
+            catalog.add(mirrored.backend.clone());
         }
         let service = &self.service;
         run.signals.set_grace(Duration::from_secs(service.stop_timeout + 3));
-        let mut options = service.options(target.map(|(target, _)| target), figures, run)?;
+        let mut options = service.options(target.map(|(target, _)| target), metrics, run)?;
         // Each client may have to wait for an upstream registry.
         options.limits.waiting = mirrored.as_ref().map_or(0, |_| options.limits.connections);
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
-            run.screen.say("passwords are sent to this server without TLS and can be read on the network; use --tls-cert and --tls-key");
+            run.screen
+                .say("passwords are sent without TLS and can be read on the network; use --tls-cert and --tls-key");
         }
         let secure = options.certificate.is_some();
         let listening = Listening::bind(catalog, options)?;
@@ -189,7 +191,7 @@ impl Serve {
         mirror_options::print_vm_addresses(listening.address(), scheme, run);
         let served = listening.run();
         if let Some(mirrored) = mirrored {
-            mirrored.end();
+            mirrored.stop();
         }
         served
     }
@@ -218,7 +220,7 @@ impl Serve {
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<Target>>, figures: Arc<Metrics>, run: &Run) -> Result<Options> {
+    fn options(&self, target: Option<Arc<Target>>, metrics: Arc<Metrics>, run: &Run) -> Result<Options> {
         let reading = if self.anonymous_pull { Reading::Anybody } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
@@ -226,7 +228,7 @@ impl Service {
             None => Rights::anybody(),
         };
         let rights = if target.is_some() { rights } else { rights.read_only() };
-        let listen = address(&self.listen)?;
+        let listen = parse_address(&self.listen)?;
         if rights.anybody_writes() && !listen.ip().is_loopback() && !self.anonymous_push {
             return Err(Error::usage(format!(
                 "--listen {listen} is not loopback: every client that reaches it could push and delete; use --htpasswd \
@@ -250,19 +252,19 @@ impl Service {
                 stop: seconds(self.stop_timeout),
             },
             journal: self.log.journal(run),
-            figures,
+            figures: metrics,
             watch: run.watch(),
             cancel: run.cancel.clone(),
         })
     }
 }
 
-/// `ADDRESS:PORT`, `NAME:PORT`, or `:PORT` for every address.
-fn address(text: &str) -> Result<SocketAddr> {
-    let wrong =
+/// Parses `ADDRESS:PORT`, `NAME:PORT`, or `:PORT` for all addresses.
+fn parse_address(text: &str) -> Result<SocketAddr> {
+    let error =
         || Error::usage(format!("--listen {text:?}: not an address; expected ADDRESS:PORT, for example 0.0.0.0:5000"));
     let text = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
-    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
+    text.to_socket_addrs().map_err(|_| error())?.next().ok_or_else(error)
 }
 
 impl Log {
@@ -270,15 +272,15 @@ impl Log {
         let screen = run.screen.clone();
         match self {
             Log::None => None,
-            Log::Plain => Some(Arc::new(move |record: &Record| screen.say(&plain(record)))),
+            Log::Plain => Some(Arc::new(move |record: &Record| screen.say(&plain_line(record)))),
             Log::Json => Some(Arc::new(move |record: &Record| crate::cli::output::terminal::line(&json_line(record)))),
         }
     }
 }
 
-fn plain(record: &Record) -> String {
+fn plain_line(record: &Record) -> String {
     let user = record.user.as_deref().map(|user| format!("{user}@")).unwrap_or_default();
-    let failure = record.failure.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let failure = record.failure.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
     format!(
         "{user}{} {} {} {} {} bytes in {} ms{failure}",
         record.peer,

@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 /// Read and hash all blobs of the images in SRC
 ///
-/// imgmv compares manifests, configs and layers with their digests and sizes, and uncompressed layers with the diff_ids in
-/// the config. It names each broken blob on standard error; the exit status is then 5.
+/// imgmv compares manifests, configs and layers with their digests and sizes, and uncompressed layers with the diff_ids
+/// in the config. It names each broken blob on standard error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Verify {
