@@ -322,7 +322,7 @@ fn names_come_from_as_where_the_destination_gives_none() {
     assert_eq!(out.stdout, format!("{repository}:2@{HELLO}\n{repository}:stable@{HELLO}\n"));
     let out = good(&["copy", &archive, &format!("{repository}:3"), "--as", "4"]);
     assert_eq!(out.stdout, format!("{repository}:3@{HELLO}\n"));
-    assert!(out.stderr.contains("--as is not used"), "{}", out.stderr);
+    assert!(out.stderr.contains("--as is ignored"), "{}", out.stderr);
     let pinned = format!("{repository}:3@{HELLO}");
     let to = dir.path().join("pinned.tar");
     assert_eq!(good(&["save", &pinned, "-o", to.to_str().unwrap()]).stdout, format!("{pinned}\n"));

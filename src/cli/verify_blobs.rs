@@ -185,7 +185,7 @@ fn hash(
         None if diff_ids.is_empty() => Uncompressed::Unknown,
         None => digests(digest),
         Some(Ok(decompressed)) => digests(decompressed.raw.0),
-        // The digest is right, so the image itself is broken (if this blob is a layer).
+        // If the digest is right, the image itself is broken (if this blob is a layer).
         Some(Err(error)) if is_about_blob(&error) => Uncompressed::Broken(with_digest(error, &digest)),
         Some(Err(error)) => return Err(error),
     };
