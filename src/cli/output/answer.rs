@@ -79,7 +79,7 @@ pub fn kind_word(kind: Kind) -> &'static str {
         Kind::Denied => "denied",
         Kind::Invalid => "invalid",
         Kind::Network => "network",
-        Kind::FarSide => "remote",
+        Kind::FarSide => "remote_host",
         Kind::Unwritable => "unwritable",
         Kind::Some => "partial",
         Kind::Interrupted => "interrupted",
