@@ -1,5 +1,6 @@
 use super::*;
 use crate::Kind;
+use crate::Result;
 use crate::image::Name;
 use crate::source::Selector;
 use std::collections::BTreeSet;
