@@ -1,7 +1,7 @@
 //! `imgmv cache`: lists and removes data that imgmv stores for later runs.
 
 use crate::cli::context::Run;
-use crate::cli::open::copy_options::cache;
+use crate::cli::open::copy_options::cache_dir;
 use crate::progress::Watch;
 use crate::transport::registry::push::{body_limit, resume_cache};
 use crate::transport::{archive, layout};
@@ -58,7 +58,7 @@ impl Cache {
 }
 
 fn list(run: &Run) -> Result<()> {
-    let Some(cache) = cache() else { return Ok(()) };
+    let Some(cache) = cache_dir() else { return Ok(()) };
     for upload in resume_cache::list(&cache) {
         let hours = upload.age.as_secs() / HOUR_SECONDS;
         run.answer.line(&format!("upload {} {}/{} {hours} h", upload.digest, upload.host, upload.repository))?;
@@ -82,7 +82,7 @@ fn list(run: &Run) -> Result<()> {
 impl Prune {
     fn run(self, run: &Run) -> Result<()> {
         let older = Duration::from_secs(self.older_than.saturating_mul(DAY_SECONDS));
-        if let Some(cache) = cache() {
+        if let Some(cache) = cache_dir() {
             let uploads = resume_cache::prune(&cache, older);
             let limits = body_limit::prune(&cache, older);
             let layer_cache = cache.join(LAYER_CACHE_FILE);

@@ -2,16 +2,15 @@
 
 use crate::cli::address;
 use crate::cli::address::Address;
-use crate::cli::address::destinations::{Target, targets};
+use crate::cli::address::destinations::{Destination, parse_destinations};
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::copy_many;
 use crate::cli::open;
 use crate::cli::open::copy_options;
-use crate::cli::open::selection::{Choice, ForeignName, Parts};
+use crate::cli::open::copy_options::CopyOptions;
 use crate::cli::open::shared_source::shared_source;
-use crate::cli::open::{NetworkOptions, Opened, SinkOptions, Written};
-use crate::cli::options::{Packing, Transfer};
+use crate::cli::open::{NetworkOptions, Opened, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
@@ -47,13 +46,7 @@ pub struct Copy {
     #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
     names: Vec<String>,
     #[command(flatten)]
-    choice: Choice,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    packing: Packing,
-    #[command(flatten)]
-    transfer: Transfer,
+    copying: CopyOptions,
     #[command(flatten)]
     from: open::SourceOptions,
     #[command(flatten)]
@@ -91,13 +84,13 @@ Examples:
 
 impl Copy {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.transfer.jobs;
-        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
+        self.reach.jobs = self.copying.transfer.jobs;
+        self.reach.fetch_foreign = self.copying.fetches_foreign();
         let src = address::parse(&self.src)?;
         let hosts = self.many.hosts.as_deref();
         open::stdin_once(&*src, &self.from, &self.into, hosts)?;
-        let targets = targets(&self.dst, hosts)?;
-        self.reach.onward = targets.iter().any(|target| target.address.profile().is_remote);
+        let targets = parse_destinations(&self.dst, hosts)?;
+        self.reach.to_network = targets.iter().any(|target| target.address.profile().is_remote);
         let stdout = self.stdout(&targets, run)?;
         let mut summary = Summary::new();
         match &targets[..] {
@@ -110,18 +103,18 @@ impl Copy {
             }
             several => self.copy_to_many(&*src, several, &mut summary, run)?,
         }
-        let written = self.transfer.digest_file.as_ref().map_or(Ok(()), |file| summary.write_digests(file));
+        let written = self.copying.transfer.digest_file.as_ref().map_or(Ok(()), |file| summary.write_digests(file));
         summary.print(run, stdout)?;
         summary.check().and(written)
     }
 
     /// Copies to all `targets` in parallel. An error of the source fails the run; an error of a destination fails only
     /// that destination.
-    fn copy_to_many(&self, src: &dyn Address, targets: &[Target], summary: &mut Summary, run: &Run) -> Result<()> {
+    fn copy_to_many(&self, src: &dyn Address, targets: &[Destination], summary: &mut Summary, run: &Run) -> Result<()> {
         let at_once = usize::from(self.many.parallel).min(targets.len());
         let shared = shared_source(src, &self.from, &self.reach, targets.len(), at_once, run)
             .map_err(|error| open::with_hint(&self.src, error))?;
-        let into = self.into.for_company(at_once, run);
+        let into = self.into.for_destinations(at_once, run);
         let names: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
         let results = copy_many::copy_all(&names, at_once, run, |index, run| {
             let opened = shared.next()?;
@@ -135,9 +128,9 @@ impl Copy {
     }
 
     /// The content of standard output. Reserves it if it is the archive.
-    fn stdout(&self, targets: &[Target], run: &Run) -> Result<Stdout> {
+    fn stdout(&self, targets: &[Destination], run: &Run) -> Result<Stdout> {
         match targets.iter().any(|target| target.address.profile().is_stdio) {
-            true if !self.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive),
+            true if !self.copying.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive),
             _ => Ok(Stdout::Answer),
         }
     }
@@ -151,7 +144,7 @@ impl Copy {
         company: usize,
         run: &Run,
     ) -> Result<Report> {
-        let options = Options { company, ..self.options() };
+        let options = Options { company, ..self.copying.engine_options() };
         if let Some(prefix) = target.prefix() {
             return self.copy_below(prefix, opened, &options, run);
         }
@@ -159,7 +152,7 @@ impl Copy {
             run.watch().say("DST contains the name of the image; --as is ignored");
         }
         let options = Options { naming: address::naming(target, &self.names)?, ..options };
-        let sink = open::sink(target, into, &self.reach, &self.written(), run)?;
+        let sink = open::sink(target, into, &self.reach, &self.copying.written(), run)?;
         copy_options::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
@@ -195,9 +188,10 @@ impl Copy {
                 None => repositories.push((target, vec![job])),
             }
         }
-        let mut sum = Report { dry_run: self.transfer.dry_run, ..Report::default() };
+        let mut sum = Report { dry_run: self.copying.transfer.dry_run, ..Report::default() };
         for (repository, jobs) in repositories {
-            let sink = open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.written(), run)?;
+            let sink =
+                open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.copying.written(), run)?;
             let jobs = jobs.into_iter().map(|(pick, name)| {
                 let naming = Naming::Names(vec![name]);
                 (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..options.clone() })
@@ -205,14 +199,6 @@ impl Copy {
             merge(&mut sum, copy_options::copy_all(jobs.collect(), &*sink, run)?);
         }
         Ok(sum)
-    }
-
-    fn written(&self) -> Written<'_> {
-        Written { transfer: &self.transfer, packing: &self.packing }
-    }
-
-    fn options(&self) -> Options {
-        copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer)
     }
 }
 

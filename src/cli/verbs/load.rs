@@ -5,9 +5,8 @@ use crate::cli::address;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
-use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::{NetworkOptions, SinkOptions, Written};
-use crate::cli::options::{Packing, Transfer};
+use crate::cli::open::copy_options::CopyOptions;
+use crate::cli::open::{NetworkOptions, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::Options;
 use crate::transport::engine::address::EngineAddress;
@@ -34,13 +33,7 @@ pub struct Load {
     #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
     names: Vec<String>,
     #[command(flatten)]
-    choice: Choice,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    packing: Packing,
-    #[command(flatten)]
-    transfer: Transfer,
+    copying: CopyOptions,
     #[command(flatten)]
     into: SinkOptions,
     #[command(flatten)]
@@ -49,20 +42,18 @@ pub struct Load {
 
 impl Load {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.transfer.jobs;
-        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
+        self.reach.jobs = self.copying.transfer.jobs;
+        self.reach.fetch_foreign = self.copying.fetches_foreign();
         let source = address::archive(&self.input)?;
         let opened = open::source(&*source, &open::SourceOptions::default(), &self.reach, run)?;
         let engine = EngineAddress::any();
-        let written = Written { transfer: &self.transfer, packing: &self.packing };
-        let sink = open::sink(&engine, &self.into, &self.reach, &written, run)?;
+        let sink = open::sink(&engine, &self.into, &self.reach, &self.copying.written(), run)?;
         let naming = address::naming(&engine, &self.names)?;
-        let options =
-            Options { naming, ..copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer) };
+        let options = Options { naming, ..self.copying.engine_options() };
         let (mut summary, started) = (Summary::new(), Instant::now());
         let report = copy_options::copy_all(vec![opened.job(options)], &*sink, run)?;
         summary.add("this host", Ok(report), started.elapsed());
-        if let Some(file) = &self.transfer.digest_file {
+        if let Some(file) = &self.copying.transfer.digest_file {
             summary.write_digests(file)?;
         }
         summary.print(run, Stdout::Answer)

@@ -5,9 +5,8 @@ use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
-use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::{NetworkOptions, SinkOptions, Written};
-use crate::cli::options::{Packing, Transfer};
+use crate::cli::open::copy_options::CopyOptions;
+use crate::cli::open::{NetworkOptions, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::Options;
 use crate::{Error, Result};
@@ -34,13 +33,7 @@ pub struct Save {
     #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
     names: Vec<String>,
     #[command(flatten)]
-    choice: Choice,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    packing: Packing,
-    #[command(flatten)]
-    transfer: Transfer,
+    copying: CopyOptions,
     #[command(flatten)]
     from: open::SourceOptions,
     #[command(flatten)]
@@ -57,8 +50,8 @@ Examples:
 
 impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.transfer.jobs;
-        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
+        self.reach.jobs = self.copying.transfer.jobs;
+        self.reach.fetch_foreign = self.copying.fetches_foreign();
         let sources = self.src.iter().map(|word| address::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("--as: several images cannot have the same name; use --as with one SRC"));
@@ -67,7 +60,7 @@ impl Save {
             return Err(Error::usage("standard input (-) can be only one SRC; name the others as files"));
         }
         let target = address::archive(&self.output)?;
-        let stdout = match target.profile().is_stdio && !self.transfer.dry_run {
+        let stdout = match target.profile().is_stdio && !self.copying.transfer.dry_run {
             true => open::stdout_for_archive(run).map(|()| Stdout::Archive)?,
             false => Stdout::Answer,
         };
@@ -75,16 +68,15 @@ impl Save {
         for source in &sources {
             let opened = open::source(&**source, &self.from, &self.reach, run)?;
             let naming = address::naming(&*target, &self.names)?;
-            let options = copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer);
+            let options = self.copying.engine_options();
             jobs.push(opened.job(Options { naming, ..options }));
         }
-        let written = Written { transfer: &self.transfer, packing: &self.packing };
-        let sink = open::sink(&*target, &SinkOptions::default(), &self.reach, &written, run)?;
+        let sink = open::sink(&*target, &SinkOptions::default(), &self.reach, &self.copying.written(), run)?;
         let (mut summary, started) = (Summary::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::with_hint(word, error));
         let report = copy_options::copy_all(jobs, &*sink, run).map_err(hinted)?;
         summary.add(&self.output.to_string_lossy(), Ok(report), started.elapsed());
-        if let Some(file) = &self.transfer.digest_file {
+        if let Some(file) = &self.copying.transfer.digest_file {
             summary.write_digests(file)?;
         }
         summary.print(run, stdout)

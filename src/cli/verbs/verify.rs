@@ -90,7 +90,7 @@ impl Verify {
             }
             Source::Stream(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(stream, run)?;
-                let store: Arc<dyn Store> = Arc::new(inspect_source::Passed(tail));
+                let store: Arc<dyn Store> = Arc::new(inspect_source::Documents(tail));
                 let images = inspect_source::images(&*store, &picks, &platforms, run)?;
                 (store, images, hashed)
             }
