@@ -32,9 +32,9 @@ fn read_to_end(mut stream: Box<dyn Stream>, run: &Run) -> Result<StreamSummary> 
     stream.finish()
 }
 
-/// Returns the images that `picks` select, each with the manifests and blobs that the source has.
-pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
-    let takes = SinkCapabilities {
+/// Returns the images that `selectors` select, each with the manifests and blobs that the source has.
+pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
+    let capabilities = SinkCapabilities {
         shape: Shape::AsFound,
         order: Order::Single,
         large: None,
@@ -43,8 +43,8 @@ pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run:
         unnamed_blobs: true,
         nameless: true,
     };
-    let wish = Wish { platforms: platforms.clone(), ..Wish::default() };
-    plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
+    let options = Wish { platforms: platforms.clone(), ..Wish::default() };
+    plan::images(store, store.roots(selectors)?, &options, &capabilities, &*run.screen)
 }
 
 /// Returns `all`, or `NotFound` if it is empty.
@@ -69,8 +69,8 @@ pub fn one<T>(images: Vec<T>) -> Result<T> {
 pub struct Documents(pub StreamSummary);
 
 impl Store for Documents {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.0.select(picks)
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        self.0.select(selectors)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

@@ -136,7 +136,7 @@ impl NetworkOptions {
 /// An open source, and the images in it that the address selects; all when empty.
 pub struct Opened {
     pub source: Source,
-    pub picks: Vec<Selector>,
+    pub selectors: Vec<Selector>,
     /// The address's own name for an image that it selects by digest.
     pub name: Option<Name>,
 }
@@ -148,7 +148,7 @@ impl Opened {
             (Naming::Keep, Some(name)) => Naming::Names(vec![name]),
             (naming, _) => naming,
         };
-        (self.source, Options { picks: self.picks, naming, ..options })
+        (self.source, Options { picks: self.selectors, naming, ..options })
     }
 }
 
@@ -159,7 +159,7 @@ pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOption
         OpenSource::Store(store) => Source::Store(store),
         OpenSource::UnopenedArchive(archive) => Source::Stream(archive.stream()),
     };
-    Ok(Opened { source, picks: selector.into_iter().collect(), name })
+    Ok(Opened { source, selectors: selector.into_iter().collect(), name })
 }
 
 /// Opens `address` as a SRC, but reads nothing of an archive that is read once.

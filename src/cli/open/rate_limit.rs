@@ -40,8 +40,8 @@ struct SlowStore {
 }
 
 impl Store for SlowStore {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.store.roots(picks)
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        self.store.roots(selectors)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
         self.store.manifest(at)

@@ -61,11 +61,11 @@ impl Digest {
         let entries = match self.choice.platforms() {
             // Reads only the roots, not their children.
             Platforms::Default | Platforms::All => {
-                let roots = store.roots(&opened.picks)?;
+                let roots = store.roots(&opened.selectors)?;
                 let entry = |root: crate::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
                 inspect_source::some(roots, &*store)?.into_iter().map(entry).collect()
             }
-            platforms => inspect_source::images(&*store, &opened.picks, &platforms, run)?
+            platforms => inspect_source::images(&*store, &opened.selectors, &platforms, run)?
                 .iter()
                 .map(|image| Entry::new(image.names.first(), image.root().digest()))
                 .collect::<Vec<_>>(),

@@ -69,7 +69,7 @@ impl List {
         }
         let opened = open::source(&*address, &self.from, &self.reach, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        answer(with_digest_if_ambiguous(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()), run)
+        answer(with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(Entry::from).collect()), run)
     }
 }
 

@@ -80,18 +80,19 @@ impl Verify {
     }
 
     fn execute(&self, run: &Run) -> Result<()> {
-        let Opened { source, picks, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, selectors, .. } =
+            open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let platforms = self.choice.platforms();
         let (store, images, hashed) = match source {
             Source::Store(store) => {
-                let images = inspect_source::images(&*store, &picks, &platforms, run)?;
+                let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 let hashed = verify_blobs::hash_store(&*store, &images, run)?;
                 (store, images, hashed)
             }
             Source::Stream(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(stream, run)?;
                 let store: Arc<dyn Store> = Arc::new(inspect_source::Documents(tail));
-                let images = inspect_source::images(&*store, &picks, &platforms, run)?;
+                let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 (store, images, hashed)
             }
         };
