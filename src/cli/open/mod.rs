@@ -21,7 +21,7 @@ use crate::image::Name;
 use crate::progress::Event;
 use crate::source::{Selector, Source};
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{Listed, OpenSource, Profile, SelectedSource};
+use crate::transport::address::{InPlace, Listed, OpenSource, Profile, SelectedSource};
 use crate::transport::engine::Engine;
 use crate::transport::options::{Context, ReadOptions};
 use crate::transport::registry::{Access, ForeignStore};
@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 pub use super::address::hint::with_hint;
 pub use backends::backend;
-pub use sinks::{Written, in_place, sink, stdout_for_archive};
+pub use sinks::{Written, sink, stdout_for_archive};
 
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
 const MAX_LINE_COMPRESSIONS: usize = 6;
@@ -133,6 +133,32 @@ impl NetworkOptions {
     }
 }
 
+/// The options of a verb that only reads SRC, or names its images.
+#[derive(Debug, Args)]
+pub struct SourceAccess {
+    #[command(flatten)]
+    from: SourceOptions,
+    #[command(flatten)]
+    reach: NetworkOptions,
+}
+
+impl SourceAccess {
+    /// Opens `address` as a SRC.
+    pub fn source(&self, address: &dyn Address, run: &Run) -> Result<Opened> {
+        source(address, &self.from, &self.reach, run)
+    }
+
+    /// The names at `address`, if its transport lists them without reading images.
+    pub fn list(&self, address: &dyn Address, run: &Run) -> Result<Option<Vec<Listed>>> {
+        address.list(&self.from.read_options(&self.reach, run), &self.reach.context(run))
+    }
+
+    /// Opens `address` to give its images other names.
+    pub fn in_place(&self, address: &dyn Address, run: &Run) -> Result<InPlace> {
+        address.in_place(&self.from.read_options(&self.reach, run), &self.reach.context(run))
+    }
+}
+
 /// An open source, and the images in it that the address selects; all when empty.
 pub struct Opened {
     pub source: Source,
@@ -184,16 +210,6 @@ fn unread(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, r
         }
     };
     Ok(SelectedSource { source, ..opened })
-}
-
-/// The names at `address`, if its transport lists them without reading images.
-pub fn list(
-    address: &dyn Address,
-    from: &SourceOptions,
-    reach: &NetworkOptions,
-    run: &Run,
-) -> Result<Option<Vec<Listed>>> {
-    address.list(&from.read_options(reach, run), &reach.context(run))
 }
 
 /// The access to the registry at `host`, for `repository` or for all below a path.

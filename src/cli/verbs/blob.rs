@@ -3,8 +3,7 @@
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
-use crate::cli::open;
-use crate::cli::open::{NetworkOptions, Opened};
+use crate::cli::open::{Opened, SourceAccess};
 use crate::image::{Digest, Hasher};
 use crate::source::{Source, Store, Stream};
 use crate::{Error, Result};
@@ -28,9 +27,7 @@ pub struct Blob {
     #[arg(value_name = "DIGEST")]
     digest: Digest,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -40,7 +37,7 @@ Examples:
 
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
-        let Opened { source, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         match source {
             Source::Store(store) => self.write_from_store(&*store, run),
             Source::Stream(stream) => self.write_from_stream(stream, run),

@@ -4,7 +4,7 @@ use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
-use crate::cli::open::NetworkOptions;
+use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::image_report::{Document, InspectedImage};
@@ -37,9 +37,7 @@ pub struct Inspect {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -55,7 +53,7 @@ impl Inspect {
     }
 
     fn execute(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let opened = self.access.source(&*address::parse(&self.src)?, run)?;
         let (selectors, store) = (opened.selectors, inspect_source::store(opened.source, run)?);
         let platforms = self.choice.platforms();
         match (self.raw, self.config) {

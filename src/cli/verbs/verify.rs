@@ -6,7 +6,7 @@ use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
-use crate::cli::open::{NetworkOptions, Opened};
+use crate::cli::open::{Opened, SourceAccess};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::name_lines;
 use crate::cli::verify_blobs;
@@ -36,9 +36,7 @@ pub struct Verify {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -80,8 +78,7 @@ impl Verify {
     }
 
     fn execute(&self, run: &Run) -> Result<()> {
-        let Opened { source, selectors, .. } =
-            open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, selectors, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         let platforms = self.choice.platforms();
         let (store, images, hashed) = match source {
             Source::Store(store) => {
