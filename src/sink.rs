@@ -63,7 +63,7 @@ pub trait Sink: Send + Sync {
     fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
         Ok(blobs)
     }
-    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::expected_diff_ids`]; perhaps nothing):
+    /// Blobs are going to pass of which only so much is known ([`crate::tarball::ArchiveStream::expected_diff_ids`]; perhaps nothing):
     /// `begin` may say of them that they are held. Asked instead of `missing`.
     fn expect_layers(&self, _layers: &[Vec<Digest>]) -> Result<()> {
         Ok(())
@@ -86,7 +86,7 @@ pub trait Sink: Send + Sync {
     fn finish(&self) -> Result<Finish>;
     /// The copy has failed, and nothing more is called: what was written so far may be of use to a later one, or not.
     fn aborted(&self, _why: &Error) {}
-    /// The raw way in for an archive that passes in its own form ([`crate::source::Stream::relay`]); only for sinks
+    /// The raw way in for an archive that passes in its own form ([`crate::tarball::rewrite`]); only for sinks
     /// that are an archive on a pipe. `finish` is called after it.
     fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
         None

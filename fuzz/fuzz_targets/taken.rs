@@ -9,7 +9,7 @@ use imgmv::copy::{Options, copy};
 use imgmv::image::{Digest, Manifest};
 use imgmv::progress::Silent;
 use imgmv::sink::{Order, SinkCapabilities};
-use imgmv::source::Source;
+use imgmv::copy::Source;
 use memory::{Kept, State};
 use std::io::Cursor;
 use std::sync::Arc;

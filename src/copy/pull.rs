@@ -9,38 +9,39 @@ use crate::progress::Event;
 use crate::source::Store;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 impl Run<'_> {
-    pub(super) fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
+    pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
-        let images = plan::images(&**store, roots, &self.options.wish(), &self.takes, self.watch)?;
-        self.some(&**store, &images)?;
+        let images = plan::images(store, roots, &self.options.wish(), &self.takes, self.watch)?;
+        self.some(&images, &self.profile.empty_message)?;
         self.know(&images);
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
-        let work = self.missing(&images, &**store)?;
+        let work = self.missing(&images, store)?;
         let mut seen = HashSet::new();
         let all = images.iter().flat_map(Image::blobs).map(|blob| blob.digest);
         let all: Vec<Digest> = all.filter(|digest| seen.insert(*digest)).collect();
-        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
+        if let Some(subscriber) = self.subscriber {
+            subscriber.announce(&all, work.iter().map(|work| work.blob.digest));
+        }
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
             images.iter().for_each(|image| self.settled(image, image.source_digest));
             return Ok(());
         }
-        parallel::transfer_all(self, &**store, work)?;
+        parallel::transfer_all(self, store, work)?;
         self.settle(&images)
     }
 
     /// Fails with `NotFound` where there is nothing to copy: no image, or an index that lists none.
-    pub fn some(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+    pub fn some(&self, images: &[Image], empty_message: &str) -> Result<()> {
         let hollow = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
         let why = match images.iter().find(hollow) {
             _ if self.options.allow_empty => return Ok(()),
             None if !images.is_empty() => return Ok(()),
-            None => store.nothing(),
+            None => empty_message.to_owned(),
             Some(image) => {
                 let digest = image.root().digest().to_string();
                 let name = image.names.first().map_or(&*digest, Name::as_str);

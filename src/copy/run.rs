@@ -5,10 +5,11 @@ use super::upload_order::UploadOrder;
 use super::{Compress, Copied, Count, Options, Report, unchanged};
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
+use crate::fanout::Subscriber;
 use crate::image::{Coding, Descriptor, Digest, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Sink, SinkCapabilities};
-use crate::source::Store;
+use crate::source::Profile;
 use crate::transfer::replay::kept_in_company;
 use crate::transfer::{self, Recompress, TransferContext, Verified};
 use std::collections::{HashMap, HashSet};
@@ -37,8 +38,21 @@ impl Work {
     }
 }
 
+/// The parts that all copies to one sink share.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub sink: &'a dyn Sink,
+    pub pairs: Option<&'a LayerCache>,
+    pub watch: &'a dyn Watch,
+    pub cancel: &'a Cancel,
+}
+
 /// The state of one source's copy.
 pub(crate) struct Run<'a> {
+    /// The source's.
+    pub profile: Profile,
+    /// Where several copies read the source.
+    pub subscriber: Option<&'a Subscriber>,
     pub sink: &'a dyn Sink,
     pub takes: SinkCapabilities,
     pub options: &'a Options,
@@ -63,22 +77,18 @@ pub(super) struct Tally {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        sink: &'a dyn Sink,
+        context: Context<'a>,
         options: &'a Options,
-        pairs: Option<&'a LayerCache>,
-        watch: &'a dyn Watch,
-        cancel: &'a Cancel,
+        profile: Profile,
+        subscriber: Option<&'a Subscriber>,
     ) -> Run<'a> {
+        let Context { sink, pairs, watch, cancel } = context;
+        let mut takes = sink.takes();
+        // An uncompressed layer in a registry was pushed like that: it keeps its digest in another registry.
+        takes.compress = takes.compress.filter(|_| profile.origin.is_none());
         let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
         let passage = Arc::default();
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passage, tally, ids }
-    }
-
-    /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
-    pub(super) fn suit(&mut self, store: &dyn Store) {
-        if store.origin().is_some() {
-            self.takes.compress = None;
-        }
+        Run { profile, subscriber, sink, takes, options, pairs, watch, cancel, fixed, passage, tally, ids }
     }
 
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {

@@ -1,10 +1,12 @@
 //! Images, a store, a stream and a sink in memory: what the engine's own tests copy between.
 #![allow(dead_code)]
 
+use imgmv::copy::Source;
 use imgmv::image::Image;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
 use imgmv::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
-use imgmv::source::{Blob, Claim, Origin, Relay, Root, Selector, Store, Stream, StreamSummary, select};
+use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store, select};
+use imgmv::tarball::ArchiveStream;
 use imgmv::transfer::BlobWriter;
 use imgmv::transfer::Verified;
 use imgmv::{Error, Result};
@@ -83,48 +85,71 @@ impl Store for Memory {
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         Ok(self.blobs.get(digest).map(|bytes| Descriptor::new("", *digest, bytes.len() as u64)))
     }
-    fn origin(&self) -> Option<&Origin> {
-        self.origin.as_ref()
-    }
-    fn is_sparse(&self) -> bool {
-        self.lacks
-    }
-}
-
-/// The same as a stream: blobs in the order of their digests, documents apart.
-pub struct Passing {
-    pub memory: Memory,
-    pub known: bool,
-    left: Vec<(Digest, Vec<u8>)>,
-}
-
-impl Passing {
-    pub fn new(memory: Memory, known: bool) -> Passing {
-        let mut left: Vec<_> = memory.blobs.clone().into_iter().filter(|(_, bytes)| bytes[0] != b'{').collect();
-        left.sort();
-        Passing { memory, known, left }
+    fn profile(&self) -> Profile {
+        Profile {
+            is_remote: self.origin.is_some(),
+            origin: self.origin.clone(),
+            is_sparse: self.lacks,
+            ..Profile::default()
+        }
     }
 }
 
-impl Stream for Passing {
-    fn digests_known(&mut self) -> Result<bool> {
-        Ok(self.known)
+impl Memory {
+    /// The same as an OCI layout in a tar that is read once: layers in the order of their digests, `index.json` last.
+    pub fn streamed(&self) -> Source {
+        let mut blobs: Vec<_> = self.blobs.iter().collect();
+        blobs.sort_by_key(|(digest, bytes)| (bytes[0] == b'{', **digest));
+        let mut files = vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())];
+        files
+            .extend(blobs.into_iter().map(|(digest, bytes)| (format!("blobs/sha256/{}", digest.hex()), bytes.clone())));
+        let entry = |root: &Root| {
+            let annotations = root.name.as_ref().map(|name| {
+                serde_json::json!({ "io.containerd.image.name": name.as_str(), "org.opencontainers.image.ref.name": name.tag() })
+            });
+            let mut entry = serde_json::to_value(&root.descriptor).unwrap();
+            entry["annotations"] = annotations.unwrap_or(serde_json::json!({}));
+            entry
+        };
+        let entries: Vec<_> = self.roots.iter().map(entry).collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
+        files.push(("index.json".to_owned(), index.to_string().into_bytes()));
+        archive(&files)
     }
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
-        Ok(self.left.pop().map(|(digest, bytes)| Blob {
-            claim: Claim { digest: self.known.then_some(digest), size: Some(bytes.len() as u64) },
-            bytes: Box::new(Cursor::new(bytes)),
-        }))
+
+    /// Those of its images that are no index in docker-save's old form, read once: layers without digests, and
+    /// `manifest.json` last.
+    pub fn streamed_old_form(&self) -> Source {
+        let (mut files, mut saved) = (Vec::new(), Vec::new());
+        for root in &self.roots {
+            let manifest = Manifest::parse(self.blobs[&root.descriptor.digest].clone(), &root.descriptor).unwrap();
+            let Some(config) = manifest.config() else { continue };
+            let mut layers = Vec::new();
+            for layer in manifest.layers() {
+                let name = format!("{}/layer.tar", layer.digest.hex());
+                files.push((name.clone(), self.blobs[&layer.digest].clone()));
+                layers.push(name);
+            }
+            let config_name = format!("{}.json", config.digest.hex());
+            files.push((config_name.clone(), self.blobs[&config.digest].clone()));
+            let tag = root.name.as_ref().map(Name::to_string);
+            saved.push(serde_json::json!({ "Config": config_name, "RepoTags": [tag], "Layers": layers }));
+        }
+        files.push(("manifest.json".to_owned(), serde_json::json!(saved).to_string().into_bytes()));
+        archive(&files)
     }
-    fn finish(self: Box<Self>) -> Result<StreamSummary> {
-        let documents = self.memory.blobs.into_iter().filter(|(_, bytes)| bytes[0] == b'{').collect();
-        Ok(StreamSummary { roots: self.memory.roots, documents, nothing: String::new() })
+}
+
+fn archive(files: &[(String, Vec<u8>)]) -> Source {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
     }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<StreamSummary> {
-        relay.out.write_all(b"relayed")?;
-        (relay.moved)(7)?;
-        self.finish()
-    }
+    let bytes = Cursor::new(tar.into_inner().unwrap());
+    Source::Stream(Box::new(ArchiveStream::new(Box::new(bytes), "a.tar")))
 }
 
 /// A sink that keeps everything, in the order in which it came.

@@ -55,14 +55,14 @@ pub(crate) fn transfer_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>
     }
     let fill = LineFill::new(run.takes.large.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
     match run.takes.order {
-        Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
+        Order::Single if alone && run.profile.is_remote && wanted(run, store) > 1 && !packing => {
             prefetch::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {
                     Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),
                     _ => open(store, &work.blob, from),
                 };
-                let done = move_one(run, store, work, &mut once, &stop);
+                let done = move_one(run, work, &mut once, &stop);
                 once_more_if_it_may_help(run, store, work, &stop, done)
             })
         }
@@ -113,7 +113,7 @@ fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
         1 => usize::MAX,
         company => LANES_IN_COMPANY / company,
     };
-    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
+    store.profile().parallel_reads.max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
 }
 
 /// Threads that each move one blob after the other.
@@ -251,7 +251,7 @@ fn once_more_if_it_may_help(
 ) -> Result<()> {
     let Err(error) = done else { return Ok(()) };
     let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
-    let altered = error.is_altered() && store.origin().is_some();
+    let altered = error.is_altered() && run.profile.origin.is_some();
     let lost =
         error.kind() == Kind::Network && !error.is_lasting() && work.recode.is_some() && !stop.load(Ordering::Relaxed);
     if !(takes_back && (altered || lost)) {
@@ -271,8 +271,10 @@ fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) 
             None => bytes,
         })
     };
-    let done = move_one(run, store, work, &mut in_turn, stop);
-    store.skip_blob(&work.blob.digest);
+    let done = move_one(run, work, &mut in_turn, stop);
+    if let Some(subscriber) = run.subscriber {
+        subscriber.skip_blob(&work.blob.digest);
+    }
     done
 }
 
@@ -288,13 +290,7 @@ fn open<'s>(store: &'s dyn Store, blob: &Descriptor, from: u64) -> Result<Box<dy
     }
 }
 
-fn move_one<'s>(
-    run: &Run<'_>,
-    store: &'s dyn Store,
-    work: &Work,
-    open: &mut transfer::Opener<'_, 's>,
-    stop: &AtomicBool,
-) -> Result<()> {
+fn move_one<'s>(run: &Run<'_>, work: &Work, open: &mut transfer::Opener<'_, 's>, stop: &AtomicBool) -> Result<()> {
     run.cancel.check()?;
     let _turn = match work.recode {
         Some(_) => CompressSlot::wait(run.options.company, run.cancel)?,
@@ -303,7 +299,7 @@ fn move_one<'s>(
     let id = run.next_id();
     let flow = run.flow(stop, id, cores());
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
-    let done = begin(run, store, work, open, &flow).and_then(|begun| match begun {
+    let done = begin(run, work, open, &flow).and_then(|begun| match begun {
         Begin::Held => {
             run.held(id, work);
             Ok(())
@@ -315,7 +311,6 @@ fn move_one<'s>(
 
 fn begin<'k>(
     run: &Run<'k>,
-    store: &dyn Store,
     work: &Work,
     open: &mut transfer::Opener<'_, '_>,
     flow: &TransferContext<'_>,
@@ -327,7 +322,7 @@ fn begin<'k>(
         // A pipe has to know the size beforehand: packed twice, never stored.
         (Some(how), None) => transfer::measure_recompressed(&Claim::from(&work.blob), how, &mut *open(0)?, flow)?,
     };
-    run.sink.begin(&claim, store.origin().filter(|_| work.recode.is_none()))
+    run.sink.begin(&claim, run.profile.origin.as_ref().filter(|_| work.recode.is_none()))
 }
 
 fn write(

@@ -1,7 +1,8 @@
 //! An index of which some entries are not copied: it keeps its bytes and so its digest, or a smaller index is made of the
 //! entries that are.
 
-use super::select::{Chooser, Found, counted, listed};
+use super::platforms::{counted, listed};
+use super::select::{Chooser, Found};
 use super::{ATTESTS, Platforms};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
