@@ -47,7 +47,7 @@ fn pick(name: &str) -> Options {
 #[test]
 fn everything_arrives_and_names_come_last() {
     let (memory, single, multi) = sample();
-    for order in [Order::Lanes(3), Order::Single] {
+    for order in [Order::Parallel(3), Order::Sequential] {
         let sink = Kept::new(SinkCapabilities { order, ..takes() });
         let report = run(stored(&memory), &sink, &Options::default()).unwrap();
         let state = sink.state();
@@ -79,7 +79,7 @@ fn a_wrong_blob_publishes_nothing() {
     let (mut memory, single, _) = sample();
     let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
     memory.blobs.get_mut(&manifest.layers()[1].digest).unwrap()[5000] ^= 1;
-    for order in [Order::Lanes(3), Order::Single] {
+    for order in [Order::Parallel(3), Order::Sequential] {
         let sink = Kept::new(SinkCapabilities { order, ..takes() });
         assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::Invalid);
         let state = sink.state();
@@ -200,7 +200,7 @@ fn a_stream_without_a_layer_publishes_nothing() {
 #[test]
 fn an_archive_that_names_its_layers_late_passes_a_pipe_in_its_own_form() {
     let (memory, single, _) = sample();
-    let sink = Kept::new(SinkCapabilities { unnamed_blobs: false, order: Order::Single, ..takes() });
+    let sink = Kept::new(SinkCapabilities { unnamed_blobs: false, order: Order::Sequential, ..takes() });
     let report = run(memory.streamed_old_form(), &sink, &pick("app:2")).unwrap();
     let archive = sink.state().relayed.clone();
     let archive = ArchiveStore::open(archive, "relayed.tar", Arc::new(Silent)).unwrap();

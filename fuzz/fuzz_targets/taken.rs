@@ -15,7 +15,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
-    let sink = Kept::new(SinkCapabilities { order: Order::Single, ..memory::takes() });
+    let sink = Kept::new(SinkCapabilities { order: Order::Sequential, ..memory::takes() });
     let done = source.and_then(|source| copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()));
     done.map_err(|error| {
         let said = error.to_string();

@@ -163,7 +163,7 @@ fn copy_stream(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
     if run.options.dry_run {
         return Err(Error::usage("a stream has to pass before its content is known; --dry-run needs a file"));
     }
-    match stream.digests_known()? || run.takes.unnamed_blobs {
+    match stream.digests_known()? || run.capabilities.unnamed_blobs {
         true => stream::convert(run, stream),
         false => rewrite::rewrite(run, stream),
     }

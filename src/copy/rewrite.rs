@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 /// Passes an archive of the old form on as it is, re-tagged.
 pub(crate) fn rewrite(run: &Run<'_>, stream: ArchiveStream) -> Result<()> {
-    let out = run.sink.relay().ok_or_else(|| {
+    let mut out = run.sink.raw_archive()?.ok_or_else(|| {
         Error::usage("this archive names its layers only at its end, which the destination cannot take from a pipe; save it to a file first")
     })?;
     run.watch.say("the archive passes in its own form (docker-save's older one), re-tagged on the way");
@@ -31,11 +31,11 @@ pub(crate) fn rewrite(run: &Run<'_>, stream: ArchiveStream) -> Result<()> {
             Ok(())
         },
     };
-    let summary = tarball::rewrite(stream, &mut *out?, how)?;
+    let summary = tarball::rewrite(stream, &mut *out, how)?;
     let roots = summary.select(&run.options.picks)?;
     let store = StreamedStore { summary, blobs: Some(HashSet::new()) };
     let wish = Wish { platforms: Platforms::Default, ..run.options.wish() };
-    let images = plan::images(&store, roots, &wish, &run.takes, run.watch)?;
+    let images = plan::images(&store, roots, &wish, &run.capabilities, run.watch)?;
     run.some(&images, &store.summary.empty_message)?;
     for image in &images {
         for name in &image.names {
@@ -50,7 +50,7 @@ pub(crate) fn rewrite(run: &Run<'_>, stream: ArchiveStream) -> Result<()> {
 fn renamed(run: &Run<'_>, names: &[Name]) -> Result<Vec<Name>> {
     match &run.options.naming {
         Naming::Names(names) => Ok(names.clone()),
-        Naming::Keep if names.is_empty() && !run.takes.nameless => {
+        Naming::Keep if names.is_empty() && !run.capabilities.unnamed_images => {
             Err(Error::usage("an image in the archive has no name and needs one there; give it with --as"))
         }
         Naming::Keep => Ok(names.to_vec()),

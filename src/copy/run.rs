@@ -54,7 +54,7 @@ pub(crate) struct Run<'a> {
     /// Where several copies read the source.
     pub subscriber: Option<&'a Subscriber>,
     pub sink: &'a dyn Sink,
-    pub takes: SinkCapabilities,
+    pub capabilities: SinkCapabilities,
     pub options: &'a Options,
     pub pairs: Option<&'a LayerCache>,
     pub watch: &'a dyn Watch,
@@ -83,12 +83,12 @@ impl<'a> Run<'a> {
         subscriber: Option<&'a Subscriber>,
     ) -> Run<'a> {
         let Context { sink, pairs, watch, cancel } = context;
-        let mut takes = sink.takes();
+        let mut capabilities = sink.capabilities();
         // An uncompressed layer in a registry was pushed like that: it keeps its digest in another registry.
-        takes.compress = takes.compress.filter(|_| profile.origin.is_none());
+        capabilities.compress = capabilities.compress.filter(|_| profile.origin.is_none());
         let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
         let passage = Arc::default();
-        Run { profile, subscriber, sink, takes, options, pairs, watch, cancel, fixed, passage, tally, ids }
+        Run { profile, subscriber, sink, capabilities, options, pairs, watch, cancel, fixed, passage, tally, ids }
     }
 
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -120,17 +120,18 @@ impl<'a> Run<'a> {
     pub fn recode_from(&self, was: Coding) -> Option<Recompress> {
         let wanted = match self.options.compress {
             Compress::To(coding) => coding,
-            Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
+            Compress::Default if was == Coding::Raw => self.capabilities.compress.unwrap_or(was),
             Compress::Default | Compress::Keep => was,
         };
-        let to = if self.takes.refuses.contains(&wanted) { Coding::Raw } else { wanted };
+        let to = if self.capabilities.unsupported.contains(&wanted) { Coding::Raw } else { wanted };
         (to != was).then_some(Recompress { was, to, level: self.options.level })
     }
 
     /// The way of the blob `id`.
     pub fn flow<'f>(&'f self, stop: &'f AtomicBool, id: u64, threads: usize) -> TransferContext<'f> {
         let company = self.options.company;
-        let (buffer, recent) = (transfer::buffer_in_company(company), kept_in_company(company));
+        let buffer = transfer::buffer_in_company(company);
+        let recent = if self.capabilities.needs_replay { kept_in_company(company) } else { 0 };
         let threads = (threads / company.max(1)).max(1);
         TransferContext { watch: self.watch, cancel: self.cancel, stop, id, threads, buffer, recent }
     }
@@ -143,7 +144,7 @@ impl<'a> Run<'a> {
     /// `work`'s blob as it will be stored, if that is known. A layer that the sink cannot read is not stored as it is;
     /// but the sink may have it from elsewhere, unpacked.
     pub(super) fn target(&self, work: &Work) -> Option<Descriptor> {
-        let refused = work.recode.is_some_and(|how| self.takes.refuses.contains(&how.was));
+        let refused = work.recode.is_some_and(|how| self.capabilities.unsupported.contains(&how.was));
         work.target().or_else(|| refused.then(|| work.blob.clone()))
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, media_type};
 use crate::progress::{Event, Outcome};
-use crate::sink::Begin;
+use crate::sink::{Begin, Upcoming};
 use crate::source::{Claim, Store};
 use crate::tarball::{ArchiveStream, Blob, StreamedStore};
 use crate::transfer;
@@ -23,14 +23,15 @@ const HEAD: usize = 512;
 
 /// Copies the images of `stream` that the run's options select to the run's sink.
 pub(crate) fn convert(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
-    run.sink.expect_layers(stream.expected_diff_ids())?;
+    // `begin` answers for each blob.
+    run.sink.missing(Upcoming::DiffIds(stream.expected_diff_ids()))?;
     let mut streamed = HashSet::new();
     while let Some(blob) = stream.next_blob()? {
         streamed.insert(pass(run, blob)?);
     }
     let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
     let roots = store.roots(&run.options.picks)?;
-    let images = plan::images(&store, roots, &run.options.wish(), &run.takes, run.watch)?;
+    let images = plan::images(&store, roots, &run.options.wish(), &run.capabilities, run.watch)?;
     run.some(&images, &store.summary.empty_message)?;
     run.know(&images);
     run.check_packed()?;
@@ -50,7 +51,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
     let target = match (recode, expected) {
         (None, _) => claim.clone(),
         (Some(_), Some(packed)) => Claim { digest: Some(packed.digest), size: Some(packed.size) },
-        (Some(_), None) if run.takes.unnamed_blobs => Claim::default(),
+        (Some(_), None) if run.capabilities.unnamed_blobs => Claim::default(),
         (Some(recode), None) => {
             return Err(Error::usage(format!(
                 "a layer would have to be compressed ({} to {}) before its size is known, which a pipe and a compressed archive cannot do; save to a plain .tar first",
@@ -79,8 +80,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {
-            let kept = if writer.recovers() { flow.recent } else { 0 };
-            let replay = Replay::new(Box::new(whole), kept);
+            let replay = Replay::new(Box::new(whole), flow.recent);
             let mut once = |from: u64| Ok(Box::new(replay.read_from(from)?) as Box<dyn Read + Send + '_>);
             transfer::transfer(&claim, &mut once, writer, &flow)
         }

@@ -2,9 +2,8 @@
 #![allow(dead_code)]
 
 use imgmv::copy::Source;
-use imgmv::image::Image;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
-use imgmv::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
+use imgmv::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store, select};
 use imgmv::tarball::ArchiveStream;
 use imgmv::transfer::BlobWriter;
@@ -154,7 +153,7 @@ fn archive(files: &[(String, Vec<u8>)]) -> Source {
 
 /// A sink that keeps everything, in the order in which it came.
 pub struct Kept {
-    pub takes: SinkCapabilities,
+    pub capabilities: SinkCapabilities,
     pub state: Mutex<State>,
 }
 
@@ -171,8 +170,8 @@ pub struct State {
 }
 
 impl Kept {
-    pub fn new(takes: SinkCapabilities) -> Kept {
-        Kept { takes, state: Mutex::default() }
+    pub fn new(capabilities: SinkCapabilities) -> Kept {
+        Kept { capabilities, state: Mutex::default() }
     }
 
     pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -183,12 +182,13 @@ impl Kept {
 pub fn takes() -> SinkCapabilities {
     SinkCapabilities {
         shape: Shape::AsFound,
-        order: Order::Lanes(4),
-        large: None,
+        order: Order::Parallel(4),
+        large_uploads: None,
         compress: None,
-        refuses: &[],
+        unsupported: &[],
         unnamed_blobs: true,
-        nameless: true,
+        unnamed_images: true,
+        needs_replay: false,
     }
 }
 
@@ -204,26 +204,27 @@ impl BlobWriter for Writer<'_> {
         self.1.extend_from_slice(bytes);
         Ok(())
     }
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         assert_eq!((Digest::of(&self.1), self.1.len() as u64), (digest, size));
         let mut state = self.0.state();
         state.log.push("blob".to_owned());
-        state.blobs.insert(digest, self.1);
+        state.blobs.insert(digest, std::mem::take(&mut self.1));
         Ok(())
     }
 }
 
 impl Sink for Kept {
-    fn takes(&self) -> SinkCapabilities {
-        self.takes.clone()
+    fn capabilities(&self) -> SinkCapabilities {
+        self.capabilities.clone()
     }
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         Ok(self.state().names.get(name.as_str()).copied())
     }
-    fn missing(&self, _: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let state = self.state();
-        Ok(blobs.into_iter().filter(|blob| !state.blobs.contains_key(&blob.digest)).collect())
+        let blobs = upcoming.into_blobs().into_iter();
+        Ok(Missing::new(blobs.filter(|blob| !state.blobs.contains_key(&blob.digest)).collect()))
     }
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
         let held = claim.digest.is_some_and(|digest| self.state().blobs.contains_key(&digest));
@@ -232,7 +233,7 @@ impl Sink for Kept {
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let mut state = self.state();
         for child in manifest.children() {
-            assert!(self.takes.shape != Shape::Whole || state.manifests.contains(&child.digest), "child first");
+            assert!(self.capabilities.shape != Shape::Whole || state.manifests.contains(&child.digest), "child first");
         }
         state.log.push("manifest".to_owned());
         state.manifests.push(manifest.digest());
@@ -251,7 +252,7 @@ impl Sink for Kept {
         state.finished += 1;
         Ok(state.send_all.pop().map_or(Finish::Done, Finish::SendAll))
     }
-    fn relay(&self) -> Option<Result<Box<dyn std::io::Write + Send + '_>>> {
+    fn raw_archive(&self) -> Result<Option<Box<dyn std::io::Write + Send + '_>>> {
         struct Out<'a>(&'a Kept);
         impl std::io::Write for Out<'_> {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -262,6 +263,6 @@ impl Sink for Kept {
                 Ok(())
             }
         }
-        Some(Ok(Box::new(Out(self))))
+        Ok(Some(Box::new(Out(self))))
     }
 }

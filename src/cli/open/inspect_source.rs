@@ -34,12 +34,13 @@ fn passed(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
 pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
     let takes = SinkCapabilities {
         shape: Shape::AsFound,
-        order: Order::Single,
-        large: None,
+        order: Order::Sequential,
+        large_uploads: None,
         compress: None,
-        refuses: &[],
+        unsupported: &[],
         unnamed_blobs: true,
-        nameless: true,
+        unnamed_images: true,
+        needs_replay: false,
     };
     let wish = Wish { platforms: platforms.clone(), ..Wish::default() };
     plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)

@@ -64,7 +64,7 @@ pub fn images(
     store: &dyn Store,
     roots: Vec<Root>,
     wish: &Wish,
-    takes: &SinkCapabilities,
+    capabilities: &SinkCapabilities,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
     if let Some(error) = ambiguous(&roots) {
@@ -76,7 +76,7 @@ pub fn images(
     let mut bytes = 0;
     for (names, root) in &merged {
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
-        let (tree, read) = select::choose(store, &known, &root.descriptor, wish, takes, watch, &label)?;
+        let (tree, read) = select::choose(store, &known, &root.descriptor, wish, capabilities, watch, &label)?;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
             let digest = index.digest();
@@ -92,7 +92,7 @@ pub fn images(
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
         planned.push(Image { names: names.clone(), tree, synthesised, source_digest, carried });
     }
-    names::give(&mut planned, &wish.naming, takes, watch)?;
+    names::give(&mut planned, &wish.naming, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }

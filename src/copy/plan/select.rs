@@ -21,12 +21,13 @@ pub(super) fn choose(
     known: &HashMap<Digest, &Root>,
     root: &Descriptor,
     wish: &Wish,
-    takes: &SinkCapabilities,
+    capabilities: &SinkCapabilities,
     watch: &dyn Watch,
     label: &str,
 ) -> Result<(Vec<Manifest>, u64)> {
     let is_sparse = store.profile().is_sparse;
-    let mut chooser = Chooser { store, known, is_sparse, wish, takes, watch, label, bytes: 0, seen: HashSet::new() };
+    let mut chooser =
+        Chooser { store, known, is_sparse, wish, capabilities, watch, label, bytes: 0, seen: HashSet::new() };
     let tree = chooser.tree(root)?;
     Ok((tree, chooser.bytes))
 }
@@ -37,7 +38,7 @@ pub(super) struct Chooser<'a> {
     known: &'a HashMap<Digest, &'a Root>,
     pub is_sparse: bool,
     pub wish: &'a Wish,
-    pub takes: &'a SinkCapabilities,
+    pub capabilities: &'a SinkCapabilities,
     pub watch: &'a dyn Watch,
     /// The image, as a person knows it.
     pub label: &'a str,
@@ -60,7 +61,7 @@ impl Chooser<'_> {
             return Ok(vec![top]);
         }
         let entries = counted(top.children().len());
-        match (&self.wish.platforms, &self.takes.shape) {
+        match (&self.wish.platforms, &self.capabilities.shape) {
             (Platforms::Only(wanted), _) => {
                 let chosen = self.chosen(&top, wanted)?;
                 self.asked(top, chosen)
