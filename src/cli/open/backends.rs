@@ -7,7 +7,7 @@ use crate::cli::options::SourceEngine;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::backend::repository_names;
 use crate::serve::{LocalBackend, UpstreamBackend};
-use crate::source::{Selector, Source, Store};
+use crate::source::{Selector, Store};
 use crate::transport::archive;
 use crate::transport::archive::Input;
 use crate::transport::containerd::ContainerdStore;
@@ -61,9 +61,9 @@ pub fn shelf(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &
 /// An archive, read anew when another one has taken its place.
 fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
     let (path, watch) = (file.to_owned(), run.watch());
-    let open = move || match archive::open(&Input::File(path.clone()), watch.clone())? {
-        Source::Store(store) => Ok(store),
-        Source::Stream(_) => Err(Error::usage(format!(
+    let open = move || match archive::find(&Input::File(path.clone()), watch.clone())? {
+        archive::Found::Store(store) => Ok(store as Arc<dyn Store>),
+        archive::Found::UnopenedArchive(_) => Err(Error::usage(format!(
             "{} is compressed as a whole, so that nothing in it can be found without reading it all; copy it to a \
              plain .tar or to a layout first",
             path.display()

@@ -17,10 +17,11 @@ use super::context::Run;
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, WireName,
 };
+use crate::copy::Source;
 use crate::copy::{Naming, Options};
 use crate::image::{Name, Reference};
 use crate::progress::Event;
-use crate::source::{Selector, Source, Store};
+use crate::source::{Selector, Store};
 use crate::tarball::UnopenedArchive;
 use crate::transport::archive;
 use crate::transport::archive::Input;
@@ -154,7 +155,7 @@ pub fn source(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: 
     let UnopenedSource { ready, picks, name } = unread(place, from, reach, run)?;
     let source = match ready {
         OpenSource::Store(store) => Source::Store(store),
-        OpenSource::UnopenedArchive(tape) => Source::Stream(tape.stream()),
+        OpenSource::UnopenedArchive(tape) => Source::Stream(Box::new(tape.stream())),
     };
     Ok(Opened { source, picks, name })
 }

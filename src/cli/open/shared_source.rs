@@ -4,9 +4,10 @@ use super::{NetworkOptions, OpenSource, Opened, SourceOptions, UnopenedSource, u
 use crate::cli::address::Place;
 use crate::cli::context::Run;
 use crate::cli::output::terminal::lock;
-use crate::fanout::{Limits, Shared, Sharer};
+use crate::copy::Source;
+use crate::fanout::{Limits, SharedStore, Subscriber};
 use crate::image::Name;
-use crate::source::{Selector, Source, Store};
+use crate::source::{Selector, Store};
 use crate::tarball::UnopenedArchive;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,7 @@ pub struct Parted {
 
 enum Shares {
     /// For those who begin together; who comes later is given one then.
-    Store(Shared, Mutex<Vec<Sharer>>),
+    Store(SharedStore, Mutex<Vec<Subscriber>>),
     Tapes(Mutex<Vec<UnopenedArchive>>),
 }
 
@@ -37,10 +38,10 @@ pub fn parted(
     let limits = Limits::default();
     let shares = match ready {
         OpenSource::Store(store) => {
-            let shared = Shared::new(store, limits, &run.cancel);
+            let shared = SharedStore::new(store, limits, &run.cancel);
             // What is wrong with the source is told once.
-            shared.sharer().roots(&picks)?;
-            let first = (0..at_once).map(|_| shared.sharer()).collect();
+            shared.subscribe().roots(&picks)?;
+            let first = (0..at_once).map(|_| shared.subscribe()).collect();
             Shares::Store(shared, Mutex::new(first))
         }
         OpenSource::UnopenedArchive(_) if members > at_once => {
@@ -59,10 +60,10 @@ impl Parted {
     pub fn next(&self) -> Result<Opened> {
         let source = match &self.shares {
             Shares::Store(shared, first) => {
-                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
+                Source::Shared(Arc::new(lock(first).pop().unwrap_or_else(|| shared.subscribe())))
             }
             Shares::Tapes(tapes) => match lock(tapes).pop() {
-                Some(tape) => Source::Stream(tape.stream()),
+                Some(tape) => Source::Stream(Box::new(tape.stream())),
                 None => return Err(Error::failed("there are more destinations than were counted")),
             },
         };

@@ -15,7 +15,7 @@ use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
-use crate::source::{Selector, Source};
+use crate::source::Selector;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
@@ -157,7 +157,7 @@ impl Copy {
     fn below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
         naming(&Place::Prefix(prefix.clone()), &self.names)?;
         let Opened { source, picks, name: own } = opened;
-        let Source::Store(store) = source else {
+        let Some(store) = source.again().and_then(|source| source.into_store().ok()) else {
             return Err(Error::usage(
                 "a DST that ends in / needs the images' names before their bytes; save the archive to a file first, \
                  unpacked",
@@ -166,7 +166,7 @@ impl Copy {
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = store.roots(&picks)?;
         if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(store.nothing()));
+            return Err(Error::not_found(store.profile().empty_message));
         }
         // A tag in a repository is pushed with its digest: the digest alone is asked for last.
         roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
@@ -186,9 +186,9 @@ impl Copy {
         let mut all = Report { dry_run: self.transfer.dry_run, ..Report::default() };
         for (repository, jobs) in repositories {
             let sink = open::repository(&repository, &self.into, &self.reach, run)?;
-            let jobs = jobs.into_iter().map(|(pick, name)| {
+            let jobs = jobs.into_iter().filter_map(|(pick, name)| {
                 let naming = Naming::Names(vec![name]);
-                (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..options.clone() })
+                Some((source.again()?, Options { picks: vec![pick], naming, ..options.clone() }))
             });
             merge(&mut all, copy_options::copy_all(jobs.collect(), &*sink, run)?);
         }

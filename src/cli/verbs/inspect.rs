@@ -102,8 +102,7 @@ fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &
         Platforms::Default | Platforms::All => {
             let mut roots = store.roots(picks)?;
             roots.dedup_by_key(|root| root.descriptor.digest);
-            let root = inspect_source::one(roots)?.descriptor;
-            Manifest::parse(store.manifest(&root)?, &root)
+            inspect_source::one(roots)?.read(store)
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::open::inspect_source;
 use crate::cli::open::{InPlace, NetworkOptions, SourceOptions};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::named;
-use crate::image::{Digest, Manifest, Name};
+use crate::image::{Digest, Name};
 use crate::progress::Event;
 use crate::source::Selector;
 use crate::transport::archive;
@@ -74,8 +74,7 @@ impl Tag {
         let InPlace { store, picks, sink } = open::in_place(place, &self.from, &self.reach, run)?;
         let mut roots = store.roots(&picks)?;
         roots.dedup_by_key(|root| root.descriptor.digest);
-        let root = inspect_source::one(roots)?.descriptor;
-        let manifest = Manifest::parse(store.manifest(&root)?, &root)?;
+        let manifest = inspect_source::one(roots)?.read(&*store)?;
         for name in names {
             if sink.published(name).ok().flatten() == Some(manifest.digest()) {
                 run.watch().event(Event::Detail(&format!("{name} points there already")));
