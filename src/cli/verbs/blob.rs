@@ -1,6 +1,6 @@
 //! `imgmv blob`: one blob, hashed while it is written.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -41,7 +41,7 @@ Examples:
 
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
-        let Opened { source, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         match source.into_store() {
             Ok(store) => self.of_store(&*store, run),
             Err(stream) => self.of_stream(stream, run),

@@ -1,6 +1,6 @@
 //! `imgmv verify`: everything an image consists of, read and hashed.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -77,11 +77,11 @@ struct Judged {
 
 impl Verify {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.look(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
     fn look(&self, run: &Run) -> Result<()> {
-        let Opened { source, picks, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, picks, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let platforms = self.choice.platforms();
         let (store, images, hashed) = match source.into_store() {
             Ok(store) => {

@@ -1,5 +1,7 @@
 //! `docker-archive:`, `oci-archive:`, `-` and archive paths: files, standard input, standard output.
 
+pub(crate) mod address;
+mod form;
 mod partial;
 mod sink;
 
