@@ -1,5 +1,5 @@
-//! A rate that everything which moves over the network shares: registries in both directions, connections to other
-//! hosts, every range of every blob.
+//! One rate limit shared by all network transfers: registries in both directions, connections to other hosts, every
+//! range of every blob.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest sleep in one go, so that Ctrl-C is heard.
+/// The longest single sleep; the cancel flag is checked between two sleeps.
 const NAP: Duration = Duration::from_millis(100);
 
-/// So many bytes a second and no more, over all that pass here.
+/// A maximum rate in bytes per second, over all transfers that share it.
 pub struct Limit {
-    /// Bytes a second; never 0.
+    /// Bytes per second; never 0.
     rate: u64,
     turn: Mutex<Turn>,
     cancel: Cancel,
@@ -23,32 +23,32 @@ pub struct Limit {
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes a second", self.rate)
+        write!(f, "{} bytes per second", self.rate)
     }
 }
 
 impl Limit {
-    /// `rate` in bytes a second. Waiting ends when `cancel` is raised.
+    /// Creates a limit of `rate` bytes per second. Raising `cancel` ends every wait.
     pub fn new(rate: u64, cancel: &Cancel) -> Arc<Limit> {
         Arc::new(Limit { rate: rate.max(1), turn: Mutex::new(Turn(Instant::now())), cancel: cancel.clone() })
     }
 
-    /// The most bytes to move at once: a tenth of a second's worth.
+    /// The maximum number of bytes to move at once: a tenth of a second's worth.
     pub fn gulp(&self) -> usize {
         usize::try_from(self.rate / 10).unwrap_or(usize::MAX).max(1)
     }
 
-    /// How long `bytes` take at this rate.
+    /// The time that `bytes` take at this rate.
     pub fn time_of(&self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.rate as f64)
     }
 
-    /// How many bytes `time` lets pass.
+    /// The number of bytes that this rate allows in `time`.
     pub fn bytes_in(&self, time: Duration) -> usize {
         (self.rate as f64 * time.as_secs_f64()) as usize
     }
 
-    /// Waits until `bytes` more may have moved.
+    /// Waits until the rate allows `bytes` more.
     pub fn pass(&self, bytes: usize) -> Result<()> {
         let takes = self.time_of(bytes as u64);
         let due = self.turn.lock().unwrap_or_else(PoisonError::into_inner).after(Instant::now(), takes);
@@ -62,18 +62,18 @@ impl Limit {
     }
 }
 
-/// When all that was let pass so far is through.
+/// The time at which all accepted bytes have passed at this rate.
 struct Turn(Instant);
 
 impl Turn {
-    /// When what takes so long is through, if it comes `now`. Time in which nothing came is not made up for.
+    /// Adds bytes that take `takes`, and returns the time at which they have passed. Idle time gives no credit.
     fn after(&mut self, now: Instant, takes: Duration) -> Instant {
         self.0 = self.0.max(now) + takes;
         self.0
     }
 }
 
-/// Bytes that are read or written no faster than a limit, if there is one.
+/// A reader or writer that keeps to a limit, if a limit is set.
 pub struct Limited<T> {
     inner: T,
     limit: Option<Arc<Limit>>,
@@ -114,7 +114,7 @@ impl<T: Write> Write for Limited<T> {
     }
 }
 
-/// A host whose commands are spoken to no faster than a limit.
+/// A host whose commands' standard input and output keep to a limit.
 pub struct LimitedHost {
     pub host: Box<dyn Host>,
     pub limit: Arc<Limit>,
@@ -142,7 +142,7 @@ mod tests {
         let begin = Instant::now();
         let second = Duration::from_secs(1);
         let mut turn = Turn(begin);
-        // Two directions of three ranges at once: each is due behind the ones before it.
+        // Two directions of three ranges at the same time: each one waits for those before it.
         let due: Vec<u64> = (0..6).map(|_| turn.after(begin, second).duration_since(begin).as_secs()).collect();
         assert_eq!(due, [1, 2, 3, 4, 5, 6]);
         assert_eq!(turn.after(begin + 100 * second, second), begin + 101 * second);

@@ -1,41 +1,41 @@
-//! What happened: a record for each request, told when its answer has gone out, and figures for all of them together.
+//! The access log: one record per request, written when its response has been sent, and counters over all requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// The status of a request whose client did not wait for one; no client sees it.
+/// The logged status of a request whose client disconnected before the response.
 const GONE: u16 = 499;
 
-/// One request, over.
+/// One finished request.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// When it began.
+    /// The start of the request.
     pub at: SystemTime,
     pub peer: IpAddr,
     pub user: Option<String>,
     pub method: String,
-    /// Path and query, as they came.
+    /// Path and query, as received.
     pub target: String,
     pub status: u16,
     /// Bytes of the request's body that were read.
     pub received: u64,
-    /// Bytes of the answer's body that were handed to the connection.
+    /// Bytes of the response's body that were handed to the connection.
     pub sent: u64,
     pub took: Duration,
     pub agent: String,
-    /// Why it was refused, or broke off.
+    /// The reason for an error or an incomplete response.
     pub failure: Option<String>,
 }
 
-/// Hears of every request, from several threads; must not block for long.
+/// Receives the record of every request, from several threads; must not block for long.
 pub type Journal = dyn Fn(&Record) + Send + Sync;
 
-/// Totals since the server began. All only grow, but those that count what is there now.
+/// Counters since the start of the server; `connections` and `in_flight` are gauges.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Requests by the first digit of their status, from 1.
+    /// Requests by the first digit of their status, starting with 1.
     pub answered: [AtomicU64; 5],
     pub reads: AtomicU64,
     pub writes: AtomicU64,
@@ -43,31 +43,31 @@ pub struct Metrics {
     pub received: AtomicU64,
     pub broken: AtomicU64,
     pub accepted: AtomicU64,
-    /// Connections there are now.
+    /// Open connections.
     pub connections: AtomicU64,
-    /// Requests under way now.
+    /// Requests in flight.
     pub under_way: AtomicU64,
     pub blobs_pushed: AtomicU64,
     pub blobs_mounted: AtomicU64,
     pub manifests_pushed: AtomicU64,
-    /// Blobs and bytes that a mirror has fetched, and that came from a peer.
+    /// Blobs that a mirror has downloaded.
     pub fetched: AtomicU64,
     pub fetched_bytes: AtomicU64,
     pub found_at_peers: AtomicU64,
-    /// Blobs that a mirror had.
+    /// Blobs served from a mirror's cache.
     pub had: AtomicU64,
-    /// Tags that were answered as they were known last.
+    /// Tags answered with the last known digest.
     pub last_known: AtomicU64,
-    /// Bytes that went from a cache to make room.
+    /// Bytes evicted from a cache.
     pub evicted_bytes: AtomicU64,
 }
 
-/// Adds `n` to a figure.
+/// Adds `n` to a counter.
 pub fn count(figure: &AtomicU64, n: u64) {
     figure.fetch_add(n, Ordering::Relaxed);
 }
 
-/// Counts one and takes it back when dropped.
+/// Increments a gauge, and decrements it when dropped.
 pub struct Counted(Arc<Metrics>, fn(&Metrics) -> &AtomicU64);
 
 impl Counted {
@@ -83,7 +83,7 @@ impl Drop for Counted {
     }
 }
 
-/// Follows one request to the end of its answer, and tells then.
+/// Collects the record of one request; writes it when the response has been sent (on drop).
 pub struct RequestLog {
     record: Record,
     began: Instant,
@@ -108,7 +108,7 @@ impl RequestLog {
         }
     }
 
-    /// What the answer is going to be.
+    /// Sets the status and body size of the response.
     pub fn answered(&mut self, status: u16, size: u64) {
         (self.record.status, self.expected) = (status, size);
     }
@@ -117,7 +117,7 @@ impl RequestLog {
         self.record.user = user;
     }
 
-    /// To be added to for each byte of the request's body.
+    /// The counter for received bytes of the request's body.
     pub fn received(&self) -> Arc<AtomicU64> {
         self.received.clone()
     }
@@ -137,10 +137,10 @@ impl Drop for RequestLog {
         record.took = self.began.elapsed();
         record.received = self.received.load(Ordering::Relaxed);
         if record.status == 0 {
-            (record.status, record.failure) = (GONE, Some("the client went away".to_owned()));
+            (record.status, record.failure) = (GONE, Some("the client disconnected".to_owned()));
         }
         if record.sent < self.expected && record.failure.is_none() {
-            record.failure = Some("the client went away".to_owned());
+            record.failure = Some("the client disconnected".to_owned());
         }
         let add = |to: &AtomicU64, n| {
             to.fetch_add(n, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The address that a server listens on, its connections, and its end.
+//! Binds the listening address, accepts connections and stops the server.
 
 use super::access::browser_guard::BrowserGuard;
 use super::access_log::Counted;
@@ -19,16 +19,16 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// Threads that may block, at most: a request uses one at a time, for a buffer or a question.
+/// The maximum number of blocking threads; a request uses one at a time, for a buffer or a lookup.
 const BLOCKING: usize = 256;
-/// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
+/// The stack of each thread. The deepest use is parsing nested JSON, whose depth is bounded.
 const STACK: usize = 1 << 20;
-/// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
+/// The minimum and maximum of the interval between two removals of expired uploads; the default is their lifetime.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
-/// Open files beside those of each connection: its socket, and a blob.
+/// Open files in addition to two for each connection (its socket and a blob).
 const FILES: u64 = 1024;
 
-/// A server that has its address, and has not answered yet.
+/// A server that is bound to its address and does not answer yet.
 pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
@@ -38,13 +38,13 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes the address in `options`.
+    /// Binds the address in `options`.
     ///
-    /// Fails with `Usage` where the address cannot be listened on.
+    /// Fails with `Usage` if the server cannot listen on the address.
     pub fn bind(catalog: Catalog, options: Options) -> Result<Listening> {
         let at = options.listen;
         let refused = |e: std::io::Error| {
-            Error::usage(format!("cannot listen on {at}: {}; choose another with --listen", Error::from(e)))
+            Error::usage(format!("cannot listen on {at}: {}; choose another address with --listen", Error::from(e)))
         };
         let tls = options.certificate.as_ref().map(Certificate::following).transpose()?;
         let listener = TcpListener::bind(at).map_err(refused)?;
@@ -66,12 +66,12 @@ impl Listening {
         Ok(Listening { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
     }
 
-    /// With the port that was given.
+    /// The bound address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until the run is cancelled; then ends when everything under way has ended, or its time is over.
+    /// Answers requests until `cancel` is raised; then waits for requests in flight, up to the stop timeout.
     pub fn run(self) -> Result<()> {
         more_files(2 * self.server.limits.connections as u64 + FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,17 +79,17 @@ impl Listening {
             .max_blocking_threads(BLOCKING + self.server.limits.waiting)
             .thread_stack_size(STACK)
             .build()
-            .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
+            .map_err(|e| Error::failed(format!("cannot start the server: {e}")))?;
         let (stop, stopped) = watch::channel(false);
         self.cancel.on_raise(move || {
-            // Nobody listens any more where the server has ended by itself.
+            // Fails only if the server has already ended.
             let _ = stop.send(true);
         });
         if self.cancel.raised() {
             return Ok(());
         }
         let done = runtime.block_on(self.accept(stopped));
-        // A thread that waits for a slow disk or upstream is not waited for.
+        // Does not wait for threads that are blocked on a slow disk or upstream.
         runtime.shutdown_background();
         done
     }
@@ -97,7 +97,7 @@ impl Listening {
     async fn accept(self, mut stopped: watch::Receiver<bool>) -> Result<()> {
         let limits = self.server.limits.clone();
         let listener = tokio::net::TcpListener::from_std(self.listener)
-            .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
+            .map_err(|e| Error::failed(format!("cannot start the server: {e}")))?;
         let room = Arc::new(Semaphore::new(limits.connections));
         if self.server.target.is_some() {
             let life = self.server.upload_life;
@@ -114,7 +114,7 @@ impl Listening {
                 _ = stopped.changed() => break,
             };
             let Ok((socket, peer)) = accepted else {
-                // Out of files, say: others may end meanwhile.
+                // For example, the process has no free file descriptor; other connections may end meanwhile.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
@@ -133,13 +133,13 @@ impl Listening {
         drop(listener);
         let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
         if tokio::time::timeout(limits.stop, room.acquire_many(all)).await.is_err() {
-            self.server.watch.say("stopped before every request had ended");
+            self.server.watch.say("stopped before all requests had finished");
         }
         Ok(())
     }
 }
 
-/// Lets the process have as many open files as it may, if it needs them.
+/// Raises the soft limit of open files to `wanted`, as far as the hard limit allows.
 fn more_files(wanted: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! What a server is given, and what every request needs of it.
+//! The options of a server, and the state that all its requests share.
 
 use super::access::browser_guard::BrowserGuard;
 use super::access::users::Rights;
@@ -17,18 +17,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What clients may take of the server.
+/// Limits on the resources that clients may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at once; more wait until one ends.
+    /// The maximum number of simultaneous connections; further ones wait until one ends.
     pub connections: usize,
-    /// For a request's head, and between two requests of one connection.
+    /// The time for a request's head, and between two requests of one connection.
     pub head: Duration,
-    /// In which a body has to move 1 KiB, in either direction.
+    /// The time in which a body must move 1 KiB, in either direction.
     pub idle: Duration,
-    /// Threads that may wait for servers elsewhere, beside those that read from here.
+    /// Additional threads that may wait for upstream registries.
     pub waiting: usize,
-    /// What is under way when the server is told to stop has so long to end.
+    /// The time for requests in flight to finish when the server stops.
     pub stop: Duration,
 }
 
@@ -44,26 +44,26 @@ impl Default for Limits {
     }
 }
 
-/// How a server serves.
+/// The options of a server.
 pub struct Options {
     pub listen: SocketAddr,
     pub certificate: Option<Certificate>,
     pub rights: Rights,
-    /// Names by which a server on loopback may be called beside loopback's own.
+    /// Host names that a server on loopback accepts in addition to loopback's own.
     pub names: Vec<String>,
     pub limits: Limits,
     pub journal: Option<Arc<Journal>>,
-    /// What is counted, also by shelves.
+    /// The counters of this server; backends also add to them.
     pub figures: Arc<Metrics>,
-    /// Where pushes go, if anywhere.
+    /// The directory that accepts pushes; without it the server is read-only.
     pub target: Option<Arc<Target>>,
-    /// How long an upload is kept that nobody goes on with.
+    /// An upload without a request for this time is removed.
     pub upload_life: Duration,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
 
-/// Everything that a request needs.
+/// The state that all requests share.
 pub(super) struct Server {
     pub catalog: Catalog,
     pub rights: Rights,
@@ -79,14 +79,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// What `ask` finds in the repository called `name`, on a thread that may block.
+    /// Runs `ask` on the requested repository, on a blocking thread.
     pub async fn in_repository<T: Send + 'static>(
         &self,
         wanted: Wanted,
         ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let catalog = self.catalog.clone();
+        let (catalog, name) = (self.catalog.clone(), wanted.name.clone());
         let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
-        found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, "there is no such repository"))
+        found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, format!("repository {name} was not found")))
     }
 }

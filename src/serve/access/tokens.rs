@@ -1,5 +1,6 @@
-//! Tokens (the registry's token authentication), where users push and anybody pulls: with basic authentication docker
-//! either never shows a password or refuses to pull without one; a token anybody can have, and a user's is another.
+//! Token authentication, for servers on which users push and anonymous clients pull. With basic authentication docker
+//! either never sends a password or refuses to pull without one. With tokens, anonymous clients get one token and each
+//! user gets another.
 
 use hyper::header::{self, HeaderMap};
 use rustls::crypto::ring::default_provider;
@@ -8,27 +9,27 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Who has no password gets this one; it opens what is open anyway.
+/// The token of clients without a password; it permits only anonymous access.
 const ANYBODYS: &str = "anybody";
 const LIFE: Duration = Duration::from_secs(300);
-/// Tokens that are known at once. More are asked for again.
+/// The maximum number of stored tokens; clients request discarded ones again.
 const KNOWN: usize = 10_000;
 
-/// The tokens that were given out and are still good.
+/// The issued tokens of users, with their expiry.
 #[derive(Default)]
 pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 
-/// Whose token it is.
+/// The holder of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Holder {
     Anybody,
     User(String),
-    /// It is over, or never was one.
+    /// The token has expired or was never issued.
     Nobody,
 }
 
 impl Tokens {
-    /// The answer of the token service to `user`, or to anybody.
+    /// The response of the token service for `user`, or for an anonymous client.
     pub fn give(&self, user: Option<&str>) -> String {
         let token = user.map_or_else(|| ANYBODYS.to_owned(), |user| self.make(user));
         json!({ "token": token, "access_token": token, "expires_in": LIFE.as_secs() }).to_string()
@@ -36,7 +37,7 @@ impl Tokens {
 
     fn make(&self, user: &str) -> String {
         let mut bytes = [0; 32];
-        // Without randomness there is no token that nobody guesses: this one is then nobody's.
+        // Without random bytes a token could be guessed; the empty token is not valid for any user.
         if default_provider().secure_random.fill(&mut bytes).is_err() {
             return String::new();
         }
@@ -52,7 +53,7 @@ impl Tokens {
         token
     }
 
-    /// Whose token `headers` show; nothing where they show none.
+    /// The holder of the bearer token in `headers`, if they have one.
     pub fn holder(&self, headers: &HeaderMap) -> Option<Holder> {
         let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
@@ -68,8 +69,8 @@ impl Tokens {
     }
 }
 
-/// Where `headers` came to, and where tokens are to be had: `scheme` is how this server is reached, unless something in
-/// front of it says otherwise.
+/// The `WWW-Authenticate` challenge with the URL of the token service. A reverse proxy's `X-Forwarded-Proto` overrides
+/// `scheme`.
 pub fn challenge(scheme: &str, headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = text("x-forwarded-proto").filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(scheme);

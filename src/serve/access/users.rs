@@ -1,5 +1,5 @@
-//! Who may read and who may write: users in an htpasswd file, passwords hashed with bcrypt, shown as basic
-//! authentication (RFC 7617), or for a token where anybody may read.
+//! Access rights of users in an htpasswd file (bcrypt). Clients send basic authentication (RFC 7617), or a token if
+//! anonymous clients may read.
 
 use super::tokens;
 use super::tokens::{Holder, Tokens};
@@ -16,37 +16,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// In bytes, of an htpasswd file.
+/// The maximum size of an htpasswd file.
 const MAX_FILE: u64 = 4 << 20;
-/// bcrypt is slow on purpose; so many at once leave something for other requests.
+/// The maximum number of simultaneous bcrypt checks; bcrypt is slow on purpose and must not take all cores.
 const AT_ONCE: usize = 2;
-/// Of those who were found right, how many are known at once without another look.
+/// The maximum number of remembered correct passwords, which need no further bcrypt check.
 const KNOWN: usize = 1024;
-/// What a request wants to do.
+
+/// The kind of access that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     Read,
     Write,
 }
 
-/// Who may do what.
+/// The access rights of users and anonymous clients.
 pub struct Rights {
     users: Option<Live<HashMap<String, String>>>,
-    /// None: every user.
+    /// The users that may write; `None` means all.
     writers: Option<HashSet<String>>,
-    /// Reading needs no user.
+    /// Anonymous clients may read.
     open: bool,
-    /// There is something to write to.
+    /// The server accepts pushes.
     writable: bool,
     tokens: Tokens,
-    /// How the server is reached.
+    /// `http` or `https`, as clients connect to this server.
     scheme: &'static str,
     known: Mutex<HashMap<u64, String>>,
     hash: RandomState,
     room: Arc<Semaphore>,
 }
 
-/// Whether reading needs a user where writing does.
+/// The clients that may read if writing needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
     Anybody,
@@ -54,7 +55,7 @@ pub enum Reading {
 }
 
 impl Rights {
-    /// Everybody may do everything there is.
+    /// Grants all access to all clients.
     pub fn anybody() -> Rights {
         Rights {
             users: None,
@@ -69,15 +70,16 @@ impl Rights {
         }
     }
 
-    /// The users in the htpasswd file `file`, which may change; of them only `writers` (none: all) may write.
+    /// Grants access to the users in the htpasswd file `file`, which is reloaded when it changes. Only `writers` may
+    /// write (`None`: all users).
     ///
-    /// Fails where the file cannot be read, has no user with a bcrypt hash, or lacks one of `writers`.
+    /// Fails if the file cannot be read, has no user with a bcrypt hash, or does not contain one of `writers`.
     pub fn users(file: &Path, writers: Option<&[String]>, reading: Reading) -> Result<Rights> {
         let path = file.to_owned();
         let users = Live::following(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
         let known = users.now()?;
         if let Some(stranger) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
-            return Err(Error::usage(format!("there is no user {stranger} in {}", file.display())));
+            return Err(Error::usage(format!("user {stranger} is not in {}", file.display())));
         }
         Ok(Rights {
             users: Some(users),
@@ -87,48 +89,50 @@ impl Rights {
         })
     }
 
-    /// For a server that has nothing to write to.
+    /// Adapts the rights to a server that does not accept pushes.
     pub fn read_only(self) -> Rights {
         Rights { writable: false, ..self }
     }
 
-    /// For a server that is reached by `scheme`.
+    /// Sets the scheme by which clients reach the server.
     pub(crate) fn over(self, scheme: &'static str) -> Rights {
         Rights { scheme, ..self }
     }
 
-    /// Whether somebody without a password may write.
+    /// Whether a client without a password may write.
     pub fn anybody_writes(&self) -> bool {
         self.writable && self.users.is_none()
     }
 
-    /// Whether passwords are asked for at all.
+    /// Whether the server has users at all.
     pub fn has_users(&self) -> bool {
         self.users.is_some()
     }
 
-    /// Who asks; nobody in particular where no user is needed.
+    /// Returns the user of a request; `None` if the request is anonymous and needs no user.
     pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         let Some(users) = &self.users else { return Ok(None) };
         let user = match (self.tokens.holder(headers), basic(headers)) {
             (Some(Holder::User(user)), _) => user,
-            (Some(Holder::Nobody), _) => return Err(self.challenge(headers, "the token is over")),
+            (Some(Holder::Nobody), _) => {
+                return Err(self.challenge(headers, "the token is invalid or has expired; request a new one"));
+            }
             (_, Some((user, password))) => {
                 let users = users.now()?;
                 self.verify(&users, &user, password, headers).await?;
                 user
             }
             _ if right == Right::Read && self.open => return Ok(None),
-            _ => return Err(self.challenge(headers, "who are you? log in first")),
+            _ => return Err(self.challenge(headers, "authentication required; log in first")),
         };
         if right == Right::Write && self.writers.as_ref().is_some_and(|writers| !writers.contains(&user)) {
-            let message = format!("{user} may pull and not push");
+            let message = format!("user {user} may pull but not push");
             return Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message));
         }
         Ok(Some(user))
     }
 
-    /// What somebody without a password is told instead of `refusal`: that a user may be let further, if there are users.
+    /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise `refusal`.
     pub fn instead(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
         match self.users.is_some() && refusal.status == StatusCode::FORBIDDEN {
             true => self.challenge(headers, &refusal.message),
@@ -136,15 +140,16 @@ impl Rights {
         }
     }
 
-    /// `GET /v2/` asks for a user wherever one could be needed: docker decides there whether it shows one at all.
+    /// Checks `GET /v2/`, which demands a user if any request could need one: from its response docker decides whether
+    /// it sends credentials at all.
     pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
-            true => Err(self.challenge(headers, "log in, or go on as anybody")),
+            true => Err(self.challenge(headers, "log in, or request an anonymous token")),
             false => self.check(Right::Read, headers).await,
         }
     }
 
-    /// What the token service gives to who asks; anybody gets a token that opens what is open.
+    /// The response of the token service; a client without a password gets the anonymous token.
     pub async fn token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
         let user = match (&self.users, basic(headers)) {
             (Some(users), Some((user, password))) => {
@@ -157,7 +162,7 @@ impl Rights {
         Ok(self.tokens.give(user.as_deref()))
     }
 
-    /// Whether users push where anybody pulls.
+    /// Whether clients authenticate with tokens: users push and anonymous clients pull.
     pub fn by_token(&self) -> bool {
         self.users.is_some() && self.open && self.writable
     }
@@ -184,7 +189,7 @@ impl Rights {
             return Ok(());
         }
         let permit = self.room.clone().acquire_owned().await;
-        // The password of somebody unknown is compared too, so that it takes as long.
+        // For an unknown user another user's hash is compared, so that the response takes as long.
         let compared = hash.as_ref().or_else(|| users.values().next()).cloned().unwrap_or_default();
         let shown = password.clone();
         let right = tokio::task::spawn_blocking(move || {
@@ -192,7 +197,7 @@ impl Rights {
             bcrypt::verify(shown, &compared).unwrap_or(false)
         });
         if !right.await.unwrap_or(false) || hash.is_none() {
-            return Err(self.challenge(headers, "no such user, or another password"));
+            return Err(self.challenge(headers, "wrong user name or password"));
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN {
@@ -203,7 +208,7 @@ impl Rights {
     }
 }
 
-/// User and password of basic authentication. An empty user is none: some clients show that for nobody.
+/// User and password of basic authentication. An empty user counts as anonymous: some clients send it without a login.
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ')?;
@@ -216,12 +221,12 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     (!user.is_empty()).then(|| (user.to_owned(), password.to_owned()))
 }
 
-/// Reads an htpasswd file: `USER:HASH` on each line. Only bcrypt's hashes count.
+/// Reads an htpasswd file: `USER:HASH` on each line. Other hashes than bcrypt are skipped.
 fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
     let shown = path.display();
     let size = std::fs::metadata(path).map_err(|e| Error::reading(&shown, e))?.len();
     if size > MAX_FILE {
-        return Err(Error::invalid(format!("{shown} has {size} bytes, more than the {MAX_FILE} allowed")));
+        return Err(Error::invalid(format!("{shown} has {size} bytes; the limit is {MAX_FILE}")));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::reading(&shown, e))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -1,5 +1,5 @@
-//! What a server has to offer: repositories, found by name on shelves. Everything here blocks; the server calls it
-//! from threads that may.
+//! The traits of backends and repositories, and the catalog of all backends of a server. All of it may block; the
+//! server calls it on blocking threads.
 
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
@@ -7,95 +7,95 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 
-/// Which manifest of a repository.
+/// The `<reference>` of a manifest: a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum At {
     Tag(String),
     Digest(Digest),
 }
 
-/// Which repository.
+/// A request for a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wanted {
-    /// As the path has it: checked to be a repository's name, and nothing more.
+    /// The name in the request's path; only its syntax is checked.
     pub name: String,
-    /// The registry that a client of a mirror means (containerd's `?ns=`), as the client wrote it.
+    /// The registry for which a client asks a mirror (containerd's `?ns=`), as the client wrote it.
     pub ns: Option<String>,
-    /// Who asks: a user of this server, whose password was right.
+    /// The authenticated user.
     pub user: Option<String>,
     pub search: Search,
 }
 
-/// How far a server goes for what is wanted.
+/// The places that a server searches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Search {
-    /// Elsewhere too, if it is not here.
+    /// This server, then peers and upstream registries.
     #[default]
     Anywhere,
-    /// No further than what lies here: another server is looking, and would wait for itself in the end.
+    /// Only this server: the client is another server, and forwarding its request could form a cycle.
     Here,
 }
 
-/// How sure an answer is.
+/// The freshness of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     Now,
-    /// It was so when somebody last answered, and now nobody does.
+    /// The last known answer, because upstream does not respond now.
     Last,
 }
 
-/// What came of asking others for a manifest.
+/// The result of a prefetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// Nobody has to be asked.
+    /// This repository needs no prefetch.
     Here,
-    /// Nobody has it.
+    /// The manifest was not found upstream or at a peer.
     Nowhere,
-    /// It is found at once under this digest.
+    /// The manifest is available under this digest without further waiting.
     At(Digest, Known),
 }
 
-/// A kind of source: where repositories are looked for.
+/// A source of repositories.
 pub trait Backend: Send + Sync {
-    /// The names of all repositories that are known, in any order.
+    /// The names of all known repositories, in any order.
     fn repositories(&self) -> Result<Vec<String>>;
-    /// The repository that is wanted, if this shelf has it. Cheap: it is asked for with every request.
+    /// The requested repository, if this backend has it. Must be cheap: it is called for every request.
     fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>>;
 }
 
-/// One repository, as it is at the moment. Whatever is not there is `None`, and not an error.
+/// A snapshot of one repository. Missing content is `None`, not an error.
 pub trait Repository: Send + Sync {
     /// Every tag, in any order.
     fn tags(&self) -> Result<Vec<String>>;
-    /// A manifest, its digest checked.
+    /// Returns a manifest whose digest was verified.
     fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
-    /// Asks whoever has to be asked first, which may take long.
+    /// Does slow upstream work (resolve a tag, fetch a missing manifest) before the caller takes memory for the
+    /// manifest.
     fn settle(&self, _at: &At) -> Result<Settled> {
         Ok(Settled::Here)
     }
-    /// How many bytes a manifest has, where that is known without reading it: then a large one waits for room in
-    /// memory.
+    /// The size of a manifest in bytes, if it is known without reading it. A large manifest then waits for memory.
     fn weight(&self, _at: &At) -> Result<Option<u64>> {
         Ok(None)
     }
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
-    /// The bytes of a blob of `size` bytes from offset `from` on. The reader may be left alone for minutes: it must not
-    /// hold more than a buffer. One that has nothing yet (a blob that is still coming in) says `WouldBlock` rather than
-    /// keep a thread waiting, and is asked again soon.
+    /// Opens a blob of `size` bytes at offset `from`. The reader may stay idle for minutes, so it must not occupy more
+    /// than a buffer. If no bytes are available yet (the blob is still downloading), the reader returns `WouldBlock`
+    /// instead of blocking the thread, and is polled again.
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
-    /// What refers to `subject`.
+    /// The manifests that have `subject` as their subject.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>>;
 }
 
-/// All shelves; the first that has something gives it.
+/// All backends of a server, in order of precedence.
 #[derive(Clone, Default)]
 pub struct Catalog {
     shelves: Vec<Arc<dyn Backend>>,
 }
 
 impl Catalog {
-    /// Adds a shelf that is asked after those there are.
+    /// Adds a backend with lower precedence than the existing ones.
     pub fn add(&mut self, shelf: Arc<dyn Backend>) {
         self.shelves.push(shelf);
     }
@@ -104,7 +104,7 @@ impl Catalog {
         self.shelves.is_empty()
     }
 
-    /// Every name once, in order.
+    /// Every repository name once, in lexical order.
     pub fn repositories(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         for shelf in &self.shelves {
@@ -113,7 +113,7 @@ impl Catalog {
         Ok(names)
     }
 
-    /// What all shelves have under that name.
+    /// The requested repository, merged from all backends that have it.
     pub fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
         let mut found = Vec::new();
         let mut failure = None;
@@ -132,11 +132,11 @@ impl Catalog {
     }
 }
 
-/// Repositories of the same name from several shelves, as one.
+/// Repositories of the same name from several backends, merged.
 struct Several(Vec<Arc<dyn Repository>>);
 
 impl Several {
-    /// The first that has it. One that fails does not keep others from answering.
+    /// The first result. A failure counts only if no other repository has a result.
     fn first<T>(&self, ask: impl Fn(&dyn Repository) -> Result<Option<T>>) -> Result<Option<T>> {
         let mut failure = None;
         for repository in &self.0 {
@@ -159,7 +159,7 @@ impl Repository for Several {
                 Err(error) => failure = Some(error),
             }
         }
-        // One that fails does not hide what others have.
+        // A failure does not hide the tags of other repositories.
         failure.filter(|_| tags.is_empty()).map_or_else(|| Ok(tags.into_iter().collect()), Err)
     }
 
@@ -206,8 +206,8 @@ impl Repository for Several {
     }
 }
 
-/// `bytes` as the manifest `claim` says they are; `None` where they are no manifest at all, as with a layer that was
-/// asked for as one.
+/// Parses `bytes` as the manifest that `claim` describes; `None` if they are not a manifest, for example if a client
+/// requested a layer as a manifest.
 pub fn as_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
     (bytes.len() as u64 <= MAX_MANIFEST).then(|| Manifest::parse(bytes, claim).ok()).flatten()
 }

@@ -1,4 +1,4 @@
-//! A local store (a layout, an archive, containerd's directory) as a shelf.
+//! A local store (a layout, an archive, containerd's directory) as a backend.
 
 use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
 use super::reload::Live;
@@ -12,22 +12,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-/// A store whose blobs can be opened at any offset at once, with no server in between.
+/// A backend over a store whose blobs can be opened at any offset, without a network.
 pub struct LocalBackend {
     live: Live<Stocked>,
 }
 
-/// A store with the names of what is in it.
+/// An open store and the repositories in it.
 struct Stocked {
     store: Arc<dyn Store>,
     table: Table,
 }
 
 impl LocalBackend {
-    /// A store that is opened anew when `file` changes, but not more often than every `rest`. What has no full name is
-    /// served as `own`.
+    /// Opens a store, and reopens it when `file` changes, at most once in `rest`. Images without a full name are served
+    /// in the repository `own`.
     ///
-    /// Fails where it cannot be opened now, or its images cannot be listed.
+    /// Fails if the store cannot be opened, or its images cannot be listed.
     pub fn following(
         file: PathBuf,
         rest: Duration,
@@ -38,7 +38,7 @@ impl LocalBackend {
         let told = Once::new();
         let live = Live::following(file, rest, move || {
             stocked(open()?, &own, |hidden| {
-                told.call_once(|| watch.say(&format!("{hidden}; until then it is not served by that name")));
+                told.call_once(|| watch.say(&format!("{hidden}; until then it is not served under that name")));
             })
         });
         live.now()?;
@@ -55,7 +55,7 @@ fn stocked(store: Arc<dyn Store>, own: &str, hidden: impl Fn(&Error)) -> Result<
                 unambiguous(&*store)?
             }
         },
-        // A name that stands for two images hides only itself.
+        // An ambiguous name hides only the images of that name.
         Err(error) if matches!(error.kind(), Kind::Usage | Kind::Invalid) => {
             hidden(&error);
             unambiguous(&*store)?
@@ -85,7 +85,7 @@ impl Backend for LocalBackend {
     }
 }
 
-/// One repository of a store. Its blobs are all of the store's: they are found only by who knows their digest.
+/// One repository of a store. It serves every blob of the store: a client must know the digest to get one.
 struct StoreRepository {
     store: Arc<dyn Store>,
     tags: Arc<Tags>,
@@ -130,7 +130,7 @@ impl Repository for StoreRepository {
 
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         let reopened = Reopened { store: self.store.clone(), blob: Descriptor::new("", *digest, size), at: from };
-        // What cannot be opened is told before the answer begins.
+        // An error of the first open is reported before the response starts.
         reopened.store.open(&reopened.blob, from)?;
         Ok(Box::new(reopened))
     }
@@ -140,8 +140,8 @@ impl Repository for StoreRepository {
     }
 }
 
-/// Reads a blob by opening it anew for each buffer: a store's readers live only as long as a borrow of it, and a client
-/// that is slow holds nothing meanwhile.
+/// Reads a blob by reopening it for each buffer: a store's reader borrows the store, and a slow client must not keep a
+/// file open.
 struct Reopened {
     store: Arc<dyn Store>,
     blob: Descriptor,

@@ -1,5 +1,5 @@
-//! What was made of a file, made anew when that file has changed: a layout that somebody writes to and containerd's
-//! database, both while they are served.
+//! A value that is loaded from a file and reloaded when the file changes, such as a layout or containerd's database
+//! that are written while they are served.
 
 use crate::error::Result;
 use std::os::unix::fs::MetadataExt;
@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A file that was written to this short a time before it was looked at may be written to once more without looking any
-/// different: file systems count time in steps.
+/// The granularity of file times, at most. A file modified this recently may change again with the same modification
+/// time.
 const STEP: Duration = Duration::from_millis(50);
 
 type Make<T> = dyn Fn() -> Result<T> + Send + Sync;
 
-/// A `T` that follows a file.
+/// A `T` that is reloaded when its file changes.
 pub struct Live<T> {
     make: Box<Make<T>>,
     file: PathBuf,
-    /// It is not made anew more often than this.
+    /// The minimum time between two reloads.
     rest: Duration,
     made: Mutex<Option<Made<T>>>,
 }
@@ -28,24 +28,24 @@ struct Made<T> {
     it: Arc<T>,
 }
 
-/// How a file looks from outside.
+/// The metadata of a file by which a change is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
     written: (i64, i64),
-    /// Whether a later change would show.
+    /// Whether a later change is certain to change the metadata.
     settled: bool,
 }
 
 impl<T> Live<T> {
-    /// What `make` gives, anew when `file` has changed, but not more often than every `rest`.
+    /// Creates a value that `make` loads again when `file` changes, at most once in `rest`.
     pub fn following(file: PathBuf, rest: Duration, make: impl Fn() -> Result<T> + Send + Sync + 'static) -> Live<T> {
         Live { make: Box::new(make), file, rest, made: Mutex::default() }
     }
 
-    /// What it is now. Where it cannot be made, it stays what it was, if it was anything.
+    /// The current value. If reloading fails, the previous value stays, if one exists.
     pub fn now(&self) -> Result<Arc<T>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &mut *made {
@@ -57,7 +57,7 @@ impl<T> Live<T> {
                 return Ok(made.it.clone());
             }
         }
-        // Taken before the file is read: what is written meanwhile is a change.
+        // Taken before the file is read, so that a write in the meantime counts as a change.
         let of = self.stamp();
         match ((self.make)(), &mut *made) {
             (Ok(it), _) => {

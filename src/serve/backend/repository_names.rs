@@ -1,7 +1,7 @@
-//! Under which repository and tag an image is served that was named for another registry, or not at all.
+//! Maps the image names of a source to repositories and tags.
 //!
-//! `docker.io/library/app:2` is tag `2` of `library/app`, of `app`, and of `docker.io/library/app`. A name that is only
-//! a tag, and an image without a name, belong to the repository that is called like the directory or the file.
+//! `docker.io/library/app:2` is tag `2` of `library/app`, of `app`, and of `docker.io/library/app`. Images that have
+//! only a tag, and untagged images, are in a repository named after the directory or file.
 
 use super::catalog::Wanted;
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, is_repository, is_tag};
@@ -9,7 +9,7 @@ use crate::source::Root;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// For a directory or file whose name has nothing that a repository could be called.
+/// The repository name if the name of the directory or file has no valid character.
 const NAMELESS: &str = "image";
 
 /// The tags of one repository.
@@ -25,22 +25,22 @@ impl Tags {
         self.0.get(tag)
     }
 
-    /// What is listed under `digest`, by any tag.
+    /// The tagged manifest with `digest`, if one exists.
     pub fn listed(&self, digest: &Digest) -> Option<&Descriptor> {
         self.0.values().find(|entry| entry.digest == *digest)
     }
 }
 
-/// Every repository of one source.
+/// All repositories of one source.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// By the name alone, by `HOST/NAME`, and by both for the source's own.
+    /// Tags by `NAME` and by `HOST/NAME`.
     by_name: HashMap<String, std::sync::Arc<Tags>>,
     listed: BTreeSet<String>,
 }
 
 impl Table {
-    /// Of `roots`, with `own` for what has no full name.
+    /// Builds the table of `roots`; images without a full name are in the repository `own`.
     pub fn new(roots: Vec<Root>, own: &str) -> Table {
         let mut tags: BTreeMap<(Option<String>, String), Tags> = BTreeMap::new();
         for root in roots {
@@ -57,7 +57,7 @@ impl Table {
         let full = |host: &Option<String>, repository: &str| {
             host.as_ref().map_or_else(|| repository.to_owned(), |host| format!("{host}/{repository}"))
         };
-        // A name that several hosts have is listed with each host, where that can be asked for.
+        // A name that occurs with several hosts is listed with each host, if that is a valid repository name.
         let listed = tags.keys().filter_map(|(host, repository)| {
             let name = if hosts[&**repository] > 1 { full(host, repository) } else { repository.clone() };
             is_repository(&name).then_some(name)
@@ -65,7 +65,7 @@ impl Table {
         let listed = listed.collect();
         let mut by_name: HashMap<String, Tags> = HashMap::new();
         for ((host, repository), tags) in tags {
-            // The short name has what all hosts have under it; docker's own, being first in no order, come first.
+            // The short name has the tags of all hosts. docker.io takes precedence, whatever the order.
             let docker = host.as_deref() == Some(DEFAULT_REGISTRY);
             let short = by_name.entry(repository.clone()).or_default();
             for (tag, at) in &tags.0 {
@@ -87,7 +87,7 @@ impl Table {
         self.listed.iter()
     }
 
-    /// The tags of what is wanted. `ns` reaches only what was named for that registry.
+    /// The tags of the requested repository. `ns` selects only images named for that registry.
     pub fn tags(&self, wanted: &Wanted) -> Option<std::sync::Arc<Tags>> {
         let found = match &wanted.ns {
             Some(ns) => self.by_name.get(&format!("{ns}/{}", wanted.name)),
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// Host, repository and tag of an image called `name`.
+/// Splits an image name into host, repository and tag.
 fn placed(name: Option<&Name>, own: &str) -> (Option<String>, String, Option<String>) {
     match name.map(|name| (name, name.reference())) {
         Some((_, Some(reference))) => (Some(reference.host), reference.repository, reference.tag),
@@ -109,8 +109,8 @@ fn placed(name: Option<&Name>, own: &str) -> (Option<String>, String, Option<Str
     }
 }
 
-/// The repository for what has no full name in the directory or file at `path`: its own name, without what makes it
-/// an archive, in letters that a repository may have.
+/// The repository for images without a full name in the directory or file at `path`: its file name without `.tar`,
+/// reduced to the characters that a repository may have.
 pub fn own(path: &Path) -> String {
     let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Another registry as a shelf: every request is asked there, and nothing is kept.
+//! Another registry as a backend: every request is forwarded, and nothing is cached.
 
 use super::catalog::{At, Backend, Repository, Search, Wanted};
 use crate::error::{Kind, Result};
@@ -9,28 +9,28 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-/// Repositories that are remembered; each holds what upstream's manifests were asked for and not fetched.
+/// The maximum number of open repositories; each may hold manifests that were resolved and not read yet.
 const REMEMBERED: usize = 256;
-/// In bytes; two of them wait while a client is slow.
+/// The size of a read buffer; two of them wait for a slow client.
 const BUFFER: usize = 64 << 10;
 
-/// What of a registry is served.
+/// A registry, or the part of it that is served.
 pub struct UpstreamBackend {
     registry: Arc<Registry>,
-    /// Empty, or parts that end in `/`: served names are below it.
+    /// The prefix of the served names: empty, or ending in `/`.
     prefix: String,
-    /// The only one, where one was named.
+    /// The only served repository, if the user named one.
     only: Option<String>,
     open: Mutex<HashMap<String, Arc<RepositoryStore>>>,
 }
 
 impl UpstreamBackend {
-    /// Every repository below `prefix` (empty, or ending in `/`), under the rest of its name.
+    /// Serves every repository below `prefix` (empty, or ending in `/`), under the rest of its name.
     pub fn below(registry: Arc<Registry>, prefix: &str) -> UpstreamBackend {
         UpstreamBackend { registry, prefix: prefix.to_owned(), only: None, open: Mutex::default() }
     }
 
-    /// One repository, under its own name.
+    /// Serves one repository, under its own name.
     pub fn of(registry: Arc<Registry>, repository: &str) -> UpstreamBackend {
         UpstreamBackend { only: Some(repository.to_owned()), ..UpstreamBackend::below(registry, "") }
     }
@@ -46,7 +46,7 @@ impl UpstreamBackend {
 }
 
 impl Backend for UpstreamBackend {
-    /// Only what was named: a registry's own list may be of any length, and many give none.
+    /// Only the named repository: a registry's catalog may have any length, and many registries have none.
     fn repositories(&self) -> Result<Vec<String>> {
         Ok(self.only.iter().cloned().collect())
     }
@@ -57,7 +57,7 @@ impl Backend for UpstreamBackend {
         if !here || !named || wanted.search == Search::Here {
             return Ok(None);
         }
-        // As everywhere: docker's own images are called by one part alone.
+        // On docker.io a name with one part belongs to `library/`.
         let docker = self.registry.host() == DEFAULT_REGISTRY && self.prefix.is_empty() && !wanted.name.contains('/');
         let prefix = if docker { "library/" } else { &self.prefix };
         Ok(Some(Arc::new(Upstream(self.store(format!("{prefix}{}", wanted.name))))))
@@ -108,9 +108,9 @@ impl Repository for Upstream {
     }
 }
 
-/// The bytes of `blob`, read by a thread of its own that keeps the connection open, a few buffers ahead.
+/// Reads `blob` on a separate thread that keeps the connection open and reads a few buffers ahead.
 ///
-/// Fails where the first bytes cannot be had.
+/// Fails if the blob cannot be opened.
 pub fn pumped(store: Arc<dyn Store>, blob: Descriptor, from: u64) -> Result<Box<dyn Read + Send>> {
     let (send, receive) = mpsc::sync_channel::<io::Result<Vec<u8>>>(1);
     let (opened, open) = mpsc::sync_channel(1);
@@ -127,13 +127,13 @@ pub fn pumped(store: Arc<dyn Store>, blob: Descriptor, from: u64) -> Result<Box<
                 buffer
             });
             let last = !matches!(&read, Ok(buffer) if !buffer.is_empty());
-            // Fails when the client has gone.
+            // Fails if the client has disconnected.
             if send.send(read).is_err() || last {
                 return;
             }
         }
     })?;
-    open.recv().map_err(|_| crate::Error::failed("the thread that reads upstream has ended"))??;
+    open.recv().map_err(|_| crate::Error::failed("the thread that reads from upstream ended unexpectedly"))??;
     Ok(Box::new(Pumped { from: receive, buffer: Vec::new(), at: 0 }))
 }
 

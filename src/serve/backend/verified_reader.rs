@@ -1,13 +1,13 @@
-//! Bytes that pass through without being kept, hashed on their way: the end of a blob that is another is not given.
+//! Verifies streamed bytes that are not cached: if the digest does not match, the last bytes are withheld.
 
 use crate::error::Error;
 use crate::image::{Digest, Hasher};
 use std::io::{self, Read};
 
-/// In bytes, of what is skipped.
+/// The buffer for skipped bytes.
 const BUFFER: usize = 64 << 10;
 
-/// A whole blob from its start, of which what lies before an offset is read and not given.
+/// Reads a complete blob, and returns its bytes from an offset on.
 pub struct Checked {
     bytes: Box<dyn Read + Send>,
     hasher: Option<Hasher>,
@@ -18,7 +18,7 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// `bytes` begin with the blob's first.
+    /// Creates a reader of `bytes`, which start with the blob's first byte.
     pub fn new(bytes: Box<dyn Read + Send>, digest: Digest, size: u64, from: u64) -> Checked {
         Checked { bytes, hasher: Some(Hasher::new(digest.algorithm())), digest, size, at: 0, from }
     }

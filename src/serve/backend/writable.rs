@@ -1,6 +1,6 @@
-//! Where pushes go: below one directory, an OCI layout for each repository at the path of its name, which every other
-//! tool reads as `oci:DIR/team/app:TAG`. Each blob has a second name (a hard link) in `DIR/.imgmv-shared`, so that it
-//! takes its space once however many repositories have it.
+//! The destination of pushes: a directory with one OCI layout per repository, at the path of its name, which other
+//! tools read as `oci:DIR/team/app:TAG`. Each blob has a hard link in `DIR/.imgmv-shared`, so a blob in several
+//! repositories takes its space once.
 
 use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
 use super::reload::Live;
@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// No part of a repository's name begins with a dot.
+/// The directory of shared blobs; a part of a repository name cannot start with a dot.
 const POOL: &str = ".imgmv-shared";
-/// What lies in a layout: a part of a name that is called so gets a `_` behind it, with which none ends.
+/// Names of files in a layout. A name part that equals one of them gets the suffix `_`, which a name part cannot have.
 const TAKEN: [&str; 3] = ["blobs", "index.json", "oci-layout"];
-/// Layouts that are kept open.
+/// The maximum number of open layouts.
 const OPEN: usize = 64;
-/// Directories that are looked into for a list of repositories, at most.
+/// The maximum number of directories that are read for a list of repositories.
 const LOOKED_INTO: usize = 100_000;
 
-/// A directory of layouts that can be pushed to.
+/// A directory of layouts that accepts pushes.
 pub struct Target {
     dir: PathBuf,
     pool: PushedLayout,
@@ -34,7 +34,7 @@ pub struct Target {
     cancel: Cancel,
 }
 
-/// One repository.
+/// One open repository.
 struct House {
     layout: PushedLayout,
     live: Live<Housed>,
@@ -42,7 +42,7 @@ struct House {
 
 struct Housed {
     store: LayoutStore,
-    /// Where in the store's entries each tag is.
+    /// The index of each tag in the store's entries.
     tags: BTreeMap<String, usize>,
 }
 
@@ -53,25 +53,25 @@ impl Housed {
 }
 
 impl Target {
-    /// The directory `dir`, made if need be.
+    /// Opens the directory `dir`; creates it if it does not exist.
     ///
-    /// Fails with `Unwritable` where it cannot be written.
+    /// Fails with `Unwritable` if the directory cannot be written.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Target> {
         let pool = PushedLayout::pool(&dir.join(POOL), watch.clone(), cancel)?;
         Ok(Target { dir: dir.to_owned(), pool, open: Mutex::default(), watch, cancel: cancel.clone() })
     }
 
-    /// What blobs are shared through.
+    /// The directory of shared blobs.
     pub fn pool(&self) -> &PushedLayout {
         &self.pool
     }
 
-    /// The layout of the repository `name`; `None` where nothing was pushed there.
+    /// The layout of the repository `name`; `None` if nothing was pushed to it.
     pub fn layout(&self, name: &str) -> Result<Option<PushedLayout>> {
         Ok(self.house(name)?.map(|house| house.layout.clone()))
     }
 
-    /// The same, made where there is none.
+    /// The layout of the repository `name`; creates it if it does not exist.
     pub fn make_layout(&self, name: &str) -> Result<PushedLayout> {
         if let Some(layout) = self.layout(name)? {
             return Ok(layout);
@@ -92,7 +92,7 @@ impl Target {
         let dir = self.path(name);
         match open.get(name) {
             Some(house) if house.layout.is_at(&dir) => return Ok(Some(house.clone())),
-            // Removed, or another directory by now: what is written to the old one would be lost.
+            // The directory was removed or replaced; writes to the open one would be lost.
             Some(_) => drop(open.remove(name)),
             None => {}
         }
@@ -106,7 +106,7 @@ impl Target {
         Ok(Some(house))
     }
 
-    /// Removes uploads that nobody has gone on with for `life`, in every repository.
+    /// Removes uploads that were not written for `life`, in every repository.
     pub fn expire(&self, life: Duration) -> Result<usize> {
         let mut expired = self.pool.expire(life);
         for name in self.repositories()? {
@@ -123,7 +123,7 @@ fn housed(dir: &Path) -> Result<Housed> {
     for (at, root) in store.entries().iter().enumerate() {
         let Some(name) = &root.name else { continue };
         let Some(tag) = name.tag() else { continue };
-        // A full name, as another tool may have written it, is of less weight than the tag itself.
+        // A plain tag takes precedence over a full name, which another tool may have written.
         match name.reference() {
             None => drop(tags.insert(tag, at)),
             Some(_) => drop(tags.entry(tag).or_insert(at)),
@@ -142,7 +142,7 @@ impl Backend for Target {
             if looked_into > LOOKED_INTO {
                 break;
             }
-            // A directory that goes away meanwhile has nothing in it.
+            // A directory that was removed in the meantime counts as empty.
             let Ok(entries) = std::fs::read_dir(&dir) else { continue };
             let mut is_layout = false;
             for entry in entries.flatten() {
@@ -163,7 +163,7 @@ impl Backend for Target {
         Ok(names)
     }
 
-    /// Pushed images are a mirror's too: what `?ns=` says is a path's beginning, if there is such a repository.
+    /// With `?ns=`, the repository `NS/NAME` takes precedence if it exists: pushed images are also served by a mirror.
     fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
         let prefixed = wanted.ns.as_ref().map(|ns| format!("{ns}/{}", wanted.name)).filter(|name| is_repository(name));
         let house = match prefixed.map(|name| self.house(&name)).transpose()?.flatten() {
@@ -209,10 +209,10 @@ impl Repository for Stored {
         Ok(self.0.store.find(digest)?.map(|found| found.size))
     }
 
-    /// The file itself: what is deleted meanwhile is still sent to its end.
+    /// Opens the file once, so that a blob deleted in the meantime is still sent completely.
     fn open(&self, digest: &Digest, _: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         let file = self.0.store.file(digest)?;
-        let mut file = file.ok_or_else(|| Error::not_found(format!("blob {digest} was deleted just now")))?;
+        let mut file = file.ok_or_else(|| Error::not_found(format!("blob {digest} was deleted during the request")))?;
         file.seek(SeekFrom::Start(from)).map_err(|e| Error::reading(format!("blob {digest}"), e))?;
         Ok(Box::new(file))
     }

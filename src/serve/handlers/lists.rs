@@ -1,4 +1,4 @@
-//! Lists, page by page (distribution-spec, "Content Discovery"): repositories, tags, referrers.
+//! Paged lists of repositories, tags and referrers (distribution-spec, "Content Discovery").
 
 use crate::image::{Digest, media_type};
 use crate::serve::http::errors::{Code, Refusal};
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Entries of a page, at most and where nothing is asked for.
+/// The maximum and default number of entries of a page.
 const PAGE: usize = 1000;
-/// In bytes, of a page of referrers: their annotations are of any length.
+/// The size limit of a page of referrers, since annotations can have any length.
 const REFERRERS: usize = 2 << 20;
 
-/// `/v2/_catalog`: every repository.
+/// Handles `/v2/_catalog`: all repositories.
 pub async fn catalog(server: &Arc<Server>, asked: Asked) -> Answered {
     let catalog = server.catalog.clone();
     let names = blocking(move || catalog.repositories()).await??;
@@ -22,7 +22,7 @@ pub async fn catalog(server: &Arc<Server>, asked: Asked) -> Answered {
     Ok(page.answer("/v2/_catalog", |names| json!({ "repositories": names })))
 }
 
-/// `/v2/<name>/tags/list`, in lexical order.
+/// Handles `/v2/<name>/tags/list`: the tags in lexical order.
 pub async fn tags(server: &Arc<Server>, asked: Asked, name: String) -> Answered {
     let tags = server.in_repository(asked.wanted(&name), |repository| repository.tags()).await?;
     let page = Page::of(&asked, tags.into_iter().collect())?;
@@ -32,17 +32,17 @@ pub async fn tags(server: &Arc<Server>, asked: Asked, name: String) -> Answered 
 struct Page {
     shown: Vec<String>,
     size: usize,
-    /// There are more behind it.
+    /// Further entries follow this page.
     more: bool,
 }
 
 impl Page {
-    /// The part of `all` that `n` and `last` ask for.
+    /// Selects the page of `all` that the query parameters `n` and `last` request.
     fn of(asked: &Asked, all: BTreeSet<String>) -> Result<Page, Refusal> {
         let size = match asked.query.value("n") {
             None => PAGE,
             Some(n) => {
-                let wrong = || Refusal::bad(Code::Unsupported, "n is a number of entries, from 0 on");
+                let wrong = || Refusal::bad(Code::Unsupported, "invalid n; use a number of entries, 0 or more");
                 n.parse::<u64>().map_err(|_| wrong())?.min(PAGE as u64) as usize
             }
         };
@@ -65,11 +65,11 @@ impl Page {
     }
 }
 
-/// `/v2/<name>/referrers/<digest>`: an index, empty where nothing refers to it.
+/// Handles `/v2/<name>/referrers/<digest>`: an index, empty if the digest has no referrers.
 pub async fn referrers(server: &Arc<Server>, asked: Asked, name: String, subject: Digest) -> Answered {
     let found = server.in_repository(asked.wanted(&name), move |repository| repository.referrers(&subject)).await;
     let mut all = match found {
-        // A registry that has this API never answers 404 to it.
+        // A registry that supports this API must not respond with 404.
         Err(refusal) if refusal.code == Code::NameUnknown => Vec::new(),
         found => found?,
     };

@@ -1,16 +1,16 @@
-//! Room in memory for manifests: most have a few kilobytes, but each may have four megabytes, and a thousand clients
-//! may ask for one at once.
+//! Limits the memory of manifests: most have a few kilobytes, but each may have four megabytes, and a thousand clients
+//! may request one at the same time.
 
 use crate::image::MAX_MANIFEST;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// In bytes; a manifest up to here waits for nobody.
+/// The maximum size of a manifest that needs no permit.
 pub const SMALL: u64 = 16 << 10;
-/// In kilobytes, of all larger ones together.
+/// The total size of larger manifests in memory.
 const ROOM: usize = 24 << 10;
 
-/// Who has how much of it.
+/// The memory for large manifests.
 pub struct Documents(Arc<Semaphore>);
 
 impl Default for Documents {
@@ -20,7 +20,7 @@ impl Default for Documents {
 }
 
 impl Documents {
-    /// Waits until there is room for `size` bytes; a small document needs none.
+    /// Waits for memory for `size` bytes; a small manifest needs no permit.
     pub async fn room(&self, size: u64) -> Option<OwnedSemaphorePermit> {
         let kilobytes = size.min(MAX_MANIFEST).div_ceil(1 << 10) as u32;
         match size > SMALL {

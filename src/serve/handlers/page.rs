@@ -1,5 +1,5 @@
-//! `/`: a page for people, with what there is and the command that pulls it. No script, nothing from elsewhere, and
-//! nothing that an image says of itself is taken for anything but text.
+//! `/`: an HTML page that lists the images and their pull commands. It has no scripts and no external resources, and
+//! escapes all text that comes from an image.
 
 use crate::error::{Result, printable};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest};
@@ -16,14 +16,15 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Repositories on one page.
+/// The maximum number of repositories on a page.
 const REPOSITORIES: usize = 100;
-/// Tags of each, and of the one that was asked for.
+/// The maximum number of tags of each repository in the list.
 const TAGS: usize = 10;
+/// The maximum number of tags on the page of one repository.
 const ALL_TAGS: usize = 1000;
-/// Platforms of an image.
+/// The maximum number of platforms of an image.
 const PLATFORMS: usize = 20;
-/// Looking into images ends here; what is left shows its tag alone.
+/// The time for reading images; the remaining tags are listed without platforms.
 const TIME: Duration = Duration::from_secs(3);
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
@@ -32,14 +33,14 @@ width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;
 code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}@media(prefers-color-scheme:dark){body{color:#ddd;\
 background:#1b1b1b}code{background:#333}th,td{border-color:#444}a{color:#8bf}}";
 
-/// The page, for who asks for HTML.
+/// Handles `/` for clients that accept HTML.
 pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
     let accept = asked.header(header::ACCEPT).unwrap_or_default();
     if !accept.to_ascii_lowercase().contains("text/html") {
-        let message = "there is nothing under this path but a page for browsers; the API is at /v2/";
+        let message = "this path has only a page for browsers; the API is at /v2/";
         return Err(Refusal::not_found(Code::Unsupported, message));
     }
-    // Whose images may have large manifests, read one after the other.
+    // The page reads one manifest at a time, and each may be large.
     let _room = server.documents.room(MAX_MANIFEST).await;
     let host = asked.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
@@ -52,7 +53,7 @@ pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
     });
     let html = html.await??;
     let found = html.is_some();
-    let html = html.unwrap_or_else(|| whole("<p>There is no such repository. <a href=\"/\">All of them</a></p>"));
+    let html = html.unwrap_or_else(|| whole("<p>Repository not found. <a href=\"/\">All repositories</a></p>"));
     let mut response = text("text/html; charset=utf-8", html);
     if !found {
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -74,10 +75,10 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// One page being made.
+/// The state for building one page.
 struct Look {
     catalog: Catalog,
-    /// By which the reader's browser knows this server.
+    /// The host name in the browser's request.
     host: String,
     user: Option<String>,
     until: Instant,
@@ -109,7 +110,7 @@ impl Look {
         let mut names = names.iter().filter(|name| name.as_str() > last).peekable();
         let mut body = String::new();
         if names.peek().is_none() {
-            body += "<p>There is nothing here yet.</p>";
+            body += "<p>No images yet.</p>";
         }
         let shown: Vec<&String> = names.by_ref().take(REPOSITORIES).collect();
         for name in &shown {
@@ -155,7 +156,7 @@ impl Look {
     }
 }
 
-/// A line for each platform of the image at `tag`.
+/// One line for each platform of the image at `tag`.
 fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
     let Some(manifest) = repository.manifest(&At::Tag(tag.to_owned()))? else { return Ok(Vec::new()) };
     if manifest.children().is_empty() {
@@ -182,7 +183,7 @@ fn size(manifest: &Manifest) -> u64 {
     manifest.blobs().iter().map(|blob| blob.size).sum()
 }
 
-/// What an image's config says of its platform, where it is an image.
+/// The platform in an image's config; `None` if the manifest is not an image.
 fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<String> {
     let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST)?;
     let size = repository.blob(&config.digest).ok()??;
@@ -211,7 +212,7 @@ fn whole(body: &str) -> String {
     )
 }
 
-/// Text as HTML shows it, in an attribute too.
+/// Escapes text for HTML, also inside an attribute.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in printable(text).chars().take(1024) {

@@ -1,4 +1,4 @@
-//! Pulling (distribution-spec, "Pulling manifests" and "Pulling blobs").
+//! Pulls manifests and blobs (distribution-spec, "Pulling manifests" and "Pulling blobs").
 
 use super::manifest_memory::SMALL;
 use crate::image::{Digest, Manifest, media_type};
@@ -12,17 +12,17 @@ use hyper::header;
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 
-/// What never changes under its name may be kept for ever.
+/// The `Cache-Control` of content that is addressed by digest and never changes.
 const FOR_EVER: &str = "max-age=31536000, immutable";
 
-/// A manifest by tag or digest.
+/// Handles `GET manifests/<reference>`.
 pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) -> Answered {
     let shown = match &at {
         At::Tag(tag) => format!("{name}:{tag}"),
         At::Digest(digest) => format!("{name}@{digest}"),
     };
     let immutable = matches!(at, At::Digest(_));
-    let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"));
+    let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("manifest {shown} was not found"));
     let wanted = asked.wanted(&name);
     let small_or = move |repository: Arc<dyn Repository>| {
         let (at, certainty) = match repository.settle(&at)? {
@@ -66,15 +66,15 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     Ok(response)
 }
 
-/// A manifest that is in memory already, or one that has to wait for room.
+/// A manifest that is already in memory, or one that must wait for memory.
 enum Weighed {
     Here(Option<Box<Manifest>>),
     Large(At, u64),
 }
 
-/// A blob, or the part of it that `Range` asks for (RFC 9110, section 14).
+/// Handles `GET blobs/<digest>`, with `Range` (RFC 9110, section 14).
 pub async fn blob(server: &Arc<Server>, asked: Asked, name: String, digest: Digest) -> Answered {
-    let unknown = || Refusal::not_found(Code::BlobUnknown, format!("there is no blob {digest} in {name}"));
+    let unknown = || Refusal::not_found(Code::BlobUnknown, format!("blob {digest} was not found in {name}"));
     let etag = format!("\"{digest}\"");
     let conditional = asked.header(header::IF_RANGE).is_none_or(|tag| tag == etag);
     let range = asked.header(header::RANGE).filter(|_| conditional).map(str::to_owned);
@@ -120,13 +120,13 @@ pub async fn blob(server: &Arc<Server>, asked: Asked, name: String, digest: Dige
     Ok(response)
 }
 
-/// Whether the client has what goes by `digest` already.
+/// Whether `If-None-Match` says that the client already has `digest`.
 fn known(asked: &Asked, digest: &str) -> bool {
     let tags = asked.header(header::IF_NONE_MATCH).unwrap_or_default();
     tags.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"')).any(|tag| tag == digest)
 }
 
-/// Whether `Accept` lets `media_type` through; so it does where there is none.
+/// Whether `Accept` permits `media_type`; a request without `Accept` permits every type.
 fn accepts(asked: &Asked, media_type: &str) -> bool {
     let values = asked.headers.get_all(header::ACCEPT);
     let mut types = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
@@ -137,11 +137,11 @@ fn accepts(asked: &Asked, media_type: &str) -> bool {
     types.peek().is_none() || types.any(fits)
 }
 
-/// Which bytes are wanted.
+/// The requested bytes of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
-    /// Both included.
+    /// Both ends are included.
     Some {
         from: u64,
         to: u64,
@@ -150,8 +150,8 @@ enum Part {
 }
 
 impl Part {
-    /// What `range` means for `size` bytes. Several ranges, other units and what is no range at all mean everything,
-    /// as the RFC allows.
+    /// Parses `range` for a blob of `size` bytes. Several ranges, other units and invalid ranges select the complete
+    /// blob, as the RFC allows.
     fn of(range: Option<&str>, size: u64) -> Part {
         let spec = range.and_then(|range| range.trim().strip_prefix("bytes="));
         let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return Part::Whole };
@@ -163,7 +163,7 @@ impl Part {
         match (number(first), number(last)) {
             (Some(Some(from)), Some(to)) => {
                 let to: u64 = to.unwrap_or(u64::MAX);
-                // One that ends before it begins is refused, as RFC 9110, section 14.2 allows.
+                // A range that ends before its start is refused, as RFC 9110, section 14.2 allows.
                 match from <= to && from < size {
                     true => Part::Some { from, to: to.min(size - 1) },
                     false => Part::Unsatisfiable,

@@ -1,5 +1,5 @@
-//! Pushing blobs (distribution-spec, "Pushing blobs"): in one request or several, mounted from elsewhere, gone on with
-//! where a request was cut.
+//! Pushes blobs (distribution-spec, "Pushing blobs"): in one request, in chunks, by mounting; an upload resumes where a
+//! request broke off.
 
 use super::uploads::UploadGuard;
 use crate::error::Kind;
@@ -17,7 +17,7 @@ use hyper::{Method, Response, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `POST blobs/uploads/`: begins an upload, takes a blob whole, or mounts one.
+/// Handles `POST blobs/uploads/`: starts an upload, receives a complete blob, or mounts one.
 pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut RequestBody) -> Answered {
     let target = writable(server)?;
     let wanted = |key: &str| asked.query.value(key).map(parse_digest).transpose();
@@ -26,7 +26,7 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
         None => digest.or(mount).map_or_else(Algorithm::default, |digest| digest.algorithm()),
         Some("sha256") => Algorithm::Sha256,
         Some("sha512") => Algorithm::Sha512,
-        Some(_) => return Err(Refusal::bad(Code::DigestInvalid, "only sha256 and sha512 are known")),
+        Some(_) => return Err(Refusal::bad(Code::DigestInvalid, "unsupported digest-algorithm; use sha256 or sha512")),
     };
     let (made, repository) = (target.clone(), name.clone());
     let layout = blocking(move || made.make_layout(&repository)).await??;
@@ -38,7 +38,7 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
                 Ok(from) => from?.map_or(Ok(false), |from| into.mount(&digest, &from)),
                 Err(_) => Ok(false),
             },
-            // Without a word where from: wherever it is.
+            // Without `from`, any repository may have the blob.
             None => into.mount(&digest, target.pool()),
         });
         if mounted.await?? {
@@ -50,10 +50,10 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
     match digest {
         Some(digest) => {
             if let Err(mut refusal) = receive(&mut turn, &asked, body).await {
-                // Nobody was told where to go on.
+                // The client does not know the upload's location, so it cannot resume it.
                 cancel(server, turn).await?;
                 if refusal.status == StatusCode::REQUEST_TIMEOUT {
-                    refusal.message = "the request was cut, or too slow; begin again".to_owned();
+                    refusal.message = "the request broke off or was too slow; start a new upload".to_owned();
                 }
                 return Err(refusal);
             }
@@ -63,12 +63,13 @@ pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut 
     }
 }
 
-/// `blobs/uploads/<id>`: status, more bytes, the end, or no more of it.
+/// Handles `blobs/uploads/<id>`: the status (GET), more bytes (PATCH), completion (PUT), cancellation (DELETE).
 pub async fn go_on(server: &Arc<Server>, asked: Asked, name: String, id: String, body: &mut RequestBody) -> Answered {
     let target = writable(server)?;
     let digest = match asked.method {
         Method::PUT => {
-            let missing = || Refusal::bad(Code::DigestInvalid, "an upload ends with ?digest=");
+            let missing =
+                || Refusal::bad(Code::DigestInvalid, "?digest= is missing; the PUT that completes an upload needs it");
             Some(parse_digest(asked.query.value("digest").ok_or_else(missing)?)?)
         }
         _ => None,
@@ -92,7 +93,7 @@ pub async fn go_on(server: &Arc<Server>, asked: Asked, name: String, id: String,
     }
 }
 
-/// `DELETE blobs/<digest>`.
+/// Handles `DELETE blobs/<digest>`.
 pub async fn delete(server: &Arc<Server>, name: String, digest: Digest) -> Answered {
     let target = writable(server)?.clone();
     let repository = name.clone();
@@ -102,14 +103,14 @@ pub async fn delete(server: &Arc<Server>, name: String, digest: Digest) -> Answe
     });
     match removed.await?? {
         true => Ok(bare(StatusCode::ACCEPTED)),
-        false => Err(Refusal::not_found(Code::BlobUnknown, format!("there is no blob {digest} in {name}"))),
+        false => Err(Refusal::not_found(Code::BlobUnknown, format!("blob {digest} was not found in {name}"))),
     }
 }
 
-/// Where pushes go.
+/// The directory that accepts pushes.
 pub fn writable(server: &Arc<Server>) -> Result<&Arc<Target>, Refusal> {
     let read_only = || {
-        let message = "this server is for pulling only; it takes pushes with --writable";
+        let message = "this server is read-only; start it with --writable to accept pushes";
         Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).with("allow", "GET, HEAD".to_owned())
     };
     server.target.as_ref().ok_or_else(read_only)
@@ -119,16 +120,17 @@ pub fn count(figure: &AtomicU64) {
     figure.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Whether a chunk begins where the upload stands, and is as long as it says. The specification has `0-99`, some
-/// clients write `bytes 0-99/200`.
+/// Checks that a chunk starts at the upload's size and has the length of its `Content-Range`. The specification has
+/// `0-99`; some clients write `bytes 0-99/200`.
 fn in_order(asked: &Asked, body: &RequestBody, name: &str, turn: &UploadGuard) -> Result<(), Refusal> {
     let Some(range) = asked.header(header::CONTENT_RANGE) else { return Ok(()) };
-    let wrong = || Refusal::bad(Code::BlobUploadInvalid, format!("{range:?} is no Content-Range; expected FIRST-LAST"));
+    let wrong =
+        || Refusal::bad(Code::BlobUploadInvalid, format!("{range:?} is not a Content-Range; expected FIRST-LAST"));
     let spec = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']);
     let (first, last) = spec.split('/').next().and_then(|spec| spec.split_once('-')).ok_or_else(wrong)?;
     let (first, last) = (first.parse::<u64>().map_err(|_| wrong())?, last.parse::<u64>().map_err(|_| wrong())?);
     if first != turn.size() {
-        let stands = format!("the upload stands at byte {}, the chunk begins at {first}", turn.size());
+        let stands = format!("the upload has {} bytes, but the chunk starts at byte {first}", turn.size());
         let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid, stands);
         return Err(refusal.with("location", location(name, turn)).with("range", range_of(turn)));
     }
@@ -137,23 +139,23 @@ fn in_order(asked: &Asked, body: &RequestBody, name: &str, turn: &UploadGuard) -
         (None, _) => Err(wrong()),
         (Some(length), Some(announced)) if length != announced => Err(Refusal::bad(
             Code::SizeInvalid,
-            format!("Content-Range has {length} bytes, Content-Length says {announced}"),
+            format!("Content-Range covers {length} bytes, but Content-Length is {announced}"),
         )),
         _ => Ok(()),
     }
 }
 
-/// Writes the body behind what is there. A body that is cut leaves what came of it.
+/// Appends the body to the upload. If the body breaks off, its received bytes stay.
 async fn receive(turn: &mut UploadGuard, asked: &Asked, body: &mut RequestBody) -> Result<(), Refusal> {
     let mut upload = turn.take_out()?;
     let (before, announced) = (upload.size(), body.announced());
-    // A full disk is told now, not after the transfer.
+    // Reserves the space first, so that a full disk is reported before the transfer.
     let mut writing = tokio::task::spawn_blocking(move || {
         let reserved = announced.map_or(Ok(()), |more| upload.reserve(more));
         (upload, reserved)
     });
     loop {
-        // The next bytes come in while those before are hashed and written.
+        // The next bytes are received while the previous ones are hashed and written.
         let over = tokio::select! {
             over = body.gather(asked.share) => over,
             () = turn.superseded() => Some(End::Cut),
@@ -174,7 +176,7 @@ async fn receive(turn: &mut UploadGuard, asked: &Asked, body: &mut RequestBody) 
             return match over {
                 End::Whole => Ok(()),
                 End::Cut => {
-                    let message = "the request was cut, or too slow; ask for the upload's status and go on there";
+                    let message = "the request broke off or was too slow; query the upload's status and resume there";
                     Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, message))
                 }
             };
@@ -182,10 +184,10 @@ async fn receive(turn: &mut UploadGuard, asked: &Asked, body: &mut RequestBody) 
     }
 }
 
-/// Lets the upload stand where it is.
+/// Puts the upload back with the bytes that it has.
 async fn put_back(turn: &mut UploadGuard, mut upload: Upload, over: End, before: u64) -> Result<(), Refusal> {
     let settled = blocking(move || {
-        // One byte and none look alike to who asks how far it came.
+        // The range `0-0` means both zero bytes and one byte, so a single byte is discarded.
         if over == End::Cut && before == 0 && upload.size() == 1 {
             let _ = upload.begin_anew();
         }
@@ -228,7 +230,7 @@ fn created(name: &str, digest: &Digest) -> Response<crate::serve::http::response
     response
 }
 
-/// Where an upload stands.
+/// The status of an upload as a response.
 fn standing(status: StatusCode, name: &str, turn: &UploadGuard) -> Response<crate::serve::http::response::Answer> {
     let mut response = bare(status);
     add(&mut response, "location", &location(name, turn));
@@ -241,19 +243,19 @@ fn location(name: &str, turn: &UploadGuard) -> String {
     format!("/v2/{name}/blobs/uploads/{}", turn.id())
 }
 
-/// `0-0` where nothing is there yet, as clients expect it.
+/// The `Range` of an upload; `0-0` for an empty one, as clients expect.
 fn range_of(turn: &UploadGuard) -> String {
     format!("0-{}", turn.size().saturating_sub(1))
 }
 
-/// Removes uploads that nobody goes on with, again and again.
+/// Removes expired uploads periodically.
 pub async fn expire(server: Arc<Server>, every: std::time::Duration, life: std::time::Duration) {
     loop {
         server.sessions.let_go(life);
         if let Some(target) = server.target.clone() {
             let expired = blocking(move || target.expire(life)).await;
             if let Ok(Ok(expired @ 1..)) = expired {
-                server.watch.say(&format!("{expired} uploads that nobody went on with were removed"));
+                server.watch.say(&format!("removed {expired} expired uploads"));
             }
         }
         tokio::time::sleep(every).await;

@@ -1,4 +1,4 @@
-//! Pushing manifests and deleting them (distribution-spec, "Pushing Manifests" and "Deleting Manifests").
+//! Pushes and deletes manifests (distribution-spec, "Pushing Manifests" and "Deleting Manifests").
 
 use super::push::{count, writable};
 use crate::error::{Error, Kind};
@@ -15,19 +15,21 @@ use hyper::header;
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 
-/// Tags that one push by digest may set.
+/// The maximum number of tags that one push by digest may set.
 const MAX_TAGS: usize = 16;
 
-/// `PUT manifests/<reference>`.
+/// Handles `PUT manifests/<reference>`.
 pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body: &mut RequestBody) -> Answered {
     let target = writable(server)?.clone();
     let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
         Oversize::More => {
-            let message = format!("a manifest has at most {MAX_MANIFEST} bytes");
+            let message = format!("the manifest is too large; the limit is {MAX_MANIFEST} bytes");
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid, message)
         }
-        Oversize::Cut => Refusal::bad(Code::ManifestInvalid, "the manifest was cut"),
+        Oversize::Cut => {
+            Refusal::bad(Code::ManifestInvalid, "the manifest is incomplete: the request broke off or was too slow")
+        }
     })?;
     let by_digest = matches!(at, At::Digest(_));
     let (digest, tags) = match at {
@@ -39,7 +41,10 @@ pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body:
     };
     let found = Hasher::new(digest.algorithm()).with(&bytes).finish();
     if found != digest {
-        return Err(Refusal::bad(Code::DigestInvalid, format!("the manifest is {found}, not {digest}")));
+        return Err(Refusal::bad(
+            Code::DigestInvalid,
+            format!("the manifest does not match its digest: expected {digest}, got {found}"),
+        ));
     }
     let manifest = understood(bytes, asked.header(header::CONTENT_TYPE).unwrap_or_default(), digest)?;
     let subject = manifest.subject.as_ref().map(|subject| subject.digest);
@@ -63,12 +68,12 @@ pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body:
     Ok(response)
 }
 
-/// The tags that a manifest pushed by digest is to have as well.
+/// The tags in the query of a push by digest.
 fn tags(asked: &Asked) -> Result<Vec<String>, Refusal> {
     let tags: Vec<String> = asked.query.values("tag").map(str::to_owned).collect();
     match tags.len() <= MAX_TAGS && tags.iter().all(|tag| is_tag(tag)) {
         true => Ok(tags),
-        false => Err(Refusal::bad(Code::ManifestInvalid, format!("?tag= is a tag, at most {MAX_TAGS} times"))),
+        false => Err(Refusal::bad(Code::ManifestInvalid, format!("invalid ?tag=; use valid tags, at most {MAX_TAGS}"))),
     }
 }
 
@@ -78,14 +83,14 @@ fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manife
     let invalid = |why: String| Refusal::bad(Code::ManifestInvalid, why);
     let manifest = Manifest::parse(bytes, &claim).map_err(|error| invalid(error.to_string()))?;
     match manifest.body {
-        Body::Opaque => Err(invalid(format!("{media_type:?} is no type of manifest that is known here"))),
+        Body::Opaque => Err(invalid(format!("{media_type:?} is not a supported manifest media type"))),
         _ => Ok(manifest),
     }
 }
 
 fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), Refusal> {
-    if let Some(lacking) = layout.lacking(manifest)? {
-        let message = format!("the manifest points at {lacking}, which is not here; push it first");
+    if let Some(missing) = layout.lacking(manifest)? {
+        let message = format!("the manifest refers to {missing}, which is not in this repository; push it first");
         return Err(Refusal::bad(Code::ManifestBlobUnknown, message));
     }
     let refused = |error: Error| match error.kind() {
@@ -98,7 +103,7 @@ fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(
     }
 }
 
-/// `DELETE manifests/<reference>`: a tag alone, or a manifest with all its tags.
+/// Handles `DELETE manifests/<reference>`: removes a tag, or a manifest with all its tags.
 pub async fn delete(server: &Arc<Server>, name: String, at: At) -> Answered {
     let target = writable(server)?.clone();
     let shown = match &at {
@@ -112,6 +117,6 @@ pub async fn delete(server: &Arc<Server>, name: String, at: At) -> Answered {
     });
     match removed.await?? {
         true => Ok(bare(StatusCode::ACCEPTED)),
-        false => Err(Refusal::not_found(Code::ManifestUnknown, format!("there is no {shown}"))),
+        false => Err(Refusal::not_found(Code::ManifestUnknown, format!("manifest {shown} was not found"))),
     }
 }

@@ -1,5 +1,5 @@
-//! Uploads under way, between their requests. Whoever comes for an upload while a request is still on it ends that
-//! request: its client has lost the connection and does not know yet what arrived.
+//! Open uploads, between their requests. A new request for an upload ends the request that still writes to it: its
+//! client has lost the connection, and needs to know which bytes arrived.
 
 use crate::image::Algorithm;
 use crate::serve::backend::writable::Target;
@@ -13,24 +13,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
-/// Uploads that are kept open; the others are taken up again from the disk.
+/// The maximum number of open uploads; others are resumed from disk.
 const OPEN: usize = 256;
-/// For the request before to let go: it writes down at most a buffer.
+/// The time for the previous request to release an upload; it writes at most one buffer.
 const LETTING_GO: Duration = Duration::from_secs(30);
 
-/// All uploads of a server.
+/// All open uploads of a server.
 #[derive(Default)]
 pub struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
 
 struct Session {
     repository: String,
     upload: Arc<tokio::sync::Mutex<Option<Upload>>>,
-    /// Goes up with every request that comes for it.
+    /// The number of the latest request for this upload.
     turn: watch::Sender<u64>,
     touched: Mutex<Instant>,
 }
 
-/// The right to go on with one upload, until another request wants it.
+/// Exclusive access to one upload, until another request claims it.
 pub struct UploadGuard {
     session: Arc<Session>,
     guard: OwnedMutexGuard<Option<Upload>>,
@@ -39,7 +39,7 @@ pub struct UploadGuard {
 }
 
 impl Sessions {
-    /// A new upload in `layout`, which is that of `repository`.
+    /// Starts an upload in `layout`, the layout of `repository`.
     pub async fn begin(
         &self,
         repository: &str,
@@ -52,9 +52,10 @@ impl Sessions {
         UploadGuard::take(session).await
     }
 
-    /// The upload `id` of `repository`, also one from before this process began.
+    /// Resumes the upload `id` of `repository`, also one that a previous process started.
     pub async fn resume(&self, repository: &str, id: &str, target: &Arc<Target>) -> Result<UploadGuard, Refusal> {
-        let unknown = || Refusal::not_found(Code::BlobUploadUnknown, "there is no such upload, or it is over");
+        let unknown =
+            || Refusal::not_found(Code::BlobUploadUnknown, "upload not found; it was completed, cancelled or removed");
         let known = self.all().get(id).cloned();
         let session = match known {
             Some(session) => session,
@@ -67,7 +68,7 @@ impl Sessions {
                 let upload = found.await??;
                 match upload {
                     Some(upload) => self.keep(id.to_owned(), repository, upload),
-                    // Another request may have taken it up just now.
+                    // Another request may have resumed it in the meantime.
                     None => self.all().get(id).cloned().ok_or_else(unknown)?,
                 }
             }
@@ -82,12 +83,12 @@ impl Sessions {
         }
     }
 
-    /// Forgets `turn`'s upload, which is over.
+    /// Removes a completed or cancelled upload.
     pub fn end(&self, id: &str) {
         self.all().remove(id);
     }
 
-    /// Lets go of those that nobody has come for in `life`, so that they can be removed.
+    /// Closes uploads without a request in `life`, so that their files can be removed.
     pub fn let_go(&self, life: Duration) {
         self.all().retain(|_, session| {
             session.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < life
@@ -122,7 +123,13 @@ impl Sessions {
 
 impl UploadGuard {
     async fn take(session: Arc<Session>) -> Result<UploadGuard, Refusal> {
-        let busy = || Refusal::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, "another request is on this upload");
+        let busy = || {
+            Refusal::new(
+                StatusCode::CONFLICT,
+                Code::BlobUploadInvalid,
+                "another request still writes to this upload; retry later",
+            )
+        };
         let mut mine = 0;
         session.turn.send_modify(|turn| {
             *turn += 1;
@@ -134,16 +141,16 @@ impl UploadGuard {
         Ok(UploadGuard { session, guard, mine, turn })
     }
 
-    /// Ends when another request has come for the upload.
+    /// Completes when another request claims the upload.
     pub async fn superseded(&mut self) {
         let mine = self.mine;
-        // Fails only when the session is gone, which this holds.
+        // Fails only if the session was dropped; this guard holds it.
         let _ = self.turn.wait_for(|turn| *turn > mine).await;
     }
 
-    /// Takes the upload out, to be put back or ended.
+    /// Takes the upload out; the caller puts it back, completes it or cancels it.
     pub fn take_out(&mut self) -> Result<Upload, Refusal> {
-        let over = || Refusal::not_found(Code::BlobUploadUnknown, "the upload is over");
+        let over = || Refusal::not_found(Code::BlobUploadUnknown, "the upload is already completed or cancelled");
         self.guard.take().ok_or_else(over)
     }
 
@@ -152,7 +159,7 @@ impl UploadGuard {
         *self.session.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Bytes that are kept.
+    /// The number of received bytes.
     pub fn size(&self) -> u64 {
         self.guard.as_ref().map_or(0, Upload::size)
     }

@@ -1,21 +1,21 @@
-//! Buffers that are used again: what a blob is sent from is neither cleared nor asked of the system each time.
+//! A pool of buffers for sending blobs, so that a buffer is not allocated and cleared for each read.
 
 use hyper::body::Bytes;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-/// In bytes. Who has no more gets its buffers one after the other.
+/// The smallest buffer of a connection. A connection with this size does not read ahead.
 pub const LEAST_SHARE: usize = 16 << 10;
 
-/// Of those that nobody uses at the moment, at most.
+/// The maximum number of unused buffers in the pool.
 const KEPT: usize = 16;
 
 static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// A buffer on loan, and how much of it counts.
+/// A pooled buffer and the number of its valid bytes.
 struct Lent(Vec<u8>, usize);
 
-/// What `read` has put into a buffer of `want` bytes; it says how many.
+/// Calls `read` on a buffer of `want` bytes, and returns the bytes that it wrote; `read` returns their number.
 pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     let fitting = free.iter().position(|buffer| buffer.len() >= want && buffer.len() / 2 <= want);

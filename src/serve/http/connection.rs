@@ -1,4 +1,4 @@
-//! One connection: TLS where it is wanted, HTTP/1.1, and an end to whoever keeps it waiting.
+//! One connection: TLS if configured, HTTP/1.1, and disconnection of clients that are too slow.
 
 use super::buffers::LEAST_SHARE;
 use super::least_rate::Floor;
@@ -21,31 +21,31 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// In bytes, of a request's head.
+/// The maximum size of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// In bytes, of what waits encrypted.
+/// The maximum size of encrypted bytes that wait to be sent.
 const MAX_ENCRYPTED: usize = 64 << 10;
-/// For the handshake of TLS.
+/// The time limit of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A client that is still sending when it is refused gets so long to read why.
+/// The time for a client that is still sending to read its error response.
 const LINGER: Duration = Duration::from_secs(1);
-/// Buffers that are thrown away in one go.
+/// The maximum number of buffers discarded in one poll.
 const SCRAPS: usize = 64;
 
-/// Who has a connection, and what it gets.
+/// The context of one connection.
 pub struct Line {
     pub peer: SocketAddr,
-    /// How many connections there were when it came.
+    /// The number of open connections when this one was accepted.
     pub rank: usize,
     pub server: Arc<Server>,
     pub stopped: watch::Receiver<bool>,
 }
 
 impl Line {
-    /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
-    /// slow, the buffers are some 40 MB together.
+    /// The buffer size of this connection. The first connections get large buffers; the buffers of a thousand slow
+    /// connections take about 40 MB.
     fn share(&self) -> usize {
         match self.rank {
             0..=16 => 256 << 10,
@@ -61,10 +61,10 @@ pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, line: Line) {
     match tls {
         None => speak(Stalling::new(socket, idle), line).await,
         Some(tls) => {
-            // What is encrypted and not sent yet is a buffer too.
+            // Encrypted bytes that are not sent yet also take memory.
             let share = line.share().min(MAX_ENCRYPTED);
             let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(share)));
-            // A client that does not get through the handshake hears no more.
+            // A client that fails the handshake gets no response.
             if let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await {
                 speak(Stalling::new(stream, idle), line).await;
             }
@@ -81,12 +81,12 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, lin
         .max_headers(MAX_HEADERS)
         .max_buf_size(share.max(MAX_HEAD));
     let (server, peer) = (line.server.clone(), line.peer.ip());
-    // In a box, so that a connection on which nothing is asked does not hold the room for an answer.
+    // Boxed, so that an idle connection does not take the memory of a handler's state.
     let service =
         service_fn(move |request: Request<Incoming>| Box::pin(router::answer(server.clone(), peer, share, request)));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut stopped = line.stopped;
-    // What goes wrong on a connection is the client's; a request that it broke off is in the journal.
+    // Connection errors are the client's and are not reported; the access log has every incomplete request.
     let told = tokio::select! {
         _ = &mut connection => false,
         _ = async { stopped.wait_for(|stopped| *stopped).await.is_ok() } => true,
@@ -97,16 +97,16 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, lin
     }
 }
 
-/// A stream on which writing fails when its client takes too little of it.
+/// A stream whose writes fail if the client reads too slowly.
 struct Stalling<S> {
     stream: S,
     floor: Floor,
-    /// Since when the client takes nothing, and until when it may.
+    /// The start and the deadline of the current wait for the client.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a step of writing has moved.
+/// The number of bytes that a write step moved.
 trait Moved {
     fn bytes(&self) -> usize;
 }
@@ -128,7 +128,7 @@ impl<S> Stalling<S> {
         Stalling { stream, floor: Floor::new(idle), waiting: None, lingering: None }
     }
 
-    /// `polled`, or its failure once the client has had its time. Flushing moves no bytes.
+    /// Returns `polled`, or a timeout error when the client's time is used up. Flushing moves no bytes.
     fn watched<T: Moved>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(done) = polled {
             let waited = self.waiting.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
@@ -174,7 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
         self.watched(cx, polled)
     }
 
-    /// Says the end, and reads on for a moment: closing while a client still sends would take the answer from it.
+    /// Shuts the write side down, then reads for up to `LINGER`: closing while a client still sends would discard the
+    /// response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
@@ -194,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
                 },
             }
         }
-        // Others have their turn.
+        // Yields to other tasks.
         if this.lingering.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(()));
         }

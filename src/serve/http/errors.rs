@@ -1,11 +1,10 @@
-//! What a registry answers when it does not do what was asked: a status and the specification's JSON
-//! (distribution-spec, "Error Codes").
+//! Error responses: a status and the JSON of the specification (distribution-spec, "Error Codes").
 
 use crate::error::{Error, Kind};
 use hyper::StatusCode;
 use serde_json::json;
 
-/// The specification's words, each of which a client may act on.
+/// The error codes of the specification; clients may act on each one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     BlobUnknown,
@@ -22,7 +21,7 @@ pub enum Code {
     Denied,
     Unsupported,
     TooManyRequests,
-    /// Not the specification's: nothing of the above.
+    /// Any other error; not in the specification.
     Unknown,
 }
 
@@ -48,13 +47,13 @@ impl Code {
     }
 }
 
-/// A request that is refused or has failed.
+/// An error response.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub status: StatusCode,
     pub code: Code,
     pub message: String,
-    /// Headers that belong to it, as `Range` to an upload that stands elsewhere.
+    /// Additional headers, for example the `Range` of an upload.
     pub headers: Vec<(&'static str, String)>,
 }
 
@@ -71,9 +70,9 @@ impl Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// The method is none for this path; `allowed` are those that are.
+    /// The error for a method that this path does not support; `allowed` lists the supported ones.
     pub fn method(allowed: &str) -> Refusal {
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, format!("only {allowed} here"))
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, format!("method not allowed; use {allowed}"))
             .with("allow", allowed.to_owned())
     }
 
@@ -82,13 +81,13 @@ impl Refusal {
         self
     }
 
-    /// The body, as the specification has it.
+    /// The JSON body in the form of the specification.
     pub fn json(&self) -> String {
         json!({ "errors": [{ "code": self.code.word(), "message": self.message, "detail": null }] }).to_string()
     }
 }
 
-/// What failed below, as far as a client has to act differently.
+/// Maps an error to the status on which a client acts.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
         let (status, code) = match error.kind() {

@@ -1,12 +1,12 @@
-//! The least that a client has to send or take for its connection to stay: a client that moves a byte now and then
-//! holds a connection as one does that stands still.
+//! The minimum rate of a client: a client that sends or reads a byte now and then occupies a connection as much as an
+//! idle one.
 
 use std::time::Duration;
 
-/// In bytes, within one idle time of waiting.
+/// The minimum number of bytes in one idle time.
 const LEAST: u64 = 1 << 10;
 
-/// What one connection has moved in one direction. Only time in which the server waits for the client counts.
+/// The progress of one connection in one direction. Only the time in which the server waits for the client counts.
 #[derive(Debug)]
 pub struct Floor {
     idle: Duration,
@@ -19,12 +19,12 @@ impl Floor {
         Floor { idle, waited: Duration::ZERO, moved: 0 }
     }
 
-    /// How long the client may still take.
+    /// The remaining time of the client.
     pub fn left(&self) -> Duration {
         self.idle.saturating_sub(self.waited)
     }
 
-    /// The client took `time` for so many `bytes`.
+    /// Records that the client took `time` for `bytes`.
     pub fn moved(&mut self, time: Duration, bytes: usize) {
         self.waited += time;
         self.moved += bytes as u64;

@@ -1,4 +1,4 @@
-//! The body of a request, gathered into pieces that are worth a write, from clients that may be slow or gone.
+//! The body of a request, collected into pieces of the size of a write. Detects slow and disconnected clients.
 
 use super::least_rate::Floor;
 use hyper::body::{Body, Bytes, Incoming};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// A body on its way in.
+/// A request body that is being received.
 pub struct RequestBody {
     body: Incoming,
     floor: Floor,
@@ -19,26 +19,26 @@ pub struct RequestBody {
     over: Option<End>,
 }
 
-/// How a body ended.
+/// The end of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Whole,
-    /// The connection broke, or the client sent too little in its time.
+    /// The connection broke, or the client was too slow.
     Cut,
 }
 
 impl RequestBody {
-    /// `received` counts the bytes.
+    /// Creates a body; `received` counts its bytes.
     pub fn new(body: Incoming, idle: Duration, received: Arc<AtomicU64>) -> RequestBody {
         RequestBody { body, floor: Floor::new(idle), received, gathered: Vec::new(), size: 0, over: None }
     }
 
-    /// In bytes, where the client has said it.
+    /// The `Content-Length`, if the client sent one.
     pub fn announced(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
-    /// Waits until `enough` bytes are gathered, or the body is over. May be dropped and called again.
+    /// Receives until `enough` bytes are collected or the body ends. Cancel-safe: it may be dropped and called again.
     pub async fn gather(&mut self, enough: usize) -> Option<End> {
         while self.size < enough && self.over.is_none() {
             let began = Instant::now();
@@ -65,13 +65,13 @@ impl RequestBody {
         }
     }
 
-    /// What was gathered since the last time.
+    /// Takes the bytes collected since the last call.
     pub fn take(&mut self) -> Vec<Bytes> {
         self.size = 0;
         std::mem::take(&mut self.gathered)
     }
 
-    /// Everything, where it has at most `limit` bytes: a document.
+    /// Receives the complete body, of at most `limit` bytes.
     pub async fn document(&mut self, limit: u64) -> Result<Vec<u8>, Oversize> {
         if self.announced().is_some_and(|size| size > limit) {
             return Err(Oversize::More);
@@ -84,7 +84,8 @@ impl RequestBody {
         }
     }
 
-    /// Reads on for a moment, so that a client that is still sending reads why it was refused.
+    /// Reads and discards a limited part of the rest, so that a client that is still sending can read the error
+    /// response.
     pub async fn drain(&mut self) {
         const ENOUGH: usize = 1 << 20;
         const MOMENT: Duration = Duration::from_secs(2);
@@ -101,7 +102,7 @@ impl RequestBody {
     }
 }
 
-/// Why a document was not had.
+/// The reason why a document was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversize {
     More,

@@ -1,7 +1,7 @@
-//! The body of an answer: nothing, a short text, or a blob that is read as fast as its client takes it.
+//! The body of a response: empty, a short text, or a blob that is read as fast as the client receives it.
 //!
-//! A blob is read a buffer at a time on a thread that may block, and only when the connection has room: a client that
-//! stands still holds a buffer or two and no thread.
+//! A blob is read buffer by buffer on a blocking thread, and only when the connection can send: a stalled client
+//! occupies one or two buffers and no thread.
 
 use super::buffers;
 use super::buffers::LEAST_SHARE;
@@ -15,15 +15,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 
-/// Before a reader that had nothing yet is asked again; it doubles from one time to the next.
+/// The first pause before a reader without available bytes is polled again; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
-/// What is sent back.
+/// The body of a response.
 pub struct Answer {
     what: What,
     tally: Option<RequestLog>,
-    /// What the text takes of the room for documents, until it has gone.
+    /// The memory permit of a manifest, until it has been sent.
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -35,7 +35,7 @@ enum What {
 
 enum Reading {
     Idle(Box<dyn Read + Send>),
-    /// It had nothing yet.
+    /// The reader had no bytes available.
     Waiting(Box<dyn Read + Send>, Pin<Box<Sleep>>),
     Under(JoinHandle<io::Result<(Box<dyn Read + Send>, Bytes)>>),
     Over,
@@ -56,7 +56,7 @@ impl Answer {
         Answer { what, tally: None, _room: None }
     }
 
-    /// In bytes.
+    /// The remaining size in bytes.
     pub fn size(&self) -> u64 {
         match &self.what {
             What::Nothing => 0,
@@ -65,24 +65,24 @@ impl Answer {
         }
     }
 
-    /// The same without the bytes, as an answer to HEAD.
+    /// Removes the bytes, for a response to HEAD.
     pub fn head(self) -> Answer {
         Answer { what: What::Nothing, ..self }
     }
 
-    /// The same, with the room in memory that it takes.
+    /// Attaches the memory permit of a manifest.
     pub fn holding(self, room: Option<OwnedSemaphorePermit>) -> Answer {
         Answer { _room: room, ..self }
     }
 
-    /// Counted by `tally`, which ends with it.
+    /// Attaches the request's log record, which is written when the body is dropped.
     pub fn tallied(self, tally: RequestLog) -> Answer {
         Answer { tally: Some(tally), ..self }
     }
 }
 
-/// The next bytes, `want` of them or as many as are there; none where the reader has nothing yet (`WouldBlock`). Its end
-/// is an error, since the size was announced.
+/// Reads up to `want` bytes; returns none if the reader has no bytes available (`WouldBlock`). The end of the reader is
+/// an error, since the client knows the size.
 fn read(mut reader: Box<dyn Read + Send>, want: usize) -> io::Result<(Box<dyn Read + Send>, Bytes)> {
     let bytes = buffers::fill(want, |buffer| {
         let mut filled = 0;
@@ -180,7 +180,7 @@ fn poll_blob(
                     Ok((reader, buffer)) => {
                         *left -= buffer.len() as u64;
                         *pause = PAUSE;
-                        // The next buffer is read while this one is sent, where there is room for two.
+                        // Reads the next buffer while this one is sent, unless the connection has only one buffer.
                         *reading = match *left {
                             0 => Reading::Over,
                             left if share > LEAST_SHARE => next(left, reader),
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
 
-    /// Gives a byte at a time, and has nothing every other time.
+    /// Returns one byte at a time, and `WouldBlock` at every other call.
     struct Halting(u8, bool);
 
     impl Read for Halting {

@@ -1,14 +1,14 @@
-//! What a request's path and query mean (distribution-spec, "Endpoints"). Read by hand: a repository's name has
-//! slashes, and any of its parts may be called `blobs` or `tags`.
+//! Parses a request's path and query (distribution-spec, "Endpoints"). A hand-written parser: a repository name
+//! contains slashes, and any of its parts may be `blobs` or `tags`.
 
 use super::errors::{Code, Refusal};
 use crate::image::{Digest, is_repository, is_tag};
 use crate::serve::backend::catalog::At;
 
-/// In characters; distribution-spec leaves the limit to registries, 255 is what clients are told of.
+/// The maximum length of a repository name; distribution-spec mentions 255 as the limit of many clients.
 const MAX_NAME: usize = 255;
 
-/// What is asked for.
+/// The endpoint of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `/v2/`
@@ -21,13 +21,13 @@ pub enum Route {
     Health,
     /// `/metrics`
     Metrics,
-    /// `/token`, where passwords become tokens.
+    /// `/token`, the token service.
     Token,
-    /// `/`, for people.
+    /// `/`, the page for browsers.
     Page,
 }
 
-/// Of a repository.
+/// The endpoint within a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     Tags,
@@ -41,15 +41,15 @@ pub enum Part {
 }
 
 impl Part {
-    /// Whether it is about an upload: reading that is pushing too.
+    /// Whether this is an upload; even reading its status needs the right to push.
     pub fn is_upload(&self) -> bool {
         matches!(self, Part::Uploads | Part::Upload(_))
     }
 }
 
-/// Reads a path, percent-encoded as it came.
+/// Parses a percent-encoded path.
 pub fn route(path: &str) -> Result<Route, Refusal> {
-    let nothing = || Refusal::not_found(Code::Unsupported, "there is nothing under this path");
+    let nothing = || Refusal::not_found(Code::Unsupported, "this path is not an endpoint of this registry");
     let path = decoded(path).ok_or_else(nothing)?;
     match &*path {
         "/" => return Ok(Route::Page),
@@ -74,13 +74,13 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
     Ok(Route::Repository(name_of(&name.join("/"))?, part))
 }
 
-/// A repository's name, checked.
+/// Checks a repository name.
 pub fn name_of(name: &str) -> Result<String, Refusal> {
     match name.len() <= MAX_NAME && is_repository(name) {
         true => Ok(name.to_owned()),
         false => Err(Refusal::bad(
             Code::NameInvalid,
-            "a repository is lower-case letters and digits, with . _ - between, in parts parted by /",
+            "invalid repository name; use lower-case letters and digits, joined by . _ or -, in parts separated by /",
         )),
     }
 }
@@ -91,25 +91,25 @@ fn at(reference: &str) -> Result<At, Refusal> {
         false if is_tag(reference) => Ok(At::Tag(reference.to_owned())),
         false => Err(Refusal::not_found(
             Code::ManifestUnknown,
-            "a tag is a letter, digit or _, then up to 127 of those, . and -",
+            "invalid tag; use a letter, digit or _, then up to 127 letters, digits, _ . or -",
         )),
     }
 }
 
-/// A digest, checked.
+/// Parses a digest.
 pub fn digest(text: &str) -> Result<Digest, Refusal> {
     text.parse().map_err(|error: crate::Error| Refusal::bad(Code::DigestInvalid, error.to_string()))
 }
 
-/// Only what this server makes: hexadecimal characters.
+/// Checks an upload ID: this server creates only hexadecimal ones.
 fn upload_id(id: &str) -> Result<String, Refusal> {
     match (16..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit()) {
         true => Ok(id.to_owned()),
-        false => Err(Refusal::not_found(Code::BlobUploadUnknown, "there is no such upload")),
+        false => Err(Refusal::not_found(Code::BlobUploadUnknown, "upload not found")),
     }
 }
 
-/// `%41` as `A`, once; nothing where that is no text.
+/// Decodes percent-encoding once; `None` if the result is not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
@@ -129,7 +129,7 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// What stands behind the `?`.
+/// The query parameters of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Vec<(String, String)>);
 

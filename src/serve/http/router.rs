@@ -1,4 +1,4 @@
-//! One request: let in, understood, authorised, and handed to whoever answers it.
+//! Checks, parses and authorises a request, and dispatches it to its handler.
 
 use super::errors::Refusal;
 use super::reply::{Answered, add, lost, text};
@@ -19,10 +19,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// In characters, of what a client says and the journal keeps.
+/// The maximum length, in characters, of client-supplied text in the access log.
 const KEPT: usize = 512;
 
-/// Answers `request`, and tells the journal when the answer has gone out.
+/// Answers `request`; the access log gets its record when the response has been sent.
 pub async fn answer(
     server: Arc<Server>,
     peer: IpAddr,
@@ -55,7 +55,7 @@ pub async fn answer(
     Ok(response.map(|body| if is_head { body.head() } else { body }.tallied(tally)))
 }
 
-/// Takes `body` where somebody reads it.
+/// Dispatches a request to its handler; takes `body` if the handler reads it.
 async fn dispatch(
     server: &Arc<Server>,
     uri: &Uri,
@@ -91,7 +91,7 @@ async fn dispatch(
         Route::Repository(name, part) => (name, part),
     };
     if let Some(body) = body.take_if(|_| writes) {
-        // A task of its own: it ends in good order when the connection is gone.
+        // A separate task, which finishes properly if the connection breaks.
         let written = tokio::spawn(write(server.clone(), asked, name, part, body));
         return written.await.unwrap_or_else(|_| Err(lost()));
     }

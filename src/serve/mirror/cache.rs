@@ -1,5 +1,4 @@
-//! What a mirror keeps: a layout that blobs are filled into when they are asked for, and what upstream's tags pointed at
-//! when it was asked last.
+//! The cache of a mirror: a layout with the downloaded blobs, and the last known digest of each upstream tag.
 
 use super::download::{Around, Ended, Fill, PartialBlob};
 use super::evict::Budget;
@@ -18,12 +17,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// In bytes: smaller blobs do not wait behind larger ones.
+/// Blobs below this size have a separate pool, so that they do not wait for larger ones.
 const SMALL: u64 = 4 << 20;
-/// Fills of one kind at once. A large one holds some 2 MiB.
+/// The maximum number of simultaneous downloads in each pool. A large one takes about 2 MiB of memory.
 const AT_ONCE: usize = 12;
 
-/// Fills under way, small ones apart.
+/// The thread pools for small and large downloads.
 #[derive(Clone)]
 pub struct Pools {
     small: Arc<Pool>,
@@ -41,21 +40,21 @@ impl Pools {
         if size < SMALL { &self.small } else { &self.large }
     }
 
-    /// Waits until no fill is under way, but no longer than `patience`.
+    /// Waits until no download is running, for at most `patience`.
     pub fn rest(&self, patience: Duration) {
         self.small.rest(patience);
         self.large.rest(patience);
     }
 }
 
-/// A layout, and what is on its way into it.
+/// A layout and the downloads into it.
 pub struct Cache {
     layout: Arc<LayoutCache>,
     names: Live<HashMap<Name, Descriptor>>,
     filling: Mutex<HashMap<Digest, Arc<PartialBlob>>>,
     pools: Pools,
     budget: Arc<Budget>,
-    /// Ends fills.
+    /// Cancels downloads.
     cancel: Cancel,
 }
 
@@ -66,7 +65,7 @@ impl Cache {
         Cache { layout, names, filling: Mutex::default(), pools, budget, cancel: cancel.clone() }
     }
 
-    /// The manifest under `digest`, checked.
+    /// Returns the manifest `digest`, verified.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
         let Some(bytes) = self.layout.manifest(digest)? else { return Ok(None) };
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
@@ -81,7 +80,7 @@ impl Cache {
         self.layout.put_manifest(manifest)
     }
 
-    /// Remembers that `name` is `manifest`.
+    /// Stores `manifest` as the last known target of `name`.
     pub fn name(&self, name: &Name, manifest: &Manifest) -> Result<()> {
         match self.last(name)? {
             Some(known) if known.digest == manifest.digest() => Ok(()),
@@ -89,7 +88,7 @@ impl Cache {
         }
     }
 
-    /// Remembers that there is no `name` any more.
+    /// Removes `name`, which upstream does not have any more.
     pub fn forget(&self, name: &Name) -> Result<()> {
         match self.last(name)? {
             Some(_) => self.layout.forget(name),
@@ -97,39 +96,39 @@ impl Cache {
         }
     }
 
-    /// What `name` was when it was asked for last.
+    /// The last known target of `name`.
     pub fn last(&self, name: &Name) -> Result<Option<Descriptor>> {
         Ok(self.names.now()?.get(name).cloned())
     }
 
-    /// Every name that is remembered.
+    /// All stored names.
     pub fn names(&self) -> Result<Vec<Name>> {
         Ok(self.names.now()?.keys().cloned().collect())
     }
 
-    /// What refers to `subject`, of what is here.
+    /// The stored referrers of `subject`.
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         LayoutStore::open(self.layout.dir())?.referrers(subject)
     }
 
-    /// Size in bytes of a blob that is here.
+    /// The size of a stored blob in bytes.
     pub fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
         self.layout.size(digest)
     }
 
-    /// Size in bytes of a blob that is on its way here.
+    /// The size in bytes of a blob that is being downloaded.
     pub fn coming(&self, digest: &Digest) -> Option<u64> {
         self.filling().get(digest).map(|growing| growing.size)
     }
 
-    /// A blob that is here.
+    /// Opens a stored blob.
     pub fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Option<Box<dyn Read + Send>>> {
         let Some(file) = self.layout.read(digest)? else { return Ok(None) };
         let found = file.metadata().map_err(|e| Error::reading(digest, e))?.len();
         Ok((found == size).then(|| Box::new(Kept { file, at: from }) as Box<dyn Read + Send>))
     }
 
-    /// A blob that is here or is fetched from `source`, together with everybody else who wants it.
+    /// Opens a stored blob, or joins or starts its download from `source`.
     pub fn fetch(
         self: &Arc<Cache>,
         (digest, size): (Digest, u64),
@@ -145,7 +144,7 @@ impl Cache {
             match filling.get(&digest) {
                 Some(growing) => growing.clone(),
                 None => {
-                    // It may have come to its end meanwhile.
+                    // The download may have finished in the meantime.
                     if let Some(bytes) = self.open(&digest, size, from)? {
                         return Ok(bytes);
                     }
@@ -173,7 +172,7 @@ impl Cache {
     }
 }
 
-/// Tells a fill's clients that it has ended, however it has.
+/// Passes the result of a download to its clients, also after a panic.
 struct Ending {
     cache: Arc<Cache>,
     growing: Arc<PartialBlob>,
@@ -181,7 +180,7 @@ struct Ending {
 
 impl Ending {
     fn end(self, ended: Result<()>) {
-        // First: who comes now finds the blob, or begins anew.
+        // Removed first, so that the next client opens the stored blob or starts a new download.
         self.cache.filling().remove(&self.growing.digest);
         self.growing.end(ended);
     }
@@ -194,11 +193,11 @@ impl Drop for Ending {
             filling.remove(&self.growing.digest);
         }
         drop(filling);
-        self.growing.end(Err(Error::failed("a fill was lost")));
+        self.growing.end(Err(Error::failed("internal error: a download ended without a result")));
     }
 }
 
-/// A blob that stays while it is read.
+/// A reader of a stored blob; its shared lock prevents eviction.
 struct Kept {
     file: File,
     at: u64,

@@ -1,11 +1,11 @@
-//! What to paste into the settings of containerd, docker and podman, so that they ask a server here first.
+//! Configuration files for containerd, docker and podman that make them use this server as a mirror.
 
 use crate::error::{Error, Result};
 use crate::image::DEFAULT_REGISTRY;
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-/// Whose settings.
+/// The client to configure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     Containerd,
@@ -13,7 +13,7 @@ pub enum Client {
     Podman,
 }
 
-/// How clients reach the server.
+/// The address by which clients reach the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
     /// `HOST:PORT`.
@@ -27,17 +27,17 @@ impl Reached {
     }
 }
 
-/// Text for files, and what a person has to know.
+/// Configuration files and hints for the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Paths and what is to stand there.
+    /// Paths and contents of the files.
     pub files: Vec<(String, String)>,
     pub hints: Vec<String>,
 }
 
-/// The settings with which `client` asks the server for images of `registries`; of all where there are none.
+/// The settings that make `client` use the server as a mirror of `registries`; of all registries if the list is empty.
 ///
-/// Fails with `Usage` where the client cannot be told so.
+/// Fails with `Usage` if the client does not support such a setting.
 pub fn settings(client: Client, registries: &[String], server: &Reached) -> Result<Settings> {
     match client {
         Client::Containerd => Ok(containerd(registries, server)),
@@ -57,19 +57,19 @@ fn containerd(registries: &[String], server: &Reached) -> Settings {
         };
         let ca = match server.tls {
             true => {
-                "  # who vouches for its certificate, unless this machine trusts it anyway:\n  # ca = \"/etc/containerd/certs.d/mirror-ca.crt\"\n"
+                "  # the CA of the server's certificate, if this host does not trust it already:\n  # ca = \"/etc/containerd/certs.d/mirror-ca.crt\"\n"
             }
             false => "",
         };
         let url = server.url();
         let text = format!("{home}[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{ca}");
-        // containerd looks under both; a colon is no part of a directory's name everywhere.
+        // containerd also reads HOST_PORT_ directories, for file systems without colons in names.
         settings.files.push((format!("/etc/containerd/certs.d/{registry}/hosts.toml"), text));
     }
     settings.hints.push(
-        "containerd reads that directory if its config.toml says so: in the section \
+        "containerd reads that directory only if config.toml sets it, in the section \
          [plugins.\"io.containerd.grpc.v1.cri\".registry] (containerd 2: [plugins.\"io.containerd.cri.v1.images\".registry]) \
-         config_path = \"/etc/containerd/certs.d\"; ctr is told with --hosts-dir, and nerdctl looks there by itself"
+         config_path = \"/etc/containerd/certs.d\"; ctr needs --hosts-dir; nerdctl reads that directory by default"
             .to_owned(),
     );
     settings
@@ -77,18 +77,16 @@ fn containerd(registries: &[String], server: &Reached) -> Settings {
 
 fn docker(registries: &[String], server: &Reached) -> Result<Settings> {
     if !registries.is_empty() && !registries.iter().any(|registry| registry == DEFAULT_REGISTRY) {
-        return Err(Error::usage(
-            "docker asks a mirror for images of docker.io and of no other registry; add --proxy docker.io",
-        ));
+        return Err(Error::usage("docker uses a mirror only for docker.io; add --proxy docker.io"));
     }
     let text = serde_json::to_string_pretty(&json!({ "registry-mirrors": [server.url()] }));
-    let text = text.map_err(|error| Error::failed(format!("the settings cannot be written: {error}")))? + "\n";
+    let text = text.map_err(|error| Error::failed(format!("cannot serialize the settings: {error}")))? + "\n";
     let mut hints = vec![
-        "docker asks a mirror for images of docker.io only; others are pulled as HOST:PORT/registry/name:tag of the mirror"
+        "docker uses a mirror only for docker.io; pull images of other registries as HOST:PORT/registry/name:tag"
             .to_owned(),
     ];
     if server.tls {
-        let ca = format!("who vouches for its certificate goes to /etc/docker/certs.d/{}/ca.crt", server.host);
+        let ca = format!("put the CA of the server's certificate into /etc/docker/certs.d/{}/ca.crt", server.host);
         hints.push(ca);
     }
     Ok(Settings { files: vec![("/etc/docker/daemon.json".to_owned(), text)], hints })
@@ -96,7 +94,7 @@ fn docker(registries: &[String], server: &Reached) -> Result<Settings> {
 
 fn podman(registries: &[String], server: &Reached) -> Result<Settings> {
     if registries.is_empty() {
-        return Err(Error::usage("podman is told of a mirror for each registry; name them with --proxy"));
+        return Err(Error::usage("podman needs a mirror entry for each registry; name the registries with --proxy"));
     }
     let insecure = if server.tls { "" } else { "insecure = true\n" };
     let section = |registry: &String| {
@@ -108,12 +106,15 @@ fn podman(registries: &[String], server: &Reached) -> Result<Settings> {
     let text = registries.iter().map(section).collect::<Vec<_>>().join("\n");
     let mut hints = Vec::new();
     if server.tls {
-        hints.push(format!("who vouches for its certificate goes to /etc/containers/certs.d/{}/ca.crt", server.host));
+        hints.push(format!(
+            "put the CA of the server's certificate into /etc/containers/certs.d/{}/ca.crt",
+            server.host
+        ));
     }
     Ok(Settings { files: vec![("/etc/containers/registries.conf.d/imgmv.conf".to_owned(), text)], hints })
 }
 
-/// Where others reach a server that listens on `listen`: there, or, where that is every address, at this host's own.
+/// The address by which other hosts reach a server on `listen`; for a wildcard address, this host's own address.
 pub fn reached(listen: SocketAddr) -> SocketAddr {
     match listen.ip().is_unspecified() {
         true => SocketAddr::new(own_address(), listen.port()),
@@ -121,11 +122,11 @@ pub fn reached(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The address of this host that packets to others leave from. None is sent.
+/// The source address of packets to other hosts; no packet is sent.
 fn own_address() -> IpAddr {
     let outward = || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
-        // Kept for documentation (RFC 5737): nobody is there.
+        // An address reserved for documentation (RFC 5737).
         socket.connect("192.0.2.1:9")?;
         socket.local_addr()
     };

@@ -1,7 +1,8 @@
-//! A blob on its way into a cache: one thread fetches, hashes and writes it, any number of clients read what there is.
+//! A download into a cache: one thread fetches, hashes and writes a blob, and any number of clients read its available
+//! bytes.
 //!
-//! Clients come and go; the fill goes on. The last byte is given only when the digest was found to be right, so that
-//! nobody takes a wrong blob for a whole one.
+//! A download is independent of its clients' connections. Clients get the last byte only after the digest was verified,
+//! so a client cannot take a corrupt blob for a complete one.
 
 use super::evict::Budget;
 use crate::cancel::Cancel;
@@ -20,14 +21,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a wait goes without a look around.
+/// The interval between two checks while waiting.
 const GLANCE: Duration = Duration::from_secs(1);
-/// Clients that wait on a thread of their own, at most; more look again every now and then.
+/// The maximum number of clients that wait on a blocking thread; further ones poll.
 const WAITERS: usize = 64;
-/// So long an answer waits for a fill's first bytes, to say what is wrong if they do not come. Then it begins anyway.
+/// The time that a response waits for a download's first bytes, to report an early error. Then the response starts.
 const BEGINNING: Duration = Duration::from_secs(10);
 
-/// A blob that is being fetched.
+/// A blob that is being downloaded.
 pub struct PartialBlob {
     pub digest: Digest,
     /// In bytes.
@@ -38,14 +39,14 @@ pub struct PartialBlob {
 
 #[derive(Default)]
 struct State {
-    /// Where its bytes can be read.
+    /// The file from which clients read.
     file: Option<Arc<File>>,
-    /// Bytes that are there.
+    /// The number of available bytes.
     at: u64,
     ended: Option<Result<()>>,
 }
 
-/// Where to go on from an offset if the cache has no room.
+/// Opens the source directly at an offset, if the cache is full.
 pub type Around = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
 
 impl PartialBlob {
@@ -57,7 +58,7 @@ impl PartialBlob {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and tells those who wait.
+    /// Changes the state, and wakes waiting clients.
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
@@ -67,14 +68,14 @@ impl PartialBlob {
         self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Ends it, if it has not ended.
+    /// Sets the result, if the download has not ended.
     pub fn end(&self, ended: Result<()>) {
         self.change(|state| {
             state.ended.get_or_insert(ended);
         });
     }
 
-    /// The bytes from `from` on, as they come. Fails where it is known at once that none will.
+    /// Opens the blob at offset `from`; the reader follows the download. Fails if the download has already failed.
     pub fn read(self: &Arc<PartialBlob>, from: u64, around: Around) -> Result<Box<dyn Read + Send>> {
         let until = Instant::now() + BEGINNING;
         let mut state = self.state();
@@ -91,31 +92,31 @@ impl PartialBlob {
     }
 }
 
-/// One client's way through a growing blob.
+/// A client's reader of a partial blob.
 struct Following {
     growing: Arc<PartialBlob>,
     at: u64,
     around: Around,
-    /// The cache could not take it: read from where the fill would have.
+    /// The direct reader of the source, if the cache is full.
     beside: Option<Box<dyn Read + Send>>,
 }
 
-/// What there is for a client.
+/// The bytes that are available to a client.
 enum Found {
     Bytes(Arc<File>, usize),
     NoRoom,
-    /// Nothing yet.
+    /// No bytes yet.
     Later,
 }
 
-/// Clients that wait on a thread for the bytes to come.
+/// The number of clients that wait on a blocking thread.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// One of them.
+/// One counted waiting client.
 struct Waiter;
 
 impl Waiter {
-    /// `None` where as many wait as may.
+    /// `None` if the maximum number of clients is waiting.
     fn new() -> Option<Waiter> {
         let waiting = WAITING.fetch_add(1, Ordering::Relaxed);
         let waiter = Waiter;
@@ -130,8 +131,8 @@ impl Drop for Waiter {
 }
 
 impl Following {
-    /// The next bytes. Waits a little for them if few others do; whoever fills ends in any case, since its reads have
-    /// time-outs.
+    /// Returns the next bytes. Waits one interval for them if few clients wait. A download always ends, since its reads
+    /// have timeouts.
     fn next(&self, want: usize) -> Result<Found> {
         let size = self.growing.size;
         let mut state = self.growing.state();
@@ -182,21 +183,21 @@ impl Read for Following {
     }
 }
 
-/// What a fill needs.
+/// A download and its resources.
 pub struct Fill {
     pub growing: Arc<PartialBlob>,
     pub layout: Arc<LayoutCache>,
     pub budget: Arc<Budget>,
     pub source: Arc<dyn Store>,
     pub cancel: Cancel,
-    /// Is told how it ended.
+    /// Called with the result.
     pub ended: Ended,
 }
 
 pub type Ended = Box<dyn FnOnce(&Result<()>) + Send>;
 
 impl Fill {
-    /// Fetches the blob; its clients are told how it ended by whoever called this.
+    /// Downloads the blob. The caller must pass the result to the waiting clients.
     pub fn run(self) -> Result<()> {
         let fetched = self.fetch();
         (self.ended)(&fetched);
@@ -224,7 +225,8 @@ impl Fill {
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;
         }
         room.keep();
-        // From here on its clients hold it as any others do. (A draft's lock goes with its last copy, which they have.)
+        // From here on the clients hold a shared lock on the stored blob. They have copies of the partial file's
+        // handle, and its exclusive lock ends only with the last copy, so it is unlocked explicitly.
         if let Some(file) = &self.growing.state().file {
             let _ = file.unlock();
         }
@@ -232,14 +234,16 @@ impl Fill {
             Some(file) => self.growing.change(|state| state.file = Some(Arc::new(file))),
             None if self.growing.state().file.is_some() => {}
             None => {
-                return Err(Error::unwritable(format!("blob {digest} went from the cache as soon as it was there")));
+                return Err(Error::unwritable(format!(
+                    "blob {digest} was evicted from the cache directly after its download"
+                )));
             }
         }
         Ok(())
     }
 }
 
-/// Says how far a blob is written.
+/// Publishes the number of written bytes.
 struct Shown<'f> {
     writer: Box<dyn BlobWriter + 'f>,
     growing: &'f PartialBlob,

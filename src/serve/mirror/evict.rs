@@ -1,4 +1,4 @@
-//! How large a cache may be, and who makes room.
+//! The size limit of a cache, and the eviction that enforces it.
 
 use crate::error::{Error, Result};
 use crate::progress::Watch;
@@ -7,14 +7,14 @@ use crate::transport::layout::LayoutCache;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What lies there is counted again after so long: other processes may share it.
+/// The interval between two counts of the cache's bytes; other processes may share the cache.
 const AGAIN: Duration = Duration::from_secs(60);
-/// What was cut and not gone on with for so long goes before blobs do.
+/// Partial downloads that were not written for this time are removed before blobs.
 const CUT: Duration = Duration::from_secs(60 * 60);
 
-/// A limit for several layouts together.
+/// One size limit for several layouts.
 pub struct Budget {
-    /// In bytes; none: as much as the disk holds.
+    /// The limit in bytes; `None`: limited only by the disk.
     limit: Option<u64>,
     layouts: Vec<Arc<LayoutCache>>,
     used: Mutex<Used>,
@@ -24,15 +24,15 @@ pub struct Budget {
 
 #[derive(Default)]
 struct Used {
-    /// Bytes that lie there.
+    /// Bytes of stored blobs.
     kept: u64,
-    /// Bytes that are on their way.
+    /// Bytes reserved for running downloads.
     coming: u64,
     counted: Option<Instant>,
 }
 
 impl Budget {
-    /// Of `limit` bytes for `layouts` together.
+    /// Creates a limit of `limit` bytes for `layouts` together.
     pub fn new(
         limit: Option<u64>,
         layouts: Vec<Arc<LayoutCache>>,
@@ -46,10 +46,9 @@ impl Budget {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for `size` bytes.
+    /// Reserves `size` bytes; evicts blobs if necessary.
     ///
-    /// Fails with `Unwritable` where there is none: the blob is larger than the limit, or all that lies here is being
-    /// read.
+    /// Fails with `Unwritable` if `size` exceeds the limit, or the stored blobs are in use.
     pub fn reserve(self: &Arc<Budget>, size: u64) -> Result<Room> {
         let room = |size| Room { budget: self.clone(), size, kept: false };
         let Some(limit) = self.limit else { return Ok(room(0)) };
@@ -62,18 +61,18 @@ impl Budget {
             for layout in &self.layouts {
                 layout.sweep(CUT);
             }
-            // A little more than is needed, so that the next one need not look again.
+            // Evicts 2% of the limit more than needed, so that the next reservations need no eviction.
             let gone = LayoutCache::evict(&self.layouts, used.kept - most + limit / 50)?;
             self.count(&mut used)?;
             count(&self.figures.evicted_bytes, gone.bytes);
             if gone.blobs > 0 {
                 let (blobs, bytes) = (gone.blobs, gone.bytes);
-                self.watch.say(&format!("{blobs} blobs ({bytes} bytes) went from the cache to make room"));
+                self.watch.say(&format!("evicted {blobs} blobs ({bytes} bytes) from the cache"));
             }
         }
         if used.coming + used.kept + size > limit {
             return Err(Error::unwritable(format!(
-                "there is no room in the cache for {size} bytes: its limit is {limit}, and what it holds is in use"
+                "the cache is full: {size} bytes do not fit, the limit is {limit} bytes, and the cached blobs are in use"
             )));
         }
         used.coming += size;
@@ -90,7 +89,7 @@ impl Budget {
     }
 }
 
-/// Bytes that are promised to one fill, until it is dropped.
+/// The bytes reserved for one download; dropping it releases them.
 pub struct Room {
     budget: Arc<Budget>,
     size: u64,
@@ -98,7 +97,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// They are used now.
+    /// Converts the reservation into stored bytes.
     pub fn keep(mut self) {
         self.kept = true;
     }

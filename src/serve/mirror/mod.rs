@@ -1,20 +1,20 @@
-//! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request;
-//! content by digest comes from the cache, from a peer, or from upstream, in this order.
+//! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request.
+//! Content by digest comes from the cache, a peer, or upstream, in this order.
 //!
-//! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before memory is promised;
-//!   `single_flight` joins identical requests that run at the same time.
-//! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file, and clients
-//!   read that file up to its written length, less one byte until the digest is known. So a download has the locks,
-//!   checkpoints and resumption of any copy, and does not know its clients.
-//! - `cache` and `evict`: files' times hold the order of use, and a shared lock keeps what is being read, so two
-//!   processes may share a cache.
-//! - `upstreams` has two identities: one layout for content that upstream gave anonymously, one for content that it
-//!   gave to this server's credentials. A client without a user reaches only the first.
-//! - `peers` sends a mark in the request's head (`Imgmv-Peer`); a server that sees the mark looks only on its own disk.
+//! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before it takes a memory permit;
+//!   `single_flight` coalesces identical concurrent requests.
+//! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
+//!   read that file up to its written length, less one byte until the digest is verified. So a download has the locks,
+//!   checkpoints and resumption of any copy, and is independent of its clients.
+//! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read, so
+//!   two processes may share a cache.
+//! - `upstreams` has two identities: content that upstream serves anonymously is in one layout, content that needed
+//!   this server's credentials in another. An anonymous client reaches only the first.
+//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server answers a marked request only from its own disk.
 //!
-//! Blobs are hard links into a pool beside the layouts: every tool can read a whole layout, and the link count says
-//! when space is free. A tag that moves leaves its old manifest reachable by digest, but unlisted (the list is limited
-//! to 8 MiB), unless that manifest has a subject: an unlisted referrer would not be found.
+//! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
+//! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
+//! limited to 8 MiB). A manifest with a subject stays listed: an unlisted referrer would not be found.
 
 pub(super) mod cache;
 pub mod client_config;
@@ -42,35 +42,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use upstreams::{Identity, Seats, Upstream};
 
-/// Blobs that came wrong from somewhere.
+/// The maximum number of remembered blobs whose bytes did not match their digest.
 const WRONG: usize = 256;
-/// Manifests that are fetched at once.
+/// The maximum number of simultaneous manifest requests.
 const DOCUMENTS: usize = 8;
-/// Other names of docker's registry.
+/// Other host names of docker.io.
 const DOCKER: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
-/// Who may have what this server needs credentials for.
+/// The clients that may read content for which this server used its credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// Those who are logged in here.
+    /// Authenticated users of this server.
     Users,
     Everybody,
 }
 
-/// What a server does beside being a mirror.
+/// The functions of a server in addition to the mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
     Nothing,
-    /// It is pushed to: a name that names no registry may be one that is being pushed. What upstream refuses, or does not
-    /// answer, is not there.
+    /// The server also accepts pushes: a name without a registry may be a pushed one. If upstream denies a request or
+    /// does not answer, the content counts as not found.
     Pushes,
 }
 
-/// What a mirror keeps.
+/// The caches of a mirror.
 pub struct Caches {
-    /// What anybody may have.
+    /// Content that upstream serves anonymously.
     pub public: Arc<Cache>,
-    /// What needed credentials.
+    /// Content that needed credentials.
     pub private: Arc<Cache>,
 }
 
@@ -83,10 +83,10 @@ impl Caches {
     }
 }
 
-/// Other registries as a shelf.
+/// Other registries as a backend.
 pub struct MirrorBackend(Arc<Proxy>);
 
-/// What its repositories share.
+/// The state that all repositories of a mirror share.
 pub(super) struct Proxy {
     pub upstreams: Vec<Upstream>,
     pub caches: Option<Caches>,
@@ -94,21 +94,21 @@ pub(super) struct Proxy {
     pub share: Share,
     pub beside: Beside,
     pub sizes: Mutex<HashMap<Key, Sized>>,
-    /// How often each blob came wrong: then it is asked of the next source.
+    /// The number of digest mismatches of each blob; that many sources are skipped for its next download.
     pub wrong: Mutex<HashMap<Digest, usize>>,
     pub sizing: Once<Key, Option<u64>>,
     pub fetching: Once<Key, Option<Arc<Manifest>>>,
-    /// Manifests may be large, and are held while they are looked into.
+    /// Limits simultaneous manifest requests, since manifests may be large and are parsed in memory.
     pub documents: Arc<Seats>,
     pub figures: Arc<Metrics>,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
 
-/// Something by digest, for whom, and where.
+/// Content by digest in a repository, for one identity.
 pub(super) type Key = (Identity, Spot, Digest);
 
-/// A size in bytes that somebody said.
+/// The size of a blob in bytes, as a peer or upstream reported it.
 pub(super) struct Sized {
     pub size: u64,
     pub peer: Option<Arc<Peer>>,
@@ -116,7 +116,7 @@ pub(super) struct Sized {
 }
 
 impl MirrorBackend {
-    /// A mirror of `upstreams`. Without `caches` there are only peers to ask, and nothing is kept.
+    /// Creates a mirror of `upstreams`. Without `caches` it only forwards to peers, and stores nothing.
     pub fn new(
         upstreams: Vec<Upstream>,
         caches: Option<Caches>,
@@ -145,7 +145,7 @@ impl MirrorBackend {
 }
 
 impl Proxy {
-    /// The upstream and the repository there that `wanted` means; `None` where it means none of those that were named.
+    /// The upstream and the repository that a request names; `None` if neither an upstream nor a peer can have it.
     fn meant(&self, wanted: &Wanted) -> Option<(Option<usize>, Spot)> {
         let upstream = |host: &str| self.upstreams.iter().position(|upstream| upstream.host() == host);
         let host = |text: &str| {
@@ -156,7 +156,7 @@ impl Proxy {
             (Some(ns), _) if !is_host(ns) => return None,
             (Some(ns), _) => (Some(host(ns)), &*wanted.name),
             (None, Some((first, rest))) => (Some(host(first)), rest),
-            // docker says nothing, and means its own.
+            // docker sends no registry name when it means docker.io.
             (None, None) => {
                 let named = upstream(DEFAULT_REGISTRY).or((!self.upstreams.is_empty()).then_some(0));
                 (named.map(|at| self.upstreams[at].host().to_owned()), &*wanted.name)
@@ -179,7 +179,7 @@ impl Proxy {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a fill's end teaches.
+    /// Creates the callback that evaluates the result of a download.
     pub fn ended(self: &Arc<Proxy>, key: Key, size: u64) -> Ended {
         let own = self.clone();
         Box::new(move |ended| {
@@ -206,7 +206,7 @@ impl Proxy {
 }
 
 impl Backend for MirrorBackend {
-    /// What anybody may have and was asked for, under the upstream's name.
+    /// The repositories with tags in the public cache, with the upstream's host.
     fn repositories(&self) -> Result<Vec<String>> {
         let Some(caches) = &self.0.caches else { return Ok(Vec::new()) };
         let names = caches.public.names()?;
@@ -225,7 +225,7 @@ impl Backend for MirrorBackend {
     }
 }
 
-/// The host that a repository's name begins with, if it does, and the rest.
+/// Splits a repository name into its leading host and the rest, if it starts with a host.
 fn host_and_rest(name: &str) -> Option<(&str, &str)> {
     name.split_once('/').filter(|(first, _)| first.contains('.') || *first == "localhost")
 }

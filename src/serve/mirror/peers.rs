@@ -1,7 +1,7 @@
-//! Other servers like this one, which may have what is not here: asked by digest only, quickly, all at once, and never
-//! for what they would have to ask others for. One of them may be this server itself, which then answers as any other.
+//! Peers: other servers of this kind that may have missing content. Requests to them are by digest only, in parallel
+//! and with short timeouts, and a peer does not forward them. A peer may be this server itself.
 
-use super::upstreams::{Rest, Seats};
+use super::upstreams::{COOLDOWN, Rest, Seats};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
@@ -16,40 +16,40 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// Addresses are looked up again after so long.
+/// The interval between two DNS lookups of the peers.
 const LOOKUP: Duration = Duration::from_secs(10);
-/// Addresses, at most.
+/// The maximum number of peer addresses.
 const MOST: usize = 256;
-/// Peers that are asked for one thing at once.
+/// The number of peers that are queried in parallel for one digest.
 const AT_ONCE: usize = 8;
-/// Questions to peers at once; whoever finds no seat goes on without them.
+/// The maximum number of simultaneous queries to peers; above it, a lookup continues without peers.
 const QUESTIONS: usize = 64;
-/// A peer that sends nothing for so long is left for the next source.
+/// If a peer sends no bytes for this time, the next source is used.
 const STALL: Duration = Duration::from_secs(5);
-/// In bytes, of a connection to a peer.
+/// The buffer of a connection to a peer.
 const BUFFER: usize = 64 << 10;
-/// In a name's lookup: registries whose namespaces are remembered for each peer.
+/// The maximum number of open registries (`?ns=`) for each peer.
 const NAMESPACES: usize = 64;
 
-/// What is looked for.
+/// The kind of content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sought {
     Manifest,
     Blob,
 }
 
-/// Where it is looked for.
+/// A repository, as requests to peers name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Spot {
-    /// The registry that is meant, where one is.
+    /// The registry (`?ns=`), if the request names one.
     pub ns: Option<String>,
     pub repository: String,
 }
 
-/// All peers.
+/// The peers of a mirror.
 pub struct Peers {
     named: Vec<Server>,
-    /// For an answer to begin.
+    /// The time in which a response must start.
     patience: Duration,
     access: Access,
     known: Mutex<Vec<Arc<Peer>>>,
@@ -60,7 +60,7 @@ pub struct Peers {
     cancel: Cancel,
 }
 
-/// One server.
+/// One peer address.
 pub struct Peer {
     host: String,
     insecure: bool,
@@ -69,11 +69,11 @@ pub struct Peer {
 }
 
 impl Peers {
-    /// The servers at `urls` (`http://HOST:PORT`, or `https://`). A name behind `http://` stands for every address that
-    /// it has. `access` says what certificates are trusted. `patience` is how long an answer may take to begin; a
-    /// connection may take a quarter of that.
+    /// Creates the peers at `urls` (`http://HOST:PORT` or `https://`). A name with `http://` stands for all of its
+    /// addresses. `access` has the trusted certificates. A response must start within `patience`, and a connection must
+    /// be open within a quarter of it.
     ///
-    /// Fails with `Usage` where one of them is no such address.
+    /// Fails with `Usage` if a URL is invalid.
     pub fn new(
         urls: &[String],
         patience: Duration,
@@ -82,7 +82,8 @@ impl Peers {
         cancel: &Cancel,
     ) -> Result<Arc<Peers>> {
         let parse = |url: &String| {
-            let wrong = || Error::usage(format!("--peer {url:?} is no server; expected http://HOST:PORT or https://…"));
+            let wrong =
+                || Error::usage(format!("--peer {url:?} is not a server URL; expected http://HOST:PORT or https://…"));
             mirrors::server(url, false).ok_or_else(wrong)
         };
         let marks = vec![(PEER, "1".to_owned())];
@@ -115,7 +116,7 @@ impl Peers {
         self.named.is_empty()
     }
 
-    /// The first peer that has `digest`, and what it says of it.
+    /// The first peer that has `digest`, with the descriptor that it reported.
     pub fn find(self: &Arc<Peers>, sought: Sought, digest: &Digest, spot: &Spot) -> Option<(Arc<Peer>, Descriptor)> {
         let until = Instant::now() + 2 * self.patience;
         let mut awake = self.all().into_iter().filter(|peer| !peer.resting.now());
@@ -153,7 +154,8 @@ impl Peers {
             Ok(found) => found.map(|found| (peer, found)),
             Err(error) => {
                 if error.kind() == Kind::Network && !self.cancel.raised() {
-                    self.watch.say(&format!("peer {} is left alone for a while: {error}", peer.host));
+                    let pause = COOLDOWN.as_secs();
+                    self.watch.say(&format!("peer {} is skipped for {pause} s: {error}", peer.host));
                     peer.resting.begin();
                 }
                 None
@@ -161,7 +163,7 @@ impl Peers {
         }
     }
 
-    /// The repository at `spot` of `peer`.
+    /// The repository `spot` at `peer`.
     pub fn store(&self, peer: &Peer, spot: &Spot) -> Result<RepositoryStore> {
         let mut registries = peer.registries.lock().unwrap_or_else(PoisonError::into_inner);
         if registries.len() >= NAMESPACES && !registries.contains_key(&spot.ns) {
@@ -183,7 +185,7 @@ impl Peers {
     fn all(self: &Arc<Peers>) -> Vec<Arc<Peer>> {
         let age = self.looked.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         if age > LOOKUP && !self.looking.swap(true, Ordering::SeqCst) {
-            // Looking up a name may take seconds; meanwhile the peers are those that are known.
+            // A DNS lookup may take seconds; until then the known addresses are used.
             let own = self.clone();
             let started = std::thread::Builder::new().name("lookup".into()).spawn(move || own.look_up());
             if started.is_err() {
@@ -203,7 +205,7 @@ impl Peers {
             }
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // A name that cannot be looked up at the moment keeps the addresses that it had.
+        // If no name can be resolved now, the known addresses stay.
         if !hosts.is_empty() {
             let same = |host: &str| known.iter().find(|peer| peer.host == host).cloned();
             let peer = |(host, insecure): (String, bool)| {
@@ -217,7 +219,7 @@ impl Peers {
         self.looking.store(false, Ordering::SeqCst);
     }
 
-    /// Every `HOST:PORT` that `named` stands for. A certificate is one name's, so with TLS it stays one.
+    /// Resolves `named` to every `HOST:PORT`. With TLS the name stays as it is, since the certificate is for the name.
     fn addresses(&self, named: &Server) -> Vec<String> {
         let (name, port) = match named.host.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(80)),

@@ -1,16 +1,16 @@
-//! Work that is done by a few threads at most; the rest waits its turn.
+//! A thread pool with a maximum number of threads; further jobs wait in a queue.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// In bytes: what fetches a blob reads into buffers on the heap.
+/// The stack of each thread; downloads have their buffers on the heap.
 const STACK: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that come with work and go without.
+/// A pool whose threads start with a job and end when the queue is empty.
 pub struct Pool {
     most: usize,
     state: Mutex<State>,
@@ -24,12 +24,12 @@ struct State {
 }
 
 impl Pool {
-    /// At most `most` threads.
+    /// Creates a pool of at most `most` threads.
     pub fn new(most: usize) -> Arc<Pool> {
         Arc::new(Pool { most, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// Does `job`, or drops it where no thread can be had.
+    /// Runs `job`, or drops it if no thread can be started.
     pub fn run(self: &Arc<Pool>, job: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         state.waiting.push_back(Box::new(job));
@@ -45,7 +45,7 @@ impl Pool {
         }
     }
 
-    /// Waits until nothing is under way, but no longer than `patience`.
+    /// Waits until no job is running, for at most `patience`.
     pub fn rest(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut state = self.state();
@@ -63,7 +63,7 @@ impl Pool {
     }
 }
 
-/// One of the threads, counted.
+/// One counted thread of the pool.
 struct Thread {
     pool: Arc<Pool>,
     left: AtomicBool,
@@ -74,7 +74,7 @@ impl Thread {
         loop {
             let mut state = self.pool.state();
             let Some(job) = state.waiting.pop_front() else {
-                // In one step with the look: work that comes now brings a thread.
+                // Under the same lock as the check of the queue, so that a new job starts a new thread.
                 self.leave(state);
                 return;
             };

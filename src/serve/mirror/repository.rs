@@ -1,5 +1,5 @@
-//! One repository of a mirrored registry, as one client may see it: where a tag, a manifest and a blob are looked for, and
-//! what is given when nobody answers.
+//! One repository of a mirrored registry, with the permissions of one client: the search for tags, manifests and blobs,
+//! and the fallback if upstream does not answer.
 
 use super::cache::Cache;
 use super::download::Around;
@@ -18,10 +18,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Blobs whose sizes are remembered from the question to the answer, and how long.
+/// The maximum number of remembered blob sizes.
 const SIZES: usize = 4096;
+/// The time for which a blob's size is remembered, between its lookup and its download.
 const SIZE_LIFE: Duration = Duration::from_secs(60);
-/// For a turn to fetch a manifest.
+/// The time to wait for a permit to fetch a manifest.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One repository of an upstream, for one client.
@@ -29,9 +30,9 @@ pub(crate) struct Mirrored {
     pub proxy: Arc<Proxy>,
     pub upstream: Option<usize>,
     pub spot: Spot,
-    /// This client may have what needs credentials.
+    /// The client may read content that needs this server's credentials.
     pub trusted: bool,
-    /// What upstream refuses is not there.
+    /// If upstream denies a request or does not answer, the content counts as not found.
     pub modest: bool,
     pub search: Search,
 }
@@ -48,14 +49,14 @@ impl Mirrored {
         }
     }
 
-    /// The caches that this client may have from.
+    /// The caches that this client may read.
     fn caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
         let caches = self.proxy.caches.as_ref();
         let private = caches.filter(|_| self.trusted).map(|caches| &caches.private);
         caches.map(|caches| &caches.public).into_iter().chain(private)
     }
 
-    /// The cache for what comes from upstream.
+    /// The cache for new content from upstream.
     fn cache(&self) -> Option<&Arc<Cache>> {
         self.proxy.caches.as_ref().map(|caches| caches.of(self.identity()))
     }
@@ -71,7 +72,7 @@ impl Mirrored {
         }
     }
 
-    /// `told`, or nothing where upstream refuses or does not answer and that says nothing.
+    /// Returns `told`, or an empty result for a denial or network error if those count as not found.
     fn modestly<T: Default>(&self, told: Result<T>) -> Result<T> {
         match told {
             Err(error) if self.modest && matches!(error.kind(), Kind::Denied | Kind::Network) => Ok(T::default()),
@@ -93,7 +94,7 @@ impl Mirrored {
         Ok(None)
     }
 
-    /// The manifest under `digest`, wherever it is. Where there is a cache, it is in there then.
+    /// Returns the manifest `digest` from the cache, a peer or upstream. Stores it in the cache, if one exists.
     fn manifest_at(&self, digest: &Digest) -> Result<Option<Arc<Manifest>>> {
         if let Some(manifest) = self.cached(digest)? {
             return Ok(Some(Arc::new(manifest)));
@@ -111,7 +112,7 @@ impl Mirrored {
                 found => found,
             };
             if let (Some(cache), Some(manifest)) = (self.cache(), &found) {
-                // A full disk is no reason to give nothing.
+                // The client gets the manifest even if the disk is full.
                 self.told(cache.keep(manifest));
             }
             Ok(found.map(Arc::new))
@@ -126,7 +127,7 @@ impl Mirrored {
         found
     }
 
-    /// What `tag` points at now, or did when upstream was asked last.
+    /// Resolves `tag` upstream; falls back to the last known digest.
     fn resolve(&self, tag: &str) -> Result<Option<(Digest, Known)>> {
         let (Some(name), Some(cache)) = (self.name(tag), self.cache()) else { return Ok(None) };
         if self.search == Search::Here {
@@ -149,7 +150,9 @@ impl Mirrored {
             Err(error) => match self.last(&name)? {
                 Some(digest) => {
                     count(&self.proxy.figures.last_known, 1);
-                    self.proxy.watch.say(&format!("{name} is answered as it was known last: {error}"));
+                    self.proxy.watch.say(&format!(
+                        "{name}: cannot resolve the tag upstream; serving the last known digest: {error}"
+                    ));
                     Ok(Some((digest, Known::Last)))
                 }
                 None => Err(error),
@@ -157,7 +160,7 @@ impl Mirrored {
         }
     }
 
-    /// What `name` was last, if that is still here.
+    /// The last known digest of `name`, if its manifest is still stored.
     fn last(&self, name: &Name) -> Result<Option<Digest>> {
         for cache in self.caches() {
             if let Some(last) = cache.last(name)?.filter(|last| cache.has(&last.digest)) {
@@ -167,14 +170,14 @@ impl Mirrored {
         Ok(None)
     }
 
-    /// What goes wrong in the cache costs an answer at another time, and not this one.
+    /// Reports an error of the cache; the current response does not depend on it.
     fn told(&self, done: Result<()>) {
         if let Err(error) = done {
             self.proxy.watch.say(&error.to_string());
         }
     }
 
-    /// How large the blob is, by the first who has it.
+    /// The size of a blob at the first peer or upstream that has it.
     fn size_elsewhere(&self, digest: &Digest) -> Result<Option<u64>> {
         let key = self.key(digest);
         let fresh = |sized: &&Sized| sized.at.elapsed() < SIZE_LIFE;
@@ -200,7 +203,7 @@ impl Mirrored {
         })
     }
 
-    /// Everybody who is to be asked for a blob's bytes, in their order.
+    /// The sources of a blob's bytes: the peer that has it, then the hosts of the upstream.
     fn source(&self, digest: &Digest) -> Result<Arc<dyn Store>> {
         let peer = self.proxy.sizes().get(&self.key(digest)).and_then(|sized| sized.peer.clone());
         let mut stores = Vec::new();
@@ -210,15 +213,17 @@ impl Mirrored {
         stores.extend(self.upstream().into_iter().flat_map(|up| up.sources(self.identity(), &self.spot.repository)));
         let passed = self.proxy.wrong().get(digest).copied().unwrap_or_default();
         stores.drain(..passed.min(stores.len().saturating_sub(1)));
-        let home = stores.pop().ok_or_else(|| Error::not_found(format!("nobody is known who has blob {digest}")))?;
+        let home = stores
+            .pop()
+            .ok_or_else(|| Error::not_found(format!("blob {digest} was not found upstream or at any peer")))?;
         let (watch, cancel) = (self.proxy.watch.clone(), self.proxy.cancel.clone());
-        // Only bytes that are known by their digest are asked of them.
+        // The others are only used for content by digest.
         let stores = stores.into_iter().map(|store| (store, false)).collect();
         Ok(Arc::new(MirroredStore::new(home, stores, watch, cancel)))
     }
 }
 
-/// A manifest by digest, checked; its type as it was announced.
+/// Fetches a manifest by digest, and verifies it; its media type is the one in the response.
 fn fetched(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
     let Some(root) = store.roots(&[Selector::Digest(*digest)])?.pop() else { return Ok(None) };
     Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor).map(Some)
@@ -302,7 +307,7 @@ impl Repository for Mirrored {
             }
         }
         if self.search == Search::Here {
-            return Err(Error::not_found(format!("blob {digest} is not here any more")));
+            return Err(Error::not_found(format!("blob {digest} was removed from the cache")));
         }
         let blob = Descriptor::new("", *digest, size);
         let Some(cache) = self.cache() else {

@@ -1,4 +1,4 @@
-//! The same question from several clients at once, asked once: who comes while it is under way gets the same answer.
+//! Coalesces identical concurrent lookups: a caller that arrives while a lookup is running gets the same result.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -6,10 +6,10 @@ use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a wait goes without a look around.
+/// The interval between two checks while waiting.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// Questions under way.
+/// The running lookups.
 pub struct Once<K, T> {
     under_way: Mutex<HashMap<K, Arc<Slot<T>>>>,
 }
@@ -26,7 +26,7 @@ impl<K, T> Default for Once<K, T> {
 }
 
 impl<K: Clone + Eq + Hash, T: Clone> Once<K, T> {
-    /// What `question` says, or what somebody else is told who is asking for `key` already.
+    /// Runs `question`, or waits for the result if a lookup of `key` is already running.
     pub fn ask(&self, key: K, question: impl FnOnce() -> Result<T>) -> Result<T> {
         let (slot, first) = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ impl<T: Clone> Slot<T> {
         self.given.notify_all();
     }
 
-    /// The first one to ask always gives an answer, be it that it was lost.
+    /// Waits for the result. The first caller always provides one, an error if its lookup panicked.
     fn wait(&self) -> Result<T> {
         let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -68,7 +68,7 @@ impl<T: Clone> Slot<T> {
     }
 }
 
-/// Ends a question, however it ends.
+/// Ends a lookup, also after a panic.
 struct Asking<'o, K: Eq + Hash, T: Clone> {
     once: &'o Once<K, T>,
     key: K,
@@ -78,7 +78,7 @@ struct Asking<'o, K: Eq + Hash, T: Clone> {
 impl<K: Eq + Hash, T: Clone> Drop for Asking<'_, K, T> {
     fn drop(&mut self) {
         self.once.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        self.slot.give(Err(Error::failed("a question was lost")));
+        self.slot.give(Err(Error::failed("internal error: a shared lookup ended without a result")));
     }
 }
 

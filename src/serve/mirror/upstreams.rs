@@ -1,5 +1,5 @@
-//! The registries that a mirror stands for, each behind one or several hosts, asked as nobody in particular or with the
-//! credentials that this server has.
+//! The registries that a mirror serves, each with one or several hosts. Requests are anonymous or use this server's
+//! credentials.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -9,29 +9,30 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Repositories whose credentials are remembered to be there or not.
+/// The maximum number of repositories for which the result of the search for credentials is remembered.
 const REMEMBERED: usize = 1024;
-/// Questions at once, to all registries.
+/// The maximum number of simultaneous lookups at all registries.
 const QUESTIONS: usize = 32;
-/// In bytes, of a connection on which questions are asked, and of one that blobs come over: there may be many.
+/// The buffer of a connection for lookups; a server may have many connections.
 const SMALL: usize = 16 << 10;
+/// The buffer of a connection for blobs.
 const LARGE: usize = 128 << 10;
-/// A client waits for an answer: a question is given up sooner than a blob.
+/// The timeout of a lookup. It is shorter than a blob's, since a client waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// There may be another host to ask, or an answer from the last time.
+/// The number of retries if another host, or the last known answer, can be used instead.
 const RETRIES: u32 = 1;
-/// A host that does not answer is left alone for so long while there is another.
-const REST: Duration = Duration::from_secs(30);
+/// A host that did not answer is skipped for this time while another one exists.
+pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// As whom a registry is asked.
+/// The identity with which this server sends requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Identity {
     Nobody,
-    /// With credentials of this server.
+    /// With the credentials of this server.
     Acquired,
 }
 
-/// One host that has a registry's repositories.
+/// One host that serves a registry's repositories.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// `HOST[:PORT]`.
@@ -39,17 +40,17 @@ pub struct Endpoint {
     pub access: Access,
 }
 
-/// A registry that is mirrored.
+/// A mirrored registry.
 pub struct Upstream {
     host: String,
-    /// The last one is the registry itself: what it says counts.
+    /// The mirrors of the registry, then the registry itself, whose answer is authoritative.
     ways: Vec<Way>,
     logins: Mutex<HashMap<String, bool>>,
     questions: Arc<Seats>,
     watch: Arc<dyn Watch>,
 }
 
-/// One host of it.
+/// One host of a registry.
 struct Way {
     endpoint: Endpoint,
     nobody: Lines,
@@ -73,9 +74,9 @@ impl Lines {
 }
 
 impl Upstream {
-    /// The registry called `host`, at `endpoints`, the last of which is the registry itself.
+    /// Creates the registry `host` with `endpoints`; the last one is the registry itself.
     ///
-    /// Fails with `Usage` where one of them is no host.
+    /// Fails with `Usage` if an endpoint's host is invalid.
     pub fn new(host: &str, endpoints: Vec<Endpoint>, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Upstream> {
         let last = endpoints.len().saturating_sub(1);
         let mut ways = Vec::new();
@@ -94,13 +95,13 @@ impl Upstream {
         Ok(Upstream { host: host.to_owned(), ways, logins: Mutex::default(), questions, watch })
     }
 
-    /// `HOST[:PORT]`, as images are named.
+    /// `HOST[:PORT]`, as in image names.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// As whom it is asked for `repository`, for a client that may be given what needs credentials: with credentials if
-    /// there are any.
+    /// The identity for requests to `repository`, for a client that may use this server's credentials: `Own` if
+    /// credentials exist.
     pub fn identity(&self, repository: &str) -> Identity {
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         if logins.len() >= REMEMBERED && !logins.contains_key(repository) {
@@ -111,7 +112,7 @@ impl Upstream {
         if known { Identity::Acquired } else { Identity::Nobody }
     }
 
-    /// What the first host that has it says. Where none has it, the last one's word counts.
+    /// The result of the first host that has one; otherwise the answer of the last host.
     pub fn ask<T>(
         &self,
         identity: Identity,
@@ -138,7 +139,7 @@ impl Upstream {
         told
     }
 
-    /// `repository` at every host that is not resting, in their order.
+    /// `repository` at every host that is not skipped, in order.
     pub fn sources(&self, identity: Identity, repository: &str) -> Vec<RepositoryStore> {
         let last = self.ways.len().saturating_sub(1);
         let awake = self.ways.iter().enumerate().filter(|(at, way)| *at == last || !way.resting.now());
@@ -155,7 +156,7 @@ impl Way {
     }
 }
 
-/// Whether somebody who did not answer is left alone.
+/// The time for which a host that did not answer is skipped.
 #[derive(Debug, Default)]
 pub struct Rest(Mutex<Option<Instant>>);
 
@@ -165,17 +166,17 @@ impl Rest {
     }
 
     pub fn now(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|began| began.elapsed() < REST)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|began| began.elapsed() < COOLDOWN)
     }
 }
 
-/// So many may do something at once.
+/// A blocking semaphore with timeouts.
 pub struct Seats {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-/// One of them, until it is dropped.
+/// One permit; dropping it releases it.
 pub struct Seat(Arc<Seats>);
 
 impl Seats {
@@ -183,14 +184,14 @@ impl Seats {
         Arc::new(Seats { free: Mutex::new(seats), freed: Condvar::new() })
     }
 
-    /// Waits for a seat, but no longer than `patience`; then it is `Network`.
+    /// Waits for a permit. Fails with `Network` after `patience`.
     pub fn take(self: &Arc<Seats>, patience: Duration) -> Result<Seat> {
         let until = Instant::now() + patience;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         while *free == 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::network("too many questions wait for the upstream registries; try again"));
+                return Err(Error::network("too many requests are waiting for the upstream registries; retry later"));
             }
             free = self.freed.wait_timeout(free, left).unwrap_or_else(PoisonError::into_inner).0;
         }
