@@ -3,7 +3,7 @@
 use super::access::browser_guard::BrowserGuard;
 use super::access::users::Rights;
 use super::access_log::{Journal, Metrics};
-use super::backend::catalog::{Catalog, Repository, Wanted};
+use super::backend::catalog::{Catalog, Repository, RepositoryRequest};
 use super::backend::writable::Target;
 use super::handlers::manifest_memory::Documents;
 use super::handlers::uploads::Sessions;
@@ -82,7 +82,7 @@ impl Server {
     /// Runs `ask` on the requested repository, on a blocking thread.
     pub async fn in_repository<T: Send + 'static>(
         &self,
-        wanted: Wanted,
+        wanted: RepositoryRequest,
         ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (catalog, name) = (self.catalog.clone(), wanted.name.clone());

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 /// The `<reference>` of a manifest: a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum At {
+pub enum TagOrDigest {
     Tag(String),
     Digest(Digest),
 }
 
 /// A request for a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Wanted {
+pub struct RepositoryRequest {
     /// The name in the request's path; only its syntax is checked.
     pub name: String,
     /// The registry for which a client asks a mirror (containerd's `?ns=`), as the client wrote it.
@@ -31,28 +31,28 @@ pub struct Wanted {
 pub enum Search {
     /// This server, then peers and upstream registries.
     #[default]
-    Anywhere,
+    Everywhere,
     /// Only this server: the client is another server, and forwarding its request could form a cycle.
-    Here,
+    Local,
 }
 
 /// The freshness of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    Now,
+pub enum Freshness {
+    Current,
     /// The last known answer, because upstream does not respond now.
-    Last,
+    LastKnown,
 }
 
 /// The result of a prefetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub enum Prefetched {
     /// This repository needs no prefetch.
-    Here,
+    NotNeeded,
     /// The manifest was not found upstream or at a peer.
-    Nowhere,
+    NotFound,
     /// The manifest is available under this digest without further waiting.
-    At(Digest, Known),
+    Found(Digest, Freshness),
 }
 
 /// A source of repositories.
@@ -60,7 +60,7 @@ pub trait Backend: Send + Sync {
     /// The names of all known repositories, in any order.
     fn repositories(&self) -> Result<Vec<String>>;
     /// The requested repository, if this backend has it. Must be cheap: it is called for every request.
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>>;
+    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>>;
 }
 
 /// A snapshot of one repository. Missing content is `None`, not an error.
@@ -68,14 +68,14 @@ pub trait Repository: Send + Sync {
     /// Every tag, in any order.
     fn tags(&self) -> Result<Vec<String>>;
     /// Returns a manifest whose digest was verified.
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>>;
     /// Does slow upstream work (resolve a tag, fetch a missing manifest) before the caller takes memory for the
     /// manifest.
-    fn settle(&self, _at: &At) -> Result<Settled> {
-        Ok(Settled::Here)
+    fn prefetch(&self, _at: &TagOrDigest) -> Result<Prefetched> {
+        Ok(Prefetched::NotNeeded)
     }
     /// The size of a manifest in bytes, if it is known without reading it. A large manifest then waits for memory.
-    fn weight(&self, _at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, _at: &TagOrDigest) -> Result<Option<u64>> {
         Ok(None)
     }
     /// The size of a blob in bytes.
@@ -91,34 +91,34 @@ pub trait Repository: Send + Sync {
 /// All backends of a server, in order of precedence.
 #[derive(Clone, Default)]
 pub struct Catalog {
-    shelves: Vec<Arc<dyn Backend>>,
+    backends: Vec<Arc<dyn Backend>>,
 }
 
 impl Catalog {
     /// Adds a backend with lower precedence than the existing ones.
-    pub fn add(&mut self, shelf: Arc<dyn Backend>) {
-        self.shelves.push(shelf);
+    pub fn add(&mut self, backend: Arc<dyn Backend>) {
+        self.backends.push(backend);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.shelves.is_empty()
+        self.backends.is_empty()
     }
 
     /// Every repository name once, in lexical order.
     pub fn repositories(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
-        for shelf in &self.shelves {
-            names.extend(shelf.repositories()?);
+        for backend in &self.backends {
+            names.extend(backend.repositories()?);
         }
         Ok(names)
     }
 
     /// The requested repository, merged from all backends that have it.
-    pub fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
+    pub fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let mut found = Vec::new();
         let mut failure = None;
-        for shelf in &self.shelves {
-            match shelf.repository(wanted) {
+        for backend in &self.backends {
+            match backend.repository(wanted) {
                 Ok(repository) => found.extend(repository),
                 Err(error) => failure = Some(error),
             }
@@ -127,15 +127,15 @@ impl Catalog {
             (0, Some(error)) => Err(error),
             (0, None) => Ok(None),
             (1, _) => Ok(found.pop()),
-            _ => Ok(Some(Arc::new(Several(found)))),
+            _ => Ok(Some(Arc::new(MergedRepository(found)))),
         }
     }
 }
 
 /// Repositories of the same name from several backends, merged.
-struct Several(Vec<Arc<dyn Repository>>);
+struct MergedRepository(Vec<Arc<dyn Repository>>);
 
-impl Several {
+impl MergedRepository {
     /// The first result. A failure counts only if no other repository has a result.
     fn first<T>(&self, ask: impl Fn(&dyn Repository) -> Result<Option<T>>) -> Result<Option<T>> {
         let mut failure = None;
@@ -150,7 +150,7 @@ impl Several {
     }
 }
 
-impl Repository for Several {
+impl Repository for MergedRepository {
     fn tags(&self) -> Result<Vec<String>> {
         let (mut tags, mut failure) = (BTreeSet::new(), None);
         for repository in &self.0 {
@@ -163,24 +163,26 @@ impl Repository for Several {
         failure.filter(|_| tags.is_empty()).map_or_else(|| Ok(tags.into_iter().collect()), Err)
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         self.first(|repository| repository.manifest(at))
     }
 
-    fn settle(&self, at: &At) -> Result<Settled> {
-        let mut settled = Settled::Here;
+    fn prefetch(&self, at: &TagOrDigest) -> Result<Prefetched> {
+        let mut prefetched = Prefetched::NotNeeded;
         for repository in &self.0 {
-            settled = repository.settle(at)?;
-            let has = || matches!(repository.weight(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)));
-            if matches!(settled, Settled::At(..)) || settled == Settled::Here && has() {
+            prefetched = repository.prefetch(at)?;
+            let has = || {
+                matches!(repository.manifest_size(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)))
+            };
+            if matches!(prefetched, Prefetched::Found(..)) || prefetched == Prefetched::NotNeeded && has() {
                 break;
             }
         }
-        Ok(settled)
+        Ok(prefetched)
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
-        self.first(|repository| repository.weight(at))
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
+        self.first(|repository| repository.manifest_size(at))
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
@@ -208,6 +210,6 @@ impl Repository for Several {
 
 /// Parses `bytes` as the manifest that `claim` describes; `None` if they are not a manifest, for example if a client
 /// requested a layer as a manifest.
-pub fn as_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
+pub fn parse_if_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
     (bytes.len() as u64 <= MAX_MANIFEST).then(|| Manifest::parse(bytes, claim).ok()).flatten()
 }

@@ -1,6 +1,6 @@
 //! A local store (a layout, an archive, containerd's directory) as a backend.
 
-use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
+use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
 use super::reload::Live;
 use super::repository_names::{Table, Tags};
 use crate::error::{Error, Kind, Result};
@@ -78,7 +78,7 @@ impl Backend for LocalBackend {
         Ok(self.live.now()?.table.repositories().cloned().collect())
     }
 
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
+    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let now = self.live.now()?;
         let Some(tags) = now.table.tags(wanted) else { return Ok(None) };
         Ok(Some(Arc::new(StoreRepository { store: now.store.clone(), tags })))
@@ -96,20 +96,20 @@ impl Repository for StoreRepository {
         Ok(self.tags.names().cloned().collect())
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         match at {
-            At::Tag(tag) => match self.tags.at(tag) {
+            TagOrDigest::Tag(tag) => match self.tags.at(tag) {
                 Some(entry) => Manifest::parse(self.store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
-            At::Digest(digest) => {
+            TagOrDigest::Digest(digest) => {
                 let listed = self.tags.listed(digest).cloned();
                 let claim = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
                     Some(claim) if claim.size <= MAX_MANIFEST => claim,
                     _ => return Ok(None),
                 };
                 match self.store.manifest(&claim) {
-                    Ok(bytes) => Ok(as_manifest(bytes, &claim)),
+                    Ok(bytes) => Ok(parse_if_manifest(bytes, &claim)),
                     Err(error) if error.kind() == Kind::NotFound => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -117,10 +117,10 @@ impl Repository for StoreRepository {
         }
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            At::Tag(tag) => Ok(self.tags.at(tag).map(|entry| entry.size)),
-            At::Digest(digest) => self.blob(digest),
+            TagOrDigest::Tag(tag) => Ok(self.tags.at(tag).map(|entry| entry.size)),
+            TagOrDigest::Digest(digest) => self.blob(digest),
         }
     }
 

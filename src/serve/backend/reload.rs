@@ -36,7 +36,7 @@ struct Stamp {
     size: u64,
     written: (i64, i64),
     /// Whether a later change is certain to change the metadata.
-    settled: bool,
+    stable: bool,
 }
 
 impl<T> Live<T> {
@@ -53,7 +53,7 @@ impl<T> Live<T> {
                 return Ok(made.it.clone());
             }
             let stamp = self.stamp();
-            if stamp.is_some_and(|stamp| stamp.settled) && stamp == made.of {
+            if stamp.is_some_and(|stamp| stamp.stable) && stamp == made.of {
                 return Ok(made.it.clone());
             }
         }
@@ -81,7 +81,7 @@ impl<T> Live<T> {
             inode: found.ino(),
             size: found.size(),
             written: (found.mtime(), found.mtime_nsec()),
-            settled: age.is_some_and(|age| age > STEP),
+            stable: age.is_some_and(|age| age > STEP),
         })
     }
 }
@@ -107,8 +107,8 @@ mod tests {
         }
         let before = live.now().unwrap();
         std::thread::sleep(STEP * 2);
-        let settled = live.now().unwrap();
-        assert!(Arc::ptr_eq(&settled, &live.now().unwrap()));
-        assert_eq!(before, settled);
+        let stable = live.now().unwrap();
+        assert!(Arc::ptr_eq(&stable, &live.now().unwrap()));
+        assert_eq!(before, stable);
     }
 }

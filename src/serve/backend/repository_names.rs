@@ -3,7 +3,7 @@
 //! `docker.io/library/app:2` is tag `2` of `library/app`, of `app`, and of `docker.io/library/app`. Images that have
 //! only a tag, and untagged images, are in a repository named after the directory or file.
 
-use super::catalog::Wanted;
+use super::catalog::RepositoryRequest;
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, is_repository, is_tag};
 use crate::source::Root;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// The tags of the requested repository. `ns` selects only images named for that registry.
-    pub fn tags(&self, wanted: &Wanted) -> Option<std::sync::Arc<Tags>> {
+    pub fn tags(&self, wanted: &RepositoryRequest) -> Option<std::sync::Arc<Tags>> {
         let found = match &wanted.ns {
             Some(ns) => self.by_name.get(&format!("{ns}/{}", wanted.name)),
             None => self.by_name.get(&wanted.name).or_else(|| match wanted.name.contains('/') {
@@ -135,7 +135,8 @@ mod tests {
     }
 
     fn found(table: &Table, name: &str, ns: Option<&str>) -> Vec<String> {
-        let wanted = Wanted { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Anywhere };
+        let wanted =
+            RepositoryRequest { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Everywhere };
         table.tags(&wanted).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
     }
 
@@ -158,7 +159,7 @@ mod tests {
         let table = table(&[Some("ghcr.io/org/app:1"), Some("docker.io/org/app:1"), Some("docker.io/org/app:2")]);
         assert_eq!(table.repositories().collect::<Vec<_>>(), ["docker.io/org/app", "ghcr.io/org/app"]);
         assert_eq!(found(&table, "org/app", None), ["1", "2"]);
-        let wanted = Wanted { name: "org/app".into(), ns: None, user: None, search: Search::Anywhere };
+        let wanted = RepositoryRequest { name: "org/app".into(), ns: None, user: None, search: Search::Everywhere };
         assert_eq!(table.tags(&wanted).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
     }
 

@@ -1,6 +1,6 @@
 //! Another registry as a backend: every request is forwarded, and nothing is cached.
 
-use super::catalog::{At, Backend, Repository, Search, Wanted};
+use super::catalog::{Backend, Repository, RepositoryRequest, Search, TagOrDigest};
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest};
 use crate::source::{Root, Selector, Store};
@@ -51,10 +51,10 @@ impl Backend for UpstreamBackend {
         Ok(self.only.iter().cloned().collect())
     }
 
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
+    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let here = wanted.ns.as_ref().is_none_or(|ns| ns == self.registry.host());
         let named = self.only.as_ref().is_none_or(|only| *only == wanted.name);
-        if !here || !named || wanted.search == Search::Here {
+        if !here || !named || wanted.search == Search::Local {
             return Ok(None);
         }
         // On docker.io a name with one part belongs to `library/`.
@@ -67,10 +67,10 @@ impl Backend for UpstreamBackend {
 struct Upstream(Arc<RepositoryStore>);
 
 impl Upstream {
-    fn root(&self, at: &At) -> Result<Option<Root>> {
+    fn root(&self, at: &TagOrDigest) -> Result<Option<Root>> {
         let pick = match at {
-            At::Tag(tag) => Selector::Name(tag.clone()),
-            At::Digest(digest) => Selector::Digest(*digest),
+            TagOrDigest::Tag(tag) => Selector::Name(tag.clone()),
+            TagOrDigest::Digest(digest) => Selector::Digest(*digest),
         };
         Ok(there(self.0.roots(&[pick]))?.and_then(|mut roots| roots.pop()))
     }
@@ -90,7 +90,7 @@ impl Repository for Upstream {
         Ok(names.iter().filter_map(|name| name.tag()).collect())
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         let Some(root) = self.root(at)? else { return Ok(None) };
         Manifest::parse(self.0.manifest(&root.descriptor)?, &root.descriptor).map(Some)
     }

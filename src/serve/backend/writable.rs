@@ -2,7 +2,7 @@
 //! tools read as `oci:DIR/team/app:TAG`. Each blob has a hard link in `DIR/.imgmv-shared`, so a blob in several
 //! repositories takes its space once.
 
-use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
+use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
 use super::reload::Live;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -164,7 +164,7 @@ impl Backend for Target {
     }
 
     /// With `?ns=`, the repository `NS/NAME` takes precedence if it exists: pushed images are also served by a mirror.
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
+    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let prefixed = wanted.ns.as_ref().map(|ns| format!("{ns}/{}", wanted.name)).filter(|name| is_repository(name));
         let house = match prefixed.map(|name| self.house(&name)).transpose()?.flatten() {
             Some(house) => Some(house),
@@ -184,24 +184,24 @@ impl Repository for Stored {
         Ok(self.0.tags.keys().cloned().collect())
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         let store = &self.0.store;
         match at {
-            At::Tag(tag) => match self.0.tagged(tag) {
+            TagOrDigest::Tag(tag) => match self.0.tagged(tag) {
                 Some(entry) => Manifest::parse(store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
-            At::Digest(digest) => match store.find(digest)? {
-                Some(claim) if claim.size <= MAX_MANIFEST => Ok(as_manifest(store.manifest(&claim)?, &claim)),
+            TagOrDigest::Digest(digest) => match store.find(digest)? {
+                Some(claim) if claim.size <= MAX_MANIFEST => Ok(parse_if_manifest(store.manifest(&claim)?, &claim)),
                 _ => Ok(None),
             },
         }
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            At::Tag(tag) => Ok(self.0.tagged(tag).map(|entry| entry.size)),
-            At::Digest(digest) => self.blob(digest),
+            TagOrDigest::Tag(tag) => Ok(self.0.tagged(tag).map(|entry| entry.size)),
+            TagOrDigest::Digest(digest) => self.blob(digest),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::error::{Result, printable};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest};
-use crate::serve::backend::catalog::{At, Catalog, Repository, Search, Wanted};
+use crate::serve::backend::catalog::{Catalog, Repository, RepositoryRequest, Search, TagOrDigest};
 use crate::serve::http::errors::{Code, Refusal};
 use crate::serve::http::reply::{Answered, add, blocking, text};
 use crate::serve::http::request::Asked;
@@ -86,11 +86,11 @@ struct Look {
 
 impl Look {
     fn repository(&self, name: &str) -> Result<Option<Arc<dyn Repository>>> {
-        self.catalog.repository(&Wanted {
+        self.catalog.repository(&RepositoryRequest {
             name: name.to_owned(),
             ns: None,
             user: self.user.clone(),
-            search: Search::Here,
+            search: Search::Local,
         })
     }
 
@@ -158,13 +158,13 @@ impl Look {
 
 /// One line for each platform of the image at `tag`.
 fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
-    let Some(manifest) = repository.manifest(&At::Tag(tag.to_owned()))? else { return Ok(Vec::new()) };
+    let Some(manifest) = repository.manifest(&TagOrDigest::Tag(tag.to_owned()))? else { return Ok(Vec::new()) };
     if manifest.children().is_empty() {
         return Ok(vec![line(&platform_of(repository, &manifest).unwrap_or_default(), Some(size(&manifest)))]);
     }
     let mut lines = Vec::new();
     for child in manifest.children().iter().take(PLATFORMS) {
-        let found = repository.manifest(&At::Digest(child.digest))?;
+        let found = repository.manifest(&TagOrDigest::Digest(child.digest))?;
         let platform = child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
         lines.push(line(&platform, found.as_ref().map(size)));
     }

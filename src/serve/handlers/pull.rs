@@ -2,7 +2,7 @@
 
 use super::manifest_memory::SMALL;
 use crate::image::{Digest, Manifest, media_type};
-use crate::serve::backend::catalog::{At, Known, Repository, Settled};
+use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, TagOrDigest};
 use crate::serve::http::errors::{Code, Refusal};
 use crate::serve::http::reply::{Answered, add, bare};
 use crate::serve::http::request::Asked;
@@ -16,21 +16,21 @@ use std::sync::Arc;
 const FOR_EVER: &str = "max-age=31536000, immutable";
 
 /// Handles `GET manifests/<reference>`.
-pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) -> Answered {
+pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: TagOrDigest) -> Answered {
     let shown = match &at {
-        At::Tag(tag) => format!("{name}:{tag}"),
-        At::Digest(digest) => format!("{name}@{digest}"),
+        TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
+        TagOrDigest::Digest(digest) => format!("{name}@{digest}"),
     };
-    let immutable = matches!(at, At::Digest(_));
+    let immutable = matches!(at, TagOrDigest::Digest(_));
     let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("manifest {shown} was not found"));
     let wanted = asked.wanted(&name);
     let small_or = move |repository: Arc<dyn Repository>| {
-        let (at, certainty) = match repository.settle(&at)? {
-            Settled::At(digest, certainty) => (At::Digest(digest), certainty),
-            Settled::Here => (at, Known::Now),
-            Settled::Nowhere => return Ok((Weighed::Here(None), Known::Now)),
+        let (at, certainty) = match repository.prefetch(&at)? {
+            Prefetched::Found(digest, certainty) => (TagOrDigest::Digest(digest), certainty),
+            Prefetched::NotNeeded => (at, Freshness::Current),
+            Prefetched::NotFound => return Ok((Weighed::Here(None), Freshness::Current)),
         };
-        let weighed = match repository.weight(&at)? {
+        let weighed = match repository.manifest_size(&at)? {
             Some(size) if size > SMALL => Weighed::Large(at, size),
             _ => Weighed::Here(repository.manifest(&at)?.map(Box::new)),
         };
@@ -59,7 +59,7 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
     add(&mut response, "docker-content-digest", &digest);
     add(&mut response, "etag", &format!("\"{digest}\""));
     add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
-    if certainty == Known::Last {
+    if certainty == Freshness::LastKnown {
         // RFC 7234, section 5.5.
         add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
     }
@@ -69,7 +69,7 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: At) 
 /// A manifest that is already in memory, or one that must wait for memory.
 enum Weighed {
     Here(Option<Box<Manifest>>),
-    Large(At, u64),
+    Large(TagOrDigest, u64),
 }
 
 /// Handles `GET blobs/<digest>`, with `Range` (RFC 9110, section 14).

@@ -3,7 +3,7 @@
 use super::push::{count, writable};
 use crate::error::{Error, Kind};
 use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
-use crate::serve::backend::catalog::At;
+use crate::serve::backend::catalog::TagOrDigest;
 use crate::serve::http::errors::{Code, Refusal};
 use crate::serve::http::reply::{Answered, add, bare, blocking};
 use crate::serve::http::request::Asked;
@@ -19,7 +19,13 @@ use std::sync::Arc;
 const MAX_TAGS: usize = 16;
 
 /// Handles `PUT manifests/<reference>`.
-pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body: &mut RequestBody) -> Answered {
+pub async fn put(
+    server: &Arc<Server>,
+    asked: Asked,
+    name: String,
+    at: TagOrDigest,
+    body: &mut RequestBody,
+) -> Answered {
     let target = writable(server)?.clone();
     let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
@@ -31,10 +37,10 @@ pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body:
             Refusal::bad(Code::ManifestInvalid, "the manifest is incomplete: the request broke off or was too slow")
         }
     })?;
-    let by_digest = matches!(at, At::Digest(_));
+    let by_digest = matches!(at, TagOrDigest::Digest(_));
     let (digest, tags) = match at {
-        At::Digest(digest) => (digest, tags(&asked)?),
-        At::Tag(tag) => match asked.query.value("digest") {
+        TagOrDigest::Digest(digest) => (digest, tags(&asked)?),
+        TagOrDigest::Tag(tag) => match asked.query.value("digest") {
             Some(digest) => (parse_digest(digest)?, vec![tag]),
             None => (Digest::of(&bytes), vec![tag]),
         },
@@ -104,16 +110,16 @@ fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(
 }
 
 /// Handles `DELETE manifests/<reference>`: removes a tag, or a manifest with all its tags.
-pub async fn delete(server: &Arc<Server>, name: String, at: At) -> Answered {
+pub async fn delete(server: &Arc<Server>, name: String, at: TagOrDigest) -> Answered {
     let target = writable(server)?.clone();
     let shown = match &at {
-        At::Tag(tag) => format!("{name}:{tag}"),
-        At::Digest(digest) => format!("{name}@{digest}"),
+        TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
+        TagOrDigest::Digest(digest) => format!("{name}@{digest}"),
     };
     let removed = blocking(move || match (target.layout(&name)?, at) {
         (None, _) => Ok(false),
-        (Some(layout), At::Tag(tag)) => layout.untag(&tag),
-        (Some(layout), At::Digest(digest)) => layout.remove_manifest(&digest),
+        (Some(layout), TagOrDigest::Tag(tag)) => layout.untag(&tag),
+        (Some(layout), TagOrDigest::Digest(digest)) => layout.remove_manifest(&digest),
     });
     match removed.await?? {
         true => Ok(bare(StatusCode::ACCEPTED)),

@@ -1,7 +1,7 @@
 //! The head of a request.
 
 use super::route::Query;
-use crate::serve::backend::catalog::{Search, Wanted};
+use crate::serve::backend::catalog::{RepositoryRequest, Search};
 use hyper::Method;
 use hyper::header::HeaderMap;
 
@@ -27,10 +27,10 @@ impl Asked {
     }
 
     /// The request for the repository `name` of the registry in `?ns=`.
-    pub fn wanted(&self, name: &str) -> Wanted {
+    pub fn wanted(&self, name: &str) -> RepositoryRequest {
         let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
-        let search = if self.headers.contains_key(PEER) { Search::Here } else { Search::Anywhere };
-        Wanted { name: name.to_owned(), ns, user: self.user.clone(), search }
+        let search = if self.headers.contains_key(PEER) { Search::Local } else { Search::Everywhere };
+        RepositoryRequest { name: name.to_owned(), ns, user: self.user.clone(), search }
     }
 
     pub fn reads(&self) -> bool {

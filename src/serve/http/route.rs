@@ -3,7 +3,7 @@
 
 use super::errors::{Code, Refusal};
 use crate::image::{Digest, is_repository, is_tag};
-use crate::serve::backend::catalog::At;
+use crate::serve::backend::catalog::TagOrDigest;
 
 /// The maximum length of a repository name; distribution-spec mentions 255 as the limit of many clients.
 const MAX_NAME: usize = 255;
@@ -31,7 +31,7 @@ pub enum Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     Tags,
-    Manifest(At),
+    Manifest(TagOrDigest),
     Blob(Digest),
     Referrers(Digest),
     /// `blobs/uploads/`
@@ -85,10 +85,10 @@ pub fn name_of(name: &str) -> Result<String, Refusal> {
     }
 }
 
-fn at(reference: &str) -> Result<At, Refusal> {
+fn at(reference: &str) -> Result<TagOrDigest, Refusal> {
     match reference.contains(':') {
-        true => Ok(At::Digest(digest(reference)?)),
-        false if is_tag(reference) => Ok(At::Tag(reference.to_owned())),
+        true => Ok(TagOrDigest::Digest(digest(reference)?)),
+        false if is_tag(reference) => Ok(TagOrDigest::Tag(reference.to_owned())),
         false => Err(Refusal::not_found(
             Code::ManifestUnknown,
             "invalid tag; use a letter, digit or _, then up to 127 letters, digits, _ . or -",
@@ -159,15 +159,15 @@ mod tests {
     #[test]
     fn every_endpoint_is_found_whatever_a_repository_is_called() {
         let digest: Digest = D.parse().unwrap();
-        let tag = |tag: &str| Part::Manifest(At::Tag(tag.into()));
+        let tag = |tag: &str| Part::Manifest(TagOrDigest::Tag(tag.into()));
         for (path, name, part) in [
             ("/v2/app/manifests/v1", "app", tag("v1")),
             ("/v2/a/b/c/manifests/v1", "a/b/c", tag("v1")),
             ("/v2/manifests/manifests/manifests", "manifests", tag("manifests")),
             ("/v2/blobs/tags/list", "blobs", Part::Tags),
             ("/v2/tags/list/tags/list", "tags/list", Part::Tags),
-            (&format!("/v2/a/manifests/{D}"), "a", Part::Manifest(At::Digest(digest))),
-            (&format!("/v2/a/manifests/{}", D.replace(':', "%3A")), "a", Part::Manifest(At::Digest(digest))),
+            (&format!("/v2/a/manifests/{D}"), "a", Part::Manifest(TagOrDigest::Digest(digest))),
+            (&format!("/v2/a/manifests/{}", D.replace(':', "%3A")), "a", Part::Manifest(TagOrDigest::Digest(digest))),
             (&format!("/v2/a/blobs/{D}"), "a", Part::Blob(digest)),
             (&format!("/v2/a/referrers/{D}"), "a", Part::Referrers(digest)),
             ("/v2/a/blobs/uploads/", "a", Part::Uploads),

@@ -6,7 +6,7 @@ use super::pool::Pool;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name};
-use crate::serve::backend::catalog::as_manifest;
+use crate::serve::backend::catalog::parse_if_manifest;
 use crate::serve::backend::reload::Live;
 use crate::source::Store;
 use crate::transport::layout::{LayoutCache, LayoutStore};
@@ -69,7 +69,7 @@ impl Cache {
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
         let Some(bytes) = self.layout.manifest(digest)? else { return Ok(None) };
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        Ok(as_manifest(bytes, &claim))
+        Ok(parse_if_manifest(bytes, &claim))
     }
 
     pub fn has(&self, digest: &Digest) -> bool {

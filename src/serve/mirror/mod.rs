@@ -27,7 +27,7 @@ pub(super) mod single_flight;
 pub(super) mod upstreams;
 
 use super::access_log::{Metrics, count};
-use super::backend::catalog::{Backend, Repository, Wanted};
+use super::backend::catalog::{Backend, Repository, RepositoryRequest};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Digest, Manifest, is_host, is_repository};
@@ -146,7 +146,7 @@ impl MirrorBackend {
 
 impl Proxy {
     /// The upstream and the repository that a request names; `None` if neither an upstream nor a peer can have it.
-    fn meant(&self, wanted: &Wanted) -> Option<(Option<usize>, Spot)> {
+    fn meant(&self, wanted: &RepositoryRequest) -> Option<(Option<usize>, Spot)> {
         let upstream = |host: &str| self.upstreams.iter().position(|upstream| upstream.host() == host);
         let host = |text: &str| {
             let host = text.to_ascii_lowercase();
@@ -215,7 +215,7 @@ impl Backend for MirrorBackend {
         Ok(mirrored.filter(|place| is_repository(place)).collect::<BTreeSet<String>>().into_iter().collect())
     }
 
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
+    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let Some((upstream, spot)) = self.0.meant(wanted) else { return Ok(None) };
         let trusted = self.0.share == Share::Everybody || wanted.user.is_some();
         let proxy = self.0.clone();

@@ -9,7 +9,7 @@ use super::{Key, Proxy, Sized};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
 use crate::serve::access_log::count;
-use crate::serve::backend::catalog::{At, Known, Repository, Search, Settled};
+use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, Search, TagOrDigest};
 use crate::serve::backend::upstream::pumped;
 use crate::serve::backend::verified_reader::Checked;
 use crate::source::{Selector, Store};
@@ -99,7 +99,7 @@ impl Mirrored {
         if let Some(manifest) = self.cached(digest)? {
             return Ok(Some(Arc::new(manifest)));
         }
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Ok(None);
         }
         self.proxy.fetching.ask(self.key(digest), || {
@@ -128,10 +128,10 @@ impl Mirrored {
     }
 
     /// Resolves `tag` upstream; falls back to the last known digest.
-    fn resolve(&self, tag: &str) -> Result<Option<(Digest, Known)>> {
+    fn resolve(&self, tag: &str) -> Result<Option<(Digest, Freshness)>> {
         let (Some(name), Some(cache)) = (self.name(tag), self.cache()) else { return Ok(None) };
-        if self.search == Search::Here {
-            return Ok(self.last(&name)?.map(|digest| (digest, Known::Last)));
+        if self.search == Search::Local {
+            return Ok(self.last(&name)?.map(|digest| (digest, Freshness::LastKnown)));
         }
         let now = self.ask(|store| store.tagged(tag)).and_then(|found| match found {
             Some(found) => self.manifest_at(&found.digest),
@@ -140,7 +140,7 @@ impl Mirrored {
         match now {
             Ok(Some(manifest)) => {
                 self.told(cache.name(&name, &manifest));
-                Ok(Some((manifest.digest(), Known::Now)))
+                Ok(Some((manifest.digest(), Freshness::Current)))
             }
             Ok(None) => {
                 self.told(cache.forget(&name));
@@ -153,7 +153,7 @@ impl Mirrored {
                     self.proxy.watch.say(&format!(
                         "{name}: cannot resolve the tag upstream; serving the last known digest: {error}"
                     ));
-                    Ok(Some((digest, Known::Last)))
+                    Ok(Some((digest, Freshness::LastKnown)))
                 }
                 None => Err(error),
             },
@@ -243,7 +243,7 @@ impl Repository for Mirrored {
             }
             Ok(tags)
         };
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return known();
         }
         match self.modestly(self.ask(|store| store.names().map(Some))) {
@@ -256,10 +256,10 @@ impl Repository for Mirrored {
         }
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         let digest = match at {
-            At::Digest(digest) => *digest,
-            At::Tag(tag) => match self.modestly(self.resolve(tag))? {
+            TagOrDigest::Digest(digest) => *digest,
+            TagOrDigest::Tag(tag) => match self.modestly(self.resolve(tag))? {
                 Some((digest, _)) => digest,
                 None => return Ok(None),
             },
@@ -267,20 +267,24 @@ impl Repository for Mirrored {
         Ok(self.modestly(self.manifest_at(&digest))?.map(Arc::unwrap_or_clone))
     }
 
-    fn settle(&self, at: &At) -> Result<Settled> {
+    fn prefetch(&self, at: &TagOrDigest) -> Result<Prefetched> {
         let found = match at {
-            At::Tag(tag) => self.modestly(self.resolve(tag))?,
-            At::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => Some((*digest, Known::Now)),
-            At::Digest(_) if self.proxy.caches.is_none() => return Ok(Settled::Here),
-            At::Digest(digest) => self.modestly(self.manifest_at(digest))?.map(|_| (*digest, Known::Now)),
+            TagOrDigest::Tag(tag) => self.modestly(self.resolve(tag))?,
+            TagOrDigest::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => {
+                Some((*digest, Freshness::Current))
+            }
+            TagOrDigest::Digest(_) if self.proxy.caches.is_none() => return Ok(Prefetched::NotNeeded),
+            TagOrDigest::Digest(digest) => {
+                self.modestly(self.manifest_at(digest))?.map(|_| (*digest, Freshness::Current))
+            }
         };
-        Ok(found.map_or(Settled::Nowhere, |(digest, known)| Settled::At(digest, known)))
+        Ok(found.map_or(Prefetched::NotFound, |(digest, known)| Prefetched::Found(digest, known)))
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            At::Tag(_) => Ok(None),
-            At::Digest(digest) => Ok(self.caches().find_map(|cache| cache.blob(digest).ok().flatten())),
+            TagOrDigest::Tag(_) => Ok(None),
+            TagOrDigest::Digest(digest) => Ok(self.caches().find_map(|cache| cache.blob(digest).ok().flatten())),
         }
     }
 
@@ -290,7 +294,7 @@ impl Repository for Mirrored {
                 return Ok(Some(size));
             }
         }
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Ok(None);
         }
         match self.caches().find_map(|cache| cache.coming(digest)) {
@@ -306,7 +310,7 @@ impl Repository for Mirrored {
                 return Ok(bytes);
             }
         }
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Err(Error::not_found(format!("blob {digest} was removed from the cache")));
         }
         let blob = Descriptor::new("", *digest, size);
@@ -321,7 +325,7 @@ impl Repository for Mirrored {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Ok(Vec::new());
         }
         match self.modestly(self.ask(|store| store.referrers(subject).map(Some))) {
