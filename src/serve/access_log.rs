@@ -109,7 +109,7 @@ impl RequestLog {
     }
 
     /// Sets the status and body size of the response.
-    pub fn answered(&mut self, status: u16, size: u64) {
+    pub fn set_response(&mut self, status: u16, size: u64) {
         (self.record.status, self.expected) = (status, size);
     }
 

@@ -8,7 +8,7 @@ use super::handlers::manifest_memory::Documents;
 use super::handlers::push;
 use super::handlers::uploads::Sessions;
 use super::http::connection;
-use super::http::connection::Line;
+use super::http::connection::ConnectionContext;
 use super::http::tls::Certificate;
 use super::server::{Options, Server};
 use crate::cancel::Cancel;
@@ -120,13 +120,13 @@ impl Listening {
             };
             let _ = socket.set_nodelay(true);
             let rank = limits.connections - room.available_permits();
-            let line = Line { peer, rank, server: self.server.clone(), stopped: stopped.clone() };
+            let context = ConnectionContext { peer, rank, server: self.server.clone(), stopped: stopped.clone() };
             let figures = &self.server.figures;
             figures.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let counted = Counted::new(figures, |figures| &figures.connections);
             let tls = self.tls.as_ref().and_then(|tls| tls.now().ok()).map(|tls| TlsAcceptor::clone(&tls));
             tokio::spawn(async move {
-                connection::serve(socket, tls, line).await;
+                connection::serve(socket, tls, context).await;
                 drop((seat, counted));
             });
         }

@@ -7,7 +7,7 @@ use super::backend::catalog::{Catalog, Repository, RepositoryRequest};
 use super::backend::writable::Target;
 use super::handlers::manifest_memory::Documents;
 use super::handlers::uploads::Sessions;
-use super::http::errors::{Code, Refusal};
+use super::http::errors::{ApiError, ErrorCode};
 use super::http::reply::blocking;
 use super::http::tls::Certificate;
 use crate::cancel::Cancel;
@@ -82,11 +82,11 @@ impl Server {
     /// Runs `ask` on the requested repository, on a blocking thread.
     pub async fn in_repository<T: Send + 'static>(
         &self,
-        wanted: RepositoryRequest,
+        request: RepositoryRequest,
         ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let (catalog, name) = (self.catalog.clone(), wanted.name.clone());
-        let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
-        found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, format!("repository {name} was not found")))
+    ) -> Result<T, ApiError> {
+        let (catalog, name) = (self.catalog.clone(), request.name.clone());
+        let found = blocking(move || catalog.repository(&request)?.map(ask).transpose()).await??;
+        found.ok_or_else(|| ApiError::not_found(ErrorCode::NameUnknown, format!("repository {name} was not found")))
     }
 }

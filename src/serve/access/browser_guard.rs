@@ -1,7 +1,7 @@
 //! Guards against requests from web pages. A page must not write. A loopback server accepts only loopback's own names,
 //! against DNS rebinding (a foreign name that resolves to 127.0.0.1).
 
-use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::errors::{ApiError, ErrorCode};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, StatusCode, Uri};
 use std::net::{IpAddr, SocketAddr};
@@ -31,9 +31,9 @@ impl BrowserGuard {
     }
 
     /// Fails with 403 if a request may come from a foreign web page.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let reads = matches!(*method, Method::GET | Method::HEAD);
-        let refused = |why: &str| Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, why));
+        let refused = |why: &str| Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, why));
         // Browsers add this header to every write of a page; registry clients never send it.
         if !reads && headers.contains_key(header::ORIGIN) {
             return refused("request refused: web pages must not write to this registry");

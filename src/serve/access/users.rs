@@ -5,7 +5,7 @@ use super::tokens;
 use super::tokens::{Holder, Tokens};
 use crate::error::{Error, Result};
 use crate::serve::backend::reload::Live;
-use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::errors::{ApiError, ErrorCode};
 use base64::Engine as _;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap};
@@ -110,7 +110,7 @@ impl Rights {
     }
 
     /// Returns the user of a request; `None` if the request is anonymous and needs no user.
-    pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         let Some(users) = &self.users else { return Ok(None) };
         let user = match (self.tokens.holder(headers), basic(headers)) {
             (Some(Holder::User(user)), _) => user,
@@ -127,22 +127,22 @@ impl Rights {
         };
         if right == Right::Write && self.writers.as_ref().is_some_and(|writers| !writers.contains(&user)) {
             let message = format!("user {user} may pull but not push");
-            return Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message));
+            return Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message));
         }
         Ok(Some(user))
     }
 
-    /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise `refusal`.
-    pub fn instead(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
-        match self.users.is_some() && refusal.status == StatusCode::FORBIDDEN {
-            true => self.challenge(headers, &refusal.message),
-            false => refusal,
+    /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise `api_error`.
+    pub fn instead(&self, api_error: ApiError, headers: &HeaderMap) -> ApiError {
+        match self.users.is_some() && api_error.status == StatusCode::FORBIDDEN {
+            true => self.challenge(headers, &api_error.message),
+            false => api_error,
         }
     }
 
     /// Checks `GET /v2/`, which demands a user if any request could need one: from its response docker decides whether
     /// it sends credentials at all.
-    pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
             true => Err(self.challenge(headers, "log in, or request an anonymous token")),
             false => self.check(Right::Read, headers).await,
@@ -150,7 +150,7 @@ impl Rights {
     }
 
     /// The response of the token service; a client without a password gets the anonymous token.
-    pub async fn token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+    pub async fn token(&self, headers: &HeaderMap) -> Result<String, ApiError> {
         let user = match (&self.users, basic(headers)) {
             (Some(users), Some((user, password))) => {
                 let users = users.now()?;
@@ -167,12 +167,12 @@ impl Rights {
         self.users.is_some() && self.open && self.writable
     }
 
-    fn challenge(&self, headers: &HeaderMap, message: &str) -> Refusal {
+    fn challenge(&self, headers: &HeaderMap, message: &str) -> ApiError {
         let how = match self.by_token() {
             true => tokens::challenge(self.scheme, headers),
             false => "Basic realm=\"imgmv\", charset=\"UTF-8\"".to_owned(),
         };
-        Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message).with("www-authenticate", how)
+        ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message).with_header("www-authenticate", how)
     }
 
     async fn verify(
@@ -181,7 +181,7 @@ impl Rights {
         user: &str,
         password: String,
         headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ApiError> {
         let hash = users.get(user).cloned();
         let key = self.hash.hash_one((user, &password, &hash));
         let known = |known: &HashMap<u64, String>| known.get(&key).is_some_and(|known| *known == password);
@@ -261,7 +261,7 @@ mod tests {
         let (open, closed) = (rights(Reading::Anybody), rights(Reading::Users));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let ask = |rights: &Rights, right, shown: &HeaderMap| {
-            runtime.block_on(rights.check(right, shown)).map_err(|refusal| refusal.status.as_u16())
+            runtime.block_on(rights.check(right, shown)).map_err(|api_error| api_error.status.as_u16())
         };
         let (ann, bob, wrong) = (shown("ann:ann's"), shown("bob:bob's"), shown("ann:bob's"));
         let nobody = HeaderMap::new();

@@ -60,7 +60,7 @@ pub trait Backend: Send + Sync {
     /// The names of all known repositories, in any order.
     fn repositories(&self) -> Result<Vec<String>>;
     /// The requested repository, if this backend has it. Must be cheap: it is called for every request.
-    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>>;
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>>;
 }
 
 /// A snapshot of one repository. Missing content is `None`, not an error.
@@ -114,11 +114,11 @@ impl Catalog {
     }
 
     /// The requested repository, merged from all backends that have it.
-    pub fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+    pub fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let mut found = Vec::new();
         let mut failure = None;
         for backend in &self.backends {
-            match backend.repository(wanted) {
+            match backend.repository(request) {
                 Ok(repository) => found.extend(repository),
                 Err(error) => failure = Some(error),
             }

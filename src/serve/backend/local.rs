@@ -78,9 +78,9 @@ impl Backend for LocalBackend {
         Ok(self.live.now()?.table.repositories().cloned().collect())
     }
 
-    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let now = self.live.now()?;
-        let Some(tags) = now.table.tags(wanted) else { return Ok(None) };
+        let Some(tags) = now.table.tags(request) else { return Ok(None) };
         Ok(Some(Arc::new(StoreRepository { store: now.store.clone(), tags })))
     }
 }

@@ -88,12 +88,12 @@ impl Table {
     }
 
     /// The tags of the requested repository. `ns` selects only images named for that registry.
-    pub fn tags(&self, wanted: &RepositoryRequest) -> Option<std::sync::Arc<Tags>> {
-        let found = match &wanted.ns {
-            Some(ns) => self.by_name.get(&format!("{ns}/{}", wanted.name)),
-            None => self.by_name.get(&wanted.name).or_else(|| match wanted.name.contains('/') {
+    pub fn tags(&self, request: &RepositoryRequest) -> Option<std::sync::Arc<Tags>> {
+        let found = match &request.ns {
+            Some(ns) => self.by_name.get(&format!("{ns}/{}", request.name)),
+            None => self.by_name.get(&request.name).or_else(|| match request.name.contains('/') {
                 true => None,
-                false => self.by_name.get(&format!("library/{}", wanted.name)),
+                false => self.by_name.get(&format!("library/{}", request.name)),
             }),
         };
         found.cloned()
@@ -135,9 +135,9 @@ mod tests {
     }
 
     fn found(table: &Table, name: &str, ns: Option<&str>) -> Vec<String> {
-        let wanted =
+        let request =
             RepositoryRequest { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Everywhere };
-        table.tags(&wanted).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
+        table.tags(&request).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
     }
 
     #[test]
@@ -159,8 +159,8 @@ mod tests {
         let table = table(&[Some("ghcr.io/org/app:1"), Some("docker.io/org/app:1"), Some("docker.io/org/app:2")]);
         assert_eq!(table.repositories().collect::<Vec<_>>(), ["docker.io/org/app", "ghcr.io/org/app"]);
         assert_eq!(found(&table, "org/app", None), ["1", "2"]);
-        let wanted = RepositoryRequest { name: "org/app".into(), ns: None, user: None, search: Search::Everywhere };
-        assert_eq!(table.tags(&wanted).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
+        let request = RepositoryRequest { name: "org/app".into(), ns: None, user: None, search: Search::Everywhere };
+        assert_eq!(table.tags(&request).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
     }
 
     #[test]

@@ -51,16 +51,16 @@ impl Backend for UpstreamBackend {
         Ok(self.only.iter().cloned().collect())
     }
 
-    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
-        let here = wanted.ns.as_ref().is_none_or(|ns| ns == self.registry.host());
-        let named = self.only.as_ref().is_none_or(|only| *only == wanted.name);
-        if !here || !named || wanted.search == Search::Local {
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+        let here = request.ns.as_ref().is_none_or(|ns| ns == self.registry.host());
+        let named = self.only.as_ref().is_none_or(|only| *only == request.name);
+        if !here || !named || request.search == Search::Local {
             return Ok(None);
         }
         // On docker.io a name with one part belongs to `library/`.
-        let docker = self.registry.host() == DEFAULT_REGISTRY && self.prefix.is_empty() && !wanted.name.contains('/');
+        let docker = self.registry.host() == DEFAULT_REGISTRY && self.prefix.is_empty() && !request.name.contains('/');
         let prefix = if docker { "library/" } else { &self.prefix };
-        Ok(Some(Arc::new(Upstream(self.store(format!("{prefix}{}", wanted.name))))))
+        Ok(Some(Arc::new(Upstream(self.store(format!("{prefix}{}", request.name))))))
     }
 }
 

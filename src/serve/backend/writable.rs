@@ -164,11 +164,12 @@ impl Backend for Target {
     }
 
     /// With `?ns=`, the repository `NS/NAME` takes precedence if it exists: pushed images are also served by a mirror.
-    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
-        let prefixed = wanted.ns.as_ref().map(|ns| format!("{ns}/{}", wanted.name)).filter(|name| is_repository(name));
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+        let prefixed =
+            request.ns.as_ref().map(|ns| format!("{ns}/{}", request.name)).filter(|name| is_repository(name));
         let house = match prefixed.map(|name| self.house(&name)).transpose()?.flatten() {
             Some(house) => Some(house),
-            None => self.house(&wanted.name)?,
+            None => self.house(&request.name)?,
         };
         Ok(match house {
             Some(house) => Some(Arc::new(Stored(house.live.now()?))),

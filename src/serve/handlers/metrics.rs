@@ -2,16 +2,16 @@
 
 use crate::serve::access_log::Metrics;
 use crate::serve::http::reply::text;
-use crate::serve::http::response::Answer;
+use crate::serve::http::response::ResponseBody;
 use hyper::Response;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub fn answer(figures: &Metrics) -> Response<Answer> {
-    text("text/plain; version=0.0.4; charset=utf-8", told(figures))
+pub fn respond(figures: &Metrics) -> Response<ResponseBody> {
+    text("text/plain; version=0.0.4; charset=utf-8", prometheus_text(figures))
 }
 
-fn told(figures: &Metrics) -> String {
+fn prometheus_text(figures: &Metrics) -> String {
     let mut out = String::new();
     let value = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
     let head = |out: &mut String, name: &str, kind: &str, help: &str| {

@@ -4,9 +4,9 @@
 use crate::error::{Result, printable};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest};
 use crate::serve::backend::catalog::{Catalog, Repository, RepositoryRequest, Search, TagOrDigest};
-use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, blocking, text};
-use crate::serve::http::request::Asked;
+use crate::serve::http::errors::{ApiError, ErrorCode};
+use crate::serve::http::reply::{HandlerResult, add_header, blocking, text};
+use crate::serve::http::request::RequestHead;
 use crate::serve::server::Server;
 use base64::Engine as _;
 use hyper::StatusCode;
@@ -34,19 +34,19 @@ code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}@media(prefers-c
 background:#1b1b1b}code{background:#333}th,td{border-color:#444}a{color:#8bf}}";
 
 /// Handles `/` for clients that accept HTML.
-pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
-    let accept = asked.header(header::ACCEPT).unwrap_or_default();
+pub async fn page(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
+    let accept = request.header(header::ACCEPT).unwrap_or_default();
     if !accept.to_ascii_lowercase().contains("text/html") {
         let message = "this path has only a page for browsers; the API is at /v2/";
-        return Err(Refusal::not_found(Code::Unsupported, message));
+        return Err(ApiError::not_found(ErrorCode::Unsupported, message));
     }
     // The page reads one manifest at a time, and each may be large.
     let _room = server.documents.room(MAX_MANIFEST).await;
-    let host = asked.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
+    let host = request.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
-    let look = Look { catalog, host, user: asked.user.clone(), until: Instant::now() + TIME };
-    let only = asked.query.value("repository").map(str::to_owned);
-    let last = asked.query.value("last").unwrap_or_default().to_owned();
+    let look = Look { catalog, host, user: request.user.clone(), until: Instant::now() + TIME };
+    let only = request.query.value("repository").map(str::to_owned);
+    let last = request.query.value("last").unwrap_or_default().to_owned();
     let html = blocking(move || match only {
         Some(name) => look.one(&name),
         None => look.all(&last),
@@ -62,9 +62,9 @@ pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
         "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         base64::engine::general_purpose::STANDARD.encode(sha256(STYLE.as_bytes()))
     );
-    add(&mut response, "content-security-policy", &policy);
-    add(&mut response, "referrer-policy", "no-referrer");
-    add(&mut response, "cache-control", "no-store");
+    add_header(&mut response, "content-security-policy", &policy);
+    add_header(&mut response, "referrer-policy", "no-referrer");
+    add_header(&mut response, "cache-control", "no-store");
     Ok(response)
 }
 
@@ -95,8 +95,11 @@ impl Look {
     }
 
     fn one(&self, name: &str) -> Result<Option<String>> {
-        let Some(repository) =
-            crate::serve::http::route::name_of(name).ok().map(|name| self.repository(&name)).transpose()?.flatten()
+        let Some(repository) = crate::serve::http::route::repository_name(name)
+            .ok()
+            .map(|name| self.repository(&name))
+            .transpose()?
+            .flatten()
         else {
             return Ok(None);
         };

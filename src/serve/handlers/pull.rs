@@ -3,10 +3,10 @@
 use super::manifest_memory::SMALL;
 use crate::image::{Digest, Manifest, media_type};
 use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, TagOrDigest};
-use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, bare};
-use crate::serve::http::request::Asked;
-use crate::serve::http::response::Answer;
+use crate::serve::http::errors::{ApiError, ErrorCode};
+use crate::serve::http::reply::{HandlerResult, add_header, empty};
+use crate::serve::http::request::RequestHead;
+use crate::serve::http::response::ResponseBody;
 use crate::serve::server::Server;
 use hyper::header;
 use hyper::{Response, StatusCode};
@@ -16,14 +16,14 @@ use std::sync::Arc;
 const FOR_EVER: &str = "max-age=31536000, immutable";
 
 /// Handles `GET manifests/<reference>`.
-pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: TagOrDigest) -> Answered {
+pub async fn manifest(server: &Arc<Server>, request: RequestHead, name: String, at: TagOrDigest) -> HandlerResult {
     let shown = match &at {
         TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
         TagOrDigest::Digest(digest) => format!("{name}@{digest}"),
     };
     let immutable = matches!(at, TagOrDigest::Digest(_));
-    let unknown = || Refusal::not_found(Code::ManifestUnknown, format!("manifest {shown} was not found"));
-    let wanted = asked.wanted(&name);
+    let unknown = || ApiError::not_found(ErrorCode::ManifestUnknown, format!("manifest {shown} was not found"));
+    let repository_request = request.repository(&name);
     let small_or = move |repository: Arc<dyn Repository>| {
         let (at, certainty) = match repository.prefetch(&at)? {
             Prefetched::Found(digest, certainty) => (TagOrDigest::Digest(digest), certainty),
@@ -36,32 +36,38 @@ pub async fn manifest(server: &Arc<Server>, asked: Asked, name: String, at: TagO
         };
         Ok((weighed, certainty))
     };
-    let (weighed, certainty) = server.in_repository(wanted.clone(), small_or).await?;
+    let (weighed, certainty) = server.in_repository(repository_request.clone(), small_or).await?;
     let (found, room) = match weighed {
         Weighed::Here(found) => (found, None),
         Weighed::Large(at, size) => {
             let room = server.documents.room(size).await;
-            (server.in_repository(wanted, move |repository| repository.manifest(&at)).await?.map(Box::new), room)
+            (
+                server
+                    .in_repository(repository_request, move |repository| repository.manifest(&at))
+                    .await?
+                    .map(Box::new),
+                room,
+            )
         }
     };
     let manifest = found.ok_or_else(unknown)?;
     let described = &manifest.descriptor;
-    if !accepts(&asked, &described.media_type) {
+    if !accepts(&request, &described.media_type) {
         let message = format!("{shown} is {}, which the request does not accept", described.media_type);
-        return Err(Refusal::not_found(Code::ManifestUnknown, message));
+        return Err(ApiError::not_found(ErrorCode::ManifestUnknown, message));
     }
     let digest = described.digest.to_string();
-    let mut response = match known(&asked, &digest) {
-        true => bare(StatusCode::NOT_MODIFIED),
-        false => Response::new(Answer::text(manifest.bytes).holding(room)),
+    let mut response = match known(&request, &digest) {
+        true => empty(StatusCode::NOT_MODIFIED),
+        false => Response::new(ResponseBody::text(manifest.bytes).with_memory(room)),
     };
-    add(&mut response, "content-type", &described.media_type);
-    add(&mut response, "docker-content-digest", &digest);
-    add(&mut response, "etag", &format!("\"{digest}\""));
-    add(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
+    add_header(&mut response, "content-type", &described.media_type);
+    add_header(&mut response, "docker-content-digest", &digest);
+    add_header(&mut response, "etag", &format!("\"{digest}\""));
+    add_header(&mut response, "cache-control", if immutable { FOR_EVER } else { "no-cache" });
     if certainty == Freshness::LastKnown {
         // RFC 7234, section 5.5.
-        add(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
+        add_header(&mut response, "warning", "111 imgmv \"Revalidation Failed\"");
     }
     Ok(response)
 }
@@ -73,14 +79,14 @@ enum Weighed {
 }
 
 /// Handles `GET blobs/<digest>`, with `Range` (RFC 9110, section 14).
-pub async fn blob(server: &Arc<Server>, asked: Asked, name: String, digest: Digest) -> Answered {
-    let unknown = || Refusal::not_found(Code::BlobUnknown, format!("blob {digest} was not found in {name}"));
+pub async fn blob(server: &Arc<Server>, request: RequestHead, name: String, digest: Digest) -> HandlerResult {
+    let unknown = || ApiError::not_found(ErrorCode::BlobUnknown, format!("blob {digest} was not found in {name}"));
     let etag = format!("\"{digest}\"");
-    let conditional = asked.header(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let range = asked.header(header::RANGE).filter(|_| conditional).map(str::to_owned);
-    let not_modified = known(&asked, &digest.to_string());
-    let only_head = asked.method == hyper::Method::HEAD || not_modified;
-    let found = server.in_repository(asked.wanted(&name), move |repository| {
+    let conditional = request.header(header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let range = request.header(header::RANGE).filter(|_| conditional).map(str::to_owned);
+    let not_modified = known(&request, &digest.to_string());
+    let only_head = request.method == hyper::Method::HEAD || not_modified;
+    let found = server.in_repository(request.repository(&name), move |repository| {
         let Some(size) = repository.blob(&digest)? else { return Ok(None) };
         let part = Part::of(range.as_deref(), size);
         let reader = match part {
@@ -95,40 +101,40 @@ pub async fn blob(server: &Arc<Server>, asked: Asked, name: String, digest: Dige
     let (status, from, length) = match part {
         Part::Unsatisfiable => {
             let message = format!("the blob has {size} bytes");
-            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid, message);
-            return Err(refusal.with("content-range", format!("bytes */{size}")));
+            let api_error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message);
+            return Err(api_error.with_header("content-range", format!("bytes */{size}")));
         }
         _ if not_modified => (StatusCode::NOT_MODIFIED, 0, size),
         Part::Whole => (StatusCode::OK, 0, size),
         Part::Some { from, to } => (StatusCode::PARTIAL_CONTENT, from, to + 1 - from),
     };
-    let mut response = bare(status);
+    let mut response = empty(status);
     if let Some(reader) = reader {
-        *response.body_mut() = Answer::blob(reader, length, asked.share);
+        *response.body_mut() = ResponseBody::blob(reader, length, request.buffer_bytes);
     }
     if status == StatusCode::PARTIAL_CONTENT {
-        add(&mut response, "content-range", &format!("bytes {from}-{}/{size}", from + length - 1));
+        add_header(&mut response, "content-range", &format!("bytes {from}-{}/{size}", from + length - 1));
     }
     if status != StatusCode::NOT_MODIFIED {
-        add(&mut response, "content-length", &length.to_string());
+        add_header(&mut response, "content-length", &length.to_string());
     }
-    add(&mut response, "content-type", media_type::OCTETS);
-    add(&mut response, "accept-ranges", "bytes");
-    add(&mut response, "docker-content-digest", &digest.to_string());
-    add(&mut response, "etag", &etag);
-    add(&mut response, "cache-control", FOR_EVER);
+    add_header(&mut response, "content-type", media_type::OCTETS);
+    add_header(&mut response, "accept-ranges", "bytes");
+    add_header(&mut response, "docker-content-digest", &digest.to_string());
+    add_header(&mut response, "etag", &etag);
+    add_header(&mut response, "cache-control", FOR_EVER);
     Ok(response)
 }
 
 /// Whether `If-None-Match` says that the client already has `digest`.
-fn known(asked: &Asked, digest: &str) -> bool {
-    let tags = asked.header(header::IF_NONE_MATCH).unwrap_or_default();
+fn known(request: &RequestHead, digest: &str) -> bool {
+    let tags = request.header(header::IF_NONE_MATCH).unwrap_or_default();
     tags.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"')).any(|tag| tag == digest)
 }
 
 /// Whether `Accept` permits `media_type`; a request without `Accept` permits every type.
-fn accepts(asked: &Asked, media_type: &str) -> bool {
-    let values = asked.headers.get_all(header::ACCEPT);
+fn accepts(request: &RequestHead, media_type: &str) -> bool {
+    let values = request.headers.get_all(header::ACCEPT);
     let mut types = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
     let fits = |accepted: &str| {
         let accepted = accepted.split(';').next().unwrap_or_default().trim();

@@ -4,10 +4,10 @@ use super::push::{count, writable};
 use crate::error::{Error, Kind};
 use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
 use crate::serve::backend::catalog::TagOrDigest;
-use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, bare, blocking};
-use crate::serve::http::request::Asked;
-use crate::serve::http::request_body::{Oversize, RequestBody};
+use crate::serve::http::errors::{ApiError, ErrorCode};
+use crate::serve::http::reply::{HandlerResult, add_header, blocking, empty};
+use crate::serve::http::request::RequestHead;
+use crate::serve::http::request_body::{DocumentError, RequestBody};
 use crate::serve::http::route::digest as parse_digest;
 use crate::serve::server::Server;
 use crate::transport::layout::PushedLayout;
@@ -21,38 +21,39 @@ const MAX_TAGS: usize = 16;
 /// Handles `PUT manifests/<reference>`.
 pub async fn put(
     server: &Arc<Server>,
-    asked: Asked,
+    request: RequestHead,
     name: String,
     at: TagOrDigest,
     body: &mut RequestBody,
-) -> Answered {
+) -> HandlerResult {
     let target = writable(server)?.clone();
-    let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST)).await;
+    let _room = server.documents.room(body.content_length().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
-        Oversize::More => {
+        DocumentError::TooLarge => {
             let message = format!("the manifest is too large; the limit is {MAX_MANIFEST} bytes");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid, message)
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid, message)
         }
-        Oversize::Cut => {
-            Refusal::bad(Code::ManifestInvalid, "the manifest is incomplete: the request broke off or was too slow")
-        }
+        DocumentError::Incomplete => ApiError::bad_request(
+            ErrorCode::ManifestInvalid,
+            "the manifest is incomplete: the request broke off or was too slow",
+        ),
     })?;
     let by_digest = matches!(at, TagOrDigest::Digest(_));
     let (digest, tags) = match at {
-        TagOrDigest::Digest(digest) => (digest, tags(&asked)?),
-        TagOrDigest::Tag(tag) => match asked.query.value("digest") {
+        TagOrDigest::Digest(digest) => (digest, tags(&request)?),
+        TagOrDigest::Tag(tag) => match request.query.value("digest") {
             Some(digest) => (parse_digest(digest)?, vec![tag]),
             None => (Digest::of(&bytes), vec![tag]),
         },
     };
     let found = Hasher::new(digest.algorithm()).with(&bytes).finish();
     if found != digest {
-        return Err(Refusal::bad(
-            Code::DigestInvalid,
+        return Err(ApiError::bad_request(
+            ErrorCode::DigestInvalid,
             format!("the manifest does not match its digest: expected {digest}, got {found}"),
         ));
     }
-    let manifest = understood(bytes, asked.header(header::CONTENT_TYPE).unwrap_or_default(), digest)?;
+    let manifest = understood(bytes, request.header(header::CONTENT_TYPE).unwrap_or_default(), digest)?;
     let subject = manifest.subject.as_ref().map(|subject| subject.digest);
     let repository = name.clone();
     let by_digest = by_digest && !tags.is_empty();
@@ -62,31 +63,34 @@ pub async fn put(
     });
     let tags = tags.await??;
     count(&server.figures.manifests_pushed);
-    let mut response: Response<_> = bare(StatusCode::CREATED);
-    add(&mut response, "location", &format!("/v2/{name}/manifests/{digest}"));
-    add(&mut response, "docker-content-digest", &digest.to_string());
+    let mut response: Response<_> = empty(StatusCode::CREATED);
+    add_header(&mut response, "location", &format!("/v2/{name}/manifests/{digest}"));
+    add_header(&mut response, "docker-content-digest", &digest.to_string());
     if let Some(subject) = subject {
-        add(&mut response, "oci-subject", &subject.to_string());
+        add_header(&mut response, "oci-subject", &subject.to_string());
     }
     if by_digest {
-        add(&mut response, "oci-tag", &tags.join(", "));
+        add_header(&mut response, "oci-tag", &tags.join(", "));
     }
     Ok(response)
 }
 
 /// The tags in the query of a push by digest.
-fn tags(asked: &Asked) -> Result<Vec<String>, Refusal> {
-    let tags: Vec<String> = asked.query.values("tag").map(str::to_owned).collect();
+fn tags(request: &RequestHead) -> Result<Vec<String>, ApiError> {
+    let tags: Vec<String> = request.query.values("tag").map(str::to_owned).collect();
     match tags.len() <= MAX_TAGS && tags.iter().all(|tag| is_tag(tag)) {
         true => Ok(tags),
-        false => Err(Refusal::bad(Code::ManifestInvalid, format!("invalid ?tag=; use valid tags, at most {MAX_TAGS}"))),
+        false => Err(ApiError::bad_request(
+            ErrorCode::ManifestInvalid,
+            format!("invalid ?tag=; use valid tags, at most {MAX_TAGS}"),
+        )),
     }
 }
 
-fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manifest, Refusal> {
+fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manifest, ApiError> {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let claim = Descriptor::new(media_type, digest, bytes.len() as u64);
-    let invalid = |why: String| Refusal::bad(Code::ManifestInvalid, why);
+    let invalid = |why: String| ApiError::bad_request(ErrorCode::ManifestInvalid, why);
     let manifest = Manifest::parse(bytes, &claim).map_err(|error| invalid(error.to_string()))?;
     match manifest.body {
         Body::Opaque => Err(invalid(format!("{media_type:?} is not a supported manifest media type"))),
@@ -94,13 +98,13 @@ fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manife
     }
 }
 
-fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), Refusal> {
+fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), ApiError> {
     if let Some(missing) = layout.lacking(manifest)? {
         let message = format!("the manifest refers to {missing}, which is not in this repository; push it first");
-        return Err(Refusal::bad(Code::ManifestBlobUnknown, message));
+        return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
     }
     let refused = |error: Error| match error.kind() {
-        Kind::Invalid => Refusal::bad(Code::ManifestInvalid, error.to_string()),
+        Kind::Invalid => ApiError::bad_request(ErrorCode::ManifestInvalid, error.to_string()),
         _ => error.into(),
     };
     match tags {
@@ -110,7 +114,7 @@ fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(
 }
 
 /// Handles `DELETE manifests/<reference>`: removes a tag, or a manifest with all its tags.
-pub async fn delete(server: &Arc<Server>, name: String, at: TagOrDigest) -> Answered {
+pub async fn delete(server: &Arc<Server>, name: String, at: TagOrDigest) -> HandlerResult {
     let target = writable(server)?.clone();
     let shown = match &at {
         TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
@@ -122,7 +126,7 @@ pub async fn delete(server: &Arc<Server>, name: String, at: TagOrDigest) -> Answ
         (Some(layout), TagOrDigest::Digest(digest)) => layout.remove_manifest(&digest),
     });
     match removed.await?? {
-        true => Ok(bare(StatusCode::ACCEPTED)),
-        false => Err(Refusal::not_found(Code::ManifestUnknown, format!("manifest {shown} was not found"))),
+        true => Ok(empty(StatusCode::ACCEPTED)),
+        false => Err(ApiError::not_found(ErrorCode::ManifestUnknown, format!("manifest {shown} was not found"))),
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::image::Algorithm;
 use crate::serve::backend::writable::Target;
-use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::errors::{ApiError, ErrorCode};
 use crate::serve::http::reply::blocking;
 use crate::transport::layout::{PushedLayout, Upload};
 use hyper::StatusCode;
@@ -45,7 +45,7 @@ impl Sessions {
         repository: &str,
         layout: PushedLayout,
         algorithm: Algorithm,
-    ) -> Result<UploadGuard, Refusal> {
+    ) -> Result<UploadGuard, ApiError> {
         let upload = blocking(move || layout.begin(algorithm)).await??;
         let id = upload.id().to_owned();
         let session = self.keep(id, repository, upload);
@@ -53,9 +53,13 @@ impl Sessions {
     }
 
     /// Resumes the upload `id` of `repository`, also one that a previous process started.
-    pub async fn resume(&self, repository: &str, id: &str, target: &Arc<Target>) -> Result<UploadGuard, Refusal> {
-        let unknown =
-            || Refusal::not_found(Code::BlobUploadUnknown, "upload not found; it was completed, cancelled or removed");
+    pub async fn resume(&self, repository: &str, id: &str, target: &Arc<Target>) -> Result<UploadGuard, ApiError> {
+        let unknown = || {
+            ApiError::not_found(
+                ErrorCode::BlobUploadUnknown,
+                "upload not found; it was completed, cancelled or removed",
+            )
+        };
         let known = self.all().get(id).cloned();
         let session = match known {
             Some(session) => session,
@@ -122,11 +126,11 @@ impl Sessions {
 }
 
 impl UploadGuard {
-    async fn take(session: Arc<Session>) -> Result<UploadGuard, Refusal> {
+    async fn take(session: Arc<Session>) -> Result<UploadGuard, ApiError> {
         let busy = || {
-            Refusal::new(
+            ApiError::new(
                 StatusCode::CONFLICT,
-                Code::BlobUploadInvalid,
+                ErrorCode::BlobUploadInvalid,
                 "another request still writes to this upload; retry later",
             )
         };
@@ -149,8 +153,8 @@ impl UploadGuard {
     }
 
     /// Takes the upload out; the caller puts it back, completes it or cancels it.
-    pub fn take_out(&mut self) -> Result<Upload, Refusal> {
-        let over = || Refusal::not_found(Code::BlobUploadUnknown, "the upload is already completed or cancelled");
+    pub fn take_out(&mut self) -> Result<Upload, ApiError> {
+        let over = || ApiError::not_found(ErrorCode::BlobUploadUnknown, "the upload is already completed or cancelled");
         self.guard.take().ok_or_else(over)
     }
 

@@ -5,15 +5,15 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 /// The smallest buffer of a connection. A connection with this size does not read ahead.
-pub const LEAST_SHARE: usize = 16 << 10;
+pub const MIN_BUFFER_BYTES: usize = 16 << 10;
 
 /// The maximum number of unused buffers in the pool.
-const KEPT: usize = 16;
+const MAX_FREE: usize = 16;
 
 static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// A pooled buffer and the number of its valid bytes.
-struct Lent(Vec<u8>, usize);
+struct PooledBuffer(Vec<u8>, usize);
 
 /// Calls `read` on a buffer of `want` bytes, and returns the bytes that it wrote; `read` returns their number.
 pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
@@ -21,21 +21,21 @@ pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> i
     let fitting = free.iter().position(|buffer| buffer.len() >= want && buffer.len() / 2 <= want);
     let buffer = fitting.map(|at| free.swap_remove(at));
     drop(free);
-    let mut lent = Lent(buffer.unwrap_or_else(|| vec![0; want]), want);
-    lent.1 = read(&mut lent.0[..want])?;
-    Ok(Bytes::from_owner(lent))
+    let mut pooled = PooledBuffer(buffer.unwrap_or_else(|| vec![0; want]), want);
+    pooled.1 = read(&mut pooled.0[..want])?;
+    Ok(Bytes::from_owner(pooled))
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.0[..self.1]
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT {
+        if free.len() < MAX_FREE {
             free.push(std::mem::take(&mut self.0));
         }
     }

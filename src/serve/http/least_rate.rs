@@ -4,31 +4,31 @@
 use std::time::Duration;
 
 /// The minimum number of bytes in one idle time.
-const LEAST: u64 = 1 << 10;
+const MIN_BYTES: u64 = 1 << 10;
 
 /// The progress of one connection in one direction. Only the time in which the server waits for the client counts.
 #[derive(Debug)]
-pub struct Floor {
+pub struct MinimumRate {
     idle: Duration,
     waited: Duration,
     moved: u64,
 }
 
-impl Floor {
-    pub fn new(idle: Duration) -> Floor {
-        Floor { idle, waited: Duration::ZERO, moved: 0 }
+impl MinimumRate {
+    pub fn new(idle: Duration) -> MinimumRate {
+        MinimumRate { idle, waited: Duration::ZERO, moved: 0 }
     }
 
     /// The remaining time of the client.
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         self.idle.saturating_sub(self.waited)
     }
 
     /// Records that the client took `time` for `bytes`.
-    pub fn moved(&mut self, time: Duration, bytes: usize) {
+    pub fn record(&mut self, time: Duration, bytes: usize) {
         self.waited += time;
         self.moved += bytes as u64;
-        if self.moved >= LEAST {
+        if self.moved >= MIN_BYTES {
             (self.waited, self.moved) = (Duration::ZERO, 0);
         }
     }
@@ -40,12 +40,12 @@ mod tests {
 
     #[test]
     fn a_byte_now_and_then_is_not_progress_and_a_kibibyte_is() {
-        let (mut floor, second) = (Floor::new(Duration::from_secs(60)), Duration::from_secs(1));
-        (0..60).for_each(|_| floor.moved(second, 17));
-        assert_eq!(floor.left(), Duration::ZERO);
-        floor.moved(second, 4);
-        assert_eq!(floor.left(), Duration::from_secs(60));
-        (0..1000).for_each(|_| floor.moved(second, 18));
-        assert!(floor.left() > Duration::ZERO);
+        let (mut rate, second) = (MinimumRate::new(Duration::from_secs(60)), Duration::from_secs(1));
+        (0..60).for_each(|_| rate.record(second, 17));
+        assert_eq!(rate.remaining(), Duration::ZERO);
+        rate.record(second, 4);
+        assert_eq!(rate.remaining(), Duration::from_secs(60));
+        (0..1000).for_each(|_| rate.record(second, 18));
+        assert!(rate.remaining() > Duration::ZERO);
     }
 }

@@ -10,30 +10,30 @@ pub const PEER: &str = "imgmv-peer";
 
 /// The parsed head of a request.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RequestHead {
     pub method: Method,
     pub query: Query,
     pub headers: HeaderMap,
     /// The buffer size of the connection, in bytes.
-    pub share: usize,
+    pub buffer_bytes: usize,
     /// The authenticated user.
     pub user: Option<String>,
 }
 
-impl Asked {
+impl RequestHead {
     /// A header's value, if it is text.
     pub fn header(&self, name: impl hyper::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// The request for the repository `name` of the registry in `?ns=`.
-    pub fn wanted(&self, name: &str) -> RepositoryRequest {
+    pub fn repository(&self, name: &str) -> RepositoryRequest {
         let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
         let search = if self.headers.contains_key(PEER) { Search::Local } else { Search::Everywhere };
         RepositoryRequest { name: name.to_owned(), ns, user: self.user.clone(), search }
     }
 
-    pub fn reads(&self) -> bool {
+    pub fn is_read(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }
 }

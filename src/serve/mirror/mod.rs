@@ -146,20 +146,20 @@ impl MirrorBackend {
 
 impl Proxy {
     /// The upstream and the repository that a request names; `None` if neither an upstream nor a peer can have it.
-    fn meant(&self, wanted: &RepositoryRequest) -> Option<(Option<usize>, Spot)> {
+    fn meant(&self, request: &RepositoryRequest) -> Option<(Option<usize>, Spot)> {
         let upstream = |host: &str| self.upstreams.iter().position(|upstream| upstream.host() == host);
         let host = |text: &str| {
             let host = text.to_ascii_lowercase();
             if DOCKER.contains(&&*host) { DEFAULT_REGISTRY.to_owned() } else { host }
         };
-        let (ns, name) = match (&wanted.ns, host_and_rest(&wanted.name)) {
+        let (ns, name) = match (&request.ns, host_and_rest(&request.name)) {
             (Some(ns), _) if !is_host(ns) => return None,
-            (Some(ns), _) => (Some(host(ns)), &*wanted.name),
+            (Some(ns), _) => (Some(host(ns)), &*request.name),
             (None, Some((first, rest))) => (Some(host(first)), rest),
             // docker sends no registry name when it means docker.io.
             (None, None) => {
                 let named = upstream(DEFAULT_REGISTRY).or((!self.upstreams.is_empty()).then_some(0));
-                (named.map(|at| self.upstreams[at].host().to_owned()), &*wanted.name)
+                (named.map(|at| self.upstreams[at].host().to_owned()), &*request.name)
             }
         };
         let at = ns.as_deref().and_then(upstream);
@@ -215,13 +215,13 @@ impl Backend for MirrorBackend {
         Ok(mirrored.filter(|place| is_repository(place)).collect::<BTreeSet<String>>().into_iter().collect())
     }
 
-    fn repository(&self, wanted: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
-        let Some((upstream, spot)) = self.0.meant(wanted) else { return Ok(None) };
-        let trusted = self.0.share == Share::Everybody || wanted.user.is_some();
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+        let Some((upstream, spot)) = self.0.meant(request) else { return Ok(None) };
+        let trusted = self.0.share == Share::Everybody || request.user.is_some();
         let proxy = self.0.clone();
-        let names_one = wanted.ns.is_some() || host_and_rest(&wanted.name).is_some();
+        let names_one = request.ns.is_some() || host_and_rest(&request.name).is_some();
         let modest = proxy.beside == Beside::Pushes && !names_one;
-        Ok(Some(Arc::new(Mirrored { proxy, upstream, spot, trusted, modest, search: wanted.search })))
+        Ok(Some(Arc::new(Mirrored { proxy, upstream, spot, trusted, modest, search: request.search })))
     }
 }
 
