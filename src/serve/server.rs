@@ -2,11 +2,11 @@
 
 use super::access::browser_guard::BrowserGuard;
 use super::access::users::Rights;
-use super::access_log::{Journal, Metrics};
+use super::access_log::{AccessLog, Metrics};
 use super::backend::catalog::{Catalog, Repository, RepositoryRequest};
-use super::backend::writable::Target;
-use super::handlers::manifest_memory::Documents;
-use super::handlers::uploads::Sessions;
+use super::backend::writable::WritableBackend;
+use super::handlers::manifest_memory::ManifestMemory;
+use super::handlers::uploads::UploadSessions;
 use super::http::errors::{ApiError, ErrorCode};
 use super::http::reply::blocking;
 use super::http::tls::Certificate;
@@ -23,23 +23,23 @@ pub struct Limits {
     /// The maximum number of simultaneous connections; further ones wait until one ends.
     pub connections: usize,
     /// The time for a request's head, and between two requests of one connection.
-    pub head: Duration,
+    pub head_timeout: Duration,
     /// The time in which a body must move 1 KiB, in either direction.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// Additional threads that may wait for upstream registries.
-    pub waiting: usize,
+    pub upstream_threads: usize,
     /// The time for requests in flight to finish when the server stops.
-    pub stop: Duration,
+    pub stop_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1024,
-            head: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
-            waiting: 0,
-            stop: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            upstream_threads: 0,
+            stop_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -50,15 +50,15 @@ pub struct Options {
     pub certificate: Option<Certificate>,
     pub rights: Rights,
     /// Host names that a server on loopback accepts in addition to loopback's own.
-    pub names: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     pub limits: Limits,
-    pub journal: Option<Arc<Journal>>,
+    pub access_log: Option<Arc<AccessLog>>,
     /// The counters of this server; backends also add to them.
-    pub figures: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     /// The directory that accepts pushes; without it the server is read-only.
-    pub target: Option<Arc<Target>>,
+    pub writable: Option<Arc<WritableBackend>>,
     /// An upload without a request for this time is removed.
-    pub upload_life: Duration,
+    pub upload_lifetime: Duration,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
@@ -67,20 +67,20 @@ pub struct Options {
 pub(super) struct Server {
     pub catalog: Catalog,
     pub rights: Rights,
-    pub gate: BrowserGuard,
+    pub browser_guard: BrowserGuard,
     pub limits: Limits,
-    pub figures: Arc<Metrics>,
-    pub journal: Option<Arc<Journal>>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Option<Arc<AccessLog>>,
     pub watch: Arc<dyn Watch>,
-    pub target: Option<Arc<Target>>,
-    pub sessions: Sessions,
-    pub upload_life: Duration,
-    pub documents: Documents,
+    pub writable: Option<Arc<WritableBackend>>,
+    pub sessions: UploadSessions,
+    pub upload_lifetime: Duration,
+    pub manifest_memory: ManifestMemory,
 }
 
 impl Server {
     /// Runs `ask` on the requested repository, on a blocking thread.
-    pub async fn in_repository<T: Send + 'static>(
+    pub async fn with_repository<T: Send + 'static>(
         &self,
         request: RepositoryRequest,
         ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,

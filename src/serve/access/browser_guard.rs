@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode, Uri};
 use std::net::{IpAddr, SocketAddr};
 
 /// Names that virtual machines and containers use for their host.
-const OTHER_SIDES: [&str; 6] = [
+const HOST_ALIASES: [&str; 6] = [
     "host.docker.internal",
     "gateway.docker.internal",
     "kubernetes.docker.internal",
@@ -43,28 +43,28 @@ impl BrowserGuard {
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         // A host in the request target takes precedence over the header (RFC 9112, section 3.2.2).
-        let named = uri.authority().map_or(host, |authority| authority.as_str());
-        if self.loopback && !(self.is_own(host) && self.is_own(named)) {
+        let target_host = uri.authority().map_or(host, |authority| authority.as_str());
+        if self.loopback && !(self.is_allowed(host) && self.is_allowed(target_host)) {
             return refused("host name refused: this server listens on loopback; allow the name with --allow-host");
         }
         Ok(())
     }
 
-    fn is_own(&self, host: &str) -> bool {
-        let name = host_alone(host).to_ascii_lowercase();
+    fn is_allowed(&self, host: &str) -> bool {
+        let name = without_port(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
         let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         name.is_empty()
             || name == "localhost"
             || name.ends_with(".localhost")
             || address.is_ok_and(|address| address.is_loopback())
-            || OTHER_SIDES.contains(&name)
-            || self.names.iter().any(|own| own == name)
+            || HOST_ALIASES.contains(&name)
+            || self.names.iter().any(|allowed| allowed == name)
     }
 }
 
 /// Returns `HOST[:PORT]` without the port.
-pub fn host_alone(host: &str) -> &str {
+pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
         _ => host,
@@ -76,9 +76,9 @@ mod tests {
     use super::*;
 
     fn check(listen: &str, method: Method, headers: &[(&'static str, &str)]) -> bool {
-        let gate = BrowserGuard::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
+        let guard = BrowserGuard::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        gate.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
+        guard.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The token of clients without a password; it permits only anonymous access.
-const ANYBODYS: &str = "anybody";
-const LIFE: Duration = Duration::from_secs(300);
+const ANONYMOUS_TOKEN: &str = "anybody";
+const LIFETIME: Duration = Duration::from_secs(300);
 /// The maximum number of stored tokens; clients request discarded ones again.
-const KNOWN: usize = 10_000;
+const MAX_TOKENS: usize = 10_000;
 
 /// The issued tokens of users, with their expiry.
 #[derive(Default)]
@@ -22,34 +22,34 @@ pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 /// The holder of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Holder {
-    Anybody,
+    Anonymous,
     User(String),
     /// The token has expired or was never issued.
-    Nobody,
+    Invalid,
 }
 
 impl Tokens {
     /// The response of the token service for `user`, or for an anonymous client.
-    pub fn give(&self, user: Option<&str>) -> String {
-        let token = user.map_or_else(|| ANYBODYS.to_owned(), |user| self.make(user));
-        json!({ "token": token, "access_token": token, "expires_in": LIFE.as_secs() }).to_string()
+    pub fn issue(&self, user: Option<&str>) -> String {
+        let token = user.map_or_else(|| ANONYMOUS_TOKEN.to_owned(), |user| self.create(user));
+        json!({ "token": token, "access_token": token, "expires_in": LIFETIME.as_secs() }).to_string()
     }
 
-    fn make(&self, user: &str) -> String {
+    fn create(&self, user: &str) -> String {
         let mut bytes = [0; 32];
         // Without random bytes a token could be guessed; the empty token is not valid for any user.
         if default_provider().secure_random.fill(&mut bytes).is_err() {
             return String::new();
         }
         let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN {
-            known.retain(|_, (_, until)| *until > Instant::now());
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= MAX_TOKENS {
+            tokens.retain(|_, (_, until)| *until > Instant::now());
         }
-        if known.len() >= KNOWN {
-            known.clear();
+        if tokens.len() >= MAX_TOKENS {
+            tokens.clear();
         }
-        known.insert(token.clone(), (user.to_owned(), Instant::now() + LIFE));
+        tokens.insert(token.clone(), (user.to_owned(), Instant::now() + LIFETIME));
         token
     }
 
@@ -60,11 +60,11 @@ impl Tokens {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(match (token.trim(), known.get(token.trim())) {
-            (ANYBODYS, _) => Holder::Anybody,
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(match (token.trim(), tokens.get(token.trim())) {
+            (ANONYMOUS_TOKEN, _) => Holder::Anonymous,
             (_, Some((user, until))) if *until > Instant::now() => Holder::User(user.clone()),
-            _ => Holder::Nobody,
+            _ => Holder::Invalid,
         })
     }
 }
@@ -88,11 +88,11 @@ mod tests {
         let tokens = Tokens::default();
         let shown = |token: &str| [(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())];
         let holder = |token: &str| tokens.holder(&shown(token).into_iter().collect());
-        let given: serde_json::Value = serde_json::from_str(&tokens.give(Some("ann"))).unwrap();
-        assert_eq!(holder(given["token"].as_str().unwrap()), Some(Holder::User("ann".to_owned())));
-        assert_eq!(holder(ANYBODYS), Some(Holder::Anybody));
-        assert_eq!(holder(""), Some(Holder::Nobody));
-        assert_eq!(holder("ann"), Some(Holder::Nobody));
+        let issued: serde_json::Value = serde_json::from_str(&tokens.issue(Some("ann"))).unwrap();
+        assert_eq!(holder(issued["token"].as_str().unwrap()), Some(Holder::User("ann".to_owned())));
+        assert_eq!(holder(ANONYMOUS_TOKEN), Some(Holder::Anonymous));
+        assert_eq!(holder(""), Some(Holder::Invalid));
+        assert_eq!(holder("ann"), Some(Holder::Invalid));
         assert_eq!(tokens.holder(&HeaderMap::new()), None);
     }
 }

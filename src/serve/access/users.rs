@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The maximum size of an htpasswd file.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 /// The maximum number of simultaneous bcrypt checks; bcrypt is slow on purpose and must not take all cores.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_CHECKS: usize = 2;
 /// The maximum number of remembered correct passwords, which need no further bcrypt check.
-const KNOWN: usize = 1024;
+const MAX_REMEMBERED: usize = 1024;
 
 /// The kind of access that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,37 +36,38 @@ pub struct Rights {
     /// The users that may write; `None` means all.
     writers: Option<HashSet<String>>,
     /// Anonymous clients may read.
-    open: bool,
+    anonymous_read: bool,
     /// The server accepts pushes.
-    writable: bool,
+    accepts_pushes: bool,
     tokens: Tokens,
     /// `http` or `https`, as clients connect to this server.
     scheme: &'static str,
-    known: Mutex<HashMap<u64, String>>,
+    /// Correct passwords by a keyed hash of user, password and bcrypt hash.
+    verified: Mutex<HashMap<u64, String>>,
     hash: RandomState,
-    room: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
 }
 
 /// The clients that may read if writing needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    Anybody,
+    Anonymous,
     Users,
 }
 
 impl Rights {
     /// Grants all access to all clients.
-    pub fn anybody() -> Rights {
+    pub fn unrestricted() -> Rights {
         Rights {
             users: None,
             writers: None,
-            open: true,
-            writable: true,
+            anonymous_read: true,
+            accepts_pushes: true,
             tokens: Tokens::default(),
             scheme: "http",
-            known: Mutex::default(),
+            verified: Mutex::default(),
             hash: RandomState::new(),
-            room: Arc::new(Semaphore::new(AT_ONCE)),
+            checks: Arc::new(Semaphore::new(MAX_CONCURRENT_CHECKS)),
         }
     }
 
@@ -84,24 +85,24 @@ impl Rights {
         Ok(Rights {
             users: Some(users),
             writers: writers.map(|writers| writers.iter().cloned().collect()),
-            open: reading == Reading::Anybody,
-            ..Rights::anybody()
+            anonymous_read: reading == Reading::Anonymous,
+            ..Rights::unrestricted()
         })
     }
 
     /// Adapts the rights to a server that does not accept pushes.
     pub fn read_only(self) -> Rights {
-        Rights { writable: false, ..self }
+        Rights { accepts_pushes: false, ..self }
     }
 
     /// Sets the scheme by which clients reach the server.
-    pub(crate) fn over(self, scheme: &'static str) -> Rights {
+    pub(crate) fn with_scheme(self, scheme: &'static str) -> Rights {
         Rights { scheme, ..self }
     }
 
     /// Whether a client without a password may write.
-    pub fn anybody_writes(&self) -> bool {
-        self.writable && self.users.is_none()
+    pub fn allows_anonymous_write(&self) -> bool {
+        self.accepts_pushes && self.users.is_none()
     }
 
     /// Whether the server has users at all.
@@ -114,7 +115,7 @@ impl Rights {
         let Some(users) = &self.users else { return Ok(None) };
         let user = match (self.tokens.holder(headers), basic(headers)) {
             (Some(Holder::User(user)), _) => user,
-            (Some(Holder::Nobody), _) => {
+            (Some(Holder::Invalid), _) => {
                 return Err(self.challenge(headers, "the token is invalid or has expired; request a new one"));
             }
             (_, Some((user, password))) => {
@@ -122,7 +123,7 @@ impl Rights {
                 self.verify(&users, &user, password, headers).await?;
                 user
             }
-            _ if right == Right::Read && self.open => return Ok(None),
+            _ if right == Right::Read && self.anonymous_read => return Ok(None),
             _ => return Err(self.challenge(headers, "authentication required; log in first")),
         };
         if right == Right::Write && self.writers.as_ref().is_some_and(|writers| !writers.contains(&user)) {
@@ -133,7 +134,7 @@ impl Rights {
     }
 
     /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise `api_error`.
-    pub fn instead(&self, api_error: ApiError, headers: &HeaderMap) -> ApiError {
+    pub fn challenge_anonymous(&self, api_error: ApiError, headers: &HeaderMap) -> ApiError {
         match self.users.is_some() && api_error.status == StatusCode::FORBIDDEN {
             true => self.challenge(headers, &api_error.message),
             false => api_error,
@@ -142,15 +143,15 @@ impl Rights {
 
     /// Checks `GET /v2/`, which demands a user if any request could need one: from its response docker decides whether
     /// it sends credentials at all.
-    pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-        match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
+    pub async fn check_base(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+        match self.uses_tokens() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
             true => Err(self.challenge(headers, "log in, or request an anonymous token")),
             false => self.check(Right::Read, headers).await,
         }
     }
 
     /// The response of the token service; a client without a password gets the anonymous token.
-    pub async fn token(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+    pub async fn issue_token(&self, headers: &HeaderMap) -> Result<String, ApiError> {
         let user = match (&self.users, basic(headers)) {
             (Some(users), Some((user, password))) => {
                 let users = users.now()?;
@@ -159,16 +160,16 @@ impl Rights {
             }
             _ => None,
         };
-        Ok(self.tokens.give(user.as_deref()))
+        Ok(self.tokens.issue(user.as_deref()))
     }
 
     /// Whether clients authenticate with tokens: users push and anonymous clients pull.
-    pub fn by_token(&self) -> bool {
-        self.users.is_some() && self.open && self.writable
+    pub fn uses_tokens(&self) -> bool {
+        self.users.is_some() && self.anonymous_read && self.accepts_pushes
     }
 
     fn challenge(&self, headers: &HeaderMap, message: &str) -> ApiError {
-        let how = match self.by_token() {
+        let how = match self.uses_tokens() {
             true => tokens::challenge(self.scheme, headers),
             false => "Basic realm=\"imgmv\", charset=\"UTF-8\"".to_owned(),
         };
@@ -184,26 +185,26 @@ impl Rights {
     ) -> Result<(), ApiError> {
         let hash = users.get(user).cloned();
         let key = self.hash.hash_one((user, &password, &hash));
-        let known = |known: &HashMap<u64, String>| known.get(&key).is_some_and(|known| *known == password);
-        if hash.is_some() && known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let is_verified = |all: &HashMap<u64, String>| all.get(&key).is_some_and(|known| *known == password);
+        if hash.is_some() && is_verified(&self.verified.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
-        let permit = self.room.clone().acquire_owned().await;
+        let permit = self.checks.clone().acquire_owned().await;
         // For an unknown user another user's hash is compared, so that the response takes as long.
         let compared = hash.as_ref().or_else(|| users.values().next()).cloned().unwrap_or_default();
-        let shown = password.clone();
-        let right = tokio::task::spawn_blocking(move || {
+        let given = password.clone();
+        let matches = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            bcrypt::verify(shown, &compared).unwrap_or(false)
+            bcrypt::verify(given, &compared).unwrap_or(false)
         });
-        if !right.await.unwrap_or(false) || hash.is_none() {
+        if !matches.await.unwrap_or(false) || hash.is_none() {
             return Err(self.challenge(headers, "wrong user name or password"));
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN {
-            known.clear();
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.len() >= MAX_REMEMBERED {
+            verified.clear();
         }
-        known.insert(key, password);
+        verified.insert(key, password);
         Ok(())
     }
 }
@@ -225,8 +226,8 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
     let shown = path.display();
     let size = std::fs::metadata(path).map_err(|e| Error::reading(&shown, e))?.len();
-    if size > MAX_FILE {
-        return Err(Error::invalid(format!("{shown} has {size} bytes; the limit is {MAX_FILE}")));
+    if size > MAX_FILE_BYTES {
+        return Err(Error::invalid(format!("{shown} has {size} bytes; the limit is {MAX_FILE_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::reading(&shown, e))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -258,7 +259,7 @@ mod tests {
         std::fs::write(file.path(), line("ann") + &line("bob") + "carl:{SHA}abc\n").unwrap();
         let writers = ["ann".to_owned()];
         let rights = |reading| Rights::users(file.path(), Some(&writers), reading).unwrap();
-        let (open, closed) = (rights(Reading::Anybody), rights(Reading::Users));
+        let (open, closed) = (rights(Reading::Anonymous), rights(Reading::Users));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let ask = |rights: &Rights, right, shown: &HeaderMap| {
             runtime.block_on(rights.check(right, shown)).map_err(|api_error| api_error.status.as_u16())

@@ -26,7 +26,7 @@ const OPEN: usize = 64;
 const LOOKED_INTO: usize = 100_000;
 
 /// A directory of layouts that accepts pushes.
-pub struct Target {
+pub struct WritableBackend {
     dir: PathBuf,
     pool: PushedLayout,
     open: Mutex<HashMap<String, Arc<House>>>,
@@ -52,13 +52,13 @@ impl Housed {
     }
 }
 
-impl Target {
+impl WritableBackend {
     /// Opens the directory `dir`; creates it if it does not exist.
     ///
     /// Fails with `Unwritable` if the directory cannot be written.
-    pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Target> {
+    pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<WritableBackend> {
         let pool = PushedLayout::pool(&dir.join(POOL), watch.clone(), cancel)?;
-        Ok(Target { dir: dir.to_owned(), pool, open: Mutex::default(), watch, cancel: cancel.clone() })
+        Ok(WritableBackend { dir: dir.to_owned(), pool, open: Mutex::default(), watch, cancel: cancel.clone() })
     }
 
     /// The directory of shared blobs.
@@ -132,7 +132,7 @@ fn housed(dir: &Path) -> Result<Housed> {
     Ok(Housed { store, tags })
 }
 
-impl Backend for Target {
+impl Backend for WritableBackend {
     fn repositories(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         let mut ahead = vec![(self.dir.clone(), String::new())];
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn no_repository_lies_inside_anothers_layout() {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target::open(dir.path(), Arc::new(Silent), &Cancel::default()).unwrap();
+        let target = WritableBackend::open(dir.path(), Arc::new(Silent), &Cancel::default()).unwrap();
         let names = ["a", "a/b", "a/blobs", "a/blobs/sha256", "a/index.json", "oci-layout", "blobs"];
         for name in names {
             target.make_layout(name).unwrap();

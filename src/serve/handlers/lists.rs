@@ -24,7 +24,7 @@ pub async fn catalog(server: &Arc<Server>, request: RequestHead) -> HandlerResul
 
 /// Handles `/v2/<name>/tags/list`: the tags in lexical order.
 pub async fn tags(server: &Arc<Server>, request: RequestHead, name: String) -> HandlerResult {
-    let tags = server.in_repository(request.repository(&name), |repository| repository.tags()).await?;
+    let tags = server.with_repository(request.repository(&name), |repository| repository.tags()).await?;
     let page = Page::select(&request, tags.into_iter().collect())?;
     Ok(page.response(&format!("/v2/{name}/tags/list"), |tags| json!({ "name": name, "tags": tags })))
 }
@@ -68,7 +68,8 @@ impl Page {
 
 /// Handles `/v2/<name>/referrers/<digest>`: an index, empty if the digest has no referrers.
 pub async fn referrers(server: &Arc<Server>, request: RequestHead, name: String, subject: Digest) -> HandlerResult {
-    let found = server.in_repository(request.repository(&name), move |repository| repository.referrers(&subject)).await;
+    let found =
+        server.with_repository(request.repository(&name), move |repository| repository.referrers(&subject)).await;
     let mut all = match found {
         // A registry that supports this API must not respond with 404.
         Err(api_error) if api_error.code == ErrorCode::NameUnknown => Vec::new(),

@@ -11,15 +11,15 @@ pub const SMALL: u64 = 16 << 10;
 const ROOM: usize = 24 << 10;
 
 /// The memory for large manifests.
-pub struct Documents(Arc<Semaphore>);
+pub struct ManifestMemory(Arc<Semaphore>);
 
-impl Default for Documents {
-    fn default() -> Documents {
-        Documents(Arc::new(Semaphore::new(ROOM)))
+impl Default for ManifestMemory {
+    fn default() -> ManifestMemory {
+        ManifestMemory(Arc::new(Semaphore::new(ROOM)))
     }
 }
 
-impl Documents {
+impl ManifestMemory {
     /// Waits for memory for `size` bytes; a small manifest needs no permit.
     pub async fn room(&self, size: u64) -> Option<OwnedSemaphorePermit> {
         let kilobytes = size.min(MAX_MANIFEST).div_ceil(1 << 10) as u32;

@@ -41,7 +41,7 @@ pub async fn page(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
         return Err(ApiError::not_found(ErrorCode::Unsupported, message));
     }
     // The page reads one manifest at a time, and each may be large.
-    let _room = server.documents.room(MAX_MANIFEST).await;
+    let _room = server.manifest_memory.room(MAX_MANIFEST).await;
     let host = request.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
     let look = Look { catalog, host, user: request.user.clone(), until: Instant::now() + TIME };

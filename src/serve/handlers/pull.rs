@@ -36,14 +36,14 @@ pub async fn manifest(server: &Arc<Server>, request: RequestHead, name: String, 
         };
         Ok((weighed, certainty))
     };
-    let (weighed, certainty) = server.in_repository(repository_request.clone(), small_or).await?;
+    let (weighed, certainty) = server.with_repository(repository_request.clone(), small_or).await?;
     let (found, room) = match weighed {
         Weighed::Here(found) => (found, None),
         Weighed::Large(at, size) => {
-            let room = server.documents.room(size).await;
+            let room = server.manifest_memory.room(size).await;
             (
                 server
-                    .in_repository(repository_request, move |repository| repository.manifest(&at))
+                    .with_repository(repository_request, move |repository| repository.manifest(&at))
                     .await?
                     .map(Box::new),
                 room,
@@ -86,7 +86,7 @@ pub async fn blob(server: &Arc<Server>, request: RequestHead, name: String, dige
     let range = request.header(header::RANGE).filter(|_| conditional).map(str::to_owned);
     let not_modified = known(&request, &digest.to_string());
     let only_head = request.method == hyper::Method::HEAD || not_modified;
-    let found = server.in_repository(request.repository(&name), move |repository| {
+    let found = server.with_repository(request.repository(&name), move |repository| {
         let Some(size) = repository.blob(&digest)? else { return Ok(None) };
         let part = Part::of(range.as_deref(), size);
         let reader = match part {

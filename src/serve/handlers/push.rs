@@ -4,7 +4,8 @@
 use super::uploads::UploadGuard;
 use crate::error::Kind;
 use crate::image::{Algorithm, Digest};
-use crate::serve::backend::writable::Target;
+use crate::serve::access_log::add;
+use crate::serve::backend::writable::WritableBackend;
 use crate::serve::http::errors::{ApiError, ErrorCode};
 use crate::serve::http::reply::{HandlerResult, add_header, blocking, empty, panicked};
 use crate::serve::http::request::RequestHead;
@@ -15,11 +16,10 @@ use crate::transport::layout::Upload;
 use hyper::header;
 use hyper::{Method, Response, StatusCode};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Handles `POST blobs/uploads/`: starts an upload, receives a complete blob, or mounts one.
 pub async fn begin(server: &Arc<Server>, request: RequestHead, name: String, body: &mut RequestBody) -> HandlerResult {
-    let target = writable(server)?;
+    let writable = writable_backend(server)?;
     let wanted = |key: &str| request.query.value(key).map(parse_digest).transpose();
     let (digest, mount) = (wanted("digest")?, wanted("mount")?);
     let algorithm = match request.query.value("digest-algorithm") {
@@ -33,21 +33,21 @@ pub async fn begin(server: &Arc<Server>, request: RequestHead, name: String, bod
             ));
         }
     };
-    let (made, repository) = (target.clone(), name.clone());
+    let (made, repository) = (writable.clone(), name.clone());
     let layout = blocking(move || made.make_layout(&repository)).await??;
     if let Some(digest) = mount {
         let from = request.query.value("from").map(str::to_owned);
-        let (target, into) = (target.clone(), layout.clone());
+        let (writable, into) = (writable.clone(), layout.clone());
         let mounted = blocking(move || match from {
-            Some(from) => match repository_name(&from).map(|from| target.layout(&from)) {
+            Some(from) => match repository_name(&from).map(|from| writable.layout(&from)) {
                 Ok(from) => from?.map_or(Ok(false), |from| into.mount(&digest, &from)),
                 Err(_) => Ok(false),
             },
             // Without `from`, any repository may have the blob.
-            None => into.mount(&digest, target.pool()),
+            None => into.mount(&digest, writable.pool()),
         });
         if mounted.await?? {
-            count(&server.figures.blobs_mounted);
+            add(&server.metrics.blobs_mounted, 1);
             return Ok(created(&name, &digest));
         }
     }
@@ -76,7 +76,7 @@ pub async fn go_on(
     id: String,
     body: &mut RequestBody,
 ) -> HandlerResult {
-    let target = writable(server)?;
+    let writable = writable_backend(server)?;
     let digest = match request.method {
         Method::PUT => {
             let missing = || {
@@ -89,7 +89,7 @@ pub async fn go_on(
         }
         _ => None,
     };
-    let mut turn = server.sessions.resume(&name, &id, target).await?;
+    let mut turn = server.sessions.resume(&name, &id, writable).await?;
     match request.method {
         Method::GET | Method::HEAD => Ok(standing(StatusCode::NO_CONTENT, &name, &turn)),
         Method::DELETE => {
@@ -110,10 +110,10 @@ pub async fn go_on(
 
 /// Handles `DELETE blobs/<digest>`.
 pub async fn delete(server: &Arc<Server>, name: String, digest: Digest) -> HandlerResult {
-    let target = writable(server)?.clone();
+    let writable = writable_backend(server)?.clone();
     let repository = name.clone();
-    let removed = blocking(move || match target.layout(&repository)? {
-        Some(layout) => layout.remove_blob(&digest, target.pool()),
+    let removed = blocking(move || match writable.layout(&repository)? {
+        Some(layout) => layout.remove_blob(&digest, writable.pool()),
         None => Ok(false),
     });
     match removed.await?? {
@@ -123,17 +123,13 @@ pub async fn delete(server: &Arc<Server>, name: String, digest: Digest) -> Handl
 }
 
 /// The directory that accepts pushes.
-pub fn writable(server: &Arc<Server>) -> Result<&Arc<Target>, ApiError> {
+pub fn writable_backend(server: &Arc<Server>) -> Result<&Arc<WritableBackend>, ApiError> {
     let read_only = || {
         let message = "this server is read-only; start it with --writable to accept pushes";
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
             .with_header("allow", "GET, HEAD".to_owned())
     };
-    server.target.as_ref().ok_or_else(read_only)
-}
-
-pub fn count(figure: &AtomicU64) {
-    figure.fetch_add(1, Ordering::Relaxed);
+    server.writable.as_ref().ok_or_else(read_only)
 }
 
 /// Checks that a chunk starts at the upload's size and has the length of its `Content-Range`. The specification has
@@ -225,17 +221,17 @@ async fn cancel(server: &Arc<Server>, mut turn: UploadGuard) -> Result<(), ApiEr
 }
 
 async fn finish(server: &Arc<Server>, mut turn: UploadGuard, name: String, digest: Digest) -> HandlerResult {
-    let target = writable(server)?.clone();
+    let writable = writable_backend(server)?.clone();
     let upload = turn.take_out()?;
     server.sessions.end(upload.id());
     let repository = name.clone();
     let kept = blocking(move || {
-        let layout = target.make_layout(&repository)?;
-        layout.keep(upload, &digest, target.pool())
+        let layout = writable.make_layout(&repository)?;
+        layout.keep(upload, &digest, writable.pool())
     });
     match kept.await? {
         Ok(_) => {
-            count(&server.figures.blobs_pushed);
+            add(&server.metrics.blobs_pushed, 1);
             Ok(created(&name, &digest))
         }
         Err(error) if error.kind() == Kind::Invalid => {
@@ -278,8 +274,8 @@ fn range_of(turn: &UploadGuard) -> String {
 pub async fn expire(server: Arc<Server>, every: std::time::Duration, life: std::time::Duration) {
     loop {
         server.sessions.let_go(life);
-        if let Some(target) = server.target.clone() {
-            let expired = blocking(move || target.expire(life)).await;
+        if let Some(writable) = server.writable.clone() {
+            let expired = blocking(move || writable.expire(life)).await;
             if let Ok(Ok(expired @ 1..)) = expired {
                 server.watch.say(&format!("removed {expired} expired uploads"));
             }

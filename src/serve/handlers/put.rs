@@ -1,8 +1,9 @@
 //! Pushes and deletes manifests (distribution-spec, "Pushing Manifests" and "Deleting Manifests").
 
-use super::push::{count, writable};
+use super::push::writable_backend;
 use crate::error::{Error, Kind};
 use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
+use crate::serve::access_log::add;
 use crate::serve::backend::catalog::TagOrDigest;
 use crate::serve::http::errors::{ApiError, ErrorCode};
 use crate::serve::http::reply::{HandlerResult, add_header, blocking, empty};
@@ -26,8 +27,8 @@ pub async fn put(
     at: TagOrDigest,
     body: &mut RequestBody,
 ) -> HandlerResult {
-    let target = writable(server)?.clone();
-    let _room = server.documents.room(body.content_length().unwrap_or(MAX_MANIFEST)).await;
+    let writable = writable_backend(server)?.clone();
+    let _room = server.manifest_memory.room(body.content_length().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
         DocumentError::TooLarge => {
             let message = format!("the manifest is too large; the limit is {MAX_MANIFEST} bytes");
@@ -58,11 +59,11 @@ pub async fn put(
     let repository = name.clone();
     let by_digest = by_digest && !tags.is_empty();
     let tags = blocking(move || {
-        let layout = target.make_layout(&repository)?;
+        let layout = writable.make_layout(&repository)?;
         keep(&layout, &manifest, &tags).map(|()| tags)
     });
     let tags = tags.await??;
-    count(&server.figures.manifests_pushed);
+    add(&server.metrics.manifests_pushed, 1);
     let mut response: Response<_> = empty(StatusCode::CREATED);
     add_header(&mut response, "location", &format!("/v2/{name}/manifests/{digest}"));
     add_header(&mut response, "docker-content-digest", &digest.to_string());
@@ -115,12 +116,12 @@ fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(
 
 /// Handles `DELETE manifests/<reference>`: removes a tag, or a manifest with all its tags.
 pub async fn delete(server: &Arc<Server>, name: String, at: TagOrDigest) -> HandlerResult {
-    let target = writable(server)?.clone();
+    let writable = writable_backend(server)?.clone();
     let shown = match &at {
         TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
         TagOrDigest::Digest(digest) => format!("{name}@{digest}"),
     };
-    let removed = blocking(move || match (target.layout(&name)?, at) {
+    let removed = blocking(move || match (writable.layout(&name)?, at) {
         (None, _) => Ok(false),
         (Some(layout), TagOrDigest::Tag(tag)) => layout.untag(&tag),
         (Some(layout), TagOrDigest::Digest(digest)) => layout.remove_manifest(&digest),

@@ -2,7 +2,7 @@
 //! client has lost the connection, and needs to know which bytes arrived.
 
 use crate::image::Algorithm;
-use crate::serve::backend::writable::Target;
+use crate::serve::backend::writable::WritableBackend;
 use crate::serve::http::errors::{ApiError, ErrorCode};
 use crate::serve::http::reply::blocking;
 use crate::transport::layout::{PushedLayout, Upload};
@@ -20,9 +20,9 @@ const LETTING_GO: Duration = Duration::from_secs(30);
 
 /// All open uploads of a server.
 #[derive(Default)]
-pub struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
+pub struct UploadSessions(Mutex<HashMap<String, Arc<UploadSession>>>);
 
-struct Session {
+struct UploadSession {
     repository: String,
     upload: Arc<tokio::sync::Mutex<Option<Upload>>>,
     /// The number of the latest request for this upload.
@@ -32,13 +32,13 @@ struct Session {
 
 /// Exclusive access to one upload, until another request claims it.
 pub struct UploadGuard {
-    session: Arc<Session>,
+    session: Arc<UploadSession>,
     guard: OwnedMutexGuard<Option<Upload>>,
     mine: u64,
     turn: watch::Receiver<u64>,
 }
 
-impl Sessions {
+impl UploadSessions {
     /// Starts an upload in `layout`, the layout of `repository`.
     pub async fn begin(
         &self,
@@ -53,7 +53,12 @@ impl Sessions {
     }
 
     /// Resumes the upload `id` of `repository`, also one that a previous process started.
-    pub async fn resume(&self, repository: &str, id: &str, target: &Arc<Target>) -> Result<UploadGuard, ApiError> {
+    pub async fn resume(
+        &self,
+        repository: &str,
+        id: &str,
+        writable: &Arc<WritableBackend>,
+    ) -> Result<UploadGuard, ApiError> {
         let unknown = || {
             ApiError::not_found(
                 ErrorCode::BlobUploadUnknown,
@@ -64,8 +69,8 @@ impl Sessions {
         let session = match known {
             Some(session) => session,
             None => {
-                let (target, name, wanted) = (target.clone(), repository.to_owned(), id.to_owned());
-                let found = blocking(move || match target.layout(&name)? {
+                let (writable, name, wanted) = (writable.clone(), repository.to_owned(), id.to_owned());
+                let found = blocking(move || match writable.layout(&name)? {
                     Some(layout) => layout.take_up(&wanted),
                     None => Ok(None),
                 });
@@ -100,8 +105,8 @@ impl Sessions {
         });
     }
 
-    fn keep(&self, id: String, repository: &str, upload: Upload) -> Arc<Session> {
-        let session = Arc::new(Session {
+    fn keep(&self, id: String, repository: &str, upload: Upload) -> Arc<UploadSession> {
+        let session = Arc::new(UploadSession {
             repository: repository.to_owned(),
             upload: Arc::new(tokio::sync::Mutex::new(Some(upload))),
             turn: watch::Sender::new(0),
@@ -120,13 +125,13 @@ impl Sessions {
         session
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<UploadSession>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl UploadGuard {
-    async fn take(session: Arc<Session>) -> Result<UploadGuard, ApiError> {
+    async fn take(session: Arc<UploadSession>) -> Result<UploadGuard, ApiError> {
         let busy = || {
             ApiError::new(
                 StatusCode::CONFLICT,

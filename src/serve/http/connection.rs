@@ -38,7 +38,7 @@ const MAX_DISCARDED_BUFFERS: usize = 64;
 pub struct ConnectionContext {
     pub peer: SocketAddr,
     /// The number of open connections when this one was accepted.
-    pub rank: usize,
+    pub open_connections: usize,
     pub server: Arc<Server>,
     pub stopped: watch::Receiver<bool>,
 }
@@ -47,7 +47,7 @@ impl ConnectionContext {
     /// The buffer size of this connection. The first connections get large buffers; the buffers of a thousand slow
     /// connections take about 40 MB.
     fn buffer_bytes(&self) -> usize {
-        match self.rank {
+        match self.open_connections {
             0..=16 => 256 << 10,
             17..=64 => 64 << 10,
             _ => MIN_BUFFER_BYTES,
@@ -57,7 +57,7 @@ impl ConnectionContext {
 
 /// Serves one connection to its end.
 pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, context: ConnectionContext) {
-    let idle = context.server.limits.idle;
+    let idle = context.server.limits.idle_timeout;
     match tls {
         None => serve_http(MinimumRateStream::new(socket, idle), context).await,
         Some(tls) => {
@@ -76,7 +76,7 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     let buffer_bytes = context.buffer_bytes();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(context.server.limits.head)
+        .header_read_timeout(context.server.limits.head_timeout)
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .max_buf_size(buffer_bytes.max(MAX_HEAD_BYTES));

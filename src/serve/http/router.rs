@@ -29,12 +29,12 @@ pub async fn respond(
     buffer_bytes: usize,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut log = RequestLog::begin(record(peer, &request), &server.figures, server.journal.clone());
+    let mut log = RequestLog::start(record(peer, &request), &server.metrics, server.access_log.clone());
     let (head, body) = request.into_parts();
     let query = Query::parse(head.uri.query());
     let request = RequestHead { method: head.method, query, headers: head.headers, buffer_bytes, user: None };
     let is_head = request.method == Method::HEAD;
-    let mut body = Some(RequestBody::new(body, server.limits.idle, log.received()));
+    let mut body = Some(RequestBody::new(body, server.limits.idle_timeout, log.received()));
     let result = dispatch(&server, &head.uri, request, &mut body, &mut log).await;
     if let Some(mut body) = body.filter(|_| result.is_err()) {
         body.drain().await;
@@ -63,12 +63,12 @@ async fn dispatch(
     body: &mut Option<RequestBody>,
     log: &mut RequestLog,
 ) -> HandlerResult {
-    server.gate.check(&request.method, uri, &request.headers)?;
+    server.browser_guard.check(&request.method, uri, &request.headers)?;
     let route = route::route(uri.path())?;
     let right = if request.is_read() { Right::Read } else { Right::Write };
     request.user = match &route {
         Route::Health | Route::Token => None,
-        Route::Base => server.rights.base(&request.headers).await?,
+        Route::Base => server.rights.check_base(&request.headers).await?,
         Route::Repository(_, Resource::Uploads | Resource::Upload(_)) => {
             server.rights.check(Right::Write, &request.headers).await?
         }
@@ -80,10 +80,10 @@ async fn dispatch(
         Route::Health if request.is_read() => return Ok(text("text/plain; charset=utf-8", "ok\n")),
         Route::Base if request.is_read() => return Ok(text("application/json", "{}")),
         Route::Catalog if request.is_read() => return lists::catalog(server, request).await,
-        Route::Metrics if request.is_read() => return Ok(metrics::respond(&server.figures)),
+        Route::Metrics if request.is_read() => return Ok(metrics::respond(&server.metrics)),
         Route::Page if request.is_read() => return page::page(server, request).await,
-        Route::Token if request.is_read() && server.rights.by_token() => {
-            return Ok(text("application/json", server.rights.token(&request.headers).await?));
+        Route::Token if request.is_read() && server.rights.uses_tokens() => {
+            return Ok(text("application/json", server.rights.issue_token(&request.headers).await?));
         }
         Route::Health | Route::Base | Route::Catalog | Route::Metrics | Route::Token | Route::Page => {
             return Err(ApiError::method_not_allowed("GET, HEAD"));
@@ -104,7 +104,7 @@ async fn dispatch(
         Resource::Uploads | Resource::Upload(_) => Err(panicked()),
     };
     read.map_err(|api_error| match anonymous {
-        Some(headers) => server.rights.instead(api_error, &headers),
+        Some(headers) => server.rights.challenge_anonymous(api_error, &headers),
         None => api_error,
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::progress::Watch;
-use crate::serve::access_log::{Metrics, count};
+use crate::serve::access_log::{Metrics, add};
 use crate::transport::layout::LayoutCache;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Budget {
     limit: Option<u64>,
     layouts: Vec<Arc<LayoutCache>>,
     used: Mutex<Used>,
-    figures: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     watch: Arc<dyn Watch>,
 }
 
@@ -36,10 +36,10 @@ impl Budget {
     pub fn new(
         limit: Option<u64>,
         layouts: Vec<Arc<LayoutCache>>,
-        figures: Arc<Metrics>,
+        metrics: Arc<Metrics>,
         watch: Arc<dyn Watch>,
     ) -> Budget {
-        Budget { limit, layouts, used: Mutex::default(), figures, watch }
+        Budget { limit, layouts, used: Mutex::default(), metrics, watch }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -64,7 +64,7 @@ impl Budget {
             // Evicts 2% of the limit more than needed, so that the next reservations need no eviction.
             let gone = LayoutCache::evict(&self.layouts, used.kept - most + limit / 50)?;
             self.count(&mut used)?;
-            count(&self.figures.evicted_bytes, gone.bytes);
+            add(&self.metrics.evicted_bytes, gone.bytes);
             if gone.blobs > 0 {
                 let (blobs, bytes) = (gone.blobs, gone.bytes);
                 self.watch.say(&format!("evicted {blobs} blobs ({bytes} bytes) from the cache"));

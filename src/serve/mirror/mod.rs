@@ -26,7 +26,7 @@ pub(super) mod repository;
 pub(super) mod single_flight;
 pub(super) mod upstreams;
 
-use super::access_log::{Metrics, count};
+use super::access_log::{Metrics, add};
 use super::backend::catalog::{Backend, Repository, RepositoryRequest};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
@@ -100,7 +100,7 @@ pub(super) struct Proxy {
     pub fetching: Once<Key, Option<Arc<Manifest>>>,
     /// Limits simultaneous manifest requests, since manifests may be large and are parsed in memory.
     pub documents: Arc<Seats>,
-    pub figures: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
@@ -122,7 +122,7 @@ impl MirrorBackend {
         caches: Option<Caches>,
         peers: Arc<Peers>,
         (share, beside): (Share, Beside),
-        figures: Arc<Metrics>,
+        metrics: Arc<Metrics>,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> MirrorBackend {
@@ -137,7 +137,7 @@ impl MirrorBackend {
             sizing: Once::default(),
             fetching: Once::default(),
             documents: Seats::new(DOCUMENTS),
-            figures,
+            metrics,
             watch,
             cancel: cancel.clone(),
         }))
@@ -187,8 +187,8 @@ impl Proxy {
             own.sizes().remove(&key);
             let Err(error) = ended else {
                 own.wrong().remove(&digest);
-                count(&own.figures.fetched, 1);
-                count(&own.figures.fetched_bytes, size);
+                add(&own.metrics.downloaded, 1);
+                add(&own.metrics.downloaded_bytes, size);
                 return;
             };
             if error.kind() == Kind::Invalid {

@@ -8,7 +8,7 @@ use super::upstreams::{Identity, Upstream};
 use super::{Key, Proxy, Sized};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
-use crate::serve::access_log::count;
+use crate::serve::access_log::add;
 use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, Search, TagOrDigest};
 use crate::serve::backend::upstream::pumped;
 use crate::serve::backend::verified_reader::Checked;
@@ -123,7 +123,7 @@ impl Mirrored {
         let peers = &self.proxy.peers;
         let (peer, _) = peers.find(Sought::Manifest, digest, &self.spot)?;
         let found = fetched(&peers.store(&peer, &self.spot).ok()?, digest).ok()?;
-        count(&self.proxy.figures.found_at_peers, found.is_some().into());
+        add(&self.proxy.metrics.peer_hits, found.is_some().into());
         found
     }
 
@@ -149,7 +149,7 @@ impl Mirrored {
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => match self.last(&name)? {
                 Some(digest) => {
-                    count(&self.proxy.figures.last_known, 1);
+                    add(&self.proxy.metrics.stale_tags, 1);
                     self.proxy.watch.say(&format!(
                         "{name}: cannot resolve the tag upstream; serving the last known digest: {error}"
                     ));
@@ -187,7 +187,7 @@ impl Mirrored {
         self.proxy.sizing.ask(key.clone(), || {
             let distrusted = self.proxy.wrong().contains_key(digest);
             let peer = if distrusted { None } else { self.proxy.peers.find(Sought::Blob, digest, &self.spot) };
-            count(&self.proxy.figures.found_at_peers, peer.is_some().into());
+            add(&self.proxy.metrics.peer_hits, peer.is_some().into());
             let (size, peer) = match peer {
                 Some((peer, found)) => (Some(found.size), Some(peer)),
                 None => (self.ask(|store| store.blob_at(digest))?, None),
@@ -306,7 +306,7 @@ impl Repository for Mirrored {
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         for cache in self.caches() {
             if let Some(bytes) = cache.open(digest, size, from)? {
-                count(&self.proxy.figures.had, 1);
+                add(&self.proxy.metrics.cache_hits, 1);
                 return Ok(bytes);
             }
         }
