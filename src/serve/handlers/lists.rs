@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The maximum and default number of entries of a page.
-const PAGE: usize = 1000;
+const MAX_PAGE_ENTRIES: usize = 1000;
 /// The size limit of a page of referrers, since annotations can have any length.
-const REFERRERS: usize = 2 << 20;
+const MAX_REFERRERS_BYTES: usize = 2 << 20;
 
 /// Handles `/v2/_catalog`: all repositories.
 pub async fn catalog(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
@@ -40,11 +40,11 @@ impl Page {
     /// Selects the page of `all` that the query parameters `n` and `last` request.
     fn select(request: &RequestHead, all: BTreeSet<String>) -> Result<Page, ApiError> {
         let size = match request.query.value("n") {
-            None => PAGE,
+            None => MAX_PAGE_ENTRIES,
             Some(n) => {
                 let wrong =
                     || ApiError::bad_request(ErrorCode::Unsupported, "invalid n; use a number of entries, 0 or more");
-                n.parse::<u64>().map_err(|_| wrong())?.min(PAGE as u64) as usize
+                n.parse::<u64>().map_err(|_| wrong())?.min(MAX_PAGE_ENTRIES as u64) as usize
             }
         };
         let last = request.query.value("last").unwrap_or_default().to_owned();
@@ -87,7 +87,7 @@ pub async fn referrers(server: &Arc<Server>, request: RequestHead, name: String,
     for referrer in all {
         let value = json!(referrer);
         size += value.to_string().len();
-        if size > REFERRERS && !shown.is_empty() {
+        if size > MAX_REFERRERS_BYTES && !shown.is_empty() {
             break;
         }
         more = Some(referrer.digest);
@@ -98,7 +98,7 @@ pub async fn referrers(server: &Arc<Server>, request: RequestHead, name: String,
     if !kinds.is_empty() {
         add_header(&mut response, "oci-filters-applied", "artifactType");
     }
-    if let Some(last) = more.filter(|_| size > REFERRERS) {
+    if let Some(last) = more.filter(|_| size > MAX_REFERRERS_BYTES) {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("last", &last.to_string());
         for kind in kinds {

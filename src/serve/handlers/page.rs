@@ -17,15 +17,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The maximum number of repositories on a page.
-const REPOSITORIES: usize = 100;
+const MAX_REPOSITORIES: usize = 100;
 /// The maximum number of tags of each repository in the list.
-const TAGS: usize = 10;
+const MAX_TAGS: usize = 10;
 /// The maximum number of tags on the page of one repository.
-const ALL_TAGS: usize = 1000;
+const MAX_TAGS_OF_ONE: usize = 1000;
 /// The maximum number of platforms of an image.
-const PLATFORMS: usize = 20;
+const MAX_PLATFORMS: usize = 20;
 /// The time for reading images; the remaining tags are listed without platforms.
-const TIME: Duration = Duration::from_secs(3);
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
 color:#222;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .3rem}table{border-collapse:collapse;\
@@ -41,19 +41,19 @@ pub async fn page(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
         return Err(ApiError::not_found(ErrorCode::Unsupported, message));
     }
     // The page reads one manifest at a time, and each may be large.
-    let _room = server.manifest_memory.room(MAX_MANIFEST).await;
+    let _memory = server.manifest_memory.reserve(MAX_MANIFEST).await;
     let host = request.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
-    let look = Look { catalog, host, user: request.user.clone(), until: Instant::now() + TIME };
+    let builder = PageBuilder { catalog, host, user: request.user.clone(), deadline: Instant::now() + TIME_LIMIT };
     let only = request.query.value("repository").map(str::to_owned);
     let last = request.query.value("last").unwrap_or_default().to_owned();
     let html = blocking(move || match only {
-        Some(name) => look.one(&name),
-        None => look.all(&last),
+        Some(name) => builder.repository_page(&name),
+        None => builder.list_page(&last),
     });
     let html = html.await??;
     let found = html.is_some();
-    let html = html.unwrap_or_else(|| whole("<p>Repository not found. <a href=\"/\">All repositories</a></p>"));
+    let html = html.unwrap_or_else(|| html_document("<p>Repository not found. <a href=\"/\">All repositories</a></p>"));
     let mut response = text("text/html; charset=utf-8", html);
     if !found {
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -76,15 +76,15 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The state for building one page.
-struct Look {
+struct PageBuilder {
     catalog: Catalog,
     /// The host name in the browser's request.
     host: String,
     user: Option<String>,
-    until: Instant,
+    deadline: Instant,
 }
 
-impl Look {
+impl PageBuilder {
     fn repository(&self, name: &str) -> Result<Option<Arc<dyn Repository>>> {
         self.catalog.repository(&RepositoryRequest {
             name: name.to_owned(),
@@ -94,7 +94,7 @@ impl Look {
         })
     }
 
-    fn one(&self, name: &str) -> Result<Option<String>> {
+    fn repository_page(&self, name: &str) -> Result<Option<String>> {
         let Some(repository) = crate::serve::http::route::repository_name(name)
             .ok()
             .map(|name| self.repository(&name))
@@ -104,21 +104,21 @@ impl Look {
             return Ok(None);
         };
         let mut body = "<p><a href=\"/\">All repositories</a></p>".to_owned();
-        self.show(&mut body, name, &*repository, ALL_TAGS);
-        Ok(Some(whole(&body)))
+        self.add_repository(&mut body, name, &*repository, MAX_TAGS_OF_ONE);
+        Ok(Some(html_document(&body)))
     }
 
-    fn all(&self, last: &str) -> Result<Option<String>> {
+    fn list_page(&self, last: &str) -> Result<Option<String>> {
         let names = self.catalog.repositories()?;
         let mut names = names.iter().filter(|name| name.as_str() > last).peekable();
         let mut body = String::new();
         if names.peek().is_none() {
             body += "<p>No images yet.</p>";
         }
-        let shown: Vec<&String> = names.by_ref().take(REPOSITORIES).collect();
+        let shown: Vec<&String> = names.by_ref().take(MAX_REPOSITORIES).collect();
         for name in &shown {
             match self.repository(name) {
-                Ok(Some(repository)) => self.show(&mut body, name, &*repository, TAGS),
+                Ok(Some(repository)) => self.add_repository(&mut body, name, &*repository, MAX_TAGS),
                 Ok(None) => {}
                 Err(error) => drop(write!(body, "<h2>{}</h2><p>{}</p>", escaped(name), escaped(&error.to_string()))),
             }
@@ -126,10 +126,10 @@ impl Look {
         if let Some(last) = shown.last().filter(|_| names.peek().is_some()) {
             let _ = write!(body, "<p><a href=\"/?last={}\">More repositories</a></p>", escaped(last));
         }
-        Ok(Some(whole(&body)))
+        Ok(Some(html_document(&body)))
     }
 
-    fn show(&self, body: &mut String, name: &str, repository: &dyn Repository, most: usize) {
+    fn add_repository(&self, body: &mut String, name: &str, repository: &dyn Repository, most: usize) {
         let (name, mut tags) = (escaped(name), repository.tags().unwrap_or_default());
         tags.sort();
         let _ = write!(body, "<h2>{name}</h2>");
@@ -139,7 +139,7 @@ impl Look {
         }
         *body += "<table><tr><th>Tag<th>Platform and size<th>Pull</tr>";
         for tag in tags.iter().take(most) {
-            let platforms = match Instant::now() < self.until {
+            let platforms = match Instant::now() < self.deadline {
                 true => platforms(repository, tag).unwrap_or_default(),
                 false => Vec::new(),
             };
@@ -166,7 +166,7 @@ fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
         return Ok(vec![line(&platform_of(repository, &manifest).unwrap_or_default(), Some(size(&manifest)))]);
     }
     let mut lines = Vec::new();
-    for child in manifest.children().iter().take(PLATFORMS) {
+    for child in manifest.children().iter().take(MAX_PLATFORMS) {
         let found = repository.manifest(&TagOrDigest::Digest(child.digest))?;
         let platform = child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
         lines.push(line(&platform, found.as_ref().map(size)));
@@ -177,7 +177,7 @@ fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
 fn line(platform: &str, size: Option<u64>) -> String {
     let platform = if platform.is_empty() { "unknown" } else { platform };
     match size {
-        Some(size) => format!("{platform}, {}", told(size)),
+        Some(size) => format!("{platform}, {}", human_size(size)),
         None => format!("{platform}, not here"),
     }
 }
@@ -196,7 +196,7 @@ fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<Strin
     Some(config.platform().to_string())
 }
 
-fn told(size: u64) -> String {
+fn human_size(size: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (size as f64 / 1024.0, units[0]);
     for next in &units[1..] {
@@ -208,7 +208,7 @@ fn told(size: u64) -> String {
     format!("{size:.1} {unit}")
 }
 
-fn whole(body: &str) -> String {
+fn html_document(body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>Images</title><style>{STYLE}</style><h1>Images</h1>{body}</html>\n"
@@ -250,6 +250,6 @@ mod tests {
 
     #[test]
     fn sizes_are_told_in_a_unit_that_people_read() {
-        assert_eq!([100, 5 << 20, 3 << 30].map(told), ["0.1 KiB", "5.0 MiB", "3.0 GiB"]);
+        assert_eq!([100, 5 << 20, 3 << 30].map(human_size), ["0.1 KiB", "5.0 MiB", "3.0 GiB"]);
     }
 }

@@ -18,7 +18,12 @@ use hyper::{Method, Response, StatusCode};
 use std::sync::Arc;
 
 /// Handles `POST blobs/uploads/`: starts an upload, receives a complete blob, or mounts one.
-pub async fn begin(server: &Arc<Server>, request: RequestHead, name: String, body: &mut RequestBody) -> HandlerResult {
+pub async fn start_upload(
+    server: &Arc<Server>,
+    request: RequestHead,
+    name: String,
+    body: &mut RequestBody,
+) -> HandlerResult {
     let writable = writable_backend(server)?;
     let wanted = |key: &str| request.query.value(key).map(parse_digest).transpose();
     let (digest, mount) = (wanted("digest")?, wanted("mount")?);
@@ -33,8 +38,8 @@ pub async fn begin(server: &Arc<Server>, request: RequestHead, name: String, bod
             ));
         }
     };
-    let (made, repository) = (writable.clone(), name.clone());
-    let layout = blocking(move || made.make_layout(&repository)).await??;
+    let (backend, repository) = (writable.clone(), name.clone());
+    let layout = blocking(move || backend.make_layout(&repository)).await??;
     if let Some(digest) = mount {
         let from = request.query.value("from").map(str::to_owned);
         let (writable, into) = (writable.clone(), layout.clone());
@@ -51,25 +56,25 @@ pub async fn begin(server: &Arc<Server>, request: RequestHead, name: String, bod
             return Ok(created(&name, &digest));
         }
     }
-    let mut turn = server.sessions.begin(&name, layout, algorithm).await?;
+    let mut guard = server.sessions.start(&name, layout, algorithm).await?;
     match digest {
         Some(digest) => {
-            if let Err(mut api_error) = receive(&mut turn, &request, body).await {
+            if let Err(mut api_error) = receive_body(&mut guard, &request, body).await {
                 // The client does not know the upload's location, so it cannot resume it.
-                cancel(server, turn).await?;
+                cancel_upload(server, guard).await?;
                 if api_error.status == StatusCode::REQUEST_TIMEOUT {
                     api_error.message = "the request broke off or was too slow; start a new upload".to_owned();
                 }
                 return Err(api_error);
             }
-            finish(server, turn, name, digest).await
+            complete_upload(server, guard, name, digest).await
         }
-        None => Ok(standing(StatusCode::ACCEPTED, &name, &turn)),
+        None => Ok(upload_status(StatusCode::ACCEPTED, &name, &guard)),
     }
 }
 
 /// Handles `blobs/uploads/<id>`: the status (GET), more bytes (PATCH), completion (PUT), cancellation (DELETE).
-pub async fn go_on(
+pub async fn handle_upload(
     server: &Arc<Server>,
     request: RequestHead,
     name: String,
@@ -89,19 +94,19 @@ pub async fn go_on(
         }
         _ => None,
     };
-    let mut turn = server.sessions.resume(&name, &id, writable).await?;
+    let mut guard = server.sessions.resume(&name, &id, writable).await?;
     match request.method {
-        Method::GET | Method::HEAD => Ok(standing(StatusCode::NO_CONTENT, &name, &turn)),
+        Method::GET | Method::HEAD => Ok(upload_status(StatusCode::NO_CONTENT, &name, &guard)),
         Method::DELETE => {
-            cancel(server, turn).await?;
+            cancel_upload(server, guard).await?;
             Ok(empty(StatusCode::NO_CONTENT))
         }
         Method::PATCH | Method::PUT => {
-            in_order(&request, body, &name, &turn)?;
-            receive(&mut turn, &request, body).await?;
+            check_content_range(&request, body, &name, &guard)?;
+            receive_body(&mut guard, &request, body).await?;
             match digest {
-                Some(digest) => finish(server, turn, name, digest).await,
-                None => Ok(standing(StatusCode::ACCEPTED, &name, &turn)),
+                Some(digest) => complete_upload(server, guard, name, digest).await,
+                None => Ok(upload_status(StatusCode::ACCEPTED, &name, &guard)),
             }
         }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, PATCH, PUT, DELETE")),
@@ -109,7 +114,7 @@ pub async fn go_on(
 }
 
 /// Handles `DELETE blobs/<digest>`.
-pub async fn delete(server: &Arc<Server>, name: String, digest: Digest) -> HandlerResult {
+pub async fn delete_blob(server: &Arc<Server>, name: String, digest: Digest) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
     let repository = name.clone();
     let removed = blocking(move || match writable.layout(&repository)? {
@@ -134,7 +139,12 @@ pub fn writable_backend(server: &Arc<Server>) -> Result<&Arc<WritableBackend>, A
 
 /// Checks that a chunk starts at the upload's size and has the length of its `Content-Range`. The specification has
 /// `0-99`; some clients write `bytes 0-99/200`.
-fn in_order(request: &RequestHead, body: &RequestBody, name: &str, turn: &UploadGuard) -> Result<(), ApiError> {
+fn check_content_range(
+    request: &RequestHead,
+    body: &RequestBody,
+    name: &str,
+    guard: &UploadGuard,
+) -> Result<(), ApiError> {
     let Some(range) = request.header(header::CONTENT_RANGE) else { return Ok(()) };
     let wrong = || {
         ApiError::bad_request(
@@ -145,10 +155,12 @@ fn in_order(request: &RequestHead, body: &RequestBody, name: &str, turn: &Upload
     let spec = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']);
     let (first, last) = spec.split('/').next().and_then(|spec| spec.split_once('-')).ok_or_else(wrong)?;
     let (first, last) = (first.parse::<u64>().map_err(|_| wrong())?, last.parse::<u64>().map_err(|_| wrong())?);
-    if first != turn.size() {
-        let stands = format!("the upload has {} bytes, but the chunk starts at byte {first}", turn.size());
-        let api_error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, stands);
-        return Err(api_error.with_header("location", location(name, turn)).with_header("range", range_of(turn)));
+    if first != guard.size() {
+        let message = format!("the upload has {} bytes, but the chunk starts at byte {first}", guard.size());
+        let api_error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message);
+        return Err(api_error
+            .with_header("location", upload_location(name, guard))
+            .with_header("range", upload_range(guard)));
     }
     let length = last.checked_sub(first).and_then(|length| length.checked_add(1));
     match (length, body.content_length()) {
@@ -162,8 +174,8 @@ fn in_order(request: &RequestHead, body: &RequestBody, name: &str, turn: &Upload
 }
 
 /// Appends the body to the upload. If the body breaks off, its received bytes stay.
-async fn receive(turn: &mut UploadGuard, request: &RequestHead, body: &mut RequestBody) -> Result<(), ApiError> {
-    let mut upload = turn.take_out()?;
+async fn receive_body(guard: &mut UploadGuard, request: &RequestHead, body: &mut RequestBody) -> Result<(), ApiError> {
+    let mut upload = guard.take_out()?;
     let (before, content_length) = (upload.size(), body.content_length());
     // Reserves the space first, so that a full disk is reported before the transfer.
     let mut writing = tokio::task::spawn_blocking(move || {
@@ -172,24 +184,24 @@ async fn receive(turn: &mut UploadGuard, request: &RequestHead, body: &mut Reque
     });
     loop {
         // The next bytes are received while the previous ones are hashed and written.
-        let over = tokio::select! {
-            over = body.read_at_least(request.buffer_bytes) => over,
-            () = turn.superseded() => Some(BodyEnd::Cut),
+        let end = tokio::select! {
+            end = body.read_at_least(request.buffer_bytes) => end,
+            () = guard.superseded() => Some(BodyEnd::Cut),
         };
         let pieces = body.take();
         let (mut upload, written) = writing.await.map_err(|_| panicked())?;
         if let Err(error) = written {
-            return put_back(turn, upload, BodyEnd::Complete, before).await.and(Err(error.into()));
+            return put_back(guard, upload, BodyEnd::Complete, before).await.and(Err(error.into()));
         }
         writing = tokio::task::spawn_blocking(move || {
             let written = pieces.iter().try_for_each(|piece| upload.write(piece));
             (upload, written)
         });
-        if let Some(over) = over {
+        if let Some(end) = end {
             let (upload, written) = writing.await.map_err(|_| panicked())?;
-            put_back(turn, upload, over, before).await?;
+            put_back(guard, upload, end, before).await?;
             written?;
-            return match over {
+            return match end {
                 BodyEnd::Complete => Ok(()),
                 BodyEnd::Cut => {
                     let message = "the request broke off or was too slow; query the upload's status and resume there";
@@ -201,35 +213,35 @@ async fn receive(turn: &mut UploadGuard, request: &RequestHead, body: &mut Reque
 }
 
 /// Puts the upload back with the bytes that it has.
-async fn put_back(turn: &mut UploadGuard, mut upload: Upload, over: BodyEnd, before: u64) -> Result<(), ApiError> {
-    let settled = blocking(move || {
+async fn put_back(guard: &mut UploadGuard, mut upload: Upload, end: BodyEnd, before: u64) -> Result<(), ApiError> {
+    let upload = blocking(move || {
         // The range `0-0` means both zero bytes and one byte, so a single byte is discarded.
-        if over == BodyEnd::Cut && before == 0 && upload.size() == 1 {
+        if end == BodyEnd::Cut && before == 0 && upload.size() == 1 {
             let _ = upload.begin_anew();
         }
         upload.settle();
         upload
     });
-    turn.put_back(settled.await?);
+    guard.put_back(upload.await?);
     Ok(())
 }
 
-async fn cancel(server: &Arc<Server>, mut turn: UploadGuard) -> Result<(), ApiError> {
-    let upload = turn.take_out()?;
-    server.sessions.end(upload.id());
+async fn cancel_upload(server: &Arc<Server>, mut guard: UploadGuard) -> Result<(), ApiError> {
+    let upload = guard.take_out()?;
+    server.sessions.remove(upload.id());
     blocking(move || upload.remove()).await
 }
 
-async fn finish(server: &Arc<Server>, mut turn: UploadGuard, name: String, digest: Digest) -> HandlerResult {
+async fn complete_upload(server: &Arc<Server>, mut guard: UploadGuard, name: String, digest: Digest) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
-    let upload = turn.take_out()?;
-    server.sessions.end(upload.id());
+    let upload = guard.take_out()?;
+    server.sessions.remove(upload.id());
     let repository = name.clone();
-    let kept = blocking(move || {
+    let committed = blocking(move || {
         let layout = writable.make_layout(&repository)?;
         layout.keep(upload, &digest, writable.pool())
     });
-    match kept.await? {
+    match committed.await? {
         Ok(_) => {
             add(&server.metrics.blobs_pushed, 1);
             Ok(created(&name, &digest))
@@ -249,37 +261,37 @@ fn created(name: &str, digest: &Digest) -> Response<crate::serve::http::response
 }
 
 /// The status of an upload as a response.
-fn standing(
+fn upload_status(
     status: StatusCode,
     name: &str,
-    turn: &UploadGuard,
+    guard: &UploadGuard,
 ) -> Response<crate::serve::http::response::ResponseBody> {
     let mut response = empty(status);
-    add_header(&mut response, "location", &location(name, turn));
-    add_header(&mut response, "range", &range_of(turn));
-    add_header(&mut response, "docker-upload-uuid", &turn.id());
+    add_header(&mut response, "location", &upload_location(name, guard));
+    add_header(&mut response, "range", &upload_range(guard));
+    add_header(&mut response, "docker-upload-uuid", &guard.id());
     response
 }
 
-fn location(name: &str, turn: &UploadGuard) -> String {
-    format!("/v2/{name}/blobs/uploads/{}", turn.id())
+fn upload_location(name: &str, guard: &UploadGuard) -> String {
+    format!("/v2/{name}/blobs/uploads/{}", guard.id())
 }
 
 /// The `Range` of an upload; `0-0` for an empty one, as clients expect.
-fn range_of(turn: &UploadGuard) -> String {
-    format!("0-{}", turn.size().saturating_sub(1))
+fn upload_range(guard: &UploadGuard) -> String {
+    format!("0-{}", guard.size().saturating_sub(1))
 }
 
 /// Removes expired uploads periodically.
-pub async fn expire(server: Arc<Server>, every: std::time::Duration, life: std::time::Duration) {
+pub async fn expire(server: Arc<Server>, interval: std::time::Duration, lifetime: std::time::Duration) {
     loop {
-        server.sessions.let_go(life);
+        server.sessions.close_idle(lifetime);
         if let Some(writable) = server.writable.clone() {
-            let expired = blocking(move || writable.expire(life)).await;
+            let expired = blocking(move || writable.expire(lifetime)).await;
             if let Ok(Ok(expired @ 1..)) = expired {
                 server.watch.say(&format!("removed {expired} expired uploads"));
             }
         }
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(interval).await;
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 const MAX_TAGS: usize = 16;
 
 /// Handles `PUT manifests/<reference>`.
-pub async fn put(
+pub async fn put_manifest(
     server: &Arc<Server>,
     request: RequestHead,
     name: String,
@@ -28,7 +28,7 @@ pub async fn put(
     body: &mut RequestBody,
 ) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
-    let _room = server.manifest_memory.room(body.content_length().unwrap_or(MAX_MANIFEST)).await;
+    let _memory = server.manifest_memory.reserve(body.content_length().unwrap_or(MAX_MANIFEST)).await;
     let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
         DocumentError::TooLarge => {
             let message = format!("the manifest is too large; the limit is {MAX_MANIFEST} bytes");
@@ -54,13 +54,13 @@ pub async fn put(
             format!("the manifest does not match its digest: expected {digest}, got {found}"),
         ));
     }
-    let manifest = understood(bytes, request.header(header::CONTENT_TYPE).unwrap_or_default(), digest)?;
+    let manifest = parse_manifest(bytes, request.header(header::CONTENT_TYPE).unwrap_or_default(), digest)?;
     let subject = manifest.subject.as_ref().map(|subject| subject.digest);
     let repository = name.clone();
     let by_digest = by_digest && !tags.is_empty();
     let tags = blocking(move || {
         let layout = writable.make_layout(&repository)?;
-        keep(&layout, &manifest, &tags).map(|()| tags)
+        store_manifest(&layout, &manifest, &tags).map(|()| tags)
     });
     let tags = tags.await??;
     add(&server.metrics.manifests_pushed, 1);
@@ -88,7 +88,7 @@ fn tags(request: &RequestHead) -> Result<Vec<String>, ApiError> {
     }
 }
 
-fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manifest, ApiError> {
+fn parse_manifest(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manifest, ApiError> {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let claim = Descriptor::new(media_type, digest, bytes.len() as u64);
     let invalid = |why: String| ApiError::bad_request(ErrorCode::ManifestInvalid, why);
@@ -99,7 +99,7 @@ fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manife
     }
 }
 
-fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), ApiError> {
+fn store_manifest(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), ApiError> {
     if let Some(missing) = layout.lacking(manifest)? {
         let message = format!("the manifest refers to {missing}, which is not in this repository; push it first");
         return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
@@ -115,7 +115,7 @@ fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(
 }
 
 /// Handles `DELETE manifests/<reference>`: removes a tag, or a manifest with all its tags.
-pub async fn delete(server: &Arc<Server>, name: String, at: TagOrDigest) -> HandlerResult {
+pub async fn delete_manifest(server: &Arc<Server>, name: String, at: TagOrDigest) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
     let shown = match &at {
         TagOrDigest::Tag(tag) => format!("{name}:{tag}"),

@@ -118,11 +118,11 @@ async fn write(
 ) -> HandlerResult {
     let method = request.method.clone();
     let written = match (resource, &method) {
-        (Resource::Uploads, &Method::POST) => push::begin(&server, request, name, &mut body).await,
-        (Resource::Upload(id), _) => push::go_on(&server, request, name, id, &mut body).await,
-        (Resource::Manifest(at), &Method::PUT) => put::put(&server, request, name, at, &mut body).await,
-        (Resource::Manifest(at), &Method::DELETE) => put::delete(&server, name, at).await,
-        (Resource::Blob(digest), &Method::DELETE) => push::delete(&server, name, digest).await,
+        (Resource::Uploads, &Method::POST) => push::start_upload(&server, request, name, &mut body).await,
+        (Resource::Upload(id), _) => push::handle_upload(&server, request, name, id, &mut body).await,
+        (Resource::Manifest(at), &Method::PUT) => put::put_manifest(&server, request, name, at, &mut body).await,
+        (Resource::Manifest(at), &Method::DELETE) => put::delete_manifest(&server, name, at).await,
+        (Resource::Blob(digest), &Method::DELETE) => push::delete_blob(&server, name, digest).await,
         (Resource::Uploads, _) => Err(ApiError::method_not_allowed("POST")),
         (Resource::Manifest(_), _) => Err(ApiError::method_not_allowed("GET, HEAD, PUT, DELETE")),
         (Resource::Blob(_), _) => Err(ApiError::method_not_allowed("GET, HEAD, DELETE")),
