@@ -3,7 +3,7 @@
 use super::access::browser_guard::BrowserGuard;
 use super::access_log::GaugeGuard;
 use super::backend::catalog::Catalog;
-use super::backend::reload::Live;
+use super::backend::reload::Reloading;
 use super::handlers::manifest_memory::ManifestMemory;
 use super::handlers::push;
 use super::handlers::uploads::UploadSessions;
@@ -32,7 +32,7 @@ const EXTRA_FILES: u64 = 1024;
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<Live<TlsAcceptor>>,
+    tls: Option<Reloading<TlsAcceptor>>,
     server: Arc<Server>,
     cancel: Cancel,
 }
@@ -46,7 +46,7 @@ impl Listener {
         let cannot_listen = |e: std::io::Error| {
             Error::usage(format!("cannot listen on {at}: {}; choose another address with --listen", Error::from(e)))
         };
-        let tls = options.certificate.as_ref().map(Certificate::following).transpose()?;
+        let tls = options.certificate.as_ref().map(Certificate::reloading_acceptor).transpose()?;
         let listener = TcpListener::bind(at).map_err(cannot_listen)?;
         listener.set_nonblocking(true).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
@@ -129,7 +129,7 @@ impl Listener {
             let metrics = &self.server.metrics;
             metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let connection_gauge = GaugeGuard::new(metrics, |metrics| &metrics.connections);
-            let tls = self.tls.as_ref().and_then(|tls| tls.now().ok()).map(|tls| TlsAcceptor::clone(&tls));
+            let tls = self.tls.as_ref().and_then(|tls| tls.current().ok()).map(|tls| TlsAcceptor::clone(&tls));
             tokio::spawn(async move {
                 connection::serve(socket, tls, context).await;
                 drop((permit, connection_gauge));

@@ -29,11 +29,11 @@ pub fn shelf(place: &Place, from: &SourceOptions, reach: &NetworkOptions, run: &
                 return Err(Error::usage("a repository is served with all its tags; leave the tag out"));
             }
             let registry = registry(&reference.host, &reference.repository, &from.registry.side(), reach, run)?;
-            return Ok(Arc::new(UpstreamBackend::of(registry, &reference.repository)));
+            return Ok(Arc::new(UpstreamBackend::one_repository(registry, &reference.repository)));
         }
         Place::Prefix(prefix) => {
             let registry = registry(prefix.host(), prefix.path(), &from.registry.side(), reach, run)?;
-            return Ok(Arc::new(UpstreamBackend::below(registry, prefix.path())));
+            return Ok(Arc::new(UpstreamBackend::below_prefix(registry, prefix.path())));
         }
         Place::Containerd { pick } => {
             whole(pick)?;
@@ -69,16 +69,26 @@ fn archive_shelf(file: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
             path.display()
         ))),
     };
-    let shelf =
-        LocalBackend::following(file.to_owned(), Duration::ZERO, repository_names::own(file), open, run.watch())?;
+    let shelf = LocalBackend::reloading(
+        file.to_owned(),
+        Duration::ZERO,
+        repository_names::default_repository(file),
+        open,
+        run.watch(),
+    )?;
     Ok(Arc::new(shelf))
 }
 
 fn layout_shelf(dir: &Path, run: &Run) -> Result<Arc<dyn Backend>> {
     let open = dir.to_owned();
     let open = move || Ok(Arc::new(LayoutStore::open(&open)?) as Arc<dyn Store>);
-    let shelf =
-        LocalBackend::following(dir.join("index.json"), Duration::ZERO, repository_names::own(dir), open, run.watch())?;
+    let shelf = LocalBackend::reloading(
+        dir.join("index.json"),
+        Duration::ZERO,
+        repository_names::default_repository(dir),
+        open,
+        run.watch(),
+    )?;
     Ok(Arc::new(shelf))
 }
 
@@ -88,5 +98,5 @@ fn containerd_shelf(options: &SourceEngine, run: &Run) -> Result<Arc<dyn Backend
     let (root, namespace) = containerd_place(options);
     let database = root.join("io.containerd.metadata.v1.bolt/meta.db");
     let open = move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>);
-    Ok(Arc::new(LocalBackend::following(database, REST, "containerd".to_owned(), open, run.watch())?))
+    Ok(Arc::new(LocalBackend::reloading(database, REST, "containerd".to_owned(), open, run.watch())?))
 }

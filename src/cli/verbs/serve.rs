@@ -11,7 +11,7 @@ use crate::progress::Watch;
 use crate::serve::access::users::Reading;
 use crate::serve::access_log::{AccessLog, Metrics, Record};
 use crate::serve::backend::catalog::Catalog;
-use crate::serve::{Beside, Certificate, Limits, Listener, Options, Rights, WritableBackend};
+use crate::serve::{Certificate, Limits, Listener, MirrorMode, Options, Rights, WritableBackend};
 use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -167,8 +167,8 @@ impl Serve {
             catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
         }
         let figures: Arc<Metrics> = Arc::default();
-        let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
-        let mirrored = self.mirroring.shelf(beside, &figures, &self.from, &self.reach, run)?;
+        let mode = if target.is_some() { MirrorMode::WithPushes } else { MirrorMode::PullOnly };
+        let mirrored = self.mirroring.shelf(mode, &figures, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
             catalog.add(mirrored.shelf.clone());
         }

@@ -4,7 +4,7 @@
 use super::tokens;
 use super::tokens::{Holder, Tokens};
 use crate::error::{Error, Result};
-use crate::serve::backend::reload::Live;
+use crate::serve::backend::reload::Reloading;
 use crate::serve::http::errors::{ApiError, ErrorCode};
 use base64::Engine as _;
 use hyper::StatusCode;
@@ -32,7 +32,7 @@ pub enum Right {
 
 /// The access rights of users and anonymous clients.
 pub struct Rights {
-    users: Option<Live<HashMap<String, String>>>,
+    users: Option<Reloading<HashMap<String, String>>>,
     /// The users that may write; `None` means all.
     writers: Option<HashSet<String>>,
     /// Anonymous clients may read.
@@ -77,8 +77,8 @@ impl Rights {
     /// Fails if the file cannot be read, has no user with a bcrypt hash, or does not contain one of `writers`.
     pub fn users(file: &Path, writers: Option<&[String]>, reading: Reading) -> Result<Rights> {
         let path = file.to_owned();
-        let users = Live::following(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
-        let known = users.now()?;
+        let users = Reloading::new(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
+        let known = users.current()?;
         if let Some(stranger) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
             return Err(Error::usage(format!("user {stranger} is not in {}", file.display())));
         }
@@ -119,7 +119,7 @@ impl Rights {
                 return Err(self.challenge(headers, "the token is invalid or has expired; request a new one"));
             }
             (_, Some((user, password))) => {
-                let users = users.now()?;
+                let users = users.current()?;
                 self.verify(&users, &user, password, headers).await?;
                 user
             }
@@ -154,7 +154,7 @@ impl Rights {
     pub async fn issue_token(&self, headers: &HeaderMap) -> Result<String, ApiError> {
         let user = match (&self.users, basic(headers)) {
             (Some(users), Some((user, password))) => {
-                let users = users.now()?;
+                let users = users.current()?;
                 self.verify(&users, &user, password, headers).await?;
                 Some(user)
             }

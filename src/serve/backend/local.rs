@@ -1,8 +1,8 @@
 //! A local store (a layout, an archive, containerd's directory) as a backend.
 
 use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
-use super::reload::Live;
-use super::repository_names::{Table, Tags};
+use super::reload::Reloading;
+use super::repository_names::{RepositoryTable, Tags};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
 use crate::progress::Watch;
@@ -14,58 +14,59 @@ use std::time::Duration;
 
 /// A backend over a store whose blobs can be opened at any offset, without a network.
 pub struct LocalBackend {
-    live: Live<Stocked>,
+    open_store: Reloading<OpenStore>,
 }
 
 /// An open store and the repositories in it.
-struct Stocked {
+struct OpenStore {
     store: Arc<dyn Store>,
-    table: Table,
+    table: RepositoryTable,
 }
 
 impl LocalBackend {
-    /// Opens a store, and reopens it when `file` changes, at most once in `rest`. Images without a full name are served
-    /// in the repository `own`.
+    /// Opens a store, and reopens it when `file` changes, at most once in `min_interval`. Images without a full name are served
+    /// in the repository `default_repository`.
     ///
     /// Fails if the store cannot be opened, or its images cannot be listed.
-    pub fn following(
+    pub fn reloading(
         file: PathBuf,
-        rest: Duration,
-        own: String,
+        min_interval: Duration,
+        default_repository: String,
         open: impl Fn() -> Result<Arc<dyn Store>> + Send + Sync + 'static,
         watch: Arc<dyn Watch>,
     ) -> Result<LocalBackend> {
-        let told = Once::new();
-        let live = Live::following(file, rest, move || {
-            stocked(open()?, &own, |hidden| {
-                told.call_once(|| watch.say(&format!("{hidden}; until then it is not served under that name")));
+        let warned = Once::new();
+        let open_store = Reloading::new(file, min_interval, move || {
+            load(open()?, &default_repository, |ambiguous_name| {
+                warned
+                    .call_once(|| watch.say(&format!("{ambiguous_name}; until then it is not served under that name")));
             })
         });
-        live.now()?;
-        Ok(LocalBackend { live })
+        open_store.current()?;
+        Ok(LocalBackend { open_store })
     }
 }
 
-fn stocked(store: Arc<dyn Store>, own: &str, hidden: impl Fn(&Error)) -> Result<Stocked> {
+fn load(store: Arc<dyn Store>, default_repository: &str, ambiguous_name: impl Fn(&Error)) -> Result<OpenStore> {
     let roots = match store.roots(&[]) {
         Ok(roots) => match ambiguous(&roots) {
             None => roots,
             Some(error) => {
-                hidden(&error);
-                unambiguous(&*store)?
+                ambiguous_name(&error);
+                unambiguous_roots(&*store)?
             }
         },
         // An ambiguous name hides only the images of that name.
         Err(error) if matches!(error.kind(), Kind::Usage | Kind::Invalid) => {
-            hidden(&error);
-            unambiguous(&*store)?
+            ambiguous_name(&error);
+            unambiguous_roots(&*store)?
         }
         Err(error) => return Err(error),
     };
-    Ok(Stocked { table: Table::new(roots, own), store })
+    Ok(OpenStore { table: RepositoryTable::new(roots, default_repository), store })
 }
 
-fn unambiguous(store: &dyn Store) -> Result<Vec<Root>> {
+fn unambiguous_roots(store: &dyn Store) -> Result<Vec<Root>> {
     let mut roots = Vec::new();
     for name in store.names()? {
         roots.extend(store.roots(&[Selector::Name(name.to_string())]).unwrap_or_default());
@@ -75,13 +76,13 @@ fn unambiguous(store: &dyn Store) -> Result<Vec<Root>> {
 
 impl Backend for LocalBackend {
     fn repositories(&self) -> Result<Vec<String>> {
-        Ok(self.live.now()?.table.repositories().cloned().collect())
+        Ok(self.open_store.current()?.table.repositories().cloned().collect())
     }
 
     fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
-        let now = self.live.now()?;
-        let Some(tags) = now.table.tags(request) else { return Ok(None) };
-        Ok(Some(Arc::new(StoreRepository { store: now.store.clone(), tags })))
+        let opened = self.open_store.current()?;
+        let Some(tags) = opened.table.tags(request) else { return Ok(None) };
+        Ok(Some(Arc::new(StoreRepository { store: opened.store.clone(), tags })))
     }
 }
 
@@ -98,12 +99,12 @@ impl Repository for StoreRepository {
 
     fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         match at {
-            TagOrDigest::Tag(tag) => match self.tags.at(tag) {
+            TagOrDigest::Tag(tag) => match self.tags.get(tag) {
                 Some(entry) => Manifest::parse(self.store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
             TagOrDigest::Digest(digest) => {
-                let listed = self.tags.listed(digest).cloned();
+                let listed = self.tags.by_digest(digest).cloned();
                 let claim = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
                     Some(claim) if claim.size <= MAX_MANIFEST => claim,
                     _ => return Ok(None),
@@ -119,7 +120,7 @@ impl Repository for StoreRepository {
 
     fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            TagOrDigest::Tag(tag) => Ok(self.tags.at(tag).map(|entry| entry.size)),
+            TagOrDigest::Tag(tag) => Ok(self.tags.get(tag).map(|entry| entry.size)),
             TagOrDigest::Digest(digest) => self.blob(digest),
         }
     }
@@ -129,7 +130,8 @@ impl Repository for StoreRepository {
     }
 
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        let reopened = Reopened { store: self.store.clone(), blob: Descriptor::new("", *digest, size), at: from };
+        let reopened =
+            ReopeningReader { store: self.store.clone(), blob: Descriptor::new("", *digest, size), at: from };
         // An error of the first open is reported before the response starts.
         reopened.store.open(&reopened.blob, from)?;
         Ok(Box::new(reopened))
@@ -142,13 +144,13 @@ impl Repository for StoreRepository {
 
 /// Reads a blob by reopening it for each buffer: a store's reader borrows the store, and a slow client must not keep a
 /// file open.
-struct Reopened {
+struct ReopeningReader {
     store: Arc<dyn Store>,
     blob: Descriptor,
     at: u64,
 }
 
-impl Read for Reopened {
+impl Read for ReopeningReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut bytes = self.store.open(&self.blob, self.at).map_err(io::Error::from)?;
         let mut filled = 0;

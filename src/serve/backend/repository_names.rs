@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// The repository name if the name of the directory or file has no valid character.
-const NAMELESS: &str = "image";
+const FALLBACK_NAME: &str = "image";
 
 /// The tags of one repository.
 #[derive(Debug, Default)]
@@ -21,30 +21,30 @@ impl Tags {
         self.0.keys()
     }
 
-    pub fn at(&self, tag: &str) -> Option<&Descriptor> {
+    pub fn get(&self, tag: &str) -> Option<&Descriptor> {
         self.0.get(tag)
     }
 
     /// The tagged manifest with `digest`, if one exists.
-    pub fn listed(&self, digest: &Digest) -> Option<&Descriptor> {
+    pub fn by_digest(&self, digest: &Digest) -> Option<&Descriptor> {
         self.0.values().find(|entry| entry.digest == *digest)
     }
 }
 
 /// All repositories of one source.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct RepositoryTable {
     /// Tags by `NAME` and by `HOST/NAME`.
     by_name: HashMap<String, std::sync::Arc<Tags>>,
     listed: BTreeSet<String>,
 }
 
-impl Table {
-    /// Builds the table of `roots`; images without a full name are in the repository `own`.
-    pub fn new(roots: Vec<Root>, own: &str) -> Table {
+impl RepositoryTable {
+    /// Builds the table of `roots`; images without a full name are in the repository `default_repository`.
+    pub fn new(roots: Vec<Root>, default_repository: &str) -> RepositoryTable {
         let mut tags: BTreeMap<(Option<String>, String), Tags> = BTreeMap::new();
         for root in roots {
-            let (host, repository, tag) = placed(root.name.as_ref(), own);
+            let (host, repository, tag) = split_name(root.name.as_ref(), default_repository);
             let entry = tags.entry((host, repository)).or_default();
             if let Some(tag) = tag {
                 entry.0.entry(tag).or_insert(root.descriptor);
@@ -80,7 +80,7 @@ impl Table {
             }
         }
         let by_name = by_name.into_iter().map(|(name, tags)| (name, tags.into())).collect();
-        Table { by_name, listed }
+        RepositoryTable { by_name, listed }
     }
 
     pub fn repositories(&self) -> impl Iterator<Item = &String> {
@@ -101,17 +101,17 @@ impl Table {
 }
 
 /// Splits an image name into host, repository and tag.
-fn placed(name: Option<&Name>, own: &str) -> (Option<String>, String, Option<String>) {
+fn split_name(name: Option<&Name>, default_repository: &str) -> (Option<String>, String, Option<String>) {
     match name.map(|name| (name, name.reference())) {
         Some((_, Some(reference))) => (Some(reference.host), reference.repository, reference.tag),
-        Some((name, None)) if is_tag(name.as_str()) => (None, own.to_owned(), Some(name.to_string())),
-        _ => (None, own.to_owned(), None),
+        Some((name, None)) if is_tag(name.as_str()) => (None, default_repository.to_owned(), Some(name.to_string())),
+        _ => (None, default_repository.to_owned(), None),
     }
 }
 
 /// The repository for images without a full name in the directory or file at `path`: its file name without `.tar`,
 /// reduced to the characters that a repository may have.
-pub fn own(path: &Path) -> String {
+pub fn default_repository(path: &Path) -> String {
     let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name = name.strip_suffix(".tar").unwrap_or(&name);
@@ -119,7 +119,7 @@ pub fn own(path: &Path) -> String {
     let parts: Vec<&str> = fitting.split('-').filter(|part| !part.is_empty()).collect();
     let name: String = parts.join("-").chars().take(128).collect();
     let name = name.trim_end_matches('-');
-    if is_repository(name) { name.to_owned() } else { NAMELESS.to_owned() }
+    if is_repository(name) { name.to_owned() } else { FALLBACK_NAME.to_owned() }
 }
 
 #[cfg(test)]
@@ -127,14 +127,14 @@ mod tests {
     use super::*;
     use crate::serve::backend::catalog::Search;
 
-    fn table(names: &[Option<&str>]) -> Table {
+    fn table(names: &[Option<&str>]) -> RepositoryTable {
         let roots = names.iter().enumerate().map(|(at, name)| {
             Root::new(name.map(|name| Name::new(name).unwrap()), Descriptor::of("", at.to_string().as_bytes()))
         });
-        Table::new(roots.collect(), "mirror")
+        RepositoryTable::new(roots.collect(), "mirror")
     }
 
-    fn found(table: &Table, name: &str, ns: Option<&str>) -> Vec<String> {
+    fn found(table: &RepositoryTable, name: &str, ns: Option<&str>) -> Vec<String> {
         let request =
             RepositoryRequest { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Everywhere };
         table.tags(&request).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(table.repositories().collect::<Vec<_>>(), ["docker.io/org/app", "ghcr.io/org/app"]);
         assert_eq!(found(&table, "org/app", None), ["1", "2"]);
         let request = RepositoryRequest { name: "org/app".into(), ns: None, user: None, search: Search::Everywhere };
-        assert_eq!(table.tags(&request).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
+        assert_eq!(table.tags(&request).unwrap().get("1").unwrap().digest, Digest::of(b"1"));
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
             ("/x/___", "image"),
             ("/x/\u{1f4e6}", "image"),
         ] {
-            assert_eq!(own(Path::new(path)), name, "{path}");
+            assert_eq!(default_repository(Path::new(path)), name, "{path}");
         }
     }
 }

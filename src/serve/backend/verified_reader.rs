@@ -5,10 +5,10 @@ use crate::image::{Digest, Hasher};
 use std::io::{self, Read};
 
 /// The buffer for skipped bytes.
-const BUFFER: usize = 64 << 10;
+const SKIP_BUFFER_BYTES: usize = 64 << 10;
 
 /// Reads a complete blob, and returns its bytes from an offset on.
-pub struct Checked {
+pub struct VerifiedReader {
     bytes: Box<dyn Read + Send>,
     hasher: Option<Hasher>,
     digest: Digest,
@@ -17,13 +17,13 @@ pub struct Checked {
     from: u64,
 }
 
-impl Checked {
+impl VerifiedReader {
     /// Creates a reader of `bytes`, which start with the blob's first byte.
-    pub fn new(bytes: Box<dyn Read + Send>, digest: Digest, size: u64, from: u64) -> Checked {
-        Checked { bytes, hasher: Some(Hasher::new(digest.algorithm())), digest, size, at: 0, from }
+    pub fn new(bytes: Box<dyn Read + Send>, digest: Digest, size: u64, from: u64) -> VerifiedReader {
+        VerifiedReader { bytes, hasher: Some(Hasher::new(digest.algorithm())), digest, size, at: 0, from }
     }
 
-    fn pass(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_hashed(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min((self.size - self.at).min(usize::MAX as u64) as usize);
         let n = self.bytes.read(&mut buffer[..most])?;
         if let Some(hasher) = &mut self.hasher {
@@ -42,18 +42,18 @@ impl Checked {
     }
 }
 
-impl Read for Checked {
+impl Read for VerifiedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut skipped = vec![0; if self.at < self.from { BUFFER } else { 0 }];
+        let mut skipped = vec![0; if self.at < self.from { SKIP_BUFFER_BYTES } else { 0 }];
         while self.at < self.from {
             let most = skipped.len().min((self.from - self.at) as usize);
-            if self.pass(&mut skipped[..most])? == 0 {
+            if self.read_hashed(&mut skipped[..most])? == 0 {
                 return Ok(0);
             }
         }
         match self.at == self.size {
             true => Ok(0),
-            false => self.pass(buffer),
+            false => self.read_hashed(buffer),
         }
     }
 }
@@ -64,7 +64,7 @@ mod tests {
 
     fn read(bytes: &[u8], digest: Digest, from: u64) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Checked::new(Box::new(io::Cursor::new(bytes.to_vec())), digest, bytes.len() as u64, from)
+        VerifiedReader::new(Box::new(io::Cursor::new(bytes.to_vec())), digest, bytes.len() as u64, from)
             .read_to_end(&mut out)?;
         Ok(out)
     }

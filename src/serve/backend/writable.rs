@@ -3,7 +3,7 @@
 //! repositories takes its space once.
 
 use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
-use super::reload::Live;
+use super::reload::Reloading;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, is_repository};
@@ -17,37 +17,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The directory of shared blobs; a part of a repository name cannot start with a dot.
-const POOL: &str = ".imgmv-shared";
+const SHARED_DIR: &str = ".imgmv-shared";
 /// Names of files in a layout. A name part that equals one of them gets the suffix `_`, which a name part cannot have.
-const TAKEN: [&str; 3] = ["blobs", "index.json", "oci-layout"];
+const RESERVED_NAMES: [&str; 3] = ["blobs", "index.json", "oci-layout"];
 /// The maximum number of open layouts.
-const OPEN: usize = 64;
+const MAX_OPEN: usize = 64;
 /// The maximum number of directories that are read for a list of repositories.
-const LOOKED_INTO: usize = 100_000;
+const MAX_DIRECTORIES: usize = 100_000;
 
 /// A directory of layouts that accepts pushes.
 pub struct WritableBackend {
     dir: PathBuf,
     pool: PushedLayout,
-    open: Mutex<HashMap<String, Arc<House>>>,
+    open: Mutex<HashMap<String, Arc<OpenRepository>>>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
 /// One open repository.
-struct House {
+struct OpenRepository {
     layout: PushedLayout,
-    live: Live<Housed>,
+    loaded: Reloading<LoadedLayout>,
 }
 
-struct Housed {
+struct LoadedLayout {
     store: LayoutStore,
     /// The index of each tag in the store's entries.
     tags: BTreeMap<String, usize>,
 }
 
-impl Housed {
-    fn tagged(&self, tag: &str) -> Option<&Descriptor> {
+impl LoadedLayout {
+    fn by_tag(&self, tag: &str) -> Option<&Descriptor> {
         self.tags.get(tag).map(|at| &self.store.entries()[*at].descriptor)
     }
 }
@@ -57,7 +57,7 @@ impl WritableBackend {
     ///
     /// Fails with `Unwritable` if the directory cannot be written.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<WritableBackend> {
-        let pool = PushedLayout::pool(&dir.join(POOL), watch.clone(), cancel)?;
+        let pool = PushedLayout::pool(&dir.join(SHARED_DIR), watch.clone(), cancel)?;
         Ok(WritableBackend { dir: dir.to_owned(), pool, open: Mutex::default(), watch, cancel: cancel.clone() })
     }
 
@@ -68,11 +68,11 @@ impl WritableBackend {
 
     /// The layout of the repository `name`; `None` if nothing was pushed to it.
     pub fn layout(&self, name: &str) -> Result<Option<PushedLayout>> {
-        Ok(self.house(name)?.map(|house| house.layout.clone()))
+        Ok(self.open_repository(name)?.map(|open_repository| open_repository.layout.clone()))
     }
 
     /// The layout of the repository `name`; creates it if it does not exist.
-    pub fn make_layout(&self, name: &str) -> Result<PushedLayout> {
+    pub fn create_layout(&self, name: &str) -> Result<PushedLayout> {
         if let Some(layout) = self.layout(name)? {
             return Ok(layout);
         }
@@ -80,30 +80,33 @@ impl WritableBackend {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        let parts = name.split('/').map(|part| match TAKEN.contains(&part) {
+        let parts = name.split('/').map(|part| match RESERVED_NAMES.contains(&part) {
             true => format!("{part}_"),
             false => part.to_owned(),
         });
         self.dir.join(parts.collect::<PathBuf>())
     }
 
-    fn house(&self, name: &str) -> Result<Option<Arc<House>>> {
+    fn open_repository(&self, name: &str) -> Result<Option<Arc<OpenRepository>>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.path(name);
         match open.get(name) {
-            Some(house) if house.layout.is_at(&dir) => return Ok(Some(house.clone())),
+            Some(open_repository) if open_repository.layout.is_at(&dir) => return Ok(Some(open_repository.clone())),
             // The directory was removed or replaced; writes to the open one would be lost.
             Some(_) => drop(open.remove(name)),
             None => {}
         }
         let Some(layout) = PushedLayout::open(&dir, self.watch.clone(), &self.cancel)? else { return Ok(None) };
         let file = dir.join("index.json");
-        let house = Arc::new(House { layout, live: Live::following(file, Duration::ZERO, move || housed(&dir)) });
-        if open.len() >= OPEN {
+        let open_repository = Arc::new(OpenRepository {
+            layout,
+            loaded: Reloading::new(file, Duration::ZERO, move || load_layout(&dir)),
+        });
+        if open.len() >= MAX_OPEN {
             open.clear();
         }
-        open.insert(name.to_owned(), house.clone());
-        Ok(Some(house))
+        open.insert(name.to_owned(), open_repository.clone());
+        Ok(Some(open_repository))
     }
 
     /// Removes uploads that were not written for `life`, in every repository.
@@ -117,7 +120,7 @@ impl WritableBackend {
     }
 }
 
-fn housed(dir: &Path) -> Result<Housed> {
+fn load_layout(dir: &Path) -> Result<LoadedLayout> {
     let store = LayoutStore::open(dir)?;
     let mut tags = BTreeMap::new();
     for (at, root) in store.entries().iter().enumerate() {
@@ -129,17 +132,17 @@ fn housed(dir: &Path) -> Result<Housed> {
             Some(_) => drop(tags.entry(tag).or_insert(at)),
         }
     }
-    Ok(Housed { store, tags })
+    Ok(LoadedLayout { store, tags })
 }
 
 impl Backend for WritableBackend {
     fn repositories(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        let mut ahead = vec![(self.dir.clone(), String::new())];
-        let mut looked_into = 0;
-        while let Some((dir, name)) = ahead.pop() {
-            looked_into += 1;
-            if looked_into > LOOKED_INTO {
+        let mut pending = vec![(self.dir.clone(), String::new())];
+        let mut directories = 0;
+        while let Some((dir, name)) = pending.pop() {
+            directories += 1;
+            if directories > MAX_DIRECTORIES {
                 break;
             }
             // A directory that was removed in the meantime counts as empty.
@@ -150,10 +153,10 @@ impl Backend for WritableBackend {
                 let Some(file) = file.to_str() else { continue };
                 is_layout |= file == "index.json";
                 let part = file.strip_suffix('_').unwrap_or(file);
-                let taken = TAKEN.contains(&file);
-                if !taken && is_repository(part) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let reserved = RESERVED_NAMES.contains(&file);
+                if !reserved && is_repository(part) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     let below = if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
-                    ahead.push((entry.path(), below));
+                    pending.push((entry.path(), below));
                 }
             }
             if is_layout && !name.is_empty() {
@@ -167,20 +170,20 @@ impl Backend for WritableBackend {
     fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let prefixed =
             request.ns.as_ref().map(|ns| format!("{ns}/{}", request.name)).filter(|name| is_repository(name));
-        let house = match prefixed.map(|name| self.house(&name)).transpose()?.flatten() {
-            Some(house) => Some(house),
-            None => self.house(&request.name)?,
+        let open_repository = match prefixed.map(|name| self.open_repository(&name)).transpose()?.flatten() {
+            Some(open_repository) => Some(open_repository),
+            None => self.open_repository(&request.name)?,
         };
-        Ok(match house {
-            Some(house) => Some(Arc::new(Stored(house.live.now()?))),
+        Ok(match open_repository {
+            Some(open_repository) => Some(Arc::new(WritableRepository(open_repository.loaded.current()?))),
             None => None,
         })
     }
 }
 
-struct Stored(Arc<Housed>);
+struct WritableRepository(Arc<LoadedLayout>);
 
-impl Repository for Stored {
+impl Repository for WritableRepository {
     fn tags(&self) -> Result<Vec<String>> {
         Ok(self.0.tags.keys().cloned().collect())
     }
@@ -188,7 +191,7 @@ impl Repository for Stored {
     fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         let store = &self.0.store;
         match at {
-            TagOrDigest::Tag(tag) => match self.0.tagged(tag) {
+            TagOrDigest::Tag(tag) => match self.0.by_tag(tag) {
                 Some(entry) => Manifest::parse(store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
@@ -201,7 +204,7 @@ impl Repository for Stored {
 
     fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            TagOrDigest::Tag(tag) => Ok(self.0.tagged(tag).map(|entry| entry.size)),
+            TagOrDigest::Tag(tag) => Ok(self.0.by_tag(tag).map(|entry| entry.size)),
             TagOrDigest::Digest(digest) => self.blob(digest),
         }
     }
@@ -234,7 +237,7 @@ mod tests {
         let target = WritableBackend::open(dir.path(), Arc::new(Silent), &Cancel::default()).unwrap();
         let names = ["a", "a/b", "a/blobs", "a/blobs/sha256", "a/index.json", "oci-layout", "blobs"];
         for name in names {
-            target.make_layout(name).unwrap();
+            target.create_layout(name).unwrap();
         }
         let mut found = target.repositories().unwrap();
         found.sort();

@@ -39,7 +39,7 @@ pub async fn start_upload(
         }
     };
     let (backend, repository) = (writable.clone(), name.clone());
-    let layout = blocking(move || backend.make_layout(&repository)).await??;
+    let layout = blocking(move || backend.create_layout(&repository)).await??;
     if let Some(digest) = mount {
         let from = request.query.value("from").map(str::to_owned);
         let (writable, into) = (writable.clone(), layout.clone());
@@ -238,7 +238,7 @@ async fn complete_upload(server: &Arc<Server>, mut guard: UploadGuard, name: Str
     server.sessions.remove(upload.id());
     let repository = name.clone();
     let committed = blocking(move || {
-        let layout = writable.make_layout(&repository)?;
+        let layout = writable.create_layout(&repository)?;
         layout.keep(upload, &digest, writable.pool())
     });
     match committed.await? {

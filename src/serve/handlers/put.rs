@@ -59,7 +59,7 @@ pub async fn put_manifest(
     let repository = name.clone();
     let by_digest = by_digest && !tags.is_empty();
     let tags = blocking(move || {
-        let layout = writable.make_layout(&repository)?;
+        let layout = writable.create_layout(&repository)?;
         store_manifest(&layout, &manifest, &tags).map(|()| tags)
     });
     let tags = tags.await??;

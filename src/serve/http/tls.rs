@@ -1,7 +1,7 @@
 //! The server's TLS certificate.
 
 use crate::error::{Error, Result};
-use crate::serve::backend::reload::Live;
+use crate::serve::backend::reload::Reloading;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,14 +21,14 @@ impl Certificate {
     /// Loads the files, and reloads them when the chain changes. If reloading fails, the old certificate stays.
     ///
     /// Fails with `Invalid` if a file is not valid, or the key does not match the chain.
-    pub(crate) fn following(&self) -> Result<Live<TlsAcceptor>> {
+    pub(crate) fn reloading_acceptor(&self) -> Result<Reloading<TlsAcceptor>> {
         let certificate = self.clone();
-        let live = Live::following(self.chain.clone(), Duration::ZERO, move || certificate.acceptor());
-        live.now()?;
-        Ok(live)
+        let acceptor = Reloading::new(self.chain.clone(), Duration::ZERO, move || certificate.load());
+        acceptor.current()?;
+        Ok(acceptor)
     }
 
-    fn acceptor(&self) -> Result<TlsAcceptor> {
+    fn load(&self) -> Result<TlsAcceptor> {
         let wrong = |what: &str, why: &dyn std::fmt::Display| Error::invalid(format!("{what}: {why}"));
         let (chain, key) = (self.chain.display().to_string(), self.key.display().to_string());
         let read = |path: &PathBuf| std::fs::read(path).map_err(|e| Error::reading(path.display(), e));

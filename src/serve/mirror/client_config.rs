@@ -15,13 +15,13 @@ pub enum Client {
 
 /// The address by which clients reach the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached {
+pub struct ServerAddress {
     /// `HOST:PORT`.
     pub host: String,
     pub tls: bool,
 }
 
-impl Reached {
+impl ServerAddress {
     pub fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.host)
     }
@@ -38,7 +38,7 @@ pub struct Settings {
 /// The settings that make `client` use the server as a mirror of `registries`; of all registries if the list is empty.
 ///
 /// Fails with `Usage` if the client does not support such a setting.
-pub fn settings(client: Client, registries: &[String], server: &Reached) -> Result<Settings> {
+pub fn settings(client: Client, registries: &[String], server: &ServerAddress) -> Result<Settings> {
     match client {
         Client::Containerd => Ok(containerd(registries, server)),
         Client::Docker => docker(registries, server),
@@ -46,11 +46,11 @@ pub fn settings(client: Client, registries: &[String], server: &Reached) -> Resu
     }
 }
 
-fn containerd(registries: &[String], server: &Reached) -> Settings {
+fn containerd(registries: &[String], server: &ServerAddress) -> Settings {
     let mut settings = Settings::default();
     let every = ["_default".to_owned()];
     for registry in if registries.is_empty() { &every } else { registries } {
-        let home = match &**registry {
+        let server_line = match &**registry {
             "_default" => String::new(),
             DEFAULT_REGISTRY => "server = \"https://registry-1.docker.io\"\n\n".to_owned(),
             other => format!("server = \"https://{other}\"\n\n"),
@@ -62,7 +62,7 @@ fn containerd(registries: &[String], server: &Reached) -> Settings {
             false => "",
         };
         let url = server.url();
-        let text = format!("{home}[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{ca}");
+        let text = format!("{server_line}[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{ca}");
         // containerd also reads HOST_PORT_ directories, for file systems without colons in names.
         settings.files.push((format!("/etc/containerd/certs.d/{registry}/hosts.toml"), text));
     }
@@ -75,7 +75,7 @@ fn containerd(registries: &[String], server: &Reached) -> Settings {
     settings
 }
 
-fn docker(registries: &[String], server: &Reached) -> Result<Settings> {
+fn docker(registries: &[String], server: &ServerAddress) -> Result<Settings> {
     if !registries.is_empty() && !registries.iter().any(|registry| registry == DEFAULT_REGISTRY) {
         return Err(Error::usage("docker uses a mirror only for docker.io; add --proxy docker.io"));
     }
@@ -92,7 +92,7 @@ fn docker(registries: &[String], server: &Reached) -> Result<Settings> {
     Ok(Settings { files: vec![("/etc/docker/daemon.json".to_owned(), text)], hints })
 }
 
-fn podman(registries: &[String], server: &Reached) -> Result<Settings> {
+fn podman(registries: &[String], server: &ServerAddress) -> Result<Settings> {
     if registries.is_empty() {
         return Err(Error::usage("podman needs a mirror entry for each registry; name the registries with --proxy"));
     }
@@ -115,7 +115,7 @@ fn podman(registries: &[String], server: &Reached) -> Result<Settings> {
 }
 
 /// The address by which other hosts reach a server on `listen`; for a wildcard address, this host's own address.
-pub fn reached(listen: SocketAddr) -> SocketAddr {
+pub fn reachable_address(listen: SocketAddr) -> SocketAddr {
     match listen.ip().is_unspecified() {
         true => SocketAddr::new(own_address(), listen.port()),
         false => listen,
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_client_is_told_in_its_own_words() {
-        let server = Reached { host: "10.0.0.7:5000".into(), tls: false };
+        let server = ServerAddress { host: "10.0.0.7:5000".into(), tls: false };
         let both = ["docker.io".to_owned(), "quay.io".to_owned()];
         let of = |client| settings(client, &both, &server).unwrap().files;
         let files = of(Client::Containerd);
@@ -153,7 +153,7 @@ mod tests {
         let podman = &of(Client::Podman)[0].1;
         assert!(podman.contains("location = \"10.0.0.7:5000/quay.io\"\ninsecure = true\n"), "{podman}");
         assert!(settings(Client::Docker, &both[1..], &server).is_err());
-        let secure = Reached { tls: true, ..server };
+        let secure = ServerAddress { tls: true, ..server };
         let podman = &settings(Client::Podman, &both, &secure).unwrap();
         assert!(!podman.files[0].1.contains("insecure") && podman.hints[0].contains("ca.crt"));
         assert!(settings(Client::Containerd, &[], &secure).unwrap().files[0].0.contains("_default"));

@@ -4,7 +4,7 @@
 //! A download is independent of its clients' connections. Clients get the last byte only after the digest was verified,
 //! so a client cannot take a corrupt blob for a complete one.
 
-use super::evict::Budget;
+use super::evict::CacheBudget;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Hasher};
@@ -22,11 +22,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The interval between two checks while waiting.
-const GLANCE: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of clients that wait on a blocking thread; further ones poll.
-const WAITERS: usize = 64;
+const MAX_WAITERS: usize = 64;
 /// The time that a response waits for a download's first bytes, to report an early error. Then the response starts.
-const BEGINNING: Duration = Duration::from_secs(10);
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A blob that is being downloaded.
 pub struct PartialBlob {
@@ -42,12 +42,12 @@ struct State {
     /// The file from which clients read.
     file: Option<Arc<File>>,
     /// The number of available bytes.
-    at: u64,
-    ended: Option<Result<()>>,
+    available: u64,
+    result: Option<Result<()>>,
 }
 
 /// Opens the source directly at an offset, if the cache is full.
-pub type Around = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
+pub type OpenDirect = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
 
 impl PartialBlob {
     pub fn new(digest: Digest, size: u64) -> PartialBlob {
@@ -65,52 +65,52 @@ impl PartialBlob {
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
+        self.changed.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Sets the result, if the download has not ended.
-    pub fn end(&self, ended: Result<()>) {
+    pub fn finish(&self, result: Result<()>) {
         self.change(|state| {
-            state.ended.get_or_insert(ended);
+            state.result.get_or_insert(result);
         });
     }
 
     /// Opens the blob at offset `from`; the reader follows the download. Fails if the download has already failed.
-    pub fn read(self: &Arc<PartialBlob>, from: u64, around: Around) -> Result<Box<dyn Read + Send>> {
-        let until = Instant::now() + BEGINNING;
+    pub fn read(self: &Arc<PartialBlob>, from: u64, open_direct: OpenDirect) -> Result<Box<dyn Read + Send>> {
+        let deadline = Instant::now() + FIRST_BYTES_TIMEOUT;
         let mut state = self.state();
-        while state.at == 0 && state.ended.is_none() && Instant::now() < until {
+        while state.available == 0 && state.result.is_none() && Instant::now() < deadline {
             state = self.wait(state);
         }
-        if let Some(Err(error)) = &state.ended
+        if let Some(Err(error)) = &state.result
             && error.kind() != Kind::Unwritable
         {
             return Err(error.clone());
         }
         drop(state);
-        Ok(Box::new(Following { growing: self.clone(), at: from, around, beside: None }))
+        Ok(Box::new(PartialReader { partial: self.clone(), position: from, open_direct, direct: None }))
     }
 }
 
 /// A client's reader of a partial blob.
-struct Following {
-    growing: Arc<PartialBlob>,
-    at: u64,
-    around: Around,
+struct PartialReader {
+    partial: Arc<PartialBlob>,
+    position: u64,
+    open_direct: OpenDirect,
     /// The direct reader of the source, if the cache is full.
-    beside: Option<Box<dyn Read + Send>>,
+    direct: Option<Box<dyn Read + Send>>,
 }
 
 /// The bytes that are available to a client.
-enum Found {
+enum Available {
     Bytes(Arc<File>, usize),
     NoRoom,
     /// No bytes yet.
-    Later,
+    NotYet,
 }
 
 /// The number of clients that wait on a blocking thread.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// One counted waiting client.
 struct Waiter;
@@ -118,97 +118,97 @@ struct Waiter;
 impl Waiter {
     /// `None` if the maximum number of clients is waiting.
     fn new() -> Option<Waiter> {
-        let waiting = WAITING.fetch_add(1, Ordering::Relaxed);
+        let waiting = WAITER_COUNT.fetch_add(1, Ordering::Relaxed);
         let waiter = Waiter;
-        (waiting < WAITERS).then_some(waiter)
+        (waiting < MAX_WAITERS).then_some(waiter)
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
+        WAITER_COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Following {
+impl PartialReader {
     /// Returns the next bytes. Waits one interval for them if few clients wait. A download always ends, since its reads
     /// have timeouts.
-    fn next(&self, want: usize) -> Result<Found> {
-        let size = self.growing.size;
-        let mut state = self.growing.state();
+    fn next(&self, want: usize) -> Result<Available> {
+        let size = self.partial.size;
+        let mut state = self.partial.state();
         let mut waiter = None;
         loop {
-            let there = match &state.ended {
+            let readable = match &state.result {
                 Some(Ok(())) => size,
-                Some(Err(error)) if error.kind() == Kind::Unwritable => return Ok(Found::NoRoom),
+                Some(Err(error)) if error.kind() == Kind::Unwritable => return Ok(Available::NoRoom),
                 Some(Err(error)) => return Err(error.clone()),
-                None => state.at.min(size.saturating_sub(1)),
+                None => state.available.min(size.saturating_sub(1)),
             };
-            if let (Some(file), true) = (&state.file, there > self.at) {
-                let n = (there - self.at).min(want as u64) as usize;
-                return Ok(Found::Bytes(file.clone(), n));
+            if let (Some(file), true) = (&state.file, readable > self.position) {
+                let n = (readable - self.position).min(want as u64) as usize;
+                return Ok(Available::Bytes(file.clone(), n));
             }
-            if self.at >= size {
+            if self.position >= size {
                 return Err(Error::failed("read past the end of a blob"));
             }
             if waiter.is_some() {
-                return Ok(Found::Later);
+                return Ok(Available::NotYet);
             }
             waiter = Waiter::new();
             if waiter.is_none() {
-                return Ok(Found::Later);
+                return Ok(Available::NotYet);
             }
-            state = self.growing.wait(state);
+            state = self.partial.wait(state);
         }
     }
 }
 
-impl Read for Following {
+impl Read for PartialReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.growing.size || buffer.is_empty() {
+        if self.position >= self.partial.size || buffer.is_empty() {
             return Ok(0);
         }
-        if let Some(beside) = &mut self.beside {
-            return beside.read(buffer);
+        if let Some(direct) = &mut self.direct {
+            return direct.read(buffer);
         }
         match self.next(buffer.len())? {
-            Found::Bytes(file, n) => {
-                let n = file.read_at(&mut buffer[..n], self.at)?;
-                self.at += n as u64;
+            Available::Bytes(file, n) => {
+                let n = file.read_at(&mut buffer[..n], self.position)?;
+                self.position += n as u64;
                 Ok(n)
             }
-            Found::Later => Err(io::ErrorKind::WouldBlock.into()),
-            Found::NoRoom => self.beside.insert((self.around)(self.at)?).read(buffer),
+            Available::NotYet => Err(io::ErrorKind::WouldBlock.into()),
+            Available::NoRoom => self.direct.insert((self.open_direct)(self.position)?).read(buffer),
         }
     }
 }
 
 /// A download and its resources.
-pub struct Fill {
-    pub growing: Arc<PartialBlob>,
+pub struct Download {
+    pub partial: Arc<PartialBlob>,
     pub layout: Arc<LayoutCache>,
-    pub budget: Arc<Budget>,
+    pub budget: Arc<CacheBudget>,
     pub source: Arc<dyn Store>,
     pub cancel: Cancel,
     /// Called with the result.
-    pub ended: Ended,
+    pub on_end: OnEnd,
 }
 
-pub type Ended = Box<dyn FnOnce(&Result<()>) + Send>;
+pub type OnEnd = Box<dyn FnOnce(&Result<()>) + Send>;
 
-impl Fill {
+impl Download {
     /// Downloads the blob. The caller must pass the result to the waiting clients.
     pub fn run(self) -> Result<()> {
         let fetched = self.fetch();
-        (self.ended)(&fetched);
+        (self.on_end)(&fetched);
         fetched
     }
 
     fn fetch(&self) -> Result<()> {
-        let PartialBlob { digest, size, .. } = *self.growing;
-        let room = self.budget.reserve(size)?;
+        let PartialBlob { digest, size, .. } = *self.partial;
+        let reservation = self.budget.reserve(size)?;
         if let Some(Filling { writer, bytes }) = self.layout.fill(digest, size)? {
-            self.growing.change(|state| state.file = Some(Arc::new(bytes)));
+            self.partial.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
             let buffer = buffer_in_company(1);
             let flow = TransferContext {
@@ -221,18 +221,18 @@ impl Fill {
                 recent: buffer,
             };
             let blob = Descriptor::new("", digest, size);
-            let writer = Box::new(Shown { writer, growing: &self.growing });
+            let writer = Box::new(PublishingWriter { writer, partial: &self.partial });
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;
         }
-        room.keep();
+        reservation.commit();
         // From here on the clients hold a shared lock on the stored blob. They have copies of the partial file's
         // handle, and its exclusive lock ends only with the last copy, so it is unlocked explicitly.
-        if let Some(file) = &self.growing.state().file {
+        if let Some(file) = &self.partial.state().file {
             let _ = file.unlock();
         }
         match self.layout.read(&digest)? {
-            Some(file) => self.growing.change(|state| state.file = Some(Arc::new(file))),
-            None if self.growing.state().file.is_some() => {}
+            Some(file) => self.partial.change(|state| state.file = Some(Arc::new(file))),
+            None if self.partial.state().file.is_some() => {}
             None => {
                 return Err(Error::unwritable(format!(
                     "blob {digest} was evicted from the cache directly after its download"
@@ -244,21 +244,21 @@ impl Fill {
 }
 
 /// Publishes the number of written bytes.
-struct Shown<'f> {
+struct PublishingWriter<'f> {
     writer: Box<dyn BlobWriter + 'f>,
-    growing: &'f PartialBlob,
+    partial: &'f PartialBlob,
 }
 
-impl BlobWriter for Shown<'_> {
+impl BlobWriter for PublishingWriter<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        let (at, hasher) = self.writer.start(fresh)?;
-        self.growing.change(|state| state.at = at);
-        Ok((at, hasher))
+        let (available, hasher) = self.writer.start(fresh)?;
+        self.partial.change(|state| state.available = available);
+        Ok((available, hasher))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.writer.write(bytes)?;
-        self.growing.change(|state| state.at += bytes.len() as u64);
+        self.partial.change(|state| state.available += bytes.len() as u64);
         Ok(())
     }
 

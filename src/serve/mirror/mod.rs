@@ -33,37 +33,37 @@ use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Digest, Manifest, is_host, is_repository};
 use crate::progress::Watch;
 use cache::Cache;
-use download::Ended;
-use peers::{Peer, Peers, Spot};
-use repository::Mirrored;
-use single_flight::Once;
+use download::OnEnd;
+use peers::{Peer, Peers, RepositoryId};
+use repository::MirroredRepository;
+use single_flight::SingleFlight;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use upstreams::{Identity, Seats, Upstream};
+use upstreams::{Identity, Permits, Upstream};
 
 /// The maximum number of remembered blobs whose bytes did not match their digest.
-const WRONG: usize = 256;
+const MAX_MISMATCHES: usize = 256;
 /// The maximum number of simultaneous manifest requests.
-const DOCUMENTS: usize = 8;
+const MAX_MANIFEST_REQUESTS: usize = 8;
 /// Other host names of docker.io.
-const DOCKER: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+const DOCKER_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
 /// The clients that may read content for which this server used its credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
+pub enum CredentialSharing {
     /// Authenticated users of this server.
     Users,
-    Everybody,
+    Everyone,
 }
 
 /// The functions of a server in addition to the mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
-    Nothing,
+pub enum MirrorMode {
+    PullOnly,
     /// The server also accepts pushes: a name without a registry may be a pushed one. If upstream denies a request or
     /// does not answer, the content counts as not found.
-    Pushes,
+    WithPushes,
 }
 
 /// The caches of a mirror.
@@ -77,39 +77,39 @@ pub struct Caches {
 impl Caches {
     pub fn of(&self, identity: Identity) -> &Arc<Cache> {
         match identity {
-            Identity::Nobody => &self.public,
-            Identity::Acquired => &self.private,
+            Identity::Anonymous => &self.public,
+            Identity::Own => &self.private,
         }
     }
 }
 
 /// Other registries as a backend.
-pub struct MirrorBackend(Arc<Proxy>);
+pub struct MirrorBackend(Arc<MirrorState>);
 
 /// The state that all repositories of a mirror share.
-pub(super) struct Proxy {
+pub(super) struct MirrorState {
     pub upstreams: Vec<Upstream>,
     pub caches: Option<Caches>,
     pub peers: Arc<Peers>,
-    pub share: Share,
-    pub beside: Beside,
-    pub sizes: Mutex<HashMap<Key, Sized>>,
+    pub sharing: CredentialSharing,
+    pub mode: MirrorMode,
+    pub sizes: Mutex<HashMap<ContentKey, KnownSize>>,
     /// The number of digest mismatches of each blob; that many sources are skipped for its next download.
-    pub wrong: Mutex<HashMap<Digest, usize>>,
-    pub sizing: Once<Key, Option<u64>>,
-    pub fetching: Once<Key, Option<Arc<Manifest>>>,
+    pub mismatches: Mutex<HashMap<Digest, usize>>,
+    pub size_lookups: SingleFlight<ContentKey, Option<u64>>,
+    pub manifest_lookups: SingleFlight<ContentKey, Option<Arc<Manifest>>>,
     /// Limits simultaneous manifest requests, since manifests may be large and are parsed in memory.
-    pub documents: Arc<Seats>,
+    pub manifest_permits: Arc<Permits>,
     pub metrics: Arc<Metrics>,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
 
 /// Content by digest in a repository, for one identity.
-pub(super) type Key = (Identity, Spot, Digest);
+pub(super) type ContentKey = (Identity, RepositoryId, Digest);
 
 /// The size of a blob in bytes, as a peer or upstream reported it.
-pub(super) struct Sized {
+pub(super) struct KnownSize {
     pub size: u64,
     pub peer: Option<Arc<Peer>>,
     pub at: Instant,
@@ -121,22 +121,22 @@ impl MirrorBackend {
         upstreams: Vec<Upstream>,
         caches: Option<Caches>,
         peers: Arc<Peers>,
-        (share, beside): (Share, Beside),
+        (sharing, mode): (CredentialSharing, MirrorMode),
         metrics: Arc<Metrics>,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> MirrorBackend {
-        MirrorBackend(Arc::new(Proxy {
+        MirrorBackend(Arc::new(MirrorState {
             upstreams,
             caches,
             peers,
-            share,
-            beside,
+            sharing,
+            mode,
             sizes: Mutex::default(),
-            wrong: Mutex::default(),
-            sizing: Once::default(),
-            fetching: Once::default(),
-            documents: Seats::new(DOCUMENTS),
+            mismatches: Mutex::default(),
+            size_lookups: SingleFlight::default(),
+            manifest_lookups: SingleFlight::default(),
+            manifest_permits: Permits::new(MAX_MANIFEST_REQUESTS),
             metrics,
             watch,
             cancel: cancel.clone(),
@@ -144,15 +144,15 @@ impl MirrorBackend {
     }
 }
 
-impl Proxy {
+impl MirrorState {
     /// The upstream and the repository that a request names; `None` if neither an upstream nor a peer can have it.
-    fn meant(&self, request: &RepositoryRequest) -> Option<(Option<usize>, Spot)> {
+    fn resolve(&self, request: &RepositoryRequest) -> Option<(Option<usize>, RepositoryId)> {
         let upstream = |host: &str| self.upstreams.iter().position(|upstream| upstream.host() == host);
         let host = |text: &str| {
             let host = text.to_ascii_lowercase();
-            if DOCKER.contains(&&*host) { DEFAULT_REGISTRY.to_owned() } else { host }
+            if DOCKER_ALIASES.contains(&&*host) { DEFAULT_REGISTRY.to_owned() } else { host }
         };
-        let (ns, name) = match (&request.ns, host_and_rest(&request.name)) {
+        let (ns, name) = match (&request.ns, split_host(&request.name)) {
             (Some(ns), _) if !is_host(ns) => return None,
             (Some(ns), _) => (Some(host(ns)), &*request.name),
             (None, Some((first, rest))) => (Some(host(first)), rest),
@@ -166,40 +166,40 @@ impl Proxy {
         if at.is_none() && self.peers.is_empty() {
             return None;
         }
-        let official = ns.as_deref() == Some(DEFAULT_REGISTRY) && !name.contains('/');
-        let repository = if official { format!("library/{name}") } else { name.to_owned() };
-        Some((at, Spot { ns, repository }))
+        let is_official = ns.as_deref() == Some(DEFAULT_REGISTRY) && !name.contains('/');
+        let repository = if is_official { format!("library/{name}") } else { name.to_owned() };
+        Some((at, RepositoryId { ns, repository }))
     }
 
-    pub fn sizes(&self) -> MutexGuard<'_, HashMap<Key, Sized>> {
+    pub fn sizes(&self) -> MutexGuard<'_, HashMap<ContentKey, KnownSize>> {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn wrong(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn mismatches(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
+        self.mismatches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Creates the callback that evaluates the result of a download.
-    pub fn ended(self: &Arc<Proxy>, key: Key, size: u64) -> Ended {
-        let own = self.clone();
-        Box::new(move |ended| {
+    pub fn on_download_end(self: &Arc<MirrorState>, key: ContentKey, size: u64) -> OnEnd {
+        let state = self.clone();
+        Box::new(move |result| {
             let digest = key.2;
-            own.sizes().remove(&key);
-            let Err(error) = ended else {
-                own.wrong().remove(&digest);
-                add(&own.metrics.downloaded, 1);
-                add(&own.metrics.downloaded_bytes, size);
+            state.sizes().remove(&key);
+            let Err(error) = result else {
+                state.mismatches().remove(&digest);
+                add(&state.metrics.downloaded, 1);
+                add(&state.metrics.downloaded_bytes, size);
                 return;
             };
             if error.kind() == Kind::Invalid {
-                let mut wrong = own.wrong();
-                if wrong.len() >= WRONG {
-                    wrong.clear();
+                let mut mismatches = state.mismatches();
+                if mismatches.len() >= MAX_MISMATCHES {
+                    mismatches.clear();
                 }
-                *wrong.entry(digest).or_default() += 1;
+                *mismatches.entry(digest).or_default() += 1;
             }
             if error.kind() != Kind::Interrupted {
-                own.watch.say(&format!("{}: {error}", key.1.repository));
+                state.watch.say(&format!("{}: {error}", key.1.repository));
             }
         })
     }
@@ -216,16 +216,23 @@ impl Backend for MirrorBackend {
     }
 
     fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
-        let Some((upstream, spot)) = self.0.meant(request) else { return Ok(None) };
-        let trusted = self.0.share == Share::Everybody || request.user.is_some();
-        let proxy = self.0.clone();
-        let names_one = request.ns.is_some() || host_and_rest(&request.name).is_some();
-        let modest = proxy.beside == Beside::Pushes && !names_one;
-        Ok(Some(Arc::new(Mirrored { proxy, upstream, spot, trusted, modest, search: request.search })))
+        let Some((upstream, repository_id)) = self.0.resolve(request) else { return Ok(None) };
+        let may_use_credentials = self.0.sharing == CredentialSharing::Everyone || request.user.is_some();
+        let state = self.0.clone();
+        let names_registry = request.ns.is_some() || split_host(&request.name).is_some();
+        let hide_upstream_errors = state.mode == MirrorMode::WithPushes && !names_registry;
+        Ok(Some(Arc::new(MirroredRepository {
+            state,
+            upstream,
+            repository_id,
+            may_use_credentials,
+            hide_upstream_errors,
+            search: request.search,
+        })))
     }
 }
 
 /// Splits a repository name into its leading host and the rest, if it starts with a host.
-fn host_and_rest(name: &str) -> Option<(&str, &str)> {
+fn split_host(name: &str) -> Option<(&str, &str)> {
     name.split_once('/').filter(|(first, _)| first.contains('.') || *first == "localhost")
 }
