@@ -6,22 +6,22 @@
 //! - [`listen`] accepts connections; [`server`] has the state that requests share; `http` parses requests, routes them
 //!   and streams bodies; [`access`] decides which clients may read and write; `handlers` has one file for each group of
 //!   endpoints; [`access_log`] records every request.
-//! - [`backend`] has the two traits: a `Backend` finds a `Repository` by name. `local` serves a store (`reload` reopens
-//!   it when its file changes, `repository_names` maps image names to repositories), `upstream` serves a registry,
-//!   `writable` a directory that clients push to.
+//! - [`backend`] has the two traits: a `Backend` finds a `Repository` by name. `local` serves a store, `upstream` a
+//!   registry, `writable` a directory that clients push to. `reload` reopens a store when its file changes.
+//!   `repository_names` maps image names to repositories.
 //! - [`mirror`] is a backend over other registries, with a cache.
 //!
-//! **Slow clients.** The connection asks for a buffer and a thread reads it, so a client that does not read occupies
+//! **Slow clients.** The connection requests a buffer, and a thread reads it. So a client that does not read occupies
 //! one or two buffers and no thread. A client that moves less than 1 KiB in an idle time is disconnected
 //! (`http/least_rate.rs`); a request's head has one idle time in total. Buffers shrink with the number of connections
 //! (`http/connection.rs`), so the memory of 1,000 connections is bounded. Large manifests wait for memory
 //! (`handlers/manifest_memory.rs`).
 //!
-//! **Pushes** go through `transport/layout`: an upload is a partial file under an id, with the same checkpoints as any
-//! partial, hashed by `transfer::IncomingBlob`, the only way to the `Verified` that a blob requires. Manifests are
-//! stored after their content, `index.json` is written under its lock, and tags come last. A new request for an upload
-//! ends the previous request for it (`handlers/uploads.rs`): the client of that request has lost its connection. A
-//! request that writes continues as a task when its connection breaks, so the received bytes are stored and counted.
+//! **Pushes** go through `transport/layout`. An upload is a partial file with an ID, and has checkpoints like any
+//! partial file. `transfer::IncomingBlob` hashes it, and makes the `Verified` that storing a blob requires. Manifests
+//! are stored after their content, `index.json` is written under its lock, and tags come last. A new request for an
+//! upload ends the previous request for it (`handlers/uploads.rs`): the client of that request has lost its connection.
+//! A request that writes continues as a task when its connection breaks, so the received bytes are stored and counted.
 
 pub mod access;
 pub mod access_log;

@@ -11,7 +11,7 @@ use super::http::errors::{ApiError, ErrorCode};
 use super::http::reply::blocking;
 use super::http::tls::Certificate;
 use crate::cancel::Cancel;
-use crate::error::Result as Outcome;
+use crate::error::Result as CrateResult;
 use crate::progress::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,14 +79,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Runs `ask` on the requested repository, on a blocking thread.
+    /// Runs `work` on the requested repository, on a blocking thread.
     pub async fn with_repository<T: Send + 'static>(
         &self,
         request: RepositoryRequest,
-        ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
+        work: impl FnOnce(Arc<dyn Repository>) -> CrateResult<T> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (catalog, name) = (self.catalog.clone(), request.name.clone());
-        let found = blocking(move || catalog.repository(&request)?.map(ask).transpose()).await??;
+        let found = blocking(move || catalog.repository(&request)?.map(work).transpose()).await??;
         found.ok_or_else(|| ApiError::not_found(ErrorCode::NameUnknown, format!("repository {name} was not found")))
     }
 }

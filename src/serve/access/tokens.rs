@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn a_token_is_its_users_and_cannot_be_made_up() {
         let tokens = Tokens::default();
-        let shown = |token: &str| [(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())];
-        let holder = |token: &str| tokens.holder(&shown(token).into_iter().collect());
+        let authorization = |token: &str| [(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())];
+        let holder = |token: &str| tokens.holder(&authorization(token).into_iter().collect());
         let issued: serde_json::Value = serde_json::from_str(&tokens.issue(Some("ann"))).unwrap();
         assert_eq!(holder(issued["token"].as_str().unwrap()), Some(Holder::User("ann".to_owned())));
         assert_eq!(holder(ANONYMOUS_TOKEN), Some(Holder::Anonymous));

@@ -133,7 +133,8 @@ impl Rights {
         Ok(Some(user))
     }
 
-    /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise `api_error`.
+    /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise
+    /// `api_error`.
     pub fn challenge_anonymous(&self, api_error: ApiError, headers: &HeaderMap) -> ApiError {
         match self.users.is_some() && api_error.status == StatusCode::FORBIDDEN {
             true => self.challenge(headers, &api_error.message),
@@ -247,7 +248,7 @@ fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> HeaderMap {
+    fn authorization(text: &str) -> HeaderMap {
         let value = base64::engine::general_purpose::STANDARD.encode(text);
         [(header::AUTHORIZATION, format!("Basic {value}").parse().unwrap())].into_iter().collect()
     }
@@ -264,7 +265,7 @@ mod tests {
         let ask = |rights: &Rights, right, shown: &HeaderMap| {
             runtime.block_on(rights.check(right, shown)).map_err(|api_error| api_error.status.as_u16())
         };
-        let (ann, bob, wrong) = (shown("ann:ann's"), shown("bob:bob's"), shown("ann:bob's"));
+        let (ann, bob, wrong) = (authorization("ann:ann's"), authorization("bob:bob's"), authorization("ann:bob's"));
         let nobody = HeaderMap::new();
         for _ in 0..2 {
             assert_eq!(ask(&open, Right::Write, &ann), Ok(Some("ann".to_owned())));
@@ -272,10 +273,10 @@ mod tests {
             assert_eq!(ask(&open, Right::Write, &bob), Err(403));
             assert_eq!(ask(&open, Right::Read, &wrong), Err(401));
             assert_eq!(ask(&open, Right::Read, &nobody), Ok(None));
-            assert_eq!(ask(&open, Right::Read, &shown(":")), Ok(None));
+            assert_eq!(ask(&open, Right::Read, &authorization(":")), Ok(None));
             assert_eq!(ask(&open, Right::Write, &nobody), Err(401));
             assert_eq!(ask(&closed, Right::Read, &nobody), Err(401));
-            assert_eq!(ask(&closed, Right::Read, &shown("carl:abc")), Err(401));
+            assert_eq!(ask(&closed, Right::Read, &authorization("carl:abc")), Err(401));
         }
         assert!(Rights::users(file.path(), Some(&["dora".to_owned()]), Reading::Users).is_err());
     }

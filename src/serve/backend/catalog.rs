@@ -81,8 +81,8 @@ pub trait Repository: Send + Sync {
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
     /// Opens a blob of `size` bytes at offset `from`. The reader may stay idle for minutes, so it must not occupy more
-    /// than a buffer. If no bytes are available yet (the blob is still downloading), the reader returns `WouldBlock`
-    /// instead of blocking the thread, and is polled again.
+    /// than a buffer. While the blob is still downloading, the reader must not block the thread: it returns
+    /// `WouldBlock`, and is polled again.
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
     /// The manifests that have `subject` as their subject.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>>;

@@ -24,8 +24,8 @@ struct OpenStore {
 }
 
 impl LocalBackend {
-    /// Opens a store, and reopens it when `file` changes, at most once in `min_interval`. Images without a full name are served
-    /// in the repository `default_repository`.
+    /// Opens a store, and reopens it when `file` changes, at most once in `min_interval`. Images without a full name
+    /// are served in the repository `default_repository`.
     ///
     /// Fails if the store cannot be opened, or its images cannot be listed.
     pub fn reloading(

@@ -1,5 +1,5 @@
-//! A value that is loaded from a file and reloaded when the file changes, such as a layout or containerd's database
-//! that are written while they are served.
+//! Loads a value from a file, and reloads it when the file changes. For example, other tools may write to a layout, or
+//! to containerd's database, while it is served.
 
 use crate::error::Result;
 use std::os::unix::fs::MetadataExt;

@@ -112,8 +112,8 @@ fn split_name(name: Option<&Name>, default_repository: &str) -> (Option<String>,
 /// The repository for images without a full name in the directory or file at `path`: its file name without `.tar`,
 /// reduced to the characters that a repository may have.
 pub fn default_repository(path: &Path) -> String {
-    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let absolute = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = absolute.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name = name.strip_suffix(".tar").unwrap_or(&name);
     let fitting: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let parts: Vec<&str> = fitting.split('-').filter(|part| !part.is_empty()).collect();

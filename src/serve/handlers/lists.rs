@@ -30,7 +30,7 @@ pub async fn tags(server: &Arc<Server>, request: RequestHead, name: String) -> H
 }
 
 struct Page {
-    shown: Vec<String>,
+    entries: Vec<String>,
     size: usize,
     /// Further entries follow this page.
     more: bool,
@@ -48,9 +48,9 @@ impl Page {
             }
         };
         let last = request.query.value("last").unwrap_or_default().to_owned();
-        let mut behind = all.into_iter().filter(|name| *name > last).peekable();
-        let shown: Vec<String> = behind.by_ref().take(size).collect();
-        Ok(Page { more: size > 0 && behind.peek().is_some(), shown, size })
+        let mut rest = all.into_iter().filter(|name| *name > last).peekable();
+        let entries: Vec<String> = rest.by_ref().take(size).collect();
+        Ok(Page { more: size > 0 && rest.peek().is_some(), entries, size })
     }
 
     fn response(
@@ -58,8 +58,8 @@ impl Page {
         path: &str,
         json: impl Fn(&[String]) -> Value,
     ) -> hyper::Response<crate::serve::http::response::ResponseBody> {
-        let mut response = text("application/json", json(&self.shown).to_string());
-        if let Some(last) = self.shown.last().filter(|_| self.more) {
+        let mut response = text("application/json", json(&self.entries).to_string());
+        if let Some(last) = self.entries.last().filter(|_| self.more) {
             add_header(&mut response, "link", &format!("<{path}?n={}&last={last}>; rel=\"next\"", self.size));
         }
         response
@@ -83,17 +83,17 @@ pub async fn referrers(server: &Arc<Server>, request: RequestHead, name: String,
     if let Some(last) = request.query.value("last").and_then(|last| last.parse::<Digest>().ok()) {
         all.retain(|referrer| referrer.digest > last);
     }
-    let (mut shown, mut size, mut more) = (Vec::new(), 0, None);
+    let (mut entries, mut size, mut more) = (Vec::new(), 0, None);
     for referrer in all {
         let value = json!(referrer);
         size += value.to_string().len();
-        if size > MAX_REFERRERS_BYTES && !shown.is_empty() {
+        if size > MAX_REFERRERS_BYTES && !entries.is_empty() {
             break;
         }
         more = Some(referrer.digest);
-        shown.push(value);
+        entries.push(value);
     }
-    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": shown });
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
     let mut response = text(media_type::OCI_INDEX, index.to_string());
     if !kinds.is_empty() {
         add_header(&mut response, "oci-filters-applied", "artifactType");

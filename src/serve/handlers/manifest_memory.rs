@@ -1,5 +1,5 @@
-//! Limits the memory of manifests: most have a few kilobytes, but each may have four megabytes, and a thousand clients
-//! may request one at the same time.
+//! Limits the memory of manifests. Most have a few kilobytes, but each may have four megabytes. A thousand clients may
+//! request one at the same time.
 
 use crate::image::MAX_MANIFEST;
 use std::sync::Arc;

@@ -115,21 +115,21 @@ impl PageBuilder {
         if names.peek().is_none() {
             body += "<p>No images yet.</p>";
         }
-        let shown: Vec<&String> = names.by_ref().take(MAX_REPOSITORIES).collect();
-        for name in &shown {
+        let listed: Vec<&String> = names.by_ref().take(MAX_REPOSITORIES).collect();
+        for name in &listed {
             match self.repository(name) {
                 Ok(Some(repository)) => self.add_repository(&mut body, name, &*repository, MAX_TAGS),
                 Ok(None) => {}
                 Err(error) => drop(write!(body, "<h2>{}</h2><p>{}</p>", escaped(name), escaped(&error.to_string()))),
             }
         }
-        if let Some(last) = shown.last().filter(|_| names.peek().is_some()) {
+        if let Some(last) = listed.last().filter(|_| names.peek().is_some()) {
             let _ = write!(body, "<p><a href=\"/?last={}\">More repositories</a></p>", escaped(last));
         }
         Ok(Some(html_document(&body)))
     }
 
-    fn add_repository(&self, body: &mut String, name: &str, repository: &dyn Repository, most: usize) {
+    fn add_repository(&self, body: &mut String, name: &str, repository: &dyn Repository, max_tags: usize) {
         let (name, mut tags) = (escaped(name), repository.tags().unwrap_or_default());
         tags.sort();
         let _ = write!(body, "<h2>{name}</h2>");
@@ -138,22 +138,22 @@ impl PageBuilder {
             return;
         }
         *body += "<table><tr><th>Tag<th>Platform and size<th>Pull</tr>";
-        for tag in tags.iter().take(most) {
+        for tag in tags.iter().take(max_tags) {
             let platforms = match Instant::now() < self.deadline {
                 true => platforms(repository, tag).unwrap_or_default(),
                 false => Vec::new(),
             };
-            let shown: Vec<String> = platforms.iter().map(|text| escaped(text)).collect();
+            let listed: Vec<String> = platforms.iter().map(|text| escaped(text)).collect();
             let _ = write!(
                 body,
                 "<tr><td>{tag}<td>{}<td><code>docker pull {}/{name}:{tag}</code></tr>",
-                shown.join("<br>"),
+                listed.join("<br>"),
                 escaped(&self.host),
                 tag = escaped(tag)
             );
         }
         *body += "</table>";
-        if tags.len() > most {
+        if tags.len() > max_tags {
             let _ = write!(body, "<p><a href=\"/?repository={name}\">All {} tags</a></p>", tags.len());
         }
     }

@@ -17,12 +17,12 @@ const CACHE_FOREVER: &str = "max-age=31536000, immutable";
 
 /// Handles `GET manifests/<reference>`.
 pub async fn manifest(server: &Arc<Server>, request: RequestHead, name: String, at: TagOrDigest) -> HandlerResult {
-    let shown = match &at {
+    let full_name = match &at {
         TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
         TagOrDigest::Digest(digest) => format!("{name}@{digest}"),
     };
     let immutable = matches!(at, TagOrDigest::Digest(_));
-    let unknown = || ApiError::not_found(ErrorCode::ManifestUnknown, format!("manifest {shown} was not found"));
+    let unknown = || ApiError::not_found(ErrorCode::ManifestUnknown, format!("manifest {full_name} was not found"));
     let repository_request = request.repository(&name);
     let fetch_small = move |repository: Arc<dyn Repository>| {
         let (at, freshness) = match repository.prefetch(&at)? {
@@ -53,7 +53,7 @@ pub async fn manifest(server: &Arc<Server>, request: RequestHead, name: String, 
     let manifest = found.ok_or_else(unknown)?;
     let described = &manifest.descriptor;
     if !accepts(&request, &described.media_type) {
-        let message = format!("{shown} is {}, which the request does not accept", described.media_type);
+        let message = format!("{full_name} has media type {}, which the request does not accept", described.media_type);
         return Err(ApiError::not_found(ErrorCode::ManifestUnknown, message));
     }
     let digest = described.digest.to_string();

@@ -117,7 +117,7 @@ fn store_manifest(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -
 /// Handles `DELETE manifests/<reference>`: removes a tag, or a manifest with all its tags.
 pub async fn delete_manifest(server: &Arc<Server>, name: String, at: TagOrDigest) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
-    let shown = match &at {
+    let full_name = match &at {
         TagOrDigest::Tag(tag) => format!("{name}:{tag}"),
         TagOrDigest::Digest(digest) => format!("{name}@{digest}"),
     };
@@ -128,6 +128,6 @@ pub async fn delete_manifest(server: &Arc<Server>, name: String, at: TagOrDigest
     });
     match removed.await?? {
         true => Ok(empty(StatusCode::ACCEPTED)),
-        false => Err(ApiError::not_found(ErrorCode::ManifestUnknown, format!("manifest {shown} was not found"))),
+        false => Err(ApiError::not_found(ErrorCode::ManifestUnknown, format!("manifest {full_name} was not found"))),
     }
 }

@@ -84,8 +84,7 @@ impl RequestBody {
         }
     }
 
-    /// Reads and discards a limited part of the rest, so that a client that is still sending can read the error
-    /// response.
+    /// Reads and discards a limited part of the rest. Then a client that is still sending can read the error response.
     pub async fn drain(&mut self) {
         const MAX_DRAINED_BYTES: usize = 1 << 20;
         const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,8 +1,8 @@
 //! A download into a cache: one thread fetches, hashes and writes a blob, and any number of clients read its available
 //! bytes.
 //!
-//! A download is independent of its clients' connections. Clients get the last byte only after the digest was verified,
-//! so a client cannot take a corrupt blob for a complete one.
+//! A download is independent of its clients' connections. Clients get the last byte only after the digest was verified.
+//! A client therefore cannot take a corrupt blob for a complete one.
 
 use super::evict::CacheBudget;
 use crate::cancel::Cancel;
@@ -225,8 +225,8 @@ impl Download {
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;
         }
         reservation.commit();
-        // From here on the clients hold a shared lock on the stored blob. They have copies of the partial file's
-        // handle, and its exclusive lock ends only with the last copy, so it is unlocked explicitly.
+        // The clients get a shared lock on the stored blob instead. They have copies of the partial file's handle, and
+        // its exclusive lock would end only with the last copy.
         if let Some(file) = &self.partial.state().file {
             let _ = file.unlock();
         }

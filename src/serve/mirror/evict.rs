@@ -72,7 +72,7 @@ impl CacheBudget {
         }
         if used.reserved + used.stored + size > limit {
             return Err(Error::unwritable(format!(
-                "the cache is full: {size} bytes do not fit, the limit is {limit} bytes, and the cached blobs are in use"
+                "the cache is full: {size} bytes do not fit into the limit of {limit}, and the cached blobs are in use"
             )));
         }
         used.reserved += size;

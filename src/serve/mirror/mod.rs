@@ -6,8 +6,8 @@
 //! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
 //!   read that file up to its written length, less one byte until the digest is verified. So a download has the locks,
 //!   checkpoints and resumption of any copy, and is independent of its clients.
-//! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read, so
-//!   two processes may share a cache.
+//! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read. Two
+//!   processes may share a cache.
 //! - `upstreams` has two identities: content that upstream serves anonymously is in one layout, content that needed
 //!   this server's credentials in another. An anonymous client reaches only the first.
 //! - `peers` marks its requests with a header (`Imgmv-Peer`); a server answers a marked request only from its own disk.
