@@ -13,8 +13,10 @@ use crate::progress::Watch;
 use crate::serve::access_log::Metrics;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::mirror::client_config;
-use crate::serve::mirror::client_config::{Client, Reached};
-use crate::serve::{Beside, Budget, Cache, Caches, Endpoint, MirrorBackend, Peers, Pools, Share, Upstream};
+use crate::serve::mirror::client_config::{Client, ServerAddress};
+use crate::serve::{
+    Cache, CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorMode, Peers, Pools, Upstream,
+};
 use crate::transport::layout::LayoutCache;
 use crate::transport::registry::mirrors;
 use crate::transport::registry::mirrors::Server;
@@ -97,7 +99,7 @@ impl Mirrored {
     /// Ends fills, so that a later run can go on with them.
     pub fn end(&self) {
         self.cancel.raise();
-        self.pools.rest(END);
+        self.pools.wait_idle(END);
     }
 }
 
@@ -116,7 +118,7 @@ impl Mirroring {
     /// The shelf that these options make, if they make one.
     pub fn shelf(
         &self,
-        beside: Beside,
+        mode: MirrorMode,
         figures: &Arc<Metrics>,
         from: &open::SourceOptions,
         reach: &NetworkOptions,
@@ -132,12 +134,12 @@ impl Mirroring {
         let pools = Pools::default();
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
-        let share = if self.share_private { Share::Everybody } else { Share::Users };
+        let share = if self.share_private { CredentialSharing::Everyone } else { CredentialSharing::Users };
         let shelf = Arc::new(MirrorBackend::new(
             upstreams,
             caches,
             peers,
-            (share, beside),
+            (share, mode),
             figures.clone(),
             run.watch(),
             &cancel,
@@ -216,7 +218,8 @@ impl Mirroring {
         let public = open(dir)?;
         let private = open(&closed(dir)?)?;
         let limit = self.cache_size.map(|size| size.0);
-        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], figures.clone(), run.watch()));
+        let budget =
+            Arc::new(CacheBudget::new(limit, vec![public.clone(), private.clone()], figures.clone(), run.watch()));
         let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }
@@ -229,10 +232,10 @@ impl Mirroring {
         let machine = machines_of(listen).into_iter().next();
         let host = match &machine {
             Some(machine) => format!("{}:{}", machine.host, listen.port()),
-            None => client_config::reached(listen).to_string(),
+            None => client_config::reachable_address(listen).to_string(),
         };
         let registries: Vec<String> = self.endpoints(&[])?.into_iter().map(|(host, _)| host).collect();
-        let mut settings = client_config::settings(client.into(), &registries, &Reached { host, tls })?;
+        let mut settings = client_config::settings(client.into(), &registries, &ServerAddress { host, tls })?;
         if let Some(machine) = machine {
             let (name, host) = (machine.name, machine.host);
             settings
