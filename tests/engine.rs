@@ -192,7 +192,7 @@ fn a_namespace_is_taken_as_given_or_kubelets_where_it_is() {
         assert_eq!(found(&peer, None).namespace.as_deref(), Some("k8s.io"));
         into(&peer, layout(), &["1"], &[NAME]).unwrap();
         assert!(peer.client(&["-n", "k8s.io", "images", "ls", "-q"]).contains(NAME));
-        let set = here(&peer).with("CONTAINERD_NAMESPACE", "theirs");
+        let set = here(&peer).with_env("CONTAINERD_NAMESPACE", "theirs");
         assert_eq!(find(&set, &[Engine::Ctr], None, None).unwrap().namespace.as_deref(), Some("theirs"));
     }
 }
@@ -200,10 +200,10 @@ fn a_namespace_is_taken_as_given_or_kubelets_where_it_is() {
 #[test]
 fn a_dead_engine_is_passed_over_and_named_when_none_answers() {
     let Some(peer) = Peer::start(Kind::Containerd16) else { return };
-    let host = here(&peer).with("DOCKER_HOST", "unix:///nonexistent/sock");
+    let host = here(&peer).with_env("DOCKER_HOST", "unix:///nonexistent/sock");
     let wanted = [Engine::Docker, Engine::Ctr];
     assert!(find(&host, &wanted, None, None).unwrap().to_string().starts_with("ctr 1."));
-    let host = host.with("CONTAINERD_ADDRESS", "/nonexistent/sock");
+    let host = host.with_env("CONTAINERD_ADDRESS", "/nonexistent/sock");
     let error = find(&host, &wanted, None, None).unwrap_err();
     assert_eq!(error.kind(), Failure::FarSide);
     assert_eq!(
@@ -267,7 +267,7 @@ fn script(folder: &Path, name: &str, text: &str) {
 fn an_engine_that_needs_root_is_called_by_sudo_where_that_asks_for_no_password() {
     let folder = engines::folder();
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let host = Local::new(&Cancel::default()).with("PATH", &path);
+    let host = Local::new(&Cancel::default()).with_env("PATH", &path);
     script(folder.path(), "id", "echo 1000");
     script(folder.path(), "nerdctl", "echo 'rootless containerd not running' >&2; exit 1");
     let docker = r#"
@@ -311,7 +311,7 @@ fn nerdctl_is_called_as_it_expects() {
     let log = peer.folder.path().join("nerdctl.log");
     script(peer.folder.path(), "nerdctl", NERDCTL);
     let path = format!("{}:{}", peer.folder.path().display(), std::env::var("PATH").unwrap());
-    let host = Arc::new(here(&peer).with("PATH", &path).with("NERDCTL_LOG", log.to_str().unwrap()));
+    let host = Arc::new(here(&peer).with_env("PATH", &path).with_env("NERDCTL_LOG", log.to_str().unwrap()));
     peer.client(&["namespaces", "create", "k8s.io"]);
     let found = find(host.as_ref(), &Engine::ALL, None, None).unwrap();
     assert!(found.to_string().starts_with("nerdctl 1.6"), "{found}");

@@ -10,7 +10,7 @@ mod sshd;
 
 use imgmv::cancel::Cancel;
 use imgmv::remote::builtin::Builtin;
-use imgmv::remote::{Host, SshTarget, ask};
+use imgmv::remote::{Host, SshTarget, capture};
 use program::{fixture, peer};
 use sshd::{Sshd, Way};
 use std::fs;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn answers(host: &dyn Host) -> bool {
-    ask(host, &["echo", "here"]).is_ok_and(|answer| answer.stdout == "here\n")
+    capture(host, &["echo", "here"]).is_ok_and(|answer| answer.stdout == "here\n")
 }
 
 /// Lines for the configuration by which `bastion` is the server behind `sshd`.

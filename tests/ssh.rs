@@ -12,7 +12,7 @@ use imgmv::cancel::Cancel;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
 use imgmv::progress::Silent;
-use imgmv::remote::{Host, ask};
+use imgmv::remote::{Host, capture};
 use imgmv::source::{Selector, Source};
 use imgmv::transport::engine::{Engine, EngineSink, find};
 use imgmv::transport::layout::LayoutStore;
@@ -72,8 +72,8 @@ fn a_command_gets_its_input_and_gives_output_status_and_last_words() {
         running.stdout.as_mut().unwrap().read_to_string(&mut out).unwrap();
         let exit = running.wait().unwrap();
         assert_eq!((out.as_str(), exit.describe().as_str()), ("some input", "ended with status 7: bad"), "{way:?}");
-        assert!(ask(host, &["true"]).unwrap().exit.success(), "{way:?}");
-        assert_eq!(ask(host, &["no-such-program"]).unwrap().exit.status, Some(127), "{way:?}");
+        assert!(capture(host, &["true"]).unwrap().exit.success(), "{way:?}");
+        assert_eq!(capture(host, &["no-such-program"]).unwrap().exit.status, Some(127), "{way:?}");
     });
 }
 
@@ -125,7 +125,7 @@ fn a_command_that_ends_early_ends_the_writing_at_once() {
 fn a_signal_is_no_success() {
     let Some(sshd) = Sshd::start("", &[]) else { return };
     both(&sshd, |way, host| {
-        let exit = ask(host, &["sh", "-c", "kill -9 $$"]).unwrap().exit;
+        let exit = capture(host, &["sh", "-c", "kill -9 $$"]).unwrap().exit;
         assert!(!exit.success(), "{way:?}");
         match way {
             Way::Client => assert_eq!(exit.status, Some(255)),
@@ -140,7 +140,7 @@ fn commands_share_one_connection_which_ends_with_the_job() {
     for (way, logins) in [(Way::Client, 1), (Way::Builtin, 2)] {
         let host = sshd.host(way).unwrap();
         for _ in 0..3 {
-            assert!(ask(host.as_ref(), &["true"]).unwrap().exit.success());
+            assert!(capture(host.as_ref(), &["true"]).unwrap().exit.success());
         }
         drop(host);
         assert_eq!(sshd.log().matches("Accepted publickey").count(), logins, "{way:?}");
@@ -170,7 +170,7 @@ fn an_unknown_host_is_refused_with_the_line_that_would_make_it_known() {
     let error = refusal(&sshd, Way::Builtin).to_string();
     let (_, line) = error.split_once("add this line to the file: ").unwrap();
     fs::write(sshd.known_hosts(), format!("{line}\n")).unwrap();
-    both(&sshd, |_, host| assert!(ask(host, &["true"]).unwrap().exit.success()));
+    both(&sshd, |_, host| assert!(capture(host, &["true"]).unwrap().exit.success()));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_host_that_shows_another_key_is_refused() {
     let hashed =
         Command::new("ssh-keygen").args(["-q", "-H", "-f", &sshd.known_hosts()]).stderr(Stdio::null()).status();
     assert!(hashed.unwrap().success() && fs::read_to_string(sshd.known_hosts()).unwrap().starts_with("|1|"));
-    both(&sshd, |_, host| assert!(ask(host, &["true"]).unwrap().exit.success()));
+    both(&sshd, |_, host| assert!(capture(host, &["true"]).unwrap().exit.success()));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn nothing_is_forwarded_even_where_the_configuration_says_so() {
     );
     let listening = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     let seen = |host: &dyn Host| {
-        let shown = ask(host, &["sh", "-c", "echo agent=$SSH_AUTH_SOCK display=$DISPLAY"]).unwrap();
+        let shown = capture(host, &["sh", "-c", "echo agent=$SSH_AUTH_SOCK display=$DISPLAY"]).unwrap();
         (shown.stdout, listening())
     };
     for way in Way::BOTH {

@@ -213,7 +213,7 @@ fn at_home(text: &str) -> PathBuf {
 fn host_with_colon(text: &str) -> Option<Result<Place>> {
     let digest =
         text.split_once('@').is_some_and(|(_, rest)| ["sha256:", "sha512:"].iter().any(|d| rest.starts_with(d)));
-    (SshTarget::is_one(text) && !digest).then(|| ssh(text))
+    (SshTarget::matches(text) && !digest).then(|| ssh(text))
 }
 
 fn ssh(text: &str) -> Result<Place> {

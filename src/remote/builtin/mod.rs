@@ -8,7 +8,7 @@ mod pattern;
 mod pump;
 mod terminal;
 
-use super::{Ending, Exit, Host, Running, SshTarget, quote};
+use super::{Exit, Host, Running, SshTarget, Waiter, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use auth::{Agent, Keys};
@@ -347,7 +347,7 @@ struct PumpThread {
     stop: Arc<AtomicBool>,
 }
 
-impl Ending for PumpThread {
+impl Waiter for PumpThread {
     fn wait(mut self: Box<Self>) -> Result<Exit> {
         let ended = self.thread.take().map(JoinHandle::join);
         match ended {

@@ -330,7 +330,7 @@ impl PumpState {
         }
         let status = channel.exit_status().map_err(|e| lost(e.message()))?;
         let signal = channel.exit_signal().ok().and_then(|signal| signal.exit_signal);
-        let signal = signal.filter(|name| !name.is_empty()).map(|name| crate::remote::tail::plain(&name));
+        let signal = signal.filter(|name| !name.is_empty()).map(|name| crate::remote::tail::sanitize(&name));
         // libssh2 reports status 0 for a command that a signal ended.
         let status = signal.is_none().then_some(status);
         session.set_blocking(true);

@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
 use crate::progress::Watch;
-use crate::remote::{Host, ask};
+use crate::remote::{Host, capture};
 use crate::source::{Root, Selector, Store, select};
 use std::{
     collections::{HashMap, HashSet},
@@ -71,7 +71,7 @@ impl FetchStore {
         let words = found.command(&[]);
         let mut command = vec!["sh", "-c", SCRIPT, "imgmv"];
         command.extend(words.iter().map(String::as_str));
-        let answer = ask(&*host, &command)?;
+        let answer = capture(&*host, &command)?;
         let Some((rows, here)) = read(&answer.stdout) else {
             return match found.loader {
                 Loader::Ctr if answer.exit.success() => {
@@ -176,7 +176,7 @@ impl Store for FetchStore {
 
 /// The path of ctr on `host`.
 fn beside(host: &dyn Host) -> Result<Option<String>> {
-    let answer = ask(host, &["sh", "-c", CTR])?;
+    let answer = capture(host, &["sh", "-c", CTR])?;
     let path = answer.stdout.lines().map(str::trim).rfind(|line| line.starts_with('/'));
     Ok(path.filter(|_| answer.exit.success()).map(str::to_owned))
 }

@@ -4,7 +4,7 @@ use super::kind::{Found, Loader};
 use super::sink::{EngineSink, Form, Load, State};
 use super::verify;
 use crate::error::{Error, Result};
-use crate::remote::ask;
+use crate::remote::capture;
 use crate::sink::Finish;
 use std::sync::atomic::Ordering;
 
@@ -45,7 +45,7 @@ impl EngineSink {
             let pin = self.mark.pin().to_string();
             let words = clerk.command(&["content", "rm", &pin]);
             // What cannot be reached now the next run sweeps.
-            let _ = ask(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+            let _ = capture(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 

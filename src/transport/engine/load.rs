@@ -150,7 +150,7 @@ fn keep(mut stdout: impl Read) -> String {
     // What cannot be read any more is told by the exit.
     let _ = (&mut stdout).take(KEPT as u64).read_to_end(&mut kept);
     let _ = io::copy(&mut stdout, &mut io::sink());
-    crate::remote::plain(&String::from_utf8_lossy(&kept))
+    crate::remote::sanitize(&String::from_utf8_lossy(&kept))
 }
 
 /// The way into a load command. A write that fails carries the command's own words.

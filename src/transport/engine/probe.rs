@@ -3,7 +3,7 @@
 use super::kind::{Engine, Found, ImageStore, Loader};
 use crate::error::{Error, Result};
 use crate::image::Platform;
-use crate::remote::{Exit, Host, ask};
+use crate::remote::{Exit, Host, capture};
 
 const BEGIN: &str = "imgmv-probe-begin";
 const END: &str = "imgmv-probe-end";
@@ -67,7 +67,7 @@ pub fn find(
         None => wanted.iter().map(|engine| engine.name()).collect(),
     };
     let script = SCRIPT.trim().replace('\n', " ");
-    let answer = ask(host, &["sh", "-c", &script, "imgmv", &engines.join(" ")])?;
+    let answer = capture(host, &["sh", "-c", &script, "imgmv", &engines.join(" ")])?;
     let Some(said) = Said::read(&answer.stdout) else {
         return Err(no_answer(host.name(), &answer.exit));
     };

@@ -7,7 +7,7 @@ use super::verify;
 use super::verify::Expected;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
-use crate::remote::{Host, ask, quote};
+use crate::remote::{Host, capture, quote};
 
 /// Names in one command: a command line is bounded.
 const AT_ONCE: usize = 40;
@@ -77,7 +77,7 @@ impl Temporary {
         words.extend(self.0.iter().map(|(_, name)| name.to_string()));
         if !self.is_empty() {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let _ = ask(host, &words);
+            let _ = capture(host, &words);
         }
     }
 }
@@ -98,7 +98,7 @@ fn rename(host: &dyn Host, found: &Found, pairs: &[(&Name, &Name)], drop: &[(Dig
     let mut words = vec!["sh", "-c", &script, "imgmv"];
     words.extend(pairs.iter().flat_map(|(from, to)| ["tag", from.as_str(), to.as_str()]));
     words.extend(drop.iter().map(|(_, name)| name.as_str()));
-    let answer = ask(host, &words)?;
+    let answer = capture(host, &words)?;
     match answer.exit.success() {
         true => Ok(()),
         false => Err(Error::far_side(format!(

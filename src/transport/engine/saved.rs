@@ -3,7 +3,7 @@
 use super::kind::{Found, Loader};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name, Reference};
-use crate::remote::{Exit, Host, Running, ask};
+use crate::remote::{Exit, Host, Running, capture};
 use crate::tarball::UnopenedArchive;
 use std::{
     io::{self, Read},
@@ -57,7 +57,7 @@ fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Dige
     let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
     command.extend(references.iter().cloned());
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let Ok(answer) = ask(host, &words) else { return Vec::new() };
+    let Ok(answer) = capture(host, &words) else { return Vec::new() };
     answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -65,7 +65,7 @@ fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Dige
 pub fn names(host: &dyn Host, found: &Found) -> Result<Vec<Name>> {
     let command = found.command(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let answer = ask(host, &words)?;
+    let answer = capture(host, &words)?;
     if !answer.exit.success() {
         return Err(Error::far_side(format!("{}: {found} {}", host.name(), answer.exit.describe())));
     }

@@ -7,7 +7,7 @@ use super::scripts::{BEGIN, END};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Digest;
-use crate::remote::{Host, Running, plain};
+use crate::remote::{Host, Running, sanitize};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     sync::Arc,
@@ -97,7 +97,7 @@ fn read(from: &mut dyn BufRead) -> Result<Option<Answer>> {
         if from.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        let line = plain(&String::from_utf8_lossy(&line));
+        let line = sanitize(&String::from_utf8_lossy(&line));
         let line = line.trim_end();
         match (begun, line) {
             (true, END) => return Ok(Some(answer)),

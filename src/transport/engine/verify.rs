@@ -5,7 +5,7 @@ use super::kind::{Found, ImageStore, Loader};
 use super::session;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
-use crate::remote::{Answer, Host, ask};
+use crate::remote::{Host, Output, capture};
 
 /// Names in one question: a command line is bounded.
 const AT_ONCE: usize = 40;
@@ -53,7 +53,7 @@ pub(super) fn verify(host: &dyn Host, found: &Found, expected: &[Expected]) -> R
             return Ok(());
         };
         let question: Vec<&str> = question.iter().map(String::as_str).collect();
-        let answer = ask(host, &question)?;
+        let answer = capture(host, &question)?;
         judge(found, some, &answer).map_err(|error| error.at(host.name()))?;
     }
     Ok(())
@@ -79,7 +79,7 @@ fn question(found: &Found, some: &[Expected]) -> Option<Vec<String>> {
     Some(words)
 }
 
-fn judge(found: &Found, some: &[Expected], answer: &Answer) -> Result<()> {
+fn judge(found: &Found, some: &[Expected], answer: &Output) -> Result<()> {
     if let Loader::Ctr = found.loader {
         return some.iter().try_for_each(|one| checked(one, &answer.stdout, &answer.exit.describe()));
     }
@@ -175,7 +175,7 @@ mod tests {
         let platform = Platform::new("linux", "amd64", None);
         let found = Found { loader, words: vec!["e".into()], namespace: None, platform, version: None };
         let exit = Exit { status: Some(status), ..Exit::default() };
-        judge(&found, &[one()], &Answer { stdout: stdout.into(), exit })
+        judge(&found, &[one()], &Output { stdout: stdout.into(), exit })
     }
 
     #[test]
