@@ -14,7 +14,7 @@ use imgmv::image::{Digest, Name};
 use imgmv::progress::Silent;
 use imgmv::remote::{Host, capture};
 use imgmv::source::{Selector, Source};
-use imgmv::transport::engine::{Engine, EngineSink, find};
+use imgmv::transport::engine::{Engine, EngineSink, detect};
 use imgmv::transport::layout::LayoutStore;
 use program::fixture;
 use sshd::{Sshd, Way};
@@ -155,7 +155,7 @@ fn commands_share_one_connection_which_ends_with_the_job() {
 
 /// What a user sees of a host that may not be talked to.
 fn refusal(sshd: &Sshd, way: Way) -> imgmv::Error {
-    let error = sshd.host(way).and_then(|host| find(host.as_ref(), &Engine::ALL, None, None));
+    let error = sshd.host(way).and_then(|host| detect(host.as_ref(), &Engine::ALL, None, None));
     error.expect_err("the host was talked to")
 }
 
@@ -273,7 +273,7 @@ fn a_locked_key_is_said_where_nobody_can_be_asked() {
 
 fn copy_hello(host: Box<dyn Host>, wanted: &[Engine], name: &str) -> imgmv::Result<()> {
     let host: Arc<dyn Host> = Arc::from(host);
-    let found = find(host.as_ref(), wanted, None, None)?;
+    let found = detect(host.as_ref(), wanted, None, None)?;
     let sink = EngineSink::new(host, found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(LayoutStore::open(Path::new(&fixture("layout")))?));
     let options = Options {

@@ -134,7 +134,7 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
 fn a_command_of_the_users_own_is_sent_everything_and_that_is_said() {
     let Some(far) = Far::start(Kind::Containerd16) else { return };
     let host = std::sync::Arc::from(far.sshd.host(far.way).unwrap());
-    let found = imgmv::transport::engine::find(&*host, &[], None, Some("ctr images import -")).unwrap();
+    let found = imgmv::transport::engine::detect(&*host, &[], None, Some("ctr images import -")).unwrap();
     let told = std::sync::Arc::new(Told::default());
     let sink = imgmv::transport::engine::EngineSink::new(host, found, told.clone(), &Default::default());
     let source = imgmv::source::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));

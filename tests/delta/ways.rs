@@ -11,7 +11,7 @@ use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
 use imgmv::progress::Silent;
 use imgmv::remote::Local;
 use imgmv::source::Source;
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
 use imgmv::transport::layout::{LayoutSink, Verify};
 use std::{
     io::Write,
@@ -30,18 +30,18 @@ fn other_platform() -> Platform {
 }
 
 /// `t/app:1` as this host's docker saves it.
-fn saved(here: &Peer) -> Source {
+fn save(here: &Peer) -> Source {
     let local = Local::new(&Cancel::default());
     let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
-    let found = find(&local, &[Engine::Docker], None, None).unwrap();
-    Source::Stream(imgmv::transport::engine::saved(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
+    let found = detect(&local, &[Engine::Docker], None, None).unwrap();
+    Source::Stream(imgmv::transport::engine::save(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
 }
 
 /// Puts `t/app:1` into this host's docker.
 fn build(here: &Peer, seeds: &[u64]) {
     let local = Local::new(&Cancel::default());
     let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
-    let found = find(&local, &[Engine::Docker], None, None).unwrap();
+    let found = detect(&local, &[Engine::Docker], None, None).unwrap();
     let sink = EngineSink::new(Arc::new(local), found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
     copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
@@ -53,9 +53,9 @@ fn docker_as_a_source_says_its_layers_beforehand_and_passes_only_what_is_new() {
     for kind in Kind::ALL {
         let Some(far) = Far::start(kind) else { continue };
         build(&here, &[1, 2]);
-        far.copy_from(saved(&here), Options::default()).unwrap();
+        far.copy_from(save(&here), Options::default()).unwrap();
         build(&here, &[1, 2, 3]);
-        let next = far.copy_from(saved(&here), Options::default()).unwrap();
+        let next = far.copy_from(save(&here), Options::default()).unwrap();
         assert!(next.up < (LAYER + LAYER / 10) as u64 + BESIDE, "{kind:?}: {} up\n{}", next.up, next.said);
         far.is_whole(APP, &layers(&[1, 2, 3]));
         assert_eq!(far.left_over(), "", "{kind:?}");

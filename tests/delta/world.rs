@@ -10,7 +10,7 @@ use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, w
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::Host;
 use imgmv::source::{Root, Selector, Source, Store};
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
 use imgmv::{Error, Result};
 use std::{
     io::Read,
@@ -145,8 +145,8 @@ impl Far {
         let told = Arc::new(Told::default());
         let outcome = {
             let host: Arc<dyn Host> = Arc::from(self.sshd.host(self.way)?);
-            let found = find(host.as_ref(), &self.engines, None, None)?;
-            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).packed(self.wire);
+            let found = detect(host.as_ref(), &self.engines, None, None)?;
+            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).with_line_compression(self.wire);
             copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
         };
         let said = told.0.lock().unwrap().join("\n");
@@ -274,7 +274,7 @@ impl Store for Watched {
         }
         self.memory.open(blob, from)
     }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+    fn detect(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.memory.find(digest)
     }
 }

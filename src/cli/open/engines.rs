@@ -10,7 +10,7 @@ use crate::remote::{Host, Local, SshTarget};
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
 use crate::transport::engine;
-use crate::transport::engine::{Engine, FetchStore, Found};
+use crate::transport::engine::{Engine, FetchStore, DetectedEngine};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub fn on_host(
 /// `docker save`, through the docker command of this host.
 pub fn docker_here(pick: Option<&Selector>, run: &Run) -> Result<UnopenedArchive> {
     let host: Arc<dyn Host> = Arc::new(Local::new(&run.cancel));
-    let found = engine::find(&*host, &[Engine::Docker], None, None)?;
+    let found = engine::detect(&*host, &[Engine::Docker], None, None)?;
     saved(host, &found, pick)
 }
 
@@ -59,15 +59,15 @@ pub fn names_on_host(
     let (host, found) = reached(target, from, reach, run)?;
     match FetchStore::open(host.clone(), &found, run.watch(), &run.cancel)? {
         Some(store) => Ok(store.rows().map(|row| (row.name, Some((row.digest, row.media_type)))).collect()),
-        None => Ok(engine::names(&*host, &found)?.into_iter().map(|name| (name, None)).collect()),
+        None => Ok(engine::list_names(&*host, &found)?.into_iter().map(|name| (name, None)).collect()),
     }
 }
 
 /// The names that docker has on this host.
 pub fn names_here(run: &Run) -> Result<Vec<Listed>> {
     let host = Local::new(&run.cancel);
-    let found = engine::find(&host, &[Engine::Docker], None, None)?;
-    Ok(engine::names(&host, &found)?.into_iter().map(|name| (name, None)).collect())
+    let found = engine::detect(&host, &[Engine::Docker], None, None)?;
+    Ok(engine::list_names(&host, &found)?.into_iter().map(|name| (name, None)).collect())
 }
 
 fn reached(
@@ -75,24 +75,24 @@ fn reached(
     from: &SourceOptions,
     reach: &NetworkOptions,
     run: &Run,
-) -> Result<(Arc<dyn Host>, Found)> {
+) -> Result<(Arc<dyn Host>, DetectedEngine)> {
     let host = host(target, reach, run)?;
     let options = from.engine();
     let named = options.src_engine.map(Engine::from);
     let wanted = named.as_ref().map_or(&Engine::ALL[..], std::slice::from_ref);
-    let found = engine::find(&*host, wanted, options.src_namespace.as_deref(), None).map_err(|error| {
+    let found = engine::detect(&*host, wanted, options.src_namespace.as_deref(), None).map_err(|error| {
         Error::new(error.kind(), error.to_string().replace("--engine or --remote-command", "--src-engine"))
     })?;
     run.watch().say(&format!("{}: reading from {found}", host.name()));
     Ok((host, found))
 }
 
-fn saved(host: Arc<dyn Host>, found: &Found, pick: Option<&Selector>) -> Result<UnopenedArchive> {
+fn saved(host: Arc<dyn Host>, found: &DetectedEngine, pick: Option<&Selector>) -> Result<UnopenedArchive> {
     let image = pick.map(|pick| match pick {
         Selector::Name(name) => one_tag(name),
         Selector::Digest(digest) => digest.to_string(),
     });
-    engine::saved(host, found, &Vec::from_iter(image))
+    engine::save(host, found, &Vec::from_iter(image))
 }
 
 /// docker saves every tag of a name without one; `latest` is meant. (What could be an id stays.)

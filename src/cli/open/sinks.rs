@@ -51,7 +51,7 @@ pub fn sink(
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
             let wire = into.loading.wire.wire();
-            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.packed(wire)))
+            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.with_line_compression(wire)))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }
@@ -135,7 +135,7 @@ fn loading(host: Arc<dyn Host>, into: &SinkOptions, wanted: &[Engine], run: &Run
         )));
     }
     let wanted = named.as_ref().map_or(wanted, std::slice::from_ref);
-    let found = engine::find(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
+    let found = engine::detect(&*host, wanted, namespace.as_deref(), remote_command.as_deref())?;
     Ok(EngineSink::new(host, found, run.watch(), &run.cancel))
 }
 

@@ -1,7 +1,7 @@
 //! What a copy leaves out, decided once, when the host has answered: layers that it holds, images that are there.
 
 use super::inventory::Wanted;
-use super::kind::{Found, Loader};
+use super::kind::{DetectedEngine, Loader};
 use super::session::Answer;
 use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, layer_coding};
@@ -26,7 +26,7 @@ pub(super) struct Delta {
 impl Delta {
     /// Of `images`, of which `blobs` would go. `in_full` gives a name as the engine keeps it.
     pub fn new(
-        found: &Found,
+        found: &DetectedEngine,
         images: &[Image],
         blobs: &[Descriptor],
         wanted: &Wanted,
@@ -77,7 +77,7 @@ impl Delta {
     }
 
     /// Says why layers go that may be there.
-    pub fn explain(&self, host: &str, found: &Found, wanted: &Wanted, answer: &Answer, watch: &dyn Watch) {
+    pub fn explain(&self, host: &str, found: &DetectedEngine, wanted: &Wanted, answer: &Answer, watch: &dyn Watch) {
         if let Some(why) = &answer.why {
             let why = match (why.as_str(), found.loader) {
                 ("no-ctr", _) => "there is no ctr there to ask containerd for it",

@@ -1,6 +1,6 @@
 //! What a host is to have in the end, noted while it is sent.
 
-use super::kind::Found;
+use super::kind::DetectedEngine;
 use super::verify::Expected;
 use crate::image::{Descriptor, Digest, Manifest, Name};
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ impl Promised {
         self.names.iter().any(|(_, other)| *other == root)
     }
 
-    pub fn expected(&self, found: &Found) -> Vec<Expected> {
+    pub fn expected(&self, found: &DetectedEngine) -> Vec<Expected> {
         let expected = |(name, root): &(Name, Digest)| Expected {
             name: name.clone(),
             root: Some(*root),
@@ -45,7 +45,7 @@ impl Promised {
     }
 
     /// The config of the image that the far side's platform takes of `root`.
-    fn config(&self, root: &Digest, found: &Found) -> Option<Digest> {
+    fn config(&self, root: &Digest, found: &DetectedEngine) -> Option<Digest> {
         let kept = self.manifests.get(root)?;
         if kept.children.is_empty() {
             return kept.config;

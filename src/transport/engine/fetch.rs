@@ -2,7 +2,7 @@
 //! wanted, several at once, and each from the byte where it broke off.
 
 use super::fetch_blob::Fetched;
-use super::kind::{Found, Loader};
+use super::kind::{DetectedEngine, Loader};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
@@ -30,7 +30,7 @@ const CTR: &str = "PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/
 /// One namespace of the containerd on a host.
 pub struct FetchStore {
     host: Arc<dyn Host>,
-    found: Found,
+    found: DetectedEngine,
     listed: Vec<(Name, Descriptor)>,
     here: HashSet<Digest>,
     manifests: Mutex<HashMap<Digest, Vec<u8>>>,
@@ -40,7 +40,7 @@ pub struct FetchStore {
 
 /// One line of `ctr images ls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct ImageRow {
     pub name: Name,
     pub media_type: String,
     pub digest: Digest,
@@ -51,7 +51,7 @@ impl FetchStore {
     /// may look into it: then the engine's own save is what there is.
     pub fn open(
         host: Arc<dyn Host>,
-        found: &Found,
+        found: &DetectedEngine,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> Result<Option<FetchStore>> {
@@ -59,18 +59,18 @@ impl FetchStore {
             Loader::Ctr => found.clone(),
             Loader::Nerdctl => {
                 // By sudo where nerdctl is.
-                let before = &found.words[..found.words.len().saturating_sub(1)];
-                let words = beside(&*host)?.map(|ctr| [before, &[ctr]].concat());
-                match words.and_then(|words| found.by_ctr(&words)) {
+                let before = &found.argv[..found.argv.len().saturating_sub(1)];
+                let argv = beside(&*host)?.map(|ctr| [before, &[ctr]].concat());
+                match argv.and_then(|argv| found.by_ctr(&argv)) {
                     Some(ctr) => ctr,
                     None => return Ok(None),
                 }
             }
             _ => return Ok(None),
         };
-        let words = found.command(&[]);
+        let argv = found.command(&[]);
         let mut command = vec!["sh", "-c", SCRIPT, "imgmv"];
-        command.extend(words.iter().map(String::as_str));
+        command.extend(argv.iter().map(String::as_str));
         let answer = capture(&*host, &command)?;
         let Some((rows, here)) = read(&answer.stdout) else {
             return match found.loader {
@@ -87,8 +87,8 @@ impl FetchStore {
     }
 
     /// The names, what they point at, and of which type that is, without a look at it.
-    pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
-        self.listed.iter().map(|(name, at)| Row {
+    pub fn rows(&self) -> impl Iterator<Item = ImageRow> + '_ {
+        self.listed.iter().map(|(name, at)| ImageRow {
             name: name.clone(),
             media_type: at.media_type.clone(),
             digest: at.digest,
@@ -182,7 +182,7 @@ fn beside(host: &dyn Host) -> Result<Option<String>> {
 }
 
 /// The names and the digests between the marks; a row or a line that is none is passed over.
-fn read(text: &str) -> Option<(Vec<Row>, HashSet<Digest>)> {
+fn read(text: &str) -> Option<(Vec<ImageRow>, HashSet<Digest>)> {
     let (_, after) = text.split_once(&format!("{BEGIN}\n"))?;
     let (images, after) = after.split_once(&format!("{BLOBS}\n"))?;
     let (blobs, _) = after.split_once(&format!("{END}\n"))?;
@@ -191,12 +191,12 @@ fn read(text: &str) -> Option<(Vec<Row>, HashSet<Digest>)> {
 }
 
 /// `REF TYPE DIGEST SIZE …`. CRI's second name of every image, its config's digest, is no name.
-fn row(line: &str) -> Option<Row> {
-    let mut words = line.split_whitespace();
-    let (name, media_type, digest) = (words.next()?, words.next()?, words.next()?);
+fn row(line: &str) -> Option<ImageRow> {
+    let mut columns = line.split_whitespace();
+    let (name, media_type, digest) = (columns.next()?, columns.next()?, columns.next()?);
     let known = media_type::is_index(media_type) || media_type::is_manifest(media_type);
     let name = Name::new(name).ok().filter(|_| known && name.parse::<Digest>().is_err())?;
-    Some(Row { name, media_type: media_type.to_owned(), digest: digest.parse().ok()? })
+    Some(ImageRow { name, media_type: media_type.to_owned(), digest: digest.parse().ok()? })
 }
 
 #[cfg(test)]

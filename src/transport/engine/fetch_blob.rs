@@ -54,12 +54,12 @@ impl Fetched {
 
     fn start(&self) -> Result<(Running, Box<dyn Read + Send>)> {
         let skip = (self.at + 1).to_string();
-        let mut words: Vec<&str> = match self.at {
+        let mut argv: Vec<&str> = match self.at {
             0 => Vec::new(),
             _ => vec!["sh", "-c", TAIL, "imgmv", &skip],
         };
-        words.extend(self.command.iter().map(String::as_str));
-        let mut running = self.host.run(&words)?;
+        argv.extend(self.command.iter().map(String::as_str));
+        let mut running = self.host.run(&argv)?;
         running.stdin = None;
         let stdout = running.stdout.take();
         let stdout = stdout.ok_or_else(|| Error::failed("a command was started without its output"))?;

@@ -1,6 +1,6 @@
 //! How a load ends: what came is proved and named, or the load is taken back, and perhaps everything is sent.
 
-use super::kind::{Found, Loader};
+use super::kind::{DetectedEngine, Loader};
 use super::sink::{EngineSink, Form, Load, State};
 use super::verify;
 use crate::error::{Error, Result};
@@ -26,12 +26,12 @@ impl EngineSink {
         verify::verify(self.host.as_ref(), clerk, &expected)
     }
 
-    fn clerk<'s>(&'s self, state: &'s State) -> &'s Found {
+    fn clerk<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
         state.clerk.as_ref().unwrap_or(&self.found)
     }
 
     /// Who gives names. nerdctl's `tag` may want content that was left at the source.
-    fn namer<'s>(&'s self, state: &'s State) -> &'s Found {
+    fn namer<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
         match self.found.loader {
             Loader::Docker(_) => &self.found,
             _ => self.clerk(state),
@@ -43,9 +43,9 @@ impl EngineSink {
         let clerk = self.clerk(state);
         if clerk.loader == Loader::Ctr {
             let pin = self.mark.pin().to_string();
-            let words = clerk.command(&["content", "rm", &pin]);
+            let argv = clerk.command(&["content", "rm", &pin]);
             // What cannot be reached now the next run sweeps.
-            let _ = capture(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+            let _ = capture(self.host.as_ref(), &argv.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 

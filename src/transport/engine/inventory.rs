@@ -1,7 +1,7 @@
 //! Which layers a host has, by the one key that its engine goes by. The wrong key makes images that look well and are
 //! broken, so where the right one cannot be had, nothing is left out.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::session::Answer;
 use super::verify;
 use super::verify::Expected;
@@ -82,7 +82,7 @@ impl Wanted {
     }
 
     /// The question, a line for each thing.
-    pub fn question(&self, found: &Found) -> String {
+    pub fn question(&self, found: &DetectedEngine) -> String {
         let mut text = String::new();
         for one in &self.names {
             if let Some(id) = verify::id(found, one) {
@@ -109,7 +109,7 @@ impl Wanted {
     }
 
     /// The layers that need not be sent: held wherever they lie in any of the images.
-    pub fn held(&self, found: &Found, answer: &Answer) -> HashSet<Digest> {
+    pub fn held(&self, found: &DetectedEngine, answer: &Answer) -> HashSet<Digest> {
         match key(found.loader) {
             Key::Blob => {
                 let held: HashSet<Digest> = answer.held.iter().copied().collect();
@@ -146,7 +146,7 @@ impl Wanted {
     }
 
     /// The names that point at the right image there already, whole.
-    pub fn current(&self, found: &Found, answer: &Answer) -> Vec<&Expected> {
+    pub fn current(&self, found: &DetectedEngine, answer: &Answer) -> Vec<&Expected> {
         self.names.iter().filter(|one| verify::is_there(found, one, answer)).collect()
     }
 }
@@ -185,9 +185,9 @@ mod tests {
         Wanted { blobs, stacks, names: Vec::new() }
     }
 
-    fn found(loader: Loader) -> Found {
+    fn found(loader: Loader) -> DetectedEngine {
         let platform = Platform::new("linux", "amd64", None);
-        Found { loader, words: vec!["e".into()], namespace: None, platform, version: None }
+        DetectedEngine { loader, argv: vec!["e".into()], namespace: None, platform, version: None }
     }
 
     fn held(wanted: &Wanted, loader: Loader, answer: Answer) -> Vec<Digest> {

@@ -62,10 +62,10 @@ pub enum Loader {
 
 /// An engine that answered, and how it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct DetectedEngine {
     pub loader: Loader,
     /// The program by its full path, `sudo -n` before it where that is needed; the whole of a `--remote-command`.
-    pub words: Vec<String>,
+    pub argv: Vec<String>,
     /// containerd's; none: the engine's own default.
     pub namespace: Option<String>,
     /// What the host runs.
@@ -73,35 +73,35 @@ pub struct Found {
     pub version: Option<String>,
 }
 
-impl Found {
+impl DetectedEngine {
     /// The command that takes an archive.
     pub fn load(&self) -> Vec<String> {
         match self.loader {
             Loader::Nerdctl | Loader::Docker(_) | Loader::Podman => self.command(&["load"]),
             Loader::Ctr => self.command(&["images", "import", "-"]),
-            Loader::Custom => self.words.clone(),
+            Loader::Custom => self.argv.clone(),
         }
     }
 
     /// The engine called with `arguments`, in its namespace.
     pub fn command(&self, arguments: &[&str]) -> Vec<String> {
-        let mut words = self.words.clone();
+        let mut argv = self.argv.clone();
         if let Some(namespace) = &self.namespace {
-            words.extend(["--namespace".to_owned(), namespace.clone()]);
+            argv.extend(["--namespace".to_owned(), namespace.clone()]);
         }
-        words.extend(arguments.iter().map(|&word| word.to_owned()));
-        words
+        argv.extend(arguments.iter().map(|&word| word.to_owned()));
+        argv
     }
 
     /// The ctr that is called by `words`, which looks into the containerd that this engine loads into; an address is
     /// followed by the namespace there.
-    pub(super) fn by_ctr(&self, words: &[String]) -> Option<Found> {
-        let mut words = words.to_vec();
-        let namespace = match words.iter().any(|word| word == "--address") {
-            true => words.pop(),
+    pub(super) fn by_ctr(&self, argv: &[String]) -> Option<DetectedEngine> {
+        let mut argv = argv.to_vec();
+        let namespace = match argv.iter().any(|word| word == "--address") {
+            true => argv.pop(),
             false => self.namespace.clone(),
         };
-        (!words.is_empty()).then(|| Found { loader: Loader::Ctr, words, namespace, ..self.clone() })
+        (!argv.is_empty()).then(|| DetectedEngine { loader: Loader::Ctr, argv, namespace, ..self.clone() })
     }
 
     /// Whether it keeps a name that ends in a digest; docker and podman keep only tags.
@@ -129,7 +129,7 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for DetectedEngine {
     /// `docker 20.10.24`, `ctr 1.6.20, namespace k8s.io, by sudo`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.loader {
@@ -138,7 +138,7 @@ impl fmt::Display for Found {
             Loader::Docker(ImageStore::Containerd) => "docker (containerd image store)",
             Loader::Ctr => "ctr",
             Loader::Podman => "podman",
-            Loader::Custom => return write!(f, "the command {:?}", self.words.last().map_or("", String::as_str)),
+            Loader::Custom => return write!(f, "the command {:?}", self.argv.last().map_or("", String::as_str)),
         };
         f.write_str(name)?;
         if let Some(version) = &self.version {
@@ -147,7 +147,7 @@ impl fmt::Display for Found {
         if let Some(namespace) = &self.namespace {
             write!(f, ", namespace {namespace}")?;
         }
-        if self.words.first().is_some_and(|word| word == "sudo") {
+        if self.argv.first().is_some_and(|word| word == "sudo") {
             f.write_str(", by sudo")?;
         }
         Ok(())
@@ -158,10 +158,10 @@ impl fmt::Display for Found {
 mod tests {
     use super::*;
 
-    fn found(loader: Loader, version: &str) -> Found {
-        Found {
+    fn found(loader: Loader, version: &str) -> DetectedEngine {
+        DetectedEngine {
             loader,
-            words: vec!["sudo".into(), "-n".into(), "/bin/e".into()],
+            argv: vec!["sudo".into(), "-n".into(), "/bin/e".into()],
             namespace: matches!(loader, Loader::Ctr | Loader::Nerdctl).then(|| "k8s.io".into()),
             platform: Platform::new("linux", "amd64", None),
             version: Some(version.into()),

@@ -41,8 +41,8 @@ pub(super) struct Ended {
 impl Loading {
     /// Starts `command` on `host`; its standard input comes back beside it.
     pub fn start(host: &dyn Host, command: &[String], cancel: &Cancel) -> Result<(Arc<Loading>, Input)> {
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        let mut running = host.run(&words)?;
+        let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+        let mut running = host.run(&argv)?;
         let (Some(stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
             return Err(Error::failed("a command was started without its streams"));
         };

@@ -58,9 +58,9 @@ mod session;
 mod sink;
 mod verify;
 
-pub use fetch::{FetchStore, Row};
-pub use kind::{Engine, Found, ImageStore, Loader};
+pub use fetch::{FetchStore, ImageRow};
+pub use kind::{Engine, DetectedEngine, ImageStore, Loader};
 pub use line_compression::LineCompression;
-pub use probe::find;
-pub use saved::{names, saved};
+pub use probe::detect;
+pub use saved::{list_names, save};
 pub use sink::EngineSink;

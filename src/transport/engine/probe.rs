@@ -1,6 +1,6 @@
 //! Which engine answers on a host: one question, one round trip.
 
-use super::kind::{Engine, Found, ImageStore, Loader};
+use super::kind::{Engine, DetectedEngine, ImageStore, Loader};
 use crate::error::{Error, Result};
 use crate::image::Platform;
 use crate::remote::{Exit, Host, capture};
@@ -49,12 +49,12 @@ echo imgmv-probe-end
 ///
 /// `namespace` is containerd's; without it that of the environment there, kubelet's where it exists, or the engine's
 /// own default. `FarSide` where nothing answers, with what was found dead; `Usage` for a namespace that is none.
-pub fn find(
+pub fn detect(
     host: &dyn Host,
     wanted: &[Engine],
     namespace: Option<&str>,
     remote_command: Option<&str>,
-) -> Result<Found> {
+) -> Result<DetectedEngine> {
     if let Some(namespace) = namespace
         && !is_namespace(namespace)
     {
@@ -68,17 +68,17 @@ pub fn find(
     };
     let script = SCRIPT.trim().replace('\n', " ");
     let answer = capture(host, &["sh", "-c", &script, "imgmv", &engines.join(" ")])?;
-    let Some(said) = Said::read(&answer.stdout) else {
-        return Err(no_answer(host.name(), &answer.exit));
+    let Some(answer) = ProbeAnswer::parse(&answer.stdout) else {
+        return Err(probe_failed(host.name(), &answer.exit));
     };
-    said.found(host.name(), wanted, namespace, remote_command)
+    answer.into_engine(host.name(), wanted, namespace, remote_command)
 }
 
 /// An ssh client says with status 255 that it could not get in, and why in words of its own.
-fn no_answer(host: &str, exit: &Exit) -> Error {
+fn probe_failed(host: &str, exit: &Exit) -> Error {
     let end = exit.describe();
-    let words = exit.stderr.to_lowercase();
-    let any = |signs: &[&str]| exit.status == Some(255) && signs.iter().any(|sign| words.contains(sign));
+    let stderr = exit.stderr.to_lowercase();
+    let any = |signs: &[&str]| exit.status == Some(255) && signs.iter().any(|sign| stderr.contains(sign));
     if any(&["host key verification failed", "remote host identification has changed"]) {
         let advice = "its host key is not the known one; connect by hand once, and compare the key, to make it known";
         return Error::denied(format!("{host}: ssh {end}; {advice}"));
@@ -101,55 +101,55 @@ fn is_namespace(text: &str) -> bool {
 
 /// The script's answer, nothing in it believed yet.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct ProbeAnswer {
     machine: String,
     environment_namespace: Option<String>,
     engine: Option<Engine>,
     command: Vec<String>,
-    words: Vec<String>,
+    output: Vec<String>,
     namespaces: Vec<String>,
-    dead: Vec<(String, String)>,
+    failed: Vec<(String, String)>,
 }
 
-impl Said {
+impl ProbeAnswer {
     /// What stands between the marks; whatever a login prints before and after is passed over.
-    fn read(text: &str) -> Option<Said> {
+    fn parse(text: &str) -> Option<ProbeAnswer> {
         let (_, after) = text.split_once(&format!("{BEGIN}\n"))?;
         let (lines, _) = after.split_once(&format!("{END}\n"))?;
-        let mut said = Said::default();
+        let mut answer = ProbeAnswer::default();
         for (key, value) in lines.lines().filter_map(|line| line.split_once('=')) {
             let words = || value.split_whitespace().map(str::to_owned).collect();
             match key {
-                "machine" => said.machine = value.to_owned(),
-                "namespace" => said.environment_namespace = Some(value.to_owned()).filter(|ns| is_namespace(ns)),
-                "engine" => said.engine = value.parse().ok(),
-                "command" => said.command = words(),
-                "said" => said.words.push(value.to_owned()),
-                "namespaces" => said.namespaces = words(),
+                "machine" => answer.machine = value.to_owned(),
+                "namespace" => answer.environment_namespace = Some(value.to_owned()).filter(|ns| is_namespace(ns)),
+                "engine" => answer.engine = value.parse().ok(),
+                "command" => answer.command = words(),
+                "said" => answer.output.push(value.to_owned()),
+                "namespaces" => answer.namespaces = words(),
                 "dead" => {
                     let (engine, why) = value.split_once(' ').unwrap_or((value, ""));
-                    said.dead.push((engine.to_owned(), why.trim().to_owned()));
+                    answer.failed.push((engine.to_owned(), why.trim().to_owned()));
                 }
                 _ => {}
             }
         }
-        Some(said)
+        Some(answer)
     }
 
-    fn found(
+    fn into_engine(
         self,
         host: &str,
         wanted: &[Engine],
         namespace: Option<&str>,
         remote_command: Option<&str>,
-    ) -> Result<Found> {
+    ) -> Result<DetectedEngine> {
         let platform = Platform::new("linux", &self.machine, None);
         if let Some(command) = remote_command {
-            let words = vec!["sh".to_owned(), "-c".to_owned(), command.to_owned()];
-            return Ok(Found { loader: Loader::Custom, words, namespace: None, platform, version: None });
+            let argv = vec!["sh".to_owned(), "-c".to_owned(), command.to_owned()];
+            return Ok(DetectedEngine { loader: Loader::Custom, argv, namespace: None, platform, version: None });
         }
         let (Some(engine), false) = (self.engine, self.command.is_empty()) else {
-            return Err(self.nothing(host, wanted));
+            return Err(self.no_engine(host, wanted));
         };
         let version = self.version(engine);
         let (loader, platform) = match engine {
@@ -158,20 +158,20 @@ impl Said {
             Engine::Ctr => (Loader::Ctr, platform),
             Engine::Podman => (Loader::Podman, platform),
         };
-        let kubelets = || self.namespaces.iter().find(|ns| *ns == "k8s.io").cloned();
+        let kubelet = || self.namespaces.iter().find(|ns| *ns == "k8s.io").cloned();
         let namespace = match engine {
             Engine::Nerdctl | Engine::Ctr => {
-                namespace.map(str::to_owned).or_else(|| self.environment_namespace.clone()).or_else(kubelets)
+                namespace.map(str::to_owned).or_else(|| self.environment_namespace.clone()).or_else(kubelet)
             }
             Engine::Docker | Engine::Podman => None,
         };
-        Ok(Found { loader, words: self.command, namespace, platform, version })
+        Ok(DetectedEngine { loader, argv: self.command, namespace, platform, version })
     }
 
     /// Its second line: `linux/x86_64 overlay2 [[Backing Filesystem extfs] …]`. The daemon may be on another host yet
     /// (`DOCKER_HOST`), so its own word on the platform counts.
     fn docker(&self, machine: Platform) -> (Loader, Platform) {
-        let line = self.words.iter().find(|line| line.starts_with("linux/") || line.starts_with("windows/"));
+        let line = self.output.iter().find(|line| line.starts_with("linux/") || line.starts_with("windows/"));
         let Some(line) = line else {
             return (Loader::Docker(ImageStore::Graph), machine);
         };
@@ -194,34 +194,34 @@ impl Said {
         let first = |line: &String| version(line.split_whitespace().next()?);
         let labelled = |line: &String| version(line.trim().strip_prefix("Version:")?.trim());
         match engine {
-            Engine::Docker | Engine::Podman => self.words.iter().find_map(first),
-            Engine::Ctr | Engine::Nerdctl => self.words.iter().rev().find_map(labelled),
+            Engine::Docker | Engine::Podman => self.output.iter().find_map(first),
+            Engine::Ctr | Engine::Nerdctl => self.output.iter().rev().find_map(labelled),
         }
     }
 
-    fn nothing(&self, host: &str, wanted: &[Engine]) -> Error {
+    fn no_engine(&self, host: &str, wanted: &[Engine]) -> Error {
         let names: Vec<&str> = wanted.iter().map(|engine| engine.name()).collect();
         let names = match names.split_last() {
             Some((last, [])) => (*last).to_owned(),
             Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
             None => "engine".to_owned(),
         };
-        let mut dead: Vec<String> = Vec::new();
-        for (engine, why) in &self.dead {
-            let told = ailment(engine, why);
-            if !dead.contains(&told) {
-                dead.push(told);
+        let mut failed: Vec<String> = Vec::new();
+        for (engine, why) in &self.failed {
+            let reason = describe_failure(engine, why);
+            if !failed.contains(&reason) {
+                failed.push(reason);
             }
         }
-        let found = match dead.is_empty() {
+        let found = match failed.is_empty() {
             true => String::new(),
-            false => format!(" (found: {})", dead.join("; ")),
+            false => format!(" (found: {})", failed.join("; ")),
         };
         Error::far_side(format!("{host}: no {names} answers there{found}; name one with --engine or --remote-command"))
     }
 }
 
-fn ailment(engine: &str, why: &str) -> String {
+fn describe_failure(engine: &str, why: &str) -> String {
     let lower = why.to_lowercase();
     let any = |signs: &[&str]| signs.iter().any(|sign| lower.contains(sign));
     if any(&["permission denied", "must be root", "rootless"]) {
@@ -240,9 +240,9 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    fn found(text: &str, namespace: Option<&str>) -> Result<Found> {
+    fn found(text: &str, namespace: Option<&str>) -> Result<DetectedEngine> {
         let text = format!("Welcome!\nengine=podman\n\n{BEGIN}\n{text}\n{END}\nbye\n");
-        Said::read(&text).unwrap().found("web1", &Engine::ALL, namespace, None)
+        ProbeAnswer::parse(&text).unwrap().into_engine("web1", &Engine::ALL, namespace, None)
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
                      said=linux/aarch64 overlay2 [[Backing Filesystem extfs]]";
         let docker = found(graph, Some("ignored")).unwrap();
         assert_eq!(docker.loader, Loader::Docker(ImageStore::Graph));
-        assert_eq!(docker.words, ["sudo", "-n", "/usr/bin/docker"]);
+        assert_eq!(docker.argv, ["sudo", "-n", "/usr/bin/docker"]);
         assert_eq!((docker.platform.to_string().as_str(), docker.namespace.as_ref()), ("linux/arm64", None));
         assert_eq!(docker.version.as_deref(), Some("20.10.24+dfsg1"));
         let store = graph.replace("[[Backing", "[[driver-type io.containerd.snapshotter.v1] [Backing");
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn an_answer_without_its_marks_is_none() {
-        assert_eq!(Said::read("machine=x86_64\nengine=docker\n"), None);
-        assert_eq!(Said::read(&format!("{BEGIN}\nmachine=x86_64\n")), None);
+        assert_eq!(ProbeAnswer::parse("machine=x86_64\nengine=docker\n"), None);
+        assert_eq!(ProbeAnswer::parse(&format!("{BEGIN}\nmachine=x86_64\n")), None);
     }
 
     #[test]

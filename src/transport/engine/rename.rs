@@ -1,7 +1,7 @@
 //! Giving images their names. An engine that names an image before it is whole (containerd's family does) is sent it
 //! under a name of imgmv's own; only what was proved to be there gets the names it is to have.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::scripts::{LOADING, RunId};
 use super::verify;
 use super::verify::Expected;
@@ -19,7 +19,7 @@ pub(super) struct Temporary(Vec<(Digest, Name)>);
 /// Whether images are loaded into `found` under temporary names. docker's own store and podman name an image once it is
 /// whole, and a command of the user's own is left to itself; but podman takes an image without its held layers only with
 /// a single name.
-pub(super) fn renames(found: &Found, one_name: bool) -> bool {
+pub(super) fn renames(found: &DetectedEngine, one_name: bool) -> bool {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Custom => false,
         Loader::Podman => !one_name,
@@ -53,7 +53,7 @@ impl Temporary {
 
     /// Proves what was loaded, gives it the names of `lasting`, takes the temporary ones away, whatever happens, and
     /// proves the lasting ones. `namer` names, `clerk` knows what is there.
-    pub fn settle(&self, host: &dyn Host, namer: &Found, clerk: &Found, lasting: &[Expected]) -> Result<()> {
+    pub fn settle(&self, host: &dyn Host, namer: &DetectedEngine, clerk: &DetectedEngine, lasting: &[Expected]) -> Result<()> {
         verify::verify(host, clerk, &self.expected(lasting)).inspect_err(|_| self.remove(host, namer))?;
         let mut pairs: Vec<(&Name, &Name)> = Vec::new();
         for one in lasting {
@@ -69,36 +69,36 @@ impl Temporary {
     }
 
     /// Takes the temporary names away; what cannot be reached now the next run sweeps.
-    pub fn remove(&self, host: &dyn Host, found: &Found) {
-        let mut words = match found.loader {
+    pub fn remove(&self, host: &dyn Host, found: &DetectedEngine) {
+        let mut argv = match found.loader {
             Loader::Ctr => found.command(&["images", "rm"]),
             _ => found.command(&["rmi"]),
         };
-        words.extend(self.0.iter().map(|(_, name)| name.to_string()));
+        argv.extend(self.0.iter().map(|(_, name)| name.to_string()));
         if !self.is_empty() {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let _ = capture(host, &words);
+            let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+            let _ = capture(host, &argv);
         }
     }
 }
 
 /// Gives the second name of each of `pairs` to what the first one is, then takes the names of `drop` away: one exchange.
 /// The names are arguments, which no shell looks at.
-fn rename(host: &dyn Host, found: &Found, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
+fn rename(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
     let (tag, remove) = match found.loader {
         Loader::Ctr => (found.command(&["images", "tag", "--force"]), found.command(&["images", "rm"])),
         _ => (found.command(&["tag"]), found.command(&["rmi"])),
     };
-    let line = |words: Vec<String>| quote(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let line = |argv: Vec<String>| quote(&argv.iter().map(String::as_str).collect::<Vec<_>>());
     let (tag, remove) = (line(tag)?, line(remove)?);
     let script = format!(
         "while test \"$1\" = tag; do {tag} \"$2\" \"$3\" </dev/null || exit 1; shift 3; done; \
          test $# -eq 0 || {remove} \"$@\" >/dev/null 2>&1 </dev/null; exit 0"
     );
-    let mut words = vec!["sh", "-c", &script, "imgmv"];
-    words.extend(pairs.iter().flat_map(|(from, to)| ["tag", from.as_str(), to.as_str()]));
-    words.extend(drop.iter().map(|(_, name)| name.as_str()));
-    let answer = capture(host, &words)?;
+    let mut argv = vec!["sh", "-c", &script, "imgmv"];
+    argv.extend(pairs.iter().flat_map(|(from, to)| ["tag", from.as_str(), to.as_str()]));
+    argv.extend(drop.iter().map(|(_, name)| name.as_str()));
+    let answer = capture(host, &argv)?;
     match answer.exit.success() {
         true => Ok(()),
         false => Err(Error::far_side(format!(

@@ -1,6 +1,6 @@
 //! Images of an engine as a source: what its save command writes, taken in as it passes.
 
-use super::kind::{Found, Loader};
+use super::kind::{DetectedEngine, Loader};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name, Reference};
 use crate::remote::{Exit, Host, Running, capture};
@@ -14,7 +14,7 @@ use std::{
 ///
 /// `Usage` for a reference that is none. That the engine does not have an image shows when the tape is read
 /// (`NotFound`).
-pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Result<UnopenedArchive> {
+pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) -> Result<UnopenedArchive> {
     if references.is_empty() {
         return Err(Error::usage(format!(
             "{}: which of the images? name it behind the engine's place (docker-daemon:REF, ssh://HOST/REF); imgmv \
@@ -43,29 +43,29 @@ pub fn saved(host: Arc<dyn Host>, found: &Found, references: &[String]) -> Resul
         command.push("--multi-image-archive".to_owned());
     }
     command.extend(references.iter().cloned());
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let mut running = host.run(&words)?;
+    let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut running = host.run(&argv)?;
     running.stdin = None;
     let label = format!("{}: {engine} {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
-    let output = Output { stdout, running: Some(running), label: label.clone(), _host: host };
+    let output = SaveOutput { stdout, running: Some(running), label: label.clone(), _host: host };
     Ok(UnopenedArchive { bytes: Box::new(output), label, expected_diff_ids })
 }
 
 /// The layers of each image, where docker says so; that it has one of them not shows soon enough.
-fn layers(host: &dyn Host, found: &Found, references: &[String]) -> Vec<Vec<Digest>> {
+fn layers(host: &dyn Host, found: &DetectedEngine, references: &[String]) -> Vec<Vec<Digest>> {
     let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
     command.extend(references.iter().cloned());
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let Ok(answer) = capture(host, &words) else { return Vec::new() };
+    let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+    let Ok(answer) = capture(host, &argv) else { return Vec::new() };
     answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The names that the engine found on `host` gives to images.
-pub fn names(host: &dyn Host, found: &Found) -> Result<Vec<Name>> {
+pub fn list_names(host: &dyn Host, found: &DetectedEngine) -> Result<Vec<Name>> {
     let command = found.command(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let answer = capture(host, &words)?;
+    let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+    let answer = capture(host, &argv)?;
     if !answer.exit.success() {
         return Err(Error::far_side(format!("{}: {found} {}", host.name(), answer.exit.describe())));
     }
@@ -85,7 +85,7 @@ fn is_image(text: &str) -> bool {
 }
 
 /// A save command's output; its end is believed only when the command ended well.
-struct Output {
+struct SaveOutput {
     stdout: Option<Box<dyn Read + Send>>,
     running: Option<Running>,
     label: String,
@@ -93,7 +93,7 @@ struct Output {
     _host: Arc<dyn Host>,
 }
 
-impl Output {
+impl SaveOutput {
     fn end(&mut self) -> Result<()> {
         self.stdout = None;
         match self.running.take() {
@@ -107,10 +107,10 @@ fn judge(label: &str, exit: &Exit) -> Result<()> {
     if exit.success() {
         return Ok(());
     }
-    let words = exit.stderr.to_lowercase();
+    let stderr = exit.stderr.to_lowercase();
     let absent = ["no such image", "reference does not exist", "image not known", "not found: ", ": not found"]
         .iter()
-        .any(|sign| words.contains(sign));
+        .any(|sign| stderr.contains(sign));
     let sentence = format!("{label} {}", exit.describe());
     Err(match absent {
         true => Error::not_found(format!("{sentence}; imgmv list shows what there is")),
@@ -118,7 +118,7 @@ fn judge(label: &str, exit: &Exit) -> Result<()> {
     })
 }
 
-impl Read for Output {
+impl Read for SaveOutput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = match &mut self.stdout {
             Some(stdout) => stdout.read(buffer)?,

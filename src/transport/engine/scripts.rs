@@ -2,7 +2,7 @@
 //! take the pin away. POSIX sh without backslashes, `!` and line feeds, so that a login shell which is none hands it on
 //! unharmed (as the probe's). What it is asked comes on standard input; nothing of it is ever looked at as a command.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use crate::error::Result;
 use crate::image::Digest;
 use crate::remote::quote;
@@ -159,12 +159,12 @@ fi;
 "#;
 
 /// The script for `found`; `None` for a command of the user's own, which is only given the archive.
-pub(super) fn script(found: &Found, mark: &RunId) -> Result<Option<String>> {
-    let words: Vec<&str> = found.words.iter().map(String::as_str).collect();
-    let engine = quote(&words)?;
+pub(super) fn script(found: &DetectedEngine, mark: &RunId) -> Result<Option<String>> {
+    let argv: Vec<&str> = found.argv.iter().map(String::as_str).collect();
+    let engine = quote(&argv)?;
     let load = found.load();
     let load = quote(&load.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let sudo = if found.words.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
+    let sudo = if found.argv.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
     // Standard input is the question and the archive, which only the loader is to read.
     let d = format!("d() {{ {engine} \"$@\" </dev/null; }};");
     let parts = match found.loader {
@@ -174,7 +174,7 @@ pub(super) fn script(found: &Found, mark: &RunId) -> Result<Option<String>> {
         }
         Loader::Nerdctl => {
             let mut ctr = found.command(&[]);
-            let at = found.words.len() - 1;
+            let at = found.argv.len() - 1;
             ctr[at] = "ctr".to_owned();
             let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=@SUDO@ $p\" || w=no-ctr;".to_owned();
             vec![find, c(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
@@ -198,10 +198,10 @@ pub(super) fn script(found: &Found, mark: &RunId) -> Result<Option<String>> {
     Ok(Some(text.lines().map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned()))
 }
 
-fn c(words: &[String]) -> Result<String> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let words = quote(&words)?;
-    Ok(format!("c() {{ {words} \"$@\" </dev/null; }}; i() {{ {words} \"$@\"; }};"))
+fn c(argv: &[String]) -> Result<String> {
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let argv = quote(&argv)?;
+    Ok(format!("c() {{ {argv} \"$@\" </dev/null; }}; i() {{ {argv} \"$@\"; }};"))
 }
 
 #[cfg(test)]
@@ -215,9 +215,9 @@ mod tests {
         for loader in
             [Loader::Ctr, Loader::Nerdctl, Loader::Podman, docker(ImageStore::Graph), docker(ImageStore::Containerd)]
         {
-            let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
+            let argv = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
             let platform = Platform::new("linux", "amd64", None);
-            let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
+            let found = DetectedEngine { loader, argv, namespace: Some("k8s.io".into()), platform, version: None };
             let script = script(&found, &RunId::new()).unwrap().unwrap();
             assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
             assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");

@@ -4,7 +4,7 @@
 use super::delta::Delta;
 use super::expected::Promised;
 use super::inventory::Wanted;
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::line_compression::{LineCompression, Packed};
 use super::load::{Input, Loading};
 use super::rename::Temporary;
@@ -32,7 +32,7 @@ use std::{
 /// Loads images into the engine that was found on a host.
 pub struct EngineSink {
     pub(super) host: Arc<dyn Host>,
-    pub(super) found: Found,
+    pub(super) found: DetectedEngine,
     pub(super) mark: RunId,
     wire: Option<LineCompression>,
     /// A delta, and everything after one that did not verify.
@@ -60,7 +60,7 @@ pub(super) struct State {
     pub form: Form,
     /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
     /// image is whole (docker is content with one that is unpacked).
-    pub clerk: Option<Found>,
+    pub clerk: Option<DetectedEngine>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(super) enum Form {
 
 impl EngineSink {
     /// The archive goes as it is: [`EngineSink::packed`] changes that.
-    pub fn new(host: Arc<dyn Host>, found: Found, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
+    pub fn new(host: Arc<dyn Host>, found: DetectedEngine, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
         let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
         let (mark, wire, cancel) = (RunId::new(), Some(LineCompression::Plain), cancel.clone());
@@ -83,7 +83,7 @@ impl EngineSink {
 
     /// How the archive is packed for the way; `None`: by what the host can unpack, what the images consist of, and how
     /// fast the line is.
-    pub fn packed(mut self, wire: Option<LineCompression>) -> EngineSink {
+    pub fn with_line_compression(mut self, wire: Option<LineCompression>) -> EngineSink {
         self.wire = wire;
         self
     }

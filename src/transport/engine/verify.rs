@@ -1,7 +1,7 @@
 //! What an engine has after a load. Its exit status proves nothing (docker's containerd store says 0 after `Error
 //! unpacking image`, ctr after an import of nothing), so it is asked for what it holds under each name.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::session;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
@@ -22,7 +22,7 @@ pub(super) struct Expected {
 }
 
 /// By which digest the engine knows the image that `one` is to be; none where only it knows that.
-pub(super) fn id(found: &Found, one: &Expected) -> Option<Digest> {
+pub(super) fn id(found: &DetectedEngine, one: &Expected) -> Option<Digest> {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Podman => one.config,
         _ => one.root,
@@ -30,7 +30,7 @@ pub(super) fn id(found: &Found, one: &Expected) -> Option<Digest> {
 }
 
 /// Whether `answer`, which came before anything was sent, has the right image under `one`'s name, whole.
-pub(super) fn is_there(found: &Found, one: &Expected, answer: &session::Answer) -> bool {
+pub(super) fn is_there(found: &DetectedEngine, one: &Expected, answer: &session::Answer) -> bool {
     if id(found, one).is_none() {
         return false;
     }
@@ -46,7 +46,7 @@ pub(super) fn is_there(found: &Found, one: &Expected, answer: &session::Answer) 
 /// Asks `found` on `host` for each of `expected`.
 ///
 /// `FarSide` where a name is not there, is incomplete, or is something else, with what was found.
-pub(super) fn verify(host: &dyn Host, found: &Found, expected: &[Expected]) -> Result<()> {
+pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[Expected]) -> Result<()> {
     let one_by_one = found.loader == Loader::Nerdctl;
     for some in expected.chunks(if one_by_one { 1 } else { AT_ONCE }) {
         let Some(question) = question(found, some) else {
@@ -60,26 +60,26 @@ pub(super) fn verify(host: &dyn Host, found: &Found, expected: &[Expected]) -> R
 }
 
 /// The command that says what is under the names of `some`; for nerdctl, of one.
-fn question(found: &Found, some: &[Expected]) -> Option<Vec<String>> {
+fn question(found: &DetectedEngine, some: &[Expected]) -> Option<Vec<String>> {
     let names = || some.iter().map(|one| one.name.as_str());
-    let mut words = match found.loader {
+    let mut argv = match found.loader {
         Loader::Docker(_) => found.command(&["image", "inspect", "--format", "{{.Id}} {{json .RootFS}}"]),
         Loader::Podman => found.command(&["image", "inspect", "--format", "{{.Id}}"]),
         Loader::Nerdctl => {
             found.command(&["image", "inspect", "--mode=native", "--format", "{{json .Image.Target.Digest}}"])
         }
         Loader::Ctr => {
-            let mut words = found.command(&["images", "check"]);
-            words.extend(names().map(|name| format!("name=={name:?}")));
-            return Some(words);
+            let mut argv = found.command(&["images", "check"]);
+            argv.extend(names().map(|name| format!("name=={name:?}")));
+            return Some(argv);
         }
         Loader::Custom => return None,
     };
-    words.extend(names().map(str::to_owned));
-    Some(words)
+    argv.extend(names().map(str::to_owned));
+    Some(argv)
 }
 
-fn judge(found: &Found, some: &[Expected], answer: &Output) -> Result<()> {
+fn judge(found: &DetectedEngine, some: &[Expected], answer: &Output) -> Result<()> {
     if let Loader::Ctr = found.loader {
         return some.iter().try_for_each(|one| checked(one, &answer.stdout, &answer.exit.describe()));
     }
@@ -173,7 +173,7 @@ mod tests {
 
     fn judged(loader: Loader, stdout: &str, status: i32) -> Result<()> {
         let platform = Platform::new("linux", "amd64", None);
-        let found = Found { loader, words: vec!["e".into()], namespace: None, platform, version: None };
+        let found = DetectedEngine { loader, argv: vec!["e".into()], namespace: None, platform, version: None };
         let exit = Exit { status: Some(status), ..Exit::default() };
         judge(&found, &[one()], &Output { stdout: stdout.into(), exit })
     }
