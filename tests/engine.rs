@@ -16,7 +16,7 @@ use imgmv::progress::{Event, Watch};
 use imgmv::remote::{Host, Local};
 use imgmv::source::{Selector, Source};
 use imgmv::transport::archive::{Input, open};
-use imgmv::transport::engine::{Engine, EngineSink, DetectedEngine, detect, save};
+use imgmv::transport::engine::{DetectedEngine, Engine, EngineSink, detect, save};
 use imgmv::transport::layout::LayoutStore;
 use imgmv::{Kind as Failure, Result};
 use program::fixture;

@@ -15,7 +15,7 @@ use imgmv::progress::{Event, Silent, Watch};
 use imgmv::remote::{Host, Local, Running};
 use imgmv::sink::Sink;
 use imgmv::source::{Selector, Source, Store};
-use imgmv::transport::engine::{Engine, FetchStore, DetectedEngine, Loader, detect, save};
+use imgmv::transport::engine::{DetectedEngine, Engine, FetchStore, Loader, detect, save};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::{Kind as Failure, Result};
 use program::{Output, fixture, imgmv};
@@ -316,7 +316,8 @@ fn nerdctls_images_are_read_by_the_ctr_beside_it_else_nerdctl_saves_them() {
     let cancel = Cancel::default();
     let beside = stand_in.dir.path().display().to_string();
     let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
-    let nerdctl = DetectedEngine { loader: Loader::Nerdctl, argv: vec![format!("{beside}/nerdctl")], ..stand_in.found.clone() };
+    let nerdctl =
+        DetectedEngine { loader: Loader::Nerdctl, argv: vec![format!("{beside}/nerdctl")], ..stand_in.found.clone() };
     let host: Arc<dyn Host> = Arc::new(Local::new(&cancel).with("PATH", &path));
     let store = FetchStore::open(host.clone(), &nerdctl, Arc::new(Silent), &cancel).unwrap();
     assert_eq!(store.unwrap().names().unwrap()[0].as_str(), NAME);

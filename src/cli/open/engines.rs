@@ -10,7 +10,7 @@ use crate::remote::{Host, Local, SshTarget};
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
 use crate::transport::engine;
-use crate::transport::engine::{Engine, FetchStore, DetectedEngine};
+use crate::transport::engine::{DetectedEngine, Engine, FetchStore};
 use crate::{Error, Result};
 use std::sync::Arc;
 

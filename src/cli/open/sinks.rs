@@ -51,7 +51,9 @@ pub fn sink(
         Place::DockerDaemon { .. } => engine_here(into, &[Engine::Docker], run),
         Place::Ssh { host, .. } => {
             let wire = into.loading.wire.wire();
-            Ok(Box::new(loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.with_line_compression(wire)))
+            Ok(Box::new(
+                loading(engines::host(host, reach, run)?, into, &Engine::ALL, run)?.with_line_compression(wire),
+            ))
         }
         Place::Prefix(_) => Err(Error::usage("a DST that ends in / has a sink for each image")),
     }

@@ -1,6 +1,6 @@
 //! What a copy leaves out, decided once, when the host has answered: layers that it holds, images that are there.
 
-use super::inventory::Wanted;
+use super::inventory::Query;
 use super::kind::{DetectedEngine, Loader};
 use super::session::Answer;
 use crate::image::Image;
@@ -12,13 +12,13 @@ use std::collections::HashSet;
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     /// Layers that the host holds and that are not sent.
-    pub left_out: HashSet<Digest>,
+    pub skipped: HashSet<Digest>,
     /// Names that point at the right image already.
     current: HashSet<(Name, Digest)>,
     /// Manifests and blobs that only those images need.
     unneeded: HashSet<Digest>,
     /// Whether every layer that goes is packed already.
-    pub all_packed: bool,
+    pub all_compressed: bool,
     /// Whether a single name is to be given.
     pub one_name: bool,
 }
@@ -29,46 +29,47 @@ impl Delta {
         found: &DetectedEngine,
         images: &[Image],
         blobs: &[Descriptor],
-        wanted: &Wanted,
+        query: &Query,
         answer: &Answer,
-        in_full: &dyn Fn(&Name) -> Option<Name>,
+        canonical: &dyn Fn(&Name) -> Option<Name>,
     ) -> Delta {
-        let there: HashSet<(Name, Digest)> =
-            wanted.current(found, answer).into_iter().filter_map(|one| Some((one.name.clone(), one.root?))).collect();
-        let is_there = |image: &&Image| {
+        let present: HashSet<(Name, Digest)> =
+            query.current(found, answer).into_iter().filter_map(|one| Some((one.name.clone(), one.root?))).collect();
+        let is_present = |image: &&Image| {
             let root = image.root().digest();
-            let known = |name: &Name| in_full(name).is_some_and(|name| there.contains(&(name, root)));
+            let known = |name: &Name| canonical(name).is_some_and(|name| present.contains(&(name, root)));
             !image.names.is_empty() && image.names.iter().all(known)
         };
-        let (current, others): (Vec<&Image>, Vec<&Image>) = images.iter().partition(is_there);
-        let needed: HashSet<Digest> = others.iter().flat_map(|image| everything(image)).collect();
-        let unneeded = current.iter().flat_map(|image| everything(image)).filter(|digest| !needed.contains(digest));
+        let (current, others): (Vec<&Image>, Vec<&Image>) = images.iter().partition(is_present);
+        let needed: HashSet<Digest> = others.iter().flat_map(|image| all_digests(image)).collect();
+        let unneeded = current.iter().flat_map(|image| all_digests(image)).filter(|digest| !needed.contains(digest));
         let unneeded: HashSet<Digest> = unneeded.collect();
         let roots: HashSet<Digest> = current.iter().map(|image| image.root().digest()).collect();
-        let current = there.into_iter().filter(|(_, root)| roots.contains(root)).collect();
-        let left_out = match found.loader {
+        let current = present.into_iter().filter(|(_, root)| roots.contains(root)).collect();
+        let skipped = match found.loader {
             // Of an archive with several images it reads only docker's list, by which every layer has to be there.
             Loader::Podman if others.len() > 1 => HashSet::new(),
-            _ => wanted.held(found, answer),
+            _ => query.skippable(found, answer),
         };
         let one_name = others.iter().map(|image| image.names.len()).sum::<usize>() == 1;
-        let mut delta = Delta { left_out, current, unneeded, all_packed: false, one_name };
-        let goes = |blob: &&Descriptor| !delta.has(&blob.digest);
-        let unpacked = |blob: &Descriptor| layer_coding(&blob.media_type) == Some(Coding::Raw);
+        let mut delta = Delta { skipped, current, unneeded, all_compressed: false, one_name };
+        let is_sent = |blob: &&Descriptor| !delta.skips(&blob.digest);
+        let uncompressed = |blob: &Descriptor| layer_coding(&blob.media_type) == Some(Coding::Raw);
         let refused = |blob: &Descriptor| layer_coding(&blob.media_type).is_some_and(|c| found.refuses().contains(&c));
-        let raw = blobs.iter().filter(goes).any(unpacked) || images.iter().flat_map(Image::blobs).any(refused);
-        delta.all_packed = !raw;
+        let compressible =
+            blobs.iter().filter(is_sent).any(uncompressed) || images.iter().flat_map(Image::blobs).any(refused);
+        delta.all_compressed = !compressible;
         delta
     }
 
     /// Whether the blob or manifest need not be sent.
-    pub fn has(&self, digest: &Digest) -> bool {
-        self.left_out.contains(digest) || self.unneeded.contains(digest)
+    pub fn skips(&self, digest: &Digest) -> bool {
+        self.skipped.contains(digest) || self.unneeded.contains(digest)
     }
 
     /// Whether some name points at `root` already.
-    pub fn names(&self, root: Digest) -> bool {
-        self.current.iter().any(|(_, there)| *there == root)
+    pub fn has_name(&self, root: Digest) -> bool {
+        self.current.iter().any(|(_, present)| *present == root)
     }
 
     /// Whether `name` needs nothing to be done.
@@ -77,7 +78,7 @@ impl Delta {
     }
 
     /// Says why layers go that may be there.
-    pub fn explain(&self, host: &str, found: &DetectedEngine, wanted: &Wanted, answer: &Answer, watch: &dyn Watch) {
+    pub fn explain(&self, host: &str, found: &DetectedEngine, query: &Query, answer: &Answer, watch: &dyn Watch) {
         if let Some(why) = &answer.why {
             let why = match (why.as_str(), found.loader) {
                 ("no-ctr", _) => "there is no ctr there to ask containerd for it",
@@ -90,28 +91,28 @@ impl Delta {
             };
             watch.say(&format!("{host}: which layers are there is not known, {why}; every layer goes"));
         }
-        if self.left_out.is_empty() && found.loader == Loader::Podman && !answer.held.is_empty() {
+        if self.skipped.is_empty() && found.loader == Loader::Podman && !answer.present.is_empty() {
             watch.say(&format!(
                 "{host}: {} layers are there, but podman takes several images at once only with all their layers; \
                  every layer goes",
-                answer.held.len()
+                answer.present.len()
             ));
         }
-        match wanted.only_unpacked(answer, &self.left_out) {
+        match query.count_snapshot_only(answer, &self.skipped) {
             0 => {}
             n => watch.say(&format!(
                 "{host}: {n} of the layers are there unpacked only (containerd discards packed layers where it is set \
                  to, or has them in another packing); they go"
             )),
         }
-        if answer.pinned && !self.left_out.is_empty() {
-            let count = self.left_out.len();
+        if answer.pinned && !self.skipped.is_empty() {
+            let count = self.skipped.len();
             watch.event(Event::Detail(&format!("{host}: {count} layers are there, pinned meanwhile")));
         }
     }
 }
 
 /// Manifests and blobs of `image`.
-fn everything(image: &Image) -> impl Iterator<Item = Digest> {
+fn all_digests(image: &Image) -> impl Iterator<Item = Digest> {
     image.tree.iter().map(Manifest::digest).chain(image.blobs().map(|blob| blob.digest))
 }

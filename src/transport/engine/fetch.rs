@@ -1,7 +1,7 @@
 //! containerd's images, through the ctr that is beside it: single blobs, so that only those are fetched that are
 //! wanted, several at once, and each from the byte where it broke off.
 
-use super::fetch_blob::Fetched;
+use super::fetch_blob::CtrBlobReader;
 use super::kind::{DetectedEngine, Loader};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Names that are looked at, at most.
-const MOST: usize = 20_000;
+const MAX_IMAGES: usize = 20_000;
 const BEGIN: &str = "imgmv-images";
 const BLOBS: &str = "imgmv-blobs";
 const END: &str = "imgmv-end";
@@ -32,7 +32,7 @@ pub struct FetchStore {
     host: Arc<dyn Host>,
     found: DetectedEngine,
     listed: Vec<(Name, Descriptor)>,
-    here: HashSet<Digest>,
+    blobs: HashSet<Digest>,
     manifests: Mutex<HashMap<Digest, Vec<u8>>>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
@@ -60,8 +60,8 @@ impl FetchStore {
             Loader::Nerdctl => {
                 // By sudo where nerdctl is.
                 let before = &found.argv[..found.argv.len().saturating_sub(1)];
-                let argv = beside(&*host)?.map(|ctr| [before, &[ctr]].concat());
-                match argv.and_then(|argv| found.by_ctr(&argv)) {
+                let argv = find_ctr(&*host)?.map(|ctr| [before, &[ctr]].concat());
+                match argv.and_then(|argv| found.with_ctr(&argv)) {
                     Some(ctr) => ctr,
                     None => return Ok(None),
                 }
@@ -72,7 +72,7 @@ impl FetchStore {
         let mut command = vec!["sh", "-c", SCRIPT, "imgmv"];
         command.extend(argv.iter().map(String::as_str));
         let answer = capture(&*host, &command)?;
-        let Some((rows, here)) = read(&answer.stdout) else {
+        let Some((rows, blobs)) = parse_listing(&answer.stdout) else {
             return match found.loader {
                 Loader::Ctr if answer.exit.success() => {
                     Err(Error::far_side(format!("{}: ctr gave no list of its images", host.name())))
@@ -83,7 +83,7 @@ impl FetchStore {
         // How large a manifest is shows when it is fetched.
         let listed = rows.into_iter().map(|row| (row.name, Descriptor::new(&row.media_type, row.digest, 0)));
         let (listed, manifests) = (listed.collect(), Mutex::default());
-        Ok(Some(FetchStore { host, found, listed, here, manifests, watch, cancel: cancel.clone() }))
+        Ok(Some(FetchStore { host, found, listed, blobs, manifests, watch, cancel: cancel.clone() }))
     }
 
     /// The names, what they point at, and of which type that is, without a look at it.
@@ -100,13 +100,13 @@ impl FetchStore {
     }
 
     /// A manifest by its digest alone; hashed.
-    fn fetched(&self, digest: &Digest) -> Result<Vec<u8>> {
+    fn read_manifest(&self, digest: &Digest) -> Result<Vec<u8>> {
         if let Some(known) = self.manifests().get(digest) {
             return Ok(known.clone());
         }
         let blob = Descriptor::new(media_type::OCTETS, *digest, MAX_MANIFEST);
         let mut bytes = Vec::new();
-        self.blob(&blob, 0, Extent::AtMost).take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(Error::from)?;
+        self.blob(&blob, 0, BlobSize::AtMost).take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(Error::from)?;
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(Error::invalid(format!("manifest {digest} has more than {MAX_MANIFEST} bytes")));
         }
@@ -119,17 +119,17 @@ impl FetchStore {
         Ok(bytes)
     }
 
-    fn blob(&self, blob: &Descriptor, from: u64, extent: Extent) -> Fetched {
-        let size = (extent == Extent::Exactly).then_some(blob.size);
+    fn blob(&self, blob: &Descriptor, from: u64, size: BlobSize) -> CtrBlobReader {
+        let size = (size == BlobSize::Exact).then_some(blob.size);
         let command = self.found.command(&["content", "get", &blob.digest.to_string()]);
-        Fetched::new(self.host.clone(), command, blob.digest, from, size, self.watch.clone(), &self.cancel)
+        CtrBlobReader::new(self.host.clone(), command, blob.digest, from, size, self.watch.clone(), &self.cancel)
     }
 }
 
 /// What is known of a blob's size.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Exactly,
+enum BlobSize {
+    Exact,
     AtMost,
 }
 
@@ -139,16 +139,16 @@ impl Store for FetchStore {
         let all: Vec<Root> = self.listed.iter().map(|(name, at)| Root::new(Some(name.clone()), at.clone())).collect();
         let chosen = select(&all, picks).map_err(|error| error.at(self.host.name()))?;
         let sized = |root: Root| {
-            let size = self.fetched(&root.descriptor.digest)?.len() as u64;
+            let size = self.read_manifest(&root.descriptor.digest)?.len() as u64;
             Ok(Root { descriptor: Descriptor { size, ..root.descriptor }, ..root })
         };
         chosen.into_iter().map(sized).collect()
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.fetched(&at.digest)
+        self.read_manifest(&at.digest)
     }
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        if !self.here.contains(&blob.digest) {
+        if !self.blobs.contains(&blob.digest) {
             return Err(Error::not_found(format!(
                 "{}: containerd has the image but not its blob {} (it may discard layers that it has unpacked); load or \
                  pull it there again",
@@ -156,12 +156,12 @@ impl Store for FetchStore {
                 blob.digest
             )));
         }
-        let extent = if blob.size > 0 { Extent::Exactly } else { Extent::AtMost };
-        Ok(Box::new(self.blob(blob, from, extent)))
+        let size = if blob.size > 0 { BlobSize::Exact } else { BlobSize::AtMost };
+        Ok(Box::new(self.blob(blob, from, size)))
     }
     /// ctr tells no exact size: it is 0 here, and shows when the blob is read.
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        Ok(self.here.contains(digest).then(|| Descriptor::new(media_type::OCTETS, *digest, 0)))
+        Ok(self.blobs.contains(digest).then(|| Descriptor::new(media_type::OCTETS, *digest, 0)))
     }
     fn names(&self) -> Result<Vec<Name>> {
         Ok(self.listed.iter().map(|(name, _)| name.clone()).collect())
@@ -175,23 +175,23 @@ impl Store for FetchStore {
 }
 
 /// The path of ctr on `host`.
-fn beside(host: &dyn Host) -> Result<Option<String>> {
+fn find_ctr(host: &dyn Host) -> Result<Option<String>> {
     let answer = capture(host, &["sh", "-c", CTR])?;
     let path = answer.stdout.lines().map(str::trim).rfind(|line| line.starts_with('/'));
     Ok(path.filter(|_| answer.exit.success()).map(str::to_owned))
 }
 
 /// The names and the digests between the marks; a row or a line that is none is passed over.
-fn read(text: &str) -> Option<(Vec<ImageRow>, HashSet<Digest>)> {
+fn parse_listing(text: &str) -> Option<(Vec<ImageRow>, HashSet<Digest>)> {
     let (_, after) = text.split_once(&format!("{BEGIN}\n"))?;
     let (images, after) = after.split_once(&format!("{BLOBS}\n"))?;
     let (blobs, _) = after.split_once(&format!("{END}\n"))?;
-    let rows = images.lines().filter_map(row).take(MOST).collect();
+    let rows = images.lines().filter_map(parse_row).take(MAX_IMAGES).collect();
     Some((rows, blobs.lines().filter_map(|line| line.trim().parse().ok()).collect()))
 }
 
 /// `REF TYPE DIGEST SIZE …`. CRI's second name of every image, its config's digest, is no name.
-fn row(line: &str) -> Option<ImageRow> {
+fn parse_row(line: &str) -> Option<ImageRow> {
     let mut columns = line.split_whitespace();
     let (name, media_type, digest) = (columns.next()?, columns.next()?, columns.next()?);
     let known = media_type::is_index(media_type) || media_type::is_manifest(media_type);
@@ -212,9 +212,9 @@ mod tests {
              {digest} application/vnd.oci.image.manifest.v1+json {digest} 8.3 MiB linux/amd64 -\n\
              docker.io/t/bad:1 text/plain {digest} 1 B - -\ndocker.io/t/worse:1 nonsense\n{BLOBS}\n{digest}\nnone\n{END}\n"
         );
-        let (rows, here) = read(&text).unwrap();
+        let (rows, blobs) = parse_listing(&text).unwrap();
         assert_eq!(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["docker.io/t/app:1"]);
-        assert_eq!(here, HashSet::from([digest]));
-        assert!(read(&text.replace(END, "")).is_none());
+        assert_eq!(blobs, HashSet::from([digest]));
+        assert!(parse_listing(&text.replace(END, "")).is_none());
     }
 }

@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 
 impl EngineSink {
     /// What the load left is what was promised, under its names.
-    pub(super) fn prove(&self, state: &State) -> Result<()> {
-        let mut expected = state.promised.expected(&self.found);
-        let clerk = self.clerk(state);
+    pub(super) fn verify_load(&self, state: &State) -> Result<()> {
+        let mut expected = state.expected.to_verify(&self.found);
+        let inspector = self.inspector(state);
         if state.form == Form::Relayed {
             // The engine made the manifests; podman a config of its own, too.
             expected.iter_mut().for_each(|one| one.root = None);
@@ -21,43 +21,43 @@ impl EngineSink {
             }
         }
         if !state.temporary.is_empty() {
-            return state.temporary.settle(self.host.as_ref(), self.namer(state), clerk, &expected);
+            return state.temporary.verify_and_rename(self.host.as_ref(), self.tagger(state), inspector, &expected);
         }
-        verify::verify(self.host.as_ref(), clerk, &expected)
+        verify::verify(self.host.as_ref(), inspector, &expected)
     }
 
-    fn clerk<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
-        state.clerk.as_ref().unwrap_or(&self.found)
+    fn inspector<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
+        state.inspector.as_ref().unwrap_or(&self.found)
     }
 
     /// Who gives names. nerdctl's `tag` may want content that was left at the source.
-    fn namer<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
+    fn tagger<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
         match self.found.loader {
             Loader::Docker(_) => &self.found,
-            _ => self.clerk(state),
+            _ => self.inspector(state),
         }
     }
 
     /// A load that failed keeps its pin for the next run, as it must when nobody is left to say otherwise.
     pub(super) fn unpin(&self, state: &State) {
-        let clerk = self.clerk(state);
-        if clerk.loader == Loader::Ctr {
-            let pin = self.mark.pin().to_string();
-            let argv = clerk.command(&["content", "rm", &pin]);
+        let inspector = self.inspector(state);
+        if inspector.loader == Loader::Ctr {
+            let pin = self.run_id.pin().to_string();
+            let argv = inspector.command(&["content", "rm", &pin]);
             // What cannot be reached now the next run sweeps.
             let _ = capture(self.host.as_ref(), &argv.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 
     /// Why a delta failed in a way that sending everything may mend; else the error.
-    pub(super) fn may_mend(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
+    pub(super) fn recover(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
-        let hopeless = load.loading.is_hopeless() || self.cancel.raised();
-        if !load.loading.is_lost() {
-            state.temporary.remove(self.host.as_ref(), self.namer(state));
+        let unrecoverable = load.command.is_unrecoverable() || self.cancel.raised();
+        if !load.command.is_connection_lost() {
+            state.temporary.remove(self.host.as_ref(), self.tagger(state));
             self.unpin(state);
         }
-        if state.delta.left_out.is_empty() || !first || hopeless {
+        if state.delta.skipped.is_empty() || !first || unrecoverable {
             return Err(error);
         }
         self.attempt.store(1, Ordering::SeqCst);

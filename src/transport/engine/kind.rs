@@ -75,7 +75,7 @@ pub struct DetectedEngine {
 
 impl DetectedEngine {
     /// The command that takes an archive.
-    pub fn load(&self) -> Vec<String> {
+    pub fn load_command(&self) -> Vec<String> {
         match self.loader {
             Loader::Nerdctl | Loader::Docker(_) | Loader::Podman => self.command(&["load"]),
             Loader::Ctr => self.command(&["images", "import", "-"]),
@@ -95,7 +95,7 @@ impl DetectedEngine {
 
     /// The ctr that is called by `words`, which looks into the containerd that this engine loads into; an address is
     /// followed by the namespace there.
-    pub(super) fn by_ctr(&self, argv: &[String]) -> Option<DetectedEngine> {
+    pub(super) fn with_ctr(&self, argv: &[String]) -> Option<DetectedEngine> {
         let mut argv = argv.to_vec();
         let namespace = match argv.iter().any(|word| word == "--address") {
             true => argv.pop(),
@@ -105,7 +105,7 @@ impl DetectedEngine {
     }
 
     /// Whether it keeps a name that ends in a digest; docker and podman keep only tags.
-    pub(super) fn keeps_digests(&self) -> bool {
+    pub(super) fn stores_digest_names(&self) -> bool {
         matches!(self.loader, Loader::Ctr | Loader::Nerdctl)
     }
 
@@ -176,7 +176,7 @@ mod tests {
             (Loader::Ctr, "sudo -n /bin/e --namespace k8s.io images import -"),
             (Loader::Podman, "sudo -n /bin/e load"),
         ] {
-            assert_eq!(found(loader, "1").load().join(" "), command);
+            assert_eq!(found(loader, "1").load_command().join(" "), command);
         }
         assert_eq!(found(Loader::Ctr, "1.6").to_string(), "ctr 1.6, namespace k8s.io, by sudo");
     }

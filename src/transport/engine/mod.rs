@@ -59,7 +59,7 @@ mod sink;
 mod verify;
 
 pub use fetch::{FetchStore, ImageRow};
-pub use kind::{Engine, DetectedEngine, ImageStore, Loader};
+pub use kind::{DetectedEngine, Engine, ImageStore, Loader};
 pub use line_compression::LineCompression;
 pub use probe::detect;
 pub use saved::{list_names, save};

@@ -1,6 +1,6 @@
 //! Which engine answers on a host: one question, one round trip.
 
-use super::kind::{Engine, DetectedEngine, ImageStore, Loader};
+use super::kind::{DetectedEngine, Engine, ImageStore, Loader};
 use crate::error::{Error, Result};
 use crate::image::Platform;
 use crate::remote::{Exit, Host, capture};

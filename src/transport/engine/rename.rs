@@ -4,22 +4,22 @@
 use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::scripts::{LOADING, RunId};
 use super::verify;
-use super::verify::Expected;
+use super::verify::ExpectedImage;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
 use crate::remote::{Host, capture, quote};
 
 /// Names in one command: a command line is bounded.
-const AT_ONCE: usize = 40;
+const NAMES_PER_COMMAND: usize = 40;
 
 /// The names under which images are loaded, each for the root it stands for.
 #[derive(Debug, Default)]
-pub(super) struct Temporary(Vec<(Digest, Name)>);
+pub(super) struct TemporaryNames(Vec<(Digest, Name)>);
 
 /// Whether images are loaded into `found` under temporary names. docker's own store and podman name an image once it is
 /// whole, and a command of the user's own is left to itself; but podman takes an image without its held layers only with
 /// a single name.
-pub(super) fn renames(found: &DetectedEngine, one_name: bool) -> bool {
+pub(super) fn uses_temporary_names(found: &DetectedEngine, one_name: bool) -> bool {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Custom => false,
         Loader::Podman => !one_name,
@@ -27,13 +27,13 @@ pub(super) fn renames(found: &DetectedEngine, one_name: bool) -> bool {
     }
 }
 
-impl Temporary {
+impl TemporaryNames {
     /// The name for `root`, the same each time.
-    pub fn name(&mut self, root: Digest, mark: &RunId) -> Result<Name> {
+    pub fn name(&mut self, root: Digest, run_id: &RunId) -> Result<Name> {
         if let Some((_, name)) = self.0.iter().find(|(other, _)| *other == root) {
             return Ok(name.clone());
         }
-        let name = Name::new(format!("{LOADING}:{}-{}-{}", mark.now, mark.id, self.0.len()))?;
+        let name = Name::new(format!("{LOADING}:{}-{}-{}", run_id.now, run_id.id, self.0.len()))?;
         self.0.push((root, name.clone()));
         Ok(name)
     }
@@ -43,29 +43,35 @@ impl Temporary {
     }
 
     /// What the temporary names are to be, of what the lasting ones are to be.
-    fn expected(&self, lasting: &[Expected]) -> Vec<Expected> {
-        let of = |(root, name): &(Digest, Name)| {
-            let one = lasting.iter().find(|one| one.root == Some(*root))?;
-            Some(Expected { name: name.clone(), ..one.clone() })
+    fn expected(&self, images: &[ExpectedImage]) -> Vec<ExpectedImage> {
+        let expected = |(root, name): &(Digest, Name)| {
+            let one = images.iter().find(|one| one.root == Some(*root))?;
+            Some(ExpectedImage { name: name.clone(), ..one.clone() })
         };
-        self.0.iter().filter_map(of).collect()
+        self.0.iter().filter_map(expected).collect()
     }
 
     /// Proves what was loaded, gives it the names of `lasting`, takes the temporary ones away, whatever happens, and
     /// proves the lasting ones. `namer` names, `clerk` knows what is there.
-    pub fn settle(&self, host: &dyn Host, namer: &DetectedEngine, clerk: &DetectedEngine, lasting: &[Expected]) -> Result<()> {
-        verify::verify(host, clerk, &self.expected(lasting)).inspect_err(|_| self.remove(host, namer))?;
+    pub fn verify_and_rename(
+        &self,
+        host: &dyn Host,
+        tagger: &DetectedEngine,
+        inspector: &DetectedEngine,
+        images: &[ExpectedImage],
+    ) -> Result<()> {
+        verify::verify(host, inspector, &self.expected(images)).inspect_err(|_| self.remove(host, tagger))?;
         let mut pairs: Vec<(&Name, &Name)> = Vec::new();
-        for one in lasting {
+        for one in images {
             let loaded = self.0.iter().find(|(root, _)| one.root == Some(*root));
             pairs.extend(loaded.map(|(_, name)| (name, &one.name)));
         }
-        for (at, some) in pairs.chunks(AT_ONCE).enumerate() {
-            let last = (at + 1) * AT_ONCE >= pairs.len();
+        for (at, some) in pairs.chunks(NAMES_PER_COMMAND).enumerate() {
+            let last = (at + 1) * NAMES_PER_COMMAND >= pairs.len();
             let drop: &[(Digest, Name)] = if last { &self.0 } else { &[] };
-            rename(host, namer, some, drop).inspect_err(|_| self.remove(host, namer))?;
+            tag(host, tagger, some, drop).inspect_err(|_| self.remove(host, tagger))?;
         }
-        verify::verify(host, clerk, lasting)
+        verify::verify(host, inspector, images)
     }
 
     /// Takes the temporary names away; what cannot be reached now the next run sweeps.
@@ -84,7 +90,7 @@ impl Temporary {
 
 /// Gives the second name of each of `pairs` to what the first one is, then takes the names of `drop` away: one exchange.
 /// The names are arguments, which no shell looks at.
-fn rename(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
+fn tag(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
     let (tag, remove) = match found.loader {
         Loader::Ctr => (found.command(&["images", "tag", "--force"]), found.command(&["images", "rm"])),
         _ => (found.command(&["tag"]), found.command(&["rmi"])),

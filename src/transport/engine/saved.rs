@@ -22,11 +22,11 @@ pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) 
             host.name()
         )));
     }
-    if let Some(wrong) = references.iter().find(|text| !is_image(text)) {
+    if let Some(wrong) = references.iter().find(|text| !is_image_reference(text)) {
         return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
     }
     let expected_diff_ids = match found.loader {
-        Loader::Docker(_) => layers(&*host, found, references),
+        Loader::Docker(_) => inspect_diff_ids(&*host, found, references),
         _ => Vec::new(),
     };
     let (engine, mut command) = match found.loader {
@@ -53,7 +53,7 @@ pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) 
 }
 
 /// The layers of each image, where docker says so; that it has one of them not shows soon enough.
-fn layers(host: &dyn Host, found: &DetectedEngine, references: &[String]) -> Vec<Vec<Digest>> {
+fn inspect_diff_ids(host: &dyn Host, found: &DetectedEngine, references: &[String]) -> Vec<Vec<Digest>> {
     let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
     command.extend(references.iter().cloned());
     let argv: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -78,7 +78,7 @@ pub fn list_names(host: &dyn Host, found: &DetectedEngine) -> Result<Vec<Name>> 
 }
 
 /// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.
-fn is_image(text: &str) -> bool {
+fn is_image_reference(text: &str) -> bool {
     let id = text.strip_prefix("sha256:").unwrap_or(text);
     let is_id = (4..=64).contains(&id.len()) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     is_id || text.parse::<Reference>().is_ok()
@@ -94,25 +94,25 @@ struct SaveOutput {
 }
 
 impl SaveOutput {
-    fn end(&mut self) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         self.stdout = None;
         match self.running.take() {
-            Some(running) => judge(&self.label, &running.wait()?),
+            Some(running) => check_exit(&self.label, &running.wait()?),
             None => Ok(()),
         }
     }
 }
 
-fn judge(label: &str, exit: &Exit) -> Result<()> {
+fn check_exit(label: &str, exit: &Exit) -> Result<()> {
     if exit.success() {
         return Ok(());
     }
     let stderr = exit.stderr.to_lowercase();
-    let absent = ["no such image", "reference does not exist", "image not known", "not found: ", ": not found"]
+    let not_found = ["no such image", "reference does not exist", "image not known", "not found: ", ": not found"]
         .iter()
         .any(|sign| stderr.contains(sign));
     let sentence = format!("{label} {}", exit.describe());
-    Err(match absent {
+    Err(match not_found {
         true => Error::not_found(format!("{sentence}; imgmv list shows what there is")),
         false => Error::far_side(sentence),
     })
@@ -125,7 +125,7 @@ impl Read for SaveOutput {
             None => 0,
         };
         if n == 0 && !buffer.is_empty() {
-            self.end()?;
+            self.finish()?;
         }
         Ok(n)
     }
@@ -141,16 +141,16 @@ mod tests {
         for (text, expected) in
             [("app:2", true), ("sha256:0123abcd", true), ("0123abcd", true), ("-o", false), ("", false)]
         {
-            assert_eq!(is_image(text), expected, "{text}");
+            assert_eq!(is_image_reference(text), expected, "{text}");
         }
     }
 
     #[test]
     fn an_image_that_is_not_there_is_told_from_a_failure() {
         let exit = |stderr: &str| Exit { status: Some(1), signal: None, stderr: stderr.into() };
-        let absent = judge("here", &exit("Error response from daemon: reference does not exist")).unwrap_err();
-        assert_eq!(absent.kind(), Kind::NotFound);
-        assert_eq!(judge("here", &exit("disk on fire")).unwrap_err().kind(), Kind::FarSide);
-        judge("here", &Exit { status: Some(0), ..Exit::default() }).unwrap();
+        let not_found = check_exit("here", &exit("Error response from daemon: reference does not exist")).unwrap_err();
+        assert_eq!(not_found.kind(), Kind::NotFound);
+        assert_eq!(check_exit("here", &exit("disk on fire")).unwrap_err().kind(), Kind::FarSide);
+        check_exit("here", &Exit { status: Some(0), ..Exit::default() }).unwrap();
     }
 }

@@ -11,7 +11,7 @@ pub(super) const BEGIN: &str = "imgmv-answer-begin";
 pub(super) const END: &str = "imgmv-answer-end";
 
 /// In seconds: what a run left there is older than this, whoever has its process's id now.
-const STALE: u64 = 24 * 60 * 60;
+const STALE_AFTER_SECONDS: u64 = 24 * 60 * 60;
 
 /// Names below here are imgmv's own and are gone when a copy has ended. `.invalid` leads to no registry (RFC 2606).
 pub(super) const LOADING: &str = "imgmv.invalid/loading";
@@ -39,7 +39,7 @@ impl RunId {
 }
 
 /// Reads the question up to its dot. `alive PID`: whether a process with this id runs.
-const ASKED: &str = r#"
+const READ_QUERY: &str = r#"
 PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/snap/bin:/opt/bin; export PATH; set -f;
 q=$(while read -r l; do case $l in .) break ;; esac; echo "$l"; done);
 asked() { echo "$q" | sed -n "s/^$1 //p"; };
@@ -159,10 +159,10 @@ fi;
 "#;
 
 /// The script for `found`; `None` for a command of the user's own, which is only given the archive.
-pub(super) fn script(found: &DetectedEngine, mark: &RunId) -> Result<Option<String>> {
+pub(super) fn script(found: &DetectedEngine, run_id: &RunId) -> Result<Option<String>> {
     let argv: Vec<&str> = found.argv.iter().map(String::as_str).collect();
     let engine = quote(&argv)?;
-    let load = found.load();
+    let load = found.load_command();
     let load = quote(&load.iter().map(String::as_str).collect::<Vec<_>>())?;
     let sudo = if found.argv.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
     // Standard input is the question and the archive, which only the loader is to read.
@@ -170,14 +170,14 @@ pub(super) fn script(found: &DetectedEngine, mark: &RunId) -> Result<Option<Stri
     let parts = match found.loader {
         Loader::Custom => return Ok(None),
         Loader::Ctr => {
-            vec![c(&found.command(&[]))?, CTR_NAMES.into(), CONTAINERD.into()]
+            vec![define_ctr(&found.command(&[]))?, CTR_NAMES.into(), CONTAINERD.into()]
         }
         Loader::Nerdctl => {
             let mut ctr = found.command(&[]);
             let at = found.argv.len() - 1;
             ctr[at] = "ctr".to_owned();
             let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=@SUDO@ $p\" || w=no-ctr;".to_owned();
-            vec![find, c(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
+            vec![find, define_ctr(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
         }
         Loader::Docker(ImageStore::Containerd) => {
             vec![d, NAMES.replace("@FORMAT@", "{{.Id}} {{json .RootFS}}"), DOCKERS_CTR.into(), CONTAINERD.into()]
@@ -187,18 +187,18 @@ pub(super) fn script(found: &DetectedEngine, mark: &RunId) -> Result<Option<Stri
         }
         Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.into()],
     };
-    let text = format!("{ASKED}{}{LOAD}", parts.concat());
+    let text = format!("{READ_QUERY}{}{LOAD}", parts.concat());
     let text = text
         .replace("@LOAD@", &load)
         .replace("@SUDO@", sudo)
-        .replace("@PIN@", &mark.pin().to_string())
-        .replace("@ID@", &mark.id)
-        .replace("@NOW@", &mark.now.to_string())
-        .replace("@OLD@", &mark.now.saturating_sub(STALE).to_string());
+        .replace("@PIN@", &run_id.pin().to_string())
+        .replace("@ID@", &run_id.id)
+        .replace("@NOW@", &run_id.now.to_string())
+        .replace("@OLD@", &run_id.now.saturating_sub(STALE_AFTER_SECONDS).to_string());
     Ok(Some(text.lines().map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned()))
 }
 
-fn c(argv: &[String]) -> Result<String> {
+fn define_ctr(argv: &[String]) -> Result<String> {
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let argv = quote(&argv)?;
     Ok(format!("c() {{ {argv} \"$@\" </dev/null; }}; i() {{ {argv} \"$@\"; }};"))

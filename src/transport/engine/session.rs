@@ -2,7 +2,7 @@
 //! on the same standard input. Two exchanges with the host before bytes flow: the probe, and this question.
 
 use super::line_compression::LineCompression;
-use super::load::{Input, Loading};
+use super::load::{LoadCommand, LoadInput};
 use super::scripts::{BEGIN, END};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -14,17 +14,17 @@ use std::{
 };
 
 /// In bytes: a line for each thing asked is a hundredth of it.
-const LARGEST_ANSWER: u64 = 4 << 20;
+const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
 
 /// What a host said. Only what was asked for is in it; none of it is believed before the end.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     /// Layers that are there, as they were asked for: by blob digest.
-    pub held: Vec<Digest>,
+    pub present: Vec<Digest>,
     /// For each chain that was asked for, in order: how many layers from its bottom are there.
     pub prefixes: Vec<usize>,
     /// Chain IDs that are there unpacked.
-    pub unpacked: Vec<Digest>,
+    pub snapshots: Vec<Digest>,
     /// What ctr's check says of the names: rows of a table.
     pub checked: String,
     /// What another engine says of a name.
@@ -35,7 +35,7 @@ pub(super) struct Answer {
     /// How ctr is called for the containerd behind docker or nerdctl (`sudo -n PATH [--address SOCKET NAMESPACE]`).
     pub ctr: Vec<String>,
     /// What the host can unpack.
-    pub undo: Vec<LineCompression>,
+    pub decompressors: Vec<LineCompression>,
 }
 
 /// A script that has answered and waits for the archive.
@@ -49,14 +49,14 @@ impl Session {
     /// Runs `script` on `host` and asks it `question` (lines).
     ///
     /// `FarSide` where it ends before it has answered, or answers without end.
-    pub fn open(host: &dyn Host, script: &str, question: &str) -> Result<(Session, Answer)> {
+    pub fn open(host: &dyn Host, script: &str, query: &str) -> Result<(Session, Answer)> {
         let mut running = host.run(&["sh", "-c", script, "imgmv"])?;
         let (Some(mut stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
             return Err(Error::failed("a command was started without its streams"));
         };
-        let asked = stdin.write_all(format!("{question}.\n").as_bytes()).and_then(|()| stdin.flush());
+        let sent = stdin.write_all(format!("{query}.\n").as_bytes()).and_then(|()| stdin.flush());
         let mut stdout = BufReader::new(stdout);
-        let answer = asked.map_err(Error::from).and_then(|()| read(&mut stdout));
+        let answer = sent.map_err(Error::from).and_then(|()| read(&mut stdout));
         match answer {
             Ok(Some(answer)) => Ok((Session { running, stdin, stdout }, answer)),
             Ok(None) | Err(_) => {
@@ -68,13 +68,18 @@ impl Session {
     }
 
     /// Lets it load what is written from now on, packed as `wire` says.
-    pub fn load(mut self, wire: LineCompression, label: &str, cancel: &Cancel) -> Result<(Arc<Loading>, Input)> {
-        let word = format!("{}\n", wire.name());
-        let told = self.stdin.write_all(word.as_bytes()).and_then(|()| self.stdin.flush());
-        let (loading, input) = Loading::of(self.running, self.stdin, self.stdout, label, cancel);
-        match told {
-            Ok(()) => Ok((loading, input)),
-            Err(e) => Err(loading.end().err().unwrap_or_else(|| Error::far_side(format!("{label}: {e}")))),
+    pub fn load(
+        mut self,
+        compression: LineCompression,
+        label: &str,
+        cancel: &Cancel,
+    ) -> Result<(Arc<LoadCommand>, LoadInput)> {
+        let line = format!("{}\n", compression.name());
+        let sent = self.stdin.write_all(line.as_bytes()).and_then(|()| self.stdin.flush());
+        let (command, input) = LoadCommand::attach(self.running, self.stdin, self.stdout, label, cancel);
+        match sent {
+            Ok(()) => Ok((command, input)),
+            Err(e) => Err(command.wait().err().unwrap_or_else(|| Error::far_side(format!("{label}: {e}")))),
         }
     }
 
@@ -88,9 +93,9 @@ impl Session {
 
 /// What stands between the marks; `None` where the last one never comes. Whatever a login prints before is passed over.
 fn read(from: &mut dyn BufRead) -> Result<Option<Answer>> {
-    let mut from = from.take(LARGEST_ANSWER);
+    let mut from = from.take(ANSWER_LIMIT_BYTES);
     let mut answer = Answer::default();
-    let mut begun = false;
+    let mut started = false;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -99,22 +104,22 @@ fn read(from: &mut dyn BufRead) -> Result<Option<Answer>> {
         }
         let line = sanitize(&String::from_utf8_lossy(&line));
         let line = line.trim_end();
-        match (begun, line) {
+        match (started, line) {
             (true, END) => return Ok(Some(answer)),
-            (false, BEGIN) => begun = true,
-            (true, line) => answer.take(line),
+            (false, BEGIN) => started = true,
+            (true, line) => answer.add_line(line),
             (false, _) => {}
         }
     }
 }
 
 impl Answer {
-    fn take(&mut self, line: &str) {
+    fn add_line(&mut self, line: &str) {
         let Some((key, value)) = line.split_once('=') else { return };
         let digest = || value.trim().parse::<Digest>().ok();
         match key {
-            "held" => self.held.extend(digest()),
-            "unpacked" => self.unpacked.extend(digest()),
+            "held" => self.present.extend(digest()),
+            "unpacked" => self.snapshots.extend(digest()),
             "prefix" => self.prefixes.push(value.trim().parse().unwrap_or(0)),
             "check" => {
                 self.checked.push_str(value);
@@ -124,7 +129,7 @@ impl Answer {
             "pinned" => self.pinned = true,
             "why" => self.why = Some(value.trim().to_owned()),
             "ctr" => self.ctr = value.split_whitespace().map(str::to_owned).collect(),
-            "undo" => self.undo.extend(LineCompression::named(value.trim())),
+            "undo" => self.decompressors.extend(LineCompression::by_name(value.trim())),
             _ => {}
         }
     }
@@ -141,7 +146,7 @@ mod tests {
             format!("Welcome\nheld={digest}\n\n{BEGIN}\nheld={digest}\nheld=../x\nprefix=3\nundo=rm\n{END}\nmore\n");
         let mut from = text.as_bytes();
         let answer = read(&mut from).unwrap().unwrap();
-        assert_eq!((answer.held, answer.prefixes, answer.undo), (vec![digest], vec![3], vec![]));
+        assert_eq!((answer.present, answer.prefixes, answer.decompressors), (vec![digest], vec![3], vec![]));
         assert_eq!(from, b"more\n");
         assert!(read(&mut &text.as_bytes()[..text.len() - 30]).unwrap().is_none());
     }

@@ -8,11 +8,11 @@ use crate::image::{Digest, Name};
 use crate::remote::{Host, Output, capture};
 
 /// Names in one question: a command line is bounded.
-const AT_ONCE: usize = 40;
+const NAMES_PER_COMMAND: usize = 40;
 
 /// What a name is to point at.
 #[derive(Debug, Clone)]
-pub(super) struct Expected {
+pub(super) struct ExpectedImage {
     /// Spelled in full.
     pub name: Name,
     /// Of the manifest or index; none where the engine makes its own (an archive that passed in docker's old form).
@@ -22,7 +22,7 @@ pub(super) struct Expected {
 }
 
 /// By which digest the engine knows the image that `one` is to be; none where only it knows that.
-pub(super) fn id(found: &DetectedEngine, one: &Expected) -> Option<Digest> {
+pub(super) fn engine_id(found: &DetectedEngine, one: &ExpectedImage) -> Option<Digest> {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Podman => one.config,
         _ => one.root,
@@ -30,15 +30,15 @@ pub(super) fn id(found: &DetectedEngine, one: &Expected) -> Option<Digest> {
 }
 
 /// Whether `answer`, which came before anything was sent, has the right image under `one`'s name, whole.
-pub(super) fn is_there(found: &DetectedEngine, one: &Expected, answer: &session::Answer) -> bool {
-    if id(found, one).is_none() {
+pub(super) fn is_present(found: &DetectedEngine, one: &ExpectedImage, answer: &session::Answer) -> bool {
+    if engine_id(found, one).is_none() {
         return false;
     }
     match found.loader {
-        Loader::Ctr | Loader::Nerdctl => checked(one, &answer.checked, "").is_ok(),
+        Loader::Ctr | Loader::Nerdctl => check_table_row(one, &answer.checked, "").is_ok(),
         _ => {
             let said = answer.named.iter().find(|(name, _)| name == one.name.as_str());
-            said.is_some_and(|(_, said)| inspected(found.loader, one, said.trim()).is_ok())
+            said.is_some_and(|(_, said)| check_inspect_line(found.loader, one, said.trim()).is_ok())
         }
     }
 }
@@ -46,21 +46,21 @@ pub(super) fn is_there(found: &DetectedEngine, one: &Expected, answer: &session:
 /// Asks `found` on `host` for each of `expected`.
 ///
 /// `FarSide` where a name is not there, is incomplete, or is something else, with what was found.
-pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[Expected]) -> Result<()> {
+pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[ExpectedImage]) -> Result<()> {
     let one_by_one = found.loader == Loader::Nerdctl;
-    for some in expected.chunks(if one_by_one { 1 } else { AT_ONCE }) {
-        let Some(question) = question(found, some) else {
+    for some in expected.chunks(if one_by_one { 1 } else { NAMES_PER_COMMAND }) {
+        let Some(command) = inspect_command(found, some) else {
             return Ok(());
         };
-        let question: Vec<&str> = question.iter().map(String::as_str).collect();
-        let answer = capture(host, &question)?;
-        judge(found, some, &answer).map_err(|error| error.at(host.name()))?;
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let answer = capture(host, &command)?;
+        check_output(found, some, &answer).map_err(|error| error.at(host.name()))?;
     }
     Ok(())
 }
 
 /// The command that says what is under the names of `some`; for nerdctl, of one.
-fn question(found: &DetectedEngine, some: &[Expected]) -> Option<Vec<String>> {
+fn inspect_command(found: &DetectedEngine, some: &[ExpectedImage]) -> Option<Vec<String>> {
     let names = || some.iter().map(|one| one.name.as_str());
     let mut argv = match found.loader {
         Loader::Docker(_) => found.command(&["image", "inspect", "--format", "{{.Id}} {{json .RootFS}}"]),
@@ -79,9 +79,9 @@ fn question(found: &DetectedEngine, some: &[Expected]) -> Option<Vec<String>> {
     Some(argv)
 }
 
-fn judge(found: &DetectedEngine, some: &[Expected], answer: &Output) -> Result<()> {
+fn check_output(found: &DetectedEngine, some: &[ExpectedImage], answer: &Output) -> Result<()> {
     if let Loader::Ctr = found.loader {
-        return some.iter().try_for_each(|one| checked(one, &answer.stdout, &answer.exit.describe()));
+        return some.iter().try_for_each(|one| check_table_row(one, &answer.stdout, &answer.exit.describe()));
     }
     let first = some.first().map_or("", |one| one.name.as_str());
     if !answer.exit.success() {
@@ -96,7 +96,7 @@ fn judge(found: &DetectedEngine, some: &[Expected], answer: &Output) -> Result<(
         let holds = |root: Digest| lines.iter().any(|line| line.trim().trim_matches('"') == root.to_string());
         let Some(one) = some.first() else { return Ok(()) };
         return match one.root {
-            Some(root) if !holds(root) => Err(another(one, lines.first().copied().unwrap_or("nothing"), &root)),
+            Some(root) if !holds(root) => Err(wrong_image(one, lines.first().copied().unwrap_or("nothing"), &root)),
             _ => Ok(()),
         };
     }
@@ -107,11 +107,11 @@ fn judge(found: &DetectedEngine, some: &[Expected], answer: &Output) -> Result<(
             lines.len()
         )));
     }
-    some.iter().zip(lines).try_for_each(|(one, line)| inspected(found.loader, one, line))
+    some.iter().zip(lines).try_for_each(|(one, line)| check_inspect_line(found.loader, one, line))
 }
 
 /// A line of docker's or podman's `image inspect`.
-fn inspected(loader: Loader, one: &Expected, line: &str) -> Result<()> {
+fn check_inspect_line(loader: Loader, one: &ExpectedImage, line: &str) -> Result<()> {
     let (id, rootfs) = line.split_once(' ').unwrap_or((line, ""));
     let id = if id.contains(':') { id.to_owned() } else { format!("sha256:{id}") };
     let expected = match loader {
@@ -125,13 +125,13 @@ fn inspected(loader: Loader, one: &Expected, line: &str) -> Result<()> {
         )));
     }
     match expected {
-        Some(expected) if id != expected.to_string() => Err(another(one, &id, &expected)),
+        Some(expected) if id != expected.to_string() => Err(wrong_image(one, &id, &expected)),
         _ => Ok(()),
     }
 }
 
 /// The line of `ctr images check` for one name: REF TYPE DIGEST STATUS (n/m) SIZE UNPACKED.
-fn checked(one: &Expected, table: &str, end: &str) -> Result<()> {
+fn check_table_row(one: &ExpectedImage, table: &str, end: &str) -> Result<()> {
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
     let row = rows.into_iter().find(|row| row.first() == Some(&one.name.as_str()));
     let Some([_, _, digest, status, rest @ ..]) = row.as_deref() else {
@@ -145,12 +145,12 @@ fn checked(one: &Expected, table: &str, end: &str) -> Result<()> {
         )));
     }
     match one.root {
-        Some(root) if *digest != root.to_string() => Err(another(one, digest, &root)),
+        Some(root) if *digest != root.to_string() => Err(wrong_image(one, digest, &root)),
         _ => Ok(()),
     }
 }
 
-fn another(one: &Expected, found: &str, expected: &Digest) -> Error {
+fn wrong_image(one: &ExpectedImage, found: &str, expected: &Digest) -> Error {
     Error::far_side(format!(
         "{} was loaded but is another image there: expected {expected}, found {found}; did somebody else load it too?",
         one.name
@@ -163,33 +163,33 @@ mod tests {
     use crate::image::Platform;
     use crate::remote::Exit;
 
-    fn one() -> Expected {
-        Expected {
+    fn one() -> ExpectedImage {
+        ExpectedImage {
             name: Name::new("docker.io/t/app:2").unwrap(),
             root: Some(Digest::of(b"root")),
             config: Some(Digest::of(b"config")),
         }
     }
 
-    fn judged(loader: Loader, stdout: &str, status: i32) -> Result<()> {
+    fn checked(loader: Loader, stdout: &str, status: i32) -> Result<()> {
         let platform = Platform::new("linux", "amd64", None);
         let found = DetectedEngine { loader, argv: vec!["e".into()], namespace: None, platform, version: None };
         let exit = Exit { status: Some(status), ..Exit::default() };
-        judge(&found, &[one()], &Output { stdout: stdout.into(), exit })
+        check_output(&found, &[one()], &Output { stdout: stdout.into(), exit })
     }
 
     #[test]
     fn the_right_image_passes_everywhere() {
         let (root, config) = (Digest::of(b"root"), Digest::of(b"config"));
         let rootfs = r#"{"Type":"layers","Layers":["sha256:1"]}"#;
-        judged(Loader::Docker(ImageStore::Graph), &format!("{config} {rootfs}\n"), 0).unwrap();
-        judged(Loader::Docker(ImageStore::Containerd), &format!("{root} {rootfs}\n"), 0).unwrap();
-        judged(Loader::Podman, &format!("{}\n", config.hex()), 0).unwrap();
-        judged(Loader::Nerdctl, &format!("\"sha256:else\"\n\"{root}\"\n"), 0).unwrap();
+        checked(Loader::Docker(ImageStore::Graph), &format!("{config} {rootfs}\n"), 0).unwrap();
+        checked(Loader::Docker(ImageStore::Containerd), &format!("{root} {rootfs}\n"), 0).unwrap();
+        checked(Loader::Podman, &format!("{}\n", config.hex()), 0).unwrap();
+        checked(Loader::Nerdctl, &format!("\"sha256:else\"\n\"{root}\"\n"), 0).unwrap();
         let table =
             format!("REF TYPE DIGEST STATUS SIZE UNPACKED\ndocker.io/t/app:2 type {root} complete (3/3) 1 B true\n");
-        judged(Loader::Ctr, &table, 0).unwrap();
-        judged(Loader::Custom, "", 0).unwrap_err();
+        checked(Loader::Ctr, &table, 0).unwrap();
+        checked(Loader::Custom, "", 0).unwrap_err();
     }
 
     #[test]
@@ -206,10 +206,10 @@ mod tests {
             (Loader::Ctr, row("incomplete"), "incomplete (2/4)"),
             (Loader::Ctr, row("complete").replace(&root.to_string(), "sha256:else"), "another image"),
         ] {
-            let error = judged(loader, &stdout, 0).unwrap_err();
+            let error = checked(loader, &stdout, 0).unwrap_err();
             assert!(error.to_string().contains(said), "{loader:?}: {error}");
             assert_eq!(error.kind(), crate::Kind::FarSide);
         }
-        assert!(judged(Loader::Podman, "", 125).unwrap_err().to_string().contains("status 125"));
+        assert!(checked(Loader::Podman, "", 125).unwrap_err().to_string().contains("status 125"));
     }
 }
