@@ -45,7 +45,7 @@ impl Watch for Told {
 
 fn here(peer: &Peer) -> Local {
     let local = Local::new(&Cancel::default());
-    peer.environment.iter().fold(local, |local, (key, value)| local.with(key, value))
+    peer.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value))
 }
 
 fn found(peer: &Peer, namespace: Option<&str>) -> DetectedEngine {
@@ -208,8 +208,8 @@ fn a_dead_engine_is_passed_over_and_named_when_none_answers() {
     assert_eq!(error.kind(), Failure::FarSide);
     assert_eq!(
         error.to_string(),
-        "this host: no docker or ctr answers there (found: docker without a daemon; ctr without a daemon); name one \
-         with --engine or --remote-command"
+        "this host: no working engine found; tried docker and ctr (docker: the daemon is not running; ctr: the daemon \
+         is not running); name one with --engine or --remote-command"
     );
 }
 
@@ -278,11 +278,11 @@ fn an_engine_that_needs_root_is_called_by_sudo_where_that_asks_for_no_password()
     let wanted = [Engine::Nerdctl, Engine::Docker];
     let found = detect(&host, &wanted, None, None).unwrap();
     assert_eq!(found.to_string(), "docker 24.0.7, by sudo");
-    assert_eq!(found.load()[..2], ["sudo", "-n"]);
+    assert_eq!(found.load_command()[..2], ["sudo", "-n"]);
     assert_eq!(found.platform.to_string(), "linux/arm64");
     script(folder.path(), "sudo", "echo 'a password is required' >&2; exit 1");
     let error = detect(&host, &wanted, None, None).unwrap_err().to_string();
-    assert!(error.contains("docker without the right to use it, nor sudo without a password"), "{error}");
+    assert!(error.contains("docker: permission denied, and sudo without a password is not available"), "{error}");
 }
 
 /// nerdctl is in no Debian: a script stands in for it, which accepts the arguments that nerdctl has and hands over to

@@ -318,7 +318,7 @@ fn nerdctls_images_are_read_by_the_ctr_beside_it_else_nerdctl_saves_them() {
     let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
     let nerdctl =
         DetectedEngine { loader: Loader::Nerdctl, argv: vec![format!("{beside}/nerdctl")], ..stand_in.found.clone() };
-    let host: Arc<dyn Host> = Arc::new(Local::new(&cancel).with("PATH", &path));
+    let host: Arc<dyn Host> = Arc::new(Local::new(&cancel).with_env("PATH", &path));
     let store = FetchStore::open(host.clone(), &nerdctl, Arc::new(Silent), &cancel).unwrap();
     assert_eq!(store.unwrap().names().unwrap()[0].as_str(), NAME);
     assert!(stand_in.asked().starts_with("--namespace k8s.io images ls"), "{}", stand_in.asked());

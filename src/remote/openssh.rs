@@ -1,5 +1,5 @@
-//! Remote hosts through the user's ssh client, so that the user's configuration, agent and jump hosts apply. All commands
-//! of a run share one connection.
+//! Remote hosts through the user's ssh client, so that the user's configuration, agent and jump hosts apply. All
+//! commands of a run share one connection.
 
 use super::{Host, Running, SshTarget, process, quote};
 use crate::cancel::Cancel;

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// Maximum wait for standard error after the process has ended: its child may keep the pipe open (an older ssh's control
-/// connection does).
+/// Maximum wait for standard error after the process has ended: its child may keep the pipe open (an older ssh's
+/// control connection does).
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size of the pipe to a command's input.

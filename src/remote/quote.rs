@@ -1,9 +1,10 @@
-//! Conversion between arguments and command lines: quoting for a remote shell, and splitting a line that the user typed.
+//! Conversion between arguments and command lines: quoting for a remote shell, and splitting a line that the user
+//! typed.
 
 use crate::error::{Error, Result};
 
-/// Quotes `words` as one line that a POSIX shell splits into exactly `words` again. csh and fish do so for words without
-/// line feeds, backslashes and `!`. ssh sends a command as such a line.
+/// Quotes `words` as one line that a POSIX shell splits into exactly `words` again. csh and fish do so for words
+/// without line feeds, backslashes and `!`. ssh sends a command as such a line.
 ///
 /// Fails with `Usage` for a NUL, which an argument cannot contain.
 pub fn quote(words: &[&str]) -> Result<String> {

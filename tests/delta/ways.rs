@@ -32,7 +32,7 @@ fn other_platform() -> Platform {
 /// `t/app:1` as this host's docker saves it.
 fn save(here: &Peer) -> Source {
     let local = Local::new(&Cancel::default());
-    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value));
     let found = detect(&local, &[Engine::Docker], None, None).unwrap();
     Source::Stream(imgmv::transport::engine::save(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
 }
@@ -40,7 +40,7 @@ fn save(here: &Peer) -> Source {
 /// Puts `t/app:1` into this host's docker.
 fn build(here: &Peer, seeds: &[u64]) {
     let local = Local::new(&Cancel::default());
-    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value));
     let found = detect(&local, &[Engine::Docker], None, None).unwrap();
     let sink = EngineSink::new(Arc::new(local), found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
@@ -103,7 +103,7 @@ fn of_several_images_those_that_are_there_stay_and_the_others_share_their_layers
             Kind::Podman4 => 5,
             _ => 3,
         };
-        let said = next.said.contains("podman takes several images at once only with all their layers");
+        let said = next.said.contains("podman loads several images at once only with all their layers");
         assert_eq!(said, kind == Kind::Podman4, "{}", next.said);
         assert!(!next.said.contains("sending everything"), "{kind:?}: {}", next.said);
         assert_eq!(next.report.moved.blobs, moved, "{kind:?}: {:?}\n{}", next.report.moved, next.said);
@@ -285,7 +285,7 @@ fn a_killed_copy_leaves_the_old_image_and_the_next_one_sweeps_after_it() {
         let done = run(&["-v"]).wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{kind:?}: {said}");
-        assert!(said.contains("packed with zstd on the way"), "{kind:?}: {said}");
+        assert!(said.contains("compressed with zstd for the connection"), "{kind:?}: {said}");
         far.is_whole(APP, &layers(&[1, 2, 3]));
         // The killed one's far side may still have been at work.
         far.copy(&version(&[1, 2, 3, 4], Coding::Raw)).unwrap();

@@ -274,7 +274,7 @@ impl Store for Watched {
         }
         self.memory.open(blob, from)
     }
-    fn detect(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.memory.find(digest)
     }
 }

@@ -73,7 +73,8 @@ impl ConfigReader<'_> {
         self.files += 1;
         if depth > MAX_DEPTH || self.files > MAX_FILES {
             return Err(Error::usage(format!(
-                "{}: the ssh configuration includes too many files (more than {MAX_FILES}, or nested deeper than {MAX_DEPTH})",
+                "{}: the ssh configuration includes too many files: more than {MAX_FILES}, or nested deeper than \
+                 {MAX_DEPTH}",
                 path.display()
             )));
         }

@@ -1,5 +1,5 @@
-//! Reader for `known_hosts` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), the host keys that are trusted. libssh2 compares names
-//! hashed with SHA-1. This module does the rest, since libssh2 supports neither wildcards nor markers.
+//! Reader for `known_hosts` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), the host keys that are trusted. libssh2 compares
+//! names hashed with SHA-1. This module does the rest, since libssh2 supports neither wildcards nor markers.
 
 use super::pattern;
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -1,5 +1,5 @@
-//! containerd's images, through the ctr that is beside it: single blobs, so that only those are fetched that are
-//! wanted, several at once, and each from the byte where it broke off.
+//! containerd's images as a source, through its ctr. Blobs are read one by one, so only the needed ones are fetched,
+//! several at once, and a broken read resumes at its byte.
 
 use super::fetch_blob::CtrBlobReader;
 use super::kind::{DetectedEngine, Loader};
@@ -15,16 +15,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// Names that are looked at, at most.
+/// Names read from the list, at most.
 const MAX_IMAGES: usize = 20_000;
 const BEGIN: &str = "imgmv-images";
 const BLOBS: &str = "imgmv-blobs";
 const END: &str = "imgmv-end";
 
-/// What there is, in one answer: `$@` is ctr with its namespace. Nothing in it may be quoted by another shell's rules.
+/// Lists images and blobs in one answer. `$@` is ctr with its namespace. Its quoting must work in every login shell.
 const SCRIPT: &str = r#"echo; echo imgmv-images; "$@" images ls || exit 1; echo imgmv-blobs; "$@" content ls -q || exit 1; echo imgmv-end"#;
 
-/// Where ctr lies beside nerdctl.
+/// Prints the path of the ctr that belongs to nerdctl's containerd.
 const CTR: &str = "PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin; command -v ctr";
 
 /// One namespace of the containerd on a host.
@@ -47,8 +47,8 @@ pub struct ImageRow {
 }
 
 impl FetchStore {
-    /// The images in the containerd that `found` speaks to. `None` where it is another engine, or there is no ctr that
-    /// may look into it: then the engine's own save is what there is.
+    /// Lists the images in the containerd that `found` uses. `None` for another engine, or if ctr was not found; then
+    /// the engine's own save command is used.
     pub fn open(
         host: Arc<dyn Host>,
         found: &DetectedEngine,
@@ -58,7 +58,7 @@ impl FetchStore {
         let found = match found.loader {
             Loader::Ctr => found.clone(),
             Loader::Nerdctl => {
-                // By sudo where nerdctl is.
+                // With sudo if nerdctl needs it.
                 let before = &found.argv[..found.argv.len().saturating_sub(1)];
                 let argv = find_ctr(&*host)?.map(|ctr| [before, &[ctr]].concat());
                 match argv.and_then(|argv| found.with_ctr(&argv)) {
@@ -75,18 +75,18 @@ impl FetchStore {
         let Some((rows, blobs)) = parse_listing(&answer.stdout) else {
             return match found.loader {
                 Loader::Ctr if answer.exit.success() => {
-                    Err(Error::far_side(format!("{}: ctr gave no list of its images", host.name())))
+                    Err(Error::far_side(format!("{}: ctr printed no complete image list", host.name())))
                 }
                 _ => Err(Error::far_side(format!("{}: ctr {}", host.name(), answer.exit.describe()))),
             };
         };
-        // How large a manifest is shows when it is fetched.
+        // The size of a manifest is known only once it is read.
         let listed = rows.into_iter().map(|row| (row.name, Descriptor::new(&row.media_type, row.digest, 0)));
         let (listed, manifests) = (listed.collect(), Mutex::default());
         Ok(Some(FetchStore { host, found, listed, blobs, manifests, watch, cancel: cancel.clone() }))
     }
 
-    /// The names, what they point at, and of which type that is, without a look at it.
+    /// The names with the media types and digests that they point at, without reading the manifests.
     pub fn rows(&self) -> impl Iterator<Item = ImageRow> + '_ {
         self.listed.iter().map(|(name, at)| ImageRow {
             name: name.clone(),
@@ -99,7 +99,7 @@ impl FetchStore {
         self.manifests.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// A manifest by its digest alone; hashed.
+    /// Reads a manifest by its digest and checks the hash.
     fn read_manifest(&self, digest: &Digest) -> Result<Vec<u8>> {
         if let Some(known) = self.manifests().get(digest) {
             return Ok(known.clone());
@@ -108,7 +108,7 @@ impl FetchStore {
         let mut bytes = Vec::new();
         self.blob(&blob, 0, BlobSize::AtMost).take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(Error::from)?;
         if bytes.len() as u64 > MAX_MANIFEST {
-            return Err(Error::invalid(format!("manifest {digest} has more than {MAX_MANIFEST} bytes")));
+            return Err(Error::invalid(format!("manifest {digest} exceeds {MAX_MANIFEST} bytes")));
         }
         let got = Hasher::new(digest.algorithm()).with(&bytes).finish();
         if got != *digest {
@@ -126,7 +126,7 @@ impl FetchStore {
     }
 }
 
-/// What is known of a blob's size.
+/// Whether a descriptor's size is exact or an upper limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BlobSize {
     Exact,
@@ -134,7 +134,7 @@ enum BlobSize {
 }
 
 impl Store for FetchStore {
-    /// An image that no name is given for is not there: content without a name is on its way out.
+    /// Only named images are roots: containerd garbage-collects content without a name.
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         let all: Vec<Root> = self.listed.iter().map(|(name, at)| Root::new(Some(name.clone()), at.clone())).collect();
         let chosen = select(&all, picks).map_err(|error| error.at(self.host.name()))?;
@@ -150,8 +150,8 @@ impl Store for FetchStore {
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         if !self.blobs.contains(&blob.digest) {
             return Err(Error::not_found(format!(
-                "{}: containerd has the image but not its blob {} (it may discard layers that it has unpacked); load or \
-                 pull it there again",
+                "{}: containerd has the image but not its blob {} (it can discard layers after unpacking them); load \
+                 or pull the image on the host again",
                 self.host.name(),
                 blob.digest
             )));
@@ -159,7 +159,7 @@ impl Store for FetchStore {
         let size = if blob.size > 0 { BlobSize::Exact } else { BlobSize::AtMost };
         Ok(Box::new(self.blob(blob, from, size)))
     }
-    /// ctr tells no exact size: it is 0 here, and shows when the blob is read.
+    /// ctr does not print an exact size: it is 0 here, and known once the blob is read.
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         Ok(self.blobs.contains(digest).then(|| Descriptor::new(media_type::OCTETS, *digest, 0)))
     }
@@ -174,14 +174,14 @@ impl Store for FetchStore {
     }
 }
 
-/// The path of ctr on `host`.
+/// Finds the path of ctr on `host`.
 fn find_ctr(host: &dyn Host) -> Result<Option<String>> {
     let answer = capture(host, &["sh", "-c", CTR])?;
     let path = answer.stdout.lines().map(str::trim).rfind(|line| line.starts_with('/'));
     Ok(path.filter(|_| answer.exit.success()).map(str::to_owned))
 }
 
-/// The names and the digests between the marks; a row or a line that is none is passed over.
+/// Parses the names and the digests between the markers. Malformed lines are ignored.
 fn parse_listing(text: &str) -> Option<(Vec<ImageRow>, HashSet<Digest>)> {
     let (_, after) = text.split_once(&format!("{BEGIN}\n"))?;
     let (images, after) = after.split_once(&format!("{BLOBS}\n"))?;
@@ -190,7 +190,7 @@ fn parse_listing(text: &str) -> Option<(Vec<ImageRow>, HashSet<Digest>)> {
     Some((rows, blobs.lines().filter_map(|line| line.trim().parse().ok()).collect()))
 }
 
-/// `REF TYPE DIGEST SIZE …`. CRI's second name of every image, its config's digest, is no name.
+/// Parses `REF TYPE DIGEST SIZE …`. CRI adds to every image a second name, its config's digest; that row is ignored.
 fn parse_row(line: &str) -> Option<ImageRow> {
     let mut columns = line.split_whitespace();
     let (name, media_type, digest) = (columns.next()?, columns.next()?, columns.next()?);

@@ -1,4 +1,4 @@
-//! One blob out of another host's containerd, as a reader that goes on where a connection broke.
+//! Reader for one blob of a remote containerd, which resumes where a connection broke.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -12,24 +12,24 @@ use std::{
     time::Duration,
 };
 
-/// Tries that bring nothing, one after the other.
+/// Consecutive attempts without any bytes.
 const MAX_ATTEMPTS: u32 = 4;
-/// Before the second try; twice that before the third.
+/// The pause before the second attempt; it doubles for each later one.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The longest sleep in one go, so that a signal is heard.
+/// Interval at which a pause checks for a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What ctr gives, without the first `$1 - 1` bytes.
+/// Prints ctr's output without the first `$1 - 1` bytes.
 const SKIP_BYTES: &str = r#"n=$1; shift; "$@" | tail -c "+$n""#;
 
 pub(super) struct CtrBlobReader {
     host: Arc<dyn Host>,
-    /// Gives the whole blob on its standard output.
+    /// Prints the complete blob on standard output.
     command: Vec<String>,
     digest: Digest,
     offset: u64,
     size: Option<u64>,
-    /// The command that runs, and its output.
+    /// The running command and its output.
     running: Option<(Running, Box<dyn Read + Send>)>,
     ended: bool,
     failed_attempts: u32,
@@ -62,11 +62,11 @@ impl CtrBlobReader {
         let mut running = self.host.run(&argv)?;
         running.stdin = None;
         let stdout = running.stdout.take();
-        let stdout = stdout.ok_or_else(|| Error::failed("a command was started without its output"))?;
+        let stdout = stdout.ok_or_else(|| Error::failed("internal error: a command was started without its output"))?;
         Ok((running, stdout))
     }
 
-    /// One read; `Ok(0)` where the command has given all it had.
+    /// Reads once; `Ok(0)` at the end of the blob.
     fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.running.is_none() {
             self.running = Some(self.start()?);
@@ -92,7 +92,7 @@ impl CtrBlobReader {
         if absent { Error::not_found(sentence) } else { Error::far_side(sentence) }
     }
 
-    /// Whether `error` is worth another try, after the pause for it.
+    /// Whether `error` is transient and attempts are left; if so, waits for the retry pause first.
     fn prepare_retry(&mut self, error: &Error) -> Result<bool> {
         self.running = None;
         self.failed_attempts += 1;

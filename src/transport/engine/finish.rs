@@ -1,4 +1,4 @@
-//! How a load ends: what came is proved and named, or the load is taken back, and perhaps everything is sent.
+//! The end of a load: the images are verified and tagged, or the load is undone and possibly repeated completely.
 
 use super::kind::{DetectedEngine, Loader};
 use super::sink::{EngineSink, Form, Load, State};
@@ -9,12 +9,12 @@ use crate::sink::Finish;
 use std::sync::atomic::Ordering;
 
 impl EngineSink {
-    /// What the load left is what was promised, under its names.
+    /// Verifies that the engine has the expected images under their names.
     pub(super) fn verify_load(&self, state: &State) -> Result<()> {
         let mut expected = state.expected.to_verify(&self.found);
         let inspector = self.inspector(state);
         if state.form == Form::Relayed {
-            // The engine made the manifests; podman a config of its own, too.
+            // The engine created the manifests; podman also created a new config.
             expected.iter_mut().for_each(|one| one.root = None);
             if self.found.loader == Loader::Podman {
                 expected.iter_mut().for_each(|one| one.config = None);
@@ -30,7 +30,8 @@ impl EngineSink {
         state.inspector.as_ref().unwrap_or(&self.found)
     }
 
-    /// Who gives names. nerdctl's `tag` may want content that was left at the source.
+    /// The engine that tags. nerdctl's `tag` may need content of other platforms that was not sent, so ctr is
+    /// preferred.
     fn tagger<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
         match self.found.loader {
             Loader::Docker(_) => &self.found,
@@ -38,18 +39,18 @@ impl EngineSink {
         }
     }
 
-    /// A load that failed keeps its pin for the next run, as it must when nobody is left to say otherwise.
+    /// Removes the pin after a failed load. The script leaves it, since it cannot know whether a later run needs it.
     pub(super) fn unpin(&self, state: &State) {
         let inspector = self.inspector(state);
         if inspector.loader == Loader::Ctr {
             let pin = self.run_id.pin().to_string();
             let argv = inspector.command(&["content", "rm", &pin]);
-            // What cannot be reached now the next run sweeps.
+            // The next run sweeps a pin that cannot be removed now.
             let _ = capture(self.host.as_ref(), &argv.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 
-    /// Why a delta failed in a way that sending everything may mend; else the error.
+    /// Returns `SendAll` with the reason if sending the complete image can help; otherwise fails with `error`.
     pub(super) fn recover(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
         let unrecoverable = load.command.is_unrecoverable() || self.cancel.raised();
@@ -62,6 +63,6 @@ impl EngineSink {
         }
         self.attempt.store(1, Ordering::SeqCst);
         *state = State { asked: true, ..State::default() };
-        Ok(Finish::SendAll(format!("{error} (layers that the host held were not sent)")))
+        Ok(Finish::SendAll(format!("{error} (layers that the host reported were skipped)")))
     }
 }

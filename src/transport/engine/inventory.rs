@@ -1,5 +1,5 @@
-//! Which layers a host has, by the one key that its engine goes by. The wrong key makes images that look well and are
-//! broken, so where the right one cannot be had, nothing is left out.
+//! The layers that a host has, by the key that its engine uses. The wrong key creates images that look complete and are
+//! broken, so no layer is skipped if the right key is not known.
 
 use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::session::Answer;
@@ -12,13 +12,13 @@ use crate::source::Store;
 use crate::source::documents;
 use std::collections::HashSet;
 
-/// What a copy is going to send, as far as it may be there already.
+/// The layers and names of a copy that the host may already have.
 #[derive(Debug, Default)]
 pub(super) struct Query {
     /// Layers, each once.
     blobs: Vec<Digest>,
     stacks: Vec<Stack>,
-    /// One for each name, in full.
+    /// One for each canonical name.
     pub names: Vec<ExpectedImage>,
 }
 
@@ -26,14 +26,14 @@ pub(super) struct Query {
 #[derive(Debug)]
 struct Stack {
     layers: Vec<Digest>,
-    /// The same unpacked; none where config and manifest do not agree, or it is no image.
+    /// The layers' diff IDs; `None` if config and manifest disagree, or for an artifact.
     diff_ids: Option<Vec<Digest>>,
 }
 
-/// What an engine goes by.
+/// The key by which an engine identifies a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
-    /// The layer and everything below it, unpacked (image-spec, config.md "Layer ChainID").
+    /// The diff IDs of the layer and of all layers below it (image-spec, config.md "Layer ChainID").
     Chain,
     /// The blob's own digest.
     Blob,
@@ -47,7 +47,7 @@ fn key(loader: Loader) -> Key {
 }
 
 impl Query {
-    /// Of `images`, the layers among `blobs`. Configs are read from `source`.
+    /// Collects the layers of `images` that are among `blobs`. Configs are read from `source`.
     pub fn new(images: &[Image], blobs: &[Descriptor], names: Vec<ExpectedImage>, source: &dyn Store) -> Result<Query> {
         let mut query = Query { names, ..Query::default() };
         let mut seen = HashSet::new();
@@ -65,7 +65,7 @@ impl Query {
             query.stacks.push(Stack { layers, diff_ids });
         }
         let mut layers: HashSet<Digest> = query.stacks.iter().flat_map(|stack| &stack.layers).copied().collect();
-        // A blob that is also a config always goes: it is small.
+        // A blob that is also a config is always sent: it is small.
         for config in images.iter().flat_map(|image| &image.tree).filter_map(Manifest::config) {
             layers.remove(&config.digest);
         }
@@ -73,7 +73,7 @@ impl Query {
         Ok(query)
     }
 
-    /// Of images of which only the diff IDs are known. Their layers may pass raw, under these digests.
+    /// The query for images of which only the diff IDs are known. Uncompressed layers have these digests.
     pub fn expected_diff_ids(stacks: &[Vec<Digest>]) -> Query {
         let mut seen = HashSet::new();
         let blobs = stacks.iter().flatten().copied().filter(|digest| seen.insert(*digest)).collect();
@@ -81,7 +81,7 @@ impl Query {
         Query { blobs, stacks: stacks.iter().map(stack).collect(), names: Vec::new() }
     }
 
-    /// The question, a line for each thing.
+    /// The query as lines: one for each name, chain, blob or snapshot.
     pub fn to_lines(&self, found: &DetectedEngine) -> String {
         let mut text = String::new();
         for one in &self.names {
@@ -108,7 +108,7 @@ impl Query {
         text
     }
 
-    /// The layers that need not be sent: held wherever they lie in any of the images.
+    /// The layers that need not be sent: the host has them at every position in all images.
     pub fn skippable(&self, found: &DetectedEngine, answer: &Answer) -> HashSet<Digest> {
         match key(found.loader) {
             Key::Blob => {
@@ -130,7 +130,7 @@ impl Query {
         }
     }
 
-    /// How many layers are unpacked there without being there in the packing that is sent.
+    /// Counts the layers of which the host has only the snapshot, not this blob.
     pub fn count_snapshot_only(&self, answer: &Answer, held: &HashSet<Digest>) -> usize {
         let snapshots: HashSet<&Digest> = answer.snapshots.iter().collect();
         let mut only = HashSet::new();
@@ -145,7 +145,7 @@ impl Query {
         only.len()
     }
 
-    /// The names that point at the right image there already, whole.
+    /// The names that already point at the right and complete image on the host.
     pub fn current(&self, found: &DetectedEngine, answer: &Answer) -> Vec<&ExpectedImage> {
         self.names.iter().filter(|one| verify::is_present(found, one, answer)).collect()
     }
@@ -209,10 +209,10 @@ mod tests {
         let one = query(&[("abc", Some("ABC"))]);
         assert_eq!(held(&one, graph, prefixes(&[2])), sorted("ab"));
         assert_eq!(held(&one, graph, prefixes(&[])), []);
-        // b lies in both images, and is held in one of them only; c lies twice in one.
+        // b is in both images, but the host has it in one only; c is twice in one image.
         let two = query(&[("abc", Some("ABC")), ("xb", Some("XB")), ("cdc", Some("CDC"))]);
         assert_eq!(held(&two, graph, prefixes(&[2, 1, 2])), sorted("adx"));
-        // Config and manifest do not agree: the answer's first line is the second image's.
+        // Config and manifest disagree: the answer's first line is the second image's.
         let odd = query(&[("ab", None), ("xy", Some("XY"))]);
         assert_eq!(held(&odd, graph, prefixes(&[2])), sorted("xy"));
         assert_eq!(one.to_lines(&found(graph)).lines().count(), 1);

@@ -1,5 +1,5 @@
-//! The archive packed for the way only: the host unpacks it before its engine sees it, so no digest changes. Each MiB
-//! is packed by itself or travels as it is, by what is the faster on this line just then.
+//! Compression of the archive for the connection only: the host decompresses it before the engine reads it, so digests
+//! do not change. Each chunk is compressed or stored on its own, whichever mode is faster at the moment.
 
 use crate::error::{Error, Result};
 use std::{
@@ -8,24 +8,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// In bytes: what is packed at once.
+/// The size of one frame before compression.
 const CHUNK_BYTES: usize = 1 << 20;
-/// In chunks: after so many it is looked whether the other way is the faster.
+/// Chunks after which the modes' speeds are compared.
 const WINDOW_CHUNKS: u32 = 8;
-/// In windows: so long the faster way is kept without a look at the other.
+/// Windows in the faster mode before the other mode is measured again.
 const WINDOWS_PER_CHECK: u32 = 16;
-/// In chunks: so many go as they are after one that packing does not make smaller (a packed layer).
+/// Chunks stored without a compression attempt after an incompressible one (a compressed layer).
 const STORED_RUN_CHUNKS: u32 = 7;
-/// Fast enough for a line of 1 Gbit/s.
+/// The level is fast enough for a connection of 1 Gbit/s.
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: i32 = 1;
 /// RFC 8878: a block has at most 128 KiB.
 const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 
-/// How an archive is packed on its way to a host.
+/// The compression of an archive on the connection to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineCompression {
-    /// As it is.
+    /// No compression.
     Plain,
     Gzip,
     Zstd,
@@ -51,11 +51,11 @@ impl FromStr for LineCompression {
     fn from_str(text: &str) -> Result<LineCompression> {
         let all = [LineCompression::Plain, LineCompression::Gzip, LineCompression::Zstd];
         let found = all.into_iter().find(|compression| compression.name() == text);
-        found.ok_or_else(|| Error::usage(format!("{text:?} is no packing for the way: expected none, gzip or zstd")))
+        found.ok_or_else(|| Error::usage(format!("{text:?} is not a line compression: expected none, gzip or zstd")))
     }
 }
 
-/// Packs what is written, MiB by MiB, into `out`.
+/// A writer that compresses or stores each chunk into `out`.
 pub(super) struct AdaptiveWriter<W: Write> {
     out: W,
     encoder: Encoder,
@@ -100,7 +100,7 @@ impl<W: Write> AdaptiveWriter<W> {
         let mut stored = mode == Mode::Stored;
         if !stored && self.stored_run == 0 {
             bytes = self.encoder.compress(&self.chunk)?;
-            // Less than a fiftieth gained: it is packed already.
+            // It shrank by less than 2 %: the chunk is already compressed.
             if bytes.len() > self.chunk.len() - self.chunk.len() / 50 {
                 self.stored_run = STORED_RUN_CHUNKS;
                 stored = true;
@@ -127,7 +127,7 @@ impl Encoder {
         }
     }
 
-    /// `chunk` as the packing stores what it does not pack.
+    /// Encodes `chunk` as a frame without compression.
     fn store(&mut self, chunk: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Encoder::Zstd(_) => Ok(zstd_stored(chunk)),
@@ -143,7 +143,7 @@ fn gzip(compressor: &mut libdeflater::Compressor, chunk: &[u8]) -> io::Result<Ve
     Ok(out)
 }
 
-/// A frame of raw blocks (RFC 8878, 3.1.1): a single segment with its size in four bytes.
+/// Creates a frame of raw blocks (RFC 8878, 3.1.1): a single segment with its size in four bytes.
 fn zstd_stored(chunk: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(chunk.len() + 64);
     out.extend([0x28, 0xb5, 0x2f, 0xfd, 0xa0]);
@@ -180,11 +180,11 @@ enum Mode {
     Stored,
 }
 
-/// Which way is the faster. The first window is packed: a small image on a slow line is the common case.
+/// Selects the faster mode. The first window is compressed: a small image on a slow connection is the common case.
 #[derive(Default)]
 struct ModeChooser {
     mode: Mode,
-    /// Bytes a second, before packing, of each way's last window.
+    /// Uncompressed bytes per second in each mode's last window.
     compressed: Option<f64>,
     stored: Option<f64>,
     chunks: u32,
@@ -210,7 +210,7 @@ impl ModeChooser {
         self.windows += 1;
         if self.windows > WINDOWS_PER_CHECK {
             self.windows = 0;
-            // The one that is not under way is looked at anew.
+            // The other mode is measured again.
             match self.mode {
                 Mode::Compressed => self.stored = None,
                 Mode::Stored => self.compressed = None,

@@ -1,4 +1,4 @@
-//! A load command that runs: the pipe into it, what it says meanwhile, and its end told in its own words.
+//! A running load command: the pipe to it, its output, and its result in its own words.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-/// Of what it says on standard output, the first so many bytes are kept: a line for each image.
+/// The first part of standard output that is stored: a line for each image.
 const OUTPUT_LIMIT_BYTES: usize = 64 << 10;
 
-/// A load command and what became of it.
+/// A load command and its result.
 pub(super) struct LoadCommand {
     state: Mutex<State>,
     /// `web1: docker load`, for messages.
@@ -31,25 +31,25 @@ enum State {
     Ended(Result<Loaded>),
 }
 
-/// It ended well.
+/// The result of a successful load.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
-    /// What it said, on both streams.
+    /// Standard output and standard error.
     pub output: String,
 }
 
 impl LoadCommand {
-    /// Starts `command` on `host`; its standard input comes back beside it.
+    /// Starts `argv` on `host`. Also returns the command's standard input.
     pub fn start(host: &dyn Host, argv: &[String], cancel: &Cancel) -> Result<(Arc<LoadCommand>, LoadInput)> {
         let words: Vec<&str> = argv.iter().map(String::as_str).collect();
         let mut running = host.run(&words)?;
         let (Some(stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
-            return Err(Error::failed("a command was started without its streams"));
+            return Err(Error::failed("internal error: a command was started without its streams"));
         };
         Ok(LoadCommand::attach(running, stdin, stdout, &format!("{}: {}", host.name(), argv.join(" ")), cancel))
     }
 
-    /// What runs already, which messages call `label`, and its streams.
+    /// Takes over a running command and its streams. `label` names it in messages.
     pub fn attach(
         running: Running,
         stdin: Box<dyn Write + Send>,
@@ -71,25 +71,28 @@ impl LoadCommand {
         (command, input)
     }
 
-    /// Whether the connection was lost: an ssh client says so with status 255, or is ended itself.
+    /// Whether the connection was lost: the ssh client exited with status 255, or a signal ended it.
     pub fn is_connection_lost(&self) -> bool {
         self.connection_lost.load(Ordering::Relaxed)
     }
 
-    /// Whether it found no room.
+    /// Whether the remote disk is full or unwritable.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
     }
 
-    /// Whether it failed for a reason that sending more would not mend: the connection, the disk.
+    /// Whether the load failed for a reason that sending again cannot fix: the connection, the disk.
     pub fn is_unrecoverable(&self) -> bool {
         self.is_connection_lost() || self.is_disk_full()
     }
 
-    /// Waits for the command, whose input has ended or is not wanted any more. `FarSide` where it failed.
+    /// Waits for the command, whose input has ended or is not read any more. Fails with `FarSide` if the command failed.
     pub fn wait(&self) -> Result<Loaded> {
         let mut state = self.state();
-        let before = std::mem::replace(&mut *state, State::Ended(Err(Error::failed("a load was ended twice"))));
+        let before = std::mem::replace(
+            &mut *state,
+            State::Ended(Err(Error::failed("internal error: a load was waited for twice"))),
+        );
         let ended = match before {
             State::Ended(ended) => ended,
             State::Running { running, output } => {
@@ -107,12 +110,12 @@ impl LoadCommand {
         ended
     }
 
-    /// Ends the command before its input does: what it got is no whole archive.
+    /// Stops the command before its input is closed: a truncated archive must not look complete.
     pub fn abort(&self) {
-        *self.state() = State::Ended(Err(Error::failed(format!("{} was ended", self.label))));
+        *self.state() = State::Ended(Err(Error::failed(format!("{} was stopped", self.label))));
     }
 
-    /// Ctrl-C reaches an ssh client as soon as this process, and it may be the quicker to end.
+    /// Waits briefly for a signal: Ctrl-C also reaches the ssh client, which may end before this process sees it.
     fn await_signal(&self) {
         for _ in 0..20 {
             if self.cancel.raised() {
@@ -126,7 +129,7 @@ impl LoadCommand {
         let output_and_stderr = format!("{output}\n{}", exit.stderr);
         self.connection_lost.store(exit.status == Some(255) || exit.signal.is_some(), Ordering::Relaxed);
         self.disk_full.store(is_full(&output_and_stderr), Ordering::Relaxed);
-        // docker's containerd store says this and ends with status 0.
+        // docker's containerd store prints this and exits with status 0.
         let broken = output_and_stderr.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {
             (true, None) => Ok(Loaded { output: output_and_stderr }),
@@ -144,7 +147,7 @@ impl LoadCommand {
     }
 }
 
-/// The words of the system, which every engine passes on.
+/// Looks for the system's error texts, which every engine prints unchanged.
 fn is_full(output_and_stderr: &str) -> bool {
     let output_and_stderr = output_and_stderr.to_lowercase();
     let signs = ["no space left", "disk quota exceeded", "read-only file system", "input/output error"];
@@ -153,21 +156,21 @@ fn is_full(output_and_stderr: &str) -> bool {
 
 fn read_output(mut stdout: impl Read) -> String {
     let mut kept = Vec::new();
-    // What cannot be read any more is told by the exit.
+    // The exit status reports a failed read.
     let _ = (&mut stdout).take(OUTPUT_LIMIT_BYTES as u64).read_to_end(&mut kept);
     let _ = io::copy(&mut stdout, &mut io::sink());
     crate::remote::sanitize(&String::from_utf8_lossy(&kept))
 }
 
-/// The way into a load command. A write that fails carries the command's own words.
+/// The standard input of a load command. A failed write returns the command's own error message.
 pub(super) struct LoadInput {
-    /// Gone once the command has ended well before its input did: what comes then is padding, and dropped.
+    /// `None` once the command has succeeded before its input ended: the rest is tar padding, which is dropped.
     stdin: Option<Box<dyn Write + Send>>,
     command: Arc<LoadCommand>,
 }
 
 impl LoadInput {
-    /// The command does not read any more: why?
+    /// Handles a failed write: waits for the command and returns its error, if any.
     fn handle_write_error(&mut self, error: io::Error) -> io::Result<()> {
         self.stdin = None;
         match (self.command.wait(), error.kind()) {

@@ -1,5 +1,5 @@
-//! Giving images their names. An engine that names an image before it is whole (containerd's family does) is sent it
-//! under a name of imgmv's own; only what was proved to be there gets the names it is to have.
+//! Renaming after the load. An engine that names an image before it is complete (containerd's family) loads it under a
+//! temporary name; only verified images get their final names.
 
 use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::scripts::{LOADING, RunId};
@@ -9,16 +9,15 @@ use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
 use crate::remote::{Host, capture, quote};
 
-/// Names in one command: a command line is bounded.
+/// Names per command, since the length of a command line is limited.
 const NAMES_PER_COMMAND: usize = 40;
 
-/// The names under which images are loaded, each for the root it stands for.
+/// The temporary names under which images are loaded, each with its root.
 #[derive(Debug, Default)]
 pub(super) struct TemporaryNames(Vec<(Digest, Name)>);
 
-/// Whether images are loaded into `found` under temporary names. docker's own store and podman name an image once it is
-/// whole, and a command of the user's own is left to itself; but podman takes an image without its held layers only with
-/// a single name.
+/// Whether images are loaded into `found` under temporary names. docker's classic store and podman name only complete
+/// images, and a custom command is not renamed. podman loads an image without its skipped layers only with one name.
 pub(super) fn uses_temporary_names(found: &DetectedEngine, one_name: bool) -> bool {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Custom => false,
@@ -28,7 +27,7 @@ pub(super) fn uses_temporary_names(found: &DetectedEngine, one_name: bool) -> bo
 }
 
 impl TemporaryNames {
-    /// The name for `root`, the same each time.
+    /// Returns the temporary name for `root`, the same at each call.
     pub fn name(&mut self, root: Digest, run_id: &RunId) -> Result<Name> {
         if let Some((_, name)) = self.0.iter().find(|(other, _)| *other == root) {
             return Ok(name.clone());
@@ -42,7 +41,7 @@ impl TemporaryNames {
         self.0.is_empty()
     }
 
-    /// What the temporary names are to be, of what the lasting ones are to be.
+    /// The expected images under their temporary names.
     fn expected(&self, images: &[ExpectedImage]) -> Vec<ExpectedImage> {
         let expected = |(root, name): &(Digest, Name)| {
             let one = images.iter().find(|one| one.root == Some(*root))?;
@@ -51,8 +50,8 @@ impl TemporaryNames {
         self.0.iter().filter_map(expected).collect()
     }
 
-    /// Proves what was loaded, gives it the names of `lasting`, takes the temporary ones away, whatever happens, and
-    /// proves the lasting ones. `namer` names, `clerk` knows what is there.
+    /// Verifies the loaded images, gives them their final names, and verifies these. The temporary names are always
+    /// removed. `tagger` tags, `inspector` reports the images.
     pub fn verify_and_rename(
         &self,
         host: &dyn Host,
@@ -74,7 +73,7 @@ impl TemporaryNames {
         verify::verify(host, inspector, images)
     }
 
-    /// Takes the temporary names away; what cannot be reached now the next run sweeps.
+    /// Removes the temporary names. The next run sweeps those that cannot be removed now.
     pub fn remove(&self, host: &dyn Host, found: &DetectedEngine) {
         let mut argv = match found.loader {
             Loader::Ctr => found.command(&["images", "rm"]),
@@ -88,8 +87,8 @@ impl TemporaryNames {
     }
 }
 
-/// Gives the second name of each of `pairs` to what the first one is, then takes the names of `drop` away: one exchange.
-/// The names are arguments, which no shell looks at.
+/// Tags the first name of each of `pairs` as the second, then removes the names of `drop`, in one exchange. The names
+/// are arguments, which no shell interprets.
 fn tag(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
     let (tag, remove) = match found.loader {
         Loader::Ctr => (found.command(&["images", "tag", "--force"]), found.command(&["images", "rm"])),
@@ -108,7 +107,7 @@ fn tag(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: 
     match answer.exit.success() {
         true => Ok(()),
         false => Err(Error::far_side(format!(
-            "{}: the image is there but could not be given its name: the command {}",
+            "{}: the image was loaded but could not be tagged: the command {}",
             host.name(),
             answer.exit.describe()
         ))),

@@ -1,4 +1,4 @@
-//! Images of an engine as a source: what its save command writes, taken in as it passes.
+//! An engine as a source: the archive of its save command, streamed.
 
 use super::kind::{DetectedEngine, Loader};
 use crate::error::{Error, Result};
@@ -10,20 +10,19 @@ use std::{
     sync::Arc,
 };
 
-/// The images `references` of the engine that was found on `host`. Several share their layers.
+/// Saves the images `references` of the engine `found` on `host`. Several images share their layers.
 ///
-/// `Usage` for a reference that is none. That the engine does not have an image shows when the tape is read
-/// (`NotFound`).
+/// Fails with `Usage` for an invalid reference. A missing image is reported by the stream (`NotFound`).
 pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) -> Result<UnopenedArchive> {
     if references.is_empty() {
         return Err(Error::usage(format!(
-            "{}: which of the images? name it behind the engine's place (docker-daemon:REF, ssh://HOST/REF); imgmv \
-             list shows the names",
+            "{}: the image is not named; append it to the address (docker-daemon:REF, ssh://HOST/REF); imgmv list \
+             prints the names",
             host.name()
         )));
     }
     if let Some(wrong) = references.iter().find(|text| !is_image_reference(text)) {
-        return Err(Error::usage(format!("{wrong:?} is neither an image's name nor its id")));
+        return Err(Error::usage(format!("{wrong:?} is not an image name or ID")));
     }
     let expected_diff_ids = match found.loader {
         Loader::Docker(_) => inspect_diff_ids(&*host, found, references),
@@ -32,11 +31,13 @@ pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) 
     let (engine, mut command) = match found.loader {
         Loader::Docker(_) => ("docker save", found.command(&["save"])),
         Loader::Nerdctl => ("nerdctl save", found.command(&["save"])),
-        // Its other form is packed by it, into a file of its own first.
+        // podman writes its other format to a temporary file first, and compresses it.
         Loader::Podman => ("podman save", found.command(&["save", "--format", "docker-archive"])),
         Loader::Ctr => ("ctr images export", found.command(&["images", "export", "-"])),
         Loader::Custom => {
-            return Err(Error::usage("--remote-command loads an archive; to read from a host, name its --src-engine"));
+            return Err(Error::usage(
+                "--remote-command only loads; to read from a host, name its engine with --src-engine",
+            ));
         }
     };
     if matches!(found.loader, Loader::Podman) && references.len() > 1 {
@@ -52,7 +53,7 @@ pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) 
     Ok(UnopenedArchive { bytes: Box::new(output), label, expected_diff_ids })
 }
 
-/// The layers of each image, where docker says so; that it has one of them not shows soon enough.
+/// The diff IDs of each image, if docker reports them. The save command reports a missing image.
 fn inspect_diff_ids(host: &dyn Host, found: &DetectedEngine, references: &[String]) -> Vec<Vec<Digest>> {
     let mut command = found.command(&["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
     command.extend(references.iter().cloned());
@@ -61,7 +62,7 @@ fn inspect_diff_ids(host: &dyn Host, found: &DetectedEngine, references: &[Strin
     answer.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The names that the engine found on `host` gives to images.
+/// Lists the image names of the engine on `host`.
 pub fn list_names(host: &dyn Host, found: &DetectedEngine) -> Result<Vec<Name>> {
     let command = found.command(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
     let argv: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -69,7 +70,7 @@ pub fn list_names(host: &dyn Host, found: &DetectedEngine) -> Result<Vec<Name>> 
     if !answer.exit.success() {
         return Err(Error::far_side(format!("{}: {found} {}", host.name(), answer.exit.describe())));
     }
-    // `<none>` is no name.
+    // `<none>` is not a name.
     let named = answer.stdout.lines().map(str::trim).filter_map(|line| line.parse::<Reference>().ok());
     let mut names: Vec<Name> = named.map(|reference| Name::from(&reference)).collect();
     names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -77,19 +78,19 @@ pub fn list_names(host: &dyn Host, found: &DetectedEngine) -> Result<Vec<Name>> 
     Ok(names)
 }
 
-/// A name, or an id (hexadecimal, whole or its beginning). Never begins with `-`.
+/// Whether `text` is an image name, or a complete or abbreviated hexadecimal ID. It then never starts with `-`.
 fn is_image_reference(text: &str) -> bool {
     let id = text.strip_prefix("sha256:").unwrap_or(text);
     let is_id = (4..=64).contains(&id.len()) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     is_id || text.parse::<Reference>().is_ok()
 }
 
-/// A save command's output; its end is believed only when the command ended well.
+/// The output of a save command. Its end is accepted only if the command succeeded.
 struct SaveOutput {
     stdout: Option<Box<dyn Read + Send>>,
     running: Option<Running>,
     label: String,
-    /// Its connection lasts as long as what runs on it.
+    /// Keeps the connection open while the command runs.
     _host: Arc<dyn Host>,
 }
 
@@ -113,7 +114,7 @@ fn check_exit(label: &str, exit: &Exit) -> Result<()> {
         .any(|sign| stderr.contains(sign));
     let sentence = format!("{label} {}", exit.describe());
     Err(match not_found {
-        true => Error::not_found(format!("{sentence}; imgmv list shows what there is")),
+        true => Error::not_found(format!("{sentence}; imgmv list prints the available images")),
         false => Error::far_side(sentence),
     })
 }

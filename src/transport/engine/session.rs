@@ -1,5 +1,5 @@
-//! The one command that runs on a host for a copy: asked what is held, it answers, pins it, and then takes the archive
-//! on the same standard input. Two exchanges with the host before bytes flow: the probe, and this question.
+//! The one remote command of a copy. It reads a query, answers which layers the host has, pins them, and then loads the
+//! archive from the same standard input. So two exchanges precede the archive: the probe and this query.
 
 use super::line_compression::LineCompression;
 use super::load::{LoadCommand, LoadInput};
@@ -13,32 +13,32 @@ use std::{
     sync::Arc,
 };
 
-/// In bytes: a line for each thing asked is a hundredth of it.
+/// A hundred times the size of an answer to a large query.
 const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
 
-/// What a host said. Only what was asked for is in it; none of it is believed before the end.
+/// The host's answer to a query. It is used only if it is complete.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    /// Layers that are there, as they were asked for: by blob digest.
+    /// Layers that the host has, by blob digest.
     pub present: Vec<Digest>,
-    /// For each chain that was asked for, in order: how many layers from its bottom are there.
+    /// For each queried chain, in order: the number of layers from its bottom that the host has.
     pub prefixes: Vec<usize>,
-    /// Chain IDs that are there unpacked.
+    /// Chain IDs of the snapshots that the host has.
     pub snapshots: Vec<Digest>,
-    /// What ctr's check says of the names: rows of a table.
+    /// The table of ctr's check of the names.
     pub checked: String,
-    /// What another engine says of a name.
+    /// The answers of other engines, by name.
     pub named: Vec<(String, String)>,
     pub pinned: bool,
-    /// Why it does not know what is held: a word of the script.
+    /// The reason if the layers are not known: a keyword of the script.
     pub why: Option<String>,
-    /// How ctr is called for the containerd behind docker or nerdctl (`sudo -n PATH [--address SOCKET NAMESPACE]`).
+    /// The command of ctr for docker's or nerdctl's containerd (`sudo -n PATH [--address SOCKET NAMESPACE]`).
     pub ctr: Vec<String>,
-    /// What the host can unpack.
+    /// The formats that the host can decompress.
     pub decompressors: Vec<LineCompression>,
 }
 
-/// A script that has answered and waits for the archive.
+/// A script that has answered its query and waits for the archive.
 pub(super) struct Session {
     running: Running,
     stdin: Box<dyn Write + Send>,
@@ -46,13 +46,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Runs `script` on `host` and asks it `question` (lines).
+    /// Runs `script` on `host` and sends it the lines of `query`.
     ///
-    /// `FarSide` where it ends before it has answered, or answers without end.
+    /// Fails with `FarSide` if the script ends without a complete answer.
     pub fn open(host: &dyn Host, script: &str, query: &str) -> Result<(Session, Answer)> {
         let mut running = host.run(&["sh", "-c", script, "imgmv"])?;
         let (Some(mut stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
-            return Err(Error::failed("a command was started without its streams"));
+            return Err(Error::failed("internal error: a command was started without its streams"));
         };
         let sent = stdin.write_all(format!("{query}.\n").as_bytes()).and_then(|()| stdin.flush());
         let mut stdout = BufReader::new(stdout);
@@ -62,12 +62,12 @@ impl Session {
             Ok(None) | Err(_) => {
                 drop((stdin, stdout));
                 let end = running.wait()?.describe();
-                Err(Error::far_side(format!("{}: the question for what is there {end}", host.name())))
+                Err(Error::far_side(format!("{}: could not list the engine's layers: the script {end}", host.name())))
             }
         }
     }
 
-    /// Lets it load what is written from now on, packed as `wire` says.
+    /// Starts the load of the archive that is written next, compressed with `compression`.
     pub fn load(
         mut self,
         compression: LineCompression,
@@ -83,15 +83,15 @@ impl Session {
         }
     }
 
-    /// Nothing is to be loaded: it takes its pins away and ends.
+    /// Ends the script without a load; it removes its pins.
     pub fn close(self) {
         drop(self.stdin);
-        // It only tidies up, and what it left the next run sweeps.
+        // A failure is harmless: the next run sweeps what remains.
         let _ = self.running.wait();
     }
 }
 
-/// What stands between the marks; `None` where the last one never comes. Whatever a login prints before is passed over.
+/// Reads the answer between the markers; `None` if it is incomplete. Output of the login shell before it is ignored.
 fn read(from: &mut dyn BufRead) -> Result<Option<Answer>> {
     let mut from = from.take(ANSWER_LIMIT_BYTES);
     let mut answer = Answer::default();

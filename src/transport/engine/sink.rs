@@ -1,5 +1,5 @@
-//! An engine as a destination: asked what it holds, sent the rest as the universal archive into its load command's
-//! standard input, in one pass, and then asked for the images.
+//! An engine as a destination: queried for the layers it has, sent the missing ones as one archive to its load
+//! command's standard input, then queried for the images.
 
 use super::delta::Delta;
 use super::expected::ExpectedImages;
@@ -29,15 +29,15 @@ use std::{
     },
 };
 
-/// Loads images into the engine that was found on a host.
+/// Loads images into an engine on a host.
 pub struct EngineSink {
     pub(super) host: Arc<dyn Host>,
     pub(super) found: DetectedEngine,
     pub(super) run_id: RunId,
     compression: Option<LineCompression>,
-    /// A delta, and everything after one that did not verify.
+    /// The delta, and the complete load after a delta that failed verification.
     loads: [OnceLock<Load>; 2],
-    /// Which of them.
+    /// The index of the current load in `loads`.
     pub(super) attempt: AtomicUsize,
     state: Mutex<State>,
     watch: Arc<dyn Watch>,
@@ -51,29 +51,29 @@ pub(super) struct Load {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Asked, and waiting for the archive.
+    /// The script that has answered and waits for the archive.
     pub session: Option<(Session, Answer)>,
     pub asked: bool,
     pub delta: Delta,
     pub expected: ExpectedImages,
     pub temporary: TemporaryNames,
     pub form: Form,
-    /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
-    /// image is whole (docker is content with one that is unpacked).
+    /// The engine that is queried for images: ctr if it can read the engine's containerd, since only ctr reports
+    /// missing blobs (docker accepts an unpacked image without them).
     pub inspector: Option<DetectedEngine>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Made here: digests stay.
+    /// The archive is created here; digests stay.
     #[default]
     Universal,
-    /// It passes as it came, and the engine makes manifests of its own.
+    /// The archive is forwarded unchanged, and the engine creates new manifests.
     Relayed,
 }
 
 impl EngineSink {
-    /// The archive goes as it is: [`EngineSink::packed`] changes that.
+    /// The archive is sent uncompressed; see [`EngineSink::with_line_compression`].
     pub fn new(host: Arc<dyn Host>, found: DetectedEngine, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
         let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
@@ -81,8 +81,8 @@ impl EngineSink {
         EngineSink { host, found, run_id, compression, loads, attempt, state, watch, cancel }
     }
 
-    /// How the archive is packed for the way; `None`: by what the host can unpack, what the images consist of, and how
-    /// fast the line is.
+    /// Sets the compression of the archive on the connection. `None` selects it by the formats that the host can
+    /// decompress, the layers of the images, and the speed of the connection.
     pub fn with_line_compression(mut self, compression: Option<LineCompression>) -> EngineSink {
         self.compression = compression;
         self
@@ -96,9 +96,9 @@ impl EngineSink {
         &self.loads[self.attempt.load(Ordering::SeqCst)]
     }
 
-    /// The load command, started when it is first wanted.
+    /// Returns the load command, which the first call starts.
     fn load(&self) -> Result<&Load> {
-        // Held while starting, so that it is started once.
+        // Locked during the start, so that it starts once.
         let mut state = self.state();
         if let Some(load) = self.current_load().get() {
             return Ok(load);
@@ -122,7 +122,11 @@ impl EngineSink {
         state.inspector = self.found.with_ctr(&answer.ctr).filter(|_| answer.why.is_none());
         let compression = self.choose_compression(&answer, state.delta.all_compressed)?;
         if compression != LineCompression::Plain {
-            let text = format!("{}: packed with {} on the way", self.host.name(), compression.name());
+            let text = format!(
+                "{}: the archive is compressed with {} for the connection",
+                self.host.name(),
+                compression.name()
+            );
             self.watch.event(Event::Detail(&text));
         }
         let (command, input): (Arc<LoadCommand>, LoadInput) = session.load(compression, &label, &self.cancel)?;
@@ -132,7 +136,7 @@ impl EngineSink {
         })
     }
 
-    /// `None` for a command of the user's own, which answers nothing.
+    /// Starts the script; `None` for a custom command, which cannot answer a query.
     fn open_session(&self, query: &str) -> Result<Option<(Session, Answer)>> {
         match scripts::script(&self.found, &self.run_id)? {
             Some(script) => Session::open(self.host.as_ref(), &script, query).map(Some),
@@ -147,7 +151,7 @@ impl EngineSink {
                 if compression != LineCompression::Plain && !answer.decompressors.contains(&compression) =>
             {
                 Err(Error::far_side(format!(
-                    "{host}: there is no {} there to unpack what comes; use --wire auto",
+                    "{host}: {} was not found on the host, which must decompress the archive; use --wire auto",
                     compression.name()
                 )))
             }
@@ -160,7 +164,7 @@ impl EngineSink {
         }
     }
 
-    /// `name` as engines keep it.
+    /// Returns `name` as engines store it.
     fn canonical(&self, name: &Name) -> Result<Name> {
         let fits = |reference: &Reference| match (&reference.tag, &reference.digest) {
             (Some(_), None) => true,
@@ -170,18 +174,18 @@ impl EngineSink {
         let reference = name.reference().filter(fits);
         reference.as_ref().map(Name::from).ok_or_else(|| {
             let host = self.host.name();
-            Error::usage(format!("{host}: an engine keeps no image under {name}; give it REPO:TAG with --as"))
+            Error::usage(format!("{host}: an engine cannot store the name {name}; give REPO:TAG with --as"))
         })
     }
 
-    /// Whether `root` has or gets a name there.
+    /// Whether `root` has or gets a name on the host.
     fn is_named(&self, root: Digest) -> bool {
         let state = self.state();
         state.expected.is_named(root) || state.delta.has_name(root)
     }
 
-    /// `images` with the names that the engine can keep: of an image that has a tag, a name by digest is left out where
-    /// it keeps none.
+    /// Returns `images` without names by digest if the engine stores only tags. An image without a tag keeps all its
+    /// names.
     fn with_storable_names<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
         let by_digest = |name: &Name| name.digest().is_some();
         if self.found.stores_digest_names() || !images.iter().flat_map(|image| &image.names).any(by_digest) {
@@ -194,7 +198,7 @@ impl EngineSink {
         Cow::Owned(images)
     }
 
-    /// Fails with `Usage` for an artifact where the engine holds only images that run.
+    /// Fails with `Usage` for an artifact if the engine stores only runnable images.
     fn check_runnable(&self, root: &Manifest) -> Result<()> {
         let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
         let Body::Image { config, .. } = &root.body else { return Ok(()) };
@@ -203,15 +207,15 @@ impl EngineSink {
         }
         let kind = config.as_ref().map_or("without a config", |config| &config.media_type);
         Err(Error::usage(format!(
-            "{}: {} holds only images that run, and {} is an artifact ({kind}); copy it to a registry or a layout",
+            "{}: {} stores only runnable images, and {} is an artifact ({kind}); copy it to a registry or a layout",
             self.host.name(),
             self.found,
             root.digest()
         )))
     }
 
-    /// What is asked for before anything is sent. The names are known to be fit then: an engine would say so only after
-    /// the last byte.
+    /// Builds the query and checks all names before anything is sent: an engine would reject a name only after the last
+    /// byte.
     fn query(&self, images: &[Image], blobs: &[Descriptor], source: &dyn Store) -> Result<Query> {
         let mut expected = ExpectedImages::default();
         for image in images {
@@ -242,13 +246,13 @@ impl Sink for EngineSink {
         images.iter().try_for_each(|image| self.check_runnable(image.root()))?;
         let query = self.query(images, &blobs, source)?;
         let mut state = self.state();
-        // One session is asked once: what a second source has goes whole, as does everything once a delta failed.
+        // A session answers one query: a second source is sent completely, and so is everything after a failed delta.
         if std::mem::replace(&mut state.asked, true) {
             return Ok(blobs);
         }
         let Some((session, answer)) = self.open_session(&query.to_lines(&self.found))? else {
             self.watch.say(&format!(
-                "{}: which layers are there is not known of a command of your own; every layer goes",
+                "{}: the layers on the host are not known for a custom --remote-command; all layers are sent",
                 self.host.name()
             ));
             return Ok(blobs);
@@ -270,7 +274,7 @@ impl Sink for EngineSink {
             return Ok(());
         }
         if layers.is_empty() {
-            self.watch.say(&format!("{host}: an archive that passes once names its layers last; every layer goes"));
+            self.watch.say(&format!("{host}: a streamed archive lists its layers at its end; all layers are sent"));
             return Ok(());
         }
         let query = Query::expected_diff_ids(layers);
@@ -306,13 +310,20 @@ impl Sink for EngineSink {
         }
     }
 
-    /// After a relay only noted, so that `finish` knows what to ask for.
+    /// After a relay the name is only recorded, for the verification in `finish`.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         let Some(name) = name else {
-            return Err(Error::usage(format!("{}: an image needs a name there; give it with --as", self.host.name())));
+            return Err(Error::usage(format!(
+                "{}: the engine needs a name for the image; give one with --as",
+                self.host.name()
+            )));
         };
         if name.digest().is_some() && !self.found.stores_digest_names() && self.is_named(root.digest()) {
-            self.watch.say(&format!("{}: {} keeps tags only, not {name}", self.host.name(), self.found));
+            self.watch.say(&format!(
+                "{}: {} stores only tags; the name {name} is skipped",
+                self.host.name(),
+                self.found
+            ));
             return Ok(());
         }
         let name = self.canonical(name)?;
@@ -348,7 +359,7 @@ impl Sink for EngineSink {
         if self.found.loader == Loader::Custom {
             loaded?;
             let host = self.host.name();
-            self.watch.say(&format!("{host}: {} ended well; what it did with the images is not known", self.found));
+            self.watch.say(&format!("{host}: {} succeeded; whether it loaded the images is not known", self.found));
             return Ok(Finish::Done);
         }
         let verified = loaded.and_then(|loaded| {
@@ -363,7 +374,7 @@ impl Sink for EngineSink {
         }
     }
 
-    /// What a cut load brought waits for the next run, but not on a disk that is full.
+    /// Blobs of an interrupted load stay pinned for the next run, unless the disk is full.
     fn aborted(&self, _: &Error) {
         if self.current_load().get().is_some_and(|load| load.command.is_disk_full()) {
             self.unpin(&self.state());

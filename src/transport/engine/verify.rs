@@ -1,5 +1,5 @@
-//! What an engine has after a load. Its exit status proves nothing (docker's containerd store says 0 after `Error
-//! unpacking image`, ctr after an import of nothing), so it is asked for what it holds under each name.
+//! Verification after a load. Exit statuses are unreliable (docker's containerd store exits 0 after `Error unpacking
+//! image`, ctr after importing nothing), so the engine is queried for the image under each name.
 
 use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::session;
@@ -7,21 +7,21 @@ use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
 use crate::remote::{Host, Output, capture};
 
-/// Names in one question: a command line is bounded.
+/// Names per command, since the length of a command line is limited.
 const NAMES_PER_COMMAND: usize = 40;
 
-/// What a name is to point at.
+/// The image that a name must point at.
 #[derive(Debug, Clone)]
 pub(super) struct ExpectedImage {
-    /// Spelled in full.
+    /// The canonical name.
     pub name: Name,
-    /// Of the manifest or index; none where the engine makes its own (an archive that passed in docker's old form).
+    /// The digest of the manifest or index; `None` if the engine creates its own (a relayed docker archive).
     pub root: Option<Digest>,
-    /// Of the image for the host's platform; none for what is no image.
+    /// The config digest of the image for the host's platform; `None` for an artifact.
     pub config: Option<Digest>,
 }
 
-/// By which digest the engine knows the image that `one` is to be; none where only it knows that.
+/// The digest by which the engine identifies the image; `None` if it is not known here.
 pub(super) fn engine_id(found: &DetectedEngine, one: &ExpectedImage) -> Option<Digest> {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Podman => one.config,
@@ -29,7 +29,7 @@ pub(super) fn engine_id(found: &DetectedEngine, one: &ExpectedImage) -> Option<D
     }
 }
 
-/// Whether `answer`, which came before anything was sent, has the right image under `one`'s name, whole.
+/// Whether `answer`, received before anything was sent, reports the right and complete image under `one`'s name.
 pub(super) fn is_present(found: &DetectedEngine, one: &ExpectedImage, answer: &session::Answer) -> bool {
     if engine_id(found, one).is_none() {
         return false;
@@ -43,9 +43,9 @@ pub(super) fn is_present(found: &DetectedEngine, one: &ExpectedImage, answer: &s
     }
 }
 
-/// Asks `found` on `host` for each of `expected`.
+/// Checks that `found` on `host` has each of `expected`.
 ///
-/// `FarSide` where a name is not there, is incomplete, or is something else, with what was found.
+/// Fails with `FarSide` if a name is missing, incomplete, or another image; the message has the image that was found.
 pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[ExpectedImage]) -> Result<()> {
     let one_by_one = found.loader == Loader::Nerdctl;
     for some in expected.chunks(if one_by_one { 1 } else { NAMES_PER_COMMAND }) {
@@ -59,7 +59,7 @@ pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[Expect
     Ok(())
 }
 
-/// The command that says what is under the names of `some`; for nerdctl, of one.
+/// The command that inspects the names of `some`; for nerdctl, of one.
 fn inspect_command(found: &DetectedEngine, some: &[ExpectedImage]) -> Option<Vec<String>> {
     let names = || some.iter().map(|one| one.name.as_str());
     let mut argv = match found.loader {
@@ -86,13 +86,13 @@ fn check_output(found: &DetectedEngine, some: &[ExpectedImage], answer: &Output)
     let first = some.first().map_or("", |one| one.name.as_str());
     if !answer.exit.success() {
         return Err(Error::far_side(format!(
-            "{first} was loaded but is not there: the engine's question for it {}",
+            "{first}: the engine does not have the image after the load: image inspect {}",
             answer.exit.describe()
         )));
     }
     let lines: Vec<&str> = answer.stdout.lines().filter(|line| !line.trim().is_empty()).collect();
     if found.loader == Loader::Nerdctl {
-        // One name can lead to several entries there (`sha256:…` beside it, in kubelet's namespace).
+        // nerdctl may print several entries for one name (also `sha256:…`, in kubelet's namespace).
         let holds = |root: Digest| lines.iter().any(|line| line.trim().trim_matches('"') == root.to_string());
         let Some(one) = some.first() else { return Ok(()) };
         return match one.root {
@@ -102,7 +102,7 @@ fn check_output(found: &DetectedEngine, some: &[ExpectedImage], answer: &Output)
     }
     if lines.len() != some.len() {
         return Err(Error::far_side(format!(
-            "{first} was loaded, but of {} names the engine knows {}",
+            "{first}: the load is incomplete: expected {} names, the engine has {}",
             some.len(),
             lines.len()
         )));
@@ -110,7 +110,7 @@ fn check_output(found: &DetectedEngine, some: &[ExpectedImage], answer: &Output)
     some.iter().zip(lines).try_for_each(|(one, line)| check_inspect_line(found.loader, one, line))
 }
 
-/// A line of docker's or podman's `image inspect`.
+/// Checks a line of docker's or podman's `image inspect`.
 fn check_inspect_line(loader: Loader, one: &ExpectedImage, line: &str) -> Result<()> {
     let (id, rootfs) = line.split_once(' ').unwrap_or((line, ""));
     let id = if id.contains(':') { id.to_owned() } else { format!("sha256:{id}") };
@@ -120,7 +120,7 @@ fn check_inspect_line(loader: Loader, one: &ExpectedImage, line: &str) -> Result
     };
     if rootfs.contains(r#""Type":"""#) {
         return Err(Error::far_side(format!(
-            "{} was loaded but is broken there: the engine knows none of its layers; remove it there and copy again",
+            "{}: the loaded image is broken: the engine has none of its layers; remove it on the host and copy again",
             one.name
         )));
     }
@@ -130,17 +130,20 @@ fn check_inspect_line(loader: Loader, one: &ExpectedImage, line: &str) -> Result
     }
 }
 
-/// The line of `ctr images check` for one name: REF TYPE DIGEST STATUS (n/m) SIZE UNPACKED.
+/// Checks the row of `ctr images check` for one name: REF TYPE DIGEST STATUS (n/m) SIZE UNPACKED.
 fn check_table_row(one: &ExpectedImage, table: &str, end: &str) -> Result<()> {
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
     let row = rows.into_iter().find(|row| row.first() == Some(&one.name.as_str()));
     let Some([_, _, digest, status, rest @ ..]) = row.as_deref() else {
-        return Err(Error::far_side(format!("{} was imported but is not there: the check {end}", one.name)));
+        return Err(Error::far_side(format!(
+            "{}: containerd does not have the image after the import: the check {end}",
+            one.name
+        )));
     };
     if *status != "complete" {
         let how_much = rest.first().unwrap_or(&"");
         return Err(Error::far_side(format!(
-            "{} was imported but is {status} {how_much}; remove it there and copy again",
+            "{}: the imported image is {status} {how_much}; remove it on the host and copy again",
             one.name
         )));
     }
@@ -152,7 +155,8 @@ fn check_table_row(one: &ExpectedImage, table: &str, end: &str) -> Result<()> {
 
 fn wrong_image(one: &ExpectedImage, found: &str, expected: &Digest) -> Error {
     Error::far_side(format!(
-        "{} was loaded but is another image there: expected {expected}, found {found}; did somebody else load it too?",
+        "{}: the engine has a different image: expected {expected}, found {found}; another program may have loaded the \
+         same name",
         one.name
     ))
 }
@@ -198,13 +202,13 @@ mod tests {
         let row = |status: &str| format!("docker.io/t/app:2 type {root} {status} (2/4) 1 B true\n");
         for (loader, stdout, said) in [
             (Loader::Docker(ImageStore::Containerd), format!("{root} {{\"Type\":\"\"}}"), "broken"),
-            (Loader::Docker(ImageStore::Graph), format!("{root} {{}}"), "another image"),
-            (Loader::Docker(ImageStore::Graph), String::new(), "knows 0"),
-            (Loader::Podman, root.hex(), "another image"),
-            (Loader::Nerdctl, "\"sha256:else\"".into(), "another image"),
-            (Loader::Ctr, String::new(), "not there"),
+            (Loader::Docker(ImageStore::Graph), format!("{root} {{}}"), "a different image"),
+            (Loader::Docker(ImageStore::Graph), String::new(), "the engine has 0"),
+            (Loader::Podman, root.hex(), "a different image"),
+            (Loader::Nerdctl, "\"sha256:else\"".into(), "a different image"),
+            (Loader::Ctr, String::new(), "does not have the image"),
             (Loader::Ctr, row("incomplete"), "incomplete (2/4)"),
-            (Loader::Ctr, row("complete").replace(&root.to_string(), "sha256:else"), "another image"),
+            (Loader::Ctr, row("complete").replace(&root.to_string(), "sha256:else"), "a different image"),
         ] {
             let error = checked(loader, &stdout, 0).unwrap_err();
             assert!(error.to_string().contains(said), "{loader:?}: {error}");
