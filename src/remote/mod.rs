@@ -100,8 +100,8 @@ impl Exit {
             (None, None) => "ended without a status".to_owned(),
         };
         match tail::last_lines(&self.stderr) {
-            words if words.is_empty() => how,
-            words => format!("{how}: {words}"),
+            lines if lines.is_empty() => how,
+            lines => format!("{how}: {lines}"),
         }
     }
 }

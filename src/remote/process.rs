@@ -33,11 +33,11 @@ pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
     // A pipe larger than the default 64 KiB is only an optimisation: a failure is ignored.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE_BYTES);
     let tail: Arc<Mutex<Tail>> = Arc::default();
-    let (said, drained) = mpsc::channel();
+    let (finished, drained) = mpsc::channel();
     let keep = tail.clone();
     std::thread::spawn(move || {
         read_chunks(stderr, |bytes| lock(&keep).push(bytes));
-        let _ = said.send(());
+        let _ = finished.send(());
     });
     let pid = LivePid::of(&child);
     let hook = pid.clone();

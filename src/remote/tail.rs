@@ -69,11 +69,11 @@ pub(super) fn last_lines(text: &str) -> String {
     const LINES: usize = 3;
     const MAX_CHARS: usize = 600;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let words = lines[lines.len().saturating_sub(LINES)..].join("; ");
-    let words = words.trim_end_matches('.');
-    match words.char_indices().nth(MAX_CHARS) {
-        Some((at, _)) => format!("{}…", &words[..at]),
-        None => words.to_owned(),
+    let joined = lines[lines.len().saturating_sub(LINES)..].join("; ");
+    let joined = joined.trim_end_matches('.');
+    match joined.char_indices().nth(MAX_CHARS) {
+        Some((at, _)) => format!("{}…", &joined[..at]),
+        None => joined.to_owned(),
     }
 }
 

@@ -33,8 +33,11 @@ impl Delta {
         answer: &Answer,
         canonical: &dyn Fn(&Name) -> Option<Name>,
     ) -> Delta {
-        let present: HashSet<(Name, Digest)> =
-            query.current(found, answer).into_iter().filter_map(|one| Some((one.name.clone(), one.root?))).collect();
+        let present: HashSet<(Name, Digest)> = query
+            .current(found, answer)
+            .into_iter()
+            .filter_map(|image| Some((image.name.clone(), image.root?)))
+            .collect();
         let is_present = |image: &&Image| {
             let root = image.root().digest();
             let known = |name: &Name| canonical(name).is_some_and(|name| present.contains(&(name, root)));

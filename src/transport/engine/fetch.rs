@@ -21,10 +21,11 @@ const BEGIN: &str = "imgmv-images";
 const BLOBS: &str = "imgmv-blobs";
 const END: &str = "imgmv-end";
 
-/// Lists images and blobs in one answer. `$@` is ctr with its namespace. Its quoting must work in every login shell.
+/// Lists images and blobs in one answer. `$@` is ctr with its namespace. Every login shell passes its quoting on
+/// unchanged.
 const SCRIPT: &str = r#"echo; echo imgmv-images; "$@" images ls || exit 1; echo imgmv-blobs; "$@" content ls -q || exit 1; echo imgmv-end"#;
 
-/// Prints the path of the ctr that belongs to nerdctl's containerd.
+/// Prints the path of ctr on a host with nerdctl.
 const CTR: &str = "PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin; command -v ctr";
 
 /// One namespace of the containerd on a host.

@@ -49,7 +49,7 @@ impl CtrBlobReader {
     ) -> CtrBlobReader {
         let cancel = cancel.clone();
         let (running, ended, failed_attempts) = (None, false, 0);
-        CtrBlobReader { host, command, digest, offset: offset, size, running, ended, failed_attempts, watch, cancel }
+        CtrBlobReader { host, command, digest, offset, size, running, ended, failed_attempts, watch, cancel }
     }
 
     fn start(&self) -> Result<(Running, Box<dyn Read + Send>)> {

@@ -15,9 +15,9 @@ impl EngineSink {
         let inspector = self.inspector(state);
         if state.form == Form::Relayed {
             // The engine created the manifests; podman also created a new config.
-            expected.iter_mut().for_each(|one| one.root = None);
+            expected.iter_mut().for_each(|image| image.root = None);
             if self.found.loader == Loader::Podman {
-                expected.iter_mut().for_each(|one| one.config = None);
+                expected.iter_mut().for_each(|image| image.config = None);
             }
         }
         if !state.temporary.is_empty() {
@@ -39,7 +39,7 @@ impl EngineSink {
         }
     }
 
-    /// Removes the pin after a failed load. The script leaves it, since it cannot know whether a later run needs it.
+    /// Removes the pin of a failed load. The script keeps it for the next run, since this process may have been killed.
     pub(super) fn unpin(&self, state: &State) {
         let inspector = self.inspector(state);
         if inspector.loader == Loader::Ctr {
@@ -62,7 +62,7 @@ impl EngineSink {
             return Err(error);
         }
         self.attempt.store(1, Ordering::SeqCst);
-        *state = State { asked: true, ..State::default() };
+        *state = State { queried: true, ..State::default() };
         Ok(Finish::SendAll(format!("{error} (layers that the host reported were skipped)")))
     }
 }

@@ -84,9 +84,9 @@ impl Query {
     /// The query as lines: one for each name, chain, blob or snapshot.
     pub fn to_lines(&self, found: &DetectedEngine) -> String {
         let mut text = String::new();
-        for one in &self.names {
-            if let Some(id) = verify::engine_id(found, one) {
-                text += &format!("name {} {id}\n", one.name);
+        for image in &self.names {
+            if let Some(id) = verify::engine_id(found, image) {
+                text += &format!("name {} {id}\n", image.name);
             }
         }
         if self.blobs.is_empty() {
@@ -112,8 +112,8 @@ impl Query {
     pub fn skippable(&self, found: &DetectedEngine, answer: &Answer) -> HashSet<Digest> {
         match key(found.loader) {
             Key::Blob => {
-                let held: HashSet<Digest> = answer.present.iter().copied().collect();
-                self.blobs.iter().copied().filter(|blob| held.contains(blob)).collect()
+                let present: HashSet<Digest> = answer.present.iter().copied().collect();
+                self.blobs.iter().copied().filter(|blob| present.contains(blob)).collect()
             }
             Key::Chain => {
                 let mut prefixes = answer.prefixes.iter();
@@ -131,14 +131,14 @@ impl Query {
     }
 
     /// Counts the layers of which the host has only the snapshot, not this blob.
-    pub fn count_snapshot_only(&self, answer: &Answer, held: &HashSet<Digest>) -> usize {
+    pub fn count_snapshot_only(&self, answer: &Answer, present: &HashSet<Digest>) -> usize {
         let snapshots: HashSet<&Digest> = answer.snapshots.iter().collect();
         let mut only = HashSet::new();
         for stack in &self.stacks {
             let Some(ids) = &stack.diff_ids else { continue };
             let layers = stack.layers.iter().zip(chain_ids(ids));
             only.extend(
-                layers.filter(|(blob, id)| snapshots.contains(id) && !held.contains(*blob)).map(|(blob, _)| *blob),
+                layers.filter(|(blob, id)| snapshots.contains(id) && !present.contains(*blob)).map(|(blob, _)| *blob),
             );
         }
         only.retain(|blob| self.blobs.contains(blob));
@@ -147,7 +147,7 @@ impl Query {
 
     /// The names that already point at the right and complete image on the host.
     pub fn current(&self, found: &DetectedEngine, answer: &Answer) -> Vec<&ExpectedImage> {
-        self.names.iter().filter(|one| verify::is_present(found, one, answer)).collect()
+        self.names.iter().filter(|image| verify::is_present(found, image, answer)).collect()
     }
 }
 

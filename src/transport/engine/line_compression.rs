@@ -70,7 +70,7 @@ enum Encoder {
 }
 
 impl<W: Write> AdaptiveWriter<W> {
-    /// `None` for [`LineCompression::Plain`].
+    /// Returns `out` itself for [`LineCompression::Plain`].
     pub fn new(out: W, compression: LineCompression) -> io::Result<Result<AdaptiveWriter<W>, W>> {
         let encoder = match compression {
             LineCompression::Plain => return Ok(Err(out)),

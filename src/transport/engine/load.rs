@@ -86,7 +86,8 @@ impl LoadCommand {
         self.is_connection_lost() || self.is_disk_full()
     }
 
-    /// Waits for the command, whose input has ended or is not read any more. Fails with `FarSide` if the command failed.
+    /// Waits for the command, whose input has ended or is not read any more. Fails with `FarSide` if the command
+    /// failed.
     pub fn wait(&self) -> Result<Loaded> {
         let mut state = self.state();
         let before = std::mem::replace(
@@ -155,11 +156,11 @@ fn is_full(output_and_stderr: &str) -> bool {
 }
 
 fn read_output(mut stdout: impl Read) -> String {
-    let mut kept = Vec::new();
+    let mut bytes = Vec::new();
     // The exit status reports a failed read.
-    let _ = (&mut stdout).take(OUTPUT_LIMIT_BYTES as u64).read_to_end(&mut kept);
+    let _ = (&mut stdout).take(OUTPUT_LIMIT_BYTES as u64).read_to_end(&mut bytes);
     let _ = io::copy(&mut stdout, &mut io::sink());
-    crate::remote::sanitize(&String::from_utf8_lossy(&kept))
+    crate::remote::sanitize(&String::from_utf8_lossy(&bytes))
 }
 
 /// The standard input of a load command. A failed write returns the command's own error message.

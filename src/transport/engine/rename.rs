@@ -44,8 +44,8 @@ impl TemporaryNames {
     /// The expected images under their temporary names.
     fn expected(&self, images: &[ExpectedImage]) -> Vec<ExpectedImage> {
         let expected = |(root, name): &(Digest, Name)| {
-            let one = images.iter().find(|one| one.root == Some(*root))?;
-            Some(ExpectedImage { name: name.clone(), ..one.clone() })
+            let image = images.iter().find(|image| image.root == Some(*root))?;
+            Some(ExpectedImage { name: name.clone(), ..image.clone() })
         };
         self.0.iter().filter_map(expected).collect()
     }
@@ -61,14 +61,14 @@ impl TemporaryNames {
     ) -> Result<()> {
         verify::verify(host, inspector, &self.expected(images)).inspect_err(|_| self.remove(host, tagger))?;
         let mut pairs: Vec<(&Name, &Name)> = Vec::new();
-        for one in images {
-            let loaded = self.0.iter().find(|(root, _)| one.root == Some(*root));
-            pairs.extend(loaded.map(|(_, name)| (name, &one.name)));
+        for image in images {
+            let loaded = self.0.iter().find(|(root, _)| image.root == Some(*root));
+            pairs.extend(loaded.map(|(_, name)| (name, &image.name)));
         }
-        for (at, some) in pairs.chunks(NAMES_PER_COMMAND).enumerate() {
+        for (at, batch) in pairs.chunks(NAMES_PER_COMMAND).enumerate() {
             let last = (at + 1) * NAMES_PER_COMMAND >= pairs.len();
             let drop: &[(Digest, Name)] = if last { &self.0 } else { &[] };
-            tag(host, tagger, some, drop).inspect_err(|_| self.remove(host, tagger))?;
+            tag(host, tagger, batch, drop).inspect_err(|_| self.remove(host, tagger))?;
         }
         verify::verify(host, inspector, images)
     }

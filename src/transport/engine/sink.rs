@@ -53,7 +53,7 @@ pub(super) struct Load {
 pub(super) struct State {
     /// The script that has answered and waits for the archive.
     pub session: Option<(Session, Answer)>,
-    pub asked: bool,
+    pub queried: bool,
     pub delta: Delta,
     pub expected: ExpectedImages,
     pub temporary: TemporaryNames,
@@ -247,7 +247,7 @@ impl Sink for EngineSink {
         let query = self.query(images, &blobs, source)?;
         let mut state = self.state();
         // A session answers one query: a second source is sent completely, and so is everything after a failed delta.
-        if std::mem::replace(&mut state.asked, true) {
+        if std::mem::replace(&mut state.queried, true) {
             return Ok(blobs);
         }
         let Some((session, answer)) = self.open_session(&query.to_lines(&self.found))? else {
@@ -270,7 +270,7 @@ impl Sink for EngineSink {
     fn expect_layers(&self, layers: &[Vec<Digest>]) -> Result<()> {
         let host = self.host.name();
         let mut state = self.state();
-        if std::mem::replace(&mut state.asked, true) || self.found.loader == Loader::Custom {
+        if std::mem::replace(&mut state.queried, true) || self.found.loader == Loader::Custom {
             return Ok(());
         }
         if layers.is_empty() {

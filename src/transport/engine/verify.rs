@@ -22,23 +22,23 @@ pub(super) struct ExpectedImage {
 }
 
 /// The digest by which the engine identifies the image; `None` if it is not known here.
-pub(super) fn engine_id(found: &DetectedEngine, one: &ExpectedImage) -> Option<Digest> {
+pub(super) fn engine_id(found: &DetectedEngine, image: &ExpectedImage) -> Option<Digest> {
     match found.loader {
-        Loader::Docker(ImageStore::Graph) | Loader::Podman => one.config,
-        _ => one.root,
+        Loader::Docker(ImageStore::Graph) | Loader::Podman => image.config,
+        _ => image.root,
     }
 }
 
 /// Whether `answer`, received before anything was sent, reports the right and complete image under `one`'s name.
-pub(super) fn is_present(found: &DetectedEngine, one: &ExpectedImage, answer: &session::Answer) -> bool {
-    if engine_id(found, one).is_none() {
+pub(super) fn is_present(found: &DetectedEngine, image: &ExpectedImage, answer: &session::Answer) -> bool {
+    if engine_id(found, image).is_none() {
         return false;
     }
     match found.loader {
-        Loader::Ctr | Loader::Nerdctl => check_table_row(one, &answer.checked, "").is_ok(),
+        Loader::Ctr | Loader::Nerdctl => check_table_row(image, &answer.checked, "").is_ok(),
         _ => {
-            let said = answer.named.iter().find(|(name, _)| name == one.name.as_str());
-            said.is_some_and(|(_, said)| check_inspect_line(found.loader, one, said.trim()).is_ok())
+            let said = answer.named.iter().find(|(name, _)| name == image.name.as_str());
+            said.is_some_and(|(_, said)| check_inspect_line(found.loader, image, said.trim()).is_ok())
         }
     }
 }
@@ -48,20 +48,20 @@ pub(super) fn is_present(found: &DetectedEngine, one: &ExpectedImage, answer: &s
 /// Fails with `FarSide` if a name is missing, incomplete, or another image; the message has the image that was found.
 pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[ExpectedImage]) -> Result<()> {
     let one_by_one = found.loader == Loader::Nerdctl;
-    for some in expected.chunks(if one_by_one { 1 } else { NAMES_PER_COMMAND }) {
-        let Some(command) = inspect_command(found, some) else {
+    for images in expected.chunks(if one_by_one { 1 } else { NAMES_PER_COMMAND }) {
+        let Some(command) = inspect_command(found, images) else {
             return Ok(());
         };
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let answer = capture(host, &command)?;
-        check_output(found, some, &answer).map_err(|error| error.at(host.name()))?;
+        check_output(found, images, &answer).map_err(|error| error.at(host.name()))?;
     }
     Ok(())
 }
 
 /// The command that inspects the names of `some`; for nerdctl, of one.
-fn inspect_command(found: &DetectedEngine, some: &[ExpectedImage]) -> Option<Vec<String>> {
-    let names = || some.iter().map(|one| one.name.as_str());
+fn inspect_command(found: &DetectedEngine, images: &[ExpectedImage]) -> Option<Vec<String>> {
+    let names = || images.iter().map(|image| image.name.as_str());
     let mut argv = match found.loader {
         Loader::Docker(_) => found.command(&["image", "inspect", "--format", "{{.Id}} {{json .RootFS}}"]),
         Loader::Podman => found.command(&["image", "inspect", "--format", "{{.Id}}"]),
@@ -79,11 +79,11 @@ fn inspect_command(found: &DetectedEngine, some: &[ExpectedImage]) -> Option<Vec
     Some(argv)
 }
 
-fn check_output(found: &DetectedEngine, some: &[ExpectedImage], answer: &Output) -> Result<()> {
+fn check_output(found: &DetectedEngine, images: &[ExpectedImage], answer: &Output) -> Result<()> {
     if let Loader::Ctr = found.loader {
-        return some.iter().try_for_each(|one| check_table_row(one, &answer.stdout, &answer.exit.describe()));
+        return images.iter().try_for_each(|image| check_table_row(image, &answer.stdout, &answer.exit.describe()));
     }
-    let first = some.first().map_or("", |one| one.name.as_str());
+    let first = images.first().map_or("", |image| image.name.as_str());
     if !answer.exit.success() {
         return Err(Error::far_side(format!(
             "{first}: the engine does not have the image after the load: image inspect {}",
@@ -94,70 +94,70 @@ fn check_output(found: &DetectedEngine, some: &[ExpectedImage], answer: &Output)
     if found.loader == Loader::Nerdctl {
         // nerdctl may print several entries for one name (also `sha256:…`, in kubelet's namespace).
         let holds = |root: Digest| lines.iter().any(|line| line.trim().trim_matches('"') == root.to_string());
-        let Some(one) = some.first() else { return Ok(()) };
-        return match one.root {
-            Some(root) if !holds(root) => Err(wrong_image(one, lines.first().copied().unwrap_or("nothing"), &root)),
+        let Some(image) = images.first() else { return Ok(()) };
+        return match image.root {
+            Some(root) if !holds(root) => Err(wrong_image(image, lines.first().copied().unwrap_or("nothing"), &root)),
             _ => Ok(()),
         };
     }
-    if lines.len() != some.len() {
+    if lines.len() != images.len() {
         return Err(Error::far_side(format!(
             "{first}: the load is incomplete: expected {} names, the engine has {}",
-            some.len(),
+            images.len(),
             lines.len()
         )));
     }
-    some.iter().zip(lines).try_for_each(|(one, line)| check_inspect_line(found.loader, one, line))
+    images.iter().zip(lines).try_for_each(|(image, line)| check_inspect_line(found.loader, image, line))
 }
 
 /// Checks a line of docker's or podman's `image inspect`.
-fn check_inspect_line(loader: Loader, one: &ExpectedImage, line: &str) -> Result<()> {
+fn check_inspect_line(loader: Loader, image: &ExpectedImage, line: &str) -> Result<()> {
     let (id, rootfs) = line.split_once(' ').unwrap_or((line, ""));
     let id = if id.contains(':') { id.to_owned() } else { format!("sha256:{id}") };
     let expected = match loader {
-        Loader::Docker(ImageStore::Containerd) => one.root,
-        _ => one.config,
+        Loader::Docker(ImageStore::Containerd) => image.root,
+        _ => image.config,
     };
     if rootfs.contains(r#""Type":"""#) {
         return Err(Error::far_side(format!(
             "{}: the loaded image is broken: the engine has none of its layers; remove it on the host and copy again",
-            one.name
+            image.name
         )));
     }
     match expected {
-        Some(expected) if id != expected.to_string() => Err(wrong_image(one, &id, &expected)),
+        Some(expected) if id != expected.to_string() => Err(wrong_image(image, &id, &expected)),
         _ => Ok(()),
     }
 }
 
 /// Checks the row of `ctr images check` for one name: REF TYPE DIGEST STATUS (n/m) SIZE UNPACKED.
-fn check_table_row(one: &ExpectedImage, table: &str, end: &str) -> Result<()> {
+fn check_table_row(image: &ExpectedImage, table: &str, end: &str) -> Result<()> {
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
-    let row = rows.into_iter().find(|row| row.first() == Some(&one.name.as_str()));
+    let row = rows.into_iter().find(|row| row.first() == Some(&image.name.as_str()));
     let Some([_, _, digest, status, rest @ ..]) = row.as_deref() else {
         return Err(Error::far_side(format!(
             "{}: containerd does not have the image after the import: the check {end}",
-            one.name
+            image.name
         )));
     };
     if *status != "complete" {
         let how_much = rest.first().unwrap_or(&"");
         return Err(Error::far_side(format!(
             "{}: the imported image is {status} {how_much}; remove it on the host and copy again",
-            one.name
+            image.name
         )));
     }
-    match one.root {
-        Some(root) if *digest != root.to_string() => Err(wrong_image(one, digest, &root)),
+    match image.root {
+        Some(root) if *digest != root.to_string() => Err(wrong_image(image, digest, &root)),
         _ => Ok(()),
     }
 }
 
-fn wrong_image(one: &ExpectedImage, found: &str, expected: &Digest) -> Error {
+fn wrong_image(image: &ExpectedImage, found: &str, expected: &Digest) -> Error {
     Error::far_side(format!(
         "{}: the engine has a different image: expected {expected}, found {found}; another program may have loaded the \
          same name",
-        one.name
+        image.name
     ))
 }
 
