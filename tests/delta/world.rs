@@ -11,7 +11,7 @@ use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, w
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::Host;
 use imgmv::source::{Store, Wrapper};
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
 use imgmv::{Error, Result};
 use std::{
     io::Read,
@@ -146,8 +146,8 @@ impl Far {
         let told = Arc::new(Told::default());
         let outcome = {
             let host: Arc<dyn Host> = Arc::from(self.sshd.host(self.way)?);
-            let found = find(host.as_ref(), &self.engines, None, None)?;
-            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).packed(self.wire);
+            let found = detect(host.as_ref(), &self.engines, None, None)?;
+            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).with_line_compression(self.wire);
             copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
         };
         let said = told.0.lock().unwrap().join("\n");
