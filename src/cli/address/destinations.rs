@@ -16,7 +16,7 @@ const HOSTS_LIMIT_BYTES: u64 = 4 << 20;
 
 /// One destination.
 #[derive(Debug)]
-pub struct Target {
+pub struct Destination {
     /// The address as the user wrote it.
     pub word: String,
     pub address: Box<dyn Address>,
@@ -25,7 +25,7 @@ pub struct Target {
 /// The destinations in `words` and in the lines of `hosts`.
 ///
 /// Fails with `Usage`, or if the file cannot be read.
-pub fn targets(words: &[OsString], hosts: Option<&Path>) -> Result<Vec<Target>> {
+pub fn parse_destinations(words: &[OsString], hosts: Option<&Path>) -> Result<Vec<Destination>> {
     let mut all = Vec::new();
     for word in words {
         all.extend(expanded(word)?);
@@ -46,8 +46,8 @@ pub fn targets(words: &[OsString], hosts: Option<&Path>) -> Result<Vec<Target>> 
 }
 
 /// The destinations that one word stands for. Braces in a valid address (the name of a file) are not expanded.
-fn expanded(word: &OsStr) -> Result<Vec<Target>> {
-    let target = |word: &OsStr, address| Target { word: word.to_string_lossy().into_owned(), address };
+fn expanded(word: &OsStr) -> Result<Vec<Destination>> {
+    let target = |word: &OsStr, address| Destination { word: word.to_string_lossy().into_owned(), address };
     let braces = word.to_str().filter(|text| text.contains('{'));
     match (parse(word), braces) {
         (Ok(address), None) => Ok(vec![target(word, address)]),
@@ -97,7 +97,7 @@ fn as_host(line: String) -> String {
 }
 
 /// Fails if two spellings name one destination.
-fn each_once(targets: &[Target]) -> Result<()> {
+fn each_once(targets: &[Destination]) -> Result<()> {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for target in targets {
         let Some(key) = target.address.identity() else { continue };
@@ -119,7 +119,7 @@ mod tests {
 
     fn words(words: &[&str]) -> Result<Vec<String>> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Ok(targets(&words, None)?.into_iter().map(|target| target.word).collect())
+        Ok(parse_destinations(&words, None)?.into_iter().map(|target| target.word).collect())
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         let text = "# mine\nnode1\nroot@node2  # second\n\n  node3:2222\nnode4.lan:\nssh://n5/app:2\nr.lan:5000/app:2\nu@n6:app:2\nu@[::1]:22\nx{1..2}\n./a.tar\nb.tar.zst\n";
         std::fs::write(file.path(), text).unwrap();
         let found: Vec<String> =
-            targets(&[], Some(file.path())).unwrap().into_iter().map(|target| target.word).collect();
+            parse_destinations(&[], Some(file.path())).unwrap().into_iter().map(|target| target.word).collect();
         let expected = [
             "ssh://node1",
             "ssh://root@node2",
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(found, expected);
         for wrong in ["node1 node2\n", "# none\n", "-host\n"] {
             std::fs::write(file.path(), wrong).unwrap();
-            assert_eq!(targets(&[], Some(file.path())).unwrap_err().kind(), Kind::Usage, "{wrong}");
+            assert_eq!(parse_destinations(&[], Some(file.path())).unwrap_err().kind(), Kind::Usage, "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A source looked at without a sink: a store as it is, a stream passed to its end first.
+//! A source that is read without a sink. A stream is read to its end first.
 
 use crate::cli::context::Run;
 use crate::copy::plan;
@@ -12,17 +12,19 @@ use crate::{Error, Result};
 use std::io::Read;
 use std::sync::Arc;
 
-/// `source` as a store. Of a stream, only what is not a layer can be opened.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Returns `source` as a store. Of a stream, only documents (manifests, configs) can be opened, not layers.
 pub fn store(source: Source, run: &Run) -> Result<Arc<dyn Store>> {
     match source.into_store() {
         Ok(store) => Ok(store),
-        Err(stream) => Ok(Arc::new(StreamedStore { summary: passed(stream, run)?, blobs: None })),
+        Err(stream) => Ok(Arc::new(StreamedStore { summary: read_to_end(stream, run)?, blobs: None })),
     }
 }
 
-fn passed(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
+fn read_to_end(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
     while let Some(mut blob) = stream.next_blob()? {
-        let mut buffer = vec![0; 64 << 10];
+        let mut buffer = vec![0; BUFFER_BYTES];
         while blob.bytes.read(&mut buffer)? > 0 {
             run.cancel.check()?;
         }
@@ -30,7 +32,7 @@ fn passed(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
     stream.finish()
 }
 
-/// Every image that `picks` select, with as much below it as the source has.
+/// Returns the images that `picks` select, each with the manifests and blobs that the source has.
 pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
     let takes = SinkCapabilities {
         shape: Shape::AsFound,
@@ -46,20 +48,20 @@ pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run:
     plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
 }
 
-/// `all`, of which there is at least one.
+/// Returns `all`, or `NotFound` if it is empty.
 pub fn some<T>(all: Vec<T>, store: &dyn Store) -> Result<Vec<T>> {
     if all.is_empty() { Err(Error::not_found(store.profile().empty_message)) } else { Ok(all) }
 }
 
-/// The one that is meant; `Usage` when there are several.
+/// Returns the only one. Fails with `Usage` if there are several, with `NotFound` if there is none.
 pub fn one<T>(images: Vec<T>) -> Result<T> {
     let several = images.len();
     let mut images = images.into_iter();
     match (images.next(), several) {
         (Some(image), 1) => Ok(image),
-        (None, _) => Err(Error::not_found("no image there")),
+        (None, _) => Err(Error::not_found("SRC has no image")),
         (Some(_), several) => {
-            Err(Error::usage(format!("{several} images there and one is wanted; name it (imgmv list shows the names)")))
+            Err(Error::usage(format!("SRC has {several} images; select one by name (imgmv list shows the names)")))
         }
     }
 }

@@ -62,11 +62,12 @@ pub struct SinkOptions {
 
 impl SinkOptions {
     /// The same for several destinations at once: compressing an archive for a connection uses memory for each.
-    pub fn for_company(&self, company: usize, run: &Run) -> SinkOptions {
+    pub fn for_destinations(&self, count: usize, run: &Run) -> SinkOptions {
         let mut into = self.clone();
-        if company > MAX_LINE_COMPRESSIONS && into.loading.wire == WireName::Auto {
-            run.watch()
-                .event(Event::Detail("archives to so many destinations are not compressed; --wire compresses them"));
+        if count > MAX_LINE_COMPRESSIONS && into.loading.wire == WireName::Auto {
+            run.watch().event(Event::Detail(
+                "with more than 6 destinations archives are sent uncompressed; use --wire to compress them",
+            ));
             into.loading.wire = WireName::None;
         }
         into
@@ -92,7 +93,7 @@ impl SourceOptions {
     }
 }
 
-/// The options of both.
+/// The network options, for SRC and DST.
 #[derive(Debug, Clone, Args)]
 pub struct NetworkOptions {
     #[command(flatten)]
@@ -104,7 +105,7 @@ pub struct NetworkOptions {
     pub jobs: Option<u16>,
     /// Whether a destination is remote: then `--limit-rate` counts bytes there, not at the source.
     #[arg(skip)]
-    pub onward: bool,
+    pub to_network: bool,
     /// `--foreign fetch`
     #[arg(skip)]
     pub fetch_foreign: bool,
@@ -166,7 +167,7 @@ pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOption
 fn unread(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<SelectedSource> {
     let opened = address.source(&from.read_options(reach, run), &reach.context(run))?;
     // Where either end is on the network, its bytes are counted there.
-    let rate = reach.network.limit_rate.filter(|_| !reach.onward && !address.profile().is_remote);
+    let rate = reach.network.limit_rate.filter(|_| !reach.to_network && !address.profile().is_remote);
     let source = match opened.source {
         OpenSource::Store(store) if reach.fetch_foreign => {
             let access = upstream_access(from, reach, run)?;

@@ -1,5 +1,5 @@
-//! `--limit-rate`: one rate for the whole process. Registries and other hosts keep to it at their connections; where
-//! neither is at the other end, the source is read no faster.
+//! `--limit-rate`: one rate for the process. Connections to registries and hosts are limited; if neither end is remote,
+//! reading the source is.
 
 use crate::Result;
 use crate::cli::context::Run;
@@ -10,15 +10,15 @@ use crate::source::{Store, Wrapper};
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
-/// Whoever asks first says how fast: there is one command line.
+/// The limit of this process, set by the first call of [`shared`].
 static LIMIT: OnceLock<Arc<Limit>> = OnceLock::new();
 
-/// What everything that moves over the network shares, if there is a `rate`.
+/// Returns the limit that all connections share, if there is a `rate`.
 pub fn shared(rate: Option<Rate>, run: &Run) -> Option<Arc<Limit>> {
     rate.map(|rate| LIMIT.get_or_init(|| Limit::new(rate.0, &run.cancel)).clone())
 }
 
-/// `store`, read no faster than `rate` if there is one.
+/// Limits reading `store` to `rate`, if there is one.
 pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn Store> {
     match shared(rate, run) {
         Some(limit) => Arc::new(SlowStore { store, limit }),
@@ -26,7 +26,7 @@ pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn 
     }
 }
 
-/// `bytes`, no faster than `rate` if there is one.
+/// Limits reading `bytes` to `rate`, if there is one.
 pub fn limited_bytes(bytes: Box<dyn Read + Send>, rate: Option<Rate>, run: &Run) -> Box<dyn Read + Send> {
     match shared(rate, run) {
         Some(limit) => Box::new(Limited::new(bytes, Some(&limit))),

@@ -1,4 +1,4 @@
-//! `imgmv tag`: another name for an image where it is.
+//! `imgmv tag`: gives an image another name at its location.
 
 use crate::Result;
 use crate::cli::address;
@@ -8,7 +8,7 @@ use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::{NetworkOptions, SourceOptions};
 use crate::cli::output::answer::VERSION;
-use crate::cli::output::report::named;
+use crate::cli::output::report::name_lines;
 use crate::image::{Digest, Name};
 use crate::progress::Event;
 use crate::transport::address::InPlace;
@@ -17,10 +17,10 @@ use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
 
-/// Give an image another name where it is
+/// Give an image another name at its location
 ///
-/// In a registry (a tag in the same repository), an OCI layout, or an archive, which is replaced as a whole by one
-/// with the new name. No layer moves.
+/// SRC is in a registry (the name is a tag in the same repository), an OCI layout or an archive. An archive is replaced
+/// atomically. Layers are not transferred.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,10 +28,10 @@ Examples:
   imgmv tag oci:./mirror:app-2 app-stable
   imgmv tag app.tar app:stable")]
 pub struct Tag {
-    /// The image: in a registry, a layout or an archive
+    /// Location of the image: a registry, a layout or an archive
     #[arg(value_name = "SRC")]
     src: OsString,
-    /// The new name
+    /// New name
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     #[command(flatten)]
@@ -52,7 +52,7 @@ impl Tag {
                 "names": names.iter().map(Name::as_str).collect::<Vec<_>>(),
                 "digest": root,
             })),
-            false => named(&names, &root).try_for_each(|line| run.answer.line(&line)),
+            false => name_lines(&names, &root).try_for_each(|line| run.answer.line(&line)),
         }
     }
 
@@ -68,10 +68,10 @@ impl Tag {
         let manifest = inspect_source::one(roots)?.read(&*store)?;
         for name in names {
             if sink.published(name).ok().flatten() == Some(manifest.digest()) {
-                run.watch().event(Event::Detail(&format!("{name} points there already")));
+                run.watch().event(Event::Detail(&format!("{name}: points to this image already")));
                 continue;
             }
-            // Where the index was made of platforms side by side, it is not there yet.
+            // A generated index does not exist at the location yet.
             sink.put_manifest(&manifest)?;
             sink.publish(Some(name), &manifest)?;
         }
