@@ -231,7 +231,7 @@ impl MirroredRepository {
 /// Fetches a manifest by digest, and verifies it; its media type is the one in the response.
 fn fetch_manifest(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
     let Some(root) = store.roots(&[Selector::Digest(*digest)])?.pop() else { return Ok(None) };
-    Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor).map(Some)
+    root.read(store).map(Some)
 }
 
 impl Repository for MirroredRepository {
