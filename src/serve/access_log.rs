@@ -37,11 +37,17 @@ pub type AccessLog = dyn Fn(&Record) + Send + Sync;
 pub struct Metrics {
     /// Requests by the first digit of their status, starting with 1.
     pub responses: [AtomicU64; 5],
+    /// GET and HEAD requests.
     pub reads: AtomicU64,
+    /// All other requests.
     pub writes: AtomicU64,
+    /// Bytes of response bodies.
     pub sent: AtomicU64,
+    /// Bytes of request bodies.
     pub received: AtomicU64,
+    /// Responses that were not sent completely.
     pub incomplete: AtomicU64,
+    /// Accepted connections.
     pub accepted: AtomicU64,
     /// Open connections.
     pub connections: AtomicU64,
@@ -53,6 +59,7 @@ pub struct Metrics {
     /// Blobs that a mirror has downloaded.
     pub downloaded: AtomicU64,
     pub downloaded_bytes: AtomicU64,
+    /// Blobs and manifests found at a peer.
     pub peer_hits: AtomicU64,
     /// Blobs served from a mirror's cache.
     pub cache_hits: AtomicU64,

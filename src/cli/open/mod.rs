@@ -158,7 +158,7 @@ pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOption
     let SelectedSource { source, selector, name } = unread(address, from, reach, run)?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),
-            OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
+        OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
     };
     Ok(Opened { source, picks: selector.into_iter().collect(), name })
 }

@@ -79,8 +79,8 @@ impl Rights {
         let path = file.to_owned();
         let users = Reloading::new(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
         let known = users.current()?;
-        if let Some(stranger) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
-            return Err(Error::usage(format!("user {stranger} is not in {}", file.display())));
+        if let Some(missing) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
+            return Err(Error::usage(format!("user {missing} is not in {}; add it with htpasswd -B", file.display())));
         }
         Ok(Rights {
             users: Some(users),

@@ -109,12 +109,12 @@ impl WritableBackend {
         Ok(Some(open_repository))
     }
 
-    /// Removes uploads that were not written for `life`, in every repository.
-    pub fn expire(&self, life: Duration) -> Result<usize> {
-        let mut expired = self.pool.expire(life);
+    /// Removes uploads that were not written for `lifetime`, in every repository.
+    pub fn expire(&self, lifetime: Duration) -> Result<usize> {
+        let mut expired = self.pool.expire(lifetime);
         for name in self.repositories()? {
             self.cancel.check()?;
-            expired += self.layout(&name)?.map_or(0, |layout| layout.expire(life));
+            expired += self.layout(&name)?.map_or(0, |layout| layout.expire(lifetime));
         }
         Ok(expired)
     }

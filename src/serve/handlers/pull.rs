@@ -41,27 +41,23 @@ pub async fn manifest(server: &Arc<Server>, request: RequestHead, name: String, 
         Fetched::InMemory(found) => (found, None),
         Fetched::Large(at, size) => {
             let memory = server.manifest_memory.reserve(size).await;
-            (
-                server
-                    .with_repository(repository_request, move |repository| repository.manifest(&at))
-                    .await?
-                    .map(Box::new),
-                memory,
-            )
+            let found = server.with_repository(repository_request, move |repository| repository.manifest(&at)).await?;
+            (found.map(Box::new), memory)
         }
     };
     let manifest = found.ok_or_else(unknown)?;
-    let described = &manifest.descriptor;
-    if !accepts(&request, &described.media_type) {
-        let message = format!("{full_name} has media type {}, which the request does not accept", described.media_type);
+    let descriptor = &manifest.descriptor;
+    if !accepts(&request, &descriptor.media_type) {
+        let message =
+            format!("{full_name} has media type {}, which the request does not accept", descriptor.media_type);
         return Err(ApiError::not_found(ErrorCode::ManifestUnknown, message));
     }
-    let digest = described.digest.to_string();
+    let digest = descriptor.digest.to_string();
     let mut response = match matches_etag(&request, &digest) {
         true => empty(StatusCode::NOT_MODIFIED),
         false => Response::new(ResponseBody::text(manifest.bytes).with_memory(memory)),
     };
-    add_header(&mut response, "content-type", &described.media_type);
+    add_header(&mut response, "content-type", &descriptor.media_type);
     add_header(&mut response, "docker-content-digest", &digest);
     add_header(&mut response, "etag", &format!("\"{digest}\""));
     add_header(&mut response, "cache-control", if immutable { CACHE_FOREVER } else { "no-cache" });

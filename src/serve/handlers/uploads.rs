@@ -97,10 +97,10 @@ impl UploadSessions {
         self.sessions().remove(id);
     }
 
-    /// Closes uploads without a request in `life`, so that their files can be removed.
-    pub fn close_idle(&self, life: Duration) {
+    /// Closes uploads without a request in `lifetime`, so that their files can be removed.
+    pub fn close_idle(&self, lifetime: Duration) {
         self.sessions().retain(|_, session| {
-            session.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < life
+            session.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < lifetime
                 || Arc::strong_count(session) > 1
         });
     }
