@@ -72,9 +72,9 @@ pub struct SinkOptions {
 
 impl SinkOptions {
     /// The same for so many destinations at once: to pack an archive for its way takes memory for each.
-    pub fn for_company(&self, company: usize, run: &Run) -> SinkOptions {
+    pub fn for_copies(&self, copies: usize, run: &Run) -> SinkOptions {
         let mut into = self.clone();
-        if company > PACKED_AT_ONCE && into.loading.wire == WireName::Auto {
+        if copies > PACKED_AT_ONCE && into.loading.wire == WireName::Auto {
             run.watch()
                 .event(Event::Detail("so many archives at once are not packed for the way; --wire says otherwise"));
             into.loading.wire = WireName::None;

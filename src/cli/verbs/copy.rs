@@ -16,6 +16,7 @@ use crate::cli::output::report::{Outcome, Stdout};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
 use crate::source::Selector;
+use crate::transfer::Budget;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
@@ -119,7 +120,7 @@ impl Copy {
         let at_once = usize::from(self.several.parallel).min(targets.len());
         let parted = shared_source::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
             .map_err(|error| open::hinted(&self.src, error))?;
-        let into = self.into.for_company(at_once, run);
+        let into = self.into.for_copies(at_once, run);
         let words: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
         let done = copy_many::each(&words, at_once, run, |at, run| {
             let opened = parted.next()?;
@@ -140,8 +141,8 @@ impl Copy {
         }
     }
 
-    fn one(&self, opened: Opened, target: &Place, into: &SinkOptions, company: usize, run: &Run) -> Result<Report> {
-        let options = Options { company, ..self.options() };
+    fn one(&self, opened: Opened, target: &Place, into: &SinkOptions, copies: usize, run: &Run) -> Result<Report> {
+        let options = Options { budget: Budget { copies }, ..self.options() };
         if let Place::Prefix(prefix) = target {
             return self.below(prefix, opened, &options, run);
         }
