@@ -3,7 +3,8 @@
 //! `plan` chooses manifests, platforms and names; `convert` rewrites manifests for another format; `parallel` transfers
 //! the blobs of a store, several at once, in the order of `upload_order` where the sink keeps only finished blobs;
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
-//! read once, and its manifests after them; `compress_slots` bounds the layers that are recompressed at once.
+//! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
+//! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
 //! tags first, and drops a name whose digest is not the digest of its image; `convert` does the same where a conversion
@@ -59,7 +60,7 @@ pub use source::Source;
 
 /// Copies what `options` select of `source` to `sink`.
 ///
-/// `pairs` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
+/// `layer_cache` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
 /// error; then no name was published.
 ///
 /// ```
@@ -84,11 +85,11 @@ pub fn copy(
     source: Source,
     sink: &dyn Sink,
     options: &Options,
-    pairs: Option<&LayerCache>,
+    layer_cache: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    copy_all(vec![(source, options.clone())], sink, pairs, watch, cancel)
+    copy_all(vec![(source, options.clone())], sink, layer_cache, watch, cancel)
 }
 
 /// Copies from several sources to one sink, which is finished once.
@@ -97,11 +98,11 @@ pub fn copy(
 pub fn copy_all(
     jobs: Vec<(Source, Options)>,
     sink: &dyn Sink,
-    pairs: Option<&LayerCache>,
+    layer_cache: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    all(jobs, Context { sink, pairs, watch, cancel }).inspect_err(|why| sink.aborted(why))
+    all(jobs, Context { sink, layer_cache, watch, cancel }).inspect_err(|why| sink.aborted(why))
 }
 
 fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
@@ -129,7 +130,7 @@ fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
     let Finish::SendAll(why) = context.sink.finish()? else { return Ok(report) };
     if streamed {
         return Err(Error::far_side(format!(
-            "{why}; the source has passed and cannot be sent again, run it once more"
+            "{why}; the source is a stream and cannot be read again; run the copy again"
         )));
     }
     context.watch.say(&format!("{why}; sending everything"));
@@ -157,14 +158,16 @@ impl StoreJob {
     }
 }
 
-/// An archive that is read once is converted where the sink takes layers whose digests come later, and rewritten in its
-/// own form otherwise.
+/// Copies the images of an archive that is read once, or rewrites the archive in its own form where its digests come
+/// too late for the sink.
 fn copy_stream(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
     if run.options.dry_run {
-        return Err(Error::usage("a stream has to pass before its content is known; --dry-run needs a file"));
+        return Err(Error::usage(
+            "--dry-run needs to know the images before their bytes, and SRC is a stream; save it to a plain .tar first",
+        ));
     }
     match stream.digests_known()? || run.capabilities.unnamed_blobs {
-        true => stream::convert(run, stream),
+        true => stream::copy(run, stream),
         false => rewrite::rewrite(run, stream),
     }
 }

@@ -9,8 +9,7 @@ use imgmv::image::{Descriptor, Digest, Manifest, Name};
 use imgmv::progress::Silent;
 use imgmv::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
 use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store};
-use imgmv::transfer::BlobWriter;
-use imgmv::transfer::Verified;
+use imgmv::transfer::{BlobWriter, Budget, Verified};
 use imgmv::{Error, Kind, Result};
 use std::collections::HashMap;
 use std::io::Read;
@@ -159,8 +158,8 @@ fn small(patience: Duration) -> Limits {
     Limits { window: 512 << 10, pool: 1 << 20, patience, silence: patience }
 }
 
-fn copy_to(sharer: Subscriber, sink: &dyn Sink, company: usize, cancel: &Cancel) -> Result<Report> {
-    let options = Options { company, ..Options::default() };
+fn copy_to(sharer: Subscriber, sink: &dyn Sink, copies: usize, cancel: &Cancel) -> Result<Report> {
+    let options = Options { budget: Budget { copies }, ..Options::default() };
     copy(Source::Shared(Arc::new(sharer)), sink, &options, None, &Silent, cancel)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::context::Run;
 use crate::copy::plan;
-use crate::copy::plan::Wish;
+use crate::copy::plan::PlanOptions;
 use crate::copy::{Platforms, Source};
 use crate::image::Image;
 use crate::sink::{Order, Shape, SinkCapabilities};
@@ -44,7 +44,7 @@ pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run:
         unnamed_images: true,
         needs_replay: false,
     };
-    let wish = Wish { platforms: platforms.clone(), ..Wish::default() };
+    let wish = PlanOptions { platforms: platforms.clone(), ..PlanOptions::default() };
     plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
 }
 

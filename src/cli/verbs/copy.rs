@@ -15,6 +15,7 @@ use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
 use crate::source::Selector;
+use crate::transfer::Budget;
 use crate::transport::registry::Prefix;
 use crate::{Error, Result};
 use clap::Args;
@@ -141,10 +142,10 @@ impl Copy {
         opened: Opened,
         target: &dyn Address,
         into: &SinkOptions,
-        company: usize,
+        copies: usize,
         run: &Run,
     ) -> Result<Report> {
-        let options = Options { company, ..self.copying.engine_options() };
+        let options = Options { budget: Budget { copies }, ..self.copying.engine_options() };
         if let Some(prefix) = target.prefix() {
             return self.copy_below(prefix, opened, &options, run);
         }

@@ -52,7 +52,7 @@ pub enum Foreign {
 
 /// What is wanted of the images of a source.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct PlanOptions {
     pub naming: Naming,
     pub platforms: Platforms,
     pub sparse: Sparse,
@@ -63,7 +63,7 @@ pub struct Wish {
 pub fn images(
     store: &dyn Store,
     roots: Vec<Root>,
-    wish: &Wish,
+    wish: &PlanOptions,
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {

@@ -1,7 +1,7 @@
 //! Which manifests of an image come along: its whole tree, or the platforms that are wanted of it.
 
 use super::platforms::counted;
-use super::{Platforms, Sparse, Wish};
+use super::{PlanOptions, Platforms, Sparse};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
 use crate::progress::{Event, Watch};
@@ -20,7 +20,7 @@ pub(super) fn choose(
     store: &dyn Store,
     known: &HashMap<Digest, &Root>,
     root: &Descriptor,
-    wish: &Wish,
+    wish: &PlanOptions,
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
     label: &str,
@@ -37,7 +37,7 @@ pub(super) struct Chooser<'a> {
     /// The roots, some of which carry their manifests.
     known: &'a HashMap<Digest, &'a Root>,
     pub is_sparse: bool,
-    pub wish: &'a Wish,
+    pub wish: &'a PlanOptions,
     pub capabilities: &'a SinkCapabilities,
     pub watch: &'a dyn Watch,
     /// The image, as a person knows it.

@@ -10,9 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Hasher};
 use crate::progress::Silent;
 use crate::source::{Claim, Store};
+use crate::transfer;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
-use crate::transfer::{TransferContext, buffer_in_company, transfer};
+use crate::transfer::{TransferContext, transfer};
 use crate::transport::layout::{Filling, LayoutCache};
 use std::fs::File;
 use std::io::{self, Read};
@@ -210,15 +211,14 @@ impl Download {
         if let Some(Filling { writer, bytes }) = self.layout.fill(digest, size)? {
             self.partial.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
-            let buffer = buffer_in_company(1);
             let flow = TransferContext {
                 watch: &Silent,
                 cancel: &self.cancel,
                 stop: &stop,
                 id: 0,
                 threads: 1,
-                buffer,
-                recent: buffer,
+                buffer_bytes: transfer::Budget::default().buffer_bytes(),
+                replay_bytes: 0,
             };
             let blob = Descriptor::new("", digest, size);
             let writer = Box::new(PublishingWriter { writer, partial: &self.partial });
