@@ -185,7 +185,8 @@ impl Mirroring {
         }
         let endpoint = |text: &String| {
             let wrong = || Error::usage(format!("--proxy {text:?} names no registry; expected HOST[:PORT]"));
-            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(wrong)?;
+            let Server { host, insecure } =
+                mirrors::parse_server(text, access.insecure.is_allowed()).ok_or_else(wrong)?;
             let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };

@@ -258,7 +258,7 @@ fn mirrors(
         mirror.ok_or_else(|| Error::usage(format!("--mirror {host:?} is not a registry's HOST[:PORT][/PATH]")))
     });
     let mut all = given.collect::<Result<Vec<(Mirror, Insecure)>>>()?;
-    let configured = mirrors::configured(&reference.host, &reference.repository, Path::new("/"));
+    let configured = mirrors::configured_mirrors(&reference.host, &reference.repository, Path::new("/"));
     all.extend(configured.into_iter().map(|mirror| (mirror, Insecure::ByFiles)));
     let mut stores = Vec::new();
     for (mirror, allowed) in all {

@@ -66,16 +66,16 @@ impl Login {
         let side = self.side(user);
         let insecure = insecure::of(&self.host, "", side.insecure, run);
         let access = Access { insecure, ..access(&side, self.reach.network())? };
-        let kept = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
+        let outcome = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
         run.screen.end();
-        if !kept.checked {
+        if !outcome.verified {
             run.screen.say(&format!("{} lets everybody in and did not look at the password", self.host));
         }
         match run.answer.json() {
             true => run.answer.document(&json!({
-                "version": VERSION, "host": self.host, "kept": kept.place, "checked": kept.checked,
+                "version": VERSION, "host": self.host, "kept": outcome.location, "checked": outcome.verified,
             })),
-            false => run.answer.line(&format!("credentials for {} are kept in {}", self.host, kept.place)),
+            false => run.answer.line(&format!("credentials for {} are kept in {}", self.host, outcome.location)),
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Watch;
-use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, knows_login};
+use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, has_credentials};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ impl Upstream {
         if logins.len() >= REMEMBERED && !logins.contains_key(repository) {
             logins.clear();
         }
-        let knows = |way: &Way| knows_login(&way.endpoint.access, &way.endpoint.host, repository, &*self.watch);
+        let knows = |way: &Way| has_credentials(&way.endpoint.access, &way.endpoint.host, repository, &*self.watch);
         let known = *logins.entry(repository.to_owned()).or_insert_with(|| self.ways.iter().any(knows));
         if known { Identity::Acquired } else { Identity::Nobody }
     }

@@ -48,8 +48,8 @@ use crate::progress::Watch;
 use http::client::RegistryClient;
 use std::sync::Arc;
 
-pub use auth::credentials::known as knows_login;
-pub use auth::login::{Kept, login, logout};
+pub use auth::credentials::exist as has_credentials;
+pub use auth::login::{LoginOutcome, login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
 pub use pull::foreign_layer::ForeignStore;

@@ -138,11 +138,11 @@ enum Need {
 
 impl Sink for RepositorySink {
     fn takes(&self) -> SinkCapabilities {
-        let RegistryClient { pace, access, .. } = &*self.target.wire;
+        let RegistryClient { throttle, access, .. } = &*self.target.wire;
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Lanes(pace.lanes(access.lanes)),
-            large: (!pace.is_far()).then_some(LARGE_AT_ONCE),
+            order: Order::Lanes(throttle.parallel_blobs(access.lanes)),
+            large: (!throttle.is_far()).then_some(LARGE_AT_ONCE),
             compress: Some(Coding::Gzip),
             refuses: &[],
             unnamed_blobs: true,

@@ -1,19 +1,19 @@
 //! From a registry's challenge to the `Authorization` that a request carries: the part of `RegistryClient` that shows
 //! credentials, fetches tokens, and fetches others when those in hand are refused.
 
-use super::credentials::Found;
+use super::credentials::FoundCredentials;
 use super::secret::Login;
 use super::state;
-use super::state::{Use, Way};
+use super::state::AuthScheme;
 use super::token;
-use super::token::{Scope, Token};
+use super::token::{Scope, Token, TokenUse};
 use crate::error::{Error, Result};
 use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::error_body;
-use crate::transport::registry::http::error_body::MAX_WORDS;
+use crate::transport::registry::http::error_body::MAX_ERROR_BODY_BYTES;
 use crate::transport::registry::http::proxy::is_loopback;
 use crate::transport::registry::http::web_page;
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use crate::transport::registry::options::{Insecure, Secret};
 use std::time::Instant;
 use ureq::http::{Method, header};
@@ -24,7 +24,7 @@ const CLIENT_ID: &str = "imgmv";
 const TOKEN_USER: &str = "<token>";
 
 /// What a token service is asked.
-struct Request {
+struct TokenRequest {
     realm: Url,
     service: Option<String>,
     scopes: Vec<String>,
@@ -33,10 +33,10 @@ struct Request {
 impl RegistryClient {
     /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
     /// its status. `what` is for sentences.
-    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
+    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Response> {
         let home = self.api()?.origin();
         let (mut token, mut refusals) = (call.token, 0);
-        let mut refused: Option<(Answer, Option<String>)> = None;
+        let mut refused: Option<(Response, Option<String>)> = None;
         loop {
             let authorization = self.authorization(scope, token)?;
             if let Some((answer, shown)) = refused.take() {
@@ -46,7 +46,7 @@ impl RegistryClient {
                 answer.drain();
             }
             let shown = authorization.as_deref().map(|value| (&home, value));
-            let answer = self.persist(what, call, &mut payload, shown)?;
+            let answer = self.send_with_retries(what, call, &mut payload, shown)?;
             if answer.status != 401 || answer.url.origin() != home {
                 return Ok(answer);
             }
@@ -57,32 +57,32 @@ impl RegistryClient {
             // Requests beside this one may use up each new token: after the second, it fetches one for itself.
             refusals += u32::from(authorization.is_some());
             if refusals > 1 {
-                token = Use::Own;
+                token = TokenUse::Own;
             }
             refused = Some((answer, authorization));
         }
     }
 
     /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
-    fn learn(&self, answer: &Answer, scope: &Scope, shown: Option<&str>, token: Use) -> Result<bool> {
-        let mut known = self.known();
-        let again = shown.is_none() || token == Use::Shared && known.is_shared(scope, shown);
-        let learned = known.learn(answer, scope, shown, self.api()?, &self.access);
-        drop(known);
-        learned.map(|()| again).map_err(|error| self.told(error))
+    fn learn(&self, answer: &Response, scope: &Scope, shown: Option<&str>, token: TokenUse) -> Result<bool> {
+        let mut auth = self.auth_state();
+        let again = shown.is_none() || token == TokenUse::Shared && auth.is_shared(scope, shown);
+        let learned = auth.learn(answer, scope, shown, self.api()?, &self.access);
+        drop(auth);
+        learned.map(|()| again).map_err(|error| self.with_host(error))
     }
 
     /// The `Authorization` that a request for `scope` is to carry, as far as the registry has asked for one.
-    pub(crate) fn authorization(&self, scope: &Scope, token: Use) -> Result<Option<String>> {
-        let mut known = self.known();
-        let Some(way) = known.way.clone() else {
+    pub(crate) fn authorization(&self, scope: &Scope, token: TokenUse) -> Result<Option<String>> {
+        let mut auth = self.auth_state();
+        let Some(scheme) = auth.scheme.clone() else {
             return Ok(None);
         };
-        let (realm, service) = match way {
-            Way::Basic => {
-                let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
-                if self.is_kept_from_plain_http(&found)? {
-                    return Err(Error::denied(self.not_over_plain_http()));
+        let (realm, service) = match scheme {
+            AuthScheme::Basic => {
+                let found = auth.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+                if self.blocked_by_plain_http(&found)? {
+                    return Err(Error::denied(self.plain_http_note()));
                 }
                 return Ok(match found.login {
                     Some(Login::Password { user, password }) => Some(state::basic_header(&user, &password)),
@@ -90,32 +90,32 @@ impl RegistryClient {
                     Some(Login::Identity(_)) | None => None,
                 });
             }
-            Way::Bearer { realm, service } => (realm, service),
+            AuthScheme::Bearer { realm, service } => (realm, service),
         };
-        if token == Use::Shared
-            && let Some(token) = known.token(scope)
+        if token == TokenUse::Shared
+            && let Some(token) = auth.token(scope)
         {
             return Ok(Some(state::bearer_header(&token.secret)));
         }
-        let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
-        let had = found.login.is_some();
-        let found = self.shown_to(&realm, found)?;
-        if had && found.login.is_none() {
-            known.withheld.get_or_insert_with(|| found.note.clone());
+        let found = auth.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+        let had_login = found.login.is_some();
+        let found = self.allowed_for(&realm, found)?;
+        if had_login && found.login.is_none() {
+            auth.withheld.get_or_insert_with(|| found.note.clone());
         }
         let fetched = match found.login.clone() {
-            Some(Login::Token(token)) => Token::lasting(token),
-            _ => self.fetch(&Request { realm, service, scopes: known.scopes(scope) }, scope, &found)?,
+            Some(Login::Token(token)) => Token::permanent(token),
+            _ => self.fetch_token(&TokenRequest { realm, service, scopes: auth.scopes(scope) }, scope, &found)?,
         };
         let header = state::bearer_header(&fetched.secret);
-        if token == Use::Shared {
-            known.keep(scope, fetched);
+        if token == TokenUse::Shared {
+            auth.store_token(scope, fetched);
         }
         Ok(Some(header))
     }
 
     /// Whether `found` would go over plain HTTP, which neither the user nor an earlier login allowed.
-    fn is_kept_from_plain_http(&self, found: &Found) -> Result<bool> {
+    fn blocked_by_plain_http(&self, found: &FoundCredentials) -> Result<bool> {
         let allowed = found.login.is_none() || found.over_http || self.access.insecure == Insecure::ByUser;
         Ok(!allowed && self.is_over_plain_http()?)
     }
@@ -126,7 +126,7 @@ impl RegistryClient {
         Ok(api.scheme() == "http" && !is_loopback(api.host_str().unwrap_or_default()))
     }
 
-    fn not_over_plain_http(&self) -> String {
+    fn plain_http_note(&self) -> String {
         format!(
             "{} has no TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
              for good with: imgmv login --insecure {}",
@@ -135,14 +135,14 @@ impl RegistryClient {
     }
 
     /// `found` if `realm` may see it (`token.rs` has the rule), else nothing, which is said.
-    fn shown_to(&self, realm: &Url, found: Found) -> Result<Found> {
-        if self.is_kept_from_plain_http(&found)? {
-            let note = self.not_over_plain_http();
+    fn allowed_for(&self, realm: &Url, found: FoundCredentials) -> Result<FoundCredentials> {
+        if self.blocked_by_plain_http(&found)? {
+            let note = self.plain_http_note();
             self.watch.say(&note);
-            return Ok(Found { note, ..Found::default() });
+            return Ok(FoundCredentials { note, ..FoundCredentials::default() });
         }
-        let goes_there = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
-        if !goes_there || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
+        let sends_secret = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
+        if !sends_secret || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
             return Ok(found);
         }
         let elsewhere = realm.host_str().unwrap_or_default();
@@ -151,41 +151,41 @@ impl RegistryClient {
             self.host
         );
         self.watch.say(&note);
-        Ok(Found { note, ..Found::default() })
+        Ok(FoundCredentials { note, ..FoundCredentials::default() })
     }
 
-    fn fetch(&self, request: &Request, scope: &Scope, found: &Found) -> Result<Token> {
+    fn fetch_token(&self, request: &TokenRequest, scope: &Scope, found: &FoundCredentials) -> Result<Token> {
         let asked = Instant::now();
         let mut answer = match &found.login {
-            Some(Login::Identity(secret)) => self.exchange(request, secret)?,
+            Some(Login::Identity(secret)) => self.exchange_identity_token(request, secret)?,
             Some(Login::Password { user, password }) => {
-                self.ask(request, Some(&state::basic_header(user, password)))?
+                self.get_token(request, Some(&state::basic_header(user, password)))?
             }
-            Some(Login::Token(_)) | None => self.ask(request, None)?,
+            Some(Login::Token(_)) | None => self.get_token(request, None)?,
         };
         let from = answer.url.host_str().unwrap_or_default().to_owned();
         if answer.status == 200 && web_page::is_page(&answer) {
-            return Err(web_page::refused(&self.host, &answer, "a token"));
+            return Err(web_page::error(&self.host, &answer, "a token"));
         }
         if answer.status == 200 {
-            return Token::parse(&answer.bytes(MAX_WORDS, "a token")?, &from, asked);
+            return Token::parse(&answer.bytes(MAX_ERROR_BODY_BYTES, "a token")?, &from, asked);
         }
         let error = self.token_refused(scope, found, &from, answer);
         Err(Error::new(error.kind(), state::scrub(&error.to_string(), found.login.as_ref())))
     }
 
-    fn token_refused(&self, scope: &Scope, found: &Found, from: &str, answer: Answer) -> Error {
-        let (status, said) = (answer.status, error_body::said(answer).text);
+    fn token_refused(&self, scope: &Scope, found: &FoundCredentials, from: &str, answer: Response) -> Error {
+        let (status, said) = (answer.status, error_body::text(answer));
         let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let note = if found.note.is_empty() { String::new() } else { format!(" ({})", found.note) };
-        let (host, place) = (&self.host, format!("{}/{}", self.host, scope.repository()));
-        let place = place.trim_end_matches('/');
+        let (host, target) = (&self.host, format!("{}/{}", self.host, scope.repository()));
+        let target = target.trim_end_matches('/');
         match (status, &found.login) {
             (400..=403, Some(_)) => Error::denied(format!(
-                "{from} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
+                "{from} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
             )),
             (400..=403, None) => Error::denied(format!(
-                "{host} wants credentials to {} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}",
+                "{host} wants credentials to {} {target}, or has no such repository{reason}; log in with: imgmv login {host}{note}",
                 scope.verb()
             )),
             _ => Error::network(format!("the token service {from} of {host} fails with status {status}{reason}")),
@@ -193,7 +193,7 @@ impl RegistryClient {
     }
 
     /// A token for whoever `authorization` says (none: anybody), by GET.
-    fn ask(&self, request: &Request, authorization: Option<&str>) -> Result<Answer> {
+    fn get_token(&self, request: &TokenRequest, authorization: Option<&str>) -> Result<Response> {
         let mut url = request.realm.clone();
         url.query_pairs_mut()
             .extend_pairs(request.service.iter().map(|service| ("service", service)))
@@ -201,11 +201,11 @@ impl RegistryClient {
             .append_pair("client_id", CLIENT_ID);
         let call = Call::new(Method::GET, url).with(header::ACCEPT, "application/json");
         let origin = request.realm.origin();
-        self.persist("a token", &call, &mut Payload::Nothing, authorization.map(|value| (&origin, value)))
+        self.send_with_retries("a token", &call, &mut Payload::Nothing, authorization.map(|value| (&origin, value)))
     }
 
     /// A token for an identity token, by POST; by GET where the service does not know that.
-    fn exchange(&self, request: &Request, secret: &Secret) -> Result<Answer> {
+    fn exchange_identity_token(&self, request: &TokenRequest, secret: &Secret) -> Result<Response> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID);
         form.append_pair("service", request.service.as_deref().unwrap_or_default());
@@ -216,11 +216,11 @@ impl RegistryClient {
         let call = Call::new(Method::POST, request.realm.clone())
             .with(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .with(header::ACCEPT, "application/json");
-        let answer = self.persist("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
+        let answer = self.send_with_retries("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
         if !matches!(answer.status, 404 | 405) {
             return Ok(answer);
         }
         answer.drain();
-        self.ask(request, Some(&state::basic_header(TOKEN_USER, secret)))
+        self.get_token(request, Some(&state::basic_header(TOKEN_USER, secret)))
     }
 }

@@ -2,8 +2,8 @@
 //! commas that part parameters as well as challenges. What comes in is a stranger's.
 
 /// In bytes; a longer header is not a challenge, and neither is a longer value in it.
-const MAX_HEADER: usize = 16 << 10;
-const MAX_VALUE: usize = 4 << 10;
+const MAX_HEADER_BYTES: usize = 16 << 10;
+const MAX_VALUE_BYTES: usize = 4 << 10;
 /// More than this in one header is noise.
 const MAX_CHALLENGES: usize = 16;
 const MAX_PARAMETERS: usize = 32;
@@ -32,7 +32,7 @@ impl Challenge {
 /// The challenges of one header value, in its order. What is not a challenge is skipped, and so are values that are too
 /// long or whose quotes do not close; never fails.
 pub fn parse(header: &str) -> Vec<Challenge> {
-    if header.len() > MAX_HEADER {
+    if header.len() > MAX_HEADER_BYTES {
         return Vec::new();
     }
     let mut challenges: Vec<Challenge> = Vec::new();
@@ -50,7 +50,7 @@ pub fn parse(header: &str) -> Vec<Challenge> {
         match rest.value() {
             Some(value) => {
                 if let (Some(current), Some(value)) = (challenges.last_mut(), value)
-                    && value.len() <= MAX_VALUE
+                    && value.len() <= MAX_VALUE_BYTES
                     && current.parameters.len() < MAX_PARAMETERS
                 {
                     current.parameters.push((word.to_ascii_lowercase(), value));
@@ -179,7 +179,7 @@ mod tests {
     fn a_flood_of_challenges_is_bounded() {
         assert_eq!(parse(&"Basic realm=x, ".repeat(1000)).len(), MAX_CHALLENGES);
         assert_eq!(parse(&"Basic realm=x, ".repeat(100_000)), []);
-        assert_eq!(parse(&format!("Bearer realm=\"{}\"", "x".repeat(MAX_VALUE + 1))), [one("bearer", &[])]);
+        assert_eq!(parse(&format!("Bearer realm=\"{}\"", "x".repeat(MAX_VALUE_BYTES + 1))), [one("bearer", &[])]);
         let many = format!("Bearer {}", "a=b,".repeat(1000));
         assert_eq!(parse(&many)[0].parameters.len(), MAX_PARAMETERS);
     }

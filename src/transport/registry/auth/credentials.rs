@@ -9,7 +9,7 @@ use crate::transport::registry::options::{Access, Credentials};
 
 /// What a search found.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct FoundCredentials {
     pub login: Option<Login>,
     /// Where `login` came from, or why there is none, for an error's sentence.
     pub note: String,
@@ -18,37 +18,37 @@ pub struct Found {
 }
 
 /// Whether there are credentials for `repository` at `host`. Files are read, and helpers asked, with every call.
-pub fn known(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> bool {
+pub fn exist(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> bool {
     find(access, host, repository, watch).login.is_some()
 }
 
 /// Looks for credentials for `repository` (empty: none in particular) at `host`. A file or helper that cannot be used
 /// is told to `watch` and passed over.
-pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> Found {
+pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> FoundCredentials {
     if let Credentials::Password { user, password } = &access.credentials {
         let login = Login::Password { user: user.clone(), password: password.clone() };
         let note = "those given on the command line or in the environment".to_owned();
-        return Found { login: Some(login), note, over_http: false };
+        return FoundCredentials { login: Some(login), note, over_http: false };
     }
     if access.credentials == Credentials::Nobody {
-        return Found::default();
+        return FoundCredentials::default();
     }
     let mut complaints = Vec::new();
     let mut complain = |error: crate::Error| {
         watch.say(&format!("{error}; it is skipped"));
         complaints.push(error.to_string());
     };
-    for path in files::to_search(access) {
+    for path in files::search_paths(access.authfile.as_deref()) {
         match AuthFile::read(&path) {
             Ok(Some(file)) => {
                 if let Some(login) = file.find(host, repository, &mut complain) {
                     let note = format!("those in {}", path.display());
-                    return Found { login: Some(login), note, over_http: file.is_over_http(host) };
+                    return FoundCredentials { login: Some(login), note, over_http: file.is_over_http(host) };
                 }
             }
             Ok(None) => {}
             Err(error) => complain(error),
         }
     }
-    Found { login: None, note: complaints.join("; "), over_http: false }
+    FoundCredentials { login: None, note: complaints.join("; "), over_http: false }
 }

@@ -1,7 +1,7 @@
 //! Where docker, podman and imgmv keep credentials (docker's config.json, containers-auth.json(5)).
 
-use crate::transport::registry::options::Access;
-use std::{env, path::PathBuf};
+use std::env;
+use std::path::{Path, PathBuf};
 
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -20,8 +20,8 @@ pub(crate) fn docker_config() -> Option<PathBuf> {
 
 /// The files to look into, the first that knows a registry wins. A file named by the user (`--authfile`) or by
 /// `REGISTRY_AUTH_FILE` is the only one; otherwise docker's, then podman's of this session and of the user.
-pub(crate) fn to_search(access: &Access) -> Vec<PathBuf> {
-    if let Some(only) = access.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE")) {
+pub(crate) fn search_paths(authfile: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(only) = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE")) {
         return vec![only];
     }
     let session = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
@@ -30,6 +30,6 @@ pub(crate) fn to_search(access: &Access) -> Vec<PathBuf> {
 }
 
 /// The file that `login` writes and `logout` removes from.
-pub(crate) fn to_write(access: &Access) -> Option<PathBuf> {
-    access.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE")).or_else(docker_config)
+pub(crate) fn login_path(authfile: Option<&Path>) -> Option<PathBuf> {
+    authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE")).or_else(docker_config)
 }

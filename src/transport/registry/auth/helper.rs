@@ -14,20 +14,20 @@ use std::{
 };
 
 /// Long enough for someone to unlock a keychain.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// In bytes; what a helper says beyond it is not read.
-const MAX_ANSWER: u64 = 1 << 20;
+const MAX_OUTPUT_BYTES: u64 = 1 << 20;
 /// How docker's helpers say that they know nothing.
 const NOT_FOUND: &str = "credentials not found";
 /// The user name that marks an identity token.
 const TOKEN_USER: &str = "<token>";
 
 /// What helper `name` knows of `server`.
-pub fn ask(name: &str, server: &str) -> Result<Option<Login>> {
-    let answer = match run(name, "get", server, PATIENCE)? {
+pub fn get(name: &str, server: &str) -> Result<Option<Login>> {
+    let answer = match run(name, "get", server, HELPER_TIMEOUT)? {
         Ok(answer) => answer,
-        Err(words) if words.contains(NOT_FOUND) => return Ok(None),
-        Err(words) => return Err(refused(&words)),
+        Err(output) if output.contains(NOT_FOUND) => return Ok(None),
+        Err(output) => return Err(failure(&output)),
     };
     let said: Option<Value> = serde_json::from_str(&answer).ok();
     let text = |field: &str| said.as_ref()?.get(field)?.as_str().map(str::to_owned);
@@ -41,15 +41,15 @@ pub fn ask(name: &str, server: &str) -> Result<Option<Login>> {
 /// Hands `password` to helper `name`.
 pub fn store(name: &str, server: &str, user: &str, password: &Secret) -> Result<()> {
     let entry = json!({ "ServerURL": server, "Username": user, "Secret": password.reveal() }).to_string();
-    run(name, "store", &entry, PATIENCE)?.map(|_| ()).map_err(|words| refused(&words))
+    run(name, "store", &entry, HELPER_TIMEOUT)?.map(|_| ()).map_err(|output| failure(&output))
 }
 
 /// Makes helper `name` forget `server`; says whether it knew it.
 pub fn erase(name: &str, server: &str) -> Result<bool> {
-    match run(name, "erase", server, PATIENCE)? {
+    match run(name, "erase", server, HELPER_TIMEOUT)? {
         Ok(_) => Ok(true),
-        Err(words) if words.contains(NOT_FOUND) => Ok(false),
-        Err(words) => Err(refused(&words)),
+        Err(output) if output.contains(NOT_FOUND) => Ok(false),
+        Err(output) => Err(failure(&output)),
     }
 }
 
@@ -61,27 +61,31 @@ pub fn login(user: &str, secret: &str) -> Login {
     }
 }
 
-fn refused(words: &str) -> Error {
-    let words: String = words.trim().chars().take(200).collect();
-    Error::failed(if words.is_empty() { "it failed without a word".to_owned() } else { format!("it failed: {words}") })
+fn failure(output: &str) -> Error {
+    let output: String = output.trim().chars().take(200).collect();
+    Error::failed(if output.is_empty() {
+        "it failed without a word".to_owned()
+    } else {
+        format!("it failed: {output}")
+    })
 }
 
 /// What a helper wrote when it succeeded, and when it failed.
-type Answer = std::result::Result<String, String>;
+type HelperOutput = std::result::Result<String, String>;
 
 /// Runs the helper.
-fn run(name: &str, verb: &str, input: &str, patience: Duration) -> Result<Answer> {
+fn run(name: &str, verb: &str, input: &str, timeout: Duration) -> Result<HelperOutput> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         return Err(Error::invalid("that is not run; expected a name, not a path"));
     }
-    talk(Command::new(format!("docker-credential-{name}")).arg(verb), input, patience)
+    exchange(Command::new(format!("docker-credential-{name}")).arg(verb), input, timeout)
 }
 
 /// Gives `input` to `command` and takes its answer; a command that is late is ended.
-fn talk(command: &mut Command, input: &str, patience: Duration) -> Result<Answer> {
+fn exchange(command: &mut Command, input: &str, timeout: Duration) -> Result<HelperOutput> {
     let started =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(unstarted)?;
-    let mut child = Reaped(started);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(start_error)?;
+    let mut child = KillOnDrop(started);
     let mut stdin = child.0.stdin.take().expect("asked for a pipe");
     let stdout = child.0.stdout.take().expect("asked for a pipe");
     let input = input.to_owned();
@@ -90,12 +94,12 @@ fn talk(command: &mut Command, input: &str, patience: Duration) -> Result<Answer
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let read = stdout.take(MAX_ANSWER).read_to_end(&mut bytes);
+        let read = stdout.take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes);
         send.send(read.map(|_| bytes))
     });
-    let until = Instant::now() + patience;
-    let late = || Error::failed(format!("it did not answer within {} seconds", patience.as_secs()));
-    let bytes = receive.recv_timeout(patience).map_err(|_| late())?;
+    let until = Instant::now() + timeout;
+    let late = || Error::failed(format!("it did not answer within {} seconds", timeout.as_secs()));
+    let bytes = receive.recv_timeout(timeout).map_err(|_| late())?;
     let bytes = bytes.map_err(|e| Error::reading("its answer", e))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     loop {
@@ -108,7 +112,7 @@ fn talk(command: &mut Command, input: &str, patience: Duration) -> Result<Answer
     }
 }
 
-fn unstarted(error: io::Error) -> Error {
+fn start_error(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::not_found("there is no such program in PATH"),
         _ => Error::from(error).at("it cannot be started"),
@@ -116,9 +120,9 @@ fn unstarted(error: io::Error) -> Error {
 }
 
 /// A child that does not outlive its question.
-struct Reaped(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Reaped {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // It has ended already, or it is late; in both cases nothing more is wanted of it.
         let _ = self.0.kill();
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn a_helpers_name_is_never_a_path() {
         for name in ["", "../evil", "/bin/sh", "a b", "x;y", "a\0b"] {
-            let error = run(name, "get", "r.lan", PATIENCE).unwrap_err();
+            let error = run(name, "get", "r.lan", HELPER_TIMEOUT).unwrap_err();
             assert_eq!(error.kind(), crate::Kind::Invalid, "{name:?}: {error}");
         }
     }
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn a_helper_that_hangs_is_ended() {
         let mut script = Command::new("sh");
-        let error = talk(script.args(["-c", "sleep 1000"]), "r.lan", Duration::from_millis(50));
+        let error = exchange(script.args(["-c", "sleep 1000"]), "r.lan", Duration::from_millis(50));
         assert!(error.unwrap_err().to_string().contains("did not answer"));
     }
 
@@ -149,7 +153,7 @@ mod tests {
     fn a_helper_that_reads_nothing_is_heard() {
         let mut script = Command::new("sh");
         let input = "x".repeat(1 << 20);
-        let answer = talk(script.args(["-c", "exec <&-; echo hello"]), &input, PATIENCE);
+        let answer = exchange(script.args(["-c", "exec <&-; echo hello"]), &input, HELPER_TIMEOUT);
         assert_eq!(answer.unwrap().unwrap(), "hello\n");
     }
 }

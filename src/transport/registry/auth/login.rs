@@ -1,6 +1,6 @@
 //! `imgmv login` and `imgmv logout`: credentials are tried first and kept then.
 
-use super::file::{AuthFile, Tried};
+use super::file::{AuthFile, LoginTransport};
 use super::files;
 use super::token::Scope;
 use crate::cancel::Cancel;
@@ -14,11 +14,11 @@ use ureq::http::Method;
 
 /// What `login` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct LoginOutcome {
     /// The file, or the credential helper.
-    pub place: String,
+    pub location: String,
     /// The registry asked for the credentials and took them. False: it lets everybody in.
-    pub checked: bool,
+    pub verified: bool,
 }
 
 impl Registry {
@@ -32,17 +32,17 @@ impl Registry {
         let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
         let home = answer.url.origin() == call.url.origin();
         self.wire.expect(answer, &[200], &scope, what)?.drain();
-        let known = self.wire.known();
-        match &known.withheld {
+        let auth = self.wire.auth_state();
+        match &auth.withheld {
             Some(why) => Err(Error::denied(why)),
-            None => Ok(known.way.is_some() && home),
+            None => Ok(auth.scheme.is_some() && home),
         }
     }
 }
 
 /// Tries the user name and password in `access` at `host` and keeps them in `access.authfile`, else in
 /// `REGISTRY_AUTH_FILE`, else in docker's config.json (or the credential helper that the file names), mode 0600.
-pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Kept> {
+pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<LoginOutcome> {
     let Credentials::Password { user, password } = &access.credentials else {
         return Err(Error::usage("a login needs a user name and a password"));
     };
@@ -50,18 +50,18 @@ pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel)
         return Err(Error::usage("a user name is not empty and has no colon in it"));
     }
     let registry = Registry::new(host, access.clone(), watch, cancel)?;
-    let checked = registry.check_login()?;
-    let path = files::to_write(access).ok_or_else(no_place)?;
-    let tried = if registry.wire.is_over_plain_http()? { Tried::OverHttp } else { Tried::OverTls };
-    let place = AuthFile::store(&path, registry.host(), user, password, tried)?;
-    Ok(Kept { place, checked })
+    let verified = registry.check_login()?;
+    let path = files::login_path(access.authfile.as_deref()).ok_or_else(no_location)?;
+    let transport = if registry.wire.is_over_plain_http()? { LoginTransport::PlainHttp } else { LoginTransport::Tls };
+    let location = AuthFile::store(&path, registry.host(), user, password, transport)?;
+    Ok(LoginOutcome { location, verified })
 }
 
 /// Removes what is kept for `host`; says whether there was anything.
 pub fn logout(host: &str, access: &Access) -> Result<bool> {
-    AuthFile::remove(&files::to_write(access).ok_or_else(no_place)?, host)
+    AuthFile::remove(&files::login_path(access.authfile.as_deref()).ok_or_else(no_location)?, host)
 }
 
-fn no_place() -> Error {
+fn no_location() -> Error {
     Error::usage("there is no place for credentials: HOME is not set; name one with --authfile")
 }

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 /// The token specification's default.
-const USUAL_LIFE: Duration = Duration::from_secs(60);
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// A token this near its end is renewed first (or in its last quarter, where it lives shorter).
-const MARGIN: Duration = Duration::from_secs(10);
+const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
 /// In bytes; longer tokens fit into no header.
-const MAX_TOKEN: usize = 32 << 10;
+const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// What a request needs permission for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ pub enum Scope {
 
 impl Scope {
     /// As token services read it, one word for each repository.
-    pub fn words(&self) -> Vec<String> {
+    pub fn params(&self) -> Vec<String> {
         match self {
             Scope::Login => Vec::new(),
             Scope::Pull(repository) => vec![format!("repository:{repository}:pull")],
@@ -66,19 +66,28 @@ impl Scope {
     }
 }
 
+/// Which token a request shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenUse {
+    /// The one that every request for the same scope shows.
+    Shared,
+    /// A new one that no other request can use up.
+    Own,
+}
+
 /// A token that a registry is shown.
 #[derive(Debug, Clone)]
 pub struct Token {
     pub secret: Secret,
     /// How many requests have carried it.
-    pub shown: u32,
+    pub uses: u32,
     until: Instant,
 }
 
 impl Token {
     /// One that holds for as long as this runs.
-    pub fn lasting(secret: Secret) -> Token {
-        Token { secret, shown: 0, until: Instant::now() + LONGEST_LIFE }
+    pub fn permanent(secret: Secret) -> Token {
+        Token { secret, uses: 0, until: Instant::now() + MAX_LIFETIME }
     }
 
     pub fn is_fresh(&self) -> bool {
@@ -99,29 +108,31 @@ impl Token {
         let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its answer is not the JSON expected"))?;
         let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
         let text = text.ok_or_else(|| wrong("there is none in its answer"))?;
-        if text.len() > MAX_TOKEN || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        if text.len() > MAX_TOKEN_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(wrong("it does not fit into a header"));
         }
         let seconds = body.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
-        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64()));
-        let life = seconds.map_or(USUAL_LIFE, bounded);
-        Ok(Token { secret: Secret::new(text), shown: 0, until: asked + life - MARGIN.min(life / 4) })
+        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(MAX_LIFETIME.as_secs_f64()));
+        let lifetime = seconds.map_or(DEFAULT_LIFETIME, bounded);
+        Ok(Token { secret: Secret::new(text), uses: 0, until: asked + lifetime - RENEWAL_MARGIN.min(lifetime / 4) })
     }
 }
 
 /// Reads a realm. It has to be a URL without credentials in it, and https; plain HTTP only where `registry` is plain
 /// HTTP itself, and then on its own host, on loopback, or where the user allowed that.
-pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
+pub fn parse_realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let host = registry.host_str().unwrap_or_default();
     let wrong = |why: &str| Error::denied(format!("{host} names a token service that is not asked: {why}"));
     let url = registry.join(text).map_err(|_| wrong("it is not a URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("its URL has credentials in it"));
     }
-    let there = url.host_str().unwrap_or_default();
+    let realm_host = url.host_str().unwrap_or_default();
     match (registry.scheme(), url.scheme()) {
         (_, "https") => Ok(url),
-        ("http", "http") if there == host || is_loopback(there) || access.insecure == Insecure::ByUser => Ok(url),
+        ("http", "http") if realm_host == host || is_loopback(realm_host) || access.insecure == Insecure::ByUser => {
+            Ok(url)
+        }
         ("http", "http") => Err(wrong("it is plain HTTP on another host")),
         (_, "http") => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
         _ => Err(wrong("it is not a web address")),
@@ -239,7 +250,7 @@ mod tests {
             ("file:///etc/passwd", "https://r.lan", false),
             ("https://[", "https://r.lan", false),
         ] {
-            assert_eq!(realm(text, &url(registry), &Access::default()).is_ok(), fine, "{text}");
+            assert_eq!(parse_realm(text, &url(registry), &Access::default()).is_ok(), fine, "{text}");
         }
     }
 
@@ -248,9 +259,9 @@ mod tests {
         let now = Instant::now();
         let parse = |text: &str| Token::parse(text.as_bytes(), "auth.lan", now);
         let until = |text: &str| parse(text).unwrap().until - now;
-        assert_eq!(until(r#"{"token":"t"}"#), USUAL_LIFE - MARGIN);
+        assert_eq!(until(r#"{"token":"t"}"#), DEFAULT_LIFETIME - RENEWAL_MARGIN);
         assert_eq!(until(r#"{"access_token":"t","expires_in":4}"#), Duration::from_secs(3));
-        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), LONGEST_LIFE - MARGIN);
+        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), MAX_LIFETIME - RENEWAL_MARGIN);
         assert_eq!(until(r#"{"token":"t","expires_in":300}"#), Duration::from_secs(290));
         for wrong in [r#"{"token":"a\r\nb"}"#, r#"{"token":""}"#, "{}", "secret", r#"{"token":5}"#] {
             let error = parse(wrong).unwrap_err().to_string();

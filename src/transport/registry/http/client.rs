@@ -4,21 +4,21 @@
 //! http; plain HTTP goes to loopback, or where the user named it.
 
 use super::error_body;
-use super::error_body::Subject;
+use super::error_body::FailedRequest;
 use super::proxy::is_loopback;
 use super::retry;
 use super::retry::RetryPolicy;
-use super::throttle::Pace;
-use super::transport_error::Fault;
+use super::throttle::Throttle;
+use super::transport_error::TransportError;
 use super::web_page;
-use super::{Answer, Call, Http, Payload, To};
+use super::{Call, Http, Payload, PeerKind, Response};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
 use crate::transport::registry::HUB_API;
 use crate::transport::registry::auth::state;
-use crate::transport::registry::auth::state::Known;
+use crate::transport::registry::auth::state::AuthState;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::options::{Access, Insecure};
 use crate::transport::registry::push::body_limit::BodyLimit;
@@ -30,7 +30,7 @@ use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
 /// How often the registry is asked for another address when another host refuses the one that it gave.
-const MAX_ADDRESSES: u32 = 3;
+const MAX_REDIRECT_ADDRESSES: u32 = 3;
 
 /// Everything that requests to one registry share.
 pub struct RegistryClient {
@@ -40,13 +40,13 @@ pub struct RegistryClient {
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
     http: Http,
-    known: Mutex<Known>,
-    pub pace: Pace,
+    auth: Mutex<AuthState>,
+    pub throttle: Throttle,
     pub bodies: BodyLimit,
     /// The user's cache cannot be written to, which was said.
-    pub uncached: AtomicBool,
+    pub cache_warned: AtomicBool,
     api: OnceLock<Url>,
-    finding_api: Mutex<()>,
+    api_detection: Mutex<()>,
 }
 
 impl RegistryClient {
@@ -61,11 +61,11 @@ impl RegistryClient {
             access,
             watch,
             cancel,
-            known: Mutex::default(),
-            pace: Pace::default(),
-            uncached: AtomicBool::new(false),
+            auth: Mutex::default(),
+            throttle: Throttle::default(),
+            cache_warned: AtomicBool::new(false),
             api: OnceLock::new(),
-            finding_api: Mutex::new(()),
+            api_detection: Mutex::new(()),
         })
     }
 
@@ -90,9 +90,10 @@ impl RegistryClient {
             Url::parse(&format!("{scheme}://{host}/")).map_err(|_| Error::usage(format!("{host:?} is not a host")))
         };
         let secure = root("https")?;
-        let _only_one = self.finding_api.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_be_plain = self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
-        let found = match may_be_plain && self.api.get().is_none() && !self.speaks_tls(&secure) {
+        let _only_one = self.api_detection.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain_http_allowed =
+            self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
+        let found = match plain_http_allowed && self.api.get().is_none() && !self.speaks_tls(&secure) {
             true => root("http")?,
             false => secure,
         };
@@ -102,141 +103,146 @@ impl RegistryClient {
     /// Whether something at `root` speaks TLS, trusted or not.
     fn speaks_tls(&self, root: &Url) -> bool {
         let call = Call::new(Method::GET, root.clone());
-        match self.http.send(&call, &mut Payload::Nothing, To::Probe) {
+        match self.http.send(&call, &mut Payload::Nothing, PeerKind::Probe) {
             // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
-            Ok(_) | Err(Fault::Lasting(_)) => true,
-            Err(Fault::NotTls | Fault::NoTunnel(_) | Fault::Broken(_) | Fault::Unreachable(_)) => false,
+            Ok(_) | Err(TransportError::Permanent(_)) => true,
+            Err(
+                TransportError::NotTls
+                | TransportError::TunnelRefused(_)
+                | TransportError::Transient(_)
+                | TransportError::Unreachable(_),
+            ) => false,
         }
     }
 
     /// Sends `call`, and again while that may help and there are tries left. `shown` is an `Authorization` and the
     /// only origin that may see it.
-    pub(crate) fn persist(
+    pub(crate) fn send_with_retries(
         &self,
         what: &str,
         call: &Call,
         payload: &mut Payload<'_>,
-        shown: Option<(&Origin, &str)>,
-    ) -> Result<Answer> {
-        let mut tries = self.tries(0);
+        authorization: Option<(&Origin, &str)>,
+    ) -> Result<Response> {
+        let mut retries = self.retry_policy(0);
         let replayable = !matches!(payload, Payload::Stream { .. });
         loop {
             self.cancel.check()?;
-            let (why, wish) = match self.follow(call, payload, shown) {
+            let (why, retry_after) = match self.follow_redirects(call, payload, authorization) {
                 Ok(answer)
-                    if retry::is_passing(answer.status)
-                        && tries.left()
+                    if retry::is_transient(answer.status)
+                        && retries.may_retry()
                         && replayable
-                        && !self.is_long_wait(&answer) =>
+                        && !self.exceeds_wait_limit(&answer) =>
                 {
                     let told = (format!("status {}", answer.status), answer.retry_after());
                     answer.drain();
                     told
                 }
                 Ok(answer) => return Ok(answer),
-                Err(Fault::Broken(why)) if tries.left() && replayable => (why, None),
-                Err(Fault::Unreachable(why)) if tries.left_for_unreachable() && replayable => (why, None),
-                Err(Fault::Broken(why) | Fault::Unreachable(why)) => {
+                Err(TransportError::Transient(why)) if retries.may_retry() && replayable => (why, None),
+                Err(TransportError::Unreachable(why)) if retries.may_retry_unreachable() && replayable => (why, None),
+                Err(TransportError::Transient(why) | TransportError::Unreachable(why)) => {
                     self.cancel.check()?;
-                    return Err(tries.give_up(&self.about(what, &call.url), &why));
+                    return Err(retries.final_error(&self.describe(what, &call.url), &why));
                 }
-                Err(fault) => return Err(self.lasting(fault)),
+                Err(fault) => return Err(self.permanent_error(fault)),
             };
-            tries.wait(&self.about(what, &call.url), &why, wish)?;
+            retries.wait(&self.describe(what, &call.url), &why, retry_after)?;
         }
     }
 
     /// Whether the server asks for a longer pause than anybody here waits for an answer.
-    fn is_long_wait(&self, answer: &Answer) -> bool {
-        let wish = answer.retry_after();
-        self.access.answer.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
+    fn exceeds_wait_limit(&self, answer: &Response) -> bool {
+        let retry_after = answer.retry_after();
+        self.access.answer.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
     }
 
     /// Asks for something that may be at another host. Where that host answers with one of `refusals`, the address that
     /// the registry gave may have expired: the registry is asked for another one.
-    pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Answer> {
-        let mut tries = self.tries(0);
+    pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
+        let mut retries = self.retry_policy(0);
         loop {
             let answer = self.send(call, Payload::Nothing, scope, what)?;
-            let refused = refusals.contains(&answer.status) && self.is_elsewhere(&answer);
-            if !refused || tries.made() == MAX_ADDRESSES {
+            let refused = refusals.contains(&answer.status) && self.is_from_other_host(&answer);
+            if !refused || retries.failures() == MAX_REDIRECT_ADDRESSES {
                 return Ok(answer);
             }
             let from = answer.url.host_str().unwrap_or_default();
             let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, answer.status);
             answer.drain();
-            tries.wait(what, &why, None)?;
+            retries.wait(what, &why, None)?;
         }
     }
 
     /// A small document: the whole body of an answer of status 200, read within the same tries.
-    pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Answer, Vec<u8>)> {
-        let mut tries = self.tries(0);
+    pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Response, Vec<u8>)> {
+        let mut retries = self.retry_policy(0);
         loop {
             // 404 is an answer: some registries redirect all reading to another one.
             let answer = self.get(call, scope, what, &[400, 401, 403, 410])?;
             let mut answer = self.expect(answer, &[200], scope, what)?;
             match answer.bytes(limit, what) {
                 Ok(bytes) => return Ok((answer, bytes)),
-                Err(error) if error.kind() == Kind::Network && tries.left() && !self.cancel.raised() => {
-                    tries.wait(what, &error.to_string(), None)?;
+                Err(error) if error.kind() == Kind::Network && retries.may_retry() && !self.cancel.raised() => {
+                    retries.wait(what, &error.to_string(), None)?;
                 }
                 Err(error) => {
                     self.cancel.check()?;
-                    return Err(self.told(error));
+                    return Err(self.with_host(error));
                 }
             }
         }
     }
 
     /// The tries of one request, of which `made` have failed.
-    pub fn tries(&self, made: u32) -> RetryPolicy<'_> {
+    pub fn retry_policy(&self, made: u32) -> RetryPolicy<'_> {
         RetryPolicy::new(&self.access, &*self.watch, &self.cancel, made)
     }
 
     /// One request and the redirects that it leads to.
-    fn follow(
+    fn follow_redirects(
         &self,
         call: &Call,
         payload: &mut Payload<'_>,
-        shown: Option<(&Origin, &str)>,
-    ) -> std::result::Result<Answer, Fault> {
-        let home = self.api().map_err(Fault::Lasting)?.origin();
+        authorization: Option<(&Origin, &str)>,
+    ) -> std::result::Result<Response, TransportError> {
+        let home = self.api().map_err(TransportError::Permanent)?.origin();
         let mut call = call.clone();
         for _ in 0..=MAX_REDIRECTS {
             call.headers.remove(header::AUTHORIZATION);
-            if let Some((origin, value)) = shown
+            if let Some((origin, value)) = authorization
                 && call.url.origin() == *origin
                 && let Ok(value) = HeaderValue::from_str(value)
             {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
-            let to = if call.url.origin() == home { To::Registry } else { To::Other };
+            let to = if call.url.origin() == home { PeerKind::Registry } else { PeerKind::Other };
             for (name, value) in &self.access.marks {
                 call.headers.remove(*name);
-                if let (To::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
+                if let (PeerKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
                     call.headers.insert(*name, value);
                 }
             }
             let asked = Instant::now();
             let answer = self.http.send(&call, payload, to)?;
             if matches!(payload, Payload::Nothing) {
-                self.pace.answered(asked.elapsed());
+                self.throttle.record_latency(asked.elapsed());
             }
             if answer.status == 429 {
-                self.pace.asked_for_patience();
+                self.throttle.record_too_many_requests();
             }
-            let Some(next) = self.redirect(&call, payload, &answer).map_err(Fault::Lasting)? else {
+            let Some(next) = self.redirect(&call, payload, &answer).map_err(TransportError::Permanent)? else {
                 return Ok(answer);
             };
             answer.drain();
             call.url = next;
         }
-        Err(Fault::Lasting(Error::failed(format!("{} redirects in a circle", self.host))))
+        Err(TransportError::Permanent(Error::failed(format!("{} redirects in a circle", self.host))))
     }
 
     /// Where `answer` sends us, if it does and we go.
-    fn redirect(&self, call: &Call, payload: &Payload<'_>, answer: &Answer) -> Result<Option<Url>> {
+    fn redirect(&self, call: &Call, payload: &Payload<'_>, answer: &Response) -> Result<Option<Url>> {
         if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
@@ -264,24 +270,24 @@ impl RegistryClient {
             return Err(wrong("it has credentials in it"));
         }
         let by_user = self.access.insecure == Insecure::ByUser;
-        let may_be_plain = || by_user || is_loopback(next.host_str().unwrap_or_default());
+        let plain_http_allowed = || by_user || is_loopback(next.host_str().unwrap_or_default());
         match (base.scheme(), next.scheme()) {
             (_, "https") => Ok(next),
             ("https", "http") => Err(wrong(
                 "it leads from https to http; if a proxy stands before the registry, it has to send X-Forwarded-Proto",
             )),
-            (_, "http") if next.origin() == base.origin() || may_be_plain() => Ok(next),
+            (_, "http") if next.origin() == base.origin() || plain_http_allowed() => Ok(next),
             (_, "http") => Err(wrong("it is plain HTTP on another host")),
             _ => Err(wrong("it is no web address")),
         }
     }
 
-    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn auth_state(&self) -> MutexGuard<'_, AuthState> {
+        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `what`, and whose it is.
-    fn about(&self, what: &str, url: &Url) -> String {
+    fn describe(&self, what: &str, url: &Url) -> String {
         let asked = url.host_str().unwrap_or_default();
         if self.host.starts_with(asked) || self.host == DEFAULT_REGISTRY {
             format!("{what} at {}", self.host)
@@ -291,19 +297,21 @@ impl RegistryClient {
     }
 
     /// Whether `answer` is not the registry's own: a redirect led to another host.
-    pub fn is_elsewhere(&self, answer: &Answer) -> bool {
+    pub fn is_from_other_host(&self, answer: &Response) -> bool {
         self.api().is_ok_and(|api| api.origin() != answer.url.origin())
     }
 
     /// What `fault` means when another try makes no sense.
-    pub(crate) fn lasting(&self, fault: Fault) -> Error {
+    pub(crate) fn permanent_error(&self, fault: TransportError) -> Error {
         if self.cancel.raised() {
             return Error::interrupted();
         }
         match fault {
-            Fault::Lasting(error) | Fault::NoTunnel(error) => self.told(error),
-            Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{}: {why}", self.host)),
-            Fault::NotTls => Error::network(match self.http.proxy() {
+            TransportError::Permanent(error) | TransportError::TunnelRefused(error) => self.with_host(error),
+            TransportError::Transient(why) | TransportError::Unreachable(why) => {
+                Error::network(format!("{}: {why}", self.host))
+            }
+            TransportError::NotTls => Error::network(match self.http.proxy() {
                 Some(proxy) => format!(
                     "the answer for {} through the proxy {proxy} is not TLS; it may be a login page of the proxy",
                     self.host
@@ -317,24 +325,24 @@ impl RegistryClient {
     }
 
     /// An error with the registry's name in it.
-    pub(crate) fn told(&self, error: Error) -> Error {
+    pub(crate) fn with_host(&self, error: Error) -> Error {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 
     /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
     /// secret, whatever the registry quotes.
-    pub fn expect(&self, answer: Answer, wanted: &[u16], scope: &Scope, what: &str) -> Result<Answer> {
+    pub fn expect(&self, answer: Response, wanted: &[u16], scope: &Scope, what: &str) -> Result<Response> {
         let is_page = answer.status < 300 && web_page::is_page(&answer);
         if wanted.contains(&answer.status) && !is_page {
             return Ok(answer);
         }
         if is_page {
-            return Err(web_page::refused(&self.host, &answer, what));
+            return Err(web_page::error(&self.host, &answer, what));
         }
-        let found = self.known().shown(scope.repository()).cloned().unwrap_or_default();
-        let subject = Subject {
+        let found = self.auth_state().looked_up(scope.repository()).cloned().unwrap_or_default();
+        let subject = FailedRequest {
             host: &self.host,
-            elsewhere: self.is_elsewhere(&answer),
+            from_other_host: self.is_from_other_host(&answer),
             repository: scope.repository(),
             what,
             verb: scope.verb(),
@@ -342,7 +350,7 @@ impl RegistryClient {
             logged_in: found.login.is_some(),
         };
         let proxy = answer.refusing_proxy().cloned();
-        let error = error_body::refusal(&subject, answer);
+        let error = error_body::error(&subject, answer);
         let told = proxy.map_or_else(
             || error.to_string(),
             |proxy| format!("{error} (the proxy {proxy} passed this on, or refuses it itself)"),

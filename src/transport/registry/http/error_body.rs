@@ -1,21 +1,21 @@
 //! From a registry's refusal (distribution-spec, "Error Codes") to a sentence that says what to do.
 
-use super::Answer;
+use super::Response;
 use crate::error::{Error, Kind};
 use serde::Deserialize;
 
 /// In bytes; the longest body of an error or a token that is read.
-pub const MAX_WORDS: u64 = 1 << 20;
+pub const MAX_ERROR_BODY_BYTES: u64 = 1 << 20;
 const MAX_REASONS: usize = 3;
-const MAX_REASON: usize = 240;
+const MAX_REASON_CHARS: usize = 240;
 
 /// What was asked of the registry, for the sentence.
 #[derive(Debug, Clone)]
-pub struct Subject<'a> {
+pub struct FailedRequest<'a> {
     /// `registry.lan:5000`.
     pub host: &'a str,
     /// The answer came from another host, to which the registry redirects.
-    pub elsewhere: bool,
+    pub from_other_host: bool,
     /// `team/app`; empty where the whole registry is meant.
     pub repository: &'a str,
     /// `manifest team/app:2`, `blob sha256:…`.
@@ -28,9 +28,9 @@ pub struct Subject<'a> {
 }
 
 #[derive(Deserialize)]
-struct Words {
+struct ErrorBody {
     #[serde(default)]
-    errors: Vec<Reason>,
+    errors: Vec<ErrorEntry>,
     /// Token services and some proxies.
     #[serde(default)]
     details: Option<String>,
@@ -39,7 +39,7 @@ struct Words {
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ErrorEntry {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -48,25 +48,16 @@ struct Reason {
     detail: Option<serde_json::Value>,
 }
 
-/// What a registry said about its refusal.
-#[derive(Debug, Default, Clone)]
-pub struct Said {
-    /// For people; may be empty. Bounded, from a stranger.
-    pub text: String,
-}
-
-/// Reads the body of a refusal; whatever it is, it never makes things worse.
-pub fn said(mut answer: Answer) -> Said {
+/// Reads the registry's text from the body of an error response. The text is bounded, untrusted and may be empty.
+pub fn text(mut answer: Response) -> String {
     let text_type = answer.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
-    let bytes = answer.bytes(MAX_WORDS, "an error").unwrap_or_default();
+    let bytes = answer.bytes(MAX_ERROR_BODY_BYTES, "an error").unwrap_or_default();
     let cut = |text: &str| -> String {
         let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        one_line.chars().take(MAX_REASON).collect()
+        one_line.chars().take(MAX_REASON_CHARS).collect()
     };
-    let Ok(words) = serde_json::from_slice::<Words>(&bytes) else {
-        let plain =
-            if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
-        return Said { text: plain };
+    let Ok(words) = serde_json::from_slice::<ErrorBody>(&bytes) else {
+        return if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
     };
     let mut reasons: Vec<String> = Vec::new();
     for reason in words.errors.iter().take(MAX_REASONS) {
@@ -79,11 +70,11 @@ pub fn said(mut answer: Answer) -> Said {
         });
     }
     reasons.extend(words.details.iter().chain(&words.message).take(1).map(|text| cut(text)));
-    Said { text: reasons.join("; ") }
+    reasons.join("; ")
 }
 
 /// What a refusal by another host than the registry is: reading can be tried again, as after any broken line.
-fn of_elsewhere(verb: &str) -> Kind {
+fn redirect_refusal_kind(verb: &str) -> Kind {
     if verb == "read" { Kind::Network } else { Kind::Failed }
 }
 
@@ -94,38 +85,42 @@ pub fn refuses_head(status: u16) -> bool {
 }
 
 /// The error for `answer`, whose status is not what was wanted.
-pub fn refusal(subject: &Subject<'_>, answer: Answer) -> Error {
+pub fn error(request: &FailedRequest<'_>, answer: Response) -> Error {
     let (status, from) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
-    let said = said(answer);
-    sentence(subject, status, &from, &said)
+    let text = text(answer);
+    message_for(request, status, &from, &text)
 }
 
-fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Error {
-    let Subject { host, elsewhere, repository, what, verb, credentials, logged_in } = subject;
-    let reason = if said.text.is_empty() { String::new() } else { format!(" ({})", said.text) };
-    let place = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
+fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str) -> Error {
+    let FailedRequest { host, from_other_host, repository, what, verb, credentials, logged_in } = request;
+    let reason = if text.is_empty() { String::new() } else { format!(" ({text})") };
+    let target = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
     let note = if credentials.is_empty() { String::new() } else { format!(" ({credentials})") };
     match status {
         // Another host knows nothing of this user: no login can help.
-        400 | 401 | 403 | 410 if *elsewhere => Error::new(
-            of_elsewhere(verb),
+        400 | 401 | 403 | 410 if *from_other_host => Error::new(
+            redirect_refusal_kind(verb),
             format!(
                 "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
              may have expired: check the clock of this machine, or try again later"
             ),
         ),
-        404 if *elsewhere => Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}")),
+        404 if *from_other_host => {
+            Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}"))
+        }
         401 if *logged_in => Error::denied(format!(
-            "{host} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
+            "{host} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
         )),
         401 => Error::denied(format!(
-            "{host} wants credentials to {verb} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}"
+            "{host} wants credentials to {verb} {target}, or has no such repository{reason}; log in with: imgmv login {host}{note}"
         )),
         403 if *logged_in => Error::denied(format!(
-            "{host} does not let this user {verb} {place}{reason}; ask its owner, or log in as another user with: \
+            "{host} does not let this user {verb} {target}{reason}; ask its owner, or log in as another user with: \
              imgmv login {host}"
         )),
-        403 => Error::denied(format!("{host} does not let us {verb} {place}{reason}; log in with: imgmv login {host}")),
+        403 => {
+            Error::denied(format!("{host} does not let us {verb} {target}{reason}; log in with: imgmv login {host}"))
+        }
         404 => Error::not_found(format!("{host} has no {what}{reason}")),
         405 | 501 => Error::failed(format!("{host} does not do this: {what}, status {status}{reason}")),
         413 => Error::failed(format!(

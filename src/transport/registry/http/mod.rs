@@ -11,30 +11,30 @@ pub(super) mod tls;
 pub(super) mod transport_error;
 pub(super) mod web_page;
 
-use super::auth::state::Use;
+use super::auth::token::TokenUse;
 use super::options::Access;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::rate_limit::{Limit, Limited};
-use connect::{Line, Rules, early};
-use proxy::{Kind, Proxies, Proxy};
+use connect::{RegistryConnector, StallRules, early};
+use proxy::{Proxies, Proxy, ProxyKind};
 use std::{
     collections::HashMap,
     io::Read,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-use transport_error::{Fault, of_body};
+use transport_error::{TransportError, from_body};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
 /// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
-const DRAINED: u64 = 64 << 10;
-const IDLE_CONNECTIONS: usize = 32;
+const DRAIN_LIMIT_BYTES: u64 = 64 << 10;
+const MAX_IDLE_CONNECTIONS: usize = 32;
 /// docker-registry and most proxies keep an idle connection longer than this.
-const IDLE_AGE: Duration = Duration::from_secs(20);
+const MAX_IDLE_AGE: Duration = Duration::from_secs(20);
 
 /// What a request carries.
 pub enum Payload<'a> {
@@ -49,7 +49,7 @@ pub enum Payload<'a> {
 
 /// How long the answer may take to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
+pub enum ResponseWait {
     Usual,
     /// The registry checks and stores what it was sent.
     Storing,
@@ -61,13 +61,13 @@ pub struct Call {
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
-    pub patience: Patience,
-    pub token: Use,
+    pub wait: ResponseWait,
+    pub token: TokenUse,
 }
 
 impl Call {
     pub fn new(method: Method, url: Url) -> Call {
-        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual, token: Use::Shared }
+        Call { method, url, headers: HeaderMap::new(), wait: ResponseWait::Usual, token: TokenUse::Shared }
     }
 
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
@@ -80,12 +80,12 @@ impl Call {
 
     /// Shows a token that no other request has shown: one that was shared was refused.
     pub fn with_own_token(mut self) -> Call {
-        self.token = Use::Own;
+        self.token = TokenUse::Own;
         self
     }
 
     pub fn storing(mut self) -> Call {
-        self.patience = Patience::Storing;
+        self.wait = ResponseWait::Storing;
         self
     }
 }
@@ -96,20 +96,20 @@ pub struct Http {
     /// `HOST[:PORT]` as the user wrote it, for `certs.d`.
     host: String,
     proxies: Proxies,
-    agents: Arc<Mutex<HashMap<Route, Agent>>>,
+    agents: Arc<Mutex<HashMap<AgentKey, Agent>>>,
 }
 
 /// Connections that may share settings.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Route {
+struct AgentKey {
     tls: bool,
-    to: To,
+    to: PeerKind,
     proxy: Option<Proxy>,
 }
 
 /// Whom a connection is to, which decides whom it trusts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum To {
+pub enum PeerKind {
     /// The registry's own host.
     Registry,
     /// A token service or a storage elsewhere.
@@ -120,7 +120,7 @@ pub enum To {
 
 impl Http {
     pub fn new(host: &str, access: Access, cancel: &Cancel) -> Http {
-        let agents: Arc<Mutex<HashMap<Route, Agent>>> = Arc::default();
+        let agents: Arc<Mutex<HashMap<AgentKey, Agent>>> = Arc::default();
         let running = Arc::downgrade(&agents);
         // Ends reads and writes that wait on a far side.
         cancel.on_raise(move || {
@@ -135,14 +135,19 @@ impl Http {
     /// The proxy to this host over TLS.
     pub fn proxy(&self) -> Option<Proxy> {
         let url = Url::parse(&format!("https://{}/", self.host)).ok()?;
-        self.proxies.of(&url).ok()?
+        self.proxies.for_url(&url).ok()?
     }
 
     /// Sends `call` and waits for the head of its answer, whatever its status.
-    pub fn send(&self, call: &Call, payload: &mut Payload<'_>, to: To) -> std::result::Result<Answer, Fault> {
-        let proxy = self.proxies.of(&call.url).map_err(Fault::Lasting)?;
-        let route = Route { tls: call.url.scheme() == "https", to, proxy };
-        let agent = self.agent(&route).map_err(Fault::Lasting)?;
+    pub fn send(
+        &self,
+        call: &Call,
+        payload: &mut Payload<'_>,
+        to: PeerKind,
+    ) -> std::result::Result<Response, TransportError> {
+        let proxy = self.proxies.for_url(&call.url).map_err(TransportError::Permanent)?;
+        let key = AgentKey { tls: call.url.scheme() == "https", to, proxy };
+        let agent = self.agent(&key).map_err(TransportError::Permanent)?;
         let mut head = Request::builder().method(call.method.clone()).uri(call.url.as_str());
         if let Some(headers) = head.headers_mut() {
             headers.extend(call.headers.clone());
@@ -158,7 +163,7 @@ impl Http {
             Payload::Nothing => self.run(&agent, call, head.body(())),
             Payload::Bytes(bytes) => {
                 if let Some(limit) = &self.access.limit {
-                    limit.pass(bytes.len()).map_err(Fault::Lasting)?;
+                    limit.pass(bytes.len()).map_err(TransportError::Permanent)?;
                 }
                 self.run(&agent, call, head.body(*bytes))
             }
@@ -168,16 +173,16 @@ impl Http {
             }
         };
         let (head, body) = sent?.into_parts();
-        if let (407, false, Some(proxy)) = (head.status.as_u16(), route.tls, &route.proxy) {
+        if let (407, false, Some(proxy)) = (head.status.as_u16(), key.tls, &key.proxy) {
             let challenges = head.headers.get_all(header::PROXY_AUTHENTICATE).iter();
             let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned));
-            return Err(Fault::Lasting(proxy.wants_credentials(challenges)));
+            return Err(TransportError::Permanent(proxy.credentials_error(challenges)));
         }
-        let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
+        let (read_timeout, limit) = (4 * self.access.timeout, self.access.limit.clone());
         // A tunnel's inside is not the proxy's to answer in.
-        let proxy = route.proxy.filter(|proxy| !route.tls && proxy.kind() != Kind::Socks);
+        let proxy = key.proxy.filter(|proxy| !key.tls && proxy.kind() != ProxyKind::Socks);
         let (status, url) = (head.status.as_u16(), call.url.clone());
-        Ok(Answer { status, url, proxy, headers: head.headers, body, patience, limit })
+        Ok(Response { status, url, proxy, headers: head.headers, body, read_timeout, limit })
     }
 
     fn run<B: ureq::AsSendBody>(
@@ -185,13 +190,14 @@ impl Http {
         agent: &Agent,
         call: &Call,
         request: std::result::Result<Request<B>, ureq::http::Error>,
-    ) -> std::result::Result<ureq::http::Response<Body>, Fault> {
+    ) -> std::result::Result<ureq::http::Response<Body>, TransportError> {
         let host = call.url.host_str().unwrap_or_default();
-        let request = request
-            .map_err(|_| Fault::Lasting(Error::invalid(format!("an address at {host} cannot be used in a request"))))?;
-        let sent = match call.patience {
-            Patience::Usual => agent.run(request),
-            Patience::Storing => {
+        let request = request.map_err(|_| {
+            TransportError::Permanent(Error::invalid(format!("an address at {host} cannot be used in a request")))
+        })?;
+        let sent = match call.wait {
+            ResponseWait::Usual => agent.run(request),
+            ResponseWait::Storing => {
                 let long = 10 * self.access.timeout;
                 let request = agent
                     .configure_request(request)
@@ -201,33 +207,33 @@ impl Http {
                 agent.run(request)
             }
         };
-        early::answered(sent).map_err(|error| transport_error::of_request(error, host, &self.access))
+        early::into_response(sent).map_err(|error| transport_error::from_request(error, host, &self.access))
     }
 
-    fn agent(&self, route: &Route) -> Result<Agent> {
+    fn agent(&self, key: &AgentKey) -> Result<Agent> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(route) {
+        if let Some(agent) = agents.get(key) {
             return Ok(agent.clone());
         }
-        let agent = connect::agent(self.config(route), self.line(route)?);
-        agents.insert(route.clone(), agent.clone());
+        let agent = connect::agent(self.config(key), self.connector(key)?);
+        agents.insert(key.clone(), agent.clone());
         Ok(agent)
     }
 
-    fn config(&self, route: &Route) -> Config {
+    fn config(&self, key: &AgentKey) -> Config {
         let wait = self.access.timeout;
         Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(route.proxy.as_ref().filter(|proxy| proxy.kind() == Kind::Socks).map(Proxy::for_ureq))
+            .proxy(key.proxy.as_ref().filter(|proxy| proxy.kind() == ProxyKind::Socks).map(Proxy::to_ureq))
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .input_buffer_size(self.access.buffer)
             .output_buffer_size(self.access.buffer)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .max_idle_age(IDLE_AGE)
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+            .max_idle_age(MAX_IDLE_AGE)
             .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
             .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
@@ -236,24 +242,24 @@ impl Http {
             .build()
     }
 
-    fn line(&self, route: &Route) -> Result<Line> {
-        let tls = || match route.to {
-            To::Registry => tls::of_registry(&self.access, &self.host),
-            To::Other => tls::of_others(&self.access),
-            To::Probe => tls::of_a_probe(),
+    fn connector(&self, key: &AgentKey) -> Result<RegistryConnector> {
+        let tls = || match key.to {
+            PeerKind::Registry => tls::for_registry(&self.access, &self.host),
+            PeerKind::Other => tls::for_other_hosts(&self.access),
+            PeerKind::Probe => tls::for_probe(),
         };
-        let to_proxy = route.proxy.as_ref().is_some_and(|proxy| proxy.kind() == Kind::Https);
-        Ok(Line {
-            tls: route.tls.then(tls).transpose()?,
-            proxy_tls: to_proxy.then(|| tls::of_others(&self.access)).transpose()?,
-            proxy: route.proxy.clone(),
-            rules: Rules::new(self.access.timeout, self.access.limit.as_deref()),
+        let to_proxy = key.proxy.as_ref().is_some_and(|proxy| proxy.kind() == ProxyKind::Https);
+        Ok(RegistryConnector {
+            tls: key.tls.then(tls).transpose()?,
+            proxy_tls: to_proxy.then(|| tls::for_other_hosts(&self.access)).transpose()?,
+            proxy: key.proxy.clone(),
+            rules: StallRules::new(self.access.timeout, self.access.limit.as_deref()),
         })
     }
 }
 
 /// The head of an answer, its body still to be read.
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     /// Where it came from.
     pub url: Url,
@@ -261,17 +267,17 @@ pub struct Answer {
     proxy: Option<Proxy>,
     headers: HeaderMap,
     body: Body,
-    patience: Duration,
+    read_timeout: Duration,
     limit: Option<Arc<Limit>>,
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} from {}", self.status, self.url.host_str().unwrap_or_default())
     }
 }
 
-impl Answer {
+impl Response {
     /// A header's value, where it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -298,7 +304,7 @@ impl Answer {
 
     /// How long the server asks us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
-        retry::wish(self.header("retry-after")?, SystemTime::now())
+        retry::parse_retry_after(self.header("retry-after")?, SystemTime::now())
     }
 
     /// The body as it comes. Read to its end, its connection can be used again.
@@ -314,13 +320,13 @@ impl Answer {
             return Err(too_long(&host));
         }
         let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.time_of(limit));
-        let until = Instant::now() + self.patience + own;
+        let until = Instant::now() + self.read_timeout + own;
         let mut reader = self.body.with_config().limit(u64::MAX).reader();
         let mut reader = Limited::new(&mut reader, self.limit.as_ref());
         let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
         loop {
-            let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {
-                Fault::Lasting(error) => error,
+            let n = reader.read(&mut buffer).map_err(|e| match from_body(e) {
+                TransportError::Permanent(error) => error,
                 fault => Error::network(format!("{what} from {host}: {fault}")),
             })?;
             if n == 0 {
@@ -338,9 +344,9 @@ impl Answer {
 
     /// Reads what is left, if it is little, so that the connection can be used again.
     pub fn drain(self) {
-        if self.length().is_none_or(|length| length <= DRAINED) {
-            let until = Instant::now() + self.patience;
-            let mut reader = self.into_reader().take(DRAINED);
+        if self.length().is_none_or(|length| length <= DRAIN_LIMIT_BYTES) {
+            let until = Instant::now() + self.read_timeout;
+            let mut reader = self.into_reader().take(DRAIN_LIMIT_BYTES);
             let mut buffer = vec![0; 8 << 10];
             while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < until {}
         }

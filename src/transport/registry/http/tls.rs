@@ -14,79 +14,79 @@ use std::{
 };
 
 /// In bytes; a larger PEM file is refused.
-const MAX_PEM: u64 = 4 << 20;
+const MAX_PEM_BYTES: u64 = 4 << 20;
 
 type Certificates = Vec<CertificateDer<'static>>;
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
 /// For connections to the registry's own host.
-pub fn of_registry(access: &Access, host: &str) -> Result<Arc<ClientConfig>> {
+pub fn for_registry(access: &Access, host: &str) -> Result<Arc<ClientConfig>> {
     let mut named = Vec::new();
     let mut client = access.client_cert.clone();
     for dir in access.certs_dirs.iter().map(|dir| dir.join(host)) {
         let here = CertsDir::read(&dir)?;
         for path in here.authorities {
-            named.extend(certificates(&path)?);
+            named.extend(read_certificates(&path)?);
         }
         client = client.or(here.client);
     }
-    let client = client.map(|(certificate, key)| client_cert(&certificate, &key)).transpose()?;
+    let client = client.map(|(certificate, key)| read_client_cert(&certificate, &key)).transpose()?;
     match access.insecure.is_allowed() {
-        true => configured(Trust::Anything, client),
-        false => believing(access, named, client),
+        true => client_config(Trust::Anything, client),
+        false => trusting(access, named, client),
     }
 }
 
 /// For token services and storage on other hosts, and for proxies: the same authorities of the user's, no certificate of
 /// the client.
-pub fn of_others(access: &Access) -> Result<Arc<ClientConfig>> {
+pub fn for_other_hosts(access: &Access) -> Result<Arc<ClientConfig>> {
     match access.insecure {
-        Insecure::ByUser => configured(Trust::Anything, None),
-        Insecure::ByFiles | Insecure::No => believing(access, Vec::new(), None),
+        Insecure::ByUser => client_config(Trust::Anything, None),
+        Insecure::ByFiles | Insecure::No => trusting(access, Vec::new(), None),
     }
 }
 
 /// Trusts nobody, and reads no file for that: enough to find out whether a server speaks TLS at all.
-pub fn of_a_probe() -> Result<Arc<ClientConfig>> {
-    configured(Trust::Nobody, None)
+pub fn for_probe() -> Result<Arc<ClientConfig>> {
+    client_config(Trust::NoAuthority, None)
 }
 
 /// The system's authorities, read once: they are a few hundred files.
-fn of_the_system() -> &'static [CertificateDer<'static>] {
-    static READ: OnceLock<Certificates> = OnceLock::new();
+fn system_authorities() -> &'static [CertificateDer<'static>] {
+    static AUTHORITIES: OnceLock<Certificates> = OnceLock::new();
     // A system with a few files that cannot be read still has the others; with none at all no handshake succeeds.
-    READ.get_or_init(|| rustls_native_certs::load_native_certs().certs)
+    AUTHORITIES.get_or_init(|| rustls_native_certs::load_native_certs().certs)
 }
 
 /// Believes what is `named`, what the user's own file names, and the system's authorities.
-fn believing(access: &Access, mut named: Certificates, client: Option<Client>) -> Result<Arc<ClientConfig>> {
+fn trusting(access: &Access, mut named: Certificates, client: Option<ClientIdentity>) -> Result<Arc<ClientConfig>> {
     if let Some(path) = &access.ca {
-        named.extend(certificates(path)?);
+        named.extend(read_certificates(path)?);
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(named.iter().chain(of_the_system()).cloned());
-    configured(Trust::These(roots, named), client)
+    roots.add_parsable_certificates(named.iter().chain(system_authorities()).cloned());
+    client_config(Trust::Authorities(roots, named), client)
 }
 
 /// Which certificates of a server are believed.
 enum Trust {
-    Nobody,
+    NoAuthority,
     Anything,
     /// All authorities, and the certificates that the user named.
-    These(RootCertStore, Certificates),
+    Authorities(RootCertStore, Certificates),
 }
 
-fn configured(trust: Trust, client: Option<Client>) -> Result<Arc<ClientConfig>> {
+fn client_config(trust: Trust, client: Option<ClientIdentity>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
-    let nobody = |builder: Builder| builder.with_root_certificates(RootCertStore::empty());
+    let no_authority = |builder: Builder| builder.with_root_certificates(RootCertStore::empty());
     let builder = match trust {
-        Trust::Nobody => nobody(builder),
+        Trust::NoAuthority => no_authority(builder),
         Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything(provider))),
-        Trust::These(roots, named) => match Named::new(roots, named, &provider) {
+        Trust::Authorities(roots, named) => match Named::new(roots, named, &provider) {
             Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
-            None => nobody(builder),
+            None => no_authority(builder),
         },
     };
     Ok(Arc::new(match client {
@@ -138,16 +138,16 @@ impl CertsDir {
 }
 
 /// The bytes of a PEM file.
-fn pem(path: &Path) -> Result<Vec<u8>> {
+fn read_pem(path: &Path) -> Result<Vec<u8>> {
     let failed = |e| Error::reading(format!("the certificate file {}", path.display()), e);
-    if fs::metadata(path).map_err(failed)?.len() > MAX_PEM {
-        return Err(Error::invalid(format!("{} has more than {MAX_PEM} bytes: not a PEM file", path.display())));
+    if fs::metadata(path).map_err(failed)?.len() > MAX_PEM_BYTES {
+        return Err(Error::invalid(format!("{} has more than {MAX_PEM_BYTES} bytes: not a PEM file", path.display())));
     }
     fs::read(path).map_err(failed)
 }
 
-fn certificates(path: &Path) -> Result<Certificates> {
-    let found: std::result::Result<Certificates, _> = CertificateDer::pem_slice_iter(&pem(path)?).collect();
+fn read_certificates(path: &Path) -> Result<Certificates> {
+    let found: std::result::Result<Certificates, _> = CertificateDer::pem_slice_iter(&read_pem(path)?).collect();
     match found {
         Ok(found) if found.is_empty() => {
             Err(Error::invalid(format!("{} holds no certificate in PEM form", path.display())))
@@ -158,21 +158,21 @@ fn certificates(path: &Path) -> Result<Certificates> {
 }
 
 /// A chain of certificates and the key of the first.
-type Client = (Certificates, PrivateKeyDer<'static>);
+type ClientIdentity = (Certificates, PrivateKeyDer<'static>);
 
-fn client_cert(certificate: &Path, key: &Path) -> Result<Client> {
-    let chain = certificates(certificate)?;
-    let private = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(|_| {
+fn read_client_cert(certificate: &Path, key: &Path) -> Result<ClientIdentity> {
+    let chain = read_certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|_| {
         Error::invalid(format!("{} holds no private key in PEM form (one without a passphrase)", key.display()))
     })?;
-    fits(&chain, &private).map_err(|why| {
+    check_key_matches(&chain, &private).map_err(|why| {
         Error::invalid(format!("{} and {} do not go together: {why}", certificate.display(), key.display()))
     })?;
     Ok((chain, private))
 }
 
 /// Whether a key is the certificate's.
-fn fits(chain: &Certificates, key: &PrivateKeyDer<'static>) -> std::result::Result<(), rustls::Error> {
+fn check_key_matches(chain: &Certificates, key: &PrivateKeyDer<'static>) -> std::result::Result<(), rustls::Error> {
     let provider = rustls::crypto::ring::default_provider();
     let key = provider.key_provider.load_private_key(key.clone_key())?;
     rustls::sign::CertifiedKey::new(chain.clone(), key).keys_match()

@@ -1,20 +1,20 @@
 //! A web page where a registry should answer: a captive portal, or the login page of a proxy, says 200 to everything.
 
-use super::Answer;
+use super::Response;
 use crate::error::Error;
 
 /// Headers that only a registry sends. quay.io answers `/v2/` with `text/html`, and with the first of these.
 const REGISTRY: [&str; 2] = ["docker-distribution-api-version", "docker-content-digest"];
 
 /// The `Content-Type` of `answer` in lower case and without its parameters; empty where there is none.
-pub fn type_of(answer: &Answer) -> String {
+pub fn media_type(answer: &Response) -> String {
     let stated = answer.header("content-type").unwrap_or_default();
     stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Whether the head of `answer` announces a web page.
-pub fn is_page(answer: &Answer) -> bool {
-    matches!(&*type_of(answer), "text/html" | "application/xhtml+xml")
+pub fn is_page(answer: &Response) -> bool {
+    matches!(&*media_type(answer), "text/html" | "application/xhtml+xml")
         && REGISTRY.iter().all(|name| answer.header(name).is_none())
 }
 
@@ -26,7 +26,7 @@ pub fn is_markup(bytes: &[u8]) -> bool {
 
 /// The error for `answer`, a web page, when `host` was asked for `what`. It is `Network`, since a registry is not what
 /// answered.
-pub fn refused(host: &str, answer: &Answer, what: &str) -> Error {
+pub fn error(host: &str, answer: &Response, what: &str) -> Error {
     let from = answer.url.host_str().unwrap_or_default();
     let by = if host.starts_with(from) { String::new() } else { format!(" from {from}") };
     let seen = &answer.url[..url::Position::AfterPath];

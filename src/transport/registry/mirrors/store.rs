@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The same repository at several hosts.
 pub struct MirroredStore {
     /// The registry itself is the last.
-    places: Vec<RepositoryStore>,
+    hosts: Vec<RepositoryStore>,
     /// Of those, in their order, whether its tags are believed.
-    resolving: Vec<bool>,
+    trusts_tags: Vec<bool>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
     /// How often each blob was begun: what came wrong from one host is asked of the next.
-    begun: Mutex<HashMap<Digest, usize>>,
+    opened: Mutex<HashMap<Digest, usize>>,
 }
 
 impl MirroredStore {
@@ -32,37 +32,41 @@ impl MirroredStore {
         cancel: Cancel,
     ) -> MirroredStore {
         let origin = home.origin().cloned();
-        let standing = |mirror: RepositoryStore| match &origin {
+        let stand_in = |mirror: RepositoryStore| match &origin {
             Some(origin) => mirror.standing_for(origin),
             None => mirror,
         };
-        let (mirrors, mut resolving): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
-        resolving.push(true);
-        let places = mirrors.into_iter().map(standing).chain([home]).collect();
-        MirroredStore { places, resolving, watch, cancel, begun: Mutex::default() }
+        let (mirrors, mut trusts_tags): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
+        trusts_tags.push(true);
+        let hosts = mirrors.into_iter().map(stand_in).chain([home]).collect();
+        MirroredStore { hosts, trusts_tags, watch, cancel, opened: Mutex::default() }
     }
 
     fn home(&self) -> &RepositoryStore {
-        self.places.last().expect("home was put there")
+        self.hosts.last().expect("home was put there")
     }
 
     /// What the first host from `at` on that does not fail says, and which it was.
-    fn first<'s, T>(&'s self, mut at: usize, ask: impl Fn(&'s RepositoryStore) -> Result<T>) -> Result<(usize, T)> {
+    fn first_success<'s, T>(
+        &'s self,
+        mut at: usize,
+        ask: impl Fn(&'s RepositoryStore) -> Result<T>,
+    ) -> Result<(usize, T)> {
         loop {
-            match ask(&self.places[at]) {
+            match ask(&self.hosts[at]) {
                 Ok(told) => return Ok((at, told)),
-                Err(error) => at = self.after(at, error)?,
+                Err(error) => at = self.next_host(at, error)?,
             }
         }
     }
 
     /// The host to ask after `at` has failed with `error`, which stands if there is none.
-    fn after(&self, at: usize, error: Error) -> Result<usize> {
+    fn next_host(&self, at: usize, error: Error) -> Result<usize> {
         self.cancel.check()?;
-        if at + 1 >= self.places.len() || matches!(error.kind(), Kind::Interrupted | Kind::Usage) {
+        if at + 1 >= self.hosts.len() || matches!(error.kind(), Kind::Interrupted | Kind::Usage) {
             return Err(error);
         }
-        let (host, next) = (self.places[at].host(), self.places[at + 1].host());
+        let (host, next) = (self.hosts[at].host(), self.hosts[at + 1].host());
         self.watch.say(&format!("mirror {host} is left for {next}: {error}"));
         Ok(at + 1)
     }
@@ -73,29 +77,29 @@ impl Store for MirroredStore {
         let by_tag = picks.is_empty() || picks.iter().any(|pick| matches!(pick, Selector::Name(_)));
         let mut at = 0;
         loop {
-            if by_tag && !self.resolving[at] {
+            if by_tag && !self.trusts_tags[at] {
                 at += 1;
                 continue;
             }
-            match self.places[at].roots(picks) {
+            match self.hosts[at].roots(picks) {
                 Ok(roots) => return Ok(roots),
-                Err(error) => at = self.after(at, error)?,
+                Err(error) => at = self.next_host(at, error)?,
             }
         }
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.first(0, |place| place.manifest(at)).map(|(_, bytes)| bytes)
+        self.first_success(0, |host| host.manifest(at)).map(|(_, bytes)| bytes)
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let before = {
-            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-            let begun = begun.entry(blob.digest).or_default();
-            std::mem::replace(begun, *begun + 1)
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            let opened = opened.entry(blob.digest).or_default();
+            std::mem::replace(opened, *opened + 1)
         };
-        let (at, bytes) = self.first(before.min(self.places.len() - 1), |place| place.open(blob, from))?;
-        Ok(Box::new(Relayed { store: self, blob: blob.clone(), at, read: from, bytes }))
+        let (at, bytes) = self.first_success(before.min(self.hosts.len() - 1), |host| host.open(blob, from))?;
+        Ok(Box::new(FailoverReader { store: self, blob: blob.clone(), at, read: from, bytes }))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -115,12 +119,12 @@ impl Store for MirroredStore {
     }
 
     fn lanes(&self) -> usize {
-        self.places.iter().map(|place| place.lanes()).max().unwrap_or(1)
+        self.hosts.iter().map(|host| host.lanes()).max().unwrap_or(1)
     }
 }
 
 /// A blob's bytes, from one host after the other.
-struct Relayed<'a> {
+struct FailoverReader<'a> {
     store: &'a MirroredStore,
     blob: Descriptor,
     /// The host in hand.
@@ -130,7 +134,7 @@ struct Relayed<'a> {
     bytes: Box<dyn Read + Send + 'a>,
 }
 
-impl Read for Relayed<'_> {
+impl Read for FailoverReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.bytes.read(buffer) {
@@ -140,9 +144,9 @@ impl Read for Relayed<'_> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
-                    let next = self.store.after(self.at, Error::from(error))?;
+                    let next = self.store.next_host(self.at, Error::from(error))?;
                     let store = self.store;
-                    (self.at, self.bytes) = store.first(next, |place| place.open(&self.blob, self.read))?;
+                    (self.at, self.bytes) = store.first_success(next, |host| host.open(&self.blob, self.read))?;
                 }
             }
         }

@@ -15,24 +15,24 @@ use std::{
 };
 
 /// In bytes; larger files are refused.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 const HTTP: &str = "http://";
 /// docker's name for its own registry, in all of its files and helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// How a login reached its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tried {
+pub enum LoginTransport {
     /// Or on this machine.
-    OverTls,
-    OverHttp,
+    Tls,
+    PlainHttp,
 }
 
-impl Tried {
+impl LoginTransport {
     fn key(self, host: &str) -> String {
         match self {
-            Tried::OverTls => key(host).to_owned(),
-            Tried::OverHttp => format!("{HTTP}{host}"),
+            LoginTransport::Tls => key(host).to_owned(),
+            LoginTransport::PlainHttp => format!("{HTTP}{host}"),
         }
     }
 }
@@ -59,7 +59,7 @@ impl AuthFile {
             Err(e) => return Err(Error::reading(format!("the credentials file {shown}"), e)),
         };
         let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1)
+        file.take(MAX_FILE_BYTES + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::reading(format!("the credentials file {shown}"), e))?;
         AuthFile::parse(path, &bytes).map(Some)
@@ -68,8 +68,8 @@ impl AuthFile {
     /// What `bytes`, all of the file at `path`, say.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
         let wrong = |why: &str| Error::invalid(format!("the credentials file {} is not used: {why}", path.display()));
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(wrong(&format!("it has more than {MAX_FILE} bytes")));
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(wrong(&format!("it has more than {MAX_FILE_BYTES} bytes")));
         }
         if bytes.trim_ascii().is_empty() {
             return Ok(AuthFile { path: path.to_owned(), document: Map::new() });
@@ -87,24 +87,25 @@ impl AuthFile {
     /// does not answer; the search goes on without it.
     pub fn find(&self, host: &str, repository: &str, complaint: &mut dyn FnMut(Error)) -> Option<Login> {
         let helpers = self.document.get("credHelpers").and_then(Value::as_object);
-        let own = helpers.and_then(|all| all.iter().find(|(name, _)| registry_of(name) == host)).map(|(_, name)| name);
+        let own =
+            helpers.and_then(|all| all.iter().find(|(name, _)| normalized_key(name) == host)).map(|(_, name)| name);
         let general = self.document.get("credsStore");
         for name in [own, general].into_iter().flatten().filter_map(Value::as_str).filter(|name| !name.is_empty()) {
-            match helper::ask(name, key(host)) {
+            match helper::get(name, key(host)) {
                 Ok(Some(login)) => return Some(login),
                 Ok(None) => {}
-                Err(error) => complaint(error.at(self.helping("read", host, name))),
+                Err(error) => complaint(error.at(self.helper_task("read", host, name))),
             }
         }
-        self.kept(host, repository)
+        self.stored(host, repository)
     }
 
     /// What the file itself keeps for `repository` at `host`.
-    pub fn kept(&self, host: &str, repository: &str) -> Option<Login> {
+    pub fn stored(&self, host: &str, repository: &str) -> Option<Login> {
         let auths = self.document.get("auths")?.as_object()?;
-        for wanted in names_of(host, repository) {
+        for wanted in lookup_keys(host, repository) {
             let entry =
-                auths.iter().filter(|(name, _)| registry_of(name) == wanted).find_map(|(_, entry)| login(entry));
+                auths.iter().filter(|(name, _)| normalized_key(name) == wanted).find_map(|(_, entry)| login(entry));
             if entry.is_some() {
                 return entry;
             }
@@ -116,44 +117,44 @@ impl AuthFile {
     /// read as well.
     pub fn is_over_http(&self, host: &str) -> bool {
         let auths = self.document.get("auths").and_then(Value::as_object);
-        auths.is_some_and(|all| all.keys().any(|name| name.starts_with(HTTP) && registry_of(name) == host))
+        auths.is_some_and(|all| all.keys().any(|name| name.starts_with(HTTP) && normalized_key(name) == host))
     }
 
     /// Writes `password` of `user` for `host` into `path` (through the helper the file names, if any), mode 0600.
     /// Says where it went.
-    pub fn store(path: &Path, host: &str, user: &str, password: &Secret, tried: Tried) -> Result<String> {
+    pub fn store(path: &Path, host: &str, user: &str, password: &Secret, transport: LoginTransport) -> Result<String> {
         let failed = |error: Error| error.at(format!("cannot store the credentials of {host}"));
         let file = AuthFile::read(path).map_err(failed)?;
         let mut file = file.unwrap_or(AuthFile { path: path.to_owned(), document: Map::new() });
         let Some(name) = file.helper_for(host) else {
             let entry = json!({ "auth": STANDARD.encode(format!("{user}:{}", password.reveal())) });
-            file.keep(host, tried, entry).and_then(|()| file.write()).map_err(failed)?;
+            file.set_entry(host, transport, entry).and_then(|()| file.write()).map_err(failed)?;
             return Ok(path.display().to_string());
         };
         let stored = helper::store(&name, key(host), user, password);
-        stored.map_err(|error| Error::unwritable(error.at(file.helping("store", host, &name)).to_string()))?;
+        stored.map_err(|error| Error::unwritable(error.at(file.helper_task("store", host, &name)).to_string()))?;
         // The helper has no place for this; docker, too, has empty entries beside a helper.
-        if tried == Tried::OverHttp || file.is_over_http(host) {
-            file.keep(host, tried, json!({})).and_then(|()| file.write()).map_err(failed)?;
+        if transport == LoginTransport::PlainHttp || file.is_over_http(host) {
+            file.set_entry(host, transport, json!({})).and_then(|()| file.write()).map_err(failed)?;
         }
         Ok(format!("docker-credential-{name}"))
     }
 
     /// Makes `entry` the only one of `host`.
-    fn keep(&mut self, host: &str, tried: Tried, entry: Value) -> Result<()> {
+    fn set_entry(&mut self, host: &str, transport: LoginTransport, entry: Value) -> Result<()> {
         let auths = self.document.entry("auths").or_insert_with(|| json!({}));
         if auths.is_null() {
             *auths = json!({});
         }
         let wrong = || Error::invalid(format!("the \"auths\" of {} is not an object", self.path.display()));
         let auths = auths.as_object_mut().ok_or_else(wrong)?;
-        auths.retain(|name, _| registry_of(name) != host);
-        auths.insert(tried.key(host), entry);
+        auths.retain(|name, _| normalized_key(name) != host);
+        auths.insert(transport.key(host), entry);
         Ok(())
     }
 
     /// What a helper was to do, for a sentence about what it did.
-    fn helping(&self, verb: &str, host: &str, name: &str) -> String {
+    fn helper_task(&self, verb: &str, host: &str, name: &str) -> String {
         let name: String = name.chars().take(60).collect();
         format!(
             "cannot {verb} the credentials of {host} with docker-credential-{name}, which {} names",
@@ -168,14 +169,14 @@ impl AuthFile {
         };
         let in_helper = match file.helper_for(host) {
             Some(name) => helper::erase(&name, key(host))
-                .map_err(|error| Error::unwritable(error.at(file.helping("remove", host, &name)).to_string()))?,
+                .map_err(|error| Error::unwritable(error.at(file.helper_task("remove", host, &name)).to_string()))?,
             None => false,
         };
         let Some(auths) = file.document.get_mut("auths").and_then(Value::as_object_mut) else {
             return Ok(in_helper);
         };
         let before = auths.len();
-        auths.retain(|name, _| registry_of(name) != host);
+        auths.retain(|name, _| normalized_key(name) != host);
         if auths.len() == before {
             return Ok(in_helper);
         }
@@ -185,7 +186,8 @@ impl AuthFile {
 
     fn helper_for(&self, host: &str) -> Option<String> {
         let helpers = self.document.get("credHelpers").and_then(Value::as_object);
-        let own = helpers.and_then(|all| all.iter().find(|(name, _)| registry_of(name) == host)).map(|(_, name)| name);
+        let own =
+            helpers.and_then(|all| all.iter().find(|(name, _)| normalized_key(name) == host)).map(|(_, name)| name);
         let name = own.or(self.document.get("credsStore"))?.as_str()?;
         (!name.is_empty()).then(|| name.to_owned())
     }
@@ -209,7 +211,7 @@ impl AuthFile {
 
 /// The names under which a repository's credentials may lie, the nearest first: `host/a/b`, `host/a`, `host`
 /// (containers-auth.json(5)).
-fn names_of(host: &str, repository: &str) -> Vec<String> {
+fn lookup_keys(host: &str, repository: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut path = repository;
     while !path.is_empty() {
@@ -222,7 +224,7 @@ fn names_of(host: &str, repository: &str) -> Vec<String> {
 
 /// A key of `auths` or `credHelpers` brought to the form of a reference: without scheme and API path, and docker's
 /// own registry under one name.
-fn registry_of(name: &str) -> String {
+fn normalized_key(name: &str) -> String {
     let bare = name.strip_prefix("https://").or(name.strip_prefix("http://")).unwrap_or(name).trim_end_matches('/');
     let bare = if bare.len() == name.len() {
         bare

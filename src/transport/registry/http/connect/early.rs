@@ -9,23 +9,23 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Body, Error};
 
 /// How long the answer may take to come after sending has failed: it left the registry before the connection ended.
-const PATIENCE: Duration = Duration::from_millis(500);
+const RESPONSE_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection that looks for an answer when it cannot send.
 #[derive(Debug)]
-pub struct Early<T>(T);
+pub struct EarlyResponses<T>(T);
 
-impl<T: Transport> Early<T> {
-    pub fn new(line: T) -> Early<T> {
-        Early(line)
+impl<T: Transport> EarlyResponses<T> {
+    pub fn new(line: T) -> EarlyResponses<T> {
+        EarlyResponses(line)
     }
 
     /// The answer that is there, with as much of its body as has come.
-    fn answer(&mut self, timeout: NextTimeout) -> Option<Answer> {
-        let timeout = NextTimeout { after: PATIENCE.into(), ..timeout };
+    fn answer(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
+        let timeout = NextTimeout { after: RESPONSE_WAIT.into(), ..timeout };
         loop {
             let input = self.0.buffers().input();
-            let (answer, read) = parsed(input)?;
+            let (answer, read) = parse_head(input)?;
             if let Some(answer) = answer {
                 return Some(answer);
             }
@@ -37,7 +37,7 @@ impl<T: Transport> Early<T> {
     }
 }
 
-impl<T: Transport> Transport for Early<T> {
+impl<T: Transport> Transport for EarlyResponses<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.0.buffers()
     }
@@ -73,24 +73,24 @@ fn is_closed(error: &io::Error) -> bool {
 
 /// An answer to a request that was not sent to its end. It travels through ureq as an error.
 #[derive(Debug)]
-struct Answer {
+struct EarlyResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for EarlyResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "it was answered with status {} before it was sent", self.status.as_u16())
     }
 }
 
-impl std::error::Error for Answer {}
+impl std::error::Error for EarlyResponse {}
 
 /// What came of a request: an early answer is one.
-pub fn answered(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
+pub fn into_response(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
     let early = match sent {
-        Err(Error::Other(other)) => match other.downcast::<Answer>() {
+        Err(Error::Other(other)) => match other.downcast::<EarlyResponse>() {
             Ok(early) => *early,
             Err(other) => return Err(Error::Other(other)),
         },
@@ -103,7 +103,7 @@ pub fn answered(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, E
 
 /// The answer at the start of `input`, if its head is there, and how many bytes before it are interim answers (1xx);
 /// `None` where it is not HTTP.
-fn parsed(input: &[u8]) -> Option<(Option<Answer>, usize)> {
+fn parse_head(input: &[u8]) -> Option<(Option<EarlyResponse>, usize)> {
     const END: &[u8] = b"\r\n\r\n";
     let mut at = 0;
     loop {
@@ -124,7 +124,8 @@ fn parsed(input: &[u8]) -> Option<(Option<Answer>, usize)> {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value.trim()).ok()?))
         };
         let headers = lines.filter_map(header).collect();
-        let answer = Answer { status: StatusCode::from_u16(status).ok()?, headers, body: rest[behind..].to_vec() };
+        let answer =
+            EarlyResponse { status: StatusCode::from_u16(status).ok()?, headers, body: rest[behind..].to_vec() };
         return Some((Some(answer), at));
     }
 }
@@ -136,13 +137,13 @@ mod tests {
     #[test]
     fn the_answer_that_counts_is_found_behind_interim_ones() {
         let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nRetry-After: 7\r\n\r\nwhy";
-        let (answer, before) = parsed(input).unwrap();
+        let (answer, before) = parse_head(input).unwrap();
         let answer = answer.unwrap();
         assert_eq!((answer.status.as_u16(), before, &answer.body[..]), (413, 25, &b"why"[..]));
         assert_eq!(answer.headers["retry-after"], "7");
-        assert!(parsed(&input[..40]).unwrap().0.is_none() && parsed(b"").unwrap().0.is_none());
+        assert!(parse_head(&input[..40]).unwrap().0.is_none() && parse_head(b"").unwrap().0.is_none());
         for wrong in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1 many\r\n\r\n", b"\xff\r\n\r\n"] {
-            assert!(parsed(wrong).is_none(), "{wrong:?}");
+            assert!(parse_head(wrong).is_none(), "{wrong:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! here, where the bytes pass.
 
 /// In bytes, of all trailers of one answer.
-pub const MAX_TRAILERS: usize = 16 << 10;
+pub const MAX_TRAILER_BYTES: usize = 16 << 10;
 
 /// In bytes, of the line end behind a chunk.
 const LINE_END: u64 = 2;
@@ -13,7 +13,7 @@ const SIZE: Chunked = Chunked::Size { so_far: 0, ended: false };
 pub enum Chunked {
     /// The answer has no chunked body, or its head is not complete.
     #[default]
-    No,
+    Plain,
     /// A chunk's size as far as it is read; its digits may have ended.
     Size { so_far: u64, ended: bool },
     /// Bytes that are left of a chunk with its line end.
@@ -24,21 +24,21 @@ pub enum Chunked {
 
 impl Chunked {
     /// Reads an answer's head from the start of `input`, and what follows the head. `None` while it is not complete.
-    pub fn begin(input: &[u8]) -> Option<Chunked> {
+    pub fn from_head(input: &[u8]) -> Option<Chunked> {
         let end = head_end(input)?;
         let head = String::from_utf8_lossy(&input[..end]).to_ascii_lowercase();
         let is_chunked =
             |line: &str| line.strip_prefix("transfer-encoding:").is_some_and(|value| value.contains("chunked"));
-        let mut state = if head.lines().any(is_chunked) { SIZE } else { Chunked::No };
-        state.pass(&input[end..]);
+        let mut state = if head.lines().any(is_chunked) { SIZE } else { Chunked::Plain };
+        state.advance(&input[end..]);
         Some(state)
     }
 
     /// Follows `bytes`, which come next.
-    pub fn pass(&mut self, mut bytes: &[u8]) {
+    pub fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self {
-                Chunked::No => return,
+                Chunked::Plain => return,
                 Chunked::Trailers(so_far) => {
                     *so_far += bytes.len();
                     return;
@@ -65,8 +65,8 @@ impl Chunked {
     }
 
     /// Whether there are more trailers than are read.
-    pub fn is_endless(&self) -> bool {
-        matches!(self, Chunked::Trailers(so_far) if *so_far > MAX_TRAILERS)
+    pub fn exceeds_limit(&self) -> bool {
+        matches!(self, Chunked::Trailers(so_far) if *so_far > MAX_TRAILER_BYTES)
     }
 }
 
@@ -90,24 +90,24 @@ mod tests {
     fn trailers_are_counted_wherever_the_bytes_are_cut() {
         let body = "5;x=0\r\nhello\r\nA\r\n0123456789\r\n0\r\nA: b\r\n\r\n";
         for cut in 0..body.len() {
-            let mut state = Chunked::begin((HEAD.to_owned() + &body[..cut]).as_bytes()).unwrap();
-            state.pass(&body.as_bytes()[cut..]);
+            let mut state = Chunked::from_head((HEAD.to_owned() + &body[..cut]).as_bytes()).unwrap();
+            state.advance(&body.as_bytes()[cut..]);
             assert!(matches!(state, Chunked::Trailers(8)), "{cut}: {state:?}");
-            assert!(!state.is_endless());
-            state.pass(&[b'x'; MAX_TRAILERS]);
-            assert!(state.is_endless());
+            assert!(!state.exceeds_limit());
+            state.advance(&[b'x'; MAX_TRAILER_BYTES]);
+            assert!(state.exceeds_limit());
         }
     }
 
     #[test]
     fn only_a_chunked_body_has_trailers() {
-        assert!(Chunked::begin(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n").is_none());
-        let mut plain = Chunked::begin(b"HTTP/1.1 200 OK\nContent-Length: 3\n\n0\r\n").unwrap();
-        plain.pass(&[b'0'; 2 * MAX_TRAILERS]);
-        assert!(!plain.is_endless());
+        assert!(Chunked::from_head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n").is_none());
+        let mut plain = Chunked::from_head(b"HTTP/1.1 200 OK\nContent-Length: 3\n\n0\r\n").unwrap();
+        plain.advance(&[b'0'; 2 * MAX_TRAILER_BYTES]);
+        assert!(!plain.exceeds_limit());
         // A size that is none, or beyond all bounds, is ureq's to refuse.
         for odd in ["\r\n", "zz\r\n", "ffffffffffffffffffffff\r\n"] {
-            assert!(!Chunked::begin((HEAD.to_owned() + odd).as_bytes()).unwrap().is_endless());
+            assert!(!Chunked::from_head((HEAD.to_owned() + odd).as_bytes()).unwrap().exceeds_limit());
         }
     }
 }

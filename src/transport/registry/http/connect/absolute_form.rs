@@ -7,7 +7,7 @@ use ureq::http::Uri;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 /// A connection to a proxy, on which each request for a host's path becomes one for its URL.
-pub struct Absolute {
+pub struct AbsoluteForm {
     line: Box<dyn Transport>,
     /// `http://HOST[:PORT]`, put before the path.
     origin: String,
@@ -17,17 +17,17 @@ pub struct Absolute {
     at_start: bool,
 }
 
-impl std::fmt::Debug for Absolute {
+impl std::fmt::Debug for AbsoluteForm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} in {:?}", self.origin, self.line)
     }
 }
 
-impl Absolute {
-    pub fn new(line: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> Absolute {
+impl AbsoluteForm {
+    pub fn new(line: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> AbsoluteForm {
         let origin = format!("http://{}", target.authority().map_or("", |authority| authority.as_str()));
         let headers = proxy.authorization().map(|own| format!("Proxy-Authorization: {own}\r\n")).unwrap_or_default();
-        Absolute { line, origin, headers, at_start: true }
+        AbsoluteForm { line, origin, headers, at_start: true }
     }
 
     fn send(&mut self, mut bytes: &[u8], timeout: NextTimeout) -> Result<(), Error> {
@@ -53,7 +53,7 @@ fn rewritten(head: &[u8], origin: &str, headers: &str) -> Vec<u8> {
     [&head[..path], origin.as_bytes(), &head[path..rest], headers.as_bytes(), &head[rest..]].concat()
 }
 
-impl Transport for Absolute {
+impl Transport for AbsoluteForm {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.line.buffers()
     }

@@ -1,42 +1,43 @@
 //! The progress that a connection owes: a far side that sends a byte now and then keeps every time-out of a single read
 //! from ending, and holds its client for days.
 
-use super::trailers::{Chunked, MAX_TRAILERS};
+use super::trailers::{Chunked, MAX_TRAILER_BYTES};
 use crate::rate_limit::Limit;
-use crate::transport::registry::http::transport_error::Fault;
+use crate::transport::registry::http::transport_error::TransportError;
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
 /// In bytes: what has to come in each time-out that is spent waiting for a body.
-const FLOOR_BYTES: usize = 1 << 10;
+const MIN_BYTES: usize = 1 << 10;
 /// Answers of status 1xx before the one that counts.
-const MOST_INTERIM_ANSWERS: usize = 8;
+const MAX_INTERIM_RESPONSES: usize = 8;
 /// So many connections may share one rate.
-const SHARED_BY: u32 = 32;
+const MAX_SHARING_CONNECTIONS: u32 = 32;
 
 /// What is asked of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct StallRules {
     /// The head of an answer has to be complete within this, from its first byte on.
     timeout: Duration,
     /// In bytes, in each `timeout` of waiting for a body.
-    floor: usize,
+    min_bytes: usize,
 }
 
-impl Rules {
+impl StallRules {
     /// A rate that is slower than the floor lowers it.
-    pub fn new(timeout: Duration, limit: Option<&Limit>) -> Rules {
-        let floor = limit.map_or(FLOOR_BYTES, |limit| limit.bytes_in(timeout / SHARED_BY).clamp(1, FLOOR_BYTES));
-        Rules { timeout, floor }
+    pub fn new(timeout: Duration, limit: Option<&Limit>) -> StallRules {
+        let min_bytes =
+            limit.map_or(MIN_BYTES, |limit| limit.bytes_in(timeout / MAX_SHARING_CONNECTIONS).clamp(1, MIN_BYTES));
+        StallRules { timeout, min_bytes }
     }
 }
 
 /// A connection that is given up when it crawls.
 #[derive(Debug)]
-pub struct Steady {
+pub struct StallGuard {
     line: Box<dyn Transport>,
-    rules: Rules,
+    rules: StallRules,
     head: Head,
     body: Body,
     chunked: Chunked,
@@ -56,9 +57,9 @@ struct Body {
     bytes: usize,
 }
 
-impl Steady {
-    pub fn new(line: Box<dyn Transport>, rules: Rules) -> Steady {
-        Steady { line, rules, head: Head::default(), body: Body::default(), chunked: Chunked::No }
+impl StallGuard {
+    pub fn new(line: Box<dyn Transport>, rules: StallRules) -> StallGuard {
+        StallGuard { line, rules, head: Head::default(), body: Body::default(), chunked: Chunked::Plain }
     }
 
     /// What comes before the first byte has a limit of its own, in ureq's configuration.
@@ -67,12 +68,12 @@ impl Steady {
             let left = self.rules.timeout.saturating_sub(since.elapsed());
             timeout.after = (*timeout.after).min(left).into();
             if left.is_zero() {
-                return Err(self.crawls("the head of the answer is not complete"));
+                return Err(self.stalled("the head of the answer is not complete"));
             }
         }
         match self.line.await_input(timeout) {
             Err(Error::Timeout(_)) if self.head.since.is_some() => {
-                return Err(self.crawls("the head of the answer is not complete"));
+                return Err(self.stalled("the head of the answer is not complete"));
             }
             Err(error) => return Err(error),
             Ok(false) => return Ok(false),
@@ -80,11 +81,11 @@ impl Steady {
         }
         // ureq has taken every whole answer out before it waits for more, so each is counted once.
         let input = self.line.buffers().input();
-        let (interim, rest) = interim_answers(input);
+        let (interim, rest) = interim_responses(input);
         self.head.interim += interim;
-        if self.head.interim > MOST_INTERIM_ANSWERS {
-            let why = format!("more than {MOST_INTERIM_ANSWERS} answers of status 1xx, and none that counts");
-            return Err(Fault::Broken(why).into());
+        if self.head.interim > MAX_INTERIM_RESPONSES {
+            let why = format!("more than {MAX_INTERIM_RESPONSES} answers of status 1xx, and none that counts");
+            return Err(TransportError::Transient(why).into());
         }
         if interim > 0 {
             self.head.since = None;
@@ -92,37 +93,40 @@ impl Steady {
         if !rest.is_empty() {
             self.head.since.get_or_insert_with(Instant::now);
         }
-        self.chunked = Chunked::begin(rest).unwrap_or_default();
+        self.chunked = Chunked::from_head(rest).unwrap_or_default();
         Ok(true)
     }
 
     /// Counts only time that is spent waiting here: a reader that is slow itself is not the far side's fault.
     fn await_body(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let before = self.line.buffers().input().len();
-        let begun = Instant::now();
+        let started = Instant::now();
         let more = self.line.await_input(timeout)?;
-        self.body.waited += begun.elapsed();
+        self.body.waited += started.elapsed();
         let new = &self.line.buffers().input()[before..];
         self.body.bytes += new.len();
-        self.chunked.pass(new);
-        if self.chunked.is_endless() {
-            return Err(Fault::Broken(format!("more than {MAX_TRAILERS} bytes follow the body's last chunk")).into());
+        self.chunked.advance(new);
+        if self.chunked.exceeds_limit() {
+            return Err(TransportError::Transient(format!(
+                "more than {MAX_TRAILER_BYTES} bytes follow the body's last chunk"
+            ))
+            .into());
         }
-        if self.body.bytes >= self.rules.floor {
+        if self.body.bytes >= self.rules.min_bytes {
             self.body = Body::default();
         } else if more && self.body.waited >= self.rules.timeout {
-            return Err(self.crawls(&format!("fewer than {} bytes came", self.rules.floor)));
+            return Err(self.stalled(&format!("fewer than {} bytes came", self.rules.min_bytes)));
         }
         Ok(more)
     }
 
-    fn crawls(&self, what: &str) -> Error {
-        Fault::Broken(format!("{what} within {} seconds", self.rules.timeout.as_secs_f32())).into()
+    fn stalled(&self, what: &str) -> Error {
+        TransportError::Transient(format!("{what} within {} seconds", self.rules.timeout.as_secs_f32())).into()
     }
 }
 
 /// How many whole answers of status 1xx `input` begins with, and what follows them.
-fn interim_answers(mut input: &[u8]) -> (usize, &[u8]) {
+fn interim_responses(mut input: &[u8]) -> (usize, &[u8]) {
     const END: &[u8] = b"\r\n\r\n";
     let mut count = 0;
     while let [b'H', b'T', b'T', b'P', b'/', _, b'.', _, b' ', b'1', ..] = input {
@@ -133,13 +137,13 @@ fn interim_answers(mut input: &[u8]) -> (usize, &[u8]) {
     (count, input)
 }
 
-impl Transport for Steady {
+impl Transport for StallGuard {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.line.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        (self.head, self.body, self.chunked) = (Head::default(), Body::default(), Chunked::No);
+        (self.head, self.body, self.chunked) = (Head::default(), Body::default(), Chunked::Plain);
         self.line.transmit_output(amount, timeout)
     }
 
@@ -169,18 +173,18 @@ mod tests {
     fn interim_answers_are_counted_and_the_one_that_counts_is_left() {
         let early = "HTTP/1.1 100 Continue\r\n\r\n".repeat(3) + "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
         let last = "HTTP/1.1 200 OK\r\nA: b\r\n\r\nHTTP/1.1 100";
-        assert_eq!(interim_answers((early.clone() + last).as_bytes()), (4, last.as_bytes()));
-        assert_eq!(interim_answers(early.as_bytes()), (4, &b""[..]));
-        assert_eq!(interim_answers(b"HTTP/1.1 100 Cont"), (0, &b"HTTP/1.1 100 Cont"[..]));
+        assert_eq!(interim_responses((early.clone() + last).as_bytes()), (4, last.as_bytes()));
+        assert_eq!(interim_responses(early.as_bytes()), (4, &b""[..]));
+        assert_eq!(interim_responses(b"HTTP/1.1 100 Cont"), (0, &b"HTTP/1.1 100 Cont"[..]));
     }
 
     #[test]
     fn a_slow_rate_lowers_the_floor() {
         let (cancel, timeout) = (Cancel::default(), Duration::from_secs(32));
-        for (rate, floor) in [(None, 1024), (Some(1 << 20), 1024), (Some(100), 100), (Some(1), 1)] {
+        for (rate, min_bytes) in [(None, 1024), (Some(1 << 20), 1024), (Some(100), 100), (Some(1), 1)] {
             let limit = rate.map(|rate| Limit::new(rate, &cancel));
-            assert_eq!(Rules::new(timeout, limit.as_deref()).floor, floor, "{rate:?}");
+            assert_eq!(StallRules::new(timeout, limit.as_deref()).min_bytes, min_bytes, "{rate:?}");
         }
-        assert_eq!(Rules::new(Duration::from_secs(1), Some(&Limit::new(1, &cancel))).floor, 1);
+        assert_eq!(StallRules::new(Duration::from_secs(1), Some(&Limit::new(1, &cancel))).min_bytes, 1);
     }
 }
