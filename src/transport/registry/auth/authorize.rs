@@ -39,35 +39,35 @@ impl RegistryClient {
         let mut refused: Option<(Response, Option<String>)> = None;
         loop {
             let authorization = self.authorization(scope, token)?;
-            if let Some((answer, shown)) = refused.take() {
+            if let Some((response, shown)) = refused.take() {
                 if shown == authorization {
-                    return Ok(answer);
+                    return Ok(response);
                 }
-                answer.drain();
+                response.drain();
             }
             let shown = authorization.as_deref().map(|value| (&home, value));
-            let answer = self.send_with_retries(what, call, &mut payload, shown)?;
-            if answer.status != 401 || answer.url.origin() != home {
-                return Ok(answer);
+            let response = self.send_with_retries(what, call, &mut payload, shown)?;
+            if response.status != 401 || response.url.origin() != home {
+                return Ok(response);
             }
-            let again = self.learn(&answer, scope, authorization.as_deref(), token)?;
+            let again = self.learn(&response, scope, authorization.as_deref(), token)?;
             if !again || matches!(payload, Payload::Stream { .. }) {
-                return Ok(answer);
+                return Ok(response);
             }
             // Requests beside this one may use up each new token: after the second, it fetches one for itself.
             refusals += u32::from(authorization.is_some());
             if refusals > 1 {
                 token = TokenUse::Own;
             }
-            refused = Some((answer, authorization));
+            refused = Some((response, authorization));
         }
     }
 
     /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
-    fn learn(&self, answer: &Response, scope: &Scope, shown: Option<&str>, token: TokenUse) -> Result<bool> {
+    fn learn(&self, response: &Response, scope: &Scope, shown: Option<&str>, token: TokenUse) -> Result<bool> {
         let mut auth = self.auth_state();
         let again = shown.is_none() || token == TokenUse::Shared && auth.is_shared(scope, shown);
-        let learned = auth.learn(answer, scope, shown, self.api()?, &self.access);
+        let learned = auth.learn(response, scope, shown, self.api()?, &self.access);
         drop(auth);
         learned.map(|()| again).map_err(|error| self.with_host(error))
     }
@@ -156,26 +156,26 @@ impl RegistryClient {
 
     fn fetch_token(&self, request: &TokenRequest, scope: &Scope, found: &FoundCredentials) -> Result<Token> {
         let asked = Instant::now();
-        let mut answer = match &found.login {
+        let mut response = match &found.login {
             Some(Login::Identity(secret)) => self.exchange_identity_token(request, secret)?,
             Some(Login::Password { user, password }) => {
                 self.get_token(request, Some(&state::basic_header(user, password)))?
             }
             Some(Login::Token(_)) | None => self.get_token(request, None)?,
         };
-        let from = answer.url.host_str().unwrap_or_default().to_owned();
-        if answer.status == 200 && web_page::is_page(&answer) {
-            return Err(web_page::error(&self.host, &answer, "a token"));
+        let from = response.url.host_str().unwrap_or_default().to_owned();
+        if response.status == 200 && web_page::is_page(&response) {
+            return Err(web_page::error(&self.host, &response, "a token"));
         }
-        if answer.status == 200 {
-            return Token::parse(&answer.bytes(MAX_ERROR_BODY_BYTES, "a token")?, &from, asked);
+        if response.status == 200 {
+            return Token::parse(&response.bytes(MAX_ERROR_BODY_BYTES, "a token")?, &from, asked);
         }
-        let error = self.token_refused(scope, found, &from, answer);
+        let error = self.token_refused(scope, found, &from, response);
         Err(Error::new(error.kind(), state::scrub(&error.to_string(), found.login.as_ref())))
     }
 
-    fn token_refused(&self, scope: &Scope, found: &FoundCredentials, from: &str, answer: Response) -> Error {
-        let (status, said) = (answer.status, error_body::text(answer));
+    fn token_refused(&self, scope: &Scope, found: &FoundCredentials, from: &str, response: Response) -> Error {
+        let (status, said) = (response.status, error_body::text(response));
         let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let note = if found.note.is_empty() { String::new() } else { format!(" ({})", found.note) };
         let (host, target) = (&self.host, format!("{}/{}", self.host, scope.repository()));
@@ -216,11 +216,11 @@ impl RegistryClient {
         let call = Call::new(Method::POST, request.realm.clone())
             .with(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .with(header::ACCEPT, "application/json");
-        let answer = self.send_with_retries("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
-        if !matches!(answer.status, 404 | 405) {
-            return Ok(answer);
+        let response = self.send_with_retries("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
+        if !matches!(response.status, 404 | 405) {
+            return Ok(response);
         }
-        answer.drain();
+        response.drain();
         self.get_token(request, Some(&state::basic_header(TOKEN_USER, secret)))
     }
 }

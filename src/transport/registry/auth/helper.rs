@@ -24,12 +24,12 @@ const TOKEN_USER: &str = "<token>";
 
 /// What helper `name` knows of `server`.
 pub fn get(name: &str, server: &str) -> Result<Option<Login>> {
-    let answer = match run(name, "get", server, HELPER_TIMEOUT)? {
-        Ok(answer) => answer,
+    let response = match run(name, "get", server, HELPER_TIMEOUT)? {
+        Ok(response) => response,
         Err(output) if output.contains(NOT_FOUND) => return Ok(None),
         Err(output) => return Err(failure(&output)),
     };
-    let said: Option<Value> = serde_json::from_str(&answer).ok();
+    let said: Option<Value> = serde_json::from_str(&response).ok();
     let text = |field: &str| said.as_ref()?.get(field)?.as_str().map(str::to_owned);
     match (text("Username"), text("Secret")) {
         (_, Some(secret)) if secret.is_empty() => Ok(None),
@@ -153,7 +153,7 @@ mod tests {
     fn a_helper_that_reads_nothing_is_heard() {
         let mut script = Command::new("sh");
         let input = "x".repeat(1 << 20);
-        let answer = exchange(script.args(["-c", "exec <&-; echo hello"]), &input, HELPER_TIMEOUT);
-        assert_eq!(answer.unwrap().unwrap(), "hello\n");
+        let response = exchange(script.args(["-c", "exec <&-; echo hello"]), &input, HELPER_TIMEOUT);
+        assert_eq!(response.unwrap().unwrap(), "hello\n");
     }
 }

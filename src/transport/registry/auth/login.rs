@@ -29,9 +29,9 @@ impl Registry {
         let call = Call::new(Method::GET, self.wire.url("")?);
         let scope = Scope::Login;
         let what = "registry API";
-        let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
-        let home = answer.url.origin() == call.url.origin();
-        self.wire.expect(answer, &[200], &scope, what)?.drain();
+        let response = self.wire.send(&call, Payload::Nothing, &scope, what)?;
+        let home = response.url.origin() == call.url.origin();
+        self.wire.expect(response, &[200], &scope, what)?.drain();
         let auth = self.wire.auth_state();
         match &auth.withheld {
             Some(why) => Err(Error::denied(why)),

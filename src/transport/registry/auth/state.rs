@@ -105,7 +105,7 @@ impl AuthState {
     /// meanwhile: its token stays.
     pub fn learn(
         &mut self,
-        answer: &Response,
+        response: &Response,
         scope: &Scope,
         shown: Option<&str>,
         registry: &Url,
@@ -114,7 +114,7 @@ impl AuthState {
         if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == shown) {
             self.tokens.remove(scope);
         }
-        let challenges: Vec<Challenge> = answer.headers(CHALLENGE).flat_map(challenge::parse).collect();
+        let challenges: Vec<Challenge> = response.headers(CHALLENGE).flat_map(challenge::parse).collect();
         let bearer = challenges.iter().find_map(|challenge| Some((challenge, challenge.realm()?)));
         if let Some((bearer, realm)) = bearer {
             let realm = token::parse_realm(realm, registry, access)?;
@@ -129,21 +129,21 @@ impl AuthState {
             }
         } else if challenges.iter().any(|c| c.scheme == "basic") {
             self.scheme = Some(AuthScheme::Basic);
-        } else if self.scheme.is_none() && answer.has(CHALLENGE) {
-            return Err(unsupported_challenge(answer, &challenges));
+        } else if self.scheme.is_none() && response.has(CHALLENGE) {
+            return Err(unsupported_challenge(response, &challenges));
         }
         Ok(())
     }
 }
 
 /// The error for a challenge that names no way in that is known here.
-fn unsupported_challenge(answer: &Response, challenges: &[Challenge]) -> Error {
+fn unsupported_challenge(response: &Response, challenges: &[Challenge]) -> Error {
     let schemes: Vec<&str> = challenges.iter().map(|challenge| &*challenge.scheme).collect();
     if !schemes.is_empty() && !schemes.contains(&"bearer") {
         let schemes: String = schemes.join(", ").chars().take(MAX_QUOTED_CHARS).collect();
         return Error::denied(format!("the registry asks for {schemes}; imgmv knows Basic and Bearer"));
     }
-    let text = answer.header(CHALLENGE).unwrap_or("bytes that are not text");
+    let text = response.header(CHALLENGE).unwrap_or("bytes that are not text");
     let begin: String = text.chars().take(MAX_QUOTED_CHARS).collect();
     Error::denied(format!(
         "the header WWW-Authenticate of its 401 answer cannot be read ({begin:?}, {} bytes in all); ask the owner of the \

@@ -129,17 +129,17 @@ impl RegistryClient {
         loop {
             self.cancel.check()?;
             let (why, retry_after) = match self.follow_redirects(call, payload, authorization) {
-                Ok(answer)
-                    if retry::is_transient(answer.status)
+                Ok(response)
+                    if retry::is_transient(response.status)
                         && retries.may_retry()
                         && replayable
-                        && !self.exceeds_wait_limit(&answer) =>
+                        && !self.exceeds_wait_limit(&response) =>
                 {
-                    let told = (format!("status {}", answer.status), answer.retry_after());
-                    answer.drain();
+                    let told = (format!("status {}", response.status), response.retry_after());
+                    response.drain();
                     told
                 }
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(TransportError::Transient(why)) if retries.may_retry() && replayable => (why, None),
                 Err(TransportError::Unreachable(why)) if retries.may_retry_unreachable() && replayable => (why, None),
                 Err(TransportError::Transient(why) | TransportError::Unreachable(why)) => {
@@ -153,8 +153,8 @@ impl RegistryClient {
     }
 
     /// Whether the server asks for a longer pause than anybody here waits for an answer.
-    fn exceeds_wait_limit(&self, answer: &Response) -> bool {
-        let retry_after = answer.retry_after();
+    fn exceeds_wait_limit(&self, response: &Response) -> bool {
+        let retry_after = response.retry_after();
         self.access.answer.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
     }
 
@@ -163,14 +163,14 @@ impl RegistryClient {
     pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
         let mut retries = self.retry_policy(0);
         loop {
-            let answer = self.send(call, Payload::Nothing, scope, what)?;
-            let refused = refusals.contains(&answer.status) && self.is_from_other_host(&answer);
+            let response = self.send(call, Payload::Nothing, scope, what)?;
+            let refused = refusals.contains(&response.status) && self.is_from_other_host(&response);
             if !refused || retries.failures() == MAX_REDIRECT_ADDRESSES {
-                return Ok(answer);
+                return Ok(response);
             }
-            let from = answer.url.host_str().unwrap_or_default();
-            let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, answer.status);
-            answer.drain();
+            let from = response.url.host_str().unwrap_or_default();
+            let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, response.status);
+            response.drain();
             retries.wait(what, &why, None)?;
         }
     }
@@ -180,10 +180,10 @@ impl RegistryClient {
         let mut retries = self.retry_policy(0);
         loop {
             // 404 is an answer: some registries redirect all reading to another one.
-            let answer = self.get(call, scope, what, &[400, 401, 403, 410])?;
-            let mut answer = self.expect(answer, &[200], scope, what)?;
-            match answer.bytes(limit, what) {
-                Ok(bytes) => return Ok((answer, bytes)),
+            let response = self.get(call, scope, what, &[400, 401, 403, 410])?;
+            let mut response = self.expect(response, &[200], scope, what)?;
+            match response.bytes(limit, what) {
+                Ok(bytes) => return Ok((response, bytes)),
                 Err(error) if error.kind() == Kind::Network && retries.may_retry() && !self.cancel.raised() => {
                     retries.wait(what, &error.to_string(), None)?;
                 }
@@ -225,33 +225,33 @@ impl RegistryClient {
                 }
             }
             let asked = Instant::now();
-            let answer = self.http.send(&call, payload, to)?;
+            let response = self.http.send(&call, payload, to)?;
             if matches!(payload, Payload::Nothing) {
                 self.throttle.record_latency(asked.elapsed());
             }
-            if answer.status == 429 {
+            if response.status == 429 {
                 self.throttle.record_too_many_requests();
             }
-            let Some(next) = self.redirect(&call, payload, &answer).map_err(TransportError::Permanent)? else {
-                return Ok(answer);
+            let Some(next) = self.redirect(&call, payload, &response).map_err(TransportError::Permanent)? else {
+                return Ok(response);
             };
-            answer.drain();
+            response.drain();
             call.url = next;
         }
         Err(TransportError::Permanent(Error::failed(format!("{} redirects in a circle", self.host))))
     }
 
     /// Where `answer` sends us, if it does and we go.
-    fn redirect(&self, call: &Call, payload: &Payload<'_>, answer: &Response) -> Result<Option<Url>> {
-        if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+    fn redirect(&self, call: &Call, payload: &Payload<'_>, response: &Response) -> Result<Option<Url>> {
+        if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
-        let Some(location) = answer.header("location") else {
+        let Some(location) = response.header("location") else {
             return Ok(None);
         };
         let next = self.location(&call.url, location)?;
         let reads = matches!(call.method, Method::GET | Method::HEAD);
-        let same_again = matches!(answer.status, 307 | 308)
+        let same_again = matches!(response.status, 307 | 308)
             && next.origin() == call.url.origin()
             && !matches!(payload, Payload::Stream { .. });
         if reads || same_again {
@@ -297,8 +297,8 @@ impl RegistryClient {
     }
 
     /// Whether `answer` is not the registry's own: a redirect led to another host.
-    pub fn is_from_other_host(&self, answer: &Response) -> bool {
-        self.api().is_ok_and(|api| api.origin() != answer.url.origin())
+    pub fn is_from_other_host(&self, response: &Response) -> bool {
+        self.api().is_ok_and(|api| api.origin() != response.url.origin())
     }
 
     /// What `fault` means when another try makes no sense.
@@ -331,26 +331,26 @@ impl RegistryClient {
 
     /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
     /// secret, whatever the registry quotes.
-    pub fn expect(&self, answer: Response, wanted: &[u16], scope: &Scope, what: &str) -> Result<Response> {
-        let is_page = answer.status < 300 && web_page::is_page(&answer);
-        if wanted.contains(&answer.status) && !is_page {
-            return Ok(answer);
+    pub fn expect(&self, response: Response, wanted: &[u16], scope: &Scope, what: &str) -> Result<Response> {
+        let is_page = response.status < 300 && web_page::is_page(&response);
+        if wanted.contains(&response.status) && !is_page {
+            return Ok(response);
         }
         if is_page {
-            return Err(web_page::error(&self.host, &answer, what));
+            return Err(web_page::error(&self.host, &response, what));
         }
         let found = self.auth_state().looked_up(scope.repository()).cloned().unwrap_or_default();
         let subject = FailedRequest {
             host: &self.host,
-            from_other_host: self.is_from_other_host(&answer),
+            from_other_host: self.is_from_other_host(&response),
             repository: scope.repository(),
             what,
             verb: scope.verb(),
             credentials: &found.note,
             logged_in: found.login.is_some(),
         };
-        let proxy = answer.refusing_proxy().cloned();
-        let error = error_body::error(&subject, answer);
+        let proxy = response.refusing_proxy().cloned();
+        let error = error_body::error(&subject, response);
         let told = proxy.map_or_else(
             || error.to_string(),
             |proxy| format!("{error} (the proxy {proxy} passed this on, or refuses it itself)"),

@@ -49,9 +49,9 @@ struct ErrorEntry {
 }
 
 /// Reads the registry's text from the body of an error response. The text is bounded, untrusted and may be empty.
-pub fn text(mut answer: Response) -> String {
-    let text_type = answer.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
-    let bytes = answer.bytes(MAX_ERROR_BODY_BYTES, "an error").unwrap_or_default();
+pub fn text(mut response: Response) -> String {
+    let text_type = response.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
+    let bytes = response.bytes(MAX_ERROR_BODY_BYTES, "an error").unwrap_or_default();
     let cut = |text: &str| -> String {
         let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         one_line.chars().take(MAX_REASON_CHARS).collect()
@@ -85,9 +85,9 @@ pub fn refuses_head(status: u16) -> bool {
 }
 
 /// The error for `answer`, whose status is not what was wanted.
-pub fn error(request: &FailedRequest<'_>, answer: Response) -> Error {
-    let (status, from) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
-    let text = text(answer);
+pub fn error(request: &FailedRequest<'_>, response: Response) -> Error {
+    let (status, from) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
+    let text = text(response);
     message_for(request, status, &from, &text)
 }
 

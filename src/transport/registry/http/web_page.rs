@@ -7,15 +7,15 @@ use crate::error::Error;
 const REGISTRY: [&str; 2] = ["docker-distribution-api-version", "docker-content-digest"];
 
 /// The `Content-Type` of `answer` in lower case and without its parameters; empty where there is none.
-pub fn media_type(answer: &Response) -> String {
-    let stated = answer.header("content-type").unwrap_or_default();
+pub fn media_type(response: &Response) -> String {
+    let stated = response.header("content-type").unwrap_or_default();
     stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Whether the head of `answer` announces a web page.
-pub fn is_page(answer: &Response) -> bool {
-    matches!(&*media_type(answer), "text/html" | "application/xhtml+xml")
-        && REGISTRY.iter().all(|name| answer.header(name).is_none())
+pub fn is_page(response: &Response) -> bool {
+    matches!(&*media_type(response), "text/html" | "application/xhtml+xml")
+        && REGISTRY.iter().all(|name| response.header(name).is_none())
 }
 
 /// Whether `bytes` are markup, whatever their type is said to be.
@@ -26,10 +26,10 @@ pub fn is_markup(bytes: &[u8]) -> bool {
 
 /// The error for `answer`, a web page, when `host` was asked for `what`. It is `Network`, since a registry is not what
 /// answered.
-pub fn error(host: &str, answer: &Response, what: &str) -> Error {
-    let from = answer.url.host_str().unwrap_or_default();
+pub fn error(host: &str, response: &Response, what: &str) -> Error {
+    let from = response.url.host_str().unwrap_or_default();
     let by = if host.starts_with(from) { String::new() } else { format!(" from {from}") };
-    let seen = &answer.url[..url::Position::AfterPath];
+    let seen = &response.url[..url::Position::AfterPath];
     Error::network(format!(
         "{host} answered with a web page{by}, not {what} (a proxy or captive portal?); open {seen} in a browser to see it"
     ))

@@ -21,13 +21,13 @@ impl<T: Transport> EarlyResponses<T> {
     }
 
     /// The answer that is there, with as much of its body as has come.
-    fn answer(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
+    fn read_response(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
         let timeout = NextTimeout { after: RESPONSE_WAIT.into(), ..timeout };
         loop {
             let input = self.0.buffers().input();
-            let (answer, read) = parse_head(input)?;
-            if let Some(answer) = answer {
-                return Some(answer);
+            let (response, read) = parse_head(input)?;
+            if let Some(response) = response {
+                return Some(response);
             }
             self.0.buffers().input_consume(read);
             if !matches!(self.0.await_input(timeout), Ok(true)) {
@@ -45,8 +45,8 @@ impl<T: Transport> Transport for EarlyResponses<T> {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let sent = self.0.transmit_output(amount, timeout);
         match sent {
-            Err(Error::Io(error)) if is_closed(&error) => match self.answer(timeout) {
-                Some(answer) => Err(Error::Other(Box::new(answer))),
+            Err(Error::Io(error)) if is_closed(&error) => match self.read_response(timeout) {
+                Some(response) => Err(Error::Other(Box::new(response))),
                 None => Err(Error::Io(error)),
             },
             sent => sent,
@@ -114,9 +114,9 @@ fn parse_head(input: &[u8]) -> Option<(Option<EarlyResponse>, usize)> {
         let head = std::str::from_utf8(&rest[..end]).ok()?;
         let mut lines = head.split("\r\n");
         let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse::<u16>().ok()?;
-        let behind = end + END.len();
+        let body_start = end + END.len();
         if (100..200).contains(&status) {
-            at += behind;
+            at += body_start;
             continue;
         }
         let header = |line: &str| {
@@ -124,9 +124,9 @@ fn parse_head(input: &[u8]) -> Option<(Option<EarlyResponse>, usize)> {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value.trim()).ok()?))
         };
         let headers = lines.filter_map(header).collect();
-        let answer =
-            EarlyResponse { status: StatusCode::from_u16(status).ok()?, headers, body: rest[behind..].to_vec() };
-        return Some((Some(answer), at));
+        let response =
+            EarlyResponse { status: StatusCode::from_u16(status).ok()?, headers, body: rest[body_start..].to_vec() };
+        return Some((Some(response), at));
     }
 }
 
@@ -137,10 +137,10 @@ mod tests {
     #[test]
     fn the_answer_that_counts_is_found_behind_interim_ones() {
         let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nRetry-After: 7\r\n\r\nwhy";
-        let (answer, before) = parse_head(input).unwrap();
-        let answer = answer.unwrap();
-        assert_eq!((answer.status.as_u16(), before, &answer.body[..]), (413, 25, &b"why"[..]));
-        assert_eq!(answer.headers["retry-after"], "7");
+        let (response, before) = parse_head(input).unwrap();
+        let response = response.unwrap();
+        assert_eq!((response.status.as_u16(), before, &response.body[..]), (413, 25, &b"why"[..]));
+        assert_eq!(response.headers["retry-after"], "7");
         assert!(parse_head(&input[..40]).unwrap().0.is_none() && parse_head(b"").unwrap().0.is_none());
         for wrong in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1 many\r\n\r\n", b"\xff\r\n\r\n"] {
             assert!(parse_head(wrong).is_none(), "{wrong:?}");
