@@ -1,7 +1,7 @@
 //! What is trusted over TLS: the system's authorities, the user's own, and docker's and containers' `certs.d`
 //! (containers-certs.d(5)); and the certificate that a registry may be shown.
 
-use super::connect::verifier::{Anything, Named};
+use super::connect::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::transport::registry::options::{Access, Insecure};
 use rustls::pki_types::pem::PemObject;
@@ -83,8 +83,10 @@ fn client_config(trust: Trust, client: Option<ClientIdentity>) -> Result<Arc<Cli
     let no_authority = |builder: Builder| builder.with_root_certificates(RootCertStore::empty());
     let builder = match trust {
         Trust::NoAuthority => no_authority(builder),
-        Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything(provider))),
-        Trust::Authorities(roots, named) => match Named::new(roots, named, &provider) {
+        Trust::Anything => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::AcceptAny(provider)))
+        }
+        Trust::Authorities(roots, named) => match Verifier::named(roots, named, &provider) {
             Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
             None => no_authority(builder),
         },

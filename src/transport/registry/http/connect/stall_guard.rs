@@ -1,56 +1,58 @@
-//! The progress that a connection owes: a far side that sends a byte now and then keeps every time-out of a single read
-//! from ending, and holds its client for days.
+//! The minimum progress of a connection. A remote host that sends a byte now and then restarts every read time-out, and
+//! would block its client for days.
 
-use super::trailers::{Chunked, MAX_TRAILER_BYTES};
+use super::trailers::{Chunked, MAX_TRAILER_BYTES, head_end};
 use crate::rate_limit::Limit;
 use crate::transport::registry::http::transport_error::TransportError;
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
-/// In bytes: what has to come in each time-out that is spent waiting for a body.
-const MIN_BYTES: usize = 1 << 10;
-/// Answers of status 1xx before the one that counts.
+/// The bytes of a body that must arrive in each time-out spent waiting for them.
+const MIN_BODY_BYTES: usize = 1 << 10;
+/// The limit on responses of status 1xx before the final one.
 const MAX_INTERIM_RESPONSES: usize = 8;
-/// So many connections may share one rate.
+/// The number of connections that may share one `--limit-rate`.
 const MAX_SHARING_CONNECTIONS: u32 = 32;
 
-/// What is asked of a connection.
+/// The progress that is required of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct StallRules {
-    /// The head of an answer has to be complete within this, from its first byte on.
+    /// The limit on the time from the first byte of a response's head to its last.
     timeout: Duration,
-    /// In bytes, in each `timeout` of waiting for a body.
+    /// The bytes that must arrive in each `timeout` spent waiting for a body.
     min_bytes: usize,
 }
 
 impl StallRules {
-    /// A rate that is slower than the floor lowers it.
+    /// A rate limit that is slower than the minimum lowers the minimum.
     pub fn new(timeout: Duration, limit: Option<&Limit>) -> StallRules {
-        let min_bytes =
-            limit.map_or(MIN_BYTES, |limit| limit.bytes_in(timeout / MAX_SHARING_CONNECTIONS).clamp(1, MIN_BYTES));
+        let min_bytes = limit
+            .map_or(MIN_BODY_BYTES, |limit| limit.bytes_in(timeout / MAX_SHARING_CONNECTIONS).clamp(1, MIN_BODY_BYTES));
         StallRules { timeout, min_bytes }
     }
 }
 
-/// A connection that is given up when it crawls.
+/// A connection that fails when the remote host sends too slowly.
 #[derive(Debug)]
 pub struct StallGuard {
     line: Box<dyn Transport>,
     rules: StallRules,
     head: Head,
     body: Body,
-    chunked: Chunked,
+    /// The position in the response's body; `None` until its head is complete.
+    chunked: Option<Chunked>,
 }
 
-/// Of the answer that is awaited.
+/// The response head that is awaited.
 #[derive(Debug, Default)]
 struct Head {
     since: Option<Instant>,
+    /// The number of 1xx responses so far.
     interim: usize,
 }
 
-/// Since the last time that enough had come.
+/// The progress since the minimum was last reached.
 #[derive(Debug, Default)]
 struct Body {
     waited: Duration,
@@ -59,32 +61,32 @@ struct Body {
 
 impl StallGuard {
     pub fn new(line: Box<dyn Transport>, rules: StallRules) -> StallGuard {
-        StallGuard { line, rules, head: Head::default(), body: Body::default(), chunked: Chunked::Plain }
+        StallGuard { line, rules, head: Head::default(), body: Body::default(), chunked: None }
     }
 
-    /// What comes before the first byte has a limit of its own, in ureq's configuration.
+    /// Waits for a response's head. ureq's configuration limits the time before its first byte.
     fn await_head(&mut self, mut timeout: NextTimeout) -> Result<bool, Error> {
         if let Some(since) = self.head.since {
             let left = self.rules.timeout.saturating_sub(since.elapsed());
             timeout.after = (*timeout.after).min(left).into();
             if left.is_zero() {
-                return Err(self.stalled("the head of the answer is not complete"));
+                return Err(self.stalled("the response head is not complete"));
             }
         }
         match self.line.await_input(timeout) {
             Err(Error::Timeout(_)) if self.head.since.is_some() => {
-                return Err(self.stalled("the head of the answer is not complete"));
+                return Err(self.stalled("the response head is not complete"));
             }
             Err(error) => return Err(error),
             Ok(false) => return Ok(false),
             Ok(true) => {}
         }
-        // ureq has taken every whole answer out before it waits for more, so each is counted once.
+        // ureq consumes every complete response before it waits for more, so each is counted once.
         let input = self.line.buffers().input();
         let (interim, rest) = interim_responses(input);
         self.head.interim += interim;
         if self.head.interim > MAX_INTERIM_RESPONSES {
-            let why = format!("more than {MAX_INTERIM_RESPONSES} answers of status 1xx, and none that counts");
+            let why = format!("more than {MAX_INTERIM_RESPONSES} responses of status 1xx, and no final response");
             return Err(TransportError::Transient(why).into());
         }
         if interim > 0 {
@@ -93,29 +95,34 @@ impl StallGuard {
         if !rest.is_empty() {
             self.head.since.get_or_insert_with(Instant::now);
         }
-        self.chunked = Chunked::from_head(rest).unwrap_or_default();
+        self.chunked = Chunked::from_head(rest);
         Ok(true)
     }
 
-    /// Counts only time that is spent waiting here: a reader that is slow itself is not the far side's fault.
+    /// Waits for a body, or for `100 Continue`. Counts only the time spent waiting: a slow reader is not the remote host's
+    /// fault.
     fn await_body(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let before = self.line.buffers().input().len();
         let started = Instant::now();
         let more = self.line.await_input(timeout)?;
         self.body.waited += started.elapsed();
-        let new = &self.line.buffers().input()[before..];
-        self.body.bytes += new.len();
-        self.chunked.advance(new);
-        if self.chunked.exceeds_limit() {
+        let input = self.line.buffers().input();
+        self.body.bytes += input.len() - before;
+        match &mut self.chunked {
+            Some(chunked) => chunked.advance(&input[before..]),
+            // A final response may arrive in place of `100 Continue`, or in the same read.
+            None => self.chunked = early_response(input),
+        }
+        if self.chunked.is_some_and(|chunked| chunked.exceeds_limit()) {
             return Err(TransportError::Transient(format!(
-                "more than {MAX_TRAILER_BYTES} bytes follow the body's last chunk"
+                "the response has more than {MAX_TRAILER_BYTES} bytes of trailers"
             ))
             .into());
         }
         if self.body.bytes >= self.rules.min_bytes {
             self.body = Body::default();
         } else if more && self.body.waited >= self.rules.timeout {
-            return Err(self.stalled(&format!("fewer than {} bytes came", self.rules.min_bytes)));
+            return Err(self.stalled(&format!("fewer than {} bytes arrived", self.rules.min_bytes)));
         }
         Ok(more)
     }
@@ -125,16 +132,20 @@ impl StallGuard {
     }
 }
 
-/// How many whole answers of status 1xx `input` begins with, and what follows them.
+/// The number of complete 1xx responses at the start of `input`, and the bytes after them.
 fn interim_responses(mut input: &[u8]) -> (usize, &[u8]) {
-    const END: &[u8] = b"\r\n\r\n";
     let mut count = 0;
-    while let [b'H', b'T', b'T', b'P', b'/', _, b'.', _, b' ', b'1', ..] = input {
-        let Some(at) = input.windows(END.len()).position(|window| window == END) else { break };
-        input = &input[at + END.len()..];
+    while let [b'H', b'T', b'T', b'P', b'/', _, b'.', _, b' ', b'1', ..] = input.trim_ascii_start() {
+        let Some(end) = head_end(input) else { break };
+        input = &input[end..];
         count += 1;
     }
     (count, input)
+}
+
+/// The position in the body of the final response in `input`, if its head is complete.
+fn early_response(input: &[u8]) -> Option<Chunked> {
+    Chunked::from_head(interim_responses(input).1)
 }
 
 impl Transport for StallGuard {
@@ -143,12 +154,13 @@ impl Transport for StallGuard {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        (self.head, self.body, self.chunked) = (Head::default(), Body::default(), Chunked::Plain);
+        (self.head, self.body) = (Head::default(), Body::default());
+        self.chunked = early_response(self.line.buffers().input());
         self.line.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        // Only the wait for an answer has this reason: `Http` sets that time-out, and none for a body as a whole.
+        // Only the wait for a final response has this reason: `Http` sets that time-out, and none for a complete body.
         match timeout.reason {
             Timeout::RecvResponse => self.await_head(timeout),
             _ => self.await_body(timeout),
@@ -168,6 +180,70 @@ impl Transport for StallGuard {
 mod tests {
     use super::*;
     use crate::cancel::Cancel;
+    use std::collections::VecDeque;
+    use ureq::unversioned::transport::LazyBuffers;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A connection whose reads return `reads`, one after the other.
+    #[derive(Debug)]
+    struct Scripted {
+        buffers: LazyBuffers,
+        reads: VecDeque<Vec<u8>>,
+    }
+
+    impl Transport for Scripted {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+            let Some(read) = self.reads.pop_front() else { return Ok(false) };
+            self.buffers.input_append_buf()[..read.len()].copy_from_slice(&read);
+            self.buffers.input_appended(read.len());
+            Ok(true)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    fn within(reason: Timeout) -> NextTimeout {
+        NextTimeout { after: TIMEOUT.into(), reason, ..NextTimeout::default() }
+    }
+
+    #[test]
+    fn trailers_of_a_response_that_precedes_the_body_are_limited() {
+        const REFUSAL: &str = "HTTP/1.1 413 Too Large\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n";
+        for (interim, sends_body) in
+            [("", false), ("HTTP/1.1 100 Continue\r\n\r\n", true), ("HTTP/1.1 100 Continue\n\n", true)]
+        {
+            let first = [interim, REFUSAL].concat().into_bytes();
+            let trailers = b"a: b\r\n".repeat(1000);
+            let reads = [first].into_iter().chain(std::iter::repeat_n(trailers.clone(), 3)).collect();
+            let line = Scripted { buffers: LazyBuffers::new(8 << 10, 8 << 10), reads };
+            let mut guard = StallGuard::new(Box::new(line), StallRules::new(TIMEOUT, None));
+            guard.transmit_output(0, within(Timeout::SendRequest)).unwrap();
+            guard.await_input(within(Timeout::Await100)).unwrap();
+            guard.buffers().input_consume(interim.len());
+            if sends_body {
+                guard.transmit_output(0, within(Timeout::SendBody)).unwrap();
+            }
+            // ureq reads the response from its buffer, without another wait.
+            guard.buffers().input_consume(REFUSAL.len());
+            for _ in 0..2 {
+                assert!(guard.await_input(within(Timeout::RecvBody)).unwrap());
+                guard.buffers().input_consume(trailers.len());
+            }
+            let error = guard.await_input(within(Timeout::RecvBody)).unwrap_err();
+            assert!(error.to_string().contains("bytes of trailers"), "{interim:?}: {error}");
+        }
+    }
 
     #[test]
     fn interim_answers_are_counted_and_the_one_that_counts_is_left() {
