@@ -1,5 +1,5 @@
-//! An answer that comes before the body was sent: a registry that refuses a body (413, 429) says so and closes its
-//! connection. Sending then fails, and the answer is still there to be read.
+//! Responses that arrive before the request's body is sent. A registry that refuses a body (413, 429) responds and closes
+//! its connection: sending fails, but the response can still be read.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,13 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Body, Error};
 
-/// How long the answer may take to come after sending has failed: it left the registry before the connection ended.
-const RESPONSE_WAIT: Duration = Duration::from_millis(500);
+/// The wait for a response after sending has failed. The registry sent it before the connection ended.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A connection that looks for an answer when it cannot send.
+/// The limit on interim responses (1xx) before that response.
+const MAX_INTERIM_BYTES: usize = 16 << 10;
+
+/// A connection that reads a response when it cannot send.
 #[derive(Debug)]
 pub struct EarlyResponses<T>(T);
 
@@ -20,12 +23,14 @@ impl<T: Transport> EarlyResponses<T> {
         EarlyResponses(line)
     }
 
-    /// The answer that is there, with as much of its body as has come.
+    /// Reads a response's head. Its body is the rest of the input buffer, so the buffer's size limits it.
     fn read_response(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
-        let timeout = NextTimeout { after: RESPONSE_WAIT.into(), ..timeout };
-        loop {
+        let timeout = NextTimeout { after: RESPONSE_TIMEOUT.into(), ..timeout };
+        let mut interim = 0;
+        while interim <= MAX_INTERIM_BYTES {
             let input = self.0.buffers().input();
             let (response, read) = parse_head(input)?;
+            interim += read;
             if let Some(response) = response {
                 return Some(response);
             }
@@ -34,6 +39,7 @@ impl<T: Transport> EarlyResponses<T> {
                 return None;
             }
         }
+        None
     }
 }
 
@@ -71,7 +77,7 @@ fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
-/// An answer to a request that was not sent to its end. It travels through ureq as an error.
+/// A response to a request that was not sent completely. It passes through ureq as an error.
 #[derive(Debug)]
 struct EarlyResponse {
     status: StatusCode,
@@ -81,13 +87,13 @@ struct EarlyResponse {
 
 impl fmt::Display for EarlyResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it was answered with status {} before it was sent", self.status.as_u16())
+        write!(f, "the response with status {} came before the request was sent", self.status.as_u16())
     }
 }
 
 impl std::error::Error for EarlyResponse {}
 
-/// What came of a request: an early answer is one.
+/// Turns an early response, which ureq returns as an error, into a response.
 pub fn into_response(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
     let early = match sent {
         Err(Error::Other(other)) => match other.downcast::<EarlyResponse>() {
@@ -101,8 +107,8 @@ pub fn into_response(sent: Result<Response<Body>, Error>) -> Result<Response<Bod
     Ok(response)
 }
 
-/// The answer at the start of `input`, if its head is there, and how many bytes before it are interim answers (1xx);
-/// `None` where it is not HTTP.
+/// Parses the first final response in `input`; the response is `None` if its head is incomplete. Also returns
+/// the size of the interim responses (1xx) before it. Returns `None` if `input` is not HTTP.
 fn parse_head(input: &[u8]) -> Option<(Option<EarlyResponse>, usize)> {
     const END: &[u8] = b"\r\n\r\n";
     let mut at = 0;

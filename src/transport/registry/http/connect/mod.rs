@@ -1,10 +1,11 @@
-//! Connections of our own over ureq's transport layer: the way through a proxy (`tunnel`, `absolute`), TLS (`secure`,
-//! `verifier`), which progress a connection owes (`steady`), and answers that come before the body was sent (`early`).
+//! Connections on ureq's transport layer: through a proxy (`tunnel`, `absolute_form`, `socks`), with TLS (`tls_transport`,
+//! `verifier`), with a minimum progress (`stall_guard`), and with responses that precede the body's end (`early`).
 //!
-//! ureq has no hook for a verifier of certificates, asks HTTP proxies for tunnels only, and has time-outs that a single
-//! byte restarts. Semver does not cover `ureq::unversioned`, so Cargo.toml pins the version that this is written against.
+//! ureq has no hook for a certificate verifier, and asks HTTP proxies for tunnels only. A single byte restarts its
+//! time-outs. Semver does not cover `ureq::unversioned`, so Cargo.toml pins the version that this code is written for.
 
 mod absolute_form;
+mod deadline;
 pub mod early;
 mod socks;
 mod stall_guard;
@@ -16,11 +17,11 @@ pub mod verifier;
 use super::proxy::{Proxy, ProxyKind};
 use super::transport_error;
 use super::transport_error::TransportError;
+use deadline::ConnectDeadline;
 use early::EarlyResponses;
 use rustls::ClientConfig;
 use stall_guard::StallGuard;
 use std::sync::Arc;
-use std::time::Instant;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -29,22 +30,24 @@ use ureq::{Agent, Error};
 
 pub use stall_guard::StallRules;
 
-/// How a connection is made, from the socket up.
+/// Opens connections, from the socket up.
 #[derive(Debug)]
 pub struct RegistryConnector {
     pub proxy: Option<Proxy>,
-    /// For an `https` URL.
+    /// TLS for an `https` URL.
     pub tls: Option<Arc<ClientConfig>>,
-    /// For a proxy that speaks TLS itself.
+    /// TLS for a proxy that speaks TLS itself.
     pub proxy_tls: Option<Arc<ClientConfig>>,
     pub rules: StallRules,
 }
 
-/// An agent whose connections are all made by `line`. `config` names no proxy but that of `line`, if it speaks SOCKS.
-pub fn agent(config: Config, line: RegistryConnector) -> Agent {
-    match line.proxy.clone().filter(|proxy| proxy.kind() != ProxyKind::Socks) {
-        Some(proxy) => Agent::with_parts(config, line, ProxyResolver { proxy, usual: DefaultResolver::default() }),
-        None => Agent::with_parts(config, line, DefaultResolver::default()),
+/// An agent that opens every connection with `connector`. `config` names only a SOCKS proxy, the one of `connector`.
+pub fn agent(config: Config, connector: RegistryConnector) -> Agent {
+    match connector.proxy.clone().filter(|proxy| proxy.kind() != ProxyKind::Socks) {
+        Some(proxy) => {
+            Agent::with_parts(config, connector, ProxyResolver { proxy, resolver: DefaultResolver::default() })
+        }
+        None => Agent::with_parts(config, connector, DefaultResolver::default()),
     }
 }
 
@@ -76,7 +79,7 @@ impl Connector<()> for RegistryConnector {
 }
 
 impl RegistryConnector {
-    /// A connection to the host itself, to its HTTP proxy (see [`ToProxy`]), or to the host through a SOCKS proxy.
+    /// Connects to the host, to its HTTP proxy (see [`ProxyResolver`]), or to the host through a SOCKS proxy.
     fn connect_host(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
         let Some(proxy) = &self.proxy else {
             let connected = TcpConnector::default().connect(details, None::<()>)?;
@@ -95,38 +98,17 @@ fn boxed(transport: impl Transport) -> Box<dyn Transport> {
     Box::new(transport)
 }
 
-/// Looks up the proxy in place of every host: the proxy looks those up itself.
+/// Resolves the proxy's name in place of the host's, which the proxy resolves.
 #[derive(Debug)]
 struct ProxyResolver {
     proxy: Proxy,
-    usual: DefaultResolver,
+    resolver: DefaultResolver,
 }
 
 impl Resolver for ProxyResolver {
     fn resolve(&self, _: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let looked_up = self.usual.resolve(self.proxy.address(), config, timeout);
+        let looked_up = self.resolver.resolve(self.proxy.address(), config, timeout);
         looked_up.map_err(|error| transport_error::from_proxy(error, &self.proxy).into())
-    }
-}
-
-/// What is left of the time in which a connection has to be made.
-pub struct ConnectDeadline {
-    started: Instant,
-    total: NextTimeout,
-    current_time: Arc<dyn Fn() -> ureq::unversioned::transport::time::Instant + Send + Sync>,
-}
-
-impl ConnectDeadline {
-    fn new(details: &ConnectionDetails<'_>) -> ConnectDeadline {
-        ConnectDeadline { started: Instant::now(), total: details.timeout, current_time: details.current_time.clone() }
-    }
-
-    fn left(&self) -> NextTimeout {
-        let mut left = self.total;
-        if !left.after.is_not_happening() {
-            left.after = left.after.saturating_sub(self.started.elapsed()).into();
-        }
-        left
     }
 }
 

@@ -1,6 +1,6 @@
 //! TLS over any connection.
 
-use super::ConnectDeadline;
+use super::deadline::ConnectDeadline;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, TransportAdapter};
 
-/// `line` with TLS on it, after a handshake with `host` (a name, or an address that may be in brackets).
+/// Adds TLS to `line` with a handshake with `host`, a name or an address, which may be in brackets.
 pub fn wrap(
     line: Box<dyn Transport>,
     host: &str,
@@ -21,7 +21,7 @@ pub fn wrap(
     let name = name.map_err(|_| Error::Tls("the host is neither a DNS name nor an address"))?;
     let mut session = ClientConnection::new(tls.clone(), name).map_err(std::io::Error::other)?;
     let mut socket = TransportAdapter::new(line, deadline.current_time.clone());
-    socket.set_timeout(deadline.left());
+    socket.set_timeout(deadline.remaining());
     session.complete_io(&mut socket)?;
     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
     Ok(Box::new(TlsTransport { stream: StreamOwned::new(session, socket), buffers }))
