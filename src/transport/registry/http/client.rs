@@ -1,7 +1,7 @@
-//! The one way to ask a registry anything: redirects, credentials and retries around one request (`http/mod.rs`).
+//! The client of one registry: redirects, credentials and retries around a request (`http/mod.rs`).
 //!
-//! `Authorization` goes to the registry's own origin (scheme, host and port) and to nobody else; https never falls to
-//! http; plain HTTP goes to loopback, or where the user named it.
+//! `Authorization` is sent only to the registry's own origin (scheme, host and port). A redirect from https to http is
+//! refused. Plain HTTP is used only on loopback and where the user allowed it.
 
 use super::error_body;
 use super::error_body::FailedRequest;
@@ -29,12 +29,12 @@ use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
-/// How often the registry is asked for another address when another host refuses the one that it gave.
+/// The limit on requests for a new redirect address after the redirect's target refused the last one.
 const MAX_REDIRECT_ADDRESSES: u32 = 3;
 
-/// Everything that requests to one registry share.
+/// The state that all requests to one registry share.
 pub struct RegistryClient {
-    /// As in references.
+    /// `HOST[:PORT]` as in references.
     pub host: String,
     pub access: Access,
     pub watch: Arc<dyn Watch>,
@@ -43,7 +43,7 @@ pub struct RegistryClient {
     auth: Mutex<AuthState>,
     pub throttle: Throttle,
     pub bodies: BodyLimit,
-    /// The user's cache cannot be written to, which was said.
+    /// The user was warned that the cache is not writable.
     pub cache_warned: AtomicBool,
     api: OnceLock<Url>,
     api_detection: Mutex<()>,
@@ -52,7 +52,7 @@ pub struct RegistryClient {
 impl RegistryClient {
     pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<RegistryClient> {
         if !crate::image::is_host(host) {
-            return Err(Error::usage(format!("{host:?} is not a registry's HOST[:PORT]")));
+            return Err(Error::usage(format!("{host:?} is not a registry; expected HOST[:PORT]")));
         }
         Ok(RegistryClient {
             http: Http::new(host, access.clone(), &cancel),
@@ -69,9 +69,9 @@ impl RegistryClient {
         })
     }
 
-    /// The address of `path` (below `/v2/`).
+    /// Returns the URL of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
-        let wrong = |_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host));
+        let wrong = |_| Error::invalid(format!("{path:?} cannot be requested from {}", self.host));
         let mut url = self.api()?.join(&format!("{}/{path}", self.access.root)).map_err(wrong)?;
         if let Some(namespace) = &self.access.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);
@@ -79,18 +79,18 @@ impl RegistryClient {
         Ok(url)
     }
 
-    /// The registry's root. Hosts other than loopback have TLS unless the user said otherwise; for those two it is
-    /// found out once.
+    /// Returns the registry's root URL: https, or http if plain HTTP is allowed and the registry does not speak TLS. Plain
+    /// HTTP is allowed on loopback and where the user said so. The registry is probed once.
     pub(crate) fn api(&self) -> Result<&Url> {
         if let Some(url) = self.api.get() {
             return Ok(url);
         }
         let host = if self.host == DEFAULT_REGISTRY { HUB_API } else { &self.host };
         let root = |scheme: &str| {
-            Url::parse(&format!("{scheme}://{host}/")).map_err(|_| Error::usage(format!("{host:?} is not a host")))
+            Url::parse(&format!("{scheme}://{host}/")).map_err(|_| Error::usage(format!("{host:?} is not a host name")))
         };
         let secure = root("https")?;
-        let _only_one = self.api_detection.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.api_detection.lock().unwrap_or_else(PoisonError::into_inner);
         let plain_http_allowed =
             self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
         let found = match plain_http_allowed && self.api.get().is_none() && !self.speaks_tls(&secure) {
@@ -100,11 +100,11 @@ impl RegistryClient {
         Ok(self.api.get_or_init(|| found))
     }
 
-    /// Whether something at `root` speaks TLS, trusted or not.
+    /// Whether the server at `root` speaks TLS, trusted or not.
     fn speaks_tls(&self, root: &Url) -> bool {
         let call = Call::new(Method::GET, root.clone());
         match self.http.send(&call, &mut Payload::Nothing, PeerKind::Probe) {
-            // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
+            // Usually an untrusted certificate, since a probe trusts none: the server has answered the handshake.
             Ok(_) | Err(TransportError::Permanent(_)) => true,
             Err(
                 TransportError::NotTls
@@ -115,8 +115,8 @@ impl RegistryClient {
         }
     }
 
-    /// Sends `call`, and again while that may help and there are tries left. `shown` is an `Authorization` and the
-    /// only origin that may see it.
+    /// Sends `call` and retries transient failures. `authorization` is an `Authorization` value with the only origin that
+    /// may receive it.
     pub(crate) fn send_with_retries(
         &self,
         what: &str,
@@ -135,9 +135,9 @@ impl RegistryClient {
                         && replayable
                         && !self.exceeds_wait_limit(&response) =>
                 {
-                    let told = (format!("status {}", response.status), response.retry_after());
+                    let failure = (format!("status {}", response.status), response.retry_after());
                     response.drain();
-                    told
+                    failure
                 }
                 Ok(response) => return Ok(response),
                 Err(TransportError::Transient(why)) if retries.may_retry() && replayable => (why, None),
@@ -146,20 +146,20 @@ impl RegistryClient {
                     self.cancel.check()?;
                     return Err(retries.final_error(&self.describe(what, &call.url), &why));
                 }
-                Err(fault) => return Err(self.permanent_error(fault)),
+                Err(error) => return Err(self.permanent_error(error)),
             };
             retries.wait(&self.describe(what, &call.url), &why, retry_after)?;
         }
     }
 
-    /// Whether the server asks for a longer pause than anybody here waits for an answer.
+    /// Whether the server asks for a longer pause than the user's limit on waiting for a response.
     fn exceeds_wait_limit(&self, response: &Response) -> bool {
         let retry_after = response.retry_after();
         self.access.answer.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
     }
 
-    /// Asks for something that may be at another host. Where that host answers with one of `refusals`, the address that
-    /// the registry gave may have expired: the registry is asked for another one.
+    /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean that
+    /// the redirect's address has expired, so the registry is asked for a new one.
     pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
         let mut retries = self.retry_policy(0);
         loop {
@@ -169,17 +169,20 @@ impl RegistryClient {
                 return Ok(response);
             }
             let from = response.url.host_str().unwrap_or_default();
-            let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, response.status);
+            let why = format!(
+                "{from}, to which {} redirects, refused the request with status {}",
+                self.host, response.status
+            );
             response.drain();
             retries.wait(what, &why, None)?;
         }
     }
 
-    /// A small document: the whole body of an answer of status 200, read within the same tries.
+    /// Reads a small document: the complete body of a response of status 200. Reading shares the retries of the request.
     pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Response, Vec<u8>)> {
         let mut retries = self.retry_policy(0);
         loop {
-            // 404 is an answer: some registries redirect all reading to another one.
+            // 404 is a final response: some registries redirect every read to another registry.
             let response = self.get(call, scope, what, &[400, 401, 403, 410])?;
             let mut response = self.expect(response, &[200], scope, what)?;
             match response.bytes(limit, what) {
@@ -195,12 +198,12 @@ impl RegistryClient {
         }
     }
 
-    /// The tries of one request, of which `made` have failed.
+    /// Returns the retry policy of one request that has failed `failures` times.
     pub fn retry_policy(&self, made: u32) -> RetryPolicy<'_> {
         RetryPolicy::new(&self.access, &*self.watch, &self.cancel, made)
     }
 
-    /// One request and the redirects that it leads to.
+    /// Sends one request and follows its redirects.
     fn follow_redirects(
         &self,
         call: &Call,
@@ -224,10 +227,10 @@ impl RegistryClient {
                     call.headers.insert(*name, value);
                 }
             }
-            let asked = Instant::now();
+            let started = Instant::now();
             let response = self.http.send(&call, payload, to)?;
             if matches!(payload, Payload::Nothing) {
-                self.throttle.record_latency(asked.elapsed());
+                self.throttle.record_latency(started.elapsed());
             }
             if response.status == 429 {
                 self.throttle.record_too_many_requests();
@@ -238,10 +241,10 @@ impl RegistryClient {
             response.drain();
             call.url = next;
         }
-        Err(TransportError::Permanent(Error::failed(format!("{} redirects in a circle", self.host))))
+        Err(TransportError::Permanent(Error::failed(format!("{}: more than {MAX_REDIRECTS} redirects", self.host))))
     }
 
-    /// Where `answer` sends us, if it does and we go.
+    /// Returns the target of a redirect that may be followed; `None` if `response` is not a redirect.
     fn redirect(&self, call: &Call, payload: &Payload<'_>, response: &Response) -> Result<Option<Url>> {
         if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
@@ -251,34 +254,37 @@ impl RegistryClient {
         };
         let next = self.location(&call.url, location)?;
         let reads = matches!(call.method, Method::GET | Method::HEAD);
-        let same_again = matches!(response.status, 307 | 308)
+        let repeatable = matches!(response.status, 307 | 308)
             && next.origin() == call.url.origin()
             && !matches!(payload, Payload::Stream { .. });
-        if reads || same_again {
+        if reads || repeatable {
             return Ok(Some(next));
         }
         let to = next.host_str().unwrap_or_default();
-        Err(Error::failed(format!("{} sends a {} on to {to}, which is not followed", self.host, call.method)))
+        Err(Error::failed(format!(
+            "{} redirects a {} request to {to}; imgmv does not follow it",
+            self.host, call.method
+        )))
     }
 
-    /// The address that a `Location` or `Link` from `base` means, if it is one that may be asked.
+    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not allowed.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
         let wrong =
-            |why: &str| Error::invalid(format!("{} sends us to an address that is not asked: {why}", self.host));
+            |why: &str| Error::invalid(format!("{} redirects to an address that imgmv does not use: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
-            return Err(wrong("it has credentials in it"));
+            return Err(wrong("it contains credentials"));
         }
         let by_user = self.access.insecure == Insecure::ByUser;
         let plain_http_allowed = || by_user || is_loopback(next.host_str().unwrap_or_default());
         match (base.scheme(), next.scheme()) {
             (_, "https") => Ok(next),
-            ("https", "http") => Err(wrong(
-                "it leads from https to http; if a proxy stands before the registry, it has to send X-Forwarded-Proto",
-            )),
+            ("https", "http") => {
+                Err(wrong("it leads from https to http; a proxy in front of the registry must send X-Forwarded-Proto"))
+            }
             (_, "http") if next.origin() == base.origin() || plain_http_allowed() => Ok(next),
             (_, "http") => Err(wrong("it is plain HTTP on another host")),
-            _ => Err(wrong("it is no web address")),
+            _ => Err(wrong("it is neither http nor https")),
         }
     }
 
@@ -286,7 +292,7 @@ impl RegistryClient {
         self.auth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `what`, and whose it is.
+    /// Adds the host to `what`.
     fn describe(&self, what: &str, url: &Url) -> String {
         let asked = url.host_str().unwrap_or_default();
         if self.host.starts_with(asked) || self.host == DEFAULT_REGISTRY {
@@ -296,41 +302,40 @@ impl RegistryClient {
         }
     }
 
-    /// Whether `answer` is not the registry's own: a redirect led to another host.
+    /// Whether a redirect led to another host, which sent `response`.
     pub fn is_from_other_host(&self, response: &Response) -> bool {
         self.api().is_ok_and(|api| api.origin() != response.url.origin())
     }
 
-    /// What `fault` means when another try makes no sense.
-    pub(crate) fn permanent_error(&self, fault: TransportError) -> Error {
+    /// Turns a transport error into the final error, without a retry.
+    pub(crate) fn permanent_error(&self, error: TransportError) -> Error {
         if self.cancel.raised() {
             return Error::interrupted();
         }
-        match fault {
+        match error {
             TransportError::Permanent(error) | TransportError::TunnelRefused(error) => self.with_host(error),
             TransportError::Transient(why) | TransportError::Unreachable(why) => {
                 Error::network(format!("{}: {why}", self.host))
             }
             TransportError::NotTls => Error::network(match self.http.proxy() {
                 Some(proxy) => format!(
-                    "the answer for {} through the proxy {proxy} is not TLS; it may be a login page of the proxy",
+                    "{}: the response through the proxy {proxy} is not TLS; it may be a login page of the proxy",
                     self.host
                 ),
-                None => format!(
-                    "{} does not speak TLS; if it is meant to be plain HTTP, say so with --src-insecure or --dst-insecure",
-                    self.host
-                ),
+                None => {
+                    format!("{} does not speak TLS; to use plain HTTP, add --src-insecure or --dst-insecure", self.host)
+                }
             }),
         }
     }
 
-    /// An error with the registry's name in it.
+    /// Adds the registry's name to an error without it.
     pub(crate) fn with_host(&self, error: Error) -> Error {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 
-    /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
-    /// secret, whatever the registry quotes.
+    /// Returns `response` if its status is in `wanted` and it is not a web page, else the error for it. The error never
+    /// contains a secret, even if the registry quotes one.
     pub fn expect(&self, response: Response, wanted: &[u16], scope: &Scope, what: &str) -> Result<Response> {
         let is_page = response.status < 300 && web_page::is_page(&response);
         if wanted.contains(&response.status) && !is_page {
@@ -351,10 +356,10 @@ impl RegistryClient {
         };
         let proxy = response.refusing_proxy().cloned();
         let error = error_body::error(&subject, response);
-        let told = proxy.map_or_else(
+        let message = proxy.map_or_else(
             || error.to_string(),
-            |proxy| format!("{error} (the proxy {proxy} passed this on, or refuses it itself)"),
+            |proxy| format!("{error} (through the proxy {proxy}, which may have refused it itself)"),
         );
-        Err(Error::new(error.kind(), state::scrub(&told, found.login.as_ref())))
+        Err(Error::new(error.kind(), state::scrub(&message, found.login.as_ref())))
     }
 }

@@ -1,28 +1,28 @@
-//! From a registry's refusal (distribution-spec, "Error Codes") to a sentence that says what to do.
+//! Turns a registry's error response (distribution-spec, "Error Codes") into a message that says what to do.
 
 use super::Response;
 use crate::error::{Error, Kind};
 use serde::Deserialize;
 
-/// In bytes; the longest body of an error or a token that is read.
+/// The limit on the body of an error or of a token response.
 pub const MAX_ERROR_BODY_BYTES: u64 = 1 << 20;
 const MAX_REASONS: usize = 3;
 const MAX_REASON_CHARS: usize = 240;
 
-/// What was asked of the registry, for the sentence.
+/// The failed request, as its error describes it.
 #[derive(Debug, Clone)]
 pub struct FailedRequest<'a> {
     /// `registry.lan:5000`.
     pub host: &'a str,
-    /// The answer came from another host, to which the registry redirects.
+    /// The response came from another host, to which the registry redirects.
     pub from_other_host: bool,
-    /// `team/app`; empty where the whole registry is meant.
+    /// `team/app`; empty for the registry itself.
     pub repository: &'a str,
     /// `manifest team/app:2`, `blob sha256:…`.
     pub what: &'a str,
     /// `read`, `push to`.
     pub verb: &'static str,
-    /// Where the credentials that were shown came from, or why none were; may be empty.
+    /// The origin of the credentials that were sent, or the reason for sending none; may be empty.
     pub credentials: &'a str,
     pub logged_in: bool,
 }
@@ -31,7 +31,7 @@ pub struct FailedRequest<'a> {
 struct ErrorBody {
     #[serde(default)]
     errors: Vec<ErrorEntry>,
-    /// Token services and some proxies.
+    /// Sent by token services and some proxies.
     #[serde(default)]
     details: Option<String>,
     #[serde(default)]
@@ -73,18 +73,18 @@ pub fn text(mut response: Response) -> String {
     reasons.join("; ")
 }
 
-/// What a refusal by another host than the registry is: reading can be tried again, as after any broken line.
+/// The kind of a refusal by a redirect's target. A read can be retried, as after a broken connection.
 fn redirect_refusal_kind(verb: &str) -> Kind {
     if verb == "read" { Kind::Network } else { Kind::Failed }
 }
 
-/// Whether `status` refuses a `HEAD` without saying what is there: some registries, and proxies before them, know only
-/// `GET`.
+/// Whether `status` refuses the method `HEAD` without reporting existence. Some registries, and proxies in front of them,
+/// support only `GET`.
 pub fn refuses_head(status: u16) -> bool {
     matches!(status, 400 | 403 | 405 | 406 | 501)
 }
 
-/// The error for `answer`, whose status is not what was wanted.
+/// The error for a response with an unexpected status.
 pub fn error(request: &FailedRequest<'_>, response: Response) -> Error {
     let (status, from) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
     let text = text(response);
@@ -97,12 +97,12 @@ fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str)
     let target = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
     let note = if credentials.is_empty() { String::new() } else { format!(" ({credentials})") };
     match status {
-        // Another host knows nothing of this user: no login can help.
+        // The redirect's target does not know this user, so a login does not help.
         400 | 401 | 403 | 410 if *from_other_host => Error::new(
             redirect_refusal_kind(verb),
             format!(
                 "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
-             may have expired: check the clock of this machine, or try again later"
+             may have expired: check the clock of this host, or retry later"
             ),
         ),
         404 if *from_other_host => {
@@ -112,23 +112,23 @@ fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str)
             "{host} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
         )),
         401 => Error::denied(format!(
-            "{host} wants credentials to {verb} {target}, or has no such repository{reason}; log in with: imgmv login {host}{note}"
+            "{host} requires credentials to {verb} {target}, or the repository does not exist{reason}; log in with: imgmv login {host}{note}"
         )),
         403 if *logged_in => Error::denied(format!(
-            "{host} does not let this user {verb} {target}{reason}; ask its owner, or log in as another user with: \
+            "{host} does not allow this user to {verb} {target}{reason}; ask its owner, or log in as another user with: \
              imgmv login {host}"
         )),
-        403 => {
-            Error::denied(format!("{host} does not let us {verb} {target}{reason}; log in with: imgmv login {host}"))
-        }
-        404 => Error::not_found(format!("{host} has no {what}{reason}")),
-        405 | 501 => Error::failed(format!("{host} does not do this: {what}, status {status}{reason}")),
-        413 => Error::failed(format!(
-            "{host} takes no body of that size for {what}{reason}; raise the limit of the registry, or of the proxy \
-             before it"
+        403 => Error::denied(format!(
+            "{host} does not allow anonymous users to {verb} {target}{reason}; log in with: imgmv login {host}"
         )),
-        429 => Error::network(format!("{host} still asks for patience after all retries: {what}{reason}")),
-        500.. => Error::network(format!("{host} fails with status {status}: {what}{reason}")),
+        404 => Error::not_found(format!("{host} has no {what}{reason}")),
+        405 | 501 => Error::failed(format!("{host} does not support this request: {what}, status {status}{reason}")),
+        413 => Error::failed(format!(
+            "{host} refuses a body of that size for {what}{reason}; raise the limit of the registry, or of the proxy \
+             in front of it"
+        )),
+        429 => Error::network(format!("{host} still limits requests (429) after all retries: {what}{reason}")),
+        500.. => Error::network(format!("{host} failed with status {status}: {what}{reason}")),
         _ => Error::new(Kind::Failed, format!("{host} refused {what} with status {status}{reason}")),
     }
 }

@@ -1,5 +1,4 @@
-//! One HTTP request and its answer: connections and their time-outs, nothing of what a registry is. Redirects, retries
-//! and credentials are `client.rs`'s.
+//! One HTTP request and its response: connections and time-outs. `client.rs` adds redirects, retries and credentials.
 
 pub(super) mod client;
 pub(super) mod connect;
@@ -30,28 +29,28 @@ use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-/// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
+/// The limit on the rest of a response that is read so that its connection can be reused.
 const DRAIN_LIMIT_BYTES: u64 = 64 << 10;
 const MAX_IDLE_CONNECTIONS: usize = 32;
-/// docker-registry and most proxies keep an idle connection longer than this.
+/// Shorter than the idle time of docker-registry and of most proxies.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(20);
 
-/// What a request carries.
+/// The body of a request.
 pub enum Payload<'a> {
     Nothing,
     Bytes(&'a [u8]),
-    /// Passes once: such a request cannot be tried again. `size` in bytes where known.
+    /// Read once, so the request cannot be retried. `size` is in bytes, if known.
     Stream {
         bytes: &'a mut dyn Read,
         size: Option<u64>,
     },
 }
 
-/// How long the answer may take to begin.
+/// The limit on the wait for a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseWait {
-    Usual,
-    /// The registry checks and stores what it was sent.
+    Normal,
+    /// The registry first verifies and stores the request's body.
     Storing,
 }
 
@@ -67,18 +66,18 @@ pub struct Call {
 
 impl Call {
     pub fn new(method: Method, url: Url) -> Call {
-        Call { method, url, headers: HeaderMap::new(), wait: ResponseWait::Usual, token: TokenUse::Shared }
+        Call { method, url, headers: HeaderMap::new(), wait: ResponseWait::Normal, token: TokenUse::Shared }
     }
 
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
-        // Values are made here of checked parts; one that is not fit for a header is left out and the server says so.
+        // Values consist of checked parts. An invalid value is omitted, and the server reports the missing header.
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }
         self
     }
 
-    /// Shows a token that no other request has shown: one that was shared was refused.
+    /// Uses a token of this request alone, after a shared token was refused.
     pub fn with_own_token(mut self) -> Call {
         self.token = TokenUse::Own;
         self
@@ -90,7 +89,7 @@ impl Call {
     }
 }
 
-/// The connections of one registry and of the hosts it sends us to.
+/// The connections to one registry and to the hosts that it redirects to.
 pub struct Http {
     access: Access,
     /// `HOST[:PORT]` as the user wrote it, for `certs.d`.
@@ -99,7 +98,7 @@ pub struct Http {
     agents: Arc<Mutex<HashMap<AgentKey, Agent>>>,
 }
 
-/// Connections that may share settings.
+/// The settings that select an agent.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct AgentKey {
     tls: bool,
@@ -107,14 +106,14 @@ struct AgentKey {
     proxy: Option<Proxy>,
 }
 
-/// Whom a connection is to, which decides whom it trusts.
+/// The kind of host that a connection leads to. It decides which certificates are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerKind {
     /// The registry's own host.
     Registry,
-    /// A token service or a storage elsewhere.
+    /// A token service or storage on another host.
     Other,
-    /// Whoever is there, only to learn whether it speaks TLS. Nobody is trusted.
+    /// A host that is only probed for TLS; no certificate is trusted.
     Probe,
 }
 
@@ -122,7 +121,7 @@ impl Http {
     pub fn new(host: &str, access: Access, cancel: &Cancel) -> Http {
         let agents: Arc<Mutex<HashMap<AgentKey, Agent>>> = Arc::default();
         let running = Arc::downgrade(&agents);
-        // Ends reads and writes that wait on a far side.
+        // Ends reads and writes that wait for a remote host.
         cancel.on_raise(move || {
             if let Some(agents) = running.upgrade() {
                 let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,13 +131,13 @@ impl Http {
         Http { access, host: host.to_owned(), proxies: Proxies::from_environment(), agents }
     }
 
-    /// The proxy to this host over TLS.
+    /// Returns the proxy for https requests to this host.
     pub fn proxy(&self) -> Option<Proxy> {
         let url = Url::parse(&format!("https://{}/", self.host)).ok()?;
         self.proxies.for_url(&url).ok()?
     }
 
-    /// Sends `call` and waits for the head of its answer, whatever its status.
+    /// Sends `call` and waits for the head of its response, of any status.
     pub fn send(
         &self,
         call: &Call,
@@ -157,7 +156,7 @@ impl Http {
         }
         let sent = match payload {
             Payload::Nothing if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => {
-                // An empty body, said so: some servers refuse a POST without a length.
+                // An empty body sends `Content-Length: 0`; some servers refuse a POST without a length.
                 self.run(&agent, call, head.body(&[][..]))
             }
             Payload::Nothing => self.run(&agent, call, head.body(())),
@@ -179,7 +178,7 @@ impl Http {
             return Err(TransportError::Permanent(proxy.credentials_error(challenges)));
         }
         let (read_timeout, limit) = (4 * self.access.timeout, self.access.limit.clone());
-        // A tunnel's inside is not the proxy's to answer in.
+        // A proxy cannot respond inside a tunnel.
         let proxy = key.proxy.filter(|proxy| !key.tls && proxy.kind() != ProxyKind::Socks);
         let (status, url) = (head.status.as_u16(), call.url.clone());
         Ok(Response { status, url, proxy, headers: head.headers, body, read_timeout, limit })
@@ -193,10 +192,10 @@ impl Http {
     ) -> std::result::Result<ureq::http::Response<Body>, TransportError> {
         let host = call.url.host_str().unwrap_or_default();
         let request = request.map_err(|_| {
-            TransportError::Permanent(Error::invalid(format!("an address at {host} cannot be used in a request")))
+            TransportError::Permanent(Error::invalid(format!("an address at {host} is not a valid request target")))
         })?;
         let sent = match call.wait {
-            ResponseWait::Usual => agent.run(request),
+            ResponseWait::Normal => agent.run(request),
             ResponseWait::Storing => {
                 let long = 10 * self.access.timeout;
                 let request = agent
@@ -248,22 +247,22 @@ impl Http {
             PeerKind::Other => tls::for_other_hosts(&self.access),
             PeerKind::Probe => tls::for_probe(),
         };
-        let to_proxy = key.proxy.as_ref().is_some_and(|proxy| proxy.kind() == ProxyKind::Https);
+        let tls_to_proxy = key.proxy.as_ref().is_some_and(|proxy| proxy.kind() == ProxyKind::Https);
         Ok(RegistryConnector {
             tls: key.tls.then(tls).transpose()?,
-            proxy_tls: to_proxy.then(|| tls::for_other_hosts(&self.access)).transpose()?,
+            proxy_tls: tls_to_proxy.then(|| tls::for_other_hosts(&self.access)).transpose()?,
             proxy: key.proxy.clone(),
             rules: StallRules::new(self.access.timeout, self.access.limit.as_deref()),
         })
     }
 }
 
-/// The head of an answer, its body still to be read.
+/// The head of a response, and its unread body.
 pub struct Response {
     pub status: u16,
-    /// Where it came from.
+    /// The URL that was requested.
     pub url: Url,
-    /// The proxy that passed it on, or made it.
+    /// The proxy that forwarded or created it.
     proxy: Option<Proxy>,
     headers: HeaderMap,
     body: Body,
@@ -278,12 +277,12 @@ impl std::fmt::Debug for Response {
 }
 
 impl Response {
-    /// A header's value, where it is text.
+    /// Returns a header's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Whether there is such a header, text or not.
+    /// Whether a header exists, text or not.
     pub fn has(&self, name: &str) -> bool {
         self.headers.contains_key(name)
     }
@@ -292,35 +291,35 @@ impl Response {
         self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
-    /// `Content-Length`, in bytes.
+    /// Returns `Content-Length`, in bytes.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
     }
 
-    /// The proxy that may have refused what was asked, in place of the server.
+    /// Returns the proxy that may have refused the request in place of the server.
     pub fn refusing_proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref().filter(|_| matches!(self.status, 403 | 502 | 503 | 504))
     }
 
-    /// How long the server asks us to wait.
+    /// Returns the wait that the server asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         retry::parse_retry_after(self.header("retry-after")?, SystemTime::now())
     }
 
-    /// The body as it comes. Read to its end, its connection can be used again.
+    /// Streams the body. A body that is read to its end frees its connection for reuse.
     pub fn into_reader(self) -> impl Read + Send + 'static {
         Limited::new(self.body.into_with_config().limit(u64::MAX).reader(), self.limit.as_ref())
     }
 
-    /// The whole body, at most `limit` bytes and within a few time-outs; longer ones are `Invalid`.
+    /// Reads the complete body, at most `limit` bytes and within four time-outs. A longer body is `Invalid`.
     pub fn bytes(&mut self, limit: u64, what: &str) -> Result<Vec<u8>> {
-        let too_long = |host: &str| Error::invalid(format!("{what} from {host} has more than {limit} bytes"));
+        let too_long = |host: &str| Error::invalid(format!("{what} from {host} is larger than {limit} bytes"));
         let host = self.url.host_str().unwrap_or_default().to_owned();
         if self.length().is_some_and(|length| length > limit) {
             return Err(too_long(&host));
         }
-        let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.time_of(limit));
-        let until = Instant::now() + self.read_timeout + own;
+        let limited = self.limit.as_ref().map_or(Duration::ZERO, |rate| rate.time_of(limit));
+        let deadline = Instant::now() + self.read_timeout + limited;
         let mut reader = self.body.with_config().limit(u64::MAX).reader();
         let mut reader = Limited::new(&mut reader, self.limit.as_ref());
         let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
@@ -336,19 +335,19 @@ impl Response {
             if bytes.len() as u64 > limit {
                 return Err(too_long(&host));
             }
-            if Instant::now() > until {
-                return Err(Error::network(format!("{what} from {host} comes too slowly")));
+            if Instant::now() > deadline {
+                return Err(Error::network(format!("{what} from {host} arrives too slowly")));
             }
         }
     }
 
-    /// Reads what is left, if it is little, so that the connection can be used again.
+    /// Reads a short rest of the body, so that the connection can be reused.
     pub fn drain(self) {
         if self.length().is_none_or(|length| length <= DRAIN_LIMIT_BYTES) {
-            let until = Instant::now() + self.read_timeout;
+            let deadline = Instant::now() + self.read_timeout;
             let mut reader = self.into_reader().take(DRAIN_LIMIT_BYTES);
             let mut buffer = vec![0; 8 << 10];
-            while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < until {}
+            while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < deadline {}
         }
     }
 }
