@@ -1,5 +1,4 @@
-//! From a registry's challenge to the `Authorization` that a request carries: the part of `RegistryClient` that shows
-//! credentials, fetches tokens, and fetches others when those in hand are refused.
+//! Authorization of requests: answers a registry's challenge with credentials or a token, and replaces a refused token.
 
 use super::credentials::FoundCredentials;
 use super::secret::Login;
@@ -23,7 +22,7 @@ const CLIENT_ID: &str = "imgmv";
 /// docker's user name for identity tokens.
 const TOKEN_USER: &str = "<token>";
 
-/// What a token service is asked.
+/// A request to a token service.
 struct TokenRequest {
     realm: Url,
     service: Option<String>,
@@ -31,8 +30,8 @@ struct TokenRequest {
 }
 
 impl RegistryClient {
-    /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
-    /// its status. `what` is for sentences.
+    /// Sends `call` with authorization for `scope` and retries while that may help. Returns the final response, of any
+    /// status. Messages name `what`.
     pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Response> {
         let home = self.api()?.origin();
         let (mut token, mut refusals) = (call.token, 0);
@@ -54,7 +53,7 @@ impl RegistryClient {
             if !again || matches!(payload, Payload::Stream { .. }) {
                 return Ok(response);
             }
-            // Requests beside this one may use up each new token: after the second, it fetches one for itself.
+            // Parallel requests may use up every new shared token. After two refusals, the request fetches its own.
             refusals += u32::from(authorization.is_some());
             if refusals > 1 {
                 token = TokenUse::Own;
@@ -63,7 +62,7 @@ impl RegistryClient {
         }
     }
 
-    /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
+    /// Learns from a 401 to a request that sent `shown`. Returns whether another token may be accepted.
     fn learn(&self, response: &Response, scope: &Scope, shown: Option<&str>, token: TokenUse) -> Result<bool> {
         let mut auth = self.auth_state();
         let again = shown.is_none() || token == TokenUse::Shared && auth.is_shared(scope, shown);
@@ -72,7 +71,7 @@ impl RegistryClient {
         learned.map(|()| again).map_err(|error| self.with_host(error))
     }
 
-    /// The `Authorization` that a request for `scope` is to carry, as far as the registry has asked for one.
+    /// Returns the `Authorization` for a request with `scope`; `None` until the registry has asked for one.
     pub(crate) fn authorization(&self, scope: &Scope, token: TokenUse) -> Result<Option<String>> {
         let mut auth = self.auth_state();
         let Some(scheme) = auth.scheme.clone() else {
@@ -114,13 +113,13 @@ impl RegistryClient {
         Ok(Some(header))
     }
 
-    /// Whether `found` would go over plain HTTP, which neither the user nor an earlier login allowed.
+    /// Whether `found` would be sent over plain HTTP, which neither the user nor an earlier login allowed.
     fn blocked_by_plain_http(&self, found: &FoundCredentials) -> Result<bool> {
         let allowed = found.login.is_none() || found.over_http || self.access.insecure == Insecure::ByUser;
         Ok(!allowed && self.is_over_plain_http()?)
     }
 
-    /// Whether the registry is asked over plain HTTP that leaves this machine.
+    /// Whether requests to the registry leave this host over plain HTTP.
     pub(crate) fn is_over_plain_http(&self) -> Result<bool> {
         let api = self.api()?;
         Ok(api.scheme() == "http" && !is_loopback(api.host_str().unwrap_or_default()))
@@ -128,13 +127,13 @@ impl RegistryClient {
 
     fn plain_http_note(&self) -> String {
         format!(
-            "{} has no TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
-             for good with: imgmv login --insecure {}",
+            "{} does not use TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
+             permanently with: imgmv login --insecure {}",
             self.host, self.host
         )
     }
 
-    /// `found` if `realm` may see it (`token.rs` has the rule), else nothing, which is said.
+    /// Returns `found` if `realm` may receive it (see `token.rs`), else no credentials, with a warning.
     fn allowed_for(&self, realm: &Url, found: FoundCredentials) -> Result<FoundCredentials> {
         if self.blocked_by_plain_http(&found)? {
             let note = self.plain_http_note();
@@ -145,9 +144,9 @@ impl RegistryClient {
         if !sends_secret || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
             return Ok(found);
         }
-        let elsewhere = realm.host_str().unwrap_or_default();
+        let realm_host = realm.host_str().unwrap_or_default();
         let note = format!(
-            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there (if it is the right one: --token-host {elsewhere})",
+            "{} names the token service {realm_host}, in another domain; the credentials were not sent to it (to allow it, add --token-host {realm_host})",
             self.host
         );
         self.watch.say(&note);
@@ -155,7 +154,7 @@ impl RegistryClient {
     }
 
     fn fetch_token(&self, request: &TokenRequest, scope: &Scope, found: &FoundCredentials) -> Result<Token> {
-        let asked = Instant::now();
+        let requested = Instant::now();
         let mut response = match &found.login {
             Some(Login::Identity(secret)) => self.exchange_identity_token(request, secret)?,
             Some(Login::Password { user, password }) => {
@@ -168,15 +167,15 @@ impl RegistryClient {
             return Err(web_page::error(&self.host, &response, "a token"));
         }
         if response.status == 200 {
-            return Token::parse(&response.bytes(MAX_ERROR_BODY_BYTES, "a token")?, &from, asked);
+            return Token::parse(&response.bytes(MAX_ERROR_BODY_BYTES, "a token")?, &from, requested);
         }
         let error = self.token_refused(scope, found, &from, response);
         Err(Error::new(error.kind(), state::scrub(&error.to_string(), found.login.as_ref())))
     }
 
     fn token_refused(&self, scope: &Scope, found: &FoundCredentials, from: &str, response: Response) -> Error {
-        let (status, said) = (response.status, error_body::text(response));
-        let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        let (status, text) = (response.status, error_body::text(response));
+        let reason = if text.is_empty() { String::new() } else { format!(" ({text})") };
         let note = if found.note.is_empty() { String::new() } else { format!(" ({})", found.note) };
         let (host, target) = (&self.host, format!("{}/{}", self.host, scope.repository()));
         let target = target.trim_end_matches('/');
@@ -185,14 +184,14 @@ impl RegistryClient {
                 "{from} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
             )),
             (400..=403, None) => Error::denied(format!(
-                "{host} wants credentials to {} {target}, or has no such repository{reason}; log in with: imgmv login {host}{note}",
+                "{host} requires credentials to {} {target}, or the repository does not exist{reason}; log in with: imgmv login {host}{note}",
                 scope.verb()
             )),
-            _ => Error::network(format!("the token service {from} of {host} fails with status {status}{reason}")),
+            _ => Error::network(format!("the token service {from} of {host} failed with status {status}{reason}")),
         }
     }
 
-    /// A token for whoever `authorization` says (none: anybody), by GET.
+    /// Requests a token by GET, anonymously without `authorization`.
     fn get_token(&self, request: &TokenRequest, authorization: Option<&str>) -> Result<Response> {
         let mut url = request.realm.clone();
         url.query_pairs_mut()
@@ -204,7 +203,7 @@ impl RegistryClient {
         self.send_with_retries("a token", &call, &mut Payload::Nothing, authorization.map(|value| (&origin, value)))
     }
 
-    /// A token for an identity token, by POST; by GET where the service does not know that.
+    /// Exchanges an identity token for a token by POST, or by GET if the service does not support POST.
     fn exchange_identity_token(&self, request: &TokenRequest, secret: &Secret) -> Result<Response> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID);

@@ -1,4 +1,4 @@
-//! `imgmv login` and `imgmv logout`: credentials are tried first and kept then.
+//! `imgmv login` and `imgmv logout`. A login verifies the credentials before it stores them.
 
 use super::file::{AuthFile, LoginTransport};
 use super::files;
@@ -12,19 +12,19 @@ use crate::transport::registry::options::{Access, Credentials};
 use std::sync::Arc;
 use ureq::http::Method;
 
-/// What `login` did.
+/// The result of `login`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginOutcome {
-    /// The file, or the credential helper.
+    /// The file or credential helper that stores the credentials.
     pub location: String,
-    /// The registry asked for the credentials and took them. False: it lets everybody in.
+    /// The registry requires the credentials and accepted them. False if it allows anonymous access.
     pub verified: bool,
 }
 
 impl Registry {
-    /// Whether the registry asks for credentials and takes those of its [`Access`] (distribution-spec, "Determining
-    /// Support"). Another host's answer, behind a
-    /// redirect, does not count. Fails with `Denied` where the registry refuses the credentials, or they may not be sent.
+    /// Whether the registry requires credentials and accepts those of its [`Access`] (distribution-spec, "Determining
+    /// Support"). The response of another host, after a redirect, does not count. Fails with `Denied` if the registry
+    /// refuses the credentials, or if they may not be sent.
     pub fn check_login(&self) -> Result<bool> {
         let call = Call::new(Method::GET, self.wire.url("")?);
         let scope = Scope::Login;
@@ -40,14 +40,14 @@ impl Registry {
     }
 }
 
-/// Tries the user name and password in `access` at `host` and keeps them in `access.authfile`, else in
-/// `REGISTRY_AUTH_FILE`, else in docker's config.json (or the credential helper that the file names), mode 0600.
+/// Verifies the user name and password in `access` at `host` and stores them with mode 0600 in `access.authfile`, else in
+/// `REGISTRY_AUTH_FILE`, else in docker's config.json; or in the credential helper that the file names.
 pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<LoginOutcome> {
     let Credentials::Password { user, password } = &access.credentials else {
-        return Err(Error::usage("a login needs a user name and a password"));
+        return Err(Error::usage("login: a user name and a password are required"));
     };
     if user.is_empty() || user.contains(':') {
-        return Err(Error::usage("a user name is not empty and has no colon in it"));
+        return Err(Error::usage("login: the user name must not be empty or contain a colon"));
     }
     let registry = Registry::new(host, access.clone(), watch, cancel)?;
     let verified = registry.check_login()?;
@@ -57,11 +57,11 @@ pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel)
     Ok(LoginOutcome { location, verified })
 }
 
-/// Removes what is kept for `host`; says whether there was anything.
+/// Removes the stored credentials for `host`. Returns whether there were any.
 pub fn logout(host: &str, access: &Access) -> Result<bool> {
     AuthFile::remove(&files::login_path(access.authfile.as_deref()).ok_or_else(no_location)?, host)
 }
 
 fn no_location() -> Error {
-    Error::usage("there is no place for credentials: HOME is not set; name one with --authfile")
+    Error::usage("no file for credentials: HOME is not set; name one with --authfile")
 }

@@ -1,5 +1,5 @@
-//! How one registry wants to be asked: what its challenges said, the tokens in hand, and the `Authorization` that a
-//! request carries. Learned from the first 401 and remembered, so that later requests carry it at once.
+//! The authorization that one registry requires: its scheme, tokens and credentials. The first 401 sets it; later requests
+//! use it immediately.
 
 use super::challenge;
 use super::challenge::Challenge;
@@ -16,39 +16,39 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::collections::HashMap;
 use url::Url;
 
-/// Where a server says how it wants to be asked.
+/// The header with a server's challenges.
 const CHALLENGE: &str = "www-authenticate";
-/// In characters, of a challenge that an error shows.
+/// The limit on a challenge that an error quotes.
 const MAX_QUOTED_CHARS: usize = 80;
 
-/// In bytes; a longer scope in a challenge is not asked for.
+/// The limit on a scope in a challenge; a longer one is ignored.
 const MAX_SCOPE_BYTES: usize = 1024;
 
-/// Repositories of which something is remembered: a server asks for whatever its clients name.
+/// The limit on remembered repositories. A mirror's clients may name any number.
 const MAX_REMEMBERED: usize = 1024;
 
-/// What a registry asked for.
+/// The authentication scheme of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthScheme {
     Basic,
     Bearer { realm: Url, service: Option<String> },
 }
 
-/// What is known of one registry. Guarded by one lock, held while a token is fetched: whoever needs the same token
-/// waits for it instead of fetching another.
+/// The authorization state of one registry. Its lock is held while a token is fetched, so requests for the same token
+/// wait instead of fetching another.
 #[derive(Default)]
 pub struct AuthState {
     pub scheme: Option<AuthScheme>,
     tokens: HashMap<Scope, Token>,
-    /// Scopes that challenges named besides ours.
+    /// Additional scopes that challenges named.
     extra_scopes: HashMap<Scope, String>,
     found: HashMap<String, FoundCredentials>,
-    /// Why credentials that were found were not sent.
+    /// The reason for not sending credentials that exist.
     pub withheld: Option<String>,
 }
 
 impl AuthState {
-    /// The credentials for `repository`; files are read and helpers asked once.
+    /// Returns the credentials for `repository`; reads files and runs helpers only once.
     pub fn credentials(
         &mut self,
         access: &Access,
@@ -63,26 +63,25 @@ impl AuthState {
         self.found.entry(repository.to_owned()).or_insert_with(search).clone()
     }
 
-    /// What was found for `repository`, if it was looked for.
+    /// Returns the result of an earlier search for `repository`.
     pub fn looked_up(&self, repository: &str) -> Option<&FoundCredentials> {
         self.found.get(repository)
     }
 
-    /// The token in hand for a request for `scope`, which counts as shown.
+    /// Returns the shared token for `scope`, and counts its use.
     pub fn token(&mut self, scope: &Scope) -> Option<&Token> {
         let token = self.tokens.get_mut(scope).filter(|token| token.is_fresh())?;
         token.uses += 1;
         Some(token)
     }
 
-    /// Whether other requests may have shown `shown` too. A token that one request alone has shown, and that was
-    /// refused, is never any good.
+    /// Whether other requests may have sent `shown` too. A token that was refused at its only use is invalid.
     pub fn is_shared(&self, scope: &Scope, shown: Option<&str>) -> bool {
         let own = self.tokens.get(scope).filter(|token| Some(&*bearer_header(&token.secret)) == shown);
         own.is_none_or(|token| token.uses > 1)
     }
 
-    /// Keeps `token`, which the request for `scope` that fetched it shows first.
+    /// Stores `token`. The request for `scope` that fetched it is its first use.
     pub fn store_token(&mut self, scope: &Scope, mut token: Token) {
         token.uses = 1;
         if self.tokens.len() >= MAX_REMEMBERED {
@@ -94,15 +93,15 @@ impl AuthState {
         self.tokens.insert(scope.clone(), token);
     }
 
-    /// The scopes to ask for.
+    /// Returns the scopes to request.
     pub fn scopes(&self, scope: &Scope) -> Vec<String> {
         let mut scopes = scope.params();
         scopes.extend(self.extra_scopes.get(scope).filter(|text| !scopes.contains(text)).cloned());
         scopes
     }
 
-    /// Learns from a 401 to a request for `scope` that carried `shown`. Another thread may have learned the same
-    /// meanwhile: its token stays.
+    /// Learns from a 401 to a request for `scope` that sent `shown`. Keeps a newer token that another thread has fetched
+    /// since.
     pub fn learn(
         &mut self,
         response: &Response,
@@ -136,18 +135,18 @@ impl AuthState {
     }
 }
 
-/// The error for a challenge that names no way in that is known here.
+/// The error for a challenge without a supported scheme.
 fn unsupported_challenge(response: &Response, challenges: &[Challenge]) -> Error {
     let schemes: Vec<&str> = challenges.iter().map(|challenge| &*challenge.scheme).collect();
     if !schemes.is_empty() && !schemes.contains(&"bearer") {
         let schemes: String = schemes.join(", ").chars().take(MAX_QUOTED_CHARS).collect();
-        return Error::denied(format!("the registry asks for {schemes}; imgmv knows Basic and Bearer"));
+        return Error::denied(format!("the registry requires {schemes}; imgmv supports Basic and Bearer"));
     }
     let text = response.header(CHALLENGE).unwrap_or("bytes that are not text");
-    let begin: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+    let start: String = text.chars().take(MAX_QUOTED_CHARS).collect();
     Error::denied(format!(
-        "the header WWW-Authenticate of its 401 answer cannot be read ({begin:?}, {} bytes in all); ask the owner of the \
-         registry, or of the proxy before it, to correct it",
+        "the header WWW-Authenticate of the 401 response is invalid ({start:?}, {} bytes in total); ask the owner of the \
+         registry, or of the proxy in front of it, to correct it",
         text.len()
     ))
 }
@@ -160,7 +159,7 @@ pub fn basic_header(user: &str, password: &Secret) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{}", password.reveal())))
 }
 
-/// `text` with every secret in it (and its Basic form) struck out: a far side may quote what it was sent.
+/// Replaces every secret in `text`, also in its Basic form. A server may quote the credentials that it was sent.
 pub fn scrub(text: &str, login: Option<&Login>) -> String {
     let secrets = match login {
         Some(Login::Password { user, password }) => {
@@ -169,6 +168,6 @@ pub fn scrub(text: &str, login: Option<&Login>) -> String {
         Some(Login::Identity(secret) | Login::Token(secret)) => vec![secret.reveal().to_owned()],
         None => Vec::new(),
     };
-    // A secret of one or two characters would blot out the text and is no secret.
+    // A secret of one or two characters is not replaced: it would erase most of the text.
     secrets.iter().filter(|secret| secret.len() > 2).fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
 }

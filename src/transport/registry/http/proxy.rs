@@ -1,5 +1,5 @@
-//! Which proxy a URL goes through: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl and Go do.
-//! ureq's own reading knows one proxy for both schemes and no domains without a leading dot.
+//! The proxy of a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl and Go read them. ureq itself
+//! reads one proxy for both schemes, and no domain without a leading dot.
 
 use crate::error::{Error, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,7 +8,7 @@ use ureq::ProxyProtocol;
 use ureq::http::Uri;
 use url::Url;
 
-/// What a proxy speaks.
+/// A proxy's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyKind {
     Http,
@@ -17,7 +17,7 @@ pub enum ProxyKind {
     Socks,
 }
 
-/// A proxy, with the credentials that it is shown. As text it is `HOST:PORT` and the variable that names it.
+/// A proxy and its credentials. Displayed as `HOST:PORT` and the variable that names it, without the credentials.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Proxy {
     variable: &'static str,
@@ -27,10 +27,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Reads a proxy's URL, or `HOST:PORT`, from a `variable`; `Usage` where it is neither.
+    /// Parses a proxy's URL, or `HOST:PORT`, from a `variable`. Any other text is `Usage`.
     fn parse(variable: &'static str, text: &str) -> Result<Proxy> {
-        // The text may hold a password, so it is not quoted.
-        let wrong = |why: &str| Error::usage(format!("the proxy in {variable} cannot be used: {why}"));
+        // The text may contain a password, so the error does not quote it.
+        let wrong = |why: &str| Error::usage(format!("the proxy in {variable} is invalid: {why}"));
         if text.contains(char::REPLACEMENT_CHARACTER) {
             return Err(wrong("it is not UTF-8"));
         }
@@ -44,7 +44,7 @@ impl Proxy {
         }
         let address = format!("http://{}:{}", inner.host(), inner.port()).parse::<Uri>();
         let address = address.ok().filter(|address| address.host().is_some_and(|host| !host.is_empty()));
-        let address = address.ok_or_else(|| wrong("it names no host"))?;
+        let address = address.ok_or_else(|| wrong("it has no host"))?;
         Ok(Proxy { variable, inner, address })
     }
 
@@ -56,22 +56,22 @@ impl Proxy {
         }
     }
 
-    /// A name, or an address that may be in brackets.
+    /// Returns a name, or an address, which may be in brackets.
     pub fn host(&self) -> &str {
         self.address.host().unwrap_or_default()
     }
 
-    /// `http://HOST:PORT`, whatever it speaks.
+    /// Returns `http://HOST:PORT`, for any protocol.
     pub fn address(&self) -> &Uri {
         &self.address
     }
 
-    /// For ureq's own connector.
+    /// Converts it for ureq's own connector.
     pub fn to_ureq(&self) -> ureq::Proxy {
         self.inner.clone()
     }
 
-    /// The `Proxy-Authorization` that it is shown, if it is to be shown one.
+    /// Returns the value of `Proxy-Authorization`, if the URL has credentials.
     pub fn authorization(&self) -> Option<String> {
         let (user, password) = (self.inner.username(), self.inner.password());
         (user.is_some() || password.is_some()).then(|| {
@@ -80,7 +80,7 @@ impl Proxy {
         })
     }
 
-    /// What to do where it asks for credentials (407), or refuses those that it was shown; `challenges` are its
+    /// The error when the proxy requires credentials (407) or refuses those it was sent. `challenges` are its
     /// `Proxy-Authenticate` headers.
     pub fn credentials_error(&self, challenges: impl Iterator<Item = String>) -> Error {
         let schemes: Vec<String> = challenges
@@ -92,11 +92,11 @@ impl Proxy {
         Error::denied(match (known, self.authorization().is_some()) {
             (false, _) => {
                 let schemes = schemes.join(", ");
-                format!("the proxy {self} asks for credentials of a kind that imgmv does not have: {schemes}")
+                format!("the proxy {self} requires an authentication scheme that imgmv does not support: {schemes}")
             }
-            (true, true) => format!("the proxy {self} refuses the user and password that {variable} holds"),
+            (true, true) => format!("the proxy {self} refused the user and password in {variable}; correct them"),
             (true, false) => {
-                format!("the proxy {self} asks for credentials; write USER:PASSWORD@ before its host in {variable}")
+                format!("the proxy {self} requires credentials; write USER:PASSWORD@ before its host in {variable}")
             }
         })
     }
@@ -109,14 +109,14 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Without its credentials.
+/// Omits the credentials.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-/// The value of a variable, and its name; an empty value is none.
+/// A variable's name and value; `None` if it is unset or empty.
 type Setting = Option<(&'static str, String)>;
 
 /// The user's proxies.
@@ -142,14 +142,14 @@ impl Proxies {
         }
     }
 
-    /// The same proxy for both schemes.
+    /// Uses the same proxy for both schemes.
     pub fn from_text(proxy: &str, no_proxy: &str) -> Proxies {
         let setting = Some(("ALL_PROXY", proxy.to_owned()));
         Proxies { https: setting.clone(), http: setting, no_proxy: no_proxy.to_owned() }
     }
 
-    /// The proxy that `url` goes through; loopback never goes through one. `Usage` where the variable that counts holds
-    /// none.
+    /// Returns the proxy for `url`; loopback never has one. Fails with `Usage` if the variable for its scheme is not a
+    /// proxy.
     pub fn for_url(&self, url: &Url) -> Result<Option<Proxy>> {
         let chosen = if url.scheme() == "https" { &self.https } else { &self.http };
         let host = url.host_str().unwrap_or_default();
@@ -185,13 +185,13 @@ impl Proxies {
     }
 }
 
-/// Whether `host` (a name or an address, brackets allowed) is this machine.
+/// Whether `host` (a name or an address, brackets allowed) is this host.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether the address `host` lies in `network/bits`.
+/// Whether the address `host` is in `network/bits`.
 pub fn is_in_network(host: &str, network: &str, bits: &str) -> bool {
     let widen = |text: &str| {
         text.parse::<IpAddr>().ok().map(|address| match address {

@@ -1,27 +1,26 @@
-//! How far away a registry has shown itself to be, and whether it has asked for patience: what decides how much is
-//! asked of it at once.
+//! A registry's latency and its refusals, which decide how many requests it gets in parallel.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// From here on the way takes longer than most answers: more is asked at once.
+/// The latency from which a registry counts as far away. Most of a request's time is then latency.
 const FAR_LATENCY: Duration = Duration::from_millis(30);
-/// Requests for small things at once, where the registry is far away.
+/// The number of parallel blobs of a registry that is far away.
 const PARALLEL_BLOBS_WHEN_FAR: usize = 32;
-/// Pieces of large blobs (see `pull/ranges.rs`) in memory, of one registry.
+/// The limit on pieces of one registry's large blobs in memory (see `pull/ranges.rs`).
 pub const MAX_PIECES: usize = 12;
 
-/// What the requests to one registry have shown so far.
+/// The latency and the refusals of one registry so far.
 pub struct Throttle {
-    /// The quickest answer, in microseconds.
+    /// The shortest time to a response.
     min_latency_micros: AtomicU64,
-    /// How often it answered 429.
+    /// The number of responses with status 429.
     too_many_requests: AtomicUsize,
     pieces: Mutex<PiecePool>,
-    /// In bytes, of an upload's chunks; 0 while uploads go in one piece.
+    /// The size of an upload's chunks; 0 while uploads are not chunked.
     chunk_bytes: AtomicU64,
-    /// It has refused a request with a body.
+    /// The registry has refused a request with a body.
     refused_body: AtomicBool,
 }
 
@@ -38,9 +37,9 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// A request without a body was answered after so long.
-    pub fn record_latency(&self, after: Duration) {
-        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+    /// Records the time to the response of a request without a body.
+    pub fn record_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.min_latency_micros.fetch_min(micros, Ordering::Relaxed);
     }
 
@@ -48,32 +47,33 @@ impl Throttle {
         self.too_many_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the registry has asked for patience.
+    /// Returns the number of responses with status 429.
     pub fn too_many_requests(&self) -> usize {
         self.too_many_requests.load(Ordering::Relaxed)
     }
 
-    /// How long its quickest answer has taken.
+    /// Returns the shortest time to a response, if any.
     pub fn min_latency(&self) -> Option<Duration> {
         Some(self.min_latency_micros.load(Ordering::Relaxed))
             .filter(|micros| *micros != u64::MAX)
             .map(Duration::from_micros)
     }
 
+    /// Whether the latency is high.
     pub fn is_far(&self) -> bool {
-        self.min_latency().is_some_and(|min_latency_micros| min_latency_micros >= FAR_LATENCY)
+        self.min_latency().is_some_and(|latency| latency >= FAR_LATENCY)
     }
 
     pub fn record_refused_body(&self) {
         self.refused_body.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request with a body was refused before: bodies are better sent when they are asked for.
+    /// Whether a request with a body was refused before. Bodies are then sent only after `100 Continue`.
     pub fn refuses_bodies(&self) -> bool {
         self.refused_body.load(Ordering::Relaxed)
     }
 
-    /// How many blobs are best under way at once, where `usual` are for a registry near by.
+    /// Returns the number of blobs to transfer in parallel; `usual` is the number for a near registry.
     pub fn parallel_blobs(&self, usual: usize) -> usize {
         match self.is_far() && self.too_many_requests() == 0 {
             true => usual.max(PARALLEL_BLOBS_WHEN_FAR),
@@ -81,8 +81,7 @@ impl Throttle {
         }
     }
 
-    /// Whether uploads are better sent in chunks, and in bytes how long those are: the registry has forgotten one that
-    /// was cut.
+    /// Returns the chunk size for uploads, once the registry has lost an upload that was interrupted.
     pub fn chunk_bytes(&self) -> Option<u64> {
         Some(self.chunk_bytes.load(Ordering::Relaxed)).filter(|chunk| *chunk > 0)
     }
@@ -91,7 +90,7 @@ impl Throttle {
         self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
     }
 
-    /// Takes room for one more piece, if there is some among `most`.
+    /// Takes a buffer for one more piece, unless `limit` pieces are in use.
     pub fn acquire_piece(&self, limit: usize) -> Option<Vec<u8>> {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         if pieces.taken >= limit.min(MAX_PIECES) {
@@ -101,12 +100,12 @@ impl Throttle {
         Some(pieces.spare.pop().unwrap_or_default())
     }
 
-    /// Whether `take_piece` would give some.
+    /// Whether `acquire_piece` would return a buffer.
     pub fn has_room(&self, limit: usize) -> bool {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).taken < limit.min(MAX_PIECES)
     }
 
-    /// Gives back room that `take_piece` gave.
+    /// Returns a buffer from `acquire_piece`.
     pub fn release_piece(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +114,7 @@ impl Throttle {
     }
 }
 
-/// Room for pieces. It is used again and again: given back to the system by many threads, it would not all return.
+/// Buffers of pieces. They are reused, since memory that many threads free does not all return to the system.
 #[derive(Default)]
 struct PiecePool {
     taken: usize,
