@@ -90,7 +90,7 @@ impl<'a> Cursor<'a> {
         self.0 = chars.as_str();
     }
 
-    /// Reads the value after a parameter's name: `= "…"` or `= token`. Returns `None`, and reads nothing, if there is no
+    /// Reads the value after a parameter's name: `= "…"` or `= token`. Returns `None`, and reads nothing, without an
     /// `=`; `Some(None)` without a closing quote.
     fn value(&mut self) -> Option<Option<String>> {
         let after = self.0.trim_start_matches([' ', '\t']).strip_prefix('=')?;

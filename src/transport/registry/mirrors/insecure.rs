@@ -1,6 +1,5 @@
-//! Which registries this machine's engines are told to reach without a certificate that verifies: `insecure` in
-//! containers-registries.conf(5), `insecure-registries` in docker's daemon.json, `skip_verify` and `http://` in
-//! containerd's hosts.toml.
+//! The registries that this host's engines may reach insecurely: `insecure` in containers-registries.conf(5),
+//! `insecure-registries` in docker's daemon.json, and `skip_verify` and `http://` in containerd's hosts.toml.
 
 use super::registries_conf;
 use super::registries_conf::RegistryEntry;
@@ -12,8 +11,8 @@ use serde_json::Value;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-/// The file below `root` (`/`), or of this user, that calls `repository` at `host` (`HOST[:PORT]`) insecure, if one does.
-/// An empty `repository` is none in particular. Looks `host` up where docker is given networks.
+/// Returns the file, below `root` (`/`) or of this user, that declares `repository` at `host` (`HOST[:PORT]`) insecure. An
+/// empty `repository` stands for the registry. Resolves `host` if docker's file lists networks.
 pub fn declaring_file(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
     from_podman(host, repository, root).or_else(|| from_docker(host, root)).or_else(|| from_containerd(host, root))
 }
@@ -24,7 +23,7 @@ fn from_podman(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
     Some(all[at].0.clone())
 }
 
-/// Which of `all` calls `repository` at `host` insecure; the one with the longest location counts.
+/// Returns the index of the entry that declares `repository` at `host` insecure. The longest matching location applies.
 pub(crate) fn insecure_registry<'r>(
     all: impl Iterator<Item = &'r RegistryEntry>,
     host: &str,
@@ -35,7 +34,7 @@ pub(crate) fn insecure_registry<'r>(
     longest.filter(|(_, registry)| registry.insecure).map(|(at, _)| at)
 }
 
-/// Whether `host/repository` lies at `location` or below it.
+/// Whether `host/repository` is at or below `location`.
 fn is_at(location: &str, host: &str, repository: &str) -> bool {
     let (own, path) = location.split_once('/').unwrap_or((location, ""));
     let hosts = match own.strip_prefix('*') {
@@ -52,7 +51,7 @@ fn from_docker(host: &str, root: &Path) -> Option<PathBuf> {
     files.into_iter().flatten().find(|file| toml::read(file).is_some_and(|text| in_daemon_json(&text, host)))
 }
 
-/// Whether docker's daemon.json calls `host` insecure, by name or by the network of an address that it has.
+/// Whether docker's daemon.json declares `host` insecure, by its name or by the network of one of its addresses.
 pub(crate) fn in_daemon_json(text: &str, host: &str) -> bool {
     let document: Value = serde_json::from_str(text).unwrap_or_default();
     let list = document.get("insecure-registries").and_then(Value::as_array);
@@ -69,7 +68,7 @@ fn is_in_any_network(address: &str, networks: &[(&str, &str)]) -> bool {
     networks.iter().any(|(network, bits)| is_in_network(address, network, bits))
 }
 
-/// Of `HOST[:PORT]`.
+/// Resolves `HOST[:PORT]`.
 fn addresses(host: &str) -> Vec<String> {
     let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         host.to_owned()

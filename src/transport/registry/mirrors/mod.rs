@@ -1,5 +1,5 @@
-//! The mirrors that this machine's engines are told to use: containerd's `certs.d/HOST/hosts.toml`, docker's
-//! `daemon.json` (for docker.io alone) and containers-registries.conf(5) with its `.d` directory.
+//! The mirrors in the configuration of this host's engines: containerd's `certs.d/HOST/hosts.toml`, docker's `daemon.json`
+//! (for docker.io only), and containers-registries.conf(5) with its `.d` directory.
 
 pub mod insecure;
 pub(super) mod registries_conf;
@@ -20,28 +20,28 @@ const MAX_MIRRORS: usize = 8;
 pub struct Mirror {
     /// `HOST[:PORT]`.
     pub host: String,
-    /// What the repository is called there.
+    /// The repository's name at the mirror.
     pub repository: String,
-    /// The path of its API.
+    /// The path of the mirror's API.
     pub root: String,
-    /// The registry it stands for, where it is to be told (`?ns=`, as containerd does).
+    /// The mirrored registry, if requests must name it (`?ns=`, as containerd sends).
     pub namespace: Option<String>,
-    /// Plain HTTP and certificates that do not verify are allowed.
+    /// Plain HTTP and untrusted certificates are allowed.
     pub insecure: bool,
-    /// Its tags are believed, too.
+    /// Its tags are trusted, not only its digests.
     pub resolves: bool,
 }
 
-/// A server that answers at its root.
+/// A server whose API is at its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// `HOST[:PORT]`.
     pub host: String,
-    /// Over plain HTTP, or with a certificate that nobody vouches for.
+    /// Plain HTTP and untrusted certificates are allowed.
     pub insecure: bool,
 }
 
-/// A server, from `HOST[:PORT]` or that with `https://` or `http://` before it.
+/// Parses `[http://|https://]HOST[:PORT]`.
 pub fn parse_server(text: &str, insecure: bool) -> Option<Server> {
     const ANY: &str = "any";
     let Mirror { host, repository, insecure, .. } = Mirror::parse(text, ANY, insecure)?;
@@ -49,8 +49,7 @@ pub fn parse_server(text: &str, insecure: bool) -> Option<Server> {
 }
 
 impl Mirror {
-    /// Of `repository`, from `HOST[:PORT][/PATH]`, or that with `https://` or `http://` before it and `/` or `/v2` behind
-    /// it. There the repository lies below `PATH`.
+    /// Parses `[http://|https://]HOST[:PORT][/PATH][/v2][/]` as a mirror of `repository`, which is below `PATH` there.
     pub fn parse(text: &str, repository: &str, insecure: bool) -> Option<Mirror> {
         let (plain, rest) = split_scheme(text)?;
         let rest = rest.trim_end_matches('/');
@@ -69,7 +68,8 @@ impl Mirror {
         mirror.validated()
     }
 
-    /// Of `repository` at `registry`, by a URL of hosts.toml, whose path is that of the API, or lies before its `/v2`.
+    /// Parses a URL of hosts.toml as a mirror of `repository` at `registry`. Its path is the API's (`whole_path`), or
+    /// precedes the API's `/v2`.
     fn from_hosts_toml_url(url: &str, (registry, repository): (&str, &str), whole_path: bool) -> Option<Mirror> {
         let (plain, rest) = split_scheme(url)?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -87,7 +87,7 @@ impl Mirror {
         mirror.validated()
     }
 
-    /// Itself, if all its names are such.
+    /// Returns itself if all its names are valid.
     fn validated(self) -> Option<Mirror> {
         let part = |part: &str| {
             !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -98,7 +98,7 @@ impl Mirror {
     }
 }
 
-/// Whether a URL is plain HTTP, and what follows its scheme; one without is not.
+/// Returns whether a URL is plain HTTP, and the text after its scheme. The default scheme is https.
 fn split_scheme(url: &str) -> Option<(bool, &str)> {
     match url.split_once("://") {
         Some(("http", rest)) => Some((true, rest)),
@@ -108,8 +108,8 @@ fn split_scheme(url: &str) -> Option<(bool, &str)> {
     }
 }
 
-/// The mirrors of `repository` at `host` by the files below `root` (`/`) and the user's own, each once, in the files'
-/// order.
+/// Returns the mirrors of `repository` at `host` from the files below `root` (`/`) and the user's own, without duplicates,
+/// in the order of the files.
 pub fn configured_mirrors(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
     let podman = registries_conf::path(root);
     let mut all: Vec<Mirror> = from_containerd(&containerd_certs_dir(root), host, repository);
@@ -117,21 +117,21 @@ pub fn configured_mirrors(host: &str, repository: &str, root: &Path) -> Vec<Mirr
         all.extend(from_docker(&root.join("etc/docker/daemon.json"), repository));
     }
     all.extend(podman.into_iter().flat_map(|file| from_podman(&file, host, repository)));
-    let mut each: Vec<Mirror> = Vec::new();
+    let mut unique: Vec<Mirror> = Vec::new();
     for mirror in all {
         let same = |known: &Mirror| {
             (&known.host, &known.repository, &known.root) == (&mirror.host, &mirror.repository, &mirror.root)
         };
         let home = mirror.host == host && mirror.repository == repository && mirror.root == ROOT;
-        if !home && !each.iter().any(same) {
-            each.push(mirror);
+        if !home && !unique.iter().any(same) {
+            unique.push(mirror);
         }
     }
-    each.truncate(MAX_MIRRORS);
-    each
+    unique.truncate(MAX_MIRRORS);
+    unique
 }
 
-/// Where containerd is told of hosts, below `root` (`/`).
+/// Returns containerd's directory of host configurations below `root` (`/`).
 pub(super) fn containerd_certs_dir(root: &Path) -> PathBuf {
     root.join("etc/containerd/certs.d")
 }
@@ -142,13 +142,13 @@ fn from_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     text.map(|text| from_hosts_toml(&text, host, repository)).unwrap_or_default()
 }
 
-/// What a hosts.toml asks in place of `host`, or before it.
+/// Returns the hosts that a hosts.toml names before `host`, or in place of it.
 pub(super) fn from_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<Mirror> {
     let settings = settings(text);
-    let said = |section: &str, key: &str| settings.iter().find(|own| own.section == section && own.key == key);
+    let find = |section: &str, key: &str| settings.iter().find(|own| own.section == section && own.key == key);
     let mirror = |section: &str, url: &str| {
-        let is = |key| said(section, key).is_some_and(Setting::is_true);
-        let can = |what: &str| said(section, "capabilities").is_none_or(|own| own.value.contains(what));
+        let is = |key| find(section, key).is_some_and(Setting::is_true);
+        let can = |what: &str| find(section, "capabilities").is_none_or(|own| own.value.contains(what));
         let mirror = Mirror::from_hosts_toml_url(url, (host, repository), is("override_path"))?;
         can("pull").then(|| Mirror {
             insecure: mirror.insecure || is("skip_verify"),
@@ -160,8 +160,8 @@ pub(super) fn from_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<M
         let url = unquoted(setting.section.strip_prefix("host.")?);
         mirror(&setting.section, url)
     });
-    // What is asked in place of the registry itself: here before it.
-    let server = said("", "server").and_then(|setting| mirror("", setting.text()));
+    // containerd asks `server` in place of the registry; imgmv asks it before the registry.
+    let server = find("", "server").and_then(|setting| mirror("", setting.text()));
     let server = server.filter(|server| host != DEFAULT_REGISTRY || !server.host.ends_with(DEFAULT_REGISTRY));
     hosts.chain(server).collect()
 }
@@ -170,7 +170,7 @@ fn from_docker(file: &Path, repository: &str) -> Vec<Mirror> {
     toml::read(file).map(|text| from_daemon_json(&text, repository)).unwrap_or_default()
 }
 
-/// What docker's daemon.json asks before its own registry.
+/// Returns the mirrors of docker's own registry in daemon.json.
 pub(super) fn from_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
@@ -188,15 +188,15 @@ fn from_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     from_registries_conf(&all, host, repository)
 }
 
-/// The mirrors of the registry that fits best.
+/// Returns the mirrors of the registry with the longest matching prefix.
 pub(super) fn from_registries_conf(all: &[RegistryEntry], host: &str, repository: &str) -> Vec<Mirror> {
-    let fits = all.iter().filter_map(|own| Some((own, own.path_below(host, repository)?)));
-    let Some((own, rest)) = fits.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
-    let of = |written: &MirrorEntry| {
-        let mirror = Mirror::parse(&written.location, rest, written.insecure)?;
-        (written.only != "tag-only").then_some(Mirror { resolves: written.only != "digest-only", ..mirror })
+    let matching = all.iter().filter_map(|own| Some((own, own.path_below(host, repository)?)));
+    let Some((own, rest)) = matching.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
+    let mirror = |entry: &MirrorEntry| {
+        let mirror = Mirror::parse(&entry.location, rest, entry.insecure)?;
+        (entry.only != "tag-only").then_some(Mirror { resolves: entry.only != "digest-only", ..mirror })
     };
-    own.mirrors.iter().filter_map(of).collect()
+    own.mirrors.iter().filter_map(mirror).collect()
 }
 
 #[cfg(test)]
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// `HOST REPOSITORY ROOT`, and what is special.
+    /// Formats `HOST REPOSITORY ROOT` and the flags.
     fn shown(mirrors: Vec<Mirror>) -> Vec<String> {
         let one = |m: Mirror| {
             let marks = [(m.insecure, " insecure"), (!m.resolves, " no-tags"), (m.namespace.is_some(), " ns")];

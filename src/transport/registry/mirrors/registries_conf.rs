@@ -1,4 +1,4 @@
-//! containers-registries.conf(5), as far as it says of a registry where its mirrors are and whether it is insecure.
+//! containers-registries.conf(5): the mirrors of a registry, and whether it is insecure.
 
 use super::toml;
 use super::toml::settings;
@@ -6,10 +6,10 @@ use crate::transport::registry::auth::files::config_home;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Of one `.d` directory.
+/// The limit on files of one `.d` directory.
 const MAX_FILES: usize = 64;
 
-/// A `[[registry]]` with its mirrors, as they are written.
+/// A `[[registry]]` and its mirrors, as written in the file.
 #[derive(Debug, Default)]
 pub struct RegistryEntry {
     pub prefix: Option<String>,
@@ -18,6 +18,7 @@ pub struct RegistryEntry {
     pub mirrors: Vec<MirrorEntry>,
 }
 
+/// A `[[registry.mirror]]`, as written in the file.
 #[derive(Debug, Default)]
 pub struct MirrorEntry {
     pub location: String,
@@ -31,12 +32,12 @@ impl RegistryEntry {
         self.prefix.as_deref().unwrap_or(&self.location)
     }
 
-    /// Where its images are.
+    /// Returns the location of its images.
     pub fn location(&self) -> &str {
         if self.location.is_empty() { self.prefix() } else { &self.location }
     }
 
-    /// What of `host/repository` lies behind this one's prefix: of several registries the longest prefix counts.
+    /// Returns the part of `host/repository` after this entry's prefix. Of several entries, the longest prefix applies.
     pub fn path_below<'r>(&self, host: &str, repository: &'r str) -> Option<&'r str> {
         let (own, path) = self.prefix().split_once('/').unwrap_or((self.prefix(), ""));
         let hosts = match own.strip_prefix('*') {
@@ -48,14 +49,14 @@ impl RegistryEntry {
     }
 }
 
-/// The file that counts: the user's own, else that of the system below `root` (`/`).
+/// Returns the file in effect: the user's own, else the system's below `root` (`/`).
 pub fn path(root: &Path) -> Option<PathBuf> {
     let own = config_home().map(|home| home.join("containers/registries.conf"));
     let shared = root.join("etc/containers/registries.conf");
     [own, Some(shared)].into_iter().flatten().find(|file| file.is_file())
 }
 
-/// The registries of `file` and of what is in `registries.conf.d` beside it, each with the file that has it.
+/// Reads the registries of `file` and of its `registries.conf.d`, each with its file.
 pub fn read(file: &Path) -> Vec<(PathBuf, RegistryEntry)> {
     let mut all = Vec::new();
     for file in files(file) {
@@ -65,7 +66,7 @@ pub fn read(file: &Path) -> Vec<(PathBuf, RegistryEntry)> {
     all
 }
 
-/// `registries.conf` and what is in `registries.conf.d` beside it.
+/// Returns `registries.conf` and the files of its `registries.conf.d`.
 fn files(file: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(file.with_extension("conf.d")).into_iter().flatten().flatten();
     let mut drop_ins: Vec<PathBuf> = entries.take(MAX_FILES).map(|entry| entry.path()).collect();

@@ -1,5 +1,5 @@
-//! A repository that several hosts have: mirrors are asked in their order, the registry itself last. A host that fails
-//! in the middle of a blob is left for the next one at the same byte; what is read is hashed whichever served it.
+//! A repository at several hosts: the mirrors in their order, then the registry itself. If a host fails in the middle of a
+//! blob, the next host continues at the same byte. The bytes are hashed whichever host sent them.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -13,18 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The same repository at several hosts.
 pub struct MirroredStore {
-    /// The registry itself is the last.
+    /// The mirrors, then the registry itself.
     hosts: Vec<RepositoryStore>,
-    /// Of those, in their order, whether its tags are believed.
+    /// Whether the tags of each host are trusted, in the order of `hosts`.
     trusts_tags: Vec<bool>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
-    /// How often each blob was begun: what came wrong from one host is asked of the next.
+    /// The number of reads of each blob. If a blob was wrong, the next read starts at the next host.
     opened: Mutex<HashMap<Digest, usize>>,
 }
 
 impl MirroredStore {
-    /// `home`, of which `mirrors` have copies; with each, whether its tags are believed.
+    /// Creates a store of `home`, the registry, and `mirrors`, each with whether its tags are trusted.
     pub fn new(
         home: RepositoryStore,
         mirrors: Vec<(RepositoryStore, bool)>,
@@ -43,10 +43,10 @@ impl MirroredStore {
     }
 
     fn home(&self) -> &RepositoryStore {
-        self.hosts.last().expect("home was put there")
+        self.hosts.last().expect("the registry is always in the list")
     }
 
-    /// What the first host from `at` on that does not fail says, and which it was.
+    /// Returns the first success, starting at the host `at`, and the index of its host.
     fn first_success<'s, T>(
         &'s self,
         mut at: usize,
@@ -54,20 +54,20 @@ impl MirroredStore {
     ) -> Result<(usize, T)> {
         loop {
             match ask(&self.hosts[at]) {
-                Ok(told) => return Ok((at, told)),
+                Ok(success) => return Ok((at, success)),
                 Err(error) => at = self.next_host(at, error)?,
             }
         }
     }
 
-    /// The host to ask after `at` has failed with `error`, which stands if there is none.
+    /// Returns the host after `at`, which failed with `error`. Returns `error` if `at` is the last host.
     fn next_host(&self, at: usize, error: Error) -> Result<usize> {
         self.cancel.check()?;
         if at + 1 >= self.hosts.len() || matches!(error.kind(), Kind::Interrupted | Kind::Usage) {
             return Err(error);
         }
         let (host, next) = (self.hosts[at].host(), self.hosts[at + 1].host());
-        self.watch.say(&format!("mirror {host} is left for {next}: {error}"));
+        self.watch.say(&format!("mirror {host} failed, using {next} instead: {error}"));
         Ok(at + 1)
     }
 }
@@ -123,13 +123,13 @@ impl Store for MirroredStore {
     }
 }
 
-/// A blob's bytes, from one host after the other.
+/// Reads a blob, and continues at the next host when one fails.
 struct FailoverReader<'a> {
     store: &'a MirroredStore,
     blob: Descriptor,
-    /// The host in hand.
+    /// The index of the current host.
     at: usize,
-    /// Bytes from the blob's start that were read.
+    /// The number of bytes read from the start of the blob.
     read: u64,
     bytes: Box<dyn Read + Send + 'a>,
 }

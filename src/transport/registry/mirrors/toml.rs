@@ -1,23 +1,23 @@
-//! Of TOML, what the engines' files of settings are made of: sections, and keys with one value.
+//! The subset of TOML in the engines' configuration files: sections, and keys with one value.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// In bytes, of a file of settings.
+/// The limit on a file; the rest is not read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A key with its value, below a section; the section's own line has no key.
+/// A key and its value in a section. The section's own line has no key.
 #[derive(Debug)]
 pub struct Setting {
     pub section: String,
     pub key: String,
-    /// As it is written, an array on one line.
+    /// The text in the file; an array is joined to one line.
     pub value: String,
 }
 
 impl Setting {
-    /// The value without quotes.
+    /// Returns the value without quotes.
     pub fn text(&self) -> &str {
         unquoted(&self.value)
     }
@@ -31,7 +31,7 @@ pub fn unquoted(value: &str) -> &str {
     value.trim_matches(['"', '\''])
 }
 
-/// The lines that say something.
+/// Returns the settings of `text`.
 pub fn settings(text: &str) -> Vec<Setting> {
     let mut section = String::new();
     let mut all: Vec<Setting> = Vec::new();
@@ -54,7 +54,7 @@ pub fn settings(text: &str) -> Vec<Setting> {
     all
 }
 
-/// `line` up to a `#` that is not between quotes.
+/// Returns `line` without a comment. A `#` in quotes does not start one.
 fn without_comment(line: &str) -> &str {
     let mut quote = None;
     for (at, byte) in line.bytes().enumerate() {
@@ -68,7 +68,7 @@ fn without_comment(line: &str) -> &str {
     line.trim()
 }
 
-/// The whole of `file`, if it is there and is not too large.
+/// Reads `file`, if it is a readable file of UTF-8 text.
 pub fn read(file: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(file).ok()?.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
