@@ -151,7 +151,7 @@ fn certs_d_names_authorities_and_client_certificates_for_one_host() {
     let with_dir = || Access { certs_dirs: vec![dir.path().to_owned()], ..access() };
     std::fs::copy(tls("ca.crt"), own.join("ca.crt")).unwrap();
     let error = super::pull(&reach(&double.host(), with_dir()).repository("app"), "1").unwrap_err();
-    assert!(error.to_string().contains("wants a client certificate"), "{error}");
+    assert!(error.to_string().contains("requires a client certificate"), "{error}");
     std::fs::copy(tls("client.crt"), own.join("client.cert")).unwrap();
     let error = super::pull(&reach(&double.host(), with_dir()).repository("app"), "1").unwrap_err();
     assert!(error.to_string().contains("client.key"), "{error}");
@@ -160,7 +160,7 @@ fn certs_d_names_authorities_and_client_certificates_for_one_host() {
     // A key that is not the certificate's is found out before anything is sent.
     std::fs::copy(tls("server.key"), own.join("client.key")).unwrap();
     let error = super::pull(&reach(&double.host(), with_dir()).repository("app"), "1").unwrap_err();
-    assert!(error.to_string().contains("do not go together"), "{error}");
+    assert!(error.to_string().contains("does not belong to the certificate"), "{error}");
 }
 
 #[test]

@@ -199,8 +199,8 @@ impl RegistryClient {
     }
 
     /// Returns the retry policy of one request that has failed `failures` times.
-    pub fn retry_policy(&self, made: u32) -> RetryPolicy<'_> {
-        RetryPolicy::new(&self.access, &*self.watch, &self.cancel, made)
+    pub fn retry_policy(&self, failures: u32) -> RetryPolicy<'_> {
+        RetryPolicy::new(&self.access, &*self.watch, &self.cancel, failures)
     }
 
     /// Sends one request and follows its redirects.
@@ -270,7 +270,7 @@ impl RegistryClient {
     /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not allowed.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
         let wrong =
-            |why: &str| Error::invalid(format!("{} redirects to an address that imgmv does not use: {why}", self.host));
+            |why: &str| Error::invalid(format!("{} names an address that imgmv does not use: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it contains credentials"));
@@ -294,11 +294,11 @@ impl RegistryClient {
 
     /// Adds the host to `what`.
     fn describe(&self, what: &str, url: &Url) -> String {
-        let asked = url.host_str().unwrap_or_default();
-        if self.host.starts_with(asked) || self.host == DEFAULT_REGISTRY {
+        let requested = url.host_str().unwrap_or_default();
+        if self.host.starts_with(requested) || self.host == DEFAULT_REGISTRY {
             format!("{what} at {}", self.host)
         } else {
-            format!("{what} at {asked}")
+            format!("{what} at {requested}")
         }
     }
 

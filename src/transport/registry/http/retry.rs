@@ -78,11 +78,11 @@ impl<'a> RetryPolicy<'a> {
             .lasting());
         }
         // A connection that delivers data between failures resumes quickly: it may break hundreds of times.
-        let share = if std::mem::take(&mut self.progressed) { PROGRESS_PAUSE_DIVISOR } else { 1 };
+        let divisor = if std::mem::take(&mut self.progressed) { PROGRESS_PAUSE_DIVISOR } else { 1 };
         let doubled = self.access.pause.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
         self.failures += 1;
-        let own = (doubled / share).mul_f64(0.75 + 0.5 * random_fraction());
-        let after = retry_after.map_or(own, |retry_after| retry_after.max(own));
+        let backoff = (doubled / divisor).mul_f64(0.75 + 0.5 * random_fraction());
+        let after = retry_after.map_or(backoff, |retry_after| retry_after.max(backoff));
         self.watch.event(Event::Retry { what, why, after });
         pause(after, self.cancel)
     }
@@ -137,7 +137,7 @@ fn http_date(text: &str) -> Option<u64> {
     let [_, day, month, year, clock, "GMT"] = words[..] else {
         return None;
     };
-    let number = |text: &str, most: u64| text.parse::<u64>().ok().filter(|n| *n <= most);
+    let number = |text: &str, max: u64| text.parse::<u64>().ok().filter(|n| *n <= max);
     let (day, year) = (number(day, 31)?, number(year, 9999).filter(|year| *year >= 1970)?);
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
     let mut parts = clock.split(':').map(|part| number(part, 60));
