@@ -54,7 +54,7 @@ pub fn read(kind: Kind, text: &str, host: &str, repository: &str) -> Result<Says
         }
         Kind::RegistriesConf => {
             let all = registries_conf::parse(text);
-            let insecure = insecure::insecure_registry(all.iter(), host, repository).is_some();
+            let insecure = insecure::find_insecure(all.iter(), host, repository).is_some();
             Says { mirrors: mirrors::from_registries_conf(&all, host, repository), insecure, ..nothing }
         }
         Kind::HostsToml => {

@@ -38,19 +38,19 @@ impl RegistryClient {
         let mut refused: Option<(Response, Option<String>)> = None;
         loop {
             let authorization = self.authorization(scope, token)?;
-            if let Some((response, shown)) = refused.take() {
-                if shown == authorization {
+            if let Some((response, sent)) = refused.take() {
+                if sent == authorization {
                     return Ok(response);
                 }
                 response.drain();
             }
-            let shown = authorization.as_deref().map(|value| (&home, value));
-            let response = self.send_with_retries(what, call, &mut payload, shown)?;
+            let sent = authorization.as_deref().map(|value| (&home, value));
+            let response = self.send_with_retries(what, call, &mut payload, sent)?;
             if response.status != 401 || response.url.origin() != home {
                 return Ok(response);
             }
-            let again = self.learn(&response, scope, authorization.as_deref(), token)?;
-            if !again || matches!(payload, Payload::Stream { .. }) {
+            let may_retry = self.learn(&response, scope, authorization.as_deref(), token)?;
+            if !may_retry || matches!(payload, Payload::Stream { .. }) {
                 return Ok(response);
             }
             // Parallel requests may use up every new shared token. After two refusals, the request fetches its own.
@@ -62,13 +62,13 @@ impl RegistryClient {
         }
     }
 
-    /// Learns from a 401 to a request that sent `shown`. Returns whether another token may be accepted.
-    fn learn(&self, response: &Response, scope: &Scope, shown: Option<&str>, token: TokenUse) -> Result<bool> {
+    /// Learns from a 401 to a request with the authorization `sent`. Returns whether another token may be accepted.
+    fn learn(&self, response: &Response, scope: &Scope, sent: Option<&str>, token: TokenUse) -> Result<bool> {
         let mut auth = self.auth_state();
-        let again = shown.is_none() || token == TokenUse::Shared && auth.is_shared(scope, shown);
-        let learned = auth.learn(response, scope, shown, self.api()?, &self.access);
+        let may_retry = sent.is_none() || token == TokenUse::Shared && auth.is_shared(scope, sent);
+        let learned = auth.learn(response, scope, sent, self.api()?, &self.access);
         drop(auth);
-        learned.map(|()| again).map_err(|error| self.with_host(error))
+        learned.map(|()| may_retry).map_err(|error| self.with_host(error))
     }
 
     /// Returns the `Authorization` for a request with `scope`; `None` until the registry has asked for one.

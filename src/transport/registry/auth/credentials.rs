@@ -22,8 +22,8 @@ pub fn exist(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -
     find(access, host, repository, watch).login.is_some()
 }
 
-/// Searches credentials for `repository` (empty: for the registry) at `host`. Reports a file or helper that fails to `watch`
-/// and skips it.
+/// Searches credentials for `repository` (empty: for the registry) at `host`. Skips a file or
+/// helper that fails, and reports it to `watch`.
 pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> FoundCredentials {
     if let Credentials::Password { user, password } = &access.credentials {
         let login = Login::Password { user: user.clone(), password: password.clone() };
@@ -33,22 +33,22 @@ pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) ->
     if access.credentials == Credentials::Nobody {
         return FoundCredentials::default();
     }
-    let mut complaints = Vec::new();
-    let mut complain = |error: crate::Error| {
+    let mut failures = Vec::new();
+    let mut report = |error: crate::Error| {
         watch.say(&format!("{error}; skipped"));
-        complaints.push(error.to_string());
+        failures.push(error.to_string());
     };
     for path in files::search_paths(access.authfile.as_deref()) {
         match AuthFile::read(&path) {
             Ok(Some(file)) => {
-                if let Some(login) = file.find(host, repository, &mut complain) {
+                if let Some(login) = file.find(host, repository, &mut report) {
                     let note = format!("those in {}", path.display());
                     return FoundCredentials { login: Some(login), note, over_http: file.is_over_http(host) };
                 }
             }
             Ok(None) => {}
-            Err(error) => complain(error),
+            Err(error) => report(error),
         }
     }
-    FoundCredentials { login: None, note: complaints.join("; "), over_http: false }
+    FoundCredentials { login: None, note: failures.join("; "), over_http: false }
 }

@@ -25,12 +25,12 @@ const TOKEN_USER: &str = "<token>";
 
 /// Gets the credentials for `server` from helper `name`.
 pub fn get(name: &str, server: &str) -> Result<Option<Login>> {
-    let response = match run(name, "get", server, HELPER_TIMEOUT)? {
-        Ok(response) => response,
+    let output = match run(name, "get", server, HELPER_TIMEOUT)? {
+        Ok(output) => output,
         Err(output) if output.contains(NOT_FOUND) => return Ok(None),
         Err(output) => return Err(failure(&output)),
     };
-    let entry: Option<Value> = serde_json::from_str(&response).ok();
+    let entry: Option<Value> = serde_json::from_str(&output).ok();
     let text = |field: &str| entry.as_ref()?.get(field)?.as_str().map(str::to_owned);
     match (text("Username"), text("Secret")) {
         (_, Some(secret)) if secret.is_empty() => Ok(None),
@@ -154,7 +154,7 @@ mod tests {
     fn a_helper_that_reads_nothing_is_heard() {
         let mut script = Command::new("sh");
         let input = "x".repeat(1 << 20);
-        let response = exchange(script.args(["-c", "exec <&-; echo hello"]), &input, HELPER_TIMEOUT);
-        assert_eq!(response.unwrap().unwrap(), "hello\n");
+        let output = exchange(script.args(["-c", "exec <&-; echo hello"]), &input, HELPER_TIMEOUT);
+        assert_eq!(output.unwrap().unwrap(), "hello\n");
     }
 }

@@ -75,9 +75,9 @@ impl AuthState {
         Some(token)
     }
 
-    /// Whether other requests may have sent `shown` too. A token that was refused at its only use is invalid.
-    pub fn is_shared(&self, scope: &Scope, shown: Option<&str>) -> bool {
-        let own = self.tokens.get(scope).filter(|token| Some(&*bearer_header(&token.secret)) == shown);
+    /// Whether other requests may have used `sent` too. A token that was refused at its only use is invalid.
+    pub fn is_shared(&self, scope: &Scope, sent: Option<&str>) -> bool {
+        let own = self.tokens.get(scope).filter(|token| Some(&*bearer_header(&token.secret)) == sent);
         own.is_none_or(|token| token.uses > 1)
     }
 
@@ -100,17 +100,17 @@ impl AuthState {
         scopes
     }
 
-    /// Learns from a 401 to a request for `scope` that sent `shown`. Keeps a newer token that another thread has fetched
+    /// Learns from a 401 to a request for `scope` with the authorization `sent`. Keeps a newer token that another thread has fetched
     /// since.
     pub fn learn(
         &mut self,
         response: &Response,
         scope: &Scope,
-        shown: Option<&str>,
+        sent: Option<&str>,
         registry: &Url,
         access: &Access,
     ) -> Result<()> {
-        if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == shown) {
+        if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == sent) {
             self.tokens.remove(scope);
         }
         let challenges: Vec<Challenge> = response.headers(CHALLENGE).flat_map(challenge::parse).collect();

@@ -56,11 +56,11 @@ pub fn text(mut response: Response) -> String {
         let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         one_line.chars().take(MAX_REASON_CHARS).collect()
     };
-    let Ok(words) = serde_json::from_slice::<ErrorBody>(&bytes) else {
+    let Ok(body) = serde_json::from_slice::<ErrorBody>(&bytes) else {
         return if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
     };
     let mut reasons: Vec<String> = Vec::new();
-    for reason in words.errors.iter().take(MAX_REASONS) {
+    for reason in body.errors.iter().take(MAX_REASONS) {
         let message = reason.message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&reason.code);
         reasons.push(match &reason.detail {
             Some(serde_json::Value::String(detail)) if !detail.is_empty() && detail != message => {
@@ -69,7 +69,7 @@ pub fn text(mut response: Response) -> String {
             _ => cut(message),
         });
     }
-    reasons.extend(words.details.iter().chain(&words.message).take(1).map(|text| cut(text)));
+    reasons.extend(body.details.iter().chain(&body.message).take(1).map(|text| cut(text)));
     reasons.join("; ")
 }
 

@@ -19,18 +19,18 @@ pub fn declaring_file(host: &str, repository: &str, root: &Path) -> Option<PathB
 
 fn from_podman(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
     let all = registries_conf::read(&registries_conf::path(root)?);
-    let at = insecure_registry(all.iter().map(|(_, registry)| registry), host, repository)?;
+    let at = find_insecure(all.iter().map(|(_, registry)| registry), host, repository)?;
     Some(all[at].0.clone())
 }
 
 /// Returns the index of the entry that declares `repository` at `host` insecure. The longest matching location applies.
-pub(crate) fn insecure_registry<'r>(
+pub(crate) fn find_insecure<'r>(
     all: impl Iterator<Item = &'r RegistryEntry>,
     host: &str,
     repository: &str,
 ) -> Option<usize> {
-    let fits = all.enumerate().filter(|(_, registry)| is_at(registry.location(), host, repository));
-    let longest = fits.max_by_key(|(_, registry)| registry.location().len());
+    let matching = all.enumerate().filter(|(_, registry)| is_at(registry.location(), host, repository));
+    let longest = matching.max_by_key(|(_, registry)| registry.location().len());
     longest.filter(|(_, registry)| registry.insecure).map(|(at, _)| at)
 }
 
@@ -55,13 +55,14 @@ fn from_docker(host: &str, root: &Path) -> Option<PathBuf> {
 pub(crate) fn in_daemon_json(text: &str, host: &str) -> bool {
     let document: Value = serde_json::from_str(text).unwrap_or_default();
     let list = document.get("insecure-registries").and_then(Value::as_array);
-    let words: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).map(without_scheme).collect();
-    let networks: Vec<(&str, &str)> = words.iter().filter_map(|word| word.split_once('/')).collect();
-    words.contains(&host) || !networks.is_empty() && addresses(host).iter().any(|own| is_in_any_network(own, &networks))
+    let entries: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).map(without_scheme).collect();
+    let networks: Vec<(&str, &str)> = entries.iter().filter_map(|entry| entry.split_once('/')).collect();
+    entries.contains(&host)
+        || !networks.is_empty() && addresses(host).iter().any(|own| is_in_any_network(own, &networks))
 }
 
-fn without_scheme(word: &str) -> &str {
-    word.strip_prefix("http://").or(word.strip_prefix("https://")).unwrap_or(word).trim_end_matches('/')
+fn without_scheme(entry: &str) -> &str {
+    entry.strip_prefix("http://").or(entry.strip_prefix("https://")).unwrap_or(entry).trim_end_matches('/')
 }
 
 fn is_in_any_network(address: &str, networks: &[(&str, &str)]) -> bool {

@@ -194,7 +194,8 @@ pub(super) fn from_registries_conf(all: &[RegistryEntry], host: &str, repository
     let Some((own, rest)) = matching.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
     let mirror = |entry: &MirrorEntry| {
         let mirror = Mirror::parse(&entry.location, rest, entry.insecure)?;
-        (entry.only != "tag-only").then_some(Mirror { resolves: entry.only != "digest-only", ..mirror })
+        (entry.pull_from_mirror != "tag-only")
+            .then_some(Mirror { resolves: entry.pull_from_mirror != "digest-only", ..mirror })
     };
     own.mirrors.iter().filter_map(mirror).collect()
 }

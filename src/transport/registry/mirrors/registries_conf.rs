@@ -23,8 +23,7 @@ pub struct RegistryEntry {
 pub struct MirrorEntry {
     pub location: String,
     pub insecure: bool,
-    /// `pull-from-mirror`.
-    pub only: String,
+    pub pull_from_mirror: String,
 }
 
 impl RegistryEntry {
@@ -92,7 +91,9 @@ pub fn parse(text: &str) -> Vec<RegistryEntry> {
             ("registry", "location", _) => registry.location = setting.text().to_owned(),
             ("registry.mirror", "location", Some(mirror)) => mirror.location = setting.text().to_owned(),
             ("registry.mirror", "insecure", Some(mirror)) => mirror.insecure = setting.is_true(),
-            ("registry.mirror", "pull-from-mirror", Some(mirror)) => mirror.only = setting.text().to_owned(),
+            ("registry.mirror", "pull-from-mirror", Some(mirror)) => {
+                mirror.pull_from_mirror = setting.text().to_owned()
+            }
             _ => {}
         }
     }

@@ -84,8 +84,8 @@ impl AuthFile {
     }
 
     /// Returns the credentials for `repository` at `host` from the helpers that the file names, or from the file.
-    /// `complaint` receives the error of a helper that fails; the helper is skipped.
-    pub fn find(&self, host: &str, repository: &str, complaint: &mut dyn FnMut(Error)) -> Option<Login> {
+    /// `report` receives the error of a helper that fails; the helper is skipped.
+    pub fn find(&self, host: &str, repository: &str, report: &mut dyn FnMut(Error)) -> Option<Login> {
         let helpers = self.document.get("credHelpers").and_then(Value::as_object);
         let own =
             helpers.and_then(|all| all.iter().find(|(name, _)| normalized_key(name) == host)).map(|(_, name)| name);
@@ -94,7 +94,7 @@ impl AuthFile {
             match helper::get(name, key(host)) {
                 Ok(Some(login)) => return Some(login),
                 Ok(None) => {}
-                Err(error) => complaint(error.at(self.helper_task("read", host, name))),
+                Err(error) => report(error.at(self.helper_task("read", host, name))),
             }
         }
         self.stored(host, repository)
