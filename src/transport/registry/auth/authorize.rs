@@ -127,8 +127,8 @@ impl RegistryClient {
 
     fn plain_http_note(&self) -> String {
         format!(
-            "{} does not use TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
-             permanently with: imgmv login --insecure {}",
+            "{} does not use TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or \
+             --dst-insecure, or permanently with: imgmv login --insecure {}",
             self.host, self.host
         )
     }
@@ -146,7 +146,8 @@ impl RegistryClient {
         }
         let realm_host = realm.host_str().unwrap_or_default();
         let note = format!(
-            "{} names the token service {realm_host}, in another domain; the credentials were not sent to it (to allow it, add --token-host {realm_host})",
+            "{} names the token service {realm_host}, in another domain; the credentials were not sent to it (to \
+             allow it, add --token-host {realm_host})",
             self.host
         );
         self.watch.say(&note);
@@ -184,7 +185,8 @@ impl RegistryClient {
                 "{from} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
             )),
             (400..=403, None) => Error::denied(format!(
-                "{host} requires credentials to {} {target}, or the repository does not exist{reason}; log in with: imgmv login {host}{note}",
+                "{host} requires credentials to {} {target}, or the repository does not exist{reason}; log in with: \
+                 imgmv login {host}{note}",
                 scope.verb()
             )),
             _ => Error::network(format!("the token service {from} of {host} failed with status {status}{reason}")),

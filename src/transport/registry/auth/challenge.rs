@@ -1,5 +1,5 @@
-//! Parses `WWW-Authenticate` (RFC 9110, sections 11.2 to 11.6.1): several challenges in one header, quoted and bare values,
-//! and commas between parameters as well as between challenges. The input is untrusted.
+//! Parses `WWW-Authenticate` (RFC 9110, sections 11.2 to 11.6.1): several challenges in one header, quoted and bare
+//! values, and commas between parameters as well as between challenges. The input is untrusted.
 
 /// A longer header is ignored.
 const MAX_HEADER_BYTES: usize = 16 << 10;
@@ -30,8 +30,8 @@ impl Challenge {
     }
 }
 
-/// Returns the challenges of one header value, in order. Skips text that is not a challenge, and values that are too long
-/// or have no closing quote. Never fails.
+/// Returns the challenges of one header value, in order. Skips text that is not a challenge, and values that are too
+/// long or have no closing quote. Never fails.
 pub fn parse(header: &str) -> Vec<Challenge> {
     if header.len() > MAX_HEADER_BYTES {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! The user's credentials for a repository, as given or from the files. The files are searched only when a registry asks
-//! for credentials, so a public pull does not depend on them.
+//! The user's credentials for a repository, as given or from the files. The files are searched only when a registry
+//! asks for credentials, so a public pull does not depend on them.
 
 use super::file::AuthFile;
 use super::files;

@@ -1,5 +1,5 @@
-//! Credential helpers, `docker-credential-NAME` (docker's credential helper protocol): get, store and erase, each within a
-//! time limit. Errors describe the helper's failure; `file` adds the helper's name and its task.
+//! Credential helpers, `docker-credential-NAME` (docker's credential helper protocol): get, store and erase, each
+//! within a time limit. Errors describe the helper's failure; `file` adds the helper's name and its task.
 
 use super::secret::Login;
 use crate::error::{Error, Result};

@@ -40,8 +40,8 @@ impl Registry {
     }
 }
 
-/// Verifies the user name and password in `access` at `host` and stores them with mode 0600 in `access.authfile`, else in
-/// `REGISTRY_AUTH_FILE`, else in docker's config.json; or in the credential helper that the file names.
+/// Verifies the user name and password in `access` at `host` and stores them with mode 0600 in `access.authfile`, else
+/// in `REGISTRY_AUTH_FILE`, else in docker's config.json; or in the credential helper that the file names.
 pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<LoginOutcome> {
     let Credentials::Password { user, password } = &access.credentials else {
         return Err(Error::usage("login: a user name and a password are required"));

@@ -1,5 +1,5 @@
-//! The authorization that one registry requires: its scheme, tokens and credentials. The first 401 sets it; later requests
-//! use it immediately.
+//! The authorization that one registry requires: its scheme, tokens and credentials. The first 401 sets it; later
+//! requests use it immediately.
 
 use super::challenge;
 use super::challenge::Challenge;
@@ -100,8 +100,8 @@ impl AuthState {
         scopes
     }
 
-    /// Learns from a 401 to a request for `scope` with the authorization `sent`. Keeps a newer token that another thread has fetched
-    /// since.
+    /// Learns from a 401 to a request for `scope` with the authorization `sent`. Keeps a newer token that another
+    /// thread has fetched since.
     pub fn learn(
         &mut self,
         response: &Response,
@@ -145,8 +145,8 @@ fn unsupported_challenge(response: &Response, challenges: &[Challenge]) -> Error
     let text = response.header(CHALLENGE).unwrap_or("bytes that are not text");
     let start: String = text.chars().take(MAX_QUOTED_CHARS).collect();
     Error::denied(format!(
-        "the header WWW-Authenticate of the 401 response is invalid ({start:?}, {} bytes in total); ask the owner of the \
-         registry, or of the proxy in front of it, to correct it",
+        "the header WWW-Authenticate of the 401 response is invalid ({start:?}, {} bytes in total); ask the owner of \
+         the registry, or of the proxy in front of it, to correct it",
         text.len()
     ))
 }

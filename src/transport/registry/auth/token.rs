@@ -1,10 +1,10 @@
-//! Tokens (distribution's token specification: "Token Authentication", "Oauth2 Token Authentication"): their scopes, their
-//! lifetime, and the token services that receive credentials.
+//! Tokens (distribution's token specification: "Token Authentication", "Oauth2 Token Authentication"): their scopes,
+//! their lifetime, and the token services that receive credentials.
 //!
-//! A registry names its token service (the *realm*), and a forged response could name an attacker's. A realm receives the
-//! registry's credentials only if it is on the registry's own host name, is docker's pair (docker.io and auth.docker.io),
-//! is under the same registrable domain (registry.gitlab.com and gitlab.com), or is in `Access::token_hosts`. Any other
-//! realm is asked anonymously, with a warning.
+//! A registry names its token service (the *realm*), and a forged response could name an attacker's. A realm receives
+//! the registry's credentials only if it is on the registry's own host name, is docker's pair (docker.io and
+//! auth.docker.io), is under the same registrable domain (registry.gitlab.com and gitlab.com), or is in
+//! `Access::token_hosts`. Any other realm is asked anonymously, with a warning.
 
 use crate::error::{Error, Result};
 use crate::transport::registry::http::proxy::is_loopback;
@@ -118,8 +118,8 @@ impl Token {
     }
 }
 
-/// Parses a realm: an https URL without credentials. Plain HTTP is allowed only if `registry` uses it too, and then only on
-/// the registry's host, on loopback, or if the user allowed it.
+/// Parses a realm: an https URL without credentials. Plain HTTP is allowed only if `registry` uses it too, and then
+/// only on the registry's host, on loopback, or if the user allowed it.
 pub fn parse_realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let host = registry.host_str().unwrap_or_default();
     let wrong = |why: &str| Error::denied(format!("{host} names a token service that imgmv does not use: {why}"));
@@ -153,8 +153,8 @@ pub fn may_see_credentials(realm: &Url, registry: &Url, allowed: &[String]) -> b
 }
 
 /// Whether two host names are under one registrable domain. Without the list of public suffixes the result is
-/// conservative: two labels must match, or three if the second last is as short as under a country code (`co.uk`). Hosts
-/// under the names of large hosting services never match, since their owners differ.
+/// conservative: two labels must match, or three if the second last is as short as under a country code (`co.uk`).
+/// Hosts under the names of large hosting services never match, since their owners differ.
 fn same_domain(a: &str, b: &str) -> bool {
     const SHARED: [&str; 22] = [
         "amazonaws.com",

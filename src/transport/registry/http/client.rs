@@ -79,8 +79,8 @@ impl RegistryClient {
         Ok(url)
     }
 
-    /// Returns the registry's root URL: https, or http if plain HTTP is allowed and the registry does not speak TLS. Plain
-    /// HTTP is allowed on loopback and where the user said so. The registry is probed once.
+    /// Returns the registry's root URL: https, or http if plain HTTP is allowed and the registry does not speak TLS.
+    /// Plain HTTP is allowed on loopback and where the user said so. The registry is probed once.
     pub(crate) fn api(&self) -> Result<&Url> {
         if let Some(url) = self.api.get() {
             return Ok(url);
@@ -115,8 +115,8 @@ impl RegistryClient {
         }
     }
 
-    /// Sends `call` and retries transient failures. `authorization` is an `Authorization` value with the only origin that
-    /// may receive it.
+    /// Sends `call` and retries transient failures. `authorization` is an `Authorization` value with the only origin
+    /// that may receive it.
     pub(crate) fn send_with_retries(
         &self,
         what: &str,
@@ -158,8 +158,8 @@ impl RegistryClient {
         self.access.answer.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
     }
 
-    /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean that
-    /// the redirect's address has expired, so the registry is asked for a new one.
+    /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean
+    /// that the redirect's address has expired, so the registry is asked for a new one.
     pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
         let mut retries = self.retry_policy(0);
         loop {
@@ -178,7 +178,8 @@ impl RegistryClient {
         }
     }
 
-    /// Reads a small document: the complete body of a response of status 200. Reading shares the retries of the request.
+    /// Reads a small document: the complete body of a response of status 200. Reading shares the retries of the
+    /// request.
     pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Response, Vec<u8>)> {
         let mut retries = self.retry_policy(0);
         loop {
@@ -267,7 +268,8 @@ impl RegistryClient {
         )))
     }
 
-    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not allowed.
+    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not
+    /// allowed.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
         let wrong =
             |why: &str| Error::invalid(format!("{} names an address that imgmv does not use: {why}", self.host));

@@ -78,8 +78,8 @@ fn redirect_refusal_kind(verb: &str) -> Kind {
     if verb == "read" { Kind::Network } else { Kind::Failed }
 }
 
-/// Whether `status` refuses the method `HEAD` without reporting existence. Some registries, and proxies in front of them,
-/// support only `GET`.
+/// Whether `status` refuses the method `HEAD` without reporting existence. Some registries, and proxies in front of
+/// them, support only `GET`.
 pub fn refuses_head(status: u16) -> bool {
     matches!(status, 400 | 403 | 405 | 406 | 501)
 }
@@ -101,8 +101,8 @@ fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str)
         400 | 401 | 403 | 410 if *from_other_host => Error::new(
             redirect_refusal_kind(verb),
             format!(
-                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
-             may have expired: check the clock of this host, or retry later"
+                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the \
+                 address may have expired: check the clock of this host, or retry later"
             ),
         ),
         404 if *from_other_host => {
@@ -112,11 +112,12 @@ fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str)
             "{host} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
         )),
         401 => Error::denied(format!(
-            "{host} requires credentials to {verb} {target}, or the repository does not exist{reason}; log in with: imgmv login {host}{note}"
+            "{host} requires credentials to {verb} {target}, or the repository does not exist{reason}; log in with: \
+             imgmv login {host}{note}"
         )),
         403 if *logged_in => Error::denied(format!(
-            "{host} does not allow this user to {verb} {target}{reason}; ask its owner, or log in as another user with: \
-             imgmv login {host}"
+            "{host} does not allow this user to {verb} {target}{reason}; ask its owner, or log in as another user \
+             with: imgmv login {host}"
         )),
         403 => Error::denied(format!(
             "{host} does not allow anonymous users to {verb} {target}{reason}; log in with: imgmv login {host}"

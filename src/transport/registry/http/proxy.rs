@@ -1,5 +1,5 @@
-//! The proxy of a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl and Go read them. ureq itself
-//! reads one proxy for both schemes, and no domain without a leading dot.
+//! The proxy of a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl and Go read them. ureq
+//! itself reads one proxy for both schemes, and no domain without a leading dot.
 
 use crate::error::{Error, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};

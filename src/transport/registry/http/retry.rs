@@ -1,5 +1,5 @@
-//! The retry policy of all registry requests: exponential pauses with jitter. `Retry-After` (RFC 9110, section 10.2.3) is
-//! honoured up to a limit; a longer wait ends the run. Every pause is reported and can be cancelled.
+//! The retry policy of all registry requests: exponential pauses with jitter. `Retry-After` (RFC 9110, section 10.2.3)
+//! is honoured up to a limit; a longer wait ends the run. Every pause is reported and can be cancelled.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -71,7 +71,8 @@ impl<'a> RetryPolicy<'a> {
     pub fn wait(&mut self, what: &str, why: &str, retry_after: Option<Duration>) -> Result<()> {
         if let Some(retry_after) = retry_after.filter(|retry_after| *retry_after > MAX_RETRY_AFTER) {
             return Err(Error::network(format!(
-                "{what}: {why}; the server asks for a wait of {}, longer than the limit of {} s; run imgmv again after that time",
+                "{what}: {why}; the server asks for a wait of {}, longer than the limit of {} s; run imgmv again \
+                 after that time",
                 format_duration(retry_after),
                 MAX_RETRY_AFTER.as_secs()
             ))
@@ -130,7 +131,8 @@ pub fn parse_retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// Parses `Sun, 06 Nov 1994 08:49:37 GMT` into seconds since 1970 (RFC 9110, section 5.6.7; not the two obsolete forms).
+/// Parses `Sun, 06 Nov 1994 08:49:37 GMT` into seconds since 1970 (RFC 9110, section 5.6.7; not the two obsolete
+/// forms).
 fn http_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = text.split_ascii_whitespace().collect();

@@ -37,8 +37,8 @@ pub fn for_registry(access: &Access, host: &str) -> Result<Arc<ClientConfig>> {
     }
 }
 
-/// Returns the settings for token services and storage on other hosts, and for proxies: the same authorities of the user,
-/// and no client certificate.
+/// Returns the settings for token services and storage on other hosts, and for proxies: the same authorities of the
+/// user, and no client certificate.
 pub fn for_other_hosts(access: &Access) -> Result<Arc<ClientConfig>> {
     match access.insecure {
         Insecure::ByUser => client_config(Trust::Anything, None),

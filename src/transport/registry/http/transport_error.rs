@@ -1,4 +1,5 @@
-//! Errors of connections, of requests without a response and of incomplete responses, and which of them a retry may fix.
+//! Errors of connections, of requests without a response and of incomplete responses, and which of them a retry may
+//! fix.
 
 use super::connect::verifier;
 use super::proxy::Proxy;
@@ -124,8 +125,8 @@ fn classify_tls(error: &rustls::Error, host: &str, access: Option<&Access>) -> T
         }
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) if client.is_none() => {
             TransportError::Permanent(Error::denied(format!(
-                "{host} requires a client certificate; name it with --src-cert and --src-key or --dst-cert and --dst-key, or \
-                 copy it into /etc/containers/certs.d"
+                "{host} requires a client certificate; name it with --src-cert and --src-key or --dst-cert and \
+                 --dst-key, or copy it into /etc/containers/certs.d"
             )))
         }
         rustls::Error::AlertReceived(alert) if client.is_some() => TransportError::Permanent(Error::denied(format!(
@@ -157,8 +158,8 @@ fn certificate_advice(why: &CertificateError, is_authority: bool, access: Option
             format!("is marked as an authority and is not in {file}; add exactly this certificate to that file")
         }
         (UnknownIssuer, Some(file)) => format!(
-            "is signed neither by an authority in {file} nor by one of the system's; add the authority that signed it to \
-             that file"
+            "is signed neither by an authority in {file} nor by one of the system's; add the authority that signed \
+             it to that file"
         ),
         (_, None) if is_authority => {
             "is marked as an authority; to trust it, name exactly this certificate with --src-ca or --dst-ca (login: \

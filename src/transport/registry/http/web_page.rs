@@ -32,6 +32,7 @@ pub fn error(host: &str, response: &Response, what: &str) -> Error {
     let by = if host.starts_with(from) { String::new() } else { format!(" from {from}") };
     let seen = &response.url[..url::Position::AfterPath];
     Error::network(format!(
-        "{host} responded with a web page{by}, not {what} (a proxy or captive portal?); open {seen} in a browser to see it"
+        "{host} responded with a web page{by}, not {what} (a proxy or captive portal?); open {seen} in a browser to \
+         see it"
     ))
 }

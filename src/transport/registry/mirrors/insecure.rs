@@ -11,8 +11,8 @@ use serde_json::Value;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-/// Returns the file, below `root` (`/`) or of this user, that declares `repository` at `host` (`HOST[:PORT]`) insecure. An
-/// empty `repository` stands for the registry. Resolves `host` if docker's file lists networks.
+/// Returns the file, below `root` (`/`) or of this user, that declares `repository` at `host` (`HOST[:PORT]`) insecure.
+/// An empty `repository` stands for the registry. Resolves `host` if docker's file lists networks.
 pub fn declaring_file(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
     from_podman(host, repository, root).or_else(|| from_docker(host, root)).or_else(|| from_containerd(host, root))
 }

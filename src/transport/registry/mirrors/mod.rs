@@ -1,5 +1,5 @@
-//! The mirrors in the configuration of this host's engines: containerd's `certs.d/HOST/hosts.toml`, docker's `daemon.json`
-//! (for docker.io only), and containers-registries.conf(5) with its `.d` directory.
+//! The mirrors in the configuration of this host's engines: containerd's `certs.d/HOST/hosts.toml`, docker's
+//! `daemon.json` (for docker.io only), and containers-registries.conf(5) with its `.d` directory.
 
 pub mod insecure;
 pub(super) mod registries_conf;
@@ -108,8 +108,8 @@ fn split_scheme(url: &str) -> Option<(bool, &str)> {
     }
 }
 
-/// Returns the mirrors of `repository` at `host` from the files below `root` (`/`) and the user's own, without duplicates,
-/// in the order of the files.
+/// Returns the mirrors of `repository` at `host` from the files below `root` (`/`) and the user's own, without
+/// duplicates, in the order of the files.
 pub fn configured_mirrors(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
     let podman = registries_conf::path(root);
     let mut all: Vec<Mirror> = from_containerd(&containerd_certs_dir(root), host, repository);

@@ -1,5 +1,5 @@
-//! A repository at several hosts: the mirrors in their order, then the registry itself. If a host fails in the middle of a
-//! blob, the next host continues at the same byte. The bytes are hashed whichever host sent them.
+//! A repository at several hosts: the mirrors in their order, then the registry itself. If a host fails in the middle
+//! of a blob, the next host continues at the same byte. The bytes are hashed whichever host sent them.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};

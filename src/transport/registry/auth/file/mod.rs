@@ -1,5 +1,5 @@
-//! One credential file, docker's `config.json` or containers' `auth.json`: reads entries, and writes and removes them for
-//! login and logout. Content that imgmv does not know is preserved.
+//! One credential file, docker's `config.json` or containers' `auth.json`: reads entries, and writes and removes them
+//! for login and logout. Content that imgmv does not know is preserved.
 
 use super::helper;
 use super::secret::Login;
@@ -113,15 +113,15 @@ impl AuthFile {
         None
     }
 
-    /// Whether a login over plain HTTP stored the credentials for `host`. Their key is then a URL, which docker and podman
-    /// can read too.
+    /// Whether a login over plain HTTP stored the credentials for `host`. Their key is then a URL, which docker and
+    /// podman can read too.
     pub fn is_over_http(&self, host: &str) -> bool {
         let auths = self.document.get("auths").and_then(Value::as_object);
         auths.is_some_and(|all| all.keys().any(|name| name.starts_with(HTTP) && normalized_key(name) == host))
     }
 
-    /// Stores `password` of `user` for `host` in `path` with mode 0600, or in the helper that the file names. Returns the
-    /// file or helper.
+    /// Stores `password` of `user` for `host` in `path` with mode 0600, or in the helper that the file names. Returns
+    /// the file or helper.
     pub fn store(path: &Path, host: &str, user: &str, password: &Secret, transport: LoginTransport) -> Result<String> {
         let failed = |error: Error| error.at(format!("cannot store the credentials of {host}"));
         let file = AuthFile::read(path).map_err(failed)?;
@@ -222,8 +222,8 @@ fn lookup_keys(host: &str, repository: &str) -> Vec<String> {
     names
 }
 
-/// Converts a key of `auths` or `credHelpers` to the form of a reference: without scheme and API path, and with one name for
-/// docker's own registry.
+/// Converts a key of `auths` or `credHelpers` to the form of a reference: without scheme and API path, and with one
+/// name for docker's own registry.
 fn normalized_key(name: &str) -> String {
     let bare = name.strip_prefix("https://").or(name.strip_prefix("http://")).unwrap_or(name).trim_end_matches('/');
     let bare = if bare.len() == name.len() {
@@ -240,7 +240,8 @@ fn normalized_key(name: &str) -> String {
     if path.is_empty() || matches!(path, "v1" | "v2") { host.to_owned() } else { format!("{host}/{path}") }
 }
 
-/// Parses one entry of `auths`. Returns `None` for an empty entry, which docker writes when a helper has the credentials.
+/// Parses one entry of `auths`. Returns `None` for an empty entry, which docker writes when a helper has the
+/// credentials.
 fn login(entry: &Value) -> Option<Login> {
     let text = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     if let Some(token) = text("identitytoken") {

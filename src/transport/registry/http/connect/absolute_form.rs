@@ -1,5 +1,5 @@
-//! Plain HTTP through an HTTP proxy. The request names the complete URL (the absolute form of RFC 9112, section 3.2.2) and
-//! carries the proxy's credentials. Many proxies allow CONNECT to port 443 only, so this is not a tunnel.
+//! Plain HTTP through an HTTP proxy. The request names the complete URL (the absolute form of RFC 9112, section 3.2.2)
+//! and carries the proxy's credentials. Many proxies allow CONNECT to port 443 only, so this is not a tunnel.
 
 use crate::transport::registry::http::proxy::Proxy;
 use ureq::Error;

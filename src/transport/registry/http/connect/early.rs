@@ -1,5 +1,5 @@
-//! Responses that arrive before the request's body is sent. A registry that refuses a body (413, 429) responds and closes
-//! its connection: sending fails, but the response can still be read.
+//! Responses that arrive before the request's body is sent. A registry that refuses a body (413, 429) responds and
+//! closes its connection: sending fails, but the response can still be read.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,6 @@
-//! Connections on ureq's transport layer: through a proxy (`tunnel`, `absolute_form`, `socks`), with TLS (`tls_transport`,
-//! `verifier`), with a minimum progress (`stall_guard`), and with responses that precede the body's end (`early`).
+//! Connections on ureq's transport layer: through a proxy (`tunnel`, `absolute_form`, `socks`), with TLS
+//! (`tls_transport`, `verifier`), with a minimum progress (`stall_guard`), and with responses that precede the body's
+//! end (`early`).
 //!
 //! ureq has no hook for a certificate verifier, and asks HTTP proxies for tunnels only. A single byte restarts its
 //! time-outs. Semver does not cover `ureq::unversioned`, so Cargo.toml pins the version that this code is written for.

@@ -99,8 +99,8 @@ impl StallGuard {
         Ok(true)
     }
 
-    /// Waits for a body, or for `100 Continue`. Counts only the time spent waiting: a slow reader is not the remote host's
-    /// fault.
+    /// Waits for a body, or for `100 Continue`. Counts only the time spent waiting: a slow reader is not the remote
+    /// host's fault.
     fn await_body(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let before = self.line.buffers().input().len();
         let started = Instant::now();

@@ -70,7 +70,8 @@ impl Chunked {
     }
 }
 
-/// The end of the empty line after a head. Like httparse, skips empty lines before the head and accepts bare line feeds.
+/// The end of the empty line after a head. Like httparse, skips empty lines before the head and accepts bare line
+/// feeds.
 pub fn head_end(input: &[u8]) -> Option<usize> {
     let start = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let empty = |at: usize| match &input[at + 1..] {

@@ -71,7 +71,8 @@ fn error(head: &[u8], proxy: &Proxy, host: &str) -> Option<TransportError> {
             Some(TransportError::Transient(format!("the proxy {proxy} cannot reach {host} (status {status})")))
         }
         _ => Some(TransportError::TunnelRefused(Error::network(format!(
-            "the proxy {proxy} refused a tunnel to {host} (status {status}); allow {host} in the proxy, or add {host} to NO_PROXY"
+            "the proxy {proxy} refused a tunnel to {host} (status {status}); allow {host} in the proxy, or add \
+             {host} to NO_PROXY"
         )))),
     }
 }

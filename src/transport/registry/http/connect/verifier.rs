@@ -1,6 +1,6 @@
-//! The certificates that a TLS client trusts: those that rustls's own verifier accepts, and self-signed certificates that
-//! the user named. Most recipes for a private registry make a self-signed certificate that is marked as an authority;
-//! curl, docker and skopeo accept it, rustls does not (`CaUsedAsEndEntity`).
+//! The certificates that a TLS client trusts: those that rustls's own verifier accepts, and self-signed certificates
+//! that the user named. Most recipes for a private registry make a self-signed certificate that is marked as an
+//! authority; curl, docker and skopeo accept it, rustls does not (`CaUsedAsEndEntity`).
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -20,8 +20,8 @@ pub enum Verifier {
 }
 
 impl Verifier {
-    /// `roots` are all authorities, the user's and the system's; `named` are the user's alone. Returns `None` if `roots`
-    /// is empty.
+    /// `roots` are all authorities, the user's and the system's; `named` are the user's alone. Returns `None` if
+    /// `roots` is empty.
     pub fn named(
         roots: RootCertStore,
         named: Vec<CertificateDer<'static>>,
