@@ -10,11 +10,12 @@ mod program;
 
 use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options, Report, copy};
 use imgmv::image::{Name, Platform};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::{Host, Local};
-use imgmv::source::{Selector, Source};
+use imgmv::source::Selector;
 use imgmv::transport::archive::{Input, open};
 use imgmv::transport::engine::{Engine, EngineSink, Found, find, saved};
 use imgmv::transport::layout::LayoutStore;
@@ -167,7 +168,7 @@ fn docker_daemon_is_a_source_and_says_what_it_does_not_have() {
             let folder = engines::folder();
             let told = Arc::new(Told::default());
             let sink = imgmv::transport::archive::ArchiveSink::to_file(&folder.path().join("out.tar"))?;
-            copy(Source::Stream(stream), &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
+            copy(Source::Stream(Box::new(stream)), &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
         };
         let report = read(&["hello-imgmv:1", "bye:1"]).unwrap();
         let mut names: Vec<&str> = report.images.iter().flat_map(|image| &image.names).map(Name::as_str).collect();

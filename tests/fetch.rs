@@ -9,12 +9,13 @@ mod sshd;
 
 use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Digest, Platform};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::remote::{Host, Local, Running};
 use imgmv::sink::Sink;
-use imgmv::source::{Selector, Source, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::transport::engine::{Engine, FetchStore, Found, Loader, find, saved};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::{Kind as Failure, Result};
@@ -53,7 +54,7 @@ fn source(host: Arc<dyn Host>, engine: Engine, watch: Arc<dyn Watch>) -> Result<
     let found = find(&*host, &[engine], None, None)?;
     Ok(match FetchStore::open(host.clone(), &found, watch, &Cancel::default())? {
         Some(store) => Source::Store(Arc::new(store)),
-        None => Source::Stream(saved(host, &found, &[NAME.to_owned()])?.stream()),
+        None => Source::Stream(Box::new(saved(host, &found, &[NAME.to_owned()])?.stream())),
     })
 }
 
@@ -326,6 +327,6 @@ fn nerdctls_images_are_read_by_the_ctr_beside_it_else_nerdctl_saves_them() {
     fs::write(stand_in.dir.path().join("nerdctl"), script).unwrap();
     fs::set_permissions(stand_in.dir.path().join("nerdctl"), fs::Permissions::from_mode(0o755)).unwrap();
     let stream = saved(host, &nerdctl, &[NAME.to_owned()]).unwrap().stream();
-    let report = to_layout(Source::Stream(stream), &stand_in.dir.path().join("saved")).unwrap();
+    let report = to_layout(Source::Stream(Box::new(stream)), &stand_in.dir.path().join("saved")).unwrap();
     assert_eq!(report.images[0].digest.to_string(), HELLO);
 }

@@ -9,11 +9,12 @@ mod sshd;
 
 use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
 use imgmv::progress::Silent;
 use imgmv::remote::{Host, ask};
-use imgmv::source::{Selector, Source};
+use imgmv::source::Selector;
 use imgmv::transport::engine::{Engine, EngineSink, find};
 use imgmv::transport::layout::LayoutStore;
 use program::fixture;

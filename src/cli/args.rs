@@ -97,7 +97,7 @@ impl Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::address::help::PLACES;
+    use crate::cli::address::help::{PLACES, SERVED};
     use clap::{Arg, Command};
 
     fn verbs() -> Vec<Command> {
@@ -130,11 +130,12 @@ mod tests {
 
     #[test]
     fn every_verb_teaches_by_example() {
+        let places = format!("{PLACES}\n{SERVED}");
         for verb in verbs().iter().filter(|verb| !verb.is_hide_set()) {
             let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(after.starts_with("Examples:\n  "), "{}", verb.get_name());
             assert!(after.contains(&format!("imgmv {}", verb.get_name())), "{}", verb.get_name());
-            for line in after.lines().chain(PLACES.lines()).chain(AFTER.lines()) {
+            for line in after.lines().chain(places.lines()).chain(AFTER.lines()) {
                 assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
             }
         }

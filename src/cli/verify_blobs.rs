@@ -6,8 +6,9 @@ use crate::compress;
 use crate::image::Image;
 use crate::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Outcome, Watch};
+use crate::source::Store;
 use crate::source::documents;
-use crate::source::{Store, Stream, StreamSummary};
+use crate::tarball::{ArchiveStream, StreamSummary};
 use crate::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
@@ -65,7 +66,7 @@ pub fn of_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hashed
         }
     };
     thread::scope(|scope| {
-        for _ in 0..store.lanes().clamp(1, LANES) {
+        for _ in 0..store.profile().parallel_reads.clamp(1, LANES) {
             scope.spawn(lane);
         }
     });
@@ -124,7 +125,7 @@ fn name(error: Error, digest: &Digest) -> Error {
 }
 
 /// Hashes what passes, and what the stream says of itself at its end.
-pub fn of_stream(mut stream: Box<dyn Stream>, run: &Run) -> Result<(StreamSummary, Hashed)> {
+pub fn of_stream(mut stream: ArchiveStream, run: &Run) -> Result<(StreamSummary, Hashed)> {
     let mut hashed = Hashed::new();
     let mut id = 0;
     while let Some(mut blob) = stream.next_blob()? {

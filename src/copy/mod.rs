@@ -34,7 +34,9 @@ pub(crate) mod prefetch;
 mod publish;
 mod pull;
 mod report;
+mod rewrite;
 mod run;
+mod source;
 pub(crate) mod stream;
 pub(crate) mod unchanged;
 pub(crate) mod upload_order;
@@ -42,15 +44,18 @@ pub(crate) mod upload_order;
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
 use crate::error::{Error, Result};
+use crate::fanout::Subscriber;
 use crate::progress::Watch;
 use crate::sink::{Finish, Sink};
-use crate::source::{Source, Store};
+use crate::source::{Profile, Store};
+use crate::tarball::ArchiveStream;
 use std::sync::Arc;
 
 pub use options::{Compress, Options};
 pub use plan::{Foreign, Naming, Platforms, Sparse};
 pub use report::{Copied, Count, Report};
-pub(crate) use run::{Run, Work};
+pub(crate) use run::{Context, Run, Work};
+pub use source::Source;
 
 /// Copies what `options` select of `source` to `sink`.
 ///
@@ -59,9 +64,8 @@ pub(crate) use run::{Run, Work};
 ///
 /// ```
 /// use imgmv::cancel::Cancel;
-/// use imgmv::copy::{Options, copy};
+/// use imgmv::copy::{Options, Source, copy};
 /// use imgmv::progress::Silent;
-/// use imgmv::source::Source;
 /// use imgmv::tarball::{ArchiveStore, Section};
 /// use imgmv::transport::layout::{LayoutSink, Verify};
 /// use std::{fs::File, sync::Arc};
@@ -97,54 +101,70 @@ pub fn copy_all(
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.aborted(why))
+    all(jobs, Context { sink, pairs, watch, cancel }).inspect_err(|why| sink.aborted(why))
 }
 
-fn all(
-    jobs: Vec<(Source, Options)>,
-    sink: &dyn Sink,
-    pairs: Option<&LayerCache>,
-    watch: &dyn Watch,
-    cancel: &Cancel,
-) -> Result<Report> {
-    let mut stores: Vec<(Arc<dyn Store>, Options)> = Vec::new();
+fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
     let mut report = Report::default();
-    let mut streamed = false;
+    let (mut stores, mut streamed) = (Vec::new(), false);
     for (source, options) in jobs {
-        let mut run = Run::new(sink, &options, pairs, watch, cancel);
         report.dry_run |= options.dry_run;
-        match source {
-            Source::Store(store) => {
-                run.suit(&*store);
-                run.copy_store(&store)?;
-                stores.push((store, options.clone()));
-            }
+        let job = match source {
+            Source::Store(store) => StoreJob { store, subscriber: None, options },
+            Source::Shared(shared) => StoreJob { store: shared.clone(), subscriber: Some(shared), options },
             Source::Stream(stream) => {
                 streamed = true;
-                stream::copy_stream(&run, stream)?;
+                let run = Run::new(context, &options, Profile::default(), None);
+                copy_stream(&run, *stream)?;
+                run.into_report(&mut report);
+                continue;
             }
-        }
-        run.into_report(&mut report);
+        };
+        job.copy(context, &mut report)?;
+        stores.push(job);
     }
     if report.dry_run {
         return Ok(report);
     }
-    let Finish::SendAll(why) = sink.finish()? else { return Ok(report) };
+    let Finish::SendAll(why) = context.sink.finish()? else { return Ok(report) };
     if streamed {
         return Err(Error::far_side(format!(
             "{why}; the source has passed and cannot be sent again, run it once more"
         )));
     }
-    watch.say(&format!("{why}; sending everything"));
+    context.watch.say(&format!("{why}; sending everything"));
     let mut report = Report::default();
-    for (store, options) in &stores {
-        let mut run = Run::new(sink, options, pairs, watch, cancel);
-        run.suit(&**store);
-        run.copy_store(store)?;
-        run.into_report(&mut report);
-    }
-    match sink.finish()? {
+    stores.iter().try_for_each(|job| job.copy(context, &mut report))?;
+    match context.sink.finish()? {
         Finish::Done => Ok(report),
         Finish::SendAll(why) => Err(Error::far_side(format!("{why}, although everything was sent"))),
+    }
+}
+
+/// A source that can be read again, and how it is copied.
+struct StoreJob {
+    store: Arc<dyn Store>,
+    subscriber: Option<Arc<Subscriber>>,
+    options: Options,
+}
+
+impl StoreJob {
+    fn copy(&self, context: Context<'_>, report: &mut Report) -> Result<()> {
+        let run = Run::new(context, &self.options, self.store.profile(), self.subscriber.as_deref());
+        run.copy_store(&*self.store)?;
+        run.into_report(report);
+        Ok(())
+    }
+}
+
+/// An archive that is read once is converted where the sink takes layers whose digests come later, and rewritten in its
+/// own form otherwise.
+fn copy_stream(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
+    if run.options.dry_run {
+        return Err(Error::usage("a stream has to pass before its content is known; --dry-run needs a file"));
+    }
+    match stream.digests_known()? || run.capabilities.unnamed_blobs {
+        true => stream::convert(run, stream),
+        false => rewrite::rewrite(run, stream),
     }
 }

@@ -6,41 +6,43 @@ use super::{parallel, plan};
 use crate::error::{Error, Result};
 use crate::image::{Body, Coding, Descriptor, Digest, Image, Name};
 use crate::progress::Event;
+use crate::sink::{Missing, Upcoming};
 use crate::source::Store;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 impl Run<'_> {
-    pub(super) fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
+    pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
-        let images = plan::images(&**store, roots, &self.options.wish(), &self.takes, self.watch)?;
-        self.some(&**store, &images)?;
+        let images = plan::images(store, roots, &self.options.wish(), &self.capabilities, self.watch)?;
+        self.some(&images, &self.profile.empty_message)?;
         self.know(&images);
         self.recall(&images);
         let (current, images) = self.current(images)?;
         self.settle_current(current);
-        let work = self.missing(&images, &**store)?;
+        let (work, resume_first) = self.missing(&images, store)?;
         let mut seen = HashSet::new();
         let all = images.iter().flat_map(Image::blobs).map(|blob| blob.digest);
         let all: Vec<Digest> = all.filter(|digest| seen.insert(*digest)).collect();
-        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
+        if let Some(subscriber) = self.subscriber {
+            subscriber.announce(&all, work.iter().map(|work| work.blob.digest));
+        }
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
             images.iter().for_each(|image| self.settled(image, image.source_digest));
             return Ok(());
         }
-        parallel::transfer_all(self, &**store, work)?;
+        parallel::transfer_all(self, store, work, resume_first)?;
         self.settle(&images)
     }
 
     /// Fails with `NotFound` where there is nothing to copy: no image, or an index that lists none.
-    pub fn some(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+    pub fn some(&self, images: &[Image], empty_message: &str) -> Result<()> {
         let hollow = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
         let why = match images.iter().find(hollow) {
             _ if self.options.allow_empty => return Ok(()),
             None if !images.is_empty() => return Ok(()),
-            None => store.nothing(),
+            None => empty_message.to_owned(),
             Some(image) => {
                 let digest = image.root().digest().to_string();
                 let name = image.names.first().map_or(&*digest, Name::as_str);
@@ -92,29 +94,25 @@ impl Run<'_> {
         }
     }
 
-    /// What the sink lacks, as work; the rest is counted as held.
-    pub(super) fn missing(&self, images: &[Image], store: &dyn Store) -> Result<Vec<Work>> {
+    /// The blobs that the sink does not have, and the one that has to be sent first; the others are counted as held.
+    pub(super) fn missing(&self, images: &[Image], store: &dyn Store) -> Result<(Vec<Work>, Option<Digest>)> {
         let mut seen = HashSet::new();
         let blobs: Vec<&Descriptor> =
             images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
         let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
         self.tell_packing(&all);
-        let ask: Vec<Descriptor> = all.iter().filter_map(|work| self.target(work)).collect();
-        let lacking = self.sink.missing(&self.expected_diff_ids(images), ask, store)?;
-        let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
-        let mut work = Vec::new();
-        for one in all {
-            let known = self.target(&one).map(|target| target.digest);
-            let mut held = known.is_some_and(|digest| !lacking.contains(&digest));
-            if self.options.dry_run && !held {
-                held = known.is_some_and(|digest| self.sink.holds(&digest).unwrap_or(false));
-            }
-            if held { self.tally().held.add(one.blob.size) } else { work.push(one) }
-        }
+        let blobs = all.iter().filter_map(|work| self.target(work)).collect();
+        let (images, dry_run) = (&*self.expected_diff_ids(images), self.options.dry_run);
+        let Missing { blobs, resume_first } =
+            self.sink.missing(Upcoming::Blobs { images, blobs, source: store, dry_run })?;
+        let missing: HashSet<Digest> = blobs.into_iter().map(|blob| blob.digest).collect();
+        let (work, held): (Vec<Work>, Vec<Work>) =
+            all.into_iter().partition(|work| self.target(work).is_none_or(|target| missing.contains(&target.digest)));
+        held.iter().for_each(|work| self.tally().held.add(work.blob.size));
         let held = self.tally().held;
         let bytes = work.iter().map(|work| work.blob.size).sum();
         self.watch.event(Event::Plan { blobs: work.len(), bytes, held_blobs: held.blobs, held_bytes: held.bytes });
-        Ok(work)
+        Ok((work, resume_first))
     }
 
     /// `images` as they will be at the sink, as far as that is known before their layers are packed.

@@ -5,10 +5,11 @@ use super::upload_order::UploadOrder;
 use super::{Compress, Copied, Count, Options, Report, unchanged};
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
+use crate::fanout::Subscriber;
 use crate::image::{Coding, Descriptor, Digest, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Sink, SinkCapabilities};
-use crate::source::Store;
+use crate::source::Profile;
 use crate::transfer::replay::kept_in_company;
 use crate::transfer::{self, Recompress, TransferContext, Verified};
 use std::collections::{HashMap, HashSet};
@@ -37,10 +38,23 @@ impl Work {
     }
 }
 
+/// The parts that all copies to one sink share.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub sink: &'a dyn Sink,
+    pub pairs: Option<&'a LayerCache>,
+    pub watch: &'a dyn Watch,
+    pub cancel: &'a Cancel,
+}
+
 /// The state of one source's copy.
 pub(crate) struct Run<'a> {
+    /// The source's.
+    pub profile: Profile,
+    /// Where several copies read the source.
+    pub subscriber: Option<&'a Subscriber>,
     pub sink: &'a dyn Sink,
-    pub takes: SinkCapabilities,
+    pub capabilities: SinkCapabilities,
     pub options: &'a Options,
     pub pairs: Option<&'a LayerCache>,
     pub watch: &'a dyn Watch,
@@ -63,22 +77,18 @@ pub(super) struct Tally {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        sink: &'a dyn Sink,
+        context: Context<'a>,
         options: &'a Options,
-        pairs: Option<&'a LayerCache>,
-        watch: &'a dyn Watch,
-        cancel: &'a Cancel,
+        profile: Profile,
+        subscriber: Option<&'a Subscriber>,
     ) -> Run<'a> {
+        let Context { sink, pairs, watch, cancel } = context;
+        let mut capabilities = sink.capabilities();
+        // An uncompressed layer in a registry was pushed like that: it keeps its digest in another registry.
+        capabilities.compress = capabilities.compress.filter(|_| profile.origin.is_none());
         let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
         let passage = Arc::default();
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passage, tally, ids }
-    }
-
-    /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
-    pub(super) fn suit(&mut self, store: &dyn Store) {
-        if store.origin().is_some() {
-            self.takes.compress = None;
-        }
+        Run { profile, subscriber, sink, capabilities, options, pairs, watch, cancel, fixed, passage, tally, ids }
     }
 
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -110,17 +120,18 @@ impl<'a> Run<'a> {
     pub fn recode_from(&self, was: Coding) -> Option<Recompress> {
         let wanted = match self.options.compress {
             Compress::To(coding) => coding,
-            Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
+            Compress::Default if was == Coding::Raw => self.capabilities.compress.unwrap_or(was),
             Compress::Default | Compress::Keep => was,
         };
-        let to = if self.takes.refuses.contains(&wanted) { Coding::Raw } else { wanted };
+        let to = if self.capabilities.unsupported.contains(&wanted) { Coding::Raw } else { wanted };
         (to != was).then_some(Recompress { was, to, level: self.options.level })
     }
 
     /// The way of the blob `id`.
     pub fn flow<'f>(&'f self, stop: &'f AtomicBool, id: u64, threads: usize) -> TransferContext<'f> {
         let company = self.options.company;
-        let (buffer, recent) = (transfer::buffer_in_company(company), kept_in_company(company));
+        let buffer = transfer::buffer_in_company(company);
+        let recent = if self.capabilities.needs_replay { kept_in_company(company) } else { 0 };
         let threads = (threads / company.max(1)).max(1);
         TransferContext { watch: self.watch, cancel: self.cancel, stop, id, threads, buffer, recent }
     }
@@ -133,7 +144,7 @@ impl<'a> Run<'a> {
     /// `work`'s blob as it will be stored, if that is known. A layer that the sink cannot read is not stored as it is;
     /// but the sink may have it from elsewhere, unpacked.
     pub(super) fn target(&self, work: &Work) -> Option<Descriptor> {
-        let refused = work.recode.is_some_and(|how| self.takes.refuses.contains(&how.was));
+        let refused = work.recode.is_some_and(|how| self.capabilities.unsupported.contains(&how.was));
         work.target().or_else(|| refused.then(|| work.blob.clone()))
     }
 

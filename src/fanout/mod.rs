@@ -2,7 +2,7 @@
 //!
 //! Each destination is a copy with its own sink, plan and thread. One thread reads each blob of a **store** into a
 //! window of shared chunks (`reader`, `windows`). The window keeps a chunk until all copies that follow, or have
-//! announced the blob (`Store::expect`), have taken it; `coordinator` is the one state behind one lock. All copies
+//! announced the blob (`Subscriber::announce`), have taken it; `coordinator` is the one state behind one lock. All copies
 //! transfer their blobs in the order of the plan. The read earliest in that order always has room for two chunks, so
 //! the slowest copy makes progress and the copies cannot deadlock. A copy that holds up the others beyond its patience
 //! loses its oldest chunk and reads the blob itself. All windows together hold 12 MiB, and buffers shrink with the
@@ -20,7 +20,7 @@ mod windows;
 
 use std::time::Duration;
 
-pub use store::{Shared, Sharer};
+pub use store::{SharedStore, Subscriber};
 pub use tee::{End, split};
 
 /// Bytes in one refcounted buffer.

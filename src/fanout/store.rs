@@ -6,15 +6,15 @@ use super::{Limits, metadata, reader};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Origin, Root, Selector, Store};
+use crate::source::{Profile, Root, Selector, Store};
 use std::{
     io::{self, Cursor, Read},
     sync::Arc,
 };
 
-/// One store for several members. Each takes its own [`Sharer`] from it.
+/// One store for several members. Each takes its own [`Subscriber`] from it.
 #[derive(Clone)]
-pub struct Shared(Arc<Common>);
+pub struct SharedStore(Arc<Common>);
 
 struct Common {
     store: Arc<dyn Store>,
@@ -22,32 +22,42 @@ struct Common {
     documents: Documents,
 }
 
-impl Shared {
-    pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> Shared {
+impl SharedStore {
+    pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> SharedStore {
         let desk = Arc::new(Coordinator::new(limits, cancel));
-        Shared(Arc::new(Common { store, desk, documents: Documents::default() }))
+        SharedStore(Arc::new(Common { store, desk, documents: Documents::default() }))
     }
 
     /// The store as a new member sees it. From now on the others wait for it within the limits, until it is dropped: to
     /// be called for all who begin together before the first of them reads.
-    pub fn sharer(&self) -> Sharer {
-        Sharer { common: self.0.clone(), member: self.0.desk.enter() }
+    pub fn subscribe(&self) -> Subscriber {
+        Subscriber { common: self.0.clone(), member: self.0.desk.enter() }
     }
 }
 
 /// A shared store as one member sees it.
-pub struct Sharer {
+pub struct Subscriber {
     common: Arc<Common>,
     member: usize,
 }
 
-impl Drop for Sharer {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         self.common.desk.leave(self.member);
     }
 }
 
-impl Sharer {
+impl Subscriber {
+    /// Announces, before blobs are opened, which ones this copy will open: `wanted`, in the order of `all`.
+    pub fn announce(&self, all: &[Digest], wanted: impl Iterator<Item = Digest>) {
+        self.common.desk.expect(self.member, all, wanted);
+    }
+
+    /// Withdraws an announced blob: this copy will not open it (again).
+    pub fn skip_blob(&self, blob: &Digest) {
+        self.common.desk.skip_blob(self.member, blob);
+    }
+
     fn sit(&self, blob: &Descriptor, from: u64) -> Result<Seated<'_>> {
         let Common { store, desk, .. } = &*self.common;
         Ok(match desk.join(self.member, &blob.digest, from) {
@@ -61,7 +71,7 @@ impl Sharer {
     }
 }
 
-impl Store for Sharer {
+impl Store for Subscriber {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.common.documents.roots(&*self.common.store, picks)
     }
@@ -79,7 +89,7 @@ impl Store for Sharer {
             return Ok(Box::new(bytes));
         }
         let seated = self.sit(blob, from)?;
-        Ok(Box::new(Reader { sharer: self, blob: blob.clone(), at: from, seated, chunk: None }))
+        Ok(Box::new(Reader { subscriber: self, blob: blob.clone(), at: from, seated, chunk: None }))
     }
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.common.store.find(digest)
@@ -90,29 +100,8 @@ impl Store for Sharer {
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.common.store.referrers(subject)
     }
-    fn origin(&self) -> Option<&Origin> {
-        self.common.store.origin()
-    }
-    fn fetches(&self, layer: &Descriptor) -> bool {
-        self.common.store.fetches(layer)
-    }
-    fn nothing(&self) -> String {
-        self.common.store.nothing()
-    }
-    fn is_sparse(&self) -> bool {
-        self.common.store.is_sparse()
-    }
-    fn is_far(&self) -> bool {
-        self.common.store.is_far()
-    }
-    fn lanes(&self) -> usize {
-        self.common.store.lanes()
-    }
-    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
-        self.common.desk.expect(self.member, all, wanted);
-    }
-    fn skip_blob(&self, blob: &Digest) {
-        self.common.desk.skip_blob(self.member, blob);
+    fn profile(&self) -> Profile {
+        self.common.store.profile()
     }
 }
 
@@ -123,7 +112,7 @@ enum Seated<'a> {
 
 /// A blob as one member reads it: from a shared reading while it keeps pace, else from one of its own.
 struct Reader<'a> {
-    sharer: &'a Sharer,
+    subscriber: &'a Subscriber,
     blob: Descriptor,
     /// The offset of the next byte.
     at: u64,
@@ -152,13 +141,13 @@ impl Read for Reader<'_> {
                 return Ok(n);
             }
             self.chunk = None;
-            let desk = &self.sharer.common.desk;
+            let desk = &self.subscriber.common.desk;
             match desk.take(key, id, self.at)? {
                 Taken::Chunk(chunk, from) => self.chunk = Some((chunk, from)),
                 Taken::End => return Ok(0),
                 Taken::Behind => {
                     desk.rise(key, id);
-                    self.seated = self.sharer.sit(&self.blob, self.at)?;
+                    self.seated = self.subscriber.sit(&self.blob, self.at)?;
                 }
             }
         }
@@ -168,7 +157,7 @@ impl Read for Reader<'_> {
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         if let Seated::Follows(key, id) = self.seated {
-            self.sharer.common.desk.rise(key, id);
+            self.subscriber.common.desk.rise(key, id);
         }
     }
 }

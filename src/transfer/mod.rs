@@ -95,12 +95,11 @@ pub fn transfer(
     };
     check(claim, digest, size)?;
     let verified = Verified { source: (digest, size), stored: (digest, size), raw: None, resumed: from };
-    while let Err(error) = writer.finish(&verified) {
+    while let Err(error) = writer.commit(&verified) {
         let again = writer.recover(error)?;
         // These bytes were hashed already.
         pump(claim, again, open, &mut *writer, &mut |_, _| {}, flow)?;
     }
-    writer.commit(&verified)?;
     Ok(verified)
 }
 
@@ -255,7 +254,7 @@ mod tests {
             self.1 = None;
             Ok(at)
         }
-        fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+        fn commit(&mut self, blob: &Verified) -> Result<()> {
             self.0.0.lock().unwrap().1 = Some(blob.clone());
             Ok(())
         }

@@ -29,13 +29,12 @@ pub fn transfer_recompressed(
 ) -> Result<Verified> {
     // `start` is not called: the packer cannot go on from a partial.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
-    let recovers = writer.recovers();
-    let mut recent = ReplayBuffer::new(if recovers { flow.recent } else { 0 });
+    let mut recent = ReplayBuffer::new(flow.recent);
     let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
         stored.update(bytes);
         let begun = stored_size;
         stored_size += bytes.len() as u64;
-        if !recovers {
+        if flow.recent == 0 {
             return writer.write(bytes);
         }
         recent.add(bytes);
@@ -51,11 +50,10 @@ pub fn transfer_recompressed(
         )));
     }
     let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
-    while let Err(error) = writer.finish(&verified) {
+    while let Err(error) = writer.commit(&verified) {
         let again = writer.recover(error)?;
         recent.write(again, &mut *writer)?;
     }
-    writer.commit(&verified)?;
     Ok(verified)
 }
 

@@ -120,7 +120,7 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
     let file = far.peer.folder.path().join("one.tar");
     let told = std::sync::Arc::new(Told::default());
     let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
-    let source = imgmv::source::Source::Store(std::sync::Arc::new(one.clone()));
+    let source = imgmv::copy::Source::Store(std::sync::Arc::new(one.clone()));
     imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     let import = ["images", "import", "--local", "--discard-unpacked-layers", file.to_str().unwrap()];
     far.peer.client(&import);
@@ -137,7 +137,7 @@ fn a_command_of_the_users_own_is_sent_everything_and_that_is_said() {
     let found = imgmv::transport::engine::find(&*host, &[], None, Some("ctr images import -")).unwrap();
     let told = std::sync::Arc::new(Told::default());
     let sink = imgmv::transport::engine::EngineSink::new(host, found, told.clone(), &Default::default());
-    let source = imgmv::source::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
+    let source = imgmv::copy::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
     imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     let said = told.0.lock().unwrap().join("\n");
     assert!(said.contains("of a command of your own; every layer goes"), "{said}");

@@ -6,11 +6,11 @@ use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, copy};
 use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
 use imgmv::progress::Silent;
 use imgmv::remote::Local;
-use imgmv::source::Source;
 use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
 use imgmv::transport::layout::{LayoutSink, Verify};
 use std::{
@@ -34,7 +34,9 @@ fn saved(here: &Peer) -> Source {
     let local = Local::new(&Cancel::default());
     let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
     let found = find(&local, &[Engine::Docker], None, None).unwrap();
-    Source::Stream(imgmv::transport::engine::saved(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
+    Source::Stream(Box::new(
+        imgmv::transport::engine::saved(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream(),
+    ))
 }
 
 /// Puts `t/app:1` into this host's docker.

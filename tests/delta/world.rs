@@ -5,11 +5,12 @@ use crate::line::Line;
 use crate::memory::Memory;
 use crate::sshd::{Sshd, Way};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, with_coding};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::Host;
-use imgmv::source::{Root, Selector, Source, Store};
+use imgmv::source::{Store, Wrapper};
 use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
 use imgmv::{Error, Result};
 use std::{
@@ -261,20 +262,14 @@ struct Watched {
     once: Once,
 }
 
-impl Store for Watched {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.memory.roots(picks)
+impl Wrapper for Watched {
+    fn wrapped(&self) -> &dyn Store {
+        &self.memory
     }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.memory.manifest(at)
-    }
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         if blob.size > 100_000 {
             self.once.call_once(|| (self.between)());
         }
         self.memory.open(blob, from)
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.memory.find(digest)
     }
 }

@@ -6,10 +6,10 @@ use crate::cli::context::Run;
 use crate::cli::options::{Form, Packing, Transfer};
 use crate::compress::layer_cache::LayerCache;
 use crate::copy;
+use crate::copy::Source;
 use crate::copy::convert::Format;
 use crate::copy::{Compress, Options, Report};
 use crate::sink::Sink;
-use crate::source::Source;
 use std::path::PathBuf;
 
 /// What the options say to the engine; picks and names are still to be filled in.

@@ -3,7 +3,7 @@
 use super::NetworkOptions;
 use super::insecure;
 use crate::cancel::Cancel;
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::options::Rate;
@@ -205,17 +205,17 @@ impl Mirroring {
         cancel: &Cancel,
         run: &Run,
     ) -> Result<Caches> {
-        let dir = match Place::parse(word)? {
-            Place::Oci { dir, pick: None } | Place::Path(dir) => dir,
-            _ => return Err(Error::usage(format!("--cache {word:?} is no layout; expected oci:DIR"))),
-        };
+        let address = address::parse(word)?;
+        let dir = address
+            .layout()
+            .ok_or_else(|| Error::usage(format!("--cache {word:?} is not a layout; expected oci:DIR")))?;
         let open = |dir: &Path| -> Result<Arc<LayoutCache>> {
             let layout = LayoutCache::open(dir, run.watch(), cancel)?;
             layout.sweep(CUT);
             Ok(Arc::new(layout))
         };
-        let public = open(&dir)?;
-        let private = open(&closed(&dir)?)?;
+        let public = open(dir)?;
+        let private = open(&closed(dir)?)?;
         let limit = self.cache_size.map(|size| size.0);
         let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], figures.clone(), run.watch()));
         let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));

@@ -1,12 +1,13 @@
 //! `imgmv blob`: one blob, hashed while it is written.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::{NetworkOptions, Opened};
 use crate::image::{Digest, Hasher};
-use crate::source::{Source, Store, Stream};
+use crate::source::Store;
+use crate::tarball::ArchiveStream;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
@@ -40,10 +41,10 @@ Examples:
 
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
-        let Opened { source, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
-        match source {
-            Source::Store(store) => self.of_store(&*store, run),
-            Source::Stream(stream) => self.of_stream(stream, run),
+        let Opened { source, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        match source.into_store() {
+            Ok(store) => self.of_store(&*store, run),
+            Err(stream) => self.of_stream(stream, run),
         }
     }
 
@@ -54,7 +55,7 @@ impl Blob {
         }
     }
 
-    fn of_stream(&self, mut stream: Box<dyn Stream>, run: &Run) -> Result<()> {
+    fn of_stream(&self, mut stream: ArchiveStream, run: &Run) -> Result<()> {
         if !stream.digests_known()? {
             return Err(Error::usage(
                 "this archive's blobs have no digests until it has passed; save it to a file first, unpacked",

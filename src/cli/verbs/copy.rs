@@ -1,21 +1,22 @@
 //! `imgmv copy`: one source to one or more destinations.
 
+use crate::cli::address;
+use crate::cli::address::Address;
 use crate::cli::address::destinations::{Target, targets};
 use crate::cli::address::help::PLACES;
-use crate::cli::address::naming::{names_itself, naming};
-use crate::cli::address::{Place, Prefix};
 use crate::cli::context::Run;
 use crate::cli::copy_many;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::shared_source;
+use crate::cli::open::shared_source::shared_source;
 use crate::cli::open::{NetworkOptions, Opened, SinkOptions, Written};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
-use crate::source::{Selector, Source};
+use crate::source::Selector;
+use crate::transport::registry::Prefix;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
@@ -91,22 +92,22 @@ impl Copy {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
         self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
-        let src = Place::parse(&self.src)?;
+        let src = address::parse(&self.src)?;
         let hosts = self.several.hosts.as_deref();
-        open::stdin_once(&src, &self.from, &self.into, hosts)?;
+        open::stdin_once(&*src, &self.from, &self.into, hosts)?;
         let targets = targets(&self.dst, hosts)?;
-        self.reach.onward = targets.iter().any(|target| target.place.is_remote());
+        self.reach.onward = targets.iter().any(|target| target.address.profile().is_remote);
         let stdout = self.stdout(&targets, run)?;
         let mut outcome = Outcome::new();
         match &targets[..] {
             [target] => {
                 let began = Instant::now();
-                let one = open::source(&src, &self.from, &self.reach, run)
-                    .and_then(|opened| self.one(opened, &target.place, &self.into, 1, run));
-                let report = one.map_err(|error| open::hinted(&self.src, error))?;
+                let one = open::source(&*src, &self.from, &self.reach, run)
+                    .and_then(|opened| self.one(opened, &*target.address, &self.into, 1, run));
+                let report = one.map_err(|error| open::with_hint(&self.src, error))?;
                 outcome.add(&target.word, Ok(report), began.elapsed());
             }
-            several => self.several(&src, several, &mut outcome, run)?,
+            several => self.several(&*src, several, &mut outcome, run)?,
         }
         let written = self.transfer.digest_file.as_ref().map_or(Ok(()), |file| outcome.write_digests(file));
         outcome.tell(run, stdout)?;
@@ -115,15 +116,15 @@ impl Copy {
 
     /// Copies to all of `targets` side by side. What is wrong with the source fails the run, what is wrong with a
     /// destination only that one.
-    fn several(&self, src: &Place, targets: &[Target], outcome: &mut Outcome, run: &Run) -> Result<()> {
+    fn several(&self, src: &dyn Address, targets: &[Target], outcome: &mut Outcome, run: &Run) -> Result<()> {
         let at_once = usize::from(self.several.parallel).min(targets.len());
-        let parted = shared_source::parted(src, &self.from, &self.reach, targets.len(), at_once, run)
-            .map_err(|error| open::hinted(&self.src, error))?;
+        let shared = shared_source(src, &self.from, &self.reach, targets.len(), at_once, run)
+            .map_err(|error| open::with_hint(&self.src, error))?;
         let into = self.into.for_company(at_once, run);
         let words: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
         let done = copy_many::each(&words, at_once, run, |at, run| {
-            let opened = parted.next()?;
-            self.one(opened, &targets[at].place, &into, at_once, run)
+            let opened = shared.next()?;
+            self.one(opened, &*targets[at].address, &into, at_once, run)
         });
         run.cancel.check()?;
         for (word, (done, took)) in words.iter().zip(done) {
@@ -134,30 +135,37 @@ impl Copy {
 
     /// Whether standard output is the archive; then it has to be free for it.
     fn stdout(&self, targets: &[Target], run: &Run) -> Result<Stdout> {
-        match targets.iter().any(|target| target.place == Place::Stdio) {
+        match targets.iter().any(|target| target.address.profile().is_stdio) {
             true if !self.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive),
             _ => Ok(Stdout::Answer),
         }
     }
 
-    fn one(&self, opened: Opened, target: &Place, into: &SinkOptions, company: usize, run: &Run) -> Result<Report> {
+    fn one(
+        &self,
+        opened: Opened,
+        target: &dyn Address,
+        into: &SinkOptions,
+        company: usize,
+        run: &Run,
+    ) -> Result<Report> {
         let options = Options { company, ..self.options() };
-        if let Place::Prefix(prefix) = target {
+        if let Some(prefix) = target.prefix() {
             return self.below(prefix, opened, &options, run);
         }
-        if names_itself(target) && !self.names.is_empty() {
+        if target.names_itself() && !self.names.is_empty() {
             run.watch().say("DST names the image itself; --as is not used for it");
         }
-        let options = Options { naming: naming(target, &self.names)?, ..options };
+        let options = Options { naming: address::naming(target, &self.names)?, ..options };
         let sink = open::sink(target, into, &self.reach, &self.written(), run)?;
         copy_options::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
     /// Each image to a repository of its own below `prefix`.
     fn below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
-        naming(&Place::Prefix(prefix.clone()), &self.names)?;
+        address::naming(prefix, &self.names)?;
         let Opened { source, picks, name: own } = opened;
-        let Source::Store(store) = source else {
+        let Some(store) = source.again().and_then(|source| source.into_store().ok()) else {
             return Err(Error::usage(
                 "a DST that ends in / needs the images' names before their bytes; save the archive to a file first, \
                  unpacked",
@@ -166,7 +174,7 @@ impl Copy {
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = store.roots(&picks)?;
         if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(store.nothing()));
+            return Err(Error::not_found(store.profile().empty_message));
         }
         // A tag in a repository is pushed with its digest: the digest alone is asked for last.
         roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
@@ -185,10 +193,10 @@ impl Copy {
         }
         let mut all = Report { dry_run: self.transfer.dry_run, ..Report::default() };
         for (repository, jobs) in repositories {
-            let sink = open::repository(&repository, &self.into, &self.reach, run)?;
-            let jobs = jobs.into_iter().map(|(pick, name)| {
+            let sink = open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.written(), run)?;
+            let jobs = jobs.into_iter().filter_map(|(pick, name)| {
                 let naming = Naming::Names(vec![name]);
-                (Source::Store(store.clone()), Options { picks: vec![pick], naming, ..options.clone() })
+                Some((source.again()?, Options { picks: vec![pick], naming, ..options.clone() }))
             });
             merge(&mut all, copy_options::copy_all(jobs.collect(), &*sink, run)?);
         }

@@ -1,7 +1,7 @@
 //! `imgmv digest`: what an image's digest is.
 
 use crate::Result;
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -52,11 +52,11 @@ struct Entry {
 
 impl Digest {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.look(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
     fn look(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let store = inspect_source::store(opened.source, run)?;
         let entries = match self.choice.platforms() {
             // Nothing below the root is asked for.

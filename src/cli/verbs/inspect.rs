@@ -1,6 +1,6 @@
 //! `imgmv inspect`: the whole chain from a name to its blobs, or the exact bytes of one document of it.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -51,11 +51,11 @@ Examples:
 
 impl Inspect {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.look(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
     fn look(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let (picks, store) = (opened.picks, inspect_source::store(opened.source, run)?);
         let platforms = self.choice.platforms();
         match (self.raw, self.config) {
@@ -102,8 +102,7 @@ fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &
         Platforms::Default | Platforms::All => {
             let mut roots = store.roots(picks)?;
             roots.dedup_by_key(|root| root.descriptor.digest);
-            let root = inspect_source::one(roots)?.descriptor;
-            Manifest::parse(store.manifest(&root)?, &root)
+            inspect_source::one(roots)?.read(store)
         }
     }
 }

@@ -1,17 +1,16 @@
 //! `imgmv list`: the names a place has.
 
 use crate::Result;
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
-use crate::cli::open::engines;
-use crate::cli::open::engines::Listed;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
-use crate::image::{Digest, Name};
-use crate::source::{Root, Store};
+use crate::image::Digest;
+use crate::source::Root;
+use crate::transport::address::Listed;
 use clap::Args;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -59,30 +58,17 @@ struct Entry {
 
 impl List {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.look(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
     fn look(&self, run: &Run) -> Result<()> {
-        let place = Place::parse(&self.src)?;
-        if let Some(listed) = self.of_engine(&place, run)? {
+        let address = address::parse(&self.src)?;
+        if let Some(listed) = open::list(&*address, &self.from, &self.reach, run)? {
             return answer(listed.into_iter().map(Entry::from).collect(), run);
         }
-        let opened = open::source(&place, &self.from, &self.reach, run)?;
+        let opened = open::source(&*address, &self.from, &self.reach, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        let entries = match &place {
-            Place::Registry(reference) if reference.tag.is_none() && reference.digest.is_none() => tags(&*store)?,
-            _ => told_apart(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()),
-        };
-        answer(entries, run)
-    }
-
-    /// What an engine tells of its names without giving the images.
-    fn of_engine(&self, place: &Place, run: &Run) -> Result<Option<Vec<Listed>>> {
-        match place {
-            Place::Ssh { host, pick: None } => engines::names_on_host(host, &self.from, &self.reach, run).map(Some),
-            Place::DockerDaemon { pick: None } => engines::names_here(run).map(Some),
-            _ => Ok(None),
-        }
+        answer(told_apart(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()), run)
     }
 }
 
@@ -104,11 +90,6 @@ fn told_apart(mut entries: Vec<Entry>) -> Vec<Entry> {
         entry.by_digest = entry.name.as_ref().is_some_and(|name| owners[name].len() > 1);
     }
     entries
-}
-
-fn tags(store: &dyn Store) -> Result<Vec<Entry>> {
-    let entry = |name: Name| Entry { name: Some(name.to_string()), digest: None, media_type: None, by_digest: false };
-    Ok(store.names()?.into_iter().map(entry).collect())
 }
 
 impl From<Listed> for Entry {

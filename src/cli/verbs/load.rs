@@ -1,17 +1,16 @@
 //! `imgmv load`: an archive into an engine of this host.
 
 use crate::Result;
-use crate::cli::address::Place;
-use crate::cli::address::naming::naming;
+use crate::cli::address;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::{NetworkOptions, SinkOptions};
+use crate::cli::open::{NetworkOptions, SinkOptions, Written};
 use crate::cli::options::{Packing, Transfer};
 use crate::cli::output::report::{Outcome, Stdout};
 use crate::copy::Options;
-use crate::transport::engine::Engine;
+use crate::transport::engine::address::EngineAddress;
 use clap::Args;
 use std::ffi::OsString;
 use std::time::Instant;
@@ -52,14 +51,12 @@ impl Load {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
         self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
-        let source = match &self.input {
-            dash if dash == "-" => Place::Stdio,
-            file => Place::Path(file.into()),
-        };
-        let opened = open::source(&source, &open::SourceOptions::default(), &self.reach, run)?;
-        let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
-        // Any place with an engine behind it spells names alike.
-        let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
+        let source = address::archive(&self.input)?;
+        let opened = open::source(&*source, &open::SourceOptions::default(), &self.reach, run)?;
+        let engine = EngineAddress::any();
+        let written = Written { transfer: &self.transfer, packing: &self.packing };
+        let sink = open::sink(&engine, &self.into, &self.reach, &written, run)?;
+        let naming = address::naming(&engine, &self.names)?;
         let options =
             Options { naming, ..copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer) };
         let (mut outcome, began) = (Outcome::new(), Instant::now());

@@ -1,8 +1,7 @@
 //! `imgmv save`: several images into one archive.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::address::naming::naming;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
@@ -59,32 +58,29 @@ impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
         self.reach.jobs = self.transfer.jobs;
         self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
-        let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
+        let sources = self.src.iter().map(|word| address::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));
         }
-        if sources.iter().filter(|source| **source == Place::Stdio).count() > 1 {
+        if sources.iter().filter(|source| source.profile().is_stdio).count() > 1 {
             return Err(Error::usage("standard input can be one SRC only"));
         }
-        let target = match &self.output {
-            dash if dash == "-" => Place::Stdio,
-            file => Place::Path(file.into()),
-        };
-        let stdout = match target {
-            Place::Stdio if !self.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive)?,
-            _ => Stdout::Answer,
+        let target = address::archive(&self.output)?;
+        let stdout = match target.profile().is_stdio && !self.transfer.dry_run {
+            true => open::stdout_for_archive(run).map(|()| Stdout::Archive)?,
+            false => Stdout::Answer,
         };
         let mut jobs = Vec::new();
         for source in &sources {
-            let opened = open::source(source, &self.from, &self.reach, run)?;
-            let naming = naming(&target, &self.names)?;
+            let opened = open::source(&**source, &self.from, &self.reach, run)?;
+            let naming = address::naming(&*target, &self.names)?;
             let options = copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer);
             jobs.push(opened.job(Options { naming, ..options }));
         }
         let written = Written { transfer: &self.transfer, packing: &self.packing };
-        let sink = open::sink(&target, &SinkOptions::default(), &self.reach, &written, run)?;
+        let sink = open::sink(&*target, &SinkOptions::default(), &self.reach, &written, run)?;
         let (mut outcome, began) = (Outcome::new(), Instant::now());
-        let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
+        let hinted = |error| self.src.iter().fold(error, |error, word| open::with_hint(word, error));
         let report = copy_options::copy_all(jobs, &*sink, run).map_err(hinted)?;
         outcome.add(&self.output.to_string_lossy(), Ok(report), began.elapsed());
         if let Some(file) = &self.transfer.digest_file {

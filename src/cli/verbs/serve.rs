@@ -1,6 +1,7 @@
 //! `imgmv serve`: any store as a registry.
 
-use crate::cli::address::Place;
+use crate::cli::address;
+use crate::cli::address::help::SERVED;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
@@ -34,7 +35,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// ?ns=, or as the first part of a path (localhost:5000/quay.io/org/app:1); docker names none, and means docker.io.
 /// What is asked for is looked for in SRC, in the cache, at the peers, and at the registry, in this order.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVED}"))]
 pub struct Serve {
     /// What to serve; several are served together
     #[arg(value_name = "SRC", required_unless_present_any = ["proxies", "print_mirror_config"])]
@@ -135,16 +136,6 @@ Examples:
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
       to users, over TLS";
 
-const PLACES: &str = "\
-What SRC may be:
-  oci:DIR                              an OCI layout
-  docker-archive:FILE, oci-archive:FILE
-                                       an archive in a file, not packed
-  containerd:                          containerd's directory
-  docker://HOST/[PATH/]                a registry, or what lies below a path
-  docker://HOST/REPO                   one repository of a registry
-  a path                               a layout or an archive";
-
 impl Serve {
     pub fn run(self, run: &Run) -> Result<()> {
         let listen = address(&self.service.listen)?;
@@ -163,8 +154,8 @@ impl Serve {
             }
         }
         for word in served {
-            let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
-            catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
+            let shelf = address::parse(word).and_then(|address| open::backend(&*address, &self.from, &self.reach, run));
+            catalog.add(shelf.map_err(|error| open::with_hint(word, error))?);
         }
         let figures: Arc<Metrics> = Arc::default();
         let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
@@ -203,16 +194,14 @@ impl Serve {
         let Some(word) = self.src.first() else {
             return Err(Error::usage("--writable needs a directory to push to as the first SRC, oci:DIR"));
         };
-        let dir = match Place::parse(word)? {
-            Place::Oci { dir, pick: None } | Place::Path(dir) if !dir.is_file() => dir,
-            _ => {
-                return Err(Error::usage(format!(
-                    "--writable needs a directory to push to as the first SRC, oci:DIR; {word:?} is none"
-                )));
-            }
+        let address = address::parse(word)?;
+        let Some(dir) = address.layout().filter(|dir| !dir.is_file()) else {
+            return Err(Error::usage(format!(
+                "--writable needs a directory to push to as the first SRC, oci:DIR; {word:?} is not one"
+            )));
         };
-        let target = Target::open(&dir, run.watch(), &run.cancel)?;
-        Ok(Some((Arc::new(target), dir)))
+        let target = Target::open(dir, run.watch(), &run.cancel)?;
+        Ok(Some((Arc::new(target), dir.to_owned())))
     }
 }
 

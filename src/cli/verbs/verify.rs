@@ -1,6 +1,6 @@
 //! `imgmv verify`: everything an image consists of, read and hashed.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -13,8 +13,9 @@ use crate::cli::verify_blobs;
 use crate::cli::verify_blobs::{Found, Hashed, Raw};
 use crate::image::Image;
 use crate::image::{Config, Descriptor, Digest, Manifest, Name};
+use crate::source::Store;
 use crate::source::documents;
-use crate::source::{Source, Store};
+use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
 use clap::Args;
 use indicatif::HumanBytes;
@@ -76,21 +77,21 @@ struct Judged {
 
 impl Verify {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.look(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
     fn look(&self, run: &Run) -> Result<()> {
-        let Opened { source, picks, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, picks, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let platforms = self.choice.platforms();
-        let (store, images, hashed) = match source {
-            Source::Store(store) => {
+        let (store, images, hashed) = match source.into_store() {
+            Ok(store) => {
                 let images = inspect_source::images(&*store, &picks, &platforms, run)?;
                 let hashed = verify_blobs::of_store(&*store, &images, run)?;
                 (store, images, hashed)
             }
-            Source::Stream(stream) => {
+            Err(stream) => {
                 let (tail, hashed) = verify_blobs::of_stream(stream, run)?;
-                let store: Arc<dyn Store> = Arc::new(inspect_source::Passed(tail));
+                let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
                 let images = inspect_source::images(&*store, &picks, &platforms, run)?;
                 (store, images, hashed)
             }

@@ -9,7 +9,7 @@ use super::upload_order::LineFill;
 use super::{Run, Work};
 use crate::compress::cores;
 use crate::error::{Error, Kind, Result};
-use crate::image::Descriptor;
+use crate::image::{Descriptor, Digest};
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, Order};
 use crate::source::{Claim, Store};
@@ -40,34 +40,39 @@ const LARGE_LANES: usize = 6;
 const LANES_IN_COMPANY: usize = 12;
 
 /// Moves every blob in `work` from `store` to the run's sink.
-pub(crate) fn transfer_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>) -> Result<()> {
+pub(crate) fn transfer_all(
+    run: &Run<'_>,
+    store: &dyn Store,
+    mut work: Vec<Work>,
+    resume_first: Option<Digest>,
+) -> Result<()> {
     let packing = work.iter().any(|work| work.recode.is_some());
     let stop = AtomicBool::new(false);
     let alone = run.options.company == 1;
     // All who read side by side keep to one order.
     if alone
-        && run.takes.order == Order::Single
-        && let Some(begun) = run.sink.begun()
-        && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == begun))
+        && run.capabilities.order == Order::Sequential
+        && let Some(first) = resume_first
+        && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == first))
     {
         // Not read ahead: where it goes on is known only when it is begun.
         twice_if_it_may_help(run, store, &work.remove(at), &stop)?;
     }
-    let fill = LineFill::new(run.takes.large.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
-    match run.takes.order {
-        Order::Single if alone && store.is_far() && wanted(run, store) > 1 && !packing => {
+    let fill = LineFill::new(run.capabilities.large_uploads.unwrap_or(LARGE_LANES), LARGE_LANES, Instant::now());
+    match run.capabilities.order {
+        Order::Sequential if alone && run.profile.is_remote && wanted(run, store) > 1 && !packing => {
             prefetch::each(&work, wanted(run, store), &|blob| open(store, blob, 0), &stop, &mut |work, bytes| {
                 let mut bytes = Some(bytes);
                 let mut once = |from: u64| match bytes.take() {
                     Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),
                     _ => open(store, &work.blob, from),
                 };
-                let done = move_one(run, store, work, &mut once, &stop);
+                let done = move_one(run, work, &mut once, &stop);
                 once_more_if_it_may_help(run, store, work, &stop, done)
             })
         }
-        Order::Single => work.iter().try_for_each(|work| twice_if_it_may_help(run, store, work, &stop)),
-        Order::Lanes(_) if !alone => {
+        Order::Sequential => work.iter().try_for_each(|work| twice_if_it_may_help(run, store, work, &stop)),
+        Order::Parallel(_) if !alone => {
             let queue = Queue { small: work.into(), ..Queue::default() };
             Lanes {
                 run,
@@ -80,11 +85,11 @@ pub(crate) fn transfer_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>
             }
             .run()
         }
-        Order::Lanes(_) => {
+        Order::Parallel(_) => {
             let (mut large, mut small) = work.into_iter().partition::<Vec<_>, _>(|work| work.blob.size >= LARGE);
             small.sort_by_key(|work| std::cmp::Reverse(work.blob.size));
             large.sort_by_key(|work| work.blob.size);
-            if run.takes.large.is_none() {
+            if run.capabilities.large_uploads.is_none() {
                 large.reverse();
             }
             let queue = Queue { large: large.into(), small: small.into(), ..Queue::default() };
@@ -105,15 +110,15 @@ pub(crate) fn transfer_all(run: &Run<'_>, store: &dyn Store, mut work: Vec<Work>
 /// How many blobs are to be under way at once, by what both ends know by now: how far away a registry is shows while it
 /// is asked.
 fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
-    let at_sink = match run.sink.takes().order {
-        Order::Lanes(lanes) => lanes,
-        Order::Single => 1,
+    let at_sink = match run.sink.capabilities().order {
+        Order::Parallel(lanes) => lanes,
+        Order::Sequential => 1,
     };
     let in_company = match run.options.company {
         1 => usize::MAX,
         company => LANES_IN_COMPANY / company,
     };
-    store.lanes().max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
+    store.profile().parallel_reads.max(at_sink).min(run.options.jobs.unwrap_or(usize::MAX)).min(in_company).max(1)
 }
 
 /// Threads that each move one blob after the other.
@@ -143,7 +148,7 @@ impl Lanes<'_, '_> {
 
     /// How many large blobs may be under way.
     fn large(&self) -> usize {
-        match self.run.sink.takes().large {
+        match self.run.sink.capabilities().large_uploads {
             Some(_) => self.fill().at_once(),
             None => LARGE_LANES,
         }
@@ -250,8 +255,8 @@ fn once_more_if_it_may_help(
     done: Result<()>,
 ) -> Result<()> {
     let Err(error) = done else { return Ok(()) };
-    let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
-    let altered = error.is_altered() && store.origin().is_some();
+    let takes_back = run.capabilities.order != Order::Sequential || run.capabilities.unnamed_blobs;
+    let altered = error.is_altered() && run.profile.origin.is_some();
     let lost =
         error.kind() == Kind::Network && !error.is_lasting() && work.recode.is_some() && !stop.load(Ordering::Relaxed);
     if !(takes_back && (altered || lost)) {
@@ -262,7 +267,7 @@ fn once_more_if_it_may_help(
 }
 
 fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    let few = run.options.company == 1 && run.sink.takes().large.is_some();
+    let few = run.options.company == 1 && run.sink.capabilities().large_uploads.is_some();
     let place = (few && work.blob.size >= LARGE).then(|| run.passage.begin(work.blob.size));
     let mut in_turn = |from| {
         let bytes = open(store, &work.blob, from)?;
@@ -271,8 +276,10 @@ fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) 
             None => bytes,
         })
     };
-    let done = move_one(run, store, work, &mut in_turn, stop);
-    store.skip_blob(&work.blob.digest);
+    let done = move_one(run, work, &mut in_turn, stop);
+    if let Some(subscriber) = run.subscriber {
+        subscriber.skip_blob(&work.blob.digest);
+    }
     done
 }
 
@@ -288,13 +295,7 @@ fn open<'s>(store: &'s dyn Store, blob: &Descriptor, from: u64) -> Result<Box<dy
     }
 }
 
-fn move_one<'s>(
-    run: &Run<'_>,
-    store: &'s dyn Store,
-    work: &Work,
-    open: &mut transfer::Opener<'_, 's>,
-    stop: &AtomicBool,
-) -> Result<()> {
+fn move_one<'s>(run: &Run<'_>, work: &Work, open: &mut transfer::Opener<'_, 's>, stop: &AtomicBool) -> Result<()> {
     run.cancel.check()?;
     let _turn = match work.recode {
         Some(_) => CompressSlot::wait(run.options.company, run.cancel)?,
@@ -303,7 +304,7 @@ fn move_one<'s>(
     let id = run.next_id();
     let flow = run.flow(stop, id, cores());
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
-    let done = begin(run, store, work, open, &flow).and_then(|begun| match begun {
+    let done = begin(run, work, open, &flow).and_then(|begun| match begun {
         Begin::Held => {
             run.held(id, work);
             Ok(())
@@ -315,7 +316,6 @@ fn move_one<'s>(
 
 fn begin<'k>(
     run: &Run<'k>,
-    store: &dyn Store,
     work: &Work,
     open: &mut transfer::Opener<'_, '_>,
     flow: &TransferContext<'_>,
@@ -323,11 +323,11 @@ fn begin<'k>(
     let claim = match (work.recode, work.expected) {
         (None, _) => Claim::from(&work.blob),
         (Some(_), Some(expected)) => Claim { digest: Some(expected.digest), size: Some(expected.size) },
-        (Some(_), None) if run.takes.unnamed_blobs => Claim::default(),
+        (Some(_), None) if run.capabilities.unnamed_blobs => Claim::default(),
         // A pipe has to know the size beforehand: packed twice, never stored.
         (Some(how), None) => transfer::measure_recompressed(&Claim::from(&work.blob), how, &mut *open(0)?, flow)?,
     };
-    run.sink.begin(&claim, store.origin().filter(|_| work.recode.is_none()))
+    run.sink.begin(&claim, run.profile.origin.as_ref().filter(|_| work.recode.is_none()))
 }
 
 fn write(

@@ -92,7 +92,7 @@ impl Repository for Upstream {
 
     fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
         let Some(root) = self.root(at)? else { return Ok(None) };
-        Manifest::parse(self.0.manifest(&root.descriptor)?, &root.descriptor).map(Some)
+        root.read(&*self.0).map(Some)
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {

@@ -258,11 +258,7 @@ impl BlobWriter for Shown<'_> {
         Ok(())
     }
 
-    fn finish(&mut self, blob: &Verified) -> Result<()> {
-        self.writer.finish(blob)
-    }
-
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         self.writer.commit(blob)
     }
 }

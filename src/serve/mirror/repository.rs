@@ -221,7 +221,7 @@ impl Mirrored {
 /// A manifest by digest, checked; its type as it was announced.
 fn fetched(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
     let Some(root) = store.roots(&[Selector::Digest(*digest)])?.pop() else { return Ok(None) };
-    Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor).map(Some)
+    root.read(store).map(Some)
 }
 
 impl Repository for Mirrored {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
 use crate::progress::Watch;
 use crate::remote::{Host, ask};
-use crate::source::{Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -166,11 +166,8 @@ impl Store for FetchStore {
     fn names(&self) -> Result<Vec<Name>> {
         Ok(self.listed.iter().map(|(name, _)| name.clone()).collect())
     }
-    fn is_sparse(&self) -> bool {
-        true
-    }
-    fn is_far(&self) -> bool {
-        true
+    fn profile(&self) -> Profile {
+        Profile { is_sparse: true, is_remote: true, ..Profile::default() }
     }
 }
 

@@ -41,6 +41,7 @@
 //! both ways are timed, and the faster one is kept for 128 MiB. A MiB that does not shrink is stored, and so are the
 //! next seven.
 
+pub(crate) mod address;
 mod delta;
 mod expected;
 mod fetch;

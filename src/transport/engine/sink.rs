@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::image::{Body, Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::{Event, Watch};
 use crate::remote::Host;
-use crate::sink::{Begin, Finish, Order, Sink, SinkCapabilities};
+use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin, Store};
 use crate::tarball::{ArchiveWriter, Out};
 use std::{
@@ -217,22 +217,8 @@ impl EngineSink {
         }
         Wanted::new(images, blobs, promised.expected(&self.found), source)
     }
-}
 
-impl Sink for EngineSink {
-    fn takes(&self) -> SinkCapabilities {
-        SinkCapabilities {
-            shape: self.found.shape(),
-            order: Order::Single,
-            large: None,
-            compress: None,
-            refuses: self.found.refuses(),
-            unnamed_blobs: false,
-            nameless: false,
-        }
-    }
-
-    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
+    fn missing_blobs(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
         let images = &*self.nameable(images);
         images.iter().try_for_each(|image| self.runs(image.root()))?;
         let wanted = self.wanted(images, &blobs, source)?;
@@ -277,6 +263,30 @@ impl Sink for EngineSink {
             state.session = Some((session, answer));
         }
         Ok(())
+    }
+}
+
+impl Sink for EngineSink {
+    fn capabilities(&self) -> SinkCapabilities {
+        SinkCapabilities {
+            shape: self.found.shape(),
+            order: Order::Sequential,
+            large_uploads: None,
+            compress: None,
+            unsupported: self.found.refuses(),
+            unnamed_blobs: false,
+            unnamed_images: false,
+            needs_replay: false,
+        }
+    }
+
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        match upcoming {
+            Upcoming::Blobs { images, blobs, source, .. } => {
+                self.missing_blobs(images, blobs, source).map(Missing::new)
+            }
+            Upcoming::DiffIds(layers) => self.expect_layers(layers).map(|()| Missing::default()),
+        }
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
@@ -365,12 +375,10 @@ impl Sink for EngineSink {
         }
     }
 
-    fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
-        let relayed = self.load().and_then(|load| {
-            self.state().form = Form::Relayed;
-            load.pack.relay()
-        });
-        Some(relayed)
+    fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
+        let load = self.load()?;
+        self.state().form = Form::Relayed;
+        load.pack.relay().map(Some)
     }
 }
 

@@ -31,11 +31,13 @@
 //! another registry, for which the hash's state is saved (`hash_checkpoints.rs`). docker-registry 2.8 forgets an upload
 //! that is cut inside a request, since its data and its signed offset disagree.
 
+pub(crate) mod address;
 pub mod auth;
 pub mod configuration;
 pub mod http;
 pub mod mirrors;
 mod options;
+mod prefix;
 mod pull;
 pub mod push;
 mod referrers;
@@ -52,6 +54,7 @@ pub use auth::credentials::exist as has_credentials;
 pub use auth::login::{LoginOutcome, login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
+pub(crate) use prefix::Prefix;
 pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;

@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use crate::progress::Watch;
-use crate::source::{Origin, Root, Selector, Store};
+use crate::source::{Profile, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -31,11 +31,8 @@ impl MirroredStore {
         watch: Arc<dyn Watch>,
         cancel: Cancel,
     ) -> MirroredStore {
-        let origin = home.origin().cloned();
-        let stand_in = |mirror: RepositoryStore| match &origin {
-            Some(origin) => mirror.standing_for(origin),
-            None => mirror,
-        };
+        let origin = home.origin().clone();
+        let stand_in = |mirror: RepositoryStore| mirror.standing_for(&origin);
         let (mirrors, mut trusts_tags): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
         trusts_tags.push(true);
         let hosts = mirrors.into_iter().map(stand_in).chain([home]).collect();
@@ -114,12 +111,9 @@ impl Store for MirroredStore {
         self.home().referrers(subject)
     }
 
-    fn origin(&self) -> Option<&Origin> {
-        self.home().origin()
-    }
-
-    fn lanes(&self) -> usize {
-        self.hosts.iter().map(|host| host.lanes()).max().unwrap_or(1)
+    fn profile(&self) -> Profile {
+        let parallel_reads = self.hosts.iter().map(RepositoryStore::parallel_reads).max().unwrap_or(1);
+        Profile { parallel_reads, ..self.home().profile() }
     }
 }
 

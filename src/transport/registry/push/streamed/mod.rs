@@ -270,15 +270,11 @@ impl BlobWriter for StreamedUpload {
         Ok(())
     }
 
-    fn recovers(&self) -> bool {
-        true
-    }
-
     fn recover(&mut self, error: Error) -> Result<u64> {
         self.go_on_after(error)
     }
 
-    fn finish(&mut self, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if let Some(known) = self.known
             && known != (digest, size)
@@ -296,10 +292,6 @@ impl BlobWriter for StreamedUpload {
             self.target.forget(&digest);
         }
         ended
-    }
-
-    fn commit(self: Box<Self>, _: &Verified) -> Result<()> {
-        Ok(())
     }
 }
 
