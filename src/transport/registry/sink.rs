@@ -138,11 +138,11 @@ enum Need {
 
 impl Sink for RepositorySink {
     fn capabilities(&self) -> SinkCapabilities {
-        let RegistryClient { pace, access, .. } = &*self.target.wire;
+        let RegistryClient { throttle, access, .. } = &*self.target.wire;
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Parallel(pace.lanes(access.lanes)),
-            large_uploads: (!pace.is_far()).then_some(LARGE_AT_ONCE),
+            order: Order::Parallel(throttle.parallel_blobs(access.lanes)),
+            large_uploads: (!throttle.is_far()).then_some(LARGE_AT_ONCE),
             compress: Some(Coding::Gzip),
             unsupported: &[],
             unnamed_blobs: true,

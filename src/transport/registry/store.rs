@@ -5,7 +5,7 @@ use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::retry;
 use super::http::web_page;
-use super::http::{Answer, Call, Payload};
+use super::http::{Call, Payload, Response};
 use super::pull::manifest;
 use super::pull::manifest::At;
 use super::pull::ranges;
@@ -59,7 +59,7 @@ impl RepositoryStore {
     }
 
     pub(super) fn parallel_reads(&self) -> usize {
-        self.wire.pace.lanes(self.wire.access.lanes)
+        self.wire.throttle.parallel_blobs(self.wire.access.lanes)
     }
 
     fn repository(&self) -> &str {
@@ -161,7 +161,7 @@ impl RepositoryStore {
             (200, Some(digest), Some(size)) if !web_page::is_page(&answer) => {
                 Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
             }
-            (status, ..) if retry::is_passing(status) => {
+            (status, ..) if retry::is_transient(status) => {
                 self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
             // HEAD is a short cut: what goes wrong with it may go well with GET, and has better words there.
@@ -192,12 +192,12 @@ impl RepositoryStore {
         format!("{reference} in {}", self.repository())
     }
 
-    fn head(&self, kind: &str, reference: &str) -> Result<Answer> {
+    fn head(&self, kind: &str, reference: &str) -> Result<Response> {
         self.ask(Method::HEAD, kind, reference)
     }
 
     /// Whatever the answer's status is.
-    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Response> {
         let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
         self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
@@ -260,7 +260,7 @@ impl Store for RepositoryStore {
 }
 
 /// [`web_page::type_of`], with the type of bytes of which nothing is said.
-fn type_of(answer: &Answer) -> String {
-    let stated = web_page::type_of(answer);
+fn type_of(answer: &Response) -> String {
+    let stated = web_page::media_type(answer);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }
