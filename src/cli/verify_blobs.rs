@@ -6,8 +6,9 @@ use crate::compress;
 use crate::image::Image;
 use crate::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Outcome, Watch};
+use crate::source::Store;
 use crate::source::documents;
-use crate::source::{Store, Stream, StreamSummary};
+use crate::tarball::{ArchiveStream, StreamSummary};
 use crate::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
@@ -65,7 +66,7 @@ pub fn hash_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hash
         }
     };
     thread::scope(|scope| {
-        for _ in 0..store.lanes().clamp(1, MAX_PARALLEL_BLOBS) {
+        for _ in 0..store.profile().parallel_reads.clamp(1, MAX_PARALLEL_BLOBS) {
             scope.spawn(worker);
         }
     });
@@ -123,7 +124,7 @@ fn with_digest(error: Error, digest: &Digest) -> Error {
 }
 
 /// Hashes every blob of `stream`. Returns the stream's summary too.
-pub fn hash_stream(mut stream: Box<dyn Stream>, run: &Run) -> Result<(StreamSummary, HashedBlobs)> {
+pub fn hash_stream(mut stream: ArchiveStream, run: &Run) -> Result<(StreamSummary, HashedBlobs)> {
     let mut hashed = HashedBlobs::new();
     let mut id = 0;
     while let Some(mut blob) = stream.next_blob()? {

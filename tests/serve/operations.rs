@@ -37,7 +37,7 @@ fn who_does_not_end_is_not_waited_for_for_ever() {
     std::io::Read::read_exact(&mut stream, &mut [0; 25]).unwrap();
     server.signal("-INT");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
-    server.says("stopped before every request had ended");
+    server.says("stopped before all requests had finished");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn uploads_that_nobody_goes_on_with_expire() {
     assert_eq!(server.get(&at).header("range"), "0-3");
     drop(server);
     let server = Server::writable_in(dir, &["--upload-life", "0"]);
-    server.says("1 uploads that nobody went on with were removed");
+    server.says("removed 1 expired uploads");
     assert_eq!(server.get(&at).status, 404);
 }
 

@@ -21,11 +21,11 @@ pub fn backend(
         Served::Store { watched, poll_interval, repository, open } => {
             let repository = match repository {
                 RepositoryName::Fixed(name) => name.to_owned(),
-                RepositoryName::FromPath(path) => repository_names::own(&path),
+                RepositoryName::FromPath(path) => repository_names::default_repository(&path),
             };
-            Arc::new(LocalBackend::following(watched, poll_interval, repository, open, run.watch())?)
+            Arc::new(LocalBackend::reloading(watched, poll_interval, repository, open, run.watch())?)
         }
-        Served::Below { registry, path } => Arc::new(UpstreamBackend::below(registry, &path)),
-        Served::Repository { registry, repository } => Arc::new(UpstreamBackend::of(registry, &repository)),
+        Served::Below { registry, path } => Arc::new(UpstreamBackend::below_prefix(registry, &path)),
+        Served::Repository { registry, repository } => Arc::new(UpstreamBackend::one_repository(registry, &repository)),
     })
 }

@@ -7,10 +7,10 @@ use crate::cli::context::Run;
 use crate::cli::options::{Form, Packing, Transfer};
 use crate::compress::layer_cache::LayerCache;
 use crate::copy;
+use crate::copy::Source;
 use crate::copy::convert::Format;
 use crate::copy::{Compress, Options, Report};
 use crate::sink::Sink;
-use crate::source::Source;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -13,8 +13,10 @@ use crate::progress::Watch;
 use crate::serve::access_log::Metrics;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::mirror::client_config;
-use crate::serve::mirror::client_config::{Client, Reached};
-use crate::serve::{Beside, Budget, Cache, Caches, Endpoint, MirrorBackend, Peers, Pools, Share, Upstream};
+use crate::serve::mirror::client_config::{Client, ServerAddress};
+use crate::serve::{
+    Cache, CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorMode, Peers, Pools, Upstream,
+};
 use crate::transport::layout::LayoutCache;
 use crate::transport::registry::mirrors;
 use crate::transport::registry::mirrors::Server;
@@ -99,7 +101,7 @@ impl Mirrored {
     /// Stops downloads, so that a later run can resume them.
     pub fn stop(&self) {
         self.cancel.raise();
-        self.pools.rest(STOP_TIMEOUT);
+        self.pools.wait_idle(STOP_TIMEOUT);
     }
 }
 
@@ -118,7 +120,7 @@ impl Mirroring {
     /// Starts the mirror, if --proxy or --peer is given.
     pub fn start(
         &self,
-        beside: Beside,
+        mode: MirrorMode,
         metrics: &Arc<Metrics>,
         from: &open::SourceOptions,
         reach: &NetworkOptions,
@@ -134,12 +136,12 @@ impl Mirroring {
         let pools = Pools::default();
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, metrics, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
-        let share = if self.share_private { Share::Everybody } else { Share::Users };
+        let share = if self.share_private { CredentialSharing::Everyone } else { CredentialSharing::Users };
         let backend = Arc::new(MirrorBackend::new(
             upstreams,
             caches,
             peers,
-            (share, beside),
+            (share, mode),
             metrics.clone(),
             run.watch(),
             &cancel,
@@ -187,7 +189,8 @@ impl Mirroring {
         }
         let endpoint = |text: &String| {
             let error = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
-            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(error)?;
+            let Server { host, insecure } =
+                mirrors::parse_server(text, access.insecure.is_allowed()).ok_or_else(error)?;
             let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };
@@ -218,7 +221,8 @@ impl Mirroring {
         let public = open(dir)?;
         let private = open(&create_private(dir)?)?;
         let limit = self.cache_size.map(|size| size.0);
-        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], metrics.clone(), run.watch()));
+        let budget =
+            Arc::new(CacheBudget::new(limit, vec![public.clone(), private.clone()], metrics.clone(), run.watch()));
         let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }
@@ -231,10 +235,10 @@ impl Mirroring {
         let machine = virtual_machines(listen).into_iter().next();
         let host = match &machine {
             Some(machine) => format!("{}:{}", machine.host, listen.port()),
-            None => client_config::reached(listen).to_string(),
+            None => client_config::reachable_address(listen).to_string(),
         };
         let registries: Vec<String> = self.endpoints(&[])?.into_iter().map(|(host, _)| host).collect();
-        let mut settings = client_config::settings(client.into(), &registries, &Reached { host, tls })?;
+        let mut settings = client_config::settings(client.into(), &registries, &ServerAddress { host, tls })?;
         if let Some(machine) = machine {
             let (name, host) = (machine.name, machine.host);
             settings.hints.push(format!("{host} is this host inside {name}; clients outside of {name} use {listen}"));

@@ -16,10 +16,11 @@ use super::context::Run;
 use super::options::{
     DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, WireName,
 };
+use crate::copy::Source;
 use crate::copy::{Naming, Options};
 use crate::image::Name;
 use crate::progress::Event;
-use crate::source::{Selector, Source};
+use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
 use crate::transport::address::{InPlace, Listed, OpenSource, Profile, SelectedSource};
 use crate::transport::engine::Engine;
@@ -183,7 +184,7 @@ pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOption
     let SelectedSource { source, selector, name } = unread(address, from, reach, run)?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),
-        OpenSource::UnopenedArchive(archive) => Source::Stream(archive.stream()),
+        OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
     };
     Ok(Opened { source, selectors: selector.into_iter().collect(), name })
 }

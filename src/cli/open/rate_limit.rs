@@ -4,9 +4,9 @@
 use crate::Result;
 use crate::cli::context::Run;
 use crate::cli::options::Rate;
-use crate::image::{Descriptor, Digest, Name};
+use crate::image::Descriptor;
 use crate::rate_limit::{Limit, Limited};
-use crate::source::{Origin, Root, Selector, Store};
+use crate::source::{Store, Wrapper};
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
@@ -39,47 +39,11 @@ struct SlowStore {
     limit: Arc<Limit>,
 }
 
-impl Store for SlowStore {
-    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
-        self.store.roots(selectors)
+impl Wrapper for SlowStore {
+    fn wrapped(&self) -> &dyn Store {
+        &*self.store
     }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.store.manifest(at)
-    }
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         Ok(Box::new(Limited::new(self.store.open(blob, from)?, Some(&self.limit))))
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.store.find(digest)
-    }
-    fn names(&self) -> Result<Vec<Name>> {
-        self.store.names()
-    }
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.store.referrers(subject)
-    }
-    fn origin(&self) -> Option<&Origin> {
-        self.store.origin()
-    }
-    fn fetches(&self, layer: &Descriptor) -> bool {
-        self.store.fetches(layer)
-    }
-    fn nothing(&self) -> String {
-        self.store.nothing()
-    }
-    fn is_sparse(&self) -> bool {
-        self.store.is_sparse()
-    }
-    fn is_far(&self) -> bool {
-        self.store.is_far()
-    }
-    fn lanes(&self) -> usize {
-        self.store.lanes()
-    }
-    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
-        self.store.expect(all, wanted);
-    }
-    fn skip_blob(&self, blob: &Digest) {
-        self.store.skip_blob(blob);
     }
 }

@@ -4,9 +4,10 @@ use super::{NetworkOptions, Opened, SourceOptions, unread};
 use crate::cli::address::Address;
 use crate::cli::context::Run;
 use crate::cli::output::terminal::lock;
-use crate::fanout::{Limits, Shared, Sharer};
+use crate::copy::Source;
+use crate::fanout::{Limits, SharedStore, Subscriber};
 use crate::image::Name;
-use crate::source::{Selector, Source, Store};
+use crate::source::{Selector, Store};
 use crate::tarball::UnopenedArchive;
 use crate::transport::address::{OpenSource, SelectedSource};
 use crate::{Error, Result};
@@ -21,7 +22,7 @@ pub struct SharedSource {
 
 enum Readers {
     /// The readers of the copies that start together; a later copy gets a new one.
-    Store(Shared, Mutex<Vec<Sharer>>),
+    Store(SharedStore, Mutex<Vec<Subscriber>>),
     Archives(Mutex<Vec<UnopenedArchive>>),
 }
 
@@ -39,10 +40,10 @@ pub fn shared_source(
     let limits = Limits::default();
     let readers = match source {
         OpenSource::Store(store) => {
-            let shared = Shared::new(store, limits, &run.cancel);
+            let shared = SharedStore::new(store, limits, &run.cancel);
             // An error of the source is reported once, not for each destination.
-            shared.sharer().roots(&selectors)?;
-            let first = (0..at_once).map(|_| shared.sharer()).collect();
+            shared.subscribe().roots(&selectors)?;
+            let first = (0..at_once).map(|_| shared.subscribe()).collect();
             Readers::Store(shared, Mutex::new(first))
         }
         OpenSource::UnopenedArchive(_) if copies > at_once => {
@@ -63,10 +64,10 @@ impl SharedSource {
     pub fn next(&self) -> Result<Opened> {
         let source = match &self.readers {
             Readers::Store(shared, first) => {
-                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
+                Source::Shared(Arc::new(lock(first).pop().unwrap_or_else(|| shared.subscribe())))
             }
             Readers::Archives(archives) => match lock(archives).pop() {
-                Some(archive) => Source::Stream(archive.stream()),
+                Some(archive) => Source::Stream(Box::new(archive.stream())),
                 None => return Err(Error::failed("there are more destinations than readers of SRC")),
             },
         };

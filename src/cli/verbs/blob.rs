@@ -5,7 +5,8 @@ use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open::{Opened, SourceAccess};
 use crate::image::{Digest, Hasher};
-use crate::source::{Source, Store, Stream};
+use crate::source::Store;
+use crate::tarball::ArchiveStream;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
@@ -38,9 +39,9 @@ Examples:
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
         let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
-        match source {
-            Source::Store(store) => self.write_from_store(&*store, run),
-            Source::Stream(stream) => self.write_from_stream(stream, run),
+        match source.into_store() {
+            Ok(store) => self.write_from_store(&*store, run),
+            Err(stream) => self.write_from_stream(stream, run),
         }
     }
 
@@ -51,7 +52,7 @@ impl Blob {
         }
     }
 
-    fn write_from_stream(&self, mut stream: Box<dyn Stream>, run: &Run) -> Result<()> {
+    fn write_from_stream(&self, mut stream: ArchiveStream, run: &Run) -> Result<()> {
         if !stream.digests_known()? {
             return Err(Error::usage(
                 "SRC is streamed and has its digests at the end; save it to an uncompressed file first",

@@ -14,7 +14,8 @@ use crate::cli::open::{NetworkOptions, Opened, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
-use crate::source::{Selector, Source};
+use crate::source::Selector;
+use crate::transfer::Budget;
 use crate::transport::registry::Prefix;
 use crate::{Error, Result};
 use clap::Args;
@@ -141,10 +142,10 @@ impl Copy {
         opened: Opened,
         target: &dyn Address,
         into: &SinkOptions,
-        company: usize,
+        copies: usize,
         run: &Run,
     ) -> Result<Report> {
-        let options = Options { company, ..self.copying.engine_options() };
+        let options = Options { budget: Budget { copies }, ..self.copying.engine_options() };
         if let Some(prefix) = target.prefix() {
             return self.copy_below(prefix, opened, &options, run);
         }
@@ -160,7 +161,7 @@ impl Copy {
     fn copy_below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
         address::naming(prefix, &self.names)?;
         let Opened { source, selectors, name: own } = opened;
-        let Source::Store(store) = source else {
+        let Some(store) = source.again().and_then(|source| source.into_store().ok()) else {
             return Err(Error::usage(
                 "a DST that ends in / needs the image names first, but SRC is streamed; save it to an uncompressed \
                  file first",
@@ -169,7 +170,7 @@ impl Copy {
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = store.roots(&selectors)?;
         if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(store.nothing()));
+            return Err(Error::not_found(store.profile().empty_message));
         }
         // Names by digest come last: a tag of the same image in the same repository makes them unnecessary.
         roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
@@ -192,9 +193,9 @@ impl Copy {
         for (repository, jobs) in repositories {
             let sink =
                 open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.copying.written(), run)?;
-            let jobs = jobs.into_iter().map(|(selector, name)| {
+            let jobs = jobs.into_iter().filter_map(|(selector, name)| {
                 let naming = Naming::Names(vec![name]);
-                (Source::Store(store.clone()), Options { picks: vec![selector], naming, ..options.clone() })
+                Some((source.again()?, Options { picks: vec![selector], naming, ..options.clone() }))
             });
             merge(&mut sum, copy_options::copy_all(jobs.collect(), &*sink, run)?);
         }

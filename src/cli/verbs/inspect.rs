@@ -100,8 +100,7 @@ fn document(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, ru
         Platforms::Default | Platforms::All => {
             let mut roots = store.roots(selectors)?;
             roots.dedup_by_key(|root| root.descriptor.digest);
-            let root = inspect_source::one(roots)?.descriptor;
-            Manifest::parse(store.manifest(&root)?, &root)
+            inspect_source::one(roots)?.read(store)
         }
     }
 }

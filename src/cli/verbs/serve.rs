@@ -10,9 +10,9 @@ use crate::cli::open::mirror_options::Mirroring;
 use crate::error::on_one_line;
 use crate::progress::Watch;
 use crate::serve::access::users::Reading;
-use crate::serve::access_log::{Journal, Metrics, Record};
+use crate::serve::access_log::{AccessLog, Metrics, Record};
 use crate::serve::backend::catalog::Catalog;
-use crate::serve::{Beside, Certificate, Limits, Listening, Options, Rights, Target};
+use crate::serve::{Certificate, Limits, Listener, MirrorMode, Options, Rights, WritableBackend};
 use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -160,8 +160,8 @@ impl Serve {
             catalog.add(shelf.map_err(|error| open::with_hint(word, error))?);
         }
         let metrics: Arc<Metrics> = Arc::default();
-        let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
-        let mirrored = self.mirroring.start(beside, &metrics, &self.from, &self.reach, run)?;
+        let mode = if target.is_some() { MirrorMode::WithPushes } else { MirrorMode::PullOnly };
+        let mirrored = self.mirroring.start(mode, &metrics, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
             catalog.add(mirrored.backend.clone());
         }
@@ -169,13 +169,13 @@ impl Serve {
         run.signals.set_grace(Duration::from_secs(service.stop_timeout + 3));
         let mut options = service.options(target.map(|(target, _)| target), metrics, run)?;
         // Each client may have to wait for an upstream registry.
-        options.limits.waiting = mirrored.as_ref().map_or(0, |_| options.limits.connections);
+        options.limits.upstream_threads = mirrored.as_ref().map_or(0, |_| options.limits.connections);
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
             run.screen
                 .say("passwords are sent without TLS and can be read on the network; use --tls-cert and --tls-key");
         }
         let secure = options.certificate.is_some();
-        let listening = Listening::bind(catalog, options)?;
+        let listening = Listener::bind(catalog, options)?;
         run.screen.end();
         let scheme = if secure { "https" } else { "http" };
         run.screen.say(&format!("listening on {scheme}://{}", listening.address()));
@@ -190,7 +190,7 @@ impl Serve {
 
 impl Serve {
     /// The target of pushes and its directory, if --writable is given.
-    fn target(&self, run: &Run) -> Result<Option<(Arc<Target>, PathBuf)>> {
+    fn target(&self, run: &Run) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
         if !self.service.writable {
             return Ok(None);
         }
@@ -203,22 +203,22 @@ impl Serve {
                 "--writable needs a directory as the first SRC, found {word:?}; expected oci:DIR"
             )));
         };
-        let target = Target::open(dir, run.watch(), &run.cancel)?;
+        let target = WritableBackend::open(dir, run.watch(), &run.cancel)?;
         Ok(Some((Arc::new(target), dir.to_owned())))
     }
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<Target>>, metrics: Arc<Metrics>, run: &Run) -> Result<Options> {
-        let reading = if self.anonymous_pull { Reading::Anybody } else { Reading::Users };
+    fn options(&self, target: Option<Arc<WritableBackend>>, metrics: Arc<Metrics>, run: &Run) -> Result<Options> {
+        let reading = if self.anonymous_pull { Reading::Anonymous } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
             Some(file) => Rights::users(file, writers, reading)?,
-            None => Rights::anybody(),
+            None => Rights::unrestricted(),
         };
         let rights = if target.is_some() { rights } else { rights.read_only() };
         let listen = parse_address(&self.listen)?;
-        if rights.anybody_writes() && !listen.ip().is_loopback() && !self.anonymous_push {
+        if rights.allows_anonymous_write() && !listen.ip().is_loopback() && !self.anonymous_push {
             return Err(Error::usage(format!(
                 "--listen {listen} is not loopback: every client that reaches it could push and delete; use --htpasswd \
                  to require users, or --anonymous-push to allow it"
@@ -230,18 +230,18 @@ impl Service {
             listen,
             certificate: certificate.map(|(chain, key)| Certificate { chain, key }),
             rights,
-            target,
-            upload_life: Duration::from_secs(self.upload_life.saturating_mul(60)),
-            names: self.names.clone(),
+            writable: target,
+            upload_lifetime: Duration::from_secs(self.upload_life.saturating_mul(60)),
+            allowed_hosts: self.names.clone(),
             limits: Limits {
                 connections: self.max_connections as usize,
-                head: seconds(self.idle_timeout),
-                idle: seconds(self.idle_timeout),
-                waiting: 0,
-                stop: seconds(self.stop_timeout),
+                head_timeout: seconds(self.idle_timeout),
+                idle_timeout: seconds(self.idle_timeout),
+                upstream_threads: 0,
+                stop_timeout: seconds(self.stop_timeout),
             },
-            journal: self.log.journal(run),
-            figures: metrics,
+            access_log: self.log.journal(run),
+            metrics,
             watch: run.watch(),
             cancel: run.cancel.clone(),
         })
@@ -257,7 +257,7 @@ fn parse_address(text: &str) -> Result<SocketAddr> {
 }
 
 impl Log {
-    fn journal(self, run: &Run) -> Option<Arc<Journal>> {
+    fn journal(self, run: &Run) -> Option<Arc<AccessLog>> {
         let screen = run.screen.clone();
         match self {
             Log::None => None,

@@ -8,7 +8,7 @@ use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::name_lines;
-use crate::image::{Digest, Manifest, Name};
+use crate::image::{Digest, Name};
 use crate::progress::Event;
 use crate::transport::address::InPlace;
 use crate::transport::archive;
@@ -62,8 +62,7 @@ impl Tag {
         };
         let mut roots = store.roots(&Vec::from_iter(selector))?;
         roots.dedup_by_key(|root| root.descriptor.digest);
-        let root = inspect_source::one(roots)?.descriptor;
-        let manifest = Manifest::parse(store.manifest(&root)?, &root)?;
+        let manifest = inspect_source::one(roots)?.read(&*store)?;
         for name in names {
             if sink.published(name).ok().flatten() == Some(manifest.digest()) {
                 run.watch().event(Event::Detail(&format!("{name}: points to this image already")));

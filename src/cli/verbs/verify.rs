@@ -13,8 +13,9 @@ use crate::cli::verify_blobs;
 use crate::cli::verify_blobs::{HashedBlob, HashedBlobs, Uncompressed};
 use crate::image::Image;
 use crate::image::{Config, Descriptor, Digest, Manifest, Name};
+use crate::source::Store;
 use crate::source::documents;
-use crate::source::{Source, Store};
+use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
 use clap::Args;
 use indicatif::HumanBytes;
@@ -80,15 +81,15 @@ impl Verify {
     fn execute(&self, run: &Run) -> Result<()> {
         let Opened { source, selectors, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         let platforms = self.choice.platforms();
-        let (store, images, hashed) = match source {
-            Source::Store(store) => {
+        let (store, images, hashed) = match source.into_store() {
+            Ok(store) => {
                 let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 let hashed = verify_blobs::hash_store(&*store, &images, run)?;
                 (store, images, hashed)
             }
-            Source::Stream(stream) => {
+            Err(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(stream, run)?;
-                let store: Arc<dyn Store> = Arc::new(inspect_source::Documents(tail));
+                let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
                 let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 (store, images, hashed)
             }

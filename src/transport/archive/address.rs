@@ -1,10 +1,10 @@
 //! `docker-archive:FILE[:REF]`, `oci-archive:FILE[:REF]` and `-`.
 
 use super::form::compression;
-use super::{ArchiveSink, Found, Input, Leavings, find, open};
+use super::{ArchiveSink, Found, Input, Leavings, find};
 use crate::progress::Event;
 use crate::sink::Sink;
-use crate::source::{Selector, Source};
+use crate::source::{Selector, Store};
 use crate::transport::address::{
     Address, InPlace, OpenSource, Profile, RepositoryName, SelectedSource, Served, ShortForm, Transport, all_of,
 };
@@ -15,6 +15,7 @@ use crate::{Error, Result};
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The endings by which a word without a scheme is a file. imgmv reads the last two but does not write them.
@@ -109,9 +110,9 @@ impl Address for ArchiveAddress {
     fn served(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<Served> {
         all_of(self.selector())?;
         let (file, watch) = (self.file.clone(), context.watch.clone());
-        let open = move || match open(&Input::File(file.clone()), watch.clone())? {
-            Source::Store(store) => Ok(store),
-            Source::Stream(_) => Err(compressed(&file)),
+        let open = move || match find(&Input::File(file.clone()), watch.clone())? {
+            Found::Store(store) => Ok(store as Arc<dyn Store>),
+            Found::UnopenedArchive(_) => Err(compressed(&file)),
         };
         Ok(Served::Store {
             watched: self.file.clone(),

@@ -1,7 +1,6 @@
 //! `docker-daemon:REF`, `ssh://HOST[/REF]` and `HOST:[REF]`: engines of this host and of others.
 
-use super::kind::{Engine, Found};
-use super::{EngineSink, FetchStore, find, names as engine_names, saved};
+use super::{DetectedEngine, Engine, EngineSink, FetchStore, detect, list_names};
 use crate::image::Reference;
 use crate::rate_limit::LimitedHost;
 use crate::remote;
@@ -38,7 +37,7 @@ pub(crate) const HOST: ShortForm = ShortForm {
     help: &["the engine of another host, written as for scp"],
     served: &[],
     // `app@sha256:…` is a reference.
-    parse: |text| (SshTarget::is_one(text) && !has_digest(text)).then(|| host(text)),
+    parse: |text| (SshTarget::matches(text) && !has_digest(text)).then(|| host(text)),
 };
 
 fn has_digest(text: &str) -> bool {
@@ -81,7 +80,7 @@ impl fmt::Display for EngineAddress {
 impl Address for EngineAddress {
     fn source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<SelectedSource> {
         let host: Arc<dyn Host> = Arc::new(Local::new(&context.cancel));
-        let found = find(&*host, self.engines, None, None)?;
+        let found = detect(&*host, self.engines, None, None)?;
         archive(save(host, &found, self.selector())?)
     }
 
@@ -102,8 +101,8 @@ impl Address for EngineAddress {
             return Ok(None);
         }
         let host = Local::new(&context.cancel);
-        let found = find(&host, self.engines, None, None)?;
-        Ok(Some(engine_names(&host, &found)?.into_iter().map(|name| (name, None)).collect()))
+        let found = detect(&host, self.engines, None, None)?;
+        Ok(Some(list_names(&host, &found)?.into_iter().map(|name| (name, None)).collect()))
     }
 }
 
@@ -137,7 +136,7 @@ impl Address for HostAddress {
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
         let host = connect(&self.host, context)?;
-        Ok(Box::new(load(host, &Engine::ALL, options, context)?.packed(options.line_compression)))
+        Ok(Box::new(load(host, &Engine::ALL, options, context)?.with_line_compression(options.line_compression)))
     }
 
     fn identity(&self) -> Option<String> {
@@ -161,17 +160,17 @@ impl Address for HostAddress {
         let (host, found) = self.reader(options, context)?;
         Ok(Some(match FetchStore::open(host.clone(), &found, context.watch.clone(), &context.cancel)? {
             Some(store) => store.rows().map(|row| (row.name, Some((row.digest, row.media_type)))).collect(),
-            None => engine_names(&*host, &found)?.into_iter().map(|name| (name, None)).collect(),
+            None => list_names(&*host, &found)?.into_iter().map(|name| (name, None)).collect(),
         }))
     }
 }
 
 impl HostAddress {
     /// Connects to the host and finds the engine to read from.
-    fn reader(&self, options: &ReadOptions<'_>, context: &Context) -> Result<(Arc<dyn Host>, Found)> {
+    fn reader(&self, options: &ReadOptions<'_>, context: &Context) -> Result<(Arc<dyn Host>, DetectedEngine)> {
         let host = connect(&self.host, context)?;
         let engines = options.engine.as_ref().map_or(&Engine::ALL[..], std::slice::from_ref);
-        let found = find(&*host, engines, options.namespace, None).map_err(|error| {
+        let found = detect(&*host, engines, options.namespace, None).map_err(|error| {
             Error::new(error.kind(), error.to_string().replace("--engine or --remote-command", "--src-engine"))
         })?;
         context.watch.say(&format!("{}: reading from {found}", host.name()));
@@ -201,16 +200,16 @@ fn load(host: Arc<dyn Host>, engines: &[Engine], options: &WriteOptions<'_>, con
         )));
     }
     let engines = options.engine.as_ref().map_or(engines, std::slice::from_ref);
-    let found = find(&*host, engines, options.namespace, options.remote_command)?;
+    let found = detect(&*host, engines, options.namespace, options.remote_command)?;
     Ok(EngineSink::new(host, found, context.watch.clone(), &context.cancel))
 }
 
-fn save(host: Arc<dyn Host>, found: &Found, selector: Option<&Selector>) -> Result<UnopenedArchive> {
+fn save(host: Arc<dyn Host>, found: &DetectedEngine, selector: Option<&Selector>) -> Result<UnopenedArchive> {
     let image = selector.map(|selector| match selector {
         Selector::Name(name) => with_latest(name),
         Selector::Digest(digest) => digest.to_string(),
     });
-    saved(host, found, &Vec::from_iter(image))
+    super::save(host, found, &Vec::from_iter(image))
 }
 
 /// Adds `latest` to a name without a tag, of which docker would save every tag. A possible image ID stays as it is.

@@ -175,7 +175,7 @@ impl RepositoryAddress {
             None => Err(Error::usage(format!("--mirror {text:?} is not a registry: expected HOST[:PORT][/PATH]"))),
         });
         let mut all = given.collect::<Result<Vec<(Mirror, Insecure)>>>()?;
-        let configured = mirrors::configured(host, repository, Path::new("/"));
+        let configured = mirrors::configured_mirrors(host, repository, Path::new("/"));
         all.extend(configured.into_iter().map(|mirror| (mirror, Insecure::ByFiles)));
         let mut stores = Vec::new();
         for (mirror, allowed) in all {

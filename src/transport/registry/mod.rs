@@ -10,7 +10,7 @@
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress: 16 KiB between two breaks reset it.
 //! Content with a wrong digest (`Error::is_altered`) is requested once more. A 401 is answered with a new token that
-//! all requests share; a request that loses this token too fetches one for itself (`Use::Own`), so parallel requests
+//! all requests share; a request that loses this token too fetches one for itself (`TokenUse::Own`), so parallel requests
 //! cannot starve one another. A refusal by a redirect's target is not the registry's: the client asks the registry for
 //! another address, three times in a row, and then names the storage host. `http/web_page.rs` tells a web page from a
 //! registry's answer (a captive portal answers 200 to everything), `Manifest::recognise` a manifest from any other
@@ -50,8 +50,8 @@ use crate::progress::Watch;
 use http::client::RegistryClient;
 use std::sync::Arc;
 
-pub use auth::credentials::known as knows_login;
-pub use auth::login::{Kept, login, logout};
+pub use auth::credentials::exist as has_credentials;
+pub use auth::login::{LoginOutcome, login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
 pub(crate) use prefix::Prefix;

@@ -1,8 +1,7 @@
 use super::*;
-use crate::Kind;
-use crate::Result;
 use crate::image::Name;
 use crate::source::Selector;
+use crate::{Kind, Result};
 use std::collections::BTreeSet;
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
