@@ -187,6 +187,6 @@ fn a_cache_that_cannot_be_written_costs_a_sentence() {
     let out = push(&line.host());
     assert!(out.status.success());
     let told = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(told.matches("will begin anew").count(), 1, "{told}");
+    assert_eq!(told.matches("cannot resume in the next run").count(), 1, "{told}");
     assert!(to.tag("app", "1").is_some());
 }
