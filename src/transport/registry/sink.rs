@@ -159,7 +159,7 @@ impl Sink for RepositorySink {
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
         let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
-            .with(header::ACCEPT, &manifest::accepted());
+            .with(header::ACCEPT, &manifest::accepted_types());
         let what = format!("image {}:{reference}", self.target.repository);
         let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
         if answer.status == 404 {

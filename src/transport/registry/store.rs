@@ -192,7 +192,7 @@ impl RepositoryStore {
     /// Whatever the answer's status is.
     fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
         let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
-        let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
+        let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted_types());
         self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
     }
 }
