@@ -4,7 +4,7 @@
 
 use imgmv::image::Reference;
 use imgmv::remote::builtin::{address_in, algorithms_in};
-use imgmv::transport::registry::configuration::{Kind, Says, read};
+use imgmv::transport::registry::configuration::{Kind, Settings, read};
 use libfuzzer_sys::fuzz_target;
 
 /// Addresses, since docker's networks make it look names up.
@@ -36,7 +36,7 @@ fuzz_target!(|text: &str| {
     }
 });
 
-fn holds(says: &Says, text: &str) {
+fn holds(says: &Settings, text: &str) {
     for mirror in &says.mirrors {
         let named = format!("{}/{}", mirror.host, mirror.repository).parse::<Reference>();
         assert!(named.is_ok() && mirror.repository.ends_with("app"), "{mirror:?}");

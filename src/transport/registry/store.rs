@@ -25,15 +25,15 @@ use std::{
 };
 use ureq::http::{Method, header};
 
-/// In bytes; manifests that `roots` fetched are kept up to here until they are asked for.
-const KEPT: usize = 8 << 20;
+/// The size limit of the manifests that `roots` fetched and [`Store::manifest`] has not returned yet.
+const FETCHED_MANIFESTS_BYTES: usize = 8 << 20;
 
-/// A repository that is read from.
+/// A repository as a source.
 pub struct RepositoryStore {
     wire: Arc<RegistryClient>,
-    /// What it is called there.
+    /// The repository's path at the host that is asked.
     repository: String,
-    /// Where its images are said to be from.
+    /// The host and repository in the images' names; another one than the host that is asked, for a mirror.
     origin: Origin,
     kept: Mutex<HashMap<Digest, Vec<u8>>>,
 }
@@ -44,12 +44,12 @@ impl RepositoryStore {
         RepositoryStore { wire, repository: repository.to_owned(), origin, kept: Mutex::default() }
     }
 
-    /// The same repository, under the names that it has at `origin`.
+    /// This repository as a mirror of `origin`: its images have the names of `origin`.
     pub(super) fn standing_for(self, origin: &Origin) -> RepositoryStore {
         RepositoryStore { origin: origin.clone(), ..self }
     }
 
-    /// Who is asked.
+    /// The host that is asked.
     pub(super) fn host(&self) -> &str {
         &self.wire.host
     }
@@ -72,11 +72,11 @@ impl RepositoryStore {
         })
     }
 
-    /// One request: the manifest itself, kept for [`Store::manifest`].
+    /// Fetches the manifest with one request and stores it for [`Store::manifest`].
     fn root(&self, at: At<'_>) -> Result<Root> {
         let (descriptor, bytes) = manifest::fetch(&self.wire, self.repository(), at)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.values().map(Vec::len).sum::<usize>() + bytes.len() <= KEPT {
+        if kept.values().map(Vec::len).sum::<usize>() + bytes.len() <= FETCHED_MANIFESTS_BYTES {
             kept.insert(descriptor.digest, bytes);
         }
         let name = match at {
@@ -96,8 +96,8 @@ impl RepositoryStore {
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
-            let place = format!("{}/{}", self.origin.host, self.origin.repository);
-            return Err(Error::usage(format!("{text} is not in the repository {place}")));
+            let repository = format!("{}/{}", self.origin.host, self.origin.repository);
+            return Err(Error::usage(format!("{text} is not in the repository {repository}")));
         }
         match (&reference.digest, reference.tag_or_latest()) {
             (Some(digest), _) => self.root(At::Digest(digest)),
@@ -105,7 +105,7 @@ impl RepositoryStore {
         }
     }
 
-    /// The roots of all `tags`, several asked for at once, in their order.
+    /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
         let next = AtomicUsize::new(0);
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
@@ -132,17 +132,17 @@ impl RepositoryStore {
         found.into_iter().map(|(_, root)| root).collect()
     }
 
-    /// What `tag` points at, without fetching it where the registry says the digest. `None` where there is no such tag.
+    /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
     pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
         self.described(At::Tag(tag))
     }
 
-    /// Type, digest and size of the manifest under `digest`, if there is one.
+    /// The descriptor of the manifest `digest`; `None` if it is missing.
     pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.described(At::Digest(digest))
     }
 
-    /// What the head of a manifest says, where it says everything; else what the manifest is.
+    /// The descriptor of a manifest: from the answer to `HEAD` if it is complete, else from the manifest itself.
     fn described(&self, at: At<'_>) -> Result<Option<Descriptor>> {
         let answer = self.head("manifests", &at.to_string())?;
         let stated = match at {
@@ -157,7 +157,7 @@ impl RepositoryStore {
             (status, ..) if retry::is_passing(status) => {
                 self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
-            // HEAD is a short cut: what goes wrong with it may go well with GET, and has better words there.
+            // HEAD only saves time: after a failure GET may succeed, or fails with a better message.
             _ => match self.root(at) {
                 Ok(root) => Ok(Some(root.descriptor)),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
@@ -166,11 +166,11 @@ impl RepositoryStore {
         }
     }
 
-    /// Size in bytes of the blob under `digest`, if there is one.
+    /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
         let mut answer = self.head("blobs", &digest.to_string())?;
         if refuses_head(answer.status) {
-            // The body is not read: its length is in the answer's head, and its connection ends with it.
+            // The body is not read, so the connection is closed; the length is in the header.
             answer = self.ask(Method::GET, "blobs", &digest.to_string())?;
         }
         if answer.status == 404 {
@@ -178,7 +178,7 @@ impl RepositoryStore {
         }
         let answer = self.wire.expect(answer, &[200], &self.scope(), &self.what(&digest.to_string()))?;
         let size = answer.length();
-        size.map(Some).ok_or_else(|| Error::failed(format!("{} does not say how large {digest} is", self.wire.host)))
+        size.map(Some).ok_or_else(|| Error::failed(format!("{}: no Content-Length for blob {digest}", self.wire.host)))
     }
 
     fn what(&self, reference: &str) -> String {
@@ -189,7 +189,7 @@ impl RepositoryStore {
         self.ask(Method::HEAD, kind, reference)
     }
 
-    /// Whatever the answer's status is.
+    /// Sends a request and returns the answer, whatever its status is.
     fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
         let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted_types());
@@ -241,7 +241,7 @@ impl Store for RepositoryStore {
     }
 }
 
-/// [`web_page::type_of`], with the type of bytes of which nothing is said.
+/// [`web_page::type_of`], or `application/octet-stream` if the answer has no type.
 fn type_of(answer: &Answer) -> String {
     let stated = web_page::type_of(answer);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }

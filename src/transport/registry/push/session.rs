@@ -59,7 +59,7 @@ impl Target {
                 Ok(Mount::Refused)
             }
             Ok(answer) => Err(self.wire.expect(answer, &[201, 202], &scope, &what).unwrap_err()),
-            // A user who may push to this repository may lack read access to the other one.
+            // A user who may push to this repository may have no read access to the other one.
             Err(error) if error.kind() == Kind::Denied => Ok(Mount::Refused),
             Err(error) => Err(error),
         }
