@@ -130,7 +130,7 @@ fn a_stream_takes_up_a_partial_too() {
     let sink = LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap();
     let stream: Box<dyn Stream> = Box::new(Passing::new(memory.clone(), true));
     copy(Source::Stream(stream), &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
-    assert!(heard.0.lock().unwrap()[0].starts_with("going on with"));
+    assert!(heard.0.lock().unwrap()[0].starts_with("resuming blob"));
     assert!(fs::read(dir.blob(&large(&memory).digest)).unwrap() == memory.blobs[&large(&memory).digest]);
     assert_eq!(dir.top(), WHOLE);
 }

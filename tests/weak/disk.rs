@@ -33,7 +33,11 @@ fn a_damaged_partial_is_said_and_cut_back_to_what_is_right() {
         file.write_all_at(&[byte[0] ^ 1], damaged).unwrap();
         let out = good(scene.pull(&[]));
         scene.is_there();
-        assert!(out.stderr.contains(&format!("was damaged; {from} of {} bytes", scene.size)), "{}", out.stderr);
+        assert!(
+            out.stderr.contains(&format!("is damaged; resuming at {from} of {} bytes", scene.size)),
+            "{}",
+            out.stderr
+        );
         assert_eq!(scene.asked()[0].from(), from);
     }
 }

@@ -291,7 +291,7 @@ pub fn upstream_access(from: &SourceOptions, reach: &NetworkOptions, run: &Run) 
 
 fn layout(dir: &Path, run: &Run) -> Result<OpenSource> {
     let store = LayoutStore::open(dir)?;
-    if !store.is_marked() {
+    if !store.has_layout_file() {
         let dir = dir.display();
         run.watch().event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout all the same")));
     }

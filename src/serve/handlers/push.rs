@@ -187,9 +187,9 @@ async fn put_back(turn: &mut UploadGuard, mut upload: Upload, over: End, before:
     let settled = blocking(move || {
         // One byte and none look alike to who asks how far it came.
         if over == End::Cut && before == 0 && upload.size() == 1 {
-            let _ = upload.begin_anew();
+            let _ = upload.clear();
         }
-        upload.settle();
+        upload.flush();
         upload
     });
     turn.put_back(settled.await?);

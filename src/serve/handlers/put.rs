@@ -84,7 +84,7 @@ fn understood(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manife
 }
 
 fn keep(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), Refusal> {
-    if let Some(lacking) = layout.lacking(manifest)? {
+    if let Some(lacking) = layout.first_missing(manifest)? {
         let message = format!("the manifest points at {lacking}, which is not here; push it first");
         return Err(Refusal::bad(Code::ManifestBlobUnknown, message));
     }

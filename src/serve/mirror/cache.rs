@@ -92,7 +92,7 @@ impl Cache {
     /// Remembers that there is no `name` any more.
     pub fn forget(&self, name: &Name) -> Result<()> {
         match self.last(name)? {
-            Some(_) => self.layout.forget(name),
+            Some(_) => self.layout.remove_name(name),
             None => Ok(()),
         }
     }

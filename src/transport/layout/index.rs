@@ -1,7 +1,6 @@
-//! `index.json` rewritten: read, changed and replaced under a lock, so that several processes may name images in one
-//! layout at once.
+//! Rewriting `index.json`: it is read, changed and replaced under a lock, so that several processes can write one layout.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX_BYTES, Place};
 use super::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
 use crate::disk::directory::Directory;
@@ -16,16 +15,16 @@ use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Pause between two looks at a lock that another process has.
-const PAUSE: Duration = Duration::from_millis(5);
-/// Looks, about 30 s: a rewrite takes milliseconds.
-const LOOKS: u32 = 6000;
-/// Looks after which the wait is told, about a second.
-const TOLD: u32 = 200;
+/// The pause between two attempts at a lock that another process has.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// About 30 s; a rewrite takes milliseconds.
+const MAX_ATTEMPTS: u32 = 6000;
+/// The wait is reported after this many attempts, about a second.
+const REPORTED_ATTEMPT: u32 = 200;
 
-/// Replaces `index.json` by what `change` makes of it, and the file `oci-layout` where it is missing.
+/// Applies `change` to `index.json`, and creates the file `oci-layout` if it is missing.
 ///
-/// Fails with `Unwritable` where the directory cannot be written or another process keeps the lock.
+/// Fails with `Unwritable` if the directory cannot be written or another process does not release the lock.
 pub(super) fn rewrite(
     place: &Place,
     watch: &dyn Watch,
@@ -39,9 +38,9 @@ pub(super) fn rewrite(
     let mut index = place.index()?.unwrap_or_default();
     change(&mut index);
     let bytes = index.bytes();
-    if bytes.len() as u64 > MAX_INDEX {
+    if bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(Error::unwritable(format!(
-            "{} would have {} bytes, more than the {MAX_INDEX} that are read back; begin another layout",
+            "{} would have {} bytes, but imgmv reads at most {MAX_INDEX_BYTES}; write to another layout",
             place.folder.show(INDEX_FILE),
             bytes.len()
         )));
@@ -51,15 +50,15 @@ pub(super) fn rewrite(
 
 fn replace(folder: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut draft = TempFile::new(folder)?;
-        draft.file.write_all(bytes)?;
-        draft.file.sync_all()?;
-        draft.keep(folder, name)
+        let mut temp = TempFile::new(folder)?;
+        temp.file.write_all(bytes)?;
+        temp.file.sync_all()?;
+        temp.persist(folder, name)
     };
     write().map_err(|e| Error::writing(folder.show(name), e))
 }
 
-/// The right to rewrite `index.json`; the file goes with it.
+/// The lock for a rewrite of `index.json`; its file is removed on drop.
 struct IndexLock<'p> {
     folder: &'p Directory,
     name: String,
@@ -70,7 +69,7 @@ impl<'p> IndexLock<'p> {
     fn take(place: &'p Place, watch: &dyn Watch, cancel: &Cancel) -> Result<IndexLock<'p>> {
         let folder = &place.folder;
         let name = format!("{PREFIX}lock");
-        for look in 0..LOOKS {
+        for attempt in 0..MAX_ATTEMPTS {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = match openat(folder.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => File::from(fd),
@@ -82,19 +81,22 @@ impl<'p> IndexLock<'p> {
             match hold(folder, &name, &file) {
                 Lock::Acquired => return Ok(IndexLock { folder, name, file }),
                 Lock::NoLocks => {
-                    watch.say(&format!("{} has no file locks: let no other process write there", place.shown()));
+                    watch.say(&format!(
+                        "{}: the file system has no file locks; make sure that no other process writes to it",
+                        place.shown()
+                    ));
                     return Ok(IndexLock { folder, name, file });
                 }
                 Lock::Held => {}
             }
-            if look == TOLD {
+            if attempt == REPORTED_ATTEMPT {
                 watch.say(&format!("waiting for another process that is writing {}", folder.show(INDEX_FILE)));
             }
             cancel.check()?;
-            sleep(PAUSE);
+            sleep(POLL_INTERVAL);
         }
         Err(Error::unwritable(format!(
-            "{} is locked by another process and was not let go; end that process or try again",
+            "{} is locked by another process; end that process or retry",
             folder.show(INDEX_FILE)
         )))
     }
@@ -102,7 +104,7 @@ impl<'p> IndexLock<'p> {
 
 impl Drop for IndexLock<'_> {
     fn drop(&mut self) {
-        // Before it is unlocked: whoever waits sees that the name is gone and makes a new one.
+        // Removed before the unlock: a waiting process then finds the name gone and creates a new file.
         let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());
         let _ = self.file.unlock();
     }

@@ -16,29 +16,29 @@ use std::sync::OnceLock;
 pub struct LayoutStore {
     place: Place,
     roots: Vec<Root>,
-    /// Indexes over platforms that lie side by side.
+    /// Indexes made for platforms that `index.json` lists as separate entries.
     made: HashMap<Digest, Manifest>,
-    marked: bool,
+    has_layout_file: bool,
     referrers: OnceLock<referrers::Table>,
 }
 
 impl LayoutStore {
-    /// Opens the layout in `dir`; the file `oci-layout` may be missing beside an `index.json` that lists images.
+    /// Opens the layout in `dir`. The file `oci-layout` may be missing if `index.json` lists images.
     ///
-    /// Fails with `NotFound` where there is nothing, with `Usage` on a file, and with `Invalid` on a directory that is
-    /// no layout or has an `index.json` that is refused.
+    /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a layout
+    /// or its `index.json` is invalid.
     pub fn open(dir: &Path) -> Result<LayoutStore> {
         let shown = dir.display();
-        let place = Place::open(dir)?.ok_or_else(|| Error::not_found(format!("there is no OCI layout at {shown}")))?;
-        let lacks = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
-        let marked = place.is_layout()?;
-        let index = place.index()?.ok_or_else(|| lacks(if marked { INDEX_FILE } else { LAYOUT_FILE }))?;
+        let place = Place::open(dir)?.ok_or_else(|| Error::not_found(format!("no OCI layout at {shown}")))?;
+        let without = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
+        let has_layout_file = place.is_layout()?;
+        let index = place.index()?.ok_or_else(|| without(if has_layout_file { INDEX_FILE } else { LAYOUT_FILE }))?;
         let named = index.named().map_err(|e| e.at(dir.display()))?;
-        if !marked && named.is_empty() {
-            return Err(lacks(LAYOUT_FILE));
+        if !has_layout_file && named.is_empty() {
+            return Err(without(LAYOUT_FILE));
         }
         let mut store =
-            LayoutStore { place, roots: Vec::new(), made: HashMap::new(), marked, referrers: OnceLock::new() };
+            LayoutStore { place, roots: Vec::new(), made: HashMap::new(), has_layout_file, referrers: OnceLock::new() };
         let images =
             side_by_side::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
         for entry in images {
@@ -49,22 +49,22 @@ impl LayoutStore {
         Ok(store)
     }
 
-    /// Whether the file `oci-layout` is there.
-    pub fn is_marked(&self) -> bool {
-        self.marked
+    /// Whether the file `oci-layout` exists.
+    pub fn has_layout_file(&self) -> bool {
+        self.has_layout_file
     }
 
-    /// What `index.json` lists, names that stand for several images too.
+    /// The entries of `index.json`, ambiguous names included.
     pub fn entries(&self) -> &[Root] {
         &self.roots
     }
 
-    /// The blob under `digest`, open; `None` where it is not there. Stays readable when its name goes.
+    /// Opens the blob `digest`; `None` if it is missing. The file stays readable after the blob is removed.
     pub fn file(&self, digest: &Digest) -> Result<Option<File>> {
         self.place.blob(digest)
     }
 
-    /// A manifest that no entry points at, by its digest.
+    /// The root for a manifest that no entry of the index names.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
         match self.place.size(digest)? {
             Some(size) if size <= MAX_MANIFEST => {
@@ -76,7 +76,7 @@ impl LayoutStore {
         }
     }
 
-    fn lacks(&self, what: &str, digest: &Digest) -> Error {
+    fn missing(&self, what: &str, digest: &Digest) -> Error {
         Error::not_found(format!("{what} {digest} is not in {}", self.place.shown()))
     }
 }
@@ -110,11 +110,11 @@ impl Store for LayoutStore {
         }
         let blobs = self.place.blobs(at.digest.algorithm())?;
         let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
-        bytes.ok_or_else(|| self.lacks("manifest", &at.digest))
+        bytes.ok_or_else(|| self.missing("manifest", &at.digest))
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let mut file = self.place.blob(&blob.digest)?.ok_or_else(|| self.lacks("blob", &blob.digest))?;
+        let mut file = self.place.blob(&blob.digest)?.ok_or_else(|| self.missing("blob", &blob.digest))?;
         if from > 0 {
             let sought = file.seek(SeekFrom::Start(from));
             sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.place.shown()), e))?;
@@ -136,7 +136,7 @@ impl Store for LayoutStore {
         Ok(self.roots.iter().filter_map(|root| root.name.clone()).collect())
     }
 
-    /// Found by a walk over what `index.json` reaches, once, as far as `referrers::MAX_MANIFESTS`.
+    /// The first call reads all manifests that `index.json` reaches, at most `referrers::MAX_MANIFESTS`.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         if self.referrers.get().is_none() {
             let table = referrers::walk(self, self.roots.iter().map(|root| &root.descriptor))?;
@@ -146,10 +146,10 @@ impl Store for LayoutStore {
     }
 
     fn nothing(&self) -> String {
-        format!("{} holds no image: its {INDEX_FILE} lists no manifests", self.place.shown())
+        format!("{} has no image: its {INDEX_FILE} lists no manifests", self.place.shown())
     }
 
-    /// A layout may hold an index with only some of its images.
+    /// A layout may have an index with only some of its images.
     fn is_sparse(&self) -> bool {
         true
     }
