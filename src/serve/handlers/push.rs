@@ -209,7 +209,7 @@ async fn finish(server: &Arc<Server>, mut turn: UploadGuard, name: String, diges
     let repository = name.clone();
     let kept = blocking(move || {
         let layout = target.make_layout(&repository)?;
-        layout.keep(upload, &digest, target.pool())
+        layout.finish_upload(upload, &digest, target.pool())
     });
     match kept.await? {
         Ok(_) => {

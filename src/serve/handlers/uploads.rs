@@ -46,7 +46,7 @@ impl Sessions {
         layout: PushedLayout,
         algorithm: Algorithm,
     ) -> Result<UploadGuard, Refusal> {
-        let upload = blocking(move || layout.begin(algorithm)).await??;
+        let upload = blocking(move || layout.start_upload(algorithm)).await??;
         let id = upload.id().to_owned();
         let session = self.keep(id, repository, upload);
         UploadGuard::take(session).await
@@ -61,7 +61,7 @@ impl Sessions {
             None => {
                 let (target, name, wanted) = (target.clone(), repository.to_owned(), id.to_owned());
                 let found = blocking(move || match target.layout(&name)? {
-                    Some(layout) => layout.take_up(&wanted),
+                    Some(layout) => layout.resume_upload(&wanted),
                     None => Ok(None),
                 });
                 let upload = found.await??;

@@ -64,12 +64,12 @@ impl PushedLayout {
     }
 
     /// Starts an upload, hashed with `algorithm`, the likely algorithm of its digest.
-    pub fn begin(&self, algorithm: Algorithm) -> Result<Upload> {
+    pub fn start_upload(&self, algorithm: Algorithm) -> Result<Upload> {
         Upload::create(&self.place, algorithm, &self.cancel)
     }
 
     /// Opens the upload `id`; `None` if it is missing or locked.
-    pub fn take_up(&self, id: &str) -> Result<Option<Upload>> {
+    pub fn resume_upload(&self, id: &str) -> Result<Option<Upload>> {
         match upload::is_id(id) {
             true => Upload::resume(&self.place, id, &self.cancel),
             false => Ok(None),
@@ -79,7 +79,7 @@ impl PushedLayout {
     /// Verifies `upload`, renames it to the blob `digest` and shares the blob with `pool`.
     ///
     /// Fails with `Invalid` if the bytes have another digest; the upload is then removed.
-    pub fn keep(&self, upload: Upload, digest: &Digest, pool: &PushedLayout) -> Result<Verified> {
+    pub fn finish_upload(&self, upload: Upload, digest: &Digest, pool: &PushedLayout) -> Result<Verified> {
         let verified = upload.finish(&upload::claim(digest))?;
         self.share(digest, pool)?;
         Ok(verified)
@@ -98,7 +98,7 @@ impl PushedLayout {
             Linked::Missing => Ok(false),
             Linked::Unsupported => {
                 let Some(mut bytes) = from.place.blob(digest)? else { return Ok(false) };
-                let mut upload = self.begin(digest.algorithm())?;
+                let mut upload = self.start_upload(digest.algorithm())?;
                 let mut buffer = vec![0; 256 << 10];
                 loop {
                     self.cancel.check()?;
