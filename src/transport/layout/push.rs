@@ -149,7 +149,7 @@ impl PushedLayout {
         writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
         let entry = LayoutIndex::entry(manifest);
-        // Children need no entry of their own, except referrers: the index that lists the children leads to them.
+        // Children need no entry, except referrers: the index that lists the children leads to them.
         let children: Vec<Digest> = manifest.children().iter().map(|child| child.digest).collect();
         let children: Vec<Digest> = children.into_iter().filter(|child| !self.is_referrer(child)).collect();
         self.rewrite(|index| {
