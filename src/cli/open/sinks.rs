@@ -10,7 +10,7 @@ use crate::progress::Event;
 use crate::remote::{Host, Local};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::archive::{ArchiveSink, Leavings};
+use crate::transport::archive::{ArchiveSink, ResumeOptions};
 use crate::transport::engine;
 use crate::transport::engine::{Engine, EngineSink};
 use crate::transport::layout::{LayoutSink, LayoutStore, Verify};
@@ -103,7 +103,7 @@ fn archive_sink(file: &Path, options: &Written<'_>, run: &Run) -> Result<Box<dyn
         return Ok(planned(&file.to_string_lossy()));
     }
     let Form::Compressed(coding) = form else {
-        let before = Leavings { life: options.transfer.life(), cancel: run.cancel.clone() };
+        let before = ResumeOptions { life: options.transfer.life(), cancel: run.cancel.clone() };
         return Ok(Box::new(ArchiveSink::to_file_after(file, &before, run.watch())?));
     };
     let level = options.packing.level.filter(|_| options.packing.compress.is_none());

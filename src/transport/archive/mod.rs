@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-pub use sink::{ArchiveSink, Leavings};
+pub use sink::{ArchiveSink, ResumeOptions};
 
 /// The number of bytes that identify an archive's format.
 const HEAD_BYTES: usize = 512;

@@ -46,18 +46,18 @@ enum Unfinished {
     Temporary(TempPath),
 }
 
-/// The treatment of partial archives from earlier runs.
+/// How partial archives of earlier runs are resumed and removed.
 #[derive(Clone)]
-pub struct Leavings {
+pub struct ResumeOptions {
     /// The time that they are kept.
     pub life: Duration,
     /// Cancels reading them.
     pub cancel: Cancel,
 }
 
-impl Default for Leavings {
+impl Default for ResumeOptions {
     fn default() -> Self {
-        Leavings { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
+        ResumeOptions { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
     }
 }
 
@@ -69,9 +69,9 @@ enum Kind {
 }
 
 impl ArchiveSink {
-    /// An archive at `path`, with the default [`Leavings`] and without messages.
+    /// An archive at `path`, with the default [`ResumeOptions`] and without messages.
     pub fn to_file(path: &Path) -> Result<ArchiveSink> {
-        Self::to_file_after(path, &Leavings::default(), Arc::new(Silent))
+        Self::to_file_after(path, &ResumeOptions::default(), Arc::new(Silent))
     }
 
     /// An archive at `path`. An existing file is replaced when the copy is finished, and unchanged until then; a named pipe or
@@ -79,7 +79,7 @@ impl ArchiveSink {
     /// copied; a copy from a stream starts again.
     ///
     /// Fails with `Unwritable`.
-    pub fn to_file_after(path: &Path, before: &Leavings, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
+    pub fn to_file_after(path: &Path, before: &ResumeOptions, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let writing = |e| Error::writing(&shown, e);
         let path = match Target::at(path)? {
