@@ -24,7 +24,7 @@
 //! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,
 //! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for the
 //! next blobs. A refused request is repeated in its session, at the same offset if the registry has read none of its body.
-//! `connect/early.rs` reads an answer that arrives before the body's end. After a refusal, requests with a body use
+//! `connect/early.rs` reads a response that arrives before the body's end. After a refusal, requests with a body use
 //! `Expect: 100-continue`.
 //!
 //! `streamed/lengths.rs` decides on chunks: by the connection, by a known limit of body sizes (`body_limit.rs`, stored for a
@@ -66,7 +66,7 @@ const HUB_API: &str = "registry-1.docker.io";
 
 /// One registry host. Its repositories share connections, credentials and tokens.
 pub struct Registry {
-    wire: Arc<RegistryClient>,
+    client: Arc<RegistryClient>,
 }
 
 impl Registry {
@@ -74,21 +74,21 @@ impl Registry {
     ///
     /// Fails with `Usage` if `host` is not a valid `HOST[:PORT]`.
     pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Arc<Registry>> {
-        Ok(Arc::new(Registry { wire: Arc::new(RegistryClient::new(host, access, watch, cancel)?) }))
+        Ok(Arc::new(Registry { client: Arc::new(RegistryClient::new(host, access, watch, cancel)?) }))
     }
 
     /// `HOST[:PORT]` as in references.
     pub fn host(&self) -> &str {
-        &self.wire.host
+        &self.client.host
     }
 
     /// `repository` (`team/app`) as a source.
     pub fn repository(&self, repository: &str) -> RepositoryStore {
-        RepositoryStore::new(self.wire.clone(), repository)
+        RepositoryStore::new(self.client.clone(), repository)
     }
 
     /// `repository` (`team/app`) as a destination.
     pub fn sink(&self, repository: &str) -> RepositorySink {
-        RepositorySink::new(self.wire.clone(), repository)
+        RepositorySink::new(self.client.clone(), repository)
     }
 }

@@ -19,31 +19,31 @@ const MAX_PAGES: usize = 200;
 const MAX_REFERRERS: usize = 20_000;
 
 /// Lists the manifests that refer to `subject`.
-pub fn list(wire: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+pub fn list(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
-    let mut next = Some(wire.url(&format!("{repository}/referrers/{subject}"))?);
+    let mut next = Some(client.url(&format!("{repository}/referrers/{subject}"))?);
     let (mut all, mut skipped) = (Vec::new(), Skipped::default());
     for page in 0..MAX_PAGES {
         let Some(url) = next else {
-            skipped.report(&*wire.watch, &format!("{what} at {}", wire.host), "a descriptor");
+            skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
             return Ok(all);
         };
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
-        let (answer, bytes) = match wire.document(&call, &scope, &what, MAX_MANIFEST) {
+        let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST) {
             Ok(page) => page,
             // The registry has no referrers API; registries report that with different statuses.
             Err(error) if page == 0 && matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
-                return by_tag(wire, repository, subject);
+                return by_tag(client, repository, subject);
             }
             Err(error) => return Err(error),
         };
-        all.extend(entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(wire, &what))?);
+        all.extend(entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?);
         if all.len() + skipped.count() > MAX_REFERRERS {
             break;
         }
-        next = next_page(wire, &answer)?;
+        next = next_page(client, &response)?;
     }
-    Err(Error::invalid(format!("{}: more than {MAX_REFERRERS} {what}, or more than {MAX_PAGES} pages", wire.host)))
+    Err(Error::invalid(format!("{}: more than {MAX_REFERRERS} {what}, or more than {MAX_PAGES} pages", client.host)))
 }
 
 /// The referrers tag: `sha256-<hex>`.
@@ -54,7 +54,11 @@ fn tag(subject: &Digest) -> String {
 
 /// The referrers tag and its index with `manifest` added ("Pushing Manifests with Subject"). `None` if `manifest` is listed
 /// already or has no subject.
-pub fn with_listed(wire: &RegistryClient, repository: &str, manifest: &Manifest) -> Result<Option<(String, Manifest)>> {
+pub fn with_listed(
+    client: &RegistryClient,
+    repository: &str,
+    manifest: &Manifest,
+) -> Result<Option<(String, Manifest)>> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct ListedFields {
@@ -64,7 +68,7 @@ pub fn with_listed(wire: &RegistryClient, repository: &str, manifest: &Manifest)
     let Some(subject) = &manifest.subject else {
         return Ok(None);
     };
-    let mut listed = by_tag(wire, repository, &subject.digest)?;
+    let mut listed = by_tag(client, repository, &subject.digest)?;
     if listed.len() >= MAX_REFERRERS || listed.iter().any(|own| own.digest == manifest.digest()) {
         return Ok(None);
     }
@@ -95,17 +99,17 @@ fn entries(index: &[u8], skipped: &mut Skipped) -> Option<Vec<Descriptor>> {
     Some(found)
 }
 
-fn not_an_index(wire: &RegistryClient, what: &str) -> Error {
-    Error::invalid(format!("{}: the answer for the {what} is not an image index", wire.host))
+fn not_an_index(client: &RegistryClient, what: &str) -> Error {
+    Error::invalid(format!("{}: the response for the {what} is not an image index", client.host))
 }
 
 /// Reads the index of the referrers tag; empty if the tag does not exist.
-fn by_tag(wire: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    match manifest::fetch(wire, repository, At::Tag(&tag(subject))) {
+fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+    match manifest::fetch(client, repository, At::Tag(&tag(subject))) {
         Ok((_, bytes)) => {
             let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
-            let found = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(wire, &what))?;
-            skipped.report(&*wire.watch, &format!("{what} at {}", wire.host), "a descriptor");
+            let found = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;
+            skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
             Ok(found)
         }
         Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),

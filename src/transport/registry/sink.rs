@@ -37,14 +37,14 @@ pub struct RepositorySink {
 }
 
 impl RepositorySink {
-    pub(super) fn new(wire: Arc<RegistryClient>, repository: &str) -> RepositorySink {
+    pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositorySink {
         let scope = Scope::Push(repository.to_owned());
-        let target = Target { wire, repository: repository.to_owned(), scope };
+        let target = Target { client, repository: repository.to_owned(), scope };
         RepositorySink { target, unmountable: Mutex::default(), deferred: Mutex::default() }
     }
 
     fn address(&self) -> String {
-        format!("{}/{}", self.target.wire.host, self.target.repository)
+        format!("{}/{}", self.target.client.host, self.target.repository)
     }
 
     /// Decides whether the blob `digest` must be uploaded, after a try to mount it from `from`.
@@ -61,7 +61,7 @@ impl RepositorySink {
         match self.target.head_blob(digest)? {
             Some(Some(size)) if claim.size.is_some_and(|claimed| claimed != size) => {
                 let claimed = claim.size.unwrap_or_default();
-                self.target.wire.watch.say(&format!(
+                self.target.client.watch.say(&format!(
                     "{}: blob {digest} has {size} bytes, expected {claimed}; sending it again",
                     self.address()
                 ));
@@ -82,7 +82,7 @@ impl RepositorySink {
     /// The other repository of this registry from which blobs may be mounted.
     fn mountable<'a>(&self, from: Option<&'a Origin>) -> Option<&'a str> {
         let from = from?;
-        let is_other = from.host == self.target.wire.host && from.repository != self.target.repository;
+        let is_other = from.host == self.target.client.host && from.repository != self.target.repository;
         let refused = || self.unmountable.lock().unwrap_or_else(PoisonError::into_inner).contains(&from.repository);
         (is_other && !refused()).then_some(&*from.repository)
     }
@@ -96,19 +96,20 @@ impl RepositorySink {
         let separator = if reference.contains(':') { '@' } else { ':' };
         let what = format!("image {}{separator}{reference}", self.target.repository);
         let target = &self.target;
-        let answer = target.wire.send(&call, Payload::Bytes(&manifest.bytes), &target.scope, &what)?;
-        let (status, oci) = (answer.status, media_type.starts_with("application/vnd.oci."));
-        let answer = target.wire.expect(answer, &[201, 200, 202, 204], &target.scope, &what).map_err(|error| {
-            if oci && error.kind() == Kind::Failed && refuses_type(status, &error.to_string()) {
-                let advice =
-                    "if the registry accepts only docker media types, push with --format docker (digests change)";
-                return Error::failed(format!("{error}; {advice}"));
-            }
-            error
-        })?;
-        target.check_reported_digest(&answer, &digest, &what)?;
-        let registry_lists_it = answer.header("oci-subject").is_some();
-        answer.drain();
+        let response = target.client.send(&call, Payload::Bytes(&manifest.bytes), &target.scope, &what)?;
+        let (status, oci) = (response.status, media_type.starts_with("application/vnd.oci."));
+        let response =
+            target.client.expect(response, &[201, 200, 202, 204], &target.scope, &what).map_err(|error| {
+                if oci && error.kind() == Kind::Failed && refuses_type(status, &error.to_string()) {
+                    let advice =
+                        "if the registry accepts only docker media types, push with --format docker (digests change)";
+                    return Error::failed(format!("{error}; {advice}"));
+                }
+                error
+            })?;
+        target.check_reported_digest(&response, &digest, &what)?;
+        let registry_lists_it = response.header("oci-subject").is_some();
+        response.drain();
         match (&manifest.subject, registry_lists_it) {
             (Some(_), false) => self.list_referrer(manifest),
             _ => Ok(()),
@@ -117,14 +118,14 @@ impl RepositorySink {
 
     /// Adds a referrer to the referrers tag, for a registry without the referrers API.
     fn list_referrer(&self, manifest: &Manifest) -> Result<()> {
-        match referrers::with_listed(&self.target.wire, &self.target.repository, manifest)? {
+        match referrers::with_listed(&self.target.client, &self.target.repository, manifest)? {
             Some((tag, index)) => self.put(&index, &tag),
             None => Ok(()),
         }
     }
 }
 
-/// Whether the answer (`status`, `message`) refuses a manifest because of its media type.
+/// Whether the response (`status`, `message`) refuses a manifest because of its media type.
 fn refuses_type(status: u16, message: &str) -> bool {
     let message = message.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -142,7 +143,7 @@ enum Decision {
 
 impl Sink for RepositorySink {
     fn takes(&self) -> SinkCapabilities {
-        let RegistryClient { pace, access, .. } = &*self.target.wire;
+        let RegistryClient { pace, access, .. } = &*self.target.client;
         SinkCapabilities {
             shape: Shape::Whole,
             order: Order::Lanes(pace.lanes(access.lanes)),
@@ -161,15 +162,15 @@ impl Sink for RepositorySink {
         let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
             .with(header::ACCEPT, &manifest::accepted_types());
         let what = format!("image {}:{reference}", self.target.repository);
-        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
-        if answer.status == 404 {
+        let response = self.target.client.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+        if response.status == 404 {
             return Ok(None);
         }
-        if refuses_head(answer.status) {
+        if refuses_head(response.status) {
             return self.published_by_get(&reference);
         }
-        let answer = self.target.wire.expect(answer, &[200], &self.target.scope, &what)?;
-        Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
+        let response = self.target.client.expect(response, &[200], &self.target.scope, &what)?;
+        Ok(response.header("docker-content-digest").and_then(|text| text.parse().ok()))
     }
 
     fn holds(&self, digest: &Digest) -> Result<bool> {
@@ -214,7 +215,7 @@ impl Sink for RepositorySink {
 
     fn finish(&self) -> Result<Finish> {
         self.put_deferred(self.defer(None))?;
-        if let Some(cache) = &self.target.wire.access.cache {
+        if let Some(cache) = &self.target.client.access.cache {
             resume_cache::prune(cache, resume_cache::MAX_AGE);
             body_limit::prune(cache, body_limit::MAX_AGE);
         }
@@ -228,7 +229,7 @@ impl RepositorySink {
     fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
         let digest = reference.parse::<Digest>().ok();
         let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);
-        match manifest::fetch(&self.target.wire, &self.target.repository, at) {
+        match manifest::fetch(&self.target.client, &self.target.repository, at) {
             Ok((found, _)) => Ok(Some(found.digest)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Failed) => Ok(None),
             Err(error) => Err(error),

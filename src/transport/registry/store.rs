@@ -30,7 +30,7 @@ const FETCHED_MANIFESTS_BYTES: usize = 8 << 20;
 
 /// A repository as a source.
 pub struct RepositoryStore {
-    wire: Arc<RegistryClient>,
+    client: Arc<RegistryClient>,
     /// The repository's path at the host that is asked.
     repository: String,
     /// The host and repository in the images' names; another one than the host that is asked, for a mirror.
@@ -39,9 +39,9 @@ pub struct RepositoryStore {
 }
 
 impl RepositoryStore {
-    pub(super) fn new(wire: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
-        let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { wire, repository: repository.to_owned(), origin, kept: Mutex::default() }
+    pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
+        let origin = Origin { host: client.host.clone(), repository: repository.to_owned() };
+        RepositoryStore { client, repository: repository.to_owned(), origin, kept: Mutex::default() }
     }
 
     /// This repository as a mirror of `origin`: its images have the names of `origin`.
@@ -51,7 +51,7 @@ impl RepositoryStore {
 
     /// The host that is asked.
     pub(super) fn host(&self) -> &str {
-        &self.wire.host
+        &self.client.host
     }
 
     fn repository(&self) -> &str {
@@ -74,7 +74,7 @@ impl RepositoryStore {
 
     /// Fetches the manifest with one request and stores it for [`Store::manifest`].
     fn root(&self, at: At<'_>) -> Result<Root> {
-        let (descriptor, bytes) = manifest::fetch(&self.wire, self.repository(), at)?;
+        let (descriptor, bytes) = manifest::fetch(&self.client, self.repository(), at)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.values().map(Vec::len).sum::<usize>() + bytes.len() <= FETCHED_MANIFESTS_BYTES {
             kept.insert(descriptor.digest, bytes);
@@ -109,7 +109,7 @@ impl RepositoryStore {
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
         let next = AtomicUsize::new(0);
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
-        let lanes = self.wire.access.lanes.clamp(1, tags.len().max(1));
+        let lanes = self.client.access.lanes.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
             for _ in 0..lanes {
                 scope.spawn(|| {
@@ -142,20 +142,20 @@ impl RepositoryStore {
         self.described(At::Digest(digest))
     }
 
-    /// The descriptor of a manifest: from the answer to `HEAD` if it is complete, else from the manifest itself.
+    /// The descriptor of a manifest: from the response to `HEAD` if it is complete, else from the manifest itself.
     fn described(&self, at: At<'_>) -> Result<Option<Descriptor>> {
-        let answer = self.head("manifests", &at.to_string())?;
+        let response = self.head("manifests", &at.to_string())?;
         let stated = match at {
             At::Digest(digest) => Some(*digest),
-            At::Tag(_) => answer.header("docker-content-digest").and_then(|text| text.parse().ok()),
+            At::Tag(_) => response.header("docker-content-digest").and_then(|text| text.parse().ok()),
         };
-        match (answer.status, stated, answer.length()) {
+        match (response.status, stated, response.length()) {
             (404, ..) => Ok(None),
-            (200, Some(digest), Some(size)) if !web_page::is_page(&answer) => {
-                Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
+            (200, Some(digest), Some(size)) if !web_page::is_page(&response) => {
+                Ok(Some(Descriptor::new(type_of(&response), digest, size)))
             }
             (status, ..) if retry::is_passing(status) => {
-                self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
+                self.client.expect(response, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
             // HEAD only saves time: after a failure GET may succeed, or fails with a better message.
             _ => match self.root(at) {
@@ -168,17 +168,18 @@ impl RepositoryStore {
 
     /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
-        let mut answer = self.head("blobs", &digest.to_string())?;
-        if refuses_head(answer.status) {
+        let mut response = self.head("blobs", &digest.to_string())?;
+        if refuses_head(response.status) {
             // The body is not read, so the connection is closed; the length is in the header.
-            answer = self.ask(Method::GET, "blobs", &digest.to_string())?;
+            response = self.ask(Method::GET, "blobs", &digest.to_string())?;
         }
-        if answer.status == 404 {
+        if response.status == 404 {
             return Ok(None);
         }
-        let answer = self.wire.expect(answer, &[200], &self.scope(), &self.what(&digest.to_string()))?;
-        let size = answer.length();
-        size.map(Some).ok_or_else(|| Error::failed(format!("{}: no Content-Length for blob {digest}", self.wire.host)))
+        let response = self.client.expect(response, &[200], &self.scope(), &self.what(&digest.to_string()))?;
+        let size = response.length();
+        size.map(Some)
+            .ok_or_else(|| Error::failed(format!("{}: no Content-Length for blob {digest}", self.client.host)))
     }
 
     fn what(&self, reference: &str) -> String {
@@ -189,11 +190,11 @@ impl RepositoryStore {
         self.ask(Method::HEAD, kind, reference)
     }
 
-    /// Sends a request and returns the answer, whatever its status is.
+    /// Sends a request and returns the response, whatever its status is.
     fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
-        let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
+        let url = self.client.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted_types());
-        self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
+        self.client.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
     }
 }
 
@@ -202,7 +203,7 @@ impl Store for RepositoryStore {
         if !picks.is_empty() {
             return picks.iter().map(|pick| self.picked(pick)).collect();
         }
-        let tags = tags::list(&self.wire, self.repository())?;
+        let tags = tags::list(&self.client, self.repository())?;
         self.roots_of(&tags)
     }
 
@@ -210,11 +211,11 @@ impl Store for RepositoryStore {
         if let Some(bytes) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&at.digest) {
             return Ok(bytes);
         }
-        Ok(manifest::fetch(&self.wire, self.repository(), At::Digest(&at.digest))?.1)
+        Ok(manifest::fetch(&self.client, self.repository(), At::Digest(&at.digest))?.1)
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        ranges::open(&self.wire, self.repository(), blob, from)
+        ranges::open(&self.client, self.repository(), blob, from)
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -225,11 +226,11 @@ impl Store for RepositoryStore {
     }
 
     fn names(&self) -> Result<Vec<Name>> {
-        Ok(tags::list(&self.wire, self.repository())?.iter().map(|tag| self.name(tag)).collect())
+        Ok(tags::list(&self.client, self.repository())?.iter().map(|tag| self.name(tag)).collect())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers::list(&self.wire, self.repository(), subject)
+        referrers::list(&self.client, self.repository(), subject)
     }
 
     fn origin(&self) -> Option<&Origin> {
@@ -237,12 +238,12 @@ impl Store for RepositoryStore {
     }
 
     fn lanes(&self) -> usize {
-        self.wire.pace.lanes(self.wire.access.lanes)
+        self.client.pace.lanes(self.client.access.lanes)
     }
 }
 
-/// [`web_page::type_of`], or `application/octet-stream` if the answer has no type.
-fn type_of(answer: &Answer) -> String {
-    let stated = web_page::type_of(answer);
+/// [`web_page::type_of`], or `application/octet-stream` if the response has no type.
+fn type_of(response: &Answer) -> String {
+    let stated = web_page::type_of(response);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

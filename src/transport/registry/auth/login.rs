@@ -23,16 +23,16 @@ pub struct Kept {
 
 impl Registry {
     /// Whether the registry asks for credentials and takes those of its [`Access`] (distribution-spec, "Determining
-    /// Support"). Another host's answer, behind a
+    /// Support"). Another host's response, behind a
     /// redirect, does not count. Fails with `Denied` where the registry refuses the credentials, or they may not be sent.
     pub fn check_login(&self) -> Result<bool> {
-        let call = Call::new(Method::GET, self.wire.url("")?);
+        let call = Call::new(Method::GET, self.client.url("")?);
         let scope = Scope::Login;
         let what = "registry API";
-        let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
-        let home = answer.url.origin() == call.url.origin();
-        self.wire.expect(answer, &[200], &scope, what)?.drain();
-        let known = self.wire.known();
+        let response = self.client.send(&call, Payload::Nothing, &scope, what)?;
+        let home = response.url.origin() == call.url.origin();
+        self.client.expect(response, &[200], &scope, what)?.drain();
+        let known = self.client.known();
         match &known.withheld {
             Some(why) => Err(Error::denied(why)),
             None => Ok(known.way.is_some() && home),
@@ -52,7 +52,7 @@ pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel)
     let registry = Registry::new(host, access.clone(), watch, cancel)?;
     let checked = registry.check_login()?;
     let path = files::to_write(access).ok_or_else(no_place)?;
-    let tried = if registry.wire.is_over_plain_http()? { Tried::OverHttp } else { Tried::OverTls };
+    let tried = if registry.client.is_over_plain_http()? { Tried::OverHttp } else { Tried::OverTls };
     let place = AuthFile::store(&path, registry.host(), user, password, tried)?;
     Ok(Kept { place, checked })
 }

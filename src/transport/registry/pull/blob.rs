@@ -17,7 +17,7 @@ const DISCARD_BUFFER_BYTES: u64 = 64 << 10;
 
 /// Reads one blob from an offset to its end. More bytes than announced are `Invalid`, whatever the server's lengths say.
 pub struct BlobReader<'a> {
-    wire: &'a RegistryClient,
+    client: &'a RegistryClient,
     repository: &'a str,
     blob: Descriptor,
     at: u64,
@@ -29,26 +29,31 @@ pub struct BlobReader<'a> {
     tries: RetryPolicy<'a>,
     /// The offset at which the current connection started.
     connection_start: u64,
-    /// An answer announced fewer bytes than the blob has.
+    /// A response announced fewer bytes than the blob has.
     short: bool,
 }
 
 impl<'a> BlobReader<'a> {
     /// Requests `blob` from offset `from` (bytes) to its end.
-    pub fn open(wire: &'a RegistryClient, repository: &'a str, blob: &Descriptor, from: u64) -> Result<BlobReader<'a>> {
-        BlobReader::open_range(wire, repository, blob, from..blob.size)
+    pub fn open(
+        client: &'a RegistryClient,
+        repository: &'a str,
+        blob: &Descriptor,
+        from: u64,
+    ) -> Result<BlobReader<'a>> {
+        BlobReader::open_range(client, repository, blob, from..blob.size)
     }
 
     /// Requests a part of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end`].
     pub fn open_range(
-        wire: &'a RegistryClient,
+        client: &'a RegistryClient,
         repository: &'a str,
         blob: &Descriptor,
         range: Range<u64>,
     ) -> Result<BlobReader<'a>> {
-        let (at, blob, tries) = (range.start, blob.clone(), wire.tries(0));
-        let RangeBody { body, discard, end, short } = request(wire, repository, &blob, range)?;
-        Ok(BlobReader { wire, repository, blob, at, end, body, discard, tries, connection_start: at, short })
+        let (at, blob, tries) = (range.start, blob.clone(), client.tries(0));
+        let RangeBody { body, discard, end, short } = request(client, repository, &blob, range)?;
+        Ok(BlobReader { client, repository, blob, at, end, body, discard, tries, connection_start: at, short })
     }
 
     /// The offset at which reading ends, in bytes.
@@ -58,21 +63,21 @@ impl<'a> BlobReader<'a> {
 
     /// Requests the rest after the connection broke because of `why`.
     fn reconnect(&mut self, why: &str) -> Result<()> {
-        self.wire.cancel.check()?;
+        self.client.cancel.check()?;
         if self.at - self.connection_start >= PROGRESS {
             self.tries.refill();
         }
-        let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.wire.host, self.repository);
+        let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.client.host, self.repository);
         if !self.tries.left() {
             return Err(self.tries.give_up(&what, why));
         }
         self.tries.wait(&what, why, None)?;
         let RangeBody { body, discard, end, short } =
-            request(self.wire, self.repository, &self.blob, self.at..self.end)?;
+            request(self.client, self.repository, &self.blob, self.at..self.end)?;
         if short && self.short {
             return Err(Error::invalid(format!(
                 "blob {} at {} ends after {} of the {} bytes announced; the registry, or a proxy before it, truncates it",
-                self.blob.digest, self.wire.host, self.at, self.blob.size
+                self.blob.digest, self.client.host, self.at, self.blob.size
             )));
         }
         (self.body, self.discard, self.end, self.short) = (body, discard, end, self.short || short);
@@ -105,14 +110,14 @@ impl Read for BlobReader<'_> {
                 Ok(n) => {
                     self.at += n as u64;
                     if self.at > self.end {
-                        return Err(too_long(&self.blob, self.wire).into());
+                        return Err(too_long(&self.blob, self.client).into());
                     }
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
                 Err(error) => match of_body(error) {
                     Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    fault => return Err(self.wire.lasting(fault).into()),
+                    fault => return Err(self.client.lasting(fault).into()),
                 },
             };
             self.reconnect(&why)?;
@@ -120,7 +125,7 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// The answer to a request for a part of a blob.
+/// The response to a request for a part of a blob.
 struct RangeBody {
     body: Box<dyn Read + Send>,
     /// The number of body bytes before the part.
@@ -132,7 +137,7 @@ struct RangeBody {
 }
 
 /// Requests the bytes in `range`. If the server cannot send the rest of a blob, the complete blob is requested.
-fn request(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Range<u64>) -> Result<RangeBody> {
+fn request(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Range<u64>) -> Result<RangeBody> {
     let Range { start: from, end } = range;
     let size = blob.size;
     if from == end && from > 0 {
@@ -143,66 +148,68 @@ fn request(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Ra
         (_, false) => Some(format!("bytes={from}-")),
         (_, true) => Some(format!("bytes={from}-{}", end - 1)),
     };
-    let mut answer = get(wire, repository, blob, header.as_deref())?;
-    if answer.status == 206
-        && let Some((first, last)) = content_range(&answer)
+    let mut response = get(client, repository, blob, header.as_deref())?;
+    if response.status == 206
+        && let Some((first, last)) = content_range(&response)
         && first == from
     {
-        let short = answer.length().is_some_and(|length| length < last.saturating_add(1).saturating_sub(first));
+        let short = response.length().is_some_and(|length| length < last.saturating_add(1).saturating_sub(first));
         // Some servers ignore the end of a range and send everything from its start.
         let end = last.saturating_add(1).clamp(end, size);
-        return Ok(RangeBody { body: Box::new(answer.into_reader()), discard: 0, end, short });
+        return Ok(RangeBody { body: Box::new(response.into_reader()), discard: 0, end, short });
     }
-    if end < size && (from > 0 || answer.status != 200) {
-        return Err(Error::failed(format!("{} does not support ranges", wire.host)));
+    if end < size && (from > 0 || response.status != 200) {
+        return Err(Error::failed(format!("{} does not support ranges", client.host)));
     }
     if from > 0 {
-        wire.watch.say(&format!("{} does not support ranges; downloading the blob again from its start", wire.host));
+        client
+            .watch
+            .say(&format!("{} does not support ranges; downloading the blob again from its start", client.host));
     }
-    if answer.status != 200 {
+    if response.status != 200 {
         // The server sent another range, or refused the range.
-        answer = get(wire, repository, blob, None)?;
+        response = get(client, repository, blob, None)?;
     }
-    match answer.length() {
-        _ if answer.status != 200 => Err(Error::invalid(format!(
+    match response.length() {
+        _ if response.status != 200 => Err(Error::invalid(format!(
             "{}: answered with a part of blob {}, expected all of it",
-            wire.host, blob.digest
+            client.host, blob.digest
         ))),
-        Some(length) if length > size => Err(too_long(blob, wire)),
+        Some(length) if length > size => Err(too_long(blob, client)),
         // A proxy may have cached a truncated body; the rest is requested after this body.
         length => {
             let short = length.is_some_and(|length| length < size);
-            Ok(RangeBody { body: Box::new(answer.into_reader()), discard: from, end: size, short })
+            Ok(RangeBody { body: Box::new(response.into_reader()), discard: from, end: size, short })
         }
     }
 }
 
-/// Sends `GET` for a blob. Returns an answer of status 200, with `range` also of 206 or 416.
-fn get(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
+/// Sends `GET` for a blob. Returns a response of status 200, with `range` also of 206 or 416.
+fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
     let digest = &blob.digest;
-    let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
+    let mut call = Call::new(Method::GET, client.url(&format!("{repository}/blobs/{digest}"))?);
     if let Some(range) = range {
         call = call.with(header::RANGE, range);
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
     // The storage host may answer 404 for an expired address, too.
-    let answer = wire.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
-    match answer.status {
-        206 | 416 if range.is_some() => Ok(answer),
-        // An answer of the right length is accepted even if it looks like a web page: the blob may be one.
-        200 if answer.length() == Some(blob.size) => Ok(answer),
-        _ => wire.expect(answer, &[200], &scope, &what),
+    let response = client.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
+    match response.status {
+        206 | 416 if range.is_some() => Ok(response),
+        // A response of the right length is accepted even if it looks like a web page: the blob may be one.
+        200 if response.length() == Some(blob.size) => Ok(response),
+        _ => client.expect(response, &[200], &scope, &what),
     }
 }
 
 /// The offsets of the first and the last byte, from `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
-fn content_range(answer: &Answer) -> Option<(u64, u64)> {
-    let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
+fn content_range(response: &Answer) -> Option<(u64, u64)> {
+    let range = response.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
     let (first, last) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
 /// `Altered`, so the blob is requested once more: a proxy may have sent another document.
-fn too_long(blob: &Descriptor, wire: &RegistryClient) -> Error {
-    Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, wire.host, blob.size))
+fn too_long(blob: &Descriptor, client: &RegistryClient) -> Error {
+    Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, client.host, blob.size))
 }

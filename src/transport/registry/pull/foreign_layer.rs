@@ -87,7 +87,7 @@ fn fetch(http: &Http, layer: &Descriptor, from: u64) -> Result<Box<dyn Read + Se
     for url in addresses(layer) {
         let host = url.host_str().unwrap_or_default().to_owned();
         match ask(http, url, from) {
-            Ok(answer) => return positioned(answer, from),
+            Ok(response) => return positioned(response, from),
             Err(error) => why.push(format!("{host}: {error}")),
         }
     }
@@ -102,15 +102,15 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
         if from > 0 {
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
-        let answer = http.send(&call, &mut Payload::Nothing, To::Other).map_err(|fault| match fault {
+        let response = http.send(&call, &mut Payload::Nothing, To::Other).map_err(|fault| match fault {
             Fault::Lasting(error) | Fault::NoTunnel(error) => error.to_string(),
             Fault::Broken(why) | Fault::Unreachable(why) => why,
             Fault::NotTls => "it does not speak TLS".to_owned(),
         })?;
-        match answer.status {
-            200 | 206 => return Ok(answer),
+        match response.status {
+            200 | 206 => return Ok(response),
             301 | 302 | 303 | 307 | 308 => {
-                let target = answer.header("location").and_then(|to| url.join(to).ok());
+                let target = response.header("location").and_then(|to| url.join(to).ok());
                 url = target.filter(is_plain_https).ok_or("it redirects to an address that is not https")?;
             }
             status => return Err(format!("status {status}")),
@@ -119,14 +119,14 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
     Err(format!("more than {MAX_REDIRECTS} redirects"))
 }
 
-/// The body of `answer` at offset `from` of the layer; if the server ignored the range, the bytes before it are discarded.
-fn positioned(answer: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
-    let honoured = answer.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
-    let (status, host) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
+/// The body of `response` at offset `from` of the layer; if the server ignored the range, the bytes before it are discarded.
+fn positioned(response: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
+    let honoured = response.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
+    let (status, host) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
     if status == 206 && !honoured {
         return Err(Error::network(format!("{host} answered with another range than requested")));
     }
-    let mut body = answer.into_reader();
+    let mut body = response.into_reader();
     if status == 200 {
         io::copy(&mut (&mut body).take(from), &mut io::sink())?;
     }

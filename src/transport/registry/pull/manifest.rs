@@ -42,22 +42,22 @@ pub fn accepted_types() -> String {
     [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, "*/*"].join(", ")
 }
 
-/// Fetches a manifest; returns its descriptor, made from the answer, and its bytes.
+/// Fetches a manifest; returns its descriptor, made from the response, and its bytes.
 ///
-/// Fails with `Network` if the answer is a web page, and with `Invalid` if it is not a manifest. Bytes with another digest
+/// Fails with `Network` if the response is a web page, and with `Invalid` if it is not a manifest. Bytes with another digest
 /// than `at` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
-pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
-    let call = Call::new(Method::GET, wire.url(&format!("{repository}/manifests/{at}"))?)
+pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
+    let call = Call::new(Method::GET, client.url(&format!("{repository}/manifests/{at}"))?)
         .with(header::ACCEPT, &accepted_types());
     let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));
     let mut retried = false;
     loop {
-        let (answer, bytes) = wire.document(&call, &scope, &what, MAX_MANIFEST)?;
-        if web_page::is_markup(&bytes) || web_page::type_of(&answer) == "text/html" {
-            return Err(web_page::refused(&wire.host, &answer, &what));
+        let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST)?;
+        if web_page::is_markup(&bytes) || web_page::type_of(&response) == "text/html" {
+            return Err(web_page::refused(&client.host, &response, &what));
         }
-        let media_type = web_page::type_of(&answer);
-        let stated = answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        let media_type = web_page::type_of(&response);
+        let stated = response.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let expected = match at {
             At::Digest(digest) => Some(*digest),
             At::Tag(_) => stated,
@@ -67,17 +67,19 @@ pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Des
         match expected {
             Some(expected) if expected != found && !retried => {
                 retried = true;
-                wire.watch.say(&format!("{what} from {} does not match its digest; requesting it again", wire.host));
+                client
+                    .watch
+                    .say(&format!("{what} from {} does not match its digest; requesting it again", client.host));
             }
             Some(expected) if expected != found => {
                 return Err(Error::invalid(format!(
                     "{what} from {} does not match: expected {expected}, got {found}; a proxy may alter it",
-                    wire.host
+                    client.host
                 )));
             }
             _ => {
                 Manifest::recognise(&bytes)
-                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", wire.host)))?;
+                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", client.host)))?;
                 return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
             }
         }

@@ -23,16 +23,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Opens `blob` at offset `from`: in pieces if it is large and the registry remote, else over one connection.
 pub fn open<'a>(
-    wire: &'a Arc<RegistryClient>,
+    client: &'a Arc<RegistryClient>,
     repository: &'a str,
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
-    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES || !wire.pace.is_far() || wire.access.parts < 2 {
-        return Ok(Box::new(BlobReader::open(wire, repository, blob, from)?));
+    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES || !client.pace.is_far() || client.access.parts < 2 {
+        return Ok(Box::new(BlobReader::open(client, repository, blob, from)?));
     }
-    let first = match BlobReader::open_range(wire, repository, blob, from..from + PIECE_BYTES) {
-        Err(error) if error.kind() == Kind::Failed => BlobReader::open(wire, repository, blob, from)?,
+    let first = match BlobReader::open_range(client, repository, blob, from..from + PIECE_BYTES) {
+        Err(error) if error.kind() == Kind::Failed => BlobReader::open(client, repository, blob, from)?,
         first => first?,
     };
     if first.end() == blob.size {
@@ -41,24 +41,29 @@ pub fn open<'a>(
     let state = State {
         next: first.end(),
         workers: 0,
-        max_workers: INITIAL_WORKERS.min(wire.access.parts),
+        max_workers: INITIAL_WORKERS.min(client.access.parts),
         closed: false,
         pieces: VecDeque::new(),
     };
     let (state, changed) = (Mutex::new(state), Condvar::new());
-    let shared =
-        Arc::new(Shared { wire: wire.clone(), repository: repository.to_owned(), blob: blob.clone(), state, changed });
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        repository: repository.to_owned(),
+        blob: blob.clone(),
+        state,
+        changed,
+    });
     shared.start_workers();
-    Ok(Box::new(RangedReader { wire, repository, shared, at: from, read: 0, direct: Some(first) }))
+    Ok(Box::new(RangedReader { client, repository, shared, at: from, read: 0, direct: Some(first) }))
 }
 
 /// The maximum number of pieces in memory. The first piece is not among them: the reader reads it directly.
-fn max_pieces(wire: &RegistryClient) -> usize {
-    wire.access.parts - 1
+fn max_pieces(client: &RegistryClient) -> usize {
+    client.access.parts - 1
 }
 
 struct Shared {
-    wire: Arc<RegistryClient>,
+    client: Arc<RegistryClient>,
     repository: String,
     blob: Descriptor,
     state: Mutex<State>,
@@ -103,13 +108,13 @@ impl Shared {
 
     fn work(self: Arc<Self>) {
         while let Some(from) = self.claim_piece() {
-            let patience = self.wire.pace.patience();
+            let patience = self.client.pace.patience();
             let done = self.fetch(from);
-            let good = done.is_ok() && self.wire.pace.patience() == patience;
+            let good = done.is_ok() && self.client.pace.patience() == patience;
             let is_surplus = {
                 let mut state = self.state();
                 // A failure, or a 429, halves the number of workers.
-                let more = (state.max_workers + 1).min(max_pieces(&self.wire));
+                let more = (state.max_workers + 1).min(max_pieces(&self.client));
                 state.max_workers = if good { more } else { (state.max_workers / 2).max(1) };
                 if let Some(piece) = state.pieces.iter_mut().find(|piece| piece.from == from) {
                     piece.ended = Some(done);
@@ -130,12 +135,12 @@ impl Shared {
     fn claim_piece(&self) -> Option<u64> {
         let mut state = self.state();
         loop {
-            if state.closed || state.next >= self.blob.size || self.wire.cancel.raised() {
+            if state.closed || state.next >= self.blob.size || self.client.cancel.raised() {
                 return None;
             }
-            let limit = max_pieces(&self.wire);
+            let limit = max_pieces(&self.client);
             if state.pieces.len() < limit
-                && let Some(mut buffer) = self.wire.pace.take_piece(limit)
+                && let Some(mut buffer) = self.client.pace.take_piece(limit)
             {
                 let from = state.next;
                 state.next = (from + PIECE_BYTES).min(self.blob.size);
@@ -152,9 +157,9 @@ impl Shared {
 
     fn fetch(&self, from: u64) -> Result<()> {
         let to = (from + PIECE_BYTES).min(self.blob.size);
-        let mut reader = BlobReader::open_range(&self.wire, &self.repository, &self.blob, from..to)?;
+        let mut reader = BlobReader::open_range(&self.client, &self.repository, &self.blob, from..to)?;
         if reader.end() != to {
-            return Err(Error::failed(format!("{} does not support ranges", self.wire.host)));
+            return Err(Error::failed(format!("{} does not support ranges", self.client.host)));
         }
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
@@ -178,7 +183,7 @@ impl Shared {
 
 /// Reads the pieces in order.
 struct RangedReader<'a> {
-    wire: &'a Arc<RegistryClient>,
+    client: &'a Arc<RegistryClient>,
     repository: &'a str,
     shared: Arc<Shared>,
     at: u64,
@@ -202,7 +207,7 @@ impl RangedReader<'_> {
     fn wait(&mut self, buffer: &mut [u8]) -> Result<FrontPiece> {
         let mut state = self.shared.state();
         loop {
-            self.wire.cancel.check()?;
+            self.client.cancel.check()?;
             match state.pieces.front() {
                 Some(piece) if piece.bytes.len() > self.read => {
                     let n = buffer.len().min(piece.bytes.len() - self.read);
@@ -212,14 +217,14 @@ impl RangedReader<'_> {
                 Some(Piece { ended: Some(Ok(())), .. }) => {
                     let finished = state.pieces.pop_front();
                     drop(state);
-                    self.wire.pace.give_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
+                    self.client.pace.give_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
                     self.shared.changed.notify_all();
                     return Ok(FrontPiece::Finished);
                 }
                 Some(Piece { ended: Some(Err(_)), .. }) => return Ok(FrontPiece::Failed),
                 Some(_) => {}
                 // Other blobs use all the memory for pieces.
-                None if !self.wire.pace.has_room(max_pieces(self.wire)) => return Ok(FrontPiece::Failed),
+                None if !self.client.pace.has_room(max_pieces(self.client)) => return Ok(FrontPiece::Failed),
                 None => {}
             }
             let waited = self.shared.changed.wait_timeout(state, POLL_INTERVAL);
@@ -231,7 +236,7 @@ impl RangedReader<'_> {
     fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
-        state.pieces.drain(..).for_each(|piece| self.wire.pace.give_piece(piece.bytes));
+        state.pieces.drain(..).for_each(|piece| self.client.pace.give_piece(piece.bytes));
         drop(state);
         self.shared.changed.notify_all();
     }
@@ -263,7 +268,7 @@ impl Read for RangedReader<'_> {
                 FrontPiece::Finished => self.read = 0,
                 FrontPiece::Failed => {
                     self.close();
-                    self.direct = Some(BlobReader::open(self.wire, self.repository, &self.shared.blob, self.at)?);
+                    self.direct = Some(BlobReader::open(self.client, self.repository, &self.shared.blob, self.at)?);
                 }
             }
         }

@@ -17,19 +17,19 @@ const MAX_PAGES: usize = 2000;
 const TAGS_PER_PAGE: usize = 1000;
 
 /// Lists every tag of `repository`, in the registry's order. Entries that are not tags are skipped and reported.
-pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
+pub fn list(client: &RegistryClient, repository: &str) -> Result<Vec<String>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
-    let mut next = Some(wire.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?);
+    let mut next = Some(client.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?);
     let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
     let mut known = HashSet::new();
     for _ in 0..MAX_PAGES {
         let Some(url) = next else {
-            skipped.report(&*wire.watch, &format!("tags of {}/{repository}", wire.host), "a tag");
+            skipped.report(&*client.watch, &format!("tags of {}/{repository}", client.host), "a tag");
             return Ok(tags);
         };
-        let (answer, bytes) = wire.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
+        let (response, bytes) = client.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
         let entries = entries(&bytes).ok_or_else(|| {
-            Error::invalid(format!("{}: the answer for the tags of {repository} is not a tag list", wire.host))
+            Error::invalid(format!("{}: the response for the tags of {repository} is not a tag list", client.host))
         })?;
         let (is_last, mut is_new) = (entries.is_empty(), false);
         for entry in entries {
@@ -47,18 +47,18 @@ pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
             }
         }
         if tags.len() + skipped.count() > MAX_NAMES {
-            return Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", wire.host)));
+            return Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", client.host)));
         }
         // Empty pages that each name a next page would never end.
-        next = if is_last { None } else { next_page(wire, &answer)? };
+        next = if is_last { None } else { next_page(client, &response)? };
         if next.is_some() && !is_new {
-            let host = &wire.host;
+            let host = &client.host;
             return Err(Error::invalid(format!(
                 "{host}: the pages of the tags of {repository} form a loop: a page has no new tag"
             )));
         }
     }
-    Err(Error::invalid(format!("{}: the tags of {repository} have more than {MAX_PAGES} pages", wire.host)))
+    Err(Error::invalid(format!("{}: the tags of {repository} have more than {MAX_PAGES} pages", client.host)))
 }
 
 /// The entries of one page, of any JSON type. A repository without tags may have `tags` null or missing.
@@ -73,20 +73,20 @@ fn entries(page: &[u8]) -> Option<Vec<Value>> {
 }
 
 /// The next page, from `Link: <…>; rel="next"` (RFC 8288). It must be at the registry's own origin.
-pub fn next_page(wire: &RegistryClient, answer: &Answer) -> Result<Option<Url>> {
-    for link in answer.headers("link") {
+pub fn next_page(client: &RegistryClient, response: &Answer) -> Result<Option<Url>> {
+    for link in response.headers("link") {
         let Some((target, parameters)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>')) else {
             continue;
         };
         if !parameters.to_ascii_lowercase().replace(['"', ' '], "").contains("rel=next") {
             continue;
         }
-        let url = wire.location(&answer.url, target)?;
-        if url.origin() != wire.api()?.origin() {
+        let url = client.location(&response.url, target)?;
+        if url.origin() != client.api()?.origin() {
             let to = url.host_str().unwrap_or_default();
             return Err(Error::invalid(format!(
                 "{}: the next page of a list is on another host ({to}); not followed",
-                wire.host
+                client.host
             )));
         }
         return Ok(Some(url));

@@ -41,7 +41,7 @@ impl BodyPipe {
             .name("upload".to_owned())
             .spawn(move || {
                 let mut body = PipeReader { incoming, used, count, piece: Vec::new(), at: 0, ended: false };
-                target.wire.send(&call, Payload::Stream { bytes: &mut body, size }, &target.scope, &what)
+                target.client.send(&call, Payload::Stream { bytes: &mut body, size }, &target.scope, &what)
             })
             .map_err(|e| Error::reading("the blob to upload: its thread did not start", e))?;
         Ok(BodyPipe { pieces, spare, consumed, thread })
@@ -60,12 +60,12 @@ impl BodyPipe {
         self.spare.try_recv().ok()
     }
 
-    /// The answer, and the number of body bytes that the connection has read; the registry has not received the rest.
+    /// The response, and the number of body bytes that the connection has read; the registry has not received the rest.
     pub fn finish(self) -> (Result<Answer>, u64) {
         drop(self.pieces);
         let ended = self.thread.join();
-        let answer = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));
-        (answer, self.consumed.load(Ordering::Relaxed))
+        let response = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));
+        (response, self.consumed.load(Ordering::Relaxed))
     }
 }
 

@@ -72,21 +72,21 @@ pub struct ResumableUpload {
 
 impl Target {
     fn file(&self, digest: &Digest) -> Option<PathBuf> {
-        let key = format!("{}\n{}\n{digest}", self.wire.host, self.repository);
-        Some(self.wire.access.cache.as_ref()?.join(DIRECTORY).join(Digest::of(key.as_bytes()).hex()))
+        let key = format!("{}\n{}\n{digest}", self.client.host, self.repository);
+        Some(self.client.access.cache.as_ref()?.join(DIRECTORY).join(Digest::of(key.as_bytes()).hex()))
     }
 
     /// Saves where the upload of `digest` resumes. A failure is reported once: a later run then sends the blob again.
     pub fn save_upload(&self, digest: &Digest, session: &Url, chunk: Option<u64>, checkpoints: &[HashCheckpoint]) {
         let Some(file) = self.file(digest) else { return };
-        let (host, repository, chunk) = (&self.wire.host, &self.repository, chunk.unwrap_or(0));
+        let (host, repository, chunk) = (&self.client.host, &self.repository, chunk.unwrap_or(0));
         let checkpoints: String = checkpoints.iter().map(hash_checkpoints::to_line).collect();
         let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n{checkpoints}");
         if let Err(error) = cache_file::write(&file, &text)
-            && !self.wire.uncached.swap(true, Ordering::Relaxed)
+            && !self.client.uncached.swap(true, Ordering::Relaxed)
         {
             let error = Error::writing(file.parent().unwrap_or(&file).display(), error);
-            self.wire.watch.say(&format!("{error}; an interrupted upload cannot resume in the next run"));
+            self.client.watch.say(&format!("{error}; an interrupted upload cannot resume in the next run"));
         }
     }
 
@@ -94,11 +94,11 @@ impl Target {
     pub fn saved_upload(&self, digest: &Digest) -> Option<ResumableUpload> {
         let (upload, ResumePoint { location, chunk, checkpoints }) = read(&self.file(digest)?)?;
         let same =
-            (&*upload.host, &*upload.repository, &upload.digest) == (&*self.wire.host, &*self.repository, digest);
+            (&*upload.host, &*upload.repository, &upload.digest) == (&*self.client.host, &*self.repository, digest);
         if !same || upload.age >= MAX_AGE {
             return None;
         }
-        let session = self.wire.location(self.wire.api().ok()?, &location).ok()?;
+        let session = self.client.location(self.client.api().ok()?, &location).ok()?;
         Some(ResumableUpload { session, chunk: Some(chunk).filter(|chunk| *chunk > 0), checkpoints })
     }
 

@@ -26,7 +26,7 @@ pub enum SessionStatus {
     /// The number of bytes stored, and the address of the next request. Registries disagree whether `0-0` means one byte
     /// or none; it is read as none, which at worst sends one byte again.
     Stored(u64, Url),
-    /// The answer has no address for the next request.
+    /// The response has no address for the next request.
     NoLocation,
     /// The registry does not know the session (any more).
     Unknown,
@@ -47,18 +47,18 @@ impl Target {
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
         let scope = Scope::Mount { into: self.repository.clone(), from: from.to_owned() };
         let what = format!("blob {digest} in {from}");
-        match self.wire.send(&Call::new(Method::POST, url), Payload::Nothing, &scope, &what) {
-            Ok(answer) if answer.status == 201 => {
-                answer.drain();
+        match self.client.send(&Call::new(Method::POST, url), Payload::Nothing, &scope, &what) {
+            Ok(response) if response.status == 201 => {
+                response.drain();
                 Ok(Mount::Done)
             }
-            Ok(answer) if answer.status == 202 => Ok(Mount::Session(self.session_from(answer)?)),
+            Ok(response) if response.status == 202 => Ok(Mount::Session(self.session_from(response)?)),
             // Blob missing, permission denied, or mounting not supported: the blob is sent.
-            Ok(answer) if answer.status < 500 => {
-                answer.drain();
+            Ok(response) if response.status < 500 => {
+                response.drain();
                 Ok(Mount::Refused)
             }
-            Ok(answer) => Err(self.wire.expect(answer, &[201, 202], &scope, &what).unwrap_err()),
+            Ok(response) => Err(self.client.expect(response, &[201, 202], &scope, &what).unwrap_err()),
             // A user who may push to this repository may have no read access to the other one.
             Err(error) if error.kind() == Kind::Denied => Ok(Mount::Refused),
             Err(error) => Err(error),
@@ -69,42 +69,45 @@ impl Target {
     pub fn open_session(&self) -> Result<Session> {
         let call = Call::new(Method::POST, self.url("blobs/uploads/")?);
         let what = format!("upload to {}", self.repository);
-        let answer = self.wire.send(&call, Payload::Nothing, &self.scope, &what)?;
-        let answer = self.wire.expect(answer, &[202], &self.scope, &what)?;
-        self.session_from(answer)
+        let response = self.client.send(&call, Payload::Nothing, &self.scope, &what)?;
+        let response = self.client.expect(response, &[202], &self.scope, &what)?;
+        self.session_from(response)
     }
 
-    /// The session that `answer` (status 202) opened.
-    fn session_from(&self, answer: Answer) -> Result<Session> {
-        let min_chunk = answer.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Ok(Session { url: self.next_location(answer)?, min_chunk })
+    /// The session that `response` (status 202) opened.
+    fn session_from(&self, response: Answer) -> Result<Session> {
+        let min_chunk = response.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Ok(Session { url: self.next_location(response)?, min_chunk })
     }
 
-    /// The address of the session's next request, from the `Location` of `answer`.
-    pub fn next_location(&self, answer: Answer) -> Result<Url> {
-        let location = answer.header("location").ok_or_else(|| {
-            Error::failed(format!("{}: the answer to an upload to {} has no Location", self.wire.host, self.repository))
+    /// The address of the session's next request, from the `Location` of `response`.
+    pub fn next_location(&self, response: Answer) -> Result<Url> {
+        let location = response.header("location").ok_or_else(|| {
+            Error::failed(format!(
+                "{}: the response to an upload to {} has no Location",
+                self.client.host, self.repository
+            ))
         })?;
-        let session = self.wire.location(&answer.url, location)?;
-        answer.drain();
+        let session = self.client.location(&response.url, location)?;
+        response.drain();
         Ok(session)
     }
 
     /// Asks the registry how many bytes of the upload at `session` it has stored.
     pub fn session_status(&self, session: Url) -> Result<SessionStatus> {
         let (call, what) = (Call::new(Method::GET, session), "the status of an upload");
-        let answer = self.wire.send(&call, Payload::Nothing, &self.scope, what)?;
-        if matches!(answer.status, 400 | 404 | 405 | 409 | 410 | 416 | 501) {
-            answer.drain();
+        let response = self.client.send(&call, Payload::Nothing, &self.scope, what)?;
+        if matches!(response.status, 400 | 404 | 405 | 409 | 410 | 416 | 501) {
+            response.drain();
             return Ok(SessionStatus::Unknown);
         }
-        let answer = self.wire.expect(answer, &[200, 202, 204], &self.scope, what)?;
-        let last = answer.header("range").and_then(|range| {
+        let response = self.client.expect(response, &[200, 202, 204], &self.scope, what)?;
+        let last = response.header("range").and_then(|range| {
             let range = range.trim();
             range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?.parse::<u64>().ok()
         });
         let stored = last.filter(|last| *last > 0).map_or(0, |last| last.saturating_add(1));
-        Ok(match self.next_location(answer) {
+        Ok(match self.next_location(response) {
             Ok(next) => SessionStatus::Stored(stored, next),
             Err(_) => SessionStatus::NoLocation,
         })
@@ -127,20 +130,20 @@ impl Target {
         Call::new(Method::PUT, url).with(header::CONTENT_TYPE, "application/octet-stream").storing()
     }
 
-    /// Checks the answer to the closing `PUT` of `digest`.
-    pub fn check_stored(&self, answer: Answer, digest: &Digest) -> Result<()> {
+    /// Checks the response to the closing `PUT` of `digest`.
+    pub fn check_stored(&self, response: Answer, digest: &Digest) -> Result<()> {
         let what = format!("blob {digest} in {}", self.repository);
-        let answer = self.wire.expect(answer, &[201, 204], &self.scope, &what)?;
-        self.check_reported_digest(&answer, digest, &what)?;
-        answer.drain();
+        let response = self.client.expect(response, &[201, 204], &self.scope, &what)?;
+        self.check_reported_digest(&response, digest, &what)?;
+        response.drain();
         Ok(())
     }
 
     /// Cancels an unused session. Errors are ignored: the registry expires the session later.
     pub fn cancel_session(&self, session: Session) {
         let call = Call::new(Method::DELETE, session.url);
-        if let Ok(answer) = self.wire.send(&call, Payload::Nothing, &self.scope, "an upload") {
-            answer.drain();
+        if let Ok(response) = self.client.send(&call, Payload::Nothing, &self.scope, "an upload") {
+            response.drain();
         }
     }
 }

@@ -16,14 +16,14 @@ pub const MONOLITHIC_LIMIT_BYTES: u64 = 1 << 20;
 /// One repository that is pushed to.
 #[derive(Clone)]
 pub struct Target {
-    pub wire: Arc<RegistryClient>,
+    pub client: Arc<RegistryClient>,
     pub repository: String,
     pub scope: Scope,
 }
 
 impl Target {
     pub fn url(&self, path: &str) -> Result<Url> {
-        self.wire.url(&format!("{}/{path}", self.repository))
+        self.client.url(&format!("{}/{path}", self.repository))
     }
 
     /// Sends `HEAD` for a blob. `None`: the blob is missing, or the registry does not answer `HEAD`; the inner value is
@@ -31,24 +31,24 @@ impl Target {
     pub fn head_blob(&self, digest: &Digest) -> Result<Option<Option<u64>>> {
         let call = Call::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
         let what = format!("blob {digest} in {}", self.repository);
-        let answer = self.wire.send(&call, Payload::Nothing, &self.scope, &what)?;
-        match answer.status {
+        let response = self.client.send(&call, Payload::Nothing, &self.scope, &what)?;
+        match response.status {
             404 => Ok(None),
             status if refuses_head(status) => Ok(None),
-            _ => Ok(Some(self.wire.expect(answer, &[200], &self.scope, &what)?.length())),
+            _ => Ok(Some(self.client.expect(response, &[200], &self.scope, &what)?.length())),
         }
     }
 
     /// Fails with `Invalid` if the registry reports another digest for `what` than `digest`.
-    pub fn check_reported_digest(&self, answer: &Answer, digest: &Digest, what: &str) -> Result<()> {
-        let Some(reported) = answer.header("docker-content-digest") else {
+    pub fn check_reported_digest(&self, response: &Answer, digest: &Digest, what: &str) -> Result<()> {
+        let Some(reported) = response.header("docker-content-digest") else {
             return Ok(());
         };
         match reported.parse::<Digest>() {
             Ok(reported) if reported == *digest || reported.algorithm() != digest.algorithm() => Ok(()),
             _ => Err(Error::invalid(format!(
                 "{}: {what} was stored with digest {reported:?}, expected {digest}; a proxy may have altered the bytes",
-                self.wire.host
+                self.client.host
             ))),
         }
     }

@@ -4,7 +4,7 @@ use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::push::session::MAX_CHUNK_BYTES;
 use std::time::Duration;
 
-/// The minimum ratio of a chunk's transfer time to the registry's answer time: waiting then costs below 3 %.
+/// The minimum ratio of a chunk's transfer time to the registry's response time: waiting then costs below 3 %.
 const MIN_TRANSFER_PER_ANSWER: u32 = 34;
 
 /// All sizes are in bytes.
@@ -25,13 +25,13 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// For a blob of `size` bytes, if known, sent over `wire`.
-    pub(super) fn new(wire: &RegistryClient, size: Option<u64>, min_chunk: u64) -> Lengths {
-        let one_request = wire.bodies.refuses_chunks();
-        let large = wire.access.large;
+    /// For a blob of `size` bytes, if known, sent over `client`.
+    pub(super) fn new(client: &RegistryClient, size: Option<u64>, min_chunk: u64) -> Lengths {
+        let one_request = client.bodies.refuses_chunks();
+        let large = client.access.large;
         let large_chunk = size.filter(|size| *size > large && !one_request).map(|_| large / 2);
         Lengths {
-            connection_chunk: wire.pace.chunk(),
+            connection_chunk: client.pace.chunk(),
             min_chunk,
             large_chunk,
             max_large_chunk: large,
@@ -41,25 +41,25 @@ impl Lengths {
     }
 
     /// The size of the next chunk of an upload with `left` bytes left; `None`: one request for all of them.
-    pub(super) fn next(&mut self, wire: &RegistryClient, left: Option<u64>) -> Option<u64> {
-        let limit = wire.bodies.max_body();
+    pub(super) fn next(&mut self, client: &RegistryClient, left: Option<u64>) -> Option<u64> {
+        let limit = client.bodies.max_body();
         if let Some(limit) = limit
             && left.is_none_or(|left| left > limit)
         {
-            self.trial = self.trial.or_else(|| wire.bodies.take_trial());
+            self.trial = self.trial.or_else(|| client.bodies.take_trial());
         }
         let large_chunk = self.large_chunk.filter(|_| self.min_chunk <= MAX_CHUNK_BYTES);
-        let sizes = [self.connection_chunk, large_chunk, self.trial.or(limit), wire.access.chunk];
+        let sizes = [self.connection_chunk, large_chunk, self.trial.or(limit), client.access.chunk];
         let chunk = sizes.into_iter().flatten().min().map(|size| size.max(self.min_chunk));
         chunk.filter(|chunk| self.in_chunks || left.is_none_or(|left| left > *chunk))
     }
 
     /// Whether the upload is in chunks although nothing requires them.
-    pub(super) fn chunks_are_optional(&self, wire: &RegistryClient) -> bool {
+    pub(super) fn chunks_are_optional(&self, client: &RegistryClient) -> bool {
         self.in_chunks
             && self.connection_chunk.is_none()
-            && wire.bodies.max_body().is_none()
-            && wire.access.chunk.is_none()
+            && client.bodies.max_body().is_none()
+            && client.access.chunk.is_none()
     }
 
     /// Sends the rest in one request.
@@ -67,10 +67,10 @@ impl Lengths {
         (self.large_chunk, self.in_chunks) = (None, false);
     }
 
-    /// Doubles the chunk size if a chunk took `took` in all and the registry's answer time `answer` is too large a part of
+    /// Doubles the chunk size if a chunk took `took` in all and the registry's response time `response` is too large a part of
     /// it.
-    pub(super) fn chunk_took(&mut self, took: Duration, answer: Duration) {
-        if answer * MIN_TRANSFER_PER_ANSWER > took {
+    pub(super) fn chunk_took(&mut self, took: Duration, response: Duration) {
+        if response * MIN_TRANSFER_PER_ANSWER > took {
             self.large_chunk = self.large_chunk.map(|chunk| chunk * 2).filter(|chunk| *chunk <= self.max_large_chunk);
         }
     }

@@ -61,7 +61,7 @@ impl StreamedUpload {
     pub fn new(target: Target, session: Option<Session>, expected: Option<(Digest, u64)>) -> StreamedUpload {
         let (session, min_chunk) = session.map_or((None, 0), |session| (Some(session.url), session.min_chunk));
         StreamedUpload {
-            lengths: Lengths::new(&target.wire, expected.map(|(_, size)| size), min_chunk),
+            lengths: Lengths::new(&target.client, expected.map(|(_, size)| size), min_chunk),
             target,
             expected,
             session,
@@ -119,9 +119,9 @@ impl StreamedUpload {
     fn request(&mut self) -> Result<&mut BodyPipe> {
         if self.request.is_none() {
             let session = self.open_session()?;
-            let wire = self.target.wire.clone();
+            let client = self.target.client.clone();
             let left = self.expected.map(|(_, size)| size - self.sent);
-            let chunk = self.lengths.next(&wire, left);
+            let chunk = self.lengths.next(&client, left);
             let size = left.map(|left| left.min(chunk.unwrap_or(u64::MAX)));
             let mut call = match (&self.expected, chunk) {
                 (Some((digest, size)), None) if self.sent > 0 => {
@@ -136,7 +136,7 @@ impl StreamedUpload {
             if chunk.is_some() && self.lengths.connection_chunk.is_some() {
                 call = call.with(header::CONNECTION, "close");
             }
-            if self.failures.count > 0 || self.lengths.trial.is_some() || wire.pace.refuses_bodies() {
+            if self.failures.count > 0 || self.lengths.trial.is_some() || client.pace.refuses_bodies() {
                 // A registry that refused a body (too large, too many requests, no permission) can refuse this one before
                 // it is sent.
                 call = call.with(header::EXPECT, "100-continue");
@@ -176,9 +176,9 @@ impl StreamedUpload {
 
     /// Ends the current request, a `PATCH`, whose bytes the registry stores.
     fn finish_patch(&mut self) -> Result<()> {
-        let Some(answer) = self.finish_request()? else { return Ok(()) };
-        let answer = self.expect(answer, &[202, 201, 204])?;
-        let session = self.target.next_location(answer)?;
+        let Some(response) = self.finish_request()? else { return Ok(()) };
+        let response = self.expect(response, &[202, 201, 204])?;
+        let session = self.target.next_location(response)?;
         self.save(&session);
         self.session = Some(session);
         self.request_succeeded();
@@ -188,10 +188,10 @@ impl StreamedUpload {
     fn request_succeeded(&mut self) {
         self.failures.request_succeeded(self.sent);
         self.lengths.trial = None;
-        let wire = &self.target.wire;
-        wire.bodies.body_accepted(self.sent - self.request_start);
-        if let Some(answer) = wire.pace.quickest() {
-            self.lengths.chunk_took(self.requested_at.elapsed(), answer);
+        let client = &self.target.client;
+        client.bodies.body_accepted(self.sent - self.request_start);
+        if let Some(response) = client.pace.quickest() {
+            self.lengths.chunk_took(self.requested_at.elapsed(), response);
         }
     }
 
@@ -199,9 +199,9 @@ impl StreamedUpload {
         let Some(mut request) = self.request.take() else { return Ok(None) };
         // If the thread has ended already, `finish` returns the reason.
         let _ = request.end_body();
-        let (answer, consumed) = request.finish();
+        let (response, consumed) = request.finish();
         self.consumed = consumed;
-        answer.map(Some)
+        response.map(Some)
     }
 
     /// The reason why the current request ended before its body.
@@ -210,14 +210,15 @@ impl StreamedUpload {
         let Some(request) = self.request.take() else {
             return Error::failed(format!("{what}: no request is in progress"));
         };
-        let (answer, consumed) = request.finish();
+        let (response, consumed) = request.finish();
         self.consumed = consumed;
-        match answer {
-            Ok(answer) => match self.expect(answer, &[]) {
+        match response {
+            Ok(response) => match self.expect(response, &[]) {
                 Err(error) => error,
-                Ok(_) => {
-                    Error::failed(format!("{}: {what} was answered before all bytes were sent", self.target.wire.host))
-                }
+                Ok(_) => Error::failed(format!(
+                    "{}: {what} was answered before all bytes were sent",
+                    self.target.client.host
+                )),
             },
             Err(error) => error,
         }
@@ -233,9 +234,9 @@ impl BlobWriter for StreamedUpload {
             && let Ok(SessionStatus::Stored(offset, session)) = self.target.session_status(session)
             && offset <= size
         {
-            self.target.wire.watch.say(&format!(
+            self.target.client.watch.say(&format!(
                 "{}: blob {}: resuming the upload at {offset} of {size} bytes",
-                self.target.wire.host,
+                self.target.client.host,
                 digest.short()
             ));
             (self.stored_before, self.failures.stored, self.session) = (offset, offset, Some(session));
@@ -289,7 +290,7 @@ impl BlobWriter for StreamedUpload {
             return Err(Error::failed(format!("{} changed to {digest} ({size} bytes) during the copy", self.what())));
         }
         let ended = match self.close((digest, size)) {
-            Err(error) if error.kind() == Kind::Network && !self.target.wire.cancel.raised() => {
+            Err(error) if error.kind() == Kind::Network && !self.target.client.cancel.raised() => {
                 if self.check_stored().unwrap_or(false) { Ok(()) } else { Err(error) }
             }
             ended => ended,
@@ -313,7 +314,7 @@ impl Drop for StreamedUpload {
         if let Some((digest, size)) = self.expected
             && self.verified.is_none()
             && self.sent + self.last_piece.len() as u64 == size
-            && !self.target.wire.cancel.raised()
+            && !self.target.client.cancel.raised()
         {
             self.target.forget_upload(&digest);
         }
@@ -330,10 +331,10 @@ impl StreamedUpload {
         self.send_last_piece()?;
         if !self.closing {
             self.finish_patch()?;
-        } else if let Some(answer) = self.finish_request()? {
-            let answer = self.expect(answer, &[201, 204])?;
+        } else if let Some(response) = self.finish_request()? {
+            let response = self.expect(response, &[201, 204])?;
             self.request_succeeded();
-            return self.target.check_stored(answer, &blob.0);
+            return self.target.check_stored(response, &blob.0);
         }
         self.put_empty(&blob.0)
     }
@@ -345,8 +346,8 @@ impl StreamedUpload {
         let what = format!("blob {digest} in {}", self.target.repository);
         let call = self.target.closing_put(&session, digest);
         (self.request_start, self.body_size, self.consumed, self.failures.last_status) = (self.sent, Some(0), 0, None);
-        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
-        let answer = self.expect(answer, &[201, 204])?;
-        self.target.check_stored(answer, digest)
+        let response = self.target.client.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+        let response = self.expect(response, &[201, 204])?;
+        self.target.check_stored(response, digest)
     }
 }

@@ -23,11 +23,11 @@ pub(super) struct Failures {
     pub(super) progressed: bool,
     /// Failures in a row without progress in this session that were not refusals.
     stalls: u32,
-    /// The status of the last answer; `None` if the last request got no answer.
+    /// The status of the last response; `None` if the last request got no response.
     pub(super) last_status: Option<u16>,
     /// The next retry needs no pause and does not count.
     retry_at_once: bool,
-    /// The size (bytes) of a body that broke off without an answer and of which nothing was stored.
+    /// The size (bytes) of a body that broke off without a response and of which nothing was stored.
     broken_body: Option<u64>,
     /// The current chunk was refused after a broken connection.
     chunk_refused: bool,
@@ -58,14 +58,14 @@ impl Failures {
 }
 
 impl StreamedUpload {
-    /// Returns `answer` if its status is among `wanted`. Fails with `Network` if a retry may help.
-    pub(super) fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
-        let status = answer.status;
+    /// Returns `response` if its status is among `wanted`. Fails with `Network` if a retry may help.
+    pub(super) fn expect(&mut self, response: Answer, wanted: &[u16]) -> Result<Answer> {
+        let status = response.status;
         self.failures.last_status = Some(status);
         let temporary = retry::is_passing(status);
-        self.failures.retry_after = answer.retry_after().filter(|_| temporary);
+        self.failures.retry_after = response.retry_after().filter(|_| temporary);
         if temporary || matches!(status, 401 | 413) {
-            self.target.wire.pace.refused_a_body();
+            self.target.client.pace.refused_a_body();
         }
         let why = match status {
             // `RegistryClient` has discarded the expired token.
@@ -75,7 +75,7 @@ impl StreamedUpload {
             }
             413 => self.shorten()?,
             400..=499 | 501 if self.refuses_chunks(status) => {
-                self.target.wire.bodies.chunks_refused();
+                self.target.client.bodies.chunks_refused();
                 self.lengths.stop_chunks();
                 (self.session, self.failures.retry_at_once) = (None, true);
                 format!("the registry refuses a blob in chunks (status {status}); sending it in one request")
@@ -83,17 +83,17 @@ impl StreamedUpload {
             416 => "the registry expects another offset of this upload".to_owned(),
             404 => "the registry does not know this upload any more".to_owned(),
             _ => {
-                let checked = self.target.wire.expect(answer, wanted, &self.target.scope, &self.what());
+                let checked = self.target.client.expect(response, wanted, &self.target.scope, &self.what());
                 return checked.map_err(|error| if temporary { Error::network(error.to_string()) } else { error });
             }
         };
-        answer.drain();
-        Err(Error::network(format!("{}: {why}", self.target.wire.host)))
+        response.drain();
+        Err(Error::network(format!("{}: {why}", self.target.client.host)))
     }
 
     /// Whether `status` may mean that the registry refuses chunks, and the blob can be sent in one request instead.
     fn refuses_chunks(&mut self, status: u16) -> bool {
-        if matches!(status, 401 | 403 | 408 | 425 | 429) || !self.lengths.chunks_are_optional(&self.target.wire) {
+        if matches!(status, 401 | 403 | 408 | 425 | 429) || !self.lengths.chunks_are_optional(&self.target.client) {
             return false;
         }
         // After a broken connection the registry may only expect another offset, so its status is requested first.
@@ -105,9 +105,9 @@ impl StreamedUpload {
     /// possible.
     fn shorten(&mut self) -> Result<String> {
         let size = self.body_size.unwrap_or(self.consumed);
-        let (host, min_chunk) = (&self.target.wire.host, self.lengths.min_chunk);
+        let (host, min_chunk) = (&self.target.client.host, self.lengths.min_chunk);
         let advice = "raise the limit of the registry, or of the proxy before it";
-        match self.target.wire.bodies.body_refused(size, min_chunk) {
+        match self.target.client.bodies.body_refused(size, min_chunk) {
             Some(next) => {
                 self.lengths.trial = None;
                 (self.failures.retry_at_once, self.failures.count, self.failures.broken_body) = (true, 0, None);
@@ -128,8 +128,8 @@ impl StreamedUpload {
     /// After `error` and a pause: the offset from which the bytes must be written again. Returns `error` if a retry cannot
     /// help.
     pub(super) fn recover_from(&mut self, error: Error) -> Result<u64> {
-        let wire = self.target.wire.clone();
-        if error.kind() != Kind::Network || error.is_lasting() || wire.cancel.raised() {
+        let client = self.target.client.clone();
+        if error.kind() != Kind::Network || error.is_lasting() || client.cancel.raised() {
             return Err(error);
         }
         self.request = None;
@@ -137,7 +137,7 @@ impl StreamedUpload {
         // From now on the registry reports the offset.
         self.stored_before = 0;
         if !std::mem::take(&mut self.failures.retry_at_once) {
-            let mut tries = wire.tries(self.failures.count);
+            let mut tries = client.tries(self.failures.count);
             if !tries.left() {
                 return Err(self.with_limit(error));
             }
@@ -154,9 +154,9 @@ impl StreamedUpload {
 
     /// Adds the body limit that this upload found to `error`.
     fn with_limit(&self, error: Error) -> Error {
-        match self.target.wire.bodies.max_body() {
+        match self.target.client.bodies.max_body() {
             Some(limit) => {
-                let host = &self.target.wire.host;
+                let host = &self.target.client.host;
                 Error::network(format!("{error}; {host} refused bodies larger than {limit} bytes"))
             }
             None => error,
@@ -192,7 +192,7 @@ impl StreamedUpload {
                 // A request that succeeds in a new session resets the retries, so the number of sessions is limited too.
                 // At least one is allowed, for a registry that turns out to refuse chunks.
                 self.failures.new_sessions += 1;
-                if self.failures.new_sessions > self.target.wire.access.retries.max(1) {
+                if self.failures.new_sessions > self.target.client.access.retries.max(1) {
                     return Err(error);
                 }
                 if matches!(status, SessionStatus::Unknown) {
@@ -204,16 +204,16 @@ impl StreamedUpload {
         Ok(0)
     }
 
-    /// Handles a body that broke off without an answer and of which nothing was stored. The first time, the connection is
+    /// Handles a body that broke off without a response and of which nothing was stored. The first time, the connection is
     /// the likely cause. A second body of similar size suggests a size limit whose refusal does not arrive.
     fn body_broke_off(&mut self) -> Result<()> {
         let size = self.body_size.unwrap_or(self.consumed);
         let is_similar = |before: u64| before.abs_diff(size) <= size / 4;
         let again = self.failures.suspects_limit || self.failures.broken_body.is_some_and(is_similar);
         self.failures.broken_body = Some(size);
-        if again && size > MIN_CHUNK_BYTES.max(self.lengths.min_chunk) && self.target.wire.bodies.may_refuse(size) {
+        if again && size > MIN_CHUNK_BYTES.max(self.lengths.min_chunk) && self.target.client.bodies.may_refuse(size) {
             let why = self.shorten()?;
-            self.target.wire.watch.say(&format!("{}: {why}", self.target.wire.host));
+            self.target.client.watch.say(&format!("{}: {why}", self.target.client.host));
             (self.failures.suspects_limit, self.failures.retry_at_once, self.failures.stalls) = (true, false, 0);
         }
         Ok(())
@@ -225,11 +225,11 @@ impl StreamedUpload {
         let sent = self.sent - self.request_start;
         self.lengths.connection_chunk = shorter_chunk(self.lengths.connection_chunk, sent, self.lengths.min_chunk);
         if let Some(chunk) = self.lengths.connection_chunk {
-            self.target.wire.pace.cut_into(chunk);
+            self.target.client.pace.cut_into(chunk);
         }
     }
 
-    /// Whether the registry has stored the complete blob, so that only its answer was lost.
+    /// Whether the registry has stored the complete blob, so that only its response was lost.
     pub(super) fn check_stored(&mut self) -> Result<bool> {
         if let Some((digest, size)) = self.verified {
             let found = self.target.head_blob(&digest)?;
