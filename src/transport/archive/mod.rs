@@ -117,8 +117,8 @@ pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Ar
 
 /// Removes partial archives of interrupted copies from `dir` that had no write for `life`; returns their number.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
-    let folder = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
-    Ok(partial::sweep(&folder, life))
+    let directory = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
+    Ok(partial::sweep(&directory, life))
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {

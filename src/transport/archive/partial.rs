@@ -19,7 +19,7 @@ const MAX_NAME_BYTES: usize = 200;
 
 /// The files of a partial archive: the archive and its checkpoints. The archive's file is locked until it is closed.
 pub(super) struct Partial {
-    folder: Directory,
+    directory: Directory,
     /// The common part of both names.
     stem: String,
 }
@@ -31,9 +31,9 @@ impl Partial {
     /// Fails if the directory of `path` cannot be written.
     pub fn open_or_create(path: &Path) -> io::Result<Option<(Partial, File, File)>> {
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let partial = Partial { folder: directory_of(path)?, stem: stem(&name.to_string_lossy()) };
+        let partial = Partial { directory: directory_of(path)?, stem: stem(&name.to_string_lossy()) };
         let Some(file) = partial.open(PART)? else { return Ok(None) };
-        if hold(&partial.folder, &partial.name(PART), &file) != Lock::Acquired {
+        if hold(&partial.directory, &partial.name(PART), &file) != Lock::Acquired {
             return Ok(None);
         }
         Ok(partial.open(SUMS)?.map(|sums| (partial, file, sums)))
@@ -45,14 +45,16 @@ impl Partial {
 
     fn open(&self, ending: &str) -> io::Result<Option<File>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match openat(self.folder.fd(), self.name(ending), flags, Mode::from_raw_mode(0o666)) {
+        match openat(self.directory.fd(), self.name(ending), flags, Mode::from_raw_mode(0o666)) {
             Ok(fd) => {
                 let file = File::from(fd);
                 Ok(is_private(&file.metadata()?).then_some(file))
             }
             // A symbolic link, perhaps planted by another user.
             Err(rustix::io::Errno::LOOP) => Ok(None),
-            Err(rustix::io::Errno::ACCESS) if self.folder.size(&self.name(ending)).is_ok_and(|size| size.is_some()) => {
+            Err(rustix::io::Errno::ACCESS)
+                if self.directory.size(&self.name(ending)).is_ok_and(|size| size.is_some()) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -61,7 +63,7 @@ impl Partial {
 
     /// Renames the archive to `path`.
     pub fn persist(self, path: &Path) -> io::Result<()> {
-        std::fs::rename(self.folder.path().join(self.name(PART)), path)?;
+        std::fs::rename(self.directory.path().join(self.name(PART)), path)?;
         self.remove(SUMS);
         Ok(())
     }
@@ -74,7 +76,7 @@ impl Partial {
     }
 
     fn remove(&self, ending: &str) {
-        let _ = unlinkat(self.folder.fd(), self.name(ending), AtFlags::empty());
+        let _ = unlinkat(self.directory.fd(), self.name(ending), AtFlags::empty());
     }
 }
 
@@ -105,7 +107,7 @@ pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
 
 /// The directory of `path`.
 pub(super) fn directory_of(path: &Path) -> io::Result<Directory> {
-    Directory::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    Directory::open(path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// The start of the names of partial and temporary files for the final file `name`.

@@ -181,10 +181,10 @@ impl Target {
 /// Creates a temporary file in the directory of `path`, with a name that is not an archive's; it is removed on drop.
 pub(crate) fn temporary_for(path: &Path) -> io::Result<(File, TempPath)> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     let builder = builder.permissions(Permissions::from_mode(0o666));
-    let (file, path) = builder.prefix(&partial::stem(&name.to_string_lossy())).tempfile_in(folder)?.into_parts();
+    let (file, path) = builder.prefix(&partial::stem(&name.to_string_lossy())).tempfile_in(directory)?.into_parts();
     // The lock protects the file from a sweep, which needs the lock too.
     let _ = file.try_lock();
     Ok((file, path))
@@ -208,9 +208,9 @@ fn sync_and_rename(file: &File, path: &Path, rename: impl FnOnce() -> io::Result
         file.sync_all().map_err(writing)?;
     }
     rename().map_err(writing)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The rename is visible; without this sync a power failure could undo it.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
     Ok(())
 }
 

@@ -38,14 +38,14 @@ impl ContainerdStore {
     /// Fails with `NotFound` if the directory or namespace is missing, with `Denied` if root's permission is needed, and with
     /// `Invalid` if `root` is not containerd's directory or its database is damaged.
     pub fn open(root: &Path, namespace: Option<&str>) -> Result<ContainerdStore> {
-        let folder = Directory::open(root).map_err(|e| match e.kind() {
+        let directory = Directory::open(root).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::not_found(format!(
                 "no containerd directory at {}; name another one with --src-root",
                 root.display()
             )),
             _ => with_root_hint(Error::reading(root.display(), e)),
         })?;
-        let Listing { namespaces, mut records } = database(&folder)?;
+        let Listing { namespaces, mut records } = database(&directory)?;
         if let Some(namespace) = namespace {
             if !namespaces.iter().any(|existing| existing == namespace) {
                 return Err(Error::not_found(format!(
@@ -56,7 +56,7 @@ impl ContainerdStore {
             }
             records.retain(|record| record.namespace == namespace);
         }
-        let content = inside(&folder, CONTENT[0])?;
+        let content = inside(&directory, CONTENT[0])?;
         let content = content.map(|content| inside(&content, CONTENT[1])).transpose()?.flatten();
         Ok(ContainerdStore {
             root: root.display().to_string(),
@@ -259,8 +259,8 @@ fn database(root: &Directory) -> Result<Listing> {
     records::listing(&file).map_err(|e| e.at(shown))
 }
 
-fn inside(folder: &Directory, name: &str) -> Result<Option<Directory>> {
-    folder.inner(name).map_err(with_root_hint)
+fn inside(directory: &Directory, name: &str) -> Result<Option<Directory>> {
+    directory.inner(name).map_err(with_root_hint)
 }
 
 /// Adds the solution to a permission error.

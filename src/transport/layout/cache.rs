@@ -4,7 +4,7 @@
 //! A blob's last use is its file's modification time. Readers have a shared lock on the file, and only unlocked files are
 //! evicted, also between processes.
 
-use super::directory::Place;
+use super::directory::LayoutDirectory;
 use super::index;
 use super::partial;
 use super::sink::{LayoutSink, Verify};
@@ -28,7 +28,7 @@ const USE_PRECISION: Duration = Duration::from_secs(60);
 
 /// A layout that is filled on demand and from which old blobs are evicted.
 pub struct LayoutCache {
-    place: Place,
+    layout: LayoutDirectory,
     sink: LayoutSink,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
@@ -62,25 +62,25 @@ impl LayoutCache {
     /// Fails like [`LayoutSink::open`], and with `Unwritable` if the directory cannot be written.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<LayoutCache> {
         LayoutSink::open(dir, Verify::Size, watch.clone())?;
-        let place = Place::create(dir)?;
-        index::rewrite(&place, &*watch, cancel, |_| {})?;
-        temp_file::sweep(&place.folder);
+        let layout = LayoutDirectory::create(dir)?;
+        index::rewrite(&layout, &*watch, cancel, |_| {})?;
+        temp_file::sweep(&layout.directory);
         let sink = LayoutSink::open(dir, Verify::Size, watch.clone())?.cancel(cancel);
-        Ok(LayoutCache { place, sink, watch, cancel: cancel.clone() })
+        Ok(LayoutCache { layout, sink, watch, cancel: cancel.clone() })
     }
 
     pub fn dir(&self) -> &Path {
-        self.place.folder.path()
+        self.layout.directory.path()
     }
 
     /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.place.size(digest)
+        self.layout.size(digest)
     }
 
     /// Opens the blob `digest` and records its use; `None` if it is missing. The blob is not evicted while the file is open.
     pub fn read(&self, digest: &Digest) -> Result<Option<File>> {
-        let Some(file) = self.place.blob(digest)? else { return Ok(None) };
+        let Some(file) = self.layout.blob(digest)? else { return Ok(None) };
         // A file system without locks still lets an open file be read to its end.
         let _ = file.try_lock_shared();
         let age = file.metadata().ok().and_then(|found| found.modified().ok()?.elapsed().ok());
@@ -106,7 +106,7 @@ impl LayoutCache {
     pub fn fill(&self, digest: Digest, size: u64) -> Result<Option<Filling<'_>>> {
         let claim = Claim { digest: Some(digest), size: Some(size) };
         let Some(writer) = self.sink.writer(&claim)? else { return Ok(None) };
-        let bytes = writer.file().try_clone().map_err(|e| Error::writing(self.place.shown(), e))?;
+        let bytes = writer.file().try_clone().map_err(|e| Error::writing(self.layout.shown(), e))?;
         Ok(Some(Filling { writer: writer.boxed(), bytes }))
     }
 
@@ -127,16 +127,16 @@ impl LayoutCache {
 
     /// All names, with their root descriptors.
     pub fn names(&self) -> Result<HashMap<Name, Descriptor>> {
-        let named = self.place.index()?.unwrap_or_default().named()?;
+        let named = self.layout.index()?.unwrap_or_default().named()?;
         Ok(named.into_iter().filter_map(|(name, entry)| Some((name?, entry))).collect())
     }
 
     /// The bytes on the disk: blobs, and files of interrupted writes. Files of running writes are counted by the writer.
     pub fn used(&self) -> Result<u64> {
         let blobs: u64 = self.blobs()?.iter().map(|blob| blob.size).sum();
-        let unfinished = temp_file::unfinished_files(&self.place.folder);
+        let unfinished = temp_file::unfinished_files(&self.layout.directory);
         let interrupted = unfinished.iter().filter_map(|name| {
-            let file = self.place.folder.file(name).ok()??.metadata().ok()?;
+            let file = self.layout.directory.file(name).ok()??.metadata().ok()?;
             let age = file.modified().ok()?.elapsed().ok()?;
             (age > USE_PRECISION).then_some(file.len())
         });
@@ -170,25 +170,25 @@ impl LayoutCache {
 
     /// Removes files of interrupted writes without a write for `life`; returns their number.
     pub fn sweep(&self, life: Duration) -> usize {
-        partial::sweep(&self.place, life)
+        partial::sweep(&self.layout, life)
     }
 
     fn remove(&self, digest: &Digest) -> bool {
-        let Ok(Some(file)) = self.place.blob(digest) else { return false };
+        let Ok(Some(file)) = self.layout.blob(digest) else { return false };
         // A locked blob is being read or was just renamed.
         if matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
             return false;
         }
-        let Ok(Some(blobs)) = self.place.blobs(digest.algorithm()) else { return false };
+        let Ok(Some(blobs)) = self.layout.blobs(digest.algorithm()) else { return false };
         unlinkat(blobs.fd(), digest.hex(), AtFlags::empty()).is_ok()
     }
 
     fn remove_dangling_names(&self) -> Result<()> {
-        let is_missing = |entry: &Descriptor| matches!(self.place.size(&entry.digest), Ok(None));
+        let is_missing = |entry: &Descriptor| matches!(self.layout.size(&entry.digest), Ok(None));
         if !self.names()?.values().any(is_missing) {
             return Ok(());
         }
-        index::rewrite(&self.place, &*self.watch, &self.cancel, |index| {
+        index::rewrite(&self.layout, &*self.watch, &self.cancel, |index| {
             for (name, entry) in index.named().unwrap_or_default() {
                 if let Some(name) = name.filter(|_| is_missing(&entry)) {
                     index.remove(&name);
@@ -200,7 +200,7 @@ impl LayoutCache {
     fn blobs(&self) -> Result<Vec<CachedBlob>> {
         let mut blobs = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let Some(directory) = self.place.blobs(algorithm)? else { continue };
+            let Some(directory) = self.layout.blobs(algorithm)? else { continue };
             let entries = rustix::fs::Dir::read_from(directory.fd());
             let entries = entries.map_err(|e| Error::reading(directory.path().display(), e.into()))?;
             for entry in entries.flatten() {

@@ -15,17 +15,17 @@ pub(super) const MAX_INDEX_BYTES: u64 = 8 << 20;
 const MAX_LAYOUT_FILE_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct Place {
-    pub folder: Directory,
+pub(super) struct LayoutDirectory {
+    pub directory: Directory,
     /// `blobs/sha256` and `blobs/sha512`, opened on first use.
     blobs: [OnceLock<Directory>; 2],
 }
 
-impl Place {
+impl LayoutDirectory {
     /// Opens the directory `dir`, whatever it contains; `None` if it does not exist.
-    pub fn open(dir: &Path) -> Result<Option<Place>> {
+    pub fn open(dir: &Path) -> Result<Option<LayoutDirectory>> {
         match Directory::open(dir) {
-            Ok(folder) => Ok(Some(Place { folder, blobs: Default::default() })),
+            Ok(directory) => Ok(Some(LayoutDirectory { directory, blobs: Default::default() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::usage(format!(
                 "{} is not a directory, so it is not an OCI layout; write an archive as oci-archive:FILE",
@@ -36,9 +36,9 @@ impl Place {
     }
 
     /// Opens the directory `dir`; creates it and its parents if they are missing.
-    pub fn create(dir: &Path) -> Result<Place> {
+    pub fn create(dir: &Path) -> Result<LayoutDirectory> {
         std::fs::create_dir_all(dir).map_err(|e| Error::writing(dir.display(), e))?;
-        Place::open(dir)?.ok_or_else(|| removed(dir.display()))
+        LayoutDirectory::open(dir)?.ok_or_else(|| removed(dir.display()))
     }
 
     /// Whether the file `oci-layout` exists; if so, its version is checked.
@@ -48,8 +48,8 @@ impl Place {
         struct Version {
             image_layout_version: String,
         }
-        let Some(bytes) = self.folder.read(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)? else { return Ok(false) };
-        let file = self.folder.show(LAYOUT_FILE);
+        let Some(bytes) = self.directory.read(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)? else { return Ok(false) };
+        let file = self.directory.show(LAYOUT_FILE);
         let version: Version = serde_json::from_slice(&bytes)
             .map_err(|e| Error::invalid(format!("{file} is not the version file of an OCI layout ({e})")))?;
         // image-layout.md: 1.0.0 is the only version so far; a 1.1 would be compatible.
@@ -64,7 +64,7 @@ impl Place {
 
     /// Reads `index.json`; `None` if it is missing.
     pub fn index(&self) -> Result<Option<LayoutIndex>> {
-        let bytes = self.folder.read(INDEX_FILE, MAX_INDEX_BYTES)?;
+        let bytes = self.directory.read(INDEX_FILE, MAX_INDEX_BYTES)?;
         bytes.map(|bytes| LayoutIndex::parse(&bytes)).transpose().map_err(|e| e.at(self.shown()))
     }
 
@@ -88,7 +88,7 @@ impl Place {
     pub fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Directory>> {
         let slot = &self.blobs[algorithm as usize];
         if slot.get().is_none() {
-            let Some(all) = self.folder.inner("blobs")? else { return Ok(None) };
+            let Some(all) = self.directory.inner("blobs")? else { return Ok(None) };
             let Some(found) = all.inner(algorithm.name())? else { return Ok(None) };
             slot.get_or_init(|| found);
         }
@@ -98,15 +98,15 @@ impl Place {
     /// `blobs/<algorithm>`, created if it is missing.
     pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Directory> {
         if self.blobs(algorithm)?.is_none() {
-            make(&self.folder, "blobs")?;
-            let all = self.folder.inner("blobs")?.ok_or_else(|| removed(self.shown()))?;
+            make(&self.directory, "blobs")?;
+            let all = self.directory.inner("blobs")?.ok_or_else(|| removed(self.shown()))?;
             make(&all, algorithm.name())?;
         }
         self.blobs(algorithm)?.ok_or_else(|| removed(self.shown()))
     }
 
     pub fn shown(&self) -> String {
-        self.folder.path().display().to_string()
+        self.directory.path().display().to_string()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rewriting `index.json`: it is read, changed and replaced under a lock, so that several processes can write one layout.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX_BYTES, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory, MAX_INDEX_BYTES};
 use super::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
 use crate::disk::directory::Directory;
@@ -26,78 +26,78 @@ const REPORTED_ATTEMPT: u32 = 200;
 ///
 /// Fails with `Unwritable` if the directory cannot be written or another process does not release the lock.
 pub(super) fn rewrite(
-    place: &Place,
+    layout: &LayoutDirectory,
     watch: &dyn Watch,
     cancel: &Cancel,
     change: impl FnOnce(&mut LayoutIndex),
 ) -> Result<()> {
-    let _lock = IndexLock::take(place, watch, cancel)?;
-    if !place.is_layout()? {
-        replace(&place.folder, LAYOUT_FILE, LayoutIndex::layout_file())?;
+    let _lock = IndexLock::take(layout, watch, cancel)?;
+    if !layout.is_layout()? {
+        replace(&layout.directory, LAYOUT_FILE, LayoutIndex::layout_file())?;
     }
-    let mut index = place.index()?.unwrap_or_default();
+    let mut index = layout.index()?.unwrap_or_default();
     change(&mut index);
     let bytes = index.bytes();
     if bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(Error::unwritable(format!(
             "{} would have {} bytes, but imgmv reads at most {MAX_INDEX_BYTES}; write to another layout",
-            place.folder.show(INDEX_FILE),
+            layout.directory.show(INDEX_FILE),
             bytes.len()
         )));
     }
-    replace(&place.folder, INDEX_FILE, &bytes)
+    replace(&layout.directory, INDEX_FILE, &bytes)
 }
 
-fn replace(folder: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
+fn replace(directory: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut temp = TempFile::new(folder)?;
+        let mut temp = TempFile::new(directory)?;
         temp.file.write_all(bytes)?;
         temp.file.sync_all()?;
-        temp.persist(folder, name)
+        temp.persist(directory, name)
     };
-    write().map_err(|e| Error::writing(folder.show(name), e))
+    write().map_err(|e| Error::writing(directory.show(name), e))
 }
 
 /// The lock for a rewrite of `index.json`; its file is removed on drop.
 struct IndexLock<'p> {
-    folder: &'p Directory,
+    directory: &'p Directory,
     name: String,
     file: File,
 }
 
 impl<'p> IndexLock<'p> {
-    fn take(place: &'p Place, watch: &dyn Watch, cancel: &Cancel) -> Result<IndexLock<'p>> {
-        let folder = &place.folder;
+    fn take(layout: &'p LayoutDirectory, watch: &dyn Watch, cancel: &Cancel) -> Result<IndexLock<'p>> {
+        let directory = &layout.directory;
         let name = format!("{PREFIX}lock");
         for attempt in 0..MAX_ATTEMPTS {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = match openat(folder.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
+            let file = match openat(directory.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
-                    return Err(Error::invalid(format!("{} is not a file; remove it", folder.show(&name))));
+                    return Err(Error::invalid(format!("{} is not a file; remove it", directory.show(&name))));
                 }
-                Err(error) => return Err(Error::writing(folder.show(INDEX_FILE), error.into())),
+                Err(error) => return Err(Error::writing(directory.show(INDEX_FILE), error.into())),
             };
-            match hold(folder, &name, &file) {
-                Lock::Acquired => return Ok(IndexLock { folder, name, file }),
+            match hold(directory, &name, &file) {
+                Lock::Acquired => return Ok(IndexLock { directory, name, file }),
                 Lock::NoLocks => {
                     watch.say(&format!(
                         "{}: the file system has no file locks; make sure that no other process writes to it",
-                        place.shown()
+                        layout.shown()
                     ));
-                    return Ok(IndexLock { folder, name, file });
+                    return Ok(IndexLock { directory, name, file });
                 }
                 Lock::Held => {}
             }
             if attempt == REPORTED_ATTEMPT {
-                watch.say(&format!("waiting for another process that is writing {}", folder.show(INDEX_FILE)));
+                watch.say(&format!("waiting for another process that is writing {}", directory.show(INDEX_FILE)));
             }
             cancel.check()?;
             sleep(POLL_INTERVAL);
         }
         Err(Error::unwritable(format!(
             "{} is locked by another process; end that process or retry",
-            folder.show(INDEX_FILE)
+            directory.show(INDEX_FILE)
         )))
     }
 }
@@ -105,7 +105,7 @@ impl<'p> IndexLock<'p> {
 impl Drop for IndexLock<'_> {
     fn drop(&mut self) {
         // Removed before the unlock: a waiting process then finds the name gone and creates a new file.
-        let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());
+        let _ = unlinkat(self.directory.fd(), &self.name, AtFlags::empty());
         let _ = self.file.unlock();
     }
 }

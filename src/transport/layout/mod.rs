@@ -20,10 +20,10 @@ use std::{path::Path, time::Duration};
 /// Removes the files of interrupted copies and pushes from the layout `dir`: partial blobs without a write for `life`, and
 /// temporary files. Files that a running process has locked stay. Returns the number of partial blobs removed.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
-    let place = directory::Place::open(dir)?;
-    let place = place.ok_or_else(|| Error::not_found(format!("{}: no such directory", dir.display())))?;
-    temp_file::sweep(&place.folder);
-    Ok(partial::sweep(&place, life) + upload::sweep(&place.folder, life))
+    let layout = directory::LayoutDirectory::open(dir)?;
+    let layout = layout.ok_or_else(|| Error::not_found(format!("{}: no such directory", dir.display())))?;
+    temp_file::sweep(&layout.directory);
+    Ok(partial::sweep(&layout, life) + upload::sweep(&layout.directory, life))
 }
 
 pub use cache::{Evicted, Filling, LayoutCache};

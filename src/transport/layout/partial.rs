@@ -1,7 +1,7 @@
 //! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays and a
 //! later copy resumes after the last correct byte.
 
-use super::directory::Place;
+use super::directory::LayoutDirectory;
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -24,7 +24,7 @@ const SUMS: &str = ".sums";
 
 /// The partial file of one blob, locked.
 pub(super) struct Partial<'s> {
-    place: &'s Place,
+    layout: &'s LayoutDirectory,
     watch: &'s dyn Watch,
     cancel: &'s Cancel,
     digest: Digest,
@@ -42,18 +42,18 @@ impl<'s> Partial<'s> {
     /// Opens or creates the partial file of a blob of `size` bytes. `None` if another process writes it or it cannot be
     /// locked; the caller then writes to a temporary file.
     pub fn open_or_create(
-        place: &'s Place,
+        layout: &'s LayoutDirectory,
         (digest, size): (Digest, u64),
         watch: &'s dyn Watch,
         cancel: &'s Cancel,
     ) -> Option<Partial<'s>> {
         let name = stem(&digest) + PART;
-        let file = open(&place.folder, &name)?;
-        if hold(&place.folder, &name, &file) != Lock::Acquired {
+        let file = open(&layout.directory, &name)?;
+        if hold(&layout.directory, &name, &file) != Lock::Acquired {
             return None;
         }
-        let sums = Checkpoints::new(open(&place.folder, &(stem(&digest) + SUMS))?);
-        Some(Partial { place, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
+        let sums = Checkpoints::new(open(&layout.directory, &(stem(&digest) + SUMS))?);
+        Some(Partial { layout, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
     }
 
     /// With `sync`, the data is synced to the disk before the rename.
@@ -108,16 +108,16 @@ impl<'s> Partial<'s> {
         if self.sync {
             self.file.sync_all().map_err(|e| self.unwritten(e))?;
         }
-        let (folder, blobs) = (&self.place.folder, self.place.make_blobs(digest.algorithm())?);
-        let renamed = renameat(folder.fd(), stem(&self.digest) + PART, blobs.fd(), digest.hex());
+        let (directory, blobs) = (&self.layout.directory, self.layout.make_blobs(digest.algorithm())?);
+        let renamed = renameat(directory.fd(), stem(&self.digest) + PART, blobs.fd(), digest.hex());
         renamed.map_err(|e| self.unwritten(e.into()))?;
-        let _ = unlinkat(folder.fd(), stem(&self.digest) + SUMS, AtFlags::empty());
+        let _ = unlinkat(directory.fd(), stem(&self.digest) + SUMS, AtFlags::empty());
         self.at = None;
         Ok(())
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.place.shown()), error)
+        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.shown()), error)
     }
 }
 
@@ -180,33 +180,35 @@ impl Partial<'_> {
             self.sums.write_down();
             return;
         }
-        remove(&self.place.folder, &self.digest);
+        remove(&self.layout.directory, &self.digest);
     }
 }
 
 /// Removes partial files whose blob exists by now or that had no write for `life`, and checkpoints without a partial file.
 /// Returns the number of partial files removed.
-pub(super) fn sweep(place: &Place, life: Duration) -> usize {
+pub(super) fn sweep(layout: &LayoutDirectory, life: Duration) -> usize {
     let mut removed = 0;
-    for name in temp_file::unfinished_files(&place.folder) {
-        let exists = |digest: &Digest| matches!(place.size(digest), Ok(Some(_)));
+    for name in temp_file::unfinished_files(&layout.directory) {
+        let exists = |digest: &Digest| matches!(layout.size(digest), Ok(Some(_)));
         if let Some(digest) = digest_in(&name, PART) {
-            if (exists(&digest) || age(place, &name) >= life) && temp_file::remove_if_unlocked(&place.folder, &name) {
+            if (exists(&digest) || age(layout, &name) >= life)
+                && temp_file::remove_if_unlocked(&layout.directory, &name)
+            {
                 removed += 1;
-                let _ = unlinkat(place.folder.fd(), stem(&digest) + SUMS, AtFlags::empty());
+                let _ = unlinkat(layout.directory.fd(), stem(&digest) + SUMS, AtFlags::empty());
             }
         } else if let Some(digest) = digest_in(&name, SUMS)
-            && matches!(place.folder.size(&(stem(&digest) + PART)), Ok(None))
+            && matches!(layout.directory.size(&(stem(&digest) + PART)), Ok(None))
         {
-            let _ = unlinkat(place.folder.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(layout.directory.fd(), &name, AtFlags::empty());
         }
     }
     removed
 }
 
 /// The time since the last write to `name`.
-fn age(place: &Place, name: &str) -> Duration {
-    let file = place.folder.file(name).ok().flatten();
+fn age(layout: &LayoutDirectory, name: &str) -> Duration {
+    let file = layout.directory.file(name).ok().flatten();
     let modified = file.and_then(|file| file.metadata().ok()?.modified().ok());
     modified.and_then(|then| then.elapsed().ok()).unwrap_or_default()
 }
@@ -221,16 +223,16 @@ fn digest_in(name: &str, ending: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-fn open(folder: &Directory, name: &str) -> Option<File> {
+fn open(directory: &Directory, name: &str) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(folder.fd(), name, flags, Mode::from_raw_mode(0o666)).ok()?);
+    let file = File::from(openat(directory.fd(), name, flags, Mode::from_raw_mode(0o666)).ok()?);
     file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
 }
 
-fn remove(folder: &Directory, digest: &Digest) {
+fn remove(directory: &Directory, digest: &Digest) {
     // The checkpoints first: a partial file without checkpoints starts again at 0, checkpoints alone are garbage.
-    let _ = unlinkat(folder.fd(), stem(digest) + SUMS, AtFlags::empty());
-    let _ = unlinkat(folder.fd(), stem(digest) + PART, AtFlags::empty());
+    let _ = unlinkat(directory.fd(), stem(digest) + SUMS, AtFlags::empty());
+    let _ = unlinkat(directory.fd(), stem(digest) + PART, AtFlags::empty());
 }
 
 #[cfg(test)]
@@ -241,9 +243,9 @@ mod tests {
     #[test]
     fn a_child_process_that_is_just_being_started_does_not_hold_a_partial() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Place::create(dir.path()).unwrap(), Cancel::default());
+        let (layout, cancel) = (LayoutDirectory::create(dir.path()).unwrap(), Cancel::default());
         let blob = (Digest::of(b"it"), 1_000_000);
-        let open = || Partial::open_or_create(&place, blob, &Silent, &cancel);
+        let open = || Partial::open_or_create(&layout, blob, &Silent, &cancel);
         let mut partial = open().unwrap();
         partial.start(Hasher::default()).unwrap();
         partial.write(&[1; 300_000]).unwrap();

@@ -1,7 +1,7 @@
 //! A layout that clients of `serve` push to: uploads become blobs, manifests become entries of `index.json`, and both can be
 //! deleted. Layouts share blobs by hard links, so that each layout is complete for other tools.
 
-use super::directory::{INDEX_FILE, Place};
+use super::directory::{INDEX_FILE, LayoutDirectory};
 use super::index;
 use super::sink::TempFileWriter;
 use super::upload;
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// The layout of one repository, open for pushes. Other processes may read and write it at the same time.
 #[derive(Clone)]
 pub struct PushedLayout {
-    place: Arc<Place>,
+    layout: Arc<LayoutDirectory>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
@@ -31,9 +31,9 @@ pub struct PushedLayout {
 impl PushedLayout {
     /// Opens the layout in `dir`; creates it and its parent directories if they are missing.
     pub fn create(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<PushedLayout> {
-        let place = Arc::new(Place::create(dir)?);
-        let layout = PushedLayout { place, watch, cancel: cancel.clone() };
-        if !layout.place.is_layout()? || layout.place.folder.size(INDEX_FILE)?.is_none() {
+        let layout = Arc::new(LayoutDirectory::create(dir)?);
+        let layout = PushedLayout { layout, watch, cancel: cancel.clone() };
+        if !layout.layout.is_layout()? || layout.layout.directory.size(INDEX_FILE)?.is_none() {
             layout.rewrite(|_| {})?;
         }
         Ok(layout)
@@ -41,9 +41,9 @@ impl PushedLayout {
 
     /// Opens the layout in `dir`; `None` if it is missing or still being created.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Option<PushedLayout>> {
-        match Place::open(dir)? {
-            Some(place) if place.is_layout()? && place.folder.size(INDEX_FILE)?.is_some() => {
-                Ok(Some(PushedLayout { place: Arc::new(place), watch, cancel: cancel.clone() }))
+        match LayoutDirectory::open(dir)? {
+            Some(layout) if layout.is_layout()? && layout.directory.size(INDEX_FILE)?.is_some() => {
+                Ok(Some(PushedLayout { layout: Arc::new(layout), watch, cancel: cancel.clone() }))
             }
             _ => Ok(None),
         }
@@ -51,7 +51,7 @@ impl PushedLayout {
 
     /// Whether `dir` is still the opened directory, and was not removed or replaced.
     pub fn is_at(&self, dir: &Path) -> bool {
-        match (rustix::fs::fstat(self.place.folder.fd()), std::fs::metadata(dir)) {
+        match (rustix::fs::fstat(self.layout.directory.fd()), std::fs::metadata(dir)) {
             (Ok(open), Ok(named)) => (open.st_dev, open.st_ino) == (named.dev(), named.ino()),
             _ => false,
         }
@@ -60,18 +60,18 @@ impl PushedLayout {
     /// Opens or creates `dir` as a pool: a directory of blobs without images, shared by layouts on the same file system (see
     /// [`PushedLayout::share`]).
     pub fn pool(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<PushedLayout> {
-        Ok(PushedLayout { place: Arc::new(Place::create(dir)?), watch, cancel: cancel.clone() })
+        Ok(PushedLayout { layout: Arc::new(LayoutDirectory::create(dir)?), watch, cancel: cancel.clone() })
     }
 
     /// Starts an upload, hashed with `algorithm`, the likely algorithm of its digest.
     pub fn start_upload(&self, algorithm: Algorithm) -> Result<Upload> {
-        Upload::create(&self.place, algorithm, &self.cancel)
+        Upload::create(&self.layout, algorithm, &self.cancel)
     }
 
     /// Opens the upload `id`; `None` if it is missing or locked.
     pub fn resume_upload(&self, id: &str) -> Result<Option<Upload>> {
         match upload::is_id(id) {
-            true => Upload::resume(&self.place, id, &self.cancel),
+            true => Upload::resume(&self.layout, id, &self.cancel),
             false => Ok(None),
         }
     }
@@ -87,17 +87,17 @@ impl PushedLayout {
 
     /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.place.size(digest)
+        self.layout.size(digest)
     }
 
     /// Mounts the blob `digest` of `from`: by a hard link if the file system supports it, else by a copy. Returns whether
     /// `from` has the blob.
     pub fn mount(&self, digest: &Digest, from: &PushedLayout) -> Result<bool> {
-        match link(&from.place, &self.place, digest)? {
+        match link(&from.layout, &self.layout, digest)? {
             Linked::Created | Linked::Exists => Ok(true),
             Linked::Missing => Ok(false),
             Linked::Unsupported => {
-                let Some(mut bytes) = from.place.blob(digest)? else { return Ok(false) };
+                let Some(mut bytes) = from.layout.blob(digest)? else { return Ok(false) };
                 let mut upload = self.start_upload(digest.algorithm())?;
                 let mut buffer = vec![0; 256 << 10];
                 loop {
@@ -118,23 +118,23 @@ impl PushedLayout {
     /// Makes this layout and `pool` share one file of the blob `digest`, to save disk space: `pool` gets a link, or this layout
     /// links the pool's file.
     fn share(&self, digest: &Digest, pool: &PushedLayout) -> Result<()> {
-        if link(&self.place, &pool.place, digest)? != Linked::Exists || self.is_shared(digest, pool)? {
+        if link(&self.layout, &pool.layout, digest)? != Linked::Exists || self.is_shared(digest, pool)? {
             return Ok(());
         }
         // If the sizes differ, the pool's file is the damaged one.
         let is_intact = pool.size(digest)? == self.size(digest)?;
         let (good, other) = if is_intact { (pool, self) } else { (self, pool) };
-        replace_by_link(&good.place, &other.place, digest)
+        replace_by_link(&good.layout, &other.layout, digest)
     }
 
     fn is_shared(&self, digest: &Digest, pool: &PushedLayout) -> Result<bool> {
-        Ok(matches!((inode(&self.place, digest)?, inode(&pool.place, digest)?), (Some(one), Some(two)) if one == two))
+        Ok(matches!((inode(&self.layout, digest)?, inode(&pool.layout, digest)?), (Some(one), Some(two)) if one == two))
     }
 
     /// The first blob or child of `manifest` that is missing here; such a manifest must not be stored.
     pub fn first_missing(&self, manifest: &Manifest) -> Result<Option<Digest>> {
         for needed in manifest.blobs().into_iter().chain(manifest.children()) {
-            match self.place.size(&needed.digest)? {
+            match self.layout.size(&needed.digest)? {
                 Some(size) if size == needed.size => {}
                 _ => return Ok(Some(needed.digest)),
             }
@@ -144,7 +144,7 @@ impl PushedLayout {
 
     /// Stores `manifest` with `tag`, or only by digest. A manifest that had the tag before stays, without the tag.
     pub fn put_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()> {
-        let mut writer = TempFileWriter::new(&self.place, false)?;
+        let mut writer = TempFileWriter::new(&self.layout, false)?;
         writer.write(&manifest.bytes)?;
         writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
@@ -192,7 +192,7 @@ impl PushedLayout {
     ///
     /// A manifest listed in `index.json` does not count as a blob.
     pub fn remove_blob(&self, digest: &Digest, pool: &PushedLayout) -> Result<bool> {
-        let listed = self.place.index()?.map(|index| index.entries()).transpose()?.unwrap_or_default();
+        let listed = self.layout.index()?.map(|index| index.entries()).transpose()?.unwrap_or_default();
         if listed.iter().any(|entry| entry.digest == *digest) || !self.unlink(digest)? {
             return Ok(false);
         }
@@ -203,14 +203,14 @@ impl PushedLayout {
     /// Removes a pool's blob that no layout shares any more. A concurrent mount has made its link already, or finds the blob
     /// missing, and the client then sends it.
     fn remove_unshared(&self, digest: &Digest) -> Result<()> {
-        match inode(&self.place, digest)? {
+        match inode(&self.layout, digest)? {
             Some((_, _, 1)) => self.unlink(digest).map(drop),
             _ => Ok(()),
         }
     }
 
     fn unlink(&self, digest: &Digest) -> Result<bool> {
-        let Some(blobs) = self.place.blobs(digest.algorithm())? else { return Ok(false) };
+        let Some(blobs) = self.layout.blobs(digest.algorithm())? else { return Ok(false) };
         match unlinkat(blobs.fd(), digest.hex(), AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -220,9 +220,9 @@ impl PushedLayout {
 
     /// Removes uploads without a write for `life`, and files of killed processes; returns the number of uploads removed.
     pub fn expire(&self, life: Duration) -> usize {
-        temp_file::sweep(&self.place.folder);
-        partial::sweep(&self.place, life);
-        upload::sweep(&self.place.folder, life)
+        temp_file::sweep(&self.layout.directory);
+        partial::sweep(&self.layout, life);
+        upload::sweep(&self.layout.directory, life)
     }
 
     /// Lists those of `digests` that are referrers: only the index leads to them.
@@ -238,14 +238,14 @@ impl PushedLayout {
 
     /// The manifest `digest`; `None` if it is missing or not a manifest.
     fn manifest(&self, digest: &Digest) -> Option<Manifest> {
-        let blobs = self.place.blobs(digest.algorithm()).ok()??;
+        let blobs = self.layout.blobs(digest.algorithm()).ok()??;
         let bytes = blobs.read(&digest.hex(), MAX_MANIFEST).ok()??;
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
         Manifest::parse(bytes, &claim).ok()
     }
 
     fn rewrite(&self, change: impl FnOnce(&mut LayoutIndex)) -> Result<()> {
-        index::rewrite(&self.place, &*self.watch, &self.cancel, change)
+        index::rewrite(&self.layout, &*self.watch, &self.cancel, change)
     }
 }
 
@@ -261,7 +261,7 @@ enum Linked {
 }
 
 /// Hard-links the blob `digest` of `from` into `to`.
-fn link(from: &Place, to: &Place, digest: &Digest) -> Result<Linked> {
+fn link(from: &LayoutDirectory, to: &LayoutDirectory, digest: &Digest) -> Result<Linked> {
     let Some(source) = from.blobs(digest.algorithm())? else { return Ok(Linked::Missing) };
     let target = to.make_blobs(digest.algorithm())?;
     match linkat(source.fd(), digest.hex(), target.fd(), digest.hex(), AtFlags::empty()) {
@@ -274,23 +274,23 @@ fn link(from: &Place, to: &Place, digest: &Digest) -> Result<Linked> {
 }
 
 /// Replaces the blob's file in `other` by a hard link to that in `good`. Open readers keep the old file.
-fn replace_by_link(good: &Place, other: &Place, digest: &Digest) -> Result<()> {
+fn replace_by_link(good: &LayoutDirectory, other: &LayoutDirectory, digest: &Digest) -> Result<()> {
     let (Some(source), target) = (good.blobs(digest.algorithm())?, other.make_blobs(digest.algorithm())?) else {
         return Ok(());
     };
     let name = temp_file::fresh_name();
-    if linkat(source.fd(), digest.hex(), other.folder.fd(), &name, AtFlags::empty()).is_ok() {
-        let renamed = renameat(other.folder.fd(), &name, target.fd(), digest.hex());
+    if linkat(source.fd(), digest.hex(), other.directory.fd(), &name, AtFlags::empty()).is_ok() {
+        let renamed = renameat(other.directory.fd(), &name, target.fd(), digest.hex());
         if renamed.is_err() {
-            let _ = unlinkat(other.folder.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(other.directory.fd(), &name, AtFlags::empty());
         }
     }
     Ok(())
 }
 
 /// The device, inode and link count of a blob.
-fn inode(place: &Place, digest: &Digest) -> Result<Option<(u64, u64, u64)>> {
-    let Some(blobs) = place.blobs(digest.algorithm())? else { return Ok(None) };
+fn inode(layout: &LayoutDirectory, digest: &Digest) -> Result<Option<(u64, u64, u64)>> {
+    let Some(blobs) = layout.blobs(digest.algorithm())? else { return Ok(None) };
     let found = statat(blobs.fd(), digest.hex(), AtFlags::SYMLINK_NOFOLLOW).ok();
     Ok(found.map(|found| (found.st_dev, found.st_ino, found.st_nlink)))
 }

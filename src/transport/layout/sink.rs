@@ -1,6 +1,6 @@
 //! A layout as a destination.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::index;
 use super::partial;
 use super::partial::Partial;
@@ -52,7 +52,7 @@ pub enum Durable {
 /// An OCI layout directory as a destination. The directory is created with the first write.
 pub struct LayoutSink {
     dir: PathBuf,
-    place: OnceLock<Place>,
+    layout: OnceLock<LayoutDirectory>,
     verify: Verify,
     durable: Durable,
     /// The time that partial files are kept.
@@ -72,19 +72,19 @@ impl LayoutSink {
     /// Fails with `Usage` if `dir` is a file, and with `Invalid` if it has an `index.json` that is not a layout's, or a
     /// layout of an unknown version.
     pub fn open(dir: &Path, verify: Verify, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
-        let place = OnceLock::new();
-        if let Some(found) = Place::open(dir)? {
-            if !found.is_layout()? && found.folder.size(INDEX_FILE)?.is_some() {
+        let layout = OnceLock::new();
+        if let Some(found) = LayoutDirectory::open(dir)? {
+            if !found.is_layout()? && found.directory.size(INDEX_FILE)?.is_some() {
                 return Err(Error::invalid(format!(
                     "{} is not an OCI layout: it has an {INDEX_FILE} but no {LAYOUT_FILE}; name another directory",
                     dir.display()
                 )));
             }
             found.index()?;
-            place.get_or_init(|| found);
+            layout.get_or_init(|| found);
         }
         let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
-        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
+        Ok(LayoutSink { dir: dir.to_owned(), layout, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
     }
 
     pub fn durable(mut self, durable: Durable) -> Self {
@@ -106,9 +106,9 @@ impl LayoutSink {
 
     /// Removes `name` from its image; returns whether it existed. The image's blobs stay.
     pub fn remove(&self, name: &Name) -> Result<bool> {
-        let Some(place) = self.place.get() else { return Ok(false) };
+        let Some(layout) = self.layout.get() else { return Ok(false) };
         let mut existed = false;
-        index::rewrite(place, &*self.watch, &self.cancel, |index| existed = index.remove(name))?;
+        index::rewrite(layout, &*self.watch, &self.cancel, |index| existed = index.remove(name))?;
         Ok(existed)
     }
 
@@ -118,8 +118,8 @@ impl LayoutSink {
 
     fn write_names(&self) -> Result<()> {
         let names = std::mem::take(&mut *self.names());
-        let Some(place) = self.place.get().filter(|_| !names.is_empty()) else { return Ok(()) };
-        let index = if place.is_layout()? { place.index()? } else { None };
+        let Some(layout) = self.layout.get().filter(|_| !names.is_empty()) else { return Ok(()) };
+        let index = if layout.is_layout()? { layout.index()? } else { None };
         let names = match index {
             Some(index) => changes(index, names),
             None => names,
@@ -129,30 +129,30 @@ impl LayoutSink {
         }
         if self.durable == Durable::Blobs {
             for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-                if let Some(blobs) = place.blobs(algorithm)? {
+                if let Some(blobs) = layout.blobs(algorithm)? {
                     rustix::fs::fsync(blobs.fd()).map_err(|e| Error::writing(blobs.path().display(), e.into()))?;
                 }
             }
         }
-        index::rewrite(place, &*self.watch, &self.cancel, |index| index.point_all(&names))
+        index::rewrite(layout, &*self.watch, &self.cancel, |index| index.point_all(&names))
     }
 
-    fn place(&self) -> Result<&Place> {
-        if self.place.get().is_none() {
-            let made = Place::create(&self.dir)?;
-            self.place.get_or_init(|| made);
+    fn layout(&self) -> Result<&LayoutDirectory> {
+        if self.layout.get().is_none() {
+            let made = LayoutDirectory::create(&self.dir)?;
+            self.layout.get_or_init(|| made);
         }
-        Ok(self.place.get().expect("set just now"))
+        Ok(self.layout.get().expect("set just now"))
     }
 
     /// Whether the blob `digest` exists, with `size` bytes if given.
     fn has(&self, digest: &Digest, size: Option<u64>) -> bool {
-        let found = self.place.get().and_then(|place| place.size(digest).ok().flatten());
+        let found = self.layout.get().and_then(|layout| layout.size(digest).ok().flatten());
         found.is_some_and(|found| size.is_none_or(|size| size == found))
     }
 
-    fn hash(&self, place: &Place, digest: &Digest) -> Result<Option<Digest>> {
-        let Ok(Some(mut file)) = place.blob(digest) else { return Ok(None) };
+    fn hash(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<Option<Digest>> {
+        let Ok(Some(mut file)) = layout.blob(digest) else { return Ok(None) };
         let mut hasher = Hasher::new(digest.algorithm());
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
@@ -169,29 +169,29 @@ impl LayoutSink {
 
     /// Opens a writer for a blob; `None` if it exists.
     pub(super) fn writer<'a>(&'a self, claim: &Claim) -> Result<Option<Writer<'a>>> {
-        let place = self.place()?;
+        let layout = self.layout()?;
         let sync = self.durable == Durable::Blobs;
         if let Some(digest) = &claim.digest {
-            if self.has(digest, claim.size) && self.trusts(place, digest)? {
+            if self.has(digest, claim.size) && self.trusts(layout, digest)? {
                 return Ok(None);
             }
             if let Some(size) = claim.size.filter(|size| *size >= MIN_PARTIAL_BYTES)
-                && let Some(partial) = Partial::open_or_create(place, (*digest, size), &*self.watch, &self.cancel)
+                && let Some(partial) = Partial::open_or_create(layout, (*digest, size), &*self.watch, &self.cancel)
             {
                 return Ok(partial.with_sync(sync).finish_if_complete()?.map(Writer::Partial));
             }
         }
-        Ok(Some(Writer::TempFile(TempFileWriter::new(place, sync)?)))
+        Ok(Some(Writer::TempFile(TempFileWriter::new(layout, sync)?)))
     }
 
     /// Whether the existing blob `digest` passes the check of [`Verify`].
-    fn trusts(&self, place: &Place, digest: &Digest) -> Result<bool> {
+    fn trusts(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<bool> {
         if self.verify == Verify::Size {
             return Ok(true);
         }
-        let right = self.hash(place, digest)? == Some(*digest);
+        let right = self.hash(layout, digest)? == Some(*digest);
         if !right {
-            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", place.shown()));
+            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", layout.shown()));
         }
         Ok(right)
     }
@@ -217,8 +217,8 @@ impl Sink for LayoutSink {
     }
 
     fn holds(&self, digest: &Digest) -> Result<bool> {
-        match self.place.get() {
-            Some(place) if self.verify == Verify::Digest => Ok(self.hash(place, digest)? == Some(*digest)),
+        match self.layout.get() {
+            Some(layout) if self.verify == Verify::Digest => Ok(self.hash(layout, digest)? == Some(*digest)),
             _ => Ok(false),
         }
     }
@@ -231,32 +231,32 @@ impl Sink for LayoutSink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let place = self.place()?;
+        let layout = self.layout()?;
         let digest = manifest.digest();
         let stored = match self.has(&digest, Some(manifest.descriptor.size)) {
-            true => place.make_blobs(digest.algorithm())?.read(&digest.hex(), manifest.descriptor.size)?,
+            true => layout.make_blobs(digest.algorithm())?.read(&digest.hex(), manifest.descriptor.size)?,
             false => None,
         };
         if stored.as_ref() == Some(&manifest.bytes) {
             return Ok(());
         }
-        let mut writer = TempFileWriter::new(place, self.durable == Durable::Blobs)?;
+        let mut writer = TempFileWriter::new(layout, self.durable == Durable::Blobs)?;
         writer.write(&manifest.bytes)?;
         writer.commit_as(&digest)
     }
 
     /// The names are written by `finish`, or on drop, so that `index.json` is replaced once per copy.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
-        self.place()?;
+        self.layout()?;
         self.names().push((name.cloned(), LayoutIndex::entry(root)));
         Ok(())
     }
 
     fn finish(&self) -> Result<Finish> {
         self.write_names()?;
-        if let Some(place) = self.place.get() {
-            temp_file::sweep(&place.folder);
-            partial::sweep(place, self.life);
+        if let Some(layout) = self.layout.get() {
+            temp_file::sweep(&layout.directory);
+            partial::sweep(layout, self.life);
         }
         Ok(Finish::Done)
     }
@@ -311,31 +311,31 @@ impl<'s> Writer<'s> {
 /// Writes a blob to a temporary file, which does not survive an interruption: a small blob, a blob without a known digest,
 /// or a blob whose partial file another process has locked.
 pub(super) struct TempFileWriter<'s> {
-    place: &'s Place,
+    layout: &'s LayoutDirectory,
     temp: TempFile<'s>,
     sync: bool,
 }
 
 impl<'s> TempFileWriter<'s> {
-    pub fn new(place: &'s Place, sync: bool) -> Result<TempFileWriter<'s>> {
-        let temp = TempFile::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
-        Ok(TempFileWriter { place, temp, sync })
+    pub fn new(layout: &'s LayoutDirectory, sync: bool) -> Result<TempFileWriter<'s>> {
+        let temp = TempFile::new(&layout.directory).map_err(|e| Error::writing(layout.shown(), e))?;
+        Ok(TempFileWriter { layout, temp, sync })
     }
 
     /// Renames the file to the blob `digest`.
     pub fn commit_as(self, digest: &Digest) -> Result<()> {
-        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e);
+        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.layout.shown()), e);
         if self.sync {
             self.temp.file.sync_all().map_err(unwritten)?;
         }
-        let blobs = self.place.make_blobs(digest.algorithm())?;
+        let blobs = self.layout.make_blobs(digest.algorithm())?;
         self.temp.persist(blobs, &digest.hex()).map_err(unwritten)
     }
 }
 
 impl BlobWriter for TempFileWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.place.shown(), e))
+        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.shown(), e))
     }
 
     fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {

@@ -1,6 +1,6 @@
 //! A layout as a source.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::referrers;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 /// An OCI layout directory, its `index.json` read once.
 pub struct LayoutStore {
-    place: Place,
+    layout: LayoutDirectory,
     roots: Vec<Root>,
     /// Indexes made for platforms that `index.json` lists as separate entries.
     made: HashMap<Digest, Manifest>,
@@ -29,16 +29,22 @@ impl LayoutStore {
     /// or its `index.json` is invalid.
     pub fn open(dir: &Path) -> Result<LayoutStore> {
         let shown = dir.display();
-        let place = Place::open(dir)?.ok_or_else(|| Error::not_found(format!("no OCI layout at {shown}")))?;
+        let layout =
+            LayoutDirectory::open(dir)?.ok_or_else(|| Error::not_found(format!("no OCI layout at {shown}")))?;
         let without = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
-        let has_layout_file = place.is_layout()?;
-        let index = place.index()?.ok_or_else(|| without(if has_layout_file { INDEX_FILE } else { LAYOUT_FILE }))?;
+        let has_layout_file = layout.is_layout()?;
+        let index = layout.index()?.ok_or_else(|| without(if has_layout_file { INDEX_FILE } else { LAYOUT_FILE }))?;
         let named = index.named().map_err(|e| e.at(dir.display()))?;
         if !has_layout_file && named.is_empty() {
             return Err(without(LAYOUT_FILE));
         }
-        let mut store =
-            LayoutStore { place, roots: Vec::new(), made: HashMap::new(), has_layout_file, referrers: OnceLock::new() };
+        let mut store = LayoutStore {
+            layout,
+            roots: Vec::new(),
+            made: HashMap::new(),
+            has_layout_file,
+            referrers: OnceLock::new(),
+        };
         let images =
             side_by_side::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
         for entry in images {
@@ -61,12 +67,12 @@ impl LayoutStore {
 
     /// Opens the blob `digest`; `None` if it is missing. The file stays readable after the blob is removed.
     pub fn file(&self, digest: &Digest) -> Result<Option<File>> {
-        self.place.blob(digest)
+        self.layout.blob(digest)
     }
 
     /// The root for a manifest that no entry of the index names.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
-        match self.place.size(digest)? {
+        match self.layout.size(digest)? {
             Some(size) if size <= MAX_MANIFEST => {
                 let claim = Descriptor::new("", *digest, size);
                 let manifest = Manifest::parse(self.manifest(&claim)?, &claim)?;
@@ -77,7 +83,7 @@ impl LayoutStore {
     }
 
     fn missing(&self, what: &str, digest: &Digest) -> Error {
-        Error::not_found(format!("{what} {digest} is not in {}", self.place.shown()))
+        Error::not_found(format!("{what} {digest} is not in {}", self.layout.shown()))
     }
 }
 
@@ -97,7 +103,7 @@ impl Store for LayoutStore {
                 Some(root) => chosen.push(root),
                 None => {
                     let found = select(&self.roots, std::slice::from_ref(pick));
-                    chosen.extend(found.map_err(|e| e.at(self.place.shown()))?);
+                    chosen.extend(found.map_err(|e| e.at(self.layout.shown()))?);
                 }
             }
         }
@@ -108,16 +114,16 @@ impl Store for LayoutStore {
         if let Some(made) = self.made.get(&at.digest) {
             return Ok(made.bytes.clone());
         }
-        let blobs = self.place.blobs(at.digest.algorithm())?;
+        let blobs = self.layout.blobs(at.digest.algorithm())?;
         let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
         bytes.ok_or_else(|| self.missing("manifest", &at.digest))
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let mut file = self.place.blob(&blob.digest)?.ok_or_else(|| self.missing("blob", &blob.digest))?;
+        let mut file = self.layout.blob(&blob.digest)?.ok_or_else(|| self.missing("blob", &blob.digest))?;
         if from > 0 {
             let sought = file.seek(SeekFrom::Start(from));
-            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.place.shown()), e))?;
+            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.layout.shown()), e))?;
         }
         Ok(Box::new(file))
     }
@@ -126,7 +132,7 @@ impl Store for LayoutStore {
         if let Some(made) = self.made.get(digest) {
             return Ok(Some(made.descriptor.clone()));
         }
-        let Some(size) = self.place.size(digest)? else { return Ok(None) };
+        let Some(size) = self.layout.size(digest)? else { return Ok(None) };
         let listed = self.roots.iter().map(|root| &root.descriptor).find(|entry| entry.digest == *digest);
         let media_type = listed.map_or("", |entry| &entry.media_type);
         Ok(Some(Descriptor::new(media_type, *digest, size)))
@@ -146,7 +152,7 @@ impl Store for LayoutStore {
     }
 
     fn nothing(&self) -> String {
-        format!("{} has no image: its {INDEX_FILE} lists no manifests", self.place.shown())
+        format!("{} has no image: its {INDEX_FILE} lists no manifests", self.layout.shown())
     }
 
     /// A layout may have an index with only some of its images.

@@ -1,7 +1,7 @@
 //! A blob that a client pushes in several requests, stored under an id until its digest is known. Like a partial blob it is
 //! a file with checkpoints: acknowledged bytes survive a kill, and bytes that a crash damaged are dropped.
 
-use super::directory::Place;
+use super::directory::LayoutDirectory;
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -32,7 +32,7 @@ const MIN_RESERVED_BYTES: u64 = 1 << 20;
 
 /// An open upload; its file is locked. After a drop it stays on the disk and can resume.
 pub struct Upload {
-    place: Arc<Place>,
+    layout: Arc<LayoutDirectory>,
     id: String,
     file: File,
     sums: Checkpoints,
@@ -44,40 +44,40 @@ pub struct Upload {
 
 impl Upload {
     /// Creates an upload, hashed with `algorithm`. If the final digest has another algorithm, the bytes are read again.
-    pub(super) fn create(place: &Arc<Place>, algorithm: Algorithm, cancel: &Cancel) -> Result<Upload> {
+    pub(super) fn create(layout: &Arc<LayoutDirectory>, algorithm: Algorithm, cancel: &Cancel) -> Result<Upload> {
         let random = || RandomState::new().build_hasher().finish();
         let id = format!("{:016x}{:016x}", random(), random());
         let flags = OFlags::CREATE | OFlags::EXCL;
-        let found = Upload::open(place, &id, flags)?;
-        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", place.shown())))?;
-        let (place, incoming) = (place.clone(), IncomingBlob::new(algorithm));
-        Ok(Upload { place, id, file, sums, incoming, reserved: false, cancel: cancel.clone() })
+        let found = Upload::open(layout, &id, flags)?;
+        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", layout.shown())))?;
+        let (layout, incoming) = (layout.clone(), IncomingBlob::new(algorithm));
+        Ok(Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() })
     }
 
     /// Opens the upload `id` and hashes its bytes; `None` if it is missing or another process has locked it.
-    pub(super) fn resume(place: &Arc<Place>, id: &str, cancel: &Cancel) -> Result<Option<Upload>> {
-        if place.folder.size(&(stem(id) + PART))?.is_none() {
+    pub(super) fn resume(layout: &Arc<LayoutDirectory>, id: &str, cancel: &Cancel) -> Result<Option<Upload>> {
+        if layout.directory.size(&(stem(id) + PART))?.is_none() {
             return Ok(None);
         }
-        let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
+        let Some((file, mut sums)) = Upload::open(layout, id, OFlags::empty())? else { return Ok(None) };
         let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
         let incoming = IncomingBlob::going_on(Algorithm::Sha256, found.hasher, found.right);
-        let (place, id) = (place.clone(), id.to_owned());
-        let mut upload = Upload { place, id, file, sums, incoming, reserved: false, cancel: cancel.clone() };
+        let (layout, id) = (layout.clone(), id.to_owned());
+        let mut upload = Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() };
         upload.cut(found.right)?;
         Ok(Some(upload))
     }
 
-    fn open(place: &Place, id: &str, flags: OFlags) -> Result<Option<(File, Checkpoints)>> {
-        let folder = &place.folder;
+    fn open(layout: &LayoutDirectory, id: &str, flags: OFlags) -> Result<Option<(File, Checkpoints)>> {
+        let directory = &layout.directory;
         let open = |name: &str, flags| {
             let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let opened = openat(folder.fd(), name, flags, Mode::from_raw_mode(0o666));
-            opened.map(File::from).map_err(|e| Error::writing(folder.show(name), e.into()))
+            let opened = openat(directory.fd(), name, flags, Mode::from_raw_mode(0o666));
+            opened.map(File::from).map_err(|e| Error::writing(directory.show(name), e.into()))
         };
         let name = stem(id) + PART;
         let file = open(&name, flags)?;
-        match hold(folder, &name, &file) {
+        match hold(directory, &name, &file) {
             Lock::Acquired | Lock::NoLocks => {
                 let sums = Checkpoints::new(open(&(stem(id) + SUMS), flags | OFlags::CREATE)?);
                 Ok(Some((file, sums)))
@@ -161,10 +161,10 @@ impl Upload {
         };
         let verified = incoming.verify(claim)?;
         let digest = verified.stored().0;
-        let blobs = self.place.make_blobs(algorithm)?;
-        let renamed = renameat(self.place.folder.fd(), stem(&self.id) + PART, blobs.fd(), digest.hex());
+        let blobs = self.layout.make_blobs(algorithm)?;
+        let renamed = renameat(self.layout.directory.fd(), stem(&self.id) + PART, blobs.fd(), digest.hex());
         renamed.map_err(|e| self.unwritten(e.into()))?;
-        let _ = unlinkat(self.place.folder.fd(), stem(&self.id) + SUMS, AtFlags::empty());
+        let _ = unlinkat(self.layout.directory.fd(), stem(&self.id) + SUMS, AtFlags::empty());
         Ok(verified)
     }
 
@@ -184,13 +184,13 @@ impl Upload {
 
     /// Removes the upload's files.
     pub fn remove(&self) {
-        let folder = &self.place.folder;
-        let _ = unlinkat(folder.fd(), stem(&self.id) + SUMS, AtFlags::empty());
-        let _ = unlinkat(folder.fd(), stem(&self.id) + PART, AtFlags::empty());
+        let directory = &self.layout.directory;
+        let _ = unlinkat(directory.fd(), stem(&self.id) + SUMS, AtFlags::empty());
+        let _ = unlinkat(directory.fd(), stem(&self.id) + PART, AtFlags::empty());
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("an upload in {}", self.place.shown()), error)
+        Error::writing(format!("an upload in {}", self.layout.shown()), error)
     }
 }
 
@@ -202,22 +202,22 @@ impl Drop for Upload {
 }
 
 /// Removes uploads without a write for `life`, and checkpoints without an upload; returns the number of uploads removed.
-pub(super) fn sweep(folder: &Directory, life: Duration) -> usize {
+pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
     let mut removed = 0;
-    for name in temp_file::unfinished_files(folder) {
+    for name in temp_file::unfinished_files(directory) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };
         if let Some(id) = rest.strip_suffix(PART) {
-            let file = folder.file(&name).ok().flatten();
+            let file = directory.file(&name).ok().flatten();
             let written = file.and_then(|file| file.metadata().ok()?.modified().ok());
             let age = written.and_then(|then| then.elapsed().ok()).unwrap_or_default();
-            if age >= life && temp_file::remove_if_unlocked(folder, &name) {
+            if age >= life && temp_file::remove_if_unlocked(directory, &name) {
                 removed += 1;
-                let _ = unlinkat(folder.fd(), stem(id) + SUMS, AtFlags::empty());
+                let _ = unlinkat(directory.fd(), stem(id) + SUMS, AtFlags::empty());
             }
         } else if let Some(id) = rest.strip_suffix(SUMS)
-            && matches!(folder.size(&(stem(id) + PART)), Ok(None))
+            && matches!(directory.size(&(stem(id) + PART)), Ok(None))
         {
-            let _ = unlinkat(folder.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(directory.fd(), &name, AtFlags::empty());
         }
     }
     removed
@@ -244,44 +244,44 @@ mod tests {
     #[test]
     fn an_upload_that_was_let_go_is_taken_up_behind_its_last_byte() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Arc::new(Place::create(dir.path()).unwrap()), Cancel::default());
+        let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
         let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at * 31 + at / 251) as u8).collect();
         for digest in [Digest::of(&bytes), Hasher::new(Algorithm::Sha512).with(&bytes).finish()] {
-            let mut upload = Upload::create(&place, Algorithm::Sha256, &cancel).unwrap();
+            let mut upload = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
             upload.write(&bytes[..700_001]).unwrap();
             let id = upload.id().to_owned();
-            assert!(Upload::resume(&place, &id, &cancel).unwrap().is_none());
+            assert!(Upload::resume(&layout, &id, &cancel).unwrap().is_none());
             drop(upload);
-            let mut upload = Upload::resume(&place, &id, &cancel).unwrap().unwrap();
+            let mut upload = Upload::resume(&layout, &id, &cancel).unwrap().unwrap();
             assert_eq!(upload.size(), 700_001);
             upload.write(&bytes[700_001..]).unwrap();
             upload.finish(&claim(&digest)).unwrap();
-            assert_eq!(place.size(&digest).unwrap(), Some(1_000_000));
-            assert!(Upload::resume(&place, &id, &cancel).unwrap().is_none());
+            assert_eq!(layout.size(&digest).unwrap(), Some(1_000_000));
+            assert!(Upload::resume(&layout, &id, &cancel).unwrap().is_none());
         }
-        assert!(temp_file::unfinished_files(&place.folder).is_empty());
+        assert!(temp_file::unfinished_files(&layout.directory).is_empty());
     }
 
     #[test]
     fn what_is_not_what_was_said_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Arc::new(Place::create(dir.path()).unwrap()), Cancel::default());
-        let mut upload = Upload::create(&place, Algorithm::Sha256, &cancel).unwrap();
+        let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
+        let mut upload = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
         upload.write(b"these").unwrap();
         assert!(upload.finish(&claim(&Digest::of(b"those"))).is_err());
-        assert!(temp_file::unfinished_files(&place.folder).is_empty());
-        assert_eq!(place.size(&Digest::of(b"these")).unwrap(), None);
+        assert!(temp_file::unfinished_files(&layout.directory).is_empty());
+        assert_eq!(layout.size(&Digest::of(b"these")).unwrap(), None);
     }
 
     #[test]
     fn only_what_nobody_holds_expires() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Arc::new(Place::create(dir.path()).unwrap()), Cancel::default());
-        let living = Upload::create(&place, Algorithm::Sha256, &cancel).unwrap();
-        drop(Upload::create(&place, Algorithm::Sha256, &cancel).unwrap());
-        assert_eq!(sweep(&place.folder, Duration::from_secs(3600)), 0);
-        assert_eq!(sweep(&place.folder, Duration::ZERO), 1);
-        assert_eq!(temp_file::unfinished_files(&place.folder).len(), 2);
+        let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
+        let living = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
+        drop(Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap());
+        assert_eq!(sweep(&layout.directory, Duration::from_secs(3600)), 0);
+        assert_eq!(sweep(&layout.directory, Duration::ZERO), 1);
+        assert_eq!(temp_file::unfinished_files(&layout.directory).len(), 2);
         drop(living);
     }
 }
