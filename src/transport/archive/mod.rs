@@ -51,8 +51,8 @@ pub fn open(input: &Input, watch: Arc<dyn Watch>) -> Result<Source> {
     find(input, watch).map(Source::from)
 }
 
-/// Opens the archive at `input`: as a store if it is an uncompressed tar in a file (standard input may be a file, too), else
-/// as an unopened archive, which is read once as a stream.
+/// Opens the archive at `input`: as a store if it is an uncompressed tar in a file (standard input may be a file, too),
+/// else as an unopened archive, which is read once as a stream.
 ///
 /// Fails with `NotFound` or `Denied` as the system reports, and with `Invalid` if it is not an archive of images.
 pub fn find(input: &Input, watch: Arc<dyn Watch>) -> Result<Found> {
@@ -88,8 +88,8 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     Ok(Found::UnopenedArchive(UnopenedArchive { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
 }
 
-/// Adds `names` to the image of the archive at `path` that `selector` selects (`None`: the only one). A new archive replaces
-/// the old one; blobs are copied without hashing them.
+/// Adds `names` to the image of the archive at `path` that `selector` selects (`None`: the only one). A new archive
+/// replaces the old one; blobs are copied without hashing them.
 ///
 /// Fails with `Usage` if the archive is compressed or the selection is ambiguous.
 pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
@@ -101,8 +101,8 @@ pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Ar
     (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
     if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
         return Err(Error::usage(format!(
-            "{label} is a compressed tar, and only an uncompressed tar can be re-tagged; write one with imgmv copy {label} \
-             NEW.tar --as NAME"
+            "{label} is compressed, and only an uncompressed tar can be re-tagged; write one with \
+             imgmv copy {label} NEW.tar --as NAME"
         )));
     }
     let section = Section::new(again, 0).map_err(|e| Error::reading(&label, e))?;

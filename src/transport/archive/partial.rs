@@ -1,5 +1,5 @@
-//! A partial archive, in the directory of the final file and named after it, so that a later run can resume an interrupted
-//! one.
+//! A partial archive, in the directory of the final file and named after it, so that a later run can resume an
+//! interrupted one.
 
 use crate::disk::directory::Directory;
 use crate::disk::lock::{Lock, hold};
@@ -26,7 +26,8 @@ pub(super) struct Partial {
 
 impl Partial {
     /// Opens or creates the partial archive of `path`; returns it with the files of the archive and of the checkpoints.
-    /// `None` if another process writes it, another user owns it, or it cannot be locked; the caller then uses another name.
+    /// `None` if another process writes it, another user owns it, or it cannot be locked; the caller then uses another
+    /// name.
     ///
     /// Fails if the directory of `path` cannot be written.
     pub fn open_or_create(path: &Path) -> io::Result<Option<(Partial, File, File)>> {

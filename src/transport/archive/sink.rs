@@ -74,9 +74,9 @@ impl ArchiveSink {
         Self::to_file_after(path, &ResumeOptions::default(), Arc::new(Silent))
     }
 
-    /// An archive at `path`. An existing file is replaced when the copy is finished, and unchanged until then; a named pipe or
-    /// a device is written directly. An interrupted copy to `path` resumes with its correct bytes, if the same blobs are
-    /// copied; a copy from a stream starts again.
+    /// An archive at `path`. An existing file is replaced when the copy is finished, and unchanged until then; a named
+    /// pipe or a device is written directly. An interrupted copy to `path` resumes with its correct bytes, if the same
+    /// blobs are copied; a copy from a stream starts again.
     ///
     /// Fails with `Unwritable`.
     pub fn to_file_after(path: &Path, before: &ResumeOptions, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
@@ -109,8 +109,8 @@ impl ArchiveSink {
         })
     }
 
-    /// A compressed archive at `path`. The file appears when it is complete; an interrupted copy cannot resume. `level` is one
-    /// of [`crate::compress::levels`]; `None`: the default.
+    /// A compressed archive at `path`. The file appears when it is complete; an interrupted copy cannot resume. `level`
+    /// is one of [`crate::compress::levels`]; `None`: the default.
     ///
     /// Fails with `Unwritable`, and with `Usage` for an unsupported level.
     pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {
@@ -195,14 +195,16 @@ pub(crate) fn persist(file: File, temporary: TempPath, path: &Path) -> Result<()
     sync_and_rename(&file, path, || temporary.persist(path).map_err(|e| e.error))
 }
 
-/// Syncs `file` to the disk and renames it to `path`, so that a crash loses neither this archive nor the one it replaces.
+/// Syncs `file` to the disk and renames it to `path`, so that a crash loses neither this archive nor the one it
+/// replaces.
 fn sync_and_rename(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Result<()> {
     let writing = |e| Error::writing(path.display(), e);
     let existing = fs::metadata(path).ok();
     if let Some(existing) = &existing {
         file.set_permissions(existing.permissions()).map_err(writing)?;
     }
-    // On a rename over an existing file, ext4 itself writes the data first (ext4(5), auto_da_alloc), faster than a sync.
+    // On a rename over an existing file, ext4 itself writes the data first (ext4(5), auto_da_alloc), faster than a
+    // sync.
     let ext4 = rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == EXT4);
     if existing.is_none() || !ext4 {
         file.sync_all().map_err(writing)?;

@@ -1,8 +1,9 @@
-//! Reads a database while containerd writes it. containerd has bolt's lock as long as it runs, so imgmv takes no lock. It
-//! discards the result of a read unless the database is still in the state in which the read started.
+//! Reads a database while containerd writes it. containerd has bolt's lock as long as it runs, so imgmv takes no lock.
+//! It discards the result of a read unless the database is still in the state in which the read started.
 //!
-//! This is sufficient: a transaction writes only to pages that the previous state does not use, so the pages of the newest
-//! state change only after two newer transactions. Weaker checks returned mixed states without an error, as measured.
+//! This is sufficient: a transaction writes only to pages that the previous state does not use, so the pages of the
+//! newest state change only after two newer transactions. Weaker checks returned mixed states without an error, as
+//! measured.
 
 use super::bolt::{Bolt, Meta, Pages};
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! `containerd:`: images read from containerd's directory, while containerd runs or from the disk of another host.
 //!
-//! Names come from the database (a bolt file, read without its lock), blobs from the content store. imgmv writes nothing
-//! there: it loads images through containerd's import.
+//! Names come from the database (a bolt file, read without its lock), blobs from the content store. imgmv writes
+//! nothing there: it loads images through containerd's import.
 
 mod bolt;
 mod live;

@@ -1,5 +1,5 @@
-//! One page of a bolt file: `{id u64, flags u16, count u16, overflow u32}`, then its elements, then their keys and values.
-//! All numbers are little-endian and checked before use.
+//! One page of a bolt file: `{id u64, flags u16, count u16, overflow u32}`, then its elements, then their keys and
+//! values. All numbers are little-endian and checked before use.
 
 use crate::error::{Error, Result};
 
@@ -71,8 +71,8 @@ pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Re
     Ok((key, item))
 }
 
-/// Fails if the elements of a leaf have more bytes than the page. They then overlap, and a few pages could expand to any
-/// number of bytes.
+/// Fails if the elements of a leaf have more bytes than the page. They then overlap, and a few pages could expand to
+/// any number of bytes.
 pub(super) fn elements_fit(page: &[u8]) -> Result<()> {
     let size = |at| {
         let start = HEADER + at * ELEMENT;

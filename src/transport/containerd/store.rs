@@ -35,8 +35,8 @@ pub struct ContainerdStore {
 impl ContainerdStore {
     /// Opens the directory `root` (usually `/var/lib/containerd`), for the images of `namespace` or of all namespaces.
     ///
-    /// Fails with `NotFound` if the directory or namespace is missing, with `Denied` if root's permission is needed, and with
-    /// `Invalid` if `root` is not containerd's directory or its database is damaged.
+    /// Fails with `NotFound` if the directory or namespace is missing, with `Denied` if root's permission is needed,
+    /// and with `Invalid` if `root` is not containerd's directory or its database is damaged.
     pub fn open(root: &Path, namespace: Option<&str>) -> Result<ContainerdStore> {
         let directory = Directory::open(root).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::not_found(format!(
@@ -110,7 +110,7 @@ impl ContainerdStore {
                 let namespaces: Vec<String> =
                     same.iter().map(|r| format!("{} ({})", r.namespace, r.target.digest.short())).collect();
                 return Err(Error::usage(format!(
-                    "{name} is ambiguous: it has different images in the namespaces {}; choose one with --src-namespace",
+                    "{name} is ambiguous: the namespaces {} have different images; choose one with --src-namespace",
                     namespaces.join(", ")
                 )));
             }

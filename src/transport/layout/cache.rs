@@ -1,8 +1,8 @@
-//! A layout as a cache: a blob can be read while it is still being written, and the least recently used blobs are evicted.
-//! For other tools it is a layout in which blobs may be missing.
+//! A layout as a cache: a blob can be read while it is still being written, and the least recently used blobs are
+//! evicted. For other tools it is a layout in which blobs may be missing.
 //!
-//! A blob's last use is its file's modification time. Readers have a shared lock on the file, and only unlocked files are
-//! evicted, also between processes.
+//! A blob's last use is its file's modification time. Readers have a shared lock on the file, and only unlocked files
+//! are evicted, also between processes.
 
 use super::directory::LayoutDirectory;
 use super::index;
@@ -78,7 +78,8 @@ impl LayoutCache {
         self.layout.size(digest)
     }
 
-    /// Opens the blob `digest` and records its use; `None` if it is missing. The blob is not evicted while the file is open.
+    /// Opens the blob `digest` and records its use; `None` if it is missing. The blob is not evicted while the file is
+    /// open.
     pub fn read(&self, digest: &Digest) -> Result<Option<File>> {
         let Some(file) = self.layout.blob(digest)? else { return Ok(None) };
         // A file system without locks still lets an open file be read to its end.
@@ -131,7 +132,8 @@ impl LayoutCache {
         Ok(named.into_iter().filter_map(|(name, entry)| Some((name?, entry))).collect())
     }
 
-    /// The bytes on the disk: blobs, and files of interrupted writes. Files of running writes are counted by the writer.
+    /// The bytes on the disk: blobs, and files of interrupted writes. Files of running writes are counted by the
+    /// writer.
     pub fn used(&self) -> Result<u64> {
         let blobs: u64 = self.blobs()?.iter().map(|blob| blob.size).sum();
         let unfinished = temp_file::unfinished_files(&self.layout.directory);
@@ -143,8 +145,8 @@ impl LayoutCache {
         Ok(blobs + interrupted.sum::<u64>())
     }
 
-    /// Removes the least recently used blobs of `caches`, until `wanted` bytes are removed or no unlocked blob is left. Names
-    /// of removed manifests are removed too.
+    /// Removes the least recently used blobs of `caches`, until `wanted` bytes are removed or no unlocked blob is left.
+    /// Names of removed manifests are removed too.
     pub fn evict(caches: &[Arc<LayoutCache>], wanted: u64) -> Result<Evicted> {
         let mut blobs = Vec::new();
         for cache in caches {

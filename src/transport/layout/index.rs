@@ -1,4 +1,5 @@
-//! Rewriting `index.json`: it is read, changed and replaced under a lock, so that several processes can write one layout.
+//! Rewriting `index.json`: it is read, changed and replaced under a lock, so that several processes can write one
+//! layout.
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory, MAX_INDEX_BYTES};
 use super::temp_file::{PREFIX, TempFile};

@@ -1,7 +1,7 @@
 //! `oci:DIR`: an OCI layout directory (image-layout.md) as a source and a destination.
 //!
-//! While imgmv writes, the directory also has files whose names start with `.imgmv-`: temporary files, partial large blobs
-//! with their checkpoints, and the lock of `index.json`.
+//! While imgmv writes, the directory also has files whose names start with `.imgmv-`: temporary files, partial large
+//! blobs with their checkpoints, and the lock of `index.json`.
 
 mod cache;
 mod directory;
@@ -17,8 +17,8 @@ mod upload;
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
 
-/// Removes the files of interrupted copies and pushes from the layout `dir`: partial blobs without a write for `life`, and
-/// temporary files. Files that a running process has locked stay. Returns the number of partial blobs removed.
+/// Removes the files of interrupted copies and pushes from the layout `dir`: partial blobs without a write for `life`,
+/// and temporary files. Files that a running process has locked stay. Returns the number of partial blobs removed.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
     let layout = directory::LayoutDirectory::open(dir)?;
     let layout = layout.ok_or_else(|| Error::not_found(format!("{}: no such directory", dir.display())))?;

@@ -1,5 +1,5 @@
-//! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays and a
-//! later copy resumes after the last correct byte.
+//! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays
+//! and a later copy resumes after the last correct byte.
 
 use super::directory::LayoutDirectory;
 use super::temp_file;
@@ -66,8 +66,8 @@ impl<'s> Partial<'s> {
         &self.file
     }
 
-    /// Finishes a file that has all bytes already: renames it to the blob and returns `None`, or empties it if its digest is
-    /// wrong.
+    /// Finishes a file that has all bytes already: renames it to the blob and returns `None`, or empties it if its
+    /// digest is wrong.
     pub fn finish_if_complete(mut self) -> Result<Option<Self>> {
         let length = self.file.metadata().map_err(|e| self.unwritten(e))?.len();
         if length < self.size {
@@ -184,8 +184,8 @@ impl Partial<'_> {
     }
 }
 
-/// Removes partial files whose blob exists by now or that had no write for `life`, and checkpoints without a partial file.
-/// Returns the number of partial files removed.
+/// Removes partial files whose blob exists by now or that had no write for `life`, and checkpoints without a partial
+/// file. Returns the number of partial files removed.
 pub(super) fn sweep(layout: &LayoutDirectory, life: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(&layout.directory) {

@@ -1,5 +1,5 @@
-//! A layout that clients of `serve` push to: uploads become blobs, manifests become entries of `index.json`, and both can be
-//! deleted. Layouts share blobs by hard links, so that each layout is complete for other tools.
+//! A layout that clients of `serve` push to: uploads become blobs, manifests become entries of `index.json`, and both
+//! can be deleted. Layouts share blobs by hard links, so that each layout is complete for other tools.
 
 use super::directory::{INDEX_FILE, LayoutDirectory};
 use super::index;
@@ -57,8 +57,8 @@ impl PushedLayout {
         }
     }
 
-    /// Opens or creates `dir` as a pool: a directory of blobs without images, shared by layouts on the same file system (see
-    /// [`PushedLayout::share`]).
+    /// Opens or creates `dir` as a pool: a directory of blobs without images, shared by layouts on the same file system
+    /// (see [`PushedLayout::share`]).
     pub fn pool(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<PushedLayout> {
         Ok(PushedLayout { layout: Arc::new(LayoutDirectory::create(dir)?), watch, cancel: cancel.clone() })
     }
@@ -90,8 +90,8 @@ impl PushedLayout {
         self.layout.size(digest)
     }
 
-    /// Mounts the blob `digest` of `from`: by a hard link if the file system supports it, else by a copy. Returns whether
-    /// `from` has the blob.
+    /// Mounts the blob `digest` of `from`: by a hard link if the file system supports it, else by a copy. Returns
+    /// whether `from` has the blob.
     pub fn mount(&self, digest: &Digest, from: &PushedLayout) -> Result<bool> {
         match link(&from.layout, &self.layout, digest)? {
             Linked::Created | Linked::Exists => Ok(true),
@@ -115,8 +115,8 @@ impl PushedLayout {
         }
     }
 
-    /// Makes this layout and `pool` share one file of the blob `digest`, to save disk space: `pool` gets a link, or this layout
-    /// links the pool's file.
+    /// Makes this layout and `pool` share one file of the blob `digest`, to save disk space: `pool` gets a link, or
+    /// this layout links the pool's file.
     fn share(&self, digest: &Digest, pool: &PushedLayout) -> Result<()> {
         if link(&self.layout, &pool.layout, digest)? != Linked::Exists || self.is_shared(digest, pool)? {
             return Ok(());
@@ -200,8 +200,8 @@ impl PushedLayout {
         Ok(true)
     }
 
-    /// Removes a pool's blob that no layout shares any more. A concurrent mount has made its link already, or finds the blob
-    /// missing, and the client then sends it.
+    /// Removes a pool's blob that no layout shares any more. A concurrent mount has made its link already, or finds the
+    /// blob missing, and the client then sends it.
     fn remove_unshared(&self, digest: &Digest) -> Result<()> {
         match inode(&self.layout, digest)? {
             Some((_, _, 1)) => self.unlink(digest).map(drop),
@@ -218,7 +218,8 @@ impl PushedLayout {
         }
     }
 
-    /// Removes uploads without a write for `life`, and files of killed processes; returns the number of uploads removed.
+    /// Removes uploads without a write for `life`, and files of killed processes; returns the number of uploads
+    /// removed.
     pub fn expire(&self, life: Duration) -> usize {
         temp_file::sweep(&self.layout.directory);
         partial::sweep(&self.layout, life);

@@ -1,5 +1,5 @@
-//! The referrers of images (distribution-spec, "Listing Referrers"), found by reading every manifest that a layout's index
-//! reaches.
+//! The referrers of images (distribution-spec, "Listing Referrers"), found by reading every manifest that a layout's
+//! index reaches.
 
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};

@@ -308,8 +308,8 @@ impl<'s> Writer<'s> {
     }
 }
 
-/// Writes a blob to a temporary file, which does not survive an interruption: a small blob, a blob without a known digest,
-/// or a blob whose partial file another process has locked.
+/// Writes a blob to a temporary file, which does not survive an interruption: a small blob, a blob without a known
+/// digest, or a blob whose partial file another process has locked.
 pub(super) struct TempFileWriter<'s> {
     layout: &'s LayoutDirectory,
     temp: TempFile<'s>,

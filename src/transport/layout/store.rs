@@ -25,8 +25,8 @@ pub struct LayoutStore {
 impl LayoutStore {
     /// Opens the layout in `dir`. The file `oci-layout` may be missing if `index.json` lists images.
     ///
-    /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a layout
-    /// or its `index.json` is invalid.
+    /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a
+    /// layout or its `index.json` is invalid.
     pub fn open(dir: &Path) -> Result<LayoutStore> {
         let shown = dir.display();
         let layout =

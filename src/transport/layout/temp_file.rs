@@ -1,5 +1,5 @@
-//! Temporary files: written in the layout under a name that is not a blob's, and renamed when complete. The writing process
-//! locks the file, so the files of killed processes can be recognised.
+//! Temporary files: written in the layout under a name that is not a blob's, and renamed when complete. The writing
+//! process locks the file, so the files of killed processes can be recognised.
 
 use crate::disk::directory::Directory;
 use crate::disk::lock::{Lock, hold};
@@ -12,7 +12,8 @@ use std::io;
 /// The prefix of all temporary and partial files.
 pub(super) const PREFIX: &str = ".imgmv-";
 const SUFFIX: &str = ".tmp";
-/// The number of attempts at a free name. A name has 64 random bits, so only a concurrent sweep causes a second attempt.
+/// The number of attempts at a free name. A name has 64 random bits, so only a concurrent sweep causes a second
+/// attempt.
 const MAX_ATTEMPTS: usize = 16;
 
 /// A file that is removed on drop, unless it was renamed with [`TempFile::persist`].

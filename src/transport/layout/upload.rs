@@ -1,5 +1,5 @@
-//! A blob that a client pushes in several requests, stored under an id until its digest is known. Like a partial blob it is
-//! a file with checkpoints: acknowledged bytes survive a kill, and bytes that a crash damaged are dropped.
+//! A blob that a client pushes in several requests, stored under an id until its digest is known. Like a partial blob
+//! it is a file with checkpoints: acknowledged bytes survive a kill, and bytes that a crash damaged are dropped.
 
 use super::directory::LayoutDirectory;
 use super::temp_file;
@@ -142,7 +142,8 @@ impl Upload {
         sought.map(drop).map_err(|e| self.unwritten(e))
     }
 
-    /// Verifies the upload and renames it to the blob of `claim`, which must have a digest. On failure the upload is removed.
+    /// Verifies the upload and renames it to the blob of `claim`, which must have a digest. On failure the upload is
+    /// removed.
     ///
     /// Fails with `Invalid` if the bytes have another digest.
     pub fn finish(self, claim: &Claim) -> Result<Verified> {
@@ -201,7 +202,8 @@ impl Drop for Upload {
     }
 }
 
-/// Removes uploads without a write for `life`, and checkpoints without an upload; returns the number of uploads removed.
+/// Removes uploads without a write for `life`, and checkpoints without an upload; returns the number of uploads
+/// removed.
 pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(directory) {

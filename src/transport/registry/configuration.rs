@@ -1,5 +1,5 @@
-//! Parses the text of configuration files and variables that concern a registry. Only the fuzz target `configuration` uses
-//! this; the program reads the files in `auth`, `http` and `mirrors`.
+//! Parses the text of configuration files and variables that concern a registry. Only the fuzz target `configuration`
+//! uses this; the program reads the files in `auth`, `http` and `mirrors`.
 
 use super::auth::file::AuthFile;
 use super::auth::secret::Login;

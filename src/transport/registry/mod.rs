@@ -9,27 +9,27 @@
 //! - `mirrors`: the mirrors and insecure registries from the configuration of this host's engines.
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
-//! count. Content with a wrong digest (`Error::is_altered`) is requested once more. After a 401 all requests share one new
-//! token. A request that loses this token too fetches its own (`Use::Own`), so parallel requests cannot starve each other.
-//! If the target of a redirect refuses a request, the client asks the registry for another address, at most three times in a
-//! row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal answers 200 to every
-//! request); `Manifest::recognise` detects documents that are not manifests. Unusable entries of a list are skipped and
-//! counted (`pull/skipped.rs`).
+//! count. Content with a wrong digest (`Error::is_altered`) is requested once more. After a 401 all requests share one
+//! new token. A request that loses this token too fetches its own (`Use::Own`), so parallel requests cannot starve each
+//! other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
+//! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
+//! answers 200 to every request); `Manifest::recognise` detects documents that are not manifests. Unusable entries of a
+//! list are skipped and counted (`pull/skipped.rs`).
 //!
-//! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms or
-//! more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory
-//! (`pull/ranges.rs`). A 429 ends that. Mirrors are tried before the registry; after a mirror fails, the download resumes
-//! at the same offset elsewhere.
+//! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
+//! or more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory
+//! (`pull/ranges.rs`). A 429 ends that. Mirrors are tried before the registry; after a mirror fails, the download
+//! resumes at the same offset elsewhere.
 //!
 //! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,
-//! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for the
-//! next blobs. A refused request is repeated in its session, at the same offset if the registry has read none of its body.
-//! `connect/early.rs` reads a response that arrives before the body's end. After a refusal, requests with a body use
-//! `Expect: 100-continue`.
+//! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for
+//! the next blobs. A refused request is repeated in its session, at the same offset if the registry has read none of
+//! its body. `connect/early.rs` reads a response that arrives before the body's end. After a refusal, requests with a
+//! body use `Expect: 100-continue`.
 //!
-//! `streamed/lengths.rs` decides on chunks: by the connection, by a known limit of body sizes (`body_limit.rs`, stored for a
-//! week), by `--chunk-size`, or above 64 MiB. A body that breaks twice at one size, with nothing stored, counts as refused,
-//! unless the registry accepted that size before.
+//! `streamed/lengths.rs` decides on chunks: by the connection, by a known limit of body sizes (`body_limit.rs`, stored
+//! for a week), by `--chunk-size`, or above 64 MiB. A body that breaks twice at one size, with nothing stored, counts
+//! as refused, unless the registry accepted that size before.
 //!
 //! The user's cache stores unfinished uploads for a day (`resume_cache.rs`, mode 0600). Bytes that the registry has are
 //! read and hashed again. If the source is a registry too, the hash's state is saved instead (`hash_checkpoints.rs`).

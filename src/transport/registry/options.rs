@@ -46,8 +46,8 @@ pub enum Credentials {
 pub enum Insecure {
     #[default]
     No,
-    /// For this host only, by the configuration of this host's engines ([`super::mirrors::insecure`]). Redirect targets are
-    /// not included. Credentials go over plain HTTP only if a login at that HTTP host stored them.
+    /// For this host only, by the configuration of this host's engines ([`super::mirrors::insecure`]). Redirect targets
+    /// are not included. Credentials go over plain HTTP only if a login at that HTTP host stored them.
     ByFiles,
     /// For every host, by the user's option.
     ByUser,
@@ -86,8 +86,8 @@ pub struct Access {
     pub pause: Duration,
     /// The chunk size in bytes; larger blobs are sent in chunks.
     pub chunk: Option<u64>,
-    /// Blobs above this size (bytes) are sent in chunks of half of it, if the registry accepts chunks. A killed run then
-    /// loses one chunk, if the registry keeps the finished ones.
+    /// Blobs above this size (bytes) are sent in chunks of half of it, if the registry accepts chunks. A killed run
+    /// then loses one chunk, if the registry keeps the finished ones.
     pub large: u64,
     /// The cache directory that saves unfinished uploads for a later run; `None`: they are not saved.
     pub cache: Option<PathBuf>,
@@ -101,8 +101,8 @@ pub struct Access {
     pub root: String,
     /// The registry that a mirror stands for, sent with each request (`?ns=`).
     pub namespace: Option<String>,
-    /// The buffer size of one connection and direction, in bytes. The default makes the cost of system calls negligible and
-    /// keeps dozens of connections small.
+    /// The buffer size of one connection and direction, in bytes. The default makes the cost of system calls negligible
+    /// and keeps dozens of connections small.
     pub buffer: usize,
     /// Headers sent to the registry's own host with every request: a name in lower case, and a value.
     pub marks: Vec<(&'static str, String)>,

@@ -1,5 +1,5 @@
-//! The referrers of an image (distribution-spec, "Listing Referrers"): by the API, or by the referrers tag if the registry
-//! has no such API ("Referrers Tag Schema"). imgmv then keeps the tag up to date.
+//! The referrers of an image (distribution-spec, "Listing Referrers"): by the API, or by the referrers tag if the
+//! registry has no such API ("Referrers Tag Schema"). imgmv then keeps the tag up to date.
 
 use super::auth::token::Scope;
 use super::http::Call;
@@ -52,8 +52,8 @@ fn tag(subject: &Digest) -> String {
     subject.to_string().replacen(':', "-", 1).chars().take(128).collect()
 }
 
-/// The referrers tag and its index with `manifest` added ("Pushing Manifests with Subject"). `None` if `manifest` is listed
-/// already or has no subject.
+/// The referrers tag and its index with `manifest` added ("Pushing Manifests with Subject"). `None` if `manifest` is
+/// listed already or has no subject.
 pub fn with_listed(
     client: &RegistryClient,
     repository: &str,

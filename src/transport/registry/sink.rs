@@ -23,8 +23,8 @@ use std::{
 };
 use ureq::http::{Method, header};
 
-/// The number of large blobs sent at once to a nearby registry: one is sent while it stores the other. A single connection
-/// to a remote registry rarely fills the line.
+/// The number of large blobs sent at once to a nearby registry: one is sent while it stores the other. A single
+/// connection to a remote registry rarely fills the line.
 const PARALLEL_LARGE_BLOBS: usize = 2;
 
 /// A repository as a destination.
@@ -155,8 +155,8 @@ impl Sink for RepositorySink {
         }
     }
 
-    /// Sends one `HEAD`, if the registry answers it. A registry accepts a manifest only after all its blobs and children,
-    /// so an existing manifest is complete.
+    /// Sends one `HEAD`, if the registry answers it. A registry accepts a manifest only after all its blobs and
+    /// children, so an existing manifest is complete.
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
         let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
@@ -224,8 +224,8 @@ impl Sink for RepositorySink {
 }
 
 impl RepositorySink {
-    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not answer, is not an error yet:
-    /// the push reports it.
+    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not answer, is not an error
+    /// yet: the push reports it.
     fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
         let digest = reference.parse::<Digest>().ok();
         let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);

@@ -1,5 +1,5 @@
-//! Downloads a blob (distribution-spec, "Pulling blobs"). After a broken connection the download resumes at its offset with
-//! `Range`, while retries are left; progress resets them.
+//! Downloads a blob (distribution-spec, "Pulling blobs"). After a broken connection the download resumes at its offset
+//! with `Range`, while retries are left; progress resets them.
 
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
@@ -15,7 +15,8 @@ use ureq::http::{Method, header};
 /// The buffer size for discarded bytes.
 const DISCARD_BUFFER_BYTES: u64 = 64 << 10;
 
-/// Reads one blob from an offset to its end. More bytes than announced are `Invalid`, whatever the server's lengths say.
+/// Reads one blob from an offset to its end. More bytes than announced are `Invalid`, whatever the server's lengths
+/// say.
 pub struct BlobReader<'a> {
     client: &'a RegistryClient,
     repository: &'a str,
@@ -76,7 +77,7 @@ impl<'a> BlobReader<'a> {
             request(self.client, self.repository, &self.blob, self.at..self.end)?;
         if short && self.short {
             return Err(Error::invalid(format!(
-                "blob {} at {} ends after {} of the {} bytes announced; the registry, or a proxy before it, truncates it",
+                "blob {} at {} ends after {} of the {} bytes announced; the registry or a proxy truncates it",
                 self.blob.digest, self.client.host, self.at, self.blob.size
             )));
         }

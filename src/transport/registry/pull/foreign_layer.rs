@@ -1,5 +1,5 @@
-//! Foreign (nondistributable) layers, fetched from the `urls` of their descriptors (descriptor.md) if the user asks for it.
-//! The image's author chose these hosts, so they are not trusted: HTTPS only, also after a redirect, with a valid
+//! Foreign (nondistributable) layers, fetched from the `urls` of their descriptors (descriptor.md) if the user asks for
+//! it. The image's author chose these hosts, so they are not trusted: HTTPS only, also after a redirect, with a valid
 //! certificate; no credentials and no client certificate; at most as many bytes as the descriptor announces. The engine
 //! hashes them like those of any blob.
 
@@ -119,7 +119,8 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
     Err(format!("more than {MAX_REDIRECTS} redirects"))
 }
 
-/// The body of `response` at offset `from` of the layer; if the server ignored the range, the bytes before it are discarded.
+/// The body of `response` at offset `from` of the layer; if the server ignored the range, the bytes before it are
+/// discarded.
 fn positioned(response: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
     let honoured = response.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
     let (status, host) = (response.status, response.url.host_str().unwrap_or_default().to_owned());

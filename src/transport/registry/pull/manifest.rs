@@ -1,5 +1,5 @@
-//! A manifest or index from a registry (distribution-spec, "Pulling manifests"): requested by tag or digest, hashed, and
-//! compared with the expected digest.
+//! A manifest or index from a registry (distribution-spec, "Pulling manifests"): requested by tag or digest, hashed,
+//! and compared with the expected digest.
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, media_type};
@@ -44,8 +44,8 @@ pub fn accepted_types() -> String {
 
 /// Fetches a manifest; returns its descriptor, made from the response, and its bytes.
 ///
-/// Fails with `Network` if the response is a web page, and with `Invalid` if it is not a manifest. Bytes with another digest
-/// than `at` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
+/// Fails with `Network` if the response is a web page, and with `Invalid` if it is not a manifest. Bytes with another
+/// digest than `at` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
 pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
     let call = Call::new(Method::GET, client.url(&format!("{repository}/manifests/{at}"))?)
         .with(header::ACCEPT, &accepted_types());

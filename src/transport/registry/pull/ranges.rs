@@ -1,6 +1,6 @@
-//! Downloads a large blob of a remote registry in parallel pieces, since one connection moves at most one window per round
-//! trip. The pieces are returned in order; their number in memory is limited. If a server does not support ranges, or a
-//! piece fails, the rest is read over one connection.
+//! Downloads a large blob of a remote registry in parallel pieces, since one connection moves at most one window per
+//! round trip. The pieces are returned in order; their number in memory is limited. If a server does not support
+//! ranges, or a piece fails, the rest is read over one connection.
 
 use super::blob::BlobReader;
 use crate::error::{Error, Kind, Result};
@@ -148,8 +148,8 @@ impl Shared {
                 state.pieces.push_back(Piece { from, bytes: buffer, ended: None });
                 return Some(from);
             }
-            // Other blobs may use all the memory for pieces. A reader without a piece then reads directly (`FrontPiece`),
-            // so it does not wait forever.
+            // Other blobs may use all the memory for pieces. A reader without a piece then reads directly
+            // (`FrontPiece`), so it does not wait forever.
             let waited = self.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -23,8 +23,8 @@ pub struct Session {
 /// The state of an upload session at the registry.
 #[derive(Debug)]
 pub enum SessionStatus {
-    /// The number of bytes stored, and the address of the next request. Registries disagree whether `0-0` means one byte
-    /// or none; it is read as none, which at worst sends one byte again.
+    /// The number of bytes stored, and the address of the next request. Registries disagree whether `0-0` means one
+    /// byte or none; it is read as none, which at worst sends one byte again.
     Stored(u64, Url),
     /// The response has no address for the next request.
     NoLocation,
@@ -148,8 +148,8 @@ impl Target {
     }
 }
 
-/// The chunk size (bytes) after a chunk of `tried` bytes (`None`: a whole blob) broke off with `sent` bytes sent: a quarter,
-/// so that the connection carries several. `None` if `min_chunk` is too large for chunks.
+/// The chunk size (bytes) after a chunk of `tried` bytes (`None`: a whole blob) broke off with `sent` bytes sent: a
+/// quarter, so that the connection carries several. `None` if `min_chunk` is too large for chunks.
 pub fn shorter_chunk(tried: Option<u64>, sent: u64, min_chunk: u64) -> Option<u64> {
     const MIN_BYTES: u64 = 64 << 10;
     const MAX_BYTES: u64 = 8 << 20;

@@ -67,8 +67,8 @@ impl Lengths {
         (self.large_chunk, self.in_chunks) = (None, false);
     }
 
-    /// Doubles the chunk size if a chunk took `took` in all and the registry's response time `response` is too large a part of
-    /// it.
+    /// Doubles the chunk size if a chunk took `took` in all and the registry's response time `response` is too large a
+    /// part of it.
     pub(super) fn chunk_took(&mut self, took: Duration, response: Duration) {
         if response * MIN_TRANSFER_PER_ANSWER > took {
             self.large_chunk = self.large_chunk.map(|chunk| chunk * 2).filter(|chunk| *chunk <= self.max_large_chunk);

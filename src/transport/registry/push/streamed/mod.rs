@@ -137,8 +137,8 @@ impl StreamedUpload {
                 call = call.with(header::CONNECTION, "close");
             }
             if self.failures.count > 0 || self.lengths.trial.is_some() || client.pace.refuses_bodies() {
-                // A registry that refused a body (too large, too many requests, no permission) can refuse this one before
-                // it is sent.
+                // A registry that refused a body (too large, too many requests, no permission) can refuse this one
+                // before it is sent.
                 call = call.with(header::EXPECT, "100-continue");
             }
             if self.failures.token_renewed {
@@ -226,8 +226,8 @@ impl StreamedUpload {
 }
 
 impl BlobWriter for StreamedUpload {
-    /// If an earlier run was interrupted, the registry has the first bytes. They are read again, since the digest covers
-    /// all bytes, except those before a checkpoint.
+    /// If an earlier run was interrupted, the registry has the first bytes. They are read again, since the digest
+    /// covers all bytes, except those before a checkpoint.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         if let (Some((digest, size)), None) = (self.expected, &self.session)
             && let Some(ResumableUpload { session, chunk, checkpoints }) = self.target.saved_upload(&digest)

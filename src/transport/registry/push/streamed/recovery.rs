@@ -42,8 +42,8 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Records that the registry has stored `offset` bytes. Only stored bytes are progress; otherwise an upload over a bad
-    /// connection would never end.
+    /// Records that the registry has stored `offset` bytes. Only stored bytes are progress; otherwise an upload over a
+    /// bad connection would never end.
     pub(super) fn stored(&mut self, offset: u64) {
         if offset >= self.stored + PROGRESS {
             (self.count, self.stored, self.progressed, self.token_renewed) = (0, offset, true, false);
@@ -125,8 +125,8 @@ impl StreamedUpload {
         }
     }
 
-    /// After `error` and a pause: the offset from which the bytes must be written again. Returns `error` if a retry cannot
-    /// help.
+    /// After `error` and a pause: the offset from which the bytes must be written again. Returns `error` if a retry
+    /// cannot help.
     pub(super) fn recover_from(&mut self, error: Error) -> Result<u64> {
         let client = self.target.client.clone();
         if error.kind() != Kind::Network || error.is_lasting() || client.cancel.raised() {
@@ -189,8 +189,8 @@ impl StreamedUpload {
             }
             SessionStatus::Unknown if self.check_stored()? => return Ok(self.sent),
             status => {
-                // A request that succeeds in a new session resets the retries, so the number of sessions is limited too.
-                // At least one is allowed, for a registry that turns out to refuse chunks.
+                // A request that succeeds in a new session resets the retries, so the number of sessions is limited
+                // too. At least one is allowed, for a registry that turns out to refuse chunks.
                 self.failures.new_sessions += 1;
                 if self.failures.new_sessions > self.target.client.access.retries.max(1) {
                     return Err(error);
@@ -204,8 +204,8 @@ impl StreamedUpload {
         Ok(0)
     }
 
-    /// Handles a body that broke off without a response and of which nothing was stored. The first time, the connection is
-    /// the likely cause. A second body of similar size suggests a size limit whose refusal does not arrive.
+    /// Handles a body that broke off without a response and of which nothing was stored. The first time, the connection
+    /// is the likely cause. A second body of similar size suggests a size limit whose refusal does not arrive.
     fn body_broke_off(&mut self) -> Result<()> {
         let size = self.body_size.unwrap_or(self.consumed);
         let is_similar = |before: u64| before.abs_diff(size) <= size / 4;
@@ -219,8 +219,8 @@ impl StreamedUpload {
         Ok(())
     }
 
-    /// Switches to chunks shorter than the bytes that the connection carried, for this blob and the next ones: the registry
-    /// has forgotten the session with all stored bytes.
+    /// Switches to chunks shorter than the bytes that the connection carried, for this blob and the next ones: the
+    /// registry has forgotten the session with all stored bytes.
     fn use_connection_chunks(&mut self) {
         let sent = self.sent - self.request_start;
         self.lengths.connection_chunk = shorter_chunk(self.lengths.connection_chunk, sent, self.lengths.min_chunk);
