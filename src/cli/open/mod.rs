@@ -126,7 +126,7 @@ impl NetworkOptions {
         let limit = shared(self.network.limit_rate, run);
         // A line that is not to be filled needs no second connection for one blob.
         let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
-        Ok(Access { parts: access.parts.min(most), limit, ..access })
+        Ok(Access { parallel_parts: access.parallel_parts.min(most), rate_limit: limit, ..access })
     }
 }
 
@@ -266,7 +266,7 @@ fn mirrors(
         let insecure = if mirror.insecure { allowed } else { Insecure::No };
         let Mirror { root, namespace, .. } = mirror;
         let retries = access.retries.min(RETRIES_OF_A_MIRROR);
-        let access = Access { insecure, retries, root, namespace, ..access };
+        let access = Access { insecure, retries, api_root: root, namespace, ..access };
         let registry = Registry::new(&mirror.host, access, run.watch(), run.cancel.clone())?;
         stores.push((registry.repository(&mirror.repository), mirror.resolves));
     }

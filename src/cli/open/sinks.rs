@@ -92,7 +92,8 @@ pub fn repository(
 ) -> Result<Box<dyn Sink>> {
     let chunk = into.pushing.chunk_size.map(|size| size.0);
     let access = access_to(&reference.host, &reference.repository, &into.registry.side(), reach, run)?;
-    let registry = Registry::new(&reference.host, Access { chunk, ..access }, run.watch(), run.cancel.clone())?;
+    let registry =
+        Registry::new(&reference.host, Access { chunk_bytes: chunk, ..access }, run.watch(), run.cancel.clone())?;
     Ok(Box::new(registry.sink(&reference.repository)))
 }
 

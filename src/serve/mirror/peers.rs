@@ -87,13 +87,13 @@ impl Peers {
         };
         let marks = vec![(PEER, "1".to_owned())];
         let access = Access {
-            credentials: Credentials::Nobody,
+            credentials: Credentials::Anonymous,
             timeout: STALL,
-            connect: Some(patience / 4),
-            answer: Some(patience),
+            connect_timeout: Some(patience / 4),
+            response_timeout: Some(patience),
             retries: 0,
-            buffer: BUFFER,
-            marks,
+            buffer_bytes: BUFFER,
+            headers: marks,
             ..access.clone()
         };
         let peers = Arc::new(Peers {

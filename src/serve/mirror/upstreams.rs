@@ -65,8 +65,8 @@ struct Lines {
 impl Lines {
     fn new(host: &str, access: Access, watch: &Arc<dyn Watch>, cancel: &Cancel) -> Result<Lines> {
         let (timeout, retries) = (access.timeout.min(PATIENCE), access.retries.min(RETRIES));
-        let quick = Access { timeout, retries, answer: Some(timeout), buffer: SMALL, ..access.clone() };
-        let access = Access { buffer: LARGE, ..access };
+        let quick = Access { timeout, retries, response_timeout: Some(timeout), buffer_bytes: SMALL, ..access.clone() };
+        let access = Access { buffer_bytes: LARGE, ..access };
         let open = |access| Registry::new(host, access, watch.clone(), cancel.clone());
         Ok(Lines { asking: open(quick)?, fetching: open(access)? })
     }
@@ -82,7 +82,7 @@ impl Upstream {
         for (at, endpoint) in endpoints.into_iter().enumerate() {
             let retries = if at < last { RETRIES } else { u32::MAX };
             let access = Access { retries: endpoint.access.retries.min(retries), ..endpoint.access.clone() };
-            let nobody = Access { credentials: Credentials::Nobody, ..access.clone() };
+            let nobody = Access { credentials: Credentials::Anonymous, ..access.clone() };
             ways.push(Way {
                 nobody: Lines::new(&endpoint.host, nobody, &watch, cancel)?,
                 ours: Lines::new(&endpoint.host, access, &watch, cancel)?,

@@ -35,7 +35,7 @@ pub enum Credentials {
     #[default]
     Stored,
     /// None; no credential file is read.
-    Nobody,
+    Anonymous,
     /// From the command line, for every registry of this side.
     Password { user: String, password: Secret },
 }
@@ -77,35 +77,35 @@ pub struct Access {
     /// The time-out of a connection without a byte. A registry that stores a blob may take ten times as long to answer.
     pub timeout: Duration,
     /// The time-out of connecting; `None`: as `timeout`.
-    pub connect: Option<Duration>,
+    pub connect_timeout: Option<Duration>,
     /// The time-out of the first byte of an answer; `None`: four times `timeout`.
-    pub answer: Option<Duration>,
+    pub response_timeout: Option<Duration>,
     /// The maximum number of retries of a request; a body's progress between two failures resets it.
     pub retries: u32,
     /// The pause before the first retry; it doubles with each retry.
-    pub pause: Duration,
+    pub retry_pause: Duration,
     /// The chunk size in bytes; larger blobs are sent in chunks.
-    pub chunk: Option<u64>,
+    pub chunk_bytes: Option<u64>,
     /// Blobs above this size (bytes) are sent in chunks of half of it, if the registry accepts chunks. A killed run
     /// then loses one chunk, if the registry keeps the finished ones.
-    pub large: u64,
+    pub chunk_above_bytes: u64,
     /// The cache directory that saves unfinished uploads for a later run; `None`: they are not saved.
-    pub cache: Option<PathBuf>,
+    pub cache_dir: Option<PathBuf>,
     /// The number of blobs transferred in parallel.
-    pub lanes: usize,
+    pub parallel_blobs: usize,
     /// The maximum number of parallel parts of a large blob of a remote registry; 1: one connection per blob.
-    pub parts: usize,
+    pub parallel_parts: usize,
     /// The rate limit of blobs and manifests, both directions together; `None`: unlimited.
-    pub limit: Option<Arc<Limit>>,
+    pub rate_limit: Option<Arc<Limit>>,
     /// The path of the registry's API: `/v2`, unless a mirror has another path.
-    pub root: String,
+    pub api_root: String,
     /// The registry that a mirror stands for, sent with each request (`?ns=`).
     pub namespace: Option<String>,
     /// The buffer size of one connection and direction, in bytes. The default makes the cost of system calls negligible
     /// and keeps dozens of connections small.
-    pub buffer: usize,
+    pub buffer_bytes: usize,
     /// Headers sent to the registry's own host with every request: a name in lower case, and a value.
-    pub marks: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Default for Access {
@@ -119,20 +119,20 @@ impl Default for Access {
             token_hosts: Vec::new(),
             certs_dirs: usual_certs_dirs(),
             timeout: Duration::from_secs(30),
-            connect: None,
-            answer: None,
+            connect_timeout: None,
+            response_timeout: None,
             retries: 5,
-            pause: Duration::from_millis(500),
-            chunk: None,
-            large: 64 << 20,
-            cache: None,
-            lanes: 6,
-            parts: 1 + PIECES,
-            limit: None,
-            root: ROOT.to_owned(),
+            retry_pause: Duration::from_millis(500),
+            chunk_bytes: None,
+            chunk_above_bytes: 64 << 20,
+            cache_dir: None,
+            parallel_blobs: 6,
+            parallel_parts: 1 + PIECES,
+            rate_limit: None,
+            api_root: ROOT.to_owned(),
             namespace: None,
-            buffer: 128 << 10,
-            marks: Vec::new(),
+            buffer_bytes: 128 << 10,
+            headers: Vec::new(),
         }
     }
 }

@@ -146,7 +146,7 @@ impl Sink for RepositorySink {
         let RegistryClient { pace, access, .. } = &*self.target.client;
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Lanes(pace.lanes(access.lanes)),
+            order: Order::Lanes(pace.lanes(access.parallel_blobs)),
             large: (!pace.is_far()).then_some(PARALLEL_LARGE_BLOBS),
             compress: Some(Coding::Gzip),
             refuses: &[],
@@ -215,7 +215,7 @@ impl Sink for RepositorySink {
 
     fn finish(&self) -> Result<Finish> {
         self.put_deferred(self.defer(None))?;
-        if let Some(cache) = &self.target.client.access.cache {
+        if let Some(cache) = &self.target.client.access.cache_dir {
             resume_cache::prune(cache, resume_cache::MAX_AGE);
             body_limit::prune(cache, body_limit::MAX_AGE);
         }

@@ -109,7 +109,7 @@ impl RepositoryStore {
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
         let next = AtomicUsize::new(0);
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
-        let lanes = self.client.access.lanes.clamp(1, tags.len().max(1));
+        let lanes = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
             for _ in 0..lanes {
                 scope.spawn(|| {
@@ -238,7 +238,7 @@ impl Store for RepositoryStore {
     }
 
     fn lanes(&self) -> usize {
-        self.client.pace.lanes(self.client.access.lanes)
+        self.client.pace.lanes(self.client.access.parallel_blobs)
     }
 }
 

@@ -56,7 +56,7 @@ impl RegistryClient {
         }
         Ok(RegistryClient {
             http: Http::new(host, access.clone(), &cancel),
-            bodies: BodyLimit::new(host, access.cache.as_deref()),
+            bodies: BodyLimit::new(host, access.cache_dir.as_deref()),
             host: host.to_owned(),
             access,
             watch,
@@ -72,7 +72,7 @@ impl RegistryClient {
     /// The address of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
         let wrong = |_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host));
-        let mut url = self.api()?.join(&format!("{}/{path}", self.access.root)).map_err(wrong)?;
+        let mut url = self.api()?.join(&format!("{}/{path}", self.access.api_root)).map_err(wrong)?;
         if let Some(namespace) = &self.access.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);
         }
@@ -149,7 +149,7 @@ impl RegistryClient {
     /// Whether the server asks for a longer pause than anybody here waits for an answer.
     fn is_long_wait(&self, answer: &Answer) -> bool {
         let wish = answer.retry_after();
-        self.access.answer.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
+        self.access.response_timeout.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
     }
 
     /// Asks for something that may be at another host. Where that host answers with one of `refusals`, the address that
@@ -212,7 +212,7 @@ impl RegistryClient {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
             let to = if call.url.origin() == home { To::Registry } else { To::Other };
-            for (name, value) in &self.access.marks {
+            for (name, value) in &self.access.headers {
                 call.headers.remove(*name);
                 if let (To::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
                     call.headers.insert(*name, value);

@@ -157,13 +157,13 @@ impl Http {
             }
             Payload::Nothing => self.run(&agent, call, head.body(())),
             Payload::Bytes(bytes) => {
-                if let Some(limit) = &self.access.limit {
+                if let Some(limit) = &self.access.rate_limit {
                     limit.pass(bytes.len()).map_err(Fault::Lasting)?;
                 }
                 self.run(&agent, call, head.body(*bytes))
             }
             Payload::Stream { bytes, .. } => {
-                let mut bytes = Limited::new(&mut **bytes, self.access.limit.as_ref());
+                let mut bytes = Limited::new(&mut **bytes, self.access.rate_limit.as_ref());
                 self.run(&agent, call, head.body(SendBody::from_reader(&mut bytes)))
             }
         };
@@ -173,7 +173,7 @@ impl Http {
             let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned));
             return Err(Fault::Lasting(proxy.wants_credentials(challenges)));
         }
-        let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
+        let (patience, limit) = (4 * self.access.timeout, self.access.rate_limit.clone());
         // A tunnel's inside is not the proxy's to answer in.
         let proxy = route.proxy.filter(|proxy| !route.tls && proxy.kind() != Kind::Socks);
         let (status, url) = (head.status.as_u16(), call.url.clone());
@@ -223,16 +223,16 @@ impl Http {
             .proxy(route.proxy.as_ref().filter(|proxy| proxy.kind() == Kind::Socks).map(Proxy::for_ureq))
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .input_buffer_size(self.access.buffer)
-            .output_buffer_size(self.access.buffer)
+            .input_buffer_size(self.access.buffer_bytes)
+            .output_buffer_size(self.access.buffer_bytes)
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
-            .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
-            .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
+            .timeout_resolve(Some(self.access.connect_timeout.unwrap_or(wait)))
+            .timeout_connect(Some(self.access.connect_timeout.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)))
+            .timeout_recv_response(Some(self.access.response_timeout.unwrap_or(4 * wait)))
             .build()
     }
 
@@ -247,7 +247,7 @@ impl Http {
             tls: route.tls.then(tls).transpose()?,
             proxy_tls: to_proxy.then(|| tls::of_others(&self.access)).transpose()?,
             proxy: route.proxy.clone(),
-            rules: Rules::new(self.access.timeout, self.access.limit.as_deref()),
+            rules: Rules::new(self.access.timeout, self.access.rate_limit.as_deref()),
         })
     }
 }

@@ -79,7 +79,7 @@ impl<'a> RetryPolicy<'a> {
         }
         // A line that delivers between its cuts is taken up quickly: it may be cut hundreds of times.
         let share = if std::mem::take(&mut self.moving) { WHILE_MOVING } else { 1 };
-        let doubled = self.access.pause.saturating_mul(1 << self.made.min(16)).min(LONGEST_PAUSE);
+        let doubled = self.access.retry_pause.saturating_mul(1 << self.made.min(16)).min(LONGEST_PAUSE);
         self.made += 1;
         let own = (doubled / share).mul_f64(0.75 + 0.5 * chance());
         let after = wish.map_or(own, |wish| wish.max(own));
@@ -183,7 +183,7 @@ mod tests {
             }
         }
         let (heard, cancel) = (Heard(Mutex::default()), Cancel::default());
-        let access = Access { pause: Duration::from_micros(10), retries: 3, ..Access::default() };
+        let access = Access { retry_pause: Duration::from_micros(10), retries: 3, ..Access::default() };
         let mut tries = RetryPolicy::new(&access, &heard, &cancel, 0);
         while tries.left() {
             tries.wait("the test", "it fails", None).unwrap();

@@ -31,7 +31,8 @@ impl ForeignStore {
     /// Wraps `store`. Time-outs, retries and proxies are those of `access`; its credentials are not used.
     pub fn new(store: Arc<dyn Store>, access: Access, cancel: &Cancel) -> ForeignStore {
         let retries = access.retries;
-        let access = Access { credentials: Credentials::Nobody, insecure: Insecure::No, client_cert: None, ..access };
+        let access =
+            Access { credentials: Credentials::Anonymous, insecure: Insecure::No, client_cert: None, ..access };
         ForeignStore { store, http: Arc::new(Http::new("", access, cancel)), retries }
     }
 }

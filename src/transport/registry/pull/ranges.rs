@@ -28,7 +28,7 @@ pub fn open<'a>(
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
-    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES || !client.pace.is_far() || client.access.parts < 2 {
+    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES || !client.pace.is_far() || client.access.parallel_parts < 2 {
         return Ok(Box::new(BlobReader::open(client, repository, blob, from)?));
     }
     let first = match BlobReader::open_range(client, repository, blob, from..from + PIECE_BYTES) {
@@ -41,7 +41,7 @@ pub fn open<'a>(
     let state = State {
         next: first.end(),
         workers: 0,
-        max_workers: INITIAL_WORKERS.min(client.access.parts),
+        max_workers: INITIAL_WORKERS.min(client.access.parallel_parts),
         closed: false,
         pieces: VecDeque::new(),
     };
@@ -59,7 +59,7 @@ pub fn open<'a>(
 
 /// The maximum number of pieces in memory. The first piece is not among them: the reader reads it directly.
 fn max_pieces(client: &RegistryClient) -> usize {
-    client.access.parts - 1
+    client.access.parallel_parts - 1
 }
 
 struct Shared {

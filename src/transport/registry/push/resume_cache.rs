@@ -73,7 +73,7 @@ pub struct ResumableUpload {
 impl Target {
     fn file(&self, digest: &Digest) -> Option<PathBuf> {
         let key = format!("{}\n{}\n{digest}", self.client.host, self.repository);
-        Some(self.client.access.cache.as_ref()?.join(DIRECTORY).join(Digest::of(key.as_bytes()).hex()))
+        Some(self.client.access.cache_dir.as_ref()?.join(DIRECTORY).join(Digest::of(key.as_bytes()).hex()))
     }
 
     /// Saves where the upload of `digest` resumes. A failure is reported once: a later run then sends the blob again.

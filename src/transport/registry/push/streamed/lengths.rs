@@ -28,7 +28,7 @@ impl Lengths {
     /// For a blob of `size` bytes, if known, sent over `client`.
     pub(super) fn new(client: &RegistryClient, size: Option<u64>, min_chunk: u64) -> Lengths {
         let one_request = client.bodies.refuses_chunks();
-        let large = client.access.large;
+        let large = client.access.chunk_above_bytes;
         let large_chunk = size.filter(|size| *size > large && !one_request).map(|_| large / 2);
         Lengths {
             connection_chunk: client.pace.chunk(),
@@ -49,7 +49,7 @@ impl Lengths {
             self.trial = self.trial.or_else(|| client.bodies.take_trial());
         }
         let large_chunk = self.large_chunk.filter(|_| self.min_chunk <= MAX_CHUNK_BYTES);
-        let sizes = [self.connection_chunk, large_chunk, self.trial.or(limit), client.access.chunk];
+        let sizes = [self.connection_chunk, large_chunk, self.trial.or(limit), client.access.chunk_bytes];
         let chunk = sizes.into_iter().flatten().min().map(|size| size.max(self.min_chunk));
         chunk.filter(|chunk| self.in_chunks || left.is_none_or(|left| left > *chunk))
     }
@@ -59,7 +59,7 @@ impl Lengths {
         self.in_chunks
             && self.connection_chunk.is_none()
             && client.bodies.max_body().is_none()
-            && client.access.chunk.is_none()
+            && client.access.chunk_bytes.is_none()
     }
 
     /// Sends the rest in one request.
