@@ -146,8 +146,8 @@ impl Peers {
         let _seat = self.seats.take(Duration::ZERO).ok()?;
         let store = self.store(&peer, spot).ok()?;
         let found = match sought {
-            Sought::Manifest => store.manifest_at(digest),
-            Sought::Blob => store.blob_at(digest).map(|size| size.map(|size| Descriptor::new("", *digest, size))),
+            Sought::Manifest => store.find_manifest(digest),
+            Sought::Blob => store.blob_size(digest).map(|size| size.map(|size| Descriptor::new("", *digest, size))),
         };
         match found {
             Ok(found) => found.map(|found| (peer, found)),

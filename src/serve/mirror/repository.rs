@@ -132,7 +132,7 @@ impl Mirrored {
         if self.search == Search::Here {
             return Ok(self.last(&name)?.map(|digest| (digest, Known::Last)));
         }
-        let now = self.ask(|store| store.tagged(tag)).and_then(|found| match found {
+        let now = self.ask(|store| store.resolve_tag(tag)).and_then(|found| match found {
             Some(found) => self.manifest_at(&found.digest),
             None => Ok(None),
         });
@@ -187,7 +187,7 @@ impl Mirrored {
             count(&self.proxy.figures.found_at_peers, peer.is_some().into());
             let (size, peer) = match peer {
                 Some((peer, found)) => (Some(found.size), Some(peer)),
-                None => (self.ask(|store| store.blob_at(digest))?, None),
+                None => (self.ask(|store| store.blob_size(digest))?, None),
             };
             if let Some(size) = size {
                 let mut sizes = self.proxy.sizes();

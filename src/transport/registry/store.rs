@@ -45,7 +45,7 @@ impl RepositoryStore {
     }
 
     /// This repository as a mirror of `origin`: its images have the names of `origin`.
-    pub(super) fn standing_for(self, origin: &Origin) -> RepositoryStore {
+    pub(super) fn as_mirror_of(self, origin: &Origin) -> RepositoryStore {
         RepositoryStore { origin: origin.clone(), ..self }
     }
 
@@ -133,17 +133,17 @@ impl RepositoryStore {
     }
 
     /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
-    pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
-        self.described(At::Tag(tag))
+    pub fn resolve_tag(&self, tag: &str) -> Result<Option<Descriptor>> {
+        self.descriptor_at(At::Tag(tag))
     }
 
     /// The descriptor of the manifest `digest`; `None` if it is missing.
-    pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.described(At::Digest(digest))
+    pub fn find_manifest(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        self.descriptor_at(At::Digest(digest))
     }
 
     /// The descriptor of a manifest: from the response to `HEAD` if it is complete, else from the manifest itself.
-    fn described(&self, at: At<'_>) -> Result<Option<Descriptor>> {
+    fn descriptor_at(&self, at: At<'_>) -> Result<Option<Descriptor>> {
         let response = self.head("manifests", &at.to_string())?;
         let stated = match at {
             At::Digest(digest) => Some(*digest),
@@ -167,7 +167,7 @@ impl RepositoryStore {
     }
 
     /// The size of the blob `digest`, in bytes; `None` if it is missing.
-    pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let mut response = self.head("blobs", &digest.to_string())?;
         if refuses_head(response.status) {
             // The body is not read, so the connection is closed; the length is in the header.
@@ -219,9 +219,9 @@ impl Store for RepositoryStore {
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        match self.blob_at(digest)? {
+        match self.blob_size(digest)? {
             Some(size) => Ok(Some(Descriptor::new(media_type::OCTETS, *digest, size))),
-            None => self.manifest_at(digest),
+            None => self.find_manifest(digest),
         }
     }
 

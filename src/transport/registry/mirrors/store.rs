@@ -33,7 +33,7 @@ impl MirroredStore {
     ) -> MirroredStore {
         let origin = home.origin().cloned();
         let standing = |mirror: RepositoryStore| match &origin {
-            Some(origin) => mirror.standing_for(origin),
+            Some(origin) => mirror.as_mirror_of(origin),
             None => mirror,
         };
         let (mirrors, mut resolving): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
