@@ -45,7 +45,7 @@ impl RepositoryStore {
     }
 
     /// This repository as a mirror of `origin`: its images have the names of `origin`.
-    pub(super) fn as_mirror_of(self, origin: &Origin) -> RepositoryStore {
+    pub(super) fn with_origin(self, origin: &Origin) -> RepositoryStore {
         RepositoryStore { origin: origin.clone(), ..self }
     }
 

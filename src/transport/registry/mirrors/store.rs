@@ -33,7 +33,7 @@ impl MirroredStore {
     ) -> MirroredStore {
         let origin = home.origin().cloned();
         let standing = |mirror: RepositoryStore| match &origin {
-            Some(origin) => mirror.as_mirror_of(origin),
+            Some(origin) => mirror.with_origin(origin),
             None => mirror,
         };
         let (mirrors, mut resolving): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
