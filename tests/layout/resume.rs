@@ -84,7 +84,7 @@ fn a_damaged_partial_is_cut_back_and_that_is_said() {
     put(store.clone(), &LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap()).unwrap();
     let from = store.asked_from(&blob).unwrap();
     assert!((2_000_000..=3_500_000).contains(&from), "{from}");
-    assert!(heard.0.lock().unwrap()[0].contains("was damaged"));
+    assert!(heard.0.lock().unwrap()[0].contains("is damaged"));
     assert!(fs::read(dir.blob(&blob)).unwrap() == memory.blobs[&blob]);
 }
 
