@@ -73,6 +73,11 @@ impl Manifest {
         Manifest::read(bytes, &claim.media_type, found)
     }
 
+    /// Reads `bytes`, which were hashed and found to be what `claim` says.
+    pub(crate) fn hashed(bytes: Vec<u8>, claim: &Descriptor) -> Result<Manifest> {
+        Manifest::read(bytes, &claim.media_type, claim.digest)
+    }
+
     /// Reads `bytes` of which nothing but perhaps the type (empty: none) is claimed.
     pub fn unclaimed(bytes: Vec<u8>, media_type: &str) -> Result<Manifest> {
         let digest = Digest::of(&bytes);

@@ -5,7 +5,6 @@ use crate::error::Result;
 use crate::fanout;
 use crate::fanout::Limits;
 use crate::image::Digest;
-use crate::source::Stream;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
 
@@ -14,13 +13,13 @@ pub struct UnopenedArchive {
     pub bytes: Box<dyn Read + Send>,
     /// What messages call it.
     pub label: String,
-    /// Each image's layers, where that is known beforehand ([`Stream::expected_diff_ids`]).
+    /// Each image's layers, where that is known beforehand ([`ArchiveStream::expected_diff_ids`]).
     pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
 impl UnopenedArchive {
-    pub fn stream(self) -> Box<dyn Stream> {
-        Box::new(ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids))
+    pub fn stream(self) -> ArchiveStream {
+        ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids)
     }
 
     /// As many tapes of the same, which are to be read side by side.

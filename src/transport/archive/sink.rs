@@ -5,11 +5,10 @@ use super::partial::Partial;
 use crate::cancel::Cancel;
 use crate::compress::cores;
 use crate::error::{Error, Result};
-use crate::image::Image;
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
+use crate::image::{Coding, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
-use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
-use crate::source::{Claim, Origin, Store};
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+use crate::source::{Claim, Origin};
 use crate::tarball::{ArchiveWriter, Compressed, Out, Resume};
 use std::{
     fs::{self, File, Permissions},
@@ -217,19 +216,21 @@ fn sync_and_rename(file: &File, path: &Path, rename: impl FnOnce() -> io::Result
 }
 
 impl Sink for ArchiveSink {
-    fn takes(&self) -> SinkCapabilities {
+    fn capabilities(&self) -> SinkCapabilities {
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Single,
-            large: None,
+            order: Order::Sequential,
+            large_uploads: None,
             compress: None,
-            refuses: &[],
+            unsupported: &[],
             unnamed_blobs: self.kind == Kind::File,
-            nameless: true,
+            unnamed_images: true,
+            needs_replay: false,
         }
     }
 
-    fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let Upcoming::Blobs { mut blobs, .. } = upcoming else { return Ok(Missing::default()) };
         if let Some(found) = self.writer.take_up()? {
             let partial = if self.writer.begun().is_some() { ", and a part of another blob" } else { "" };
             let damage = if found.damaged { "; the bytes after them are damaged and not used" } else { "" };
@@ -239,11 +240,7 @@ impl Sink for ArchiveSink {
             ));
         }
         blobs.retain(|blob| !self.writer.claim(&blob.digest));
-        Ok(blobs)
-    }
-
-    fn begun(&self) -> Option<Digest> {
-        self.writer.begun()
+        Ok(Missing { blobs, resume_first: self.writer.begun() })
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
@@ -277,8 +274,8 @@ impl Sink for ArchiveSink {
         }
     }
 
-    fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
-        (self.kind == Kind::Pipe).then(|| self.writer.relay())
+    fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
+        (self.kind == Kind::Pipe).then(|| self.writer.relay()).transpose()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Names come from the database (a bolt file, read without its lock), blobs from the content store. imgmv writes
 //! nothing there: it loads images through containerd's import.
 
+pub(crate) mod address;
 mod bolt;
 mod live;
 mod page;

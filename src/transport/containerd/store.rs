@@ -5,7 +5,7 @@ use super::records::{Listing, Record};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
-use crate::source::{Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
@@ -220,17 +220,14 @@ impl Store for ContainerdStore {
         Ok(names.into_iter().collect())
     }
 
-    fn nothing(&self) -> String {
+    /// containerd stores an index with the image of one platform only.
+    fn profile(&self) -> Profile {
         let all = self.namespaces.join(", ");
-        match &self.namespace {
+        let empty_message = match &self.namespace {
             Some(namespace) => format!("containerd at {} has no image in its namespace {namespace}", self.root),
             None => format!("containerd at {} has no image in any of its namespaces ({all})", self.root),
-        }
-    }
-
-    /// containerd stores an index with the image of one platform only.
-    fn is_sparse(&self) -> bool {
-        true
+        };
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 //! While imgmv writes, the directory also has files whose names start with `.imgmv-`: temporary files, partial large
 //! blobs with their checkpoints, and the lock of `index.json`.
 
+pub(crate) mod address;
 mod cache;
 mod directory;
 mod index;

@@ -8,11 +8,10 @@ use super::temp_file;
 use super::temp_file::TempFile;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::Image;
 use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
-use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
-use crate::source::{Claim, Origin, Store};
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+use crate::source::{Claim, Origin};
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
 use std::collections::{HashMap, HashSet};
@@ -184,6 +183,11 @@ impl LayoutSink {
         Ok(Some(Writer::TempFile(TempFileWriter::new(layout, sync)?)))
     }
 
+    /// Whether the blob `digest` is stored and has that digest.
+    fn is_right(&self, digest: &Digest) -> bool {
+        self.layout.get().is_some_and(|layout| matches!(self.hash(layout, digest), Ok(Some(found)) if found == *digest))
+    }
+
     /// Whether the existing blob `digest` passes the check of [`Verify`].
     fn trusts(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<bool> {
         if self.verify == Verify::Size {
@@ -198,29 +202,27 @@ impl LayoutSink {
 }
 
 impl Sink for LayoutSink {
-    fn takes(&self) -> SinkCapabilities {
+    fn capabilities(&self) -> SinkCapabilities {
         SinkCapabilities {
             shape: Shape::AsFound,
-            order: Order::Lanes(LANES),
-            large: None,
+            order: Order::Parallel(LANES),
+            large_uploads: None,
             compress: None,
-            refuses: &[],
+            unsupported: &[],
             unnamed_blobs: true,
-            nameless: true,
+            unnamed_images: true,
+            needs_replay: false,
         }
     }
 
-    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
-        // With `Verify::Digest`, `begin` checks the blobs, since several lanes hash in parallel.
-        let held = |blob: &Descriptor| self.verify == Verify::Size && self.has(&blob.digest, Some(blob.size));
-        Ok(blobs.into_iter().filter(|blob| !held(blob)).collect())
-    }
-
-    fn holds(&self, digest: &Digest) -> Result<bool> {
-        match self.layout.get() {
-            Some(layout) if self.verify == Verify::Digest => Ok(self.hash(layout, digest)? == Some(*digest)),
-            _ => Ok(false),
-        }
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
+        let held = |blob: &Descriptor| match self.verify {
+            Verify::Size => self.has(&blob.digest, Some(blob.size)),
+            // `begin` checks the blobs, since several lanes hash in parallel.
+            Verify::Digest => dry_run && self.is_right(&blob.digest),
+        };
+        Ok(Missing::new(upcoming.into_blobs().into_iter().filter(|blob| !held(blob)).collect()))
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
@@ -323,7 +325,7 @@ impl<'s> TempFileWriter<'s> {
     }
 
     /// Renames the file to the blob `digest`.
-    pub fn commit_as(self, digest: &Digest) -> Result<()> {
+    pub fn commit_as(&mut self, digest: &Digest) -> Result<()> {
         let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.layout.shown()), e);
         if self.sync {
             self.temp.file.sync_all().map_err(unwritten)?;
@@ -338,7 +340,7 @@ impl BlobWriter for TempFileWriter<'_> {
         self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.shown(), e))
     }
 
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         self.commit_as(&blob.stored().0)
     }
 }

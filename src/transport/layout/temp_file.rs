@@ -42,7 +42,7 @@ impl<'f> TempFile<'f> {
     }
 
     /// Renames the file to `name` in `to`; replaces an existing file.
-    pub fn persist(mut self, to: &Directory, name: &str) -> io::Result<()> {
+    pub fn persist(&mut self, to: &Directory, name: &str) -> io::Result<()> {
         renameat(self.directory.fd(), &self.name, to.fd(), name)?;
         self.persisted = true;
         Ok(())

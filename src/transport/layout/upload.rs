@@ -61,7 +61,7 @@ impl Upload {
         }
         let Some((file, mut sums)) = Upload::open(layout, id, OFlags::empty())? else { return Ok(None) };
         let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
-        let incoming = IncomingBlob::going_on(Algorithm::Sha256, found.hasher, found.right);
+        let incoming = IncomingBlob::resumed(Algorithm::Sha256, found.hasher, found.right);
         let (layout, id) = (layout.clone(), id.to_owned());
         let mut upload = Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() };
         upload.cut(found.right)?;

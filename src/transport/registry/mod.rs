@@ -13,7 +13,7 @@
 //! new token. A request that loses this token too fetches its own (`Use::Own`), so parallel requests cannot starve each
 //! other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
 //! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
-//! answers 200 to every request); `Manifest::recognise` detects documents that are not manifests. Unusable entries of a
+//! responses 200 to every request); `Manifest::recognise` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).
 //!
 //! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
@@ -36,11 +36,13 @@
 //! docker-registry 2.8 forgets an upload that is interrupted within a request, since its data and its signed offset
 //! disagree.
 
+pub(crate) mod address;
 pub mod auth;
 pub mod configuration;
 pub mod http;
 pub mod mirrors;
 mod options;
+mod prefix;
 mod pull;
 pub mod push;
 mod referrers;
@@ -57,6 +59,7 @@ pub use auth::credentials::known as knows_login;
 pub use auth::login::{Kept, login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
+pub(crate) use prefix::Prefix;
 pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;

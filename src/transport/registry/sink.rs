@@ -15,7 +15,7 @@ use super::push::target::{MONOLITHIC_LIMIT_BYTES, Target};
 use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
-use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
 use std::{
     collections::HashSet,
@@ -142,16 +142,17 @@ enum Decision {
 }
 
 impl Sink for RepositorySink {
-    fn takes(&self) -> SinkCapabilities {
+    fn capabilities(&self) -> SinkCapabilities {
         let RegistryClient { pace, access, .. } = &*self.target.client;
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Lanes(pace.lanes(access.parallel_blobs)),
-            large: (!pace.is_far()).then_some(PARALLEL_LARGE_BLOBS),
+            order: Order::Parallel(pace.lanes(access.parallel_blobs)),
+            large_uploads: (!pace.is_far()).then_some(PARALLEL_LARGE_BLOBS),
             compress: Some(Coding::Gzip),
-            refuses: &[],
+            unsupported: &[],
             unnamed_blobs: true,
-            nameless: true,
+            unnamed_images: true,
+            needs_replay: true,
         }
     }
 
@@ -173,8 +174,12 @@ impl Sink for RepositorySink {
         Ok(response.header("docker-content-digest").and_then(|text| text.parse().ok()))
     }
 
-    fn holds(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.target.head_blob(digest)?.is_some())
+    /// Only a dry run asks for each blob here; a copy asks in `begin`.
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
+        let mut blobs = upcoming.into_blobs();
+        blobs.retain(|blob| !(dry_run && matches!(self.target.head_blob(&blob.digest), Ok(Some(_)))));
+        Ok(Missing::new(blobs))
     }
 
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {

@@ -12,8 +12,8 @@ use super::pull::ranges;
 use super::pull::tags;
 use super::referrers;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Name, Reference, is_tag, media_type};
-use crate::source::{Origin, Root, Selector, Store};
+use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
+use crate::source::{Origin, Profile, Root, Selector, Store};
 use std::{
     collections::HashMap,
     io::Read,
@@ -25,8 +25,8 @@ use std::{
 };
 use ureq::http::{Method, header};
 
-/// The size limit of the manifests that `roots` fetched and [`Store::manifest`] has not returned yet.
-const FETCHED_MANIFESTS_BYTES: usize = 8 << 20;
+/// The size limit of the manifests that the roots of one request carry together.
+const CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
 
 /// A repository as a source.
 pub struct RepositoryStore {
@@ -35,13 +35,12 @@ pub struct RepositoryStore {
     repository: String,
     /// The host and repository in the images' names; another one than the host that is asked, for a mirror.
     origin: Origin,
-    kept: Mutex<HashMap<Digest, Vec<u8>>>,
 }
 
 impl RepositoryStore {
     pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: client.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { client, repository: repository.to_owned(), origin, kept: Mutex::default() }
+        RepositoryStore { client, repository: repository.to_owned(), origin }
     }
 
     /// This repository as a mirror of `origin`: its images have the names of `origin`.
@@ -49,9 +48,18 @@ impl RepositoryStore {
         RepositoryStore { origin: origin.clone(), ..self }
     }
 
-    /// The host that is asked.
+    /// The registry that gets the requests.
     pub(super) fn host(&self) -> &str {
         &self.client.host
+    }
+
+    /// The repository whose names the images have.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn parallel_reads(&self) -> usize {
+        self.client.pace.lanes(self.client.access.parallel_blobs)
     }
 
     fn repository(&self) -> &str {
@@ -72,27 +80,26 @@ impl RepositoryStore {
         })
     }
 
-    /// Fetches the manifest with one request and stores it for [`Store::manifest`].
-    fn root(&self, at: At<'_>) -> Result<Root> {
+    /// Fetches the manifest with one request; the root carries it if the `budget` allows it.
+    fn root(&self, at: At<'_>, budget: &ManifestBudget) -> Result<Root> {
         let (descriptor, bytes) = manifest::fetch(&self.client, self.repository(), at)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.values().map(Vec::len).sum::<usize>() + bytes.len() <= FETCHED_MANIFESTS_BYTES {
-            kept.insert(descriptor.digest, bytes);
-        }
         let name = match at {
             At::Tag(tag) => Some(self.name(tag)),
             At::Digest(_) => None,
         };
-        Ok(Root::new(name, descriptor))
+        let manifest = budget.reserve(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
+        // The engine fetches an invalid manifest again, and reports it.
+        let manifest = manifest.and_then(Result::ok).map(Arc::new);
+        Ok(Root { manifest, ..Root::new(name, descriptor) })
     }
 
-    fn picked(&self, pick: &Selector) -> Result<Root> {
+    fn select_root(&self, pick: &Selector, budget: &ManifestBudget) -> Result<Root> {
         let text = match pick {
-            Selector::Digest(digest) => return self.root(At::Digest(digest)),
+            Selector::Digest(digest) => return self.root(At::Digest(digest), budget),
             Selector::Name(text) => text,
         };
         if is_tag(text) {
-            return self.root(At::Tag(text));
+            return self.root(At::Tag(text), budget);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -100,14 +107,14 @@ impl RepositoryStore {
             return Err(Error::usage(format!("{text} is not in the repository {repository}")));
         }
         match (&reference.digest, reference.tag_or_latest()) {
-            (Some(digest), _) => self.root(At::Digest(digest)),
-            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest"))),
+            (Some(digest), _) => self.root(At::Digest(digest), budget),
+            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), budget),
         }
     }
 
     /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
-        let next = AtomicUsize::new(0);
+        let (next, budget) = (AtomicUsize::new(0), ManifestBudget::default());
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
         let lanes = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
@@ -117,7 +124,7 @@ impl RepositoryStore {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         tags.get(at).map(|tag| (at, tag))
                     } {
-                        let root = self.root(At::Tag(tag));
+                        let root = self.root(At::Tag(tag), &budget);
                         let failed = root.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
                         if failed {
@@ -158,8 +165,8 @@ impl RepositoryStore {
                 self.client.expect(response, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
             // HEAD only saves time: after a failure GET may succeed, or fails with a better message.
-            _ => match self.root(at) {
-                Ok(root) => Ok(Some(root.descriptor)),
+            _ => match manifest::fetch(&self.client, self.repository(), at) {
+                Ok((found, _)) => Ok(Some(found)),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error),
             },
@@ -198,19 +205,33 @@ impl RepositoryStore {
     }
 }
 
+/// The sizes of the manifests that the roots of one request carry, in bytes.
+#[derive(Default)]
+struct ManifestBudget(Mutex<HashMap<Digest, usize>>);
+
+impl ManifestBudget {
+    /// Reserves memory for the manifest `at`; returns whether it fits. The same manifest counts once.
+    fn reserve(&self, at: &Descriptor) -> bool {
+        let mut carried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = carried.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
+        if fits {
+            carried.insert(at.digest, at.size as usize);
+        }
+        fits
+    }
+}
+
 impl Store for RepositoryStore {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         if !picks.is_empty() {
-            return picks.iter().map(|pick| self.picked(pick)).collect();
+            let budget = ManifestBudget::default();
+            return picks.iter().map(|pick| self.select_root(pick, &budget)).collect();
         }
         let tags = tags::list(&self.client, self.repository())?;
         self.roots_of(&tags)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(bytes) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&at.digest) {
-            return Ok(bytes);
-        }
         Ok(manifest::fetch(&self.client, self.repository(), At::Digest(&at.digest))?.1)
     }
 
@@ -233,12 +254,9 @@ impl Store for RepositoryStore {
         referrers::list(&self.client, self.repository(), subject)
     }
 
-    fn origin(&self) -> Option<&Origin> {
-        Some(&self.origin)
-    }
-
-    fn lanes(&self) -> usize {
-        self.client.pace.lanes(self.client.access.parallel_blobs)
+    fn profile(&self) -> Profile {
+        let (origin, parallel_reads) = (Some(self.origin.clone()), self.parallel_reads());
+        Profile { origin, is_remote: true, parallel_reads, ..Profile::default() }
     }
 }
 

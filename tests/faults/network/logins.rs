@@ -61,7 +61,7 @@ fn a_password_that_the_registry_never_saw_is_not_kept_as_checked() {
     let (bearer, redirect) = (format!("Bearer realm=\"http://{stranger}/token\""), format!("http://{stranger}/v2/"));
     for (challenge, status, words) in [
         (bearer, 4, "the credentials were not sent there"),
-        ("Basic realm=x".to_owned(), 0, "did not look at the password"),
+        ("Basic realm=x".to_owned(), 0, "the password was not checked"),
     ] {
         let redirect = redirect.clone();
         let registry = Web::start(

@@ -158,7 +158,7 @@ impl Http {
             Payload::Nothing => self.run(&agent, call, head.body(())),
             Payload::Bytes(bytes) => {
                 if let Some(limit) = &self.access.rate_limit {
-                    limit.pass(bytes.len()).map_err(Fault::Lasting)?;
+                    limit.wait_for(bytes.len()).map_err(Fault::Lasting)?;
                 }
                 self.run(&agent, call, head.body(*bytes))
             }
@@ -313,7 +313,7 @@ impl Answer {
         if self.length().is_some_and(|length| length > limit) {
             return Err(too_long(&host));
         }
-        let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.time_of(limit));
+        let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.duration_of(limit));
         let until = Instant::now() + self.patience + own;
         let mut reader = self.body.with_config().limit(u64::MAX).reader();
         let mut reader = Limited::new(&mut reader, self.limit.as_ref());

@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use crate::progress::Watch;
-use crate::source::{Origin, Root, Selector, Store};
+use crate::source::{Profile, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -31,11 +31,8 @@ impl MirroredStore {
         watch: Arc<dyn Watch>,
         cancel: Cancel,
     ) -> MirroredStore {
-        let origin = home.origin().cloned();
-        let standing = |mirror: RepositoryStore| match &origin {
-            Some(origin) => mirror.with_origin(origin),
-            None => mirror,
-        };
+        let origin = home.origin().clone();
+        let standing = |mirror: RepositoryStore| mirror.with_origin(&origin);
         let (mirrors, mut resolving): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
         resolving.push(true);
         let places = mirrors.into_iter().map(standing).chain([home]).collect();
@@ -110,12 +107,9 @@ impl Store for MirroredStore {
         self.home().referrers(subject)
     }
 
-    fn origin(&self) -> Option<&Origin> {
-        self.home().origin()
-    }
-
-    fn lanes(&self) -> usize {
-        self.places.iter().map(|place| place.lanes()).max().unwrap_or(1)
+    fn profile(&self) -> Profile {
+        let parallel_reads = self.places.iter().map(RepositoryStore::parallel_reads).max().unwrap_or(1);
+        Profile { parallel_reads, ..self.home().profile() }
     }
 }
 

@@ -5,8 +5,8 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Origin, Root, Selector, Store};
+use crate::image::Descriptor;
+use crate::source::{Profile, Store, Wrapper};
 use crate::transport::registry::http::transport_error::{Fault, of_body};
 use crate::transport::registry::http::{Answer, Call, Http, Payload, To};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
@@ -135,49 +135,23 @@ fn positioned(response: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
     Ok(Box::new(body))
 }
 
-impl Store for ForeignStore {
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        if !self.fetches(blob) || self.store.find(&blob.digest)?.is_some() {
+impl Wrapper for ForeignStore {
+    fn wrapped(&self) -> &dyn Store {
+        &*self.store
+    }
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        if !is_downloadable(blob) || self.store.find(&blob.digest)?.is_some() {
             return self.store.open(blob, from);
         }
         let (http, layer) = (self.http.clone(), blob.clone());
         let body = fetch(&http, &layer, from)?;
         Ok(Box::new(ForeignLayerReader { http, layer, at: from, retries_left: self.retries, body }))
     }
-    fn fetches(&self, layer: &Descriptor) -> bool {
-        layer.is_foreign() && addresses(layer).next().is_some()
+    fn change(&self, profile: Profile) -> Profile {
+        Profile { downloads: is_downloadable, empty_message: Profile::default().empty_message, ..profile }
     }
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.store.roots(picks)
-    }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.store.manifest(at)
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.store.find(digest)
-    }
-    fn names(&self) -> Result<Vec<Name>> {
-        self.store.names()
-    }
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.store.referrers(subject)
-    }
-    fn origin(&self) -> Option<&Origin> {
-        self.store.origin()
-    }
-    fn is_sparse(&self) -> bool {
-        self.store.is_sparse()
-    }
-    fn is_far(&self) -> bool {
-        self.store.is_far()
-    }
-    fn lanes(&self) -> usize {
-        self.store.lanes()
-    }
-    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
-        self.store.expect(all, wanted);
-    }
-    fn skip_blob(&self, blob: &Digest) {
-        self.store.skip_blob(blob);
-    }
+}
+
+fn is_downloadable(layer: &Descriptor) -> bool {
+    layer.is_foreign() && addresses(layer).next().is_some()
 }

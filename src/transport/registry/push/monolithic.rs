@@ -29,11 +29,11 @@ impl BlobWriter for MonolithicUpload {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
-        let mut writer = StreamedUpload::new(self.target, self.session.take(), Some(blob.stored()));
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
+        let mut writer = StreamedUpload::new(self.target.clone(), self.session.take(), Some(blob.stored()));
         let mut from = 0;
         loop {
-            let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.finish(blob));
+            let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.commit(blob));
             match sent {
                 Ok(()) => return Ok(()),
                 Err(error) => from = writer.recover(error)? as usize,

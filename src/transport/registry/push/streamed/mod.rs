@@ -274,15 +274,11 @@ impl BlobWriter for StreamedUpload {
         Ok(())
     }
 
-    fn recovers(&self) -> bool {
-        true
-    }
-
     fn recover(&mut self, error: Error) -> Result<u64> {
         self.recover_from(error)
     }
 
-    fn finish(&mut self, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if let Some(expected) = self.expected
             && expected != (digest, size)
@@ -300,10 +296,6 @@ impl BlobWriter for StreamedUpload {
             self.target.forget_upload(&digest);
         }
         ended
-    }
-
-    fn commit(self: Box<Self>, _: &Verified) -> Result<()> {
-        Ok(())
     }
 }
 

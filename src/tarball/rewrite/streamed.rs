@@ -4,10 +4,14 @@
 
 use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
-use crate::source::{Relay, Root, StreamSummary, select};
+use crate::source::{Root, Selector, select};
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{INDEX, LAYOUT, Listed, What};
-use crate::tarball::read::stream::{ArchiveStream, Step};
+use crate::tarball::read::documents::Held;
+use crate::tarball::read::images::settle;
+use crate::tarball::read::steps::{Step, Steps};
+use crate::tarball::read::stream::ArchiveStream;
+use crate::tarball::read::summary::StreamSummary;
 use crate::tarball::tar::entries;
 use crate::tarball::tar::entries::Entry;
 use crate::tarball::tar::header::Kind;
@@ -17,8 +21,34 @@ use std::collections::{BTreeMap, HashMap};
 
 const BUFFER: usize = 256 << 10;
 
-pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<StreamSummary> {
-    let Relay { out, picks, rename, moved } = relay;
+/// How [`rewrite`] changes an archive.
+pub struct Rewrite<'a> {
+    /// The images that `manifest.json` lists; all when empty.
+    pub picks: &'a [Selector],
+    /// The new names of an image, by its old ones.
+    pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
+    /// Receives the number of bytes written since the last call; its error ends the rewrite.
+    pub moved: &'a mut dyn FnMut(u64) -> Result<()>,
+}
+
+/// Writes `stream` to `out` in its own form and in one pass, with other names: for archives whose layers' digests are
+/// not known beforehand. Images that are not picked lose their entry in `manifest.json`.
+///
+/// # Errors
+/// - `Invalid`: a layer is not the one that its config's `diff_ids` say, or the archive is malformed.
+/// - `NotFound`, `Usage`: as [`crate::source::Store::roots`].
+/// - `Usage`: a new name is not a full name with a tag, or two images would get the same name.
+pub fn rewrite(
+    mut stream: ArchiveStream,
+    out: &mut (dyn std::io::Write + Send),
+    how: Rewrite<'_>,
+) -> Result<StreamSummary> {
+    let label = stream.label.clone();
+    steps(&mut stream, out, how).map_err(|e| e.at(label))
+}
+
+fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how: Rewrite<'_>) -> Result<StreamSummary> {
+    let Rewrite { picks, rename, moved } = how;
     let mut tar = Tar::new(Out::Pipe(Box::new(out)), "the archive");
     let mut told = 0;
     let mut moved = |at: u64| moved(at - std::mem::replace(&mut told, at));
@@ -26,21 +56,21 @@ pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<Stre
     loop {
         let step = match early.next() {
             Some(step) => step,
-            None => stream.step()?,
+            None => stream.steps.step()?,
         };
         match step {
             Step::End => break,
-            Step::Layer => layer(stream, &mut tar, &mut moved)?,
-            Step::Document(name) => document(stream, &mut tar, &name)?,
+            Step::Layer => layer(&mut stream.steps, &mut tar, &mut moved)?,
+            Step::Document(name) => document(&stream.steps.held, &mut tar, &name)?,
             Step::Other(entry) => other(&mut tar, &entry)?,
             Step::Junk(_, bytes) if bytes.is_empty() => {}
             Step::Junk(name, bytes) => tar.entry(&name, &bytes)?,
         }
     }
-    let (images, tail) = stream.settle()?;
+    let (images, tail) = settle(&stream.steps.held, &stream.label)?;
     let chosen = select(&tail.roots, picks)?;
     let images = renamed(&images, &chosen, rename)?;
-    if let Some(bytes) = stream.held.documents.get(manifest_json::REPOSITORIES) {
+    if let Some(bytes) = stream.steps.held.documents.get(manifest_json::REPOSITORIES) {
         tar.entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;
     }
     let entries: Vec<manifest_json::Entry> = images.into_iter().map(|image| image.entry).collect();
@@ -50,12 +80,12 @@ pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<Stre
     Ok(tail)
 }
 
-fn layer(stream: &mut ArchiveStream, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
-    let Some((name, size)) = stream.current() else { return Ok(()) };
+fn layer(steps: &mut Steps, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    let Some((name, size)) = steps.current() else { return Ok(()) };
     tar.begin(name, Kind::File, size)?;
     let mut buffer = vec![0; BUFFER];
     loop {
-        match stream.read_current(&mut buffer)? {
+        match steps.read_current(&mut buffer)? {
             0 => break,
             n => tar.write(&buffer[..n])?,
         }
@@ -64,13 +94,13 @@ fn layer(stream: &mut ArchiveStream, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u6
     tar.end(size)
 }
 
-fn document(stream: &ArchiveStream, tar: &mut Tar<'_>, name: &str) -> Result<()> {
+fn document(held: &Held, tar: &mut Tar<'_>, name: &str) -> Result<()> {
     match name {
         manifest_json::FILE | manifest_json::REPOSITORIES => Ok(()),
         INDEX | LAYOUT => Err(Error::invalid(format!(
             "{name} came after a layer that lies under no digest, so the archive cannot be passed on as it is; save it to a file first"
         ))),
-        name => match stream.held.documents.get(name) {
+        name => match held.documents.get(name) {
             Some(bytes) => tar.entry(name, bytes),
             None => Err(Error::failed(format!("the document {} was not kept", shown(name)))),
         },
