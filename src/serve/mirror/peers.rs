@@ -84,7 +84,7 @@ impl Peers {
         let parse = |url: &String| {
             let wrong =
                 || Error::usage(format!("--peer {url:?} is not a server URL; expected http://HOST:PORT or https://…"));
-            mirrors::server(url, false).ok_or_else(wrong)
+            mirrors::parse_server(url, false).ok_or_else(wrong)
         };
         let marks = vec![(PEER, "1".to_owned())];
         let access = Access {

@@ -4,7 +4,7 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Watch;
-use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, knows_login};
+use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, has_credentials};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ impl Upstream {
             logins.clear();
         }
         let knows =
-            |host: &UpstreamHost| knows_login(&host.endpoint.access, &host.endpoint.host, repository, &*self.watch);
+            |host: &UpstreamHost| has_credentials(&host.endpoint.access, &host.endpoint.host, repository, &*self.watch);
         let known = *logins.entry(repository.to_owned()).or_insert_with(|| self.hosts.iter().any(knows));
         if known { Identity::Own } else { Identity::Anonymous }
     }

@@ -1,6 +1,6 @@
 //! The connection options of one side's registries (source or destination): credentials, trust, time-outs, retries.
 
-use super::http::throttle::PIECES;
+use super::http::throttle::MAX_PIECES;
 use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -127,7 +127,7 @@ impl Default for Access {
             chunk_above_bytes: 64 << 20,
             cache_dir: None,
             parallel_blobs: 6,
-            parallel_parts: 1 + PIECES,
+            parallel_parts: 1 + MAX_PIECES,
             rate_limit: None,
             api_root: ROOT.to_owned(),
             namespace: None,

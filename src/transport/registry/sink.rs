@@ -143,11 +143,11 @@ enum Decision {
 
 impl Sink for RepositorySink {
     fn capabilities(&self) -> SinkCapabilities {
-        let RegistryClient { pace, access, .. } = &*self.target.client;
+        let RegistryClient { throttle, access, .. } = &*self.target.client;
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Parallel(pace.lanes(access.parallel_blobs)),
-            large_uploads: (!pace.is_far()).then_some(PARALLEL_LARGE_BLOBS),
+            order: Order::Parallel(throttle.parallel_blobs(access.parallel_blobs)),
+            large_uploads: (!throttle.is_far()).then_some(PARALLEL_LARGE_BLOBS),
             compress: Some(Coding::Gzip),
             unsupported: &[],
             unnamed_blobs: true,
@@ -229,8 +229,8 @@ impl Sink for RepositorySink {
 }
 
 impl RepositorySink {
-    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not answer, is not an error
-    /// yet: the push reports it.
+    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not response, is not an
+    /// error yet: the push reports it.
     fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
         let digest = reference.parse::<Digest>().ok();
         let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);

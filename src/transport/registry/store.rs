@@ -5,7 +5,7 @@ use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::retry;
 use super::http::web_page;
-use super::http::{Answer, Call, Payload};
+use super::http::{Call, Payload, Response};
 use super::pull::manifest;
 use super::pull::manifest::At;
 use super::pull::ranges;
@@ -59,7 +59,7 @@ impl RepositoryStore {
     }
 
     pub(super) fn parallel_reads(&self) -> usize {
-        self.client.pace.lanes(self.client.access.parallel_blobs)
+        self.client.throttle.parallel_blobs(self.client.access.parallel_blobs)
     }
 
     fn repository(&self) -> &str {
@@ -161,7 +161,7 @@ impl RepositoryStore {
             (200, Some(digest), Some(size)) if !web_page::is_page(&response) => {
                 Ok(Some(Descriptor::new(type_of(&response), digest, size)))
             }
-            (status, ..) if retry::is_passing(status) => {
+            (status, ..) if retry::is_transient(status) => {
                 self.client.expect(response, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
             // HEAD only saves time: after a failure GET may succeed, or fails with a better message.
@@ -193,12 +193,12 @@ impl RepositoryStore {
         format!("{reference} in {}", self.repository())
     }
 
-    fn head(&self, kind: &str, reference: &str) -> Result<Answer> {
+    fn head(&self, kind: &str, reference: &str) -> Result<Response> {
         self.ask(Method::HEAD, kind, reference)
     }
 
-    /// Sends a request and returns the response, whatever its status is.
-    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
+    /// Whatever the response's status is.
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Response> {
         let url = self.client.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted_types());
         self.client.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
@@ -260,8 +260,8 @@ impl Store for RepositoryStore {
     }
 }
 
-/// [`web_page::type_of`], or `application/octet-stream` if the response has no type.
-fn type_of(response: &Answer) -> String {
-    let stated = web_page::type_of(response);
+/// [`web_page::media_type`], with the type of bytes of which nothing is said.
+fn type_of(response: &Response) -> String {
+    let stated = web_page::media_type(response);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

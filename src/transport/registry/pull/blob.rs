@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
-use crate::transport::registry::http::retry::{PROGRESS, RetryPolicy};
-use crate::transport::registry::http::transport_error::{Fault, of_body};
-use crate::transport::registry::http::{Answer, Call};
+use crate::transport::registry::http::retry::{PROGRESS_BYTES, RetryPolicy};
+use crate::transport::registry::http::transport_error::{TransportError, from_body};
+use crate::transport::registry::http::{Call, Response};
 use std::io::{self, Read};
 use std::ops::Range;
 use ureq::http::{Method, header};
@@ -52,7 +52,7 @@ impl<'a> BlobReader<'a> {
         blob: &Descriptor,
         range: Range<u64>,
     ) -> Result<BlobReader<'a>> {
-        let (at, blob, tries) = (range.start, blob.clone(), client.tries(0));
+        let (at, blob, tries) = (range.start, blob.clone(), client.retry_policy(0));
         let RangeBody { body, discard, end, short } = request(client, repository, &blob, range)?;
         Ok(BlobReader { client, repository, blob, at, end, body, discard, tries, connection_start: at, short })
     }
@@ -65,12 +65,12 @@ impl<'a> BlobReader<'a> {
     /// Requests the rest after the connection broke because of `why`.
     fn reconnect(&mut self, why: &str) -> Result<()> {
         self.client.cancel.check()?;
-        if self.at - self.connection_start >= PROGRESS {
-            self.tries.refill();
+        if self.at - self.connection_start >= PROGRESS_BYTES {
+            self.tries.reset();
         }
         let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.client.host, self.repository);
-        if !self.tries.left() {
-            return Err(self.tries.give_up(&what, why));
+        if !self.tries.may_retry() {
+            return Err(self.tries.final_error(&what, why));
         }
         self.tries.wait(&what, why, None)?;
         let RangeBody { body, discard, end, short } =
@@ -116,9 +116,9 @@ impl Read for BlobReader<'_> {
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => match of_body(error) {
-                    Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    fault => return Err(self.client.lasting(fault).into()),
+                Err(error) => match from_body(error) {
+                    TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+                    fault => return Err(self.client.permanent_error(fault).into()),
                 },
             };
             self.reconnect(&why)?;
@@ -186,7 +186,7 @@ fn request(client: &RegistryClient, repository: &str, blob: &Descriptor, range: 
 }
 
 /// Sends `GET` for a blob. Returns a response of status 200, with `range` also of 206 or 416.
-fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
+fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Response> {
     let digest = &blob.digest;
     let mut call = Call::new(Method::GET, client.url(&format!("{repository}/blobs/{digest}"))?);
     if let Some(range) = range {
@@ -204,7 +204,7 @@ fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Opti
 }
 
 /// The offsets of the first and the last byte, from `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
-fn content_range(response: &Answer) -> Option<(u64, u64)> {
+fn content_range(response: &Response) -> Option<(u64, u64)> {
     let range = response.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
     let (first, last) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))

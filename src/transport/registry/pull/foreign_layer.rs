@@ -7,8 +7,8 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::source::{Profile, Store, Wrapper};
-use crate::transport::registry::http::transport_error::{Fault, of_body};
-use crate::transport::registry::http::{Answer, Call, Http, Payload, To};
+use crate::transport::registry::http::transport_error::{TransportError, from_body};
+use crate::transport::registry::http::{Call, Http, Payload, PeerKind, Response};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -66,10 +66,10 @@ impl Read for ForeignLayerReader {
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => match of_body(error) {
-                    Fault::Lasting(error) | Fault::NoTunnel(error) => return Err(error.into()),
-                    Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    Fault::NotTls => "it does not speak TLS".to_owned(),
+                Err(error) => match from_body(error) {
+                    TransportError::Permanent(error) | TransportError::TunnelRefused(error) => return Err(error.into()),
+                    TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+                    TransportError::NotTls => "it does not speak TLS".to_owned(),
                 },
             };
             if self.retries_left == 0 {
@@ -97,16 +97,16 @@ fn fetch(http: &Http, layer: &Descriptor, from: u64) -> Result<Box<dyn Read + Se
 }
 
 /// Sends `GET` to `url` and follows redirects.
-fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, String> {
+fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Response, String> {
     for _ in 0..=MAX_REDIRECTS {
         let mut call = Call::new(Method::GET, url.clone());
         if from > 0 {
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
-        let response = http.send(&call, &mut Payload::Nothing, To::Other).map_err(|fault| match fault {
-            Fault::Lasting(error) | Fault::NoTunnel(error) => error.to_string(),
-            Fault::Broken(why) | Fault::Unreachable(why) => why,
-            Fault::NotTls => "it does not speak TLS".to_owned(),
+        let response = http.send(&call, &mut Payload::Nothing, PeerKind::Other).map_err(|fault| match fault {
+            TransportError::Permanent(error) | TransportError::TunnelRefused(error) => error.to_string(),
+            TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+            TransportError::NotTls => "it does not speak TLS".to_owned(),
         })?;
         match response.status {
             200 | 206 => return Ok(response),
@@ -122,7 +122,7 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
 
 /// The body of `response` at offset `from` of the layer; if the server ignored the range, the bytes before it are
 /// discarded.
-fn positioned(response: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
+fn positioned(response: Response, from: u64) -> Result<Box<dyn Read + Send>> {
     let honoured = response.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
     let (status, host) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
     if status == 206 && !honoured {

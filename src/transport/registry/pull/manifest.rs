@@ -53,10 +53,10 @@ pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(D
     let mut retried = false;
     loop {
         let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST)?;
-        if web_page::is_markup(&bytes) || web_page::type_of(&response) == "text/html" {
-            return Err(web_page::refused(&client.host, &response, &what));
+        if web_page::is_markup(&bytes) || web_page::media_type(&response) == "text/html" {
+            return Err(web_page::error(&client.host, &response, &what));
         }
-        let media_type = web_page::type_of(&response);
+        let media_type = web_page::media_type(&response);
         let stated = response.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let expected = match at {
             At::Digest(digest) => Some(*digest),

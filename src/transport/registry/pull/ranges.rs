@@ -28,7 +28,10 @@ pub fn open<'a>(
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
-    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES || !client.pace.is_far() || client.access.parallel_parts < 2 {
+    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES
+        || !client.throttle.is_far()
+        || client.access.parallel_parts < 2
+    {
         return Ok(Box::new(BlobReader::open(client, repository, blob, from)?));
     }
     let first = match BlobReader::open_range(client, repository, blob, from..from + PIECE_BYTES) {
@@ -108,9 +111,9 @@ impl Shared {
 
     fn work(self: Arc<Self>) {
         while let Some(from) = self.claim_piece() {
-            let patience = self.client.pace.patience();
+            let patience = self.client.throttle.too_many_requests();
             let done = self.fetch(from);
-            let good = done.is_ok() && self.client.pace.patience() == patience;
+            let good = done.is_ok() && self.client.throttle.too_many_requests() == patience;
             let is_surplus = {
                 let mut state = self.state();
                 // A failure, or a 429, halves the number of workers.
@@ -140,7 +143,7 @@ impl Shared {
             }
             let limit = max_pieces(&self.client);
             if state.pieces.len() < limit
-                && let Some(mut buffer) = self.client.pace.take_piece(limit)
+                && let Some(mut buffer) = self.client.throttle.acquire_piece(limit)
             {
                 let from = state.next;
                 state.next = (from + PIECE_BYTES).min(self.blob.size);
@@ -217,14 +220,14 @@ impl RangedReader<'_> {
                 Some(Piece { ended: Some(Ok(())), .. }) => {
                     let finished = state.pieces.pop_front();
                     drop(state);
-                    self.client.pace.give_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
+                    self.client.throttle.release_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
                     self.shared.changed.notify_all();
                     return Ok(FrontPiece::Finished);
                 }
                 Some(Piece { ended: Some(Err(_)), .. }) => return Ok(FrontPiece::Failed),
                 Some(_) => {}
                 // Other blobs use all the memory for pieces.
-                None if !self.client.pace.has_room(max_pieces(self.client)) => return Ok(FrontPiece::Failed),
+                None if !self.client.throttle.has_room(max_pieces(self.client)) => return Ok(FrontPiece::Failed),
                 None => {}
             }
             let waited = self.shared.changed.wait_timeout(state, POLL_INTERVAL);
@@ -236,7 +239,7 @@ impl RangedReader<'_> {
     fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
-        state.pieces.drain(..).for_each(|piece| self.client.pace.give_piece(piece.bytes));
+        state.pieces.drain(..).for_each(|piece| self.client.throttle.release_piece(piece.bytes));
         drop(state);
         self.shared.changed.notify_all();
     }

@@ -2,7 +2,7 @@
 
 use super::target::Target;
 use crate::error::{Error, Result};
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use std::{
     io::{self, Read},
     sync::Arc,
@@ -28,7 +28,7 @@ pub struct BodyPipe {
     spare: Receiver<Vec<u8>>,
     /// The number of body bytes that the connection has read.
     consumed: Arc<AtomicU64>,
-    thread: JoinHandle<Result<Answer>>,
+    thread: JoinHandle<Result<Response>>,
 }
 
 impl BodyPipe {
@@ -61,7 +61,7 @@ impl BodyPipe {
     }
 
     /// The response, and the number of body bytes that the connection has read; the registry has not received the rest.
-    pub fn finish(self) -> (Result<Answer>, u64) {
+    pub fn finish(self) -> (Result<Response>, u64) {
         drop(self.pieces);
         let ended = self.thread.join();
         let response = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));

@@ -83,7 +83,7 @@ impl Target {
         let checkpoints: String = checkpoints.iter().map(hash_checkpoints::to_line).collect();
         let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n{checkpoints}");
         if let Err(error) = cache_file::write(&file, &text)
-            && !self.client.uncached.swap(true, Ordering::Relaxed)
+            && !self.client.cache_warned.swap(true, Ordering::Relaxed)
         {
             let error = Error::writing(file.parent().unwrap_or(&file).display(), error);
             self.client.watch.say(&format!("{error}; an interrupted upload cannot resume in the next run"));

@@ -4,7 +4,7 @@ use super::target::Target;
 use crate::error::{Error, Kind, Result};
 use crate::image::Digest;
 use crate::transport::registry::auth::token::Scope;
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use ureq::http::{Method, header};
 use url::Url;
 
@@ -75,13 +75,13 @@ impl Target {
     }
 
     /// The session that `response` (status 202) opened.
-    fn session_from(&self, response: Answer) -> Result<Session> {
+    fn session_from(&self, response: Response) -> Result<Session> {
         let min_chunk = response.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         Ok(Session { url: self.next_location(response)?, min_chunk })
     }
 
     /// The address of the session's next request, from the `Location` of `response`.
-    pub fn next_location(&self, response: Answer) -> Result<Url> {
+    pub fn next_location(&self, response: Response) -> Result<Url> {
         let location = response.header("location").ok_or_else(|| {
             Error::failed(format!(
                 "{}: the response to an upload to {} has no Location",
@@ -131,7 +131,7 @@ impl Target {
     }
 
     /// Checks the response to the closing `PUT` of `digest`.
-    pub fn check_stored(&self, response: Answer, digest: &Digest) -> Result<()> {
+    pub fn check_stored(&self, response: Response, digest: &Digest) -> Result<()> {
         let what = format!("blob {digest} in {}", self.repository);
         let response = self.client.expect(response, &[201, 204], &self.scope, &what)?;
         self.check_reported_digest(&response, digest, &what)?;

@@ -5,7 +5,7 @@ use crate::image::Digest;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::error_body::refuses_head;
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use std::sync::Arc;
 use ureq::http::Method;
 use url::Url;
@@ -40,7 +40,7 @@ impl Target {
     }
 
     /// Fails with `Invalid` if the registry reports another digest for `what` than `digest`.
-    pub fn check_reported_digest(&self, response: &Answer, digest: &Digest, what: &str) -> Result<()> {
+    pub fn check_reported_digest(&self, response: &Response, digest: &Digest, what: &str) -> Result<()> {
         let Some(reported) = response.header("docker-content-digest") else {
             return Ok(());
         };

@@ -31,7 +31,7 @@ impl Lengths {
         let large = client.access.chunk_above_bytes;
         let large_chunk = size.filter(|size| *size > large && !one_request).map(|_| large / 2);
         Lengths {
-            connection_chunk: client.pace.chunk(),
+            connection_chunk: client.throttle.chunk_bytes(),
             min_chunk,
             large_chunk,
             max_large_chunk: large,

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
-use crate::transport::registry::http::{Answer, Payload};
+use crate::transport::registry::http::{Payload, Response};
 use lengths::Lengths;
 use recovery::Failures;
 use std::time::Instant;
@@ -136,7 +136,7 @@ impl StreamedUpload {
             if chunk.is_some() && self.lengths.connection_chunk.is_some() {
                 call = call.with(header::CONNECTION, "close");
             }
-            if self.failures.count > 0 || self.lengths.trial.is_some() || client.pace.refuses_bodies() {
+            if self.failures.count > 0 || self.lengths.trial.is_some() || client.throttle.refuses_bodies() {
                 // A registry that refused a body (too large, too many requests, no permission) can refuse this one
                 // before it is sent.
                 call = call.with(header::EXPECT, "100-continue");
@@ -190,12 +190,12 @@ impl StreamedUpload {
         self.lengths.trial = None;
         let client = &self.target.client;
         client.bodies.body_accepted(self.sent - self.request_start);
-        if let Some(response) = client.pace.quickest() {
+        if let Some(response) = client.throttle.min_latency() {
             self.lengths.chunk_took(self.requested_at.elapsed(), response);
         }
     }
 
-    fn finish_request(&mut self) -> Result<Option<Answer>> {
+    fn finish_request(&mut self) -> Result<Option<Response>> {
         let Some(mut request) = self.request.take() else { return Ok(None) };
         // If the thread has ended already, `finish` returns the reason.
         let _ = request.end_body();

@@ -2,9 +2,9 @@
 
 use super::StreamedUpload;
 use crate::error::{Error, Kind, Result};
-use crate::transport::registry::http::Answer;
+use crate::transport::registry::http::Response;
 use crate::transport::registry::http::retry;
-use crate::transport::registry::http::retry::PROGRESS;
+use crate::transport::registry::http::retry::PROGRESS_BYTES;
 use crate::transport::registry::push::body_limit::MIN_CHUNK_BYTES;
 use crate::transport::registry::push::session::{SessionStatus, shorter_chunk};
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Failures {
     /// Records that the registry has stored `offset` bytes. Only stored bytes are progress; otherwise an upload over a
     /// bad connection would never end.
     pub(super) fn stored(&mut self, offset: u64) {
-        if offset >= self.stored + PROGRESS {
+        if offset >= self.stored + PROGRESS_BYTES {
             (self.count, self.stored, self.progressed, self.token_renewed) = (0, offset, true, false);
         }
     }
@@ -59,13 +59,13 @@ impl Failures {
 
 impl StreamedUpload {
     /// Returns `response` if its status is among `wanted`. Fails with `Network` if a retry may help.
-    pub(super) fn expect(&mut self, response: Answer, wanted: &[u16]) -> Result<Answer> {
+    pub(super) fn expect(&mut self, response: Response, wanted: &[u16]) -> Result<Response> {
         let status = response.status;
         self.failures.last_status = Some(status);
-        let temporary = retry::is_passing(status);
+        let temporary = retry::is_transient(status);
         self.failures.retry_after = response.retry_after().filter(|_| temporary);
         if temporary || matches!(status, 401 | 413) {
-            self.target.client.pace.refused_a_body();
+            self.target.client.throttle.record_refused_body();
         }
         let why = match status {
             // `RegistryClient` has discarded the expired token.
@@ -137,15 +137,15 @@ impl StreamedUpload {
         // From now on the registry reports the offset.
         self.stored_before = 0;
         if !std::mem::take(&mut self.failures.retry_at_once) {
-            let mut tries = client.tries(self.failures.count);
-            if !tries.left() {
+            let mut tries = client.retry_policy(self.failures.count);
+            if !tries.may_retry() {
                 return Err(self.with_limit(error));
             }
             if std::mem::take(&mut self.failures.progressed) {
-                tries.refill();
+                tries.reset();
             }
             tries.wait(&self.what(), &error.to_string(), self.failures.retry_after.take())?;
-            self.failures.count = tries.made();
+            self.failures.count = tries.failures();
         }
         self.sent = self.resume_offset(error)?;
         self.verified = None;
@@ -225,7 +225,7 @@ impl StreamedUpload {
         let sent = self.sent - self.request_start;
         self.lengths.connection_chunk = shorter_chunk(self.lengths.connection_chunk, sent, self.lengths.min_chunk);
         if let Some(chunk) = self.lengths.connection_chunk {
-            self.target.client.pace.cut_into(chunk);
+            self.target.client.throttle.set_chunk_bytes(chunk);
         }
     }
 
