@@ -130,7 +130,7 @@ impl NetworkOptions {
         let limit = shared(self.network.limit_rate, run);
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
-        Ok(Access { parts: access.parts.min(most), limit, ..access })
+        Ok(Access { parallel_parts: access.parallel_parts.min(most), rate_limit: limit, ..access })
     }
 }
 

@@ -26,7 +26,7 @@ pub fn sink(
 ) -> Result<Box<dyn Sink>> {
     let access = move |host: &str, repository: &str| {
         let chunk = into.pushing.chunk_size.map(|size| size.0);
-        Ok(Access { chunk, ..access_to(host, repository, &into.registry.side(), reach, run)? })
+        Ok(Access { chunk_bytes: chunk, ..access_to(host, repository, &into.registry.side(), reach, run)? })
     };
     let Written { transfer, packing } = options;
     let loading = &into.loading;
