@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub fn store(source: Source, run: &Run) -> Result<Arc<dyn Store>> {
     match source.into_store() {
         Ok(store) => Ok(store),
-        Err(stream) => Ok(Arc::new(StreamedStore { summary: passed(stream, run)?, blobs: None })),
+        Err(stream) => Ok(Arc::new(StreamedStore { summary: passed(*stream, run)?, blobs: None })),
     }
 }
 

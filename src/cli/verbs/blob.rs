@@ -44,7 +44,7 @@ impl Blob {
         let Opened { source, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
         match source.into_store() {
             Ok(store) => self.of_store(&*store, run),
-            Err(stream) => self.of_stream(stream, run),
+            Err(stream) => self.of_stream(*stream, run),
         }
     }
 

@@ -90,7 +90,7 @@ impl Verify {
                 (store, images, hashed)
             }
             Err(stream) => {
-                let (tail, hashed) = verify_blobs::of_stream(stream, run)?;
+                let (tail, hashed) = verify_blobs::of_stream(*stream, run)?;
                 let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
                 let images = inspect_source::images(&*store, &picks, &platforms, run)?;
                 (store, images, hashed)

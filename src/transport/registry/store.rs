@@ -80,26 +80,26 @@ impl RepositoryStore {
         })
     }
 
-    /// One request: the manifest itself, which the root carries while there is `room` for it.
-    fn root(&self, at: At<'_>, room: &Room) -> Result<Root> {
+    /// One request: the manifest itself, which the root carries while `carried` has room for it.
+    fn root(&self, at: At<'_>, carried: &CarriedManifests) -> Result<Root> {
         let (descriptor, bytes) = manifest::fetch(&self.wire, self.repository(), at)?;
         let name = match at {
             At::Tag(tag) => Some(self.name(tag)),
             At::Digest(_) => None,
         };
-        let manifest = room.take(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
+        let manifest = carried.add(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
         // The engine reads a malformed one again, and reports it.
         let manifest = manifest.and_then(Result::ok).map(Arc::new);
         Ok(Root { manifest, ..Root::new(name, descriptor) })
     }
 
-    fn picked(&self, pick: &Selector, room: &Room) -> Result<Root> {
+    fn picked(&self, pick: &Selector, carried: &CarriedManifests) -> Result<Root> {
         let text = match pick {
-            Selector::Digest(digest) => return self.root(At::Digest(digest), room),
+            Selector::Digest(digest) => return self.root(At::Digest(digest), carried),
             Selector::Name(text) => text,
         };
         if is_tag(text) {
-            return self.root(At::Tag(text), room);
+            return self.root(At::Tag(text), carried);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -107,14 +107,14 @@ impl RepositoryStore {
             return Err(Error::usage(format!("{text} is not in the repository {place}")));
         }
         match (&reference.digest, reference.tag_or_latest()) {
-            (Some(digest), _) => self.root(At::Digest(digest), room),
-            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), room),
+            (Some(digest), _) => self.root(At::Digest(digest), carried),
+            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), carried),
         }
     }
 
     /// The roots of all `tags`, several asked for at once, in their order.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
-        let (next, room) = (AtomicUsize::new(0), Room::default());
+        let (next, carried) = (AtomicUsize::new(0), CarriedManifests::default());
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
         let lanes = self.wire.access.lanes.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
@@ -124,7 +124,7 @@ impl RepositoryStore {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         tags.get(at).map(|tag| (at, tag))
                     } {
-                        let root = self.root(At::Tag(tag), &room);
+                        let root = self.root(At::Tag(tag), &carried);
                         let failed = root.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
                         if failed {
@@ -206,15 +206,15 @@ impl RepositoryStore {
 
 /// The manifests that the roots of one question carry.
 #[derive(Default)]
-struct Room(Mutex<HashMap<Digest, usize>>);
+struct CarriedManifests(Mutex<HashMap<Digest, usize>>);
 
-impl Room {
-    /// Whether the roots have room for the manifest `at`; the same one takes room once.
-    fn take(&self, at: &Descriptor) -> bool {
-        let mut carried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = carried.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
+impl CarriedManifests {
+    /// Adds the manifest `at` where it fits, and returns whether it does; the same one counts once.
+    fn add(&self, at: &Descriptor) -> bool {
+        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = sizes.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
         if fits {
-            carried.insert(at.digest, at.size as usize);
+            sizes.insert(at.digest, at.size as usize);
         }
         fits
     }
@@ -223,8 +223,8 @@ impl Room {
 impl Store for RepositoryStore {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         if !picks.is_empty() {
-            let room = Room::default();
-            return picks.iter().map(|pick| self.picked(pick, &room)).collect();
+            let carried = CarriedManifests::default();
+            return picks.iter().map(|pick| self.picked(pick, &carried)).collect();
         }
         let tags = tags::list(&self.wire, self.repository())?;
         self.roots_of(&tags)
