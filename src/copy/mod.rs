@@ -131,7 +131,7 @@ fn all(
     }
     let Finish::SendAll(why) = sink.finish()? else { return Ok(report) };
     if streamed {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{why}; the source has passed and cannot be sent again, run it once more"
         )));
     }
@@ -145,6 +145,6 @@ fn all(
     }
     match sink.finish()? {
         Finish::Done => Ok(report),
-        Finish::SendAll(why) => Err(Error::far_side(format!("{why}, although everything was sent"))),
+        Finish::SendAll(why) => Err(Error::remote_host(format!("{why}, although everything was sent"))),
     }
 }

@@ -119,7 +119,7 @@ const LARGEST_ANSWER: u64 = 4 << 20; // bytes
 
 /// Runs `command` without input and collects its output.
 ///
-/// `FarSide` where the output is larger than 4 MiB; a command that failed is not an error here.
+/// `RemoteHost` where the output is larger than 4 MiB; a command that failed is not an error here.
 pub fn ask(host: &dyn Host, command: &[&str]) -> Result<Answer> {
     let mut running = host.run(command)?;
     running.stdin = None;
@@ -128,11 +128,11 @@ pub fn ask(host: &dyn Host, command: &[&str]) -> Result<Answer> {
         stdout
             .take(LARGEST_ANSWER + 1)
             .read_to_end(&mut bytes)
-            .map_err(|e| Error::far_side(format!("{}: the answer of {} was cut: {e}", host.name(), command[0])))?;
+            .map_err(|e| Error::remote_host(format!("{}: the answer of {} was cut: {e}", host.name(), command[0])))?;
     }
     if bytes.len() as u64 > LARGEST_ANSWER {
         let name = host.name();
-        return Err(Error::far_side(format!("{name}: {} answered more than {LARGEST_ANSWER} bytes", command[0])));
+        return Err(Error::remote_host(format!("{name}: {} answered more than {LARGEST_ANSWER} bytes", command[0])));
     }
     let exit = running.wait()?;
     Ok(Answer { stdout: tail::plain(&String::from_utf8_lossy(&bytes)), exit })

@@ -51,8 +51,8 @@ pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
 
 fn not_started(program: &str, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::NotFound => Error::far_side(format!("there is no program {program} here")),
-        _ => Error::far_side(format!("{program} cannot be started: {error}")),
+        io::ErrorKind::NotFound => Error::remote_host(format!("there is no program {program} here")),
+        _ => Error::remote_host(format!("{program} cannot be started: {error}")),
     }
 }
 

@@ -215,7 +215,7 @@ fn check(claim: &Claim, digest: Digest, size: u64) -> Result<()> {
     }
     match claim.digest {
         Some(expected) if expected != digest => {
-            Err(Error::altered(format!("blob {expected} does not match: got {digest}; it was not kept")))
+            Err(Error::digest_mismatch(format!("blob {expected} does not match: got {digest}; it was not kept")))
         }
         _ => Ok(()),
     }

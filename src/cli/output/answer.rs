@@ -79,9 +79,9 @@ pub fn kind_word(kind: Kind) -> &'static str {
         Kind::Denied => "denied",
         Kind::Invalid => "invalid",
         Kind::Network => "network",
-        Kind::FarSide => "far_side",
+        Kind::RemoteHost => "far_side",
         Kind::Unwritable => "unwritable",
-        Kind::Some => "some",
+        Kind::Partial => "some",
         Kind::Interrupted => "interrupted",
     }
 }

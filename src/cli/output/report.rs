@@ -152,7 +152,7 @@ impl Outcome {
         let alike = others.iter().all(|(_, other)| other.kind() == error.kind());
         let kind = match all.len() == self.destinations.len() && alike {
             true => error.kind(),
-            false => Kind::Some,
+            false => Kind::Partial,
         };
         let (failed, count) = (all.len(), self.destinations.len());
         Err(Error::several(kind, &format!("{failed} of {count} destinations failed"), &all))

@@ -69,7 +69,7 @@ impl Builtin {
     /// Connects as the user whose home directory is `home`: configuration, known hosts and keys are read from its
     /// `.ssh`.
     ///
-    /// `Denied` where the host's key is not the recorded one or the user may not log in, `FarSide` where the host does
+    /// `Denied` where the host's key is not the recorded one or the user may not log in, `RemoteHost` where the host does
     /// not answer.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
         let place = Place::of(target, home, cancel, 0)?;
@@ -141,7 +141,7 @@ impl Place {
                 (socket, Some(way))
             }
         };
-        let refused = |e: ssh2::Error| Error::far_side(format!("{}: ssh cannot be set up: {}", self.name, e.message()));
+        let refused = |e: ssh2::Error| Error::remote_host(format!("{}: ssh cannot be set up: {}", self.name, e.message()));
         let mut session = Session::new().map_err(refused)?;
         session.set_timeout(ANSWER.as_millis() as u32);
         let known = Known::read(self.known_hosts.iter().map(PathBuf::as_path), &self.listed);
@@ -158,7 +158,7 @@ impl Place {
     fn line_to(&self, address: &str, port: u16) -> Result<(OwnedFd, Pumping)> {
         let Connection { session, socket, way } = self.dial()?;
         let channel = session.channel_direct_tcpip(address, port, None).map_err(|e| {
-            Error::far_side(format!("{}: it gives no way on to {address} port {port}: {}", self.name, e.message()))
+            Error::remote_host(format!("{}: it gives no way on to {address} port {port}: {}", self.name, e.message()))
         })?;
         let (near, far) = UnixStream::pair()?;
         far.set_nonblocking(true)?;
@@ -184,7 +184,7 @@ impl Place {
 
     fn socket(&self) -> Result<TcpStream> {
         let unreachable = |e: &dyn std::fmt::Display| {
-            Error::far_side(format!("{}: no connection to port {}: {e}", self.name, self.port))
+            Error::remote_host(format!("{}: no connection to port {}: {e}", self.name, self.port))
         };
         let addresses = (self.address.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
         let mut failed = None;
@@ -209,7 +209,7 @@ impl Place {
     fn check(&self, session: &Session, known: &Known) -> Result<()> {
         let name = &self.name;
         let Some((key, _)) = session.host_key() else {
-            return Err(Error::far_side(format!("{name} showed no host key")));
+            return Err(Error::remote_host(format!("{name} showed no host key")));
         };
         let hash = session.host_key_hash(HashType::Sha256).unwrap_or_default();
         let print = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
@@ -258,7 +258,7 @@ impl Place {
         }
         let connection = self.dial()?;
         let channel = exec(&connection)
-            .map_err(|e| Error::far_side(format!("{}: the host runs no command: {}", self.name, e.message())))?;
+            .map_err(|e| Error::remote_host(format!("{}: the host runs no command: {}", self.name, e.message())))?;
         Ok((connection, channel))
     }
 }

@@ -229,7 +229,7 @@ impl Flow {
     }
 
     fn lost(&self, why: &str) -> Error {
-        Error::far_side(format!("{}: the connection was lost: {why}", self.pump.place))
+        Error::remote_host(format!("{}: the connection was lost: {why}", self.pump.place))
     }
 
     /// Waits for the socket and the pipes, then does what needs a writable socket or a readable pipe.
@@ -305,7 +305,7 @@ impl Flow {
     fn close(mut self) -> Result<(Exit, Session)> {
         let Pump { session, mut channel, socket, stdin, stdout, cancel, place, .. } = self.pump;
         drop((stdin, stdout));
-        let lost = |why: &str| Error::far_side(format!("{place}: the connection was lost: {why}"));
+        let lost = |why: &str| Error::remote_host(format!("{place}: the connection was lost: {why}"));
         let since = Instant::now();
         loop {
             // What came between the last look and the end.

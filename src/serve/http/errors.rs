@@ -94,10 +94,10 @@ impl From<Error> for Refusal {
         let (status, code) = match error.kind() {
             Kind::NotFound => (StatusCode::NOT_FOUND, Code::Unknown),
             Kind::Denied => (StatusCode::FORBIDDEN, Code::Denied),
-            Kind::Network | Kind::FarSide => (StatusCode::BAD_GATEWAY, Code::Unknown),
+            Kind::Network | Kind::RemoteHost => (StatusCode::BAD_GATEWAY, Code::Unknown),
             Kind::Unwritable => (StatusCode::INSUFFICIENT_STORAGE, Code::Unknown),
             Kind::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
-            Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Some => {
+            Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Partial => {
                 (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown)
             }
         };

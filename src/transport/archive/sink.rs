@@ -268,7 +268,7 @@ impl Sink for ArchiveSink {
 
     fn aborted(&self, why: &Error) {
         // What the source says of itself is wrong, not what the line made of it: no later copy will want this.
-        if why.kind() == crate::Kind::Invalid && !why.is_altered() {
+        if why.kind() == crate::Kind::Invalid && !why.is_digest_mismatch() {
             self.keep.store(false, Ordering::Relaxed);
         }
     }

@@ -75,9 +75,9 @@ impl FetchStore {
         let Some((rows, here)) = read(&answer.stdout) else {
             return match found.loader {
                 Loader::Ctr if answer.exit.success() => {
-                    Err(Error::far_side(format!("{}: ctr gave no list of its images", host.name())))
+                    Err(Error::remote_host(format!("{}: ctr gave no list of its images", host.name())))
                 }
-                _ => Err(Error::far_side(format!("{}: ctr {}", host.name(), answer.exit.describe()))),
+                _ => Err(Error::remote_host(format!("{}: ctr {}", host.name(), answer.exit.describe()))),
             };
         };
         // How large a manifest is shows when it is fetched.
@@ -113,7 +113,7 @@ impl FetchStore {
         let got = Hasher::new(digest.algorithm()).with(&bytes).finish();
         if got != *digest {
             let host = self.host.name();
-            return Err(Error::altered(format!("manifest {digest} from {host} does not match: got {got}")));
+            return Err(Error::digest_mismatch(format!("manifest {digest} from {host} does not match: got {got}")));
         }
         self.manifests().insert(*digest, bytes.clone());
         Ok(bytes)

@@ -80,7 +80,7 @@ impl Loading {
         self.is_lost() || self.is_full()
     }
 
-    /// Waits for the command, whose input has ended or is not wanted any more. `FarSide` where it failed.
+    /// Waits for the command, whose input has ended or is not wanted any more. `RemoteHost` where it failed.
     pub fn end(&self) -> Result<Ended> {
         let mut state = self.state();
         let before = std::mem::replace(&mut *state, State::Ended(Err(Error::failed("a load was ended twice"))));
@@ -124,12 +124,12 @@ impl Loading {
         let broken = said.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {
             (true, None) => Ok(Ended { said }),
-            (_, Some(line)) => Err(Error::far_side(format!("{}: {}", self.label, line.trim()))),
+            (_, Some(line)) => Err(Error::remote_host(format!("{}: {}", self.label, line.trim()))),
             (false, None) if exit.stderr.trim().is_empty() && !output.trim().is_empty() => {
                 let exit = Exit { stderr: output, ..exit.clone() };
-                Err(Error::far_side(format!("{} {}", self.label, exit.describe())))
+                Err(Error::remote_host(format!("{} {}", self.label, exit.describe())))
             }
-            (false, None) => Err(Error::far_side(format!("{} {}", self.label, exit.describe()))),
+            (false, None) => Err(Error::remote_host(format!("{} {}", self.label, exit.describe()))),
         }
     }
 
@@ -167,7 +167,7 @@ impl Input {
         match (self.loading.end(), error.kind()) {
             (Err(error), _) => Err(error.into()),
             (Ok(_), io::ErrorKind::BrokenPipe) => Ok(()),
-            (Ok(_), _) => Err(Error::far_side(format!("{}: {error}", self.loading.label)).into()),
+            (Ok(_), _) => Err(Error::remote_host(format!("{}: {error}", self.loading.label)).into()),
         }
     }
 }

@@ -48,7 +48,7 @@ echo imgmv-probe-end
 /// The first of `wanted` that answers on `host`; with `remote_command`, that command and no engine.
 ///
 /// `namespace` is containerd's; without it that of the environment there, kubelet's where it exists, or the engine's
-/// own default. `FarSide` where nothing answers, with what was found dead; `Usage` for a namespace that is none.
+/// own default. `RemoteHost` where nothing answers, with what was found dead; `Usage` for a namespace that is none.
 pub fn find(
     host: &dyn Host,
     wanted: &[Engine],
@@ -87,9 +87,9 @@ fn no_answer(host: &str, exit: &Exit) -> Error {
         return Error::denied(format!("{host}: ssh {end}; may you log in there without a password?"));
     }
     if exit.status == Some(255) {
-        return Error::far_side(format!("{host}: ssh {end}"));
+        return Error::remote_host(format!("{host}: ssh {end}"));
     }
-    Error::far_side(format!("{host}: no shell answers there: the command {end}"))
+    Error::remote_host(format!("{host}: no shell answers there: the command {end}"))
 }
 
 /// containerd's identifiers (pkg/identifiers): parts of letters and digits, parted by one `.`, `_` or `-`.
@@ -217,7 +217,7 @@ impl Said {
             true => String::new(),
             false => format!(" (found: {})", dead.join("; ")),
         };
-        Error::far_side(format!("{host}: no {names} answers there{found}; name one with --engine or --remote-command"))
+        Error::remote_host(format!("{host}: no {names} answers there{found}; name one with --engine or --remote-command"))
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn where_nothing_answers_the_dead_are_named() {
         let error = found("machine=x86_64", None).unwrap_err();
-        assert_eq!(error.kind(), Kind::FarSide);
+        assert_eq!(error.kind(), Kind::RemoteHost);
         assert_eq!(
             error.to_string(),
             "web1: no nerdctl, docker, ctr or podman answers there; name one with --engine or --remote-command"

@@ -101,7 +101,7 @@ fn rename(host: &dyn Host, found: &Found, pairs: &[(&Name, &Name)], drop: &[(Dig
     let answer = ask(host, &words)?;
     match answer.exit.success() {
         true => Ok(()),
-        false => Err(Error::far_side(format!(
+        false => Err(Error::remote_host(format!(
             "{}: the image is there but could not be given its name: the command {}",
             host.name(),
             answer.exit.describe()

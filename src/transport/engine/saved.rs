@@ -67,7 +67,7 @@ pub fn names(host: &dyn Host, found: &Found) -> Result<Vec<Name>> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let answer = ask(host, &words)?;
     if !answer.exit.success() {
-        return Err(Error::far_side(format!("{}: {found} {}", host.name(), answer.exit.describe())));
+        return Err(Error::remote_host(format!("{}: {found} {}", host.name(), answer.exit.describe())));
     }
     // `<none>` is no name.
     let named = answer.stdout.lines().map(str::trim).filter_map(|line| line.parse::<Reference>().ok());
@@ -114,7 +114,7 @@ fn judge(label: &str, exit: &Exit) -> Result<()> {
     let sentence = format!("{label} {}", exit.describe());
     Err(match absent {
         true => Error::not_found(format!("{sentence}; imgmv list shows what there is")),
-        false => Error::far_side(sentence),
+        false => Error::remote_host(sentence),
     })
 }
 
@@ -150,7 +150,7 @@ mod tests {
         let exit = |stderr: &str| Exit { status: Some(1), signal: None, stderr: stderr.into() };
         let absent = judge("here", &exit("Error response from daemon: reference does not exist")).unwrap_err();
         assert_eq!(absent.kind(), Kind::NotFound);
-        assert_eq!(judge("here", &exit("disk on fire")).unwrap_err().kind(), Kind::FarSide);
+        assert_eq!(judge("here", &exit("disk on fire")).unwrap_err().kind(), Kind::RemoteHost);
         judge("here", &Exit { status: Some(0), ..Exit::default() }).unwrap();
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Session {
 impl Session {
     /// Runs `script` on `host` and asks it `question` (lines).
     ///
-    /// `FarSide` where it ends before it has answered, or answers without end.
+    /// `RemoteHost` where it ends before it has answered, or answers without end.
     pub fn open(host: &dyn Host, script: &str, question: &str) -> Result<(Session, Answer)> {
         let mut running = host.run(&["sh", "-c", script, "imgmv"])?;
         let (Some(mut stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
@@ -62,7 +62,7 @@ impl Session {
             Ok(None) | Err(_) => {
                 drop((stdin, stdout));
                 let end = running.wait()?.describe();
-                Err(Error::far_side(format!("{}: the question for what is there {end}", host.name())))
+                Err(Error::remote_host(format!("{}: the question for what is there {end}", host.name())))
             }
         }
     }
@@ -74,7 +74,7 @@ impl Session {
         let (loading, input) = Loading::of(self.running, self.stdin, self.stdout, label, cancel);
         match told {
             Ok(()) => Ok((loading, input)),
-            Err(e) => Err(loading.end().err().unwrap_or_else(|| Error::far_side(format!("{label}: {e}")))),
+            Err(e) => Err(loading.end().err().unwrap_or_else(|| Error::remote_host(format!("{label}: {e}")))),
         }
     }
 

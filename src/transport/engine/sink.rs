@@ -143,7 +143,7 @@ impl EngineSink {
     fn choose(&self, answer: &Answer, all_packed: bool) -> Result<LineCompression> {
         let host = self.host.name();
         match self.wire {
-            Some(wire) if wire != LineCompression::Plain && !answer.undo.contains(&wire) => Err(Error::far_side(
+            Some(wire) if wire != LineCompression::Plain && !answer.undo.contains(&wire) => Err(Error::remote_host(
                 format!("{host}: there is no {} there to unpack what comes; use --wire auto", wire.name()),
             )),
             Some(wire) => Ok(wire),

@@ -45,7 +45,7 @@ pub(super) fn is_there(found: &Found, one: &Expected, answer: &session::Answer) 
 
 /// Asks `found` on `host` for each of `expected`.
 ///
-/// `FarSide` where a name is not there, is incomplete, or is something else, with what was found.
+/// `RemoteHost` where a name is not there, is incomplete, or is something else, with what was found.
 pub(super) fn verify(host: &dyn Host, found: &Found, expected: &[Expected]) -> Result<()> {
     let one_by_one = found.loader == Loader::Nerdctl;
     for some in expected.chunks(if one_by_one { 1 } else { AT_ONCE }) {
@@ -85,7 +85,7 @@ fn judge(found: &Found, some: &[Expected], answer: &Answer) -> Result<()> {
     }
     let first = some.first().map_or("", |one| one.name.as_str());
     if !answer.exit.success() {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{first} was loaded but is not there: the engine's question for it {}",
             answer.exit.describe()
         )));
@@ -101,7 +101,7 @@ fn judge(found: &Found, some: &[Expected], answer: &Answer) -> Result<()> {
         };
     }
     if lines.len() != some.len() {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{first} was loaded, but of {} names the engine knows {}",
             some.len(),
             lines.len()
@@ -119,7 +119,7 @@ fn inspected(loader: Loader, one: &Expected, line: &str) -> Result<()> {
         _ => one.config,
     };
     if rootfs.contains(r#""Type":"""#) {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{} was loaded but is broken there: the engine knows none of its layers; remove it there and copy again",
             one.name
         )));
@@ -135,11 +135,11 @@ fn checked(one: &Expected, table: &str, end: &str) -> Result<()> {
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
     let row = rows.into_iter().find(|row| row.first() == Some(&one.name.as_str()));
     let Some([_, _, digest, status, rest @ ..]) = row.as_deref() else {
-        return Err(Error::far_side(format!("{} was imported but is not there: the check {end}", one.name)));
+        return Err(Error::remote_host(format!("{} was imported but is not there: the check {end}", one.name)));
     };
     if *status != "complete" {
         let how_much = rest.first().unwrap_or(&"");
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{} was imported but is {status} {how_much}; remove it there and copy again",
             one.name
         )));
@@ -151,7 +151,7 @@ fn checked(one: &Expected, table: &str, end: &str) -> Result<()> {
 }
 
 fn another(one: &Expected, found: &str, expected: &Digest) -> Error {
-    Error::far_side(format!(
+    Error::remote_host(format!(
         "{} was loaded but is another image there: expected {expected}, found {found}; did somebody else load it too?",
         one.name
     ))
@@ -208,7 +208,7 @@ mod tests {
         ] {
             let error = judged(loader, &stdout, 0).unwrap_err();
             assert!(error.to_string().contains(said), "{loader:?}: {error}");
-            assert_eq!(error.kind(), crate::Kind::FarSide);
+            assert_eq!(error.kind(), crate::Kind::RemoteHost);
         }
         assert!(judged(Loader::Podman, "", 125).unwrap_err().to_string().contains("status 125"));
     }

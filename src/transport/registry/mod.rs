@@ -9,7 +9,7 @@
 //! - `mirrors`: the mirrors and insecure registries that this machine's engines are configured with.
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress: 16 KiB between two breaks reset it.
-//! Content with a wrong digest (`Error::is_altered`) is requested once more. A 401 is answered with a new token that
+//! Content with a wrong digest (`Error::is_digest_mismatch`) is requested once more. A 401 is answered with a new token that
 //! all requests share; a request that loses this token too fetches one for itself (`Use::Own`), so parallel requests
 //! cannot starve one another. A refusal by a redirect's target is not the registry's: the client asks the registry for
 //! another address, three times in a row, and then names the storage host. `http/web_page.rs` tells a web page from a

@@ -75,7 +75,7 @@ impl<'a> RetryPolicy<'a> {
                 spelled(wish),
                 LONGEST_WISH.as_secs()
             ))
-            .lasting());
+            .permanent());
         }
         // A line that delivers between its cuts is taken up quickly: it may be cut hundreds of times.
         let share = if std::mem::take(&mut self.moving) { WHILE_MOVING } else { 1 };

@@ -109,7 +109,7 @@ impl StreamedUpload {
         if let Some(session) = self.session.take() {
             return Ok(session);
         }
-        let Session { url, least } = self.target.session().map_err(Error::lasting)?;
+        let Session { url, least } = self.target.session().map_err(Error::permanent)?;
         (self.lengths.least, self.lengths.begun) = (least, false);
         Ok(url)
     }

@@ -125,7 +125,7 @@ impl StreamedUpload {
     /// Where the bytes are to be written again from after `error`, and after a pause.
     pub(super) fn go_on_after(&mut self, error: Error) -> Result<u64> {
         let wire = self.target.wire.clone();
-        if error.kind() != Kind::Network || error.is_lasting() || wire.cancel.raised() {
+        if error.kind() != Kind::Network || error.is_permanent() || wire.cancel.raised() {
             return Err(error);
         }
         self.feed = None;
