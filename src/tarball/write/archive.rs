@@ -173,7 +173,7 @@ impl ArchiveWriter {
         tar.begin(&name, Kind::File, size)?;
         state.phase = Phase::Within;
         if let Some(resume) = &mut state.resume {
-            resume.sums.cut(0, 0)?;
+            resume.sums.truncate(0, 0)?;
         }
         Ok(Begin::Write(Box::new(Entry { pack: self, named, start, written: Some(0), ended: false })))
     }

@@ -33,10 +33,10 @@ impl BlobWriter for Entry<'_> {
         let State { tar: Some(tar), resume: Some(resume), .. } = &mut *state else { return Ok((0, fresh)) };
         tar.flush()?;
         let Some(file) = tar.file() else { return Ok((0, fresh)) };
-        let found = resume.sums.replay((file, self.data()), size, fresh, &resume.cancel)?;
-        tar.cut(self.data() + found.right)?;
-        self.written = Some(found.right);
-        Ok((found.right, found.hasher))
+        let found = resume.sums.verify((file, self.data()), size, fresh, &resume.cancel)?;
+        tar.cut(self.data() + found.bytes)?;
+        self.written = Some(found.bytes);
+        Ok((found.bytes, found.hasher))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -45,7 +45,7 @@ impl BlobWriter for Entry<'_> {
             Some(written) => written,
             None => {
                 if let Some(resume) = &mut state.resume {
-                    resume.sums.cut(0, 0)?;
+                    resume.sums.truncate(0, 0)?;
                 }
                 state.tar()?.cut(self.data())?;
                 0
@@ -60,7 +60,7 @@ impl BlobWriter for Entry<'_> {
         tar.write(bytes)?;
         if let Some(resume) = resume {
             // What the sums vouch for is in the file.
-            if resume.sums.end_with(bytes.len()) {
+            if resume.sums.completes_segment(bytes.len()) {
                 tar.flush()?;
             }
             resume.sums.add(bytes);
@@ -106,7 +106,7 @@ impl Drop for Entry<'_> {
             && self.written.is_none_or(|written| 0 < written && written < size)
             && tar.flush().is_ok()
         {
-            resume.sums.write_down();
+            resume.sums.flush();
             resume.begun = Some(Begun { digest, size, from: self.start });
             *phase = Phase::Between;
             return;

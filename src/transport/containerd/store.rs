@@ -252,7 +252,7 @@ impl Read for At {
 fn database(root: &Directory) -> Result<Listing> {
     let place = inside(root, DATABASE[0])?;
     let file = place.as_ref().map(|place| place.file(DATABASE[1]).map_err(rooted)).transpose()?.flatten();
-    let shown = root.show(&DATABASE.join("/"));
+    let shown = root.display(&DATABASE.join("/"));
     let file = file.ok_or_else(|| {
         Error::invalid(format!("{} is not containerd's directory: there is no {shown}", root.path().display()))
     })?;
@@ -260,7 +260,7 @@ fn database(root: &Directory) -> Result<Listing> {
 }
 
 fn inside(folder: &Directory, name: &str) -> Result<Option<Directory>> {
-    folder.inner(name).map_err(rooted)
+    folder.subdirectory(name).map_err(rooted)
 }
 
 /// What to do where permission is lacking.

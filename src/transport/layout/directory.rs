@@ -50,7 +50,7 @@ impl Place {
             image_layout_version: String,
         }
         let Some(bytes) = self.folder.read(LAYOUT_FILE, MAX_LAYOUT_FILE)? else { return Ok(false) };
-        let file = self.folder.show(LAYOUT_FILE);
+        let file = self.folder.display(LAYOUT_FILE);
         let version: Version = serde_json::from_slice(&bytes)
             .map_err(|e| Error::invalid(format!("{file} is not what an OCI layout has there ({e})")))?;
         // image-layout.md: 1.0.0 is the only version there is; a 1.1 would be a compatible one.
@@ -89,8 +89,8 @@ impl Place {
     pub fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Directory>> {
         let slot = &self.blobs[algorithm as usize];
         if slot.get().is_none() {
-            let Some(all) = self.folder.inner("blobs")? else { return Ok(None) };
-            let Some(found) = all.inner(algorithm.name())? else { return Ok(None) };
+            let Some(all) = self.folder.subdirectory("blobs")? else { return Ok(None) };
+            let Some(found) = all.subdirectory(algorithm.name())? else { return Ok(None) };
             slot.get_or_init(|| found);
         }
         Ok(slot.get())
@@ -100,7 +100,7 @@ impl Place {
     pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Directory> {
         if self.blobs(algorithm)?.is_none() {
             make(&self.folder, "blobs")?;
-            let all = self.folder.inner("blobs")?.ok_or_else(|| self.vanished())?;
+            let all = self.folder.subdirectory("blobs")?.ok_or_else(|| self.vanished())?;
             make(&all, algorithm.name())?;
         }
         self.blobs(algorithm)?.ok_or_else(|| self.vanished())
@@ -118,6 +118,6 @@ impl Place {
 fn make(parent: &Directory, name: &str) -> Result<()> {
     match mkdirat(parent.fd(), name, Mode::from_raw_mode(0o777)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(Error::writing(parent.show(name), error.into())),
+        Err(error) => Err(Error::writing(parent.display(name), error.into())),
     }
 }

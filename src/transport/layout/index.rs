@@ -5,7 +5,7 @@ use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX, Place};
 use super::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::LayoutIndex;
 use crate::progress::Watch;
@@ -42,7 +42,7 @@ pub(super) fn rewrite(
     if bytes.len() as u64 > MAX_INDEX {
         return Err(Error::unwritable(format!(
             "{} would have {} bytes, more than the {MAX_INDEX} that are read back; begin another layout",
-            place.folder.show(INDEX_FILE),
+            place.folder.display(INDEX_FILE),
             bytes.len()
         )));
     }
@@ -56,7 +56,7 @@ fn replace(folder: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
         draft.file.sync_all()?;
         draft.keep(folder, name)
     };
-    write().map_err(|e| Error::writing(folder.show(name), e))
+    write().map_err(|e| Error::writing(folder.display(name), e))
 }
 
 /// The right to rewrite `index.json`; the file goes with it.
@@ -75,27 +75,27 @@ impl<'p> IndexLock<'p> {
             let file = match openat(folder.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
-                    return Err(Error::invalid(format!("{} is not a file; remove it", folder.show(&name))));
+                    return Err(Error::invalid(format!("{} is not a file; remove it", folder.display(&name))));
                 }
-                Err(error) => return Err(Error::writing(folder.show(INDEX_FILE), error.into())),
+                Err(error) => return Err(Error::writing(folder.display(INDEX_FILE), error.into())),
             };
-            match hold(folder, &name, &file) {
+            match try_lock(folder, &name, &file) {
                 Lock::Acquired => return Ok(IndexLock { folder, name, file }),
-                Lock::NoLocks => {
+                Lock::Unsupported => {
                     watch.say(&format!("{} has no file locks: let no other process write there", place.shown()));
                     return Ok(IndexLock { folder, name, file });
                 }
                 Lock::Held => {}
             }
             if look == TOLD {
-                watch.say(&format!("waiting for another process that is writing {}", folder.show(INDEX_FILE)));
+                watch.say(&format!("waiting for another process that is writing {}", folder.display(INDEX_FILE)));
             }
             cancel.check()?;
             sleep(PAUSE);
         }
         Err(Error::unwritable(format!(
             "{} is locked by another process and was not let go; end that process or try again",
-            folder.show(INDEX_FILE)
+            folder.display(INDEX_FILE)
         )))
     }
 }

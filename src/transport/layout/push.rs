@@ -211,7 +211,7 @@ impl PushedLayout {
         match unlinkat(blobs.fd(), digest.hex(), AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(Error::writing(blobs.show(&digest.hex()), error.into())),
+            Err(error) => Err(Error::writing(blobs.display(&digest.hex()), error.into())),
         }
     }
 
@@ -264,7 +264,7 @@ fn link(from: &Place, to: &Place, digest: &Digest) -> Result<Linked> {
         Err(Errno::EXIST) => Ok(Linked::There),
         Err(Errno::NOENT) => Ok(Linked::Absent),
         Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Linked::Cannot),
-        Err(error) => Err(Error::writing(target.show(&digest.hex()), error.into())),
+        Err(error) => Err(Error::writing(target.display(&digest.hex()), error.into())),
     }
 }
 

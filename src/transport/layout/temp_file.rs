@@ -2,7 +2,7 @@
 //! renamed when it is whole. Who writes such a file holds its lock, so that what a killed process left is known.
 
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -33,7 +33,7 @@ impl<'f> TempFile<'f> {
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if hold(folder, &name, &file) != Lock::Held {
+            if try_lock(folder, &name, &file) != Lock::Held {
                 return Ok(TempFile { folder, name, file, kept: false });
             }
         }
@@ -74,7 +74,7 @@ pub(super) fn sweep(folder: &Directory) {
 /// Removes `name` unless someone holds it.
 pub(super) fn remove_if_left(folder: &Directory, name: &str) -> bool {
     let Ok(Some(file)) = folder.file(name) else { return false };
-    hold(folder, name, &file) == Lock::Acquired && unlinkat(folder.fd(), name, AtFlags::empty()).is_ok()
+    try_lock(folder, name, &file) == Lock::Acquired && unlinkat(folder.fd(), name, AtFlags::empty()).is_ok()
 }
 
 /// Every file here that begins with [`PREFIX`].
@@ -111,9 +111,9 @@ mod tests {
         draft.file.write_all(b"whole").unwrap();
         let name = draft.name.clone();
         let late = File::open(temp.path().join(&name)).unwrap();
-        assert_eq!(hold(&folder, &name, &late), Lock::Held);
+        assert_eq!(try_lock(&folder, &name, &late), Lock::Held);
         draft.keep(&folder, "blob").unwrap();
-        assert_eq!(hold(&folder, &name, &late), Lock::Held);
+        assert_eq!(try_lock(&folder, &name, &late), Lock::Held);
         assert_eq!(std::fs::read(temp.path().join("blob")).unwrap(), b"whole");
     }
 }

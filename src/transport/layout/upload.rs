@@ -8,7 +8,7 @@ use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::source::Claim;
@@ -61,11 +61,11 @@ impl Upload {
             return Ok(None);
         }
         let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
-        let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
-        let arriving = IncomingBlob::going_on(Algorithm::Sha256, found.hasher, found.right);
+        let found = sums.verify((&file, 0), u64::MAX, Hasher::default(), cancel)?;
+        let arriving = IncomingBlob::going_on(Algorithm::Sha256, found.hasher, found.bytes);
         let (place, id) = (place.clone(), id.to_owned());
         let mut upload = Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() };
-        upload.cut(found.right)?;
+        upload.cut(found.bytes)?;
         Ok(Some(upload))
     }
 
@@ -74,12 +74,12 @@ impl Upload {
         let open = |name: &str, flags| {
             let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = openat(folder.fd(), name, flags, Mode::from_raw_mode(0o666));
-            opened.map(File::from).map_err(|e| Error::writing(folder.show(name), e.into()))
+            opened.map(File::from).map_err(|e| Error::writing(folder.display(name), e.into()))
         };
         let name = stem(id) + PART;
         let file = open(&name, flags)?;
-        match hold(folder, &name, &file) {
-            Lock::Acquired | Lock::NoLocks => {
+        match try_lock(folder, &name, &file) {
+            Lock::Acquired | Lock::Unsupported => {
                 let sums = Checkpoints::new(open(&(stem(id) + SUMS), flags | OFlags::CREATE)?);
                 Ok(Some((file, sums)))
             }
@@ -125,7 +125,7 @@ impl Upload {
 
     /// Makes sure that a later process finds all that is here now, and takes no more room than that.
     pub fn settle(&mut self) {
-        self.sums.write_down();
+        self.sums.flush();
         if std::mem::take(&mut self.reserved) {
             let _ = self.file.set_len(self.size());
         }
@@ -133,7 +133,7 @@ impl Upload {
 
     /// Forgets all bytes.
     pub fn begin_anew(&mut self) -> Result<()> {
-        self.sums.cut(0, 0).map_err(|e| self.unwritten(e))?;
+        self.sums.truncate(0, 0).map_err(|e| self.unwritten(e))?;
         self.arriving = IncomingBlob::new(self.arriving.algorithm());
         self.cut(0)
     }
@@ -197,7 +197,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.sums.write_down();
+        self.sums.flush();
         let _ = self.file.unlock();
     }
 }
