@@ -38,7 +38,7 @@ fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
 
 fn whole(state: &State, root: &Digest) {
     let bytes = &state.blobs[root];
-    let Ok(manifest) = Manifest::unclaimed(bytes.clone(), "") else { return };
+    let Ok(manifest) = Manifest::from_bytes(bytes.clone(), "") else { return };
     // Announced as something unknown it is carried, not looked into, unless it says itself what it is.
     if !bytes.windows(11).any(|text| text == b"\"mediaType\"") {
         return;

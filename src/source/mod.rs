@@ -61,7 +61,7 @@ pub trait Store: Send + Sync {
     /// The images that `picks` select, in their order; all when empty. A pick that selects nothing is `NotFound`,
     /// with what there is in the message.
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>>;
-    /// The raw bytes of a manifest or an index, at most `MAX_MANIFEST`. Believed only after `Manifest::parse`.
+    /// The raw bytes of a manifest or an index, at most `MAX_MANIFEST_BYTES`. Believed only after `Manifest::parse`.
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>>;
     /// The bytes of `blob` from offset `from` on.
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>>;
@@ -183,7 +183,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     for pick in picks {
         let fits = |root: &&Root| match pick {
             Selector::Digest(digest) => root.descriptor.digest == *digest,
-            Selector::Name(asked) => root.name.as_ref().is_some_and(|name| name.answers_to(asked)),
+            Selector::Name(asked) => root.name.as_ref().is_some_and(|name| name.matches(asked)),
         };
         let found: Vec<&Root> = all.iter().filter(fits).collect();
         let is_exact = |root: &&&Root| matches!(pick, Selector::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));

@@ -123,7 +123,7 @@ pub(crate) fn write_repositories(tags: &BTreeMap<Reference, String>) -> Vec<u8> 
     let mut all: BTreeMap<String, BTreeMap<&str, &str>> = BTreeMap::new();
     for (name, layer) in tags {
         let Some(tag) = &name.tag else { continue };
-        all.entry(name.place()).or_default().insert(tag, layer);
+        all.entry(name.full_repository()).or_default().insert(tag, layer);
     }
     serde_json::to_vec(&all).expect("strings can always be written")
 }

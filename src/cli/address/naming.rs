@@ -77,12 +77,12 @@ pub fn registry(reference: &Reference, given: &[String]) -> Result<Vec<Name>> {
 
 /// `text`, a tag or a full reference, in the repository of `reference`.
 pub fn tag_in(reference: &Reference, text: &str) -> Result<Name> {
-    let place = reference.place();
+    let place = reference.full_repository();
     if !text.contains(['/', ':', '@']) {
         return full(&format!("{place}:{text}"));
     }
     let asked: Reference = text.parse()?;
-    match asked.place() == place {
+    match asked.full_repository() == place {
         true => full(text),
         false => Err(Error::usage(format!("{text} is not in {place}; copy to it with imgmv copy"))),
     }

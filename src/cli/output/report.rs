@@ -262,7 +262,7 @@ pub enum Stdout {
 /// `NAME@DIGEST` for each name, once where a repository has it by tag and by digest; `@DIGEST` for an image without one.
 pub fn named<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<Item = String> + 'a {
     let nameless = names.is_empty().then(|| format!("@{digest}"));
-    let place = |name: &Name| name.reference().map(|reference| reference.place());
+    let place = |name: &Name| name.reference().map(|reference| reference.full_repository());
     let by_tag = move |name: &Name| names.iter().any(|other| other.digest().is_none() && place(other) == place(name));
     let line = move |name: &Name| match name.digest() {
         Some(_) if by_tag(name) => None,

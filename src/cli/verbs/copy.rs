@@ -177,7 +177,7 @@ impl Copy {
             };
             let target = prefix.under(&name)?;
             let job = (Selector::Digest(digest), Name::from(&target));
-            match repositories.iter_mut().find(|(there, _)| there.place() == target.place()) {
+            match repositories.iter_mut().find(|(there, _)| there.full_repository() == target.full_repository()) {
                 Some((_, jobs)) if target.tag.is_none() && jobs.iter().any(|(there, _)| *there == job.0) => {}
                 Some((_, jobs)) => jobs.push(job),
                 None => repositories.push((target, vec![job])),

@@ -252,8 +252,10 @@ fn once_more_if_it_may_help(
     let Err(error) = done else { return Ok(()) };
     let takes_back = run.takes.order != Order::Single || run.takes.unnamed_blobs;
     let altered = error.is_digest_mismatch() && store.origin().is_some();
-    let lost =
-        error.kind() == Kind::Network && !error.is_permanent() && work.recode.is_some() && !stop.load(Ordering::Relaxed);
+    let lost = error.kind() == Kind::Network
+        && !error.is_permanent()
+        && work.recode.is_some()
+        && !stop.load(Ordering::Relaxed);
     if !(takes_back && (altered || lost)) {
         return Err(error);
     }

@@ -87,7 +87,7 @@ pub fn images(
         }
         let carried = carried(store, &tree, wish.foreign)?;
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
-        planned.push(Image { names, tree, synthesised, source_digest, carried });
+        planned.push(Image { names, tree, synthesised, source_digest, foreign_layers: carried });
     }
     names::give(&mut planned, &wish.naming, takes, watch)?;
     sizes_agree(&planned)?;

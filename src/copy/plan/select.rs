@@ -2,7 +2,7 @@
 
 use super::{ATTESTS, Platforms, Sparse, Wish};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, MAX_NAMES, Manifest, Platform, media_type};
+use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST_BYTES, MAX_NAMES, Manifest, Platform, media_type};
 use crate::progress::{Event, Watch};
 use crate::sink::{Shape, SinkCapabilities};
 use crate::source::Store;
@@ -285,9 +285,9 @@ impl Chooser<'_> {
     pub(super) fn fetch(&mut self, at: &Descriptor) -> Result<Manifest> {
         let bytes = match at.embedded() {
             Some(bytes) => bytes,
-            None if at.size > MAX_MANIFEST => {
+            None if at.size > MAX_MANIFEST_BYTES => {
                 return Err(Error::invalid(format!(
-                    "manifest {} has {} bytes by its descriptor, more than {MAX_MANIFEST}",
+                    "manifest {} has {} bytes by its descriptor, more than {MAX_MANIFEST_BYTES}",
                     at.digest, at.size
                 )));
             }

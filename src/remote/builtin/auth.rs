@@ -41,7 +41,8 @@ pub(super) fn authenticate(session: &Session, user: &str, place: &str, keys: &Ke
     if session.authenticated() {
         return Ok(());
     }
-    let methods = methods.map_err(|e| Error::remote_host(format!("{place}: the login was refused: {}", e.message())))?;
+    let methods =
+        methods.map_err(|e| Error::remote_host(format!("{place}: the login was refused: {}", e.message())))?;
     let offers = |method: &str| methods.split(',').any(|offered| offered == method);
     let mut tried = Vec::new();
     if offers("publickey") {

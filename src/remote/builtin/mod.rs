@@ -141,7 +141,8 @@ impl Place {
                 (socket, Some(way))
             }
         };
-        let refused = |e: ssh2::Error| Error::remote_host(format!("{}: ssh cannot be set up: {}", self.name, e.message()));
+        let refused =
+            |e: ssh2::Error| Error::remote_host(format!("{}: ssh cannot be set up: {}", self.name, e.message()));
         let mut session = Session::new().map_err(refused)?;
         session.set_timeout(ANSWER.as_millis() as u32);
         let known = Known::read(self.known_hosts.iter().map(PathBuf::as_path), &self.listed);

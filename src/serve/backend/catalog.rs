@@ -2,7 +2,7 @@
 //! from threads that may.
 
 use crate::error::Result;
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
@@ -209,5 +209,5 @@ impl Repository for Several {
 /// `bytes` as the manifest `claim` says they are; `None` where they are no manifest at all, as with a layer that was
 /// asked for as one.
 pub fn as_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
-    (bytes.len() as u64 <= MAX_MANIFEST).then(|| Manifest::parse(bytes, claim).ok()).flatten()
+    (bytes.len() as u64 <= MAX_MANIFEST_BYTES).then(|| Manifest::parse(bytes, claim).ok()).flatten()
 }

@@ -4,7 +4,7 @@ use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
 use super::reload::Live;
 use super::repository_names::{Table, Tags};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::progress::Watch;
 use crate::source::{Root, Selector, Store, ambiguous};
 use std::io::{self, Read};
@@ -105,7 +105,7 @@ impl Repository for StoreRepository {
             At::Digest(digest) => {
                 let listed = self.tags.listed(digest).cloned();
                 let claim = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
-                    Some(claim) if claim.size <= MAX_MANIFEST => claim,
+                    Some(claim) if claim.size <= MAX_MANIFEST_BYTES => claim,
                     _ => return Ok(None),
                 };
                 match self.store.manifest(&claim) {

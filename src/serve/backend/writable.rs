@@ -6,7 +6,7 @@ use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
 use super::reload::Live;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, is_repository};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, is_repository};
 use crate::progress::Watch;
 use crate::source::Store;
 use crate::transport::layout::{LayoutStore, PushedLayout};
@@ -192,7 +192,7 @@ impl Repository for Stored {
                 None => Ok(None),
             },
             At::Digest(digest) => match store.find(digest)? {
-                Some(claim) if claim.size <= MAX_MANIFEST => Ok(as_manifest(store.manifest(&claim)?, &claim)),
+                Some(claim) if claim.size <= MAX_MANIFEST_BYTES => Ok(as_manifest(store.manifest(&claim)?, &claim)),
                 _ => Ok(None),
             },
         }

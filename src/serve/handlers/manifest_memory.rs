@@ -1,7 +1,7 @@
 //! Room in memory for manifests: most have a few kilobytes, but each may have four megabytes, and a thousand clients
 //! may ask for one at once.
 
-use crate::image::MAX_MANIFEST;
+use crate::image::MAX_MANIFEST_BYTES;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,7 +22,7 @@ impl Default for Documents {
 impl Documents {
     /// Waits until there is room for `size` bytes; a small document needs none.
     pub async fn room(&self, size: u64) -> Option<OwnedSemaphorePermit> {
-        let kilobytes = size.min(MAX_MANIFEST).div_ceil(1 << 10) as u32;
+        let kilobytes = size.min(MAX_MANIFEST_BYTES).div_ceil(1 << 10) as u32;
         match size > SMALL {
             true => self.0.clone().acquire_many_owned(kilobytes).await.ok(),
             false => None,

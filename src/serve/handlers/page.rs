@@ -2,7 +2,7 @@
 //! nothing that an image says of itself is taken for anything but text.
 
 use crate::error::{Result, printable};
-use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::serve::backend::catalog::{At, Catalog, Repository, Search, Wanted};
 use crate::serve::http::errors::{Code, Refusal};
 use crate::serve::http::reply::{Answered, add, blocking, text};
@@ -40,7 +40,7 @@ pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
         return Err(Refusal::not_found(Code::Unsupported, message));
     }
     // Whose images may have large manifests, read one after the other.
-    let _room = server.documents.room(MAX_MANIFEST).await;
+    let _room = server.documents.room(MAX_MANIFEST_BYTES).await;
     let host = asked.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
     let look = Look { catalog, host, user: asked.user.clone(), until: Instant::now() + TIME };
@@ -184,10 +184,10 @@ fn size(manifest: &Manifest) -> u64 {
 
 /// What an image's config says of its platform, where it is an image.
 fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<String> {
-    let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST)?;
+    let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST_BYTES)?;
     let size = repository.blob(&config.digest).ok()??;
     let mut bytes = Vec::new();
-    repository.open(&config.digest, size, 0).ok()?.take(size.min(MAX_MANIFEST)).read_to_end(&mut bytes).ok()?;
+    repository.open(&config.digest, size, 0).ok()?.take(size.min(MAX_MANIFEST_BYTES)).read_to_end(&mut bytes).ok()?;
     let config = Config::parse(&bytes).ok().filter(|config| !config.architecture.is_empty())?;
     Some(config.platform().to_string())
 }

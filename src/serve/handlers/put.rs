@@ -2,7 +2,7 @@
 
 use super::push::{count, writable};
 use crate::error::{Error, Kind};
-use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
+use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Manifest, is_tag};
 use crate::serve::backend::catalog::At;
 use crate::serve::http::errors::{Code, Refusal};
 use crate::serve::http::reply::{Answered, add, bare, blocking};
@@ -21,10 +21,10 @@ const MAX_TAGS: usize = 16;
 /// `PUT manifests/<reference>`.
 pub async fn put(server: &Arc<Server>, asked: Asked, name: String, at: At, body: &mut RequestBody) -> Answered {
     let target = writable(server)?.clone();
-    let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST)).await;
-    let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
+    let _room = server.documents.room(body.announced().unwrap_or(MAX_MANIFEST_BYTES)).await;
+    let bytes = body.document(MAX_MANIFEST_BYTES).await.map_err(|why| match why {
         Oversize::More => {
-            let message = format!("a manifest has at most {MAX_MANIFEST} bytes");
+            let message = format!("a manifest has at most {MAX_MANIFEST_BYTES} bytes");
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid, message)
         }
         Oversize::Cut => Refusal::bad(Code::ManifestInvalid, "the manifest was cut"),

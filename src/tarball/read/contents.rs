@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::image::{
-    Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, Platform, json_tree, layer_coding,
-    side_by_side,
+    Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, Platform, implicit_index,
+    json_tree, layer_coding,
 };
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::{Saved, blob_digest};
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 pub(crate) const INDEX: &str = "index.json";
 pub(crate) const LAYOUT: &str = "oci-layout";
 /// A small file that is read whole, in bytes at most.
-pub(crate) const MAX_DOCUMENT: u64 = MAX_MANIFEST;
+pub(crate) const MAX_DOCUMENT: u64 = MAX_MANIFEST_BYTES;
 /// Manifests that are read to compare the two lists, in bytes at most.
 const MAX_COMPARED: u64 = 32 << 20;
 /// Configs of all images without a manifest, in bytes at most: each is hashed and read for each image that has it.
@@ -73,11 +73,11 @@ pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
     };
     check_version(contents)?;
     let index = LayoutIndex::parse(&index)?;
-    let entries = side_by_side::images(index.named()?, &|entry| platform(contents, entry))?;
-    let listed = |entry: side_by_side::Entry| Listed {
+    let entries = implicit_index::images(index.named()?, &|entry| platform(contents, entry))?;
+    let listed = |entry: implicit_index::ListedImage| Listed {
         names: entry.name.into_iter().collect(),
         what: What::Manifest(Box::new(entry.root)),
-        made: entry.made,
+        made: entry.index,
         saved_at: None,
     };
     let mut images: Vec<Listed> = entries.into_iter().map(listed).collect();

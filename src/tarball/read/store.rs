@@ -6,7 +6,7 @@ use super::files::Files;
 use super::legacy_manifest;
 use super::table::{Place, Table};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, media_type, with_coding};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
 use crate::source::{Root, Selector, Store, select};
 use crate::tarball::tar::read_at::ReadAt;
@@ -183,9 +183,9 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             return Ok(made.bytes.clone());
         }
         let (place, _) = self.place(&at.digest)?.ok_or_else(|| self.absent(Kind::Invalid, &at.digest))?;
-        if place.size > MAX_MANIFEST {
+        if place.size > MAX_MANIFEST_BYTES {
             return Err(Error::invalid(format!(
-                "{}: manifest {} has {} bytes, more than the {MAX_MANIFEST} allowed",
+                "{}: manifest {} has {} bytes, more than the {MAX_MANIFEST_BYTES} allowed",
                 self.label, at.digest, place.size
             )));
         }

@@ -96,7 +96,8 @@ pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
         let Ok(Some(file)) = dir.file(&name) else { continue };
         let old = |found: Metadata| found.modified().ok().and_then(|then| then.elapsed().ok()) >= Some(life);
         let left = file.metadata().is_ok_and(|found| ours(&found) && old(found));
-        if left && try_lock(dir, &name, &file) == Lock::Acquired && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok() {
+        if left && try_lock(dir, &name, &file) == Lock::Acquired && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok()
+        {
             removed += 1;
             let _ = unlinkat(dir.fd(), format!("{stem}{MARK}{SUMS}"), AtFlags::empty());
         }

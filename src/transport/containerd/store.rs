@@ -4,7 +4,7 @@ use super::records;
 use super::records::{Listing, Record};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::source::{Root, Selector, Store, select};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -190,10 +190,10 @@ impl Store for ContainerdStore {
             Error::not_found(format!("manifest {} is not in containerd's content store at {}", at.digest, self.root))
         })?;
         let mut bytes = Vec::new();
-        let read = At { file, at: 0 }.take(MAX_MANIFEST + 1).read_to_end(&mut bytes);
+        let read = At { file, at: 0 }.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|e| Error::reading(format!("manifest {}", at.digest), e))?;
-        if bytes.len() as u64 > MAX_MANIFEST {
-            return Err(Error::invalid(format!("manifest {} has more than {MAX_MANIFEST} bytes", at.digest)));
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(Error::invalid(format!("manifest {} has more than {MAX_MANIFEST_BYTES} bytes", at.digest)));
         }
         if let Ok(manifest) = Manifest::parse(bytes.clone(), at) {
             for blob in manifest.blobs() {

@@ -5,7 +5,7 @@ use super::fetch_blob::Fetched;
 use super::kind::{Found, Loader};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
+use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Name, media_type};
 use crate::progress::Watch;
 use crate::remote::{Host, ask};
 use crate::source::{Root, Selector, Store, select};
@@ -104,11 +104,14 @@ impl FetchStore {
         if let Some(known) = self.manifests().get(digest) {
             return Ok(known.clone());
         }
-        let blob = Descriptor::new(media_type::OCTETS, *digest, MAX_MANIFEST);
+        let blob = Descriptor::new(media_type::OCTETS, *digest, MAX_MANIFEST_BYTES);
         let mut bytes = Vec::new();
-        self.blob(&blob, 0, Extent::AtMost).take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(Error::from)?;
-        if bytes.len() as u64 > MAX_MANIFEST {
-            return Err(Error::invalid(format!("manifest {digest} has more than {MAX_MANIFEST} bytes")));
+        self.blob(&blob, 0, Extent::AtMost)
+            .take(MAX_MANIFEST_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::from)?;
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(Error::invalid(format!("manifest {digest} has more than {MAX_MANIFEST_BYTES} bytes")));
         }
         let got = Hasher::new(digest.algorithm()).with(&bytes).finish();
         if got != *digest {

@@ -217,7 +217,9 @@ impl Said {
             true => String::new(),
             false => format!(" (found: {})", dead.join("; ")),
         };
-        Error::remote_host(format!("{host}: no {names} answers there{found}; name one with --engine or --remote-command"))
+        Error::remote_host(format!(
+            "{host}: no {names} answers there{found}; name one with --engine or --remote-command"
+        ))
     }
 }
 

@@ -9,7 +9,7 @@ use super::upload::Upload;
 use super::{partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name};
+use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
@@ -145,7 +145,7 @@ impl PushedLayout {
         whole.write(&manifest.bytes)?;
         whole.keep(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
-        let entry = LayoutIndex::entry(manifest);
+        let entry = manifest.descriptor.clone();
         // They are found through the index that lists them, unless they refer to something themselves.
         let children: Vec<Digest> = manifest.children().iter().map(|child| child.digest).collect();
         let children: Vec<Digest> = children.into_iter().filter(|child| !self.refers(child)).collect();
@@ -156,7 +156,7 @@ impl PushedLayout {
             }
             index.point(name.as_ref(), &entry);
             if name.is_some() {
-                index.remove_nameless(&children);
+                index.remove_unnamed(&children);
             }
         })
     }
@@ -225,7 +225,7 @@ impl PushedLayout {
     /// What refers to something stays listed, since it is found by nothing else.
     fn keep_referrers(&self, index: &mut LayoutIndex, digests: impl Iterator<Item = Digest>) {
         for manifest in digests.filter_map(|digest| self.manifest(&digest)).filter(|m| m.subject.is_some()) {
-            index.point(None, &LayoutIndex::entry(&manifest));
+            index.point(None, &manifest.descriptor);
         }
     }
 
@@ -236,7 +236,7 @@ impl PushedLayout {
     /// The manifest `digest`, if there is one and it is one.
     fn manifest(&self, digest: &Digest) -> Option<Manifest> {
         let blobs = self.place.blobs(digest.algorithm()).ok()??;
-        let bytes = blobs.read(&digest.hex(), MAX_MANIFEST).ok()??;
+        let bytes = blobs.read(&digest.hex(), MAX_MANIFEST_BYTES).ok()??;
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
         Manifest::parse(bytes, &claim).ok()
     }

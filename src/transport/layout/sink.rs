@@ -249,7 +249,7 @@ impl Sink for LayoutSink {
     /// Written down at `finish`, or when this is dropped: `index.json` is replaced once, however many names come.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         self.place()?;
-        self.names().push((name.cloned(), LayoutIndex::entry(root)));
+        self.names().push((name.cloned(), root.descriptor.clone()));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
 use super::referrers;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, implicit_index};
 use crate::source::documents;
 use crate::source::{Root, Selector, Store, select};
 use std::collections::HashMap;
@@ -40,10 +40,10 @@ impl LayoutStore {
         let mut store =
             LayoutStore { place, roots: Vec::new(), made: HashMap::new(), marked, referrers: OnceLock::new() };
         let images =
-            side_by_side::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
+            implicit_index::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
         for entry in images {
-            let synthesised = entry.made.is_some();
-            store.made.extend(entry.made.map(|index| (index.digest(), index)));
+            let synthesised = entry.index.is_some();
+            store.made.extend(entry.index.map(|index| (index.digest(), index)));
             store.roots.push(Root { name: entry.name, descriptor: entry.root, synthesised });
         }
         Ok(store)
@@ -67,7 +67,7 @@ impl LayoutStore {
     /// A manifest that no entry points at, by its digest.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
         match self.place.size(digest)? {
-            Some(size) if size <= MAX_MANIFEST => {
+            Some(size) if size <= MAX_MANIFEST_BYTES => {
                 let claim = Descriptor::new("", *digest, size);
                 let manifest = Manifest::parse(self.manifest(&claim)?, &claim)?;
                 Ok(Some(Root::new(None, manifest.descriptor)))
@@ -109,7 +109,7 @@ impl Store for LayoutStore {
             return Ok(made.bytes.clone());
         }
         let blobs = self.place.blobs(at.digest.algorithm())?;
-        let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
+        let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST_BYTES)).transpose()?.flatten();
         bytes.ok_or_else(|| self.lacks("manifest", &at.digest))
     }
 

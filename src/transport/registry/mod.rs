@@ -13,7 +13,7 @@
 //! all requests share; a request that loses this token too fetches one for itself (`Use::Own`), so parallel requests
 //! cannot starve one another. A refusal by a redirect's target is not the registry's: the client asks the registry for
 //! another address, three times in a row, and then names the storage host. `http/web_page.rs` tells a web page from a
-//! registry's answer (a captive portal answers 200 to everything), `Manifest::recognise` a manifest from any other
+//! registry's answer (a captive portal answers 200 to everything), `Manifest::check_fields` a manifest from any other
 //! document; unusable entries of a list are skipped and counted (`pull/skipped.rs`).
 //!
 //! **Downloads** resume with `Range`; a blob below its announced size is resumed once. A registry 30 ms away gets 32

@@ -121,8 +121,8 @@ fn what_is_not_in_doubt_is_read_and_its_bytes_stay() {
             "its own type is",
         ),
         ("list under index", claimed(media_type::OCI_INDEX, &list), media_type::DOCKER_LIST, 0, "its own type is"),
-        ("index as image", claimed(media_type::OCI_MANIFEST, &list), "", 5, "announced as"),
-        ("image as index", claimed(media_type::OCI_INDEX, &image.descriptor), "", 5, "announced as"),
+        ("index as image", claimed(media_type::OCI_MANIFEST, &list), "", 5, "claimed type is"),
+        ("image as index", claimed(media_type::OCI_INDEX, &image.descriptor), "", 5, "claimed type is"),
     ] {
         let (double, shell) = (Double::start(), Shell::new());
         let digest: Digest = entry["digest"].as_str().unwrap().parse().unwrap();

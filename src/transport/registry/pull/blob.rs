@@ -202,5 +202,8 @@ fn part_of(answer: &Answer) -> Option<(u64, u64)> {
 
 /// Worth a second look: a proxy may have answered with something else.
 fn longer(blob: &Descriptor, wire: &RegistryClient) -> Error {
-    Error::digest_mismatch(format!("blob {} at {} has more than the {} bytes announced", blob.digest, wire.host, blob.size))
+    Error::digest_mismatch(format!(
+        "blob {} at {} has more than the {} bytes announced",
+        blob.digest, wire.host, blob.size
+    ))
 }

@@ -2,7 +2,7 @@
 //! and held against what the registry says its digest is.
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, media_type};
+use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Manifest, media_type};
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::Call;
 use crate::transport::registry::http::client::RegistryClient;
@@ -52,7 +52,7 @@ pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Des
     let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));
     let mut asked_again = false;
     loop {
-        let (answer, bytes) = wire.document(&call, &scope, &what, MAX_MANIFEST)?;
+        let (answer, bytes) = wire.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
         if web_page::is_markup(&bytes) || web_page::type_of(&answer) == "text/html" {
             return Err(web_page::refused(&wire.host, &answer, &what));
         }
@@ -76,7 +76,7 @@ pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Des
                 )));
             }
             _ => {
-                Manifest::recognise(&bytes)
+                Manifest::check_fields(&bytes)
                     .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", wire.host)))?;
                 return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
             }
