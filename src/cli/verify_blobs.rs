@@ -170,7 +170,7 @@ fn hash(
     let hasher = Hasher::new(algorithm);
     let mut tee = Tee { bytes: Cursor::new(head).chain(bytes), hasher, also, size: 0, id, run };
     let unpacked = match !diff_ids.is_empty() && coding != Coding::Raw {
-        true => Some(compress::recode(&mut tee, coding, Coding::Raw, None, 1, &mut |raw| {
+        true => Some(compress::recompress(&mut tee, coding, Coding::Raw, None, 1, &mut |raw| {
             others.iter_mut().for_each(|hasher| hasher.update(raw));
             Ok(())
         })),
@@ -185,7 +185,7 @@ fn hash(
     let raw = match unpacked {
         None if diff_ids.is_empty() => Raw::Unknown,
         None => digests(digest),
-        Some(Ok(unpacked)) => digests(unpacked.raw.0),
+        Some(Ok(unpacked)) => digests(unpacked.uncompressed.0),
         // Bytes that are what they should be and cannot be unpacked: a fault of the image, if it is a layer.
         Some(Err(error)) if says_of_blob(&error) => Raw::Broken(name(error, &digest)),
         Some(Err(error)) => return Err(error),

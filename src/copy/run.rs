@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
         let (digest, size) = verified.stored();
         if let (Some(recode), Some(pairs), Some(raw)) = (recode, self.pairs, verified.raw()) {
-            pairs.remember(&raw, recode.to, recode.level, &digest, size);
+            pairs.insert(&raw, recode.to, recode.level, &digest, size);
         }
         let mut tally = self.tally();
         tally.moved.add(verified.source().1 - verified.resumed());

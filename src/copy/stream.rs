@@ -3,7 +3,7 @@
 use super::plan;
 use super::plan::{Naming, Platforms, Wish};
 use super::{Run, Work};
-use crate::compress::cores;
+use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Name, media_type};
@@ -82,7 +82,7 @@ fn pass(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Begin::Write(writer), _) => writer,
     };
     let stop = AtomicBool::new(false);
-    let flow = run.flow(&stop, id, cores());
+    let flow = run.flow(&stop, id, threads_per_layer());
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recode {
         None => {

@@ -77,7 +77,7 @@ fn index_of(
             (None, None) => None,
         };
         let Some(found) = found else { return Ok(None) };
-        // Attestations (BuildKit) have no platform of their own; they are included.
+        // Attestations (BuildKit) have no platform; they are included.
         if found.os != "unknown" {
             let key = Platform::new(&found.os, &found.architecture, found.variant.as_deref()).to_string();
             let key = (key, found.os_version.clone());

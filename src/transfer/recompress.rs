@@ -87,17 +87,17 @@ fn repack(
     // A raw layer's sha256 is the recoder's.
     let apart = how.was != Coding::Raw || algorithm != Algorithm::default();
     let mut tee = Tee { from, hasher: apart.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, flow };
-    let recoded = compress::recode(&mut tee, how.was, how.to, how.level, flow.threads, out)?;
+    let recompressed = compress::recompress(&mut tee, how.was, how.to, how.level, flow.threads, out)?;
     let digest = match tee.hasher {
         // What lies behind the packed stream's end belongs to the blob too.
         Some(_) => {
             std::io::copy(&mut tee, &mut std::io::sink())?;
             tee.hasher.take().expect("set above").finish()
         }
-        None => recoded.raw.0,
+        None => recompressed.uncompressed.0,
     };
     check(claim, digest, tee.size)?;
-    Ok(((digest, tee.size), recoded.raw.0))
+    Ok(((digest, tee.size), recompressed.uncompressed.0))
 }
 
 /// Counts, reports and (where the recoder does not) hashes what is read.

@@ -7,7 +7,7 @@ use super::compress_slots::CompressSlot;
 use super::prefetch;
 use super::upload_order::LineFill;
 use super::{Run, Work};
-use crate::compress::cores;
+use crate::compress::threads_per_layer;
 use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
@@ -303,7 +303,7 @@ fn move_one<'s>(
         None => None,
     };
     let id = run.next_id();
-    let flow = run.flow(stop, id, cores());
+    let flow = run.flow(stop, id, threads_per_layer());
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
     let done = begin(run, store, work, open, &flow).and_then(|begun| match begun {
         Begin::Held => {

@@ -3,7 +3,7 @@
 use super::partial;
 use super::partial::Partial;
 use crate::cancel::Cancel;
-use crate::compress::cores;
+use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
@@ -116,7 +116,7 @@ impl ArchiveSink {
     /// Fails with `Unwritable`, and with `Usage` for a level that there is not.
     pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
-        let compressed = |file| Compressed::new(file, &shown, coding, level, cores());
+        let compressed = |file| Compressed::new(file, &shown, coding, level, threads_per_layer());
         let (compressed, target) = match Target::at(path)? {
             Target::Device(device) => (compressed(device)?, None),
             Target::File(path) => {
