@@ -2,17 +2,16 @@
 //! the archive says of them is believed when it has ended.
 
 use super::contents;
-use super::contents::{Contents, INDEX, LAYOUT, Listed, MAX_DOCUMENT, What, list};
-use super::documents::Held;
-use super::layer::Passing;
+use super::contents::{ArchiveImage, Contents, INDEX, ImageForm, LAYOUT, MAX_DOCUMENT_BYTES, list};
+use super::documents::StreamContents;
+use super::layer::CurrentLayer;
 use super::legacy_manifest;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest};
 use crate::source::{Blob, Claim, Relay, Root, Stream, StreamSummary};
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::blob_digest;
-use crate::tarball::tar::entries;
-use crate::tarball::tar::entries::{Entry, Walk};
+use crate::tarball::tar::entries::{EntryKind, TarEntry, TarReader};
 use crate::tarball::tar::path::shown;
 use crate::tarball::tar::pipe::{Pipe, is_json, is_layer};
 use std::{
@@ -34,10 +33,10 @@ const SCRATCH: usize = 64 << 10;
 
 /// An archive of images that is read forward.
 pub struct ArchiveStream {
-    walk: Walk<Pipe>,
+    walk: TarReader<Pipe>,
     label: String,
-    pub(crate) held: Held,
-    current: Option<Passing>,
+    pub(crate) held: StreamContents,
+    current: Option<CurrentLayer>,
     /// Whether layers lie under their digests.
     known: Option<bool>,
     /// What was passed to find out, for a relay.
@@ -56,7 +55,7 @@ pub(crate) enum Step {
     /// It is held now, under this name.
     Document(String),
     /// A link or a directory, noted.
-    Other(Entry),
+    Other(TarEntry),
     /// Neither document nor layer; its bytes where they are few.
     Junk(String, Vec<u8>),
     End,
@@ -66,9 +65,9 @@ impl ArchiveStream {
     /// The archive that `tar`, unpacked, gives. `label` is what messages call it.
     pub fn new(tar: Box<dyn Read + Send>, label: &str) -> ArchiveStream {
         ArchiveStream {
-            walk: Walk::new(Pipe(tar)),
+            walk: TarReader::new(Pipe(tar)),
             label: label.to_owned(),
-            held: Held::default(),
+            held: StreamContents::default(),
             current: None,
             known: None,
             early: Vec::new(),
@@ -93,16 +92,16 @@ impl ArchiveStream {
         let Some(entry) = self.walk.next_entry()? else {
             self.ended = true;
             // So that a packing's checksum is seen, and a writer can end.
-            self.walk.tape().drain(MAX_AFTER)?;
+            self.walk.input().drain(MAX_AFTER)?;
             return Ok(Step::End);
         };
         self.held.backslashes |= entry.name.contains('\\');
-        if entry.what != entries::What::File {
-            self.held.note(&entry);
+        if entry.kind != EntryKind::File {
+            self.held.insert_link(&entry);
             return Ok(Step::Other(entry));
         }
         let head = self.head()?;
-        let fits = entry.size <= MAX_DOCUMENT && self.held.bytes + entry.size <= MAX_HELD;
+        let fits = entry.size <= MAX_DOCUMENT_BYTES && self.held.bytes + entry.size <= MAX_HELD;
         // Read whatever it begins with: what is no JSON is refused, as in a file.
         let list = [manifest_json::FILE, manifest_json::REPOSITORIES, INDEX, LAYOUT].contains(&entry.name.as_str());
         if list && !fits {
@@ -115,7 +114,7 @@ impl ArchiveStream {
         let named = blob_digest(&entry.name);
         if fits && (is_json(&head) || list) {
             let bytes = self.whole(head, entry.size)?;
-            self.held.hold(&entry.name, bytes)?;
+            self.held.insert_document(&entry.name, bytes)?;
             return Ok(Step::Document(entry.name));
         }
         let stray = named.is_none() && self.known == Some(true);
@@ -124,7 +123,7 @@ impl ArchiveStream {
             return Ok(Step::Layer);
         }
         if stray && is_layer(&head) {
-            self.held.strays.insert(entry.name.clone());
+            self.held.unnamed_layers.insert(entry.name.clone());
         }
         self.junk += entry.size;
         match self.junk > MAX_JUNK {
@@ -134,11 +133,11 @@ impl ArchiveStream {
         }
     }
 
-    fn begin(&mut self, entry: Entry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
+    fn begin(&mut self, entry: TarEntry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
         let known = *self.known.get_or_insert_with(|| named.is_some() && self.held.names_blobs());
         self.current = Some(match named.filter(|_| known) {
-            Some(digest) => Passing::named(entry.name, entry.size, head, digest),
-            None => Passing::hashed(entry.name, entry.size, head)?,
+            Some(digest) => CurrentLayer::named(entry.name, entry.size, head, digest),
+            None => CurrentLayer::hashed(entry.name, entry.size, head)?,
         });
         Ok(())
     }
@@ -149,13 +148,13 @@ impl ArchiveStream {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let n = match current.first(buffer) {
+        let n = match current.read_head(buffer) {
             0 => self.walk.read(buffer)?,
             n => n,
         };
         match n {
             0 => self.end_current()?,
-            n => current.pass(&buffer[..n])?,
+            n => current.update(&buffer[..n])?,
         }
         Ok(n)
     }
@@ -176,8 +175,8 @@ impl ArchiveStream {
 
     fn end_current(&mut self) -> Result<()> {
         if let Some(current) = self.current.take() {
-            let (name, passed) = current.end()?;
-            self.held.passed.insert(name, passed);
+            let (name, passed) = current.finish()?;
+            self.held.layers.insert(name, passed);
         }
         Ok(())
     }
@@ -220,19 +219,19 @@ impl ArchiveStream {
     }
 
     /// The images, with every manifest and config; `self` has passed.
-    pub(crate) fn settle(&self) -> Result<(Vec<(Listed, Root)>, StreamSummary)> {
+    pub(crate) fn settle(&self) -> Result<(Vec<(ArchiveImage, Root)>, StreamSummary)> {
         let nothing = contents::empty(&self.held, &self.label);
         let mut tail = StreamSummary { roots: Vec::new(), documents: Default::default(), nothing };
         let mut images = Vec::new();
         for image in list(&self.held)? {
-            let root = match &image.what {
-                What::Manifest(descriptor) => {
+            let root = match &image.form {
+                ImageForm::Manifest(descriptor) => {
                     self.sizes_agree(descriptor, 0, &mut HashSet::new())?;
                     if self.held.backslashes && self.held.document(&descriptor.digest.blob_path())?.is_none() {
                         return Err(contents::missing(&self.held, &descriptor.digest.blob_path()));
                     }
                     let mut root = Root::new(None, Descriptor::clone(descriptor));
-                    if let Some(made) = &image.made {
+                    if let Some(made) = &image.index {
                         let mut seen = HashSet::new();
                         made.children().iter().try_for_each(|child| self.sizes_agree(child, 1, &mut seen))?;
                         tail.documents.insert(made.digest(), made.bytes.clone());
@@ -240,8 +239,8 @@ impl ArchiveStream {
                     }
                     root
                 }
-                What::Saved(saved) => {
-                    let made = legacy_manifest::image(&self.held, saved)?;
+                ImageForm::Legacy(saved) => {
+                    let made = legacy_manifest::create(&self.held, saved)?;
                     let descriptor = made.manifest.descriptor;
                     tail.documents.insert(Digest::of(&made.config), made.config);
                     tail.documents.insert(descriptor.digest, made.manifest.bytes);

@@ -1,4 +1,4 @@
-//! An archive that passes once, before anybody has read of it.
+//! A streamed archive of which nothing was read yet.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -9,12 +9,13 @@ use crate::source::Stream;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
 
+/// A streamed archive of which nothing was read yet.
 pub struct UnopenedArchive {
-    /// The tar, unpacked.
+    /// The decompressed tar.
     pub bytes: Box<dyn Read + Send>,
-    /// What messages call it.
+    /// The name of the archive in messages.
     pub label: String,
-    /// Each image's layers, where that is known beforehand ([`Stream::expected_diff_ids`]).
+    /// The diff IDs of each image's layers, if known in advance ([`Stream::expected_diff_ids`]).
     pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
@@ -23,14 +24,14 @@ impl UnopenedArchive {
         Box::new(ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids))
     }
 
-    /// As many tapes of the same, which are to be read side by side.
+    /// Splits the archive into `readers` equal streams, which must be read in parallel.
     pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<UnopenedArchive>> {
         let ends = fanout::split(self.bytes, readers, limits, cancel)?;
-        let tape = |bytes| UnopenedArchive {
+        let archive = |bytes| UnopenedArchive {
             bytes,
             label: self.label.clone(),
             expected_diff_ids: self.expected_diff_ids.clone(),
         };
-        Ok(ends.into_iter().map(|end| tape(Box::new(end))).collect())
+        Ok(ends.into_iter().map(|end| archive(Box::new(end))).collect())
     }
 }

@@ -6,12 +6,11 @@ use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
 use crate::source::{Relay, Root, StreamSummary, select};
 use crate::tarball::manifest_json;
-use crate::tarball::read::contents::{INDEX, LAYOUT, Listed, What};
+use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm, LAYOUT};
 use crate::tarball::read::stream::{ArchiveStream, Step};
-use crate::tarball::tar::entries;
-use crate::tarball::tar::entries::Entry;
-use crate::tarball::tar::header::Kind;
-use crate::tarball::tar::output::{Out, Tar};
+use crate::tarball::tar::entries::{EntryKind, TarEntry};
+use crate::tarball::tar::header::HeaderKind;
+use crate::tarball::tar::output::{Output, TarWriter};
 use crate::tarball::tar::path::{follow, shown};
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +18,7 @@ const BUFFER: usize = 256 << 10;
 
 pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<StreamSummary> {
     let Relay { out, picks, rename, moved } = relay;
-    let mut tar = Tar::new(Out::Pipe(Box::new(out)), "the archive");
+    let mut tar = TarWriter::new(Output::Pipe(Box::new(out)), "the archive");
     let mut told = 0;
     let mut moved = |at: u64| moved(at - std::mem::replace(&mut told, at));
     let mut early = stream.early_steps().into_iter();
@@ -34,25 +33,25 @@ pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<Stre
             Step::Document(name) => document(stream, &mut tar, &name)?,
             Step::Other(entry) => other(&mut tar, &entry)?,
             Step::Junk(_, bytes) if bytes.is_empty() => {}
-            Step::Junk(name, bytes) => tar.entry(&name, &bytes)?,
+            Step::Junk(name, bytes) => tar.write_entry(&name, &bytes)?,
         }
     }
     let (images, tail) = stream.settle()?;
     let chosen = select(&tail.roots, picks)?;
     let images = renamed(&images, &chosen, rename)?;
     if let Some(bytes) = stream.held.documents.get(manifest_json::REPOSITORIES) {
-        tar.entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;
+        tar.write_entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;
     }
-    let entries: Vec<manifest_json::Entry> = images.into_iter().map(|image| image.entry).collect();
-    tar.entry(manifest_json::FILE, &manifest_json::write(&entries))?;
+    let entries: Vec<manifest_json::ManifestEntry> = images.into_iter().map(|image| image.entry).collect();
+    tar.write_entry(manifest_json::FILE, &manifest_json::write(&entries))?;
     moved(tar.at())?;
     tar.finish()?;
     Ok(tail)
 }
 
-fn layer(stream: &mut ArchiveStream, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+fn layer(stream: &mut ArchiveStream, tar: &mut TarWriter<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
     let Some((name, size)) = stream.current() else { return Ok(()) };
-    tar.begin(name, Kind::File, size)?;
+    tar.write_header(name, HeaderKind::File, size)?;
     let mut buffer = vec![0; BUFFER];
     loop {
         match stream.read_current(&mut buffer)? {
@@ -61,51 +60,51 @@ fn layer(stream: &mut ArchiveStream, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u6
         }
         moved(tar.at())?;
     }
-    tar.end(size)
+    tar.write_padding(size)
 }
 
-fn document(stream: &ArchiveStream, tar: &mut Tar<'_>, name: &str) -> Result<()> {
+fn document(stream: &ArchiveStream, tar: &mut TarWriter<'_>, name: &str) -> Result<()> {
     match name {
         manifest_json::FILE | manifest_json::REPOSITORIES => Ok(()),
         INDEX | LAYOUT => Err(Error::invalid(format!(
             "{name} came after a layer that lies under no digest, so the archive cannot be passed on as it is; save it to a file first"
         ))),
         name => match stream.held.documents.get(name) {
-            Some(bytes) => tar.entry(name, bytes),
+            Some(bytes) => tar.write_entry(name, bytes),
             None => Err(Error::failed(format!("the document {} was not kept", shown(name)))),
         },
     }
 }
 
 /// A link or a directory; a link that leads out of the archive stays behind.
-fn other(tar: &mut Tar<'_>, entry: &Entry) -> Result<()> {
-    match &entry.what {
-        entries::What::Directory if entry.name.is_empty() => Ok(()),
-        entries::What::Directory => tar.begin(&format!("{}/", entry.name), Kind::Directory, 0),
-        entries::What::SymbolicLink(target) if follow(&entry.name, target).is_none() => Ok(()),
-        entries::What::SymbolicLink(target) => tar.begin(&entry.name, Kind::SymbolicLink(target), 0),
-        entries::What::HardLink(target) => tar.begin(&entry.name, Kind::HardLink(target), 0),
-        entries::What::File => Err(Error::failed("a file is no link")),
+fn other(tar: &mut TarWriter<'_>, entry: &TarEntry) -> Result<()> {
+    match &entry.kind {
+        EntryKind::Directory if entry.name.is_empty() => Ok(()),
+        EntryKind::Directory => tar.write_header(&format!("{}/", entry.name), HeaderKind::Directory, 0),
+        EntryKind::SymbolicLink(target) if follow(&entry.name, target).is_none() => Ok(()),
+        EntryKind::SymbolicLink(target) => tar.write_header(&entry.name, HeaderKind::SymbolicLink(target), 0),
+        EntryKind::HardLink(target) => tar.write_header(&entry.name, HeaderKind::HardLink(target), 0),
+        EntryKind::File => Err(Error::failed("a file is no link")),
     }
 }
 
 /// An image as it is passed on.
 struct Renamed {
-    entry: manifest_json::Entry,
+    entry: manifest_json::ManifestEntry,
     old: Vec<Name>,
     new: Vec<Reference>,
 }
 
 /// Those of `images` that are `chosen`, under their new names.
 fn renamed(
-    images: &[(Listed, Root)],
+    images: &[(ArchiveImage, Root)],
     chosen: &[Root],
     rename: &dyn Fn(&[Name]) -> Result<Vec<Name>>,
 ) -> Result<Vec<Renamed>> {
     let mut owners: HashMap<Reference, usize> = HashMap::new();
     let mut passed = Vec::new();
     for (at, (image, root)) in images.iter().enumerate() {
-        let What::Saved(saved) = &image.what else { continue };
+        let ImageForm::Legacy(saved) = &image.form else { continue };
         let mine = |other: &&Root| {
             let named = other.name.as_ref().map_or(image.names.is_empty(), |name| image.names.contains(name));
             named && other.descriptor.digest == root.descriptor.digest
@@ -121,7 +120,7 @@ fn renamed(
             return Err(Error::usage(format!("several images cannot all become {name}; name one of them in SRC")));
         }
         let tags: Vec<String> = new.iter().map(Reference::to_string).collect();
-        let entry = manifest_json::Entry {
+        let entry = manifest_json::ManifestEntry {
             config: saved.config.clone(),
             repo_tags: (!tags.is_empty()).then_some(tags),
             layers: saved.layers.clone(),

@@ -5,11 +5,11 @@ use crate::error::{Error, Result};
 use crate::image::{LayoutIndex, Name, Reference};
 use crate::source::{Root, Selector};
 use crate::tarball::manifest_json;
-use crate::tarball::read::contents::{INDEX, Listed, What};
+use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm};
 use crate::tarball::read::store::ArchiveStore;
-use crate::tarball::tar::entries::Walk;
-use crate::tarball::tar::output::{Out, Tar};
-use crate::tarball::tar::read_at::{Forward, ReadAt};
+use crate::tarball::tar::entries::TarReader;
+use crate::tarball::tar::output::{Output, TarWriter};
+use crate::tarball::tar::read_at::{ForwardReader, ReadAt};
 use serde_json::{Map, Value};
 use std::{
     fs::File,
@@ -33,8 +33,8 @@ pub fn retag<B: ReadAt>(
     names: &[Name],
     label: &str,
 ) -> Result<(Root, Option<File>)> {
-    let (root, image) = store.one(pick)?;
-    if image.made.is_some() {
+    let (root, image) = store.single_image(pick)?;
+    if image.index.is_some() {
         return Err(Error::usage(format!(
             "{label}: this image's platforms lie side by side without an index; copy it to a new archive, which makes one"
         )));
@@ -56,9 +56,9 @@ pub fn retag<B: ReadAt>(
     // What loaders look for first comes last, so that a cut archive loads nowhere.
     lists.sort_by_key(|(name, _)| *name == manifest_json::FILE);
     let to = kept(store, from, to, label)?;
-    let mut tar = Tar::new(Out::File(to), label);
+    let mut tar = TarWriter::new(Output::File(to), label);
     for (name, bytes) in lists {
-        tar.entry(name, &bytes)?;
+        tar.write_entry(name, &bytes)?;
     }
     let file = tar.finish()?.ok_or_else(|| Error::failed("a file was written to and is none"))?;
     Ok((root, Some(file)))
@@ -78,7 +78,7 @@ fn kept<B: ReadAt>(store: &ArchiveStore<B>, from: &mut File, mut to: File, label
         // Between two files this is `copy_file_range`.
         let copied = io::copy(&mut from.take(length), &mut to).map_err(|e| Error::writing(label, e))?;
         if copied != length {
-            return Err(crate::tarball::tar::entries::cut());
+            return Err(crate::tarball::tar::entries::truncated());
         }
     }
     Ok(to)
@@ -86,14 +86,14 @@ fn kept<B: ReadAt>(store: &ArchiveStore<B>, from: &mut File, mut to: File, label
 
 /// Where the entries to keep lie, as few pieces as possible.
 fn ranges(bytes: &impl ReadAt) -> Result<Vec<Range<u64>>> {
-    let mut walk = Walk::new(Forward::new(bytes));
+    let mut walk = TarReader::new(ForwardReader::new(bytes));
     let mut ranges: Vec<Range<u64>> = Vec::new();
     while let Some(entry) = walk.next_entry()? {
-        let end = entry.at + entry.size + crate::tarball::tar::header::padding(entry.size) as u64;
+        let end = entry.data_at + entry.size + crate::tarball::tar::header::padding(entry.size) as u64;
         match ranges.last_mut() {
             _ if LISTS.contains(&entry.name.as_str()) => {}
-            Some(last) if last.end == entry.from => last.end = end,
-            _ => ranges.push(entry.from..end),
+            Some(last) if last.end == entry.header_at => last.end = end,
+            _ => ranges.push(entry.header_at..end),
         }
     }
     Ok(ranges)
@@ -109,9 +109,9 @@ fn tagged(name: &Name) -> Option<Reference> {
 }
 
 /// `index.json` with the names moved; an image that lost its only name stays without one.
-fn index(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
+fn index(bytes: &[u8], image: &ArchiveImage, names: &[Name]) -> Result<Vec<u8>> {
     let mut index = LayoutIndex::parse(bytes)?;
-    let What::Manifest(entry) = &image.what else { return Ok(index.bytes()) };
+    let ImageForm::Manifest(entry) = &image.form else { return Ok(index.bytes()) };
     let before = index.named()?;
     names.iter().for_each(|name| index.point(Some(name), entry));
     for (name, mut lost) in before {
@@ -125,11 +125,11 @@ fn index(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
 }
 
 /// `manifest.json` with the names moved; what is not known of it is kept.
-fn list(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
+fn list(bytes: &[u8], image: &ArchiveImage, names: &[Name]) -> Result<Vec<u8>> {
     let wrong = || Error::invalid("manifest.json is refused: it is no list of objects");
     let mut list: Vec<Map<String, Value>> = serde_json::from_slice(bytes).map_err(|_| wrong())?;
     let tags: Vec<String> = names.iter().filter_map(tagged).map(|tag| tag.to_string()).collect();
-    if tags.len() < names.len() && matches!(image.what, What::Saved(_)) {
+    if tags.len() < names.len() && matches!(image.form, ImageForm::Legacy(_)) {
         let bare = names.iter().find(|name| tagged(name).is_none()).map_or("", Name::as_str);
         return Err(Error::usage(format!(
             "{bare} is no name with a tag, which a docker-save archive needs; write NAME:TAG"
@@ -144,7 +144,7 @@ fn list(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
             name.and_then(|name| tagged(&name)).is_some_and(|name| tags.contains(&name.to_string()))
         };
         held.retain(|tag| !is_new(tag));
-        if image.saved_at == Some(at) {
+        if image.manifest_json_at == Some(at) {
             held.extend(tags.iter().cloned().map(Value::from));
         }
         let held = if held.is_empty() { Value::Null } else { Value::from(held) };
@@ -154,7 +154,7 @@ fn list(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
 }
 
 /// `repositories` with the names moved, for the layer that one of the image's own names stands for.
-fn repositories(bytes: &[u8], image: &Listed, names: &[Name]) -> Vec<u8> {
+fn repositories(bytes: &[u8], image: &ArchiveImage, names: &[Name]) -> Vec<u8> {
     let mut tags = manifest_json::repositories(bytes);
     let layer = image.names.iter().filter_map(tagged).find_map(|name| tags.get(&name).cloned());
     for name in names.iter().filter_map(tagged) {

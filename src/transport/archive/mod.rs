@@ -9,7 +9,7 @@ use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Root, Selector, Source};
 use crate::tarball;
-use crate::tarball::{ArchiveStore, Packing, Section, UnopenedArchive};
+use crate::tarball::{ArchiveCompression, ArchiveStore, Section, UnopenedArchive};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
@@ -78,13 +78,13 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     let from = if kind.is_file() { file.stream_position().map_err(reading)? } else { 0 };
     let mut head = Vec::with_capacity(HEAD);
     (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(reading)?;
-    let packing = Packing::sniff(&head).ok_or_else(|| unknown(label, &head))?;
-    if kind.is_file() && packing == Packing::Plain {
+    let compression = ArchiveCompression::sniff(&head).ok_or_else(|| unknown(label, &head))?;
+    if kind.is_file() && compression == ArchiveCompression::Plain {
         let section = Section::new(file, from).map_err(reading)?;
         return Ok(Found::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
     }
     let whole = Cursor::new(head).chain(file);
-    let bytes = packing.undo(Box::new(whole))?;
+    let bytes = compression.decompress(Box::new(whole))?;
     Ok(Found::UnopenedArchive(UnopenedArchive { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
 }
 
@@ -99,7 +99,7 @@ pub fn retag(path: &Path, pick: Option<&Selector>, names: &[Name], watch: Arc<dy
     let again = file.try_clone().map_err(|e| Error::reading(&label, e))?;
     let mut head = Vec::with_capacity(HEAD);
     (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
-    if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
+    if ArchiveCompression::sniff(&head).ok_or_else(|| unknown(&label, &head))? != ArchiveCompression::Plain {
         return Err(Error::usage(format!(
             "{label} is compressed as a whole, and only a plain tar can be re-tagged; write one with imgmv copy {label} \
              NEW.tar --as NAME"

@@ -10,7 +10,7 @@ use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
 use crate::source::{Claim, Origin, Store};
-use crate::tarball::{ArchiveWriter, Compressed, Out, Resume};
+use crate::tarball::{ArchiveWriter, Compressed, Output, Resume};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -94,7 +94,7 @@ impl ArchiveSink {
             }
             None => {
                 let (file, temporary) = beside(&path).map_err(writing)?;
-                (ArchiveWriter::new(Out::File(file), &shown, Platform::host()), OnItsWay::Temporary(temporary))
+                (ArchiveWriter::new(Output::File(file), &shown, Platform::host()), OnItsWay::Temporary(temporary))
             }
         };
         if let Ok(folder) = partial::folder(&path) {
@@ -124,7 +124,7 @@ impl ArchiveSink {
                 (compressed(file)?, Some((OnItsWay::Temporary(temporary), path)))
             }
         };
-        let pack = ArchiveWriter::new(Out::Compressed(compressed), &shown, Platform::host());
+        let pack = ArchiveWriter::new(Output::Compressed(compressed), &shown, Platform::host());
         let (kind, watch) = (Kind::Pipe, Arc::new(Silent));
         Ok(ArchiveSink { pack, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
@@ -143,7 +143,7 @@ impl ArchiveSink {
 
     /// An archive into `pipe`, which messages call `label`.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
-        let pack = ArchiveWriter::new(Out::Pipe(pipe), label, Platform::host());
+        let pack = ArchiveWriter::new(Output::Pipe(pipe), label, Platform::host());
         ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
     }
 
@@ -228,20 +228,20 @@ impl Sink for ArchiveSink {
     }
 
     fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
-        if let Some(there) = self.pack.take_up()? {
-            let begun = if self.pack.begun().is_some() { " and a part of one more" } else { "" };
+        if let Some(there) = self.pack.resume()? {
+            let begun = if self.pack.partial_blob().is_some() { " and a part of one more" } else { "" };
             let damage = if there.damaged { "; what lies behind them was damaged" } else { "" };
             self.watch.say(&format!(
                 "going on with an archive that was cut: {} blobs and manifests ({} bytes){begun} are here{damage}",
                 there.blobs, there.bytes
             ));
         }
-        blobs.retain(|blob| !self.pack.claim(&blob.digest));
+        blobs.retain(|blob| !self.pack.reuse(&blob.digest));
         Ok(blobs)
     }
 
     fn begun(&self) -> Option<Digest> {
-        self.pack.begun()
+        self.pack.partial_blob()
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
@@ -282,7 +282,7 @@ impl Drop for ArchiveSink {
     /// Keeps what the next run can go on with.
     fn drop(&mut self) {
         if let Some((OnItsWay::Partial(partial), _)) = self.target().take()
-            && !(self.keep.load(Ordering::Relaxed) && self.pack.worth_keeping())
+            && !(self.keep.load(Ordering::Relaxed) && self.pack.is_resumable())
         {
             partial.discard();
         }

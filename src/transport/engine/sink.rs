@@ -19,7 +19,7 @@ use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Order, Sink, SinkCapabilities};
 use crate::source::{Claim, Origin, Store};
-use crate::tarball::{ArchiveWriter, Out};
+use crate::tarball::{ArchiveWriter, Output};
 use std::{
     borrow::Cow,
     io::Write,
@@ -104,7 +104,7 @@ impl EngineSink {
             return Ok(load);
         }
         let (loading, out) = self.start(&mut state)?;
-        let pack = ArchiveWriter::new(Out::Pipe(out), self.host.name(), self.found.platform.clone());
+        let pack = ArchiveWriter::new(Output::Pipe(out), self.host.name(), self.found.platform.clone());
         Ok(self.now().get_or_init(|| Load { pack, loading }))
     }
 
