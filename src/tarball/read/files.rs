@@ -128,7 +128,7 @@ impl<B: ReadAt> Contents for ArchiveFiles<B> {
         let Some(extent) = self.table.find(name)? else { return Ok(None) };
         if extent.size > MAX_DOCUMENT_BYTES {
             return Err(Error::invalid(format!(
-                "{} has {} bytes; at most {MAX_DOCUMENT_BYTES} are allowed",
+                "{} has {} bytes, more than the {MAX_DOCUMENT_BYTES} allowed",
                 shown(name),
                 extent.size
             )));

@@ -84,5 +84,5 @@ pub(crate) fn resolve<'t>(name: &'t str, links: impl Fn(&str) -> Option<Option<&
             }
         }
     }
-    Err(Error::invalid(format!("the link {} leads to more than {MAX_LINKS} further links", shown(name))))
+    Err(Error::invalid(format!("the link {} is circular, or a chain of more than {MAX_LINKS} links", shown(name))))
 }

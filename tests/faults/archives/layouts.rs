@@ -165,9 +165,9 @@ fn nothing_to_copy_is_an_error() {
         ("oci:null", "null holds no image: its index.json lists no manifests"),
         ("oci:bare", "index.json"),
         ("oci:none", "index.json"),
-        ("null.tar", "null.tar holds no image: index.json lists no manifests"),
-        ("old.tar", "old.tar holds no image: manifest.json is an empty list"),
-        ("- old.tar", "standard input holds no image"),
+        ("null.tar", "null.tar contains no images: index.json lists no manifests"),
+        ("old.tar", "old.tar contains no images: manifest.json is an empty list"),
+        ("- old.tar", "standard input contains no images"),
         ("oci:hollow", "is an index that lists no image"),
     ] {
         let (src, pipe) = piped(src);
