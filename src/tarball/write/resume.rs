@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The state of an archive that can be resumed.
 pub(crate) struct Resume {
     pub(crate) checkpoints: Checkpoints,
-    /// The incomplete blob at the end of the archive; it can be continued only if nothing is written before.
+    /// The incomplete blob at the end of the archive; no other entry may be written before it is continued.
     pub(crate) partial: Option<PartialBlob>,
     /// Whether the source can be read again, so that a later run can resume.
     pub(crate) repeatable: bool,
