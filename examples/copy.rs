@@ -3,9 +3,9 @@
 //!     cargo run --example copy -- ARCHIVE DIR
 
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, copy};
 use imgmv::progress::Silent;
-use imgmv::source::Source;
 use imgmv::tarball::{ArchiveStore, Section};
 use imgmv::transport::layout::{LayoutSink, Verify};
 use imgmv::{Error, Result};

@@ -1,5 +1,5 @@
-//! A rate that everything which moves over the network shares: registries in both directions, connections to other
-//! hosts, every range of every blob.
+//! One rate limit shared by all network transfers: registries in both directions, connections to other hosts, every
+//! range of every blob.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -10,70 +10,70 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest sleep in one go, so that Ctrl-C is heard.
-const NAP: Duration = Duration::from_millis(100);
+/// The longest single sleep; the cancel flag is checked between two sleeps.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
 
-/// So many bytes a second and no more, over all that pass here.
+/// A maximum rate in bytes per second, over all transfers that share it.
 pub struct Limit {
-    /// Bytes a second; never 0.
+    /// Bytes per second; never 0.
     rate: u64,
-    turn: Mutex<Turn>,
+    schedule: Mutex<Schedule>,
     cancel: Cancel,
 }
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes a second", self.rate)
+        write!(f, "{} bytes per second", self.rate)
     }
 }
 
 impl Limit {
-    /// `rate` in bytes a second. Waiting ends when `cancel` is raised.
+    /// Creates a limit of `rate` bytes per second. Raising `cancel` ends every wait.
     pub fn new(rate: u64, cancel: &Cancel) -> Arc<Limit> {
-        Arc::new(Limit { rate: rate.max(1), turn: Mutex::new(Turn(Instant::now())), cancel: cancel.clone() })
+        Arc::new(Limit { rate: rate.max(1), schedule: Mutex::new(Schedule(Instant::now())), cancel: cancel.clone() })
     }
 
-    /// The most bytes to move at once: a tenth of a second's worth.
-    pub fn gulp(&self) -> usize {
+    /// The maximum number of bytes to move at once: a tenth of a second's worth.
+    pub fn burst_bytes(&self) -> usize {
         usize::try_from(self.rate / 10).unwrap_or(usize::MAX).max(1)
     }
 
-    /// How long `bytes` take at this rate.
-    pub fn time_of(&self, bytes: u64) -> Duration {
+    /// The time that `bytes` take at this rate.
+    pub fn duration_of(&self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.rate as f64)
     }
 
-    /// How many bytes `time` lets pass.
+    /// The number of bytes that this rate allows in `time`.
     pub fn bytes_in(&self, time: Duration) -> usize {
         (self.rate as f64 * time.as_secs_f64()) as usize
     }
 
-    /// Waits until `bytes` more may have moved.
-    pub fn pass(&self, bytes: usize) -> Result<()> {
-        let takes = self.time_of(bytes as u64);
-        let due = self.turn.lock().unwrap_or_else(PoisonError::into_inner).after(Instant::now(), takes);
+    /// Waits until the rate allows `bytes` more.
+    pub fn wait_for(&self, bytes: usize) -> Result<()> {
+        let duration = self.duration_of(bytes as u64);
+        let due = self.schedule.lock().unwrap_or_else(PoisonError::into_inner).reserve(Instant::now(), duration);
         loop {
             self.cancel.check()?;
             match due.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => thread::sleep(left.min(NAP)),
+                Some(left) if !left.is_zero() => thread::sleep(left.min(MAX_SLEEP)),
                 _ => return Ok(()),
             }
         }
     }
 }
 
-/// When all that was let pass so far is through.
-struct Turn(Instant);
+/// The time at which all accepted bytes have passed at this rate.
+struct Schedule(Instant);
 
-impl Turn {
-    /// When what takes so long is through, if it comes `now`. Time in which nothing came is not made up for.
-    fn after(&mut self, now: Instant, takes: Duration) -> Instant {
-        self.0 = self.0.max(now) + takes;
+impl Schedule {
+    /// Adds bytes that take `duration`, and returns the time at which they have passed. Idle time gives no credit.
+    fn reserve(&mut self, now: Instant, duration: Duration) -> Instant {
+        self.0 = self.0.max(now) + duration;
         self.0
     }
 }
 
-/// Bytes that are read or written no faster than a limit, if there is one.
+/// A reader or writer that keeps to a limit, if a limit is set.
 pub struct Limited<T> {
     inner: T,
     limit: Option<Arc<Limit>>,
@@ -84,13 +84,13 @@ impl<T> Limited<T> {
         Limited { inner, limit: limit.cloned() }
     }
 
-    fn gulp(&self, wanted: usize) -> usize {
-        self.limit.as_ref().map_or(wanted, |limit| wanted.min(limit.gulp()))
+    fn burst_bytes(&self, wanted: usize) -> usize {
+        self.limit.as_ref().map_or(wanted, |limit| wanted.min(limit.burst_bytes()))
     }
 
-    fn pass(&self, bytes: usize) -> io::Result<usize> {
+    fn wait_for(&self, bytes: usize) -> io::Result<usize> {
         if let Some(limit) = &self.limit {
-            limit.pass(bytes)?;
+            limit.wait_for(bytes)?;
         }
         Ok(bytes)
     }
@@ -98,23 +98,23 @@ impl<T> Limited<T> {
 
 impl<T: Read> Read for Limited<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = self.gulp(buffer.len());
-        let n = self.inner.read(&mut buffer[..most])?;
-        self.pass(n)
+        let max_bytes = self.burst_bytes(buffer.len());
+        let n = self.inner.read(&mut buffer[..max_bytes])?;
+        self.wait_for(n)
     }
 }
 
 impl<T: Write> Write for Limited<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(&bytes[..self.gulp(bytes.len())])?;
-        self.pass(n)
+        let n = self.inner.write(&bytes[..self.burst_bytes(bytes.len())])?;
+        self.wait_for(n)
     }
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
 }
 
-/// A host whose commands are spoken to no faster than a limit.
+/// A host whose commands' standard input and output keep to a limit.
 pub struct LimitedHost {
     pub host: Box<dyn Host>,
     pub limit: Arc<Limit>,
@@ -139,14 +139,14 @@ mod tests {
 
     #[test]
     fn whoever_comes_waits_for_all_before_and_idle_time_is_no_credit() {
-        let begin = Instant::now();
+        let start = Instant::now();
         let second = Duration::from_secs(1);
-        let mut turn = Turn(begin);
-        // Two directions of three ranges at once: each is due behind the ones before it.
-        let due: Vec<u64> = (0..6).map(|_| turn.after(begin, second).duration_since(begin).as_secs()).collect();
+        let mut schedule = Schedule(start);
+        // Two directions of three ranges at the same time: each one waits for those before it.
+        let due: Vec<u64> = (0..6).map(|_| schedule.reserve(start, second).duration_since(start).as_secs()).collect();
         assert_eq!(due, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(turn.after(begin + 100 * second, second), begin + 101 * second);
-        assert_eq!(turn.after(begin + 100 * second, second), begin + 102 * second);
+        assert_eq!(schedule.reserve(start + 100 * second, second), start + 101 * second);
+        assert_eq!(schedule.reserve(start + 100 * second, second), start + 102 * second);
     }
 
     #[test]
@@ -158,21 +158,21 @@ mod tests {
         Limited::new(&mut written, Some(&quick)).write_all(&bytes).unwrap();
         assert_eq!((&*read, &*written), (&bytes[..], &bytes[..]));
         let slow = Limit::new(1, &cancel);
-        assert_eq!((slow.gulp(), slow.time_of(60)), (1, Duration::from_secs(60)));
+        assert_eq!((slow.burst_bytes(), slow.duration_of(60)), (1, Duration::from_secs(60)));
         cancel.raise();
-        assert_eq!(slow.pass(1 << 40).unwrap_err().kind(), crate::Kind::Interrupted);
+        assert_eq!(slow.wait_for(1 << 40).unwrap_err().kind(), crate::Kind::Interrupted);
     }
     #[test]
     fn what_is_said_to_another_host_counts_both_ways() {
         let cancel = Cancel::default();
         let limit = Limit::new(1 << 20, &cancel);
-        let begun = limit.turn.lock().unwrap().0;
+        let before = limit.schedule.lock().unwrap().0;
         let host = LimitedHost { host: Box::new(crate::remote::Local::new(&cancel)), limit: limit.clone() };
         let mut running = host.run(&["cat"]).unwrap();
         running.stdin.take().unwrap().write_all(&[7; 20_000]).unwrap();
-        let mut heard = Vec::new();
-        running.stdout.take().unwrap().read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, [7; 20_000]);
-        assert!(limit.turn.lock().unwrap().0 - begun >= limit.time_of(39_999));
+        let mut received = Vec::new();
+        running.stdout.take().unwrap().read_to_end(&mut received).unwrap();
+        assert_eq!(received, [7; 20_000]);
+        assert!(limit.schedule.lock().unwrap().0 - before >= limit.duration_of(39_999));
     }
 }

@@ -1,4 +1,4 @@
-//! Where images go. One kind, whether layout, archive, registry or an engine's standard input.
+//! Where images go: a layout, an archive, a registry or an engine.
 
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Image, Manifest, Name, Platform};
@@ -6,96 +6,161 @@ use crate::source::{Claim, Origin, Store};
 use crate::transfer::BlobWriter;
 use std::io::Write;
 
-/// What shape of image a sink can hold.
+/// The part of an index that a sink stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
     /// An index with everything below it: a registry, and an archive, which `ctr images import --all-platforms` reads.
     Whole,
-    /// An index with as much below it as the source has (a layout).
+    /// An index with as much below it as the source has: a layout.
     AsFound,
-    /// An index whose bytes are kept while only this platform's images come along (engines).
+    /// An index that keeps its bytes, with only this platform's images below it: an engine.
     Sparse(Platform),
-    /// One image only, this platform's.
+    /// No index, only this platform's image.
     One(Platform),
 }
 
-/// In which order a sink takes blobs.
+/// The order in which a sink takes blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Up to so many at once, in any order.
-    Lanes(usize),
+    /// At most this many at the same time, in any order.
+    Parallel(usize),
     /// One after the other (a tar, a pipe).
-    Single,
+    Sequential,
 }
 
-/// What a sink takes; the engine plans conversions from it.
+/// The properties of a sink; the engine plans conversions from them.
 #[derive(Debug, Clone)]
 pub struct SinkCapabilities {
     pub shape: Shape,
     pub order: Order,
-    /// So many large blobs are best sent at once, to begin with. A sink that says so keeps only what is finished when a run
-    /// is killed: the smaller ones are sent first.
-    pub large: Option<usize>,
-    /// Raw layers are to be compressed on the way there, unless the user says to keep them.
+    /// The number of large blobs to send at the same time at the start of a copy. A sink with this number keeps only
+    /// finished blobs when a run is killed, so the smaller blobs are sent first.
+    pub large_uploads: Option<usize>,
+    /// The compression for uncompressed layers, unless the user asks to keep them.
     pub compress: Option<Coding>,
-    /// Layer codings that the sink cannot read; such layers are unpacked on the way, which is said.
-    pub refuses: &'static [Coding],
-    /// Whether a blob may begin whose digest is not known beforehand.
+    /// Layer compressions that the sink cannot read. Such layers are decompressed, and the user is told.
+    pub unsupported: &'static [Coding],
+    /// Whether a blob may start before its digest is known.
     pub unnamed_blobs: bool,
-    /// Whether an image may be left without a name.
-    pub nameless: bool,
+    /// Whether an image may stay without a name.
+    pub unnamed_images: bool,
+    /// Whether its writers may ask for the latest bytes again ([`BlobWriter::recover`]). The engine keeps those of a
+    /// stream and of a recompressed layer in memory then.
+    pub needs_replay: bool,
 }
 
-/// A destination bound to one place.
+/// A destination: one repository, one layout, one archive or one engine.
 ///
-/// The engine calls, in this order: `published` and `missing` (or, for what only passes, `expect_layers`), then `begin` …
-/// `commit` for each blob, `put_manifest` (children before parents), `publish` for each name, and `finish` once.
+/// The engine calls, in this order: `published` for each name, `missing` once, then `begin` … `commit` for each blob,
+/// `put_manifest` (children before parents), `publish` for each name, and `finish` once. After an error it calls
+/// `aborted` and nothing else.
+///
+/// Every method may fail with `Network`, `Denied`, `Unwritable` or `RemoteHost` where the storage, the connection or the
+/// remote host does, and with `Interrupted` when the copy is cancelled.
 pub trait Sink: Send + Sync {
-    fn takes(&self) -> SinkCapabilities;
-    /// The digest that `name` points at already, if the sink vouches that all beneath it is there.
+    /// The properties of the sink. `order` and `large_uploads` may change during a copy.
+    fn capabilities(&self) -> SinkCapabilities;
+
+    /// The digest that `name` points at, where the sink guarantees that everything below it is stored; else `None`.
+    ///
+    /// # Errors
+    /// - `Usage`: the sink cannot store an image under such a name.
     fn published(&self, _name: &Name) -> Result<Option<Digest>> {
         Ok(None)
     }
-    /// What the sink lacks of whole images, which are as they will be there as far as that is known (`blobs` are those
-    /// that it is going to be sent, each once). One question per copy. A sink that would have to ask for each blob
-    /// returns them all and answers in `begin`. `source` has the images' configs, where the sink goes by what is in
-    /// them.
-    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _source: &dyn Store) -> Result<Vec<Descriptor>> {
-        Ok(blobs)
+
+    /// The blobs of `upcoming` that the sink does not have.
+    ///
+    /// 1. It is called once per source, before the first `begin`, and writes nothing.
+    /// 2. A sink that would need a request per blob may return all of them; `begin` then answers for each.
+    /// 3. For a dry run every blob is checked, since no `begin` follows.
+    /// 4. The order of the blobs stays.
+    ///
+    /// # Errors
+    /// - `Usage`: the sink cannot store these images.
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        Ok(Missing::new(upcoming.into_blobs()))
     }
-    /// Blobs are going to pass of which only so much is known ([`crate::source::Stream::expected_diff_ids`]; perhaps nothing):
-    /// `begin` may say of them that they are held. Asked instead of `missing`.
-    fn expect_layers(&self, _layers: &[Vec<Digest>]) -> Result<()> {
-        Ok(())
-    }
-    /// A blob that an earlier run began and that can be gone on with only if it is the first to be begun; asked after
-    /// `missing`.
-    fn begun(&self) -> Option<Digest> {
-        None
-    }
-    /// Whether one blob is there, for a plan that moves nothing; only asked of what `missing` returned.
-    fn holds(&self, _digest: &Digest) -> Result<bool> {
-        Ok(false)
-    }
-    /// Opens a blob for writing, or says that it is there. `from` is where the source's blobs lie.
+
+    /// Opens a blob for writing, or answers that it is stored already. `from` is the repository that the source's blobs
+    /// are in.
+    ///
+    /// 1. A stored blob that is damaged, or has another size than `claim`, is not taken for stored.
+    /// 2. With `Order::Sequential` the writer before has to be committed or dropped.
+    ///
+    /// # Errors
+    /// - `Usage`: the claim lacks a digest or a size that the sink needs (see `unnamed_blobs`).
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
+
+    /// Stores a manifest whose blobs and children are stored. Storing it twice has no effect.
     fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
-    /// Makes `name` (none: only the digest) point at `root`, whose tree is there.
+
+    /// Makes `name` (`None`: only the digest) point at `root`, which is stored completely.
+    ///
+    /// 1. A sink may write names only at `finish`.
+    ///
+    /// # Errors
+    /// - `Usage`: the sink cannot store an image under such a name, or without one.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()>;
-    /// Ends the copy: trailers, renames, the far side's verdict.
+
+    /// Ends the copy: trailers, renames, the verification by the remote host.
     fn finish(&self) -> Result<Finish>;
-    /// The copy has failed, and nothing more is called: what was written so far may be of use to a later one, or not.
+
+    /// The copy failed, and no other method is called. Partial blobs may be kept for the next run.
     fn aborted(&self, _why: &Error) {}
-    /// The raw way in for an archive that passes in its own form ([`crate::source::Stream::relay`]); only for sinks
-    /// that are an archive on a pipe. `finish` is called after it.
-    fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
-        None
+
+    /// A direct way into the archive that this sink writes to a pipe, for [`crate::tarball::rewrite`]; `None` for every
+    /// other sink. Only `publish` and `finish` are called after it, and `publish` writes nothing.
+    ///
+    /// # Errors
+    /// - `Usage`: the archive has other content already.
+    fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
+        Ok(None)
     }
 }
 
-/// What becomes of a blob.
+/// The blobs that a copy is about to send, as far as they are known.
+pub enum Upcoming<'a> {
+    /// From a store.
+    Blobs {
+        /// Complete images, as they will be at the sink as far as that is known.
+        images: &'a [Image],
+        /// The blobs that they need, each once.
+        blobs: Vec<Descriptor>,
+        /// The source, which has the images' configs.
+        source: &'a dyn Store,
+        dry_run: bool,
+    },
+    /// From a stream: the diff IDs of each image's layers, lowest first; empty where they are not known.
+    DiffIds(&'a [Vec<Digest>]),
+}
+
+impl Upcoming<'_> {
+    pub fn into_blobs(self) -> Vec<Descriptor> {
+        match self {
+            Upcoming::Blobs { blobs, .. } => blobs,
+            Upcoming::DiffIds(_) => Vec::new(),
+        }
+    }
+}
+
+/// The blobs that a sink does not have.
+#[derive(Debug, Default)]
+pub struct Missing {
+    pub blobs: Vec<Descriptor>,
+    /// A blob that an earlier run started, and that can be resumed only if it is sent first.
+    pub resume_first: Option<Digest>,
+}
+
+impl Missing {
+    pub fn new(blobs: Vec<Descriptor>) -> Missing {
+        Missing { blobs, resume_first: None }
+    }
+}
+
+/// The answer to [`Sink::begin`].
 pub enum Begin<'a> {
-    /// It is there already.
+    /// The blob is stored already.
     Held,
     Write(Box<dyn BlobWriter + 'a>),
 }
@@ -109,10 +174,10 @@ impl std::fmt::Debug for Begin<'_> {
     }
 }
 
-/// How a copy ended.
+/// The end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
     Done,
-    /// A delta did not verify: everything has to be sent, and why.
+    /// A delta could not be verified, and why. Everything has to be sent.
     SendAll(String),
 }

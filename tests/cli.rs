@@ -30,7 +30,7 @@ fn good(args: &[&str]) -> Output {
 
 fn json(out: &Output) -> Value {
     let document: Value = serde_json::from_str(&out.stdout).expect("one JSON document");
-    assert_eq!(document["version"], 1);
+    assert_eq!(document["version"], 2);
     document
 }
 
@@ -97,7 +97,7 @@ fn a_failure_is_a_document_too_where_documents_were_asked_for() {
     let out = imgmv(&["list", "/not/there.tar", "--json"], None);
     assert_eq!(status(&out), 3);
     assert_eq!(json(&out)["error"]["kind"], "not_found");
-    assert_eq!(json(&out)["error"]["status"], 3);
+    assert_eq!(json(&out)["error"]["exit_status"], 3);
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn a_copy_answers_with_names_and_digests_and_the_second_one_moves_nothing() {
     assert_eq!(out.stdout, format!("v1@{HELLO}\n"));
     assert_eq!(fs::read_to_string(digests).unwrap(), format!("{HELLO}\n"));
     let again = json(&good(&["copy", &src, &to, "--json"]));
-    assert_eq!((&again["moved"]["blobs"], &again["failed"]), (&Value::from(0), &Value::Array(vec![])));
-    assert_ne!(again["already_there"]["bytes"], 0);
+    assert_eq!((&again["transferred"]["blobs"], &again["errors"]), (&Value::from(0), &Value::Array(vec![])));
+    assert_ne!(again["existing"]["bytes"], 0);
     let image = &again["images"][0];
     assert_eq!(
         (&image["names"][0], &image["digest"], &image["destination"]),
@@ -127,7 +127,7 @@ fn a_dry_run_tells_the_bytes_and_writes_nothing() {
         let to = to.replace("TO", &format!("{}/to", dir.path().display()));
         let plan = json(&good(&["copy", &archive, &to, "--dry-run", "--json"]));
         assert_eq!(plan["dry_run"], true);
-        assert_ne!(plan["moved"]["bytes"], 0);
+        assert_ne!(plan["transferred"]["bytes"], 0);
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -141,7 +141,7 @@ fn of_several_destinations_those_that_failed_are_named_and_the_others_are_done()
     assert_eq!(status(&out), 9);
     let line_of = |word: &str| out.stderr.lines().filter(|line| line.trim().starts_with(word)).count();
     assert_eq!([&first, &bad, &last].map(|word| line_of(word)), [1; 3], "{}", out.stderr);
-    assert_eq!(json(&out)["failed"][0]["destination"], bad.as_str());
+    assert_eq!(json(&out)["errors"][0]["destination"], bad.as_str());
     assert_eq!(json(&out)["images"].as_array().unwrap().len(), 2);
     let told: Vec<_> = json(&out)["destinations"].as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
     assert_eq!(told, ["done", "failed", "done"]);
@@ -232,7 +232,7 @@ fn verify_reads_everything_and_names_what_is_broken() {
     assert!(out.stderr.contains(layer) && out.stdout.contains(" broken, "), "{}{}", out.stdout, out.stderr);
     let blob = imgmv(&["blob", &source, layer], None);
     assert_eq!(status(&blob), 5);
-    assert!(blob.stderr.contains("throw away"), "{}", blob.stderr);
+    assert!(blob.stderr.contains("discard the output"), "{}", blob.stderr);
     fs::remove_file(&file).unwrap();
     assert_eq!(status(&imgmv(&["verify", &source], None)), 5);
 }
@@ -322,7 +322,7 @@ fn names_come_from_as_where_the_destination_gives_none() {
     assert_eq!(out.stdout, format!("{repository}:2@{HELLO}\n{repository}:stable@{HELLO}\n"));
     let out = good(&["copy", &archive, &format!("{repository}:3"), "--as", "4"]);
     assert_eq!(out.stdout, format!("{repository}:3@{HELLO}\n"));
-    assert!(out.stderr.contains("--as is not used"), "{}", out.stderr);
+    assert!(out.stderr.contains("--as is ignored"), "{}", out.stderr);
     let pinned = format!("{repository}:3@{HELLO}");
     let to = dir.path().join("pinned.tar");
     assert_eq!(good(&["save", &pinned, "-o", to.to_str().unwrap()]).stdout, format!("{pinned}\n"));
@@ -388,7 +388,7 @@ fn a_signal_ends_a_copy_and_is_told_by_the_exit_status() {
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&archive[..archive.len() / 2]).unwrap();
         let mut talk = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(talk.any(|line| line.contains(r#""event":"start""#)));
+        assert!(talk.any(|line| line.contains(r#""event":"blob_start""#)));
         let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         assert_eq!(child.wait().unwrap().code(), Some(expected), "{signal}");
@@ -405,7 +405,9 @@ fn progress_for_machines_is_json_and_quiet_is_silent() {
     let archive = fixture("hello-docker20.tar");
     let told = good(&["copy", &archive, &to("a"), "--progress", "json"]).stderr;
     let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    assert!(events.iter().any(|event| event["event"] == "plan") && events.iter().any(|event| event["event"] == "end"));
+    for name in ["plan", "blob_start", "blob_end", "info"] {
+        assert!(events.iter().any(|event| event["event"] == name), "{name}: {told}");
+    }
     assert_eq!(good(&["copy", &archive, &to("b"), "-q"]).stderr, "");
 }
 

@@ -4,10 +4,11 @@
 mod memory;
 
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Digest, Manifest, Name};
 use imgmv::progress::Silent;
-use imgmv::source::{Selector, Source, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::transport::containerd::{ContainerdStore, images_in};
 use imgmv::{Kind, Result};
 use memory::{Kept, takes};

@@ -4,13 +4,15 @@
 mod memory;
 
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options, Platforms, Report, copy};
 use imgmv::image::{Descriptor, Digest, Name, Platform, media_type};
 use imgmv::progress::Silent;
 use imgmv::sink::{Order, Shape, SinkCapabilities};
-use imgmv::source::{Selector, Source};
+use imgmv::source::{Selector, Store};
+use imgmv::tarball::ArchiveStore;
 use imgmv::{Kind, Result};
-use memory::{Kept, Memory, Passing, layer, takes};
+use memory::{Kept, Memory, layer, takes};
 use std::sync::Arc;
 
 fn run(source: Source, sink: &Kept, options: &Options) -> Result<Report> {
@@ -45,7 +47,7 @@ fn pick(name: &str) -> Options {
 #[test]
 fn everything_arrives_and_names_come_last() {
     let (memory, single, multi) = sample();
-    for order in [Order::Lanes(3), Order::Single] {
+    for order in [Order::Parallel(3), Order::Sequential] {
         let sink = Kept::new(SinkCapabilities { order, ..takes() });
         let report = run(stored(&memory), &sink, &Options::default()).unwrap();
         let state = sink.state();
@@ -77,7 +79,7 @@ fn a_wrong_blob_publishes_nothing() {
     let (mut memory, single, _) = sample();
     let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
     memory.blobs.get_mut(&manifest.layers()[1].digest).unwrap()[5000] ^= 1;
-    for order in [Order::Lanes(3), Order::Single] {
+    for order in [Order::Parallel(3), Order::Sequential] {
         let sink = Kept::new(SinkCapabilities { order, ..takes() });
         assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::Invalid);
         let state = sink.state();
@@ -164,15 +166,24 @@ fn a_name_is_given_on_the_way() {
 #[test]
 fn a_stream_arrives_as_a_store_does() {
     let (memory, single, multi) = sample();
-    for known in [true, false] {
-        let sink = Kept::new(takes());
-        let source = Source::Stream(Box::new(Passing::new(memory.clone(), known)));
-        run(source, &sink, &Options::default()).unwrap();
-        let state = sink.state();
-        assert_eq!(state.names["docker.io/library/app:2"], single.digest);
-        assert_eq!(state.names["docker.io/library/multi:1"], multi.digest);
-        assert!(memory.blobs.keys().all(|digest| state.blobs.contains_key(digest)));
-    }
+    let sink = Kept::new(takes());
+    run(memory.streamed(), &sink, &Options::default()).unwrap();
+    let state = sink.state();
+    assert_eq!(state.names["docker.io/library/app:2"], single.digest);
+    assert_eq!(state.names["docker.io/library/multi:1"], multi.digest);
+    assert!(memory.blobs.keys().all(|digest| state.blobs.contains_key(digest)));
+}
+
+#[test]
+fn a_stream_without_digests_arrives_as_a_store_does() {
+    let mut memory = Memory::default();
+    let image = memory.image("linux/amd64", &[layer(1, 100_000), layer(2, 3_000_000)]);
+    memory.name("docker.io/library/app:2", &image);
+    let sink = Kept::new(takes());
+    run(memory.streamed_old_form(), &sink, &Options::default()).unwrap();
+    let state = sink.state();
+    assert_eq!(state.names["docker.io/library/app:2"], image.digest);
+    assert!(memory.blobs.keys().all(|digest| state.blobs.contains_key(digest)));
 }
 
 #[test]
@@ -182,18 +193,19 @@ fn a_stream_without_a_layer_publishes_nothing() {
     memory.blobs.remove(&manifest.layers()[0].digest);
     memory.roots.truncate(1);
     let sink = Kept::new(takes());
-    let source = Source::Stream(Box::new(Passing::new(memory, true)));
-    assert_eq!(run(source, &sink, &Options::default()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(run(memory.streamed(), &sink, &Options::default()).unwrap_err().kind(), Kind::NotFound);
     assert!(sink.state().names.is_empty());
 }
 
 #[test]
 fn an_archive_that_names_its_layers_late_passes_a_pipe_in_its_own_form() {
-    let (memory, ..) = sample();
-    let sink = Kept::new(SinkCapabilities { unnamed_blobs: false, order: Order::Single, ..takes() });
-    let source = Source::Stream(Box::new(Passing::new(memory, false)));
-    let report = run(source, &sink, &pick("app:2")).unwrap();
-    assert_eq!(sink.state().relayed, b"relayed");
+    let (memory, single, _) = sample();
+    let sink = Kept::new(SinkCapabilities { unnamed_blobs: false, order: Order::Sequential, ..takes() });
+    let report = run(memory.streamed_old_form(), &sink, &pick("app:2")).unwrap();
+    let archive = sink.state().relayed.clone();
+    let archive = ArchiveStore::open(archive, "relayed.tar", Arc::new(Silent)).unwrap();
+    assert_eq!(archive.roots(&[]).unwrap()[0].descriptor.digest, single.digest);
+    assert_eq!(archive.names().unwrap()[0].as_str(), "docker.io/library/app:2");
     assert_eq!(report.images[0].names[0].as_str(), "docker.io/library/app:2");
 }
 

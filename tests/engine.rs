@@ -10,13 +10,14 @@ mod program;
 
 use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options, Report, copy};
 use imgmv::image::{Name, Platform};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::{Host, Local};
-use imgmv::source::{Selector, Source};
+use imgmv::source::Selector;
 use imgmv::transport::archive::{Input, open};
-use imgmv::transport::engine::{Engine, EngineSink, Found, find, saved};
+use imgmv::transport::engine::{DetectedEngine, Engine, EngineSink, detect, save};
 use imgmv::transport::layout::LayoutStore;
 use imgmv::{Kind as Failure, Result};
 use program::fixture;
@@ -45,11 +46,11 @@ impl Watch for Told {
 
 fn here(peer: &Peer) -> Local {
     let local = Local::new(&Cancel::default());
-    peer.environment.iter().fold(local, |local, (key, value)| local.with(key, value))
+    peer.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value))
 }
 
-fn found(peer: &Peer, namespace: Option<&str>) -> Found {
-    find(&here(peer), &[peer.kind.engine()], namespace, None).unwrap()
+fn found(peer: &Peer, namespace: Option<&str>) -> DetectedEngine {
+    detect(&here(peer), &[peer.kind.engine()], namespace, None).unwrap()
 }
 
 fn layout() -> Source {
@@ -67,7 +68,7 @@ fn piped(name: &str) -> Source {
     Source::Stream(Box::new(imgmv::tarball::ArchiveStream::new(Box::new(file), name)))
 }
 
-fn load(host: Arc<dyn Host>, found: Found, source: Source, picks: &[&str], names: &[&str]) -> Result<Report> {
+fn load(host: Arc<dyn Host>, found: DetectedEngine, source: Source, picks: &[&str], names: &[&str]) -> Result<Report> {
     let told: Arc<Told> = Arc::default();
     let sink = EngineSink::new(host, found, told.clone(), &Cancel::default());
     let options = Options {
@@ -163,11 +164,11 @@ fn docker_daemon_is_a_source_and_says_what_it_does_not_have() {
         into(&peer, layout(), &["bye"], &["bye:1"]).unwrap();
         let read = |references: &[&str]| -> Result<Report> {
             let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
-            let stream = saved(Arc::new(here(&peer)), &found(&peer, None), &references)?.stream();
+            let stream = save(Arc::new(here(&peer)), &found(&peer, None), &references)?.stream();
             let folder = engines::folder();
             let told = Arc::new(Told::default());
             let sink = imgmv::transport::archive::ArchiveSink::to_file(&folder.path().join("out.tar"))?;
-            copy(Source::Stream(stream), &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
+            copy(Source::Stream(Box::new(stream)), &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
         };
         let report = read(&["hello-imgmv:1", "bye:1"]).unwrap();
         let mut names: Vec<&str> = report.images.iter().flat_map(|image| &image.names).map(Name::as_str).collect();
@@ -192,24 +193,24 @@ fn a_namespace_is_taken_as_given_or_kubelets_where_it_is() {
         assert_eq!(found(&peer, None).namespace.as_deref(), Some("k8s.io"));
         into(&peer, layout(), &["1"], &[NAME]).unwrap();
         assert!(peer.client(&["-n", "k8s.io", "images", "ls", "-q"]).contains(NAME));
-        let set = here(&peer).with("CONTAINERD_NAMESPACE", "theirs");
-        assert_eq!(find(&set, &[Engine::Ctr], None, None).unwrap().namespace.as_deref(), Some("theirs"));
+        let set = here(&peer).with_env("CONTAINERD_NAMESPACE", "theirs");
+        assert_eq!(detect(&set, &[Engine::Ctr], None, None).unwrap().namespace.as_deref(), Some("theirs"));
     }
 }
 
 #[test]
 fn a_dead_engine_is_passed_over_and_named_when_none_answers() {
     let Some(peer) = Peer::start(Kind::Containerd16) else { return };
-    let host = here(&peer).with("DOCKER_HOST", "unix:///nonexistent/sock");
+    let host = here(&peer).with_env("DOCKER_HOST", "unix:///nonexistent/sock");
     let wanted = [Engine::Docker, Engine::Ctr];
-    assert!(find(&host, &wanted, None, None).unwrap().to_string().starts_with("ctr 1."));
-    let host = host.with("CONTAINERD_ADDRESS", "/nonexistent/sock");
-    let error = find(&host, &wanted, None, None).unwrap_err();
+    assert!(detect(&host, &wanted, None, None).unwrap().to_string().starts_with("ctr 1."));
+    let host = host.with_env("CONTAINERD_ADDRESS", "/nonexistent/sock");
+    let error = detect(&host, &wanted, None, None).unwrap_err();
     assert_eq!(error.kind(), Failure::RemoteHost);
     assert_eq!(
         error.to_string(),
-        "this host: no docker or ctr answers there (found: docker without a daemon; ctr without a daemon); name one \
-         with --engine or --remote-command"
+        "this host: no working engine found; tried docker and ctr (docker: the daemon is not running; ctr: the daemon \
+         is not running); name one with --engine or --remote-command"
     );
 }
 
@@ -226,12 +227,12 @@ fn a_load_command_that_fails_ends_the_copy_with_its_own_words() {
         ("cat >/dev/null; echo 'Error unpacking image t/x:1: apply layer error'", "Error unpacking image t/x:1"),
         ("kill -9 $$", "ended by signal KILL"),
     ] {
-        let found = find(host.as_ref(), &[], None, Some(command)).unwrap();
+        let found = detect(host.as_ref(), &[], None, Some(command)).unwrap();
         let error = load(host.clone(), found, layout(), &["1"], &["t/x:1"]).unwrap_err();
         assert_eq!(error.kind(), Failure::RemoteHost, "{command}: {error}");
         assert!(error.to_string().contains(said), "{command}: {error}");
     }
-    let found = find(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
+    let found = detect(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
     load(host, found, layout(), &["1"], &["t/x:1"]).unwrap();
 }
 
@@ -252,7 +253,7 @@ fn a_full_disk_is_told_in_the_engines_words_and_nothing_has_the_name() {
 #[test]
 fn an_engine_is_given_only_names_it_can_keep() {
     let host = Arc::new(Local::new(&Cancel::default()));
-    let found = find(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
+    let found = detect(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
     let error = load(host, found, layout(), &["1"], &[]).unwrap_err();
     assert_eq!(error.kind(), Failure::Usage);
     assert!(error.to_string().contains("--as"), "{error}");
@@ -267,7 +268,7 @@ fn script(folder: &Path, name: &str, text: &str) {
 fn an_engine_that_needs_root_is_called_by_sudo_where_that_asks_for_no_password() {
     let folder = engines::folder();
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let host = Local::new(&Cancel::default()).with("PATH", &path);
+    let host = Local::new(&Cancel::default()).with_env("PATH", &path);
     script(folder.path(), "id", "echo 1000");
     script(folder.path(), "nerdctl", "echo 'rootless containerd not running' >&2; exit 1");
     let docker = r#"
@@ -276,13 +277,13 @@ fn an_engine_that_needs_root_is_called_by_sudo_where_that_asks_for_no_password()
     script(folder.path(), "docker", docker);
     script(folder.path(), "sudo", "[ \"$1\" = -n ] || exit 1; shift; ROOT=1 exec \"$@\"");
     let wanted = [Engine::Nerdctl, Engine::Docker];
-    let found = find(&host, &wanted, None, None).unwrap();
+    let found = detect(&host, &wanted, None, None).unwrap();
     assert_eq!(found.to_string(), "docker 24.0.7, by sudo");
-    assert_eq!(found.load()[..2], ["sudo", "-n"]);
+    assert_eq!(found.load_command()[..2], ["sudo", "-n"]);
     assert_eq!(found.platform.to_string(), "linux/arm64");
     script(folder.path(), "sudo", "echo 'a password is required' >&2; exit 1");
-    let error = find(&host, &wanted, None, None).unwrap_err().to_string();
-    assert!(error.contains("docker without the right to use it, nor sudo without a password"), "{error}");
+    let error = detect(&host, &wanted, None, None).unwrap_err().to_string();
+    assert!(error.contains("docker: permission denied, and sudo without a password is not available"), "{error}");
 }
 
 /// nerdctl is in no Debian: a script stands in for it, which accepts the arguments that nerdctl has and hands over to
@@ -311,9 +312,9 @@ fn nerdctl_is_called_as_it_expects() {
     let log = peer.folder.path().join("nerdctl.log");
     script(peer.folder.path(), "nerdctl", NERDCTL);
     let path = format!("{}:{}", peer.folder.path().display(), std::env::var("PATH").unwrap());
-    let host = Arc::new(here(&peer).with("PATH", &path).with("NERDCTL_LOG", log.to_str().unwrap()));
+    let host = Arc::new(here(&peer).with_env("PATH", &path).with_env("NERDCTL_LOG", log.to_str().unwrap()));
     peer.client(&["namespaces", "create", "k8s.io"]);
-    let found = find(host.as_ref(), &Engine::ALL, None, None).unwrap();
+    let found = detect(host.as_ref(), &Engine::ALL, None, None).unwrap();
     assert!(found.to_string().starts_with("nerdctl 1.6"), "{found}");
     load(host, found, layout(), &["1"], &[NAME]).unwrap();
     assert!(peer.client(&["-n", "k8s.io", "images", "ls", "-q"]).contains(NAME));

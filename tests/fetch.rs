@@ -9,13 +9,14 @@ mod sshd;
 
 use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Digest, Platform};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::remote::{Host, Local, Running};
 use imgmv::sink::Sink;
-use imgmv::source::{Selector, Source, Store};
-use imgmv::transport::engine::{Engine, FetchStore, Found, Loader, find, saved};
+use imgmv::source::{Selector, Store};
+use imgmv::transport::engine::{DetectedEngine, Engine, FetchStore, Loader, detect, save};
 use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
 use imgmv::{Kind as Failure, Result};
 use program::{Output, fixture, imgmv};
@@ -50,10 +51,10 @@ fn load(peer: &Peer, dir: &Path) {
 }
 
 fn source(host: Arc<dyn Host>, engine: Engine, watch: Arc<dyn Watch>) -> Result<Source> {
-    let found = find(&*host, &[engine], None, None)?;
+    let found = detect(&*host, &[engine], None, None)?;
     Ok(match FetchStore::open(host.clone(), &found, watch, &Cancel::default())? {
         Some(store) => Source::Store(Arc::new(store)),
-        None => Source::Stream(saved(host, &found, &[NAME.to_owned()])?.stream()),
+        None => Source::Stream(Box::new(save(host, &found, &[NAME.to_owned()])?.stream())),
     })
 }
 
@@ -170,7 +171,7 @@ fn the_program_lists_inspects_verifies_and_copies_what_another_host_has() {
 /// A ctr that gives what lies in a layout, and writes down what it was asked.
 struct StandIn {
     dir: TempDir,
-    found: Found,
+    found: DetectedEngine,
 }
 
 impl StandIn {
@@ -180,9 +181,9 @@ impl StandIn {
             std::process::Command::new("cp").args(["-r", &fixture("layout")]).arg(dir.path().join("layout")).status();
         assert!(copied.unwrap().success());
         let stand_in = StandIn {
-            found: Found {
+            found: DetectedEngine {
                 loader: Loader::Ctr,
-                words: vec![dir.path().join("ctr").display().to_string()],
+                argv: vec![dir.path().join("ctr").display().to_string()],
                 namespace: Some("k8s.io".to_owned()),
                 platform: Platform::new("linux", "amd64", None),
                 version: None,
@@ -316,8 +317,9 @@ fn nerdctls_images_are_read_by_the_ctr_beside_it_else_nerdctl_saves_them() {
     let cancel = Cancel::default();
     let beside = stand_in.dir.path().display().to_string();
     let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
-    let nerdctl = Found { loader: Loader::Nerdctl, words: vec![format!("{beside}/nerdctl")], ..stand_in.found.clone() };
-    let host: Arc<dyn Host> = Arc::new(Local::new(&cancel).with("PATH", &path));
+    let nerdctl =
+        DetectedEngine { loader: Loader::Nerdctl, argv: vec![format!("{beside}/nerdctl")], ..stand_in.found.clone() };
+    let host: Arc<dyn Host> = Arc::new(Local::new(&cancel).with_env("PATH", &path));
     let store = FetchStore::open(host.clone(), &nerdctl, Arc::new(Silent), &cancel).unwrap();
     assert_eq!(store.unwrap().names().unwrap()[0].as_str(), NAME);
     assert!(stand_in.asked().starts_with("--namespace k8s.io images ls"), "{}", stand_in.asked());
@@ -325,7 +327,7 @@ fn nerdctls_images_are_read_by_the_ctr_beside_it_else_nerdctl_saves_them() {
     let script = format!("#!/bin/sh\n[ \"$*\" = '--namespace k8s.io save {NAME}' ] && cat {archive}\n");
     fs::write(stand_in.dir.path().join("nerdctl"), script).unwrap();
     fs::set_permissions(stand_in.dir.path().join("nerdctl"), fs::Permissions::from_mode(0o755)).unwrap();
-    let stream = saved(host, &nerdctl, &[NAME.to_owned()]).unwrap().stream();
-    let report = to_layout(Source::Stream(stream), &stand_in.dir.path().join("saved")).unwrap();
+    let stream = save(host, &nerdctl, &[NAME.to_owned()]).unwrap().stream();
+    let report = to_layout(Source::Stream(Box::new(stream)), &stand_in.dir.path().join("saved")).unwrap();
     assert_eq!(report.images[0].digest.to_string(), HELLO);
 }

@@ -10,7 +10,7 @@ mod sshd;
 
 use imgmv::cancel::Cancel;
 use imgmv::remote::builtin::Builtin;
-use imgmv::remote::{Host, SshTarget, ask};
+use imgmv::remote::{Host, SshTarget, capture};
 use program::{fixture, peer};
 use sshd::{Sshd, Way};
 use std::fs;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn answers(host: &dyn Host) -> bool {
-    ask(host, &["echo", "here"]).is_ok_and(|answer| answer.stdout == "here\n")
+    capture(host, &["echo", "here"]).is_ok_and(|answer| answer.stdout == "here\n")
 }
 
 /// Lines for the configuration by which `bastion` is the server behind `sshd`.
@@ -72,7 +72,7 @@ fn a_host_is_reached_by_way_of_others() {
     let config = format!("Host node1\n  ProxyJump first\n{}", bastion(&first, "first"));
     assert_eq!(far.host_with(Way::Builtin, &config, &Cancel::default()).err().unwrap().kind(), imgmv::Kind::Denied);
     let circle = far.host_with(Way::Builtin, "Host *\n  ProxyJump node1", &Cancel::default()).err().unwrap();
-    assert!(circle.to_string().contains("circle"), "{circle}");
+    assert!(circle.to_string().contains("forms a loop"), "{circle}");
 }
 
 #[test]
@@ -176,11 +176,11 @@ fn an_unknown_host_is_asked_about_on_a_terminal_and_known_from_then_on() {
     sshd.client_config("");
     fs::write(sshd.known_hosts(), "other ssh-ed25519 AAAA").unwrap();
     let mut terminal = Terminal::run(&sshd, &copy());
-    terminal.answer("Type yes to go on", 1, "no");
+    terminal.answer("Type yes to continue", 1, "no");
     let (status, shown) = terminal.end();
     assert!(status == Some(4) && shown.contains("not accepted"), "{status:?} {shown}");
     let mut terminal = Terminal::run(&sshd, &copy());
-    terminal.answer("Type yes to go on", 1, "yes");
+    terminal.answer("Type yes to continue", 1, "yes");
     let (status, shown) = terminal.end();
     assert!(status == Some(0) && shown.matches("Type yes").count() == 1, "{status:?} {shown}");
     let known = fs::read_to_string(sshd.known_hosts()).unwrap();
@@ -191,7 +191,7 @@ fn an_unknown_host_is_asked_about_on_a_terminal_and_known_from_then_on() {
     sshd.key("other_key", "");
     sshd.record(fs::read_to_string(sshd.at("other_key.pub")).unwrap().trim());
     let (status, shown) = Terminal::run(&sshd, &copy()).end();
-    assert!(status == Some(4) && shown.contains("shows another key") && !shown.contains("Type yes"), "{shown}");
+    assert!(status == Some(4) && shown.contains("differs from the one in") && !shown.contains("Type yes"), "{shown}");
 }
 
 #[test]

@@ -19,10 +19,11 @@ mod push;
 mod real;
 
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Compress, Naming, Options, Report, copy};
 use imgmv::image::{Descriptor, Digest, Manifest, Name, media_type};
 use imgmv::progress::{Event, Silent, Watch};
-use imgmv::source::{Selector, Source, Store};
+use imgmv::source::{Selector, Store};
 use imgmv::transport::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};
 use std::io::Read;
 use std::sync::{Arc, Mutex};

@@ -9,12 +9,13 @@ mod sshd;
 
 use engines::{Kind, Peer};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::{Digest, Name};
 use imgmv::progress::Silent;
-use imgmv::remote::{Host, ask};
-use imgmv::source::{Selector, Source};
-use imgmv::transport::engine::{Engine, EngineSink, find};
+use imgmv::remote::{Host, capture};
+use imgmv::source::Selector;
+use imgmv::transport::engine::{Engine, EngineSink, detect};
 use imgmv::transport::layout::LayoutStore;
 use program::fixture;
 use sshd::{Sshd, Way};
@@ -72,8 +73,8 @@ fn a_command_gets_its_input_and_gives_output_status_and_last_words() {
         running.stdout.as_mut().unwrap().read_to_string(&mut out).unwrap();
         let exit = running.wait().unwrap();
         assert_eq!((out.as_str(), exit.describe().as_str()), ("some input", "ended with status 7: bad"), "{way:?}");
-        assert!(ask(host, &["true"]).unwrap().exit.success(), "{way:?}");
-        assert_eq!(ask(host, &["no-such-program"]).unwrap().exit.status, Some(127), "{way:?}");
+        assert!(capture(host, &["true"]).unwrap().exit.success(), "{way:?}");
+        assert_eq!(capture(host, &["no-such-program"]).unwrap().exit.status, Some(127), "{way:?}");
     });
 }
 
@@ -125,7 +126,7 @@ fn a_command_that_ends_early_ends_the_writing_at_once() {
 fn a_signal_is_no_success() {
     let Some(sshd) = Sshd::start("", &[]) else { return };
     both(&sshd, |way, host| {
-        let exit = ask(host, &["sh", "-c", "kill -9 $$"]).unwrap().exit;
+        let exit = capture(host, &["sh", "-c", "kill -9 $$"]).unwrap().exit;
         assert!(!exit.success(), "{way:?}");
         match way {
             Way::Client => assert_eq!(exit.status, Some(255)),
@@ -140,7 +141,7 @@ fn commands_share_one_connection_which_ends_with_the_job() {
     for (way, logins) in [(Way::Client, 1), (Way::Builtin, 2)] {
         let host = sshd.host(way).unwrap();
         for _ in 0..3 {
-            assert!(ask(host.as_ref(), &["true"]).unwrap().exit.success());
+            assert!(capture(host.as_ref(), &["true"]).unwrap().exit.success());
         }
         drop(host);
         assert_eq!(sshd.log().matches("Accepted publickey").count(), logins, "{way:?}");
@@ -155,7 +156,7 @@ fn commands_share_one_connection_which_ends_with_the_job() {
 
 /// What a user sees of a host that may not be talked to.
 fn refusal(sshd: &Sshd, way: Way) -> imgmv::Error {
-    let error = sshd.host(way).and_then(|host| find(host.as_ref(), &Engine::ALL, None, None));
+    let error = sshd.host(way).and_then(|host| detect(host.as_ref(), &Engine::ALL, None, None));
     error.expect_err("the host was talked to")
 }
 
@@ -168,9 +169,9 @@ fn an_unknown_host_is_refused_with_the_line_that_would_make_it_known() {
         assert_eq!(error.kind(), imgmv::Kind::Denied, "{way:?}: {error}");
     }
     let error = refusal(&sshd, Way::Builtin).to_string();
-    let (_, line) = error.split_once("add this line there: ").unwrap();
+    let (_, line) = error.split_once("add this line to the file: ").unwrap();
     fs::write(sshd.known_hosts(), format!("{line}\n")).unwrap();
-    both(&sshd, |_, host| assert!(ask(host, &["true"]).unwrap().exit.success()));
+    both(&sshd, |_, host| assert!(capture(host, &["true"]).unwrap().exit.success()));
 }
 
 #[test]
@@ -183,14 +184,14 @@ fn a_host_that_shows_another_key_is_refused() {
         let error = refusal(&sshd, way);
         assert_eq!(error.kind(), imgmv::Kind::Denied, "{way:?}: {error}");
     }
-    assert!(refusal(&sshd, Way::Builtin).to_string().contains("shows another key"));
+    assert!(refusal(&sshd, Way::Builtin).to_string().contains("differs from the one in ~/.ssh/known_hosts"));
     assert!(!sshd.log().contains("Accepted"), "somebody logged in at a host with another key");
     // Hashed, as many systems keep it.
     sshd.record(&sshd.host_key());
     let hashed =
         Command::new("ssh-keygen").args(["-q", "-H", "-f", &sshd.known_hosts()]).stderr(Stdio::null()).status();
     assert!(hashed.unwrap().success() && fs::read_to_string(sshd.known_hosts()).unwrap().starts_with("|1|"));
-    both(&sshd, |_, host| assert!(ask(host, &["true"]).unwrap().exit.success()));
+    both(&sshd, |_, host| assert!(capture(host, &["true"]).unwrap().exit.success()));
 }
 
 #[test]
@@ -216,7 +217,7 @@ fn nothing_is_forwarded_even_where_the_configuration_says_so() {
     );
     let listening = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     let seen = |host: &dyn Host| {
-        let shown = ask(host, &["sh", "-c", "echo agent=$SSH_AUTH_SOCK display=$DISPLAY"]).unwrap();
+        let shown = capture(host, &["sh", "-c", "echo agent=$SSH_AUTH_SOCK display=$DISPLAY"]).unwrap();
         (shown.stdout, listening())
     };
     for way in Way::BOTH {
@@ -268,12 +269,12 @@ fn a_locked_key_is_said_where_nobody_can_be_asked() {
     sshd.key("home/.ssh/id_ed25519", "secret");
     fs::copy(sshd.at("home/.ssh/id_ed25519.pub"), sshd.at("authorized_keys")).unwrap();
     let error = sshd.host(Way::Builtin).err().unwrap();
-    assert!(error.to_string().contains("locked by a passphrase"), "{error}");
+    assert!(error.to_string().contains("encrypted, and no terminal for its passphrase"), "{error}");
 }
 
 fn copy_hello(host: Box<dyn Host>, wanted: &[Engine], name: &str) -> imgmv::Result<()> {
     let host: Arc<dyn Host> = Arc::from(host);
-    let found = find(host.as_ref(), wanted, None, None)?;
+    let found = detect(host.as_ref(), wanted, None, None)?;
     let sink = EngineSink::new(host, found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(LayoutStore::open(Path::new(&fixture("layout")))?));
     let options = Options {

@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
     if let Ok(platform) = text.parse::<Platform>() {
         assert!(platform.rank(&platform).is_some(), "{platform}");
     }
-    let _ = SshTarget::is_one(text);
+    let _ = SshTarget::matches(text);
     if let Ok((target, _)) = SshTarget::parse(text) {
         assert!(!target.host.starts_with('-') && !target.host.is_empty());
         let fit = |text: &str| !text.contains([' ', '\'', '"', '$', '`', ';', '&', '|', '\n', '<', '>', '(', '*']);

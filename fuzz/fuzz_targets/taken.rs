@@ -9,13 +9,13 @@ use imgmv::copy::{Options, copy};
 use imgmv::image::{Digest, Manifest};
 use imgmv::progress::Silent;
 use imgmv::sink::{Order, SinkCapabilities};
-use imgmv::source::Source;
+use imgmv::copy::Source;
 use memory::{Kept, State};
 use std::io::Cursor;
 use std::sync::Arc;
 
 fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
-    let sink = Kept::new(SinkCapabilities { order: Order::Single, ..memory::takes() });
+    let sink = Kept::new(SinkCapabilities { order: Order::Sequential, ..memory::takes() });
     let done = source.and_then(|source| copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()));
     done.map_err(|error| {
         let said = error.to_string();

@@ -1,5 +1,5 @@
-//! The command line's own definition: the verbs, and the options every verb has. What verbs share is in
-//! [`super::options`]; what only one has stands in that verb's file. Help, man pages and completions are made from it.
+//! The definition of the command line: the verbs and the global options. Help, man pages and completions are generated
+//! from it. Options of several verbs are in [`super::options`], options of one verb are in its file.
 
 use super::context::Run;
 use super::output::options::OutputOptions;
@@ -9,45 +9,45 @@ use super::verbs::{
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
-const AFTER: &str = "\
+const AFTER_HELP: &str = "\
 Examples:
   imgmv copy alpine:3.20 ssh://root@node1
-      registry to the engine on another host
+      from a registry to the engine on another host
   docker save app:2 | imgmv copy - node1.lan:
-      a pipe to another host
+      from a pipe to another host
   imgmv copy app.tar registry.lan:5000/team/app:2
-      archive to a private registry, re-tagged
+      from an archive to a private registry, with another tag
   imgmv save app:2 db:16 -o bundle.tar
-      several images, shared layers once
+      several images; layers that they share are stored once
   imgmv load -i bundle.tar
-      into the engine of this host
+      into the engine on this host
   imgmv list oci:./mirror
   imgmv inspect app.tar
   imgmv verify bundle.tar
 
 Exit status:
-  0         done
-  1         failed, none of the others
-  2         usage
+  0         success
+  1         other error
+  2         usage error
   3         image, tag, platform or file not found
-  4         authentication or permission
-  5         verification: a digest, size or format is wrong, or the input is
-            hostile
-  6         network or registry, after the retries
-  7         the engine or host on the far side
-  8         the destination cannot be written (full, read-only, locked)
+  4         authentication failed or permission denied
+  5         verification failed: a digest, size or format is wrong, or the input
+            is hostile
+  6         network or registry error, after all retries
+  7         error of an engine or a remote host
+  8         the destination is not writable (full, read-only, locked)
   9         some of several images or destinations failed; each is named
-  130, 143  interrupted; a rerun goes on
+  130, 143  interrupted by a signal; run the same command again to resume
 
-Every option has an environment twin: IMGMV_ and the option's name in capitals,
-with _ for -. Each verb has its own help: imgmv copy --help.";
+Every option can be set by an environment variable: IMGMV_ and the option's name
+in capitals, with _ for -. Each verb has its own help: imgmv copy --help.";
 
-/// Move container images: from any source to any sink, through one engine.
+/// Copies container images between registries, engines, archives and hosts
 #[derive(Debug, Parser)]
-#[command(name = "imgmv", version, about, after_help = AFTER, max_term_width = 100)]
+#[command(name = "imgmv", version, about, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
-    pub talk: OutputOptions,
+    pub output: OutputOptions,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -97,7 +97,7 @@ impl Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::address::help::PLACES;
+    use crate::cli::address::help::{PLACES, SERVED};
     use clap::{Arg, Command};
 
     fn verbs() -> Vec<Command> {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_has_its_environment_twin() {
+    fn every_option_has_its_environment_variable() {
         let options = |verb: &Command| verb.get_arguments().filter(|arg| arg.get_long().is_some()).cloned().collect();
         for (verb, option) in verbs().iter().flat_map(|verb| {
             let options: Vec<Arg> = options(verb);
@@ -122,19 +122,20 @@ mod tests {
             if long == "help" || long == "version" {
                 continue;
             }
-            let twin = format!("IMGMV_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(&twin[..]), "imgmv {verb} --{long}");
+            let variable = format!("IMGMV_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(&variable[..]), "imgmv {verb} --{long}");
             assert_eq!(option.is_hide_env_values_set(), long.ends_with("creds"), "imgmv {verb} --{long}");
         }
     }
 
     #[test]
     fn every_verb_teaches_by_example() {
+        let places = format!("{PLACES}\n{SERVED}");
         for verb in verbs().iter().filter(|verb| !verb.is_hide_set()) {
             let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(after.starts_with("Examples:\n  "), "{}", verb.get_name());
             assert!(after.contains(&format!("imgmv {}", verb.get_name())), "{}", verb.get_name());
-            for line in after.lines().chain(PLACES.lines()).chain(AFTER.lines()) {
+            for line in after.lines().chain(places.lines()).chain(AFTER_HELP.lines()) {
                 assert!(line.chars().count() <= 80, "wider than a terminal: {line}");
             }
         }

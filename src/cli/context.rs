@@ -1,4 +1,4 @@
-//! What every verb is given.
+//! The context of a run: its output, its cancel flag and its signals.
 
 use super::output::answer::Answer;
 use super::output::progress::Screen;
@@ -7,10 +7,11 @@ use crate::cancel::Cancel;
 use crate::progress::Watch;
 use std::sync::Arc;
 
+/// The context that every verb receives.
 #[derive(Clone)]
 pub struct Run {
     pub screen: Arc<Screen>,
-    /// Who hears of what happens: the screen, or one member's part of it.
+    /// The receiver of the engine's events: the screen, or its part for one destination.
     watch: Arc<dyn Watch>,
     pub cancel: Cancel,
     pub answer: Arc<Answer>,
@@ -22,9 +23,9 @@ impl Run {
         Run { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
     }
 
-    /// The same for one of several destinations, called `name` on the screen.
-    pub fn member(&self, name: &str) -> Run {
-        Run { watch: Screen::member(&self.screen, name), ..self.clone() }
+    /// Returns the context of one of several destinations, which the screen shows as `name`.
+    pub fn for_destination(&self, name: &str) -> Run {
+        Run { watch: Screen::for_destination(&self.screen, name), ..self.clone() }
     }
 
     pub fn watch(&self) -> Arc<dyn Watch> {

@@ -1,4 +1,4 @@
-//! Several destinations side by side, so many at once.
+//! Copies to several destinations in parallel.
 
 use super::context::Run;
 use super::output::terminal::lock;
@@ -10,36 +10,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What became of one, and how long it took.
-type Done = (Result<Report>, Duration);
+/// The result of one destination, and its duration.
+type Finished = (Result<Report>, Duration);
 
-/// Runs `one` for each of `words` (its number, and the run as that destination has it), `at_once` of them at a time;
-/// what each gave and how long it took, in the order of `words`.
-pub fn each(
-    words: &[&str],
-    at_once: usize,
+/// Calls `copy` for each of `names` with its index and its context, at most `parallel` at a time. Returns the results
+/// in the order of `names`.
+pub fn copy_all(
+    names: &[&str],
+    parallel: usize,
     run: &Run,
-    one: impl Fn(usize, &Run) -> Result<Report> + Sync,
-) -> Vec<Done> {
+    copy: impl Fn(usize, &Run) -> Result<Report> + Sync,
+) -> Vec<Finished> {
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Done>>> = words.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Finished>>> = names.iter().map(|_| Mutex::new(None)).collect();
     let worker = || loop {
-        let at = next.fetch_add(1, Ordering::Relaxed);
-        let Some(word) = words.get(at) else { return };
-        let began = Instant::now();
-        let copy = || run.cancel.check().and_then(|()| one(at, &run.member(word)));
-        // What goes wrong with one is not to end the others.
-        let done = catch_unwind(AssertUnwindSafe(copy)).unwrap_or_else(|_| Err(Error::failed("its thread panicked")));
-        *lock(&results[at]) = Some((done, began.elapsed()));
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let Some(name) = names.get(index) else { return };
+        let started = Instant::now();
+        let copy = || run.cancel.check().and_then(|()| copy(index, &run.for_destination(name)));
+        // A panic in one copy must not end the others.
+        let result = catch_unwind(AssertUnwindSafe(copy))
+            .unwrap_or_else(|_| Err(Error::failed("internal error: the thread of this copy panicked")));
+        *lock(&results[index]) = Some((result, started.elapsed()));
     };
     thread::scope(|scope| {
-        for nth in 0..at_once {
-            let started = thread::Builder::new().name("destination".into()).spawn_scoped(scope, worker);
-            if started.is_err() && nth == 0 {
+        for nth in 0..parallel {
+            let thread = thread::Builder::new().name("destination".into()).spawn_scoped(scope, worker);
+            // Without any thread, the copies run here.
+            if thread.is_err() && nth == 0 {
                 worker();
             }
         }
     });
-    let never = || (Err(Error::failed("it was never begun")), Duration::ZERO);
-    results.into_iter().map(|done| done.into_inner().ok().flatten().unwrap_or_else(never)).collect()
+    let not_started = || (Err(Error::failed("the copy was not started")), Duration::ZERO);
+    results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(not_started)).collect()
 }

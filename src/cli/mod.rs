@@ -1,4 +1,4 @@
-//! The command line: one file a verb, and the only code that prints.
+//! The command line: one file per verb. Only this module prints.
 
 mod address;
 mod args;
@@ -24,14 +24,14 @@ use std::sync::Arc;
 
 /// Parses the arguments, runs the verb, prints one error, and returns the exit status.
 pub fn main() -> ExitCode {
-    let Cli { talk, verb } = Cli::parse();
-    let (screen, cancel) = (Arc::new(Screen::new(&talk)), Cancel::default());
+    let Cli { output, verb } = Cli::parse();
+    let (screen, cancel) = (Arc::new(Screen::new(&output)), Cancel::default());
     let signals = signals::listen(cancel.clone(), screen.clone());
-    let run = Run::new(screen, cancel, Answer::new(talk.json), signals);
-    let done = verb.run(&run);
+    let run = Run::new(screen, cancel, Answer::new(output.json), signals);
+    let result = verb.run(&run);
     run.screen.end();
-    let Err(error) = done else { return ExitCode::SUCCESS };
-    let (error, status) = verdict(error, run.signals.seen());
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let (error, status) = error_and_status(error, run.signals.received());
     if !is_closed(&error) {
         output::terminal::line(&format!("imgmv: {error}"));
         run.answer.failure(&error, status);
@@ -39,10 +39,10 @@ pub fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// What a run that failed tells, and its exit status. Whatever fails after a signal fails because of it.
-fn verdict(error: Error, signal: Option<i32>) -> (Error, u8) {
+/// Returns the error to print and the exit status. Every error after a signal counts as an interruption.
+fn error_and_status(error: Error, signal: Option<i32>) -> (Error, u8) {
     match signal {
-        Some(signal) => (Error::interrupted(), signals::status(signal)),
+        Some(signal) => (Error::interrupted(), signals::exit_status(signal)),
         None => {
             let status = error.kind().exit_status();
             (error, status)

@@ -1,4 +1,4 @@
-//! Groups of options that several verbs share, in the words of the help.
+//! Groups of options that several verbs share.
 
 use crate::image::Coding;
 use crate::transport::engine::{Engine, LineCompression};
@@ -8,24 +8,24 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One side's way into its registry.
+/// The options for the registry on one side of a copy.
 #[derive(Debug, Clone, Default)]
 pub struct Side {
-    /// The option that gives the user.
+    /// The option that gives the user, for messages.
     pub flag: &'static str,
     pub creds: Option<String>,
-    /// From the environment.
+    /// From the environment variable.
     pub password: Option<String>,
     pub password_stdin: bool,
     pub password_file: Option<PathBuf>,
-    /// The user's word, if there is one.
+    /// None if the option is not given.
     pub insecure: Option<bool>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
 }
 
-/// The same options for both sides of a copy, told apart by their prefix.
+/// Defines the registry options of one side of a copy. The sides differ in the prefix.
 macro_rules! side {
     ($name:ident, $prefix:literal, $env:literal, $heading:literal) => {
         #[derive(Debug, Clone, Default, Args)]
@@ -35,9 +35,9 @@ macro_rules! side {
                 id = concat!($prefix, "-creds"), long, value_name = "USER[:PASSWORD]",
                 env = concat!($env, "_CREDS"), hide_env_values = true,
                 help = concat!(
-                    "User at the registry, and the password unless it comes from ", $env, "_PASSWORD, --", $prefix,
-                    "-password-stdin or --", $prefix, "-password-file; without this, docker's and containers' \
-                     credentials files are asked"
+                    "User name at the registry. The password may also come from ", $env, "_PASSWORD, --", $prefix,
+                    "-password-stdin or --", $prefix, "-password-file. By default imgmv uses the credentials files of \
+                     docker and of podman"
                 )
             )]
             creds: Option<String>,
@@ -55,24 +55,24 @@ macro_rules! side {
             #[arg(
                 id = concat!($prefix, "-insecure"), long, env = concat!($env, "_INSECURE"), value_name = "true|false",
                 num_args = 0..=1, require_equals = true, default_missing_value = "true",
-                help = "Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway). \
-                        Without this, for the registries that podman's registries.conf, docker's daemon.json and \
-                        containerd's hosts.toml call insecure; false: for none"
+                help = "Allow plain HTTP and invalid certificates (loopback addresses may always use plain HTTP). By \
+                        default this applies to registries that podman's registries.conf, docker's daemon.json or \
+                        containerd's hosts.toml list as insecure; false: to none"
             )]
             insecure: Option<YesOrNo>,
             #[arg(
                 id = concat!($prefix, "-ca"), long, value_name = "FILE", env = concat!($env, "_CA"),
-                help = "Trust the certificate authorities in FILE (PEM) besides the system's"
+                help = "Also trust the certificate authorities in FILE (PEM)"
             )]
             ca: Option<PathBuf>,
             #[arg(
                 id = concat!($prefix, "-cert"), long, value_name = "FILE", env = concat!($env, "_CERT"),
-                requires = concat!($prefix, "-key"), help = "Show the registry the client certificate in FILE (PEM)"
+                requires = concat!($prefix, "-key"), help = "Client certificate for the registry (PEM)"
             )]
             cert: Option<PathBuf>,
             #[arg(
                 id = concat!($prefix, "-key"), long, value_name = "FILE", env = concat!($env, "_KEY"),
-                requires = concat!($prefix, "-cert"), help = "The private key of that certificate (PEM)"
+                requires = concat!($prefix, "-cert"), help = "Private key of the client certificate (PEM)"
             )]
             key: Option<PathBuf>,
         }
@@ -98,45 +98,45 @@ macro_rules! side {
 side!(SourceRegistry, "src", "IMGMV_SRC", "Source registry");
 side!(DestinationRegistry, "dst", "IMGMV_DST", "Destination registry");
 
-/// Credentials, and how patiently and how fast bytes move.
+/// Options for all network connections.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Network")]
 pub struct Network {
-    /// Credentials file to use in place of docker's config.json and containers' auth.json
+    /// Credentials file, instead of docker's config.json and podman's auth.json
     #[arg(long, value_name = "FILE", env = "IMGMV_AUTHFILE")]
     pub authfile: Option<PathBuf>,
-    /// Let the token service at HOST, which is not the registry's own, see the registry's credentials (repeatable)
+    /// Also send the registry's credentials to a token service on another host, HOST (repeatable)
     #[arg(long = "token-host", value_name = "HOST", env = "IMGMV_TOKEN_HOST", value_delimiter = ',')]
     pub token_hosts: Vec<String>,
-    /// How often a request that failed is tried again
+    /// Maximum number of retries of a failed request
     #[arg(long, value_name = "N", default_value_t = 5, env = "IMGMV_RETRY")]
     pub retry: u32,
-    /// Give up a connection on which no byte has moved for so long, or of whose body fewer than 1 KiB came in that time;
-    /// the head of an answer has to be complete within this, from its first byte on
+    /// Close a connection that transfers no byte, or less than 1 KiB of a body, in SECONDS. The head of a response must
+    /// also be complete SECONDS after its first byte
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "IMGMV_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Ask the registry at HOST first for what is pulled (repeatable), before the mirrors that containerd, docker and
-    /// podman are told of on this host; the registry itself is the last. With a PATH the repository lies below it
+    /// Pull from the registry at HOST first (repeatable), then from the mirrors that containerd, docker and podman on
+    /// this host are configured with, and last from the registry itself. With PATH, repositories are below that path
     #[arg(long = "mirror", value_name = "HOST[/PATH]", value_delimiter = ',', env = "IMGMV_MIRROR")]
     pub mirrors: Vec<String>,
-    /// Move no more than RATE bytes a second over the network, both ways and all connections together (K, M and G are
-    /// powers of 1024: 10M)
+    /// Maximum bytes per second over the network, of all connections in both directions together, for example 10M (K, M
+    /// and G are powers of 1024)
     #[arg(long, value_name = "RATE", env = "IMGMV_LIMIT_RATE")]
     pub limit_rate: Option<Rate>,
 }
 
-/// How blobs are sent to a registry.
+/// Options for pushing blobs to a registry.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Destination registry")]
 pub struct Pushing {
-    /// Send a blob of more than SIZE bytes in chunks of SIZE, for a proxy that refuses larger requests (K, M and G are
-    /// powers of 1024: 64M); without this, a limit is found, and remembered for a week
+    /// Send blobs above SIZE in chunks of SIZE, for a proxy that refuses larger requests, for example 64M (K, M and G
+    /// are powers of 1024). By default imgmv detects such a limit and remembers it for a week
     #[arg(long, value_name = "SIZE", env = "IMGMV_CHUNK_SIZE")]
     pub chunk_size: Option<Size>,
 }
 
-/// Bytes; never 0.
+/// A number of bytes; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -144,11 +144,11 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        bytes(text)?.map(Size).ok_or_else(|| "expected bytes, as 500K or 64M".into())
+        parse_bytes(text)?.map(Size).ok_or_else(|| "expected a number of bytes, for example 500K or 64M".into())
     }
 }
 
-/// Bytes a second; never 0.
+/// A number of bytes per second; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub u64);
 
@@ -156,12 +156,12 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Rate, String> {
-        bytes(text)?.map(Rate).ok_or_else(|| "expected bytes a second, as 500K or 10M".into())
+        parse_bytes(text)?.map(Rate).ok_or_else(|| "expected bytes per second, for example 500K or 10M".into())
     }
 }
 
-/// A number with a unit; none where it is not one, is 0, or is too large.
-fn bytes(text: &str) -> Result<Option<u64>, String> {
+/// Parses a number with a unit. Returns None if it is not a number, is 0, or is too large.
+fn parse_bytes(text: &str) -> Result<Option<u64>, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match text[number.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -173,35 +173,35 @@ fn bytes(text: &str) -> Result<Option<u64>, String> {
     Ok(number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0))
 }
 
-/// How layers are packed at the destination.
+/// Options for the form of layers and manifests at the destination.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Layers")]
 pub struct Packing {
-    /// How layers are to be packed; by default raw layers become gzip on their way to a registry, all others are kept.
-    /// Artifacts are never recompressed
-    #[arg(long, value_name = "HOW", env = "IMGMV_COMPRESS")]
+    /// Compression of layers at the destination. By default layers are not changed, but a registry gets uncompressed
+    /// layers as gzip. Artifacts are never recompressed
+    #[arg(long, value_name = "COMPRESSION", env = "IMGMV_COMPRESS")]
     pub compress: Option<How>,
-    /// Level of compression: gzip 1 to 12, zstd 1 to 19; of the layers, or without --compress of a .tar.gz or .tar.zst
-    /// that is written
+    /// Compression level: gzip 1 to 12, zstd 1 to 19. It applies to layers, or without --compress to a .tar.gz or
+    /// .tar.zst destination
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
-    /// Write manifests in docker's or OCI's form, for a destination that refuses the other; digests change, which is said
-    #[arg(long, value_name = "FORM", env = "IMGMV_FORMAT")]
+    /// Convert manifests to this format, for a destination that refuses the other one. Digests change; imgmv reports it
+    #[arg(long, value_name = "FORMAT", env = "IMGMV_FORMAT")]
     pub format: Option<Form>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum How {
-    /// As the source has them, raw ones too
+    /// As at the source, also uncompressed
     Keep,
     Gzip,
     Zstd,
-    /// Unpacked
+    /// Uncompressed
     None,
 }
 
 impl How {
-    /// None: keep.
+    /// The target compression; None for `Keep`.
     pub fn coding(self) -> Option<Coding> {
         match self {
             How::Keep => None,
@@ -214,85 +214,87 @@ impl How {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
-    /// Docker's image manifest version 2, schema 2
+    /// Docker image manifest version 2, schema 2
     Docker,
-    /// The Open Container Initiative's
+    /// OCI image manifest
     Oci,
 }
 
-/// How the copy itself runs.
+/// Options of the transfer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
-    /// So many blobs at once, at most, and as many parts of one large blob (1: one connection to a registry); by default
-    /// what suits source and destination
+    /// Maximum number of blobs, and of ranges of one large blob, in flight; 1 uses one connection to a registry
+    /// [default: depends on source and destination]
     #[arg(short, long, value_name = "N", env = "IMGMV_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
-    /// Hash blobs that are at the destination already instead of trusting their size
+    /// Hash blobs that exist at the destination, instead of comparing only their size
     #[arg(long, env = "IMGMV_VERIFY", value_parser = FalseyValueParser::new())]
     pub verify: bool,
-    /// Say what would be moved, and how many bytes, and move nothing
+    /// Print the blobs and bytes to transfer, without transferring them
     #[arg(long, env = "IMGMV_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
-    /// End well where the source holds no image, and not with status 3
+    /// Exit with status 0, and not 3, if the source has no image
     #[arg(long, env = "IMGMV_ALLOW_EMPTY", value_parser = FalseyValueParser::new())]
     pub allow_empty: bool,
-    /// How long what a cut copy left in a layout or beside an archive is kept for the next one; 0 keeps nothing
+    /// Keep partial files of interrupted copies, in a layout or next to an archive, for DAYS, so that a later copy
+    /// resumes; 0 keeps none
     #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,
-    /// Write the digest of each image to FILE, one a line
+    /// Write the digest of each image to FILE, one per line
     #[arg(long, value_name = "FILE", env = "IMGMV_DIGEST_FILE")]
     pub digest_file: Option<PathBuf>,
 }
 
 impl Transfer {
-    /// Of what a cut copy left.
+    /// The maximum age of partial files.
     pub fn life(&self) -> Duration {
         Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
     }
 }
 
-/// Where containerd's directory lies, and which engine and namespace is read.
+/// Options for an engine as the source.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines as a source")]
 pub struct SourceEngine {
-    /// containerd's directory, perhaps on the mounted disk of another machine [default: /var/lib/containerd]
+    /// Root directory of containerd, also on the mounted disk of another host [default: /var/lib/containerd]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
-    /// containerd's namespace [default: CONTAINERD_NAMESPACE where --src-root is not given, else all of them; on another
-    /// host CONTAINERD_NAMESPACE there, else k8s.io where it exists]
+    /// containerd namespace [default: CONTAINERD_NAMESPACE (not with --src-root), else all namespaces; on a remote host
+    /// CONTAINERD_NAMESPACE there, else k8s.io if it exists]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
     pub src_namespace: Option<String>,
-    /// The engine of another host that is read; by default the first of these that answers there
+    /// Engine of the remote host [default: the first of these that answers]
     #[arg(long, value_name = "ENGINE", env = "IMGMV_SRC_ENGINE")]
     pub src_engine: Option<EngineName>,
 }
 
-/// The way to other hosts.
+/// Options for remote hosts.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
 pub struct Hosts {
-    /// The ssh client: builtin, or a command with its options; by default ssh when it is on the PATH, else builtin
+    /// The ssh client: builtin, or a command with options [default: ssh if it is in PATH, else builtin]
     #[arg(long, value_name = "builtin|COMMAND", env = "IMGMV_SSH")]
     pub ssh: Option<String>,
 }
 
-/// The engine that loads images, here or on another host.
+/// Options for an engine as the destination.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
 pub struct Loading {
-    /// The engine that loads; by default the first of these that answers there
+    /// Engine that loads the images [default: the first of these that answers]
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
-    /// containerd's namespace for nerdctl and ctr [default: CONTAINERD_NAMESPACE there, else k8s.io where it exists]
+    /// containerd namespace for nerdctl and ctr [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]
     #[arg(long, visible_alias = "dst-namespace", value_name = "NS", env = "IMGMV_NAMESPACE")]
     pub namespace: Option<String>,
-    /// The command that loads an archive from its standard input, in place of the engine's own ("sudo nerdctl load")
+    /// Command that loads an archive from its standard input, instead of the engine's own, for example "sudo nerdctl
+    /// load"
     #[arg(long, value_name = "COMMAND", env = "IMGMV_REMOTE_COMMAND")]
     pub remote_command: Option<String>,
-    /// How the archive is packed on its way to another host, which unpacks it before its engine sees it: auto packs
-    /// layers that are not packed yet, unless the line is as fast
-    #[arg(long, value_name = "HOW", env = "IMGMV_WIRE", default_value = "auto")]
+    /// Compression of the archive on the connection to a remote host, which decompresses it for its engine. auto
+    /// compresses if layers are uncompressed and the connection is slow
+    #[arg(long, value_name = "COMPRESSION", env = "IMGMV_WIRE", default_value = "auto")]
     pub wire: WireName,
 }
 
@@ -306,7 +308,7 @@ pub enum WireName {
 }
 
 impl WireName {
-    /// None: by the host, the images and the line.
+    /// The compression; None if it depends on the host, the images and the connection.
     pub fn wire(self) -> Option<LineCompression> {
         match self {
             WireName::Auto => None,
@@ -336,7 +338,7 @@ impl From<EngineName> for Engine {
     }
 }
 
-/// The value of an option that may stand without one; an empty one, as variables have it, says nothing.
+/// The value of an option that may be given without a value. An empty environment variable counts as not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct YesOrNo(Option<bool>);
 

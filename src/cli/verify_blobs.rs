@@ -1,4 +1,4 @@
-//! Blobs read and hashed, packed and unpacked at once, several at a time; nothing is kept of them.
+//! Reads and hashes blobs in parallel, without storing them. A layer is hashed compressed and uncompressed in one read.
 
 use super::context::Run;
 use super::output::terminal::lock;
@@ -6,8 +6,9 @@ use crate::compress;
 use crate::image::Image;
 use crate::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Outcome, Watch};
+use crate::source::Store;
 use crate::source::documents;
-use crate::source::{Store, Stream, StreamSummary};
+use crate::tarball::{ArchiveStream, StreamSummary};
 use crate::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
@@ -15,58 +16,58 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Enough to know a coding by.
-const HEAD: u64 = 8;
-const BUFFER: usize = 256 << 10;
-/// Blobs at once, at most.
-const LANES: usize = 4;
+/// Number of first bytes that identify the compression.
+const MAGIC_BYTES: u64 = 8;
+const BUFFER_BYTES: usize = 256 << 10;
+/// Maximum number of blobs in flight.
+const MAX_PARALLEL_BLOBS: usize = 4;
 
-/// What a blob turned out to be.
+/// A blob with the right digest.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct HashedBlob {
     /// In bytes.
     pub size: u64,
-    pub raw: Raw,
+    pub uncompressed: Uncompressed,
 }
 
-/// What a layer is unpacked.
+/// The content of a layer after decompression.
 #[derive(Debug, Clone)]
-pub enum Raw {
-    /// It was not unpacked.
+pub enum Uncompressed {
+    /// The blob was not decompressed.
     Unknown,
-    /// Its digests, one of each algorithm that was asked for.
-    Is(Vec<Digest>),
-    /// The right bytes, which cannot be unpacked.
+    /// Its digests, one for each requested algorithm.
+    Digests(Vec<Digest>),
+    /// The blob has the right digest, but cannot be decompressed.
     Broken(Error),
 }
 
-/// By the digest that a blob is asked for; an error says why its bytes are not that.
-pub type Hashed = HashMap<Digest, Result<Found>>;
+/// The result for each blob, by its expected digest. An error tells why the bytes do not match.
+pub type HashedBlobs = HashMap<Digest, Result<HashedBlob>>;
 
-/// Hashes every blob of `images`. Errors are those that say nothing about the blobs (network, interrupted).
-pub fn of_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hashed> {
+/// Hashes every blob of `images`. Fails only for reasons outside the blobs (network, interruption).
+pub fn hash_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<HashedBlobs> {
     let mut seen = HashSet::new();
     let blobs: Vec<&Descriptor> =
         images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
     let bytes = blobs.iter().map(|blob| blob.size).sum();
     run.screen.event(Event::Plan { blobs: blobs.len(), bytes, held_blobs: 0, held_bytes: 0 });
-    let diff_ids = diff_ids(store, images);
-    let (next, found, stop) = (AtomicUsize::new(0), Mutex::new(Hashed::new()), Mutex::new(None));
-    let lane = || {
+    let diff_ids = diff_id_algorithms(store, images);
+    let (next, found, stop) = (AtomicUsize::new(0), Mutex::new(HashedBlobs::new()), Mutex::new(None));
+    let worker = || {
         while lock(&stop).is_none() {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(blob) = blobs.get(at) else { return };
-            match one(store, blob, diff_ids.get(&blob.digest).map_or(&[], Vec::as_slice), at as u64, run) {
-                Err(error) if !says_of_blob(&error) => *lock(&stop) = Some(error),
-                judged => {
-                    lock(&found).insert(blob.digest, judged);
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(blob) = blobs.get(index) else { return };
+            match hash_blob(store, blob, diff_ids.get(&blob.digest).map_or(&[], Vec::as_slice), index as u64, run) {
+                Err(error) if !is_about_blob(&error) => *lock(&stop) = Some(error),
+                result => {
+                    lock(&found).insert(blob.digest, result);
                 }
             }
         }
     };
     thread::scope(|scope| {
-        for _ in 0..store.lanes().clamp(1, LANES) {
-            scope.spawn(lane);
+        for _ in 0..store.profile().parallel_reads.clamp(1, MAX_PARALLEL_BLOBS) {
+            scope.spawn(worker);
         }
     });
     match stop.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
@@ -75,9 +76,8 @@ pub fn of_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hashed
     }
 }
 
-/// Of which algorithms the configs of `images` have their layers' `diff_ids`, by the layer. A config that cannot be read is
-/// named later.
-fn diff_ids(store: &dyn Store, images: &[Image]) -> HashMap<Digest, Vec<Algorithm>> {
+/// The digest algorithms of each layer's diff IDs, from the configs of `images`. Unreadable configs are reported later.
+fn diff_id_algorithms(store: &dyn Store, images: &[Image]) -> HashMap<Digest, Vec<Algorithm>> {
     let mut algorithms: HashMap<Digest, Vec<Algorithm>> = HashMap::new();
     let manifests = images.iter().flat_map(|image| &image.tree);
     for manifest in manifests.filter(|manifest| manifest.is_container_image()) {
@@ -93,16 +93,16 @@ fn diff_ids(store: &dyn Store, images: &[Image]) -> HashMap<Digest, Vec<Algorith
     algorithms
 }
 
-/// Whether `error` is a verdict on the bytes rather than on the way to them.
-fn says_of_blob(error: &Error) -> bool {
+/// Whether `error` is about the blob itself and not about the connection.
+fn is_about_blob(error: &Error) -> bool {
     matches!(error.kind(), Kind::Invalid | Kind::NotFound)
 }
 
-fn one(store: &dyn Store, blob: &Descriptor, diff_ids: &[Algorithm], id: u64, run: &Run) -> Result<Found> {
+fn hash_blob(store: &dyn Store, blob: &Descriptor, diff_ids: &[Algorithm], id: u64, run: &Run) -> Result<HashedBlob> {
     let label = blob.digest.short();
     run.screen.event(Event::BlobStart { id, label: &label, size: Some(blob.size) });
-    let judged = store.open(blob, 0).and_then(|mut bytes| {
-        // A byte more than announced is enough to know.
+    let result = store.open(blob, 0).and_then(|mut bytes| {
+        // One byte above the expected size proves a mismatch.
         let mut bytes = (&mut bytes).take(blob.size.saturating_add(1));
         let (digest, found) = hash(&mut bytes, blob.digest.algorithm(), diff_ids, id, run)?;
         match digest == blob.digest {
@@ -110,29 +110,29 @@ fn one(store: &dyn Store, blob: &Descriptor, diff_ids: &[Algorithm], id: u64, ru
             false => Err(Error::invalid(format!("blob {} does not match: got {digest}", blob.digest))),
         }
     });
-    let outcome = if judged.is_ok() { Outcome::Moved } else { Outcome::Failed };
+    let outcome = if result.is_ok() { Outcome::Moved } else { Outcome::Failed };
     run.screen.event(Event::BlobEnd { id, outcome });
-    judged.map_err(|error| name(error, &blob.digest))
+    result.map_err(|error| with_digest(error, &blob.digest))
 }
 
-/// An error that is to be read in a list says which blob it means.
-fn name(error: Error, digest: &Digest) -> Error {
+/// Adds the blob's digest to `error`, if its message does not have it.
+fn with_digest(error: Error, digest: &Digest) -> Error {
     match error.to_string().contains(&digest.hex()) {
         true => error,
         false => error.at(format!("blob {digest}")),
     }
 }
 
-/// Hashes what passes, and what the stream says of itself at its end.
-pub fn of_stream(mut stream: Box<dyn Stream>, run: &Run) -> Result<(StreamSummary, Hashed)> {
-    let mut hashed = Hashed::new();
+/// Hashes every blob of `stream`. Returns the stream's summary too.
+pub fn hash_stream(mut stream: ArchiveStream, run: &Run) -> Result<(StreamSummary, HashedBlobs)> {
+    let mut hashed = HashedBlobs::new();
     let mut id = 0;
     while let Some(mut blob) = stream.next_blob()? {
         let claimed = blob.claim.digest;
         let label = claimed.map_or_else(|| "layer".to_owned(), |digest| digest.short());
         run.screen.event(Event::BlobStart { id, label: &label, size: blob.claim.size });
         let algorithm = claimed.map_or_else(Algorithm::default, |digest| digest.algorithm());
-        // The configs come later: their diff_ids are usually sha256, whatever the layer's own digest is.
+        // Configs follow their layers in a stream. Diff IDs are usually sha256, also if the blob's digest is not.
         let diff_ids = [Algorithm::default(), algorithm];
         let (digest, found) = hash(&mut *blob.bytes, algorithm, &diff_ids, id, run)?;
         run.screen.event(Event::BlobEnd { id, outcome: Outcome::Moved });
@@ -150,49 +150,50 @@ pub fn of_stream(mut stream: Box<dyn Stream>, run: &Run) -> Result<(StreamSummar
     Ok((stream.finish()?, hashed))
 }
 
-/// Reads `bytes` to their end: their digest, and what they are. Where `diff_ids` are asked for, they are hashed unpacked
-/// too, by each of these.
+/// Reads `bytes` to the end and returns their digest. With `diff_ids`, also hashes the uncompressed bytes by each of
+/// these algorithms.
 fn hash(
     bytes: &mut (dyn Read + Send),
     algorithm: Algorithm,
     diff_ids: &[Algorithm],
     id: u64,
     run: &Run,
-) -> Result<(Digest, Found)> {
+) -> Result<(Digest, HashedBlob)> {
     let mut head = Vec::new();
-    (&mut *bytes).take(HEAD).read_to_end(&mut head)?;
+    (&mut *bytes).take(MAGIC_BYTES).read_to_end(&mut head)?;
     let coding = Coding::sniff(&head);
-    // One digest of the unpacked bytes comes by itself: the blob's own, or the one by which it is unpacked.
+    // One digest of the uncompressed bytes needs no extra hasher: the blob's digest, or that of the decompression.
     let own = if coding == Coding::Raw { algorithm } else { Algorithm::default() };
     let mut others: Vec<Hasher> =
         diff_ids.iter().filter(|other| **other != own).map(|other| Hasher::new(*other)).collect();
     let also = if coding == Coding::Raw { std::mem::take(&mut others) } else { Vec::new() };
     let hasher = Hasher::new(algorithm);
     let mut tee = Tee { bytes: Cursor::new(head).chain(bytes), hasher, also, size: 0, id, run };
-    let unpacked = match !diff_ids.is_empty() && coding != Coding::Raw {
+    let decompressed = match !diff_ids.is_empty() && coding != Coding::Raw {
         true => Some(compress::recompress(&mut tee, coding, Coding::Raw, None, 1, &mut |raw| {
             others.iter_mut().for_each(|hasher| hasher.update(raw));
             Ok(())
         })),
         false => None,
     };
-    // The rest of what cannot be unpacked, and what lies behind a packed stream's end, belongs to the blob too.
-    let mut rest = vec![0; BUFFER];
+    // Bytes after a decompression error, and after the end of the compressed stream, are part of the blob.
+    let mut rest = vec![0; BUFFER_BYTES];
     while tee.read(&mut rest)? > 0 {}
     let (digest, size) = (tee.hasher.finish(), tee.size);
     others.extend(tee.also);
-    let digests = |own: Digest| Raw::Is(others.into_iter().map(Hasher::finish).chain([own]).collect());
-    let raw = match unpacked {
-        None if diff_ids.is_empty() => Raw::Unknown,
+    let digests = |own: Digest| Uncompressed::Digests(others.into_iter().map(Hasher::finish).chain([own]).collect());
+    let uncompressed = match decompressed {
+        None if diff_ids.is_empty() => Uncompressed::Unknown,
         None => digests(digest),
-        Some(Ok(unpacked)) => digests(unpacked.uncompressed.0),
-        // Bytes that are what they should be and cannot be unpacked: a fault of the image, if it is a layer.
-        Some(Err(error)) if says_of_blob(&error) => Raw::Broken(name(error, &digest)),
+        Some(Ok(decompressed)) => digests(decompressed.uncompressed.0),
+        // If the digest is right, the image itself is broken (if this blob is a layer).
+        Some(Err(error)) if is_about_blob(&error) => Uncompressed::Broken(with_digest(error, &digest)),
         Some(Err(error)) => return Err(error),
     };
-    Ok((digest, Found { size, raw }))
+    Ok((digest, HashedBlob { size, uncompressed }))
 }
 
+/// Hashes and reports the bytes that are read.
 struct Tee<'a, R> {
     bytes: R,
     hasher: Hasher,

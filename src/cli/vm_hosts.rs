@@ -1,93 +1,105 @@
-//! Virtual machines on this host that engines run in: what they call this host, since `127.0.0.1` over there is not here.
+//! Virtual machines on this host that container engines run in, and the name of this host inside each. Inside such a
+//! machine, `127.0.0.1` is the machine itself.
 
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// In bytes, of docker's settings.
-const MAX_FILE: u64 = 1 << 20;
+/// Maximum size of docker's config.json.
+const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
 
-/// A kind of virtual machine that is likely in use here.
+/// A product that runs container engines in a virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine {
+pub struct VirtualMachine {
     pub name: &'static str,
-    /// How this host is called in there.
+    /// The name of this host inside the virtual machine.
     pub host: &'static str,
-    /// What of its name docker's contexts and sockets have.
-    marks: &'static [&'static str],
-    /// Where it keeps its things, below the home directory.
-    places: &'static [&'static str],
+    /// Substrings of docker's context names and socket paths that identify it.
+    markers: &'static [&'static str],
+    /// Its files below the home directory; one of them exists if it is in use.
+    paths: &'static [&'static str],
 }
 
-const MACHINES: [Machine; 6] = [
-    Machine {
+const VIRTUAL_MACHINES: [VirtualMachine; 6] = [
+    VirtualMachine {
         name: "Docker Desktop",
         host: "host.docker.internal",
-        marks: &["desktop-linux", ".docker/desktop", ".docker/run"],
-        places: &[".docker/desktop/docker.sock", ".docker/run/docker.sock"],
+        markers: &["desktop-linux", ".docker/desktop", ".docker/run"],
+        paths: &[".docker/desktop/docker.sock", ".docker/run/docker.sock"],
     },
-    Machine {
+    VirtualMachine {
         name: "Rancher Desktop",
         host: "host.rancher-desktop.internal",
-        marks: &["rancher-desktop", ".rd/"],
-        places: &[".rd/docker.sock"],
+        markers: &["rancher-desktop", ".rd/"],
+        paths: &[".rd/docker.sock"],
     },
-    Machine { name: "OrbStack", host: "host.docker.internal", marks: &["orbstack"], places: &[".orbstack/run"] },
-    Machine { name: "Colima", host: "host.lima.internal", marks: &["colima"], places: &[".colima/default"] },
-    Machine { name: "Lima", host: "host.lima.internal", marks: &["lima-", ".lima/"], places: &[".lima/default"] },
-    Machine {
-        name: "Podman's machine",
+    VirtualMachine {
+        name: "OrbStack",
+        host: "host.docker.internal",
+        markers: &["orbstack"],
+        paths: &[".orbstack/run"],
+    },
+    VirtualMachine { name: "Colima", host: "host.lima.internal", markers: &["colima"], paths: &[".colima/default"] },
+    VirtualMachine {
+        name: "Lima",
+        host: "host.lima.internal",
+        markers: &["lima-", ".lima/"],
+        paths: &[".lima/default"],
+    },
+    VirtualMachine {
+        name: "Podman machine",
         host: "host.containers.internal",
-        marks: &["podman-machine"],
-        places: &[".config/containers/podman/machine", ".local/share/containers/podman/machine"],
+        markers: &["podman-machine"],
+        paths: &[".config/containers/podman/machine", ".local/share/containers/podman/machine"],
     },
 ];
 
-/// What the environment says, as far as it matters here.
+/// The environment variables that identify a virtual machine.
 #[derive(Debug, Default)]
-pub struct Surroundings {
+pub struct Environment {
     pub home: Option<PathBuf>,
     /// `DOCKER_CONFIG`
     pub docker_config: Option<PathBuf>,
     /// `DOCKER_CONTEXT` and `DOCKER_HOST`
-    pub words: Vec<String>,
+    pub docker_targets: Vec<String>,
 }
 
-impl Surroundings {
-    pub fn here() -> Surroundings {
+impl Environment {
+    pub fn of_process() -> Environment {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        Surroundings {
+        Environment {
             home: text("HOME").map(PathBuf::from),
             docker_config: text("DOCKER_CONFIG").map(PathBuf::from),
-            words: ["DOCKER_CONTEXT", "DOCKER_HOST"].into_iter().filter_map(text).collect(),
+            docker_targets: ["DOCKER_CONTEXT", "DOCKER_HOST"].into_iter().filter_map(text).collect(),
         }
     }
 }
 
-/// The machines that are likely in use, each once.
-pub fn likely(around: &Surroundings) -> Vec<Machine> {
-    let mut words = around.words.clone();
-    let docker = around.docker_config.clone().or_else(|| Some(around.home.as_ref()?.join(".docker")));
-    words.extend(docker.and_then(|folder| context(&folder.join("config.json"))));
-    let is_likely = |machine: &Machine| {
-        let named = words.iter().any(|word| machine.marks.iter().any(|mark| word.contains(mark)));
-        let there = |home: &PathBuf| machine.places.iter().any(|place| home.join(place).exists());
+/// Returns the virtual machines that are likely in use.
+pub fn detect(environment: &Environment) -> Vec<VirtualMachine> {
+    let Environment { home, docker_config, docker_targets } = environment;
+    let mut targets = docker_targets.clone();
+    let docker = docker_config.clone().or_else(|| Some(home.as_ref()?.join(".docker")));
+    targets.extend(docker.and_then(|directory| current_context(&directory.join("config.json"))));
+    let in_use = |machine: &VirtualMachine| {
+        let named = targets.iter().any(|target| machine.markers.iter().any(|marker| target.contains(marker)));
+        let installed = |home: &PathBuf| machine.paths.iter().any(|path| home.join(path).exists());
         named
-            || around.home.as_ref().is_some_and(there)
-            || machine.name == "Lima" && around.home.as_ref().is_some_and(|home| lima(home))
+            || home.as_ref().is_some_and(installed)
+            || machine.name == "Lima" && home.as_ref().is_some_and(|home| has_lima_instance(home))
     };
-    MACHINES.into_iter().filter(is_likely).collect()
+    VIRTUAL_MACHINES.into_iter().filter(in_use).collect()
 }
 
-/// Any machine of Lima's, whatever it is called.
-fn lima(home: &Path) -> bool {
+/// Whether Lima has an instance, of any name.
+fn has_lima_instance(home: &Path) -> bool {
     let found = fs::read_dir(home.join(".lima")).into_iter().flatten().flatten();
     found.into_iter().any(|entry| entry.path().join("lima.yaml").exists())
 }
 
-/// The context that docker uses, by its settings.
-fn context(file: &Path) -> Option<String> {
-    if fs::metadata(file).ok()?.len() > MAX_FILE {
+/// The current context in docker's config.json.
+fn current_context(file: &Path) -> Option<String> {
+    if fs::metadata(file).ok()?.len() > CONFIG_LIMIT_BYTES {
         return None;
     }
     let settings: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
@@ -101,15 +113,15 @@ mod tests {
     #[test]
     fn machines_are_known_by_their_contexts_sockets_and_files() {
         let home = tempfile::tempdir().unwrap();
-        let at = |place: &str| {
-            let path = home.path().join(place);
+        let at = |path: &str| {
+            let path = home.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             path
         };
-        let names = |words: &[&str]| {
-            let words = words.iter().map(|word| (*word).to_owned()).collect();
-            let around = Surroundings { home: Some(home.path().to_owned()), docker_config: None, words };
-            likely(&around).into_iter().map(|machine| machine.name).collect::<Vec<_>>()
+        let names = |targets: &[&str]| {
+            let docker_targets = targets.iter().map(|target| (*target).to_owned()).collect();
+            let environment = Environment { home: Some(home.path().to_owned()), docker_config: None, docker_targets };
+            detect(&environment).into_iter().map(|machine| machine.name).collect::<Vec<_>>()
         };
         assert_eq!(names(&[]), Vec::<&str>::new());
         assert_eq!(names(&["default", "unix:///var/run/docker.sock"]), Vec::<&str>::new());

@@ -1,46 +1,47 @@
-//! How many layers are packed anew at once by all copies that run side by side: packing takes the memory that a copy is
-//! allowed several times over, and no more than the processor has.
+//! Process-wide limit on concurrent layer recompression: each uses several times a copy's memory budget, and no more
+//! threads than there are cores help.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::transfer::Budget;
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-const AT_ONCE: usize = 3;
-/// How often who waits looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(100);
+const MAX_SLOTS: usize = 3;
+/// A waiting copy checks this often whether it is cancelled.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-static UNDER_WAY: Mutex<usize> = Mutex::new(0);
-static ENDED: Condvar = Condvar::new();
+static USED: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
 
-/// The right to pack one layer, until it is dropped.
+/// The right to recompress one layer, until it is dropped.
 pub(crate) struct CompressSlot(());
 
 impl CompressSlot {
-    /// Waits for it where several copies run; a copy that is alone needs none.
-    pub fn wait(company: usize, cancel: &Cancel) -> Result<Option<CompressSlot>> {
-        if company <= 1 {
+    /// Waits for a slot where several copies run; a single copy needs none.
+    pub fn wait(budget: Budget, cancel: &Cancel) -> Result<Option<CompressSlot>> {
+        if !budget.is_shared() {
             return Ok(None);
         }
-        let mut under_way = under_way();
-        while *under_way >= AT_ONCE {
+        let mut used = used();
+        while *used >= MAX_SLOTS {
             cancel.check()?;
-            under_way = ENDED.wait_timeout(under_way, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            used = FREED.wait_timeout(used, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *under_way += 1;
+        *used += 1;
         Ok(Some(CompressSlot(())))
     }
 }
 
 impl Drop for CompressSlot {
     fn drop(&mut self) {
-        *under_way() -= 1;
-        ENDED.notify_one();
+        *used() -= 1;
+        FREED.notify_one();
     }
 }
 
-fn under_way() -> MutexGuard<'static, usize> {
-    UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+fn used() -> MutexGuard<'static, usize> {
+    USED.lock().unwrap_or_else(PoisonError::into_inner)
 }

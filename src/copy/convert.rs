@@ -12,7 +12,7 @@ use crate::image::{
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
-/// Which family of media types manifests are to have.
+/// The family of media types for manifests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     #[default]
@@ -21,19 +21,19 @@ pub enum Format {
     Oci,
 }
 
-/// What became of a layer that was packed anew.
+/// A layer after its recompression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packed {
+pub struct RecompressedLayer {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
     pub coding: Coding,
 }
 
-/// `image` with every layer in `packed` replaced and its manifests in `format`; the same bytes where nothing changes.
-/// Artifacts in it are never changed ([`Manifest::is_container_image`]).
-pub fn image(image: &Image, packed: &HashMap<Digest, Packed>, format: Format) -> Result<Image> {
-    let mut change = Change { packed, format, renamed: HashMap::new() };
+/// `image` with every layer in `recompressed` replaced and its manifests in `format`. Without a change the bytes stay the
+/// same. Artifacts in it are never changed ([`Manifest::is_container_image`]).
+pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, format: Format) -> Result<Image> {
+    let mut change = Change { recompressed, format, renamed: HashMap::new() };
     let fixed = unchanged::manifests(image);
     let mut tree = Vec::with_capacity(image.tree.len());
     for manifest in &image.tree {
@@ -46,23 +46,23 @@ pub fn image(image: &Image, packed: &HashMap<Digest, Packed>, format: Format) ->
         tree.push(made);
     }
     let root = tree.last().map(Manifest::digest);
-    // A name that holds a digest is the name of these bytes only.
-    let true_still = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
-    let names = image.names.iter().filter(true_still).cloned().collect();
+    // A name with a digest names only the manifest with that digest.
+    let is_still_true = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
+    let names = image.names.iter().filter(is_still_true).cloned().collect();
     Ok(Image { names, tree, ..image.clone() })
 }
 
-/// What is to be made of an image's manifests, children first.
+/// The changes to an image's manifests, children first.
 struct Change<'a> {
-    packed: &'a HashMap<Digest, Packed>,
+    recompressed: &'a HashMap<Digest, RecompressedLayer>,
     format: Format,
-    /// What became of the manifests so far, by what they were.
+    /// The manifests that were written so far, by their old digests.
     renamed: HashMap<Digest, Renamed>,
 }
 
 struct Renamed {
     descriptor: Descriptor,
-    /// Whether its layers are zstd.
+    /// Whether it has zstd layers.
     zstd: bool,
 }
 
@@ -74,8 +74,8 @@ impl Change<'_> {
     fn manifest(&self, manifest: &Manifest) -> Result<Manifest> {
         let child_stays =
             |at: &Descriptor| self.renamed.get(&at.digest).is_none_or(|child| child.descriptor.digest == at.digest);
-        let repacked = manifest.layers().iter().any(|layer| self.packed.contains_key(&layer.digest));
-        if self.format == Format::Keep && !repacked && manifest.children().iter().all(child_stays) {
+        let has_recompressed = manifest.layers().iter().any(|layer| self.recompressed.contains_key(&layer.digest));
+        if self.format == Format::Keep && !has_recompressed && manifest.children().iter().all(child_stays) {
             return Ok(manifest.clone());
         }
         let wrong = |why: String| Error::invalid(format!("manifest {} cannot be converted: {why}", manifest.digest()));
@@ -91,7 +91,7 @@ impl Change<'_> {
         if let Some(config) = value.get_mut("config") {
             self.retype(config);
         }
-        if repacked {
+        if has_recompressed {
             drop_annotations(&mut value, |key| key == SOCI_INDEX);
         }
         let stated = value.get("mediaType").and_then(Value::as_str).map(str::to_owned);
@@ -106,20 +106,20 @@ impl Change<'_> {
         made(&value, &kind)
     }
 
-    /// A layer in a manifest, brought up to date.
+    /// Updates a layer's descriptor in a manifest.
     fn layer(&self, entry: &mut Value) {
-        if let Some(packed) = digest(entry.get("digest")).and_then(|digest| self.packed.get(&digest)) {
+        if let Some(recompressed) = digest(entry.get("digest")).and_then(|digest| self.recompressed.get(&digest)) {
             let was = entry.get("mediaType").and_then(Value::as_str).unwrap_or(media_type::OCI_LAYER);
-            entry["mediaType"] = with_coding(was, packed.coding).into();
-            point(entry, packed.digest, packed.size);
+            entry["mediaType"] = with_coding(was, recompressed.coding).into();
+            point(entry, recompressed.digest, recompressed.size);
             drop_annotations(entry, describes_bytes);
-            // Elsewhere are the old bytes.
+            // Its URLs serve the old bytes.
             entry.as_object_mut().and_then(|entry| entry.remove("urls"));
         }
         self.retype(entry);
     }
 
-    /// A manifest in an index. One that does not come along is what it was.
+    /// Updates a manifest's descriptor in an index. A manifest that is not copied stays as it is.
     fn child(&self, entry: &mut Value) {
         if let Some(child) = digest(entry.get("digest")).and_then(|digest| self.renamed.get(&digest)) {
             entry["mediaType"] = child.descriptor.media_type.clone().into();
@@ -132,7 +132,7 @@ impl Change<'_> {
         }
     }
 
-    /// Gives `entry` the type of the wanted family.
+    /// Changes the media type of `entry` to the wanted family.
     fn retype(&self, entry: &mut Value) {
         let Some(was) = entry.get("mediaType").and_then(Value::as_str) else { return };
         let now = self.family(was);
@@ -164,7 +164,7 @@ fn point(entry: &mut Value, digest: Digest, size: u64) {
     }
 }
 
-/// Takes off the annotations of `value` that are no longer true.
+/// Removes the annotations of `value` that are no longer true.
 fn drop_annotations(value: &mut Value, untrue: impl Fn(&str) -> bool) {
     let Some(annotations) = value.get_mut("annotations").and_then(Value::as_object_mut) else { return };
     let before = annotations.len();
@@ -174,7 +174,7 @@ fn drop_annotations(value: &mut Value, untrue: impl Fn(&str) -> bool) {
     }
 }
 
-/// `top`, an index, with only `entries`; those that are in nested indexes are put at the top.
+/// The index `top` with only `entries`; entries of nested indexes become entries of the top.
 pub fn narrowed(top: &Manifest, entries: &[Descriptor]) -> Result<Manifest> {
     let wrong = |why: String| Error::invalid(format!("index {} cannot be made smaller: {why}", top.digest()));
     let mut value = json_tree(&top.bytes).map_err(wrong)?;
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_packed_layer_changes_its_manifest_and_the_index_above() {
         let image = sample();
-        let new = Packed { digest: Digest::of(b"packed"), size: 6, coding: Coding::Gzip };
+        let new = RecompressedLayer { digest: Digest::of(b"packed"), size: 6, coding: Coding::Gzip };
         let made = super::image(&image, &HashMap::from([(Digest::of(b"layer"), new)]), Format::Keep).unwrap();
         assert_eq!(made.tree[0].layers()[0].digest, new.digest);
         assert_eq!(made.tree[0].layers()[0].media_type, media_type::OCI_LAYER_GZIP);

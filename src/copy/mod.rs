@@ -3,7 +3,8 @@
 //! `plan` chooses manifests, platforms and names; `convert` rewrites manifests for another format; `parallel` transfers
 //! the blobs of a store, several at once, in the order of `upload_order` where the sink keeps only finished blobs;
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
-//! read once, and its manifests after them; `compress_slots` bounds the layers that are recompressed at once.
+//! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
+//! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
 //! tags first, and drops a name whose digest is not the digest of its image; `convert` does the same where a conversion
@@ -34,7 +35,9 @@ pub(crate) mod prefetch;
 mod publish;
 mod pull;
 mod report;
+mod rewrite;
 mod run;
+mod source;
 pub(crate) mod stream;
 pub(crate) mod unchanged;
 pub(crate) mod upload_order;
@@ -42,26 +45,28 @@ pub(crate) mod upload_order;
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
 use crate::error::{Error, Result};
+use crate::fanout::Subscriber;
 use crate::progress::Watch;
 use crate::sink::{Finish, Sink};
-use crate::source::{Source, Store};
+use crate::source::{Profile, Store};
+use crate::tarball::ArchiveStream;
 use std::sync::Arc;
 
 pub use options::{Compress, Options};
 pub use plan::{Foreign, Naming, Platforms, Sparse};
 pub use report::{Copied, Count, Report};
-pub(crate) use run::{Run, Work};
+pub(crate) use run::{Context, Run, Work};
+pub use source::Source;
 
 /// Copies what `options` select of `source` to `sink`.
 ///
-/// `pairs` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
+/// `layer_cache` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
 /// error; then no name was published.
 ///
 /// ```
 /// use imgmv::cancel::Cancel;
-/// use imgmv::copy::{Options, copy};
+/// use imgmv::copy::{Options, Source, copy};
 /// use imgmv::progress::Silent;
-/// use imgmv::source::Source;
 /// use imgmv::tarball::{ArchiveStore, Section};
 /// use imgmv::transport::layout::{LayoutSink, Verify};
 /// use std::{fs::File, sync::Arc};
@@ -80,11 +85,11 @@ pub fn copy(
     source: Source,
     sink: &dyn Sink,
     options: &Options,
-    pairs: Option<&LayerCache>,
+    layer_cache: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    copy_all(vec![(source, options.clone())], sink, pairs, watch, cancel)
+    copy_all(vec![(source, options.clone())], sink, layer_cache, watch, cancel)
 }
 
 /// Copies from several sources to one sink, which is finished once.
@@ -93,58 +98,76 @@ pub fn copy(
 pub fn copy_all(
     jobs: Vec<(Source, Options)>,
     sink: &dyn Sink,
-    pairs: Option<&LayerCache>,
+    layer_cache: Option<&LayerCache>,
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    all(jobs, sink, pairs, watch, cancel).inspect_err(|why| sink.aborted(why))
+    all(jobs, Context { sink, layer_cache, watch, cancel }).inspect_err(|why| sink.aborted(why))
 }
 
-fn all(
-    jobs: Vec<(Source, Options)>,
-    sink: &dyn Sink,
-    pairs: Option<&LayerCache>,
-    watch: &dyn Watch,
-    cancel: &Cancel,
-) -> Result<Report> {
-    let mut stores: Vec<(Arc<dyn Store>, Options)> = Vec::new();
+fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
     let mut report = Report::default();
-    let mut streamed = false;
+    let (mut stores, mut streamed) = (Vec::new(), false);
     for (source, options) in jobs {
-        let mut run = Run::new(sink, &options, pairs, watch, cancel);
         report.dry_run |= options.dry_run;
-        match source {
-            Source::Store(store) => {
-                run.suit(&*store);
-                run.copy_store(&store)?;
-                stores.push((store, options.clone()));
-            }
+        let job = match source {
+            Source::Store(store) => StoreJob { store, subscriber: None, options },
+            Source::Shared(shared) => StoreJob { store: shared.clone(), subscriber: Some(shared), options },
             Source::Stream(stream) => {
                 streamed = true;
-                stream::copy_stream(&run, stream)?;
+                let run = Run::new(context, &options, Profile::default(), None);
+                copy_stream(&run, *stream)?;
+                run.into_report(&mut report);
+                continue;
             }
-        }
-        run.into_report(&mut report);
+        };
+        job.copy(context, &mut report)?;
+        stores.push(job);
     }
     if report.dry_run {
         return Ok(report);
     }
-    let Finish::SendAll(why) = sink.finish()? else { return Ok(report) };
+    let Finish::SendAll(why) = context.sink.finish()? else { return Ok(report) };
     if streamed {
         return Err(Error::remote_host(format!(
-            "{why}; the source has passed and cannot be sent again, run it once more"
+            "{why}; the source is a stream and cannot be read again; run the copy again"
         )));
     }
-    watch.say(&format!("{why}; sending everything"));
+    context.watch.say(&format!("{why}; sending everything"));
     let mut report = Report::default();
-    for (store, options) in &stores {
-        let mut run = Run::new(sink, options, pairs, watch, cancel);
-        run.suit(&**store);
-        run.copy_store(store)?;
-        run.into_report(&mut report);
-    }
-    match sink.finish()? {
+    stores.iter().try_for_each(|job| job.copy(context, &mut report))?;
+    match context.sink.finish()? {
         Finish::Done => Ok(report),
         Finish::SendAll(why) => Err(Error::remote_host(format!("{why}, although everything was sent"))),
+    }
+}
+
+/// A source that can be read again, and how it is copied.
+struct StoreJob {
+    store: Arc<dyn Store>,
+    subscriber: Option<Arc<Subscriber>>,
+    options: Options,
+}
+
+impl StoreJob {
+    fn copy(&self, context: Context<'_>, report: &mut Report) -> Result<()> {
+        let run = Run::new(context, &self.options, self.store.profile(), self.subscriber.as_deref());
+        run.copy_store(&*self.store)?;
+        run.into_report(report);
+        Ok(())
+    }
+}
+
+/// Copies the images of an archive that is read once, or rewrites the archive in its own form where its digests come
+/// too late for the sink.
+fn copy_stream(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
+    if run.options.dry_run {
+        return Err(Error::usage(
+            "--dry-run needs to know the images before their bytes, and SRC is a stream; save it to a plain .tar first",
+        ));
+    }
+    match stream.digests_known()? || run.capabilities.unnamed_blobs {
+        true => stream::copy(run, stream),
+        false => rewrite::rewrite(run, stream),
     }
 }

@@ -1,29 +1,24 @@
-//! Conversions, and layers that stay behind, are said before anything moves.
+//! Messages about conversions and skipped layers, before anything is transferred.
 
 use super::convert::Format;
 use super::unchanged;
 use super::{Compress, Foreign, Run, Work};
-use crate::image::Image;
-use crate::image::{Coding, Manifest};
+use crate::image::{Coding, Image, Manifest};
 use std::collections::HashSet;
 
 impl Run<'_> {
-    pub(super) fn tell_packing(&self, work: &[Work]) {
-        let packed = work.iter().filter_map(|work| work.recode);
+    pub(super) fn tell_recompression(&self, work: &[Work]) {
         let mut counts: Vec<((Coding, Coding), usize)> = Vec::new();
-        for recode in packed {
-            match counts.iter_mut().find(|(kind, _)| *kind == (recode.was, recode.to)) {
+        for how in work.iter().filter_map(|work| work.recompress) {
+            match counts.iter_mut().find(|(kind, _)| *kind == (how.was, how.to)) {
                 Some((_, count)) => *count += 1,
-                None => counts.push(((recode.was, recode.to), 1)),
+                None => counts.push(((how.was, how.to), 1)),
             }
         }
         for ((was, to), count) in counts {
             let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
-            self.watch.say(&format!(
-                "{layers} packed anew there ({} to {}); their digests change",
-                plain(was),
-                plain(to)
-            ));
+            let (was, to) = (described(was), described(to));
+            self.watch.say(&format!("{layers} recompressed for the destination ({was} to {to}); their digests change"));
         }
     }
 
@@ -39,14 +34,14 @@ impl Run<'_> {
         }
     }
 
-    /// Says which artifacts are not converted although that was asked for.
+    /// Reports artifacts that are not converted although the user asked for a conversion.
     pub(super) fn tell_artifacts(&self, images: &[Image]) {
-        let repacked = |manifest: &Manifest| match self.options.compress {
+        let is_other = |manifest: &Manifest| match self.options.compress {
             Compress::To(wanted) => manifest.layers().iter().any(|l| l.coding().is_some_and(|coding| coding != wanted)),
             Compress::Default | Compress::Keep => false,
         };
         for artifact in unchanged::artifacts(images) {
-            if repacked(artifact) || self.options.format != Format::Keep {
+            if is_other(artifact) || self.options.format != Format::Keep {
                 self.watch.say(&format!(
                     "artifact {} stays as it is: --compress and --format convert container images only",
                     artifact.digest()
@@ -56,9 +51,9 @@ impl Run<'_> {
     }
 }
 
-fn plain(coding: Coding) -> &'static str {
+fn described(coding: Coding) -> &'static str {
     match coding {
-        Coding::Raw => "raw",
+        Coding::Raw => "uncompressed",
         other => other.name(),
     }
 }

@@ -1,44 +1,44 @@
-//! A user's wishes for a copy.
+//! The options of a copy.
 
 use super::convert::Format;
-use super::plan::{Foreign, Naming, Platforms, Sparse, Wish};
+use super::plan::{Foreign, Naming, PlanOptions, Platforms, Sparse};
 use crate::image::Coding;
 use crate::source::Selector;
+use crate::transfer::Budget;
 
-/// How layers are to be packed at the destination.
+/// The compression of layers at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compress {
-    /// As they are, except that raw layers are compressed where the sink asks for it (a registry) and the source is
-    /// none itself.
+    /// As at the source. Only uncompressed layers are compressed where the sink asks for it (a registry) and the source
+    /// is not a registry.
     #[default]
     Default,
-    /// As they are.
+    /// As at the source.
     Keep,
-    /// Every layer like this.
+    /// Every layer with this one.
     To(Coding),
 }
 
-/// What a user can say about a copy.
+/// The options of a copy.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which of the source's images; all when empty.
+    /// The images of the source to copy; all when empty.
     pub picks: Vec<Selector>,
     pub naming: Naming,
     pub platforms: Platforms,
     pub sparse: Sparse,
     pub foreign: Foreign,
     pub compress: Compress,
-    /// Of the codec; its default when none.
+    /// The compression level; the codec's default when none.
     pub level: Option<i32>,
     pub format: Format,
-    /// Blobs at once, at most; what suits both ends when none.
+    /// Maximum number of blobs to transfer at the same time; chosen by source and sink when none.
     pub jobs: Option<usize>,
-    /// Copies that run side by side on one source, this one among them. In company a copy moves its blobs in the order of
-    /// the plan, and keeps little in memory.
-    pub company: usize,
-    /// Plan, but move nothing.
+    /// The part of memory and threads. A copy that shares them transfers its blobs in the order of the plan.
+    pub budget: Budget,
+    /// Plan only; nothing is transferred.
     pub dry_run: bool,
-    /// A source without an image is copied too, which moves nothing.
+    /// A source without any image is not an error.
     pub allow_empty: bool,
 }
 
@@ -54,7 +54,7 @@ impl Default for Options {
             level: None,
             format: Format::Keep,
             jobs: None,
-            company: 1,
+            budget: Budget::default(),
             dry_run: false,
             allow_empty: false,
         }
@@ -62,8 +62,8 @@ impl Default for Options {
 }
 
 impl Options {
-    pub(crate) fn wish(&self) -> Wish {
-        Wish {
+    pub(crate) fn plan_options(&self) -> PlanOptions {
+        PlanOptions {
             naming: self.naming.clone(),
             platforms: self.platforms.clone(),
             sparse: self.sparse,

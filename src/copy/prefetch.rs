@@ -1,5 +1,5 @@
-//! Read-ahead for a sink that takes blobs in one order from a store that is far away: several are opened and read
-//! into bounded channels while the one before them is written.
+//! Read-ahead from a remote store for a sink that takes one blob after the other: the next blobs are read into bounded
+//! channels while one is written.
 
 use super::Work;
 use crate::error::{Error, Result};
@@ -14,12 +14,12 @@ use std::{
     thread,
 };
 
-/// Bytes in a chunk, and chunks that one blob may be ahead by.
-const CHUNK: usize = 256 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks in one blob's channel.
 const CHUNKS: usize = 6;
 
-/// In bytes: what all blobs together may be ahead by.
-const ROOM: u64 = 12 << 20;
+/// The bytes that all blobs together may be ahead by.
+const MAX_AHEAD_BYTES: u64 = 12 << 20;
 
 type Chunk = Result<Vec<u8>>;
 type Open<'a, 's> = dyn Fn(&Descriptor) -> Result<Box<dyn Read + Send + 's>> + Sync + 'a;
@@ -30,14 +30,14 @@ pub(crate) fn each(
     readers: usize,
     open: &Open<'_, '_>,
     stop: &AtomicBool,
-    take: &mut dyn FnMut(&Work, Ahead) -> Result<()>,
+    take: &mut dyn FnMut(&Work, PrefetchedBlob) -> Result<()>,
 ) -> Result<()> {
     let (senders, receivers): (Vec<_>, Vec<_>) = work.iter().map(|_| sync_channel::<Chunk>(CHUNKS)).unzip();
     let senders: Vec<Mutex<Option<SyncSender<Chunk>>>> = senders.into_iter().map(|s| Mutex::new(Some(s))).collect();
-    let (turn, room) = (Mutex::new(PrefetchTurn::default()), Condvar::new());
-    // Blobs are taken up in their order, so the one that `take` waits for is always being read.
+    let (cursor, room) = (Mutex::new(Cursor::default()), Condvar::new());
+    // Blobs are read in their order, so the one that `take` waits for is always being read.
     let reader = || {
-        while let Some(at) = next(work, stop, &turn, &room) {
+        while let Some(at) = next(work, stop, &cursor, &room) {
             let sender = senders[at].lock().unwrap_or_else(|e| e.into_inner()).take();
             if let Some(sender) = sender
                 && !stop.load(Ordering::Relaxed)
@@ -51,14 +51,14 @@ pub(crate) fn each(
             scope.spawn(reader);
         }
         let done = work.iter().zip(receivers).try_for_each(|(work, receiver)| {
-            take(work, Ahead { receiver, chunk: Vec::new(), at: 0, ended: false })?;
-            turn.lock().unwrap_or_else(|e| e.into_inner()).passed += 1;
+            take(work, PrefetchedBlob { receiver, chunk: Vec::new(), at: 0, ended: false })?;
+            cursor.lock().unwrap_or_else(|e| e.into_inner()).written += 1;
             room.notify_all();
             Ok(())
         });
         if done.is_err() {
-            // Whoever waits for room holds the turn until it does: none can miss this.
-            let _turn = turn.lock().unwrap_or_else(|e| e.into_inner());
+            // A reader holds this lock until it waits for room, so none can miss the notification.
+            let _cursor = cursor.lock().unwrap_or_else(|e| e.into_inner());
             stop.store(true, Ordering::Relaxed);
             room.notify_all();
         }
@@ -66,34 +66,34 @@ pub(crate) fn each(
     })
 }
 
-/// Which blob is to be read next, and how many have been taken: those between them are held.
+/// The next blob to read, and the number of blobs that were written; the blobs between them are in memory.
 #[derive(Default)]
-struct PrefetchTurn {
+struct Cursor {
     next: usize,
-    passed: usize,
+    written: usize,
 }
 
 /// The next blob to read, once there is room for it.
-fn next(work: &[Work], stop: &AtomicBool, turn: &Mutex<PrefetchTurn>, room: &Condvar) -> Option<usize> {
-    let mut turn = turn.lock().unwrap_or_else(|e| e.into_inner());
+fn next(work: &[Work], stop: &AtomicBool, cursor: &Mutex<Cursor>, room: &Condvar) -> Option<usize> {
+    let mut cursor = cursor.lock().unwrap_or_else(|e| e.into_inner());
     loop {
-        if stop.load(Ordering::Relaxed) || turn.next.max(turn.passed) >= work.len() {
+        if stop.load(Ordering::Relaxed) || cursor.next.max(cursor.written) >= work.len() {
             return None;
         }
-        // What was there already has passed unread.
-        turn.next = turn.next.max(turn.passed);
-        let ahead = work[turn.passed..].iter().take(turn.next + 1 - turn.passed);
-        if turn.next == turn.passed || ahead.map(held).sum::<u64>() <= ROOM {
-            turn.next += 1;
-            return Some(turn.next - 1);
+        // A blob that the sink has is not read.
+        cursor.next = cursor.next.max(cursor.written);
+        let ahead = work[cursor.written..].iter().take(cursor.next + 1 - cursor.written);
+        if cursor.next == cursor.written || ahead.map(memory_bytes).sum::<u64>() <= MAX_AHEAD_BYTES {
+            cursor.next += 1;
+            return Some(cursor.next - 1);
         }
-        turn = room.wait(turn).unwrap_or_else(|e| e.into_inner());
+        cursor = room.wait(cursor).unwrap_or_else(|e| e.into_inner());
     }
 }
 
-/// In bytes: what one blob may hold while it waits.
-fn held(work: &Work) -> u64 {
-    work.blob.size.clamp(1, ((CHUNKS + 2) * CHUNK) as u64)
+/// The memory of one blob while it waits, in bytes.
+fn memory_bytes(work: &Work) -> u64 {
+    work.blob.size.clamp(1, ((CHUNKS + 2) * CHUNK_BYTES) as u64)
 }
 
 fn read(blob: &Descriptor, open: &Open<'_, '_>, to: &SyncSender<Chunk>) {
@@ -102,10 +102,10 @@ fn read(blob: &Descriptor, open: &Open<'_, '_>, to: &SyncSender<Chunk>) {
         Err(error) => return drop(to.send(Err(error))),
     };
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK.min(blob.size as usize + 1));
-        let done = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
-        let ended = chunk.len() < CHUNK;
-        // An empty chunk is the end; a closed channel means that nobody wants the rest.
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES.min(blob.size as usize + 1));
+        let done = (&mut reader).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
+        let ended = chunk.len() < CHUNK_BYTES;
+        // An empty chunk is the end; a closed channel means that the rest is not wanted.
         if !chunk.is_empty() && to.send(Ok(chunk)).is_err() {
             return;
         }
@@ -117,15 +117,15 @@ fn read(blob: &Descriptor, open: &Open<'_, '_>, to: &SyncSender<Chunk>) {
     }
 }
 
-/// A blob's bytes as they come from the reading thread.
-pub(crate) struct Ahead {
+/// A blob's bytes as the reading thread sends them.
+pub(crate) struct PrefetchedBlob {
     receiver: Receiver<Chunk>,
     chunk: Vec<u8>,
     at: usize,
     ended: bool,
 }
 
-impl Read for Ahead {
+impl Read for PrefetchedBlob {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.chunk.len() && !self.ended {
             match self.receiver.recv() {
@@ -149,7 +149,7 @@ mod tests {
 
     fn work(count: usize, size: usize) -> Vec<Work> {
         let blob = |n: usize| Descriptor::new(media_type::OCTETS, Digest::of(&[n as u8]), (size + n) as u64);
-        (0..count).map(|n| Work { blob: blob(n), recode: None, expected: None }).collect()
+        (0..count).map(|n| Work { blob: blob(n), recompress: None, expected: None }).collect()
     }
 
     fn open(blob: &Descriptor) -> Result<Box<dyn Read + Send>> {
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_blob_comes_whole_and_in_order() {
-        let work = work(20, CHUNK);
+        let work = work(20, CHUNK_BYTES);
         let mut sizes = Vec::new();
         each(&work, 3, &open, &AtomicBool::new(false), &mut |_, mut bytes| {
             sizes.push(std::io::copy(&mut bytes, &mut std::io::sink()).unwrap());
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_fails_is_no_end() {
-        for given in [0, 5, CHUNK, 3 * CHUNK] {
+        for given in [0, 5, CHUNK_BYTES, 3 * CHUNK_BYTES] {
             struct Failing;
             impl Read for Failing {
                 fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -178,7 +178,7 @@ mod tests {
                 }
             }
             let open = |_: &Descriptor| Ok(Box::new(std::io::repeat(7).take(given as u64).chain(Failing)) as _);
-            let failed = each(&work(1, 8 * CHUNK), 2, &open, &AtomicBool::new(false), &mut |_, mut bytes| {
+            let failed = each(&work(1, 8 * CHUNK_BYTES), 2, &open, &AtomicBool::new(false), &mut |_, mut bytes| {
                 Ok(std::io::copy(&mut bytes, &mut std::io::sink()).map(|_| ())?)
             });
             assert!(failed.is_err(), "{given}");

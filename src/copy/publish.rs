@@ -7,31 +7,31 @@ use crate::error::{Error, Result};
 use crate::image::{Digest, Image};
 
 impl Run<'_> {
-    /// A blob that was packed anew unseen (from a stream) has to be a layer of a container image wherever it is listed.
-    pub fn check_packed(&self) -> Result<()> {
-        let fixed = self.fixed.get().into_iter().flatten();
-        match fixed.into_iter().find(|digest| self.packed(digest).is_some()) {
+    /// Fails with `Usage` where a stream's blob was recompressed and then turned out to belong to an artifact.
+    pub fn check_recompressed(&self) -> Result<()> {
+        let unchanged = self.unchanged.get().into_iter().flatten();
+        match unchanged.into_iter().find(|digest| self.recompressed(digest).is_some()) {
             Some(digest) => Err(Error::usage(format!(
-                "blob {digest} passed as if it were an image's layer and was compressed, but an artifact names it as it \
-                 is; nothing was published; use --compress keep, or save the archive to a file first"
+                "blob {digest} was compressed like an image's layer, but an artifact in the same stream needs it \
+                 unchanged; nothing was published; use --compress keep, or save the archive to a file first"
             ))),
             None => Ok(()),
         }
     }
 
-    /// `image` as it is to be at the sink.
+    /// `image` as it will be at the sink.
     pub(super) fn converted(&self, image: &Image) -> Result<Image> {
-        convert::image(image, &self.tally().packed, self.options.format)
+        convert::image(image, &self.tally().recompressed, self.options.format)
     }
 
-    /// Manifests, children first, then names: every blob is there.
-    pub fn settle(&self, images: &[Image]) -> Result<()> {
+    /// Stores the manifests of `images`, children first, then their names. Every blob is stored already.
+    pub fn publish(&self, images: &[Image]) -> Result<()> {
         for image in images {
             self.cancel.check()?;
             let made = self.converted(image)?;
             if made.root().digest() != image.root().digest() {
                 let (was, now) = (image.root().digest(), made.root().digest());
-                self.watch.say(&format!("{was} became {now} there, since its layers or types were converted"));
+                self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
             }
             for manifest in &made.tree {
                 self.sink.put_manifest(manifest)?;
@@ -42,12 +42,13 @@ impl Run<'_> {
             for name in &made.names {
                 self.sink.publish(Some(name), made.root())?;
             }
-            self.settled(&made, image.source_digest);
+            self.report_image(&made, image.source_digest);
         }
         Ok(())
     }
 
-    pub fn settled(&self, image: &Image, source_digest: Digest) {
+    /// Adds `image` to the report.
+    pub fn report_image(&self, image: &Image, source_digest: Digest) {
         let root = image.root();
         self.tally().images.push(Copied {
             names: image.names.clone(),

@@ -1,74 +1,73 @@
 //! A copy from a store: plan, find what the sink is missing, transfer that, publish.
 
-use super::convert::{Format, Packed};
+use super::convert::{Format, RecompressedLayer};
 use super::run::{Run, Work};
 use super::{parallel, plan};
 use crate::error::{Error, Result};
 use crate::image::{Body, Coding, Descriptor, Digest, Image, Name};
 use crate::progress::Event;
+use crate::sink::{Missing, Upcoming};
 use crate::source::Store;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 impl Run<'_> {
-    pub(super) fn copy_store(&self, store: &Arc<dyn Store>) -> Result<()> {
+    pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
         let roots = store.roots(&self.options.picks)?;
-        let images = plan::images(&**store, roots, &self.options.wish(), &self.takes, self.watch)?;
-        self.some(&**store, &images)?;
-        self.know(&images);
-        self.recall(&images);
-        let (current, images) = self.current(images)?;
-        self.settle_current(current);
-        let work = self.missing(&images, &**store)?;
-        let mut seen = HashSet::new();
-        let all = images.iter().flat_map(Image::blobs).map(|blob| blob.digest);
-        let all: Vec<Digest> = all.filter(|digest| seen.insert(*digest)).collect();
-        store.expect(&all, &mut work.iter().map(|work| work.blob.digest));
+        let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
+        self.fail_if_empty(&images, &self.profile.empty_message)?;
+        self.note_images(&images);
+        self.look_up_layers(&images);
+        let (current, images) = self.split_current(images)?;
+        self.report_current(current);
+        let (work, resume_first) = self.missing(&images, store)?;
+        self.announce(&images, &work);
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
-            images.iter().for_each(|image| self.settled(image, image.source_digest));
+            images.iter().for_each(|image| self.report_image(image, image.source_digest));
             return Ok(());
         }
-        parallel::transfer_all(self, &**store, work)?;
-        self.settle(&images)
+        parallel::transfer_all(self, store, work, resume_first)?;
+        self.publish(&images)
     }
 
-    /// Fails with `NotFound` where there is nothing to copy: no image, or an index that lists none.
-    pub fn some(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
-        let hollow = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
-        let why = match images.iter().find(hollow) {
+    /// Fails with `NotFound` for a source without any image, and for an index that lists none.
+    pub fn fail_if_empty(&self, images: &[Image], empty_message: &str) -> Result<()> {
+        let lists_nothing = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
+        let why = match images.iter().find(lists_nothing) {
             _ if self.options.allow_empty => return Ok(()),
             None if !images.is_empty() => return Ok(()),
-            None => store.nothing(),
+            None => empty_message.to_owned(),
             Some(image) => {
                 let digest = image.root().digest().to_string();
                 let name = image.names.first().map_or(&*digest, Name::as_str);
                 format!("{name} is an index that lists no image")
             }
         };
-        Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty makes that no error)")))
+        Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty accepts that)")))
     }
 
-    /// Looks up what is known of raw layers that will be packed.
-    pub(super) fn recall(&self, images: &[Image]) {
-        let Some(pairs) = self.pairs else { return };
+    /// Looks up, in the layer cache, uncompressed layers that will be compressed.
+    fn look_up_layers(&self, images: &[Image]) {
+        let Some(cache) = self.layer_cache else { return };
         for blob in images.iter().flat_map(Image::blobs) {
-            let Some(recode) = self.recode(blob).filter(|recode| recode.was == Coding::Raw) else {
+            let Some(how) = self.recompression(blob).filter(|how| how.was == Coding::Raw) else {
                 continue;
             };
-            if let Some((digest, size)) = pairs.find(&blob.digest, recode.to, recode.level) {
-                self.tally().packed.insert(blob.digest, Packed { digest, size, coding: recode.to });
+            if let Some((digest, size)) = cache.find(&blob.digest, how.to, how.level) {
+                let layer = RecompressedLayer { digest, size, coding: how.to };
+                self.tally().recompressed.insert(blob.digest, layer);
             }
         }
     }
 
-    /// Splits off the images of which every name points at the right thing there already.
-    pub(super) fn current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
+    /// Splits off the images whose names all point at the same image in the sink.
+    fn split_current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
         let (mut current, mut others) = (Vec::new(), Vec::new());
         for image in images {
-            let known = image.blobs().all(|blob| self.recode(blob).is_none() || self.packed(&blob.digest).is_some());
-            let mut same = known && !image.names.is_empty();
+            let is_known =
+                |blob: &Descriptor| self.recompression(blob).is_none() || self.recompressed(&blob.digest).is_some();
+            let mut same = image.blobs().all(is_known) && !image.names.is_empty();
             if same {
                 let made = self.converted(&image)?;
                 same = !made.names.is_empty();
@@ -81,45 +80,49 @@ impl Run<'_> {
         Ok((current, others))
     }
 
-    pub(super) fn settle_current(&self, images: Vec<Image>) {
+    fn report_current(&self, images: Vec<Image>) {
         let mut seen = HashSet::new();
         for image in images {
             image.blobs().filter(|blob| seen.insert(blob.digest)).for_each(|blob| self.tally().held.add(blob.size));
             if let Ok(made) = self.converted(&image) {
-                self.watch.event(Event::Detail(&format!("{} is there already", made.root().digest())));
-                self.settled(&made, image.source_digest);
+                self.watch.event(Event::Detail(&format!("{} exists at the destination", made.root().digest())));
+                self.report_image(&made, image.source_digest);
             }
         }
     }
 
-    /// What the sink lacks, as work; the rest is counted as held.
-    pub(super) fn missing(&self, images: &[Image], store: &dyn Store) -> Result<Vec<Work>> {
+    /// The blobs that the sink does not have, and the one that has to be sent first; the others are counted as held.
+    fn missing(&self, images: &[Image], store: &dyn Store) -> Result<(Vec<Work>, Option<Digest>)> {
         let mut seen = HashSet::new();
-        let blobs: Vec<&Descriptor> =
-            images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
-        let all: Vec<Work> = blobs.into_iter().map(|blob| self.work(blob)).collect();
-        self.tell_packing(&all);
-        let ask: Vec<Descriptor> = all.iter().filter_map(|work| self.target(work)).collect();
-        let lacking = self.sink.missing(&self.expected_diff_ids(images), ask, store)?;
-        let lacking: HashSet<Digest> = lacking.into_iter().map(|blob| blob.digest).collect();
-        let mut work = Vec::new();
-        for one in all {
-            let known = self.target(&one).map(|target| target.digest);
-            let mut held = known.is_some_and(|digest| !lacking.contains(&digest));
-            if self.options.dry_run && !held {
-                held = known.is_some_and(|digest| self.sink.holds(&digest).unwrap_or(false));
-            }
-            if held { self.tally().held.add(one.blob.size) } else { work.push(one) }
-        }
+        let blobs = images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest));
+        let all: Vec<Work> = blobs.map(|blob| self.work(blob)).collect();
+        self.tell_recompression(&all);
+        let blobs = all.iter().filter_map(|work| self.target(work)).collect();
+        let (images, dry_run) = (&*self.as_stored(images), self.options.dry_run);
+        let upcoming = Upcoming::Blobs { images, blobs, source: store, dry_run };
+        let Missing { blobs, resume_first } = self.sink.missing(upcoming)?;
+        let missing: HashSet<Digest> = blobs.into_iter().map(|blob| blob.digest).collect();
+        let is_missing = |work: &Work| self.target(work).is_none_or(|target| missing.contains(&target.digest));
+        let (work, held): (Vec<Work>, Vec<Work>) = all.into_iter().partition(is_missing);
+        held.iter().for_each(|work| self.tally().held.add(work.blob.size));
         let held = self.tally().held;
         let bytes = work.iter().map(|work| work.blob.size).sum();
         self.watch.event(Event::Plan { blobs: work.len(), bytes, held_blobs: held.blobs, held_bytes: held.bytes });
-        Ok(work)
+        Ok((work, resume_first))
     }
 
-    /// `images` as they will be at the sink, as far as that is known before their layers are packed.
-    pub(super) fn expected_diff_ids<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
-        if self.options.format == Format::Keep && self.tally().packed.is_empty() {
+    /// Announces `work`, blobs of `images`, to the other copies that read the source.
+    fn announce(&self, images: &[Image], work: &[Work]) {
+        let Some(subscriber) = self.subscriber else { return };
+        let mut seen = HashSet::new();
+        let all = images.iter().flat_map(Image::blobs).map(|blob| blob.digest);
+        let all: Vec<Digest> = all.filter(|digest| seen.insert(*digest)).collect();
+        subscriber.announce(&all, work.iter().map(|work| work.blob.digest));
+    }
+
+    /// `images` as they will be at the sink, as far as that is known before their layers are recompressed.
+    fn as_stored<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+        if self.options.format == Format::Keep && self.tally().recompressed.is_empty() {
             return Cow::Borrowed(images);
         }
         images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()

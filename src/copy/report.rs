@@ -1,22 +1,22 @@
-//! What a copy did.
+//! The result of a copy.
 
 use crate::image::{Digest, Name, Platform};
 
-/// What a copy did.
+/// The result of a copy.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub images: Vec<Copied>,
     /// Blobs that were read and written, in the source's bytes.
     pub moved: Count,
-    /// Bytes of those that an earlier run had left there; they are not among `moved`'s.
+    /// Bytes of those that an earlier run wrote; they are not counted in `moved`.
     pub resumed: u64,
-    /// Blobs that were there already.
+    /// Blobs that the destination already had.
     pub held: Count,
     pub dry_run: bool,
 }
 
 impl Report {
-    /// Adds what another copy moved and found.
+    /// Adds the counts of another copy.
     pub fn count(&mut self, other: &Report) {
         for (sum, count) in [(&mut self.moved, other.moved), (&mut self.held, other.held)] {
             sum.blobs += count.blobs;
@@ -39,15 +39,15 @@ impl Count {
     }
 }
 
-/// One image that is there now.
+/// One image that is stored at the destination now.
 #[derive(Debug, Clone)]
 pub struct Copied {
     pub names: Vec<Name>,
-    /// Of the manifest or index at the destination.
+    /// The digest of the manifest or index at the destination.
     pub digest: Digest,
     pub media_type: String,
-    /// Of the manifest or index at the source; another than `digest` where something was converted.
+    /// The digest of the manifest or index at the source; a conversion makes it differ from `digest`.
     pub source_digest: Digest,
-    /// Of an index: the platforms that came along.
+    /// The platforms of an index that were copied.
     pub platforms: Vec<Platform>,
 }

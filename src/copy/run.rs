@@ -1,60 +1,71 @@
-//! The state of one source's copy: what was compressed, transferred and skipped so far.
+//! The state of one source's copy: the layers that were recompressed, and the counts of the report.
 
-use super::convert::Packed;
+use super::convert::RecompressedLayer;
 use super::upload_order::UploadOrder;
 use super::{Compress, Copied, Count, Options, Report, unchanged};
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
+use crate::fanout::Subscriber;
 use crate::image::{Coding, Descriptor, Digest, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Sink, SinkCapabilities};
-use crate::source::Store;
-use crate::transfer::replay::kept_in_company;
-use crate::transfer::{self, Recompress, TransferContext, Verified};
+use crate::source::Profile;
+use crate::transfer::{Recompress, TransferContext, Verified};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-/// One blob that is to be moved.
+/// One blob to transfer.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub blob: Descriptor,
-    pub recode: Option<Recompress>,
-    /// What packing it anew gives, where that is known.
-    pub expected: Option<Packed>,
+    pub recompress: Option<Recompress>,
+    /// The result of the recompression, where it is known.
+    pub expected: Option<RecompressedLayer>,
 }
 
 impl Work {
-    /// The blob as it will be stored, if that is known.
+    /// The blob as it will be stored, where that is known.
     pub fn target(&self) -> Option<Descriptor> {
-        match (self.recode, self.expected) {
+        match (self.recompress, self.expected) {
             (None, _) => Some(self.blob.clone()),
-            (Some(_), Some(packed)) => {
-                Some(Descriptor { digest: packed.digest, size: packed.size, ..self.blob.clone() })
-            }
+            (Some(_), Some(layer)) => Some(Descriptor { digest: layer.digest, size: layer.size, ..self.blob.clone() }),
             (Some(_), None) => None,
         }
     }
 }
 
+/// The parts that all copies to one sink share.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub sink: &'a dyn Sink,
+    pub layer_cache: Option<&'a LayerCache>,
+    pub watch: &'a dyn Watch,
+    pub cancel: &'a Cancel,
+}
+
 /// The state of one source's copy.
 pub(crate) struct Run<'a> {
     pub sink: &'a dyn Sink,
-    pub takes: SinkCapabilities,
+    pub capabilities: SinkCapabilities,
+    /// The source's.
+    pub profile: Profile,
+    /// Where several copies read the source.
+    pub subscriber: Option<&'a Subscriber>,
     pub options: &'a Options,
-    pub pairs: Option<&'a LayerCache>,
+    pub layer_cache: Option<&'a LayerCache>,
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
     /// Blobs that keep their bytes; set when the images are known.
-    pub(super) fixed: OnceLock<HashSet<Digest>>,
-    pub passage: Arc<UploadOrder>,
+    pub(super) unchanged: OnceLock<HashSet<Digest>>,
+    pub uploads: Arc<UploadOrder>,
     pub(super) tally: Mutex<Tally>,
-    pub(super) ids: AtomicU64,
+    ids: AtomicU64,
 }
 
 #[derive(Default)]
 pub(super) struct Tally {
-    pub(super) packed: HashMap<Digest, Packed>,
+    pub(super) recompressed: HashMap<Digest, RecompressedLayer>,
     pub(super) moved: Count,
     pub(super) resumed: u64,
     pub(super) held: Count,
@@ -63,21 +74,28 @@ pub(super) struct Tally {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        sink: &'a dyn Sink,
+        context: Context<'a>,
         options: &'a Options,
-        pairs: Option<&'a LayerCache>,
-        watch: &'a dyn Watch,
-        cancel: &'a Cancel,
+        profile: Profile,
+        subscriber: Option<&'a Subscriber>,
     ) -> Run<'a> {
-        let (fixed, tally, ids) = (OnceLock::new(), Mutex::default(), AtomicU64::new(0));
-        let passage = Arc::default();
-        Run { sink, takes: sink.takes(), options, pairs, watch, cancel, fixed, passage, tally, ids }
-    }
-
-    /// What lies raw in a registry was put there like that: it keeps its digest on the way to another.
-    pub(super) fn suit(&mut self, store: &dyn Store) {
-        if store.origin().is_some() {
-            self.takes.compress = None;
+        let Context { sink, layer_cache, watch, cancel } = context;
+        let mut capabilities = sink.capabilities();
+        // An uncompressed layer in a registry was pushed like that: it keeps its digest in another registry.
+        capabilities.compress = capabilities.compress.filter(|_| profile.origin.is_none());
+        Run {
+            sink,
+            capabilities,
+            profile,
+            subscriber,
+            options,
+            layer_cache,
+            watch,
+            cancel,
+            unchanged: OnceLock::new(),
+            uploads: Arc::default(),
+            tally: Mutex::default(),
+            ids: AtomicU64::new(0),
         }
     }
 
@@ -91,54 +109,60 @@ impl<'a> Run<'a> {
         report.count(&Report { moved: tally.moved, resumed: tally.resumed, held: tally.held, ..Report::default() });
     }
 
-    /// Hears what is copied, before any layer of it is looked at.
-    pub fn know(&self, images: &[Image]) {
+    /// Takes note of the images to copy, before any of their layers is planned.
+    pub fn note_images(&self, images: &[Image]) {
         self.tell_foreign(images);
         self.tell_artifacts(images);
-        let _ = self.fixed.set(unchanged::blobs(images));
+        let _ = self.unchanged.set(unchanged::blobs(images));
     }
 
-    /// How `layer` is to be packed anew here, if it is.
-    pub fn recode(&self, layer: &Descriptor) -> Option<Recompress> {
-        if self.fixed.get().is_some_and(|fixed| fixed.contains(&layer.digest)) {
+    /// The recompression of `layer` in this copy, if any.
+    pub fn recompression(&self, layer: &Descriptor) -> Option<Recompress> {
+        if self.unchanged.get().is_some_and(|unchanged| unchanged.contains(&layer.digest)) {
             return None;
         }
-        self.recode_from(layer.coding()?)
+        self.recompression_from(layer.coding()?)
     }
 
-    /// How a layer that is compressed as `was` is to be packed anew here, if it is.
-    pub fn recode_from(&self, was: Coding) -> Option<Recompress> {
+    /// The recompression of a layer that is compressed as `was`, if any.
+    pub fn recompression_from(&self, was: Coding) -> Option<Recompress> {
         let wanted = match self.options.compress {
             Compress::To(coding) => coding,
-            Compress::Default if was == Coding::Raw => self.takes.compress.unwrap_or(was),
+            Compress::Default if was == Coding::Raw => self.capabilities.compress.unwrap_or(was),
             Compress::Default | Compress::Keep => was,
         };
-        let to = if self.takes.refuses.contains(&wanted) { Coding::Raw } else { wanted };
+        let to = if self.capabilities.unsupported.contains(&wanted) { Coding::Raw } else { wanted };
         (to != was).then_some(Recompress { was, to, level: self.options.level })
     }
 
-    /// The way of the blob `id`.
-    pub fn flow<'f>(&'f self, stop: &'f AtomicBool, id: u64, threads: usize) -> TransferContext<'f> {
-        let company = self.options.company;
-        let (buffer, recent) = (transfer::buffer_in_company(company), kept_in_company(company));
-        let threads = (threads / company.max(1)).max(1);
-        TransferContext { watch: self.watch, cancel: self.cancel, stop, id, threads, buffer, recent }
+    /// The context of the transfer of blob `id`.
+    pub fn transfer_context<'f>(&'f self, stop: &'f AtomicBool, id: u64, cores: usize) -> TransferContext<'f> {
+        let budget = self.options.budget;
+        TransferContext {
+            watch: self.watch,
+            cancel: self.cancel,
+            stop,
+            id,
+            threads: budget.threads(cores),
+            buffer_bytes: budget.buffer_bytes(),
+            replay_bytes: if self.capabilities.needs_replay { budget.replay_bytes() } else { 0 },
+        }
     }
 
     pub fn work(&self, blob: &Descriptor) -> Work {
-        let recode = self.recode(blob);
-        Work { blob: blob.clone(), recode, expected: recode.and_then(|_| self.packed(&blob.digest)) }
+        let recompress = self.recompression(blob);
+        Work { blob: blob.clone(), recompress, expected: recompress.and_then(|_| self.recompressed(&blob.digest)) }
     }
 
-    /// `work`'s blob as it will be stored, if that is known. A layer that the sink cannot read is not stored as it is;
-    /// but the sink may have it from elsewhere, unpacked.
+    /// `work`'s blob as it will be stored, where that is known. For a layer that the sink cannot read it is the layer
+    /// itself: the sink may have it decompressed from another source.
     pub(super) fn target(&self, work: &Work) -> Option<Descriptor> {
-        let refused = work.recode.is_some_and(|how| self.takes.refuses.contains(&how.was));
-        work.target().or_else(|| refused.then(|| work.blob.clone()))
+        let unsupported = work.recompress.is_some_and(|how| self.capabilities.unsupported.contains(&how.was));
+        work.target().or_else(|| unsupported.then(|| work.blob.clone()))
     }
 
-    pub(super) fn packed(&self, digest: &Digest) -> Option<Packed> {
-        self.tally().packed.get(digest).copied()
+    pub(super) fn recompressed(&self, digest: &Digest) -> Option<RecompressedLayer> {
+        self.tally().recompressed.get(digest).copied()
     }
 
     /// A number for a blob's events.
@@ -146,33 +170,33 @@ impl<'a> Run<'a> {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Writes down that a blob was there.
-    pub fn held(&self, id: u64, work: &Work) {
+    /// Counts a blob that the sink has already.
+    pub fn count_held(&self, id: u64, work: &Work) {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Held });
         let mut tally = self.tally();
         tally.held.add(work.blob.size);
         if let Some(expected) = work.expected {
-            tally.packed.insert(work.blob.digest, expected);
+            tally.recompressed.insert(work.blob.digest, expected);
         }
     }
 
-    /// Writes down that a blob was moved.
-    pub fn moved(&self, id: u64, verified: &Verified, recode: Option<Recompress>) {
+    /// Counts a blob that was transferred.
+    pub fn count_moved(&self, id: u64, verified: &Verified, recompress: Option<Recompress>) {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
         let (digest, size) = verified.stored();
-        if let (Some(recode), Some(pairs), Some(raw)) = (recode, self.pairs, verified.raw()) {
-            pairs.insert(&raw, recode.to, recode.level, &digest, size);
+        if let (Some(how), Some(cache), Some(diff_id)) = (recompress, self.layer_cache, verified.diff_id()) {
+            cache.insert(&diff_id, how.to, how.level, &digest, size);
         }
         let mut tally = self.tally();
         tally.moved.add(verified.source().1 - verified.resumed());
         tally.resumed += verified.resumed();
-        if let Some(recode) = recode {
-            tally.packed.insert(verified.source().0, Packed { digest, size, coding: recode.to });
+        if let Some(how) = recompress {
+            tally.recompressed.insert(verified.source().0, RecompressedLayer { digest, size, coding: how.to });
         }
     }
 
-    /// Writes down that a whole archive was passed on.
-    pub fn relayed(&self, id: u64, bytes: u64) {
+    /// Counts an archive that was rewritten.
+    pub fn count_rewritten(&self, id: u64, bytes: u64) {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
         self.tally().moved.add(bytes);
     }

@@ -7,15 +7,15 @@ use std::collections::HashSet;
 
 /// Manifests in `image` that are not converted: artifacts, and all that an index of artifacts lists.
 pub(crate) fn manifests(image: &Image) -> HashSet<Digest> {
-    let mut fixed = HashSet::new();
+    let mut unchanged = HashSet::new();
     // Parents first.
     for manifest in image.tree.iter().rev() {
-        if !manifest.is_container_image() || fixed.contains(&manifest.digest()) {
-            fixed.insert(manifest.digest());
-            fixed.extend(manifest.children().iter().map(|child| child.digest));
+        if !manifest.is_container_image() || unchanged.contains(&manifest.digest()) {
+            unchanged.insert(manifest.digest());
+            unchanged.extend(manifest.children().iter().map(|child| child.digest));
         }
     }
-    fixed
+    unchanged
 }
 
 /// Blobs of `images` that are not recompressed: each that some manifest lists as anything but a layer of a container image.
@@ -32,7 +32,7 @@ pub(crate) fn blobs(images: &[Image]) -> HashSet<Digest> {
     blobs
 }
 
-/// Artifacts of `images`, for a sentence.
+/// Artifacts of `images`, each once.
 pub(crate) fn artifacts(images: &[Image]) -> Vec<&Manifest> {
     let mut seen = HashSet::new();
     let all = images.iter().flat_map(|image| &image.tree);

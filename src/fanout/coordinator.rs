@@ -1,12 +1,12 @@
-//! Who reads what, and who is still to come: the one state that all members and their readings share.
+//! The state that all subscribers and their reads share, behind one lock.
 //!
-//! A chunk is kept until everybody who follows the reading, or is going to, has taken it. Where there is no room for
-//! the next one, whoever holds the oldest is waited for, as long as its patience lasts; then the chunk goes, and that
-//! member reads by itself. All members open blobs in one order, and the reading that is first in it may always hold two
-//! chunks: so the blob that somebody is furthest behind with always moves on, and nobody waits for himself.
+//! A chunk is stored until every subscriber that follows the read, or will follow it, has taken it. A full window waits
+//! for the slowest subscribers, at most for their patience. Then the oldest chunk is dropped, and a subscriber without it
+//! reads the blob itself. All subscribers open blobs in the same order. The read earliest in that order always has room
+//! for two chunks, so the slowest subscriber makes progress and the copies cannot deadlock.
 
-use super::windows::{Follower, Member, Reading, State};
-use super::{CHUNK, Limits};
+use super::windows::{Follower, SharedRead, State, SubscriberState};
+use super::{CHUNK_BYTES, Limits};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::Digest;
@@ -16,248 +16,255 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a reading runs ahead of its quickest follower by, in bytes.
-const AHEAD: u64 = 4 * CHUNK as u64;
-/// How often who waits looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(100);
+/// The distance of a read to its fastest follower.
+const MAX_AHEAD_BYTES: u64 = 4 * CHUNK_BYTES as u64;
+/// A waiting thread checks this often whether it is to stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) type Chunk = Arc<Vec<u8>>;
-/// The blob's place in the common order, and a number.
+/// The blob's position in the common order, and a number.
 pub(super) type Key = (usize, u64);
 
 pub(super) struct Coordinator {
     state: Mutex<State>,
-    /// For those who wait to read on: a chunk went, or a member.
+    /// Wakes the reads: a chunk was dropped, or a subscriber changed.
     room: Condvar,
     limits: Limits,
     cancel: Cancel,
-    began: Instant,
+    started: Instant,
 }
 
-/// Where a member sits that wants a blob.
+/// The way in which a subscriber reads a blob.
 pub(super) enum Subscription {
-    /// Behind a reading that is under way.
-    Follows(Key, u64),
-    /// Behind one that is to be started at this offset.
-    Leads(Key, u64, u64),
-    /// Nobody else wants the blob.
+    /// From a read that is active.
+    Follow(Key, u64),
+    /// From a read that the subscriber has to start at this offset.
+    Lead(Key, u64, u64),
+    /// By itself: the other subscribers do not need the blob.
     Alone,
 }
 
-/// What a follower gets.
+/// The next bytes for a follower.
 pub(super) enum Taken {
-    /// A chunk, and where in the blob it begins.
+    /// A chunk, and its offset in the blob.
     Chunk(Chunk, u64),
     End,
-    /// Its bytes are gone: it has to read by itself.
+    /// The bytes were dropped: the follower has to read them itself.
     Behind,
 }
 
 impl Coordinator {
     pub fn new(limits: Limits, cancel: &Cancel) -> Coordinator {
         let (state, room) = (Mutex::default(), Condvar::new());
-        Coordinator { state, room, limits, cancel: cancel.clone(), began: Instant::now() }
+        Coordinator { state, room, limits, cancel: cancel.clone(), started: Instant::now() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// A new member, who may come for anything until it says what for.
-    pub fn enter(&self) -> usize {
+    /// Adds a subscriber. It may open any blob until it announces which ones.
+    pub fn add_subscriber(&self) -> usize {
         let mut state = self.state();
-        state.members.push(Member { wants: None, gone: false, held_up: Duration::ZERO, counted: Instant::now() });
-        state.members.len() - 1
+        state.subscribers.push(SubscriberState {
+            wanted: None,
+            gone: false,
+            delay: Duration::ZERO,
+            counted_until: Instant::now(),
+        });
+        state.subscribers.len() - 1
     }
 
-    pub fn leave(&self, member: usize) {
+    pub fn remove_subscriber(&self, subscriber: usize) {
         let mut state = self.state();
-        state.members[member].gone = true;
-        state.tidy(None);
+        state.subscribers[subscriber].gone = true;
+        state.drop_unused(None);
         self.room.notify_all();
     }
 
-    /// `member` is going to open `wanted`, which are among `all`, in that order.
-    pub fn expect(&self, member: usize, all: &[Digest], wanted: impl Iterator<Item = Digest>) {
+    /// Notes that `subscriber` will open `wanted`, in the order of `all`.
+    pub fn announce(&self, subscriber: usize, all: &[Digest], wanted: impl Iterator<Item = Digest>) {
         let mut state = self.state();
         for blob in all {
-            state.place(blob);
+            state.position(blob);
         }
-        state.members[member].wants = Some(wanted.collect());
-        state.tidy(None);
+        state.subscribers[subscriber].wanted = Some(wanted.collect());
+        state.drop_unused(None);
         self.room.notify_all();
     }
 
-    /// `member` is not going to open `blob` any more.
-    pub fn skip_blob(&self, member: usize, blob: &Digest) {
+    /// Notes that `subscriber` will not open `blob` (again).
+    pub fn skip_blob(&self, subscriber: usize, blob: &Digest) {
         let mut state = self.state();
-        if let Some(wants) = &mut state.members[member].wants
-            && wants.remove(blob)
+        if let Some(wanted) = &mut state.subscribers[subscriber].wanted
+            && wanted.remove(blob)
         {
-            state.tidy(Some(blob));
+            state.drop_unused(Some(blob));
             self.room.notify_all();
         }
     }
 
-    pub fn has_said(&self, member: usize) -> bool {
-        self.state().members[member].wants.is_some()
+    pub fn has_announced(&self, subscriber: usize) -> bool {
+        self.state().subscribers[subscriber].wanted.is_some()
     }
 
-    /// A seat for `member`, which wants `blob` from `from` on.
-    pub fn join(&self, member: usize, blob: &Digest, from: u64) -> Subscription {
+    /// The way in which `subscriber` reads `blob` from offset `from`.
+    pub fn subscribe(&self, subscriber: usize, blob: &Digest, from: u64) -> Subscription {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
-        let place = state.place(blob);
-        if let Some(wants) = &mut state.members[member].wants {
-            wants.remove(blob);
+        let position = state.position(blob);
+        if let Some(wanted) = &mut state.subscribers[subscriber].wanted {
+            wanted.remove(blob);
         }
-        let fits = |reading: &&mut Reading| {
-            let held = reading.start <= from && from <= reading.end;
-            held && !reading.seen.contains(&member) && !matches!(reading.ended, Some(Err(_)))
+        let fits = |read: &&mut SharedRead| {
+            let held = read.start <= from && from <= read.end;
+            held && !read.seen.contains(&subscriber) && !matches!(read.ended, Some(Err(_)))
         };
         let of_blob = |state: &State| -> Vec<Key> {
-            state.readings.range((place, 0)..(place + 1, 0)).map(|(key, _)| *key).collect()
+            state.reads.range((position, 0)..(position + 1, 0)).map(|(key, _)| *key).collect()
         };
         for key in of_blob(&state) {
-            if let Some(reading) = state.readings.get_mut(&key).filter(fits) {
-                reading.seen.insert(member);
-                reading.followers.push(Follower { member, id, at: from });
-                return Subscription::Follows(key, id);
+            if let Some(read) = state.reads.get_mut(&key).filter(fits) {
+                read.seen.insert(subscriber);
+                read.followers.push(Follower { subscriber, id, at: from });
+                return Subscription::Follow(key, id);
             }
         }
         let others = |state: &State| {
-            let coming = state.members.iter().enumerate().any(|(at, other)| at != member && other.may_want(blob));
-            let behind = |key: &Key| state.readings[key].followers.iter().any(|f| f.member != member && f.at <= from);
+            let coming =
+                state.subscribers.iter().enumerate().any(|(at, other)| at != subscriber && other.may_want(blob));
+            let behind =
+                |key: &Key| state.reads[key].followers.iter().any(|f| f.subscriber != subscriber && f.at <= from);
             coming && from == 0 || of_blob(state).iter().any(behind)
         };
         if !others(&state) {
-            state.tidy(Some(blob));
+            state.drop_unused(Some(blob));
             self.room.notify_all();
             return Subscription::Alone;
         }
-        // So that all who lost the same chunk meet again.
-        let begin = from - from % CHUNK as u64;
-        let key = (place, id);
-        let reading = Reading {
+        // Subscribers that lost the same chunk share the next read.
+        let begin = from - from % CHUNK_BYTES as u64;
+        let key = (position, id);
+        let read = SharedRead {
             blob: *blob,
             begin,
             start: begin,
             end: begin,
             chunks: VecDeque::new(),
             ended: None,
-            followers: vec![Follower { member, id, at: from }],
-            seen: HashSet::from([member]),
+            followers: vec![Follower { subscriber, id, at: from }],
+            seen: HashSet::from([subscriber]),
             fresh: Arc::default(),
         };
-        state.readings.insert(key, reading);
-        Subscription::Leads(key, id, begin)
+        state.reads.insert(key, read);
+        Subscription::Lead(key, id, begin)
     }
 
-    /// The chunk at `at`, waited for; what lies before it is given up.
+    /// Waits for the chunk at offset `at`. The follower needs no earlier chunk any more.
     pub fn take(&self, key: Key, id: u64, at: u64) -> Result<Taken> {
         let mut state = self.state();
         loop {
             self.cancel.check()?;
-            let Some(reading) = state.readings.get_mut(&key) else { return Ok(Taken::Behind) };
-            let Some(follower) = reading.followers.iter_mut().find(|follower| follower.id == id) else {
+            let Some(read) = state.reads.get_mut(&key) else { return Ok(Taken::Behind) };
+            let Some(follower) = read.followers.iter_mut().find(|follower| follower.id == id) else {
                 return Ok(Taken::Behind);
             };
             follower.at = at;
-            if at < reading.start {
+            if at < read.start {
                 return Ok(Taken::Behind);
             }
-            if at < reading.end {
-                let nth = (at - reading.start) as usize / CHUNK;
-                let (chunk, from) = (reading.chunks[nth].clone(), reading.start + (nth * CHUNK) as u64);
-                let blob = reading.blob;
-                state.tidy(Some(&blob));
+            if at < read.end {
+                let nth = (at - read.start) as usize / CHUNK_BYTES;
+                let (chunk, from) = (read.chunks[nth].clone(), read.start + (nth * CHUNK_BYTES) as u64);
+                let blob = read.blob;
+                state.drop_unused(Some(&blob));
                 self.room.notify_all();
                 return Ok(Taken::Chunk(chunk, from));
             }
-            if let Some(ended) = &reading.ended {
+            if let Some(ended) = &read.ended {
                 return ended.clone().map(|()| Taken::End);
             }
-            let (blob, fresh) = (reading.blob, reading.fresh.clone());
-            state.tidy(Some(&blob));
+            let (blob, fresh) = (read.blob, read.fresh.clone());
+            state.drop_unused(Some(&blob));
             self.room.notify_all();
-            state = fresh.wait_timeout(state, LOOK).unwrap_or_else(|e| e.into_inner()).0;
+            state = fresh.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 
-    /// The follower `id` goes.
-    pub fn rise(&self, key: Key, id: u64) {
+    /// Removes the follower `id`.
+    pub fn unfollow(&self, key: Key, id: u64) {
         let mut state = self.state();
-        let Some(reading) = state.readings.get_mut(&key) else { return };
-        reading.followers.retain(|follower| follower.id != id);
-        let blob = reading.blob;
-        state.tidy(Some(&blob));
+        let Some(read) = state.reads.get_mut(&key) else { return };
+        read.followers.retain(|follower| follower.id != id);
+        let blob = read.blob;
+        state.drop_unused(Some(&blob));
         self.room.notify_all();
     }
 
-    /// Waits until the reading may read its next chunk. False when nobody follows it any more.
+    /// Waits until the read may read its next chunk. False when it has no follower any more.
     pub fn may_read(&self, key: Key) -> bool {
         let mut state = self.state();
         loop {
-            let Some(reading) = state.readings.get(&key) else { return false };
+            let Some(read) = state.reads.get(&key) else { return false };
             if self.cancel.raised() {
                 return false;
             }
-            let runner = reading.front_runner();
-            let full = (reading.end - reading.start) as usize >= self.limits.window.max(CHUNK);
-            let first = state.readings.keys().next() == Some(&key) && reading.chunks.len() < 2;
-            let fits = !full && (state.used < self.limits.pool || first);
-            if reading.end.saturating_sub(runner) < AHEAD && fits {
+            let runner = read.front_runner();
+            let full = (read.end - read.start) as usize >= self.limits.window.max(CHUNK_BYTES);
+            let is_first = state.reads.keys().next() == Some(&key) && read.chunks.len() < 2;
+            let fits = !full && (state.used < self.limits.pool || is_first);
+            if read.end.saturating_sub(runner) < MAX_AHEAD_BYTES && fits {
                 return true;
             }
-            let starved = reading.end <= runner && !reading.followers.is_empty();
+            let starved = read.end <= runner && !read.followers.is_empty();
             let since = Instant::now();
-            state = self.room.wait_timeout(state, LOOK).unwrap_or_else(|e| e.into_inner()).0;
+            state = self.room.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(|e| e.into_inner()).0;
             if starved && !fits {
                 self.make_room(&mut state, key, full, since);
             }
         }
     }
 
-    /// Counts what the others have waited since `since`, and lets the oldest chunk go where nobody who holds it is to be
-    /// waited for any longer.
+    /// Adds the time since `since` to the delay of the subscribers that hold the oldest chunk. Drops the chunk when all
+    /// of them exceed their patience.
     fn make_room(&self, state: &mut State, key: Key, full: bool, since: Instant) {
-        let State { members, readings, used, .. } = state;
+        let State { subscribers, reads, used, .. } = state;
         let oldest = match full {
-            true => readings.get_mut(&key),
-            false => readings.values_mut().find(|reading| !reading.chunks.is_empty()),
+            true => reads.get_mut(&key),
+            false => reads.values_mut().find(|read| !read.chunks.is_empty()),
         };
-        let Some(reading) = oldest else { return };
-        let (now, bearable) = (Instant::now(), self.limits.patience + self.began.elapsed() / 10);
-        let laggards = reading.laggards(members);
+        let Some(read) = oldest else { return };
+        let (now, max_delay) = (Instant::now(), self.limits.patience + self.started.elapsed() / 10);
+        let laggards = read.laggards(subscribers);
         for &laggard in &laggards {
-            let member = &mut members[laggard];
-            member.held_up += now.saturating_duration_since(since.max(member.counted));
-            member.counted = now;
+            let subscriber = &mut subscribers[laggard];
+            subscriber.delay += now.saturating_duration_since(since.max(subscriber.counted_until));
+            subscriber.counted_until = now;
         }
-        if laggards.iter().all(|&laggard| members[laggard].held_up > bearable) {
-            *used -= reading.drop_oldest();
+        if laggards.iter().all(|&laggard| subscribers[laggard].delay > max_delay) {
+            *used -= read.drop_oldest();
             self.room.notify_all();
         }
     }
 
     pub fn push(&self, key: Key, chunk: Vec<u8>) {
         let mut state = self.state();
-        let State { readings, used, .. } = &mut *state;
-        let Some(reading) = readings.get_mut(&key) else { return };
+        let State { reads, used, .. } = &mut *state;
+        let Some(read) = reads.get_mut(&key) else { return };
         *used += chunk.len();
-        reading.end += chunk.len() as u64;
-        reading.chunks.push_back(Arc::new(chunk));
-        reading.fresh.notify_all();
+        read.end += chunk.len() as u64;
+        read.chunks.push_back(Arc::new(chunk));
+        read.fresh.notify_all();
     }
 
-    /// The reading has read its last.
+    /// Ends the read.
     pub fn end(&self, key: Key, how: Result<()>) {
-        if let Some(reading) = self.state().readings.get_mut(&key)
-            && reading.ended.is_none()
+        if let Some(read) = self.state().reads.get_mut(&key)
+            && read.ended.is_none()
         {
-            reading.ended = Some(how);
-            reading.fresh.notify_all();
+            read.ended = Some(how);
+            read.fresh.notify_all();
         }
     }
 }

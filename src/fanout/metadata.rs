@@ -1,4 +1,4 @@
-//! What every member wants to know before it plans: the images, their manifests and configs, asked for once.
+//! The images, their manifests and configs, which every subscriber needs for its plan: read once.
 
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Hasher};
@@ -9,14 +9,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// Bytes of manifests kept, at most.
-const KEPT: usize = 8 << 20;
-/// The same of blobs.
-const KEPT_BLOBS: u64 = 4 << 20;
-/// What is asked for before any plan is a config; a larger one is not kept.
-pub(super) const CONFIG: u64 = 1 << 20;
-/// A blob so small is kept always.
-pub(super) const TINY: u64 = 32 << 10;
+/// Manifests are stored up to this size together.
+const MANIFESTS_LIMIT_BYTES: usize = 8 << 20;
+/// The same for small blobs.
+const BLOBS_LIMIT_BYTES: u64 = 4 << 20;
+/// Blobs that are opened before the plan are configs; larger ones are not stored.
+pub(super) const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
+/// Blobs up to this size are always stored.
+pub(super) const TINY_BLOB_BYTES: u64 = 32 << 10;
 
 #[derive(Default)]
 pub(super) struct Documents {
@@ -28,67 +28,69 @@ pub(super) struct Documents {
 #[derive(Default)]
 struct Blobs {
     slots: HashMap<Digest, Slot>,
-    /// In bytes.
-    held: u64,
+    /// The size of all stored blobs.
+    bytes: u64,
 }
 
 type Slot = Arc<Mutex<Option<Arc<[u8]>>>>;
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(|e| e.into_inner())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Whether the same question will have the same answer: a line that broke may be whole again for the next who asks.
-fn lasts<T>(answer: &Result<T>) -> bool {
+/// Whether a second request would have the same result. A broken connection may work for the next subscriber.
+fn is_final<T>(answer: &Result<T>) -> bool {
     answer.as_ref().err().is_none_or(|error| error.kind() == Kind::NotFound)
 }
 
 impl Documents {
     pub fn roots(&self, store: &dyn Store, picks: &[Selector]) -> Result<Vec<Root>> {
         let asked: Vec<String> = picks.iter().map(Selector::to_string).collect();
-        // Held while asking, so that the others wait for this answer.
+        // The lock is held during the request, so that the other subscribers wait for its result.
         let mut roots = lock(&self.roots);
         if let Some(known) = roots.get(&asked.join("\n")) {
             return known.clone();
         }
         let found = store.roots(picks);
-        if lasts(&found) {
+        if is_final(&found) {
             roots.insert(asked.join("\n"), found.clone());
         }
         found
     }
 
     pub fn manifest(&self, store: &dyn Store, at: &Descriptor) -> Result<Vec<u8>> {
-        // Held while asking, so that the others wait for this answer.
+        // The lock is held during the request, so that the other subscribers wait for its result.
         let mut manifests = lock(&self.manifests);
         if let Some(known) = manifests.get(&at.digest) {
             return known.clone().map(|bytes| bytes.to_vec());
         }
         let bytes = store.manifest(at);
-        let held: usize = manifests.values().flatten().map(|bytes| bytes.len()).sum();
+        let stored: usize = manifests.values().flatten().map(|bytes| bytes.len()).sum();
         match &bytes {
-            Ok(bytes) if held + bytes.len() <= KEPT => drop(manifests.insert(at.digest, Ok(bytes.as_slice().into()))),
+            Ok(bytes) if stored + bytes.len() <= MANIFESTS_LIMIT_BYTES => {
+                drop(manifests.insert(at.digest, Ok(bytes.as_slice().into())))
+            }
             Ok(_) => {}
-            Err(error) if lasts(&bytes) => drop(manifests.insert(at.digest, Err(error.clone()))),
+            Err(error) if is_final(&bytes) => drop(manifests.insert(at.digest, Err(error.clone()))),
             Err(_) => {}
         }
         bytes
     }
 
-    /// A blob of at most `largest` bytes, asked for once and kept where it is what it should be; `None`: it is to be
-    /// opened as any other.
-    pub fn small(&self, store: &dyn Store, blob: &Descriptor, largest: u64) -> Result<Option<Arc<[u8]>>> {
-        if blob.size > largest {
+    /// A blob of at most `limit` bytes, read once and stored where its digest is right; `None` for a blob that is to be
+    /// opened like any other.
+    pub fn small(&self, store: &dyn Store, blob: &Descriptor, limit: u64) -> Result<Option<Arc<[u8]>>> {
+        if blob.size > limit {
             return Ok(None);
         }
         let slot = {
             let mut blobs = lock(&self.blobs);
-            if !blobs.slots.contains_key(&blob.digest) && blobs.held + blob.size > KEPT_BLOBS {
+            if !blobs.slots.contains_key(&blob.digest) && blobs.bytes + blob.size > BLOBS_LIMIT_BYTES {
                 return Ok(None);
             }
             blobs.slots.entry(blob.digest).or_default().clone()
         };
-        // Held while asking, so that the others wait for this answer.
+        // The lock is held during the request, so that the other subscribers wait for its result.
         let mut known = lock(&slot);
         if let Some(known) = &*known {
             return Ok(Some(known.clone()));
@@ -98,7 +100,7 @@ impl Documents {
         let right = Hasher::new(blob.digest.algorithm()).with(&bytes).finish() == blob.digest;
         let bytes: Arc<[u8]> = bytes.into();
         if right {
-            lock(&self.blobs).held += blob.size;
+            lock(&self.blobs).bytes += blob.size;
             *known = Some(bytes.clone());
         }
         Ok(Some(bytes))

@@ -1,8 +1,8 @@
-//! One source for several copies that run side by side.
+//! One source for several copies that run at the same time.
 //!
 //! Each destination is a copy with its own sink, plan and thread. One thread reads each blob of a **store** into a
 //! window of shared chunks (`reader`, `windows`). The window keeps a chunk until all copies that follow, or have
-//! announced the blob (`Store::expect`), have taken it; `coordinator` is the one state behind one lock. All copies
+//! announced the blob (`Subscriber::announce`), have taken it; `coordinator` is the one state behind one lock. All copies
 //! transfer their blobs in the order of the plan. The read earliest in that order always has room for two chunks, so
 //! the slowest copy makes progress and the copies cannot deadlock. A copy that holds up the others beyond its patience
 //! loses its oldest chunk and reads the blob itself. All windows together hold 12 MiB, and buffers shrink with the
@@ -20,22 +20,22 @@ mod windows;
 
 use std::time::Duration;
 
-pub use store::{Shared, Sharer};
-pub use tee::{End, split};
+pub use store::{SharedStore, Subscriber};
+pub use tee::{TeeReader, split};
 
-/// Bytes in one refcounted buffer.
-const CHUNK: usize = 128 << 10;
+/// One shared buffer.
+const CHUNK_BYTES: usize = 128 << 10;
 
-/// How much is kept for those who are behind, and how long they are waited for.
+/// The memory and the time for copies that are slower than the others.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes that one reading keeps, at most.
+    /// Maximum bytes of one read's window.
     pub window: usize,
-    /// Bytes that all readings keep together, at most (and two buffers more).
+    /// Maximum bytes of all windows together (and two buffers more).
     pub pool: usize,
-    /// A member may make the others wait so long in all, and for a tenth of the time besides; then it reads by itself.
+    /// Maximum total delay that one copy causes, plus a tenth of the elapsed time. Then it reads the blob itself.
     pub patience: Duration,
-    /// Of what passes once: a member that the others wait for and that takes nothing for so long has failed.
+    /// A stream's reader that takes nothing for this time while the others wait has failed.
     pub silence: Duration,
 }
 

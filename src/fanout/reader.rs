@@ -1,6 +1,6 @@
-//! The thread of one reading: from the store into the window, as long as somebody follows.
+//! The thread of one shared read: from the store into the window, as long as the read has followers.
 
-use super::CHUNK;
+use super::CHUNK_BYTES;
 use super::coordinator::{Coordinator, Key};
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
@@ -11,27 +11,27 @@ use std::{
     thread,
 };
 
-/// Starts the reading `key`, of `blob` from `from` on.
+/// Starts the read `key` of `blob`, from offset `from`.
 pub(super) fn start(
-    desk: &Arc<Coordinator>,
+    coordinator: &Arc<Coordinator>,
     store: &Arc<dyn Store>,
     key: Key,
     blob: &Descriptor,
     from: u64,
 ) -> Result<()> {
-    let (desk, store, blob) = (desk.clone(), store.clone(), blob.clone());
+    let (coordinator, store, blob) = (coordinator.clone(), store.clone(), blob.clone());
     thread::Builder::new().name("reading".into()).spawn(move || {
-        let ending = Ending { desk: &desk, key };
-        let how = read(&desk, &*store, key, &blob, from);
-        ending.desk.end(key, how);
+        let ending = EndOnDrop { coordinator: &coordinator, key };
+        let how = read(&coordinator, &*store, key, &blob, from);
+        ending.coordinator.end(key, how);
     })?;
     Ok(())
 }
 
-fn read(desk: &Coordinator, store: &dyn Store, key: Key, blob: &Descriptor, from: u64) -> Result<()> {
+fn read(coordinator: &Coordinator, store: &dyn Store, key: Key, blob: &Descriptor, from: u64) -> Result<()> {
     let mut reader = store.open(blob, from)?;
-    while desk.may_read(key) {
-        let mut chunk = vec![0; CHUNK];
+    while coordinator.may_read(key) {
+        let mut chunk = vec![0; CHUNK_BYTES];
         let filled = fill(&mut *reader, &mut chunk);
         let (n, failed) = match filled {
             Ok(n) => (n, None),
@@ -40,18 +40,18 @@ fn read(desk: &Coordinator, store: &dyn Store, key: Key, blob: &Descriptor, from
         chunk.truncate(n);
         if n > 0 {
             chunk.shrink_to_fit();
-            desk.push(key, chunk);
+            coordinator.push(key, chunk);
         }
         match failed {
             Some(error) => return Err(error),
-            None if n < CHUNK => break,
+            None if n < CHUNK_BYTES => break,
             None => {}
         }
     }
     Ok(())
 }
 
-/// Fills `chunk`; short only at the end, or with the error that came then.
+/// Fills `chunk`; less only at the end of the reader, or with the error that ended it.
 fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize, (usize, Error)> {
     let mut filled = 0;
     while filled < chunk.len() {
@@ -65,14 +65,14 @@ fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize, (usize, Error)
     Ok(filled)
 }
 
-/// Tells the followers also where the thread panics.
-struct Ending<'a> {
-    desk: &'a Coordinator,
+/// Ends the read also after a panic.
+struct EndOnDrop<'a> {
+    coordinator: &'a Coordinator,
     key: Key,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        self.desk.end(self.key, Err(Error::failed("the thread that reads the source has failed")));
+        self.coordinator.end(self.key, Err(Error::failed("the thread that reads the source panicked")));
     }
 }

@@ -1,4 +1,4 @@
-//! A store that several copies read side by side.
+//! A store that several copies read at the same time.
 
 use super::coordinator::{Chunk, Coordinator, Key, Subscription, Taken};
 use super::metadata::Documents;
@@ -6,62 +6,72 @@ use super::{Limits, metadata, reader};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Origin, Root, Selector, Store};
+use crate::source::{Profile, Root, Selector, Store};
 use std::{
     io::{self, Cursor, Read},
     sync::Arc,
 };
 
-/// One store for several members. Each takes its own [`Sharer`] from it.
+/// One store for several copies. Each copy reads from its own [`Subscriber`].
 #[derive(Clone)]
-pub struct Shared(Arc<Common>);
+pub struct SharedStore(Arc<Common>);
 
 struct Common {
     store: Arc<dyn Store>,
-    desk: Arc<Coordinator>,
+    coordinator: Arc<Coordinator>,
     documents: Documents,
 }
 
-impl Shared {
-    pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> Shared {
-        let desk = Arc::new(Coordinator::new(limits, cancel));
-        Shared(Arc::new(Common { store, desk, documents: Documents::default() }))
+impl SharedStore {
+    pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> SharedStore {
+        let coordinator = Arc::new(Coordinator::new(limits, cancel));
+        SharedStore(Arc::new(Common { store, coordinator, documents: Documents::default() }))
     }
 
-    /// The store as a new member sees it. From now on the others wait for it within the limits, until it is dropped: to
-    /// be called for all who begin together before the first of them reads.
-    pub fn sharer(&self) -> Sharer {
-        Sharer { common: self.0.clone(), member: self.0.desk.enter() }
+    /// Adds a subscriber. The others wait for it, within the limits, until it is dropped. All copies that start together
+    /// have to be added before the first one reads.
+    pub fn subscribe(&self) -> Subscriber {
+        Subscriber { common: self.0.clone(), number: self.0.coordinator.add_subscriber() }
     }
 }
 
-/// A shared store as one member sees it.
-pub struct Sharer {
+/// The shared store for one copy.
+pub struct Subscriber {
     common: Arc<Common>,
-    member: usize,
+    number: usize,
 }
 
-impl Drop for Sharer {
+impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.common.desk.leave(self.member);
+        self.common.coordinator.remove_subscriber(self.number);
     }
 }
 
-impl Sharer {
-    fn sit(&self, blob: &Descriptor, from: u64) -> Result<Seated<'_>> {
-        let Common { store, desk, .. } = &*self.common;
-        Ok(match desk.join(self.member, &blob.digest, from) {
-            Subscription::Follows(key, id) => Seated::Follows(key, id),
-            Subscription::Leads(key, id, begin) => {
-                reader::start(desk, store, key, blob, begin).inspect_err(|_| desk.rise(key, id))?;
-                Seated::Follows(key, id)
+impl Subscriber {
+    /// Announces, before blobs are opened, which ones this copy will open: `wanted`, in the order of `all`.
+    pub fn announce(&self, all: &[Digest], wanted: impl Iterator<Item = Digest>) {
+        self.common.coordinator.announce(self.number, all, wanted);
+    }
+
+    /// Withdraws an announced blob: this copy will not open it (again).
+    pub fn skip_blob(&self, blob: &Digest) {
+        self.common.coordinator.skip_blob(self.number, blob);
+    }
+
+    fn open_shared(&self, blob: &Descriptor, from: u64) -> Result<OpenBlob<'_>> {
+        let Common { store, coordinator, .. } = &*self.common;
+        Ok(match coordinator.subscribe(self.number, &blob.digest, from) {
+            Subscription::Follow(key, id) => OpenBlob::Follow(key, id),
+            Subscription::Lead(key, id, begin) => {
+                reader::start(coordinator, store, key, blob, begin).inspect_err(|_| coordinator.unfollow(key, id))?;
+                OpenBlob::Follow(key, id)
             }
-            Subscription::Alone => Seated::Alone(store.open(blob, from)?),
+            Subscription::Alone => OpenBlob::Alone(store.open(blob, from)?),
         })
     }
 }
 
-impl Store for Sharer {
+impl Store for Subscriber {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         self.common.documents.roots(&*self.common.store, picks)
     }
@@ -69,17 +79,18 @@ impl Store for Sharer {
         self.common.documents.manifest(&*self.common.store, at)
     }
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let Common { store, desk, documents: kept, .. } = &*self.common;
-        let largest = if desk.has_said(self.member) { metadata::TINY } else { metadata::CONFIG };
-        let small = kept.small(&**store, blob, largest)?;
+        let Common { store, coordinator, documents } = &*self.common;
+        let planned = coordinator.has_announced(self.number);
+        let limit = if planned { metadata::TINY_BLOB_BYTES } else { metadata::CONFIG_LIMIT_BYTES };
+        let small = documents.small(&**store, blob, limit)?;
         if let Some(bytes) = small {
-            desk.skip_blob(self.member, &blob.digest);
+            coordinator.skip_blob(self.number, &blob.digest);
             let mut bytes = Cursor::new(bytes);
             bytes.set_position(from);
             return Ok(Box::new(bytes));
         }
-        let seated = self.sit(blob, from)?;
-        Ok(Box::new(Reader { sharer: self, blob: blob.clone(), at: from, seated, chunk: None }))
+        let open = self.open_shared(blob, from)?;
+        Ok(Box::new(Reader { subscriber: self, blob: blob.clone(), at: from, open, chunk: None }))
     }
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.common.store.find(digest)
@@ -90,58 +101,37 @@ impl Store for Sharer {
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.common.store.referrers(subject)
     }
-    fn origin(&self) -> Option<&Origin> {
-        self.common.store.origin()
-    }
-    fn fetches(&self, layer: &Descriptor) -> bool {
-        self.common.store.fetches(layer)
-    }
-    fn nothing(&self) -> String {
-        self.common.store.nothing()
-    }
-    fn is_sparse(&self) -> bool {
-        self.common.store.is_sparse()
-    }
-    fn is_far(&self) -> bool {
-        self.common.store.is_far()
-    }
-    fn lanes(&self) -> usize {
-        self.common.store.lanes()
-    }
-    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
-        self.common.desk.expect(self.member, all, wanted);
-    }
-    fn skip_blob(&self, blob: &Digest) {
-        self.common.desk.skip_blob(self.member, blob);
+    fn profile(&self) -> Profile {
+        self.common.store.profile()
     }
 }
 
-enum Seated<'a> {
-    Follows(Key, u64),
+enum OpenBlob<'a> {
+    Follow(Key, u64),
     Alone(Box<dyn Read + Send + 'a>),
 }
 
-/// A blob as one member reads it: from a shared reading while it keeps pace, else from one of its own.
+/// A blob for one copy: from the shared read as long as the copy is fast enough, else from its own read.
 struct Reader<'a> {
-    sharer: &'a Sharer,
+    subscriber: &'a Subscriber,
     blob: Descriptor,
     /// The offset of the next byte.
     at: u64,
-    seated: Seated<'a>,
-    /// What is being handed out, and where it begins.
+    open: OpenBlob<'a>,
+    /// The current chunk, and its offset.
     chunk: Option<(Chunk, u64)>,
 }
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let (key, id) = match &mut self.seated {
-                Seated::Alone(reader) => {
+            let (key, id) = match &mut self.open {
+                OpenBlob::Alone(reader) => {
                     let n = reader.read(buffer)?;
                     self.at += n as u64;
                     return Ok(n);
                 }
-                Seated::Follows(key, id) => (*key, *id),
+                OpenBlob::Follow(key, id) => (*key, *id),
             };
             if let Some((chunk, from)) = &self.chunk
                 && let Some(left) = chunk.get((self.at - from) as usize..).filter(|left| !left.is_empty())
@@ -152,13 +142,13 @@ impl Read for Reader<'_> {
                 return Ok(n);
             }
             self.chunk = None;
-            let desk = &self.sharer.common.desk;
-            match desk.take(key, id, self.at)? {
+            let coordinator = &self.subscriber.common.coordinator;
+            match coordinator.take(key, id, self.at)? {
                 Taken::Chunk(chunk, from) => self.chunk = Some((chunk, from)),
                 Taken::End => return Ok(0),
                 Taken::Behind => {
-                    desk.rise(key, id);
-                    self.seated = self.sharer.sit(&self.blob, self.at)?;
+                    coordinator.unfollow(key, id);
+                    self.open = self.subscriber.open_shared(&self.blob, self.at)?;
                 }
             }
         }
@@ -167,8 +157,8 @@ impl Read for Reader<'_> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        if let Seated::Follows(key, id) = self.seated {
-            self.sharer.common.desk.rise(key, id);
+        if let OpenBlob::Follow(key, id) = self.open {
+            self.subscriber.common.coordinator.unfollow(key, id);
         }
     }
 }

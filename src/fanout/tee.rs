@@ -1,8 +1,8 @@
-//! What passes once, for several who each read it to its end. They are only ever a window apart: who is slow holds the
-//! others up, and who takes nothing at all is left out and fails.
+//! A stream for several readers, which are at most one window apart. A slow reader delays the others; a reader that
+//! takes nothing is removed and fails.
 
 use super::coordinator::Chunk;
-use super::{CHUNK, Limits};
+use super::{CHUNK_BYTES, Limits};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::{
@@ -13,28 +13,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often who waits looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(100);
+/// A waiting thread checks this often whether it is to stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// `bytes` as many times as there are to be readers, all of which have to be read or dropped.
-pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<End>> {
+/// Splits `bytes` for `readers` readers, each of which has to be read to its end or dropped.
+pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<TeeReader>> {
     let now = Instant::now();
-    let reader = || Reader { at: 0, is: Is::Reading, took: now };
+    let reader = || Reader { at: 0, state: ReaderState::Reading, last_read: now };
     let state = State { readers: (0..readers).map(|_| reader()).collect(), ..State::default() };
-    let tape = Arc::new(Tee {
+    let tee = Arc::new(Tee {
         state: Mutex::new(state),
         fresh: Condvar::new(),
         room: Condvar::new(),
         limits: limits.clone(),
         cancel: cancel.clone(),
     });
-    let pumped = tape.clone();
+    let pumped = tee.clone();
     thread::Builder::new().name("reading".into()).spawn(move || {
-        // What is left of the reader (a command that runs) ends before its end is told.
+        // The reader (perhaps a running command) is dropped before its end is reported.
         let how = pumped.pump(bytes);
         pumped.end(how);
     })?;
-    Ok((0..readers).map(|own| End { tape: tape.clone(), own, at: 0, chunk: None }).collect())
+    Ok((0..readers).map(|own| TeeReader { tee: tee.clone(), own, at: 0, chunk: None }).collect())
 }
 
 struct Tee {
@@ -49,7 +49,7 @@ struct Tee {
 struct State {
     readers: Vec<Reader>,
     chunks: VecDeque<Chunk>,
-    /// What is held: from here to there.
+    /// The offsets of the window.
     start: u64,
     end: u64,
     ended: Option<Result<()>>,
@@ -57,13 +57,13 @@ struct State {
 
 struct Reader {
     at: u64,
-    is: Is,
-    /// When it last took something, or was first waited for.
-    took: Instant,
+    state: ReaderState,
+    /// The time when it last took bytes, or when the first wait for it started.
+    last_read: Instant,
 }
 
 #[derive(PartialEq, Eq)]
-enum Is {
+enum ReaderState {
     Reading,
     Gone,
     TooSlow,
@@ -71,10 +71,10 @@ enum Is {
 
 impl State {
     fn reading(&mut self) -> impl Iterator<Item = &mut Reader> {
-        self.readers.iter_mut().filter(|reader| reader.is == Is::Reading)
+        self.readers.iter_mut().filter(|reader| reader.state == ReaderState::Reading)
     }
 
-    fn tidy(&mut self) {
+    fn drop_unused(&mut self) {
         let slowest = self.reading().map(|reader| reader.at).min().unwrap_or(self.end);
         while let Some(oldest) = self.chunks.front().map(|chunk| chunk.len() as u64)
             && self.start + oldest <= slowest
@@ -92,7 +92,7 @@ impl Tee {
 
     fn pump(&self, mut bytes: Box<dyn Read + Send>) -> Result<()> {
         while self.may_read()? {
-            let mut chunk = vec![0; CHUNK];
+            let mut chunk = vec![0; CHUNK_BYTES];
             let n = match bytes.read(&mut chunk) {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
@@ -109,13 +109,13 @@ impl Tee {
         Ok(())
     }
 
-    /// Waits for room. False when nobody reads any more.
+    /// Waits for room in the window. False when no reader is left.
     fn may_read(&self) -> Result<bool> {
         let mut state = self.state();
         let mut waiting = false;
         loop {
             self.cancel.check()?;
-            state.tidy();
+            state.drop_unused();
             if state.reading().next().is_none() {
                 return Ok(false);
             }
@@ -126,13 +126,13 @@ impl Tee {
             let oldest = start + state.chunks.front().map_or(0, |chunk| chunk.len() as u64);
             for reader in state.reading().filter(|reader| reader.at < oldest) {
                 if !waiting {
-                    reader.took = now;
-                } else if now.duration_since(reader.took) > self.limits.silence {
-                    reader.is = Is::TooSlow;
+                    reader.last_read = now;
+                } else if now.duration_since(reader.last_read) > self.limits.silence {
+                    reader.state = ReaderState::TooSlow;
                 }
             }
             waiting = true;
-            state = self.room.wait_timeout(state, LOOK).unwrap_or_else(|e| e.into_inner()).0;
+            state = self.room.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 
@@ -141,21 +141,21 @@ impl Tee {
         self.fresh.notify_all();
     }
 
-    /// The chunk at `at` for the reader `own`, and where it begins; none at the end.
+    /// The chunk at offset `at` for the reader `own`, and its offset; `None` at the end.
     fn take(&self, own: usize, at: u64) -> Result<Option<(Chunk, u64)>> {
         let mut state = self.state();
         loop {
             self.cancel.check()?;
             let reader = &mut state.readers[own];
-            if reader.is == Is::TooSlow {
+            if reader.state == ReaderState::TooSlow {
                 let seconds = self.limits.silence.as_secs();
                 return Err(Error::failed(format!(
-                    "it took nothing for {seconds} seconds while the other destinations waited for it, and what comes \
-                     through a pipe cannot be read again; copy to it from a file"
+                    "the destination took no data for {seconds} seconds while the others waited, and a pipe cannot be \
+                     read again; copy to it from a file"
                 )));
             }
-            (reader.at, reader.took) = (at, Instant::now());
-            state.tidy();
+            (reader.at, reader.last_read) = (at, Instant::now());
+            state.drop_unused();
             self.room.notify_all();
             if at < state.end {
                 let mut from = state.start;
@@ -170,20 +170,20 @@ impl Tee {
             if let Some(ended) = &state.ended {
                 return ended.clone().map(|()| None);
             }
-            state = self.fresh.wait_timeout(state, LOOK).unwrap_or_else(|e| e.into_inner()).0;
+            state = self.fresh.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 }
 
-/// One reader's way to bytes that pass once. Dropped, it holds nobody up any more.
-pub struct End {
-    tape: Arc<Tee>,
+/// One reader of the stream. A dropped reader does not delay the others any more.
+pub struct TeeReader {
+    tee: Arc<Tee>,
     own: usize,
     at: u64,
     chunk: Option<(Chunk, u64)>,
 }
 
-impl Read for End {
+impl Read for TeeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some((chunk, from)) = &self.chunk
@@ -194,7 +194,7 @@ impl Read for End {
                 self.at += n as u64;
                 return Ok(n);
             }
-            self.chunk = self.tape.take(self.own, self.at)?;
+            self.chunk = self.tee.take(self.own, self.at)?;
             if self.chunk.is_none() {
                 return Ok(0);
             }
@@ -202,9 +202,9 @@ impl Read for End {
     }
 }
 
-impl Drop for End {
+impl Drop for TeeReader {
     fn drop(&mut self) {
-        self.tape.state().readers[self.own].is = Is::Gone;
-        self.tape.room.notify_all();
+        self.tee.state().readers[self.own].state = ReaderState::Gone;
+        self.tee.room.notify_all();
     }
 }

@@ -1,4 +1,4 @@
-//! What the desk writes down: members, what they are still going to open, and the readings with what they hold.
+//! The subscribers with the blobs that they will open, and the active reads with their windows of chunks.
 
 use super::coordinator::{Chunk, Key};
 use crate::error::Result;
@@ -11,68 +11,69 @@ use std::{
 
 #[derive(Default)]
 pub(super) struct State {
-    pub members: Vec<Member>,
+    pub subscribers: Vec<SubscriberState>,
+    /// The position of each blob in the common order.
     pub order: HashMap<Digest, usize>,
-    pub readings: BTreeMap<Key, Reading>,
+    pub reads: BTreeMap<Key, SharedRead>,
     /// Bytes in all windows.
     pub used: usize,
     pub next: u64,
 }
 
-pub(super) struct Member {
-    /// What it is still going to open; `None` until it has said so: it may come for anything.
-    pub wants: Option<HashSet<Digest>>,
+pub(super) struct SubscriberState {
+    /// The blobs that it will open; `None` before it announced them: it may open any.
+    pub wanted: Option<HashSet<Digest>>,
     pub gone: bool,
-    /// How long others have waited for it, and until when that was counted.
-    pub held_up: Duration,
-    pub counted: Instant,
+    /// The time that others waited for it, and the end of the last wait.
+    pub delay: Duration,
+    pub counted_until: Instant,
 }
 
-impl Member {
+impl SubscriberState {
     pub fn may_want(&self, blob: &Digest) -> bool {
-        !self.gone && self.wants.as_ref().is_none_or(|wants| wants.contains(blob))
+        !self.gone && self.wanted.as_ref().is_none_or(|wanted| wanted.contains(blob))
     }
 }
 
-pub(super) struct Reading {
+pub(super) struct SharedRead {
     pub blob: Digest,
-    /// Where it began, in bytes of the blob.
+    /// The offset where it started.
     pub begin: u64,
-    /// What it holds: from here to there.
+    /// The offsets of its window.
     pub start: u64,
     pub end: u64,
     pub chunks: VecDeque<Chunk>,
     pub ended: Option<Result<()>>,
     pub followers: Vec<Follower>,
-    /// Members that have followed it: one that comes again wants other bytes than these.
+    /// Subscribers that followed it once: when they come again they need other bytes.
     pub seen: HashSet<usize>,
     pub fresh: Arc<Condvar>,
 }
 
 pub(super) struct Follower {
-    pub member: usize,
+    pub subscriber: usize,
     pub id: u64,
     pub at: u64,
 }
 
-impl Reading {
+impl SharedRead {
     pub fn front_runner(&self) -> u64 {
         self.followers.iter().map(|follower| follower.at).max().unwrap_or(self.begin)
     }
 
-    /// Members that have still to come for its beginning.
-    pub fn coming<'a>(&'a self, members: &'a [Member]) -> impl Iterator<Item = usize> + 'a {
-        let fits = move |(at, member): &(usize, &Member)| {
-            self.begin == 0 && self.start == 0 && member.may_want(&self.blob) && !self.seen.contains(at)
+    /// Subscribers that will follow it from its start.
+    pub fn expected_followers<'a>(&'a self, subscribers: &'a [SubscriberState]) -> impl Iterator<Item = usize> + 'a {
+        let fits = move |(at, subscriber): &(usize, &SubscriberState)| {
+            self.begin == 0 && self.start == 0 && subscriber.may_want(&self.blob) && !self.seen.contains(at)
         };
-        members.iter().enumerate().filter(fits).map(|(at, _)| at)
+        subscribers.iter().enumerate().filter(fits).map(|(at, _)| at)
     }
 
-    /// Those who hold its oldest chunk.
-    pub fn laggards(&self, members: &[Member]) -> Vec<usize> {
+    /// The subscribers that still need its oldest chunk.
+    pub fn laggards(&self, subscribers: &[SubscriberState]) -> Vec<usize> {
         let oldest = self.start + self.chunks.front().map_or(0, |chunk| chunk.len() as u64);
-        let behind = self.followers.iter().filter(|follower| follower.at < oldest).map(|follower| follower.member);
-        behind.chain(self.coming(members)).collect()
+        let behind = self.followers.iter().filter(|follower| follower.at < oldest).map(|follower| follower.subscriber);
+        behind.chain(self.expected_followers(subscribers)).collect()
     }
 
     pub fn drop_oldest(&mut self) -> usize {
@@ -83,25 +84,24 @@ impl Reading {
 }
 
 impl State {
-    /// Lets go of what nobody holds any more, in the readings of `blob` (none: in all), and of readings that nobody
-    /// follows.
-    pub fn tidy(&mut self, blob: Option<&Digest>) {
-        let State { members, readings, used, .. } = self;
-        readings.retain(|_, reading| {
-            if blob.is_some_and(|blob| *blob != reading.blob) {
+    /// Drops chunks that no subscriber needs, and reads without a follower; only for `blob` where it is given.
+    pub fn drop_unused(&mut self, blob: Option<&Digest>) {
+        let State { subscribers, reads, used, .. } = self;
+        reads.retain(|_, read| {
+            if blob.is_some_and(|blob| *blob != read.blob) {
                 return true;
             }
-            let awaited = reading.coming(members).next().is_some();
-            let slowest = reading.followers.iter().map(|follower| follower.at).min();
-            let needed = if awaited { reading.begin } else { slowest.unwrap_or(reading.end) };
-            while reading.chunks.front().is_some_and(|chunk| reading.start + chunk.len() as u64 <= needed) {
-                *used -= reading.drop_oldest();
+            let awaited = read.expected_followers(subscribers).next().is_some();
+            let slowest = read.followers.iter().map(|follower| follower.at).min();
+            let needed = if awaited { read.begin } else { slowest.unwrap_or(read.end) };
+            while read.chunks.front().is_some_and(|chunk| read.start + chunk.len() as u64 <= needed) {
+                *used -= read.drop_oldest();
             }
             awaited || slowest.is_some()
         });
     }
 
-    pub fn place(&mut self, blob: &Digest) -> usize {
+    pub fn position(&mut self, blob: &Digest) -> usize {
         let next = self.order.len();
         *self.order.entry(*blob).or_insert(next)
     }

@@ -73,6 +73,11 @@ impl Manifest {
         Manifest::read(bytes, &claim.media_type, found)
     }
 
+    /// Parses `bytes`, whose digest and size were compared with `claim` before.
+    pub(crate) fn hashed(bytes: Vec<u8>, claim: &Descriptor) -> Result<Manifest> {
+        Manifest::read(bytes, &claim.media_type, claim.digest)
+    }
+
     /// Parses `bytes` without a claim of digest and size. `media_type` may be empty.
     pub fn from_bytes(bytes: Vec<u8>, media_type: &str) -> Result<Manifest> {
         let digest = Digest::of(&bytes);

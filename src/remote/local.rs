@@ -1,11 +1,11 @@
-//! Commands on this host: processes, without a shell.
+//! Commands on this host, as processes without a shell.
 
 use super::{Host, Running, process};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use std::process::Command;
 
-/// This host. Programs are found on `PATH` and get this process's environment (`DOCKER_HOST`, `CONTAINERD_ADDRESS`).
+/// This host. Programs are looked up on `PATH` and inherit the environment (`DOCKER_HOST`, `CONTAINERD_ADDRESS`).
 pub struct Local {
     environment: Vec<(String, String)>,
     cancel: Cancel,
@@ -16,8 +16,8 @@ impl Local {
         Local { environment: Vec::new(), cancel: cancel.clone() }
     }
 
-    /// The same with `key` set to `value` for what it runs.
-    pub fn with(mut self, key: &str, value: &str) -> Local {
+    /// Sets the environment variable `key` to `value` for the commands.
+    pub fn with_env(mut self, key: &str, value: &str) -> Local {
         self.environment.push((key.to_owned(), value.to_owned()));
         self
     }
@@ -37,7 +37,7 @@ impl Host for Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remote::ask;
+    use crate::remote::capture;
     use std::io::{Read, Write};
 
     fn here() -> Local {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_signal_is_told() {
-        assert_eq!(ask(&here(), &["sh", "-c", "kill -9 $$"]).unwrap().exit.signal.as_deref(), Some("KILL"));
+        assert_eq!(capture(&here(), &["sh", "-c", "kill -9 $$"]).unwrap().exit.signal.as_deref(), Some("KILL"));
     }
 
     #[test]
@@ -91,6 +91,6 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_named() {
         let error = here().run(&["imgmv-no-such-program"]).err().unwrap();
-        assert!(error.to_string().contains("no program imgmv-no-such-program"), "{error}");
+        assert!(error.to_string().contains("the program imgmv-no-such-program was not found"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! Running commands, here or on another host: one small interface, and three ways behind it (a process of this host,
-//! the user's own ssh client, ssh built in). Whoever moves images does not see which.
+//! Runs commands on this host or on a remote host. [`Host`] has three implementations: a local process, the user's ssh
+//! client, and the built-in ssh client. Callers do not depend on which one is used.
 
 pub mod builtin;
 mod local;
@@ -17,29 +17,29 @@ pub use local::Local;
 pub use openssh::OpenSsh;
 pub use quote::{quote, split_words};
 pub use ssh::{Ssh, connect};
-pub(crate) use tail::plain;
+pub(crate) use tail::sanitize;
 pub use target::SshTarget;
 
-/// A place where commands run.
+/// A host that runs commands.
 pub trait Host: Send + Sync {
-    /// For messages: `web1`, `this host`.
+    /// The name for messages: `web1`, `this host`.
     fn name(&self) -> &str;
-    /// Starts `command` (a program and its arguments; no shell looks at them). That the program is not there may show
-    /// only in [`Running::wait`].
+    /// Starts `command`: a program and its arguments, which no shell interprets. A missing program may be reported only
+    /// by [`Running::wait`].
     fn run(&self, command: &[&str]) -> Result<Running>;
 }
 
-/// A command that runs. Dropped without [`Running::wait`], it is ended.
+/// A running command. Dropped without [`Running::wait`], it is stopped.
 pub struct Running {
-    /// Dropping it is the command's end of file. Once the command has ended, writing fails with `BrokenPipe`.
+    /// Dropping it sends the end of file. Writing fails with `BrokenPipe` once the command has ended.
     pub stdin: Option<Box<dyn Write + Send>>,
-    /// Has to be read, or taken and dropped, while the command runs: its pipe is small.
+    /// Must be read, or taken and dropped, while the command runs: its pipe is small.
     pub stdout: Option<Box<dyn Read + Send>>,
-    ending: Option<Box<dyn Ending>>,
+    waiter: Option<Box<dyn Waiter>>,
 }
 
-/// How one kind of command is awaited. Dropped, it ends the command.
-trait Ending: Send {
+/// Waits for one kind of command. Dropped, it stops the command.
+trait Waiter: Send {
     fn wait(self: Box<Self>) -> Result<Exit>;
 }
 
@@ -47,42 +47,42 @@ impl Running {
     fn new(
         stdin: impl Write + Send + 'static,
         stdout: impl Read + Send + 'static,
-        ending: impl Ending + 'static,
+        waiter: impl Waiter + 'static,
     ) -> Running {
-        Running { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), ending: Some(Box::new(ending)) }
+        Running { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), waiter: Some(Box::new(waiter)) }
     }
 
-    /// Ends the command's input, reads past what is left of its output, and waits for its end.
+    /// Closes the command's input, discards the rest of its output, and waits for its end.
     ///
-    /// An error only where the end cannot be known (connection lost, interrupted); a command that failed is an [`Exit`].
+    /// Fails only if the result cannot be known (connection lost, interrupted). A failed command returns an [`Exit`].
     pub fn wait(mut self) -> Result<Exit> {
         self.stdin = None;
         if let Some(mut stdout) = self.stdout.take() {
-            // What cannot be read any more is told by the exit.
+            // The exit status reports a failed read.
             let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         }
-        match self.ending.take() {
-            Some(ending) => ending.wait(),
-            None => Err(Error::failed("a command was waited for twice")),
+        match self.waiter.take() {
+            Some(waiter) => waiter.wait(),
+            None => Err(Error::failed("internal error: a command was waited for twice")),
         }
     }
 }
 
 impl Drop for Running {
-    /// Ended before its input is: a cut archive must not look like a whole one.
+    /// Stops the command before its input is closed: a truncated archive must not look complete.
     fn drop(&mut self) {
-        self.ending = None;
+        self.waiter = None;
     }
 }
 
 /// How a command ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exit {
-    /// None where a signal ended it.
+    /// `None` if a signal ended the command.
     pub status: Option<i32>,
-    /// `KILL`, `TERM`; an ssh client does not tell it (status 255 instead).
+    /// `KILL`, `TERM`. An ssh client reports status 255 instead.
     pub signal: Option<String>,
-    /// The last lines that it wrote on standard error, a few KiB, free of control characters.
+    /// The last few KiB of standard error, without control characters.
     pub stderr: String,
 }
 
@@ -91,7 +91,7 @@ impl Exit {
         self.status == Some(0) && self.signal.is_none()
     }
 
-    /// The end as a clause: `ended with status 1: no space left on device`.
+    /// The result as a clause: `ended with status 1: no space left on device`.
     pub fn describe(&self) -> String {
         let how = match (&self.signal, self.status) {
             (Some(signal), _) => format!("was ended by signal {signal}"),
@@ -99,41 +99,42 @@ impl Exit {
             (None, Some(status)) => format!("ended with status {status}"),
             (None, None) => "ended without a status".to_owned(),
         };
-        match tail::last_words(&self.stderr) {
-            words if words.is_empty() => how,
-            words => format!("{how}: {words}"),
+        match tail::last_lines(&self.stderr) {
+            lines if lines.is_empty() => how,
+            lines => format!("{how}: {lines}"),
         }
     }
 }
 
-/// What a command answered.
+/// The output and exit of a command that has ended.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    /// Standard output; control characters but line feeds and tabs taken out.
+pub struct Output {
+    /// Standard output without control characters, except line feeds and tabs.
     pub stdout: String,
     pub exit: Exit,
 }
 
-/// More than this of an answer is refused.
-const LARGEST_ANSWER: u64 = 4 << 20; // bytes
+const OUTPUT_LIMIT_BYTES: u64 = 4 << 20;
 
-/// Runs `command` without input and collects its output.
+/// Runs `command` without input and collects its output. A failed command is not an error.
 ///
-/// `RemoteHost` where the output is larger than 4 MiB; a command that failed is not an error here.
-pub fn ask(host: &dyn Host, command: &[&str]) -> Result<Answer> {
+/// Fails with `RemoteHost` if the output exceeds 4 MiB.
+pub fn capture(host: &dyn Host, command: &[&str]) -> Result<Output> {
     let mut running = host.run(command)?;
     running.stdin = None;
     let mut bytes = Vec::new();
     if let Some(stdout) = running.stdout.take() {
-        stdout
-            .take(LARGEST_ANSWER + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| Error::remote_host(format!("{}: the answer of {} was cut: {e}", host.name(), command[0])))?;
+        stdout.take(OUTPUT_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(|e| {
+            Error::remote_host(format!("{}: the output of {} was cut off: {e}", host.name(), command[0]))
+        })?;
     }
-    if bytes.len() as u64 > LARGEST_ANSWER {
+    if bytes.len() as u64 > OUTPUT_LIMIT_BYTES {
         let name = host.name();
-        return Err(Error::remote_host(format!("{name}: {} answered more than {LARGEST_ANSWER} bytes", command[0])));
+        return Err(Error::remote_host(format!(
+            "{name}: the output of {} exceeds {OUTPUT_LIMIT_BYTES} bytes",
+            command[0]
+        )));
     }
     let exit = running.wait()?;
-    Ok(Answer { stdout: tail::plain(&String::from_utf8_lossy(&bytes)), exit })
+    Ok(Output { stdout: tail::sanitize(&String::from_utf8_lossy(&bytes)), exit })
 }

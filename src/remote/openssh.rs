@@ -1,5 +1,5 @@
-//! Another host through the user's own ssh client: their whole configuration, agent and jump hosts work, since it is
-//! their client. One connection is kept for the job and shared by its commands.
+//! Remote hosts through the user's ssh client, so that the user's configuration, agent and jump hosts apply. All
+//! commands of a run share one connection.
 
 use super::{Host, Running, SshTarget, process, quote};
 use crate::cancel::Cancel;
@@ -14,68 +14,67 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// In seconds: how long the shared connection outlives its last command, should this process be killed.
-const PERSIST: u32 = 120;
-/// ssh puts a random suffix behind the path while it makes the socket; 108 bytes is all that a socket's name holds.
-const LONGEST_SOCKET_DIR: usize = 70;
-/// Cheaper than ssh's first choice by half where the processor knows AES (measured), and as safe.
-const AES_FIRST: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
+/// Lifetime of the shared connection after its last command, if this process is killed.
+const CONTROL_PERSIST_SECONDS: u32 = 120;
+/// A socket path has at most 108 bytes, and ssh appends a random suffix while it creates the socket.
+const SOCKET_DIR_LIMIT_BYTES: usize = 70;
+/// Half the CPU of ssh's first choice on processors with AES instructions (measured), and equally secure.
+const AES_CIPHERS: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 
-/// A host behind an ssh client.
+/// A remote host reached by an ssh client.
 pub struct OpenSsh {
     name: String,
     program: String,
-    /// Everything that stands before the remote command.
+    /// The arguments before the remote command.
     arguments: Vec<String>,
     control: Option<TempDir>,
     cancel: Cancel,
 }
 
 impl OpenSsh {
-    /// `words` is the client and the options that the user gave it. Asks the client for its configuration; makes no
-    /// connection yet.
+    /// `command` is the client and the user's options. Reads the client's configuration; does not connect yet.
     ///
-    /// `Usage` where `words` is empty or names no program.
-    pub fn new(target: &SshTarget, words: Vec<String>, cancel: &Cancel) -> Result<OpenSsh> {
-        let Some((program, given)) = words.split_first() else {
-            return Err(Error::usage("--ssh names no command"));
+    /// Fails with `Usage` if `command` is empty or its program does not exist.
+    pub fn new(target: &SshTarget, command: Vec<String>, cancel: &Cancel) -> Result<OpenSsh> {
+        let Some((program, options)) = command.split_first() else {
+            return Err(Error::usage("--ssh is empty; expected builtin, auto, or an ssh command"));
         };
-        let mut place = Vec::new();
+        let mut address = Vec::new();
         if let Some(port) = target.port {
-            place.extend(["-p".to_owned(), port.to_string()]);
+            address.extend(["-p".to_owned(), port.to_string()]);
         }
         if let Some(user) = &target.user {
-            place.extend(["-l".to_owned(), user.clone()]);
+            address.extend(["-l".to_owned(), user.clone()]);
         }
         let mut host = OpenSsh {
             name: target.host.clone(),
             program: program.clone(),
-            arguments: given.to_vec(),
+            arguments: options.to_vec(),
             control: None,
             cancel: cancel.clone(),
         };
-        host.arguments.extend(place);
-        let asked = [&host.arguments[..], &["-G".into(), "--".into(), target.host.clone()]].concat();
-        // A client by another name gets only what every client knows (as with rsync's -e).
+        host.arguments.extend(address);
+        let query = [&host.arguments[..], &["-G".into(), "--".into(), target.host.clone()]].concat();
+        // A client with another name gets only the options that every client supports (as with rsync's -e).
         if is_openssh(program)
-            && let Some(settings) = settings(program, &asked)?
+            && let Some(settings) = settings(program, &query)?
         {
-            host.own_options(&settings);
+            host.add_options(&settings);
             host.arguments.push("--".into());
         }
         host.arguments.push(target.host.clone());
         Ok(host)
     }
 
-    /// What imgmv wants of OpenSSH where the user's configuration leaves it open.
-    fn own_options(&mut self, settings: &HashMap<String, String>) {
+    /// Adds imgmv's options for OpenSSH that the user's configuration does not set.
+    fn add_options(&mut self, settings: &HashMap<String, String>) {
         let is = |key: &str, value: &str| settings.get(key).is_none_or(|found| found == value);
         let mut options: Vec<String> = Vec::new();
         let mut set = |option: &str| options.extend(["-o".to_owned(), option.to_owned()]);
         set("ClearAllForwardings=yes");
         set("PermitLocalCommand=no");
-        // What older clients do not know is said only where it is set: a command for this host would be refused
-        // beside the one given here, and the others would take the archive away.
+        // Older clients reject these options, so they are sent only if the configuration sets them. A configured
+        // RemoteCommand conflicts with imgmv's command; the other two disconnect standard input.
         let configured = |key: &str| settings.get(key).is_some_and(|value| value != "no" && value != "none");
         for (key, option) in [
             ("remotecommand", "RemoteCommand=none"),
@@ -86,7 +85,7 @@ impl OpenSsh {
                 set(option);
             }
         }
-        if !can_ask() {
+        if !can_prompt() {
             set("BatchMode=yes");
         }
         if is("loglevel", "INFO") {
@@ -99,21 +98,21 @@ impl OpenSsh {
             set("ServerAliveInterval=15");
             set("ServerAliveCountMax=4");
         }
-        let stock = settings_of_nobody(&self.program);
+        let stock = default_settings(&self.program);
         let stock_ciphers = stock.as_ref().and_then(|stock| stock.get("ciphers"));
-        if knows_aes() && stock_ciphers.is_some_and(|stock| is("ciphers", stock)) {
-            set(AES_FIRST);
+        if has_aes() && stock_ciphers.is_some_and(|stock| is("ciphers", stock)) {
+            set(AES_CIPHERS);
         }
-        // A control connection that the user keeps is reused.
+        // A ControlPath in the user's configuration is used as it is.
         if is("controlpath", "none")
             && let Some(control) = socket_dir()
         {
             set("ControlMaster=auto");
-            set(&format!("ControlPersist={PERSIST}"));
+            set(&format!("ControlPersist={CONTROL_PERSIST_SECONDS}"));
             set(&format!("ControlPath={}/s", control.path().display()));
             self.control = Some(control);
         }
-        // What is set here must hold: ssh keeps the first value of each option, and of each flag the last.
+        // ssh uses the first value of each option and the last of each flag, so these override the user's.
         self.arguments.splice(0..0, options);
         self.arguments.extend(["-T".into(), "-a".into(), "-x".into()]);
     }
@@ -138,7 +137,7 @@ impl Drop for OpenSsh {
         if control.path().join("s").exists() {
             let mut close = Command::new(&self.program);
             close.args(["-O", "exit"]).args(&self.arguments);
-            // Nothing is lost when it fails: the connection ends by itself.
+            // A failure is harmless: the connection closes after `CONTROL_PERSIST_SECONDS`.
             let _ = close.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
     }
@@ -148,61 +147,65 @@ fn is_openssh(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("ssh"))
 }
 
-/// The client's resolved configuration, key to value in lower case; `None` for a client that does not tell it.
+/// The client's resolved configuration, keys and values in lower case; `None` if the client does not support `-G`.
 fn settings(program: &str, arguments: &[String]) -> Result<Option<HashMap<String, String>>> {
-    let asked = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = asked.map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::usage(format!("there is no ssh client {program} on PATH; name one with --ssh, or use --ssh builtin"))
-        }
-        _ => Error::failed(format!("the ssh client {program} cannot be started: {e}")),
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::usage(format!(
+            "the ssh client {program} was not found on PATH; name one with --ssh, or use --ssh builtin"
+        )),
+        _ => Error::failed(format!("cannot start the ssh client {program}: {e}")),
     })?;
     let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
-    let pairs: HashMap<String, String> =
+    let settings: HashMap<String, String> =
         text.lines().filter_map(|line| line.split_once(' ')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    if output.status.success() && pairs.contains_key("hostname") {
-        return Ok(Some(pairs));
+    if output.status.success() && settings.contains_key("hostname") {
+        return Ok(Some(settings));
     }
-    let words = super::tail::plain(&String::from_utf8_lossy(&output.stderr));
-    if words.to_lowercase().contains("configuration option") || words.contains("terminating") {
-        return Err(Error::usage(format!("{program} refuses its configuration: {}", super::tail::last_words(&words))));
+    let message = super::tail::sanitize(&String::from_utf8_lossy(&output.stderr));
+    if message.to_lowercase().contains("configuration option") || message.contains("terminating") {
+        return Err(Error::usage(format!(
+            "{program} rejected its configuration: {}",
+            super::tail::last_lines(&message)
+        )));
     }
     Ok(None)
 }
 
-/// What the client does when nobody configured anything.
-fn settings_of_nobody(program: &str) -> Option<HashMap<String, String>> {
+/// The client's configuration without any file.
+fn default_settings(program: &str) -> Option<HashMap<String, String>> {
     settings(program, &["-F".into(), "none".into(), "-G".into(), "host".into()]).ok().flatten()
 }
 
-/// Whether ssh could ask for a password or about a host key: it does so on the terminal, not on its input.
-fn can_ask() -> bool {
+/// Whether ssh can prompt for a password or a host key, which it does on the terminal, not on standard input.
+fn can_prompt() -> bool {
     std::io::stdin().is_terminal() || File::open("/dev/tty").is_ok() || std::env::var_os("SSH_ASKPASS").is_some()
 }
 
 #[cfg(target_arch = "x86_64")]
-fn knows_aes() -> bool {
+fn has_aes() -> bool {
     std::arch::is_x86_feature_detected!("aes")
 }
 
 #[cfg(target_arch = "aarch64")]
-fn knows_aes() -> bool {
+fn has_aes() -> bool {
     std::arch::is_aarch64_feature_detected!("aes")
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn knows_aes() -> bool {
+fn has_aes() -> bool {
     false
 }
 
-/// A folder for the socket that nobody else can enter. `None`: each command makes its own connection.
+/// A directory for the socket that only the user can enter. `None`: each command opens its own connection.
 fn socket_dir() -> Option<TempDir> {
-    let make = |place: &Path| {
-        let short = place.as_os_str().len() <= LONGEST_SOCKET_DIR && !place.to_str()?.contains(['%', '"', ' ', '\\']);
+    let make = |parent: &Path| {
+        let short =
+            parent.as_os_str().len() <= SOCKET_DIR_LIMIT_BYTES && !parent.to_str()?.contains(['%', '"', ' ', '\\']);
         if !short {
             return None;
         }
-        tempfile::Builder::new().prefix("imgmv-").permissions(Permissions::from_mode(0o700)).tempdir_in(place).ok()
+        tempfile::Builder::new().prefix("imgmv-").permissions(Permissions::from_mode(0o700)).tempdir_in(parent).ok()
     };
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     runtime

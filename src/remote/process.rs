@@ -1,7 +1,7 @@
-//! A child process as a running command: its errors kept, its end awaited, and ended itself when the run is cancelled.
+//! A child process as a running command. Its standard error is stored, and it is stopped when the run is cancelled.
 
-use super::tail::{Tail, follow};
-use super::{Ending, Exit, Running};
+use super::tail::{Tail, read_chunks};
+use super::{Exit, Running, Waiter};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -13,46 +13,46 @@ use std::{
     time::Duration,
 };
 
-/// A process that has ended may have left a child that holds its standard error (a control connection of an older
-/// ssh): what it wrote is waited for no longer than this.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Maximum wait for standard error after the process has ended: its child may keep the pipe open (an older ssh's
+/// control connection does).
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Room before a command's input, in bytes.
-const PIPE: usize = 1 << 20;
+/// Size of the pipe to a command's input.
+const PIPE_BYTES: usize = 1 << 20;
 
-/// Starts `command`, all three streams piped.
+/// Starts `command` with all three streams piped.
 pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
     cancel.check()?;
     let program = command.get_program().to_string_lossy().into_owned();
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| not_started(&program, &e))?;
+    let mut child = command.spawn().map_err(|e| spawn_error(&program, &e))?;
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
-        return Err(Error::failed(format!("{program} was started without its streams")));
+        return Err(Error::failed(format!("internal error: {program} was started without its streams")));
     };
-    // More than the system's 64 KiB is welcome, not needed.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
+    // A pipe larger than the default 64 KiB is only an optimisation: a failure is ignored.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE_BYTES);
     let tail: Arc<Mutex<Tail>> = Arc::default();
-    let (said, drained) = mpsc::channel();
+    let (finished, drained) = mpsc::channel();
     let keep = tail.clone();
     std::thread::spawn(move || {
-        follow(stderr, |bytes| lock(&keep).push(bytes));
-        let _ = said.send(());
+        read_chunks(stderr, |bytes| lock(&keep).push(bytes));
+        let _ = finished.send(());
     });
-    let living = Living::of(&child);
-    let hook = living.clone();
+    let pid = LivePid::of(&child);
+    let hook = pid.clone();
     cancel.on_raise(move || hook.signal(Signal::TERM));
-    // Raised between the check and the hook.
+    // The flag may have been raised between the check and the hook.
     if cancel.raised() {
-        living.signal(Signal::TERM);
+        pid.signal(Signal::TERM);
     }
-    Ok(Running::new(stdin, stdout, Process { child, living, tail, drained, cancel: cancel.clone() }))
+    Ok(Running::new(stdin, stdout, Process { child, pid, tail, drained, cancel: cancel.clone() }))
 }
 
-fn not_started(program: &str, error: &io::Error) -> Error {
+fn spawn_error(program: &str, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::NotFound => Error::remote_host(format!("there is no program {program} here")),
-        _ => Error::remote_host(format!("{program} cannot be started: {error}")),
+        io::ErrorKind::NotFound => Error::remote_host(format!("the program {program} was not found on this host")),
+        _ => Error::remote_host(format!("cannot start {program}: {error}")),
     }
 }
 
@@ -60,23 +60,23 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// The id of a process that was not yet reaped, so that no other process can bear it.
+/// The id of a process that is not yet reaped, so that no other process can have the same id.
 #[derive(Clone)]
-struct Living(Arc<Mutex<Option<Pid>>>);
+struct LivePid(Arc<Mutex<Option<Pid>>>);
 
-impl Living {
-    fn of(child: &Child) -> Living {
-        Living(Arc::new(Mutex::new(i32::try_from(child.id()).ok().and_then(Pid::from_raw))))
+impl LivePid {
+    fn of(child: &Child) -> LivePid {
+        LivePid(Arc::new(Mutex::new(i32::try_from(child.id()).ok().and_then(Pid::from_raw))))
     }
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = *lock(&self.0) {
-            // It may have ended just now.
+            // A failure means that the process has just ended.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Waits for the end, then gives the id up and reaps.
+    /// Waits for the end, clears the id, then reaps the process.
     fn wait(&self, child: &mut Child) -> io::Result<std::process::ExitStatus> {
         let pid = *lock(&self.0);
         if let Some(pid) = pid {
@@ -93,41 +93,41 @@ impl Living {
 
 struct Process {
     child: Child,
-    living: Living,
+    pid: LivePid,
     tail: Arc<Mutex<Tail>>,
     drained: mpsc::Receiver<()>,
     cancel: Cancel,
 }
 
-impl Ending for Process {
+impl Waiter for Process {
     fn wait(mut self: Box<Self>) -> Result<Exit> {
-        let status = self.living.wait(&mut self.child)?;
+        let status = self.pid.wait(&mut self.child)?;
         self.cancel.check()?;
-        let _ = self.drained.recv_timeout(LAST_WORDS);
+        let _ = self.drained.recv_timeout(STDERR_TIMEOUT);
         let signal = status.signal().map(signal_name);
         Ok(Exit { status: status.code(), signal, stderr: lock(&self.tail).text() })
     }
 }
 
 impl Drop for Process {
-    /// Asks it to end, and makes it end when it has not after a second.
+    /// Sends SIGTERM, and SIGKILL after a second.
     fn drop(&mut self) {
         let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
-        if lock(&self.living.0).is_none() {
+        if lock(&self.pid.0).is_none() {
             return;
         }
-        self.living.signal(Signal::TERM);
+        self.pid.signal(Signal::TERM);
         for _ in 0..100 {
-            let mut living = lock(&self.living.0);
+            let mut pid = lock(&self.pid.0);
             if ended(&mut self.child) {
-                *living = None;
+                *pid = None;
                 return;
             }
-            drop(living);
+            drop(pid);
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.living.signal(Signal::KILL);
-        let _ = self.living.wait(&mut self.child);
+        self.pid.signal(Signal::KILL);
+        let _ = self.pid.wait(&mut self.child);
     }
 }
 

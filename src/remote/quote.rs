@@ -1,16 +1,19 @@
-//! The one place where words become a line for a shell, and where a line that a user typed becomes words.
+//! Conversion between arguments and command lines: quoting for a remote shell, and splitting a line that the user
+//! typed.
 
 use crate::error::{Error, Result};
 
-/// `words` as one line that a POSIX shell (and csh, and fish, for words without line feeds, backslashes and `!`) splits
-/// into exactly `words` again, whatever is in them. ssh hands a command over as such a line.
+/// Quotes `words` as one line that a POSIX shell splits into exactly `words` again. csh and fish do so for words
+/// without line feeds, backslashes and `!`. ssh sends a command as such a line.
 ///
-/// `Usage` for a NUL, which no argument can hold.
+/// Fails with `Usage` for a NUL, which an argument cannot contain.
 pub fn quote(words: &[&str]) -> Result<String> {
     let mut line = String::new();
     for word in words {
         if word.contains('\0') {
-            return Err(Error::usage("a command's argument has a NUL in it; no program can be given one"));
+            return Err(Error::usage(
+                "an argument contains a NUL character, which cannot be passed to a program; remove it",
+            ));
         }
         if !line.is_empty() {
             line.push(' ');
@@ -27,8 +30,8 @@ pub fn quote(words: &[&str]) -> Result<String> {
     Ok(line)
 }
 
-/// The words of a command as a user typed it in an option (`ssh -i "my key"`): split at white space, with single and
-/// double quotes to keep it and a backslash before any character. Nothing is expanded.
+/// Splits a command from an option (`ssh -i "my key"`) at white space. Single quotes, double quotes and backslashes
+/// protect characters; nothing is expanded.
 pub fn split_words(line: &str) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -51,7 +54,7 @@ pub fn split_words(line: &str) -> Result<Vec<String>> {
         }
     }
     if open.is_some() {
-        return Err(Error::usage(format!("{line:?} has a quote that is not closed")));
+        return Err(Error::usage(format!("{line:?} has an unclosed quote")));
     }
     words.extend(word);
     Ok(words)

@@ -1,4 +1,4 @@
-//! Which way to another host is taken: the user's own ssh client where there is one, ssh built in otherwise.
+//! Choice of the ssh client: the user's own if there is one, otherwise the built-in one.
 
 use super::builtin::Builtin;
 use super::{Host, OpenSsh, SshTarget, split_words};
@@ -6,14 +6,14 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What `--ssh` and `IMGMV_SSH` choose.
+/// The value of `--ssh` or `IMGMV_SSH`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Ssh {
-    /// `ssh` where it is on `PATH`, else built in.
+    /// `ssh` if it is on `PATH`, otherwise the built-in client.
     #[default]
     Auto,
     Builtin,
-    /// A client and its options, as rsync's `-e` takes it: split into words, seen by no shell.
+    /// A client and its options, as for rsync's `-e`: split into words without a shell.
     Command(String),
 }
 
@@ -32,9 +32,9 @@ impl std::str::FromStr for Ssh {
     }
 }
 
-/// A way to run commands at `target`. The connection itself may be made only with the first command.
+/// Returns a host that runs commands at `target`. It may connect only with the first command.
 pub fn connect(target: &SshTarget, ssh: &Ssh, cancel: &Cancel) -> Result<Box<dyn Host>> {
-    let words = match ssh {
+    let command = match ssh {
         Ssh::Command(command) => split_words(command)?,
         Ssh::Auto if on_path("ssh") => vec!["ssh".to_owned()],
         Ssh::Auto | Ssh::Builtin => {
@@ -42,7 +42,7 @@ pub fn connect(target: &SshTarget, ssh: &Ssh, cancel: &Cancel) -> Result<Box<dyn
             return Ok(Box::new(Builtin::connect(target, &home, cancel)?));
         }
     };
-    Ok(Box::new(OpenSsh::new(target, words, cancel)?))
+    Ok(Box::new(OpenSsh::new(target, command, cancel)?))
 }
 
 fn on_path(program: &str) -> bool {

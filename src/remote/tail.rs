@@ -1,11 +1,10 @@
-//! What a stranger's program wrote on standard error: the end of it, bounded, and without anything that a terminal
-//! would obey.
+//! The end of a program's standard error: bounded, and without terminal control sequences.
 
 use crate::error::printable;
 use std::{collections::VecDeque, io::Read};
 
-/// In bytes: enough for a dozen lines, the last of which says why.
-const KEPT: usize = 8 << 10;
+/// Enough for a dozen lines, the last of which has the reason.
+const TAIL_LIMIT_BYTES: usize = 8 << 10;
 
 /// The last bytes of a stream.
 #[derive(Default)]
@@ -13,20 +12,20 @@ pub(super) struct Tail(VecDeque<u8>);
 
 impl Tail {
     pub fn push(&mut self, bytes: &[u8]) {
-        let bytes = &bytes[bytes.len().saturating_sub(KEPT)..];
-        let over = (self.0.len() + bytes.len()).saturating_sub(KEPT);
+        let bytes = &bytes[bytes.len().saturating_sub(TAIL_LIMIT_BYTES)..];
+        let over = (self.0.len() + bytes.len()).saturating_sub(TAIL_LIMIT_BYTES);
         self.0.drain(..over.min(self.0.len()));
         self.0.extend(bytes);
     }
 
     pub fn text(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();
-        plain(&String::from_utf8_lossy(&bytes))
+        sanitize(&String::from_utf8_lossy(&bytes))
     }
 }
 
-/// Reads `from` to its end into `keep`.
-pub(super) fn follow(mut from: impl Read, mut keep: impl FnMut(&[u8])) {
+/// Reads `from` to its end and passes each chunk to `keep`.
+pub(super) fn read_chunks(mut from: impl Read, mut keep: impl FnMut(&[u8])) {
     let mut buffer = [0; 4096];
     loop {
         match from.read(&mut buffer) {
@@ -38,9 +37,9 @@ pub(super) fn follow(mut from: impl Read, mut keep: impl FnMut(&[u8])) {
     }
 }
 
-/// `text` without terminal sequences (ECMA-48 CSI and OSC); a carriage return ends a line as a line feed does, other
-/// control characters are shown as `?`.
-pub(crate) fn plain(text: &str) -> String {
+/// Removes terminal sequences (ECMA-48 CSI and OSC) from `text`. A carriage return becomes a line feed; other control
+/// characters become `?`.
+pub(crate) fn sanitize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
@@ -65,16 +64,16 @@ pub(crate) fn plain(text: &str) -> String {
     printable(&out)
 }
 
-/// The last three lines that say something, as one.
-pub(super) fn last_words(text: &str) -> String {
+/// The last three nonempty lines, joined to one.
+pub(super) fn last_lines(text: &str) -> String {
     const LINES: usize = 3;
-    const LONGEST: usize = 600;
+    const MAX_CHARS: usize = 600;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let words = lines[lines.len().saturating_sub(LINES)..].join("; ");
-    let words = words.trim_end_matches('.');
-    match words.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &words[..at]),
-        None => words.to_owned(),
+    let joined = lines[lines.len().saturating_sub(LINES)..].join("; ");
+    let joined = joined.trim_end_matches('.');
+    match joined.char_indices().nth(MAX_CHARS) {
+        Some((at, _)) => format!("{}…", &joined[..at]),
+        None => joined.to_owned(),
     }
 }
 
@@ -89,21 +88,21 @@ mod tests {
             tail.push(&[b'x'; 5000]);
         }
         tail.push(b"\nno space left on device\n");
-        assert!(tail.0.len() <= KEPT);
+        assert!(tail.0.len() <= TAIL_LIMIT_BYTES);
         assert!(tail.text().ends_with("no space left on device\n"));
-        tail.push(&[b'y'; 3 * KEPT]);
-        assert_eq!(tail.text(), "y".repeat(KEPT));
+        tail.push(&[b'y'; 3 * TAIL_LIMIT_BYTES]);
+        assert_eq!(tail.text(), "y".repeat(TAIL_LIMIT_BYTES));
     }
 
     #[test]
     fn nothing_that_a_terminal_obeys_is_left() {
         let hostile = "a\x1b[31;1mred\x1b[0m \x1b]0;title\x07b\x1b[2J\x1bc\x08 10%\r20%\r\nend\u{202e}\x1b[";
-        assert_eq!(plain(hostile), "ared b?c? 10%\n20%\nend?");
+        assert_eq!(sanitize(hostile), "ared b?c? 10%\n20%\nend?");
     }
 
     #[test]
     fn the_last_lines_become_one_clause() {
-        assert_eq!(last_words("one\ntwo\n\nthree  \nfour.\n"), "two; three; four");
-        assert!(last_words(&"z".repeat(5000)).chars().count() <= 601);
+        assert_eq!(last_lines("one\ntwo\n\nthree  \nfour.\n"), "two; three; four");
+        assert!(last_lines(&"z".repeat(5000)).chars().count() <= 601);
     }
 }

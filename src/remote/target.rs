@@ -1,20 +1,20 @@
-//! How another host is written: as ssh URLs write it, and as scp does.
+//! The two forms of a remote host's address: an ssh URL, and scp's `HOST:`.
 
 use crate::error::{Error, Result};
 use crate::image::Digest;
 
-/// Another host, as the user named it: an address, or a name that DNS or `~/.ssh/config` knows.
+/// A remote host as the user wrote it: an address, or a name from DNS or `~/.ssh/config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshTarget {
     pub user: Option<String>,
-    /// Without brackets for an IPv6 address. Never begins with `-`, never has anything a shell or ssh would obey.
+    /// An IPv6 address has no brackets. Never starts with `-` or has characters that a shell or ssh interprets.
     pub host: String,
     pub port: Option<u16>,
 }
 
 impl SshTarget {
-    /// Whether `text` is written as a host: `ssh://…`, `HOST:` or `USER@HOST:…`. (`NAME:TAG` is a reference.)
-    pub fn is_one(text: &str) -> bool {
+    /// Whether `text` has the form of a host: `ssh://…`, `HOST:` or `USER@HOST:…`. (`NAME:TAG` is a reference.)
+    pub fn matches(text: &str) -> bool {
         if text.starts_with("ssh://") {
             return true;
         }
@@ -29,9 +29,9 @@ impl SshTarget {
         }
     }
 
-    /// Reads `ssh://[USER@]HOST[:PORT][/REF]` and `[USER@]HOST:[REF]`; the second of the pair is `REF`.
+    /// Parses `ssh://[USER@]HOST[:PORT][/REF]` and `[USER@]HOST:[REF]`. The second value is `REF`.
     ///
-    /// `Usage` where user, host or port could mean anything but themselves.
+    /// Fails with `Usage` if the user or host could be read as an option or a shell command, or the port is invalid.
     pub fn parse(text: &str) -> Result<(SshTarget, Option<String>)> {
         let wrong = |why: &str| Error::usage(format!("{text:?} names no host: {why}"));
         let (authority, port, behind) = match text.strip_prefix("ssh://") {
@@ -52,7 +52,7 @@ impl SshTarget {
             None => None,
             Some(port) => match port.parse::<u16>() {
                 Ok(port) if port > 0 => Some(port),
-                _ => return Err(wrong("its port is not a number from 1 to 65535")),
+                _ => return Err(wrong("the port is not a number from 1 to 65535")),
             },
         };
         let (user, host) = match authority.split_once('@') {
@@ -60,7 +60,7 @@ impl SshTarget {
             None => (None, authority),
         };
         if user.is_some_and(|user| !is_user(user)) {
-            return Err(wrong("its user is empty, begins with - or has characters that a shell would obey"));
+            return Err(wrong("the user is empty, starts with -, or has characters that a shell interprets"));
         }
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let fits = match bare {
@@ -68,7 +68,7 @@ impl SshTarget {
             None => is_host(host),
         };
         if !fits {
-            return Err(wrong("a host is letters, digits and . - _ and does not begin with -"));
+            return Err(wrong("a host has letters, digits and . - _ and does not start with -"));
         }
         let host = bare.unwrap_or(host).to_owned();
         let reference = (!behind.is_empty()).then(|| behind.to_owned());
@@ -77,7 +77,7 @@ impl SshTarget {
 }
 
 impl std::fmt::Display for SshTarget {
-    /// `[USER@]HOST[:PORT]`, an IPv6 address in brackets.
+    /// Prints `[USER@]HOST[:PORT]`, with an IPv6 address in brackets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(user) = &self.user {
             write!(f, "{user}@")?;
@@ -90,7 +90,7 @@ impl std::fmt::Display for SshTarget {
     }
 }
 
-/// Splits at the colon behind the host: of `u@[::1]:x` the last, of `h:a/b:c` the first.
+/// Splits at the colon after the host: the last one in `u@[::1]:x`, the first in `h:a/b:c`.
 fn split_host(text: &str) -> Option<(&str, &str)> {
     let from = match (text.find('['), text.find(']')) {
         (Some(open), Some(close)) if open < close && (open == 0 || text[..open].ends_with('@')) => close,
@@ -100,7 +100,7 @@ fn split_host(text: &str) -> Option<(&str, &str)> {
     Some((&text[..colon], &text[colon + 1..]))
 }
 
-/// `app@sha256:…` is a reference.
+/// Whether `app@sha256:…` was split: a reference by digest, not a user and a host.
 fn is_digest(algorithm: &str, hex: &str) -> bool {
     format!("{algorithm}:{hex}").parse::<Digest>().is_ok()
 }
@@ -115,7 +115,7 @@ fn is_host(host: &str) -> bool {
     !host.is_empty() && host.len() <= 253 && !host.starts_with('-') && host.bytes().all(safe)
 }
 
-/// With a zone (RFC 4007), as in `fe80::1%eth0`.
+/// An address may have a zone (RFC 4007), as in `fe80::1%eth0`.
 fn is_ipv6(address: &str) -> bool {
     let (address, zone) = address.split_once('%').unwrap_or((address, "0"));
     address.parse::<std::net::Ipv6Addr>().is_ok() && is_host(zone)
@@ -137,7 +137,7 @@ mod tests {
             ("u@node1:app:2", Some("u"), "node1", None, Some("app:2")),
             ("u@[::1]:app", Some("u"), "::1", None, Some("app")),
         ] {
-            assert!(SshTarget::is_one(text), "{text}");
+            assert!(SshTarget::matches(text), "{text}");
             let (target, found) = SshTarget::parse(text).unwrap();
             assert_eq!((target.user.as_deref(), target.host.as_str(), target.port), (user, host, port), "{text}");
             assert_eq!(found.as_deref(), reference, "{text}");
@@ -182,7 +182,7 @@ mod tests {
             "./a:",
             "a/b:",
         ] {
-            assert!(!SshTarget::is_one(text), "{text}");
+            assert!(!SshTarget::matches(text), "{text}");
         }
     }
 }

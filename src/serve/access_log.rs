@@ -1,115 +1,122 @@
-//! What happened: a record for each request, told when its answer has gone out, and figures for all of them together.
+//! The access log: one record per request, written when its response has been sent, and counters over all requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// The status of a request whose client did not wait for one; no client sees it.
-const GONE: u16 = 499;
+/// The logged status of a request whose client disconnected before the response.
+const STATUS_CLIENT_CLOSED: u16 = 499;
 
-/// One request, over.
+/// One finished request.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// When it began.
+    /// The start of the request.
     pub at: SystemTime,
     pub peer: IpAddr,
     pub user: Option<String>,
     pub method: String,
-    /// Path and query, as they came.
+    /// Path and query, as received.
     pub target: String,
     pub status: u16,
     /// Bytes of the request's body that were read.
     pub received: u64,
-    /// Bytes of the answer's body that were handed to the connection.
+    /// Bytes of the response's body that were handed to the connection.
     pub sent: u64,
     pub took: Duration,
     pub agent: String,
-    /// Why it was refused, or broke off.
+    /// The reason for an error or an incomplete response.
     pub failure: Option<String>,
 }
 
-/// Hears of every request, from several threads; must not block for long.
-pub type Journal = dyn Fn(&Record) + Send + Sync;
+/// Receives the record of every request, from several threads; must not block for long.
+pub type AccessLog = dyn Fn(&Record) + Send + Sync;
 
-/// Totals since the server began. All only grow, but those that count what is there now.
+/// Counters since the start of the server; `connections` and `in_flight` are gauges.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Requests by the first digit of their status, from 1.
-    pub answered: [AtomicU64; 5],
+    /// Requests by the first digit of their status, starting with 1.
+    pub responses: [AtomicU64; 5],
+    /// GET and HEAD requests.
     pub reads: AtomicU64,
+    /// All other requests.
     pub writes: AtomicU64,
+    /// Bytes of response bodies.
     pub sent: AtomicU64,
+    /// Bytes of request bodies.
     pub received: AtomicU64,
-    pub broken: AtomicU64,
+    /// Responses that were not sent completely.
+    pub incomplete: AtomicU64,
+    /// Accepted connections.
     pub accepted: AtomicU64,
-    /// Connections there are now.
+    /// Open connections.
     pub connections: AtomicU64,
-    /// Requests under way now.
-    pub under_way: AtomicU64,
+    /// Requests in flight.
+    pub in_flight: AtomicU64,
     pub blobs_pushed: AtomicU64,
     pub blobs_mounted: AtomicU64,
     pub manifests_pushed: AtomicU64,
-    /// Blobs and bytes that a mirror has fetched, and that came from a peer.
-    pub fetched: AtomicU64,
-    pub fetched_bytes: AtomicU64,
-    pub found_at_peers: AtomicU64,
-    /// Blobs that a mirror had.
-    pub had: AtomicU64,
-    /// Tags that were answered as they were known last.
-    pub last_known: AtomicU64,
-    /// Bytes that went from a cache to make room.
+    /// Blobs that a mirror has downloaded.
+    pub downloaded: AtomicU64,
+    pub downloaded_bytes: AtomicU64,
+    /// Blobs and manifests found at a peer.
+    pub peer_hits: AtomicU64,
+    /// Blobs served from a mirror's cache.
+    pub cache_hits: AtomicU64,
+    /// Tags answered with the last known digest.
+    pub stale_tags: AtomicU64,
+    /// Bytes evicted from a cache.
     pub evicted_bytes: AtomicU64,
 }
 
-/// Adds `n` to a figure.
-pub fn count(figure: &AtomicU64, n: u64) {
-    figure.fetch_add(n, Ordering::Relaxed);
+/// Adds `n` to a counter.
+pub fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
 }
 
-/// Counts one and takes it back when dropped.
-pub struct Counted(Arc<Metrics>, fn(&Metrics) -> &AtomicU64);
+/// Increments a gauge, and decrements it when dropped.
+pub struct GaugeGuard(Arc<Metrics>, fn(&Metrics) -> &AtomicU64);
 
-impl Counted {
-    pub fn new(figures: &Arc<Metrics>, which: fn(&Metrics) -> &AtomicU64) -> Counted {
-        which(figures).fetch_add(1, Ordering::Relaxed);
-        Counted(figures.clone(), which)
+impl GaugeGuard {
+    pub fn new(metrics: &Arc<Metrics>, which: fn(&Metrics) -> &AtomicU64) -> GaugeGuard {
+        which(metrics).fetch_add(1, Ordering::Relaxed);
+        GaugeGuard(metrics.clone(), which)
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Follows one request to the end of its answer, and tells then.
+/// Collects the record of one request; writes it when the response has been sent (on drop).
 pub struct RequestLog {
     record: Record,
-    began: Instant,
-    figures: Arc<Metrics>,
-    journal: Option<Arc<Journal>>,
+    started: Instant,
+    metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
     expected: u64,
     received: Arc<AtomicU64>,
-    _under_way: Counted,
+    _in_flight: GaugeGuard,
 }
 
 impl RequestLog {
-    pub fn begin(record: Record, figures: &Arc<Metrics>, journal: Option<Arc<Journal>>) -> RequestLog {
-        let _under_way = Counted::new(figures, |figures| &figures.under_way);
+    pub fn start(record: Record, metrics: &Arc<Metrics>, access_log: Option<Arc<AccessLog>>) -> RequestLog {
+        let _in_flight = GaugeGuard::new(metrics, |metrics| &metrics.in_flight);
         RequestLog {
             record,
-            began: Instant::now(),
-            figures: figures.clone(),
-            journal,
+            started: Instant::now(),
+            metrics: metrics.clone(),
+            access_log,
             expected: 0,
             received: Arc::default(),
-            _under_way,
+            _in_flight,
         }
     }
 
-    /// What the answer is going to be.
-    pub fn answered(&mut self, status: u16, size: u64) {
+    /// Sets the status and body size of the response.
+    pub fn set_response(&mut self, status: u16, size: u64) {
         (self.record.status, self.expected) = (status, size);
     }
 
@@ -117,7 +124,7 @@ impl RequestLog {
         self.record.user = user;
     }
 
-    /// To be added to for each byte of the request's body.
+    /// The counter for received bytes of the request's body.
     pub fn received(&self) -> Arc<AtomicU64> {
         self.received.clone()
     }
@@ -134,26 +141,23 @@ impl RequestLog {
 impl Drop for RequestLog {
     fn drop(&mut self) {
         let record = &mut self.record;
-        record.took = self.began.elapsed();
+        record.took = self.started.elapsed();
         record.received = self.received.load(Ordering::Relaxed);
         if record.status == 0 {
-            (record.status, record.failure) = (GONE, Some("the client went away".to_owned()));
+            (record.status, record.failure) = (STATUS_CLIENT_CLOSED, Some("the client disconnected".to_owned()));
         }
         if record.sent < self.expected && record.failure.is_none() {
-            record.failure = Some("the client went away".to_owned());
+            record.failure = Some("the client disconnected".to_owned());
         }
-        let add = |to: &AtomicU64, n| {
-            to.fetch_add(n, Ordering::Relaxed);
-        };
         let class = usize::from(record.status / 100).clamp(1, 5) - 1;
-        add(&self.figures.answered[class], 1);
+        add(&self.metrics.responses[class], 1);
         let read = matches!(&*record.method, "GET" | "HEAD");
-        add(if read { &self.figures.reads } else { &self.figures.writes }, 1);
-        add(&self.figures.sent, record.sent);
-        add(&self.figures.received, record.received);
-        add(&self.figures.broken, u64::from(record.sent < self.expected));
-        if let Some(journal) = &self.journal {
-            journal(record);
+        add(if read { &self.metrics.reads } else { &self.metrics.writes }, 1);
+        add(&self.metrics.sent, record.sent);
+        add(&self.metrics.received, record.received);
+        add(&self.metrics.incomplete, u64::from(record.sent < self.expected));
+        if let Some(access_log) = &self.access_log {
+            access_log(record);
         }
     }
 }

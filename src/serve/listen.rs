@@ -1,14 +1,14 @@
-//! The address that a server listens on, its connections, and its end.
+//! Binds the listening address, accepts connections and stops the server.
 
 use super::access::browser_guard::BrowserGuard;
-use super::access_log::Counted;
+use super::access_log::GaugeGuard;
 use super::backend::catalog::Catalog;
-use super::backend::reload::Live;
-use super::handlers::manifest_memory::Documents;
+use super::backend::reload::Reloading;
+use super::handlers::manifest_memory::ManifestMemory;
 use super::handlers::push;
-use super::handlers::uploads::Sessions;
+use super::handlers::uploads::UploadSessions;
 use super::http::connection;
-use super::http::connection::Line;
+use super::http::connection::ConnectionContext;
 use super::http::tls::Certificate;
 use super::server::{Options, Server};
 use crate::cancel::Cancel;
@@ -19,128 +19,133 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// Threads that may block, at most: a request uses one at a time, for a buffer or a question.
-const BLOCKING: usize = 256;
-/// In bytes; the deepest thing on it is a JSON document's nesting, which is bounded.
-const STACK: usize = 1 << 20;
-/// Between two looks for uploads that nobody goes on with: their life, but neither oftener nor more seldom.
-const SWEEP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
-/// Open files beside those of each connection: its socket, and a blob.
-const FILES: u64 = 1024;
+/// The maximum number of blocking threads; a request uses one at a time, for a buffer or a lookup.
+const MAX_BLOCKING_THREADS: usize = 256;
+/// The stack of each thread. The deepest use is parsing nested JSON, whose depth is bounded.
+const STACK_BYTES: usize = 1 << 20;
+/// The minimum and maximum of the interval between two removals of expired uploads; the default is their lifetime.
+const EXPIRY_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
+/// Open files in addition to two for each connection (its socket and a blob).
+const EXTRA_FILES: u64 = 1024;
 
-/// A server that has its address, and has not answered yet.
-pub struct Listening {
+/// A server that is bound to its address and does not answer yet.
+pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<Live<TlsAcceptor>>,
+    tls: Option<Reloading<TlsAcceptor>>,
     server: Arc<Server>,
     cancel: Cancel,
 }
 
-impl Listening {
-    /// Takes the address in `options`.
+impl Listener {
+    /// Binds the address in `options`.
     ///
-    /// Fails with `Usage` where the address cannot be listened on.
-    pub fn bind(catalog: Catalog, options: Options) -> Result<Listening> {
+    /// Fails with `Usage` if the server cannot listen on the address.
+    pub fn bind(catalog: Catalog, options: Options) -> Result<Listener> {
         let at = options.listen;
-        let refused = |e: std::io::Error| {
-            Error::usage(format!("cannot listen on {at}: {}; choose another with --listen", Error::from(e)))
+        let cannot_listen = |e: std::io::Error| {
+            Error::usage(format!("cannot listen on {at}: {}; choose another address with --listen", Error::from(e)))
         };
-        let tls = options.certificate.as_ref().map(Certificate::following).transpose()?;
-        let listener = TcpListener::bind(at).map_err(refused)?;
-        listener.set_nonblocking(true).map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
+        let tls = options.certificate.as_ref().map(Certificate::reloading_acceptor).transpose()?;
+        let listener = TcpListener::bind(at).map_err(cannot_listen)?;
+        listener.set_nonblocking(true).map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
         let server = Server {
             catalog,
-            rights: options.rights.over(if tls.is_some() { "https" } else { "http" }),
-            gate: BrowserGuard::new(address, &options.names),
+            rights: options.rights.with_scheme(if tls.is_some() { "https" } else { "http" }),
+            browser_guard: BrowserGuard::new(address, &options.allowed_hosts),
             limits: options.limits,
-            figures: options.figures,
-            journal: options.journal,
+            metrics: options.metrics,
+            access_log: options.access_log,
             watch: options.watch,
-            target: options.target,
-            sessions: Sessions::default(),
-            upload_life: options.upload_life,
-            documents: Documents::default(),
+            writable: options.writable,
+            sessions: UploadSessions::default(),
+            upload_lifetime: options.upload_lifetime,
+            manifest_memory: ManifestMemory::default(),
         };
-        Ok(Listening { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
+        Ok(Listener { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
     }
 
-    /// With the port that was given.
+    /// The bound address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until the run is cancelled; then ends when everything under way has ended, or its time is over.
+    /// Answers requests until `cancel` is raised; then waits for requests in flight, up to the stop timeout.
     pub fn run(self) -> Result<()> {
-        more_files(2 * self.server.limits.connections as u64 + FILES);
+        raise_file_limit(2 * self.server.limits.connections as u64 + EXTRA_FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(BLOCKING + self.server.limits.waiting)
-            .thread_stack_size(STACK)
+            .max_blocking_threads(MAX_BLOCKING_THREADS + self.server.limits.upstream_threads)
+            .thread_stack_size(STACK_BYTES)
             .build()
-            .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
+            .map_err(|e| Error::failed(format!("cannot start the server: {e}")))?;
         let (stop, stopped) = watch::channel(false);
         self.cancel.on_raise(move || {
-            // Nobody listens any more where the server has ended by itself.
+            // Fails only if the server has already ended.
             let _ = stop.send(true);
         });
         if self.cancel.raised() {
             return Ok(());
         }
-        let done = runtime.block_on(self.accept(stopped));
-        // A thread that waits for a slow disk or upstream is not waited for.
+        let result = runtime.block_on(self.accept(stopped));
+        // Does not wait for threads that are blocked on a slow disk or upstream.
         runtime.shutdown_background();
-        done
+        result
     }
 
     async fn accept(self, mut stopped: watch::Receiver<bool>) -> Result<()> {
         let limits = self.server.limits.clone();
         let listener = tokio::net::TcpListener::from_std(self.listener)
-            .map_err(|e| Error::failed(format!("the server cannot start: {e}")))?;
-        let room = Arc::new(Semaphore::new(limits.connections));
-        if self.server.target.is_some() {
-            let life = self.server.upload_life;
-            tokio::spawn(push::expire(self.server.clone(), life.clamp(SWEEP.0, SWEEP.1), life));
+            .map_err(|e| Error::failed(format!("cannot start the server: {e}")))?;
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        if self.server.writable.is_some() {
+            let lifetime = self.server.upload_lifetime;
+            tokio::spawn(push::expire(
+                self.server.clone(),
+                lifetime.clamp(EXPIRY_INTERVAL.0, EXPIRY_INTERVAL.1),
+                lifetime,
+            ));
         }
         loop {
-            let seat = tokio::select! {
-                seat = room.clone().acquire_owned() => seat,
+            let permit = tokio::select! {
+                permit = permits.clone().acquire_owned() => permit,
                 _ = stopped.changed() => break,
             };
-            let Ok(seat) = seat else { break };
+            let Ok(permit) = permit else { break };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stopped.changed() => break,
             };
             let Ok((socket, peer)) = accepted else {
-                // Out of files, say: others may end meanwhile.
+                // For example, the process has no free file descriptor; other connections may end meanwhile.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let _ = socket.set_nodelay(true);
-            let rank = limits.connections - room.available_permits();
-            let line = Line { peer, rank, server: self.server.clone(), stopped: stopped.clone() };
-            let figures = &self.server.figures;
-            figures.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let counted = Counted::new(figures, |figures| &figures.connections);
-            let tls = self.tls.as_ref().and_then(|tls| tls.now().ok()).map(|tls| TlsAcceptor::clone(&tls));
+            let open_connections = limits.connections - permits.available_permits();
+            let context =
+                ConnectionContext { peer, open_connections, server: self.server.clone(), stopped: stopped.clone() };
+            let metrics = &self.server.metrics;
+            metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let connection_gauge = GaugeGuard::new(metrics, |metrics| &metrics.connections);
+            let tls = self.tls.as_ref().and_then(|tls| tls.current().ok()).map(|tls| TlsAcceptor::clone(&tls));
             tokio::spawn(async move {
-                connection::serve(socket, tls, line).await;
-                drop((seat, counted));
+                connection::serve(socket, tls, context).await;
+                drop((permit, connection_gauge));
             });
         }
         drop(listener);
         let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-        if tokio::time::timeout(limits.stop, room.acquire_many(all)).await.is_err() {
-            self.server.watch.say("stopped before every request had ended");
+        if tokio::time::timeout(limits.stop_timeout, permits.acquire_many(all)).await.is_err() {
+            self.server.watch.say("stopped before all requests had finished");
         }
         Ok(())
     }
 }
 
-/// Lets the process have as many open files as it may, if it needs them.
-fn more_files(wanted: u64) {
+/// Raises the soft limit of open files to `wanted`, as far as the hard limit allows.
+fn raise_file_limit(wanted: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {

@@ -1,92 +1,92 @@
-//! What a server is given, and what every request needs of it.
+//! The options of a server, and the state that all its requests share.
 
 use super::access::browser_guard::BrowserGuard;
 use super::access::users::Rights;
-use super::access_log::{Journal, Metrics};
-use super::backend::catalog::{Catalog, Repository, Wanted};
-use super::backend::writable::Target;
-use super::handlers::manifest_memory::Documents;
-use super::handlers::uploads::Sessions;
-use super::http::errors::{Code, Refusal};
+use super::access_log::{AccessLog, Metrics};
+use super::backend::catalog::{Catalog, Repository, RepositoryRequest};
+use super::backend::writable::WritableBackend;
+use super::handlers::manifest_memory::ManifestMemory;
+use super::handlers::uploads::UploadSessions;
+use super::http::errors::{ApiError, ErrorCode};
 use super::http::reply::blocking;
 use super::http::tls::Certificate;
 use crate::cancel::Cancel;
-use crate::error::Result as Outcome;
+use crate::error::Result as CrateResult;
 use crate::progress::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What clients may take of the server.
+/// Limits on the resources that clients may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at once; more wait until one ends.
+    /// The maximum number of simultaneous connections; further ones wait until one ends.
     pub connections: usize,
-    /// For a request's head, and between two requests of one connection.
-    pub head: Duration,
-    /// In which a body has to move 1 KiB, in either direction.
-    pub idle: Duration,
-    /// Threads that may wait for servers elsewhere, beside those that read from here.
-    pub waiting: usize,
-    /// What is under way when the server is told to stop has so long to end.
-    pub stop: Duration,
+    /// The time for a request's head, and between two requests of one connection.
+    pub head_timeout: Duration,
+    /// The time in which a body must move 1 KiB, in either direction.
+    pub idle_timeout: Duration,
+    /// Additional threads that may wait for upstream registries.
+    pub upstream_threads: usize,
+    /// The time for requests in flight to finish when the server stops.
+    pub stop_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1024,
-            head: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
-            waiting: 0,
-            stop: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            upstream_threads: 0,
+            stop_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// How a server serves.
+/// The options of a server.
 pub struct Options {
     pub listen: SocketAddr,
     pub certificate: Option<Certificate>,
     pub rights: Rights,
-    /// Names by which a server on loopback may be called beside loopback's own.
-    pub names: Vec<String>,
+    /// Host names that a server on loopback accepts in addition to loopback's own.
+    pub allowed_hosts: Vec<String>,
     pub limits: Limits,
-    pub journal: Option<Arc<Journal>>,
-    /// What is counted, also by shelves.
-    pub figures: Arc<Metrics>,
-    /// Where pushes go, if anywhere.
-    pub target: Option<Arc<Target>>,
-    /// How long an upload is kept that nobody goes on with.
-    pub upload_life: Duration,
+    pub access_log: Option<Arc<AccessLog>>,
+    /// The counters of this server; backends also add to them.
+    pub metrics: Arc<Metrics>,
+    /// The directory that accepts pushes; without it the server is read-only.
+    pub writable: Option<Arc<WritableBackend>>,
+    /// An upload without a request for this time is removed.
+    pub upload_lifetime: Duration,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
 
-/// Everything that a request needs.
+/// The state that all requests share.
 pub(super) struct Server {
     pub catalog: Catalog,
     pub rights: Rights,
-    pub gate: BrowserGuard,
+    pub browser_guard: BrowserGuard,
     pub limits: Limits,
-    pub figures: Arc<Metrics>,
-    pub journal: Option<Arc<Journal>>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Option<Arc<AccessLog>>,
     pub watch: Arc<dyn Watch>,
-    pub target: Option<Arc<Target>>,
-    pub sessions: Sessions,
-    pub upload_life: Duration,
-    pub documents: Documents,
+    pub writable: Option<Arc<WritableBackend>>,
+    pub sessions: UploadSessions,
+    pub upload_lifetime: Duration,
+    pub manifest_memory: ManifestMemory,
 }
 
 impl Server {
-    /// What `ask` finds in the repository called `name`, on a thread that may block.
-    pub async fn in_repository<T: Send + 'static>(
+    /// Runs `work` on the requested repository, on a blocking thread.
+    pub async fn with_repository<T: Send + 'static>(
         &self,
-        wanted: Wanted,
-        ask: impl FnOnce(Arc<dyn Repository>) -> Outcome<T> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let catalog = self.catalog.clone();
-        let found = blocking(move || catalog.repository(&wanted)?.map(ask).transpose()).await??;
-        found.ok_or_else(|| Refusal::not_found(Code::NameUnknown, "there is no such repository"))
+        request: RepositoryRequest,
+        work: impl FnOnce(Arc<dyn Repository>) -> CrateResult<T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (catalog, name) = (self.catalog.clone(), request.name.clone());
+        let found = blocking(move || catalog.repository(&request)?.map(work).transpose()).await??;
+        found.ok_or_else(|| ApiError::not_found(ErrorCode::NameUnknown, format!("repository {name} was not found")))
     }
 }

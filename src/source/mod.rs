@@ -1,18 +1,19 @@
-//! Where images come from. The difference is physical: a [`Store`] opens any blob in any order from several threads;
-//! a [`Stream`] passes once.
+//! Where images come from: a [`Store`] opens any blob in any order, from several threads.
+//!
+//! An archive that is read once is not a store: see [`crate::tarball::ArchiveStream`].
 
 pub mod documents;
+mod profile;
+mod wrapper;
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Name};
+use crate::image::{Descriptor, Digest, Manifest, Name};
 use std::{collections::HashMap, io::Read, sync::Arc};
 
-pub enum Source {
-    Store(Arc<dyn Store>),
-    Stream(Box<dyn Stream>),
-}
+pub use profile::{Origin, Profile};
+pub use wrapper::Wrapper;
 
-/// What a user asks of a source.
+/// One image as a user selects it in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// By name, as typed (`app:2`, `v1`).
@@ -32,81 +33,92 @@ impl std::fmt::Display for Selector {
 /// One image that a source has.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// None where the source keeps the image without a name.
+    /// None for an image without a name.
     pub name: Option<Name>,
     /// Its manifest or index.
     pub descriptor: Descriptor,
-    /// The source has no such manifest: it was made from config and layers (docker-save's old form), or is an index over
-    /// platforms that lie side by side.
+    /// The source does not have this manifest. It was made from config and layers (docker-save's old form), or it is an
+    /// index that was made of single-platform images.
     pub synthesised: bool,
+    /// The manifest itself, where the source had to read it to know its digest (a registry's tag).
+    pub manifest: Option<Arc<Manifest>>,
 }
 
 impl Root {
     pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
-        Root { name, descriptor, synthesised: false }
+        Root { name, descriptor, synthesised: false, manifest: None }
+    }
+
+    /// The manifest, which `store` is asked for unless this root carries it.
+    ///
+    /// # Errors
+    /// Those of [`Store::manifest`], and `Invalid` for bytes that the descriptor does not describe.
+    pub fn read(&self, store: &dyn Store) -> Result<Manifest> {
+        match &self.manifest {
+            Some(manifest) => Ok(Manifest::clone(manifest)),
+            None => Manifest::parse(store.manifest(&self.descriptor)?, &self.descriptor),
+        }
     }
 }
 
-/// Which registry and repository a store is: lets a sink at the same registry mount instead of copying.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// `HOST[:PORT]`, as in references.
-    pub host: String,
-    pub repository: String,
-}
-
-/// A source bound to one place (one repository, one layout, one containerd namespace, one archive file) whose blobs
-/// can be opened in any order. Everything it says is a claim until it was hashed.
+/// A source whose blobs can be opened in any order: one repository, one layout, one containerd namespace or one archive
+/// file. Its answers are claims until their bytes are hashed.
+///
+/// Every method may fail with `Network`, `Denied` or `Unreadable` where the storage or the connection does.
 pub trait Store: Send + Sync {
-    /// The images that `picks` select, in their order; all when empty. A pick that selects nothing is `NotFound`,
-    /// with what there is in the message.
+    /// The images that `picks` select.
+    ///
+    /// 1. The order is the order of `picks`; without any, all images of the store are returned.
+    /// 2. A selector by digest finds every manifest that the store has, also one without a name.
+    /// 3. A root that carries its manifest was hashed.
+    ///
+    /// # Errors
+    /// - `NotFound`: a selector matches no image; the message lists the images of the store.
+    /// - `Usage`: a name matches several images.
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>>;
-    /// The raw bytes of a manifest or an index, at most `MAX_MANIFEST_BYTES`. Believed only after `Manifest::parse`.
+
+    /// The raw bytes of a manifest or an index; not verified, see [`Manifest::parse`].
+    ///
+    /// 1. At most `MAX_MANIFEST_BYTES` bytes are read.
+    ///
+    /// # Errors
+    /// - `NotFound` or `Invalid`: the store does not have the manifest.
+    /// - `Invalid`: it is larger.
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>>;
-    /// The bytes of `blob` from offset `from` on.
+
+    /// The bytes of `blob` from offset `from` to its end; not verified.
+    ///
+    /// 1. Several threads may open and read blobs at the same time, the same blob too.
+    /// 2. At `from` = size the reader is empty.
+    ///
+    /// # Errors
+    /// - `NotFound`: the store does not have the blob.
+    /// - `Invalid`: it has another size, or `from` is behind its end, where the store knows that before it reads.
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>>;
-    /// Size (0 where only reading it tells) and, where known, type of what is there under `digest`.
+
+    /// The size and, where known, the media type of the blob or manifest `digest`; `None` where the store does not have it.
+    ///
+    /// 1. A size of 0 stands for a size that only reading shows.
+    /// 2. The bytes are not read.
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>>;
-    /// Every name the source has, without a look at what it points at.
+
+    /// Every name in the store. The manifests behind the names are not read.
     fn names(&self) -> Result<Vec<Name>> {
         Ok(self.roots(&[])?.into_iter().filter_map(|root| root.name).collect())
     }
-    /// What refers to `subject` (signatures, SBOMs).
+
+    /// The referrers of `subject` (signatures, SBOMs); empty where there are none.
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
         Ok(Vec::new())
     }
-    /// Whether `layer`, of a nondistributable type, can be opened although `find` does not know it.
-    fn fetches(&self, _layer: &Descriptor) -> bool {
-        false
+
+    /// The properties of the store that the engine plans with. `parallel_reads` may change during a copy.
+    fn profile(&self) -> Profile {
+        Profile::default()
     }
-    fn origin(&self) -> Option<&Origin> {
-        None
-    }
-    /// The sentence for a source that has no image at all: which file it is, and what was found in it.
-    fn nothing(&self) -> String {
-        "the source holds no image".to_owned()
-    }
-    /// Whether an index here may come without some of the images it lists, as engines keep them. Then the engine asks
-    /// `find` before it plans on a child.
-    fn is_sparse(&self) -> bool {
-        false
-    }
-    /// Whether each blob costs a way there and back: then several are read ahead for a sink that takes one after the
-    /// other.
-    fn is_far(&self) -> bool {
-        self.origin().is_some()
-    }
-    /// How many blobs are best read at once; advice.
-    fn lanes(&self) -> usize {
-        4
-    }
-    /// Hears from the engine, before it opens blobs, which of them it is going to open: `wanted`, in the order of `all`.
-    fn expect(&self, _all: &[Digest], _wanted: &mut dyn Iterator<Item = Digest>) {}
-    /// Hears that a blob that was expected will not be opened (any more).
-    fn skip_blob(&self, _blob: &Digest) {}
 }
 
-/// What someone says of a blob; believed by nobody.
+/// The unverified description of a blob.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
     pub digest: Option<Digest>,
@@ -118,58 +130,6 @@ impl From<&Descriptor> for Claim {
     fn from(blob: &Descriptor) -> Claim {
         Claim { digest: Some(blob.digest), size: Some(blob.size) }
     }
-}
-
-/// A blob that is passing.
-pub struct Blob<'a> {
-    pub claim: Claim,
-    pub bytes: Box<dyn Read + Send + 'a>,
-}
-
-/// What a stream has shown once it has passed.
-pub struct StreamSummary {
-    pub roots: Vec<Root>,
-    /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
-    pub documents: HashMap<Digest, Vec<u8>>,
-    /// [`Store::nothing`], of what has passed.
-    pub nothing: String,
-}
-
-impl StreamSummary {
-    /// The roots that `picks` select, as [`Store::roots`] does.
-    pub fn select(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        select(&self.roots, picks)
-    }
-}
-
-/// A source that passes once, manifest last (standard input, a compressed archive).
-pub trait Stream: Send {
-    /// Whether blobs come under names that are their digests (an OCI layout in a tar). Where not (docker-save's old
-    /// form) every claim is without a digest. Reads ahead as little as it takes to know.
-    fn digests_known(&mut self) -> Result<bool>;
-    /// Of the images that are coming, each one's layers unpacked (their diff IDs), lowest first, where the source could
-    /// say so beforehand; among the blobs are then perhaps these.
-    fn expected_diff_ids(&self) -> Vec<Vec<Digest>> {
-        Vec::new()
-    }
-    /// The next blob that is not a small JSON document; what is left unread of the one before is skipped.
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>>;
-    /// To be called when `next_blob` has said `None`: the images, checked for internal agreement.
-    fn finish(self: Box<Self>) -> Result<StreamSummary>;
-    /// Passes the archive on to `out` in its own form and in one pass: only for a stream whose digests are not known
-    /// beforehand. Layers are hashed on the way and checked against the configs' `diff_ids`; names become what
-    /// `rename` makes of them; a picked image's others are left out of the written `manifest.json`.
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<StreamSummary>;
-}
-
-/// How [`Stream::relay`] passes an archive on.
-pub struct Relay<'a> {
-    pub out: &'a mut (dyn std::io::Write + Send),
-    pub picks: &'a [Selector],
-    /// From the names a stream keeps for an image to those it is to have.
-    pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
-    /// Called with the number of bytes passed since the last call; an error ends the relay.
-    pub moved: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
 /// The roots among `all` that `picks` select, in the order of `picks`; all when there are none.

@@ -16,9 +16,11 @@ mod tar;
 mod write;
 
 pub use read::store::ArchiveStore;
-pub use read::stream::ArchiveStream;
+pub use read::stream::{ArchiveStream, Blob};
+pub use read::summary::{StreamSummary, StreamedStore};
 pub use read::unopened::UnopenedArchive;
 pub use rewrite::retag::retag;
+pub use rewrite::streamed::{Rewrite, rewrite};
 pub use tar::compress::Compressed;
 pub use tar::decompress::ArchiveCompression;
 pub use tar::output::Output;

@@ -1,11 +1,12 @@
-//! A blob that nobody reads from a source: its bytes are brought, piece after piece, by who sends them.
+//! A blob that a client sends in pieces.
 
-use super::{Verified, check};
+use super::Verified;
+use super::verified::check;
 use crate::error::Result;
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::source::Claim;
 
-/// What has come of a blob so far, hashed as it came.
+/// The part of a blob that was received so far, hashed.
 #[derive(Clone)]
 pub struct IncomingBlob {
     hasher: Hasher,
@@ -15,11 +16,11 @@ pub struct IncomingBlob {
 
 impl IncomingBlob {
     pub fn new(algorithm: Algorithm) -> IncomingBlob {
-        IncomingBlob::going_on(algorithm, Hasher::new(algorithm), 0)
+        IncomingBlob::resumed(algorithm, Hasher::new(algorithm), 0)
     }
 
-    /// Behind `size` bytes, after which the hasher of `algorithm` is in the state `hasher`.
-    pub fn going_on(algorithm: Algorithm, hasher: Hasher, size: u64) -> IncomingBlob {
+    /// A blob of which `size` bytes are hashed; `hasher` is the state of `algorithm` there.
+    pub fn resumed(algorithm: Algorithm, hasher: Hasher, size: u64) -> IncomingBlob {
         IncomingBlob { hasher, algorithm, size }
     }
 
@@ -28,23 +29,24 @@ impl IncomingBlob {
         self.size += bytes.len() as u64;
     }
 
-    /// Bytes so far.
+    /// The bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// In which it is hashed: a claim with a digest of another one cannot be checked here.
+    /// The algorithm of the hash. A claim with a digest of another algorithm cannot be checked here.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The proof that all of it is what `claim` says.
+    /// The proof that the complete blob is what `claim` says.
     ///
-    /// Fails with `Invalid` where it is not.
+    /// # Errors
+    /// - `Invalid`: it is not.
     pub fn verify(self, claim: &Claim) -> Result<Verified> {
         let digest: Digest = self.hasher.finish();
         check(claim, digest, self.size)?;
-        let one = (digest, self.size);
-        Ok(Verified { source: one, stored: one, raw: None, resumed: 0 })
+        let blob = (digest, self.size);
+        Ok(Verified { source: blob, stored: blob, diff_id: None, resumed: 0 })
     }
 }

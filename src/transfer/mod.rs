@@ -1,6 +1,8 @@
-//! One blob through: read, hash, write, check. The only maker of [`Verified`].
+//! The transfer of one blob: read, hash, write, check, commit. The only maker of [`Verified`].
 
+mod budget;
 mod incoming;
+mod pump;
 mod recompress;
 pub(crate) mod replay;
 mod verified;
@@ -8,51 +10,40 @@ mod writer;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Digest, Hasher};
+use crate::image::Hasher;
 use crate::progress::{Event, Watch};
 use crate::source::Claim;
-use std::{
-    io::Read,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering, mpsc},
-    thread,
-};
+use pump::{Shared, hash_on_thread, pump};
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use budget::Budget;
 pub use incoming::IncomingBlob;
 pub use recompress::{Recompress, measure_recompressed, transfer_recompressed};
 pub use verified::Verified;
+use verified::check;
 pub use writer::BlobWriter;
 
-/// Bytes in one buffer. Large enough that system calls do not count, small enough for many lanes.
-const BUFFER: usize = 256 << 10;
-/// Bytes in one buffer each of all copies that run side by side.
-const COMPANY_BUFFERS: usize = 2 << 20;
-/// Buffers that a hashing thread may be behind by.
-const BUFFERS: usize = 4;
-/// A blob from this size on, in bytes, is hashed on a thread of its own while it is written.
-const LARGE: u64 = 2 << 20;
+/// A blob of at least this size is hashed on a thread of its own while it is written.
+const HASH_THREAD_BYTES: u64 = 2 << 20;
 
-/// What every byte loop of a run looks at and reports to.
+/// The surroundings of one blob's transfer: its limits, and where it reports to.
 pub struct TransferContext<'a> {
     pub watch: &'a dyn Watch,
     pub cancel: &'a Cancel,
-    /// Raised when another lane has failed.
+    /// Raised when another blob of the copy has failed.
     pub stop: &'a AtomicBool,
     /// The blob's number in events.
     pub id: u64,
-    /// Threads for recoding.
+    /// Threads for recompression.
     pub threads: usize,
-    /// Bytes in one buffer.
-    pub buffer: usize,
-    /// Bytes of what is packed on the way that are kept for a line that breaks.
-    pub recent: usize,
-}
-
-/// Bytes in one buffer of each of `company` copies that run side by side.
-pub fn buffer_in_company(company: usize) -> usize {
-    (COMPANY_BUFFERS / company.max(1)).clamp(BUFFER / 8, BUFFER)
+    pub buffer_bytes: usize,
+    /// The latest bytes that are stored for a writer that asks for them again; 0 where no writer does.
+    pub replay_bytes: usize,
 }
 
 impl TransferContext<'_> {
+    /// Reports `bytes`, and fails where the copy has to stop.
     fn moved(&self, bytes: usize) -> Result<()> {
         self.cancel.check()?;
         if self.stop.load(Ordering::Relaxed) {
@@ -66,173 +57,45 @@ impl TransferContext<'_> {
 /// Opens the source's bytes from an offset on.
 pub type Opener<'o, 'r> = dyn FnMut(u64) -> Result<Box<dyn Read + Send + 'r>> + 'o;
 
-/// Moves one blob from `open` to `writer` as it is and commits it if it is what `claim` says.
+/// Writes the blob of `open` to `writer` unchanged, and commits it if it is what `claim` says.
 ///
-/// Fails with `Invalid` on a wrong digest or size; then nothing is committed.
+/// # Errors
+/// - `Invalid`: the digest or the size is wrong; then nothing is committed.
+/// - Those of the source, and those of the writer that it cannot recover from.
 pub fn transfer(
     claim: &Claim,
     open: &mut Opener<'_, '_>,
     mut writer: Box<dyn BlobWriter + '_>,
-    flow: &TransferContext<'_>,
+    context: &TransferContext<'_>,
 ) -> Result<Verified> {
     let algorithm = claim.digest.map_or_else(Default::default, |digest| digest.algorithm());
-    let (from, hasher) = writer.start(Hasher::new(algorithm))?;
-    let large = claim.size.is_none_or(|size| size.saturating_sub(from) >= LARGE);
-    let (digest, size) = match large {
-        true => hash_aside(hasher, |hash| pump(claim, from, open, &mut *writer, hash, flow))?,
+    let (from, mut hasher) = writer.start(Hasher::new(algorithm))?;
+    let (digest, size) = match claim.size.is_none_or(|size| size.saturating_sub(from) >= HASH_THREAD_BYTES) {
+        true => hash_on_thread(hasher, |hash| pump(claim, from, open, &mut *writer, hash, context))?,
         false => {
-            let mut hasher = hasher;
-            let size = pump(
-                claim,
-                from,
-                open,
-                &mut *writer,
-                &mut |buffer: &Shared, range| hasher.update(&buffer[range]),
-                flow,
-            )?;
+            let mut hash = |buffer: &Shared, range| hasher.update(&buffer[range]);
+            let size = pump(claim, from, open, &mut *writer, &mut hash, context)?;
             (hasher.finish(), size)
         }
     };
     check(claim, digest, size)?;
-    let verified = Verified { source: (digest, size), stored: (digest, size), raw: None, resumed: from };
-    while let Err(error) = writer.finish(&verified) {
+    let verified = Verified { source: (digest, size), stored: (digest, size), diff_id: None, resumed: from };
+    while let Err(error) = writer.commit(&verified) {
         let again = writer.recover(error)?;
         // These bytes were hashed already.
-        pump(claim, again, open, &mut *writer, &mut |_, _| {}, flow)?;
+        pump(claim, again, open, &mut *writer, &mut |_, _| {}, context)?;
     }
-    writer.commit(&verified)?;
     Ok(verified)
-}
-
-type Shared = Arc<Vec<u8>>;
-type Hash<'h> = dyn FnMut(&Shared, std::ops::Range<usize>) + 'h;
-
-/// Reads to the end and writes, handing every byte to `hash` once; the total size.
-fn pump(
-    claim: &Claim,
-    mut at: u64,
-    open: &mut Opener<'_, '_>,
-    writer: &mut dyn BlobWriter,
-    hash: &mut Hash<'_>,
-    flow: &TransferContext<'_>,
-) -> Result<u64> {
-    let capacity = claim.size.map_or(flow.buffer, |size| flow.buffer.min((size as usize).saturating_add(1)).max(4096));
-    let mut ring: Vec<Shared> = Vec::with_capacity(BUFFERS);
-    let mut hashed = at;
-    let mut reader = open(at)?;
-    loop {
-        let mut slot = free(&mut ring, capacity);
-        let buffer = Arc::get_mut(&mut slot).expect("a free buffer has one owner");
-        let (filled, failure) = fill(&mut reader, buffer, flow)?;
-        if let Some(size) = claim.size
-            && at + filled as u64 > size
-        {
-            return Err(Error::invalid(format!("{} has more than the {size} bytes announced", named(claim))));
-        }
-        let new = filled - (hashed.saturating_sub(at) as usize).min(filled);
-        if new > 0 {
-            hash(&slot, filled - new..filled);
-            hashed += new as u64;
-        }
-        match writer.write(&slot[..filled]) {
-            Ok(()) => at += filled as u64,
-            Err(error) => {
-                at = writer.recover(error)?;
-                reader = open(at)?;
-                ring.push(slot);
-                continue;
-            }
-        }
-        ring.push(slot);
-        match failure {
-            Some(error) => return Err(error),
-            None if filled < capacity => return Ok(at),
-            None => {}
-        }
-    }
-}
-
-/// A buffer that nobody else holds: one of the ring once it is free, or a new one while the ring is short.
-fn free(ring: &mut Vec<Shared>, capacity: usize) -> Shared {
-    loop {
-        if let Some(at) = ring.iter().position(|slot| Arc::strong_count(slot) == 1) {
-            return ring.swap_remove(at);
-        }
-        if ring.len() < BUFFERS {
-            return Arc::new(vec![0; capacity]);
-        }
-        // The hashing thread is behind; its channel has already made this thread wait for most of it.
-        thread::yield_now();
-    }
-}
-
-/// Fills `buffer` as far as the reader gives; short only at its end or with the error that ended it.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8], flow: &TransferContext<'_>) -> Result<(usize, Option<Error>)> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => {
-                filled += n;
-                flow.moved(n)?;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => flow.moved(0)?,
-            Err(error) => return Ok((filled, Some(Error::from(error)))),
-        }
-    }
-    Ok((filled, None))
-}
-
-/// Runs `work` with hashing on a thread of its own; the digest and what `work` gave.
-fn hash_aside<T>(hasher: Hasher, work: impl FnOnce(&mut Hash<'_>) -> Result<T>) -> Result<(Digest, T)> {
-    thread::scope(|scope| {
-        let (send, receive) = mpsc::sync_channel::<(Shared, std::ops::Range<usize>)>(BUFFERS - 2);
-        let side = scope.spawn(move || {
-            let mut hasher = hasher;
-            for (buffer, range) in receive {
-                hasher.update(&buffer[range]);
-            }
-            hasher.finish()
-        });
-        let done = work(&mut |buffer, range| {
-            // Fails only if the hashing thread has panicked, which `join` reports.
-            let _ = send.send((buffer.clone(), range));
-        });
-        drop(send);
-        let digest = side.join().map_err(|_| Error::failed("the hashing thread panicked"))?;
-        Ok((digest, done?))
-    })
-}
-
-fn check(claim: &Claim, digest: Digest, size: u64) -> Result<()> {
-    if let Some(expected) = claim.size
-        && expected != size
-    {
-        return Err(Error::invalid(format!(
-            "{} has {size} bytes, announced were {expected}; it was not kept",
-            named(claim)
-        )));
-    }
-    match claim.digest {
-        Some(expected) if expected != digest => {
-            Err(Error::digest_mismatch(format!("blob {expected} does not match: got {digest}; it was not kept")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn named(claim: &Claim) -> String {
-    match claim.digest {
-        Some(digest) => format!("blob {digest}"),
-        None => "a blob".to_owned(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Digest;
     use crate::progress::Silent;
     use std::{io::Cursor, sync::Mutex};
+
+    const BUFFER_BYTES: usize = 256 << 10;
 
     #[derive(Default)]
     struct Kept(Mutex<(Vec<u8>, Option<Verified>)>);
@@ -255,7 +118,7 @@ mod tests {
             self.1 = None;
             Ok(at)
         }
-        fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+        fn commit(&mut self, blob: &Verified) -> Result<()> {
             self.0.0.lock().unwrap().1 = Some(blob.clone());
             Ok(())
         }
@@ -270,8 +133,8 @@ mod tests {
             stop: &stop,
             id: 0,
             threads: 1,
-            buffer: BUFFER,
-            recent: BUFFER,
+            buffer_bytes: BUFFER_BYTES,
+            replay_bytes: BUFFER_BYTES,
         };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
         let done = transfer(claim, &mut open, Box::new(Keep(&kept, fail_at)), &flow);
@@ -288,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_arrives_is_what_left() {
-        for size in [0, 1, 4095, BUFFER - 1, BUFFER, BUFFER + 1, 5 << 20] {
+        for size in [0, 1, 4095, BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1, 5 << 20] {
             let bytes = noise(size);
             let (done, kept) = run(&bytes, &claim(&bytes), None);
             assert_eq!(done.unwrap().stored(), (Digest::of(&bytes), size as u64));

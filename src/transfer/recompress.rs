@@ -1,73 +1,76 @@
-//! One layer through, recompressed on the way.
+//! The transfer of one layer that is recompressed.
 
 use super::replay::ReplayBuffer;
-use super::{BlobWriter, TransferContext, Verified, check};
+use super::verified::check;
+use super::{BlobWriter, TransferContext, Verified};
 use crate::compress;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Coding, Digest, Hasher};
 use crate::source::Claim;
 use std::io::Read;
 
-/// How a layer is to be packed anew.
+/// The recompression of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recompress {
     pub was: Coding,
     pub to: Coding,
-    /// Of the codec; its default when none.
+    /// The compression level; the codec's default when none.
     pub level: Option<i32>,
 }
 
-/// Moves one layer from `open` to `writer`, packed anew, and commits the result if what was read is what `claim`
-/// says, and the result what `expected` says (where a pair is known).
+/// Writes one layer from `from` to `writer`, recompressed, and commits it.
+///
+/// # Errors
+/// - `Invalid`: the layer is not what `claim` says; then nothing is committed.
+/// - `Failed`: the result is not `expected`, the digest in the layer cache.
+/// - Those of the source, and those of the writer that it cannot recover from.
 pub fn transfer_recompressed(
     claim: &Claim,
     expected: Option<Digest>,
     how: Recompress,
     from: &mut (dyn Read + Send),
     mut writer: Box<dyn BlobWriter + '_>,
-    flow: &TransferContext<'_>,
+    context: &TransferContext<'_>,
 ) -> Result<Verified> {
-    // `start` is not called: the packer cannot go on from a partial.
+    // `start` is not called: a recompression cannot be resumed.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
-    let recovers = writer.recovers();
-    let mut recent = ReplayBuffer::new(if recovers { flow.recent } else { 0 });
-    let (source, raw) = repack(claim, how, from, flow, &mut |bytes| {
+    let mut replay = ReplayBuffer::new(context.replay_bytes);
+    let (source, diff_id) = recompress(claim, how, from, context, &mut |bytes| {
         stored.update(bytes);
-        let begun = stored_size;
+        let offset = stored_size;
         stored_size += bytes.len() as u64;
-        if !recovers {
+        if context.replay_bytes == 0 {
             return writer.write(bytes);
         }
-        recent.add(bytes);
-        recent.write(begun, &mut *writer)
+        replay.add(bytes);
+        replay.write(offset, &mut *writer)
     })?;
     let stored = (stored.finish(), stored_size);
     if let Some(expected) = expected
         && expected != stored.0
     {
         return Err(Error::failed(format!(
-            "layer {} was packed to {}, remembered was {expected}; remove the cache of pairs",
+            "layer {} was compressed to {}, and the layer cache says {expected}; remove the layer cache",
             source.0, stored.0
         )));
     }
-    let verified = Verified { source, stored, raw: Some(raw), resumed: 0 };
-    while let Err(error) = writer.finish(&verified) {
+    let verified = Verified { source, stored, diff_id: Some(diff_id), resumed: 0 };
+    while let Err(error) = writer.commit(&verified) {
         let again = writer.recover(error)?;
-        recent.write(again, &mut *writer)?;
+        replay.write(again, &mut *writer)?;
     }
-    writer.commit(&verified)?;
     Ok(verified)
 }
 
-/// What a layer would be, packed anew: for sinks that must know the size beforehand.
+/// Digest and size of the recompressed layer, for sinks that need the size beforehand.
 pub fn measure_recompressed(
     claim: &Claim,
     how: Recompress,
     from: &mut (dyn Read + Send),
-    flow: &TransferContext<'_>,
+    context: &TransferContext<'_>,
 ) -> Result<Claim> {
     let (mut stored, mut size) = (Hasher::default(), 0);
-    repack(claim, how, from, flow, &mut |bytes| {
+    recompress(claim, how, from, context, &mut |bytes| {
         stored.update(bytes);
         size += bytes.len() as u64;
         Ok(())
@@ -75,38 +78,38 @@ pub fn measure_recompressed(
     Ok(Claim { digest: Some(stored.finish()), size: Some(size) })
 }
 
-/// Reads and checks all of `from` while it is packed anew into `out`: what was read, and the digest unpacked.
-fn repack(
+/// Recompresses `from` into `out` and checks it against `claim`; returns its digest and size, and its diff ID.
+fn recompress(
     claim: &Claim,
     how: Recompress,
     from: &mut (dyn Read + Send),
-    flow: &TransferContext<'_>,
+    context: &TransferContext<'_>,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<((Digest, u64), Digest)> {
     let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
-    // A raw layer's sha256 is the recoder's.
-    let apart = how.was != Coding::Raw || algorithm != Algorithm::default();
-    let mut tee = Tee { from, hasher: apart.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, flow };
-    let recompressed = compress::recompress(&mut tee, how.was, how.to, how.level, flow.threads, out)?;
+    // The SHA-256 of an uncompressed layer is its diff ID, which is computed anyway.
+    let own_hash = how.was != Coding::Raw || algorithm != Algorithm::default();
+    let mut tee = Tee { from, hasher: own_hash.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, context };
+    let result = compress::recompress(&mut tee, how.was, how.to, how.level, context.threads, out)?;
     let digest = match tee.hasher {
-        // What lies behind the packed stream's end belongs to the blob too.
+        // Bytes after the end of the compressed stream belong to the blob too.
         Some(_) => {
             std::io::copy(&mut tee, &mut std::io::sink())?;
             tee.hasher.take().expect("set above").finish()
         }
-        None => recompressed.uncompressed.0,
+        None => result.uncompressed.0,
     };
     check(claim, digest, tee.size)?;
-    Ok(((digest, tee.size), recompressed.uncompressed.0))
+    Ok(((digest, tee.size), result.uncompressed.0))
 }
 
-/// Counts, reports and (where the recoder does not) hashes what is read.
+/// A reader that counts, reports and, where needed, hashes.
 struct Tee<'a, 'f> {
     from: &'a mut (dyn Read + Send),
     hasher: Option<Hasher>,
     size: u64,
     limit: Option<u64>,
-    flow: &'a TransferContext<'f>,
+    context: &'a TransferContext<'f>,
 }
 
 impl Read for Tee<'_, '_> {
@@ -123,7 +126,7 @@ impl Read for Tee<'_, '_> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..n]);
         }
-        self.flow.moved(n)?;
+        self.context.moved(n)?;
         Ok(n)
     }
 }

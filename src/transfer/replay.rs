@@ -1,5 +1,5 @@
-//! The last of what has passed, kept so that a connection that breaks can be sent it again: what comes through a pipe, or
-//! is packed on the way, is not to be had a second time.
+//! The latest bytes of a stream, stored so that they can be sent again after the connection broke. A pipe and a
+//! recompressed layer cannot be read a second time.
 
 use crate::error::{Error, Result};
 use crate::transfer::BlobWriter;
@@ -7,55 +7,46 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
-/// In bytes: as far back as a retry can go. More than what lies in the buffers between here and a registry.
-const KEPT: usize = 8 << 20;
-
-/// The same for each of `company` copies that run side by side.
-pub(crate) fn kept_in_company(company: usize) -> usize {
-    KEPT / company.max(1)
-}
-
-/// The last bytes of something.
+/// The latest bytes of a stream.
 pub(crate) struct ReplayBuffer {
     bytes: VecDeque<u8>,
-    /// Bytes kept, at most, unless more come at once; none where this is 0.
-    most: usize,
-    /// In bytes from its start: where they end.
+    /// The maximum of stored bytes, unless one piece has more; 0 stores nothing.
+    limit: usize,
+    /// The offset of their end in the stream.
     end: u64,
 }
 
 impl ReplayBuffer {
-    pub fn new(most: usize) -> ReplayBuffer {
-        ReplayBuffer { bytes: VecDeque::new(), most, end: 0 }
+    pub fn new(limit: usize) -> ReplayBuffer {
+        ReplayBuffer { bytes: VecDeque::new(), limit, end: 0 }
     }
 
     pub fn add(&mut self, bytes: &[u8]) {
         self.end += bytes.len() as u64;
-        if self.most == 0 {
+        if self.limit == 0 {
             return;
         }
-        let most = self.most.max(bytes.len());
-        let old = (self.bytes.len() + bytes.len()).saturating_sub(most).min(self.bytes.len());
+        let limit = self.limit.max(bytes.len());
+        let old = (self.bytes.len() + bytes.len()).saturating_sub(limit).min(self.bytes.len());
         self.bytes.drain(..old);
         self.bytes.extend(bytes);
     }
 
-    /// The bytes from `from` on; `Network` where they are not kept any more.
+    /// The bytes from offset `from`; `Network` where they are not stored any more.
     fn since(&self, from: u64) -> Result<[&[u8]; 2]> {
         let back = self.end.saturating_sub(from);
         let at = usize::try_from(back).ok().and_then(|back| self.bytes.len().checked_sub(back));
         let Some(at) = at else {
             return Err(Error::network(format!(
-                "the connection broke, and of what passes once only the last {} bytes can be sent again; save it to a \
-                 file first",
-                self.most
+                "the connection broke, and only the last {} bytes of a stream can be sent again; save it to a file first",
+                self.limit
             )));
         };
         let (head, tail) = self.bytes.as_slices();
         Ok([&head[at.min(head.len())..], &tail[at.saturating_sub(head.len())..]])
     }
 
-    /// Copies bytes from `from` on; 0 where none have been added yet.
+    /// Copies bytes from offset `from`; returns 0 where none were added yet.
     fn read(&self, from: u64, buffer: &mut [u8]) -> Result<usize> {
         let part = self.since(from)?.into_iter().find(|part| !part.is_empty()).unwrap_or_default();
         let n = part.len().min(buffer.len());
@@ -63,7 +54,7 @@ impl ReplayBuffer {
         Ok(n)
     }
 
-    /// Writes what was added last, from `from` on, and more of it where the writer fails and recovers.
+    /// Writes the bytes from offset `from`, and earlier ones where the writer fails and recovers.
     pub fn write(&self, mut from: u64, writer: &mut dyn BlobWriter) -> Result<()> {
         loop {
             let [head, tail] = self.since(from)?;
@@ -76,46 +67,46 @@ impl ReplayBuffer {
     }
 }
 
-/// Bytes that come once, of which the last can be read again.
+/// A stream whose latest bytes can be read again.
 pub(crate) struct Replay<'a>(Mutex<Source<'a>>);
 
 struct Source<'a> {
     bytes: Box<dyn Read + Send + 'a>,
-    recent: ReplayBuffer,
+    latest: ReplayBuffer,
 }
 
 impl<'a> Replay<'a> {
-    /// Of which the last `kept` can be read again.
-    pub fn new(bytes: Box<dyn Read + Send + 'a>, kept: usize) -> Replay<'a> {
-        Replay(Mutex::new(Source { bytes, recent: ReplayBuffer::new(kept) }))
+    /// The stream `bytes`, of which the last `limit` bytes can be read again.
+    pub fn new(bytes: Box<dyn Read + Send + 'a>, limit: usize) -> Replay<'a> {
+        Replay(Mutex::new(Source { bytes, latest: ReplayBuffer::new(limit) }))
     }
 
-    /// The bytes from `from` on. What lies before and has not come yet passes unread.
-    pub fn read_from(&self, from: u64) -> Result<Again<'_, 'a>> {
+    /// The bytes from offset `from`. Unread bytes before it are skipped.
+    pub fn read_from(&self, from: u64) -> Result<ReplayReader<'_, 'a>> {
         let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let unread = from.saturating_sub(source.recent.end);
+        let unread = from.saturating_sub(source.latest.end);
         if unread > 0 {
             io::copy(&mut (&mut source.bytes).take(unread), &mut io::sink())?;
-            source.recent = ReplayBuffer { end: from, ..ReplayBuffer::new(source.recent.most) };
+            source.latest = ReplayBuffer { end: from, ..ReplayBuffer::new(source.latest.limit) };
         }
-        source.recent.since(from)?;
-        Ok(Again { replay: self, at: from })
+        source.latest.since(from)?;
+        Ok(ReplayReader { replay: self, at: from })
     }
 }
 
-/// A [`Replay`] from one byte on.
-pub(crate) struct Again<'r, 'a> {
+/// A [`Replay`] from one offset.
+pub(crate) struct ReplayReader<'r, 'a> {
     replay: &'r Replay<'a>,
     at: u64,
 }
 
-impl Read for Again<'_, '_> {
+impl Read for ReplayReader<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut source = self.replay.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut n = source.recent.read(self.at, buffer)?;
+        let mut n = source.latest.read(self.at, buffer)?;
         if n == 0 {
             n = source.bytes.read(buffer)?;
-            source.recent.add(&buffer[..n]);
+            source.latest.add(&buffer[..n]);
         }
         self.at += n as u64;
         Ok(n)
@@ -126,14 +117,16 @@ impl Read for Again<'_, '_> {
 mod tests {
     use super::*;
 
+    const LIMIT: usize = 8 << 20;
+
     fn noise(size: usize) -> Vec<u8> {
         (0..size).map(|i| (i * 31 + i / 251) as u8).collect()
     }
 
     #[test]
     fn the_last_bytes_come_again_and_older_ones_do_not() {
-        let bytes = noise(KEPT + 1000);
-        let replay = Replay::new(Box::new(&bytes[..]), KEPT);
+        let bytes = noise(LIMIT + 1000);
+        let replay = Replay::new(Box::new(&bytes[..]), LIMIT);
         let mut read = Vec::new();
         replay.read_from(0).unwrap().take(5000).read_to_end(&mut read).unwrap();
         replay.read_from(5000).unwrap().read_to_end(&mut read).unwrap();
@@ -152,14 +145,14 @@ mod tests {
         replay.read_from(0).unwrap().take(2000).read_to_end(&mut read).unwrap();
         replay.read_from(2000).unwrap().read_to_end(&mut read).unwrap();
         assert!(read == bytes);
-        assert!(replay.0.lock().unwrap().recent.bytes.is_empty());
+        assert!(replay.0.lock().unwrap().latest.bytes.is_empty());
         assert!(replay.read_from(1999).is_err());
     }
 
     #[test]
     fn what_an_earlier_run_left_passes_unread() {
         let bytes = noise(1000);
-        let replay = Replay::new(Box::new(&bytes[..]), KEPT);
+        let replay = Replay::new(Box::new(&bytes[..]), LIMIT);
         let mut read = Vec::new();
         replay.read_from(700).unwrap().read_to_end(&mut read).unwrap();
         assert_eq!(read, &bytes[700..]);

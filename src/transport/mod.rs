@@ -1,7 +1,17 @@
-//! One folder for each kind of place; transports never import one another.
+//! One folder for each kind of location; transports never import one another.
+//!
+//! [`table`] has a row for each transport and parses addresses. [`address`] is the trait by which the command line opens,
+//! compares and names them; each transport implements it in its own `address.rs`. [`options`] are the values that the
+//! command line fills in. Only `table` and [`combined`] (addresses that two transports share) import several transports.
 
+pub(crate) mod address;
 pub mod archive;
+pub(crate) mod combined;
 pub mod containerd;
 pub mod engine;
 pub mod layout;
+pub(crate) mod names;
+pub(crate) mod options;
 pub mod registry;
+mod syntax;
+pub(crate) mod table;

@@ -2,11 +2,11 @@
 
 use crate::memory::{Kept, layer, takes};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Descriptor, Digest, Manifest, media_type};
 use imgmv::progress::Silent;
 use imgmv::sink::Sink;
-use imgmv::source::Source;
 use imgmv::tarball::{ArchiveStore, ArchiveStream};
 use imgmv::{Error, Result};
 use serde_json::{Value, json};

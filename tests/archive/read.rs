@@ -4,7 +4,7 @@ use crate::make::*;
 use crate::memory::{Kept, takes};
 use imgmv::copy::Options;
 use imgmv::image::{Digest, media_type};
-use imgmv::source::{Selector, Store, Stream};
+use imgmv::source::{Selector, Store};
 use imgmv::tarball::ArchiveCompression;
 use imgmv::transport::archive::{Input, open};
 use serde_json::json;
@@ -242,7 +242,7 @@ fn layers_left_unread_are_still_known_at_the_end() {
         blob.bytes.read_exact(&mut [0; 100]).unwrap();
         count += 1;
     }
-    let tail = Box::new(stream).finish().unwrap();
+    let tail = stream.finish().unwrap();
     assert_eq!((count, tail.roots[0].descriptor.digest), (2, image.raw_manifest().digest()));
     assert_eq!(tail.documents[&Digest::of(&image.config)], image.config);
 }
@@ -288,8 +288,8 @@ fn files_are_sniffed_whatever_they_are_called() {
     std::fs::write(folder.path().join("b.tar"), gzip(&old(&Image::new(2), &["app:2"]))).unwrap();
     std::fs::File::create(folder.path().join("c.tar")).unwrap().write_all(b"no archive at all").unwrap();
     std::fs::write(folder.path().join("empty.tar"), b"").unwrap();
-    assert!(matches!(open("a.tar.gz").unwrap(), imgmv::source::Source::Store(_)));
-    assert!(matches!(open("b.tar").unwrap(), imgmv::source::Source::Stream(_)));
+    assert!(matches!(open("a.tar.gz").unwrap(), imgmv::copy::Source::Store(_)));
+    assert!(matches!(open("b.tar").unwrap(), imgmv::copy::Source::Stream(_)));
     for (name, words) in [("c.tar", "neither a tar"), ("empty.tar", "is empty"), ("none.tar", "none.tar"), ("", "oci:")]
     {
         let Err(error) = open(name) else { panic!("{name} was taken") };

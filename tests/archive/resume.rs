@@ -4,8 +4,9 @@ use crate::make::run;
 use crate::memory::{Memory, layer};
 use imgmv::Result;
 use imgmv::copy::Options;
+use imgmv::copy::Source;
 use imgmv::image::{Descriptor, Digest};
-use imgmv::source::{Root, Selector, Source, Store};
+use imgmv::source::{Selector, Store, Wrapper};
 use imgmv::transport::archive::{ArchiveSink, prune};
 use std::{
     fs,
@@ -44,19 +45,13 @@ impl Line {
     }
 }
 
-impl Store for Line {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.memory.roots(picks)
+impl Wrapper for Line {
+    fn wrapped(&self) -> &dyn Store {
+        &self.memory
     }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.memory.manifest(at)
-    }
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         self.opened.lock().unwrap().push((blob.digest, from));
         Ok(Box::new(Cut(self, self.memory.open(blob, from)?)))
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.memory.find(digest)
     }
 }
 

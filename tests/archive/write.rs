@@ -3,9 +3,10 @@
 use crate::make::*;
 use crate::memory::{Memory, layer};
 use crate::relay::{Pipe, files};
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options};
 use imgmv::image::{Descriptor, Manifest, Name, Platform, media_type};
-use imgmv::source::{Source, Store};
+use imgmv::source::Store;
 use imgmv::transport::archive::{ArchiveSink, Input, open};
 use serde_json::{Value, json};
 use std::{fs, path::Path, sync::Arc};

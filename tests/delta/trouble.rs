@@ -94,7 +94,7 @@ fn a_layer_in_another_packing_is_never_mistaken_for_the_one_that_is_wanted() {
                 Kind::Podman4 | Kind::Podman5 => {}
                 _ => {
                     assert_eq!(moved, 4, "{kind:?}: {}", next.said);
-                    assert!(next.said.contains("2 of the layers are there unpacked only"), "{kind:?}: {}", next.said);
+                    assert!(next.said.contains("2 layers exist only as snapshots"), "{kind:?}: {}", next.said);
                 }
             }
             assert!(!next.said.contains("sending everything"), "{kind:?}: {}", next.said);
@@ -120,13 +120,13 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
     let file = far.peer.folder.path().join("one.tar");
     let told = std::sync::Arc::new(Told::default());
     let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
-    let source = imgmv::source::Source::Store(std::sync::Arc::new(one.clone()));
+    let source = imgmv::copy::Source::Store(std::sync::Arc::new(one.clone()));
     imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     let import = ["images", "import", "--local", "--discard-unpacked-layers", file.to_str().unwrap()];
     far.peer.client(&import);
     let next = far.copy(&version(&[1, 2, 3], Coding::Gzip)).unwrap();
     assert_eq!(next.report.moved.blobs, 4, "{}", next.said);
-    assert!(next.said.contains("2 of the layers are there unpacked only"), "{}", next.said);
+    assert!(next.said.contains("2 layers exist only as snapshots"), "{}", next.said);
     far.is_whole(APP, &layers(&[1, 2, 3]));
 }
 
@@ -134,13 +134,13 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
 fn a_command_of_the_users_own_is_sent_everything_and_that_is_said() {
     let Some(far) = Far::start(Kind::Containerd16) else { return };
     let host = std::sync::Arc::from(far.sshd.host(far.way).unwrap());
-    let found = imgmv::transport::engine::find(&*host, &[], None, Some("ctr images import -")).unwrap();
+    let found = imgmv::transport::engine::detect(&*host, &[], None, Some("ctr images import -")).unwrap();
     let told = std::sync::Arc::new(Told::default());
     let sink = imgmv::transport::engine::EngineSink::new(host, found, told.clone(), &Default::default());
-    let source = imgmv::source::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
+    let source = imgmv::copy::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
     imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     let said = told.0.lock().unwrap().join("\n");
-    assert!(said.contains("of a command of your own; every layer goes"), "{said}");
+    assert!(said.contains("not known for a custom --remote-command; all layers are sent"), "{said}");
     far.is_whole(APP, &layers(&[1]));
 }
 
@@ -220,7 +220,11 @@ fn where_containerd_may_not_be_asked_everything_goes_and_the_reason_is_said() {
     far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
     let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();
     assert_eq!(next.report.moved.blobs, 4);
-    assert!(next.said.contains("containerd may not be asked for it (root may); every layer goes"), "{}", next.said);
+    assert!(
+        next.said.contains("permission to query containerd was denied (root has it); all layers are sent"),
+        "{}",
+        next.said
+    );
     far.is_whole(APP, &layers(&[1, 2, 3]));
     // That it is there as a whole docker itself says.
     assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap().exchanges, 2);

@@ -6,12 +6,12 @@ use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, copy};
 use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
 use imgmv::progress::Silent;
 use imgmv::remote::Local;
-use imgmv::source::Source;
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
 use imgmv::transport::layout::{LayoutSink, Verify};
 use std::{
     io::Write,
@@ -30,18 +30,20 @@ fn other_platform() -> Platform {
 }
 
 /// `t/app:1` as this host's docker saves it.
-fn saved(here: &Peer) -> Source {
+fn save(here: &Peer) -> Source {
     let local = Local::new(&Cancel::default());
-    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
-    let found = find(&local, &[Engine::Docker], None, None).unwrap();
-    Source::Stream(imgmv::transport::engine::saved(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream())
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value));
+    let found = detect(&local, &[Engine::Docker], None, None).unwrap();
+    Source::Stream(Box::new(
+        imgmv::transport::engine::save(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream(),
+    ))
 }
 
 /// Puts `t/app:1` into this host's docker.
 fn build(here: &Peer, seeds: &[u64]) {
     let local = Local::new(&Cancel::default());
-    let local = here.environment.iter().fold(local, |local, (key, value)| local.with(key, value));
-    let found = find(&local, &[Engine::Docker], None, None).unwrap();
+    let local = here.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value));
+    let found = detect(&local, &[Engine::Docker], None, None).unwrap();
     let sink = EngineSink::new(Arc::new(local), found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
     copy(source, &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
@@ -53,9 +55,9 @@ fn docker_as_a_source_says_its_layers_beforehand_and_passes_only_what_is_new() {
     for kind in Kind::ALL {
         let Some(far) = Far::start(kind) else { continue };
         build(&here, &[1, 2]);
-        far.copy_from(saved(&here), Options::default()).unwrap();
+        far.copy_from(save(&here), Options::default()).unwrap();
         build(&here, &[1, 2, 3]);
-        let next = far.copy_from(saved(&here), Options::default()).unwrap();
+        let next = far.copy_from(save(&here), Options::default()).unwrap();
         assert!(next.up < (LAYER + LAYER / 10) as u64 + BESIDE, "{kind:?}: {} up\n{}", next.up, next.said);
         far.is_whole(APP, &layers(&[1, 2, 3]));
         assert_eq!(far.left_over(), "", "{kind:?}");
@@ -103,7 +105,7 @@ fn of_several_images_those_that_are_there_stay_and_the_others_share_their_layers
             Kind::Podman4 => 5,
             _ => 3,
         };
-        let said = next.said.contains("podman takes several images at once only with all their layers");
+        let said = next.said.contains("podman loads several images at once only with all their layers");
         assert_eq!(said, kind == Kind::Podman4, "{}", next.said);
         assert!(!next.said.contains("sending everything"), "{kind:?}: {}", next.said);
         assert_eq!(next.report.moved.blobs, moved, "{kind:?}: {:?}\n{}", next.report.moved, next.said);
@@ -285,7 +287,7 @@ fn a_killed_copy_leaves_the_old_image_and_the_next_one_sweeps_after_it() {
         let done = run(&["-v"]).wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{kind:?}: {said}");
-        assert!(said.contains("packed with zstd on the way"), "{kind:?}: {said}");
+        assert!(said.contains("compressed with zstd for the connection"), "{kind:?}: {said}");
         far.is_whole(APP, &layers(&[1, 2, 3]));
         // The killed one's far side may still have been at work.
         far.copy(&version(&[1, 2, 3, 4], Coding::Raw)).unwrap();

@@ -5,12 +5,13 @@ use crate::line::Line;
 use crate::memory::Memory;
 use crate::sshd::{Sshd, Way};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, with_coding};
 use imgmv::progress::{Event, Watch};
 use imgmv::remote::Host;
-use imgmv::source::{Root, Selector, Source, Store};
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, find};
+use imgmv::source::{Store, Wrapper};
+use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
 use imgmv::{Error, Result};
 use std::{
     io::Read,
@@ -145,8 +146,8 @@ impl Far {
         let told = Arc::new(Told::default());
         let outcome = {
             let host: Arc<dyn Host> = Arc::from(self.sshd.host(self.way)?);
-            let found = find(host.as_ref(), &self.engines, None, None)?;
-            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).packed(self.wire);
+            let found = detect(host.as_ref(), &self.engines, None, None)?;
+            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).with_line_compression(self.wire);
             copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
         };
         let said = told.0.lock().unwrap().join("\n");
@@ -261,20 +262,14 @@ struct Watched {
     once: Once,
 }
 
-impl Store for Watched {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.memory.roots(picks)
+impl Wrapper for Watched {
+    fn wrapped(&self) -> &dyn Store {
+        &self.memory
     }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.memory.manifest(at)
-    }
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         if blob.size > 100_000 {
             self.once.call_once(|| (self.between)());
         }
         self.memory.open(blob, from)
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.memory.find(digest)
     }
 }

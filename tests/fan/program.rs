@@ -121,9 +121,13 @@ fn a_rerun_moves_only_what_is_missing_and_only_to_where_it_is() {
     let out = scene.copy(&targets, &["--json"], "");
     assert!(out.status.success(), "{}", out.stderr);
     assert_eq!((scene.registry.count("GET", "/blobs/"), scene.most()), (4, 1));
-    let moved: Vec<u64> =
-        json(&out)["destinations"].as_array().unwrap().iter().map(|d| d["moved"]["blobs"].as_u64().unwrap()).collect();
-    assert_eq!(moved, [0, 4, 0]);
+    let transferred: Vec<u64> = json(&out)["destinations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["transferred"]["blobs"].as_u64().unwrap())
+        .collect();
+    assert_eq!(transferred, [0, 4, 0]);
 }
 
 #[test]

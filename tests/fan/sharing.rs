@@ -2,15 +2,14 @@
 
 use super::memory::{Kept, Memory, layer, takes};
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
-use imgmv::fanout::{Limits, Shared, Sharer};
-use imgmv::image::Image;
+use imgmv::fanout::{Limits, SharedStore, Subscriber};
 use imgmv::image::{Descriptor, Digest, Manifest, Name};
 use imgmv::progress::Silent;
-use imgmv::sink::{Begin, Finish, Order, Sink, SinkCapabilities};
-use imgmv::source::{Claim, Origin, Root, Selector, Source, Store};
-use imgmv::transfer::BlobWriter;
-use imgmv::transfer::Verified;
+use imgmv::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
+use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store};
+use imgmv::transfer::{BlobWriter, Budget, Verified};
 use imgmv::{Error, Kind, Result};
 use std::collections::HashMap;
 use std::io::Read;
@@ -71,8 +70,8 @@ impl Store for Counting {
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.memory.find(digest)
     }
-    fn origin(&self) -> Option<&Origin> {
-        self.origin.as_ref()
+    fn profile(&self) -> Profile {
+        Profile { is_remote: self.origin.is_some(), origin: self.origin.clone(), ..Profile::default() }
     }
 }
 
@@ -114,19 +113,19 @@ impl BlobWriter for Writer<'_> {
             _ => self.inner.write(bytes),
         }
     }
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         self.inner.commit(blob)
     }
 }
 
 impl Sink for Moody {
-    fn takes(&self) -> SinkCapabilities {
-        self.kept.takes()
+    fn capabilities(&self) -> SinkCapabilities {
+        self.kept.capabilities()
     }
-    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         match self.says_late {
-            true => Ok(blobs),
-            false => self.kept.missing(images, blobs, source),
+            true => Ok(Missing::new(upcoming.into_blobs())),
+            false => self.kept.missing(upcoming),
         }
     }
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
@@ -159,16 +158,16 @@ fn small(patience: Duration) -> Limits {
     Limits { window: 512 << 10, pool: 1 << 20, patience, silence: patience }
 }
 
-fn copy_to(sharer: Sharer, sink: &dyn Sink, company: usize, cancel: &Cancel) -> Result<Report> {
-    let options = Options { company, ..Options::default() };
-    copy(Source::Store(Arc::new(sharer)), sink, &options, None, &Silent, cancel)
+fn copy_to(sharer: Subscriber, sink: &dyn Sink, copies: usize, cancel: &Cancel) -> Result<Report> {
+    let options = Options { budget: Budget { copies }, ..Options::default() };
+    copy(Source::Shared(Arc::new(sharer)), sink, &options, None, &Silent, cancel)
 }
 
 /// Copies to every sink at once.
 fn fan(store: &Arc<Counting>, sinks: &[Moody], limits: Limits) -> Vec<Result<Report>> {
     let cancel = Cancel::default();
-    let shared = Shared::new(store.clone(), limits, &cancel);
-    let sharers: Vec<Sharer> = sinks.iter().map(|_| shared.sharer()).collect();
+    let shared = SharedStore::new(store.clone(), limits, &cancel);
+    let sharers: Vec<Subscriber> = sinks.iter().map(|_| shared.subscribe()).collect();
     thread::scope(|scope| {
         let copies: Vec<_> = sinks
             .iter()
@@ -183,7 +182,8 @@ fn orders(orders: &[Order]) -> Vec<Moody> {
     orders.iter().map(|order| Moody::new(*order)).collect()
 }
 
-const MIXED: [Order; 5] = [Order::Single, Order::Lanes(4), Order::Single, Order::Lanes(1), Order::Lanes(2)];
+const MIXED: [Order; 5] =
+    [Order::Sequential, Order::Parallel(4), Order::Sequential, Order::Parallel(1), Order::Parallel(2)];
 
 #[test]
 fn members_that_keep_pace_read_every_blob_once() {
@@ -229,7 +229,7 @@ fn a_member_that_has_some_already_holds_nobody_up_and_reads_nothing_twice() {
 #[test]
 fn one_that_says_late_what_it_has_holds_nobody_up() {
     let store = Arc::new(Counting::new(sample(6, 1_300_000)));
-    let mut sinks = orders(&[Order::Single, Order::Single]);
+    let mut sinks = orders(&[Order::Sequential, Order::Sequential]);
     sinks[1].says_late = true;
     // All but the last two.
     let layers = store.memory.blobs.iter().filter(|(_, bytes)| (9999..1_306_000).contains(&bytes.len()));
@@ -243,7 +243,7 @@ fn one_that_says_late_what_it_has_holds_nobody_up() {
 #[test]
 fn one_that_fails_is_waited_for_by_nobody() {
     for fails_after in [0, 1 << 10, 900_000] {
-        for order in [Order::Single, Order::Lanes(4)] {
+        for order in [Order::Sequential, Order::Parallel(4)] {
             let store = Arc::new(Counting::new(sample(8, 1_300_000)));
             let mut sinks = orders(&MIXED);
             sinks.push(Moody { fails_after: Some(fails_after), ..Moody::new(order) });
@@ -259,9 +259,9 @@ fn one_that_fails_is_waited_for_by_nobody() {
 fn one_that_never_begins_is_waited_for_until_it_goes() {
     let store = Arc::new(Counting::new(sample(2, 1_300_000)));
     let cancel = Cancel::default();
-    let shared = Shared::new(store.clone(), small(FOR_EVER), &cancel);
-    let (first, idle) = (shared.sharer(), shared.sharer());
-    let sink = Moody::new(Order::Single);
+    let shared = SharedStore::new(store.clone(), small(FOR_EVER), &cancel);
+    let (first, idle) = (shared.subscribe(), shared.subscribe());
+    let sink = Moody::new(Order::Sequential);
     let begun = sink.begun.clone();
     thread::scope(|scope| {
         let copy = scope.spawn(|| copy_to(first, &sink, 2, &cancel));
@@ -278,11 +278,11 @@ fn one_that_never_begins_is_waited_for_until_it_goes() {
 fn one_that_falls_behind_goes_on_by_a_reading_of_its_own() {
     let store = Arc::new(Counting::new(sample(1, 3_000_000)));
     let cancel = Cancel::default();
-    let shared = Shared::new(store.clone(), small(Duration::ZERO), &cancel);
+    let shared = SharedStore::new(store.clone(), small(Duration::ZERO), &cancel);
     let (go, waits) = channel();
     let (quick, slow) =
-        (Moody::new(Order::Single), Moody { waits: Some(Mutex::new(waits)), ..Moody::new(Order::Single) });
-    let (first, second) = (shared.sharer(), shared.sharer());
+        (Moody::new(Order::Sequential), Moody { waits: Some(Mutex::new(waits)), ..Moody::new(Order::Sequential) });
+    let (first, second) = (shared.subscribe(), shared.subscribe());
     thread::scope(|scope| {
         let slowly = scope.spawn(|| copy_to(second, &slow, 2, &cancel));
         // It is at the beginning, and stays there until the other is done.
@@ -301,9 +301,9 @@ fn one_that_falls_behind_goes_on_by_a_reading_of_its_own() {
 fn one_that_comes_late_reads_by_itself() {
     let store = Arc::new(Counting::new(sample(2, 1_300_000)));
     let cancel = Cancel::default();
-    let shared = Shared::new(store.clone(), small(FOR_EVER), &cancel);
+    let shared = SharedStore::new(store.clone(), small(FOR_EVER), &cancel);
     for _ in 0..2 {
-        copy_to(shared.sharer(), &Moody::new(Order::Single), 2, &cancel).unwrap();
+        copy_to(shared.subscribe(), &Moody::new(Order::Sequential), 2, &cancel).unwrap();
     }
     // The config was small, and is remembered.
     assert_eq!((store.most(), store.manifests.load(Ordering::SeqCst)), (2, 1));
@@ -314,7 +314,7 @@ fn what_the_line_has_altered_is_asked_for_once_more_by_all_together() {
     let origin = Some(Origin { host: "r.lan".into(), repository: "app".into() });
     for size in [50_000, 1_300_000] {
         let store = Arc::new(Counting { alters: true, origin: origin.clone(), ..Counting::new(sample(3, size)) });
-        for done in fan(&store, &orders(&[Order::Lanes(3); 3]), small(FOR_EVER)) {
+        for done in fan(&store, &orders(&[Order::Parallel(3); 3]), small(FOR_EVER)) {
             done.unwrap();
         }
         // Who finds out first may be the only one who still wants it.
@@ -338,9 +338,9 @@ fn a_source_that_breaks_ends_every_member_with_its_reason() {
 fn cancelling_ends_those_who_wait() {
     let store = Arc::new(Counting::new(sample(2, 1_300_000)));
     let cancel = Cancel::default();
-    let shared = Shared::new(store, small(FOR_EVER), &cancel);
-    let (first, _idle) = (shared.sharer(), shared.sharer());
-    let sink = Moody::new(Order::Single);
+    let shared = SharedStore::new(store, small(FOR_EVER), &cancel);
+    let (first, _idle) = (shared.subscribe(), shared.subscribe());
+    let sink = Moody::new(Order::Sequential);
     thread::scope(|scope| {
         let copy = scope.spawn(|| copy_to(first, &sink, 2, &cancel));
         while !sink.begun.load(Ordering::SeqCst) {
@@ -355,12 +355,12 @@ fn cancelling_ends_those_who_wait() {
 fn one_that_goes_on_in_the_middle_gets_the_bytes_from_there() {
     let store = Arc::new(Counting::new(sample(1, 3_000_000)));
     let cancel = Cancel::default();
-    let shared = Shared::new(store.clone(), small(FOR_EVER), &cancel);
-    let (first, second) = (shared.sharer(), shared.sharer());
+    let shared = SharedStore::new(store.clone(), small(FOR_EVER), &cancel);
+    let (first, second) = (shared.subscribe(), shared.subscribe());
     let (digest, bytes) = store.memory.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
     let blob = Descriptor::new("", *digest, bytes.len() as u64);
     for sharer in [&first, &second] {
-        sharer.expect(&[*digest], &mut [*digest].into_iter());
+        sharer.announce(&[*digest], [*digest].into_iter());
     }
     let mut head = [0; 1000];
     let mut begun = first.open(&blob, 0).unwrap();

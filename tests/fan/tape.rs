@@ -1,7 +1,7 @@
 //! What passes once, for several readers.
 
 use imgmv::cancel::Cancel;
-use imgmv::fanout::{End, Limits, split};
+use imgmv::fanout::{Limits, TeeReader, split};
 use imgmv::{Error, Kind};
 use std::io::{self, Cursor, Read};
 use std::thread;
@@ -17,11 +17,11 @@ fn noise() -> Vec<u8> {
     (0..SIZE).map(|i| (i * 31 + i / 251) as u8).collect()
 }
 
-fn ends(bytes: impl Read + Send + 'static, readers: usize, silence: Duration, cancel: &Cancel) -> Vec<End> {
+fn ends(bytes: impl Read + Send + 'static, readers: usize, silence: Duration, cancel: &Cancel) -> Vec<TeeReader> {
     split(Box::new(bytes), readers, &limits(silence), cancel).unwrap()
 }
 
-fn whole(mut end: End) -> io::Result<Vec<u8>> {
+fn whole(mut end: TeeReader) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     end.read_to_end(&mut all).map(|_| all)
 }

@@ -4,7 +4,7 @@ use super::images::plain;
 use super::support::program::fixture;
 use super::target::Target;
 use imgmv::Kind;
-use imgmv::source::Source;
+use imgmv::copy::Source;
 use imgmv::transport::containerd::ContainerdStore;
 use std::fs;
 use std::io::Read;

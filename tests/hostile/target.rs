@@ -1,10 +1,10 @@
 //! Where hostile images are copied to, and what is looked for there afterwards.
 
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Options, Report, copy};
 use imgmv::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest};
 use imgmv::progress::Silent;
-use imgmv::source::Source;
 use imgmv::transport::layout::{LayoutSink, Verify};
 use imgmv::{Error, Result};
 use std::fs;

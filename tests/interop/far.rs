@@ -97,7 +97,7 @@ fn a_host_without_an_engine_is_told_before_anything_is_sent() {
         let copy = "oci:$FIXTURES/layout:1 ssh://node1 --as t/x:1 --engine nerdctl";
         let (status, said) = near.fails(&format!("imgmv copy -q --ssh '{ssh}' {copy}"));
         assert_eq!(status, 7, "{ssh}: {said}");
-        assert!(said.contains("node1: no nerdctl answers there"), "{ssh}: {said}");
+        assert!(said.contains("node1: no working engine found; tried nerdctl"), "{ssh}: {said}");
     }
 }
 

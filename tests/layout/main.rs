@@ -7,14 +7,15 @@ mod peers;
 mod resume;
 
 use imgmv::cancel::Cancel;
+use imgmv::copy::Source;
 use imgmv::copy::{Compress, Options, Report, copy};
 use imgmv::image::{Algorithm, Coding, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name, media_type};
 use imgmv::progress::{Event, Silent, Watch};
 use imgmv::sink::{Begin, Sink};
-use imgmv::source::{Claim, Root, Selector, Source, Store, Stream};
+use imgmv::source::{Claim, Root, Selector, Store, Wrapper};
 use imgmv::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
 use imgmv::{Error, Kind, Result};
-use memory::{Kept, Memory, Passing, layer, takes};
+use memory::{Kept, Memory, layer, takes};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};

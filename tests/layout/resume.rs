@@ -19,14 +19,11 @@ impl Cut {
     }
 }
 
-impl Store for Cut {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.memory.roots(picks)
+impl Wrapper for Cut {
+    fn wrapped(&self) -> &dyn Store {
+        &self.memory
     }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.memory.manifest(at)
-    }
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         self.asked.lock().unwrap().push((blob.digest, from));
         struct Broken;
         impl Read for Broken {
@@ -39,9 +36,6 @@ impl Store for Cut {
             true => Ok(Box::new(whole.take(self.after.saturating_sub(from)).chain(Broken))),
             false => Ok(whole),
         }
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.memory.find(digest)
     }
 }
 
@@ -128,8 +122,7 @@ fn a_stream_takes_up_a_partial_too() {
     put(Cut::new(&memory, 6_000_000), &dir.sink(Verify::Size)).unwrap_err();
     let heard = Arc::new(Heard::default());
     let sink = LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap();
-    let stream: Box<dyn Stream> = Box::new(Passing::new(memory.clone(), true));
-    copy(Source::Stream(stream), &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
+    copy(memory.streamed(), &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
     assert!(heard.0.lock().unwrap()[0].starts_with("going on with"));
     assert!(fs::read(dir.blob(&large(&memory).digest)).unwrap() == memory.blobs[&large(&memory).digest]);
     assert_eq!(dir.top(), WHOLE);
@@ -174,14 +167,11 @@ fn a_partial_that_is_a_link_is_not_written_through() {
 fn stuck() {
     let Ok(layout) = std::env::var("TEST_LAYOUT") else { return };
     struct Stuck(Memory);
-    impl Store for Stuck {
-        fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-            self.0.roots(picks)
+    impl Wrapper for Stuck {
+        fn wrapped(&self) -> &dyn Store {
+            &self.0
         }
-        fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-            self.0.manifest(at)
-        }
-        fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
             struct Nothing;
             impl Read for Nothing {
                 fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -190,9 +180,6 @@ fn stuck() {
                 }
             }
             Ok(Box::new(self.0.open(blob, from)?.take(GIVEN - from).chain(Nothing)))
-        }
-        fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-            self.0.find(digest)
         }
     }
     let sink = LayoutSink::open(Path::new(&layout), Verify::Size, Arc::new(Silent)).unwrap();

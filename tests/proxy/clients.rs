@@ -24,7 +24,7 @@ fn settings(client: &str, server: &Server, at: usize) -> String {
     let options = ["--proxy", "docker.io,quay.io", "--listen", &server.host, "--json"];
     let printed = imgmv(&[&["serve", "--print-mirror-config", client][..], &options].concat(), None);
     let document: Value = serde_json::from_str(&printed.stdout).unwrap();
-    document["files"][at]["text"].as_str().unwrap().to_owned()
+    document["files"][at]["content"].as_str().unwrap().to_owned()
 }
 
 /// That a second pull, after `forget`, moved nothing from upstream.

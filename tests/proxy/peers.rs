@@ -107,7 +107,7 @@ fn a_peer_that_is_dead_or_silent_costs_little_and_then_nothing() {
         assert_eq!(server.get(&blob_path(&Digest::of(layer))).body, *layer);
     }
     for host in [&silent_url, &dead] {
-        let left = format!("peer {} is left alone", host.trim_start_matches("http://"));
+        let left = format!("peer {} is skipped for", host.trim_start_matches("http://"));
         assert_eq!(server.log().iter().filter(|line| line.contains(&left)).count(), 1, "{:?}", server.log());
     }
 }

@@ -30,7 +30,7 @@ fn settings_are_printed_for_the_address_and_nothing_is_served() {
     assert!(podman.stdout.contains("location = \"10.1.2.3:5000/docker.io\"\ninsecure = true"), "{}", podman.stdout);
     let json = printed("podman", &[&listen[..], &["--json"]].concat());
     let document: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert!(document["files"][0]["text"].as_str().unwrap().contains("[[registry.mirror]]"));
+    assert!(document["files"][0]["content"].as_str().unwrap().contains("[[registry.mirror]]"));
     assert_eq!(printed("docker", &["--listen", "10.1.2.3:0"]).status.code(), Some(2));
     assert_eq!(printed("docker", &["--proxy", "quay.io"]).status.code(), Some(2));
     assert_eq!(printed("podman", &[]).status.code(), Some(2));

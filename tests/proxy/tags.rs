@@ -23,7 +23,7 @@ fn the_last_known_answer_is_given_and_marked_when_nobody_answers() {
     let reply = server.get(TAG);
     assert_eq!((reply.status, reply.header("docker-content-digest")), (200, &*image.digest().to_string()));
     assert!(reply.header("warning").starts_with("111 "));
-    server.says("docker.io/library/app:1 is answered as it was known last");
+    server.says("docker.io/library/app:1: cannot resolve the tag upstream; serving the last known digest");
     double.faults().stumbles.clear();
     assert_eq!(server.get(TAG).find("warning"), None);
     // Also by another process, with nobody there at all.

@@ -116,7 +116,7 @@ fn whoever_keeps_the_server_waiting_is_let_go() {
     // What it did send is kept.
     assert_eq!(server.get(at).header("range"), "0-99");
     // Who does not read gets only what fits into the buffers on the way.
-    server.says("went away");
+    server.says("disconnected");
     assert!(ends(&mut reader).len() < layer.len());
 }
 

@@ -220,7 +220,7 @@ fn writes(server: &Server, from: usize) -> Vec<(String, u64)> {
     let lines = server.log().split_off(from);
     let asked = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let writes = asked.filter(|line| line["method"] != "GET");
-    writes.map(|line| (line["target"].as_str().unwrap().to_owned(), line["status"].as_u64().unwrap())).collect()
+    writes.map(|line| (line["uri"].as_str().unwrap().to_owned(), line["status"].as_u64().unwrap())).collect()
 }
 
 fn happens(what: impl Fn() -> bool) -> bool {

@@ -102,7 +102,7 @@ fn what_makes_no_sense_is_said_before_anything_listens() {
         (&["serve", &packed], 2, "compressed as a whole"),
         (&["serve", "-"], 2, "no store that can be served"),
         (&["serve", "app:2"], 2, "leave the tag out"),
-        (&["serve", &hello, "--listen", "nowhere"], 2, "no address"),
+        (&["serve", &hello, "--listen", "nowhere"], 2, "expected ADDRESS:PORT"),
         (&["serve", &hello, "--htpasswd", file], 5, "bcrypt"),
         (&["serve", &hello, "--htpasswd", "/nonexistent"], 3, "no such file"),
         (&["serve", &hello, "--tls-cert", file, "--tls-key", file], 5, "PEM"),

@@ -1,10 +1,11 @@
 //! Images, a store, a stream and a sink in memory: what the engine's own tests copy between.
 #![allow(dead_code)]
 
-use imgmv::image::Image;
+use imgmv::copy::Source;
 use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
-use imgmv::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
-use imgmv::source::{Blob, Claim, Origin, Relay, Root, Selector, Store, Stream, StreamSummary, select};
+use imgmv::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store, select};
+use imgmv::tarball::ArchiveStream;
 use imgmv::transfer::BlobWriter;
 use imgmv::transfer::Verified;
 use imgmv::{Error, Result};
@@ -83,53 +84,76 @@ impl Store for Memory {
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         Ok(self.blobs.get(digest).map(|bytes| Descriptor::new("", *digest, bytes.len() as u64)))
     }
-    fn origin(&self) -> Option<&Origin> {
-        self.origin.as_ref()
-    }
-    fn is_sparse(&self) -> bool {
-        self.lacks
-    }
-}
-
-/// The same as a stream: blobs in the order of their digests, documents apart.
-pub struct Passing {
-    pub memory: Memory,
-    pub known: bool,
-    left: Vec<(Digest, Vec<u8>)>,
-}
-
-impl Passing {
-    pub fn new(memory: Memory, known: bool) -> Passing {
-        let mut left: Vec<_> = memory.blobs.clone().into_iter().filter(|(_, bytes)| bytes[0] != b'{').collect();
-        left.sort();
-        Passing { memory, known, left }
+    fn profile(&self) -> Profile {
+        Profile {
+            is_remote: self.origin.is_some(),
+            origin: self.origin.clone(),
+            is_sparse: self.lacks,
+            ..Profile::default()
+        }
     }
 }
 
-impl Stream for Passing {
-    fn digests_known(&mut self) -> Result<bool> {
-        Ok(self.known)
+impl Memory {
+    /// The same as an OCI layout in a tar that is read once: layers in the order of their digests, `index.json` last.
+    pub fn streamed(&self) -> Source {
+        let mut blobs: Vec<_> = self.blobs.iter().collect();
+        blobs.sort_by_key(|(digest, bytes)| (bytes[0] == b'{', **digest));
+        let mut files = vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())];
+        files
+            .extend(blobs.into_iter().map(|(digest, bytes)| (format!("blobs/sha256/{}", digest.hex()), bytes.clone())));
+        let entry = |root: &Root| {
+            let annotations = root.name.as_ref().map(|name| {
+                serde_json::json!({ "io.containerd.image.name": name.as_str(), "org.opencontainers.image.ref.name": name.tag() })
+            });
+            let mut entry = serde_json::to_value(&root.descriptor).unwrap();
+            entry["annotations"] = annotations.unwrap_or(serde_json::json!({}));
+            entry
+        };
+        let entries: Vec<_> = self.roots.iter().map(entry).collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
+        files.push(("index.json".to_owned(), index.to_string().into_bytes()));
+        archive(&files)
     }
-    fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
-        Ok(self.left.pop().map(|(digest, bytes)| Blob {
-            claim: Claim { digest: self.known.then_some(digest), size: Some(bytes.len() as u64) },
-            bytes: Box::new(Cursor::new(bytes)),
-        }))
+
+    /// Those of its images that are no index in docker-save's old form, read once: layers without digests, and
+    /// `manifest.json` last.
+    pub fn streamed_old_form(&self) -> Source {
+        let (mut files, mut saved) = (Vec::new(), Vec::new());
+        for root in &self.roots {
+            let manifest = Manifest::parse(self.blobs[&root.descriptor.digest].clone(), &root.descriptor).unwrap();
+            let Some(config) = manifest.config() else { continue };
+            let mut layers = Vec::new();
+            for layer in manifest.layers() {
+                let name = format!("{}/layer.tar", layer.digest.hex());
+                files.push((name.clone(), self.blobs[&layer.digest].clone()));
+                layers.push(name);
+            }
+            let config_name = format!("{}.json", config.digest.hex());
+            files.push((config_name.clone(), self.blobs[&config.digest].clone()));
+            let tag = root.name.as_ref().map(Name::to_string);
+            saved.push(serde_json::json!({ "Config": config_name, "RepoTags": [tag], "Layers": layers }));
+        }
+        files.push(("manifest.json".to_owned(), serde_json::json!(saved).to_string().into_bytes()));
+        archive(&files)
     }
-    fn finish(self: Box<Self>) -> Result<StreamSummary> {
-        let documents = self.memory.blobs.into_iter().filter(|(_, bytes)| bytes[0] == b'{').collect();
-        Ok(StreamSummary { roots: self.memory.roots, documents, nothing: String::new() })
+}
+
+fn archive(files: &[(String, Vec<u8>)]) -> Source {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
     }
-    fn relay(self: Box<Self>, relay: Relay<'_>) -> Result<StreamSummary> {
-        relay.out.write_all(b"relayed")?;
-        (relay.moved)(7)?;
-        self.finish()
-    }
+    let bytes = Cursor::new(tar.into_inner().unwrap());
+    Source::Stream(Box::new(ArchiveStream::new(Box::new(bytes), "a.tar")))
 }
 
 /// A sink that keeps everything, in the order in which it came.
 pub struct Kept {
-    pub takes: SinkCapabilities,
+    pub capabilities: SinkCapabilities,
     pub state: Mutex<State>,
 }
 
@@ -146,8 +170,8 @@ pub struct State {
 }
 
 impl Kept {
-    pub fn new(takes: SinkCapabilities) -> Kept {
-        Kept { takes, state: Mutex::default() }
+    pub fn new(capabilities: SinkCapabilities) -> Kept {
+        Kept { capabilities, state: Mutex::default() }
     }
 
     pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -158,12 +182,13 @@ impl Kept {
 pub fn takes() -> SinkCapabilities {
     SinkCapabilities {
         shape: Shape::AsFound,
-        order: Order::Lanes(4),
-        large: None,
+        order: Order::Parallel(4),
+        large_uploads: None,
         compress: None,
-        refuses: &[],
+        unsupported: &[],
         unnamed_blobs: true,
-        nameless: true,
+        unnamed_images: true,
+        needs_replay: false,
     }
 }
 
@@ -179,26 +204,27 @@ impl BlobWriter for Writer<'_> {
         self.1.extend_from_slice(bytes);
         Ok(())
     }
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         assert_eq!((Digest::of(&self.1), self.1.len() as u64), (digest, size));
         let mut state = self.0.state();
         state.log.push("blob".to_owned());
-        state.blobs.insert(digest, self.1);
+        state.blobs.insert(digest, std::mem::take(&mut self.1));
         Ok(())
     }
 }
 
 impl Sink for Kept {
-    fn takes(&self) -> SinkCapabilities {
-        self.takes.clone()
+    fn capabilities(&self) -> SinkCapabilities {
+        self.capabilities.clone()
     }
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         Ok(self.state().names.get(name.as_str()).copied())
     }
-    fn missing(&self, _: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let state = self.state();
-        Ok(blobs.into_iter().filter(|blob| !state.blobs.contains_key(&blob.digest)).collect())
+        let blobs = upcoming.into_blobs().into_iter();
+        Ok(Missing::new(blobs.filter(|blob| !state.blobs.contains_key(&blob.digest)).collect()))
     }
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
         let held = claim.digest.is_some_and(|digest| self.state().blobs.contains_key(&digest));
@@ -207,7 +233,7 @@ impl Sink for Kept {
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let mut state = self.state();
         for child in manifest.children() {
-            assert!(self.takes.shape != Shape::Whole || state.manifests.contains(&child.digest), "child first");
+            assert!(self.capabilities.shape != Shape::Whole || state.manifests.contains(&child.digest), "child first");
         }
         state.log.push("manifest".to_owned());
         state.manifests.push(manifest.digest());
@@ -226,7 +252,7 @@ impl Sink for Kept {
         state.finished += 1;
         Ok(state.send_all.pop().map_or(Finish::Done, Finish::SendAll))
     }
-    fn relay(&self) -> Option<Result<Box<dyn std::io::Write + Send + '_>>> {
+    fn raw_archive(&self) -> Result<Option<Box<dyn std::io::Write + Send + '_>>> {
         struct Out<'a>(&'a Kept);
         impl std::io::Write for Out<'_> {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -237,6 +263,6 @@ impl Sink for Kept {
                 Ok(())
             }
         }
-        Some(Ok(Box::new(Out(self))))
+        Ok(Some(Box::new(Out(self))))
     }
 }

@@ -1,19 +1,19 @@
-//! `{1..50}` and `{x,y}` in destinations, as bash expands them, for words that reach imgmv quoted.
+//! `{1..50}` and `{x,y}` in destinations: expanded as in bash, where the shell has not done it.
 
 use crate::{Error, Result};
 
-/// Words that one run takes, at most.
-pub const MOST: usize = 10_000;
+/// The most destinations of one run.
+pub const MAX_WORDS: usize = 10_000;
 
-/// The words that `word` stands for; itself where it has no braces.
+/// Expands the braces in `word`; a word without braces stays as it is.
 ///
-/// `Usage` for braces that are none (not closed, one inside another) and for more than [`MOST`] words.
+/// Fails with `Usage` for invalid braces (not closed, nested) and for more than [`MAX_WORDS`] words.
 pub fn expand(word: &str) -> Result<Vec<String>> {
     let Some((before, rest)) = word.split_once('{') else { return Ok(vec![word.to_owned()]) };
     let wrong = |why: &str| Error::usage(format!("{word:?}: {why}"));
-    let (inside, behind) = rest.split_once('}').ok_or_else(|| wrong("a { that is not closed"))?;
+    let (inside, behind) = rest.split_once('}').ok_or_else(|| wrong("{ is not closed; add }"))?;
     if inside.contains('{') {
-        return Err(wrong("braces inside braces are not expanded"));
+        return Err(wrong("nested braces are not expanded; write one pair after another"));
     }
     let parts = match (range(inside), inside.contains(',')) {
         (Some(range), _) => range.map_err(|too_many| wrong(&too_many))?,
@@ -21,14 +21,14 @@ pub fn expand(word: &str) -> Result<Vec<String>> {
         (None, false) => return Err(wrong("expected {1..50} or {x,y,z}")),
     };
     let behind = expand(behind)?;
-    if parts.len().saturating_mul(behind.len()) > MOST {
-        return Err(wrong(&format!("more than {MOST} destinations")));
+    if parts.len().saturating_mul(behind.len()) > MAX_WORDS {
+        return Err(wrong(&format!("more than {MAX_WORDS} destinations")));
     }
     let with = |part: &String| behind.iter().map(move |rest| format!("{before}{part}{rest}")).collect::<Vec<_>>();
     Ok(parts.iter().flat_map(with).collect())
 }
 
-/// `1..50`, `01..50` (as wide as the wider), `c..a`, and `..STEP` behind.
+/// Expands `1..50`, `01..50` (padded to the wider bound) and `c..a`, each with an optional `..STEP`.
 fn range(text: &str) -> Option<Result<Vec<String>, String>> {
     let mut parts = text.split("..");
     let (from, to, step) = (parts.next()?, parts.next()?, parts.next());
@@ -52,8 +52,8 @@ fn range(text: &str) -> Option<Result<Vec<String>, String>> {
 
 fn steps(first: i64, last: i64, step: u64) -> Result<impl Iterator<Item = i64>, String> {
     let count = first.abs_diff(last) / step;
-    if count >= MOST as u64 {
-        return Err(format!("more than {MOST} destinations"));
+    if count >= MAX_WORDS as u64 {
+        return Err(format!("more than {MAX_WORDS} destinations"));
     }
     let step = i64::try_from(step).unwrap_or(i64::MAX);
     let sign = if first <= last { 1 } else { -1 };
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn braces_mean_what_they_mean_to_a_shell() {
+    fn braces_expand_as_in_a_shell() {
         for (word, expected) in [
             ("node1", &["node1"][..]),
             ("ssh://node{1..3}", &["ssh://node1", "ssh://node2", "ssh://node3"]),
@@ -81,12 +81,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_or_has_no_end_is_refused() {
+    fn invalid_braces_and_ranges_are_refused() {
         for word in
             ["n{1..", "n{1}", "n{1..x}", "{a,{b,c}}", "n{1..10001}", "{1..200}{1..200}", "{-9223372036854775808..1}"]
         {
             assert_eq!(expand(word).unwrap_err().kind(), crate::Kind::Usage, "{word}");
         }
-        assert_eq!(expand("n{1..10000}").unwrap().len(), MOST);
+        assert_eq!(expand("n{1..10000}").unwrap().len(), MAX_WORDS);
     }
 }

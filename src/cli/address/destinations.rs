@@ -1,61 +1,60 @@
-//! The destinations of a copy: those on the command line and those in a file, braces expanded, none of them twice.
+//! The destinations of a copy: from the command line and from `--hosts`, with braces expanded and duplicates refused.
 
-use super::braces::{MOST, expand};
-use super::naming::full;
-use super::{Place, is_archive};
-use crate::image::Name;
-use crate::source::Selector;
+use super::braces::{MAX_WORDS, expand};
+use super::{Address, parse};
+use crate::transport::archive::address::is_archive;
+use crate::transport::table::TABLE;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Bytes of a file of hosts, at most.
-const LARGEST: u64 = 4 << 20;
+/// The largest file of `--hosts`.
+const HOSTS_LIMIT_BYTES: u64 = 4 << 20;
 
 /// One destination.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// As it was written.
+#[derive(Debug)]
+pub struct Destination {
+    /// The address as the user wrote it.
     pub word: String,
-    pub place: Place,
+    pub address: Box<dyn Address>,
 }
 
-/// What `words` and the lines of `hosts` name. Every error is `Usage`, or tells why the file cannot be read.
-pub fn targets(words: &[OsString], hosts: Option<&Path>) -> Result<Vec<Target>> {
+/// The destinations in `words` and in the lines of `hosts`.
+///
+/// Fails with `Usage`, or if the file cannot be read.
+pub fn parse_destinations(words: &[OsString], hosts: Option<&Path>) -> Result<Vec<Destination>> {
     let mut all = Vec::new();
     for word in words {
-        all.extend(one(word)?);
+        all.extend(expanded(word)?);
     }
     if let Some(file) = hosts {
         for line in lines(file)? {
-            all.extend(one(OsStr::new(&as_host(line)))?);
+            all.extend(expanded(OsStr::new(&as_host(line)))?);
         }
     }
     if all.is_empty() {
         return Err(Error::usage("--hosts names no destination"));
     }
-    if all.len() > MOST {
-        return Err(Error::usage(format!("{} destinations are more than {MOST}", all.len())));
+    if all.len() > MAX_WORDS {
+        return Err(Error::usage(format!("{} destinations are more than {MAX_WORDS}", all.len())));
     }
     each_once(&all)?;
     Ok(all)
 }
 
-/// The places that one word stands for. Braces in what is a place as it stands (a file's name) are left alone.
-fn one(word: &OsStr) -> Result<Vec<Target>> {
-    let target = |word: &OsStr, place| Target { word: word.to_string_lossy().into_owned(), place };
-    let as_it_stands = Place::parse(word);
+/// The destinations that one word stands for. Braces in a valid address (the name of a file) are not expanded.
+fn expanded(word: &OsStr) -> Result<Vec<Destination>> {
+    let target = |word: &OsStr, address| Destination { word: word.to_string_lossy().into_owned(), address };
     let braces = word.to_str().filter(|text| text.contains('{'));
-    match (as_it_stands, braces) {
-        (Ok(place), None) => Ok(vec![target(word, place)]),
-        (Ok(place), Some(_)) if !matches!(place, Place::Ssh { .. }) => Ok(vec![target(word, place)]),
+    match (parse(word), braces) {
+        (Ok(address), None) => Ok(vec![target(word, address)]),
+        (Ok(address), Some(_)) if !address.profile().is_host => Ok(vec![target(word, address)]),
         (Err(error), None) => Err(error),
         (_, Some(text)) => {
-            expand(text)?.iter().map(|word| Ok(target(OsStr::new(word), Place::parse(OsStr::new(word))?))).collect()
+            expand(text)?.iter().map(|word| Ok(target(OsStr::new(word), parse(OsStr::new(word))?))).collect()
         }
     }
 }
@@ -68,11 +67,13 @@ fn lines(file: &Path) -> Result<Vec<String>> {
         false => Box::new(File::open(file).map_err(reading)?),
     };
     let mut lines = Vec::new();
-    let mut left = LARGEST;
-    for line in BufReader::new(bytes.take(LARGEST + 1)).lines() {
+    let mut left = HOSTS_LIMIT_BYTES;
+    for line in BufReader::new(bytes.take(HOSTS_LIMIT_BYTES + 1)).lines() {
         let line = line.map_err(reading)?;
         left = left.checked_sub(line.len() as u64 + 1).ok_or_else(|| {
-            Error::usage(format!("{shown} has more than {LARGEST} bytes; expected a destination on each line"))
+            Error::usage(format!(
+                "{shown} has more than {HOSTS_LIMIT_BYTES} bytes; expected a destination on each line"
+            ))
         })?;
         let mut words = line.split_whitespace();
         let Some(word) = words.next().filter(|word| !word.starts_with('#')) else { continue };
@@ -84,66 +85,31 @@ fn lines(file: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// A line of a file of hosts: `node1`, `root@node1` and `node1:2222` are hosts there; whatever else is a place is one.
+/// The address in a line of `--hosts`. `node1`, `root@node1` and `node1:2222` are hosts in it, unlike on the command line.
 fn as_host(line: String) -> String {
-    let plain = !line.contains('/') && !line.contains("://") && !line.ends_with(':') && !is_archive(&line);
-    let scheme = ["docker-daemon:", "containerd:", "oci:", "oci-archive:", "docker-archive:"];
-    let is_host = plain && line != "-" && !scheme.iter().any(|scheme| line.starts_with(scheme));
-    // `user@host:REF` is a place already.
+    let is_plain = !line.contains('/') && !line.ends_with(':') && !is_archive(&line);
+    let is_host = is_plain && line != "-" && !TABLE.iter().any(|transport| line.starts_with(transport.scheme));
+    // `user@host:REF` is an address already.
     let behind =
         line.split_once('@').and_then(|(_, host)| host.rsplit_once(']').unwrap_or(("", host)).1.split_once(':'));
     let has_reference = behind.is_some_and(|(_, port)| port.parse::<u16>().is_err());
     if is_host && !has_reference { format!("ssh://{line}") } else { line }
 }
 
-fn each_once(targets: &[Target]) -> Result<()> {
+/// Fails if two spellings name one destination.
+fn each_once(targets: &[Destination]) -> Result<()> {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for target in targets {
-        let Some(key) = identity(&target.place) else { continue };
+        let Some(key) = target.address.identity() else { continue };
         if let Some(before) = seen.insert(key, &target.word) {
             let word = &target.word;
             return Err(Error::usage(match before == word {
                 true => format!("{word} is named twice as a destination"),
-                false => format!("{before} and {word} are one destination; leave one of them out"),
+                false => format!("{before} and {word} are one destination; remove one of them"),
             }));
         }
     }
     Ok(())
-}
-
-/// What two spellings of one place have in common, as far as it can be seen from here.
-fn identity(place: &Place) -> Option<String> {
-    let name = |pick: &Option<Selector>| match pick {
-        Some(Selector::Name(name)) => full(name).as_ref().map_or(name.clone(), Name::to_string),
-        Some(Selector::Digest(digest)) => digest.to_string(),
-        None => String::new(),
-    };
-    Some(match place {
-        Place::Stdio => "-".to_owned(),
-        Place::DockerArchive { file, .. } | Place::OciArchive { file, .. } | Place::Path(file) => this_file(file)?,
-        Place::Oci { dir, pick } => format!("{} {}", this_file(dir)?, name(pick)),
-        Place::Registry(reference) => format!("registry {}", Name::from(&reference.clone().tagged())),
-        Place::Prefix(prefix) => format!("{prefix:?}"),
-        Place::Containerd { pick } => format!("containerd {}", name(pick)),
-        Place::DockerDaemon { pick } => format!("docker-daemon {}", name(pick)),
-        Place::Ssh { host, pick } => {
-            let user = host.user.as_deref().unwrap_or_default();
-            format!("ssh {user}@{} {} {}", host.host.to_lowercase(), host.port.unwrap_or(22), name(pick))
-        }
-    })
-}
-
-/// The file by its number where it is there, else by its folder. A device takes what it is given any number of times.
-fn this_file(path: &Path) -> Option<String> {
-    match fs::metadata(path) {
-        Ok(there) if there.file_type().is_char_device() => None,
-        Ok(there) => Some(format!("file {} {}", there.dev(), there.ino())),
-        Err(_) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-            Some(format!("path {}", folder.join(path.file_name()?).display()))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -153,11 +119,11 @@ mod tests {
 
     fn words(words: &[&str]) -> Result<Vec<String>> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Ok(targets(&words, None)?.into_iter().map(|target| target.word).collect())
+        Ok(parse_destinations(&words, None)?.into_iter().map(|target| target.word).collect())
     }
 
     #[test]
-    fn braces_are_expanded_in_what_is_no_place_yet() {
+    fn braces_are_expanded_where_the_word_is_not_an_address_yet() {
         for (word, expected) in [
             ("ssh://root@node{1..2}:22/app:2", &["ssh://root@node1:22/app:2", "ssh://root@node2:22/app:2"][..]),
             ("node{a,b}:", &["nodea:", "nodeb:"]),
@@ -171,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_in_two_spellings_is_refused() {
+    fn one_destination_in_two_spellings_is_refused() {
         for twice in [
             ["-", "-"],
             ["./a.tar", "a.tar"],
@@ -203,7 +169,7 @@ mod tests {
         let text = "# mine\nnode1\nroot@node2  # second\n\n  node3:2222\nnode4.lan:\nssh://n5/app:2\nr.lan:5000/app:2\nu@n6:app:2\nu@[::1]:22\nx{1..2}\n./a.tar\nb.tar.zst\n";
         std::fs::write(file.path(), text).unwrap();
         let found: Vec<String> =
-            targets(&[], Some(file.path())).unwrap().into_iter().map(|target| target.word).collect();
+            parse_destinations(&[], Some(file.path())).unwrap().into_iter().map(|target| target.word).collect();
         let expected = [
             "ssh://node1",
             "ssh://root@node2",
@@ -221,7 +187,7 @@ mod tests {
         assert_eq!(found, expected);
         for wrong in ["node1 node2\n", "# none\n", "-host\n"] {
             std::fs::write(file.path(), wrong).unwrap();
-            assert_eq!(targets(&[], Some(file.path())).unwrap_err().kind(), Kind::Usage, "{wrong}");
+            assert_eq!(parse_destinations(&[], Some(file.path())).unwrap_err().kind(), Kind::Usage, "{wrong}");
         }
     }
 }

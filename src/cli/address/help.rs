@@ -1,29 +1,38 @@
-//! What SRC and DST may be, for the help.
+//! The forms of SRC and DST, for the help; made from the table of transports.
 
-/// Shown below the help of every verb that takes a SRC or DST.
-pub const PLACES: &str = "\
-What SRC and DST may be:
-  docker://[HOST[:PORT]/]REPO[:TAG|@DIGEST]
-      a registry; a DST that ends in / is a prefix under which each image
-      keeps its own path
-  docker-archive:FILE[:REF]
-      a docker-save tar; without REF, every image in it
-  oci-archive:FILE[:REF], oci:DIR[:REF|:@DIGEST]
-      an OCI layout, as tar or directory; without REF, every image in it
-  containerd:REF, docker-daemon:REF
-      this host's engines and containerd's directory
-  ssh://[USER@]HOST[:PORT][/REF], [USER@]HOST:[REF]
-      the engine of another host
-  -
-      an archive on standard input or output
-  /path, ./path, ../path, ~/path, or what ends in .tar, .tar.gz, .tgz, .tar.zst
-      as SRC, what it is is found by looking at it (archive or layout); as
-      DST, an archive that loads everywhere, compressed as its ending says: only
-      a plain .tar can be resumed, served, re-tagged and read in part
-  anything else that is a reference
-      a registry
+use crate::transport::table::{SHORT_FORMS, TABLE};
+use std::fmt;
 
-What a word means never depends on what happens to lie on the disk. HOST: with
+/// The forms of SRC and DST: shown below the help of every verb that has one of them.
+pub const PLACES: Forms = Forms;
+/// The forms of SRC that `imgmv serve` takes.
+pub const SERVED: ServedForms = ServedForms;
+
+pub struct Forms;
+pub struct ServedForms;
+
+impl fmt::Display for Forms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Forms of SRC and DST:")?;
+        let rows = TABLE.iter().map(|row| (row.syntax, row.help));
+        for (syntax, help) in rows.chain(SHORT_FORMS.iter().map(|form| (form.syntax, form.help))) {
+            writeln!(f, "  {syntax}")?;
+            help.iter().try_for_each(|line| writeln!(f, "      {line}"))?;
+        }
+        f.write_str(
+            "
+Only the text of an address decides; files on the disk do not. HOST: with
 nothing behind the colon, or USER@HOST:…, is a host; NAME:TAG is a reference. A
-bare name is a registry's: this host's engines are docker-daemon:app:2 and
-containerd:app:2.";
+name without a scheme is a registry's: this host's engines are
+docker-daemon:app:2 and containerd:app:2.",
+        )
+    }
+}
+
+impl fmt::Display for ServedForms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Forms of SRC:")?;
+        let rows = TABLE.iter().map(|row| row.served).chain(SHORT_FORMS.iter().map(|form| form.served));
+        rows.flatten().try_for_each(|(syntax, text)| write!(f, "\n  {syntax:<36} {text}"))
+    }
+}

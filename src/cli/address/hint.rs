@@ -1,13 +1,13 @@
-//! What else a word may have meant that was taken for an image at docker.io.
+//! A hint for a name without a scheme that docker.io does not have.
 
 use crate::image::{DEFAULT_REGISTRY, Reference};
 use crate::{Error, Kind};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// `error`, with what else may have been meant by `word` where it was taken for a registry's image and not found.
-pub fn hinted(word: &OsStr, error: Error) -> Error {
-    // A registry that answered with a status of its own is there: then another place is not what was meant.
+/// Adds other addresses that `word` may mean, if docker.io did not have the image `word`.
+pub fn with_hint(word: &OsStr, error: Error) -> Error {
+    // A registry that answered with another status was reached: then the address is right.
     let answered =
         error.kind() == Kind::Network && ["status", "patience"].iter().any(|word| error.to_string().contains(word));
     let missing = matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Network) && !answered;
@@ -20,15 +20,15 @@ pub fn hinted(word: &OsStr, error: Error) -> Error {
     };
     let hint = match (missing && word.parse().is_ok_and(bare), is_file) {
         (false, _) => return error,
-        (true, true) => format!("{word} means a registry's image; the file is ./{word}"),
+        (true, true) => format!("{word} is an image in a registry; the file is ./{word}"),
         (true, false) => format!(
-            "{word} means a registry's image; one of this host's engines is docker-daemon:{word} or containerd:{word}"
+            "{word} is an image in a registry; for this host's engines write docker-daemon:{word} or containerd:{word}"
         ),
     };
     Error::new(error.kind(), format!("{error} ({hint})"))
 }
 
-/// Whether `text` has the repository, and not only one whose name begins so.
+/// Whether `text` has the whole name `repository`, not only a longer name that begins with it.
 fn mentions(text: &str, repository: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "._-/".contains(c));
     text.match_indices(repository).any(|(at, _)| ends(&text[at + repository.len()..]))
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_place_is_named_only_where_the_registry_had_no_such_image_to_give() {
+    fn a_hint_is_given_only_if_the_registry_does_not_have_the_image() {
         for (word, error, hinted_at) in [
             ("app:2", Error::not_found("docker.io has no image library/app:2"), true),
             ("app:2", Error::network("library/app: the host registry-1.docker.io is unknown"), true),
@@ -55,7 +55,7 @@ mod tests {
             ("app:2", Error::invalid("manifest of library/app:2 is refused"), false),
         ] {
             let (kind, text) = (error.kind(), error.to_string());
-            let error = hinted(OsStr::new(word), error);
+            let error = with_hint(OsStr::new(word), error);
             assert_eq!(error.to_string().contains("docker-daemon:app:2"), hinted_at, "{text}");
             assert_eq!(error.kind(), kind);
         }

@@ -1,50 +1,78 @@
-//! What copy, save and load hand to the engine.
+//! The options of a copy that copy, save and load share.
 
-use super::selection::{Choice, Parts};
+use super::Written;
+use super::selection::{Choice, ForeignName, Parts};
 use crate::Result;
 use crate::cli::context::Run;
 use crate::cli::options::{Form, Packing, Transfer};
 use crate::compress::layer_cache::LayerCache;
 use crate::copy;
+use crate::copy::Source;
 use crate::copy::convert::Format;
 use crate::copy::{Compress, Options, Report};
 use crate::sink::Sink;
-use crate::source::Source;
+use clap::Args;
 use std::path::PathBuf;
 
-/// What the options say to the engine; picks and names are still to be filled in.
-pub fn options(choice: &Choice, parts: &Parts, packing: &Packing, transfer: &Transfer) -> Options {
-    let defaults = Options::default();
-    Options {
-        platforms: choice.platforms(),
-        sparse: parts.sparse.into(),
-        foreign: parts.foreign.into(),
-        compress: match packing.compress.map(|how| how.coding()) {
-            None => Compress::Default,
-            Some(None) => Compress::Keep,
-            Some(Some(coding)) => Compress::To(coding),
-        },
-        level: packing.level,
-        format: match packing.format {
-            None => Format::Keep,
-            Some(Form::Docker) => Format::Docker,
-            Some(Form::Oci) => Format::Oci,
-        },
-        jobs: transfer.jobs.map(usize::from),
-        dry_run: transfer.dry_run,
-        allow_empty: transfer.allow_empty,
-        ..defaults
+/// The part of the images, the form of their layers, and how they are transferred.
+#[derive(Debug, Args)]
+pub struct CopyOptions {
+    #[command(flatten)]
+    pub choice: Choice,
+    #[command(flatten)]
+    pub parts: Parts,
+    #[command(flatten)]
+    pub packing: Packing,
+    #[command(flatten)]
+    pub transfer: Transfer,
+}
+
+impl CopyOptions {
+    /// Whether `--foreign fetch` is given.
+    pub fn fetches_foreign(&self) -> bool {
+        self.parts.foreign == ForeignName::Fetch
+    }
+
+    /// The options that concern how a DST is written.
+    pub fn written(&self) -> Written<'_> {
+        Written { transfer: &self.transfer, packing: &self.packing }
+    }
+
+    /// The options for the copy engine, still without selectors and names.
+    pub fn engine_options(&self) -> Options {
+        let CopyOptions { choice, parts, packing, transfer } = self;
+        let defaults = Options::default();
+        Options {
+            platforms: choice.platforms(),
+            sparse: parts.sparse.into(),
+            foreign: parts.foreign.into(),
+            compress: match packing.compress.map(|how| how.coding()) {
+                None => Compress::Default,
+                Some(None) => Compress::Keep,
+                Some(Some(coding)) => Compress::To(coding),
+            },
+            level: packing.level,
+            format: match packing.format {
+                None => Format::Keep,
+                Some(Form::Docker) => Format::Docker,
+                Some(Form::Oci) => Format::Oci,
+            },
+            jobs: transfer.jobs.map(usize::from),
+            dry_run: transfer.dry_run,
+            allow_empty: transfer.allow_empty,
+            ..defaults
+        }
     }
 }
 
-/// Copies every job to `sink`; layers that were packed before on this machine are not packed again.
+/// Copies every job to `sink`. Layers that this user's imgmv compressed before are not compressed again.
 pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
-    let pairs = cache().map(|directory| LayerCache::open(&directory));
-    copy::copy_all(jobs, sink, pairs.as_ref(), &*run.watch(), &run.cancel)
+    let layer_cache = cache_dir().map(|directory| LayerCache::open(&directory));
+    copy::copy_all(jobs, sink, layer_cache.as_ref(), &*run.watch(), &run.cancel)
 }
 
-/// Where this user's programs keep what can be made again.
-pub fn cache() -> Option<PathBuf> {
+/// imgmv's directory in this user's cache directory.
+pub fn cache_dir() -> Option<PathBuf> {
     let from = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?;
     Some(cache.join("imgmv"))

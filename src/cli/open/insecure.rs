@@ -1,5 +1,5 @@
-//! Whether a registry is reached without a certificate that verifies: by the user's word (`--src-insecure[=true|false]`),
-//! else by that of this host's engines, which is said.
+//! Whether a registry may be insecure: by the user's option (`--src-insecure[=true|false]`), else by the configuration of
+//! this host's engines, which is reported.
 
 use crate::cli::context::Run;
 use crate::cli::output::terminal::lock;
@@ -10,20 +10,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Hosts of which it was said.
-static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// The hosts that were reported.
+static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Of `repository` at `host`; `given` is what the user says.
+/// Decides for `repository` at `host`; `given` is the value of the option.
 pub fn of(host: &str, repository: &str, given: Option<bool>, run: &Run) -> Insecure {
     match given {
         Some(true) => return Insecure::ByUser,
         Some(false) => return Insecure::No,
         None => {}
     }
-    let Some(file) = insecure::by_files(host, repository, Path::new("/")) else { return Insecure::No };
-    if lock(&SAID).insert(host.to_owned()) {
+    let Some(file) = insecure::declaring_file(host, repository, Path::new("/")) else { return Insecure::No };
+    if lock(&REPORTED).insert(host.to_owned()) {
         run.screen.say(&format!(
-            "{host} is insecure by {}: its certificate is not checked, and plain HTTP is used where it has no TLS",
+            "{host} is insecure by {}: its certificate is not checked, and plain HTTP is used if it has no TLS",
             file.display()
         ));
     }

@@ -1,20 +1,22 @@
-//! The options of `imgmv serve` that make it a mirror of other registries, a cache, and one of several peers.
+//! The options of `imgmv serve` for a mirror of other registries, its cache and its peers.
 
 use super::NetworkOptions;
 use super::insecure;
 use crate::cancel::Cancel;
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::context::Run;
 use crate::cli::open;
-use crate::cli::options::Rate;
+use crate::cli::options::Size;
 use crate::cli::vm_hosts;
-use crate::cli::vm_hosts::{Machine, Surroundings};
+use crate::cli::vm_hosts::{Environment, VirtualMachine};
 use crate::progress::Watch;
 use crate::serve::access_log::Metrics;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::mirror::client_config;
-use crate::serve::mirror::client_config::{Client, Reached};
-use crate::serve::{Beside, Budget, Cache, Caches, Endpoint, MirrorBackend, Peers, Pools, Share, Upstream};
+use crate::serve::mirror::client_config::{Client, ServerAddress};
+use crate::serve::{
+    Cache, CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorMode, Peers, Pools, Upstream,
+};
 use crate::transport::layout::LayoutCache;
 use crate::transport::registry::mirrors;
 use crate::transport::registry::mirrors::Server;
@@ -31,38 +33,40 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// In the cache's directory: what needed credentials.
-const PRIVATE: &str = "private";
-/// What a fill that was cut has left is kept for so long.
-const CUT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// For fills to leave things in order when the server ends.
-const END: Duration = Duration::from_secs(2);
+/// The subdirectory of the cache for content that needed credentials.
+const PRIVATE_DIR: &str = "private";
+/// Maximum age of partial blobs of interrupted downloads.
+const PARTIAL_BLOB_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Time for downloads to stop when the server ends.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Mirror, cache and peers")]
 pub struct Mirroring {
-    /// Stand for the registry HOST: ask it for tags each time, and keep what it gives in --cache (repeatable; several
-    /// parted by commas). HOST=ENDPOINT asks another host for its images; of several for one HOST the first that has it
-    /// gives it, and the last one's word counts
+    /// Mirror the registry HOST: ask it for each tag, and store its blobs and manifests in --cache (repeatable, or
+    /// separated by commas). HOST=ENDPOINT reads the images of HOST from ENDPOINT. With several endpoints for one HOST,
+    /// imgmv uses the first that has the content; the last one is the registry itself, whose error counts
     #[arg(long = "proxy", value_name = "HOST[=ENDPOINT]", value_delimiter = ',', env = "IMGMV_PROXY")]
     pub proxies: Vec<String>,
-    /// The layout that pulled blobs and manifests are kept in (oci:DIR); what needed credentials lies in DIR/private
+    /// OCI layout that stores pulled blobs and manifests. Content that needed credentials is stored in DIR/private
     #[arg(long, value_name = "oci:DIR", env = "IMGMV_CACHE")]
     cache: Option<OsString>,
-    /// Keep no more than SIZE bytes there; what was not asked for the longest goes (K, M and G are powers of 1024: 50G)
+    /// Maximum size of the cache, for example 50G (K, M and G are powers of 1024). The least recently used content is
+    /// removed first
     #[arg(long, value_name = "SIZE", env = "IMGMV_CACHE_SIZE", requires = "cache")]
-    cache_size: Option<Rate>,
-    /// Give images for which this server shows credentials to clients who show none, too
+    cache_size: Option<Size>,
+    /// Also serve images that need credentials upstream to clients without credentials
     #[arg(long, env = "IMGMV_SHARE_PRIVATE", value_parser = FalseyValueParser::new(), requires = "proxies")]
     share_private: bool,
-    /// Look for blobs and manifests that are not here at the server URL, by digest, before upstream (repeatable): another
-    /// imgmv serve, or any registry. A name behind http:// stands for every address that it has
+    /// Ask the server at URL for missing blobs and manifests, by digest, before upstream (repeatable): another imgmv
+    /// serve, or any registry. A host name in http://NAME stands for all of its addresses
     #[arg(long = "peer", value_name = "URL", value_delimiter = ',', env = "IMGMV_PEER")]
     peers: Vec<String>,
-    /// Go on without a peer whose answer has not begun after so long, or that has not been reached in a quarter of it
+    /// Skip a peer that does not start to answer within SECONDS, or that cannot be connected to within a quarter of
+    /// SECONDS
     #[arg(long, value_name = "SECONDS", default_value = "2", env = "IMGMV_PEER_TIMEOUT", value_parser = seconds)]
     peer_timeout: Duration,
-    /// Print the settings with which CLIENT asks this server first, and end
+    /// Print the settings that make CLIENT ask this server first, and exit
     #[arg(long, value_name = "CLIENT", env = "IMGMV_PRINT_MIRROR_CONFIG")]
     pub print_mirror_config: Option<ClientName>,
 }
@@ -78,46 +82,46 @@ pub enum ClientName {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected seconds from 0.1 to 60, as 2 or 0.5".to_owned();
-    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    let error = || "expected seconds from 0.1 to 60, for example 2 or 0.5".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| error())?;
     match (0.1..=60.0).contains(&seconds) {
         true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err(wrong()),
+        false => Err(error()),
     }
 }
 
-/// What is mirrored, while it is.
+/// A mirror in operation.
 pub struct Mirrored {
-    pub shelf: Arc<dyn Backend>,
+    pub backend: Arc<dyn Backend>,
     pools: Pools,
     cancel: Cancel,
 }
 
 impl Mirrored {
-    /// Ends fills, so that a later run can go on with them.
-    pub fn end(&self) {
+    /// Stops downloads, so that a later run can resume them.
+    pub fn stop(&self) {
         self.cancel.raise();
-        self.pools.rest(END);
+        self.pools.wait_idle(STOP_TIMEOUT);
     }
 }
 
 impl Mirroring {
-    /// Makes sure that the options make sense together.
+    /// Checks that the options fit together.
     pub fn check(&self) -> Result<()> {
         match (self.cache.is_some(), self.proxies.is_empty(), self.peers.is_empty()) {
             (true, true, true) => {
-                Err(Error::usage("a cache of what? name registries with --proxy, or servers with --peer"))
+                Err(Error::usage("--cache needs registries or peers to cache; add --proxy HOST or --peer URL"))
             }
-            (false, false, _) => Err(Error::usage("--proxy needs a place for what it keeps: --cache oci:DIR")),
+            (false, false, _) => Err(Error::usage("--proxy needs a cache; add --cache oci:DIR")),
             _ => Ok(()),
         }
     }
 
-    /// The shelf that these options make, if they make one.
-    pub fn shelf(
+    /// Starts the mirror, if --proxy or --peer is given.
+    pub fn start(
         &self,
-        beside: Beside,
-        figures: &Arc<Metrics>,
+        mode: MirrorMode,
+        metrics: &Arc<Metrics>,
         from: &open::SourceOptions,
         reach: &NetworkOptions,
         run: &Run,
@@ -125,27 +129,27 @@ impl Mirroring {
         if self.proxies.is_empty() && self.peers.is_empty() {
             return Ok(None);
         }
-        // Not the run's own: what is under way when the server is told to stop may still end.
+        // Not the cancel flag of the run: active requests may finish after a signal to stop.
         let cancel = Cancel::default();
         let access = open::upstream_access(from, reach, run)?;
         let upstreams = self.upstreams(&access, from, reach, &cancel, run)?;
         let pools = Pools::default();
-        let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, figures, &cancel, run)).transpose()?;
+        let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, metrics, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
-        let share = if self.share_private { Share::Everybody } else { Share::Users };
-        let shelf = Arc::new(MirrorBackend::new(
+        let share = if self.share_private { CredentialSharing::Everyone } else { CredentialSharing::Users };
+        let backend = Arc::new(MirrorBackend::new(
             upstreams,
             caches,
             peers,
-            (share, beside),
-            figures.clone(),
+            (share, mode),
+            metrics.clone(),
             run.watch(),
             &cancel,
         ));
-        Ok(Some(Mirrored { shelf, pools, cancel }))
+        Ok(Some(Mirrored { backend, pools, cancel }))
     }
 
-    /// Every registry once, with the hosts that are asked for it.
+    /// The mirrored registries, each with the endpoints to ask in order.
     fn endpoints(&self, mirrors: &[String]) -> Result<Vec<(String, Vec<String>)>> {
         let mut all: Vec<(String, Vec<String>)> = Vec::new();
         for word in &self.proxies {
@@ -161,7 +165,7 @@ impl Mirroring {
             ([(_, endpoints)], mirrors) => drop(endpoints.splice(0..0, mirrors.iter().cloned())),
             _ => {
                 return Err(Error::usage(
-                    "--mirror is for one registry; with several say --proxy HOST=MIRROR,HOST for each",
+                    "--mirror is ambiguous with several registries; use --proxy HOST=MIRROR,HOST for each",
                 ));
             }
         }
@@ -180,12 +184,13 @@ impl Mirroring {
         let hosts = all.iter().map(|(_, endpoints)| endpoints.len()).sum::<usize>();
         if access.credentials != Credentials::Stored && hosts > 1 {
             return Err(Error::usage(
-                "--src-creds would be shown to every host of --proxy; keep credentials for each with imgmv login",
+                "--src-creds would be sent to every host of --proxy; store credentials for each with imgmv login",
             ));
         }
         let endpoint = |text: &String| {
-            let wrong = || Error::usage(format!("--proxy {text:?} names no registry; expected HOST[:PORT]"));
-            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(wrong)?;
+            let error = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
+            let Server { host, insecure } =
+                mirrors::parse_server(text, access.insecure.is_allowed()).ok_or_else(error)?;
             let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };
@@ -200,23 +205,24 @@ impl Mirroring {
         &self,
         word: &OsString,
         pools: &Pools,
-        figures: &Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         cancel: &Cancel,
         run: &Run,
     ) -> Result<Caches> {
-        let dir = match Place::parse(word)? {
-            Place::Oci { dir, pick: None } | Place::Path(dir) => dir,
-            _ => return Err(Error::usage(format!("--cache {word:?} is no layout; expected oci:DIR"))),
-        };
+        let address = address::parse(word)?;
+        let dir = address
+            .layout()
+            .ok_or_else(|| Error::usage(format!("--cache {word:?}: not an OCI layout; expected oci:DIR")))?;
         let open = |dir: &Path| -> Result<Arc<LayoutCache>> {
             let layout = LayoutCache::open(dir, run.watch(), cancel)?;
-            layout.sweep(CUT);
+            layout.sweep(PARTIAL_BLOB_LIFE);
             Ok(Arc::new(layout))
         };
-        let public = open(&dir)?;
-        let private = open(&closed(&dir)?)?;
+        let public = open(dir)?;
+        let private = open(&create_private(dir)?)?;
         let limit = self.cache_size.map(|size| size.0);
-        let budget = Arc::new(Budget::new(limit, vec![public.clone(), private.clone()], figures.clone(), run.watch()));
+        let budget =
+            Arc::new(CacheBudget::new(limit, vec![public.clone(), private.clone()], metrics.clone(), run.watch()));
         let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }
@@ -224,23 +230,21 @@ impl Mirroring {
     /// Prints the settings for `client` of a server on `listen`.
     pub fn print(&self, client: ClientName, listen: SocketAddr, tls: bool, run: &Run) -> Result<()> {
         if listen.port() == 0 {
-            return Err(Error::usage("a mirror needs a port that stays; choose one with --listen"));
+            return Err(Error::usage("--print-mirror-config needs a fixed port; give one with --listen"));
         }
-        let machine = machines_of(listen).into_iter().next();
+        let machine = virtual_machines(listen).into_iter().next();
         let host = match &machine {
             Some(machine) => format!("{}:{}", machine.host, listen.port()),
-            None => client_config::reached(listen).to_string(),
+            None => client_config::reachable_address(listen).to_string(),
         };
         let registries: Vec<String> = self.endpoints(&[])?.into_iter().map(|(host, _)| host).collect();
-        let mut settings = client_config::settings(client.into(), &registries, &Reached { host, tls })?;
+        let mut settings = client_config::settings(client.into(), &registries, &ServerAddress { host, tls })?;
         if let Some(machine) = machine {
             let (name, host) = (machine.name, machine.host);
-            settings
-                .hints
-                .push(format!("{name} is here: {host} is this host, seen from there; outside it is {listen}"));
+            settings.hints.push(format!("{host} is this host inside {name}; clients outside of {name} use {listen}"));
         }
         if run.answer.json() {
-            let files = settings.files.iter().map(|(path, text)| json!({ "path": path, "text": text }));
+            let files = settings.files.iter().map(|(path, text)| json!({ "path": path, "content": text }));
             let files: Vec<_> = files.collect();
             let version = crate::cli::output::answer::VERSION;
             return run.answer.document(&json!({ "version": version, "files": files, "hints": settings.hints }));
@@ -260,24 +264,26 @@ impl Mirroring {
     }
 }
 
-/// Tells how virtual machines reach a server that listens on loopback.
-pub fn say_machines(listen: SocketAddr, scheme: &str, run: &Run) {
-    for machine in machines_of(listen) {
+/// Prints how virtual machines reach a server that listens on loopback.
+pub fn print_vm_addresses(listen: SocketAddr, scheme: &str, run: &Run) {
+    for machine in virtual_machines(listen) {
         let (name, host, port) = (machine.name, machine.host, listen.port());
-        run.screen.say(&format!("from inside {name}: {scheme}://{host}:{port} (127.0.0.1 is itself over there)"));
+        run.screen.say(&format!(
+            "from inside {name}: {scheme}://{host}:{port} (there, 127.0.0.1 is the virtual machine itself)"
+        ));
     }
 }
 
-fn machines_of(listen: SocketAddr) -> Vec<Machine> {
+fn virtual_machines(listen: SocketAddr) -> Vec<VirtualMachine> {
     match listen.ip().is_loopback() {
-        true => vm_hosts::likely(&Surroundings::here()),
+        true => vm_hosts::detect(&Environment::of_process()),
         false => Vec::new(),
     }
 }
 
-/// The directory for what needed credentials, which only this user may enter.
-fn closed(dir: &Path) -> Result<PathBuf> {
-    let private = dir.join(PRIVATE);
+/// Creates the directory for content that needed credentials. Only this user may read it.
+fn create_private(dir: &Path) -> Result<PathBuf> {
+    let private = dir.join(PRIVATE_DIR);
     match DirBuilder::new().mode(0o700).create(&private) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(Error::writing(private.display(), error))

@@ -1,5 +1,4 @@
-//! How a registry is reached, from options, environment, files and standard input. A password is never asked for on the
-//! command line.
+//! The access to a registry: from options, environment variables, files and standard input.
 
 use crate::cli::options::{Network, Side};
 use crate::cli::output::terminal::{line, lock};
@@ -11,10 +10,10 @@ use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Of a password's first line, in bytes; tokens can be long.
-const LONGEST: u64 = 64 << 10;
+/// The longest password; tokens can be long.
+const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
 
-/// What `side` and `network` say.
+/// Returns the access by the options of one side and of the network.
 pub fn access(side: &Side, network: &Network) -> Result<Access> {
     let defaults = Access::default();
     Ok(Access {
@@ -26,7 +25,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
         token_hosts: network.token_hosts.clone(),
         timeout: Duration::from_secs(network.timeout),
         retries: network.retry,
-        cache: super::copy_options::cache(),
+        cache: super::copy_options::cache_dir(),
         ..defaults
     })
 }
@@ -34,7 +33,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
 fn credentials(side: &Side) -> Result<Credentials> {
     let Some(creds) = &side.creds else {
         return match side.password_stdin || side.password_file.is_some() {
-            true => Err(Error::usage(format!("a password needs a user; give it with {}", side.flag))),
+            true => Err(Error::usage(format!("a password needs a user name; give one with {}", side.flag))),
             false => Ok(Credentials::Stored),
         };
     };
@@ -49,20 +48,20 @@ fn credentials(side: &Side) -> Result<Credentials> {
     Ok(Credentials::Password { user: user.to_owned(), password: Secret::new(password) })
 }
 
-/// Passwords by side: standard input and a person are asked once, whatever needs the answer.
-static KNOWN: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
+/// Passwords by the option of their user, so that standard input is read once and the user is prompted once.
+static PASSWORDS: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
 
 fn password_of(user: &str, side: &Side) -> Result<String> {
-    let mut known = lock(&KNOWN);
+    let mut known = lock(&PASSWORDS);
     if let Some(password) = known.get(side.flag) {
         return Ok(password.clone());
     }
-    let password = asked(user, side)?;
+    let password = read_password(user, side)?;
     known.insert(side.flag, password.clone());
     Ok(password)
 }
 
-fn asked(user: &str, side: &Side) -> Result<String> {
+fn read_password(user: &str, side: &Side) -> Result<String> {
     if side.password_stdin {
         return first_line(io::stdin().lock(), "standard input");
     }
@@ -77,24 +76,24 @@ fn asked(user: &str, side: &Side) -> Result<String> {
             rpassword::prompt_password(format!("Password of {user}: ")).map_err(|e| Error::reading("the password", e))
         }
         None => Err(Error::usage(format!(
-            "no password for {user}: give it on standard input, in a file or in the environment (see --help)"
+            "no password for {user}; give it on standard input, in a file or in the environment (see --help)"
         ))),
     }
 }
 
 fn first_line(from: impl BufRead, label: &str) -> Result<String> {
     let mut text = String::new();
-    from.take(LONGEST).read_line(&mut text).map_err(|error| Error::reading(label, error))?;
+    from.take(PASSWORD_LIMIT_BYTES).read_line(&mut text).map_err(|error| Error::reading(label, error))?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(Error::usage(format!("{label} has no password in its first line"))),
         password => Ok(password.to_owned()),
     }
 }
 
-/// Asks for a user name where somebody is there to answer.
+/// Prompts for a user name; `Usage` without a terminal.
 pub fn ask_user(host: &str) -> Result<String> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Error::usage(format!("no user for {host}; give one with --username")));
+        return Err(Error::usage(format!("no user name for {host}; give one with --username")));
     }
     line(&format!("User at {host}:"));
     first_line(io::stdin().lock(), "the terminal")

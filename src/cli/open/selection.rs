@@ -1,15 +1,15 @@
-//! Options that say how much of an image is meant: platforms, missing parts, nondistributable layers.
+//! Options that select parts of an image: platforms, missing parts, nondistributable layers.
 
 use crate::copy::{Foreign, Platforms, Sparse};
 use crate::image::Platform;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
-/// Which of an image's platforms.
+/// The platforms of an image.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Choice {
-    /// Only this platform's image (repeatable); by default everything the destination can hold
+    /// Copy only the image for this platform (repeatable); by default every platform that the destination can store
     #[arg(
         long = "platform",
         value_name = "OS/ARCH[/VARIANT][:OSVERSION]",
@@ -17,17 +17,17 @@ pub struct Choice {
         env = "IMGMV_PLATFORM"
     )]
     pub platforms: Vec<Platform>,
-    /// Of --platform, only builds whose os.version begins with VERSION (Windows: 10.0.20348); by default the newest one
+    /// With --platform, only builds whose os.version begins with VERSION (Windows: 10.0.20348); by default the newest one
     #[arg(long, value_name = "VERSION", env = "IMGMV_OS_VERSION", requires = "platforms", value_parser = os_version)]
     pub os_version: Option<String>,
-    /// Every platform, and an error where the source is without one of them or the destination cannot hold them; wins
-    /// over --platform
+    /// Copy every platform; fail if one is missing at the source or the destination cannot store them all. Overrides
+    /// --platform
     #[arg(long, env = "IMGMV_ALL_PLATFORMS", value_parser = FalseyValueParser::new())]
     pub all_platforms: bool,
 }
 
 impl Choice {
-    /// Which platforms are asked for.
+    /// The selected platforms.
     pub fn platforms(&self) -> Platforms {
         let versioned = |platform: &Platform| {
             let os_version = platform.os_version.clone().or_else(|| self.os_version.clone());
@@ -44,19 +44,19 @@ impl Choice {
 fn os_version(text: &str) -> Result<String, String> {
     match format!("windows/amd64:{text}").parse::<Platform>() {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("expected the beginning of an os.version, as 10.0.20348".to_owned()),
+        Err(_) => Err("expected the beginning of an os.version, for example 10.0.20348".to_owned()),
     }
 }
 
-/// Images of which not everything is copied.
+/// The options for incomplete images.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Parts {
-    /// How to treat an index of which parts are missing at the source or not wanted
+    /// How to copy an index with parts that are missing at the source or not selected
     #[arg(long, value_name = "HOW", env = "IMGMV_SPARSE", default_value = "auto")]
     pub sparse: SparseName,
-    /// How to treat layers of a nondistributable type (old Windows images have them); every other layer has to exist at
-    /// the source
+    /// How to copy layers of a nondistributable type (old Windows images have them); every other layer must exist at the
+    /// source
     #[arg(long, value_name = "HOW", env = "IMGMV_FOREIGN", default_value = "carry")]
     pub foreign: ForeignName,
 }
@@ -64,13 +64,13 @@ pub struct Parts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SparseName {
     /// Layouts, containerd and docker's containerd store keep the index; archives and registries get a smaller one.
-    /// With --platform a smaller one everywhere; with --all-platforms missing parts are an error
+    /// With --platform every destination gets a smaller one; with --all-platforms missing parts are an error
     Auto,
-    /// The index and its digest stay, and list what is missing
+    /// Keep the index and its digest; it also lists the missing parts
     Keep,
-    /// An index of what is copied, or the image itself where that is one; the digest is a new one
+    /// Write an index of the copied parts, or only the image if there is one; the digest changes
     Narrow,
-    /// It is an error
+    /// Fail
     Fail,
 }
 
@@ -87,11 +87,11 @@ impl From<SparseName> for Sparse {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ForeignName {
-    /// Copy those that the source has
+    /// Copy the layers that the source has
     Carry,
-    /// Copy none of them
+    /// Copy none of these layers
     Leave,
-    /// Copy those that the source has, and fetch the others over https from where the image says they are, without
+    /// Copy the layers that the source has, and fetch the others over https from the URLs in the image, without
     /// credentials
     Fetch,
 }

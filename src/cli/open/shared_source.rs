@@ -1,71 +1,76 @@
-//! One source for several destinations side by side.
+//! One source for several destinations that are copied to in parallel.
 
-use super::{NetworkOptions, OpenSource, Opened, SourceOptions, UnopenedSource, unread};
-use crate::cli::address::Place;
+use super::{NetworkOptions, Opened, SourceOptions, unread};
+use crate::cli::address::Address;
 use crate::cli::context::Run;
 use crate::cli::output::terminal::lock;
-use crate::fanout::{Limits, Shared, Sharer};
+use crate::copy::Source;
+use crate::fanout::{Limits, SharedStore, Subscriber};
 use crate::image::Name;
-use crate::source::{Selector, Source, Store};
+use crate::source::{Selector, Store};
 use crate::tarball::UnopenedArchive;
+use crate::transport::address::{OpenSource, SelectedSource};
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
 
-/// One source for several copies at once.
-pub struct Parted {
-    shares: Shares,
-    picks: Vec<Selector>,
+/// One source, with a reader for each copy.
+pub struct SharedSource {
+    readers: Readers,
+    selectors: Vec<Selector>,
     name: Option<Name>,
 }
 
-enum Shares {
-    /// For those who begin together; who comes later is given one then.
-    Store(Shared, Mutex<Vec<Sharer>>),
-    Tapes(Mutex<Vec<UnopenedArchive>>),
+enum Readers {
+    /// The readers of the copies that start together; a later copy gets a new one.
+    Store(SharedStore, Mutex<Vec<Subscriber>>),
+    Archives(Mutex<Vec<UnopenedArchive>>),
 }
 
-/// Opens what `place` means as a SRC for `members` copies, of which `at_once` run side by side.
-pub fn parted(
-    place: &Place,
+/// Opens `address` as a SRC for `copies`, of which `at_once` run in parallel.
+pub fn shared_source(
+    address: &dyn Address,
     from: &SourceOptions,
     reach: &NetworkOptions,
-    members: usize,
+    copies: usize,
     at_once: usize,
     run: &Run,
-) -> Result<Parted> {
-    let UnopenedSource { ready, picks, name } = unread(place, from, reach, run)?;
+) -> Result<SharedSource> {
+    let SelectedSource { source, selector, name } = unread(address, from, reach, run)?;
+    let selectors = Vec::from_iter(selector);
     let limits = Limits::default();
-    let shares = match ready {
+    let readers = match source {
         OpenSource::Store(store) => {
-            let shared = Shared::new(store, limits, &run.cancel);
-            // What is wrong with the source is told once.
-            shared.sharer().roots(&picks)?;
-            let first = (0..at_once).map(|_| shared.sharer()).collect();
-            Shares::Store(shared, Mutex::new(first))
+            let shared = SharedStore::new(store, limits, &run.cancel);
+            // An error of the source is reported once, not for each destination.
+            shared.subscribe().roots(&selectors)?;
+            let first = (0..at_once).map(|_| shared.subscribe()).collect();
+            Readers::Store(shared, Mutex::new(first))
         }
-        OpenSource::UnopenedArchive(_) if members > at_once => {
+        OpenSource::UnopenedArchive(_) if copies > at_once => {
             return Err(Error::usage(format!(
-                "SRC passes once, so all {members} destinations have to take it at once: say --parallel {members}, or \
-                 save it to a file first"
+                "SRC can be read only once, so all {copies} destinations must be written at once: use --parallel \
+                 {copies}, or save it to a file first"
             )));
         }
-        OpenSource::UnopenedArchive(tape) => Shares::Tapes(Mutex::new(tape.split(members, &limits, &run.cancel)?)),
+        OpenSource::UnopenedArchive(archive) => {
+            Readers::Archives(Mutex::new(archive.split(copies, &limits, &run.cancel)?))
+        }
     };
-    Ok(Parted { shares, picks, name })
+    Ok(SharedSource { readers, selectors, name })
 }
 
-impl Parted {
-    /// The source for the next of the members, each of which takes one.
+impl SharedSource {
+    /// Returns the source for the next copy.
     pub fn next(&self) -> Result<Opened> {
-        let source = match &self.shares {
-            Shares::Store(shared, first) => {
-                Source::Store(Arc::new(lock(first).pop().unwrap_or_else(|| shared.sharer())))
+        let source = match &self.readers {
+            Readers::Store(shared, first) => {
+                Source::Shared(Arc::new(lock(first).pop().unwrap_or_else(|| shared.subscribe())))
             }
-            Shares::Tapes(tapes) => match lock(tapes).pop() {
-                Some(tape) => Source::Stream(tape.stream()),
-                None => return Err(Error::failed("there are more destinations than were counted")),
+            Readers::Archives(archives) => match lock(archives).pop() {
+                Some(archive) => Source::Stream(Box::new(archive.stream())),
+                None => return Err(Error::failed("there are more destinations than readers of SRC")),
             },
         };
-        Ok(Opened { source, picks: self.picks.clone(), name: self.name.clone() })
+        Ok(Opened { source, picks: self.selectors.clone(), name: self.name.clone() })
     }
 }

@@ -1,4 +1,4 @@
-//! Standard output: the answer, as lines or as one JSON document, and nothing else ever.
+//! Standard output: only the answer of a run, as lines or as one JSON document.
 
 use crate::error::{on_one_line, printable};
 use crate::{Error, Kind, Result};
@@ -8,40 +8,40 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The version of every JSON document; goes up when a field changes its meaning or goes away.
-pub const VERSION: u32 = 1;
-/// The message of the error that stands for a reader of standard output who has gone.
+/// The version of every JSON document. It increases when a key is renamed, removed or changes its meaning.
+pub const VERSION: u32 = 2;
+/// The error message after the reader of standard output has closed it.
 const CLOSED: &str = "standard output was closed";
 
-/// How a run answers.
+/// The writer of the answer.
 pub struct Answer {
     json: bool,
-    given: AtomicBool,
+    started: AtomicBool,
 }
 
 impl Answer {
     pub fn new(json: bool) -> Answer {
-        Answer { json, given: AtomicBool::new(false) }
+        Answer { json, started: AtomicBool::new(false) }
     }
 
-    /// Whether the answer is to be one JSON document.
+    /// Whether the answer is one JSON document.
     pub fn json(&self) -> bool {
         self.json
     }
 
-    /// Standard output is for an archive: no document stands in for it.
+    /// Reserves standard output for an archive: no error document is written to it.
     pub fn leave_to_archive(&self) {
-        self.given.store(true, Ordering::Relaxed);
+        self.started.store(true, Ordering::Relaxed);
     }
 
-    /// One line, whatever strangers wrote into it.
+    /// Writes `text` as exactly one line, with control characters replaced.
     pub fn line(&self, text: &str) -> Result<()> {
         self.bytes(format!("{}\n", on_one_line(text)).as_bytes())
     }
 
-    /// Exact bytes.
+    /// Writes `bytes` unchanged.
     pub fn bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.given.store(true, Ordering::Relaxed);
+        self.started.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Error::unwritable(CLOSED),
@@ -49,28 +49,28 @@ impl Answer {
         })
     }
 
-    /// The one document of this run.
+    /// Writes the JSON document of this run.
     pub fn document(&self, document: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(document)
-            .map_err(|error| Error::failed(format!("the answer cannot be written as JSON: {error}")))?;
+            .map_err(|error| Error::failed(format!("cannot write the answer as JSON: {error}")))?;
         self.bytes(format!("{}\n", escaped(&text)).as_bytes())
     }
 
-    /// Stands in for the document where a run failed before it had one. What goes wrong here is not worth telling.
+    /// Writes an error document, if the run failed before its answer. Write errors are ignored.
     pub fn failure(&self, error: &Error, status: u8) {
-        if self.json && !self.given.load(Ordering::Relaxed) {
-            let error = json!({ "kind": kind_word(error.kind()), "status": status, "message": error.to_string() });
+        if self.json && !self.started.load(Ordering::Relaxed) {
+            let error = json!({ "kind": kind_word(error.kind()), "exit_status": status, "message": error.to_string() });
             let _ = self.document(&json!({ "version": VERSION, "error": error }));
         }
     }
 }
 
-/// Whether `error` only says that nobody reads on: then there is nobody to tell.
+/// Whether `error` only reports that the reader closed standard output. Such an error is not printed.
 pub fn is_closed(error: &Error) -> bool {
     error.kind() == Kind::Unwritable && error.to_string() == CLOSED
 }
 
-/// A kind of failure as documents spell it.
+/// The name of an error kind in JSON documents.
 pub fn kind_word(kind: Kind) -> &'static str {
     match kind {
         Kind::Failed => "failed",
@@ -79,14 +79,14 @@ pub fn kind_word(kind: Kind) -> &'static str {
         Kind::Denied => "denied",
         Kind::Invalid => "invalid",
         Kind::Network => "network",
-        Kind::RemoteHost => "far_side",
+        Kind::RemoteHost => "remote_host",
         Kind::Unwritable => "unwritable",
-        Kind::Partial => "some",
+        Kind::Partial => "partial",
         Kind::Interrupted => "interrupted",
     }
 }
 
-/// JSON text with what a terminal would obey (it can stand only inside strings) written as `\u` escapes.
+/// Writes control characters of JSON text as `\u` escapes. They can occur only inside strings.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Bars on a terminal: one for everything, and one each for the first few blobs that are on their way.
+//! Progress bars on a terminal: one for the run, and one each for a few blobs in flight; or one per destination.
 
 use super::tally::Tally;
 use super::terminal::lock;
@@ -9,16 +9,16 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Bars for blobs at once; more would push the one that matters off a small terminal.
-const SHOWN: usize = 4;
-/// Blobs below this many bytes are gone before a bar is seen.
-const WORTH_A_BAR: u64 = 1 << 20;
-/// Destinations with a bar of their own at once.
-const MEMBERS_SHOWN: usize = 20;
-const MEMBER: &str = "{prefix:24!} {bar:20} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {msg}";
-const MEMBER_UNPLANNED: &str = "{prefix:24!} {bytes:>10} {bytes_per_sec:>12}";
-const REDRAWS_A_SECOND: u8 = 10;
-/// What passes once has no total.
+/// Maximum number of blob bars, so that the bar of the run stays visible on a small terminal.
+const MAX_BLOB_BARS: usize = 4;
+/// Smaller blobs get no bar, because they are transferred before a bar is visible.
+const MIN_BAR_BYTES: u64 = 1 << 20;
+/// Maximum number of destination bars.
+const MAX_DESTINATION_BARS: usize = 20;
+const DESTINATION: &str = "{prefix:24!} {bar:20} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {msg}";
+const DESTINATION_UNPLANNED: &str = "{prefix:24!} {bytes:>10} {bytes_per_sec:>12}";
+const REDRAWS_PER_SECOND: u8 = 10;
+/// For a streamed source, which has no total.
 const UNPLANNED: &str = "{spinner} {bytes}  {bytes_per_sec}";
 
 pub struct Bars {
@@ -31,35 +31,35 @@ struct State {
     tally: Tally,
     overall: Option<ProgressBar>,
     blobs: HashMap<u64, ProgressBar>,
-    members: HashMap<String, (Tally, Option<ProgressBar>)>,
+    destinations: HashMap<String, (Tally, Option<ProgressBar>)>,
 }
 
 impl Bars {
     pub fn new() -> Bars {
-        let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_A_SECOND);
+        let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND);
         Bars { all: MultiProgress::with_draw_target(target), state: Mutex::default() }
     }
 
-    /// Runs `print` with the bars out of the way.
-    pub fn above(&self, print: impl FnOnce()) {
+    /// Hides the bars while `print` runs.
+    pub fn suspend(&self, print: impl FnOnce()) {
         self.all.suspend(print);
     }
 
-    /// Takes every bar off the terminal.
+    /// Removes every bar.
     pub fn clear(&self) {
         let mut state = lock(&self.state);
         let overall = state.overall.take();
-        let members: Vec<ProgressBar> = state.members.drain().filter_map(|(_, (_, bar))| bar).collect();
-        for bar in state.blobs.drain().map(|(_, bar)| bar).chain(overall).chain(members) {
+        let destinations: Vec<ProgressBar> = state.destinations.drain().filter_map(|(_, (_, bar))| bar).collect();
+        for bar in state.blobs.drain().map(|(_, bar)| bar).chain(overall).chain(destinations) {
             bar.finish_and_clear();
         }
         let _ = self.all.clear();
     }
 
-    pub fn event(&self, whose: Option<&str>, event: &Event<'_>) {
+    pub fn event(&self, destination: Option<&str>, event: &Event<'_>) {
         let mut state = lock(&self.state);
-        if let Some(name) = whose {
-            return self.member(&mut state, name, event);
+        if let Some(name) = destination {
+            return self.destination_event(&mut state, name, event);
         }
         state.tally.count(event);
         if state.overall.is_none() {
@@ -69,8 +69,8 @@ impl Bars {
         }
         match *event {
             Event::BlobStart { id, label, size } => {
-                if state.blobs.len() < SHOWN && size.is_none_or(|size| size >= WORTH_A_BAR) {
-                    state.blobs.insert(id, self.blob(label, size));
+                if state.blobs.len() < MAX_BLOB_BARS && size.is_none_or(|size| size >= MIN_BAR_BYTES) {
+                    state.blobs.insert(id, self.add_blob(label, size));
                 }
             }
             Event::BlobMoved { id, bytes } => {
@@ -89,19 +89,21 @@ impl Bars {
         state.show();
     }
 
-    /// One of several destinations: a bar for each, as far as there is room.
-    fn member(&self, state: &mut State, name: &str, event: &Event<'_>) {
-        let shown = state.members.values().filter(|(_, bar)| bar.is_some()).count();
-        let (tally, bar) = state.members.entry(name.to_owned()).or_default();
+    /// Updates the bar of one of several destinations.
+    fn destination_event(&self, state: &mut State, name: &str, event: &Event<'_>) {
+        let shown = state.destinations.values().filter(|(_, bar)| bar.is_some()).count();
+        let (tally, bar) = state.destinations.entry(name.to_owned()).or_default();
         tally.count(event);
-        if bar.is_none() && shown < MEMBERS_SHOWN {
+        if bar.is_none() && shown < MAX_DESTINATION_BARS {
             let label: String = name.chars().take(40).collect();
-            *bar = Some(self.all.add(ProgressBar::no_length().with_style(style(MEMBER_UNPLANNED))).with_prefix(label));
+            *bar = Some(
+                self.all.add(ProgressBar::no_length().with_style(style(DESTINATION_UNPLANNED))).with_prefix(label),
+            );
         }
         let Some(bar) = bar else { return };
         if let Some(total) = tally.total {
             if bar.length() != Some(total) {
-                bar.set_style(style(MEMBER));
+                bar.set_style(style(DESTINATION));
                 bar.set_length(total);
             }
             bar.set_message(format!("{} of {} blobs", tally.blobs_done, tally.blobs));
@@ -109,15 +111,15 @@ impl Bars {
         bar.set_position(tally.done);
     }
 
-    /// The destination `name` is done.
-    pub fn leave(&self, name: &str) {
-        if let Some((_, Some(bar))) = lock(&self.state).members.remove(name) {
+    /// Removes the bar of the destination `name`, which has finished.
+    pub fn remove(&self, name: &str) {
+        if let Some((_, Some(bar))) = lock(&self.state).destinations.remove(name) {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
     }
 
-    fn blob(&self, label: &str, size: Option<u64>) -> ProgressBar {
+    fn add_blob(&self, label: &str, size: Option<u64>) -> ProgressBar {
         let label: String = on_one_line(label).chars().take(40).collect();
         let bar = match size {
             Some(size) => ProgressBar::new(size).with_style(style("  {msg:20!} {bar:24} {bytes:>10}")),
@@ -145,7 +147,7 @@ impl State {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("written here and tested").progress_chars("=> ")
+    ProgressStyle::with_template(template).expect("valid, because every template is tested").progress_chars("=> ")
 }
 
 #[cfg(test)]
@@ -168,9 +170,9 @@ mod tests {
         }
         assert_eq!(lock(&bars.state).blobs.len(), 1);
         assert_eq!(lock(&bars.state).blobs[&0].message(), "of unknown size?[2J");
-        assert!(lock(&bars.state).members["ssh://node1"].1.is_some());
-        bars.leave("ssh://node1");
-        assert!(lock(&bars.state).members.is_empty());
+        assert!(lock(&bars.state).destinations["ssh://node1"].1.is_some());
+        bars.remove("ssh://node1");
+        assert!(lock(&bars.state).destinations.is_empty());
         bars.clear();
         assert!(lock(&bars.state).blobs.is_empty() && lock(&bars.state).overall.is_none());
     }

@@ -1,4 +1,4 @@
-//! What `imgmv inspect` shows of an image: as a document for scripts and as lines for people.
+//! The answer of `imgmv inspect`: a JSON document, or lines.
 
 use super::answer::VERSION;
 use crate::error::printable;
@@ -15,45 +15,45 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Serialize)]
 pub struct Document {
     version: u32,
-    images: Vec<Inspected>,
+    images: Vec<InspectedImage>,
 }
 
 impl Document {
-    pub fn new(images: Vec<Inspected>) -> Document {
+    pub fn new(images: Vec<InspectedImage>) -> Document {
         Document { version: VERSION, images }
     }
 }
 
-/// One image: its index or indexes, root first, and its manifests.
+/// One image: its indexes (the root first) and its manifests.
 #[derive(Serialize)]
-pub struct Inspected {
+pub struct InspectedImage {
     names: Vec<String>,
     digest: Digest,
     media_type: String,
     size: u64,
-    /// The source has no such manifest or index: it was made from config and layers, or of platforms side by side.
+    /// The source does not have this root: imgmv generated it, from a config and layers or from manifests of one name.
     synthesised: bool,
     indexes: Vec<Entry>,
     manifests: Vec<ImageManifest>,
-    /// What the indexes list that is not a manifest (BuildKit's cache).
+    /// Entries of the indexes that are not manifests (BuildKit's cache).
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    blobs: Vec<Entry>,
+    index_blobs: Vec<Entry>,
 }
 
-/// One platform's image, or an artifact.
+/// The manifest of one platform, or of an artifact.
 #[derive(Serialize)]
 struct ImageManifest {
     #[serde(flatten)]
     at: Entry,
     platform: Option<String>,
-    /// Its index lists it, the source does not have it.
+    /// The index lists the manifest, but the source does not have it.
     missing: bool,
     subject: Option<Digest>,
     config: Option<Entry>,
     layers: Vec<Entry>,
 }
 
-/// A descriptor, as scripts need it.
+/// A descriptor.
 #[derive(Serialize, Clone)]
 struct Entry {
     digest: Digest,
@@ -81,12 +81,12 @@ impl From<&Descriptor> for Entry {
     }
 }
 
-impl Inspected {
-    /// What `image` is. Configs are read from `store` only for platforms that no index tells.
-    pub fn new(image: &Image, synthesised: bool, store: &dyn Store) -> Result<Inspected> {
-        let here: HashMap<Digest, &Manifest> =
+impl InspectedImage {
+    /// Describes `image`. Reads a config from `store` only if the index does not tell the platform.
+    pub fn new(image: &Image, synthesised: bool, store: &dyn Store) -> Result<InspectedImage> {
+        let manifests: HashMap<Digest, &Manifest> =
             image.tree.iter().map(|manifest| (manifest.digest(), manifest)).collect();
-        let mut inspected = Inspected {
+        let mut inspected = InspectedImage {
             names: image.names.iter().map(Name::to_string).collect(),
             digest: image.root().digest(),
             media_type: image.root().descriptor.media_type.clone(),
@@ -94,14 +94,14 @@ impl Inspected {
             synthesised,
             indexes: Vec::new(),
             manifests: Vec::new(),
-            blobs: Vec::new(),
+            index_blobs: Vec::new(),
         };
-        inspected.descend(&image.root().descriptor, &here, store)?;
+        inspected.descend(&image.root().descriptor, &manifests, store)?;
         Ok(inspected)
     }
 
-    fn descend(&mut self, at: &Descriptor, here: &HashMap<Digest, &Manifest>, store: &dyn Store) -> Result<()> {
-        let Some(manifest) = here.get(&at.digest) else {
+    fn descend(&mut self, at: &Descriptor, manifests: &HashMap<Digest, &Manifest>, store: &dyn Store) -> Result<()> {
+        let Some(manifest) = manifests.get(&at.digest) else {
             self.manifests.push(ImageManifest::missing(at));
             return Ok(());
         };
@@ -109,46 +109,46 @@ impl Inspected {
             self.manifests.push(ImageManifest::new(at, manifest, store)?);
             return Ok(());
         }
-        // An index that several others list is shown once.
+        // An index that several indexes list appears once.
         if self.indexes.iter().any(|index| index.digest == at.digest) {
             return Ok(());
         }
         self.indexes.push(Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) });
-        self.blobs.extend(manifest.layers().iter().map(Entry::from));
-        manifest.children().iter().try_for_each(|child| self.descend(child, here, store))
+        self.index_blobs.extend(manifest.layers().iter().map(Entry::from));
+        manifest.children().iter().try_for_each(|child| self.descend(child, manifests, store))
     }
 
-    /// Leaves only the best manifest for each of `wanted`.
-    pub fn keep(&mut self, wanted: &[Platform]) -> Result<()> {
+    /// Removes all manifests except the best match for each of `wanted`.
+    pub fn retain_platforms(&mut self, wanted: &[Platform]) -> Result<()> {
         let offered: Vec<Option<Platform>> = self
             .manifests
             .iter()
             .map(|manifest| manifest.platform.as_ref().and_then(|platform| platform.parse().ok()))
             .collect();
-        let mut kept = Vec::new();
+        let mut best_digests = Vec::new();
         for platform in wanted {
             let Some(best) = platform.best(offered.iter().map(Option::as_ref)) else {
                 let name = self.names.first().cloned().unwrap_or_else(|| self.digest.to_string());
                 let has: Vec<&str> = self.manifests.iter().filter_map(|m| m.platform.as_deref()).collect();
                 return Err(Error::not_found(format!("{name} has no image for {platform}; it has {}", has.join(", "))));
             };
-            kept.push(self.manifests[best].at.digest);
+            best_digests.push(self.manifests[best].at.digest);
         }
-        self.manifests.retain(|manifest| kept.contains(&manifest.at.digest));
+        self.manifests.retain(|manifest| best_digests.contains(&manifest.at.digest));
         Ok(())
     }
 
-    /// For people.
+    /// The answer without `--json`.
     pub fn lines(&self) -> Vec<String> {
         let names = if self.names.is_empty() { "(no name)".to_owned() } else { self.names.join(", ") };
         let mut lines = vec![names];
         lines.extend(self.indexes.iter().map(|index| index.line("index", 1)));
-        lines.extend(self.blobs.iter().map(|blob| blob.line("blob", 2)));
+        lines.extend(self.index_blobs.iter().map(|blob| blob.line("blob", 2)));
         for manifest in &self.manifests {
             let platform = manifest.platform.as_deref().unwrap_or("-");
             let remark = match (manifest.missing, self.synthesised) {
-                (true, _) => "  (not here)",
-                (false, true) if self.indexes.is_empty() => "  (made from config and layers)",
+                (true, _) => "  (missing)",
+                (false, true) if self.indexes.is_empty() => "  (generated from config and layers)",
                 (false, _) => "",
             };
             lines.push(format!("  {}{remark}", printable(platform)));
@@ -164,10 +164,10 @@ impl ImageManifest {
     fn new(at: &Descriptor, manifest: &Manifest, store: &dyn Store) -> Result<ImageManifest> {
         let platform = match &at.platform {
             Some(platform) => Some(platform.to_string()),
-            None => configured(manifest, store)?,
+            None => platform_of_config(manifest, store)?,
         };
         Ok(ImageManifest {
-            // The type as found; the index may be silent about it.
+            // The media type of the manifest itself, because the index may not have one.
             at: Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) },
             platform,
             missing: false,
@@ -184,14 +184,14 @@ impl ImageManifest {
     }
 }
 
-/// The platform that an image's own config tells; none for artifacts.
-fn configured(manifest: &Manifest, store: &dyn Store) -> Result<Option<String>> {
+/// Returns the platform from the image's config; none for artifacts.
+fn platform_of_config(manifest: &Manifest, store: &dyn Store) -> Result<Option<String>> {
     let Some(config) = manifest.config().filter(|config| is_image_config(config)) else { return Ok(None) };
     let platform = documents::config(store, config)?.platform();
     Ok(Some(platform.to_string()).filter(|_| !platform.os.is_empty()))
 }
 
-/// Whether `config` is that of an image that runs, which tells its platform.
+/// Whether `config` belongs to a container image, so that it has a platform.
 fn is_image_config(config: &Descriptor) -> bool {
     config.media_type == OCI_CONFIG || config.media_type == DOCKER_CONFIG
 }

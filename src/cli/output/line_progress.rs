@@ -1,4 +1,4 @@
-//! Progress where there is no terminal: a line for each destination every few seconds, or JSON lines.
+//! Progress without a terminal: one line per destination every few seconds, or JSON lines.
 
 use super::tally::Tally;
 use super::terminal::{json_line, line, lock};
@@ -11,21 +11,21 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Lines of destinations in that time.
-const LINES_AT_ONCE: usize = 10;
-/// Between two JSON lines about bytes.
-const JSON_EVERY: Duration = Duration::from_millis(500);
+/// Time between two plain lines of a destination.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of lines per interval; more destinations print less often.
+const MAX_LINES_PER_INTERVAL: usize = 10;
+/// Time between two `progress` lines in JSON.
+const JSON_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Of each destination, in their order by name; of the only one under no name.
+/// The counters of each destination, by name. A single destination has the key `None`.
 type Tallies = BTreeMap<Option<String>, Tally>;
 
-fn tally<'t>(tallies: &'t mut Tallies, whose: Option<&str>) -> &'t mut Tally {
-    tallies.entry(whose.map(str::to_owned)).or_default()
+fn tally<'t>(tallies: &'t mut Tallies, destination: Option<&str>) -> &'t mut Tally {
+    tallies.entry(destination.map(str::to_owned)).or_default()
 }
 
-/// A plain line every few seconds, one for each destination.
+/// Plain lines, printed by a thread.
 pub struct Lines {
     tallies: Arc<Mutex<Tallies>>,
     ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
@@ -36,25 +36,26 @@ impl Lines {
         Lines { tallies: Arc::default(), ticker: Mutex::new(None) }
     }
 
-    pub fn event(&self, whose: Option<&str>, event: &Event<'_>) {
-        tally(&mut lock(&self.tallies), whose).count(event);
+    pub fn event(&self, destination: Option<&str>, event: &Event<'_>) {
+        tally(&mut lock(&self.tallies), destination).count(event);
         let mut ticker = lock(&self.ticker);
         if ticker.is_none() {
             let (send, receive) = mpsc::channel::<()>();
-            let (tallies, began) = (self.tallies.clone(), Instant::now());
+            let (tallies, started) = (self.tallies.clone(), Instant::now());
             let tick = move || {
                 let mut last = Instant::now();
-                while receive.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                while receive.recv_timeout(LINE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     let tallies = lock(&tallies);
-                    // Fifty hosts tell no more in a minute than five.
-                    let due = LINE_EVERY * u32::try_from(tallies.len().div_ceil(LINES_AT_ONCE)).unwrap_or(1);
-                    if last.elapsed() + LINE_EVERY / 2 < due {
+                    // Fifty hosts print as many lines per minute as ten.
+                    let due =
+                        LINE_INTERVAL * u32::try_from(tallies.len().div_ceil(MAX_LINES_PER_INTERVAL)).unwrap_or(1);
+                    if last.elapsed() + LINE_INTERVAL / 2 < due {
                         continue;
                     }
                     last = Instant::now();
                     for (name, tally) in &*tallies {
                         let name = name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-                        line(&format!("{name}{}", tally.told(began.elapsed())));
+                        line(&format!("{name}{}", tally.describe(started.elapsed())));
                     }
                 }
             };
@@ -62,7 +63,7 @@ impl Lines {
         }
     }
 
-    pub fn leave(&self, name: &str) {
+    pub fn remove(&self, name: &str) {
         lock(&self.tallies).remove(&Some(name.to_owned()));
     }
 
@@ -74,47 +75,57 @@ impl Lines {
     }
 }
 
-/// One JSON object a line.
+/// One JSON object per line.
 #[derive(Default)]
 pub struct Json(Mutex<(Tallies, HashMap<Option<String>, Instant>)>);
 
 impl Json {
-    pub fn event(&self, whose: Option<&str>, event: &Event<'_>) {
+    pub fn event(&self, destination: Option<&str>, event: &Event<'_>) {
         let mut state = lock(&self.0);
         let (tallies, last) = &mut *state;
-        let tally = tally(tallies, whose);
+        let tally = tally(tallies, destination);
         tally.count(event);
-        let mut told = match event {
+        let mut document = match event {
             Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
-                "event": "plan", "blobs": blobs, "bytes": bytes, "held_blobs": held_blobs, "held_bytes": held_bytes,
+                "event": "plan",
+                "blobs": blobs,
+                "bytes": bytes,
+                "existing_blobs": held_blobs,
+                "existing_bytes": held_bytes,
             }),
             Event::BlobStart { id, label, size } => {
-                json!({ "event": "start", "id": id, "label": printable(label), "size": size })
+                json!({ "event": "blob_start", "id": id, "label": printable(label), "size": size })
             }
             Event::BlobEnd { id, outcome } => {
                 let outcome = match outcome {
-                    Outcome::Moved => "moved",
-                    Outcome::Held => "held",
+                    Outcome::Moved => "transferred",
+                    Outcome::Held => "existing",
                     Outcome::Failed => "failed",
                 };
-                json!({ "event": "end", "id": id, "outcome": outcome, "bytes": tally.done, "total": tally.total })
+                json!({
+                    "event": "blob_end",
+                    "id": id,
+                    "outcome": outcome,
+                    "transferred_bytes": tally.done,
+                    "total_bytes": tally.total,
+                })
             }
             _ => {
-                let key = whose.map(str::to_owned);
-                if last.get(&key).is_some_and(|last| last.elapsed() < JSON_EVERY) {
+                let key = destination.map(str::to_owned);
+                if last.get(&key).is_some_and(|last| last.elapsed() < JSON_INTERVAL) {
                     return;
                 }
                 last.insert(key, Instant::now());
-                json!({ "event": "moved", "bytes": tally.done, "total": tally.total })
+                json!({ "event": "progress", "transferred_bytes": tally.done, "total_bytes": tally.total })
             }
         };
-        if let (Some(name), Some(told)) = (whose, told.as_object_mut()) {
-            told.insert("destination".to_owned(), name.into());
+        if let (Some(name), Some(object)) = (destination, document.as_object_mut()) {
+            object.insert("destination".to_owned(), name.into());
         }
-        json_line(&told);
+        json_line(&document);
     }
 
-    pub fn leave(&self, name: &str) {
+    pub fn remove(&self, name: &str) {
         let (tallies, last) = &mut *lock(&self.0);
         tallies.remove(&Some(name.to_owned()));
         last.remove(&Some(name.to_owned()));

@@ -1,4 +1,4 @@
-//! What is printed: answers on standard output, progress and messages on standard error.
+//! All output: answers on standard output, progress and messages on standard error.
 
 pub mod answer;
 pub(super) mod bars;

@@ -1,36 +1,36 @@
-//! The options of every verb: how much is printed, and in which form.
+//! The output options of every verb.
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
-/// How much is told, and in which form.
+/// The amount and the form of the output.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputOptions {
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long, global = true, env = "IMGMV_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
-    /// Say more: decisions, requests that were repeated, what was there already
+    /// Print more: decisions, retried requests, blobs that existed already
     #[arg(short, long, global = true, env = "IMGMV_VERBOSE", value_parser = FalseyValueParser::new())]
     pub verbose: bool,
-    /// Write the answer to standard output as one JSON document with a "version"
+    /// Write the answer to standard output as one JSON document, with a "version" field
     #[arg(long, global = true, env = "IMGMV_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
-    /// How progress is shown on standard error
-    #[arg(long, global = true, value_name = "HOW", default_value = "auto", env = "IMGMV_PROGRESS")]
+    /// Form of the progress on standard error
+    #[arg(long, global = true, value_name = "FORM", default_value = "auto", env = "IMGMV_PROGRESS")]
     pub progress: Progress,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Progress {
-    /// Bars on a terminal, plain lines elsewhere
+    /// Bars on a terminal, else plain lines
     Auto,
     /// Bars with total, rate and remaining time
     Bar,
-    /// A line every few seconds
+    /// One line every few seconds
     Plain,
-    /// One JSON object a line, for machines
+    /// One JSON object per line, for scripts
     Json,
-    /// Nothing
+    /// No progress
     None,
 }

@@ -1,5 +1,4 @@
-//! What a person or a machine sees on standard error while the engine works: bars on a terminal, a line every few
-//! seconds elsewhere, JSON lines, or nothing.
+//! Progress and messages on standard error: bars on a terminal, else a line every few seconds, JSON lines, or nothing.
 
 use super::bars::Bars;
 use super::line_progress::{Json, Lines};
@@ -12,104 +11,104 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How loud the talk is.
+/// The amount of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Loudness {
+enum Verbosity {
     Quiet,
     Normal,
     Verbose,
 }
 
-/// Listens to the engine and shows it on standard error.
+/// Shows the engine's events on standard error.
 pub struct Screen {
-    loudness: Loudness,
-    face: Face,
+    verbosity: Verbosity,
+    display: Display,
     retries: AtomicUsize,
 }
 
-enum Face {
+enum Display {
     Bars(Bars),
     Lines(Lines),
     Json(Json),
-    Bare,
+    None,
 }
 
 impl Screen {
-    pub fn new(talk: &OutputOptions) -> Screen {
-        let loudness = match (talk.quiet, talk.verbose) {
-            (true, _) => Loudness::Quiet,
-            (false, true) => Loudness::Verbose,
-            (false, false) => Loudness::Normal,
+    pub fn new(options: &OutputOptions) -> Screen {
+        let verbosity = match (options.quiet, options.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, true) => Verbosity::Verbose,
+            (false, false) => Verbosity::Normal,
         };
         let terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let face = match talk.progress {
-            Progress::Json => Face::Json(Json::default()),
-            _ if talk.quiet => Face::Bare,
-            Progress::None => Face::Bare,
-            Progress::Auto | Progress::Bar if terminal => Face::Bars(Bars::new()),
-            Progress::Auto | Progress::Bar | Progress::Plain => Face::Lines(Lines::new()),
+        let display = match options.progress {
+            Progress::Json => Display::Json(Json::default()),
+            _ if options.quiet => Display::None,
+            Progress::None => Display::None,
+            Progress::Auto | Progress::Bar if terminal => Display::Bars(Bars::new()),
+            Progress::Auto | Progress::Bar | Progress::Plain => Display::Lines(Lines::new()),
         };
-        Screen { loudness, face, retries: AtomicUsize::new(0) }
+        Screen { verbosity, display, retries: AtomicUsize::new(0) }
     }
 
-    /// The part of the screen that is one of several destinations', called `name`; gone when it is dropped.
-    pub fn member(screen: &Arc<Screen>, name: &str) -> Arc<dyn Watch> {
+    /// Returns the part of the screen for one of several destinations. It is removed when dropped.
+    pub fn for_destination(screen: &Arc<Screen>, name: &str) -> Arc<dyn Watch> {
         let name: Arc<str> = on_one_line(name).into();
-        Arc::new(Member { screen: screen.clone(), name })
+        Arc::new(DestinationScreen { screen: screen.clone(), name })
     }
 
-    fn show(&self, whose: Option<&str>, event: &Event<'_>) {
-        let told = |text: &str| match whose {
-            // Much of what is said of a host begins with its name.
-            Some(name) if !begins_with_host(text, name) => format!("{name}: {text}"),
+    fn show(&self, destination: Option<&str>, event: &Event<'_>) {
+        let text_of = |text: &str| match destination {
+            // Many messages about a host start with its name.
+            Some(name) if !starts_with_host(text, name) => format!("{name}: {text}"),
             _ => text.to_owned(),
         };
         match event {
-            Event::Say(text) => return self.message(Loudness::Normal, "say", &told(text)),
-            Event::Detail(text) => return self.message(Loudness::Verbose, "detail", &told(text)),
+            Event::Say(text) => return self.message(Verbosity::Normal, "info", &text_of(text)),
+            Event::Detail(text) => return self.message(Verbosity::Verbose, "detail", &text_of(text)),
             Event::Retry { what, why, after } => {
                 self.retries.fetch_add(1, Ordering::Relaxed);
-                let text = format!("{what}: {why}; again in {:.1} s", after.as_secs_f64());
-                return self.message(Loudness::Normal, "retry", &told(&text));
+                let text = format!("{what}: {why}; retry in {:.1} s", after.as_secs_f64());
+                return self.message(Verbosity::Normal, "retry", &text_of(&text));
             }
             _ => {}
         }
-        match &self.face {
-            Face::Bars(bars) => bars.event(whose, event),
-            Face::Lines(lines) => lines.event(whose, event),
-            Face::Json(json) => json.event(whose, event),
-            Face::Bare => {}
+        match &self.display {
+            Display::Bars(bars) => bars.event(destination, event),
+            Display::Lines(lines) => lines.event(destination, event),
+            Display::Json(json) => json.event(destination, event),
+            Display::None => {}
         }
     }
 
-    /// Leaves the terminal clean; to be called before an answer or an error is printed.
+    /// Removes the progress from the terminal. Called before an answer or an error is printed.
     pub fn end(&self) {
-        match &self.face {
-            Face::Bars(bars) => bars.clear(),
-            Face::Lines(lines) => lines.end(),
-            Face::Json(_) | Face::Bare => {}
+        match &self.display {
+            Display::Bars(bars) => bars.clear(),
+            Display::Lines(lines) => lines.end(),
+            Display::Json(_) | Display::None => {}
         }
     }
 
-    /// How often something failed and was tried again.
+    /// Number of retries so far.
     pub fn retries(&self) -> usize {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// A sentence that is shown even when quiet.
+    /// Prints a message, also with `--quiet`.
     pub fn error(&self, text: &str) {
-        self.message(Loudness::Quiet, "error", text);
+        self.message(Verbosity::Quiet, "error", text);
     }
 
-    fn message(&self, least: Loudness, event: &str, text: &str) {
-        if self.loudness < least {
+    fn message(&self, minimum: Verbosity, event: &str, text: &str) {
+        if self.verbosity < minimum {
             return;
         }
         let text = on_one_line(text);
-        match &self.face {
-            Face::Bars(bars) => bars.above(|| line(&text)),
-            Face::Json(_) => json_line(&json!({ "event": event, "text": text })),
-            Face::Lines(_) | Face::Bare => line(&text),
+        match &self.display {
+            Display::Bars(bars) => bars.suspend(|| line(&text)),
+            Display::Json(_) => json_line(&json!({ "event": event, "message": text })),
+            Display::Lines(_) | Display::None => line(&text),
         }
     }
 }
@@ -120,31 +119,31 @@ impl Watch for Screen {
     }
 }
 
-/// One of several destinations.
-struct Member {
+/// The screen of one of several destinations.
+struct DestinationScreen {
     screen: Arc<Screen>,
     name: Arc<str>,
 }
 
-impl Watch for Member {
+impl Watch for DestinationScreen {
     fn event(&self, event: Event<'_>) {
         self.screen.show(Some(&self.name), &event);
     }
 }
 
-impl Drop for Member {
+impl Drop for DestinationScreen {
     fn drop(&mut self) {
-        match &self.screen.face {
-            Face::Bars(bars) => bars.leave(&self.name),
-            Face::Lines(lines) => lines.leave(&self.name),
-            Face::Json(json) => json.leave(&self.name),
-            Face::Bare => {}
+        match &self.screen.display {
+            Display::Bars(bars) => bars.remove(&self.name),
+            Display::Lines(lines) => lines.remove(&self.name),
+            Display::Json(json) => json.remove(&self.name),
+            Display::None => {}
         }
     }
 }
 
-/// Whether `text` begins with the host that the destination `name` is on (`node1: …` of `ssh://root@node1`).
-fn begins_with_host(text: &str, name: &str) -> bool {
+/// Whether `text` starts with the host of the destination `name` (`node1: …` for `ssh://root@node1`).
+fn starts_with_host(text: &str, name: &str) -> bool {
     let host = text.split_once(": ").map_or("", |(host, _)| host);
     !host.is_empty() && !host.contains(' ') && name.contains(host)
 }

@@ -1,4 +1,4 @@
-//! What a copy answers with: a line for each image, or one JSON document; and what it tells about bytes.
+//! The answer of a copy: one line per image, or one JSON document. Bytes and durations go to standard error.
 
 use super::answer::{VERSION, kind_word};
 use crate::cli::context::Run;
@@ -15,32 +15,33 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Collects what each destination got.
-pub struct Outcome {
-    began: Instant,
+/// The results of all destinations of a run.
+pub struct Summary {
+    started: Instant,
     destinations: Vec<Destination>,
 }
 
-/// One destination, and what became of it.
+/// The result of one destination.
 struct Destination {
-    word: String,
-    done: Result<Report>,
-    took: Duration,
+    /// As on the command line.
+    name: String,
+    result: Result<Report>,
+    duration: Duration,
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
     version: u32,
     images: Vec<ImageEntry<'a>>,
-    moved: CountEntry,
-    /// Bytes that an earlier run had left.
-    resumed: u64,
+    transferred: CountEntry,
+    /// Bytes that an earlier run had written; `transferred` does not include them.
+    resumed_bytes: u64,
     retries: usize,
-    already_there: CountEntry,
+    existing: CountEntry,
     seconds: f64,
     dry_run: bool,
-    failed: Vec<FailedEntry<'a>>,
-    /// Each one, in the order in which they were named.
+    errors: Vec<ErrorEntry<'a>>,
+    /// Every destination, in the order of the command line.
     destinations: Vec<DestinationEntry<'a>>,
 }
 
@@ -49,10 +50,10 @@ struct DestinationEntry<'a> {
     destination: &'a str,
     /// `done` or `failed`.
     status: &'static str,
-    images: usize,
-    moved: CountEntry,
-    resumed: u64,
-    already_there: CountEntry,
+    image_count: usize,
+    transferred: CountEntry,
+    resumed_bytes: u64,
+    existing: CountEntry,
     seconds: f64,
 }
 
@@ -73,64 +74,64 @@ struct CountEntry {
 }
 
 #[derive(Serialize)]
-struct FailedEntry<'a> {
+struct ErrorEntry<'a> {
     destination: &'a str,
     kind: &'static str,
     message: String,
 }
 
-impl Outcome {
-    pub fn new() -> Outcome {
-        Outcome { began: Instant::now(), destinations: Vec::new() }
+impl Summary {
+    pub fn new() -> Summary {
+        Summary { started: Instant::now(), destinations: Vec::new() }
     }
 
-    /// What became of the copy to `word`, which took so long.
-    pub fn add(&mut self, word: &str, done: Result<Report>, took: Duration) {
-        self.destinations.push(Destination { word: word.to_owned(), done, took });
+    /// Adds the result of the destination `name`.
+    pub fn add(&mut self, name: &str, result: Result<Report>, duration: Duration) {
+        self.destinations.push(Destination { name: name.to_owned(), result, duration });
     }
 
-    fn done(&self) -> impl Iterator<Item = (&Destination, &Report)> {
-        self.destinations.iter().filter_map(|one| Some((one, one.done.as_ref().ok()?)))
+    fn reports(&self) -> impl Iterator<Item = (&Destination, &Report)> {
+        self.destinations.iter().filter_map(|one| Some((one, one.result.as_ref().ok()?)))
     }
 
-    fn failed(&self) -> impl Iterator<Item = (&Destination, &Error)> {
-        self.destinations.iter().filter_map(|one| Some((one, one.done.as_ref().err()?)))
+    fn errors(&self) -> impl Iterator<Item = (&Destination, &Error)> {
+        self.destinations.iter().filter_map(|one| Some((one, one.result.as_ref().err()?)))
     }
 
     fn images(&self) -> impl Iterator<Item = (&Destination, &Copied)> {
-        self.done().flat_map(|(one, report)| report.images.iter().map(move |image| (one, image)))
+        self.reports().flat_map(|(one, report)| report.images.iter().map(move |image| (one, image)))
     }
 
-    /// All of them together.
+    /// The totals of all destinations.
     fn sum(&self) -> Report {
         let mut sum = Report::default();
-        for (_, report) in self.done() {
+        for (_, report) in self.reports() {
             sum.count(report);
             sum.dry_run |= report.dry_run;
         }
         sum
     }
 
-    /// Writes the digests to `file`, one a line, replaced as a whole.
+    /// Writes the digests to `file`, one per line. Replaces the file atomically.
     pub fn write_digests(&self, file: &Path) -> Result<()> {
         let mut lines: Vec<String> = self.images().map(|(_, image)| format!("{}\n", image.digest)).collect();
-        // The same image everywhere is one line.
+        // Several destinations with the same image share one line.
         let mut seen = HashSet::new();
         lines.retain(|line| self.destinations.len() == 1 || seen.insert(line.clone()));
         let lines = lines.concat();
-        write_whole(file, lines.as_bytes()).map_err(|error| Error::writing(file.display(), error))
+        replace_file(file, lines.as_bytes()).map_err(|error| Error::writing(file.display(), error))
     }
 
-    /// Answers on standard output, or, where that is the archive, tells on standard error.
-    pub fn tell(&self, run: &Run, stdout: Stdout) -> Result<()> {
+    /// Prints the answer to standard output, or to standard error if standard output is the archive.
+    pub fn print(&self, run: &Run, stdout: Stdout) -> Result<()> {
         run.screen.end();
         if self.destinations.len() > 1 {
-            for (one, report) in self.done() {
-                run.screen.say(&format!("{}: {}", one.word, told(report, report.images.len(), 0, one.took)));
+            for (one, report) in self.reports() {
+                run.screen.say(&format!("{}: {}", one.name, describe(report, report.images.len(), 0, one.duration)));
             }
         }
         let retries = run.screen.retries();
-        run.screen.say(&told(&self.sum(), self.images().count(), retries, self.began.elapsed()));
+        run.screen.say(&describe(&self.sum(), self.images().count(), retries, self.started.elapsed()));
         match stdout {
             Stdout::Answer if run.answer.json() => run.answer.document(&self.document(retries)),
             Stdout::Answer => self.lines().try_for_each(|line| run.answer.line(&line)),
@@ -141,16 +142,16 @@ impl Outcome {
         }
     }
 
-    /// The error for a run of which some destinations failed, each named.
-    pub fn verdict(&self) -> Result<()> {
-        let failed: Vec<(&Destination, &Error)> = self.failed().collect();
-        let [(_, error), others @ ..] = &failed[..] else { return Ok(()) };
+    /// Returns an error that names each failed destination, if any failed.
+    pub fn check(&self) -> Result<()> {
+        let errors: Vec<(&Destination, &Error)> = self.errors().collect();
+        let [(_, error), others @ ..] = &errors[..] else { return Ok(()) };
         if self.destinations.len() == 1 {
             return Err(Error::clone(error));
         }
-        let all: Vec<String> = failed.iter().map(|(one, error)| format!("{}: {error}", one.word)).collect();
-        let alike = others.iter().all(|(_, other)| other.kind() == error.kind());
-        let kind = match all.len() == self.destinations.len() && alike {
+        let all: Vec<String> = errors.iter().map(|(one, error)| format!("{}: {error}", one.name)).collect();
+        let same_kind = others.iter().all(|(_, other)| other.kind() == error.kind());
+        let kind = match all.len() == self.destinations.len() && same_kind {
             true => error.kind(),
             false => Kind::Partial,
         };
@@ -158,30 +159,30 @@ impl Outcome {
         Err(Error::several(kind, &format!("{failed} of {count} destinations failed"), &all))
     }
 
-    /// A line for each image; once where several destinations have it under one name.
+    /// One line per image name and digest, without duplicates of several destinations.
     fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let mut seen = HashSet::new();
-        let all = self.images().flat_map(|(_, image)| named(&image.names, &image.digest));
+        let all = self.images().flat_map(|(_, image)| name_lines(&image.names, &image.digest));
         all.filter(move |line| self.destinations.len() == 1 || seen.insert(line.clone()))
     }
 
     fn document(&self, retries: usize) -> Document<'_> {
         let sum = self.sum();
-        let failed = self.failed().map(|(one, error)| FailedEntry {
-            destination: &one.word,
+        let errors = self.errors().map(|(one, error)| ErrorEntry {
+            destination: &one.name,
             kind: kind_word(error.kind()),
             message: error.to_string(),
         });
         Document {
             version: VERSION,
-            images: self.images().map(|(one, image)| ImageEntry::of(one, image)).collect(),
-            moved: sum.moved.into(),
-            resumed: sum.resumed,
+            images: self.images().map(|(one, image)| ImageEntry::new(one, image)).collect(),
+            transferred: sum.moved.into(),
+            resumed_bytes: sum.resumed,
             retries,
-            already_there: sum.held.into(),
-            seconds: seconds(self.began.elapsed()),
+            existing: sum.held.into(),
+            seconds: seconds(self.started.elapsed()),
             dry_run: sum.dry_run,
-            failed: failed.collect(),
+            errors: errors.collect(),
             destinations: self.destinations.iter().map(Destination::entry).collect(),
         }
     }
@@ -189,26 +190,26 @@ impl Outcome {
 
 impl Destination {
     fn entry(&self) -> DestinationEntry<'_> {
-        let (status, report) = match &self.done {
+        let (status, report) = match &self.result {
             Ok(report) => ("done", report.clone()),
             Err(_) => ("failed", Report::default()),
         };
         DestinationEntry {
-            destination: &self.word,
+            destination: &self.name,
             status,
-            images: report.images.len(),
-            moved: report.moved.into(),
-            resumed: report.resumed,
-            already_there: report.held.into(),
-            seconds: seconds(self.took),
+            image_count: report.images.len(),
+            transferred: report.moved.into(),
+            resumed_bytes: report.resumed,
+            existing: report.held.into(),
+            seconds: seconds(self.duration),
         }
     }
 }
 
 impl<'a> ImageEntry<'a> {
-    fn of(destination: &'a Destination, image: &'a Copied) -> ImageEntry<'a> {
+    fn new(destination: &'a Destination, image: &'a Copied) -> ImageEntry<'a> {
         ImageEntry {
-            destination: &destination.word,
+            destination: &destination.name,
             names: image.names.iter().map(Name::as_str).collect(),
             digest: &image.digest,
             media_type: &image.media_type,
@@ -218,14 +219,14 @@ impl<'a> ImageEntry<'a> {
     }
 }
 
-/// To the millisecond.
-fn seconds(took: Duration) -> f64 {
-    (took.as_secs_f64() * 1000.0).round() / 1000.0
+/// Seconds, rounded to milliseconds.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// A copy in one line.
-fn told(report: &Report, images: usize, retries: usize, took: Duration) -> String {
-    let verb = if report.dry_run { "to move" } else { "moved" };
+/// Returns one line about a copy.
+fn describe(report: &Report, images: usize, retries: usize, duration: Duration) -> String {
+    let verb = if report.dry_run { "to transfer" } else { "transferred" };
     let resumed = match report.resumed {
         0 => String::new(),
         bytes => format!("{} resumed, ", HumanBytes(bytes)),
@@ -236,13 +237,13 @@ fn told(report: &Report, images: usize, retries: usize, took: Duration) -> Strin
         n => format!(", {n} retries"),
     };
     format!(
-        "{images} {}: {} {verb} ({}), {resumed}{} there already ({}){retries}; {:.1} s",
+        "{images} {}: {} {verb} ({}), {resumed}{} existing ({}){retries}; {:.1} s",
         if images == 1 { "image" } else { "images" },
-        blobs(report.moved),
+        blob_count(report.moved),
         HumanBytes(report.moved.bytes),
-        blobs(report.held),
+        blob_count(report.held),
         HumanBytes(report.held.bytes),
-        took.as_secs_f64()
+        duration.as_secs_f64()
     )
 }
 
@@ -252,40 +253,42 @@ impl From<Count> for CountEntry {
     }
 }
 
-/// What standard output is for.
+/// The content of standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdout {
     Answer,
     Archive,
 }
 
-/// `NAME@DIGEST` for each name, once where a repository has it by tag and by digest; `@DIGEST` for an image without one.
-pub fn named<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<Item = String> + 'a {
-    let nameless = names.is_empty().then(|| format!("@{digest}"));
-    let place = |name: &Name| name.reference().map(|reference| reference.full_repository());
-    let by_tag = move |name: &Name| names.iter().any(|other| other.digest().is_none() && place(other) == place(name));
+/// Returns `NAME@DIGEST` for each name, or `@DIGEST` for an image without a name. A name by digest is omitted if the
+/// same repository also has a tag.
+pub fn name_lines<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<Item = String> + 'a {
+    let unnamed = names.is_empty().then(|| format!("@{digest}"));
+    let repository = |name: &Name| name.reference().map(|reference| reference.full_repository());
+    let by_tag =
+        move |name: &Name| names.iter().any(|other| other.digest().is_none() && repository(other) == repository(name));
     let line = move |name: &Name| match name.digest() {
         Some(_) if by_tag(name) => None,
         Some(own) if own == *digest => Some(name.to_string()),
         _ => Some(format!("{name}@{digest}")),
     };
-    names.iter().filter_map(line).chain(nameless)
+    names.iter().filter_map(line).chain(unnamed)
 }
 
-fn blobs(count: Count) -> String {
+fn blob_count(count: Count) -> String {
     if count.blobs == 1 { "1 blob".to_owned() } else { format!("{} blobs", count.blobs) }
 }
 
-/// A file that is replaced as a whole; a device or a pipe is written to.
-fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if fs::metadata(file).is_ok_and(|there| !there.is_file()) {
+/// Replaces `file` atomically. A device or a pipe is written directly.
+fn replace_file(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if fs::metadata(file).is_ok_and(|existing| !existing.is_file()) {
         return fs::write(file, bytes);
     }
     let dir = match file.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    // As any new file: what the umask leaves. (A temporary file is otherwise its owner's alone.)
+    // The permissions of a new file by the umask, because a temporary file is private by default.
     let mut temporary = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(dir)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;

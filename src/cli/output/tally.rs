@@ -1,14 +1,14 @@
-//! What has happened so far.
+//! Counters of a copy in progress.
 
 use crate::progress::{Event, Outcome};
 use indicatif::HumanBytes;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What has happened so far, in the source's bytes.
+/// Counters of a copy in progress. Bytes are counted as the source has them.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
-    /// None until a plan came: what passes once is counted, not planned.
+    /// None before the first plan. A streamed source has no plan.
     pub total: Option<u64>,
     pub done: u64,
     pub blobs: usize,
@@ -17,7 +17,7 @@ pub(crate) struct Tally {
     open: HashMap<u64, Open>,
 }
 
-/// A blob on its way.
+/// A blob that is being transferred.
 #[derive(Debug, Default, Clone)]
 struct Open {
     size: Option<u64>,
@@ -43,7 +43,7 @@ impl Tally {
                 let open = self.open.remove(&id).unwrap_or_default();
                 self.blobs_done += usize::from(outcome != Outcome::Failed);
                 match outcome {
-                    // It was planned for, and need not move after all.
+                    // The blob was planned, but existed at the destination.
                     Outcome::Held => self.done += open.size.unwrap_or(0).saturating_sub(open.moved),
                     Outcome::Moved => {}
                     Outcome::Failed => self.done = self.done.saturating_sub(open.moved),
@@ -53,19 +53,19 @@ impl Tally {
         }
     }
 
-    /// One line for people: how much of how much, how fast, how long still.
-    pub fn told(&self, elapsed: Duration) -> String {
+    /// Returns one line: transferred bytes and blobs, rate and remaining time.
+    pub fn describe(&self, elapsed: Duration) -> String {
         let rate = (self.done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         let done = HumanBytes(self.done);
         let Some(total) = self.total else {
-            return format!("{done} moved, {}/s", HumanBytes(rate));
+            return format!("{done} transferred, {}/s", HumanBytes(rate));
         };
-        let rest = match rate {
+        let remaining = match rate {
             0 => String::new(),
             rate => format!(", {} s left", total.saturating_sub(self.done) / rate),
         };
         let (blobs_done, blobs) = (self.blobs_done, self.blobs);
-        format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{rest}", HumanBytes(total), HumanBytes(rate))
+        format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{remaining}", HumanBytes(total), HumanBytes(rate))
     }
 }
 
@@ -83,13 +83,13 @@ mod tests {
             tally.count(&Event::BlobEnd { id, outcome });
         }
         assert_eq!((tally.done, tally.total, tally.blobs_done), (200, Some(300), 2));
-        assert_eq!(tally.told(Duration::from_secs(2)), "200 B of 300 B, 2 of 3 blobs, 100 B/s, 1 s left");
+        assert_eq!(tally.describe(Duration::from_secs(2)), "200 B of 300 B, 2 of 3 blobs, 100 B/s, 1 s left");
     }
 
     #[test]
-    fn what_passes_once_is_told_without_a_total() {
+    fn a_streamed_source_has_no_total() {
         let mut tally = Tally::default();
         tally.count(&Event::BlobMoved { id: 1, bytes: 2048 });
-        assert_eq!(tally.told(Duration::from_secs(1)), "2.00 KiB moved, 2.00 KiB/s");
+        assert_eq!(tally.describe(Duration::from_secs(1)), "2.00 KiB transferred, 2.00 KiB/s");
     }
 }

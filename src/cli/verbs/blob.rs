@@ -1,30 +1,31 @@
-//! `imgmv blob`: one blob, hashed while it is written.
+//! `imgmv blob`: writes one blob to standard output and verifies it.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::{NetworkOptions, Opened};
 use crate::image::{Digest, Hasher};
-use crate::source::{Source, Store, Stream};
+use crate::source::Store;
+use crate::tarball::ArchiveStream;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
 use std::io::Read;
 
-const BUFFER: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 
-/// Write one blob to standard output, checked
+/// Write one blob to standard output and verify it
 ///
-/// The bytes are hashed while they are written; where they turn out to be others than DIGEST says, the exit status is
-/// 5 and what was written has to be thrown away.
+/// imgmv hashes the bytes while it writes them. If they do not match DIGEST, the exit status is 5 and the output must
+/// be discarded.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Blob {
-    /// Where the blob is
+    /// Location of the blob
     #[arg(value_name = "SRC")]
     src: OsString,
-    /// The blob, as sha256:…; imgmv inspect shows them
+    /// Digest of the blob, as sha256:…; imgmv inspect shows the digests
     #[arg(value_name = "DIGEST")]
     digest: Digest,
     #[command(flatten)]
@@ -40,24 +41,24 @@ Examples:
 
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
-        let Opened { source, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
-        match source {
-            Source::Store(store) => self.of_store(&*store, run),
-            Source::Stream(stream) => self.of_stream(stream, run),
+        let Opened { source, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        match source.into_store() {
+            Ok(store) => self.write_from_store(&*store, run),
+            Err(stream) => self.write_from_stream(stream, run),
         }
     }
 
-    fn of_store(&self, store: &dyn Store, run: &Run) -> Result<()> {
+    fn write_from_store(&self, store: &dyn Store, run: &Run) -> Result<()> {
         match store.find(&self.digest)? {
             Some(blob) => self.write(&mut *store.open(&blob, 0)?, Some(blob.size).filter(|size| *size > 0), run),
-            None => Err(self.absent()),
+            None => Err(self.not_found()),
         }
     }
 
-    fn of_stream(&self, mut stream: Box<dyn Stream>, run: &Run) -> Result<()> {
+    fn write_from_stream(&self, mut stream: ArchiveStream, run: &Run) -> Result<()> {
         if !stream.digests_known()? {
             return Err(Error::usage(
-                "this archive's blobs have no digests until it has passed; save it to a file first, unpacked",
+                "SRC is streamed and has its digests at the end; save it to an uncompressed file first",
             ));
         }
         while let Some(mut blob) = stream.next_blob()? {
@@ -68,18 +69,18 @@ impl Blob {
         }
         match stream.finish()?.documents.get(&self.digest) {
             Some(bytes) => self.write(&mut &bytes[..], None, run),
-            None => Err(self.absent()),
+            None => Err(self.not_found()),
         }
     }
 
-    fn absent(&self) -> Error {
-        Error::not_found(format!("no blob {} there; imgmv inspect shows what there is", self.digest))
+    fn not_found(&self) -> Error {
+        Error::not_found(format!("blob {} was not found; imgmv inspect lists the blobs of SRC", self.digest))
     }
 
     fn write(&self, from: &mut dyn Read, size: Option<u64>, run: &Run) -> Result<()> {
         run.screen.end();
         let mut hasher = Hasher::new(self.digest.algorithm());
-        let (mut buffer, mut written) = (vec![0; BUFFER], 0);
+        let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
         loop {
             run.cancel.check()?;
             let n = match from.read(&mut buffer) {
@@ -90,7 +91,7 @@ impl Blob {
             };
             written += n as u64;
             if size.is_some_and(|size| written > size) {
-                return Err(self.wrong("it goes on behind its end"));
+                return Err(self.mismatch(&format!("it has more than {} bytes", size.unwrap_or_default())));
             }
             hasher.update(&buffer[..n]);
             run.answer.bytes(&buffer[..n])?;
@@ -98,11 +99,11 @@ impl Blob {
         let found = hasher.finish();
         match found == self.digest {
             true => Ok(()),
-            false => Err(self.wrong(&format!("got {found}"))),
+            false => Err(self.mismatch(&format!("got {found}"))),
         }
     }
 
-    fn wrong(&self, why: &str) -> Error {
-        Error::invalid(format!("blob {} does not match: {why}; throw away what was written", self.digest))
+    fn mismatch(&self, why: &str) -> Error {
+        Error::invalid(format!("blob {} does not match: {why}; discard the output", self.digest))
     }
 }

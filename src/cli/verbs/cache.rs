@@ -1,7 +1,7 @@
-//! `imgmv cache`: what this user's imgmv keeps for later runs, and how to be rid of it.
+//! `imgmv cache`: lists and removes data that imgmv stores for later runs.
 
 use crate::cli::context::Run;
-use crate::cli::open::copy_options::cache;
+use crate::cli::open::copy_options::cache_dir;
 use crate::progress::Watch;
 use crate::transport::registry::push::{body_limit, resume_cache};
 use crate::transport::{archive, layout};
@@ -11,16 +11,19 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// In seconds.
-const HOUR: u64 = 3600;
-const DAY: u64 = 24 * HOUR;
+const HOUR_SECONDS: u64 = 3600;
+const DAY_SECONDS: u64 = 24 * HOUR_SECONDS;
+/// The file of the layer cache in the cache directory.
+const LAYER_CACHE_FILE: &str = "pairs";
 
-/// Show what is kept for later runs: uploads that did not end, limits of registries, and which layers were packed before
+/// Show the data stored for later runs: incomplete uploads, size limits of registries, and the layer cache
+///
+/// The layer cache lists the layers that imgmv has compressed before, so that it does not compress them again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Cache {
     #[command(subcommand)]
-    then: Option<Then>,
+    action: Option<Action>,
 }
 
 const EXAMPLES: &str = "\
@@ -30,38 +33,38 @@ Examples:
   imgmv cache prune ./mirror";
 
 #[derive(Debug, Subcommand)]
-enum Then {
+enum Action {
     Prune(Prune),
 }
 
-/// Remove it, and what cut copies have left in the directories DIR: of a layout that DIR is, and of archives in DIR
+/// Remove this data, and the partial files of interrupted copies in each DIR: a layout, or a directory of archives
 #[derive(Debug, Args)]
 struct Prune {
-    /// Layouts, and directories of archives, in which partial files are removed
+    /// Layout, or directory of archives, whose partial files are removed
     #[arg(value_name = "DIR")]
     dirs: Vec<PathBuf>,
-    /// Only what is older
+    /// Remove only data older than DAYS
     #[arg(long, value_name = "DAYS", default_value_t = 0, env = "IMGMV_OLDER_THAN")]
     older_than: u64,
 }
 
 impl Cache {
     pub fn run(self, run: &Run) -> Result<()> {
-        match self.then {
+        match self.action {
             None => list(run),
-            Some(Then::Prune(prune)) => prune.run(run),
+            Some(Action::Prune(prune)) => prune.run(run),
         }
     }
 }
 
 fn list(run: &Run) -> Result<()> {
-    let Some(cache) = cache() else { return Ok(()) };
+    let Some(cache) = cache_dir() else { return Ok(()) };
     for upload in resume_cache::list(&cache) {
-        let hours = upload.age.as_secs() / HOUR;
+        let hours = upload.age.as_secs() / HOUR_SECONDS;
         run.answer.line(&format!("upload {} {}/{} {hours} h", upload.digest, upload.host, upload.repository))?;
     }
     for limit in body_limit::list(&cache) {
-        let hours = limit.age.as_secs() / HOUR;
+        let hours = limit.age.as_secs() / HOUR_SECONDS;
         if let Some(most) = limit.most {
             run.answer.line(&format!("limit {most} bytes {} {hours} h", limit.host))?;
         }
@@ -69,30 +72,31 @@ fn list(run: &Run) -> Result<()> {
             run.answer.line(&format!("no chunks {} {hours} h", limit.host))?;
         }
     }
-    if let Ok(pairs) = fs::metadata(cache.join("pairs")) {
-        run.answer.line(&format!("pairs {} bytes {}", pairs.len(), cache.join("pairs").display()))?;
+    let layer_cache = cache.join(LAYER_CACHE_FILE);
+    if let Ok(metadata) = fs::metadata(&layer_cache) {
+        run.answer.line(&format!("layer cache {} bytes {}", metadata.len(), layer_cache.display()))?;
     }
     Ok(())
 }
 
 impl Prune {
     fn run(self, run: &Run) -> Result<()> {
-        let older = Duration::from_secs(self.older_than.saturating_mul(DAY));
-        if let Some(cache) = cache() {
+        let older = Duration::from_secs(self.older_than.saturating_mul(DAY_SECONDS));
+        if let Some(cache) = cache_dir() {
             let uploads = resume_cache::prune(&cache, older);
             let limits = body_limit::prune(&cache, older);
-            let pairs = cache.join("pairs");
-            let age = fs::metadata(&pairs).ok().and_then(|found| found.modified().ok()?.elapsed().ok());
+            let layer_cache = cache.join(LAYER_CACHE_FILE);
+            let age = fs::metadata(&layer_cache).ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
             if age.is_some_and(|age| age >= older) {
-                fs::remove_file(&pairs).map_err(|error| Error::writing(pairs.display(), error))?;
+                fs::remove_file(&layer_cache).map_err(|error| Error::writing(layer_cache.display(), error))?;
             }
-            run.screen.say(&format!("{uploads} uploads and {limits} limits forgotten"));
+            run.screen.say(&format!("{}: removed {uploads} uploads and {limits} limits", cache.display()));
         }
         for dir in &self.dirs {
             let archives = archive::prune(dir, older)?;
             let blobs = layout::prune(dir, older)?;
             run.screen
-                .say(&format!("{}: {blobs} partial blobs and {archives} partial archives removed", dir.display()));
+                .say(&format!("{}: removed {blobs} partial blobs and {archives} partial archives", dir.display()));
         }
         Ok(())
     }

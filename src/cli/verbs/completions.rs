@@ -1,11 +1,11 @@
-//! `imgmv completions`: what a shell needs to complete words.
+//! `imgmv completions`: the completion script for a shell.
 
 use crate::Result;
 use crate::cli::context::Run;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// Print what a shell needs to complete imgmv's words
+/// Print the completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -13,15 +13,15 @@ Examples:
   imgmv completions zsh > \"${fpath[1]}/_imgmv\"
   imgmv completions fish > ~/.config/fish/completions/imgmv.fish")]
 pub struct Completions {
-    /// The shell
+    /// Shell to print the script for
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
 
 impl Completions {
-    pub fn run(self, run: &Run, mut whole: Command) -> Result<()> {
+    pub fn run(self, run: &Run, mut root: Command) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut whole, "imgmv", &mut script);
+        clap_complete::generate(self.shell, &mut root, "imgmv", &mut script);
         run.answer.bytes(&script)
     }
 }

@@ -1,7 +1,7 @@
-//! `imgmv digest`: what an image's digest is.
+//! `imgmv digest`: prints the digest of an image.
 
 use crate::Result;
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -15,13 +15,13 @@ use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
 
-/// Print the digest of an image: of its index where it has one, or of one platform's manifest
+/// Print the digest of an image: of its index or manifest, or with --platform of that platform's manifest
 ///
-/// Where SRC has several images, their names follow the digests.
+/// If SRC has several images, each digest is followed by the image's name.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Digest {
-    /// Where the image is
+    /// Location of the image
     #[arg(value_name = "SRC")]
     src: OsString,
     #[command(flatten)]
@@ -52,14 +52,14 @@ struct Entry {
 
 impl Digest {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn look(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+    fn execute(&self, run: &Run) -> Result<()> {
+        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let store = inspect_source::store(opened.source, run)?;
         let entries = match self.choice.platforms() {
-            // Nothing below the root is asked for.
+            // Reads only the roots, not their children.
             Platforms::Default | Platforms::All => {
                 let roots = store.roots(&opened.picks)?;
                 let entry = |root: crate::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);

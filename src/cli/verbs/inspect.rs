@@ -1,13 +1,13 @@
-//! `imgmv inspect`: the whole chain from a name to its blobs, or the exact bytes of one document of it.
+//! `imgmv inspect`: shows an image from its name to its blobs, or the exact bytes of one document.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
-use crate::cli::output::image_report::{Document, Inspected};
+use crate::cli::output::image_report::{Document, InspectedImage};
 use crate::copy::Platforms;
 use crate::image::media_type::is_manifest;
 use crate::image::{Descriptor, Manifest, Platform};
@@ -18,20 +18,20 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args};
 use std::ffi::OsString;
 
-/// Show an image from its name down to its blobs, with sizes and digests
+/// Show the indexes, manifests, configs and layers of an image, with digests and sizes
 ///
-/// Index, platforms, manifests, configs and layers; --json for scripts, --raw and --config for exact bytes.
+/// Use --json in scripts. --raw and --config write the exact bytes of one document.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 #[command(group = ArgGroup::new("exact").args(["raw", "config"]))]
 pub struct Inspect {
-    /// Where the images are
+    /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
-    /// Write the exact bytes of the image's index or manifest (of its manifest for --platform)
+    /// Write the exact bytes of the index or manifest; with --platform, of that platform's manifest
     #[arg(long, env = "IMGMV_RAW", value_parser = FalseyValueParser::new())]
     raw: bool,
-    /// Write the exact bytes of the image's config (of an index: --platform's, else this machine's)
+    /// Write the exact bytes of the config; of an index, the config for --platform, by default for this host
     #[arg(long, env = "IMGMV_CONFIG", value_parser = FalseyValueParser::new())]
     config: bool,
     #[command(flatten)]
@@ -51,22 +51,22 @@ Examples:
 
 impl Inspect {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn look(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+    fn execute(&self, run: &Run) -> Result<()> {
+        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let (picks, store) = (opened.picks, inspect_source::store(opened.source, run)?);
         let platforms = self.choice.platforms();
         match (self.raw, self.config) {
-            (true, _) => exact(&document(&*store, &picks, &platforms, run)?.bytes, run),
-            (_, true) => exact(&config(&*store, &picks, &platforms, run)?, run),
+            (true, _) => write_exact(&document(&*store, &picks, &platforms, run)?.bytes, run),
+            (_, true) => write_exact(&config(&*store, &picks, &platforms, run)?, run),
             (false, false) => show(&*store, &picks, &platforms, run),
         }
     }
 }
 
-fn exact(bytes: &[u8], run: &Run) -> Result<()> {
+fn write_exact(bytes: &[u8], run: &Run) -> Result<()> {
     run.screen.end();
     run.answer.bytes(bytes)
 }
@@ -77,24 +77,24 @@ fn show(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run)
     let mut all = Vec::with_capacity(images.len());
     for image in &images {
         let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);
-        let mut inspected = Inspected::new(image, synthesised, store)?;
+        let mut inspected = InspectedImage::new(image, synthesised, store)?;
         if let Platforms::Only(wanted) = platforms {
-            inspected.keep(wanted)?;
+            inspected.retain_platforms(wanted)?;
         }
         all.push(inspected);
     }
     run.screen.end();
     match run.answer.json() {
         true => run.answer.document(&Document::new(all)),
-        false => all.iter().flat_map(Inspected::lines).try_for_each(|line| run.answer.line(&line)),
+        false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),
     }
 }
 
-/// The one manifest or index meant. Nothing below it is read.
+/// Reads the selected manifest or index, without its children.
 fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Manifest> {
     match platforms {
         Platforms::Only(wanted) if wanted.len() > 1 => {
-            Err(Error::usage("--raw and --config show one document; name one --platform"))
+            Err(Error::usage("--raw and --config write one document; give only one --platform"))
         }
         Platforms::Only(_) => {
             Ok(inspect_source::one(inspect_source::images(store, picks, platforms, run)?)?.root().clone())
@@ -102,8 +102,7 @@ fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &
         Platforms::Default | Platforms::All => {
             let mut roots = store.roots(picks)?;
             roots.dedup_by_key(|root| root.descriptor.digest);
-            let root = inspect_source::one(roots)?.descriptor;
-            Manifest::parse(store.manifest(&root)?, &root)
+            inspect_source::one(roots)?.read(store)
         }
     }
 }
@@ -111,7 +110,7 @@ fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &
 fn config(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
     let mut manifest = document(store, picks, platforms, run)?;
     if !manifest.children().is_empty() {
-        manifest = below(store, picks, &manifest, run)?;
+        manifest = child_for_host(store, picks, &manifest, run)?;
     }
     match manifest.config() {
         Some(config) => documents::document(store, config),
@@ -119,10 +118,10 @@ fn config(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Ru
     }
 }
 
-/// Of an index: its only image, or this machine's.
-fn below(store: &dyn Store, picks: &[Selector], index: &Manifest, run: &Run) -> Result<Manifest> {
-    let runs = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
-    let images: Vec<&Descriptor> = index.children().iter().filter(runs).collect();
+/// The only image of `index`, else its image for this host.
+fn child_for_host(store: &dyn Store, picks: &[Selector], index: &Manifest, run: &Run) -> Result<Manifest> {
+    let is_image = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
+    let images: Vec<&Descriptor> = index.children().iter().filter(is_image).collect();
     match images[..] {
         [only] if is_manifest(&only.media_type) => Manifest::parse(store.manifest(only)?, only),
         _ => document(store, picks, &Platforms::Only(vec![Platform::host()]), run),

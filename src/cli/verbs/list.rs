@@ -1,29 +1,29 @@
-//! `imgmv list`: the names a place has.
+//! `imgmv list`: lists the names of images.
 
 use crate::Result;
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
-use crate::cli::open::engines;
-use crate::cli::open::engines::Listed;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
-use crate::image::{Digest, Name};
-use crate::source::{Root, Store};
+use crate::image::Digest;
+use crate::source::Root;
+use crate::transport::address::Listed;
 use clap::Args;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 
-/// List the names of the images that SRC has, one a line
+/// List the names of the images in SRC, one per line
 ///
-/// An image without a name is listed as @DIGEST, a name that stands for two images as NAME@DIGEST. Of a repository, its tags.
+/// For a repository, imgmv lists its tags. An image without a name is listed as @DIGEST, a name of two images as
+/// NAME@DIGEST.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct List {
-    /// What to look into
+    /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
     #[command(flatten)]
@@ -50,7 +50,7 @@ struct Document {
 #[derive(Serialize)]
 struct Entry {
     name: Option<String>,
-    /// Null where a registry would have to be asked for each tag, or an engine for each image.
+    /// Null for tags of a registry and for engines that do not report it, because it would take one request per image.
     digest: Option<Digest>,
     media_type: Option<String>,
     #[serde(skip)]
@@ -59,30 +59,17 @@ struct Entry {
 
 impl List {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn look(&self, run: &Run) -> Result<()> {
-        let place = Place::parse(&self.src)?;
-        if let Some(listed) = self.of_engine(&place, run)? {
+    fn execute(&self, run: &Run) -> Result<()> {
+        let address = address::parse(&self.src)?;
+        if let Some(listed) = open::list(&*address, &self.from, &self.reach, run)? {
             return answer(listed.into_iter().map(Entry::from).collect(), run);
         }
-        let opened = open::source(&place, &self.from, &self.reach, run)?;
+        let opened = open::source(&*address, &self.from, &self.reach, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        let entries = match &place {
-            Place::Registry(reference) if reference.tag.is_none() && reference.digest.is_none() => tags(&*store)?,
-            _ => told_apart(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()),
-        };
-        answer(entries, run)
-    }
-
-    /// What an engine tells of its names without giving the images.
-    fn of_engine(&self, place: &Place, run: &Run) -> Result<Option<Vec<Listed>>> {
-        match place {
-            Place::Ssh { host, pick: None } => engines::names_on_host(host, &self.from, &self.reach, run).map(Some),
-            Place::DockerDaemon { pick: None } => engines::names_here(run).map(Some),
-            _ => Ok(None),
-        }
+        answer(with_digest_if_ambiguous(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()), run)
     }
 }
 
@@ -91,24 +78,19 @@ fn answer(entries: Vec<Entry>, run: &Run) -> Result<()> {
     if run.answer.json() {
         return run.answer.document(&Document { version: VERSION, images: entries });
     }
-    entries.iter().try_for_each(|entry| run.answer.line(&entry.told()))
+    entries.iter().try_for_each(|entry| run.answer.line(&entry.line()))
 }
 
-/// A name that stands for two images is shown with the digest of each.
-fn told_apart(mut entries: Vec<Entry>) -> Vec<Entry> {
-    let mut owners: HashMap<String, HashSet<Option<Digest>>> = HashMap::new();
+/// Marks the names that several images have, so that they are shown with their digests.
+fn with_digest_if_ambiguous(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let mut digests: HashMap<String, HashSet<Option<Digest>>> = HashMap::new();
     for entry in &entries {
-        owners.entry(entry.name.clone().unwrap_or_default()).or_default().insert(entry.digest);
+        digests.entry(entry.name.clone().unwrap_or_default()).or_default().insert(entry.digest);
     }
     for entry in &mut entries {
-        entry.by_digest = entry.name.as_ref().is_some_and(|name| owners[name].len() > 1);
+        entry.by_digest = entry.name.as_ref().is_some_and(|name| digests[name].len() > 1);
     }
     entries
-}
-
-fn tags(store: &dyn Store) -> Result<Vec<Entry>> {
-    let entry = |name: Name| Entry { name: Some(name.to_string()), digest: None, media_type: None, by_digest: false };
-    Ok(store.names()?.into_iter().map(entry).collect())
 }
 
 impl From<Listed> for Entry {
@@ -130,7 +112,7 @@ impl From<Root> for Entry {
 }
 
 impl Entry {
-    fn told(&self) -> String {
+    fn line(&self) -> String {
         match (&self.name, &self.digest) {
             (Some(name), Some(digest)) if self.by_digest => format!("{name}@{digest}"),
             (Some(name), _) => name.clone(),

@@ -1,25 +1,23 @@
-//! `imgmv load`: an archive into an engine of this host.
+//! `imgmv load`: loads an archive into an engine on this host.
 
 use crate::Result;
-use crate::cli::address::Place;
-use crate::cli::address::naming::naming;
+use crate::cli::address;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
-use crate::cli::open::selection::{Choice, ForeignName, Parts};
+use crate::cli::open::copy_options::CopyOptions;
 use crate::cli::open::{NetworkOptions, SinkOptions};
-use crate::cli::options::{Packing, Transfer};
-use crate::cli::output::report::{Outcome, Stdout};
+use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::Options;
-use crate::transport::engine::Engine;
+use crate::transport::engine::address::EngineAddress;
 use clap::Args;
 use std::ffi::OsString;
 use std::time::Instant;
 
-/// Load an archive into the engine of this host
+/// Load an archive into an engine on this host
 ///
-/// The first engine that answers here is taken (nerdctl, docker, ctr, podman), or the one that --engine names. Also
-/// takes archives that the engine itself would refuse: packed with gzip, zstd, xz or bzip2, or in OCI's form.
+/// imgmv uses the engine that --engine names, else the first that answers: nerdctl, docker, ctr, podman. It also loads
+/// archives that the engine itself would reject: compressed with gzip, zstd, xz or bzip2, or in OCI format.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,20 +26,14 @@ Examples:
   imgmv load -i app.tar --as app:stable
   ssh node1 docker save app:2 | imgmv load")]
 pub struct Load {
-    /// The archive; - is standard input
+    /// Archive to read; - is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-", env = "IMGMV_INPUT")]
     input: OsString,
-    /// The image's name in the engine, where the archive holds one image (repeatable: more tags)
+    /// Name of the image in the engine, if the archive has only one image (repeatable: more tags)
     #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
     names: Vec<String>,
     #[command(flatten)]
-    choice: Choice,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    packing: Packing,
-    #[command(flatten)]
-    transfer: Transfer,
+    copying: CopyOptions,
     #[command(flatten)]
     into: SinkOptions,
     #[command(flatten)]
@@ -50,24 +42,20 @@ pub struct Load {
 
 impl Load {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.transfer.jobs;
-        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
-        let source = match &self.input {
-            dash if dash == "-" => Place::Stdio,
-            file => Place::Path(file.into()),
-        };
-        let opened = open::source(&source, &open::SourceOptions::default(), &self.reach, run)?;
-        let sink = open::engine_here(&self.into, &Engine::ALL, run)?;
-        // Any place with an engine behind it spells names alike.
-        let naming = naming(&Place::DockerDaemon { pick: None }, &self.names)?;
-        let options =
-            Options { naming, ..copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer) };
-        let (mut outcome, began) = (Outcome::new(), Instant::now());
+        self.reach.jobs = self.copying.transfer.jobs;
+        self.reach.fetch_foreign = self.copying.fetches_foreign();
+        let source = address::archive(&self.input)?;
+        let opened = open::source(&*source, &open::SourceOptions::default(), &self.reach, run)?;
+        let engine = EngineAddress::any();
+        let sink = open::sink(&engine, &self.into, &self.reach, &self.copying.written(), run)?;
+        let naming = address::naming(&engine, &self.names)?;
+        let options = Options { naming, ..self.copying.engine_options() };
+        let (mut summary, started) = (Summary::new(), Instant::now());
         let report = copy_options::copy_all(vec![opened.job(options)], &*sink, run)?;
-        outcome.add("this host", Ok(report), began.elapsed());
-        if let Some(file) = &self.transfer.digest_file {
-            outcome.write_digests(file)?;
+        summary.add("this host", Ok(report), started.elapsed());
+        if let Some(file) = &self.copying.transfer.digest_file {
+            summary.write_digests(file)?;
         }
-        outcome.tell(run, Stdout::Answer)
+        summary.print(run, Stdout::Answer)
     }
 }

@@ -1,4 +1,4 @@
-//! `imgmv login`: credentials are tried at a registry and kept.
+//! `imgmv login`: checks credentials at a registry and stores them.
 
 use crate::Result;
 use crate::cli::context::Run;
@@ -16,10 +16,10 @@ use clap::builder::FalseyValueParser;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Try a user and password at a registry, and keep them
+/// Check a user name and password at a registry, and store them
 ///
-/// They are kept in --authfile, else in REGISTRY_AUTH_FILE, else in docker's config.json, or in the credential helper
-/// that it names. docker, podman, skopeo and crane find them there too.
+/// imgmv stores the credentials in --authfile, else in REGISTRY_AUTH_FILE, else in docker's config.json or in the
+/// credential helper that config.json names. docker, podman, skopeo and crane use the same files.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,30 +27,30 @@ Examples:
   IMGMV_PASSWORD=… imgmv login registry.lan:5000 -u me
   imgmv login -u me")]
 pub struct Login {
-    /// The registry; docker.io is docker's
+    /// Registry; docker.io is Docker Hub
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
-    /// The user; asked for on a terminal
+    /// User name; without it imgmv asks on a terminal
     #[arg(short, long, value_name = "USER", env = "IMGMV_USERNAME")]
     username: Option<String>,
-    /// Read the password from the first line of standard input (else it is IMGMV_PASSWORD, or asked for)
+    /// Read the password from the first line of standard input (else imgmv uses IMGMV_PASSWORD, or asks on a terminal)
     #[arg(long, env = "IMGMV_PASSWORD_STDIN", value_parser = FalseyValueParser::new())]
     password_stdin: bool,
     /// Read the password from the first line of FILE
     #[arg(long, value_name = "FILE", env = "IMGMV_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
-    /// Allow plain HTTP and certificates that do not verify (loopback may use plain HTTP anyway); without this, for the
-    /// registries that this host's engines are told are insecure, which are shown no password over plain HTTP
+    /// Allow plain HTTP and invalid certificates (loopback addresses may always use plain HTTP). By default this
+    /// applies to registries that this host's engines list as insecure; they get no password over plain HTTP
     #[arg(long, env = "IMGMV_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     insecure: Option<YesOrNo>,
-    /// Trust the certificate authorities in FILE (PEM) besides the system's
+    /// Also trust the certificate authorities in FILE (PEM)
     #[arg(long, value_name = "FILE", env = "IMGMV_CA")]
     ca: Option<PathBuf>,
-    /// Show the registry the client certificate in FILE (PEM)
+    /// Client certificate for the registry (PEM)
     #[arg(long, value_name = "FILE", env = "IMGMV_CERT", requires = "key")]
     cert: Option<PathBuf>,
-    /// The private key of that certificate (PEM)
+    /// Private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", env = "IMGMV_KEY", requires = "cert")]
     key: Option<PathBuf>,
     #[command(flatten)]
@@ -66,16 +66,22 @@ impl Login {
         let side = self.side(user);
         let insecure = insecure::of(&self.host, "", side.insecure, run);
         let access = Access { insecure, ..access(&side, self.reach.network())? };
-        let kept = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
+        let outcome = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
         run.screen.end();
-        if !kept.checked {
-            run.screen.say(&format!("{} lets everybody in and did not look at the password", self.host));
+        if !outcome.verified {
+            run.screen.say(&format!(
+                "{}: the registry does not require authentication, so the password was not checked",
+                self.host
+            ));
         }
         match run.answer.json() {
             true => run.answer.document(&json!({
-                "version": VERSION, "host": self.host, "kept": kept.place, "checked": kept.checked,
+                "version": VERSION,
+                "host": self.host,
+                "stored_in": outcome.location,
+                "password_checked": outcome.verified,
             })),
-            false => run.answer.line(&format!("credentials for {} are kept in {}", self.host, kept.place)),
+            false => run.answer.line(&format!("{}: credentials stored in {}", self.host, outcome.location)),
         }
     }
 

@@ -1,21 +1,21 @@
-//! `imgmv man`, hidden: the man pages, made from the command line's own definition.
+//! `imgmv man` (hidden): generates the man pages from the definition of the command line.
 
 use crate::{Error, Result};
 use clap::{Args, Command};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Write the man pages into DIR: one for each verb and imgmv.1
+/// Write the man pages to DIR: imgmv.1 and one for each verb
 #[derive(Debug, Args)]
 pub struct Man {
-    /// The directory; it has to be there
+    /// Existing directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
 impl Man {
-    pub fn run(self, whole: Command) -> Result<()> {
-        let mut root = whole.disable_help_subcommand(true);
+    pub fn run(self, root: Command) -> Result<()> {
+        let mut root = root.disable_help_subcommand(true);
         root.build();
         write(&self.dir, root.clone(), "imgmv")?;
         for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set()) {
@@ -26,9 +26,9 @@ impl Man {
 }
 
 fn write(dir: &Path, command: Command, name: &str) -> Result<()> {
-    let at = dir.join(format!("{name}.1"));
+    let file = dir.join(format!("{name}.1"));
     let page = page(command, name).map_err(|error| Error::failed(format!("{name}: {error}")))?;
-    std::fs::write(&at, page).map_err(|error| Error::writing(at.display(), error))
+    std::fs::write(&file, page).map_err(|error| Error::writing(file.display(), error))
 }
 
 fn page(mut command: Command, name: &str) -> io::Result<Vec<u8>> {
@@ -53,7 +53,7 @@ fn page(mut command: Command, name: &str) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What stands below the help, as sections: a block whose first line ends in a colon is one, its lines kept apart.
+/// The text after the help, as roff. A block whose first line ends in a colon becomes a section with unfilled lines.
 fn sections(text: &str) -> String {
     let mut page = String::new();
     for block in text.split("\n\n") {
@@ -67,6 +67,7 @@ fn sections(text: &str) -> String {
     page
 }
 
+/// Escapes `text` for roff.
 fn escaped(text: &str) -> String {
     let line = |line: &str| {
         let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };

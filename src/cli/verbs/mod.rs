@@ -1,4 +1,4 @@
-//! One file a verb.
+//! One file per verb: its options, its help and its code.
 
 pub(super) mod blob;
 pub(super) mod cache;

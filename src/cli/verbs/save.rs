@@ -1,46 +1,39 @@
-//! `imgmv save`: several images into one archive.
+//! `imgmv save`: writes images to one archive.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::address::naming::naming;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::copy_options;
-use crate::cli::open::selection::{Choice, ForeignName, Parts};
-use crate::cli::open::{NetworkOptions, SinkOptions, Written};
-use crate::cli::options::{Packing, Transfer};
-use crate::cli::output::report::{Outcome, Stdout};
+use crate::cli::open::copy_options::CopyOptions;
+use crate::cli::open::{NetworkOptions, SinkOptions};
+use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::Options;
 use crate::{Error, Result};
 use clap::Args;
 use std::ffi::OsString;
 use std::time::Instant;
 
-/// Save images into one archive that every engine loads, layers they share once
+/// Save images to one archive that every engine can load
 ///
-/// The archive is at once an OCI layout and what docker save writes; docker, containerd, podman, skopeo, crane and
-/// oras read it, and digests stay as they were. A FILE that ends in .tar.gz, .tgz, .tar.zst or .tzst is compressed as
-/// a whole, which k3s and rke2 import; a plain .tar alone can be resumed, served and read in part.
+/// Layers that several images share are stored once. The archive is both an OCI layout and a docker-save archive, so
+/// that docker, containerd, podman, skopeo, crane and oras can read it; digests do not change. A FILE that ends in
+/// .tar.gz, .tgz, .tar.zst or .tzst is compressed, and k3s and rke2 can import it. Only an uncompressed .tar can be
+/// resumed, served, and read in part.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Save {
-    /// Where the images are
+    /// Locations of the images
     #[arg(value_name = "SRC", required = true)]
     src: Vec<OsString>,
-    /// The archive; - is standard output
+    /// Archive to write; - is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-", env = "IMGMV_OUTPUT")]
     output: OsString,
-    /// The image's name in the archive, where one image is saved (repeatable: more tags)
+    /// Name of the image in the archive, if there is only one image (repeatable: more tags)
     #[arg(long = "as", value_name = "NAME", value_delimiter = ',', env = "IMGMV_AS", help_heading = "Images")]
     names: Vec<String>,
     #[command(flatten)]
-    choice: Choice,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    packing: Packing,
-    #[command(flatten)]
-    transfer: Transfer,
+    copying: CopyOptions,
     #[command(flatten)]
     from: open::SourceOptions,
     #[command(flatten)]
@@ -57,39 +50,35 @@ Examples:
 
 impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.transfer.jobs;
-        self.reach.fetch_foreign = self.parts.foreign == ForeignName::Fetch;
-        let sources = self.src.iter().map(|word| Place::parse(word)).collect::<Result<Vec<_>>>()?;
+        self.reach.jobs = self.copying.transfer.jobs;
+        self.reach.fetch_foreign = self.copying.fetches_foreign();
+        let sources = self.src.iter().map(|word| address::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
-            return Err(Error::usage("several images cannot have one name; --as is for a save of one SRC"));
+            return Err(Error::usage("--as: several images cannot have the same name; use --as with one SRC"));
         }
-        if sources.iter().filter(|source| **source == Place::Stdio).count() > 1 {
-            return Err(Error::usage("standard input can be one SRC only"));
+        if sources.iter().filter(|source| source.profile().is_stdio).count() > 1 {
+            return Err(Error::usage("standard input (-) can be only one SRC; name the others as files"));
         }
-        let target = match &self.output {
-            dash if dash == "-" => Place::Stdio,
-            file => Place::Path(file.into()),
-        };
-        let stdout = match target {
-            Place::Stdio if !self.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive)?,
-            _ => Stdout::Answer,
+        let target = address::archive(&self.output)?;
+        let stdout = match target.profile().is_stdio && !self.copying.transfer.dry_run {
+            true => open::stdout_for_archive(run).map(|()| Stdout::Archive)?,
+            false => Stdout::Answer,
         };
         let mut jobs = Vec::new();
         for source in &sources {
-            let opened = open::source(source, &self.from, &self.reach, run)?;
-            let naming = naming(&target, &self.names)?;
-            let options = copy_options::options(&self.choice, &self.parts, &self.packing, &self.transfer);
+            let opened = open::source(&**source, &self.from, &self.reach, run)?;
+            let naming = address::naming(&*target, &self.names)?;
+            let options = self.copying.engine_options();
             jobs.push(opened.job(Options { naming, ..options }));
         }
-        let written = Written { transfer: &self.transfer, packing: &self.packing };
-        let sink = open::sink(&target, &SinkOptions::default(), &self.reach, &written, run)?;
-        let (mut outcome, began) = (Outcome::new(), Instant::now());
-        let hinted = |error| self.src.iter().fold(error, |error, word| open::hinted(word, error));
+        let sink = open::sink(&*target, &SinkOptions::default(), &self.reach, &self.copying.written(), run)?;
+        let (mut summary, started) = (Summary::new(), Instant::now());
+        let hinted = |error| self.src.iter().fold(error, |error, word| open::with_hint(word, error));
         let report = copy_options::copy_all(jobs, &*sink, run).map_err(hinted)?;
-        outcome.add(&self.output.to_string_lossy(), Ok(report), began.elapsed());
-        if let Some(file) = &self.transfer.digest_file {
-            outcome.write_digests(file)?;
+        summary.add(&self.output.to_string_lossy(), Ok(report), started.elapsed());
+        if let Some(file) = &self.copying.transfer.digest_file {
+            summary.write_digests(file)?;
         }
-        outcome.tell(run, stdout)
+        summary.print(run, stdout)
     }
 }

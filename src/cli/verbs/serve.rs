@@ -1,6 +1,7 @@
-//! `imgmv serve`: any store as a registry.
+//! `imgmv serve`: serves images as a registry, and mirrors other registries.
 
-use crate::cli::address::Place;
+use crate::cli::address;
+use crate::cli::address::help::SERVED;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
@@ -9,9 +10,9 @@ use crate::cli::open::mirror_options::Mirroring;
 use crate::error::on_one_line;
 use crate::progress::Watch;
 use crate::serve::access::users::Reading;
-use crate::serve::access_log::{Journal, Metrics, Record};
+use crate::serve::access_log::{AccessLog, Metrics, Record};
 use crate::serve::backend::catalog::Catalog;
-use crate::serve::{Beside, Certificate, Limits, Listening, Options, Rights, Target};
+use crate::serve::{Certificate, Limits, Listener, MirrorMode, Options, Rights, WritableBackend};
 use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -22,21 +23,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Serve what SRC has as a registry that docker, containerd, podman and others pull from
+/// Serve the images in SRC as a registry for docker, containerd, podman and other clients
 ///
-/// Nothing is copied first: an OCI layout, archives in files, containerd's directory and other registries are read as
-/// they lie, also while somebody writes to them. docker.io/library/app:2 is served as app:2, as library/app:2 and as
-/// docker.io/library/app:2; an image whose name is only a tag, and one without a name, is served in the repository that
-/// is called like the directory or file.
+/// imgmv serves OCI layouts, archive files, containerd's directory and other registries in place, without a copy; other
+/// programs may write to them at the same time. docker.io/library/app:2 is served as app:2, as library/app:2 and as
+/// docker.io/library/app:2. Images that have only a tag, and untagged images, are served in a repository named after
+/// the directory or file.
 ///
-/// With --proxy it is a mirror as well: tags are asked of the registry each time (where nobody answers, the last known
-/// answer is given, with a Warning header), and blobs and manifests are kept. Clients name the registry by containerd's
-/// ?ns=, or as the first part of a path (localhost:5000/quay.io/org/app:1); docker names none, and means docker.io.
-/// What is asked for is looked for in SRC, in the cache, at the peers, and at the registry, in this order.
+/// With --proxy the server is also a mirror. It asks the registry for each tag; if the registry does not answer, it
+/// serves the last known digest with a Warning header. It stores blobs and manifests in --cache. Clients name the
+/// registry with containerd's ?ns=, or as the first part of the path (localhost:5000/quay.io/org/app:1). docker does
+/// not name a registry, which means docker.io. The server searches SRC, the cache, the peers and the registry, in this
+/// order.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVED}"))]
 pub struct Serve {
-    /// What to serve; several are served together
+    /// Location of the images to serve; several locations are served together
     #[arg(value_name = "SRC", required_unless_present_any = ["proxies", "print_mirror_config"])]
     src: Vec<OsString>,
     #[command(flatten)]
@@ -52,29 +54,29 @@ pub struct Serve {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 struct Service {
-    /// Take pushes and deletions too, into OCI layouts below the first SRC, which is a directory (oci:DIR): one for each
-    /// repository, at the path of its name
+    /// Also accept pushes and deletions. The first SRC must be a directory (oci:DIR); each repository is stored as an
+    /// OCI layout at the path of its name below it
     #[arg(long, env = "IMGMV_WRITABLE", value_parser = FalseyValueParser::new())]
     writable: bool,
-    /// Let anybody push and delete who can reach an address that is not loopback
+    /// Allow all clients to push and delete on an address that is not loopback
     #[arg(long, env = "IMGMV_ANONYMOUS_PUSH", value_parser = FalseyValueParser::new(), requires = "writable")]
     anonymous_push: bool,
-    /// Remove an upload that nobody has gone on with for so long
+    /// Remove an incomplete upload that has received no data for MINUTES
     #[arg(long, value_name = "MINUTES", default_value_t = 1440, env = "IMGMV_UPLOAD_LIFE")]
     upload_life: u64,
-    /// Where to listen; port 0 takes a free one, which the first line on standard error names
+    /// Address to listen on. Port 0 selects a free port; the first line on standard error names it
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000", env = "IMGMV_LISTEN")]
     listen: String,
-    /// Show the certificate in FILE, with those that vouch for it (PEM), and speak TLS only; the file may change
+    /// Serve only over TLS, with the certificate chain in FILE (PEM). imgmv reloads the file when it changes
     #[arg(long, value_name = "FILE", env = "IMGMV_TLS_CERT", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// The private key of that certificate (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", env = "IMGMV_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Ask for a user and password, as in FILE (htpasswd -B); the file may change meanwhile
+    /// Require a user and password from FILE (htpasswd -B). imgmv reloads the file when it changes
     #[arg(long, value_name = "FILE", env = "IMGMV_HTPASSWD")]
     htpasswd: Option<PathBuf>,
-    /// Of the users in that file, only these may push (repeatable)
+    /// Allow only these users of --htpasswd to push (repeatable)
     #[arg(
         long = "push-user",
         value_name = "USER",
@@ -83,71 +85,62 @@ struct Service {
         requires = "htpasswd"
     )]
     push_users: Vec<String>,
-    /// Let anybody pull; users are for pushing
+    /// Allow pulls without a password; pushes require a user
     #[arg(long, env = "IMGMV_ANONYMOUS_PULL", value_parser = FalseyValueParser::new(), requires = "htpasswd")]
     anonymous_pull: bool,
-    /// Answer to NAME too while listening on loopback (repeatable); other names may be a web page's trick
+    /// Also accept the host name NAME on a loopback address (repeatable). Other names are refused, because web pages
+    /// could attack the server by them
     #[arg(long = "allow-host", value_name = "NAME", value_delimiter = ',', env = "IMGMV_ALLOW_HOST")]
     names: Vec<String>,
-    /// Connections at once; more wait
+    /// Maximum number of open connections; further connections wait
     #[arg(long, value_name = "N", default_value_t = 1024, env = "IMGMV_MAX_CONNECTIONS",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_connections: u32,
-    /// End a connection on which less than 1 KiB has moved for so long, or a request's head is not complete
+    /// Close a connection that transfers less than 1 KiB in SECONDS, or whose request head is not complete in SECONDS
     #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "IMGMV_IDLE_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     idle_timeout: u64,
-    /// When told to stop, give requests under way so long to end
+    /// After a signal to stop, wait SECONDS for active requests to finish
     #[arg(long, value_name = "SECONDS", default_value_t = 10, env = "IMGMV_STOP_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
     stop_timeout: u64,
-    /// How each request is told on standard error
-    #[arg(long, value_name = "HOW", default_value = "plain", env = "IMGMV_LOG")]
+    /// Form of the access log on standard error
+    #[arg(long, value_name = "FORM", default_value = "plain", env = "IMGMV_LOG")]
     log: Log,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Log {
-    /// One line
+    /// One line per request
     Plain,
-    /// One JSON object a line
+    /// One JSON object per request
     Json,
-    /// Not at all
+    /// No access log
     None,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   imgmv serve ./mirror
-      docker pull localhost:5000/app:2 gives what the layout has
+      docker pull localhost:5000/app:2 pulls from the layout
   imgmv serve oci:./store --writable
-      docker push localhost:5000/team/app:2 makes ./store/team/app, a layout
+      docker push localhost:5000/team/app:2 creates the layout ./store/team/app
   imgmv serve containerd: --src-namespace k8s.io --listen 0.0.0.0:5000
-      neighbours pull what this node has
+      other hosts pull the images of this node
   imgmv serve app.tar db.tar
-      archives as docker save and imgmv save write them
+      archives of docker save and imgmv save
   imgmv serve docker://registry.lan:5000/
       another registry
   imgmv serve --proxy docker.io,quay.io --cache oci:./cache --listen :5000
-      a mirror; --print-mirror-config tells its clients how to ask it
+      a mirror; --print-mirror-config prints the settings for its clients
   imgmv serve containerd: --listen :5000 --peer http://nodes.lan:5000
-      what this node lacks, the others may have
+      blobs missing on this node come from the other nodes
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
-      to users, over TLS";
-
-const PLACES: &str = "\
-What SRC may be:
-  oci:DIR                              an OCI layout
-  docker-archive:FILE, oci-archive:FILE
-                                       an archive in a file, not packed
-  containerd:                          containerd's directory
-  docker://HOST/[PATH/]                a registry, or what lies below a path
-  docker://HOST/REPO                   one repository of a registry
-  a path                               a layout or an archive";
+      only to users with a password, over TLS";
 
 impl Serve {
     pub fn run(self, run: &Run) -> Result<()> {
-        let listen = address(&self.service.listen)?;
+        let listen = parse_address(&self.service.listen)?;
         if let Some(client) = self.mirroring.print_mirror_config {
             return self.mirroring.print(client, listen, self.service.tls_cert.is_some(), run);
         }
@@ -157,79 +150,78 @@ impl Serve {
         let mut served = &self.src[..];
         if let Some((target, dir)) = &target {
             catalog.add(target.clone());
-            // What was there before is served too, if it is a layout itself.
+            // The directory itself is also served if it is a layout.
             if !dir.join("index.json").exists() {
                 served = &served[1..];
             }
         }
         for word in served {
-            let shelf = Place::parse(word).and_then(|place| open::shelf(&place, &self.from, &self.reach, run));
-            catalog.add(shelf.map_err(|error| open::hinted(word, error))?);
+            let shelf = address::parse(word).and_then(|address| open::backend(&*address, &self.from, &self.reach, run));
+            catalog.add(shelf.map_err(|error| open::with_hint(word, error))?);
         }
-        let figures: Arc<Metrics> = Arc::default();
-        let beside = if target.is_some() { Beside::Pushes } else { Beside::Nothing };
-        let mirrored = self.mirroring.shelf(beside, &figures, &self.from, &self.reach, run)?;
+        let metrics: Arc<Metrics> = Arc::default();
+        let mode = if target.is_some() { MirrorMode::WithPushes } else { MirrorMode::PullOnly };
+        let mirrored = self.mirroring.start(mode, &metrics, &self.from, &self.reach, run)?;
         if let Some(mirrored) = &mirrored {
-            catalog.add(mirrored.shelf.clone());
+            catalog.add(mirrored.backend.clone());
         }
         let service = &self.service;
-        run.signals.patience(Duration::from_secs(service.stop_timeout + 3));
-        let mut options = service.options(target.map(|(target, _)| target), figures, run)?;
-        // Each client may have to wait for somebody elsewhere.
-        options.limits.waiting = mirrored.as_ref().map_or(0, |_| options.limits.connections);
+        run.signals.set_grace(Duration::from_secs(service.stop_timeout + 3));
+        let mut options = service.options(target.map(|(target, _)| target), metrics, run)?;
+        // Each client may have to wait for an upstream registry.
+        options.limits.upstream_threads = mirrored.as_ref().map_or(0, |_| options.limits.connections);
         if options.rights.has_users() && options.certificate.is_none() && !options.listen.ip().is_loopback() {
-            run.screen.say("passwords pass here without TLS, readable by whoever sees them pass; see --tls-cert");
+            run.screen
+                .say("passwords are sent without TLS and can be read on the network; use --tls-cert and --tls-key");
         }
         let secure = options.certificate.is_some();
-        let listening = Listening::bind(catalog, options)?;
+        let listening = Listener::bind(catalog, options)?;
         run.screen.end();
         let scheme = if secure { "https" } else { "http" };
         run.screen.say(&format!("listening on {scheme}://{}", listening.address()));
-        mirror_options::say_machines(listening.address(), scheme, run);
+        mirror_options::print_vm_addresses(listening.address(), scheme, run);
         let served = listening.run();
         if let Some(mirrored) = mirrored {
-            mirrored.end();
+            mirrored.stop();
         }
         served
     }
 }
 
 impl Serve {
-    /// Where pushes go, if anywhere, and its directory.
-    fn target(&self, run: &Run) -> Result<Option<(Arc<Target>, PathBuf)>> {
+    /// The target of pushes and its directory, if --writable is given.
+    fn target(&self, run: &Run) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
         if !self.service.writable {
             return Ok(None);
         }
         let Some(word) = self.src.first() else {
-            return Err(Error::usage("--writable needs a directory to push to as the first SRC, oci:DIR"));
+            return Err(Error::usage("--writable needs a directory as the first SRC: oci:DIR"));
         };
-        let dir = match Place::parse(word)? {
-            Place::Oci { dir, pick: None } | Place::Path(dir) if !dir.is_file() => dir,
-            _ => {
-                return Err(Error::usage(format!(
-                    "--writable needs a directory to push to as the first SRC, oci:DIR; {word:?} is none"
-                )));
-            }
+        let address = address::parse(word)?;
+        let Some(dir) = address.layout().filter(|dir| !dir.is_file()) else {
+            return Err(Error::usage(format!(
+                "--writable needs a directory as the first SRC, found {word:?}; expected oci:DIR"
+            )));
         };
-        let target = Target::open(&dir, run.watch(), &run.cancel)?;
-        Ok(Some((Arc::new(target), dir)))
+        let target = WritableBackend::open(dir, run.watch(), &run.cancel)?;
+        Ok(Some((Arc::new(target), dir.to_owned())))
     }
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<Target>>, figures: Arc<Metrics>, run: &Run) -> Result<Options> {
-        let reading = if self.anonymous_pull { Reading::Anybody } else { Reading::Users };
+    fn options(&self, target: Option<Arc<WritableBackend>>, metrics: Arc<Metrics>, run: &Run) -> Result<Options> {
+        let reading = if self.anonymous_pull { Reading::Anonymous } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
             Some(file) => Rights::users(file, writers, reading)?,
-            None => Rights::anybody(),
+            None => Rights::unrestricted(),
         };
         let rights = if target.is_some() { rights } else { rights.read_only() };
-        let listen = address(&self.listen)?;
-        if rights.anybody_writes() && !listen.ip().is_loopback() && !self.anonymous_push {
+        let listen = parse_address(&self.listen)?;
+        if rights.allows_anonymous_write() && !listen.ip().is_loopback() && !self.anonymous_push {
             return Err(Error::usage(format!(
-                "{listen} is not loopback: whoever reaches it could push and delete; name those who may with \
-                 --htpasswd, or say --anonymous-push"
+                "--listen {listen} is not loopback: every client that reaches it could push and delete; use --htpasswd \
+                 to require users, or --anonymous-push to allow it"
             )));
         }
         let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
@@ -238,45 +230,46 @@ impl Service {
             listen,
             certificate: certificate.map(|(chain, key)| Certificate { chain, key }),
             rights,
-            target,
-            upload_life: Duration::from_secs(self.upload_life.saturating_mul(60)),
-            names: self.names.clone(),
+            writable: target,
+            upload_lifetime: Duration::from_secs(self.upload_life.saturating_mul(60)),
+            allowed_hosts: self.names.clone(),
             limits: Limits {
                 connections: self.max_connections as usize,
-                head: seconds(self.idle_timeout),
-                idle: seconds(self.idle_timeout),
-                waiting: 0,
-                stop: seconds(self.stop_timeout),
+                head_timeout: seconds(self.idle_timeout),
+                idle_timeout: seconds(self.idle_timeout),
+                upstream_threads: 0,
+                stop_timeout: seconds(self.stop_timeout),
             },
-            journal: self.log.journal(run),
-            figures,
+            access_log: self.log.journal(run),
+            metrics,
             watch: run.watch(),
             cancel: run.cancel.clone(),
         })
     }
 }
 
-/// `ADDRESS:PORT`, `NAME:PORT`, or `:PORT` for every address.
-fn address(text: &str) -> Result<SocketAddr> {
-    let wrong = || Error::usage(format!("--listen {text:?} is no address; expected ADDRESS:PORT, as 0.0.0.0:5000"));
+/// Parses `ADDRESS:PORT`, `NAME:PORT`, or `:PORT` for all addresses.
+fn parse_address(text: &str) -> Result<SocketAddr> {
+    let error =
+        || Error::usage(format!("--listen {text:?}: not an address; expected ADDRESS:PORT, for example 0.0.0.0:5000"));
     let text = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
-    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
+    text.to_socket_addrs().map_err(|_| error())?.next().ok_or_else(error)
 }
 
 impl Log {
-    fn journal(self, run: &Run) -> Option<Arc<Journal>> {
+    fn journal(self, run: &Run) -> Option<Arc<AccessLog>> {
         let screen = run.screen.clone();
         match self {
             Log::None => None,
-            Log::Plain => Some(Arc::new(move |record: &Record| screen.say(&plain(record)))),
+            Log::Plain => Some(Arc::new(move |record: &Record| screen.say(&plain_line(record)))),
             Log::Json => Some(Arc::new(move |record: &Record| crate::cli::output::terminal::line(&json_line(record)))),
         }
     }
 }
 
-fn plain(record: &Record) -> String {
+fn plain_line(record: &Record) -> String {
     let user = record.user.as_deref().map(|user| format!("{user}@")).unwrap_or_default();
-    let failure = record.failure.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let failure = record.failure.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
     format!(
         "{user}{} {} {} {} {} bytes in {} ms{failure}",
         record.peer,
@@ -291,17 +284,17 @@ fn plain(record: &Record) -> String {
 fn json_line(record: &Record) -> String {
     let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = json!({
-        "time": at.as_millis() as u64,
-        "peer": record.peer.to_string(),
+        "time_ms": at.as_millis() as u64,
+        "remote_addr": record.peer.to_string(),
         "user": record.user,
         "method": record.method,
-        "target": record.target,
+        "uri": record.target,
         "status": record.status,
-        "received": record.received,
-        "sent": record.sent,
-        "ms": record.took.as_millis() as u64,
-        "agent": record.agent,
-        "failure": record.failure,
+        "received_bytes": record.received,
+        "sent_bytes": record.sent,
+        "duration_ms": record.took.as_millis() as u64,
+        "user_agent": record.agent,
+        "error": record.failure,
     })
     .to_string();
     on_one_line(&text)

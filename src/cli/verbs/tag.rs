@@ -1,27 +1,26 @@
-//! `imgmv tag`: another name for an image where it is.
+//! `imgmv tag`: gives an image another name at its location.
 
 use crate::Result;
-use crate::cli::address::Place;
-use crate::cli::address::naming;
+use crate::cli::address;
+use crate::cli::address::Address;
 use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
-use crate::cli::open::{InPlace, NetworkOptions, SourceOptions};
+use crate::cli::open::{NetworkOptions, SourceOptions};
 use crate::cli::output::answer::VERSION;
-use crate::cli::output::report::named;
-use crate::image::{Digest, Manifest, Name};
+use crate::cli::output::report::name_lines;
+use crate::image::{Digest, Name};
 use crate::progress::Event;
-use crate::source::Selector;
+use crate::transport::address::InPlace;
 use crate::transport::archive;
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
-use std::path::Path;
 
-/// Give an image another name where it is
+/// Give an image another name at its location
 ///
-/// In a registry (a tag in the same repository), an OCI layout, or an archive, which is replaced as a whole by one
-/// with the new name. No layer moves.
+/// SRC is in a registry (the name is a tag in the same repository), an OCI layout or an archive. An archive is replaced
+/// atomically. Layers are not transferred.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -29,10 +28,10 @@ Examples:
   imgmv tag oci:./mirror:app-2 app-stable
   imgmv tag app.tar app:stable")]
 pub struct Tag {
-    /// The image: in a registry, a layout or an archive
+    /// Location of the image: a registry, a layout or an archive
     #[arg(value_name = "SRC")]
     src: OsString,
-    /// The new name
+    /// New name
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     #[command(flatten)]
@@ -43,9 +42,9 @@ pub struct Tag {
 
 impl Tag {
     pub fn run(self, run: &Run) -> Result<()> {
-        let place = Place::parse(&self.src)?;
-        let names = self.names(&place)?;
-        let root = self.publish(&place, &names, run)?;
+        let address = address::parse(&self.src)?;
+        let names = self.names.iter().map(|text| address.spell(text)).collect::<Result<Vec<_>>>()?;
+        let root = self.publish(&*address, &names, run)?;
         run.screen.end();
         match run.answer.json() {
             true => run.answer.document(&json!({
@@ -53,48 +52,30 @@ impl Tag {
                 "names": names.iter().map(Name::as_str).collect::<Vec<_>>(),
                 "digest": root,
             })),
-            false => named(&names, &root).try_for_each(|line| run.answer.line(&line)),
+            false => name_lines(&names, &root).try_for_each(|line| run.answer.line(&line)),
         }
     }
 
-    /// The new names as the place spells them.
-    fn names(&self, place: &Place) -> Result<Vec<Name>> {
-        let spell = |text: &String| match place {
-            Place::Registry(reference) => naming::tag_in(reference, text),
-            place if archive_file(place).is_some() => naming::full(text),
-            _ => naming::as_kept(text),
+    fn publish(&self, address: &dyn Address, names: &[Name], run: &Run) -> Result<Digest> {
+        let (store, selector, sink) = match open::in_place(address, &self.from, &self.reach, run)? {
+            InPlace::Store { store, selector, sink } => (store, selector, sink),
+            InPlace::Archive { file, selector } => {
+                return Ok(archive::retag(&file, selector.as_ref(), names, run.watch())?.descriptor.digest);
+            }
         };
-        self.names.iter().map(spell).collect()
-    }
-
-    fn publish(&self, place: &Place, names: &[Name], run: &Run) -> Result<Digest> {
-        if let Some((file, pick)) = archive_file(place) {
-            return Ok(archive::retag(file, pick, names, run.watch())?.descriptor.digest);
-        }
-        let InPlace { store, picks, sink } = open::in_place(place, &self.from, &self.reach, run)?;
-        let mut roots = store.roots(&picks)?;
+        let mut roots = store.roots(&Vec::from_iter(selector))?;
         roots.dedup_by_key(|root| root.descriptor.digest);
-        let root = inspect_source::one(roots)?.descriptor;
-        let manifest = Manifest::parse(store.manifest(&root)?, &root)?;
+        let manifest = inspect_source::one(roots)?.read(&*store)?;
         for name in names {
             if sink.published(name).ok().flatten() == Some(manifest.digest()) {
-                run.watch().event(Event::Detail(&format!("{name} points there already")));
+                run.watch().event(Event::Detail(&format!("{name}: points to this image already")));
                 continue;
             }
-            // Where the index was made of platforms side by side, it is not there yet.
+            // A generated index does not exist at the location yet.
             sink.put_manifest(&manifest)?;
             sink.publish(Some(name), &manifest)?;
         }
         sink.finish()?;
         Ok(manifest.digest())
-    }
-}
-
-/// The archive that is meant, if it is one, and which of its images.
-fn archive_file(place: &Place) -> Option<(&Path, Option<&Selector>)> {
-    match place {
-        Place::DockerArchive { file, pick } | Place::OciArchive { file, pick } => Some((file, pick.as_ref())),
-        Place::Path(path) if !path.is_dir() => Some((path, None)),
-        _ => None,
     }
 }

@@ -1,6 +1,6 @@
-//! `imgmv verify`: everything an image consists of, read and hashed.
+//! `imgmv verify`: reads and hashes all blobs of images.
 
-use crate::cli::address::Place;
+use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
@@ -8,13 +8,14 @@ use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::open::{NetworkOptions, Opened};
 use crate::cli::output::answer::VERSION;
-use crate::cli::output::report::named;
+use crate::cli::output::report::name_lines;
 use crate::cli::verify_blobs;
-use crate::cli::verify_blobs::{Found, Hashed, Raw};
+use crate::cli::verify_blobs::{HashedBlob, HashedBlobs, Uncompressed};
 use crate::image::Image;
 use crate::image::{Config, Descriptor, Digest, Manifest, Name};
+use crate::source::Store;
 use crate::source::documents;
-use crate::source::{Source, Store};
+use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
 use clap::Args;
 use indicatif::HumanBytes;
@@ -23,14 +24,14 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-/// Read and hash everything that SRC's images consist of
+/// Read and hash all blobs of the images in SRC
 ///
-/// Manifests, configs and layers against their digests and sizes, and layers unpacked against the diff_ids that the
-/// config lists. Every broken blob is named on standard error; then the exit status is 5.
+/// imgmv compares manifests, configs and layers with their digests and sizes, and uncompressed layers with the diff_ids
+/// in the config. It names each broken blob on standard error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct Verify {
-    /// Where the images are
+    /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
     #[command(flatten)]
@@ -61,12 +62,12 @@ struct Entry<'a> {
     ok: bool,
     blobs: usize,
     bytes: u64,
-    /// What is wrong, a sentence for each broken blob.
+    /// One message for each broken blob.
     broken: &'a [String],
 }
 
-/// One image, judged.
-struct Judged {
+/// The result for one image.
+struct Verdict {
     names: Vec<Name>,
     digest: Digest,
     blobs: usize,
@@ -76,49 +77,50 @@ struct Judged {
 
 impl Verify {
     pub fn run(self, run: &Run) -> Result<()> {
-        self.look(run).map_err(|error| open::hinted(&self.src, error))
+        self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn look(&self, run: &Run) -> Result<()> {
-        let Opened { source, picks, .. } = open::source(&Place::parse(&self.src)?, &self.from, &self.reach, run)?;
+    fn execute(&self, run: &Run) -> Result<()> {
+        let Opened { source, picks, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
         let platforms = self.choice.platforms();
-        let (store, images, hashed) = match source {
-            Source::Store(store) => {
+        let (store, images, hashed) = match source.into_store() {
+            Ok(store) => {
                 let images = inspect_source::images(&*store, &picks, &platforms, run)?;
-                let hashed = verify_blobs::of_store(&*store, &images, run)?;
+                let hashed = verify_blobs::hash_store(&*store, &images, run)?;
                 (store, images, hashed)
             }
-            Source::Stream(stream) => {
-                let (tail, hashed) = verify_blobs::of_stream(stream, run)?;
-                let store: Arc<dyn Store> = Arc::new(inspect_source::Passed(tail));
+            Err(stream) => {
+                let (tail, hashed) = verify_blobs::hash_stream(stream, run)?;
+                let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
                 let images = inspect_source::images(&*store, &picks, &platforms, run)?;
                 (store, images, hashed)
             }
         };
         let images = inspect_source::some(images, &*store)?;
-        let judged = images.iter().map(|image| judge(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
+        let verdicts = images.iter().map(|image| check_image(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
         run.screen.end();
-        tell(&judged, run)
+        print(&verdicts, run)
     }
 }
 
-fn tell(judged: &[Judged], run: &Run) -> Result<()> {
+fn print(verdicts: &[Verdict], run: &Run) -> Result<()> {
     match run.answer.json() {
-        true => {
-            run.answer.document(&Document { version: VERSION, images: judged.iter().map(Judged::entry).collect() })?
-        }
-        false => judged.iter().flat_map(Judged::lines).try_for_each(|line| run.answer.line(&line))?,
+        true => run
+            .answer
+            .document(&Document { version: VERSION, images: verdicts.iter().map(Verdict::entry).collect() })?,
+        false => verdicts.iter().flat_map(Verdict::lines).try_for_each(|line| run.answer.line(&line))?,
     }
-    let mut told = HashSet::new();
-    let broken = judged.iter().flat_map(|image| &image.broken);
-    broken.filter(|sentence| told.insert(sentence.as_str())).for_each(|sentence| run.screen.error(sentence));
-    match judged.iter().filter(|image| !image.broken.is_empty()).count() {
+    // Images may share a broken blob; its message is printed once.
+    let mut printed = HashSet::new();
+    let broken = verdicts.iter().flat_map(|image| &image.broken);
+    broken.filter(|message| printed.insert(message.as_str())).for_each(|message| run.screen.error(message));
+    match verdicts.iter().filter(|image| !image.broken.is_empty()).count() {
         0 => Ok(()),
-        n => Err(Error::invalid(format!("{n} of {} images are broken", judged.len()))),
+        n => Err(Error::invalid(format!("{n} of {} images are broken", verdicts.len()))),
     }
 }
 
-impl Judged {
+impl Verdict {
     fn entry(&self) -> Entry<'_> {
         Entry {
             names: self.names.iter().map(Name::as_str).collect(),
@@ -135,40 +137,42 @@ impl Judged {
             0 => format!("ok, {} blobs, {}", self.blobs, HumanBytes(self.bytes)),
             n => format!("broken, {n} of {} blobs", self.blobs),
         };
-        named(&self.names, &self.digest).map(|name| format!("{name} {verdict}")).collect()
+        name_lines(&self.names, &self.digest).map(|name| format!("{name} {verdict}")).collect()
     }
 }
 
-/// What `hashed` says of `image`.
-fn judge(image: &Image, store: &dyn Store, hashed: &Hashed) -> Result<Judged> {
-    let mut judged =
-        Judged { names: image.names.clone(), digest: image.root().digest(), blobs: 0, bytes: 0, broken: Vec::new() };
+/// Compares the blobs of `image` with the results in `hashed`.
+fn check_image(image: &Image, store: &dyn Store, hashed: &HashedBlobs) -> Result<Verdict> {
+    let mut verdict =
+        Verdict { names: image.names.clone(), digest: image.root().digest(), blobs: 0, bytes: 0, broken: Vec::new() };
     let mut seen = HashSet::new();
     for blob in image.blobs().filter(|blob| seen.insert(blob.digest)) {
-        judged.blobs += 1;
-        judged.bytes += blob.size;
-        if let Some(wrong) = check(blob, store, hashed)? {
-            judged.broken.push(wrong);
+        verdict.blobs += 1;
+        verdict.bytes += blob.size;
+        if let Some(error) = check_blob(blob, store, hashed)? {
+            verdict.broken.push(error);
         }
     }
     for manifest in &image.tree {
-        judged.broken.extend(unlike_config(manifest, store, hashed));
+        verdict.broken.extend(check_diff_ids(manifest, store, hashed));
     }
-    Ok(judged)
+    Ok(verdict)
 }
 
-/// What is wrong with one blob: not there, of another size, or of another digest.
-fn check(blob: &Descriptor, store: &dyn Store, hashed: &Hashed) -> Result<Option<String>> {
+/// Returns the error of a blob that is missing, or has another size or digest.
+fn check_blob(blob: &Descriptor, store: &dyn Store, hashed: &HashedBlobs) -> Result<Option<String>> {
     let found = match hashed.get(&blob.digest) {
         Some(found) => found.clone(),
-        // Of a stream: configs do not pass as blobs.
-        None => documents::document(store, blob).map(|bytes| Found { size: bytes.len() as u64, raw: Raw::Unknown }),
+        // A stream has its configs in the summary and not among the blobs.
+        None => documents::document(store, blob)
+            .map(|bytes| HashedBlob { size: bytes.len() as u64, uncompressed: Uncompressed::Unknown }),
     };
     match found {
         Ok(found) if found.size == blob.size => Ok(None),
-        Ok(found) => {
-            Ok(Some(format!("blob {} has {} bytes, its descriptor says {}", blob.digest, found.size, blob.size)))
-        }
+        Ok(found) => Ok(Some(format!(
+            "blob {}: size is {} bytes, expected {} (from its descriptor)",
+            blob.digest, found.size, blob.size
+        ))),
         Err(error) if matches!(error.kind(), Kind::Invalid | Kind::NotFound | Kind::Usage) => {
             Ok(Some(error.to_string()))
         }
@@ -176,37 +180,41 @@ fn check(blob: &Descriptor, store: &dyn Store, hashed: &Hashed) -> Result<Option
     }
 }
 
-/// Layers that, unpacked, are not what the image's config lists.
-fn unlike_config(manifest: &Manifest, store: &dyn Store, hashed: &Hashed) -> Vec<String> {
+/// Compares the uncompressed layers with the diff IDs of the config. Returns the errors.
+fn check_diff_ids(manifest: &Manifest, store: &dyn Store, hashed: &HashedBlobs) -> Vec<String> {
     let Some(at) = manifest.config().filter(|_| manifest.is_container_image()) else { return Vec::new() };
-    // A config that cannot be read has been named already.
+    // `check_blob` has reported an unreadable config.
     let Ok(config) = documents::document(store, at).and_then(|bytes| Config::parse(&bytes)) else { return Vec::new() };
     let (layers, listed) = (manifest.layers(), config.diff_ids());
     if layers.len() != listed.len() {
         let (layers, listed) = (layers.len(), listed.len());
         return vec![format!(
-            "config {} lists {listed} layers, its manifest {} has {layers}",
+            "config {}: has {listed} diff_ids, but manifest {} has {layers} layers",
             at.digest,
             manifest.digest()
         )];
     }
     let pairs = layers.iter().zip(listed).filter(|(layer, _)| layer.coding().is_some());
-    let wrong = pairs.filter_map(|(layer, listed)| unlike(layer, listed, hashed.get(&layer.digest)?.as_ref().ok()?));
-    wrong.collect()
+    let errors =
+        pairs.filter_map(|(layer, listed)| check_layer(layer, listed, hashed.get(&layer.digest)?.as_ref().ok()?));
+    errors.collect()
 }
 
-/// Why `layer` is not shown to unpack to `listed`.
-fn unlike(layer: &Descriptor, listed: &Digest, found: &Found) -> Option<String> {
-    let unpacked = match &found.raw {
-        Raw::Is(unpacked) => unpacked,
-        Raw::Broken(why) => return Some(why.to_string()),
-        Raw::Unknown => return None,
+/// Returns an error unless the diff ID of `layer` is `listed`.
+fn check_layer(layer: &Descriptor, listed: &Digest, found: &HashedBlob) -> Option<String> {
+    let diff_ids = match &found.uncompressed {
+        Uncompressed::Digests(diff_ids) => diff_ids,
+        Uncompressed::Broken(error) => return Some(error.to_string()),
+        Uncompressed::Unknown => return None,
     };
-    match unpacked.iter().find(|raw| raw.algorithm() == listed.algorithm()) {
-        Some(raw) if raw == listed => None,
-        Some(raw) => Some(format!("layer {} unpacks to {raw}, its config lists {listed}", layer.digest)),
+    match diff_ids.iter().find(|diff_id| diff_id.algorithm() == listed.algorithm()) {
+        Some(diff_id) if diff_id == listed => None,
+        Some(diff_id) => {
+            Some(format!("layer {}: its diff_id is {diff_id}, expected {listed} (from the config)", layer.digest))
+        }
         None => Some(format!(
-            "layer {} was not compared with {listed}: a stream's layers pass before its configs; save the archive to a file",
+            "layer {}: not compared with diff_id {listed}, because a stream has its configs after its layers; save the \
+             archive to a file and verify that",
             layer.digest
         )),
     }

@@ -1,6 +1,7 @@
 //! What is to be copied: images with their trees of manifests, platforms chosen, names given.
 
 mod names;
+mod platforms;
 mod select;
 mod subset;
 
@@ -42,7 +43,7 @@ pub enum Naming {
 /// How to treat layers of a nondistributable type ([`Descriptor::is_foreign`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Foreign {
-    /// Those that the source has, or can fetch ([`Store::fetches`]), come along.
+    /// Those that the source has, or can fetch ([`crate::source::Profile::downloads`]), come along.
     #[default]
     Carry,
     /// None come along.
@@ -51,7 +52,7 @@ pub enum Foreign {
 
 /// What is wanted of the images of a source.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct PlanOptions {
     pub naming: Naming,
     pub platforms: Platforms,
     pub sparse: Sparse,
@@ -62,20 +63,22 @@ pub struct Wish {
 pub fn images(
     store: &dyn Store,
     roots: Vec<Root>,
-    wish: &Wish,
-    takes: &SinkCapabilities,
+    wish: &PlanOptions,
+    capabilities: &SinkCapabilities,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
     if let Some(error) = ambiguous(&roots) {
         return Err(error);
     }
+    let merged = names::merge(roots);
+    let known: HashMap<Digest, &Root> = merged.iter().map(|(_, root)| (root.descriptor.digest, root)).collect();
     let mut planned: Vec<Image> = Vec::new();
     let mut bytes = 0;
-    for (names, root) in names::merge(roots) {
+    for (names, root) in &merged {
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
-        let (tree, read) = select::choose(store, &root.descriptor, wish, takes, watch, &label)?;
+        let (tree, read) = select::choose(store, &known, &root.descriptor, wish, capabilities, watch, &label)?;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
-            let platforms = select::listed(index.children());
+            let platforms = platforms::listed(index.children());
             let digest = index.digest();
             watch.say(&format!("{label}: {platforms} lie side by side at the source; an index is made, {digest}"));
         }
@@ -85,28 +88,29 @@ pub fn images(
                 "the manifests of these images have together more than {MAX_TREES} bytes; copy fewer of them at once"
             )));
         }
-        let carried = carried(store, &tree, wish.foreign)?;
+        let foreign_layers = foreign_layers(store, &tree, wish.foreign)?;
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
-        planned.push(Image { names, tree, synthesised, source_digest, foreign_layers: carried });
+        planned.push(Image { names: names.clone(), tree, synthesised, source_digest, foreign_layers });
     }
-    names::give(&mut planned, &wish.naming, takes, watch)?;
+    names::give(&mut planned, &wish.naming, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }
 
 /// The nondistributable layers of `tree` that come along, each once.
-fn carried(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec<Descriptor>> {
-    let mut carried: Vec<Descriptor> = Vec::new();
+fn foreign_layers(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec<Descriptor>> {
+    let mut foreign_layers: Vec<Descriptor> = Vec::new();
     if foreign == Foreign::Leave {
-        return Ok(carried);
+        return Ok(foreign_layers);
     }
+    let downloads = store.profile().downloads;
     let mut seen = HashSet::new();
     for layer in tree.iter().flat_map(Manifest::foreign_layers).filter(|layer| seen.insert(layer.digest)) {
-        if layer.embedded().is_some() || store.fetches(layer) || store.find(&layer.digest)?.is_some() {
-            carried.push(layer.clone());
+        if layer.embedded().is_some() || downloads(layer) || store.find(&layer.digest)?.is_some() {
+            foreign_layers.push(layer.clone());
         }
     }
-    Ok(carried)
+    Ok(foreign_layers)
 }
 
 /// A blob is moved once, whoever lists it: all have to say the same size.

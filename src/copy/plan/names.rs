@@ -25,7 +25,12 @@ pub(super) fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
 }
 
 /// Gives `images` the names that `naming` says.
-pub(super) fn give(images: &mut [Image], naming: &Naming, takes: &SinkCapabilities, watch: &dyn Watch) -> Result<()> {
+pub(super) fn give(
+    images: &mut [Image],
+    naming: &Naming,
+    capabilities: &SinkCapabilities,
+    watch: &dyn Watch,
+) -> Result<()> {
     match (naming, &mut *images) {
         (Naming::Keep, _) => {}
         (Naming::Names(names), [image]) => image.names = names.clone(),
@@ -39,7 +44,7 @@ pub(super) fn give(images: &mut [Image], naming: &Naming, takes: &SinkCapabiliti
     }
     images.iter_mut().for_each(|image| image.names = each_true(image, watch));
     match images.iter().find(|image| image.names.is_empty()) {
-        Some(image) if !takes.nameless => Err(Error::usage(format!(
+        Some(image) if !capabilities.unnamed_images => Err(Error::usage(format!(
             "image {} has no name and needs one there; give it with --as",
             image.source_digest
         ))),

@@ -1,7 +1,8 @@
 //! An index of which some entries are not copied: it keeps its bytes and so its digest, or a smaller index is made of the
 //! entries that are.
 
-use super::select::{Chooser, Found, counted, listed};
+use super::platforms::{counted, listed};
+use super::select::{Chooser, Found};
 use super::{ATTESTS, Platforms};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
@@ -67,7 +68,7 @@ impl Chooser<'_> {
             return Err(self.nothing(&top, &found.absent)?);
         }
         let (label, have) = (self.label, listed(&images));
-        let keeps = self.takes.shape == Shape::AsFound;
+        let keeps = self.capabilities.shape == Shape::AsFound;
         match (self.wish.sparse, &self.wish.platforms) {
             (Sparse::Fail, _) | (Sparse::Auto, Platforms::All) => Err(Error::not_found(format!(
                 "{label}: the source has only {have} of its index (missing: {}); --sparse keep copies these under the \
@@ -135,7 +136,7 @@ impl Chooser<'_> {
         let tree = match &entries[..] {
             [one] => vec![self.fetch(one)?],
             _ => {
-                if let Shape::One(_) = self.takes.shape {
+                if let Shape::One(_) = self.capabilities.shape {
                     return Err(Error::usage(format!(
                         "{label}: the destination holds one platform of an image, not {}",
                         listed(&images)
@@ -163,7 +164,7 @@ impl Chooser<'_> {
 
     /// The index as it is, with only `chosen` below it.
     fn keep(&mut self, top: Manifest, chosen: &[Descriptor]) -> Result<Vec<Manifest>> {
-        if let Shape::One(_) = self.takes.shape {
+        if let Shape::One(_) = self.capabilities.shape {
             return Err(Error::usage(format!(
                 "{}: the destination holds single images and keeps no index; use --sparse narrow",
                 self.label

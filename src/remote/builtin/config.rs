@@ -1,5 +1,5 @@
-//! As much of `~/.ssh/config` (ssh_config(5)) as it takes to reach a host: Host, HostName, User, Port, IdentityFile,
-//! CertificateFile, IdentitiesOnly, ProxyJump, Include and the files of known hosts.
+//! Reader for the part of `~/.ssh/config` (ssh_config(5)) that is needed to reach a host: Host, HostName, User, Port,
+//! IdentityFile, CertificateFile, IdentitiesOnly, ProxyJump, Include and the known_hosts files.
 
 use super::pattern;
 use crate::error::{Error, Result};
@@ -9,97 +9,99 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files inside files, at most (ssh's own limit).
+/// Nesting depth of Include, at most (ssh's own limit).
 const MAX_DEPTH: usize = 16;
-/// Files that are read for one host, at most.
+/// Files read for one host, at most.
 const MAX_FILES: usize = 1000;
-/// Bytes of one file, at most.
-const LARGEST: u64 = 1 << 20;
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
-/// What the configuration says of one host.
+/// The configuration that applies to one host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Settings {
     pub host_name: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
-    /// In the order they are to be tried; empty: none is configured.
+    /// Private keys in the order in which they are tried; empty: none is configured.
     pub identities: Vec<PathBuf>,
-    /// Certificates for keys, besides those that lie beside them.
+    /// Certificates for any of the keys, in addition to each key's own `KEY-cert.pub`.
     pub certificates: Vec<PathBuf>,
-    /// No key of the agent is to be tried.
+    /// Whether the agent's keys are skipped.
     pub identities_only: Option<bool>,
-    /// The hosts on the way, `[USER@]HOST[:PORT]`, parted by commas.
+    /// The jump hosts, `[USER@]HOST[:PORT]`, separated by commas.
     pub jump: Option<String>,
-    /// Under which name the host's key is recorded.
+    /// The name under which the host's key is recorded.
     pub key_alias: Option<String>,
-    /// The user's own files of known hosts; none: the usual one.
+    /// The user's own known_hosts files; none: the default ones.
     pub known_hosts: Option<Vec<PathBuf>>,
     pub global_known_hosts: Option<Vec<PathBuf>>,
 }
 
 impl Settings {
-    /// What the user whose home is `home`, and after it the system (`/etc/ssh`), say of `host` as it was typed. The
-    /// first value of an option counts, as in ssh.
+    /// Reads the settings for `host` (as typed) from `home/.ssh/config`, then from `system/ssh_config`. The first value
+    /// of an option applies, as in ssh. `Match` sections other than `Match all` are ignored.
     ///
-    /// `Usage` where it names a way to the host that is not built in (ProxyCommand). `Match` sections other than
-    /// `Match all` are passed over.
-    pub fn of(host: &str, home: &Path, system: &Path) -> Result<Settings> {
-        let mut reader = Reader { host, home, settings: Settings::default(), files: 0 };
-        reader.file(&home.join(".ssh/config"), &home.join(".ssh"), 0, true)?;
-        reader.file(&system.join("ssh_config"), system, 0, true)?;
+    /// Fails with `Usage` if the host is reached by ProxyCommand, which is not supported.
+    pub fn read(host: &str, home: &Path, system: &Path) -> Result<Settings> {
+        let mut reader = ConfigReader { host, home, settings: Settings::default(), files: 0 };
+        reader.read_file(&home.join(".ssh/config"), &home.join(".ssh"), 0, true)?;
+        reader.read_file(&system.join("ssh_config"), system, 0, true)?;
         Ok(reader.settings)
     }
 }
 
 impl Settings {
-    /// What `text` alone says of `host`: Include reads nothing.
-    pub fn in_text(text: &str, host: &str) -> Result<Settings> {
+    /// Reads the settings for `host` from `text` alone; Include fails.
+    pub fn parse(text: &str, host: &str) -> Result<Settings> {
         let nowhere = Path::new("/nonexistent");
         let files = MAX_FILES;
-        let mut reader = Reader { host, home: nowhere, settings: Settings::default(), files };
-        reader.text(text, nowhere, 0, true)?;
+        let mut reader = ConfigReader { host, home: nowhere, settings: Settings::default(), files };
+        reader.read_text(text, nowhere, 0, true)?;
         Ok(reader.settings)
     }
 }
 
-struct Reader<'a> {
+struct ConfigReader<'a> {
     host: &'a str,
     home: &'a Path,
     settings: Settings,
     files: usize,
 }
 
-impl Reader<'_> {
-    /// Reads a file, if it is there; names in it that are no whole paths lie in `folder`.
-    fn file(&mut self, path: &Path, folder: &Path, depth: usize, applies: bool) -> Result<()> {
+impl ConfigReader<'_> {
+    /// Reads a file if it exists. Relative paths in it are resolved against `folder`.
+    fn read_file(&mut self, path: &Path, folder: &Path, depth: usize, applies: bool) -> Result<()> {
         self.files += 1;
         if depth > MAX_DEPTH || self.files > MAX_FILES {
-            return Err(Error::usage(format!("{}: the configuration of ssh includes too many files", path.display())));
+            return Err(Error::usage(format!(
+                "{}: the ssh configuration includes too many files: more than {MAX_FILES}, or nested deeper than \
+                 {MAX_DEPTH}",
+                path.display()
+            )));
         }
         let mut text = String::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
+        let read = std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT_BYTES).read_to_string(&mut text));
         match read {
-            Ok(_) => self.text(&text, folder, depth, applies),
+            Ok(_) => self.read_text(&text, folder, depth, applies),
             Err(_) => Ok(()),
         }
     }
 
-    /// `applies`: as the section does that includes it.
-    fn text(&mut self, text: &str, folder: &Path, depth: usize, applies: bool) -> Result<()> {
+    /// `applies`: whether the section that includes this text applies to the host.
+    fn read_text(&mut self, text: &str, folder: &Path, depth: usize, applies: bool) -> Result<()> {
         let outer = applies;
         let mut applies = applies;
         for line in text.lines() {
-            let Some((keyword, values)) = option(line) else {
+            let Some((keyword, values)) = parse_option(line) else {
                 continue;
             };
             match keyword.as_str() {
-                "host" => applies = outer && pattern::fits(values.iter().map(String::as_str), self.host),
+                "host" => applies = outer && pattern::matches(values.iter().map(String::as_str), self.host),
                 "match" => applies = outer && values.first().is_some_and(|word| word.eq_ignore_ascii_case("all")),
                 _ if !applies => {}
                 "include" => {
                     for value in &values {
-                        for path in included(&self.path(value, folder)) {
-                            self.file(&path, folder, depth + 1, applies)?;
+                        for path in expand_include(&self.resolve_path(value, folder)) {
+                            self.read_file(&path, folder, depth + 1, applies)?;
                         }
                     }
                 }
@@ -111,12 +113,13 @@ impl Reader<'_> {
 
     fn set(&mut self, keyword: &str, values: &[String], folder: &Path) -> Result<()> {
         let first = values.first().map(String::as_str).unwrap_or_default();
-        let paths =
-            || Some(values.iter().filter(|value| *value != "none").map(|value| self.path(value, folder)).collect());
+        let paths = || {
+            Some(values.iter().filter(|value| *value != "none").map(|value| self.resolve_path(value, folder)).collect())
+        };
         let host = self.host;
         let named = || Some(first.replace("%h", host));
-        let path = self.path(first, folder);
-        let known = match keyword {
+        let path = self.resolve_path(first, folder);
+        let files = match keyword {
             "userknownhostsfile" | "globalknownhostsfile" => paths(),
             _ => None,
         };
@@ -129,15 +132,15 @@ impl Reader<'_> {
             "certificatefile" if first != "none" => settings.certificates.push(path),
             "identitiesonly" => settings.identities_only = settings.identities_only.or(Some(first == "yes")),
             "hostkeyalias" => settings.key_alias = settings.key_alias.take().or_else(named),
-            "userknownhostsfile" => settings.known_hosts = settings.known_hosts.take().or(known),
-            "globalknownhostsfile" => settings.global_known_hosts = settings.global_known_hosts.take().or(known),
+            "userknownhostsfile" => settings.known_hosts = settings.known_hosts.take().or(files),
+            "globalknownhostsfile" => settings.global_known_hosts = settings.global_known_hosts.take().or(files),
             "proxyjump" => settings.jump = settings.jump.take().or_else(|| Some(first.to_owned())),
-            // The first of both counts, and `none` of either ends the matter.
+            // The first of ProxyJump and ProxyCommand applies; the value `none` disables both.
             "proxycommand" if settings.jump.is_none() => {
                 if first != "none" {
                     return Err(Error::usage(format!(
-                        "~/.ssh/config reaches {host} by ProxyCommand, which the built-in ssh cannot do; install an ssh \
-                         client, or name one with --ssh"
+                        "{host}: ~/.ssh/config uses ProxyCommand, which the built-in ssh does not support; install an \
+                         ssh client, or name one with --ssh"
                     )));
                 }
                 settings.jump = Some("none".to_owned());
@@ -147,8 +150,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `~`, `%d` and `%h` as ssh has them; what is no whole path lies in `folder`.
-    fn path(&self, path: &str, folder: &Path) -> PathBuf {
+    /// Expands `~/`, `%d/` and `%h` as ssh does. A relative path is resolved against `folder`.
+    fn resolve_path(&self, path: &str, folder: &Path) -> PathBuf {
         let path = path.replace("%h", self.host);
         match path.strip_prefix("~/").or_else(|| path.strip_prefix("%d/")) {
             Some(rest) => self.home.join(rest),
@@ -157,22 +160,22 @@ impl Reader<'_> {
     }
 }
 
-/// The files that an Include means, sorted as a shell would; wildcards in the last part only.
-fn included(path: &Path) -> Vec<PathBuf> {
+/// Expands an Include to its files, sorted. Wildcards are supported in the last path component only.
+fn expand_include(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(folder) = path.parent().filter(|_| name.contains(['*', '?'])) else { return vec![path.to_owned()] };
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_FILES);
     let fits = |path: &PathBuf| {
         let own = path.file_name().map(|own| own.to_string_lossy().into_owned()).unwrap_or_default();
-        !own.starts_with('.') && pattern::fits([name.as_str()], &own)
+        !own.starts_with('.') && pattern::matches([name.as_str()], &own)
     };
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(fits).collect();
     found.sort();
     found
 }
 
-/// `Keyword value…` or `Keyword=value…`; none for an empty line or a comment.
-fn option(line: &str) -> Option<(String, Vec<String>)> {
+/// Parses `Keyword value…` or `Keyword=value…`; `None` for an empty line or a comment.
+fn parse_option(line: &str) -> Option<(String, Vec<String>)> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return None;
@@ -208,7 +211,7 @@ Host by
     ProxyCommand nc %h %p
 ";
 
-    /// A home with this configuration, and what `config.d` has.
+    /// A home directory with `CONFIG` and the files of `config.d`.
     fn home() -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
         let at = |name: &str| home.path().join(".ssh").join(name);
@@ -226,7 +229,7 @@ Host by
     }
 
     fn of(host: &str, home: &Path) -> Result<Settings> {
-        Settings::of(host, home, Path::new("/nowhere"))
+        Settings::read(host, home, Path::new("/nowhere"))
     }
 
     #[test]
@@ -249,7 +252,7 @@ Host by
         assert_eq!((db.port, db.key_alias.as_deref()), (Some(2222), Some("db-alias")));
         assert_eq!(db.known_hosts, Some(vec![home.path().join("kh"), home.path().join(".ssh/k2")]));
         assert_eq!(db.certificates, [home.path().join(".ssh/cert")]);
-        // A section of an included file does not reach beyond the one that includes it.
+        // A section of an included file ends with the section that includes it.
         assert_eq!(of("other", home.path()).unwrap().port, Some(2222));
         std::fs::write(home.path().join(".ssh/config"), "Include config\n").unwrap();
         assert!(of("db", home.path()).unwrap_err().to_string().contains("too many files"));

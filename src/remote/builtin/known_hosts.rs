@@ -1,16 +1,16 @@
-//! `known_hosts` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): which keys a host may show. Names hashed with SHA-1 are
-//! compared by libssh2, everything else here, since libssh2 knows neither wildcards nor markers.
+//! Reader for `known_hosts` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), the host keys that are trusted. libssh2 compares
+//! names hashed with SHA-1. This module does the rest, since libssh2 supports neither wildcards nor markers.
 
 use super::pattern;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::path::Path;
 
-/// More than this of a file is not read.
-const LARGEST: u64 = 16 << 20; // bytes
+/// A file is read up to this size.
+const FILE_LIMIT_BYTES: u64 = 16 << 20;
 
 /// The keys recorded for one host.
 #[derive(Debug, Default)]
-pub(super) struct Known(Vec<Entry>);
+pub(super) struct KnownHost(Vec<Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -23,32 +23,32 @@ struct Entry {
 pub(super) enum Verdict {
     Known,
     Unknown,
-    /// Other keys are recorded: the host was set up anew, or it is another one.
+    /// Other keys are recorded: the host was reinstalled, or another host answers.
     Changed,
     /// Marked `@revoked`.
     Revoked,
 }
 
-impl Known {
-    /// What `files` say of the host that is listed as `name`; a file that is not there says nothing.
-    pub fn read<'f>(files: impl IntoIterator<Item = &'f Path>, name: &str) -> Known {
-        let mut known = Known::default();
+impl KnownHost {
+    /// Reads the keys of the host listed as `name` from `files`. Missing files are ignored.
+    pub fn read<'f>(files: impl IntoIterator<Item = &'f Path>, name: &str) -> KnownHost {
+        let mut keys = KnownHost::default();
         for file in files {
             use std::io::Read;
             let mut bytes = Vec::new();
-            let read = std::fs::File::open(file).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
+            let read = std::fs::File::open(file).and_then(|file| file.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes));
             if read.is_ok() {
-                known.add(&String::from_utf8_lossy(&bytes), name);
+                keys.add(&String::from_utf8_lossy(&bytes), name);
             }
         }
-        known
+        keys
     }
 
-    /// What `text` says of the host that is listed as `name`.
-    pub fn in_text(text: &str, name: &str) -> Known {
-        let mut known = Known::default();
-        known.add(text, name);
-        known
+    /// Reads the keys of the host listed as `name` from `text`.
+    pub fn parse(text: &str, name: &str) -> KnownHost {
+        let mut keys = KnownHost::default();
+        keys.add(text, name);
+        keys
     }
 
     fn add(&mut self, text: &str, name: &str) {
@@ -61,18 +61,18 @@ impl Known {
             let (false, Ok(key)) = (names.starts_with('#'), STANDARD.decode(key)) else {
                 continue;
             };
-            let here = match names.starts_with('|') {
-                true => hashed_is(names, kind, name),
-                false => pattern::fits(names.split(','), name),
+            let matches = match names.starts_with('|') {
+                true => hash_matches(names, kind, name),
+                false => pattern::matches(names.split(','), name),
             };
-            // Certificates are not built in: an authority's key is no host's key.
-            if here && marker != Some("@cert-authority") {
+            // Host certificates are not supported: an authority's key is not a host key.
+            if matches && marker != Some("@cert-authority") {
                 self.0.push(Entry { revoked: marker == Some("@revoked"), kind: kind.to_owned(), key });
             }
         }
     }
 
-    pub fn judge(&self, key: &[u8]) -> Verdict {
+    pub fn check(&self, key: &[u8]) -> Verdict {
         let mut listed = self.0.iter().filter(|entry| !entry.revoked).peekable();
         if self.0.iter().any(|entry| entry.revoked && entry.key == key) {
             Verdict::Revoked
@@ -85,8 +85,8 @@ impl Known {
         }
     }
 
-    /// The host key algorithms to ask for, those of recorded keys first: a server has several keys, and the one that
-    /// is recorded must be the one it shows.
+    /// The host key algorithms to request, those of recorded keys first: a server with several keys must present the
+    /// recorded one.
     pub fn algorithms(&self) -> String {
         const ALL: [(&str, &str); 5] = [
             ("ssh-ed25519", "ssh-ed25519"),
@@ -101,8 +101,8 @@ impl Known {
     }
 }
 
-/// Adds `line` to the file of known hosts, which only its user may write.
-pub(super) fn record(file: &Path, line: &str) -> std::io::Result<()> {
+/// Appends `line` to a known_hosts file. A new file is writable by its user only.
+pub(super) fn append(file: &Path, line: &str) -> std::io::Result<()> {
     use std::io::{Read, Seek, SeekFrom, Write};
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     if let Some(folder) = file.parent() {
@@ -111,24 +111,24 @@ pub(super) fn record(file: &Path, line: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
     let mut last = [b'\n'];
     if file.seek(SeekFrom::End(-1)).is_ok() {
-        // A device has no last byte, wherever it was sought.
+        // A device may have no last byte, even after a successful seek.
         let _ = file.read(&mut last)?;
     }
-    let parted = if last == *b"\n" { "" } else { "\n" };
-    file.write_all(format!("{parted}{line}\n").as_bytes())
+    let separator = if last == *b"\n" { "" } else { "\n" };
+    file.write_all(format!("{separator}{line}\n").as_bytes())
 }
 
-/// How a host stands in the file: `host`, or `[host]:port` where the port is not ssh's own.
-pub(super) fn listed_as(host: &str, port: u16) -> String {
+/// The name of a host in known_hosts: `host`, or `[host]:port` for a port other than 22.
+pub(super) fn known_hosts_name(host: &str, port: u16) -> String {
     match port {
         22 => host.to_lowercase(),
         port => format!("[{}]:{port}", host.to_lowercase()),
     }
 }
 
-/// Whether the hashed `names` is `name`. libssh2 answers for a key; asked with one that nobody has, it says `Mismatch`
-/// where the name fits.
-fn hashed_is(names: &str, kind: &str, name: &str) -> bool {
+/// Whether the hash `names` is that of `name`. libssh2 looks up keys, not names: with an arbitrary key it returns
+/// `Mismatch` if the name matches.
+fn hash_matches(names: &str, kind: &str, name: &str) -> bool {
     let line = format!("{names} {kind} {}", STANDARD.encode(b"recorded"));
     let asked = || -> Result<bool, ssh2::Error> {
         let mut one = ssh2::Session::new()?.known_hosts()?;
@@ -150,9 +150,9 @@ mod tests {
     const ED: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIA==";
 
     fn judged(text: &str, host: &str, port: u16, key: &str) -> Verdict {
-        let mut known = Known::default();
-        known.add(text, &listed_as(host, port));
-        known.judge(&STANDARD.decode(key).unwrap())
+        let mut keys = KnownHost::default();
+        keys.add(text, &known_hosts_name(host, port));
+        keys.check(&STANDARD.decode(key).unwrap())
     }
 
     #[test]
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn the_recorded_kind_of_key_is_asked_for_first() {
-        let mut known = Known::default();
-        known.add(&format!("h ssh-rsa {ED}\n"), "h");
-        assert!(known.algorithms().starts_with("rsa-sha2-512,rsa-sha2-256,ssh-ed25519"));
+        let mut keys = KnownHost::default();
+        keys.add(&format!("h ssh-rsa {ED}\n"), "h");
+        assert!(keys.algorithms().starts_with("rsa-sha2-512,rsa-sha2-256,ssh-ed25519"));
     }
 }

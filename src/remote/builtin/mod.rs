@@ -1,5 +1,5 @@
-//! Another host over ssh built in (libssh2), for hosts without an ssh client. Slower than OpenSSH (three to five times
-//! its CPU, measured), and with only the plainer part of `~/.ssh/config`.
+//! The built-in ssh client (libssh2), for use where no ssh client is installed. It needs three to five times the CPU of
+//! OpenSSH (measured) and supports only part of `~/.ssh/config`.
 
 mod auth;
 mod config;
@@ -8,13 +8,13 @@ mod pattern;
 mod pump;
 mod terminal;
 
-use super::{Ending, Exit, Host, Running, SshTarget, quote};
+use super::{Exit, Host, Running, SshTarget, Waiter, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use auth::{Agent, Keys};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
 use config::Settings;
-use known_hosts::{Known, Verdict, listed_as};
+use known_hosts::{KnownHost, Verdict, known_hosts_name};
 use pump::Pump;
 use ssh2::{HashType, MethodType, Session};
 use std::{
@@ -30,30 +30,30 @@ use std::{
     time::Duration,
 };
 
-const CONNECT: Duration = Duration::from_secs(20);
-/// For each step of the handshake and the login.
-const ANSWER: Duration = Duration::from_secs(30);
-/// Hosts on the way to one, at most.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Per step of the handshake and the login.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Jump hosts to one host, at most.
 const MAX_JUMPS: usize = 8;
-/// Room in the pipes between a command's user and the pump, in bytes.
-const PIPE: usize = 1 << 20;
+/// Size of the pipes between imgmv and the pump.
+const PIPE_BYTES: usize = 1 << 20;
 
-/// A host behind libssh2. A command takes a connection that is idle, or makes one: libssh2's sessions do one thing at
-/// a time.
-pub struct Builtin(Arc<Place>);
+/// A remote host reached by libssh2. A command uses an idle connection or opens one, since a libssh2 session runs one
+/// operation at a time.
+pub struct Builtin(Arc<Endpoint>);
 
-struct Place {
+struct Endpoint {
     name: String,
     address: String,
     port: u16,
     user: String,
     keys: Keys,
-    /// How the host stands in the files of known hosts.
-    listed: String,
-    /// The user's first: a host that is accepted is recorded in the first of all.
+    /// The host's name in the known_hosts files.
+    known_hosts_name: String,
+    /// The user's own files first. An accepted host key is recorded in the first file.
     known_hosts: Vec<PathBuf>,
-    /// The host on the way.
-    jump: Option<Box<Place>>,
+    /// The jump host before this host.
+    jump: Option<Box<Endpoint>>,
     idle: Mutex<Vec<Connection>>,
     cancel: Cancel,
 }
@@ -61,53 +61,54 @@ struct Place {
 struct Connection {
     session: Session,
     socket: OwnedFd,
-    /// The way there, where it goes through other hosts.
-    way: Option<Pumping>,
+    /// The thread that moves bytes through the jump hosts.
+    tunnel: Option<PumpThread>,
 }
 
 impl Builtin {
-    /// Connects as the user whose home directory is `home`: configuration, known hosts and keys are read from its
-    /// `.ssh`.
+    /// Connects with the configuration, known_hosts and keys in `home/.ssh`.
     ///
-    /// `Denied` where the host's key is not the recorded one or the user may not log in, `RemoteHost` where the host does
-    /// not answer.
+    /// Fails with `Denied` if the host key is not the recorded one or the login is denied, with `RemoteHost` if the host
+    /// does not answer.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
-        let place = Place::of(target, home, cancel, 0)?;
-        let first = place.dial()?;
-        place.idle.lock().unwrap_or_else(|e| e.into_inner()).push(first);
-        Ok(Builtin(Arc::new(place)))
+        let endpoint = Endpoint::resolve(target, home, cancel, 0)?;
+        let first = endpoint.dial()?;
+        endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(first);
+        Ok(Builtin(Arc::new(endpoint)))
     }
 }
 
-/// Where `config`, the text of a `~/.ssh/config`, says that `host` is: its name or address, and the port.
+/// The host name or address, and the port, that `config` (the text of a `~/.ssh/config`) sets for `host`.
 ///
-/// `Usage` where it names a way that is not built in, or includes files, which are not read here.
+/// Fails with `Usage` for ProxyCommand and for Include.
 pub fn address_in(config: &str, host: &str) -> Result<(String, u16)> {
-    let settings = Settings::in_text(config, host)?;
+    let settings = Settings::parse(config, host)?;
     Ok((settings.host_name.unwrap_or_else(|| host.to_owned()), settings.port.unwrap_or(22)))
 }
 
-/// The host key algorithms to ask of `host`, by the text of a known_hosts file: those of its recorded keys come first.
+/// The host key algorithms to request from `host`; those recorded in `known_hosts` (the file's text) come first.
 pub fn algorithms_in(known_hosts: &str, host: &str) -> String {
-    Known::in_text(known_hosts, &listed_as(host, 22)).algorithms()
+    KnownHost::parse(known_hosts, &known_hosts_name(host, 22)).algorithms()
 }
 
-impl Place {
-    /// What the configuration says of `target`, which is so many hosts behind the one that was asked for.
-    fn of(target: &SshTarget, home: &Path, cancel: &Cancel, depth: usize) -> Result<Place> {
+impl Endpoint {
+    /// Applies the configuration to `target`. `depth` counts the jump hosts between `target` and the requested host.
+    fn resolve(target: &SshTarget, home: &Path, cancel: &Cancel, depth: usize) -> Result<Endpoint> {
         let host = &target.host;
         if depth > MAX_JUMPS {
             return Err(Error::usage(format!(
-                "{host}: ProxyJump leads over more than {MAX_JUMPS} hosts, or in a circle"
+                "{host}: ProxyJump uses more than {MAX_JUMPS} hosts, or forms a loop; check ~/.ssh/config"
             )));
         }
-        let settings = Settings::of(host, home, Path::new("/etc/ssh"))?;
+        let settings = Settings::read(host, home, Path::new("/etc/ssh"))?;
         let user = target.user.clone().or(settings.user).or_else(|| std::env::var("USER").ok());
-        let user = user.ok_or_else(|| Error::usage(format!("{host}: as which user? write ssh://USER@{host}")))?;
+        let user = user.ok_or_else(|| {
+            Error::usage(format!("{host}: the login user is not known ($USER is not set); write ssh://USER@{host}"))
+        })?;
         let in_ssh = |names: &[&str]| names.iter().map(|name| home.join(".ssh").join(name)).collect::<Vec<_>>();
         let agent = match settings.identities_only {
-            Some(true) => Agent::LeftAlone,
-            _ => Agent::Asked,
+            Some(true) => Agent::Skip,
+            _ => Agent::Use,
         };
         let identities = match settings.identities.is_empty() {
             true => in_ssh(&["id_ed25519", "id_ecdsa", "id_rsa"]),
@@ -118,15 +119,15 @@ impl Place {
         let global = || vec!["/etc/ssh/ssh_known_hosts".into(), "/etc/ssh/ssh_known_hosts2".into()];
         let mut known_hosts = settings.known_hosts.unwrap_or_else(|| in_ssh(&["known_hosts", "known_hosts2"]));
         known_hosts.extend(settings.global_known_hosts.unwrap_or_else(global));
-        Ok(Place {
+        Ok(Endpoint {
             name: host.clone(),
-            listed: settings.key_alias.unwrap_or_else(|| listed_as(&address, port)),
+            known_hosts_name: settings.key_alias.unwrap_or_else(|| known_hosts_name(&address, port)),
             address,
             port,
             user,
             keys: Keys { identities, certificates: settings.certificates, agent },
             known_hosts,
-            jump: jump(settings.jump.as_deref(), host, home, cancel, depth)?,
+            jump: resolve_jump(settings.jump.as_deref(), host, home, cancel, depth)?,
             idle: Mutex::default(),
             cancel: cancel.clone(),
         })
@@ -134,64 +135,68 @@ impl Place {
 
     fn dial(&self) -> Result<Connection> {
         self.cancel.check()?;
-        let (socket, way) = match &self.jump {
+        let (socket, tunnel) = match &self.jump {
             None => (OwnedFd::from(self.socket()?), None),
             Some(jump) => {
-                let (socket, way) = jump.line_to(&self.address, self.port)?;
-                (socket, Some(way))
+                let (socket, tunnel) = jump.open_tunnel(&self.address, self.port)?;
+                (socket, Some(tunnel))
             }
         };
         let refused =
-            |e: ssh2::Error| Error::remote_host(format!("{}: ssh cannot be set up: {}", self.name, e.message()));
+            |e: ssh2::Error| Error::remote_host(format!("{}: the ssh handshake failed: {}", self.name, e.message()));
         let mut session = Session::new().map_err(refused)?;
-        session.set_timeout(ANSWER.as_millis() as u32);
-        let known = Known::read(self.known_hosts.iter().map(PathBuf::as_path), &self.listed);
+        session.set_timeout(REPLY_TIMEOUT.as_millis() as u32);
+        let known = KnownHost::read(self.known_hosts.iter().map(PathBuf::as_path), &self.known_hosts_name);
         session.method_pref(MethodType::HostKey, &known.algorithms()).map_err(refused)?;
         session.set_tcp_stream(socket.try_clone()?);
         session.handshake().map_err(refused)?;
-        self.check(&session, &known)?;
+        self.check_host_key(&session, &known)?;
         auth::authenticate(&session, &self.user, &self.name, &self.keys)?;
         session.set_keepalive(true, 2);
-        Ok(Connection { session, socket, way })
+        Ok(Connection { session, socket, tunnel })
     }
 
-    /// A connection to another host by way of this one: a socket here, and what moves its bytes.
-    fn line_to(&self, address: &str, port: u16) -> Result<(OwnedFd, Pumping)> {
-        let Connection { session, socket, way } = self.dial()?;
+    /// Opens a connection through this host to `address`: a local socket, and the thread that moves its bytes.
+    fn open_tunnel(&self, address: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
+        let Connection { session, socket, tunnel } = self.dial()?;
         let channel = session.channel_direct_tcpip(address, port, None).map_err(|e| {
-            Error::remote_host(format!("{}: it gives no way on to {address} port {port}: {}", self.name, e.message()))
+            Error::remote_host(format!(
+                "{}: the jump host cannot connect to {address} port {port}: {}",
+                self.name,
+                e.message()
+            ))
         })?;
-        let (near, far) = UnixStream::pair()?;
-        far.set_nonblocking(true)?;
+        let (local, remote) = UnixStream::pair()?;
+        remote.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pump = Pump {
             session,
             channel,
             socket,
-            stdin: OwnedFd::from(far.try_clone()?).into(),
-            stdout: OwnedFd::from(far).into(),
+            stdin: OwnedFd::from(remote.try_clone()?).into(),
+            stdout: OwnedFd::from(remote).into(),
             stop: stop.clone(),
             cancel: self.cancel.clone(),
-            place: self.name.clone(),
+            host: self.name.clone(),
         };
-        let pumping = std::thread::Builder::new().name("ssh".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("ssh".into()).spawn(move || {
             let (exit, _session) = pump.run()?;
-            // The hosts before this one are needed as long.
-            drop(way);
+            // The connections to earlier jump hosts stay open until here.
+            drop(tunnel);
             Ok(exit)
         })?;
-        Ok((near.into(), Pumping { thread: Some(pumping), stop }))
+        Ok((local.into(), PumpThread { thread: Some(thread), stop }))
     }
 
     fn socket(&self) -> Result<TcpStream> {
         let unreachable = |e: &dyn std::fmt::Display| {
-            Error::remote_host(format!("{}: no connection to port {}: {e}", self.name, self.port))
+            Error::remote_host(format!("{}: cannot connect to port {}: {e}", self.name, self.port))
         };
         let addresses = (self.address.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
         let mut failed = None;
         for address in addresses {
             self.cancel.check()?;
-            match TcpStream::connect_timeout(&address, CONNECT) {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(socket) => {
                     socket.set_nodelay(true)?;
                     return Ok(socket);
@@ -201,41 +206,50 @@ impl Place {
         }
         Err(match failed {
             Some(e) => unreachable(&e),
-            None => unreachable(&"its name has no address"),
+            None => unreachable(&"the name resolves to no address"),
         })
     }
 
-    /// The host's key must be a recorded one; one that is not known is accepted by the person at the terminal, and
-    /// recorded, or not at all.
-    fn check(&self, session: &Session, known: &Known) -> Result<()> {
+    /// Checks that the host key is a recorded one. The user at the terminal may accept an unknown key, which is then
+    /// recorded.
+    fn check_host_key(&self, session: &Session, known: &KnownHost) -> Result<()> {
         let name = &self.name;
         let Some((key, _)) = session.host_key() else {
-            return Err(Error::remote_host(format!("{name} showed no host key")));
+            return Err(Error::remote_host(format!("{name}: the server presented no host key")));
         };
         let hash = session.host_key_hash(HashType::Sha256).unwrap_or_default();
-        let print = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
-        match known.judge(key) {
+        let fingerprint = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
+        match known.check(key) {
             Verdict::Known => Ok(()),
-            Verdict::Unknown => self.ask(&print, &format!("{} {} {}", self.listed, kind_of(key), STANDARD.encode(key))),
+            Verdict::Unknown => self.confirm(
+                &fingerprint,
+                &format!("{} {} {}", self.known_hosts_name, key_type(key), STANDARD.encode(key)),
+            ),
             Verdict::Changed => Err(Error::denied(format!(
-                "{name} shows another key than the one in ~/.ssh/known_hosts: {print}; somebody may be in between, or \
-                 it was set up anew: nothing was sent, remove the old line only when you know why"
+                "{name}: the host key {fingerprint} differs from the one in ~/.ssh/known_hosts; the host was \
+                 reinstalled, or the connection is intercepted: nothing was sent; remove the old line only if you \
+                 know the reason"
             ))),
-            Verdict::Revoked => Err(Error::denied(format!("{name} shows a key that is revoked: {print}"))),
+            Verdict::Revoked => Err(Error::denied(format!("{name}: the host key {fingerprint} is revoked"))),
         }
     }
 
-    fn ask(&self, print: &str, line: &str) -> Result<()> {
+    fn confirm(&self, fingerprint: &str, line: &str) -> Result<()> {
         let name = &self.name;
-        match terminal::confirm(&format!("{name} ({}) is not known. Its key is {print}.", self.listed)) {
+        match terminal::confirm(&format!(
+            "{name} ({}) is not in known_hosts. Its key is {fingerprint}.",
+            self.known_hosts_name
+        )) {
             Some(true) => {
                 let Some(file) = self.known_hosts.first() else { return Ok(()) };
-                known_hosts::record(file, line).map_err(|e| Error::writing(file.display(), e))
+                known_hosts::append(file, line).map_err(|e| Error::writing(file.display(), e))
             }
-            Some(false) => Err(Error::denied(format!("{name} is not known, and its key {print} was not accepted"))),
+            Some(false) => {
+                Err(Error::denied(format!("{name}: the host key {fingerprint} is not known and was not accepted")))
+            }
             None => Err(Error::denied(format!(
-                "{name} is not known: its key {print} is not in ~/.ssh/known_hosts; when that is the key you expect, \
-                 add this line there: {line}"
+                "{name}: the host key {fingerprint} is not in ~/.ssh/known_hosts; if this is the key you expect, add \
+                 this line to the file: {line}"
             ))),
         }
     }
@@ -244,7 +258,7 @@ impl Place {
         self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop()
     }
 
-    /// A connection with a channel in which `line` runs. One that went stale while idle is replaced.
+    /// Runs `line` in a channel of an idle or new connection. An idle connection that broke is replaced.
     fn start(&self, line: &str) -> Result<(Connection, ssh2::Channel)> {
         let exec = |connection: &Connection| -> Result<ssh2::Channel, ssh2::Error> {
             connection.session.set_blocking(true);
@@ -258,28 +272,35 @@ impl Place {
             return Ok((connection, channel));
         }
         let connection = self.dial()?;
-        let channel = exec(&connection)
-            .map_err(|e| Error::remote_host(format!("{}: the host runs no command: {}", self.name, e.message())))?;
+        let channel = exec(&connection).map_err(|e| {
+            Error::remote_host(format!("{}: the host refused to run a command: {}", self.name, e.message()))
+        })?;
         Ok((connection, channel))
     }
 }
 
-/// The last of the hosts on the way that `words` (`[USER@]HOST[:PORT]`, parted by commas) lead over, each behind the one
-/// before it; the first as the configuration reaches it.
-fn jump(words: Option<&str>, host: &str, home: &Path, cancel: &Cancel, depth: usize) -> Result<Option<Box<Place>>> {
-    let Some(words) = words.filter(|words| *words != "none") else { return Ok(None) };
-    let mut way: Option<Box<Place>> = None;
-    for word in words.replace("%h", host).split(',').map(str::trim) {
-        let (target, _) = SshTarget::parse(&format!("ssh://{}", word.trim_start_matches("ssh://")))?;
-        let mut hop = Place::of(&target, home, cancel, depth + 1)?;
-        hop.jump = way.take().or(hop.jump);
-        way = Some(Box::new(hop));
+/// Resolves the jump hosts in `jumps` (`[USER@]HOST[:PORT]`, separated by commas) and returns the last. Each is reached
+/// through the one before it, the first as its own configuration says.
+fn resolve_jump(
+    jumps: Option<&str>,
+    host: &str,
+    home: &Path,
+    cancel: &Cancel,
+    depth: usize,
+) -> Result<Option<Box<Endpoint>>> {
+    let Some(jumps) = jumps.filter(|jumps| *jumps != "none") else { return Ok(None) };
+    let mut last: Option<Box<Endpoint>> = None;
+    for jump in jumps.replace("%h", host).split(',').map(str::trim) {
+        let (target, _) = SshTarget::parse(&format!("ssh://{}", jump.trim_start_matches("ssh://")))?;
+        let mut hop = Endpoint::resolve(&target, home, cancel, depth + 1)?;
+        hop.jump = last.take().or(hop.jump);
+        last = Some(Box::new(hop));
     }
-    Ok(way)
+    Ok(last)
 }
 
-/// The name in front of a key's own bytes (RFC 4253, 6.6).
-fn kind_of(key: &[u8]) -> String {
+/// The key type's name at the start of an encoded key (RFC 4253, 6.6).
+fn key_type(key: &[u8]) -> String {
     let length = key.first_chunk::<4>().map_or(0, |n| u32::from_be_bytes(*n) as usize);
     let name = key.get(4..).and_then(|rest| rest.get(..length)).unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
@@ -291,51 +312,52 @@ impl Host for Builtin {
     }
 
     fn run(&self, command: &[&str]) -> Result<Running> {
-        let place = self.0.clone();
-        let (Connection { session, socket, way }, channel) = place.start(&quote(command)?)?;
-        let (far_stdin, stdin) = io::pipe()?;
-        let (stdout, far_stdout) = io::pipe()?;
-        // More than the default is welcome, not needed.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
-        let flags = rustix::fs::fcntl_getfl(&far_stdout).map_err(io::Error::from)?;
-        rustix::fs::fcntl_setfl(&far_stdout, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
+        let endpoint = self.0.clone();
+        let (Connection { session, socket, tunnel }, channel) = endpoint.start(&quote(command)?)?;
+        let (command_stdin, stdin) = io::pipe()?;
+        let (stdout, command_stdout) = io::pipe()?;
+        // A larger pipe is only an optimisation: a failure is ignored.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE_BYTES);
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        let flags = rustix::fs::fcntl_getfl(&command_stdout).map_err(io::Error::from)?;
+        rustix::fs::fcntl_setfl(&command_stdout, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pump = Pump {
             session,
             channel,
             socket: socket.try_clone()?,
-            stdin: far_stdin,
-            stdout: far_stdout,
+            stdin: command_stdin,
+            stdout: command_stdout,
             stop: stop.clone(),
-            cancel: place.cancel.clone(),
-            place: place.name.clone(),
+            cancel: endpoint.cancel.clone(),
+            host: endpoint.name.clone(),
         };
-        let pumping = std::thread::Builder::new().name("ssh".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("ssh".into()).spawn(move || {
             let (exit, session) = pump.run()?;
-            place.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { session, socket, way });
+            endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { session, socket, tunnel });
             Ok(exit)
         })?;
-        Ok(Running::new(stdin, stdout, Pumping { thread: Some(pumping), stop }))
+        Ok(Running::new(stdin, stdout, PumpThread { thread: Some(thread), stop }))
     }
 }
 
-struct Pumping {
+/// A thread that runs a [`Pump`]. Dropped, it is stopped.
+struct PumpThread {
     thread: Option<JoinHandle<Result<Exit>>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Ending for Pumping {
+impl Waiter for PumpThread {
     fn wait(mut self: Box<Self>) -> Result<Exit> {
         let ended = self.thread.take().map(JoinHandle::join);
         match ended {
             Some(Ok(exit)) => exit,
-            _ => Err(Error::failed("the thread that moves a command's bytes over ssh has failed")),
+            _ => Err(Error::failed("internal error: the thread that moves a command's bytes over ssh panicked")),
         }
     }
 }
 
-impl Drop for Pumping {
+impl Drop for PumpThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {

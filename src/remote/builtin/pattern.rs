@@ -1,20 +1,20 @@
-//! ssh's patterns (ssh_config(5), PATTERNS): `*` and `?`, lists, and `!` for what is left out.
+//! ssh's patterns (ssh_config(5), PATTERNS): `*` and `?`, lists, and `!` for exclusion.
 
-/// Whether one of `patterns` fits `text` and none with `!` before it does. Case does not count.
-pub(super) fn fits<'a>(patterns: impl IntoIterator<Item = &'a str>, text: &str) -> bool {
+/// Whether one of `patterns` matches `text` and no pattern with `!` does. Case is ignored.
+pub(super) fn matches<'a>(patterns: impl IntoIterator<Item = &'a str>, text: &str) -> bool {
     let text = text.to_lowercase();
-    let mut fitting = false;
+    let mut matching = false;
     for pattern in patterns {
         match pattern.strip_prefix('!') {
             Some(pattern) if glob(pattern.to_lowercase().as_bytes(), text.as_bytes()) => return false,
             Some(_) => {}
-            None => fitting |= glob(pattern.to_lowercase().as_bytes(), text.as_bytes()),
+            None => matching |= glob(pattern.to_lowercase().as_bytes(), text.as_bytes()),
         }
     }
-    fitting
+    matching
 }
 
-/// In time proportional to the product of the lengths, whatever the pattern: only the last `*` is ever taken up again.
+/// Matches in time proportional to the product of the lengths: only the last `*` is ever retried.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -58,7 +58,7 @@ mod tests {
             (&["a*b*c"], "aXbXb", false),
             (&["[127.0.0.*]:22??"], "[127.0.0.1]:2222", true),
         ] {
-            assert_eq!(fits(patterns.iter().copied(), text), expected, "{patterns:?} {text}");
+            assert_eq!(matches(patterns.iter().copied(), text), expected, "{patterns:?} {text}");
         }
     }
 }

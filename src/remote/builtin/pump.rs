@@ -1,9 +1,9 @@
-//! One command over an ssh channel, moved by one thread: what is written to a pipe here goes to the command's standard
-//! input, and its output comes out of another.
+//! The byte pump of one command over an ssh channel: one thread moves bytes from a local pipe to the command's standard
+//! input, and from its output to a second pipe.
 //!
-//! libssh2's blocking write waits for ever when the far command ends early. Here nothing blocks but `poll`, standard
-//! output and error are always drained (the end is not seen otherwise), and a packet that was sent by half is finished
-//! before anything else is asked of the session.
+//! libssh2's blocking write never returns if the remote command ends early. So only `poll` blocks here. Standard output
+//! and error are always drained, since the end of the command is not seen otherwise. A half-sent packet is completed
+//! before any other call to the session.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -21,13 +21,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Taken from the pipe at once, in bytes.
-const CHUNK: usize = 256 << 10;
-/// How often the pump looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(200);
-/// A silent host is asked for a sign of life after `QUIET`, and given up after `DEAD`.
-const QUIET: Duration = Duration::from_secs(15);
-const DEAD: Duration = Duration::from_secs(75);
+const CHUNK_BYTES: usize = 256 << 10;
+/// Interval at which the pump checks whether it must stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// A silent host is sent a keepalive after `KEEPALIVE_AFTER`; after `SILENCE_LIMIT` the connection counts as lost.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+const SILENCE_LIMIT: Duration = Duration::from_secs(75);
 
 pub(super) struct Pump {
     pub session: Session,
@@ -37,278 +36,282 @@ pub(super) struct Pump {
     pub stdout: PipeWriter,
     pub stop: Arc<AtomicBool>,
     pub cancel: Cancel,
-    /// For messages.
-    pub place: String,
+    /// The host's name, for messages.
+    pub host: String,
 }
 
-/// What there is to wait for.
+/// The result of one operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Moved,
-    Nothing,
-    /// A packet lies half in the socket: the same call has to be made again before any other.
+    Idle,
+    /// A packet is half-sent: the same call must be repeated before any other.
     HalfSent,
 }
 
-/// What may leave a packet half-sent; reading does, since it widens the window.
+/// An operation that can leave a packet half-sent. Reading can, since it sends window updates.
 #[derive(Clone, Copy)]
-enum Part {
-    Send,
-    Errors,
-    Output,
+enum Operation {
+    SendInput,
+    ReadStderr,
+    ReadStdout,
 }
 
-struct Flow {
+struct PumpState {
     pump: Pump,
-    half_sent: Option<Part>,
-    /// On their way to the command.
+    half_sent: Option<Operation>,
+    /// Bytes to the command.
     outgoing: Buffer,
-    /// On their way to the reader here.
+    /// Bytes from the command.
     incoming: Buffer,
     input: Input,
-    /// Whether anybody reads the output still.
-    reader: bool,
+    /// Whether the local end of the output pipe is still open.
+    has_reader: bool,
     tail: Tail,
-    heard: Instant,
-    asked: Instant,
+    last_received: Instant,
+    last_keepalive: Instant,
 }
 
-/// Filled at once, emptied bit by bit. libssh2 wants a half-sent packet's bytes again at the same place.
+/// A buffer that is filled in one call and emptied in several. libssh2 requires the bytes of a half-sent packet at the
+/// same address again.
 struct Buffer {
     bytes: Box<[u8]>,
-    from: usize,
-    to: usize,
+    start: usize,
+    end: usize,
 }
 
 impl Buffer {
     fn new() -> Buffer {
-        Buffer { bytes: vec![0; CHUNK].into(), from: 0, to: 0 }
+        Buffer { bytes: vec![0; CHUNK_BYTES].into(), start: 0, end: 0 }
     }
 
     fn is_empty(&self) -> bool {
-        self.from == self.to
+        self.start == self.end
     }
 
-    fn left(&self) -> &[u8] {
-        &self.bytes[self.from..self.to]
+    fn remaining(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
     }
 
     fn fill(&mut self, n: usize) {
-        (self.from, self.to) = (0, n);
+        (self.start, self.end) = (0, n);
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Input {
     Open,
-    /// Read to its end, and the other side is still to hear of it.
-    Ended,
-    Told,
+    /// The local pipe is at its end; the end of file is not yet sent.
+    AtEnd,
+    EofSent,
 }
 
 impl Pump {
-    /// Moves everything until the command has ended. Gives the session back when it can be used again.
+    /// Moves bytes until the command has ended. Returns the session, which can be reused.
     pub fn run(self) -> Result<(Exit, Session)> {
         self.session.set_blocking(false);
         let now = Instant::now();
-        let mut flow = Flow {
+        let mut state = PumpState {
             pump: self,
             half_sent: None,
             outgoing: Buffer::new(),
             incoming: Buffer::new(),
             input: Input::Open,
-            reader: true,
+            has_reader: true,
             tail: Tail::default(),
-            heard: now,
-            asked: now,
+            last_received: now,
+            last_keepalive: now,
         };
-        while !flow.ended()? {
-            flow.pump.cancel.check()?;
-            if flow.pump.stop.load(Ordering::SeqCst) {
+        while !state.is_finished()? {
+            state.pump.cancel.check()?;
+            if state.pump.stop.load(Ordering::SeqCst) {
                 return Err(Error::failed("the command was stopped"));
             }
-            let step = flow.step()?;
+            let step = state.step()?;
             if step != Step::Moved {
-                flow.wait(step)?;
+                state.wait(step)?;
             }
         }
-        flow.close()
+        state.close()
     }
 }
 
-impl Flow {
-    /// The other side has sent its last, and it is all taken.
-    fn ended(&mut self) -> Result<bool> {
+impl PumpState {
+    /// Whether the command's output is at its end and fully written to the local pipe.
+    fn is_finished(&mut self) -> Result<bool> {
         Ok(self.incoming.is_empty() && self.pump.channel.eof())
     }
 
     fn step(&mut self) -> Result<Step> {
-        let mut moved = Step::Nothing;
+        let mut moved = Step::Idle;
         let first = self.half_sent.take();
-        for part in first.into_iter().chain([Part::Send, Part::Errors, Part::Output]) {
-            let step = match part {
-                Part::Send => self.send(),
-                Part::Errors => self.take_errors(),
-                Part::Output => self.take_output(),
+        for operation in first.into_iter().chain([Operation::SendInput, Operation::ReadStderr, Operation::ReadStdout]) {
+            let step = match operation {
+                Operation::SendInput => self.send_input(),
+                Operation::ReadStderr => self.read_stderr(),
+                Operation::ReadStdout => self.read_stdout(),
             };
             match step? {
                 Step::HalfSent => {
-                    self.half_sent = Some(part);
+                    self.half_sent = Some(operation);
                     return Ok(Step::HalfSent);
                 }
                 Step::Moved => moved = Step::Moved,
-                Step::Nothing => {}
+                Step::Idle => {}
             }
         }
-        if self.hand_over()? {
+        if self.write_output()? {
             moved = Step::Moved;
         }
         Ok(moved)
     }
 
-    fn send(&mut self) -> Result<Step> {
+    fn send_input(&mut self) -> Result<Step> {
         if self.outgoing.is_empty() {
-            return Ok(Step::Nothing);
+            return Ok(Step::Idle);
         }
-        let result = self.pump.channel.write(self.outgoing.left());
-        let (step, n) = self.judged(result)?;
-        self.outgoing.from += n;
+        let result = self.pump.channel.write(self.outgoing.remaining());
+        let (step, n) = self.classify(result)?;
+        self.outgoing.start += n;
         Ok(step)
     }
 
-    fn take_errors(&mut self) -> Result<Step> {
+    fn read_stderr(&mut self) -> Result<Step> {
         let mut buffer = [0; 4096];
         let result = self.pump.channel.stderr().read(&mut buffer);
-        let (step, n) = self.judged(result)?;
+        let (step, n) = self.classify(result)?;
         self.tail.push(&buffer[..n]);
         Ok(step)
     }
 
-    fn take_output(&mut self) -> Result<Step> {
+    fn read_stdout(&mut self) -> Result<Step> {
         if !self.incoming.is_empty() {
-            return Ok(Step::Nothing);
+            return Ok(Step::Idle);
         }
         let result = self.pump.channel.read(&mut self.incoming.bytes);
-        let (step, n) = self.judged(result)?;
-        self.incoming.fill(if self.reader { n } else { 0 });
+        let (step, n) = self.classify(result)?;
+        self.incoming.fill(if self.has_reader { n } else { 0 });
         Ok(step)
     }
 
-    /// To the reader here, as much as its pipe takes.
-    fn hand_over(&mut self) -> Result<bool> {
+    /// Writes output to the local pipe, as much as fits.
+    fn write_output(&mut self) -> Result<bool> {
         if self.incoming.is_empty() {
             return Ok(false);
         }
-        match self.pump.stdout.write(self.incoming.left()) {
+        match self.pump.stdout.write(self.incoming.remaining()) {
             Ok(n) => {
-                self.incoming.from += n;
+                self.incoming.start += n;
                 Ok(n > 0)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(_) => {
-                self.reader = false;
+                self.has_reader = false;
                 self.incoming.fill(0);
                 Ok(true)
             }
         }
     }
 
-    fn judged(&mut self, result: io::Result<usize>) -> Result<(Step, usize)> {
+    fn classify(&mut self, result: io::Result<usize>) -> Result<(Step, usize)> {
         match result {
-            Ok(0) => Ok((Step::Nothing, 0)),
+            Ok(0) => Ok((Step::Idle, 0)),
             Ok(n) => {
-                self.heard = Instant::now();
+                self.last_received = Instant::now();
                 Ok((Step::Moved, n))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.pump.session.block_directions() {
                 BlockDirections::Outbound | BlockDirections::Both => Ok((Step::HalfSent, 0)),
-                BlockDirections::Inbound | BlockDirections::None => Ok((Step::Nothing, 0)),
+                BlockDirections::Inbound | BlockDirections::None => Ok((Step::Idle, 0)),
             },
-            Err(e) => Err(self.lost(&e.to_string())),
+            Err(e) => Err(self.connection_lost(&e.to_string())),
         }
     }
 
-    fn lost(&self, why: &str) -> Error {
-        Error::remote_host(format!("{}: the connection was lost: {why}", self.pump.place))
+    fn connection_lost(&self, why: &str) -> Error {
+        Error::remote_host(format!("{}: the connection was lost: {why}", self.pump.host))
     }
 
     /// Waits for the socket and the pipes, then does what needs a writable socket or a readable pipe.
     fn wait(&mut self, step: Step) -> Result<()> {
-        self.alive()?;
-        let hungry = step != Step::HalfSent && self.outgoing.is_empty();
-        let tell = hungry && self.input == Input::Ended;
-        let ask = step != Step::HalfSent && self.heard.elapsed() > QUIET && self.asked.elapsed() > QUIET;
+        self.check_alive()?;
+        let wants_input = step != Step::HalfSent && self.outgoing.is_empty();
+        let send_eof = wants_input && self.input == Input::AtEnd;
+        let keepalive = step != Step::HalfSent
+            && self.last_received.elapsed() > KEEPALIVE_AFTER
+            && self.last_keepalive.elapsed() > KEEPALIVE_AFTER;
         let mut flags = PollFlags::IN;
-        if step == Step::HalfSent || tell || ask {
+        if step == Step::HalfSent || send_eof || keepalive {
             flags |= PollFlags::OUT;
         }
         let mut fds = vec![PollFd::new(&self.pump.socket, flags)];
-        if hungry && self.input == Input::Open {
+        if wants_input && self.input == Input::Open {
             fds.push(PollFd::new(&self.pump.stdin, PollFlags::IN));
         }
         if !self.incoming.is_empty() {
             fds.push(PollFd::new(&self.pump.stdout, PollFlags::OUT));
         }
-        let look = Timespec { tv_sec: 0, tv_nsec: LOOK.as_nanos() as i64 };
-        match poll(&mut fds, Some(&look)) {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.as_nanos() as i64 };
+        match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(self.lost(&e.to_string())),
+            Err(e) => return Err(self.connection_lost(&e.to_string())),
         }
         let socket = fds[0].revents();
-        let input = fds.get(1).is_some_and(|fd| hungry && self.input == Input::Open && !fd.revents().is_empty());
+        let input = fds.get(1).is_some_and(|fd| wants_input && self.input == Input::Open && !fd.revents().is_empty());
         drop(fds);
         if socket.contains(PollFlags::IN) {
-            self.heard = Instant::now();
+            self.last_received = Instant::now();
         }
         if input {
-            self.fetch()?;
+            self.read_input()?;
         }
-        if socket.contains(PollFlags::OUT) && tell {
-            self.tell_end()?;
+        if socket.contains(PollFlags::OUT) && send_eof {
+            self.send_eof_to_command()?;
         }
-        if socket.contains(PollFlags::OUT) && ask {
-            self.asked = Instant::now();
-            // A failure shows in the next read.
+        if socket.contains(PollFlags::OUT) && keepalive {
+            self.last_keepalive = Instant::now();
+            // A failure is reported by the next read.
             let _ = self.pump.session.keepalive_send();
         }
         Ok(())
     }
 
-    fn alive(&self) -> Result<()> {
-        match self.heard.elapsed() > DEAD {
-            true => Err(self.lost(&format!("no sign of life for {} seconds", DEAD.as_secs()))),
+    fn check_alive(&self) -> Result<()> {
+        match self.last_received.elapsed() > SILENCE_LIMIT {
+            true => Err(self.connection_lost(&format!("no data for {} seconds", SILENCE_LIMIT.as_secs()))),
             false => Ok(()),
         }
     }
 
-    /// From the pipe, which has something or is at its end.
-    fn fetch(&mut self) -> Result<()> {
+    /// Reads from the local pipe, which is readable or at its end.
+    fn read_input(&mut self) -> Result<()> {
         let n = self.pump.stdin.read(&mut self.outgoing.bytes)?;
         self.outgoing.fill(n);
         if n == 0 {
-            self.input = Input::Ended;
+            self.input = Input::AtEnd;
         }
         Ok(())
     }
 
-    /// Only when the socket has room: a half-sent end of file could not be finished (libssh2 keeps it on its stack).
-    fn tell_end(&mut self) -> Result<()> {
+    /// Sends the end of file. Called only if the socket is writable: a half-sent end of file cannot be completed, since
+    /// libssh2 keeps it on its stack.
+    fn send_eof_to_command(&mut self) -> Result<()> {
         match self.pump.channel.send_eof().map_err(io::Error::from) {
-            Ok(()) => self.input = Input::Told,
+            Ok(()) => self.input = Input::EofSent,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(self.lost(&e.to_string())),
+            Err(e) => return Err(self.connection_lost(&e.to_string())),
         }
         Ok(())
     }
 
-    /// Closes the pipes first, so that whoever writes here learns of the end at once, then the channel.
+    /// Closes the pipes first, so that a local writer fails immediately, then the channel.
     fn close(mut self) -> Result<(Exit, Session)> {
-        let Pump { session, mut channel, socket, stdin, stdout, cancel, place, .. } = self.pump;
+        let Pump { session, mut channel, socket, stdin, stdout, cancel, host, .. } = self.pump;
         drop((stdin, stdout));
-        let lost = |why: &str| Error::remote_host(format!("{place}: the connection was lost: {why}"));
-        let since = Instant::now();
+        let lost = |why: &str| Error::remote_host(format!("{host}: the connection was lost: {why}"));
+        let started = Instant::now();
         loop {
-            // What came between the last look and the end.
+            // Standard error that arrived after the last read.
             let mut rest = [0; 4096];
             while let Ok(n @ 1..) = channel.stderr().read(&mut rest) {
                 self.tail.push(&rest[..n]);
@@ -319,16 +322,16 @@ impl Flow {
                 Err(e) => return Err(lost(&e.to_string())),
             }
             cancel.check()?;
-            if since.elapsed() > DEAD {
-                return Err(lost("the command's end was not told"));
+            if started.elapsed() > SILENCE_LIMIT {
+                return Err(lost("the server did not report the command's end"));
             }
-            let look = Timespec { tv_sec: 0, tv_nsec: LOOK.as_nanos() as i64 };
-            let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&look));
+            let timeout = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.as_nanos() as i64 };
+            let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout));
         }
         let status = channel.exit_status().map_err(|e| lost(e.message()))?;
         let signal = channel.exit_signal().ok().and_then(|signal| signal.exit_signal);
-        let signal = signal.filter(|name| !name.is_empty()).map(|name| crate::remote::tail::plain(&name));
-        // libssh2 says 0 where a signal ended the command.
+        let signal = signal.filter(|name| !name.is_empty()).map(|name| crate::remote::tail::sanitize(&name));
+        // libssh2 reports status 0 for a command that a signal ended.
         let status = signal.is_none().then_some(status);
         session.set_blocking(true);
         drop(channel);

@@ -1,4 +1,4 @@
-//! What only the person at the terminal knows: passphrases, passwords, and whether a host is the right one.
+//! Prompts at the terminal: passphrases, passwords, and confirmation of an unknown host key.
 
 use std::{
     collections::HashMap,
@@ -7,16 +7,16 @@ use std::{
     sync::{LazyLock, Mutex, MutexGuard},
 };
 
-/// Answers, so that each question is asked once however many hosts and connections want to know. Held while asking:
-/// one question at a time.
+/// Earlier answers: each question is asked once for all hosts and connections. Locked during a prompt, so that only one
+/// is shown at a time.
 static ANSWERS: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
 fn answers() -> MutexGuard<'static, HashMap<String, String>> {
     ANSWERS.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// The answer to `question`, from before or from the terminal, where it is not shown; `None` without a terminal.
-pub(super) fn secret(question: &str) -> Option<String> {
+/// Returns the earlier answer to `question`, or asks on the terminal without echo; `None` without a terminal.
+pub(super) fn ask_secret(question: &str) -> Option<String> {
     let mut known = answers();
     if let Some(answer) = known.get(question) {
         return Some(answer.clone());
@@ -26,7 +26,7 @@ pub(super) fn secret(question: &str) -> Option<String> {
     Some(answer)
 }
 
-/// `answer` was wrong: whoever wants to know next is to be asked again.
+/// Removes a wrong `answer`, so that the next request asks again.
 pub(super) fn forget(question: &str, answer: &str) {
     let mut known = answers();
     if known.get(question).is_some_and(|kept| kept == answer) {
@@ -34,11 +34,11 @@ pub(super) fn forget(question: &str, answer: &str) {
     }
 }
 
-/// Whether the person says `yes` in full; `None` without a terminal.
+/// Whether the user types `yes` in full; `None` without a terminal.
 pub(super) fn confirm(question: &str) -> Option<bool> {
     let _one_at_a_time = answers();
     let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-    write!(terminal, "{question} Type yes to go on: ").ok()?;
+    write!(terminal, "{question} Type yes to continue: ").ok()?;
     terminal.flush().ok()?;
     let mut line = String::new();
     BufReader::new(terminal).read_line(&mut line).ok()?;

@@ -1,13 +1,13 @@
-//! Which requests may come from a page in somebody's browser: none that write, and none at all to a loopback server
-//! under a name that is not loopback's (DNS rebinding: a stranger's name that means 127.0.0.1).
+//! Guards against requests from web pages. A page must not write. A loopback server accepts only loopback's own names,
+//! against DNS rebinding (a foreign name that resolves to 127.0.0.1).
 
-use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::http::errors::{ApiError, ErrorCode};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, StatusCode, Uri};
 use std::net::{IpAddr, SocketAddr};
 
-/// What virtual machines and containers on this host call it.
-const OTHER_SIDES: [&str; 6] = [
+/// Names that virtual machines and containers use for their host.
+const HOST_ALIASES: [&str; 6] = [
     "host.docker.internal",
     "gateway.docker.internal",
     "kubernetes.docker.internal",
@@ -16,7 +16,7 @@ const OTHER_SIDES: [&str; 6] = [
     "host.rancher-desktop.internal",
 ];
 
-/// Under which names a server answers.
+/// The host names that a server answers to.
 #[derive(Debug, Clone)]
 pub struct BrowserGuard {
     loopback: bool,
@@ -24,47 +24,47 @@ pub struct BrowserGuard {
 }
 
 impl BrowserGuard {
-    /// Of a server that listens on `address`, and is also called `names`.
+    /// Creates the guard of a server that listens on `address` and accepts the additional host names `names`.
     pub fn new(address: SocketAddr, names: &[String]) -> BrowserGuard {
         let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
         BrowserGuard { loopback: address.ip().is_loopback(), names }
     }
 
-    /// Whether a request may be looked at.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Fails with 403 if a request may come from a foreign web page.
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let reads = matches!(*method, Method::GET | Method::HEAD);
-        let refused = |why: &str| Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, why));
-        // Browsers add it to whatever a page sends, and no client of a registry does.
+        let refused = |why: &str| Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, why));
+        // Browsers add this header to every write of a page; registry clients never send it.
         if !reads && headers.contains_key(header::ORIGIN) {
-            return refused("a web page may not write here");
+            return refused("request refused: web pages must not write to this registry");
         }
         if !reads && headers.get("sec-fetch-site").is_some_and(|site| site != "none") {
-            return refused("a web page may not write here");
+            return refused("request refused: web pages must not write to this registry");
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        // A target that names a host itself wins over the header (RFC 9112, section 3.2.2).
-        let named = uri.authority().map_or(host, |authority| authority.as_str());
-        if self.loopback && !(self.is_own(host) && self.is_own(named)) {
-            return refused("this server listens on loopback and is not called so; --allow-host lets a name in");
+        // A host in the request target takes precedence over the header (RFC 9112, section 3.2.2).
+        let target_host = uri.authority().map_or(host, |authority| authority.as_str());
+        if self.loopback && !(self.is_allowed(host) && self.is_allowed(target_host)) {
+            return refused("host name refused: this server listens on loopback; allow the name with --allow-host");
         }
         Ok(())
     }
 
-    fn is_own(&self, host: &str) -> bool {
-        let name = host_alone(host).to_ascii_lowercase();
+    fn is_allowed(&self, host: &str) -> bool {
+        let name = without_port(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
         let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         name.is_empty()
             || name == "localhost"
             || name.ends_with(".localhost")
             || address.is_ok_and(|address| address.is_loopback())
-            || OTHER_SIDES.contains(&name)
-            || self.names.iter().any(|own| own == name)
+            || HOST_ALIASES.contains(&name)
+            || self.names.iter().any(|allowed| allowed == name)
     }
 }
 
-/// `HOST[:PORT]` without the port.
-pub fn host_alone(host: &str) -> &str {
+/// Returns `HOST[:PORT]` without the port.
+pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
         _ => host,
@@ -76,9 +76,9 @@ mod tests {
     use super::*;
 
     fn check(listen: &str, method: Method, headers: &[(&'static str, &str)]) -> bool {
-        let gate = BrowserGuard::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
+        let guard = BrowserGuard::new(listen.parse().unwrap(), &["registry.lan".to_owned()]);
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        gate.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
+        guard.check(&method, &Uri::from_static("/v2/"), &headers).is_ok()
     }
 
     #[test]

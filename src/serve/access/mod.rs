@@ -1,4 +1,4 @@
-//! Which clients may read and write.
+//! Access control: users, tokens and the guard against web pages.
 
 pub(super) mod browser_guard;
 pub(super) mod tokens;

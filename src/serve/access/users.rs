@@ -1,11 +1,11 @@
-//! Who may read and who may write: users in an htpasswd file, passwords hashed with bcrypt, shown as basic
-//! authentication (RFC 7617), or for a token where anybody may read.
+//! Access rights of users in an htpasswd file (bcrypt). Clients send basic authentication (RFC 7617), or a token if
+//! anonymous clients may read.
 
 use super::tokens;
 use super::tokens::{Holder, Tokens};
 use crate::error::{Error, Result};
-use crate::serve::backend::reload::Live;
-use crate::serve::http::errors::{Code, Refusal};
+use crate::serve::backend::reload::Reloading;
+use crate::serve::http::errors::{ApiError, ErrorCode};
 use base64::Engine as _;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap};
@@ -16,158 +16,165 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// In bytes, of an htpasswd file.
-const MAX_FILE: u64 = 4 << 20;
-/// bcrypt is slow on purpose; so many at once leave something for other requests.
-const AT_ONCE: usize = 2;
-/// Of those who were found right, how many are known at once without another look.
-const KNOWN: usize = 1024;
-/// What a request wants to do.
+/// The maximum size of an htpasswd file.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+/// The maximum number of simultaneous bcrypt checks; bcrypt is slow on purpose and must not take all cores.
+const MAX_CONCURRENT_CHECKS: usize = 2;
+/// The maximum number of remembered correct passwords, which need no further bcrypt check.
+const MAX_REMEMBERED: usize = 1024;
+
+/// The kind of access that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     Read,
     Write,
 }
 
-/// Who may do what.
+/// The access rights of users and anonymous clients.
 pub struct Rights {
-    users: Option<Live<HashMap<String, String>>>,
-    /// None: every user.
+    users: Option<Reloading<HashMap<String, String>>>,
+    /// The users that may write; `None` means all.
     writers: Option<HashSet<String>>,
-    /// Reading needs no user.
-    open: bool,
-    /// There is something to write to.
-    writable: bool,
+    /// Anonymous clients may read.
+    anonymous_read: bool,
+    /// The server accepts pushes.
+    accepts_pushes: bool,
     tokens: Tokens,
-    /// How the server is reached.
+    /// `http` or `https`, as clients connect to this server.
     scheme: &'static str,
-    known: Mutex<HashMap<u64, String>>,
+    /// Correct passwords by a keyed hash of user, password and bcrypt hash.
+    verified: Mutex<HashMap<u64, String>>,
     hash: RandomState,
-    room: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
 }
 
-/// Whether reading needs a user where writing does.
+/// The clients that may read if writing needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    Anybody,
+    Anonymous,
     Users,
 }
 
 impl Rights {
-    /// Everybody may do everything there is.
-    pub fn anybody() -> Rights {
+    /// Grants all access to all clients.
+    pub fn unrestricted() -> Rights {
         Rights {
             users: None,
             writers: None,
-            open: true,
-            writable: true,
+            anonymous_read: true,
+            accepts_pushes: true,
             tokens: Tokens::default(),
             scheme: "http",
-            known: Mutex::default(),
+            verified: Mutex::default(),
             hash: RandomState::new(),
-            room: Arc::new(Semaphore::new(AT_ONCE)),
+            checks: Arc::new(Semaphore::new(MAX_CONCURRENT_CHECKS)),
         }
     }
 
-    /// The users in the htpasswd file `file`, which may change; of them only `writers` (none: all) may write.
+    /// Grants access to the users in the htpasswd file `file`, which is reloaded when it changes. Only `writers` may
+    /// write (`None`: all users).
     ///
-    /// Fails where the file cannot be read, has no user with a bcrypt hash, or lacks one of `writers`.
+    /// Fails if the file cannot be read, has no user with a bcrypt hash, or does not contain one of `writers`.
     pub fn users(file: &Path, writers: Option<&[String]>, reading: Reading) -> Result<Rights> {
         let path = file.to_owned();
-        let users = Live::following(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
-        let known = users.now()?;
-        if let Some(stranger) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
-            return Err(Error::usage(format!("there is no user {stranger} in {}", file.display())));
+        let users = Reloading::new(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
+        let known = users.current()?;
+        if let Some(missing) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
+            return Err(Error::usage(format!("user {missing} is not in {}; add it with htpasswd -B", file.display())));
         }
         Ok(Rights {
             users: Some(users),
             writers: writers.map(|writers| writers.iter().cloned().collect()),
-            open: reading == Reading::Anybody,
-            ..Rights::anybody()
+            anonymous_read: reading == Reading::Anonymous,
+            ..Rights::unrestricted()
         })
     }
 
-    /// For a server that has nothing to write to.
+    /// Adapts the rights to a server that does not accept pushes.
     pub fn read_only(self) -> Rights {
-        Rights { writable: false, ..self }
+        Rights { accepts_pushes: false, ..self }
     }
 
-    /// For a server that is reached by `scheme`.
-    pub(crate) fn over(self, scheme: &'static str) -> Rights {
+    /// Sets the scheme by which clients reach the server.
+    pub(crate) fn with_scheme(self, scheme: &'static str) -> Rights {
         Rights { scheme, ..self }
     }
 
-    /// Whether somebody without a password may write.
-    pub fn anybody_writes(&self) -> bool {
-        self.writable && self.users.is_none()
+    /// Whether a client without a password may write.
+    pub fn allows_anonymous_write(&self) -> bool {
+        self.accepts_pushes && self.users.is_none()
     }
 
-    /// Whether passwords are asked for at all.
+    /// Whether the server has users at all.
     pub fn has_users(&self) -> bool {
         self.users.is_some()
     }
 
-    /// Who asks; nobody in particular where no user is needed.
-    pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    /// Returns the user of a request; `None` if the request is anonymous and needs no user.
+    pub async fn check(&self, right: Right, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         let Some(users) = &self.users else { return Ok(None) };
         let user = match (self.tokens.holder(headers), basic(headers)) {
             (Some(Holder::User(user)), _) => user,
-            (Some(Holder::Nobody), _) => return Err(self.challenge(headers, "the token is over")),
+            (Some(Holder::Invalid), _) => {
+                return Err(self.challenge(headers, "the token is invalid or has expired; request a new one"));
+            }
             (_, Some((user, password))) => {
-                let users = users.now()?;
+                let users = users.current()?;
                 self.verify(&users, &user, password, headers).await?;
                 user
             }
-            _ if right == Right::Read && self.open => return Ok(None),
-            _ => return Err(self.challenge(headers, "who are you? log in first")),
+            _ if right == Right::Read && self.anonymous_read => return Ok(None),
+            _ => return Err(self.challenge(headers, "authentication required; log in first")),
         };
         if right == Right::Write && self.writers.as_ref().is_some_and(|writers| !writers.contains(&user)) {
-            let message = format!("{user} may pull and not push");
-            return Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message));
+            let message = format!("user {user} may pull but not push");
+            return Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message));
         }
         Ok(Some(user))
     }
 
-    /// What somebody without a password is told instead of `refusal`: that a user may be let further, if there are users.
-    pub fn instead(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
-        match self.users.is_some() && refusal.status == StatusCode::FORBIDDEN {
-            true => self.challenge(headers, &refusal.message),
-            false => refusal,
+    /// Returns a challenge instead of a 403 for an anonymous client, since a user may have access; otherwise
+    /// `api_error`.
+    pub fn challenge_anonymous(&self, api_error: ApiError, headers: &HeaderMap) -> ApiError {
+        match self.users.is_some() && api_error.status == StatusCode::FORBIDDEN {
+            true => self.challenge(headers, &api_error.message),
+            false => api_error,
         }
     }
 
-    /// `GET /v2/` asks for a user wherever one could be needed: docker decides there whether it shows one at all.
-    pub async fn base(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-        match self.by_token() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
-            true => Err(self.challenge(headers, "log in, or go on as anybody")),
+    /// Checks `GET /v2/`, which demands a user if any request could need one: from its response docker decides whether
+    /// it sends credentials at all.
+    pub async fn check_base(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+        match self.uses_tokens() && self.tokens.holder(headers).is_none() && basic(headers).is_none() {
+            true => Err(self.challenge(headers, "log in, or request an anonymous token")),
             false => self.check(Right::Read, headers).await,
         }
     }
 
-    /// What the token service gives to who asks; anybody gets a token that opens what is open.
-    pub async fn token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+    /// The response of the token service; a client without a password gets the anonymous token.
+    pub async fn issue_token(&self, headers: &HeaderMap) -> Result<String, ApiError> {
         let user = match (&self.users, basic(headers)) {
             (Some(users), Some((user, password))) => {
-                let users = users.now()?;
+                let users = users.current()?;
                 self.verify(&users, &user, password, headers).await?;
                 Some(user)
             }
             _ => None,
         };
-        Ok(self.tokens.give(user.as_deref()))
+        Ok(self.tokens.issue(user.as_deref()))
     }
 
-    /// Whether users push where anybody pulls.
-    pub fn by_token(&self) -> bool {
-        self.users.is_some() && self.open && self.writable
+    /// Whether clients authenticate with tokens: users push and anonymous clients pull.
+    pub fn uses_tokens(&self) -> bool {
+        self.users.is_some() && self.anonymous_read && self.accepts_pushes
     }
 
-    fn challenge(&self, headers: &HeaderMap, message: &str) -> Refusal {
-        let how = match self.by_token() {
+    fn challenge(&self, headers: &HeaderMap, message: &str) -> ApiError {
+        let how = match self.uses_tokens() {
             true => tokens::challenge(self.scheme, headers),
             false => "Basic realm=\"imgmv\", charset=\"UTF-8\"".to_owned(),
         };
-        Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message).with("www-authenticate", how)
+        ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message).with_header("www-authenticate", how)
     }
 
     async fn verify(
@@ -176,34 +183,34 @@ impl Rights {
         user: &str,
         password: String,
         headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ApiError> {
         let hash = users.get(user).cloned();
         let key = self.hash.hash_one((user, &password, &hash));
-        let known = |known: &HashMap<u64, String>| known.get(&key).is_some_and(|known| *known == password);
-        if hash.is_some() && known(&self.known.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let is_verified = |all: &HashMap<u64, String>| all.get(&key).is_some_and(|known| *known == password);
+        if hash.is_some() && is_verified(&self.verified.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
-        let permit = self.room.clone().acquire_owned().await;
-        // The password of somebody unknown is compared too, so that it takes as long.
+        let permit = self.checks.clone().acquire_owned().await;
+        // For an unknown user another user's hash is compared, so that the response takes as long.
         let compared = hash.as_ref().or_else(|| users.values().next()).cloned().unwrap_or_default();
-        let shown = password.clone();
-        let right = tokio::task::spawn_blocking(move || {
+        let given = password.clone();
+        let matches = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            bcrypt::verify(shown, &compared).unwrap_or(false)
+            bcrypt::verify(given, &compared).unwrap_or(false)
         });
-        if !right.await.unwrap_or(false) || hash.is_none() {
-            return Err(self.challenge(headers, "no such user, or another password"));
+        if !matches.await.unwrap_or(false) || hash.is_none() {
+            return Err(self.challenge(headers, "wrong user name or password"));
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN {
-            known.clear();
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.len() >= MAX_REMEMBERED {
+            verified.clear();
         }
-        known.insert(key, password);
+        verified.insert(key, password);
         Ok(())
     }
 }
 
-/// User and password of basic authentication. An empty user is none: some clients show that for nobody.
+/// User and password of basic authentication. An empty user counts as anonymous: some clients send it without a login.
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ')?;
@@ -216,12 +223,12 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     (!user.is_empty()).then(|| (user.to_owned(), password.to_owned()))
 }
 
-/// Reads an htpasswd file: `USER:HASH` on each line. Only bcrypt's hashes count.
+/// Reads an htpasswd file: `USER:HASH` on each line. Other hashes than bcrypt are skipped.
 fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
     let shown = path.display();
     let size = std::fs::metadata(path).map_err(|e| Error::reading(&shown, e))?.len();
-    if size > MAX_FILE {
-        return Err(Error::invalid(format!("{shown} has {size} bytes, more than the {MAX_FILE} allowed")));
+    if size > MAX_FILE_BYTES {
+        return Err(Error::invalid(format!("{shown} has {size} bytes; the limit is {MAX_FILE_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::reading(&shown, e))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -241,7 +248,7 @@ fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> HeaderMap {
+    fn authorization(text: &str) -> HeaderMap {
         let value = base64::engine::general_purpose::STANDARD.encode(text);
         [(header::AUTHORIZATION, format!("Basic {value}").parse().unwrap())].into_iter().collect()
     }
@@ -253,12 +260,12 @@ mod tests {
         std::fs::write(file.path(), line("ann") + &line("bob") + "carl:{SHA}abc\n").unwrap();
         let writers = ["ann".to_owned()];
         let rights = |reading| Rights::users(file.path(), Some(&writers), reading).unwrap();
-        let (open, closed) = (rights(Reading::Anybody), rights(Reading::Users));
+        let (open, closed) = (rights(Reading::Anonymous), rights(Reading::Users));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let ask = |rights: &Rights, right, shown: &HeaderMap| {
-            runtime.block_on(rights.check(right, shown)).map_err(|refusal| refusal.status.as_u16())
+            runtime.block_on(rights.check(right, shown)).map_err(|api_error| api_error.status.as_u16())
         };
-        let (ann, bob, wrong) = (shown("ann:ann's"), shown("bob:bob's"), shown("ann:bob's"));
+        let (ann, bob, wrong) = (authorization("ann:ann's"), authorization("bob:bob's"), authorization("ann:bob's"));
         let nobody = HeaderMap::new();
         for _ in 0..2 {
             assert_eq!(ask(&open, Right::Write, &ann), Ok(Some("ann".to_owned())));
@@ -266,10 +273,10 @@ mod tests {
             assert_eq!(ask(&open, Right::Write, &bob), Err(403));
             assert_eq!(ask(&open, Right::Read, &wrong), Err(401));
             assert_eq!(ask(&open, Right::Read, &nobody), Ok(None));
-            assert_eq!(ask(&open, Right::Read, &shown(":")), Ok(None));
+            assert_eq!(ask(&open, Right::Read, &authorization(":")), Ok(None));
             assert_eq!(ask(&open, Right::Write, &nobody), Err(401));
             assert_eq!(ask(&closed, Right::Read, &nobody), Err(401));
-            assert_eq!(ask(&closed, Right::Read, &shown("carl:abc")), Err(401));
+            assert_eq!(ask(&closed, Right::Read, &authorization("carl:abc")), Err(401));
         }
         assert!(Rights::users(file.path(), Some(&["dora".to_owned()]), Reading::Users).is_err());
     }

@@ -1,5 +1,5 @@
-//! What a server has to offer: repositories, found by name on shelves. Everything here blocks; the server calls it
-//! from threads that may.
+//! The traits of backends and repositories, and the catalog of all backends of a server. All of it may block; the
+//! server calls it on blocking threads.
 
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
@@ -7,118 +7,118 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 
-/// Which manifest of a repository.
+/// The `<reference>` of a manifest: a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum At {
+pub enum TagOrDigest {
     Tag(String),
     Digest(Digest),
 }
 
-/// Which repository.
+/// A request for a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Wanted {
-    /// As the path has it: checked to be a repository's name, and nothing more.
+pub struct RepositoryRequest {
+    /// The name in the request's path; only its syntax is checked.
     pub name: String,
-    /// The registry that a client of a mirror means (containerd's `?ns=`), as the client wrote it.
+    /// The registry for which a client asks a mirror (containerd's `?ns=`), as the client wrote it.
     pub ns: Option<String>,
-    /// Who asks: a user of this server, whose password was right.
+    /// The authenticated user.
     pub user: Option<String>,
     pub search: Search,
 }
 
-/// How far a server goes for what is wanted.
+/// The places that a server searches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Search {
-    /// Elsewhere too, if it is not here.
+    /// This server, then peers and upstream registries.
     #[default]
-    Anywhere,
-    /// No further than what lies here: another server is looking, and would wait for itself in the end.
-    Here,
+    Everywhere,
+    /// Only this server: the client is another server, and forwarding its request could form a cycle.
+    Local,
 }
 
-/// How sure an answer is.
+/// The freshness of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    Now,
-    /// It was so when somebody last answered, and now nobody does.
-    Last,
+pub enum Freshness {
+    Current,
+    /// The last known answer, because upstream does not respond now.
+    LastKnown,
 }
 
-/// What came of asking others for a manifest.
+/// The result of a prefetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Nobody has to be asked.
-    Here,
-    /// Nobody has it.
-    Nowhere,
-    /// It is found at once under this digest.
-    At(Digest, Known),
+pub enum Prefetched {
+    /// This repository needs no prefetch.
+    NotNeeded,
+    /// The manifest was not found upstream or at a peer.
+    NotFound,
+    /// The manifest is available under this digest without further waiting.
+    Found(Digest, Freshness),
 }
 
-/// A kind of source: where repositories are looked for.
+/// A source of repositories.
 pub trait Backend: Send + Sync {
-    /// The names of all repositories that are known, in any order.
+    /// The names of all known repositories, in any order.
     fn repositories(&self) -> Result<Vec<String>>;
-    /// The repository that is wanted, if this shelf has it. Cheap: it is asked for with every request.
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>>;
+    /// The requested repository, if this backend has it. Must be cheap: it is called for every request.
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>>;
 }
 
-/// One repository, as it is at the moment. Whatever is not there is `None`, and not an error.
+/// A snapshot of one repository. Missing content is `None`, not an error.
 pub trait Repository: Send + Sync {
     /// Every tag, in any order.
     fn tags(&self) -> Result<Vec<String>>;
-    /// A manifest, its digest checked.
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>>;
-    /// Asks whoever has to be asked first, which may take long.
-    fn settle(&self, _at: &At) -> Result<Settled> {
-        Ok(Settled::Here)
+    /// Returns a manifest whose digest was verified.
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>>;
+    /// Does slow upstream work (resolve a tag, fetch a missing manifest) before the caller takes memory for the
+    /// manifest.
+    fn prefetch(&self, _at: &TagOrDigest) -> Result<Prefetched> {
+        Ok(Prefetched::NotNeeded)
     }
-    /// How many bytes a manifest has, where that is known without reading it: then a large one waits for room in
-    /// memory.
-    fn weight(&self, _at: &At) -> Result<Option<u64>> {
+    /// The size of a manifest in bytes, if it is known without reading it. A large manifest then waits for memory.
+    fn manifest_size(&self, _at: &TagOrDigest) -> Result<Option<u64>> {
         Ok(None)
     }
     /// The size of a blob in bytes.
     fn blob(&self, digest: &Digest) -> Result<Option<u64>>;
-    /// The bytes of a blob of `size` bytes from offset `from` on. The reader may be left alone for minutes: it must not
-    /// hold more than a buffer. One that has nothing yet (a blob that is still coming in) says `WouldBlock` rather than
-    /// keep a thread waiting, and is asked again soon.
+    /// Opens a blob of `size` bytes at offset `from`. The reader may stay idle for minutes, so it must not occupy more
+    /// than a buffer. While the blob is still downloading, the reader must not block the thread: it returns
+    /// `WouldBlock`, and is polled again.
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
-    /// What refers to `subject`.
+    /// The manifests that have `subject` as their subject.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>>;
 }
 
-/// All shelves; the first that has something gives it.
+/// All backends of a server, in order of precedence.
 #[derive(Clone, Default)]
 pub struct Catalog {
-    shelves: Vec<Arc<dyn Backend>>,
+    backends: Vec<Arc<dyn Backend>>,
 }
 
 impl Catalog {
-    /// Adds a shelf that is asked after those there are.
-    pub fn add(&mut self, shelf: Arc<dyn Backend>) {
-        self.shelves.push(shelf);
+    /// Adds a backend with lower precedence than the existing ones.
+    pub fn add(&mut self, backend: Arc<dyn Backend>) {
+        self.backends.push(backend);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.shelves.is_empty()
+        self.backends.is_empty()
     }
 
-    /// Every name once, in order.
+    /// Every repository name once, in lexical order.
     pub fn repositories(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
-        for shelf in &self.shelves {
-            names.extend(shelf.repositories()?);
+        for backend in &self.backends {
+            names.extend(backend.repositories()?);
         }
         Ok(names)
     }
 
-    /// What all shelves have under that name.
-    pub fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
+    /// The requested repository, merged from all backends that have it.
+    pub fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
         let mut found = Vec::new();
         let mut failure = None;
-        for shelf in &self.shelves {
-            match shelf.repository(wanted) {
+        for backend in &self.backends {
+            match backend.repository(request) {
                 Ok(repository) => found.extend(repository),
                 Err(error) => failure = Some(error),
             }
@@ -127,16 +127,16 @@ impl Catalog {
             (0, Some(error)) => Err(error),
             (0, None) => Ok(None),
             (1, _) => Ok(found.pop()),
-            _ => Ok(Some(Arc::new(Several(found)))),
+            _ => Ok(Some(Arc::new(MergedRepository(found)))),
         }
     }
 }
 
-/// Repositories of the same name from several shelves, as one.
-struct Several(Vec<Arc<dyn Repository>>);
+/// Repositories of the same name from several backends, merged.
+struct MergedRepository(Vec<Arc<dyn Repository>>);
 
-impl Several {
-    /// The first that has it. One that fails does not keep others from answering.
+impl MergedRepository {
+    /// The first result. A failure counts only if no other repository has a result.
     fn first<T>(&self, ask: impl Fn(&dyn Repository) -> Result<Option<T>>) -> Result<Option<T>> {
         let mut failure = None;
         for repository in &self.0 {
@@ -150,7 +150,7 @@ impl Several {
     }
 }
 
-impl Repository for Several {
+impl Repository for MergedRepository {
     fn tags(&self) -> Result<Vec<String>> {
         let (mut tags, mut failure) = (BTreeSet::new(), None);
         for repository in &self.0 {
@@ -159,28 +159,30 @@ impl Repository for Several {
                 Err(error) => failure = Some(error),
             }
         }
-        // One that fails does not hide what others have.
+        // A failure does not hide the tags of other repositories.
         failure.filter(|_| tags.is_empty()).map_or_else(|| Ok(tags.into_iter().collect()), Err)
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         self.first(|repository| repository.manifest(at))
     }
 
-    fn settle(&self, at: &At) -> Result<Settled> {
-        let mut settled = Settled::Here;
+    fn prefetch(&self, at: &TagOrDigest) -> Result<Prefetched> {
+        let mut prefetched = Prefetched::NotNeeded;
         for repository in &self.0 {
-            settled = repository.settle(at)?;
-            let has = || matches!(repository.weight(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)));
-            if matches!(settled, Settled::At(..)) || settled == Settled::Here && has() {
+            prefetched = repository.prefetch(at)?;
+            let has = || {
+                matches!(repository.manifest_size(at), Ok(Some(_))) || matches!(repository.manifest(at), Ok(Some(_)))
+            };
+            if matches!(prefetched, Prefetched::Found(..)) || prefetched == Prefetched::NotNeeded && has() {
                 break;
             }
         }
-        Ok(settled)
+        Ok(prefetched)
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
-        self.first(|repository| repository.weight(at))
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
+        self.first(|repository| repository.manifest_size(at))
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
@@ -206,8 +208,8 @@ impl Repository for Several {
     }
 }
 
-/// `bytes` as the manifest `claim` says they are; `None` where they are no manifest at all, as with a layer that was
-/// asked for as one.
-pub fn as_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
+/// Parses `bytes` as the manifest that `claim` describes; `None` if they are not a manifest, for example if a client
+/// requested a layer as a manifest.
+pub fn parse_if_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
     (bytes.len() as u64 <= MAX_MANIFEST_BYTES).then(|| Manifest::parse(bytes, claim).ok()).flatten()
 }

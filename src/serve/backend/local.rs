@@ -1,8 +1,8 @@
-//! A local store (a layout, an archive, containerd's directory) as a shelf.
+//! A local store (a layout, an archive, containerd's directory) as a backend.
 
-use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
-use super::reload::Live;
-use super::repository_names::{Table, Tags};
+use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
+use super::reload::Reloading;
+use super::repository_names::{RepositoryTable, Tags};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::progress::Watch;
@@ -12,60 +12,61 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-/// A store whose blobs can be opened at any offset at once, with no server in between.
+/// A backend over a store whose blobs can be opened at any offset, without a network.
 pub struct LocalBackend {
-    live: Live<Stocked>,
+    open_store: Reloading<OpenStore>,
 }
 
-/// A store with the names of what is in it.
-struct Stocked {
+/// An open store and the repositories in it.
+struct OpenStore {
     store: Arc<dyn Store>,
-    table: Table,
+    table: RepositoryTable,
 }
 
 impl LocalBackend {
-    /// A store that is opened anew when `file` changes, but not more often than every `rest`. What has no full name is
-    /// served as `own`.
+    /// Opens a store, and reopens it when `file` changes, at most once in `min_interval`. Images without a full name
+    /// are served in the repository `default_repository`.
     ///
-    /// Fails where it cannot be opened now, or its images cannot be listed.
-    pub fn following(
+    /// Fails if the store cannot be opened, or its images cannot be listed.
+    pub fn reloading(
         file: PathBuf,
-        rest: Duration,
-        own: String,
+        min_interval: Duration,
+        default_repository: String,
         open: impl Fn() -> Result<Arc<dyn Store>> + Send + Sync + 'static,
         watch: Arc<dyn Watch>,
     ) -> Result<LocalBackend> {
-        let told = Once::new();
-        let live = Live::following(file, rest, move || {
-            stocked(open()?, &own, |hidden| {
-                told.call_once(|| watch.say(&format!("{hidden}; until then it is not served by that name")));
+        let warned = Once::new();
+        let open_store = Reloading::new(file, min_interval, move || {
+            load(open()?, &default_repository, |ambiguous_name| {
+                warned
+                    .call_once(|| watch.say(&format!("{ambiguous_name}; until then it is not served under that name")));
             })
         });
-        live.now()?;
-        Ok(LocalBackend { live })
+        open_store.current()?;
+        Ok(LocalBackend { open_store })
     }
 }
 
-fn stocked(store: Arc<dyn Store>, own: &str, hidden: impl Fn(&Error)) -> Result<Stocked> {
+fn load(store: Arc<dyn Store>, default_repository: &str, ambiguous_name: impl Fn(&Error)) -> Result<OpenStore> {
     let roots = match store.roots(&[]) {
         Ok(roots) => match ambiguous(&roots) {
             None => roots,
             Some(error) => {
-                hidden(&error);
-                unambiguous(&*store)?
+                ambiguous_name(&error);
+                unambiguous_roots(&*store)?
             }
         },
-        // A name that stands for two images hides only itself.
+        // An ambiguous name hides only the images of that name.
         Err(error) if matches!(error.kind(), Kind::Usage | Kind::Invalid) => {
-            hidden(&error);
-            unambiguous(&*store)?
+            ambiguous_name(&error);
+            unambiguous_roots(&*store)?
         }
         Err(error) => return Err(error),
     };
-    Ok(Stocked { table: Table::new(roots, own), store })
+    Ok(OpenStore { table: RepositoryTable::new(roots, default_repository), store })
 }
 
-fn unambiguous(store: &dyn Store) -> Result<Vec<Root>> {
+fn unambiguous_roots(store: &dyn Store) -> Result<Vec<Root>> {
     let mut roots = Vec::new();
     for name in store.names()? {
         roots.extend(store.roots(&[Selector::Name(name.to_string())]).unwrap_or_default());
@@ -75,17 +76,17 @@ fn unambiguous(store: &dyn Store) -> Result<Vec<Root>> {
 
 impl Backend for LocalBackend {
     fn repositories(&self) -> Result<Vec<String>> {
-        Ok(self.live.now()?.table.repositories().cloned().collect())
+        Ok(self.open_store.current()?.table.repositories().cloned().collect())
     }
 
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
-        let now = self.live.now()?;
-        let Some(tags) = now.table.tags(wanted) else { return Ok(None) };
-        Ok(Some(Arc::new(StoreRepository { store: now.store.clone(), tags })))
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+        let opened = self.open_store.current()?;
+        let Some(tags) = opened.table.tags(request) else { return Ok(None) };
+        Ok(Some(Arc::new(StoreRepository { store: opened.store.clone(), tags })))
     }
 }
 
-/// One repository of a store. Its blobs are all of the store's: they are found only by who knows their digest.
+/// One repository of a store. It serves every blob of the store: a client must know the digest to get one.
 struct StoreRepository {
     store: Arc<dyn Store>,
     tags: Arc<Tags>,
@@ -96,20 +97,20 @@ impl Repository for StoreRepository {
         Ok(self.tags.names().cloned().collect())
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         match at {
-            At::Tag(tag) => match self.tags.at(tag) {
+            TagOrDigest::Tag(tag) => match self.tags.get(tag) {
                 Some(entry) => Manifest::parse(self.store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
-            At::Digest(digest) => {
-                let listed = self.tags.listed(digest).cloned();
+            TagOrDigest::Digest(digest) => {
+                let listed = self.tags.by_digest(digest).cloned();
                 let claim = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
                     Some(claim) if claim.size <= MAX_MANIFEST_BYTES => claim,
                     _ => return Ok(None),
                 };
                 match self.store.manifest(&claim) {
-                    Ok(bytes) => Ok(as_manifest(bytes, &claim)),
+                    Ok(bytes) => Ok(parse_if_manifest(bytes, &claim)),
                     Err(error) if error.kind() == Kind::NotFound => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -117,10 +118,10 @@ impl Repository for StoreRepository {
         }
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            At::Tag(tag) => Ok(self.tags.at(tag).map(|entry| entry.size)),
-            At::Digest(digest) => self.blob(digest),
+            TagOrDigest::Tag(tag) => Ok(self.tags.get(tag).map(|entry| entry.size)),
+            TagOrDigest::Digest(digest) => self.blob(digest),
         }
     }
 
@@ -129,8 +130,9 @@ impl Repository for StoreRepository {
     }
 
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        let reopened = Reopened { store: self.store.clone(), blob: Descriptor::new("", *digest, size), at: from };
-        // What cannot be opened is told before the answer begins.
+        let reopened =
+            ReopeningReader { store: self.store.clone(), blob: Descriptor::new("", *digest, size), at: from };
+        // An error of the first open is reported before the response starts.
         reopened.store.open(&reopened.blob, from)?;
         Ok(Box::new(reopened))
     }
@@ -140,15 +142,15 @@ impl Repository for StoreRepository {
     }
 }
 
-/// Reads a blob by opening it anew for each buffer: a store's readers live only as long as a borrow of it, and a client
-/// that is slow holds nothing meanwhile.
-struct Reopened {
+/// Reads a blob by reopening it for each buffer: a store's reader borrows the store, and a slow client must not keep a
+/// file open.
+struct ReopeningReader {
     store: Arc<dyn Store>,
     blob: Descriptor,
     at: u64,
 }
 
-impl Read for Reopened {
+impl Read for ReopeningReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut bytes = self.store.open(&self.blob, self.at).map_err(io::Error::from)?;
         let mut filled = 0;

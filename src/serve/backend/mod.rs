@@ -1,4 +1,4 @@
-//! Where repositories come from: local stores, a writable directory, another registry.
+//! The sources of repositories: local stores, a writable directory, another registry.
 
 pub mod catalog;
 pub(super) mod local;

@@ -1,5 +1,5 @@
-//! What was made of a file, made anew when that file has changed: a layout that somebody writes to and containerd's
-//! database, both while they are served.
+//! Loads a value from a file, and reloads it when the file changes. For example, other tools may write to a layout, or
+//! to containerd's database, while it is served.
 
 use crate::error::Result;
 use std::os::unix::fs::MetadataExt;
@@ -7,67 +7,71 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A file that was written to this short a time before it was looked at may be written to once more without looking any
-/// different: file systems count time in steps.
-const STEP: Duration = Duration::from_millis(50);
+/// The granularity of file times, at most. A file modified this recently may change again with the same modification
+/// time.
+const TIME_GRANULARITY: Duration = Duration::from_millis(50);
 
-type Make<T> = dyn Fn() -> Result<T> + Send + Sync;
+type Load<T> = dyn Fn() -> Result<T> + Send + Sync;
 
-/// A `T` that follows a file.
-pub struct Live<T> {
-    make: Box<Make<T>>,
+/// A `T` that is reloaded when its file changes.
+pub struct Reloading<T> {
+    load: Box<Load<T>>,
     file: PathBuf,
-    /// It is not made anew more often than this.
-    rest: Duration,
-    made: Mutex<Option<Made<T>>>,
+    /// The minimum time between two reloads.
+    min_interval: Duration,
+    loaded: Mutex<Option<Loaded<T>>>,
 }
 
-struct Made<T> {
-    of: Option<Stamp>,
-    looked: Instant,
-    it: Arc<T>,
+struct Loaded<T> {
+    stamp: Option<Stamp>,
+    checked: Instant,
+    value: Arc<T>,
 }
 
-/// How a file looks from outside.
+/// The metadata of a file by which a change is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
     written: (i64, i64),
-    /// Whether a later change would show.
-    settled: bool,
+    /// Whether a later change is certain to change the metadata.
+    stable: bool,
 }
 
-impl<T> Live<T> {
-    /// What `make` gives, anew when `file` has changed, but not more often than every `rest`.
-    pub fn following(file: PathBuf, rest: Duration, make: impl Fn() -> Result<T> + Send + Sync + 'static) -> Live<T> {
-        Live { make: Box::new(make), file, rest, made: Mutex::default() }
+impl<T> Reloading<T> {
+    /// Creates a value that `load` loads again when `file` changes, at most once in `min_interval`.
+    pub fn new(
+        file: PathBuf,
+        min_interval: Duration,
+        load: impl Fn() -> Result<T> + Send + Sync + 'static,
+    ) -> Reloading<T> {
+        Reloading { load: Box::new(load), file, min_interval, loaded: Mutex::default() }
     }
 
-    /// What it is now. Where it cannot be made, it stays what it was, if it was anything.
-    pub fn now(&self) -> Result<Arc<T>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = &mut *made {
-            if made.looked.elapsed() < self.rest {
-                return Ok(made.it.clone());
+    /// The current value. If reloading fails, the previous value stays, if one exists.
+    pub fn current(&self) -> Result<Arc<T>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = &mut *loaded {
+            if loaded.checked.elapsed() < self.min_interval {
+                return Ok(loaded.value.clone());
             }
             let stamp = self.stamp();
-            if stamp.is_some_and(|stamp| stamp.settled) && stamp == made.of {
-                return Ok(made.it.clone());
+            if stamp.is_some_and(|stamp| stamp.stable) && stamp == loaded.stamp {
+                return Ok(loaded.value.clone());
             }
         }
-        // Taken before the file is read: what is written meanwhile is a change.
-        let of = self.stamp();
-        match ((self.make)(), &mut *made) {
-            (Ok(it), _) => {
-                let it = Arc::new(it);
-                *made = Some(Made { of, looked: Instant::now(), it: it.clone() });
-                Ok(it)
+        // Taken before the file is read, so that a write in the meantime counts as a change.
+        let stamp = self.stamp();
+        match ((self.load)(), &mut *loaded) {
+            (Ok(value), _) => {
+                let value = Arc::new(value);
+                *loaded = Some(Loaded { stamp, checked: Instant::now(), value: value.clone() });
+                Ok(value)
             }
-            (Err(_), Some(made)) if of.is_some() => {
-                made.looked = Instant::now();
-                Ok(made.it.clone())
+            (Err(_), Some(loaded)) if stamp.is_some() => {
+                loaded.checked = Instant::now();
+                Ok(loaded.value.clone())
             }
             (Err(error), _) => Err(error),
         }
@@ -81,7 +85,7 @@ impl<T> Live<T> {
             inode: found.ino(),
             size: found.size(),
             written: (found.mtime(), found.mtime_nsec()),
-            settled: age.is_some_and(|age| age > STEP),
+            stable: age.is_some_and(|age| age > TIME_GRANULARITY),
         })
     }
 }
@@ -95,20 +99,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
         let read = file.clone();
-        let make = move || match std::fs::read_to_string(&read)?.as_str() {
+        let load = move || match std::fs::read_to_string(&read)?.as_str() {
             "bad" => Err(crate::Error::invalid("bad")),
             text => Ok(text.to_owned()),
         };
-        let live = Live::following(file.clone(), Duration::ZERO, make);
-        assert!(live.now().is_err());
-        for (written, made) in [("one", "one"), ("two", "two"), ("bad", "two"), ("three", "three")] {
+        let value = Reloading::new(file.clone(), Duration::ZERO, load);
+        assert!(value.current().is_err());
+        for (written, loaded) in [("one", "one"), ("two", "two"), ("bad", "two"), ("three", "three")] {
             std::fs::write(&file, written).unwrap();
-            assert_eq!(*live.now().unwrap(), made);
+            assert_eq!(*value.current().unwrap(), loaded);
         }
-        let before = live.now().unwrap();
-        std::thread::sleep(STEP * 2);
-        let settled = live.now().unwrap();
-        assert!(Arc::ptr_eq(&settled, &live.now().unwrap()));
-        assert_eq!(before, settled);
+        let before = value.current().unwrap();
+        std::thread::sleep(TIME_GRANULARITY * 2);
+        let stable = value.current().unwrap();
+        assert!(Arc::ptr_eq(&stable, &value.current().unwrap()));
+        assert_eq!(before, stable);
     }
 }

@@ -1,16 +1,16 @@
-//! Under which repository and tag an image is served that was named for another registry, or not at all.
+//! Maps the image names of a source to repositories and tags.
 //!
-//! `docker.io/library/app:2` is tag `2` of `library/app`, of `app`, and of `docker.io/library/app`. A name that is only
-//! a tag, and an image without a name, belong to the repository that is called like the directory or the file.
+//! `docker.io/library/app:2` is tag `2` of `library/app`, of `app`, and of `docker.io/library/app`. Images that have
+//! only a tag, and untagged images, are in a repository named after the directory or file.
 
-use super::catalog::Wanted;
+use super::catalog::RepositoryRequest;
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, is_repository, is_tag};
 use crate::source::Root;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// For a directory or file whose name has nothing that a repository could be called.
-const NAMELESS: &str = "image";
+/// The repository name if the name of the directory or file has no valid character.
+const FALLBACK_NAME: &str = "image";
 
 /// The tags of one repository.
 #[derive(Debug, Default)]
@@ -21,30 +21,30 @@ impl Tags {
         self.0.keys()
     }
 
-    pub fn at(&self, tag: &str) -> Option<&Descriptor> {
+    pub fn get(&self, tag: &str) -> Option<&Descriptor> {
         self.0.get(tag)
     }
 
-    /// What is listed under `digest`, by any tag.
-    pub fn listed(&self, digest: &Digest) -> Option<&Descriptor> {
+    /// The tagged manifest with `digest`, if one exists.
+    pub fn by_digest(&self, digest: &Digest) -> Option<&Descriptor> {
         self.0.values().find(|entry| entry.digest == *digest)
     }
 }
 
-/// Every repository of one source.
+/// All repositories of one source.
 #[derive(Debug, Default)]
-pub struct Table {
-    /// By the name alone, by `HOST/NAME`, and by both for the source's own.
+pub struct RepositoryTable {
+    /// Tags by `NAME` and by `HOST/NAME`.
     by_name: HashMap<String, std::sync::Arc<Tags>>,
     listed: BTreeSet<String>,
 }
 
-impl Table {
-    /// Of `roots`, with `own` for what has no full name.
-    pub fn new(roots: Vec<Root>, own: &str) -> Table {
+impl RepositoryTable {
+    /// Builds the table of `roots`; images without a full name are in the repository `default_repository`.
+    pub fn new(roots: Vec<Root>, default_repository: &str) -> RepositoryTable {
         let mut tags: BTreeMap<(Option<String>, String), Tags> = BTreeMap::new();
         for root in roots {
-            let (host, repository, tag) = placed(root.name.as_ref(), own);
+            let (host, repository, tag) = split_name(root.name.as_ref(), default_repository);
             let entry = tags.entry((host, repository)).or_default();
             if let Some(tag) = tag {
                 entry.0.entry(tag).or_insert(root.descriptor);
@@ -57,7 +57,7 @@ impl Table {
         let full = |host: &Option<String>, repository: &str| {
             host.as_ref().map_or_else(|| repository.to_owned(), |host| format!("{host}/{repository}"))
         };
-        // A name that several hosts have is listed with each host, where that can be asked for.
+        // A name that occurs with several hosts is listed with each host, if that is a valid repository name.
         let listed = tags.keys().filter_map(|(host, repository)| {
             let name = if hosts[&**repository] > 1 { full(host, repository) } else { repository.clone() };
             is_repository(&name).then_some(name)
@@ -65,7 +65,7 @@ impl Table {
         let listed = listed.collect();
         let mut by_name: HashMap<String, Tags> = HashMap::new();
         for ((host, repository), tags) in tags {
-            // The short name has what all hosts have under it; docker's own, being first in no order, come first.
+            // The short name has the tags of all hosts. docker.io takes precedence, whatever the order.
             let docker = host.as_deref() == Some(DEFAULT_REGISTRY);
             let short = by_name.entry(repository.clone()).or_default();
             for (tag, at) in &tags.0 {
@@ -80,46 +80,46 @@ impl Table {
             }
         }
         let by_name = by_name.into_iter().map(|(name, tags)| (name, tags.into())).collect();
-        Table { by_name, listed }
+        RepositoryTable { by_name, listed }
     }
 
     pub fn repositories(&self) -> impl Iterator<Item = &String> {
         self.listed.iter()
     }
 
-    /// The tags of what is wanted. `ns` reaches only what was named for that registry.
-    pub fn tags(&self, wanted: &Wanted) -> Option<std::sync::Arc<Tags>> {
-        let found = match &wanted.ns {
-            Some(ns) => self.by_name.get(&format!("{ns}/{}", wanted.name)),
-            None => self.by_name.get(&wanted.name).or_else(|| match wanted.name.contains('/') {
+    /// The tags of the requested repository. `ns` selects only images named for that registry.
+    pub fn tags(&self, request: &RepositoryRequest) -> Option<std::sync::Arc<Tags>> {
+        let found = match &request.ns {
+            Some(ns) => self.by_name.get(&format!("{ns}/{}", request.name)),
+            None => self.by_name.get(&request.name).or_else(|| match request.name.contains('/') {
                 true => None,
-                false => self.by_name.get(&format!("library/{}", wanted.name)),
+                false => self.by_name.get(&format!("library/{}", request.name)),
             }),
         };
         found.cloned()
     }
 }
 
-/// Host, repository and tag of an image called `name`.
-fn placed(name: Option<&Name>, own: &str) -> (Option<String>, String, Option<String>) {
+/// Splits an image name into host, repository and tag.
+fn split_name(name: Option<&Name>, default_repository: &str) -> (Option<String>, String, Option<String>) {
     match name.map(|name| (name, name.reference())) {
         Some((_, Some(reference))) => (Some(reference.host), reference.repository, reference.tag),
-        Some((name, None)) if is_tag(name.as_str()) => (None, own.to_owned(), Some(name.to_string())),
-        _ => (None, own.to_owned(), None),
+        Some((name, None)) if is_tag(name.as_str()) => (None, default_repository.to_owned(), Some(name.to_string())),
+        _ => (None, default_repository.to_owned(), None),
     }
 }
 
-/// The repository for what has no full name in the directory or file at `path`: its own name, without what makes it
-/// an archive, in letters that a repository may have.
-pub fn own(path: &Path) -> String {
-    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = whole.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+/// The repository for images without a full name in the directory or file at `path`: its file name without `.tar`,
+/// reduced to the characters that a repository may have.
+pub fn default_repository(path: &Path) -> String {
+    let absolute = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = absolute.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name = name.strip_suffix(".tar").unwrap_or(&name);
     let fitting: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let parts: Vec<&str> = fitting.split('-').filter(|part| !part.is_empty()).collect();
     let name: String = parts.join("-").chars().take(128).collect();
     let name = name.trim_end_matches('-');
-    if is_repository(name) { name.to_owned() } else { NAMELESS.to_owned() }
+    if is_repository(name) { name.to_owned() } else { FALLBACK_NAME.to_owned() }
 }
 
 #[cfg(test)]
@@ -127,16 +127,17 @@ mod tests {
     use super::*;
     use crate::serve::backend::catalog::Search;
 
-    fn table(names: &[Option<&str>]) -> Table {
+    fn table(names: &[Option<&str>]) -> RepositoryTable {
         let roots = names.iter().enumerate().map(|(at, name)| {
             Root::new(name.map(|name| Name::new(name).unwrap()), Descriptor::of("", at.to_string().as_bytes()))
         });
-        Table::new(roots.collect(), "mirror")
+        RepositoryTable::new(roots.collect(), "mirror")
     }
 
-    fn found(table: &Table, name: &str, ns: Option<&str>) -> Vec<String> {
-        let wanted = Wanted { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Anywhere };
-        table.tags(&wanted).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
+    fn found(table: &RepositoryTable, name: &str, ns: Option<&str>) -> Vec<String> {
+        let request =
+            RepositoryRequest { name: name.into(), ns: ns.map(str::to_owned), user: None, search: Search::Everywhere };
+        table.tags(&request).map(|tags| tags.names().cloned().collect()).unwrap_or_default()
     }
 
     #[test]
@@ -158,8 +159,8 @@ mod tests {
         let table = table(&[Some("ghcr.io/org/app:1"), Some("docker.io/org/app:1"), Some("docker.io/org/app:2")]);
         assert_eq!(table.repositories().collect::<Vec<_>>(), ["docker.io/org/app", "ghcr.io/org/app"]);
         assert_eq!(found(&table, "org/app", None), ["1", "2"]);
-        let wanted = Wanted { name: "org/app".into(), ns: None, user: None, search: Search::Anywhere };
-        assert_eq!(table.tags(&wanted).unwrap().at("1").unwrap().digest, Digest::of(b"1"));
+        let request = RepositoryRequest { name: "org/app".into(), ns: None, user: None, search: Search::Everywhere };
+        assert_eq!(table.tags(&request).unwrap().get("1").unwrap().digest, Digest::of(b"1"));
     }
 
     #[test]
@@ -171,7 +172,7 @@ mod tests {
             ("/x/___", "image"),
             ("/x/\u{1f4e6}", "image"),
         ] {
-            assert_eq!(own(Path::new(path)), name, "{path}");
+            assert_eq!(default_repository(Path::new(path)), name, "{path}");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Bytes that pass through without being kept, hashed on their way: the end of a blob that is another is not given.
+//! Verifies streamed bytes that are not cached: if the digest does not match, the last bytes are withheld.
 
 use crate::error::Error;
 use crate::image::{Digest, Hasher};
 use std::io::{self, Read};
 
-/// In bytes, of what is skipped.
-const BUFFER: usize = 64 << 10;
+/// The buffer for skipped bytes.
+const SKIP_BUFFER_BYTES: usize = 64 << 10;
 
-/// A whole blob from its start, of which what lies before an offset is read and not given.
-pub struct Checked {
+/// Reads a complete blob, and returns its bytes from an offset on.
+pub struct VerifiedReader {
     bytes: Box<dyn Read + Send>,
     hasher: Option<Hasher>,
     digest: Digest,
@@ -17,13 +17,13 @@ pub struct Checked {
     from: u64,
 }
 
-impl Checked {
-    /// `bytes` begin with the blob's first.
-    pub fn new(bytes: Box<dyn Read + Send>, digest: Digest, size: u64, from: u64) -> Checked {
-        Checked { bytes, hasher: Some(Hasher::new(digest.algorithm())), digest, size, at: 0, from }
+impl VerifiedReader {
+    /// Creates a reader of `bytes`, which start with the blob's first byte.
+    pub fn new(bytes: Box<dyn Read + Send>, digest: Digest, size: u64, from: u64) -> VerifiedReader {
+        VerifiedReader { bytes, hasher: Some(Hasher::new(digest.algorithm())), digest, size, at: 0, from }
     }
 
-    fn pass(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_hashed(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min((self.size - self.at).min(usize::MAX as u64) as usize);
         let n = self.bytes.read(&mut buffer[..most])?;
         if let Some(hasher) = &mut self.hasher {
@@ -42,18 +42,18 @@ impl Checked {
     }
 }
 
-impl Read for Checked {
+impl Read for VerifiedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut skipped = vec![0; if self.at < self.from { BUFFER } else { 0 }];
+        let mut skipped = vec![0; if self.at < self.from { SKIP_BUFFER_BYTES } else { 0 }];
         while self.at < self.from {
             let most = skipped.len().min((self.from - self.at) as usize);
-            if self.pass(&mut skipped[..most])? == 0 {
+            if self.read_hashed(&mut skipped[..most])? == 0 {
                 return Ok(0);
             }
         }
         match self.at == self.size {
             true => Ok(0),
-            false => self.pass(buffer),
+            false => self.read_hashed(buffer),
         }
     }
 }
@@ -64,7 +64,7 @@ mod tests {
 
     fn read(bytes: &[u8], digest: Digest, from: u64) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Checked::new(Box::new(io::Cursor::new(bytes.to_vec())), digest, bytes.len() as u64, from)
+        VerifiedReader::new(Box::new(io::Cursor::new(bytes.to_vec())), digest, bytes.len() as u64, from)
             .read_to_end(&mut out)?;
         Ok(out)
     }

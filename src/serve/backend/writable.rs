@@ -1,9 +1,9 @@
-//! Where pushes go: below one directory, an OCI layout for each repository at the path of its name, which every other
-//! tool reads as `oci:DIR/team/app:TAG`. Each blob has a second name (a hard link) in `DIR/.imgmv-shared`, so that it
-//! takes its space once however many repositories have it.
+//! The destination of pushes: a directory with one OCI layout per repository, at the path of its name, which other
+//! tools read as `oci:DIR/team/app:TAG`. Each blob has a hard link in `DIR/.imgmv-shared`, so a blob in several
+//! repositories takes its space once.
 
-use super::catalog::{At, Backend, Repository, Wanted, as_manifest};
-use super::reload::Live;
+use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
+use super::reload::Reloading;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, is_repository};
@@ -16,63 +16,63 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// No part of a repository's name begins with a dot.
-const POOL: &str = ".imgmv-shared";
-/// What lies in a layout: a part of a name that is called so gets a `_` behind it, with which none ends.
-const TAKEN: [&str; 3] = ["blobs", "index.json", "oci-layout"];
-/// Layouts that are kept open.
-const OPEN: usize = 64;
-/// Directories that are looked into for a list of repositories, at most.
-const LOOKED_INTO: usize = 100_000;
+/// The directory of shared blobs; a part of a repository name cannot start with a dot.
+const SHARED_DIR: &str = ".imgmv-shared";
+/// Names of files in a layout. A name part that equals one of them gets the suffix `_`, which a name part cannot have.
+const RESERVED_NAMES: [&str; 3] = ["blobs", "index.json", "oci-layout"];
+/// The maximum number of open layouts.
+const MAX_OPEN: usize = 64;
+/// The maximum number of directories that are read for a list of repositories.
+const MAX_DIRECTORIES: usize = 100_000;
 
-/// A directory of layouts that can be pushed to.
-pub struct Target {
+/// A directory of layouts that accepts pushes.
+pub struct WritableBackend {
     dir: PathBuf,
     pool: PushedLayout,
-    open: Mutex<HashMap<String, Arc<House>>>,
+    open: Mutex<HashMap<String, Arc<OpenRepository>>>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
-/// One repository.
-struct House {
+/// One open repository.
+struct OpenRepository {
     layout: PushedLayout,
-    live: Live<Housed>,
+    loaded: Reloading<LoadedLayout>,
 }
 
-struct Housed {
+struct LoadedLayout {
     store: LayoutStore,
-    /// Where in the store's entries each tag is.
+    /// The index of each tag in the store's entries.
     tags: BTreeMap<String, usize>,
 }
 
-impl Housed {
-    fn tagged(&self, tag: &str) -> Option<&Descriptor> {
+impl LoadedLayout {
+    fn by_tag(&self, tag: &str) -> Option<&Descriptor> {
         self.tags.get(tag).map(|at| &self.store.entries()[*at].descriptor)
     }
 }
 
-impl Target {
-    /// The directory `dir`, made if need be.
+impl WritableBackend {
+    /// Opens the directory `dir`; creates it if it does not exist.
     ///
-    /// Fails with `Unwritable` where it cannot be written.
-    pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Target> {
-        let pool = PushedLayout::pool(&dir.join(POOL), watch.clone(), cancel)?;
-        Ok(Target { dir: dir.to_owned(), pool, open: Mutex::default(), watch, cancel: cancel.clone() })
+    /// Fails with `Unwritable` if the directory cannot be written.
+    pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<WritableBackend> {
+        let pool = PushedLayout::pool(&dir.join(SHARED_DIR), watch.clone(), cancel)?;
+        Ok(WritableBackend { dir: dir.to_owned(), pool, open: Mutex::default(), watch, cancel: cancel.clone() })
     }
 
-    /// What blobs are shared through.
+    /// The directory of shared blobs.
     pub fn pool(&self) -> &PushedLayout {
         &self.pool
     }
 
-    /// The layout of the repository `name`; `None` where nothing was pushed there.
+    /// The layout of the repository `name`; `None` if nothing was pushed to it.
     pub fn layout(&self, name: &str) -> Result<Option<PushedLayout>> {
-        Ok(self.house(name)?.map(|house| house.layout.clone()))
+        Ok(self.open_repository(name)?.map(|open_repository| open_repository.layout.clone()))
     }
 
-    /// The same, made where there is none.
-    pub fn make_layout(&self, name: &str) -> Result<PushedLayout> {
+    /// The layout of the repository `name`; creates it if it does not exist.
+    pub fn create_layout(&self, name: &str) -> Result<PushedLayout> {
         if let Some(layout) = self.layout(name)? {
             return Ok(layout);
         }
@@ -80,69 +80,72 @@ impl Target {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        let parts = name.split('/').map(|part| match TAKEN.contains(&part) {
+        let parts = name.split('/').map(|part| match RESERVED_NAMES.contains(&part) {
             true => format!("{part}_"),
             false => part.to_owned(),
         });
         self.dir.join(parts.collect::<PathBuf>())
     }
 
-    fn house(&self, name: &str) -> Result<Option<Arc<House>>> {
+    fn open_repository(&self, name: &str) -> Result<Option<Arc<OpenRepository>>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.path(name);
         match open.get(name) {
-            Some(house) if house.layout.is_at(&dir) => return Ok(Some(house.clone())),
-            // Removed, or another directory by now: what is written to the old one would be lost.
+            Some(open_repository) if open_repository.layout.is_at(&dir) => return Ok(Some(open_repository.clone())),
+            // The directory was removed or replaced; writes to the open one would be lost.
             Some(_) => drop(open.remove(name)),
             None => {}
         }
         let Some(layout) = PushedLayout::open(&dir, self.watch.clone(), &self.cancel)? else { return Ok(None) };
         let file = dir.join("index.json");
-        let house = Arc::new(House { layout, live: Live::following(file, Duration::ZERO, move || housed(&dir)) });
-        if open.len() >= OPEN {
+        let open_repository = Arc::new(OpenRepository {
+            layout,
+            loaded: Reloading::new(file, Duration::ZERO, move || load_layout(&dir)),
+        });
+        if open.len() >= MAX_OPEN {
             open.clear();
         }
-        open.insert(name.to_owned(), house.clone());
-        Ok(Some(house))
+        open.insert(name.to_owned(), open_repository.clone());
+        Ok(Some(open_repository))
     }
 
-    /// Removes uploads that nobody has gone on with for `life`, in every repository.
-    pub fn expire(&self, life: Duration) -> Result<usize> {
-        let mut expired = self.pool.expire(life);
+    /// Removes uploads that were not written for `lifetime`, in every repository.
+    pub fn expire(&self, lifetime: Duration) -> Result<usize> {
+        let mut expired = self.pool.expire(lifetime);
         for name in self.repositories()? {
             self.cancel.check()?;
-            expired += self.layout(&name)?.map_or(0, |layout| layout.expire(life));
+            expired += self.layout(&name)?.map_or(0, |layout| layout.expire(lifetime));
         }
         Ok(expired)
     }
 }
 
-fn housed(dir: &Path) -> Result<Housed> {
+fn load_layout(dir: &Path) -> Result<LoadedLayout> {
     let store = LayoutStore::open(dir)?;
     let mut tags = BTreeMap::new();
     for (at, root) in store.entries().iter().enumerate() {
         let Some(name) = &root.name else { continue };
         let Some(tag) = name.tag() else { continue };
-        // A full name, as another tool may have written it, is of less weight than the tag itself.
+        // A plain tag takes precedence over a full name, which another tool may have written.
         match name.reference() {
             None => drop(tags.insert(tag, at)),
             Some(_) => drop(tags.entry(tag).or_insert(at)),
         }
     }
-    Ok(Housed { store, tags })
+    Ok(LoadedLayout { store, tags })
 }
 
-impl Backend for Target {
+impl Backend for WritableBackend {
     fn repositories(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        let mut ahead = vec![(self.dir.clone(), String::new())];
-        let mut looked_into = 0;
-        while let Some((dir, name)) = ahead.pop() {
-            looked_into += 1;
-            if looked_into > LOOKED_INTO {
+        let mut pending = vec![(self.dir.clone(), String::new())];
+        let mut directories = 0;
+        while let Some((dir, name)) = pending.pop() {
+            directories += 1;
+            if directories > MAX_DIRECTORIES {
                 break;
             }
-            // A directory that goes away meanwhile has nothing in it.
+            // A directory that was removed in the meantime counts as empty.
             let Ok(entries) = std::fs::read_dir(&dir) else { continue };
             let mut is_layout = false;
             for entry in entries.flatten() {
@@ -150,10 +153,10 @@ impl Backend for Target {
                 let Some(file) = file.to_str() else { continue };
                 is_layout |= file == "index.json";
                 let part = file.strip_suffix('_').unwrap_or(file);
-                let taken = TAKEN.contains(&file);
-                if !taken && is_repository(part) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let reserved = RESERVED_NAMES.contains(&file);
+                if !reserved && is_repository(part) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     let below = if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
-                    ahead.push((entry.path(), below));
+                    pending.push((entry.path(), below));
                 }
             }
             if is_layout && !name.is_empty() {
@@ -163,45 +166,48 @@ impl Backend for Target {
         Ok(names)
     }
 
-    /// Pushed images are a mirror's too: what `?ns=` says is a path's beginning, if there is such a repository.
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
-        let prefixed = wanted.ns.as_ref().map(|ns| format!("{ns}/{}", wanted.name)).filter(|name| is_repository(name));
-        let house = match prefixed.map(|name| self.house(&name)).transpose()?.flatten() {
-            Some(house) => Some(house),
-            None => self.house(&wanted.name)?,
+    /// With `?ns=`, the repository `NS/NAME` takes precedence if it exists: pushed images are also served by a mirror.
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+        let prefixed =
+            request.ns.as_ref().map(|ns| format!("{ns}/{}", request.name)).filter(|name| is_repository(name));
+        let open_repository = match prefixed.map(|name| self.open_repository(&name)).transpose()?.flatten() {
+            Some(open_repository) => Some(open_repository),
+            None => self.open_repository(&request.name)?,
         };
-        Ok(match house {
-            Some(house) => Some(Arc::new(Stored(house.live.now()?))),
+        Ok(match open_repository {
+            Some(open_repository) => Some(Arc::new(WritableRepository(open_repository.loaded.current()?))),
             None => None,
         })
     }
 }
 
-struct Stored(Arc<Housed>);
+struct WritableRepository(Arc<LoadedLayout>);
 
-impl Repository for Stored {
+impl Repository for WritableRepository {
     fn tags(&self) -> Result<Vec<String>> {
         Ok(self.0.tags.keys().cloned().collect())
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         let store = &self.0.store;
         match at {
-            At::Tag(tag) => match self.0.tagged(tag) {
+            TagOrDigest::Tag(tag) => match self.0.by_tag(tag) {
                 Some(entry) => Manifest::parse(store.manifest(entry)?, entry).map(Some),
                 None => Ok(None),
             },
-            At::Digest(digest) => match store.find(digest)? {
-                Some(claim) if claim.size <= MAX_MANIFEST_BYTES => Ok(as_manifest(store.manifest(&claim)?, &claim)),
+            TagOrDigest::Digest(digest) => match store.find(digest)? {
+                Some(claim) if claim.size <= MAX_MANIFEST_BYTES => {
+                    Ok(parse_if_manifest(store.manifest(&claim)?, &claim))
+                }
                 _ => Ok(None),
             },
         }
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            At::Tag(tag) => Ok(self.0.tagged(tag).map(|entry| entry.size)),
-            At::Digest(digest) => self.blob(digest),
+            TagOrDigest::Tag(tag) => Ok(self.0.by_tag(tag).map(|entry| entry.size)),
+            TagOrDigest::Digest(digest) => self.blob(digest),
         }
     }
 
@@ -209,10 +215,10 @@ impl Repository for Stored {
         Ok(self.0.store.find(digest)?.map(|found| found.size))
     }
 
-    /// The file itself: what is deleted meanwhile is still sent to its end.
+    /// Opens the file once, so that a blob deleted in the meantime is still sent completely.
     fn open(&self, digest: &Digest, _: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         let file = self.0.store.file(digest)?;
-        let mut file = file.ok_or_else(|| Error::not_found(format!("blob {digest} was deleted just now")))?;
+        let mut file = file.ok_or_else(|| Error::not_found(format!("blob {digest} was deleted during the request")))?;
         file.seek(SeekFrom::Start(from)).map_err(|e| Error::reading(format!("blob {digest}"), e))?;
         Ok(Box::new(file))
     }
@@ -230,10 +236,10 @@ mod tests {
     #[test]
     fn no_repository_lies_inside_anothers_layout() {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target::open(dir.path(), Arc::new(Silent), &Cancel::default()).unwrap();
+        let target = WritableBackend::open(dir.path(), Arc::new(Silent), &Cancel::default()).unwrap();
         let names = ["a", "a/b", "a/blobs", "a/blobs/sha256", "a/index.json", "oci-layout", "blobs"];
         for name in names {
-            target.make_layout(name).unwrap();
+            target.create_layout(name).unwrap();
         }
         let mut found = target.repositories().unwrap();
         found.sort();

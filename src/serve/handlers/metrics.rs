@@ -1,49 +1,49 @@
-//! `/metrics`: the figures in the text form that Prometheus reads.
+//! `/metrics`: the counters in the text format of Prometheus.
 
 use crate::serve::access_log::Metrics;
 use crate::serve::http::reply::text;
-use crate::serve::http::response::Answer;
+use crate::serve::http::response::ResponseBody;
 use hyper::Response;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub fn answer(figures: &Metrics) -> Response<Answer> {
-    text("text/plain; version=0.0.4; charset=utf-8", told(figures))
+pub fn respond(metrics: &Metrics) -> Response<ResponseBody> {
+    text("text/plain; version=0.0.4; charset=utf-8", prometheus_text(metrics))
 }
 
-fn told(figures: &Metrics) -> String {
+fn prometheus_text(metrics: &Metrics) -> String {
     let mut out = String::new();
-    let value = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-    let head = |out: &mut String, name: &str, kind: &str, help: &str| {
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let header = |out: &mut String, name: &str, kind: &str, help: &str| {
         let _ = writeln!(out, "# HELP imgmv_{name} {help}\n# TYPE imgmv_{name} {kind}");
     };
-    head(&mut out, "build_info", "gauge", "The version that runs.");
+    header(&mut out, "build_info", "gauge", "The version of this server.");
     let _ = writeln!(out, "imgmv_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
-    head(&mut out, "http_requests_total", "counter", "Requests that were answered, by the first digit of the status.");
-    for (at, answered) in figures.answered.iter().enumerate() {
-        let _ = writeln!(out, "imgmv_http_requests_total{{class=\"{}xx\"}} {}", at + 1, value(answered));
+    header(&mut out, "http_requests_total", "counter", "Answered requests, by the first digit of the status.");
+    for (at, responses) in metrics.responses.iter().enumerate() {
+        let _ = writeln!(out, "imgmv_http_requests_total{{class=\"{}xx\"}} {}", at + 1, value(responses));
     }
-    for (name, kind, help, figure) in [
-        ("http_reads_total", "counter", "Requests with GET or HEAD.", &figures.reads),
-        ("http_writes_total", "counter", "Requests with another method.", &figures.writes),
-        ("http_sent_bytes_total", "counter", "Bytes of answers' bodies.", &figures.sent),
-        ("http_received_bytes_total", "counter", "Bytes of requests' bodies.", &figures.received),
-        ("http_broken_total", "counter", "Answers that did not go out whole.", &figures.broken),
-        ("http_requests_in_flight", "gauge", "Requests under way.", &figures.under_way),
-        ("connections_total", "counter", "Connections that were accepted.", &figures.accepted),
-        ("connections", "gauge", "Connections there are.", &figures.connections),
-        ("blobs_pushed_total", "counter", "Blobs that were pushed.", &figures.blobs_pushed),
-        ("blobs_mounted_total", "counter", "Blobs that were mounted.", &figures.blobs_mounted),
-        ("manifests_pushed_total", "counter", "Manifests that were pushed.", &figures.manifests_pushed),
-        ("mirror_blobs_fetched_total", "counter", "Blobs that a mirror has fetched.", &figures.fetched),
-        ("mirror_fetched_bytes_total", "counter", "Bytes of these blobs.", &figures.fetched_bytes),
-        ("mirror_peer_finds_total", "counter", "Blobs and manifests that a peer had.", &figures.found_at_peers),
-        ("mirror_blobs_had_total", "counter", "Blobs that were given from the cache.", &figures.had),
-        ("mirror_last_known_total", "counter", "Tags answered as they were known last.", &figures.last_known),
-        ("mirror_evicted_bytes_total", "counter", "Bytes that went to make room.", &figures.evicted_bytes),
+    for (name, kind, help, counter) in [
+        ("http_reads_total", "counter", "Requests with GET or HEAD.", &metrics.reads),
+        ("http_writes_total", "counter", "Requests with any other method.", &metrics.writes),
+        ("http_sent_bytes_total", "counter", "Bytes of response bodies.", &metrics.sent),
+        ("http_received_bytes_total", "counter", "Bytes of request bodies.", &metrics.received),
+        ("http_broken_total", "counter", "Responses that were not sent completely.", &metrics.incomplete),
+        ("http_requests_in_flight", "gauge", "Requests in flight.", &metrics.in_flight),
+        ("connections_total", "counter", "Accepted connections.", &metrics.accepted),
+        ("connections", "gauge", "Open connections.", &metrics.connections),
+        ("blobs_pushed_total", "counter", "Pushed blobs.", &metrics.blobs_pushed),
+        ("blobs_mounted_total", "counter", "Mounted blobs.", &metrics.blobs_mounted),
+        ("manifests_pushed_total", "counter", "Pushed manifests.", &metrics.manifests_pushed),
+        ("mirror_blobs_fetched_total", "counter", "Blobs downloaded into the mirror's cache.", &metrics.downloaded),
+        ("mirror_fetched_bytes_total", "counter", "Bytes of the downloaded blobs.", &metrics.downloaded_bytes),
+        ("mirror_peer_finds_total", "counter", "Blobs and manifests found at a peer.", &metrics.peer_hits),
+        ("mirror_blobs_had_total", "counter", "Blobs served from the cache.", &metrics.cache_hits),
+        ("mirror_last_known_total", "counter", "Tags answered with the last known digest.", &metrics.stale_tags),
+        ("mirror_evicted_bytes_total", "counter", "Bytes evicted from the cache.", &metrics.evicted_bytes),
     ] {
-        head(&mut out, name, kind, help);
-        let _ = writeln!(out, "imgmv_{name} {}", value(figure));
+        header(&mut out, name, kind, help);
+        let _ = writeln!(out, "imgmv_{name} {}", value(counter));
     }
     out
 }

@@ -1,12 +1,12 @@
-//! `/`: a page for people, with what there is and the command that pulls it. No script, nothing from elsewhere, and
-//! nothing that an image says of itself is taken for anything but text.
+//! `/`: an HTML page that lists the images and their pull commands. It has no scripts and no external resources, and
+//! escapes all text that comes from an image.
 
 use crate::error::{Result, printable};
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
-use crate::serve::backend::catalog::{At, Catalog, Repository, Search, Wanted};
-use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, blocking, text};
-use crate::serve::http::request::Asked;
+use crate::serve::backend::catalog::{Catalog, Repository, RepositoryRequest, Search, TagOrDigest};
+use crate::serve::http::errors::{ApiError, ErrorCode};
+use crate::serve::http::reply::{HandlerResult, add_header, blocking, text};
+use crate::serve::http::request::RequestHead;
 use crate::serve::server::Server;
 use base64::Engine as _;
 use hyper::StatusCode;
@@ -16,15 +16,16 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Repositories on one page.
-const REPOSITORIES: usize = 100;
-/// Tags of each, and of the one that was asked for.
-const TAGS: usize = 10;
-const ALL_TAGS: usize = 1000;
-/// Platforms of an image.
-const PLATFORMS: usize = 20;
-/// Looking into images ends here; what is left shows its tag alone.
-const TIME: Duration = Duration::from_secs(3);
+/// The maximum number of repositories on a page.
+const MAX_REPOSITORIES: usize = 100;
+/// The maximum number of tags of each repository in the list.
+const MAX_TAGS: usize = 10;
+/// The maximum number of tags on the page of one repository.
+const MAX_TAGS_OF_ONE: usize = 1000;
+/// The maximum number of platforms of an image.
+const MAX_PLATFORMS: usize = 20;
+/// The time for reading images; the remaining tags are listed without platforms.
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
 color:#222;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .3rem}table{border-collapse:collapse;\
@@ -32,27 +33,27 @@ width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;
 code{background:#eee;padding:.1rem .3rem;overflow-wrap:anywhere}@media(prefers-color-scheme:dark){body{color:#ddd;\
 background:#1b1b1b}code{background:#333}th,td{border-color:#444}a{color:#8bf}}";
 
-/// The page, for who asks for HTML.
-pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
-    let accept = asked.header(header::ACCEPT).unwrap_or_default();
+/// Handles `/` for clients that accept HTML.
+pub async fn page(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
+    let accept = request.header(header::ACCEPT).unwrap_or_default();
     if !accept.to_ascii_lowercase().contains("text/html") {
-        let message = "there is nothing under this path but a page for browsers; the API is at /v2/";
-        return Err(Refusal::not_found(Code::Unsupported, message));
+        let message = "this path has only a page for browsers; the API is at /v2/";
+        return Err(ApiError::not_found(ErrorCode::Unsupported, message));
     }
-    // Whose images may have large manifests, read one after the other.
-    let _room = server.documents.room(MAX_MANIFEST_BYTES).await;
-    let host = asked.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
+    // The page reads one manifest at a time, and each may be large.
+    let _memory = server.manifest_memory.reserve(MAX_MANIFEST_BYTES).await;
+    let host = request.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
-    let look = Look { catalog, host, user: asked.user.clone(), until: Instant::now() + TIME };
-    let only = asked.query.value("repository").map(str::to_owned);
-    let last = asked.query.value("last").unwrap_or_default().to_owned();
+    let builder = PageBuilder { catalog, host, user: request.user.clone(), deadline: Instant::now() + TIME_LIMIT };
+    let only = request.query.value("repository").map(str::to_owned);
+    let last = request.query.value("last").unwrap_or_default().to_owned();
     let html = blocking(move || match only {
-        Some(name) => look.one(&name),
-        None => look.all(&last),
+        Some(name) => builder.repository_page(&name),
+        None => builder.list_page(&last),
     });
     let html = html.await??;
     let found = html.is_some();
-    let html = html.unwrap_or_else(|| whole("<p>There is no such repository. <a href=\"/\">All of them</a></p>"));
+    let html = html.unwrap_or_else(|| html_document("<p>Repository not found. <a href=\"/\">All repositories</a></p>"));
     let mut response = text("text/html; charset=utf-8", html);
     if !found {
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -61,9 +62,9 @@ pub async fn page(server: &Arc<Server>, asked: Asked) -> Answered {
         "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         base64::engine::general_purpose::STANDARD.encode(sha256(STYLE.as_bytes()))
     );
-    add(&mut response, "content-security-policy", &policy);
-    add(&mut response, "referrer-policy", "no-referrer");
-    add(&mut response, "cache-control", "no-store");
+    add_header(&mut response, "content-security-policy", &policy);
+    add_header(&mut response, "referrer-policy", "no-referrer");
+    add_header(&mut response, "cache-control", "no-store");
     Ok(response)
 }
 
@@ -74,58 +75,61 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// One page being made.
-struct Look {
+/// The state for building one page.
+struct PageBuilder {
     catalog: Catalog,
-    /// By which the reader's browser knows this server.
+    /// The host name in the browser's request.
     host: String,
     user: Option<String>,
-    until: Instant,
+    deadline: Instant,
 }
 
-impl Look {
+impl PageBuilder {
     fn repository(&self, name: &str) -> Result<Option<Arc<dyn Repository>>> {
-        self.catalog.repository(&Wanted {
+        self.catalog.repository(&RepositoryRequest {
             name: name.to_owned(),
             ns: None,
             user: self.user.clone(),
-            search: Search::Here,
+            search: Search::Local,
         })
     }
 
-    fn one(&self, name: &str) -> Result<Option<String>> {
-        let Some(repository) =
-            crate::serve::http::route::name_of(name).ok().map(|name| self.repository(&name)).transpose()?.flatten()
+    fn repository_page(&self, name: &str) -> Result<Option<String>> {
+        let Some(repository) = crate::serve::http::route::repository_name(name)
+            .ok()
+            .map(|name| self.repository(&name))
+            .transpose()?
+            .flatten()
         else {
             return Ok(None);
         };
         let mut body = "<p><a href=\"/\">All repositories</a></p>".to_owned();
-        self.show(&mut body, name, &*repository, ALL_TAGS);
-        Ok(Some(whole(&body)))
+        self.add_repository(&mut body, name, &*repository, MAX_TAGS_OF_ONE);
+        Ok(Some(html_document(&body)))
     }
 
-    fn all(&self, last: &str) -> Result<Option<String>> {
+    fn list_page(&self, last: &str) -> Result<Option<String>> {
         let names = self.catalog.repositories()?;
         let mut names = names.iter().filter(|name| name.as_str() > last).peekable();
         let mut body = String::new();
         if names.peek().is_none() {
-            body += "<p>There is nothing here yet.</p>";
+            body += "<p>No images yet.</p>";
         }
-        let shown: Vec<&String> = names.by_ref().take(REPOSITORIES).collect();
-        for name in &shown {
+        let listed: Vec<&String> = names.by_ref().take(MAX_REPOSITORIES).collect();
+        for name in &listed {
             match self.repository(name) {
-                Ok(Some(repository)) => self.show(&mut body, name, &*repository, TAGS),
+                Ok(Some(repository)) => self.add_repository(&mut body, name, &*repository, MAX_TAGS),
                 Ok(None) => {}
                 Err(error) => drop(write!(body, "<h2>{}</h2><p>{}</p>", escaped(name), escaped(&error.to_string()))),
             }
         }
-        if let Some(last) = shown.last().filter(|_| names.peek().is_some()) {
+        if let Some(last) = listed.last().filter(|_| names.peek().is_some()) {
             let _ = write!(body, "<p><a href=\"/?last={}\">More repositories</a></p>", escaped(last));
         }
-        Ok(Some(whole(&body)))
+        Ok(Some(html_document(&body)))
     }
 
-    fn show(&self, body: &mut String, name: &str, repository: &dyn Repository, most: usize) {
+    fn add_repository(&self, body: &mut String, name: &str, repository: &dyn Repository, max_tags: usize) {
         let (name, mut tags) = (escaped(name), repository.tags().unwrap_or_default());
         tags.sort();
         let _ = write!(body, "<h2>{name}</h2>");
@@ -134,36 +138,36 @@ impl Look {
             return;
         }
         *body += "<table><tr><th>Tag<th>Platform and size<th>Pull</tr>";
-        for tag in tags.iter().take(most) {
-            let platforms = match Instant::now() < self.until {
+        for tag in tags.iter().take(max_tags) {
+            let platforms = match Instant::now() < self.deadline {
                 true => platforms(repository, tag).unwrap_or_default(),
                 false => Vec::new(),
             };
-            let shown: Vec<String> = platforms.iter().map(|text| escaped(text)).collect();
+            let listed: Vec<String> = platforms.iter().map(|text| escaped(text)).collect();
             let _ = write!(
                 body,
                 "<tr><td>{tag}<td>{}<td><code>docker pull {}/{name}:{tag}</code></tr>",
-                shown.join("<br>"),
+                listed.join("<br>"),
                 escaped(&self.host),
                 tag = escaped(tag)
             );
         }
         *body += "</table>";
-        if tags.len() > most {
+        if tags.len() > max_tags {
             let _ = write!(body, "<p><a href=\"/?repository={name}\">All {} tags</a></p>", tags.len());
         }
     }
 }
 
-/// A line for each platform of the image at `tag`.
+/// One line for each platform of the image at `tag`.
 fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
-    let Some(manifest) = repository.manifest(&At::Tag(tag.to_owned()))? else { return Ok(Vec::new()) };
+    let Some(manifest) = repository.manifest(&TagOrDigest::Tag(tag.to_owned()))? else { return Ok(Vec::new()) };
     if manifest.children().is_empty() {
         return Ok(vec![line(&platform_of(repository, &manifest).unwrap_or_default(), Some(size(&manifest)))]);
     }
     let mut lines = Vec::new();
-    for child in manifest.children().iter().take(PLATFORMS) {
-        let found = repository.manifest(&At::Digest(child.digest))?;
+    for child in manifest.children().iter().take(MAX_PLATFORMS) {
+        let found = repository.manifest(&TagOrDigest::Digest(child.digest))?;
         let platform = child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
         lines.push(line(&platform, found.as_ref().map(size)));
     }
@@ -173,7 +177,7 @@ fn platforms(repository: &dyn Repository, tag: &str) -> Result<Vec<String>> {
 fn line(platform: &str, size: Option<u64>) -> String {
     let platform = if platform.is_empty() { "unknown" } else { platform };
     match size {
-        Some(size) => format!("{platform}, {}", told(size)),
+        Some(size) => format!("{platform}, {}", human_size(size)),
         None => format!("{platform}, not here"),
     }
 }
@@ -182,7 +186,7 @@ fn size(manifest: &Manifest) -> u64 {
     manifest.blobs().iter().map(|blob| blob.size).sum()
 }
 
-/// What an image's config says of its platform, where it is an image.
+/// The platform in an image's config; `None` if the manifest is not an image.
 fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<String> {
     let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST_BYTES)?;
     let size = repository.blob(&config.digest).ok()??;
@@ -192,7 +196,7 @@ fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<Strin
     Some(config.platform().to_string())
 }
 
-fn told(size: u64) -> String {
+fn human_size(size: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (size as f64 / 1024.0, units[0]);
     for next in &units[1..] {
@@ -204,14 +208,14 @@ fn told(size: u64) -> String {
     format!("{size:.1} {unit}")
 }
 
-fn whole(body: &str) -> String {
+fn html_document(body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>Images</title><style>{STYLE}</style><h1>Images</h1>{body}</html>\n"
     )
 }
 
-/// Text as HTML shows it, in an attribute too.
+/// Escapes text for HTML, also inside an attribute.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in printable(text).chars().take(1024) {
@@ -246,6 +250,6 @@ mod tests {
 
     #[test]
     fn sizes_are_told_in_a_unit_that_people_read() {
-        assert_eq!([100, 5 << 20, 3 << 30].map(told), ["0.1 KiB", "5.0 MiB", "3.0 GiB"]);
+        assert_eq!([100, 5 << 20, 3 << 30].map(human_size), ["0.1 KiB", "5.0 MiB", "3.0 GiB"]);
     }
 }

@@ -1,261 +1,297 @@
-//! Pushing blobs (distribution-spec, "Pushing blobs"): in one request or several, mounted from elsewhere, gone on with
-//! where a request was cut.
+//! Pushes blobs (distribution-spec, "Pushing blobs"): in one request, in chunks, by mounting; an upload resumes where a
+//! request broke off.
 
 use super::uploads::UploadGuard;
 use crate::error::Kind;
 use crate::image::{Algorithm, Digest};
-use crate::serve::backend::writable::Target;
-use crate::serve::http::errors::{Code, Refusal};
-use crate::serve::http::reply::{Answered, add, bare, blocking, lost};
-use crate::serve::http::request::Asked;
-use crate::serve::http::request_body::{End, RequestBody};
-use crate::serve::http::route::{digest as parse_digest, name_of};
+use crate::serve::access_log::add;
+use crate::serve::backend::writable::WritableBackend;
+use crate::serve::http::errors::{ApiError, ErrorCode};
+use crate::serve::http::reply::{HandlerResult, add_header, blocking, empty, panicked};
+use crate::serve::http::request::RequestHead;
+use crate::serve::http::request_body::{BodyEnd, RequestBody};
+use crate::serve::http::route::{digest as parse_digest, repository_name};
 use crate::serve::server::Server;
 use crate::transport::layout::Upload;
 use hyper::header;
 use hyper::{Method, Response, StatusCode};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `POST blobs/uploads/`: begins an upload, takes a blob whole, or mounts one.
-pub async fn begin(server: &Arc<Server>, asked: Asked, name: String, body: &mut RequestBody) -> Answered {
-    let target = writable(server)?;
-    let wanted = |key: &str| asked.query.value(key).map(parse_digest).transpose();
+/// Handles `POST blobs/uploads/`: starts an upload, receives a complete blob, or mounts one.
+pub async fn start_upload(
+    server: &Arc<Server>,
+    request: RequestHead,
+    name: String,
+    body: &mut RequestBody,
+) -> HandlerResult {
+    let writable = writable_backend(server)?;
+    let wanted = |key: &str| request.query.value(key).map(parse_digest).transpose();
     let (digest, mount) = (wanted("digest")?, wanted("mount")?);
-    let algorithm = match asked.query.value("digest-algorithm") {
+    let algorithm = match request.query.value("digest-algorithm") {
         None => digest.or(mount).map_or_else(Algorithm::default, |digest| digest.algorithm()),
         Some("sha256") => Algorithm::Sha256,
         Some("sha512") => Algorithm::Sha512,
-        Some(_) => return Err(Refusal::bad(Code::DigestInvalid, "only sha256 and sha512 are known")),
+        Some(_) => {
+            return Err(ApiError::bad_request(
+                ErrorCode::DigestInvalid,
+                "unsupported digest-algorithm; use sha256 or sha512",
+            ));
+        }
     };
-    let (made, repository) = (target.clone(), name.clone());
-    let layout = blocking(move || made.make_layout(&repository)).await??;
+    let (backend, repository) = (writable.clone(), name.clone());
+    let layout = blocking(move || backend.create_layout(&repository)).await??;
     if let Some(digest) = mount {
-        let from = asked.query.value("from").map(str::to_owned);
-        let (target, into) = (target.clone(), layout.clone());
+        let from = request.query.value("from").map(str::to_owned);
+        let (writable, into) = (writable.clone(), layout.clone());
         let mounted = blocking(move || match from {
-            Some(from) => match name_of(&from).map(|from| target.layout(&from)) {
+            Some(from) => match repository_name(&from).map(|from| writable.layout(&from)) {
                 Ok(from) => from?.map_or(Ok(false), |from| into.mount(&digest, &from)),
                 Err(_) => Ok(false),
             },
-            // Without a word where from: wherever it is.
-            None => into.mount(&digest, target.pool()),
+            // Without `from`, any repository may have the blob.
+            None => into.mount(&digest, writable.pool()),
         });
         if mounted.await?? {
-            count(&server.figures.blobs_mounted);
+            add(&server.metrics.blobs_mounted, 1);
             return Ok(created(&name, &digest));
         }
     }
-    let mut turn = server.sessions.begin(&name, layout, algorithm).await?;
+    let mut guard = server.sessions.start(&name, layout, algorithm).await?;
     match digest {
         Some(digest) => {
-            if let Err(mut refusal) = receive(&mut turn, &asked, body).await {
-                // Nobody was told where to go on.
-                cancel(server, turn).await?;
-                if refusal.status == StatusCode::REQUEST_TIMEOUT {
-                    refusal.message = "the request was cut, or too slow; begin again".to_owned();
+            if let Err(mut api_error) = receive_body(&mut guard, &request, body).await {
+                // The client does not know the upload's location, so it cannot resume it.
+                cancel_upload(server, guard).await?;
+                if api_error.status == StatusCode::REQUEST_TIMEOUT {
+                    api_error.message = "the request broke off or was too slow; start a new upload".to_owned();
                 }
-                return Err(refusal);
+                return Err(api_error);
             }
-            finish(server, turn, name, digest).await
+            complete_upload(server, guard, name, digest).await
         }
-        None => Ok(standing(StatusCode::ACCEPTED, &name, &turn)),
+        None => Ok(upload_status(StatusCode::ACCEPTED, &name, &guard)),
     }
 }
 
-/// `blobs/uploads/<id>`: status, more bytes, the end, or no more of it.
-pub async fn go_on(server: &Arc<Server>, asked: Asked, name: String, id: String, body: &mut RequestBody) -> Answered {
-    let target = writable(server)?;
-    let digest = match asked.method {
+/// Handles `blobs/uploads/<id>`: the status (GET), more bytes (PATCH), completion (PUT), cancellation (DELETE).
+pub async fn handle_upload(
+    server: &Arc<Server>,
+    request: RequestHead,
+    name: String,
+    id: String,
+    body: &mut RequestBody,
+) -> HandlerResult {
+    let writable = writable_backend(server)?;
+    let digest = match request.method {
         Method::PUT => {
-            let missing = || Refusal::bad(Code::DigestInvalid, "an upload ends with ?digest=");
-            Some(parse_digest(asked.query.value("digest").ok_or_else(missing)?)?)
+            let missing = || {
+                ApiError::bad_request(
+                    ErrorCode::DigestInvalid,
+                    "?digest= is missing; the PUT that completes an upload needs it",
+                )
+            };
+            Some(parse_digest(request.query.value("digest").ok_or_else(missing)?)?)
         }
         _ => None,
     };
-    let mut turn = server.sessions.resume(&name, &id, target).await?;
-    match asked.method {
-        Method::GET | Method::HEAD => Ok(standing(StatusCode::NO_CONTENT, &name, &turn)),
+    let mut guard = server.sessions.resume(&name, &id, writable).await?;
+    match request.method {
+        Method::GET | Method::HEAD => Ok(upload_status(StatusCode::NO_CONTENT, &name, &guard)),
         Method::DELETE => {
-            cancel(server, turn).await?;
-            Ok(bare(StatusCode::NO_CONTENT))
+            cancel_upload(server, guard).await?;
+            Ok(empty(StatusCode::NO_CONTENT))
         }
         Method::PATCH | Method::PUT => {
-            in_order(&asked, body, &name, &turn)?;
-            receive(&mut turn, &asked, body).await?;
+            check_content_range(&request, body, &name, &guard)?;
+            receive_body(&mut guard, &request, body).await?;
             match digest {
-                Some(digest) => finish(server, turn, name, digest).await,
-                None => Ok(standing(StatusCode::ACCEPTED, &name, &turn)),
+                Some(digest) => complete_upload(server, guard, name, digest).await,
+                None => Ok(upload_status(StatusCode::ACCEPTED, &name, &guard)),
             }
         }
-        _ => Err(Refusal::method("GET, HEAD, PATCH, PUT, DELETE")),
+        _ => Err(ApiError::method_not_allowed("GET, HEAD, PATCH, PUT, DELETE")),
     }
 }
 
-/// `DELETE blobs/<digest>`.
-pub async fn delete(server: &Arc<Server>, name: String, digest: Digest) -> Answered {
-    let target = writable(server)?.clone();
+/// Handles `DELETE blobs/<digest>`.
+pub async fn delete_blob(server: &Arc<Server>, name: String, digest: Digest) -> HandlerResult {
+    let writable = writable_backend(server)?.clone();
     let repository = name.clone();
-    let removed = blocking(move || match target.layout(&repository)? {
-        Some(layout) => layout.remove_blob(&digest, target.pool()),
+    let removed = blocking(move || match writable.layout(&repository)? {
+        Some(layout) => layout.remove_blob(&digest, writable.pool()),
         None => Ok(false),
     });
     match removed.await?? {
-        true => Ok(bare(StatusCode::ACCEPTED)),
-        false => Err(Refusal::not_found(Code::BlobUnknown, format!("there is no blob {digest} in {name}"))),
+        true => Ok(empty(StatusCode::ACCEPTED)),
+        false => Err(ApiError::not_found(ErrorCode::BlobUnknown, format!("blob {digest} was not found in {name}"))),
     }
 }
 
-/// Where pushes go.
-pub fn writable(server: &Arc<Server>) -> Result<&Arc<Target>, Refusal> {
+/// The directory that accepts pushes.
+pub fn writable_backend(server: &Arc<Server>) -> Result<&Arc<WritableBackend>, ApiError> {
     let read_only = || {
-        let message = "this server is for pulling only; it takes pushes with --writable";
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).with("allow", "GET, HEAD".to_owned())
+        let message = "this server is read-only; start it with --writable to accept pushes";
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+            .with_header("allow", "GET, HEAD".to_owned())
     };
-    server.target.as_ref().ok_or_else(read_only)
+    server.writable.as_ref().ok_or_else(read_only)
 }
 
-pub fn count(figure: &AtomicU64) {
-    figure.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Whether a chunk begins where the upload stands, and is as long as it says. The specification has `0-99`, some
-/// clients write `bytes 0-99/200`.
-fn in_order(asked: &Asked, body: &RequestBody, name: &str, turn: &UploadGuard) -> Result<(), Refusal> {
-    let Some(range) = asked.header(header::CONTENT_RANGE) else { return Ok(()) };
-    let wrong = || Refusal::bad(Code::BlobUploadInvalid, format!("{range:?} is no Content-Range; expected FIRST-LAST"));
+/// Checks that a chunk starts at the upload's size and has the length of its `Content-Range`. The specification has
+/// `0-99`; some clients write `bytes 0-99/200`.
+fn check_content_range(
+    request: &RequestHead,
+    body: &RequestBody,
+    name: &str,
+    guard: &UploadGuard,
+) -> Result<(), ApiError> {
+    let Some(range) = request.header(header::CONTENT_RANGE) else { return Ok(()) };
+    let wrong = || {
+        ApiError::bad_request(
+            ErrorCode::BlobUploadInvalid,
+            format!("{range:?} is not a Content-Range; expected FIRST-LAST"),
+        )
+    };
     let spec = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']);
     let (first, last) = spec.split('/').next().and_then(|spec| spec.split_once('-')).ok_or_else(wrong)?;
     let (first, last) = (first.parse::<u64>().map_err(|_| wrong())?, last.parse::<u64>().map_err(|_| wrong())?);
-    if first != turn.size() {
-        let stands = format!("the upload stands at byte {}, the chunk begins at {first}", turn.size());
-        let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid, stands);
-        return Err(refusal.with("location", location(name, turn)).with("range", range_of(turn)));
+    if first != guard.size() {
+        let message = format!("the upload has {} bytes, but the chunk starts at byte {first}", guard.size());
+        let api_error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message);
+        return Err(api_error
+            .with_header("location", upload_location(name, guard))
+            .with_header("range", upload_range(guard)));
     }
     let length = last.checked_sub(first).and_then(|length| length.checked_add(1));
-    match (length, body.announced()) {
+    match (length, body.content_length()) {
         (None, _) => Err(wrong()),
-        (Some(length), Some(announced)) if length != announced => Err(Refusal::bad(
-            Code::SizeInvalid,
-            format!("Content-Range has {length} bytes, Content-Length says {announced}"),
+        (Some(length), Some(content_length)) if length != content_length => Err(ApiError::bad_request(
+            ErrorCode::SizeInvalid,
+            format!("Content-Range covers {length} bytes, but Content-Length is {content_length}"),
         )),
         _ => Ok(()),
     }
 }
 
-/// Writes the body behind what is there. A body that is cut leaves what came of it.
-async fn receive(turn: &mut UploadGuard, asked: &Asked, body: &mut RequestBody) -> Result<(), Refusal> {
-    let mut upload = turn.take_out()?;
-    let (before, announced) = (upload.size(), body.announced());
-    // A full disk is told now, not after the transfer.
+/// Appends the body to the upload. If the body breaks off, its received bytes stay.
+async fn receive_body(guard: &mut UploadGuard, request: &RequestHead, body: &mut RequestBody) -> Result<(), ApiError> {
+    let mut upload = guard.take_out()?;
+    let (before, content_length) = (upload.size(), body.content_length());
+    // Reserves the space first, so that a full disk is reported before the transfer.
     let mut writing = tokio::task::spawn_blocking(move || {
-        let reserved = announced.map_or(Ok(()), |more| upload.reserve(more));
+        let reserved = content_length.map_or(Ok(()), |more| upload.reserve(more));
         (upload, reserved)
     });
     loop {
-        // The next bytes come in while those before are hashed and written.
-        let over = tokio::select! {
-            over = body.gather(asked.share) => over,
-            () = turn.superseded() => Some(End::Cut),
+        // The next bytes are received while the previous ones are hashed and written.
+        let end = tokio::select! {
+            end = body.read_at_least(request.buffer_bytes) => end,
+            () = guard.superseded() => Some(BodyEnd::Cut),
         };
         let pieces = body.take();
-        let (mut upload, written) = writing.await.map_err(|_| lost())?;
+        let (mut upload, written) = writing.await.map_err(|_| panicked())?;
         if let Err(error) = written {
-            return put_back(turn, upload, End::Whole, before).await.and(Err(error.into()));
+            return put_back(guard, upload, BodyEnd::Complete, before).await.and(Err(error.into()));
         }
         writing = tokio::task::spawn_blocking(move || {
             let written = pieces.iter().try_for_each(|piece| upload.write(piece));
             (upload, written)
         });
-        if let Some(over) = over {
-            let (upload, written) = writing.await.map_err(|_| lost())?;
-            put_back(turn, upload, over, before).await?;
+        if let Some(end) = end {
+            let (upload, written) = writing.await.map_err(|_| panicked())?;
+            put_back(guard, upload, end, before).await?;
             written?;
-            return match over {
-                End::Whole => Ok(()),
-                End::Cut => {
-                    let message = "the request was cut, or too slow; ask for the upload's status and go on there";
-                    Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, message))
+            return match end {
+                BodyEnd::Complete => Ok(()),
+                BodyEnd::Cut => {
+                    let message = "the request broke off or was too slow; query the upload's status and resume there";
+                    Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid, message))
                 }
             };
         }
     }
 }
 
-/// Lets the upload stand where it is.
-async fn put_back(turn: &mut UploadGuard, mut upload: Upload, over: End, before: u64) -> Result<(), Refusal> {
-    let settled = blocking(move || {
-        // One byte and none look alike to who asks how far it came.
-        if over == End::Cut && before == 0 && upload.size() == 1 {
+/// Puts the upload back with the bytes that it has.
+async fn put_back(guard: &mut UploadGuard, mut upload: Upload, end: BodyEnd, before: u64) -> Result<(), ApiError> {
+    let upload = blocking(move || {
+        // The range `0-0` means both zero bytes and one byte, so a single byte is discarded.
+        if end == BodyEnd::Cut && before == 0 && upload.size() == 1 {
             let _ = upload.begin_anew();
         }
         upload.settle();
         upload
     });
-    turn.put_back(settled.await?);
+    guard.put_back(upload.await?);
     Ok(())
 }
 
-async fn cancel(server: &Arc<Server>, mut turn: UploadGuard) -> Result<(), Refusal> {
-    let upload = turn.take_out()?;
-    server.sessions.end(upload.id());
+async fn cancel_upload(server: &Arc<Server>, mut guard: UploadGuard) -> Result<(), ApiError> {
+    let upload = guard.take_out()?;
+    server.sessions.remove(upload.id());
     blocking(move || upload.remove()).await
 }
 
-async fn finish(server: &Arc<Server>, mut turn: UploadGuard, name: String, digest: Digest) -> Answered {
-    let target = writable(server)?.clone();
-    let upload = turn.take_out()?;
-    server.sessions.end(upload.id());
+async fn complete_upload(server: &Arc<Server>, mut guard: UploadGuard, name: String, digest: Digest) -> HandlerResult {
+    let writable = writable_backend(server)?.clone();
+    let upload = guard.take_out()?;
+    server.sessions.remove(upload.id());
     let repository = name.clone();
-    let kept = blocking(move || {
-        let layout = target.make_layout(&repository)?;
-        layout.keep(upload, &digest, target.pool())
+    let committed = blocking(move || {
+        let layout = writable.create_layout(&repository)?;
+        layout.keep(upload, &digest, writable.pool())
     });
-    match kept.await? {
+    match committed.await? {
         Ok(_) => {
-            count(&server.figures.blobs_pushed);
+            add(&server.metrics.blobs_pushed, 1);
             Ok(created(&name, &digest))
         }
-        Err(error) if error.kind() == Kind::Invalid => Err(Refusal::bad(Code::DigestInvalid, error.to_string())),
+        Err(error) if error.kind() == Kind::Invalid => {
+            Err(ApiError::bad_request(ErrorCode::DigestInvalid, error.to_string()))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-fn created(name: &str, digest: &Digest) -> Response<crate::serve::http::response::Answer> {
-    let mut response = bare(StatusCode::CREATED);
-    add(&mut response, "location", &format!("/v2/{name}/blobs/{digest}"));
-    add(&mut response, "docker-content-digest", &digest.to_string());
+fn created(name: &str, digest: &Digest) -> Response<crate::serve::http::response::ResponseBody> {
+    let mut response = empty(StatusCode::CREATED);
+    add_header(&mut response, "location", &format!("/v2/{name}/blobs/{digest}"));
+    add_header(&mut response, "docker-content-digest", &digest.to_string());
     response
 }
 
-/// Where an upload stands.
-fn standing(status: StatusCode, name: &str, turn: &UploadGuard) -> Response<crate::serve::http::response::Answer> {
-    let mut response = bare(status);
-    add(&mut response, "location", &location(name, turn));
-    add(&mut response, "range", &range_of(turn));
-    add(&mut response, "docker-upload-uuid", &turn.id());
+/// The status of an upload as a response.
+fn upload_status(
+    status: StatusCode,
+    name: &str,
+    guard: &UploadGuard,
+) -> Response<crate::serve::http::response::ResponseBody> {
+    let mut response = empty(status);
+    add_header(&mut response, "location", &upload_location(name, guard));
+    add_header(&mut response, "range", &upload_range(guard));
+    add_header(&mut response, "docker-upload-uuid", &guard.id());
     response
 }
 
-fn location(name: &str, turn: &UploadGuard) -> String {
-    format!("/v2/{name}/blobs/uploads/{}", turn.id())
+fn upload_location(name: &str, guard: &UploadGuard) -> String {
+    format!("/v2/{name}/blobs/uploads/{}", guard.id())
 }
 
-/// `0-0` where nothing is there yet, as clients expect it.
-fn range_of(turn: &UploadGuard) -> String {
-    format!("0-{}", turn.size().saturating_sub(1))
+/// The `Range` of an upload; `0-0` for an empty one, as clients expect.
+fn upload_range(guard: &UploadGuard) -> String {
+    format!("0-{}", guard.size().saturating_sub(1))
 }
 
-/// Removes uploads that nobody goes on with, again and again.
-pub async fn expire(server: Arc<Server>, every: std::time::Duration, life: std::time::Duration) {
+/// Removes expired uploads periodically.
+pub async fn expire(server: Arc<Server>, interval: std::time::Duration, lifetime: std::time::Duration) {
     loop {
-        server.sessions.let_go(life);
-        if let Some(target) = server.target.clone() {
-            let expired = blocking(move || target.expire(life)).await;
+        server.sessions.close_idle(lifetime);
+        if let Some(writable) = server.writable.clone() {
+            let expired = blocking(move || writable.expire(lifetime)).await;
             if let Ok(Ok(expired @ 1..)) = expired {
-                server.watch.say(&format!("{expired} uploads that nobody went on with were removed"));
+                server.watch.say(&format!("removed {expired} expired uploads"));
             }
         }
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(interval).await;
     }
 }

@@ -1,41 +1,41 @@
-//! Buffers that are used again: what a blob is sent from is neither cleared nor asked of the system each time.
+//! A pool of buffers for sending blobs, so that a buffer is not allocated and cleared for each read.
 
 use hyper::body::Bytes;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-/// In bytes. Who has no more gets its buffers one after the other.
-pub const LEAST_SHARE: usize = 16 << 10;
+/// The smallest buffer of a connection. A connection with this size does not read ahead.
+pub const MIN_BUFFER_BYTES: usize = 16 << 10;
 
-/// Of those that nobody uses at the moment, at most.
-const KEPT: usize = 16;
+/// The maximum number of unused buffers in the pool.
+const MAX_FREE: usize = 16;
 
 static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// A buffer on loan, and how much of it counts.
-struct Lent(Vec<u8>, usize);
+/// A pooled buffer and the number of its valid bytes.
+struct PooledBuffer(Vec<u8>, usize);
 
-/// What `read` has put into a buffer of `want` bytes; it says how many.
+/// Calls `read` on a buffer of `want` bytes, and returns the bytes that it wrote; `read` returns their number.
 pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     let fitting = free.iter().position(|buffer| buffer.len() >= want && buffer.len() / 2 <= want);
     let buffer = fitting.map(|at| free.swap_remove(at));
     drop(free);
-    let mut lent = Lent(buffer.unwrap_or_else(|| vec![0; want]), want);
-    lent.1 = read(&mut lent.0[..want])?;
-    Ok(Bytes::from_owner(lent))
+    let mut pooled = PooledBuffer(buffer.unwrap_or_else(|| vec![0; want]), want);
+    pooled.1 = read(&mut pooled.0[..want])?;
+    Ok(Bytes::from_owner(pooled))
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.0[..self.1]
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT {
+        if free.len() < MAX_FREE {
             free.push(std::mem::take(&mut self.0));
         }
     }

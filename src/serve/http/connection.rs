@@ -1,7 +1,7 @@
-//! One connection: TLS where it is wanted, HTTP/1.1, and an end to whoever keeps it waiting.
+//! One connection: TLS if configured, HTTP/1.1, and disconnection of clients that are too slow.
 
-use super::buffers::LEAST_SHARE;
-use super::least_rate::Floor;
+use super::buffers::MIN_BUFFER_BYTES;
+use super::least_rate::MinimumRate;
 use super::router;
 use crate::serve::server::Server;
 use hyper::Request;
@@ -21,92 +21,93 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// In bytes, of a request's head.
-const MAX_HEAD: usize = 16 << 10;
+/// The maximum size of a request's head.
+const MAX_HEAD_BYTES: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// In bytes, of what waits encrypted.
-const MAX_ENCRYPTED: usize = 64 << 10;
-/// For the handshake of TLS.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The maximum size of encrypted bytes that wait to be sent.
+const MAX_ENCRYPTED_BYTES: usize = 64 << 10;
+/// The time limit of the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that is still sending when it is refused gets so long to read why.
+/// The time for a client that is still sending to read its error response.
 const LINGER: Duration = Duration::from_secs(1);
-/// Buffers that are thrown away in one go.
-const SCRAPS: usize = 64;
+/// The maximum number of buffers discarded in one poll.
+const MAX_DISCARDED_BUFFERS: usize = 64;
 
-/// Who has a connection, and what it gets.
-pub struct Line {
+/// The context of one connection.
+pub struct ConnectionContext {
     pub peer: SocketAddr,
-    /// How many connections there were when it came.
-    pub rank: usize,
+    /// The number of open connections when this one was accepted.
+    pub open_connections: usize,
     pub server: Arc<Server>,
     pub stopped: watch::Receiver<bool>,
 }
 
-impl Line {
-    /// Bytes that are read or sent at a time. Few connections get large buffers; with a thousand of them, all of them
-    /// slow, the buffers are some 40 MB together.
-    fn share(&self) -> usize {
-        match self.rank {
+impl ConnectionContext {
+    /// The buffer size of this connection. The first connections get large buffers; the buffers of a thousand slow
+    /// connections take about 40 MB.
+    fn buffer_bytes(&self) -> usize {
+        match self.open_connections {
             0..=16 => 256 << 10,
             17..=64 => 64 << 10,
-            _ => LEAST_SHARE,
+            _ => MIN_BUFFER_BYTES,
         }
     }
 }
 
 /// Serves one connection to its end.
-pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, line: Line) {
-    let idle = line.server.limits.idle;
+pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, context: ConnectionContext) {
+    let idle = context.server.limits.idle_timeout;
     match tls {
-        None => speak(Stalling::new(socket, idle), line).await,
+        None => serve_http(MinimumRateStream::new(socket, idle), context).await,
         Some(tls) => {
-            // What is encrypted and not sent yet is a buffer too.
-            let share = line.share().min(MAX_ENCRYPTED);
-            let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(share)));
-            // A client that does not get through the handshake hears no more.
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await {
-                speak(Stalling::new(stream, idle), line).await;
+            // Encrypted bytes that are not sent yet also take memory.
+            let buffer_bytes = context.buffer_bytes().min(MAX_ENCRYPTED_BYTES);
+            let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(buffer_bytes)));
+            // A client that fails the handshake gets no response.
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, accepted).await {
+                serve_http(MinimumRateStream::new(stream, idle), context).await;
             }
         }
     }
 }
 
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, line: Line) {
-    let share = line.share();
+async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, context: ConnectionContext) {
+    let buffer_bytes = context.buffer_bytes();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(line.server.limits.head)
-        .max_header_size(MAX_HEAD)
+        .header_read_timeout(context.server.limits.head_timeout)
+        .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(share.max(MAX_HEAD));
-    let (server, peer) = (line.server.clone(), line.peer.ip());
-    // In a box, so that a connection on which nothing is asked does not hold the room for an answer.
-    let service =
-        service_fn(move |request: Request<Incoming>| Box::pin(router::answer(server.clone(), peer, share, request)));
+        .max_buf_size(buffer_bytes.max(MAX_HEAD_BYTES));
+    let (server, peer) = (context.server.clone(), context.peer.ip());
+    // Boxed, so that an idle connection does not take the memory of a handler's state.
+    let service = service_fn(move |request: Request<Incoming>| {
+        Box::pin(router::respond(server.clone(), peer, buffer_bytes, request))
+    });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let mut stopped = line.stopped;
-    // What goes wrong on a connection is the client's; a request that it broke off is in the journal.
-    let told = tokio::select! {
+    let mut stopped = context.stopped;
+    // Connection errors are the client's and are not reported; the access log has every incomplete request.
+    let stopping = tokio::select! {
         _ = &mut connection => false,
         _ = async { stopped.wait_for(|stopped| *stopped).await.is_ok() } => true,
     };
-    if told {
+    if stopping {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 }
 
-/// A stream on which writing fails when its client takes too little of it.
-struct Stalling<S> {
+/// A stream whose writes fail if the client reads too slowly.
+struct MinimumRateStream<S> {
     stream: S,
-    floor: Floor,
-    /// Since when the client takes nothing, and until when it may.
+    rate: MinimumRate,
+    /// The start and the deadline of the current wait for the client.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    lingering: Option<Pin<Box<Sleep>>>,
+    linger_until: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a step of writing has moved.
+/// The number of bytes that a write step moved.
 trait Moved {
     fn bytes(&self) -> usize;
 }
@@ -123,19 +124,19 @@ impl Moved for usize {
     }
 }
 
-impl<S> Stalling<S> {
-    fn new(stream: S, idle: Duration) -> Stalling<S> {
-        Stalling { stream, floor: Floor::new(idle), waiting: None, lingering: None }
+impl<S> MinimumRateStream<S> {
+    fn new(stream: S, idle: Duration) -> MinimumRateStream<S> {
+        MinimumRateStream { stream, rate: MinimumRate::new(idle), waiting: None, linger_until: None }
     }
 
-    /// `polled`, or its failure once the client has had its time. Flushing moves no bytes.
-    fn watched<T: Moved>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Returns `polled`, or a timeout error when the client's time is used up. Flushing moves no bytes.
+    fn check_rate<T: Moved>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(done) = polled {
             let waited = self.waiting.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
-            self.floor.moved(waited, done.as_ref().map_or(0, Moved::bytes));
+            self.rate.record(waited, done.as_ref().map_or(0, Moved::bytes));
             return Poll::Ready(done);
         }
-        let left = self.floor.left();
+        let left = self.rate.remaining();
         let (_, until) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
         match until.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -144,16 +145,16 @@ impl<S> Stalling<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MinimumRateStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MinimumRateStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watched(cx, polled)
+        self.check_rate(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -162,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.watched(cx, polled)
+        self.check_rate(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -171,31 +172,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watched(cx, polled)
+        self.check_rate(cx, polled)
     }
 
-    /// Says the end, and reads on for a moment: closing while a client still sends would take the answer from it.
+    /// Shuts the write side down, then reads for up to `LINGER`: closing while a client still sends would discard the
+    /// response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingering.is_none() {
+        if self.linger_until.is_none() {
             let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
-            ready!(self.watched(cx, polled))?;
-            self.lingering = Some(Box::pin(sleep(LINGER)));
+            ready!(self.check_rate(cx, polled))?;
+            self.linger_until = Some(Box::pin(sleep(LINGER)));
         }
         let this = &mut *self;
-        let mut scraps = [0; 16 << 10];
-        for _ in 0..SCRAPS {
-            let mut buffer = ReadBuf::new(&mut scraps);
+        let mut discarded = [0; 16 << 10];
+        for _ in 0..MAX_DISCARDED_BUFFERS {
+            let mut buffer = ReadBuf::new(&mut discarded);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => match &mut this.lingering {
+                Poll::Pending => match &mut this.linger_until {
                     Some(until) => return until.as_mut().poll(cx).map(Ok),
                     None => return Poll::Ready(Ok(())),
                 },
             }
         }
-        // Others have their turn.
-        if this.lingering.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+        // Yields to other tasks.
+        if this.linger_until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(()));
         }
         cx.waker().wake_by_ref();

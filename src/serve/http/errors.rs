@@ -1,13 +1,12 @@
-//! What a registry answers when it does not do what was asked: a status and the specification's JSON
-//! (distribution-spec, "Error Codes").
+//! Error responses: a status and the JSON of the specification (distribution-spec, "Error Codes").
 
 use crate::error::{Error, Kind};
 use hyper::StatusCode;
 use serde_json::json;
 
-/// The specification's words, each of which a client may act on.
+/// The error codes of the specification; clients may act on each one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub enum ErrorCode {
     BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
@@ -22,85 +21,89 @@ pub enum Code {
     Denied,
     Unsupported,
     TooManyRequests,
-    /// Not the specification's: nothing of the above.
+    /// Any other error; not in the specification.
     Unknown,
 }
 
-impl Code {
-    pub fn word(self) -> &'static str {
+impl ErrorCode {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Code::BlobUnknown => "BLOB_UNKNOWN",
-            Code::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
-            Code::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
-            Code::DigestInvalid => "DIGEST_INVALID",
-            Code::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
-            Code::ManifestInvalid => "MANIFEST_INVALID",
-            Code::ManifestUnknown => "MANIFEST_UNKNOWN",
-            Code::NameInvalid => "NAME_INVALID",
-            Code::NameUnknown => "NAME_UNKNOWN",
-            Code::SizeInvalid => "SIZE_INVALID",
-            Code::Unauthorized => "UNAUTHORIZED",
-            Code::Denied => "DENIED",
-            Code::Unsupported => "UNSUPPORTED",
-            Code::TooManyRequests => "TOOMANYREQUESTS",
-            Code::Unknown => "UNKNOWN",
+            ErrorCode::BlobUnknown => "BLOB_UNKNOWN",
+            ErrorCode::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            ErrorCode::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            ErrorCode::DigestInvalid => "DIGEST_INVALID",
+            ErrorCode::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            ErrorCode::ManifestInvalid => "MANIFEST_INVALID",
+            ErrorCode::ManifestUnknown => "MANIFEST_UNKNOWN",
+            ErrorCode::NameInvalid => "NAME_INVALID",
+            ErrorCode::NameUnknown => "NAME_UNKNOWN",
+            ErrorCode::SizeInvalid => "SIZE_INVALID",
+            ErrorCode::Unauthorized => "UNAUTHORIZED",
+            ErrorCode::Denied => "DENIED",
+            ErrorCode::Unsupported => "UNSUPPORTED",
+            ErrorCode::TooManyRequests => "TOOMANYREQUESTS",
+            ErrorCode::Unknown => "UNKNOWN",
         }
     }
 }
 
-/// A request that is refused or has failed.
+/// An error response.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct ApiError {
     pub status: StatusCode,
-    pub code: Code,
+    pub code: ErrorCode,
     pub message: String,
-    /// Headers that belong to it, as `Range` to an upload that stands elsewhere.
+    /// Additional headers, for example the `Range` of an upload.
     pub headers: Vec<(&'static str, String)>,
 }
 
-impl Refusal {
-    pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Refusal {
-        Refusal { status, code, message: message.into(), headers: Vec::new() }
+impl ApiError {
+    pub fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError { status, code, message: message.into(), headers: Vec::new() }
     }
 
-    pub fn not_found(code: Code, message: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::NOT_FOUND, code, message)
+    pub fn not_found(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    pub fn bad(code: Code, message: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::BAD_REQUEST, code, message)
+    pub fn bad_request(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// The method is none for this path; `allowed` are those that are.
-    pub fn method(allowed: &str) -> Refusal {
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, format!("only {allowed} here"))
-            .with("allow", allowed.to_owned())
+    /// The error for a method that this path does not support; `allowed` lists the supported ones.
+    pub fn method_not_allowed(allowed: &str) -> ApiError {
+        ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            format!("method not allowed; use {allowed}"),
+        )
+        .with_header("allow", allowed.to_owned())
     }
 
-    pub fn with(mut self, header: &'static str, value: String) -> Refusal {
+    pub fn with_header(mut self, header: &'static str, value: String) -> ApiError {
         self.headers.push((header, value));
         self
     }
 
-    /// The body, as the specification has it.
+    /// The JSON body in the form of the specification.
     pub fn json(&self) -> String {
-        json!({ "errors": [{ "code": self.code.word(), "message": self.message, "detail": null }] }).to_string()
+        json!({ "errors": [{ "code": self.code.as_str(), "message": self.message, "detail": null }] }).to_string()
     }
 }
 
-/// What failed below, as far as a client has to act differently.
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
+/// Maps an error to the status on which a client acts.
+impl From<Error> for ApiError {
+    fn from(error: Error) -> ApiError {
         let (status, code) = match error.kind() {
-            Kind::NotFound => (StatusCode::NOT_FOUND, Code::Unknown),
-            Kind::Denied => (StatusCode::FORBIDDEN, Code::Denied),
-            Kind::Network | Kind::RemoteHost => (StatusCode::BAD_GATEWAY, Code::Unknown),
-            Kind::Unwritable => (StatusCode::INSUFFICIENT_STORAGE, Code::Unknown),
-            Kind::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+            Kind::NotFound => (StatusCode::NOT_FOUND, ErrorCode::Unknown),
+            Kind::Denied => (StatusCode::FORBIDDEN, ErrorCode::Denied),
+            Kind::Network | Kind::RemoteHost => (StatusCode::BAD_GATEWAY, ErrorCode::Unknown),
+            Kind::Unwritable => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
+            Kind::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
             Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Partial => {
-                (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown)
+                (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown)
             }
         };
-        Refusal::new(status, code, error.to_string())
+        ApiError::new(status, code, error.to_string())
     }
 }

@@ -1,34 +1,34 @@
-//! The least that a client has to send or take for its connection to stay: a client that moves a byte now and then
-//! holds a connection as one does that stands still.
+//! The minimum rate of a client: a client that sends or reads a byte now and then occupies a connection as much as an
+//! idle one.
 
 use std::time::Duration;
 
-/// In bytes, within one idle time of waiting.
-const LEAST: u64 = 1 << 10;
+/// The minimum number of bytes in one idle time.
+const MIN_BYTES: u64 = 1 << 10;
 
-/// What one connection has moved in one direction. Only time in which the server waits for the client counts.
+/// The progress of one connection in one direction. Only the time in which the server waits for the client counts.
 #[derive(Debug)]
-pub struct Floor {
+pub struct MinimumRate {
     idle: Duration,
     waited: Duration,
     moved: u64,
 }
 
-impl Floor {
-    pub fn new(idle: Duration) -> Floor {
-        Floor { idle, waited: Duration::ZERO, moved: 0 }
+impl MinimumRate {
+    pub fn new(idle: Duration) -> MinimumRate {
+        MinimumRate { idle, waited: Duration::ZERO, moved: 0 }
     }
 
-    /// How long the client may still take.
-    pub fn left(&self) -> Duration {
+    /// The remaining time of the client.
+    pub fn remaining(&self) -> Duration {
         self.idle.saturating_sub(self.waited)
     }
 
-    /// The client took `time` for so many `bytes`.
-    pub fn moved(&mut self, time: Duration, bytes: usize) {
+    /// Records that the client took `time` for `bytes`.
+    pub fn record(&mut self, time: Duration, bytes: usize) {
         self.waited += time;
         self.moved += bytes as u64;
-        if self.moved >= LEAST {
+        if self.moved >= MIN_BYTES {
             (self.waited, self.moved) = (Duration::ZERO, 0);
         }
     }
@@ -40,12 +40,12 @@ mod tests {
 
     #[test]
     fn a_byte_now_and_then_is_not_progress_and_a_kibibyte_is() {
-        let (mut floor, second) = (Floor::new(Duration::from_secs(60)), Duration::from_secs(1));
-        (0..60).for_each(|_| floor.moved(second, 17));
-        assert_eq!(floor.left(), Duration::ZERO);
-        floor.moved(second, 4);
-        assert_eq!(floor.left(), Duration::from_secs(60));
-        (0..1000).for_each(|_| floor.moved(second, 18));
-        assert!(floor.left() > Duration::ZERO);
+        let (mut rate, second) = (MinimumRate::new(Duration::from_secs(60)), Duration::from_secs(1));
+        (0..60).for_each(|_| rate.record(second, 17));
+        assert_eq!(rate.remaining(), Duration::ZERO);
+        rate.record(second, 4);
+        assert_eq!(rate.remaining(), Duration::from_secs(60));
+        (0..1000).for_each(|_| rate.record(second, 18));
+        assert!(rate.remaining() > Duration::ZERO);
     }
 }

@@ -1,38 +1,38 @@
-//! What handlers answer with, and the threads on which they ask.
+//! Helpers of the handlers: responses, and work on blocking threads.
 
-use super::errors::{Code, Refusal};
-use super::response::Answer;
+use super::errors::{ApiError, ErrorCode};
+use super::response::ResponseBody;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-pub type Answered = Result<Response<Answer>, Refusal>;
+pub type HandlerResult = Result<Response<ResponseBody>, ApiError>;
 
-/// A thread has panicked.
-pub fn lost() -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the request was lost")
+/// The error for a panic on a worker thread.
+pub fn panicked() -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, "internal error: the request's worker failed")
 }
 
-/// Runs `work` on a thread that may block.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| lost())
+/// Runs `work` on a blocking thread.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| panicked())
 }
 
-/// A short answer.
-pub fn text(media_type: &'static str, text: impl Into<hyper::body::Bytes>) -> Response<Answer> {
-    let mut response = Response::new(Answer::text(text));
+/// A response with a short text.
+pub fn text(media_type: &'static str, text: impl Into<hyper::body::Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::text(text));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 
-/// An answer without a body.
-pub fn bare(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Answer::nothing());
+/// A response without a body.
+pub fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = status;
     response
 }
 
-/// Adds a header whose value may be a stranger's; one that cannot stand in a header is left out.
-pub fn add(response: &mut Response<Answer>, name: &'static str, value: &str) {
+/// Adds a header whose value may come from outside; a value that is invalid in a header is omitted.
+pub fn add_header(response: &mut Response<ResponseBody>, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }

@@ -1,39 +1,39 @@
-//! What a request says in its head.
+//! The head of a request.
 
 use super::route::Query;
-use crate::serve::backend::catalog::{Search, Wanted};
+use crate::serve::backend::catalog::{RepositoryRequest, Search};
 use hyper::Method;
 use hyper::header::HeaderMap;
 
-/// Shown by a server that looks for something at its peers.
+/// The header that marks a request from a peer.
 pub const PEER: &str = "imgmv-peer";
 
-/// What a request says in its head.
+/// The parsed head of a request.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RequestHead {
     pub method: Method,
     pub query: Query,
     pub headers: HeaderMap,
-    /// Bytes that this connection may have in a buffer.
-    pub share: usize,
-    /// Who asks, where somebody showed a password that is right.
+    /// The buffer size of the connection, in bytes.
+    pub buffer_bytes: usize,
+    /// The authenticated user.
     pub user: Option<String>,
 }
 
-impl Asked {
-    /// A header's value, where it is text.
+impl RequestHead {
+    /// A header's value, if it is text.
     pub fn header(&self, name: impl hyper::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The repository called `name`, for the registry in `?ns=`.
-    pub fn wanted(&self, name: &str) -> Wanted {
+    /// The request for the repository `name` of the registry in `?ns=`.
+    pub fn repository(&self, name: &str) -> RepositoryRequest {
         let ns = self.query.value("ns").filter(|ns| !ns.is_empty()).map(str::to_owned);
-        let search = if self.headers.contains_key(PEER) { Search::Here } else { Search::Anywhere };
-        Wanted { name: name.to_owned(), ns, user: self.user.clone(), search }
+        let search = if self.headers.contains_key(PEER) { Search::Local } else { Search::Everywhere };
+        RepositoryRequest { name: name.to_owned(), ns, user: self.user.clone(), search }
     }
 
-    pub fn reads(&self) -> bool {
+    pub fn is_read(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }
 }

@@ -1,6 +1,6 @@
-//! The body of a request, gathered into pieces that are worth a write, from clients that may be slow or gone.
+//! The body of a request, collected into pieces of the size of a write. Detects slow and disconnected clients.
 
-use super::least_rate::Floor;
+use super::least_rate::MinimumRate;
 use hyper::body::{Body, Bytes, Incoming};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,101 +9,101 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// A body on its way in.
+/// A request body that is being received.
 pub struct RequestBody {
     body: Incoming,
-    floor: Floor,
+    rate: MinimumRate,
     received: Arc<AtomicU64>,
-    gathered: Vec<Bytes>,
+    collected: Vec<Bytes>,
     size: usize,
-    over: Option<End>,
+    end: Option<BodyEnd>,
 }
 
-/// How a body ended.
+/// The end of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    Whole,
-    /// The connection broke, or the client sent too little in its time.
+pub enum BodyEnd {
+    Complete,
+    /// The connection broke, or the client was too slow.
     Cut,
 }
 
 impl RequestBody {
-    /// `received` counts the bytes.
+    /// Creates a body; `received` counts its bytes.
     pub fn new(body: Incoming, idle: Duration, received: Arc<AtomicU64>) -> RequestBody {
-        RequestBody { body, floor: Floor::new(idle), received, gathered: Vec::new(), size: 0, over: None }
+        RequestBody { body, rate: MinimumRate::new(idle), received, collected: Vec::new(), size: 0, end: None }
     }
 
-    /// In bytes, where the client has said it.
-    pub fn announced(&self) -> Option<u64> {
+    /// The `Content-Length`, if the client sent one.
+    pub fn content_length(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
-    /// Waits until `enough` bytes are gathered, or the body is over. May be dropped and called again.
-    pub async fn gather(&mut self, enough: usize) -> Option<End> {
-        while self.size < enough && self.over.is_none() {
+    /// Receives until `enough` bytes are collected or the body ends. Cancel-safe: it may be dropped and called again.
+    pub async fn read_at_least(&mut self, enough: usize) -> Option<BodyEnd> {
+        while self.size < enough && self.end.is_none() {
             let began = Instant::now();
             let frame =
-                timeout_at(began + self.floor.left(), poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx))).await;
+                timeout_at(began + self.rate.remaining(), poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx))).await;
             match frame {
                 Ok(Some(Ok(frame))) => {
                     let bytes = frame.into_data().unwrap_or_default();
-                    self.floor.moved(began.elapsed(), bytes.len());
+                    self.rate.record(began.elapsed(), bytes.len());
                     self.add(bytes);
                 }
-                Ok(None) => self.over = Some(End::Whole),
-                Ok(Some(Err(_))) | Err(_) => self.over = Some(End::Cut),
+                Ok(None) => self.end = Some(BodyEnd::Complete),
+                Ok(Some(Err(_))) | Err(_) => self.end = Some(BodyEnd::Cut),
             }
         }
-        self.over
+        self.end
     }
 
     fn add(&mut self, bytes: Bytes) {
         self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.size += bytes.len();
         if !bytes.is_empty() {
-            self.gathered.push(bytes);
+            self.collected.push(bytes);
         }
     }
 
-    /// What was gathered since the last time.
+    /// Takes the bytes collected since the last call.
     pub fn take(&mut self) -> Vec<Bytes> {
         self.size = 0;
-        std::mem::take(&mut self.gathered)
+        std::mem::take(&mut self.collected)
     }
 
-    /// Everything, where it has at most `limit` bytes: a document.
-    pub async fn document(&mut self, limit: u64) -> Result<Vec<u8>, Oversize> {
-        if self.announced().is_some_and(|size| size > limit) {
-            return Err(Oversize::More);
+    /// Receives the complete body, of at most `limit` bytes.
+    pub async fn document(&mut self, limit: u64) -> Result<Vec<u8>, DocumentError> {
+        if self.content_length().is_some_and(|size| size > limit) {
+            return Err(DocumentError::TooLarge);
         }
-        match self.gather(limit as usize + 1).await {
-            None => Err(Oversize::More),
-            Some(End::Cut) => Err(Oversize::Cut),
-            Some(End::Whole) if self.size as u64 > limit => Err(Oversize::More),
-            Some(End::Whole) => Ok(self.take().concat()),
+        match self.read_at_least(limit as usize + 1).await {
+            None => Err(DocumentError::TooLarge),
+            Some(BodyEnd::Cut) => Err(DocumentError::Incomplete),
+            Some(BodyEnd::Complete) if self.size as u64 > limit => Err(DocumentError::TooLarge),
+            Some(BodyEnd::Complete) => Ok(self.take().concat()),
         }
     }
 
-    /// Reads on for a moment, so that a client that is still sending reads why it was refused.
+    /// Reads and discards a limited part of the rest. Then a client that is still sending can read the error response.
     pub async fn drain(&mut self) {
-        const ENOUGH: usize = 1 << 20;
-        const MOMENT: Duration = Duration::from_secs(2);
-        if self.announced().is_some_and(|size| size > ENOUGH as u64) {
+        const MAX_DRAINED_BYTES: usize = 1 << 20;
+        const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+        if self.content_length().is_some_and(|size| size > MAX_DRAINED_BYTES as u64) {
             return;
         }
         let mut size = 0;
         let all = async {
-            while size < ENOUGH && self.gather(64 << 10).await.is_none() {
+            while size < MAX_DRAINED_BYTES && self.read_at_least(64 << 10).await.is_none() {
                 size += self.take().iter().map(Bytes::len).sum::<usize>();
             }
         };
-        let _ = tokio::time::timeout(MOMENT, all).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
     }
 }
 
-/// Why a document was not had.
+/// The reason why a document was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Oversize {
-    More,
-    Cut,
+pub enum DocumentError {
+    TooLarge,
+    Incomplete,
 }

@@ -1,10 +1,10 @@
-//! The body of an answer: nothing, a short text, or a blob that is read as fast as its client takes it.
+//! The body of a response: empty, a short text, or a blob that is read as fast as the client receives it.
 //!
-//! A blob is read a buffer at a time on a thread that may block, and only when the connection has room: a client that
-//! stands still holds a buffer or two and no thread.
+//! A blob is read buffer by buffer on a blocking thread, and only when the connection can send: a stalled client
+//! occupies one or two buffers and no thread.
 
 use super::buffers;
-use super::buffers::LEAST_SHARE;
+use super::buffers::MIN_BUFFER_BYTES;
 use crate::serve::access_log::RequestLog;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::io::{self, Read};
@@ -15,74 +15,74 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 
-/// Before a reader that had nothing yet is asked again; it doubles from one time to the next.
-const PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(160);
+/// The first pause before a reader without available bytes is polled again; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(160);
 
-/// What is sent back.
-pub struct Answer {
-    what: What,
-    tally: Option<RequestLog>,
-    /// What the text takes of the room for documents, until it has gone.
-    _room: Option<OwnedSemaphorePermit>,
+/// The body of a response.
+pub struct ResponseBody {
+    content: Content,
+    log: Option<RequestLog>,
+    /// The memory permit of a manifest, until it has been sent.
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
-enum What {
-    Nothing,
+enum Content {
+    Empty,
     Text(Bytes),
-    Blob { left: u64, share: usize, pause: Duration, reading: Reading },
+    Blob { left: u64, buffer_bytes: usize, pause: Duration, state: ReadState },
 }
 
-enum Reading {
+enum ReadState {
     Idle(Box<dyn Read + Send>),
-    /// It had nothing yet.
+    /// The reader had no bytes available.
     Waiting(Box<dyn Read + Send>, Pin<Box<Sleep>>),
-    Under(JoinHandle<io::Result<(Box<dyn Read + Send>, Bytes)>>),
-    Over,
+    Running(JoinHandle<io::Result<(Box<dyn Read + Send>, Bytes)>>),
+    Done,
 }
 
-impl Answer {
-    pub fn nothing() -> Answer {
-        Answer { what: What::Nothing, tally: None, _room: None }
+impl ResponseBody {
+    pub fn empty() -> ResponseBody {
+        ResponseBody { content: Content::Empty, log: None, _memory: None }
     }
 
-    pub fn text(text: impl Into<Bytes>) -> Answer {
-        Answer { what: What::Text(text.into()), tally: None, _room: None }
+    pub fn text(text: impl Into<Bytes>) -> ResponseBody {
+        ResponseBody { content: Content::Text(text.into()), log: None, _memory: None }
     }
 
-    /// `size` bytes of `reader`, in buffers of at most `share` bytes.
-    pub fn blob(reader: Box<dyn Read + Send>, size: u64, share: usize) -> Answer {
-        let what = What::Blob { left: size, share, pause: PAUSE, reading: Reading::Idle(reader) };
-        Answer { what, tally: None, _room: None }
+    /// `size` bytes of `reader`, in buffers of at most `buffer_bytes` bytes.
+    pub fn blob(reader: Box<dyn Read + Send>, size: u64, buffer_bytes: usize) -> ResponseBody {
+        let content = Content::Blob { left: size, buffer_bytes, pause: FIRST_PAUSE, state: ReadState::Idle(reader) };
+        ResponseBody { content, log: None, _memory: None }
     }
 
-    /// In bytes.
+    /// The remaining size in bytes.
     pub fn size(&self) -> u64 {
-        match &self.what {
-            What::Nothing => 0,
-            What::Text(text) => text.len() as u64,
-            What::Blob { left, .. } => *left,
+        match &self.content {
+            Content::Empty => 0,
+            Content::Text(text) => text.len() as u64,
+            Content::Blob { left, .. } => *left,
         }
     }
 
-    /// The same without the bytes, as an answer to HEAD.
-    pub fn head(self) -> Answer {
-        Answer { what: What::Nothing, ..self }
+    /// Removes the bytes, for a response to HEAD.
+    pub fn without_bytes(self) -> ResponseBody {
+        ResponseBody { content: Content::Empty, ..self }
     }
 
-    /// The same, with the room in memory that it takes.
-    pub fn holding(self, room: Option<OwnedSemaphorePermit>) -> Answer {
-        Answer { _room: room, ..self }
+    /// Attaches the memory permit of a manifest.
+    pub fn with_memory(self, memory: Option<OwnedSemaphorePermit>) -> ResponseBody {
+        ResponseBody { _memory: memory, ..self }
     }
 
-    /// Counted by `tally`, which ends with it.
-    pub fn tallied(self, tally: RequestLog) -> Answer {
-        Answer { tally: Some(tally), ..self }
+    /// Attaches the request's log record, which is written when the body is dropped.
+    pub fn with_log(self, log: RequestLog) -> ResponseBody {
+        ResponseBody { log: Some(log), ..self }
     }
 }
 
-/// The next bytes, `want` of them or as many as are there; none where the reader has nothing yet (`WouldBlock`). Its end
-/// is an error, since the size was announced.
+/// Reads up to `want` bytes; returns none if the reader has no bytes available (`WouldBlock`). The end of the reader is
+/// an error, since the client knows the size.
 fn read(mut reader: Box<dyn Read + Send>, want: usize) -> io::Result<(Box<dyn Read + Send>, Bytes)> {
     let bytes = buffers::fill(want, |buffer| {
         let mut filled = 0;
@@ -103,30 +103,32 @@ fn read(mut reader: Box<dyn Read + Send>, want: usize) -> io::Result<(Box<dyn Re
     Ok((reader, bytes))
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        let bytes = match &mut this.what {
-            What::Nothing => return Poll::Ready(None),
-            What::Text(text) if text.is_empty() => return Poll::Ready(None),
-            What::Text(text) => std::mem::take(text),
-            What::Blob { left, share, pause, reading } => match poll_blob(left, *share, pause, reading, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Ok(bytes))) => bytes,
-                Poll::Ready(Some(Err(error))) => {
-                    if let Some(tally) = &mut this.tally {
-                        tally.failed(&error);
+        let bytes = match &mut this.content {
+            Content::Empty => return Poll::Ready(None),
+            Content::Text(text) if text.is_empty() => return Poll::Ready(None),
+            Content::Text(text) => std::mem::take(text),
+            Content::Blob { left, buffer_bytes, pause, state } => {
+                match poll_blob(left, *buffer_bytes, pause, state, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Ready(Some(Ok(bytes))) => bytes,
+                    Poll::Ready(Some(Err(error))) => {
+                        if let Some(log) = &mut this.log {
+                            log.failed(&error);
+                        }
+                        return Poll::Ready(Some(Err(error)));
                     }
-                    return Poll::Ready(Some(Err(error)));
                 }
-            },
+            }
         };
-        if let Some(tally) = &mut this.tally {
-            tally.sent(bytes.len() as u64);
+        if let Some(log) = &mut this.log {
+            log.sent(bytes.len() as u64);
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -142,49 +144,49 @@ impl Body for Answer {
 
 fn poll_blob(
     left: &mut u64,
-    share: usize,
+    buffer_bytes: usize,
     pause: &mut Duration,
-    reading: &mut Reading,
+    state: &mut ReadState,
     cx: &mut Context<'_>,
 ) -> Poll<Option<io::Result<Bytes>>> {
     let next = |left: u64, reader| {
-        let want = left.min(share as u64) as usize;
-        Reading::Under(tokio::task::spawn_blocking(move || read(reader, want)))
+        let want = left.min(buffer_bytes as u64) as usize;
+        ReadState::Running(tokio::task::spawn_blocking(move || read(reader, want)))
     };
     loop {
         if *left == 0 {
-            *reading = Reading::Over;
+            *state = ReadState::Done;
             return Poll::Ready(None);
         }
-        match std::mem::replace(reading, Reading::Over) {
-            Reading::Over => return Poll::Ready(None),
-            Reading::Idle(reader) => *reading = next(*left, reader),
-            Reading::Waiting(reader, mut until) => match until.as_mut().poll(cx) {
-                Poll::Ready(()) => *reading = next(*left, reader),
+        match std::mem::replace(state, ReadState::Done) {
+            ReadState::Done => return Poll::Ready(None),
+            ReadState::Idle(reader) => *state = next(*left, reader),
+            ReadState::Waiting(reader, mut until) => match until.as_mut().poll(cx) {
+                Poll::Ready(()) => *state = next(*left, reader),
                 Poll::Pending => {
-                    *reading = Reading::Waiting(reader, until);
+                    *state = ReadState::Waiting(reader, until);
                     return Poll::Pending;
                 }
             },
-            Reading::Under(mut read) => {
+            ReadState::Running(mut read) => {
                 let Poll::Ready(read) = Pin::new(&mut read).poll(cx) else {
-                    *reading = Reading::Under(read);
+                    *state = ReadState::Running(read);
                     return Poll::Pending;
                 };
-                return Poll::Ready(Some(match read.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
+                return Poll::Ready(Some(match read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
                     Ok((reader, buffer)) if buffer.is_empty() => {
-                        *reading = Reading::Waiting(reader, Box::pin(sleep(*pause)));
-                        *pause = (2 * *pause).min(LONGEST_PAUSE);
+                        *state = ReadState::Waiting(reader, Box::pin(sleep(*pause)));
+                        *pause = (2 * *pause).min(MAX_PAUSE);
                         continue;
                     }
                     Ok((reader, buffer)) => {
                         *left -= buffer.len() as u64;
-                        *pause = PAUSE;
-                        // The next buffer is read while this one is sent, where there is room for two.
-                        *reading = match *left {
-                            0 => Reading::Over,
-                            left if share > LEAST_SHARE => next(left, reader),
-                            _ => Reading::Idle(reader),
+                        *pause = FIRST_PAUSE;
+                        // Reads the next buffer while this one is sent, unless the connection has only one buffer.
+                        *state = match *left {
+                            0 => ReadState::Done,
+                            left if buffer_bytes > MIN_BUFFER_BYTES => next(left, reader),
+                            _ => ReadState::Idle(reader),
                         };
                         Ok(buffer)
                     }
@@ -200,7 +202,7 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
 
-    /// Gives a byte at a time, and has nothing every other time.
+    /// Returns one byte at a time, and `WouldBlock` at every other call.
     struct Halting(u8, bool);
 
     impl Read for Halting {
@@ -222,7 +224,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let sent = |size| {
             runtime.block_on(async move {
-                let mut answer = Answer::blob(Box::new(Halting(3, false)), size, 100);
+                let mut answer = ResponseBody::blob(Box::new(Halting(3, false)), size, 100);
                 let mut sent = Vec::new();
                 loop {
                     match poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {

@@ -1,14 +1,14 @@
-//! What a request's path and query mean (distribution-spec, "Endpoints"). Read by hand: a repository's name has
-//! slashes, and any of its parts may be called `blobs` or `tags`.
+//! Parses a request's path and query (distribution-spec, "Endpoints"). A hand-written parser: a repository name
+//! contains slashes, and any of its parts may be `blobs` or `tags`.
 
-use super::errors::{Code, Refusal};
+use super::errors::{ApiError, ErrorCode};
 use crate::image::{Digest, is_repository, is_tag};
-use crate::serve::backend::catalog::At;
+use crate::serve::backend::catalog::TagOrDigest;
 
-/// In characters; distribution-spec leaves the limit to registries, 255 is what clients are told of.
+/// The maximum length of a repository name; distribution-spec mentions 255 as the limit of many clients.
 const MAX_NAME: usize = 255;
 
-/// What is asked for.
+/// The endpoint of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `/v2/`
@@ -16,22 +16,22 @@ pub enum Route {
     /// `/v2/_catalog`
     Catalog,
     /// `/v2/<name>/…`
-    Repository(String, Part),
+    Repository(String, Resource),
     /// `/healthz`
     Health,
     /// `/metrics`
     Metrics,
-    /// `/token`, where passwords become tokens.
+    /// `/token`, the token service.
     Token,
-    /// `/`, for people.
+    /// `/`, the page for browsers.
     Page,
 }
 
-/// Of a repository.
+/// The endpoint within a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum Resource {
     Tags,
-    Manifest(At),
+    Manifest(TagOrDigest),
     Blob(Digest),
     Referrers(Digest),
     /// `blobs/uploads/`
@@ -40,17 +40,17 @@ pub enum Part {
     Upload(String),
 }
 
-impl Part {
-    /// Whether it is about an upload: reading that is pushing too.
+impl Resource {
+    /// Whether this is an upload; even reading its status needs the right to push.
     pub fn is_upload(&self) -> bool {
-        matches!(self, Part::Uploads | Part::Upload(_))
+        matches!(self, Resource::Uploads | Resource::Upload(_))
     }
 }
 
-/// Reads a path, percent-encoded as it came.
-pub fn route(path: &str) -> Result<Route, Refusal> {
-    let nothing = || Refusal::not_found(Code::Unsupported, "there is nothing under this path");
-    let path = decoded(path).ok_or_else(nothing)?;
+/// Parses a percent-encoded path.
+pub fn route(path: &str) -> Result<Route, ApiError> {
+    let nothing = || ApiError::not_found(ErrorCode::Unsupported, "this path is not an endpoint of this registry");
+    let path = percent_decoded(path).ok_or_else(nothing)?;
     match &*path {
         "/" => return Ok(Route::Page),
         "/healthz" => return Ok(Route::Health),
@@ -62,55 +62,55 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
     }
     let rest = path.strip_prefix("/v2/").ok_or_else(nothing)?;
     let parts: Vec<&str> = rest.split('/').collect();
-    let (name, part) = match &parts[..] {
-        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => (name, Part::Uploads),
-        [name @ .., "blobs", "uploads", id] => (name, Part::Upload(upload_id(id)?)),
-        [name @ .., "tags", "list"] => (name, Part::Tags),
-        [name @ .., "manifests", reference] => (name, Part::Manifest(at(reference)?)),
-        [name @ .., "blobs", text] => (name, Part::Blob(digest(text)?)),
-        [name @ .., "referrers", text] => (name, Part::Referrers(digest(text)?)),
+    let (name, resource) = match &parts[..] {
+        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => (name, Resource::Uploads),
+        [name @ .., "blobs", "uploads", id] => (name, Resource::Upload(upload_id(id)?)),
+        [name @ .., "tags", "list"] => (name, Resource::Tags),
+        [name @ .., "manifests", reference] => (name, Resource::Manifest(tag_or_digest(reference)?)),
+        [name @ .., "blobs", text] => (name, Resource::Blob(digest(text)?)),
+        [name @ .., "referrers", text] => (name, Resource::Referrers(digest(text)?)),
         _ => return Err(nothing()),
     };
-    Ok(Route::Repository(name_of(&name.join("/"))?, part))
+    Ok(Route::Repository(repository_name(&name.join("/"))?, resource))
 }
 
-/// A repository's name, checked.
-pub fn name_of(name: &str) -> Result<String, Refusal> {
+/// Checks a repository name.
+pub fn repository_name(name: &str) -> Result<String, ApiError> {
     match name.len() <= MAX_NAME && is_repository(name) {
         true => Ok(name.to_owned()),
-        false => Err(Refusal::bad(
-            Code::NameInvalid,
-            "a repository is lower-case letters and digits, with . _ - between, in parts parted by /",
+        false => Err(ApiError::bad_request(
+            ErrorCode::NameInvalid,
+            "invalid repository name; use lower-case letters and digits, joined by . _ or -, in parts separated by /",
         )),
     }
 }
 
-fn at(reference: &str) -> Result<At, Refusal> {
+fn tag_or_digest(reference: &str) -> Result<TagOrDigest, ApiError> {
     match reference.contains(':') {
-        true => Ok(At::Digest(digest(reference)?)),
-        false if is_tag(reference) => Ok(At::Tag(reference.to_owned())),
-        false => Err(Refusal::not_found(
-            Code::ManifestUnknown,
-            "a tag is a letter, digit or _, then up to 127 of those, . and -",
+        true => Ok(TagOrDigest::Digest(digest(reference)?)),
+        false if is_tag(reference) => Ok(TagOrDigest::Tag(reference.to_owned())),
+        false => Err(ApiError::not_found(
+            ErrorCode::ManifestUnknown,
+            "invalid tag; use a letter, digit or _, then up to 127 letters, digits, _ . or -",
         )),
     }
 }
 
-/// A digest, checked.
-pub fn digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|error: crate::Error| Refusal::bad(Code::DigestInvalid, error.to_string()))
+/// Parses a digest.
+pub fn digest(text: &str) -> Result<Digest, ApiError> {
+    text.parse().map_err(|error: crate::Error| ApiError::bad_request(ErrorCode::DigestInvalid, error.to_string()))
 }
 
-/// Only what this server makes: hexadecimal characters.
-fn upload_id(id: &str) -> Result<String, Refusal> {
+/// Checks an upload ID: this server creates only hexadecimal ones.
+fn upload_id(id: &str) -> Result<String, ApiError> {
     match (16..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit()) {
         true => Ok(id.to_owned()),
-        false => Err(Refusal::not_found(Code::BlobUploadUnknown, "there is no such upload")),
+        false => Err(ApiError::not_found(ErrorCode::BlobUploadUnknown, "upload not found")),
     }
 }
 
-/// `%41` as `A`, once; nothing where that is no text.
-fn decoded(text: &str) -> Option<String> {
+/// Decodes percent-encoding once; `None` if the result is not UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
     }
@@ -129,12 +129,12 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// What stands behind the `?`.
+/// The query parameters of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub fn of(text: Option<&str>) -> Query {
+    pub fn parse(text: Option<&str>) -> Query {
         let pairs = url::form_urlencoded::parse(text.unwrap_or_default().as_bytes());
         Query(pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
     }
@@ -159,22 +159,26 @@ mod tests {
     #[test]
     fn every_endpoint_is_found_whatever_a_repository_is_called() {
         let digest: Digest = D.parse().unwrap();
-        let tag = |tag: &str| Part::Manifest(At::Tag(tag.into()));
-        for (path, name, part) in [
+        let tag = |tag: &str| Resource::Manifest(TagOrDigest::Tag(tag.into()));
+        for (path, name, resource) in [
             ("/v2/app/manifests/v1", "app", tag("v1")),
             ("/v2/a/b/c/manifests/v1", "a/b/c", tag("v1")),
             ("/v2/manifests/manifests/manifests", "manifests", tag("manifests")),
-            ("/v2/blobs/tags/list", "blobs", Part::Tags),
-            ("/v2/tags/list/tags/list", "tags/list", Part::Tags),
-            (&format!("/v2/a/manifests/{D}"), "a", Part::Manifest(At::Digest(digest))),
-            (&format!("/v2/a/manifests/{}", D.replace(':', "%3A")), "a", Part::Manifest(At::Digest(digest))),
-            (&format!("/v2/a/blobs/{D}"), "a", Part::Blob(digest)),
-            (&format!("/v2/a/referrers/{D}"), "a", Part::Referrers(digest)),
-            ("/v2/a/blobs/uploads/", "a", Part::Uploads),
-            ("/v2/a/blobs/uploads", "a", Part::Uploads),
-            ("/v2/a/blobs/uploads/0123456789abcdef", "a", Part::Upload("0123456789abcdef".into())),
+            ("/v2/blobs/tags/list", "blobs", Resource::Tags),
+            ("/v2/tags/list/tags/list", "tags/list", Resource::Tags),
+            (&format!("/v2/a/manifests/{D}"), "a", Resource::Manifest(TagOrDigest::Digest(digest))),
+            (
+                &format!("/v2/a/manifests/{}", D.replace(':', "%3A")),
+                "a",
+                Resource::Manifest(TagOrDigest::Digest(digest)),
+            ),
+            (&format!("/v2/a/blobs/{D}"), "a", Resource::Blob(digest)),
+            (&format!("/v2/a/referrers/{D}"), "a", Resource::Referrers(digest)),
+            ("/v2/a/blobs/uploads/", "a", Resource::Uploads),
+            ("/v2/a/blobs/uploads", "a", Resource::Uploads),
+            ("/v2/a/blobs/uploads/0123456789abcdef", "a", Resource::Upload("0123456789abcdef".into())),
         ] {
-            assert_eq!(route(path).unwrap(), Route::Repository(name.into(), part), "{path}");
+            assert_eq!(route(path).unwrap(), Route::Repository(name.into(), resource), "{path}");
         }
     }
 
@@ -210,6 +214,6 @@ mod tests {
             assert!(route(path).is_err(), "{path}");
         }
         let long = format!("/v2/{}/manifests/v1", "a".repeat(256));
-        assert_eq!(route(&long).unwrap_err().code, Code::NameInvalid);
+        assert_eq!(route(&long).unwrap_err().code, ErrorCode::NameInvalid);
     }
 }

@@ -1,12 +1,12 @@
-//! One request: let in, understood, authorised, and handed to whoever answers it.
+//! Checks, parses and authorises a request, and dispatches it to its handler.
 
-use super::errors::Refusal;
-use super::reply::{Answered, add, lost, text};
-use super::request::Asked;
+use super::errors::ApiError;
+use super::reply::{HandlerResult, add_header, panicked, text};
+use super::request::RequestHead;
 use super::request_body::RequestBody;
-use super::response::Answer;
+use super::response::ResponseBody;
 use super::route;
-use super::route::{Part, Query, Route};
+use super::route::{Query, Resource, Route};
 use crate::serve::access::users::Right;
 use crate::serve::access_log::{Record, RequestLog};
 use crate::serve::handlers::{lists, metrics, page, pull, push, put};
@@ -19,29 +19,29 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// In characters, of what a client says and the journal keeps.
-const KEPT: usize = 512;
+/// The maximum length, in characters, of client-supplied text in the access log.
+const MAX_LOGGED_CHARS: usize = 512;
 
-/// Answers `request`, and tells the journal when the answer has gone out.
-pub async fn answer(
+/// Answers `request`; the access log gets its record when the response has been sent.
+pub async fn respond(
     server: Arc<Server>,
     peer: IpAddr,
-    share: usize,
+    buffer_bytes: usize,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
-    let mut tally = RequestLog::begin(record(peer, &request), &server.figures, server.journal.clone());
+) -> Result<Response<ResponseBody>, Infallible> {
+    let mut log = RequestLog::start(record(peer, &request), &server.metrics, server.access_log.clone());
     let (head, body) = request.into_parts();
-    let query = Query::of(head.uri.query());
-    let asked = Asked { method: head.method, query, headers: head.headers, share, user: None };
-    let is_head = asked.method == Method::HEAD;
-    let mut body = Some(RequestBody::new(body, server.limits.idle, tally.received()));
-    let answered = dispatch(&server, &head.uri, asked, &mut body, &mut tally).await;
-    if let Some(mut body) = body.filter(|_| answered.is_err()) {
+    let query = Query::parse(head.uri.query());
+    let request = RequestHead { method: head.method, query, headers: head.headers, buffer_bytes, user: None };
+    let is_head = request.method == Method::HEAD;
+    let mut body = Some(RequestBody::new(body, server.limits.idle_timeout, log.received()));
+    let result = dispatch(&server, &head.uri, request, &mut body, &mut log).await;
+    if let Some(mut body) = body.filter(|_| result.is_err()) {
         body.drain().await;
     }
-    let mut response = answered.unwrap_or_else(|refusal| {
-        tally.failed(&refusal.message);
-        refused(&refusal)
+    let mut response = result.unwrap_or_else(|api_error| {
+        log.failed(&api_error.message);
+        error_to_response(&api_error)
     });
     let headers = response.headers_mut();
     headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
@@ -51,76 +51,82 @@ pub async fn answer(
     if !response.headers().contains_key(header::CONTENT_LENGTH) && !lengthless {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
     }
-    tally.answered(response.status().as_u16(), if is_head { 0 } else { size });
-    Ok(response.map(|body| if is_head { body.head() } else { body }.tallied(tally)))
+    log.set_response(response.status().as_u16(), if is_head { 0 } else { size });
+    Ok(response.map(|body| if is_head { body.without_bytes() } else { body }.with_log(log)))
 }
 
-/// Takes `body` where somebody reads it.
+/// Dispatches a request to its handler; takes `body` if the handler reads it.
 async fn dispatch(
     server: &Arc<Server>,
     uri: &Uri,
-    mut asked: Asked,
+    mut request: RequestHead,
     body: &mut Option<RequestBody>,
-    tally: &mut RequestLog,
-) -> Answered {
-    server.gate.check(&asked.method, uri, &asked.headers)?;
+    log: &mut RequestLog,
+) -> HandlerResult {
+    server.browser_guard.check(&request.method, uri, &request.headers)?;
     let route = route::route(uri.path())?;
-    let right = if asked.reads() { Right::Read } else { Right::Write };
-    asked.user = match &route {
+    let right = if request.is_read() { Right::Read } else { Right::Write };
+    request.user = match &route {
         Route::Health | Route::Token => None,
-        Route::Base => server.rights.base(&asked.headers).await?,
-        Route::Repository(_, Part::Uploads | Part::Upload(_)) => {
-            server.rights.check(Right::Write, &asked.headers).await?
+        Route::Base => server.rights.check_base(&request.headers).await?,
+        Route::Repository(_, Resource::Uploads | Resource::Upload(_)) => {
+            server.rights.check(Right::Write, &request.headers).await?
         }
-        _ => server.rights.check(right, &asked.headers).await?,
+        _ => server.rights.check(right, &request.headers).await?,
     };
-    tally.user(asked.user.clone());
-    let writes = matches!(&route, Route::Repository(_, part) if !asked.reads() || part.is_upload());
-    let (name, part) = match route {
-        Route::Health if asked.reads() => return Ok(text("text/plain; charset=utf-8", "ok\n")),
-        Route::Base if asked.reads() => return Ok(text("application/json", "{}")),
-        Route::Catalog if asked.reads() => return lists::catalog(server, asked).await,
-        Route::Metrics if asked.reads() => return Ok(metrics::answer(&server.figures)),
-        Route::Page if asked.reads() => return page::page(server, asked).await,
-        Route::Token if asked.reads() && server.rights.by_token() => {
-            return Ok(text("application/json", server.rights.token(&asked.headers).await?));
+    log.user(request.user.clone());
+    let writes = matches!(&route, Route::Repository(_, resource) if !request.is_read() || resource.is_upload());
+    let (name, resource) = match route {
+        Route::Health if request.is_read() => return Ok(text("text/plain; charset=utf-8", "ok\n")),
+        Route::Base if request.is_read() => return Ok(text("application/json", "{}")),
+        Route::Catalog if request.is_read() => return lists::catalog(server, request).await,
+        Route::Metrics if request.is_read() => return Ok(metrics::respond(&server.metrics)),
+        Route::Page if request.is_read() => return page::page(server, request).await,
+        Route::Token if request.is_read() && server.rights.uses_tokens() => {
+            return Ok(text("application/json", server.rights.issue_token(&request.headers).await?));
         }
         Route::Health | Route::Base | Route::Catalog | Route::Metrics | Route::Token | Route::Page => {
-            return Err(Refusal::method("GET, HEAD"));
+            return Err(ApiError::method_not_allowed("GET, HEAD"));
         }
-        Route::Repository(name, part) => (name, part),
+        Route::Repository(name, resource) => (name, resource),
     };
     if let Some(body) = body.take_if(|_| writes) {
-        // A task of its own: it ends in good order when the connection is gone.
-        let written = tokio::spawn(write(server.clone(), asked, name, part, body));
-        return written.await.unwrap_or_else(|_| Err(lost()));
+        // A separate task, which finishes properly if the connection breaks.
+        let written = tokio::spawn(write(server.clone(), request, name, resource, body));
+        return written.await.unwrap_or_else(|_| Err(panicked()));
     }
-    let nobody = asked.user.is_none().then(|| asked.headers.clone());
-    let read = match part {
-        Part::Tags => lists::tags(server, asked, name).await,
-        Part::Referrers(subject) => lists::referrers(server, asked, name, subject).await,
-        Part::Manifest(at) => pull::manifest(server, asked, name, at).await,
-        Part::Blob(digest) => pull::blob(server, asked, name, digest).await,
-        Part::Uploads | Part::Upload(_) => Err(lost()),
+    let anonymous = request.user.is_none().then(|| request.headers.clone());
+    let read = match resource {
+        Resource::Tags => lists::tags(server, request, name).await,
+        Resource::Referrers(subject) => lists::referrers(server, request, name, subject).await,
+        Resource::Manifest(at) => pull::manifest(server, request, name, at).await,
+        Resource::Blob(digest) => pull::blob(server, request, name, digest).await,
+        Resource::Uploads | Resource::Upload(_) => Err(panicked()),
     };
-    read.map_err(|refusal| match nobody {
-        Some(headers) => server.rights.instead(refusal, &headers),
-        None => refusal,
+    read.map_err(|api_error| match anonymous {
+        Some(headers) => server.rights.challenge_anonymous(api_error, &headers),
+        None => api_error,
     })
 }
 
-async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut body: RequestBody) -> Answered {
-    let method = asked.method.clone();
-    let written = match (part, &method) {
-        (Part::Uploads, &Method::POST) => push::begin(&server, asked, name, &mut body).await,
-        (Part::Upload(id), _) => push::go_on(&server, asked, name, id, &mut body).await,
-        (Part::Manifest(at), &Method::PUT) => put::put(&server, asked, name, at, &mut body).await,
-        (Part::Manifest(at), &Method::DELETE) => put::delete(&server, name, at).await,
-        (Part::Blob(digest), &Method::DELETE) => push::delete(&server, name, digest).await,
-        (Part::Uploads, _) => Err(Refusal::method("POST")),
-        (Part::Manifest(_), _) => Err(Refusal::method("GET, HEAD, PUT, DELETE")),
-        (Part::Blob(_), _) => Err(Refusal::method("GET, HEAD, DELETE")),
-        (Part::Tags | Part::Referrers(_), _) => Err(Refusal::method("GET, HEAD")),
+async fn write(
+    server: Arc<Server>,
+    request: RequestHead,
+    name: String,
+    resource: Resource,
+    mut body: RequestBody,
+) -> HandlerResult {
+    let method = request.method.clone();
+    let written = match (resource, &method) {
+        (Resource::Uploads, &Method::POST) => push::start_upload(&server, request, name, &mut body).await,
+        (Resource::Upload(id), _) => push::handle_upload(&server, request, name, id, &mut body).await,
+        (Resource::Manifest(at), &Method::PUT) => put::put_manifest(&server, request, name, at, &mut body).await,
+        (Resource::Manifest(at), &Method::DELETE) => put::delete_manifest(&server, name, at).await,
+        (Resource::Blob(digest), &Method::DELETE) => push::delete_blob(&server, name, digest).await,
+        (Resource::Uploads, _) => Err(ApiError::method_not_allowed("POST")),
+        (Resource::Manifest(_), _) => Err(ApiError::method_not_allowed("GET, HEAD, PUT, DELETE")),
+        (Resource::Blob(_), _) => Err(ApiError::method_not_allowed("GET, HEAD, DELETE")),
+        (Resource::Tags | Resource::Referrers(_), _) => Err(ApiError::method_not_allowed("GET, HEAD")),
     };
     if written.is_err() {
         body.drain().await;
@@ -128,11 +134,11 @@ async fn write(server: Arc<Server>, asked: Asked, name: String, part: Part, mut 
     written
 }
 
-fn refused(refusal: &Refusal) -> Response<Answer> {
-    let mut response = text("application/json", refusal.json());
-    *response.status_mut() = refusal.status;
-    for (name, value) in &refusal.headers {
-        add(&mut response, name, value);
+fn error_to_response(api_error: &ApiError) -> Response<ResponseBody> {
+    let mut response = text("application/json", api_error.json());
+    *response.status_mut() = api_error.status;
+    for (name, value) in &api_error.headers {
+        add_header(&mut response, name, value);
     }
     response
 }
@@ -145,12 +151,12 @@ fn record(peer: IpAddr, request: &Request<Incoming>) -> Record {
         peer,
         user: None,
         method: request.method().as_str().chars().take(16).collect(),
-        target: target.chars().take(KEPT).collect(),
+        target: target.chars().take(MAX_LOGGED_CHARS).collect(),
         status: 0,
         received: 0,
         sent: 0,
         took: Duration::ZERO,
-        agent: agent.chars().take(KEPT).collect(),
+        agent: agent.chars().take(MAX_LOGGED_CHARS).collect(),
         failure: None,
     }
 }

@@ -1,14 +1,13 @@
-//! What a mirror keeps: a layout that blobs are filled into when they are asked for, and what upstream's tags pointed at
-//! when it was asked last.
+//! The cache of a mirror: a layout with the downloaded blobs, and the last known digest of each upstream tag.
 
-use super::download::{Around, Ended, Fill, PartialBlob};
-use super::evict::Budget;
+use super::download::{Download, OnEnd, OpenDirect, PartialBlob};
+use super::evict::CacheBudget;
 use super::pool::Pool;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name};
-use crate::serve::backend::catalog::as_manifest;
-use crate::serve::backend::reload::Live;
+use crate::serve::backend::catalog::parse_if_manifest;
+use crate::serve::backend::reload::Reloading;
 use crate::source::Store;
 use crate::transport::layout::{LayoutCache, LayoutStore};
 use std::collections::HashMap;
@@ -18,12 +17,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// In bytes: smaller blobs do not wait behind larger ones.
-const SMALL: u64 = 4 << 20;
-/// Fills of one kind at once. A large one holds some 2 MiB.
-const AT_ONCE: usize = 12;
+/// Blobs below this size have a separate pool, so that they do not wait for larger ones.
+const SMALL_BYTES: u64 = 4 << 20;
+/// The maximum number of simultaneous downloads in each pool. A large one takes about 2 MiB of memory.
+const MAX_DOWNLOADS: usize = 12;
 
-/// Fills under way, small ones apart.
+/// The thread pools for small and large downloads.
 #[derive(Clone)]
 pub struct Pools {
     small: Arc<Pool>,
@@ -32,179 +31,179 @@ pub struct Pools {
 
 impl Default for Pools {
     fn default() -> Pools {
-        Pools { small: Pool::new(AT_ONCE), large: Pool::new(AT_ONCE) }
+        Pools { small: Pool::new(MAX_DOWNLOADS), large: Pool::new(MAX_DOWNLOADS) }
     }
 }
 
 impl Pools {
-    fn of(&self, size: u64) -> &Arc<Pool> {
-        if size < SMALL { &self.small } else { &self.large }
+    fn for_size(&self, size: u64) -> &Arc<Pool> {
+        if size < SMALL_BYTES { &self.small } else { &self.large }
     }
 
-    /// Waits until no fill is under way, but no longer than `patience`.
-    pub fn rest(&self, patience: Duration) {
-        self.small.rest(patience);
-        self.large.rest(patience);
+    /// Waits until no download is running, for at most `timeout`.
+    pub fn wait_idle(&self, timeout: Duration) {
+        self.small.wait_idle(timeout);
+        self.large.wait_idle(timeout);
     }
 }
 
-/// A layout, and what is on its way into it.
+/// A layout and the downloads into it.
 pub struct Cache {
     layout: Arc<LayoutCache>,
-    names: Live<HashMap<Name, Descriptor>>,
-    filling: Mutex<HashMap<Digest, Arc<PartialBlob>>>,
+    names: Reloading<HashMap<Name, Descriptor>>,
+    downloads: Mutex<HashMap<Digest, Arc<PartialBlob>>>,
     pools: Pools,
-    budget: Arc<Budget>,
-    /// Ends fills.
+    budget: Arc<CacheBudget>,
+    /// Cancels downloads.
     cancel: Cancel,
 }
 
 impl Cache {
-    pub fn new(layout: Arc<LayoutCache>, budget: Arc<Budget>, pools: Pools, cancel: &Cancel) -> Cache {
+    pub fn new(layout: Arc<LayoutCache>, budget: Arc<CacheBudget>, pools: Pools, cancel: &Cancel) -> Cache {
         let named = layout.clone();
-        let names = Live::following(layout.dir().join("index.json"), Duration::ZERO, move || named.names());
-        Cache { layout, names, filling: Mutex::default(), pools, budget, cancel: cancel.clone() }
+        let names = Reloading::new(layout.dir().join("index.json"), Duration::ZERO, move || named.names());
+        Cache { layout, names, downloads: Mutex::default(), pools, budget, cancel: cancel.clone() }
     }
 
-    /// The manifest under `digest`, checked.
+    /// Returns the manifest `digest`, verified.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
         let Some(bytes) = self.layout.manifest(digest)? else { return Ok(None) };
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        Ok(as_manifest(bytes, &claim))
+        Ok(parse_if_manifest(bytes, &claim))
     }
 
     pub fn has(&self, digest: &Digest) -> bool {
         matches!(self.layout.size(digest), Ok(Some(_)))
     }
 
-    pub fn keep(&self, manifest: &Manifest) -> Result<()> {
+    pub fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         self.layout.put_manifest(manifest)
     }
 
-    /// Remembers that `name` is `manifest`.
-    pub fn name(&self, name: &Name, manifest: &Manifest) -> Result<()> {
-        match self.last(name)? {
+    /// Stores `manifest` as the last known target of `name`.
+    pub fn set_name(&self, name: &Name, manifest: &Manifest) -> Result<()> {
+        match self.last_known(name)? {
             Some(known) if known.digest == manifest.digest() => Ok(()),
             _ => self.layout.name(name, manifest),
         }
     }
 
-    /// Remembers that there is no `name` any more.
+    /// Removes `name`, which upstream does not have any more.
     pub fn forget(&self, name: &Name) -> Result<()> {
-        match self.last(name)? {
+        match self.last_known(name)? {
             Some(_) => self.layout.forget(name),
             None => Ok(()),
         }
     }
 
-    /// What `name` was when it was asked for last.
-    pub fn last(&self, name: &Name) -> Result<Option<Descriptor>> {
-        Ok(self.names.now()?.get(name).cloned())
+    /// The last known target of `name`.
+    pub fn last_known(&self, name: &Name) -> Result<Option<Descriptor>> {
+        Ok(self.names.current()?.get(name).cloned())
     }
 
-    /// Every name that is remembered.
+    /// All stored names.
     pub fn names(&self) -> Result<Vec<Name>> {
-        Ok(self.names.now()?.keys().cloned().collect())
+        Ok(self.names.current()?.keys().cloned().collect())
     }
 
-    /// What refers to `subject`, of what is here.
+    /// The stored referrers of `subject`.
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         LayoutStore::open(self.layout.dir())?.referrers(subject)
     }
 
-    /// Size in bytes of a blob that is here.
+    /// The size of a stored blob in bytes.
     pub fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
         self.layout.size(digest)
     }
 
-    /// Size in bytes of a blob that is on its way here.
-    pub fn coming(&self, digest: &Digest) -> Option<u64> {
-        self.filling().get(digest).map(|growing| growing.size)
+    /// The size in bytes of a blob that is being downloaded.
+    pub fn downloading_size(&self, digest: &Digest) -> Option<u64> {
+        self.downloads().get(digest).map(|partial| partial.size)
     }
 
-    /// A blob that is here.
+    /// Opens a stored blob.
     pub fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Option<Box<dyn Read + Send>>> {
         let Some(file) = self.layout.read(digest)? else { return Ok(None) };
         let found = file.metadata().map_err(|e| Error::reading(digest, e))?.len();
-        Ok((found == size).then(|| Box::new(Kept { file, at: from }) as Box<dyn Read + Send>))
+        Ok((found == size).then(|| Box::new(StoredBlobReader { file, at: from }) as Box<dyn Read + Send>))
     }
 
-    /// A blob that is here or is fetched from `source`, together with everybody else who wants it.
+    /// Opens a stored blob, or joins or starts its download from `source`.
     pub fn fetch(
         self: &Arc<Cache>,
         (digest, size): (Digest, u64),
         from: u64,
-        source: impl FnOnce() -> Result<(Arc<dyn Store>, Ended)>,
-        around: Around,
+        source: impl FnOnce() -> Result<(Arc<dyn Store>, OnEnd)>,
+        open_direct: OpenDirect,
     ) -> Result<Box<dyn Read + Send>> {
         if let Some(bytes) = self.open(&digest, size, from)? {
             return Ok(bytes);
         }
-        let growing = {
-            let mut filling = self.filling();
-            match filling.get(&digest) {
-                Some(growing) => growing.clone(),
+        let partial = {
+            let mut downloads = self.downloads();
+            match downloads.get(&digest) {
+                Some(partial) => partial.clone(),
                 None => {
-                    // It may have come to its end meanwhile.
+                    // The download may have finished in the meantime.
                     if let Some(bytes) = self.open(&digest, size, from)? {
                         return Ok(bytes);
                     }
-                    let (source, ended) = source()?;
-                    let growing = Arc::new(PartialBlob::new(digest, size));
-                    filling.insert(digest, growing.clone());
-                    drop(filling);
-                    self.begin(growing.clone(), source, ended);
-                    growing
+                    let (source, on_end) = source()?;
+                    let partial = Arc::new(PartialBlob::new(digest, size));
+                    downloads.insert(digest, partial.clone());
+                    drop(downloads);
+                    self.start_download(partial.clone(), source, on_end);
+                    partial
                 }
             }
         };
-        growing.read(from, around)
+        partial.read(from, open_direct)
     }
 
-    fn begin(self: &Arc<Cache>, growing: Arc<PartialBlob>, source: Arc<dyn Store>, ended: Ended) {
-        let ending = Ending { cache: self.clone(), growing: growing.clone() };
+    fn start_download(self: &Arc<Cache>, partial: Arc<PartialBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
+        let guard = DownloadGuard { cache: self.clone(), partial: partial.clone() };
         let (layout, budget, cancel) = (self.layout.clone(), self.budget.clone(), self.cancel.clone());
-        let fill = Fill { growing, layout, budget, source, cancel, ended };
-        self.pools.of(ending.growing.size).run(move || ending.end(fill.run()));
+        let download = Download { partial, layout, budget, source, cancel, on_end };
+        self.pools.for_size(guard.partial.size).run(move || guard.finish(download.run()));
     }
 
-    fn filling(&self) -> MutexGuard<'_, HashMap<Digest, Arc<PartialBlob>>> {
-        self.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    fn downloads(&self) -> MutexGuard<'_, HashMap<Digest, Arc<PartialBlob>>> {
+        self.downloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells a fill's clients that it has ended, however it has.
-struct Ending {
+/// Passes the result of a download to its clients, also after a panic.
+struct DownloadGuard {
     cache: Arc<Cache>,
-    growing: Arc<PartialBlob>,
+    partial: Arc<PartialBlob>,
 }
 
-impl Ending {
-    fn end(self, ended: Result<()>) {
-        // First: who comes now finds the blob, or begins anew.
-        self.cache.filling().remove(&self.growing.digest);
-        self.growing.end(ended);
+impl DownloadGuard {
+    fn finish(self, result: Result<()>) {
+        // Removed first, so that the next client opens the stored blob or starts a new download.
+        self.cache.downloads().remove(&self.partial.digest);
+        self.partial.finish(result);
     }
 }
 
-impl Drop for Ending {
+impl Drop for DownloadGuard {
     fn drop(&mut self) {
-        let mut filling = self.cache.filling();
-        if filling.get(&self.growing.digest).is_some_and(|growing| Arc::ptr_eq(growing, &self.growing)) {
-            filling.remove(&self.growing.digest);
+        let mut downloads = self.cache.downloads();
+        if downloads.get(&self.partial.digest).is_some_and(|partial| Arc::ptr_eq(partial, &self.partial)) {
+            downloads.remove(&self.partial.digest);
         }
-        drop(filling);
-        self.growing.end(Err(Error::failed("a fill was lost")));
+        drop(downloads);
+        self.partial.finish(Err(Error::failed("internal error: a download ended without a result")));
     }
 }
 
-/// A blob that stays while it is read.
-struct Kept {
+/// A reader of a stored blob; its shared lock prevents eviction.
+struct StoredBlobReader {
     file: File,
     at: u64,
 }
 
-impl Read for Kept {
+impl Read for StoredBlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buffer, self.at)?;
         self.at += n as u64;

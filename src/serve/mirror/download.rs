@@ -1,17 +1,19 @@
-//! A blob on its way into a cache: one thread fetches, hashes and writes it, any number of clients read what there is.
+//! A download into a cache: one thread fetches, hashes and writes a blob, and any number of clients read its available
+//! bytes.
 //!
-//! Clients come and go; the fill goes on. The last byte is given only when the digest was found to be right, so that
-//! nobody takes a wrong blob for a whole one.
+//! A download is independent of its clients' connections. Clients get the last byte only after the digest was verified.
+//! A client therefore cannot take a corrupt blob for a complete one.
 
-use super::evict::Budget;
+use super::evict::CacheBudget;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Hasher};
 use crate::progress::Silent;
 use crate::source::{Claim, Store};
+use crate::transfer;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
-use crate::transfer::{TransferContext, buffer_in_company, transfer};
+use crate::transfer::{TransferContext, transfer};
 use crate::transport::layout::{Filling, LayoutCache};
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,14 +22,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a wait goes without a look around.
-const GLANCE: Duration = Duration::from_secs(1);
-/// Clients that wait on a thread of their own, at most; more look again every now and then.
-const WAITERS: usize = 64;
-/// So long an answer waits for a fill's first bytes, to say what is wrong if they do not come. Then it begins anyway.
-const BEGINNING: Duration = Duration::from_secs(10);
+/// The interval between two checks while waiting.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The maximum number of clients that wait on a blocking thread; further ones poll.
+const MAX_WAITERS: usize = 64;
+/// The time that a response waits for a download's first bytes, to report an early error. Then the response starts.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A blob that is being fetched.
+/// A blob that is being downloaded.
 pub struct PartialBlob {
     pub digest: Digest,
     /// In bytes.
@@ -38,15 +40,15 @@ pub struct PartialBlob {
 
 #[derive(Default)]
 struct State {
-    /// Where its bytes can be read.
+    /// The file from which clients read.
     file: Option<Arc<File>>,
-    /// Bytes that are there.
-    at: u64,
-    ended: Option<Result<()>>,
+    /// The number of available bytes.
+    available: u64,
+    result: Option<Result<()>>,
 }
 
-/// Where to go on from an offset if the cache has no room.
-pub type Around = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
+/// Opens the source directly at an offset, if the cache is full.
+pub type OpenDirect = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
 
 impl PartialBlob {
     pub fn new(digest: Digest, size: u64) -> PartialBlob {
@@ -57,212 +59,210 @@ impl PartialBlob {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and tells those who wait.
+    /// Changes the state, and wakes waiting clients.
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
+        self.changed.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Ends it, if it has not ended.
-    pub fn end(&self, ended: Result<()>) {
+    /// Sets the result, if the download has not ended.
+    pub fn finish(&self, result: Result<()>) {
         self.change(|state| {
-            state.ended.get_or_insert(ended);
+            state.result.get_or_insert(result);
         });
     }
 
-    /// The bytes from `from` on, as they come. Fails where it is known at once that none will.
-    pub fn read(self: &Arc<PartialBlob>, from: u64, around: Around) -> Result<Box<dyn Read + Send>> {
-        let until = Instant::now() + BEGINNING;
+    /// Opens the blob at offset `from`; the reader follows the download. Fails if the download has already failed.
+    pub fn read(self: &Arc<PartialBlob>, from: u64, open_direct: OpenDirect) -> Result<Box<dyn Read + Send>> {
+        let deadline = Instant::now() + FIRST_BYTES_TIMEOUT;
         let mut state = self.state();
-        while state.at == 0 && state.ended.is_none() && Instant::now() < until {
+        while state.available == 0 && state.result.is_none() && Instant::now() < deadline {
             state = self.wait(state);
         }
-        if let Some(Err(error)) = &state.ended
+        if let Some(Err(error)) = &state.result
             && error.kind() != Kind::Unwritable
         {
             return Err(error.clone());
         }
         drop(state);
-        Ok(Box::new(Following { growing: self.clone(), at: from, around, beside: None }))
+        Ok(Box::new(PartialReader { partial: self.clone(), position: from, open_direct, direct: None }))
     }
 }
 
-/// One client's way through a growing blob.
-struct Following {
-    growing: Arc<PartialBlob>,
-    at: u64,
-    around: Around,
-    /// The cache could not take it: read from where the fill would have.
-    beside: Option<Box<dyn Read + Send>>,
+/// A client's reader of a partial blob.
+struct PartialReader {
+    partial: Arc<PartialBlob>,
+    position: u64,
+    open_direct: OpenDirect,
+    /// The direct reader of the source, if the cache is full.
+    direct: Option<Box<dyn Read + Send>>,
 }
 
-/// What there is for a client.
-enum Found {
+/// The bytes that are available to a client.
+enum Available {
     Bytes(Arc<File>, usize),
     NoRoom,
-    /// Nothing yet.
-    Later,
+    /// No bytes yet.
+    NotYet,
 }
 
-/// Clients that wait on a thread for the bytes to come.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// The number of clients that wait on a blocking thread.
+static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// One of them.
+/// One counted waiting client.
 struct Waiter;
 
 impl Waiter {
-    /// `None` where as many wait as may.
+    /// `None` if the maximum number of clients is waiting.
     fn new() -> Option<Waiter> {
-        let waiting = WAITING.fetch_add(1, Ordering::Relaxed);
+        let waiting = WAITER_COUNT.fetch_add(1, Ordering::Relaxed);
         let waiter = Waiter;
-        (waiting < WAITERS).then_some(waiter)
+        (waiting < MAX_WAITERS).then_some(waiter)
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
+        WAITER_COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Following {
-    /// The next bytes. Waits a little for them if few others do; whoever fills ends in any case, since its reads have
-    /// time-outs.
-    fn next(&self, want: usize) -> Result<Found> {
-        let size = self.growing.size;
-        let mut state = self.growing.state();
+impl PartialReader {
+    /// Returns the next bytes. Waits one interval for them if few clients wait. A download always ends, since its reads
+    /// have timeouts.
+    fn next(&self, want: usize) -> Result<Available> {
+        let size = self.partial.size;
+        let mut state = self.partial.state();
         let mut waiter = None;
         loop {
-            let there = match &state.ended {
+            let readable = match &state.result {
                 Some(Ok(())) => size,
-                Some(Err(error)) if error.kind() == Kind::Unwritable => return Ok(Found::NoRoom),
+                Some(Err(error)) if error.kind() == Kind::Unwritable => return Ok(Available::NoRoom),
                 Some(Err(error)) => return Err(error.clone()),
-                None => state.at.min(size.saturating_sub(1)),
+                None => state.available.min(size.saturating_sub(1)),
             };
-            if let (Some(file), true) = (&state.file, there > self.at) {
-                let n = (there - self.at).min(want as u64) as usize;
-                return Ok(Found::Bytes(file.clone(), n));
+            if let (Some(file), true) = (&state.file, readable > self.position) {
+                let n = (readable - self.position).min(want as u64) as usize;
+                return Ok(Available::Bytes(file.clone(), n));
             }
-            if self.at >= size {
+            if self.position >= size {
                 return Err(Error::failed("read past the end of a blob"));
             }
             if waiter.is_some() {
-                return Ok(Found::Later);
+                return Ok(Available::NotYet);
             }
             waiter = Waiter::new();
             if waiter.is_none() {
-                return Ok(Found::Later);
+                return Ok(Available::NotYet);
             }
-            state = self.growing.wait(state);
+            state = self.partial.wait(state);
         }
     }
 }
 
-impl Read for Following {
+impl Read for PartialReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.growing.size || buffer.is_empty() {
+        if self.position >= self.partial.size || buffer.is_empty() {
             return Ok(0);
         }
-        if let Some(beside) = &mut self.beside {
-            return beside.read(buffer);
+        if let Some(direct) = &mut self.direct {
+            return direct.read(buffer);
         }
         match self.next(buffer.len())? {
-            Found::Bytes(file, n) => {
-                let n = file.read_at(&mut buffer[..n], self.at)?;
-                self.at += n as u64;
+            Available::Bytes(file, n) => {
+                let n = file.read_at(&mut buffer[..n], self.position)?;
+                self.position += n as u64;
                 Ok(n)
             }
-            Found::Later => Err(io::ErrorKind::WouldBlock.into()),
-            Found::NoRoom => self.beside.insert((self.around)(self.at)?).read(buffer),
+            Available::NotYet => Err(io::ErrorKind::WouldBlock.into()),
+            Available::NoRoom => self.direct.insert((self.open_direct)(self.position)?).read(buffer),
         }
     }
 }
 
-/// What a fill needs.
-pub struct Fill {
-    pub growing: Arc<PartialBlob>,
+/// A download and its resources.
+pub struct Download {
+    pub partial: Arc<PartialBlob>,
     pub layout: Arc<LayoutCache>,
-    pub budget: Arc<Budget>,
+    pub budget: Arc<CacheBudget>,
     pub source: Arc<dyn Store>,
     pub cancel: Cancel,
-    /// Is told how it ended.
-    pub ended: Ended,
+    /// Called with the result.
+    pub on_end: OnEnd,
 }
 
-pub type Ended = Box<dyn FnOnce(&Result<()>) + Send>;
+pub type OnEnd = Box<dyn FnOnce(&Result<()>) + Send>;
 
-impl Fill {
-    /// Fetches the blob; its clients are told how it ended by whoever called this.
+impl Download {
+    /// Downloads the blob. The caller must pass the result to the waiting clients.
     pub fn run(self) -> Result<()> {
         let fetched = self.fetch();
-        (self.ended)(&fetched);
+        (self.on_end)(&fetched);
         fetched
     }
 
     fn fetch(&self) -> Result<()> {
-        let PartialBlob { digest, size, .. } = *self.growing;
-        let room = self.budget.reserve(size)?;
+        let PartialBlob { digest, size, .. } = *self.partial;
+        let reservation = self.budget.reserve(size)?;
         if let Some(Filling { writer, bytes }) = self.layout.fill(digest, size)? {
-            self.growing.change(|state| state.file = Some(Arc::new(bytes)));
+            self.partial.change(|state| state.file = Some(Arc::new(bytes)));
             let (claim, stop) = (Claim { digest: Some(digest), size: Some(size) }, AtomicBool::new(false));
-            let buffer = buffer_in_company(1);
             let flow = TransferContext {
                 watch: &Silent,
                 cancel: &self.cancel,
                 stop: &stop,
                 id: 0,
                 threads: 1,
-                buffer,
-                recent: buffer,
+                buffer_bytes: transfer::Budget::default().buffer_bytes(),
+                replay_bytes: 0,
             };
             let blob = Descriptor::new("", digest, size);
-            let writer = Box::new(Shown { writer, growing: &self.growing });
+            let writer = Box::new(PublishingWriter { writer, partial: &self.partial });
             transfer(&claim, &mut |from| self.source.open(&blob, from), writer, &flow)?;
         }
-        room.keep();
-        // From here on its clients hold it as any others do. (A draft's lock goes with its last copy, which they have.)
-        if let Some(file) = &self.growing.state().file {
+        reservation.commit();
+        // The clients get a shared lock on the stored blob instead. They have copies of the partial file's handle, and
+        // its exclusive lock would end only with the last copy.
+        if let Some(file) = &self.partial.state().file {
             let _ = file.unlock();
         }
         match self.layout.read(&digest)? {
-            Some(file) => self.growing.change(|state| state.file = Some(Arc::new(file))),
-            None if self.growing.state().file.is_some() => {}
+            Some(file) => self.partial.change(|state| state.file = Some(Arc::new(file))),
+            None if self.partial.state().file.is_some() => {}
             None => {
-                return Err(Error::unwritable(format!("blob {digest} went from the cache as soon as it was there")));
+                return Err(Error::unwritable(format!(
+                    "blob {digest} was evicted from the cache directly after its download"
+                )));
             }
         }
         Ok(())
     }
 }
 
-/// Says how far a blob is written.
-struct Shown<'f> {
+/// Publishes the number of written bytes.
+struct PublishingWriter<'f> {
     writer: Box<dyn BlobWriter + 'f>,
-    growing: &'f PartialBlob,
+    partial: &'f PartialBlob,
 }
 
-impl BlobWriter for Shown<'_> {
+impl BlobWriter for PublishingWriter<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        let (at, hasher) = self.writer.start(fresh)?;
-        self.growing.change(|state| state.at = at);
-        Ok((at, hasher))
+        let (available, hasher) = self.writer.start(fresh)?;
+        self.partial.change(|state| state.available = available);
+        Ok((available, hasher))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.writer.write(bytes)?;
-        self.growing.change(|state| state.at += bytes.len() as u64);
+        self.partial.change(|state| state.available += bytes.len() as u64);
         Ok(())
     }
 
-    fn finish(&mut self, blob: &Verified) -> Result<()> {
-        self.writer.finish(blob)
-    }
-
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         self.writer.commit(blob)
     }
 }

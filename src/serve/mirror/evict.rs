@@ -1,113 +1,112 @@
-//! How large a cache may be, and who makes room.
+//! The size limit of a cache, and the eviction that enforces it.
 
 use crate::error::{Error, Result};
 use crate::progress::Watch;
-use crate::serve::access_log::{Metrics, count};
+use crate::serve::access_log::{Metrics, add};
 use crate::transport::layout::LayoutCache;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What lies there is counted again after so long: other processes may share it.
-const AGAIN: Duration = Duration::from_secs(60);
-/// What was cut and not gone on with for so long goes before blobs do.
-const CUT: Duration = Duration::from_secs(60 * 60);
+/// The interval between two counts of the cache's bytes; other processes may share the cache.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(60);
+/// Partial downloads that were not written for this time are removed before blobs.
+const PARTIAL_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// A limit for several layouts together.
-pub struct Budget {
-    /// In bytes; none: as much as the disk holds.
+/// One size limit for several layouts.
+pub struct CacheBudget {
+    /// The limit in bytes; `None`: limited only by the disk.
     limit: Option<u64>,
     layouts: Vec<Arc<LayoutCache>>,
     used: Mutex<Used>,
-    figures: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     watch: Arc<dyn Watch>,
 }
 
 #[derive(Default)]
 struct Used {
-    /// Bytes that lie there.
-    kept: u64,
-    /// Bytes that are on their way.
-    coming: u64,
+    /// Bytes of stored blobs.
+    stored: u64,
+    /// Bytes reserved for running downloads.
+    reserved: u64,
     counted: Option<Instant>,
 }
 
-impl Budget {
-    /// Of `limit` bytes for `layouts` together.
+impl CacheBudget {
+    /// Creates a limit of `limit` bytes for `layouts` together.
     pub fn new(
         limit: Option<u64>,
         layouts: Vec<Arc<LayoutCache>>,
-        figures: Arc<Metrics>,
+        metrics: Arc<Metrics>,
         watch: Arc<dyn Watch>,
-    ) -> Budget {
-        Budget { limit, layouts, used: Mutex::default(), figures, watch }
+    ) -> CacheBudget {
+        CacheBudget { limit, layouts, used: Mutex::default(), metrics, watch }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for `size` bytes.
+    /// Reserves `size` bytes; evicts blobs if necessary.
     ///
-    /// Fails with `Unwritable` where there is none: the blob is larger than the limit, or all that lies here is being
-    /// read.
-    pub fn reserve(self: &Arc<Budget>, size: u64) -> Result<Room> {
-        let room = |size| Room { budget: self.clone(), size, kept: false };
-        let Some(limit) = self.limit else { return Ok(room(0)) };
+    /// Fails with `Unwritable` if `size` exceeds the limit, or the stored blobs are in use.
+    pub fn reserve(self: &Arc<CacheBudget>, size: u64) -> Result<Reservation> {
+        let reservation = |size| Reservation { budget: self.clone(), size, stored: false };
+        let Some(limit) = self.limit else { return Ok(reservation(0)) };
         let mut used = self.used();
-        let most = limit.saturating_sub(used.coming).saturating_sub(size);
-        if used.counted.is_none_or(|counted| counted.elapsed() > AGAIN) || used.kept > most {
+        let available = limit.saturating_sub(used.reserved).saturating_sub(size);
+        if used.counted.is_none_or(|counted| counted.elapsed() > RECOUNT_INTERVAL) || used.stored > available {
             self.count(&mut used)?;
         }
-        if used.kept > most {
+        if used.stored > available {
             for layout in &self.layouts {
-                layout.sweep(CUT);
+                layout.sweep(PARTIAL_LIFETIME);
             }
-            // A little more than is needed, so that the next one need not look again.
-            let gone = LayoutCache::evict(&self.layouts, used.kept - most + limit / 50)?;
+            // Evicts 2% of the limit more than needed, so that the next reservations need no eviction.
+            let evicted = LayoutCache::evict(&self.layouts, used.stored - available + limit / 50)?;
             self.count(&mut used)?;
-            count(&self.figures.evicted_bytes, gone.bytes);
-            if gone.blobs > 0 {
-                let (blobs, bytes) = (gone.blobs, gone.bytes);
-                self.watch.say(&format!("{blobs} blobs ({bytes} bytes) went from the cache to make room"));
+            add(&self.metrics.evicted_bytes, evicted.bytes);
+            if evicted.blobs > 0 {
+                let (blobs, bytes) = (evicted.blobs, evicted.bytes);
+                self.watch.say(&format!("evicted {blobs} blobs ({bytes} bytes) from the cache"));
             }
         }
-        if used.coming + used.kept + size > limit {
+        if used.reserved + used.stored + size > limit {
             return Err(Error::unwritable(format!(
-                "there is no room in the cache for {size} bytes: its limit is {limit}, and what it holds is in use"
+                "the cache is full: {size} bytes do not fit into the limit of {limit}, and the cached blobs are in use"
             )));
         }
-        used.coming += size;
-        Ok(room(size))
+        used.reserved += size;
+        Ok(reservation(size))
     }
 
     fn count(&self, used: &mut Used) -> Result<()> {
-        let mut kept = 0;
+        let mut stored = 0;
         for layout in &self.layouts {
-            kept += layout.used()?;
+            stored += layout.used()?;
         }
-        (used.kept, used.counted) = (kept, Some(Instant::now()));
+        (used.stored, used.counted) = (stored, Some(Instant::now()));
         Ok(())
     }
 }
 
-/// Bytes that are promised to one fill, until it is dropped.
-pub struct Room {
-    budget: Arc<Budget>,
+/// The bytes reserved for one download; dropping it releases them.
+pub struct Reservation {
+    budget: Arc<CacheBudget>,
     size: u64,
-    kept: bool,
+    stored: bool,
 }
 
-impl Room {
-    /// They are used now.
-    pub fn keep(mut self) {
-        self.kept = true;
+impl Reservation {
+    /// Converts the reservation into stored bytes.
+    pub fn commit(mut self) {
+        self.stored = true;
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut used = self.budget.used();
-        used.coming = used.coming.saturating_sub(self.size);
-        used.kept += if self.kept { self.size } else { 0 };
+        used.reserved = used.reserved.saturating_sub(self.size);
+        used.stored += if self.stored { self.size } else { 0 };
     }
 }

@@ -1,20 +1,20 @@
-//! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request;
-//! content by digest comes from the cache, from a peer, or from upstream, in this order.
+//! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request.
+//! Content by digest comes from the cache, a peer, or upstream, in this order.
 //!
-//! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before memory is promised;
-//!   `single_flight` joins identical requests that run at the same time.
-//! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file, and clients
-//!   read that file up to its written length, less one byte until the digest is known. So a download has the locks,
-//!   checkpoints and resumption of any copy, and does not know its clients.
-//! - `cache` and `evict`: files' times hold the order of use, and a shared lock keeps what is being read, so two
+//! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before it takes a memory permit;
+//!   `single_flight` coalesces identical concurrent requests.
+//! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
+//!   read that file up to its written length, less one byte until the digest is verified. So a download has the locks,
+//!   checkpoints and resumption of any copy, and is independent of its clients.
+//! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read. Two
 //!   processes may share a cache.
-//! - `upstreams` has two identities: one layout for content that upstream gave anonymously, one for content that it
-//!   gave to this server's credentials. A client without a user reaches only the first.
-//! - `peers` sends a mark in the request's head (`Imgmv-Peer`); a server that sees the mark looks only on its own disk.
+//! - `upstreams` has two identities: content that upstream serves anonymously is in one layout, content that needed
+//!   this server's credentials in another. An anonymous client reaches only the first.
+//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server answers a marked request only from its own disk.
 //!
-//! Blobs are hard links into a pool beside the layouts: every tool can read a whole layout, and the link count says
-//! when space is free. A tag that moves leaves its old manifest reachable by digest, but unlisted (the list is limited
-//! to 8 MiB), unless that manifest has a subject: an unlisted referrer would not be found.
+//! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
+//! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
+//! limited to 8 MiB). A manifest with a subject stays listed: an unlisted referrer would not be found.
 
 pub(super) mod cache;
 pub mod client_config;
@@ -26,187 +26,187 @@ pub(super) mod repository;
 pub(super) mod single_flight;
 pub(super) mod upstreams;
 
-use super::access_log::{Metrics, count};
-use super::backend::catalog::{Backend, Repository, Wanted};
+use super::access_log::{Metrics, add};
+use super::backend::catalog::{Backend, Repository, RepositoryRequest};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Digest, Manifest, is_host, is_repository};
 use crate::progress::Watch;
 use cache::Cache;
-use download::Ended;
-use peers::{Peer, Peers, Spot};
-use repository::Mirrored;
-use single_flight::Once;
+use download::OnEnd;
+use peers::{Peer, Peers, RepositoryId};
+use repository::MirroredRepository;
+use single_flight::SingleFlight;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use upstreams::{Identity, Seats, Upstream};
+use upstreams::{Identity, Permits, Upstream};
 
-/// Blobs that came wrong from somewhere.
-const WRONG: usize = 256;
-/// Manifests that are fetched at once.
-const DOCUMENTS: usize = 8;
-/// Other names of docker's registry.
-const DOCKER: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+/// The maximum number of remembered blobs whose bytes did not match their digest.
+const MAX_MISMATCHES: usize = 256;
+/// The maximum number of simultaneous manifest requests.
+const MAX_MANIFEST_REQUESTS: usize = 8;
+/// Other host names of docker.io.
+const DOCKER_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
-/// Who may have what this server needs credentials for.
+/// The clients that may read content for which this server used its credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// Those who are logged in here.
+pub enum CredentialSharing {
+    /// Authenticated users of this server.
     Users,
-    Everybody,
+    Everyone,
 }
 
-/// What a server does beside being a mirror.
+/// The functions of a server in addition to the mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
-    Nothing,
-    /// It is pushed to: a name that names no registry may be one that is being pushed. What upstream refuses, or does not
-    /// answer, is not there.
-    Pushes,
+pub enum MirrorMode {
+    PullOnly,
+    /// The server also accepts pushes: a name without a registry may be a pushed one. If upstream denies a request or
+    /// does not answer, the content counts as not found.
+    WithPushes,
 }
 
-/// What a mirror keeps.
+/// The caches of a mirror.
 pub struct Caches {
-    /// What anybody may have.
+    /// Content that upstream serves anonymously.
     pub public: Arc<Cache>,
-    /// What needed credentials.
+    /// Content that needed credentials.
     pub private: Arc<Cache>,
 }
 
 impl Caches {
     pub fn of(&self, identity: Identity) -> &Arc<Cache> {
         match identity {
-            Identity::Nobody => &self.public,
-            Identity::Acquired => &self.private,
+            Identity::Anonymous => &self.public,
+            Identity::Own => &self.private,
         }
     }
 }
 
-/// Other registries as a shelf.
-pub struct MirrorBackend(Arc<Proxy>);
+/// Other registries as a backend.
+pub struct MirrorBackend(Arc<MirrorState>);
 
-/// What its repositories share.
-pub(super) struct Proxy {
+/// The state that all repositories of a mirror share.
+pub(super) struct MirrorState {
     pub upstreams: Vec<Upstream>,
     pub caches: Option<Caches>,
     pub peers: Arc<Peers>,
-    pub share: Share,
-    pub beside: Beside,
-    pub sizes: Mutex<HashMap<Key, Sized>>,
-    /// How often each blob came wrong: then it is asked of the next source.
-    pub wrong: Mutex<HashMap<Digest, usize>>,
-    pub sizing: Once<Key, Option<u64>>,
-    pub fetching: Once<Key, Option<Arc<Manifest>>>,
-    /// Manifests may be large, and are held while they are looked into.
-    pub documents: Arc<Seats>,
-    pub figures: Arc<Metrics>,
+    pub sharing: CredentialSharing,
+    pub mode: MirrorMode,
+    pub sizes: Mutex<HashMap<ContentKey, KnownSize>>,
+    /// The number of digest mismatches of each blob; that many sources are skipped for its next download.
+    pub mismatches: Mutex<HashMap<Digest, usize>>,
+    pub size_lookups: SingleFlight<ContentKey, Option<u64>>,
+    pub manifest_lookups: SingleFlight<ContentKey, Option<Arc<Manifest>>>,
+    /// Limits simultaneous manifest requests, since manifests may be large and are parsed in memory.
+    pub manifest_permits: Arc<Permits>,
+    pub metrics: Arc<Metrics>,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
 }
 
-/// Something by digest, for whom, and where.
-pub(super) type Key = (Identity, Spot, Digest);
+/// Content by digest in a repository, for one identity.
+pub(super) type ContentKey = (Identity, RepositoryId, Digest);
 
-/// A size in bytes that somebody said.
-pub(super) struct Sized {
+/// The size of a blob in bytes, as a peer or upstream reported it.
+pub(super) struct KnownSize {
     pub size: u64,
     pub peer: Option<Arc<Peer>>,
     pub at: Instant,
 }
 
 impl MirrorBackend {
-    /// A mirror of `upstreams`. Without `caches` there are only peers to ask, and nothing is kept.
+    /// Creates a mirror of `upstreams`. Without `caches` it only forwards to peers, and stores nothing.
     pub fn new(
         upstreams: Vec<Upstream>,
         caches: Option<Caches>,
         peers: Arc<Peers>,
-        (share, beside): (Share, Beside),
-        figures: Arc<Metrics>,
+        (sharing, mode): (CredentialSharing, MirrorMode),
+        metrics: Arc<Metrics>,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> MirrorBackend {
-        MirrorBackend(Arc::new(Proxy {
+        MirrorBackend(Arc::new(MirrorState {
             upstreams,
             caches,
             peers,
-            share,
-            beside,
+            sharing,
+            mode,
             sizes: Mutex::default(),
-            wrong: Mutex::default(),
-            sizing: Once::default(),
-            fetching: Once::default(),
-            documents: Seats::new(DOCUMENTS),
-            figures,
+            mismatches: Mutex::default(),
+            size_lookups: SingleFlight::default(),
+            manifest_lookups: SingleFlight::default(),
+            manifest_permits: Permits::new(MAX_MANIFEST_REQUESTS),
+            metrics,
             watch,
             cancel: cancel.clone(),
         }))
     }
 }
 
-impl Proxy {
-    /// The upstream and the repository there that `wanted` means; `None` where it means none of those that were named.
-    fn meant(&self, wanted: &Wanted) -> Option<(Option<usize>, Spot)> {
+impl MirrorState {
+    /// The upstream and the repository that a request names; `None` if neither an upstream nor a peer can have it.
+    fn resolve(&self, request: &RepositoryRequest) -> Option<(Option<usize>, RepositoryId)> {
         let upstream = |host: &str| self.upstreams.iter().position(|upstream| upstream.host() == host);
         let host = |text: &str| {
             let host = text.to_ascii_lowercase();
-            if DOCKER.contains(&&*host) { DEFAULT_REGISTRY.to_owned() } else { host }
+            if DOCKER_ALIASES.contains(&&*host) { DEFAULT_REGISTRY.to_owned() } else { host }
         };
-        let (ns, name) = match (&wanted.ns, host_and_rest(&wanted.name)) {
+        let (ns, name) = match (&request.ns, split_host(&request.name)) {
             (Some(ns), _) if !is_host(ns) => return None,
-            (Some(ns), _) => (Some(host(ns)), &*wanted.name),
+            (Some(ns), _) => (Some(host(ns)), &*request.name),
             (None, Some((first, rest))) => (Some(host(first)), rest),
-            // docker says nothing, and means its own.
+            // docker sends no registry name when it means docker.io.
             (None, None) => {
                 let named = upstream(DEFAULT_REGISTRY).or((!self.upstreams.is_empty()).then_some(0));
-                (named.map(|at| self.upstreams[at].host().to_owned()), &*wanted.name)
+                (named.map(|at| self.upstreams[at].host().to_owned()), &*request.name)
             }
         };
         let at = ns.as_deref().and_then(upstream);
         if at.is_none() && self.peers.is_empty() {
             return None;
         }
-        let official = ns.as_deref() == Some(DEFAULT_REGISTRY) && !name.contains('/');
-        let repository = if official { format!("library/{name}") } else { name.to_owned() };
-        Some((at, Spot { ns, repository }))
+        let is_official = ns.as_deref() == Some(DEFAULT_REGISTRY) && !name.contains('/');
+        let repository = if is_official { format!("library/{name}") } else { name.to_owned() };
+        Some((at, RepositoryId { ns, repository }))
     }
 
-    pub fn sizes(&self) -> MutexGuard<'_, HashMap<Key, Sized>> {
+    pub fn sizes(&self) -> MutexGuard<'_, HashMap<ContentKey, KnownSize>> {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn wrong(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn mismatches(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
+        self.mismatches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a fill's end teaches.
-    pub fn ended(self: &Arc<Proxy>, key: Key, size: u64) -> Ended {
-        let own = self.clone();
-        Box::new(move |ended| {
+    /// Creates the callback that evaluates the result of a download.
+    pub fn on_download_end(self: &Arc<MirrorState>, key: ContentKey, size: u64) -> OnEnd {
+        let state = self.clone();
+        Box::new(move |result| {
             let digest = key.2;
-            own.sizes().remove(&key);
-            let Err(error) = ended else {
-                own.wrong().remove(&digest);
-                count(&own.figures.fetched, 1);
-                count(&own.figures.fetched_bytes, size);
+            state.sizes().remove(&key);
+            let Err(error) = result else {
+                state.mismatches().remove(&digest);
+                add(&state.metrics.downloaded, 1);
+                add(&state.metrics.downloaded_bytes, size);
                 return;
             };
             if error.kind() == Kind::Invalid {
-                let mut wrong = own.wrong();
-                if wrong.len() >= WRONG {
-                    wrong.clear();
+                let mut mismatches = state.mismatches();
+                if mismatches.len() >= MAX_MISMATCHES {
+                    mismatches.clear();
                 }
-                *wrong.entry(digest).or_default() += 1;
+                *mismatches.entry(digest).or_default() += 1;
             }
             if error.kind() != Kind::Interrupted {
-                own.watch.say(&format!("{}: {error}", key.1.repository));
+                state.watch.say(&format!("{}: {error}", key.1.repository));
             }
         })
     }
 }
 
 impl Backend for MirrorBackend {
-    /// What anybody may have and was asked for, under the upstream's name.
+    /// The repositories with tags in the public cache, with the upstream's host.
     fn repositories(&self) -> Result<Vec<String>> {
         let Some(caches) = &self.0.caches else { return Ok(Vec::new()) };
         let names = caches.public.names()?;
@@ -215,17 +215,24 @@ impl Backend for MirrorBackend {
         Ok(mirrored.filter(|place| is_repository(place)).collect::<BTreeSet<String>>().into_iter().collect())
     }
 
-    fn repository(&self, wanted: &Wanted) -> Result<Option<Arc<dyn Repository>>> {
-        let Some((upstream, spot)) = self.0.meant(wanted) else { return Ok(None) };
-        let trusted = self.0.share == Share::Everybody || wanted.user.is_some();
-        let proxy = self.0.clone();
-        let names_one = wanted.ns.is_some() || host_and_rest(&wanted.name).is_some();
-        let modest = proxy.beside == Beside::Pushes && !names_one;
-        Ok(Some(Arc::new(Mirrored { proxy, upstream, spot, trusted, modest, search: wanted.search })))
+    fn repository(&self, request: &RepositoryRequest) -> Result<Option<Arc<dyn Repository>>> {
+        let Some((upstream, repository_id)) = self.0.resolve(request) else { return Ok(None) };
+        let may_use_credentials = self.0.sharing == CredentialSharing::Everyone || request.user.is_some();
+        let state = self.0.clone();
+        let names_registry = request.ns.is_some() || split_host(&request.name).is_some();
+        let hide_upstream_errors = state.mode == MirrorMode::WithPushes && !names_registry;
+        Ok(Some(Arc::new(MirroredRepository {
+            state,
+            upstream,
+            repository_id,
+            may_use_credentials,
+            hide_upstream_errors,
+            search: request.search,
+        })))
     }
 }
 
-/// The host that a repository's name begins with, if it does, and the rest.
-fn host_and_rest(name: &str) -> Option<(&str, &str)> {
+/// Splits a repository name into its leading host and the rest, if it starts with a host.
+fn split_host(name: &str) -> Option<(&str, &str)> {
     name.split_once('/').filter(|(first, _)| first.contains('.') || *first == "localhost")
 }

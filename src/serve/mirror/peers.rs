@@ -1,7 +1,7 @@
-//! Other servers like this one, which may have what is not here: asked by digest only, quickly, all at once, and never
-//! for what they would have to ask others for. One of them may be this server itself, which then answers as any other.
+//! Peers: other servers of this kind that may have missing content. Requests to them are by digest only, in parallel
+//! and with short timeouts, and a peer does not forward them. A peer may be this server itself.
 
-use super::upstreams::{Rest, Seats};
+use super::upstreams::{COOLDOWN, Cooldown, Permits};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
@@ -16,216 +16,234 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// Addresses are looked up again after so long.
-const LOOKUP: Duration = Duration::from_secs(10);
-/// Addresses, at most.
-const MOST: usize = 256;
-/// Peers that are asked for one thing at once.
-const AT_ONCE: usize = 8;
-/// Questions to peers at once; whoever finds no seat goes on without them.
-const QUESTIONS: usize = 64;
-/// A peer that sends nothing for so long is left for the next source.
-const STALL: Duration = Duration::from_secs(5);
-/// In bytes, of a connection to a peer.
-const BUFFER: usize = 64 << 10;
-/// In a name's lookup: registries whose namespaces are remembered for each peer.
-const NAMESPACES: usize = 64;
+/// The interval between two DNS lookups of the peers.
+const DNS_INTERVAL: Duration = Duration::from_secs(10);
+/// The maximum number of peer addresses.
+const MAX_ADDRESSES: usize = 256;
+/// The number of peers that are queried in parallel for one digest.
+const MAX_PARALLEL: usize = 8;
+/// The maximum number of simultaneous queries to peers; above it, a lookup continues without peers.
+const MAX_QUERIES: usize = 64;
+/// If a peer sends no bytes for this time, the next source is used.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The buffer of a connection to a peer.
+const BUFFER_BYTES: usize = 64 << 10;
+/// The maximum number of open registries (`?ns=`) for each peer.
+const MAX_REGISTRIES: usize = 64;
 
-/// What is looked for.
+/// The kind of content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sought {
+pub enum ContentKind {
     Manifest,
     Blob,
 }
 
-/// Where it is looked for.
+/// A repository, as requests to peers name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Spot {
-    /// The registry that is meant, where one is.
+pub struct RepositoryId {
+    /// The registry (`?ns=`), if the request names one.
     pub ns: Option<String>,
     pub repository: String,
 }
 
-/// All peers.
+/// The peers of a mirror.
 pub struct Peers {
-    named: Vec<Server>,
-    /// For an answer to begin.
-    patience: Duration,
+    urls: Vec<Server>,
+    /// The time in which a response must start.
+    timeout: Duration,
     access: Access,
     known: Mutex<Vec<Arc<Peer>>>,
-    looked: Mutex<Instant>,
-    looking: AtomicBool,
-    seats: Arc<Seats>,
+    resolved_at: Mutex<Instant>,
+    resolving: AtomicBool,
+    permits: Arc<Permits>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
-/// One server.
+/// One peer address.
 pub struct Peer {
     host: String,
     insecure: bool,
-    resting: Rest,
+    cooldown: Cooldown,
     registries: Mutex<HashMap<Option<String>, Arc<Registry>>>,
 }
 
 impl Peers {
-    /// The servers at `urls` (`http://HOST:PORT`, or `https://`). A name behind `http://` stands for every address that
-    /// it has. `access` says what certificates are trusted. `patience` is how long an answer may take to begin; a
-    /// connection may take a quarter of that.
+    /// Creates the peers at `urls` (`http://HOST:PORT` or `https://`). A name with `http://` stands for all of its
+    /// addresses. `access` has the trusted certificates. A response must start within `timeout`, and a connection must
+    /// be open within a quarter of it.
     ///
-    /// Fails with `Usage` where one of them is no such address.
+    /// Fails with `Usage` if a URL is invalid.
     pub fn new(
         urls: &[String],
-        patience: Duration,
+        timeout: Duration,
         access: &Access,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
     ) -> Result<Arc<Peers>> {
         let parse = |url: &String| {
-            let wrong = || Error::usage(format!("--peer {url:?} is no server; expected http://HOST:PORT or https://…"));
-            mirrors::server(url, false).ok_or_else(wrong)
+            let wrong =
+                || Error::usage(format!("--peer {url:?} is not a server URL; expected http://HOST:PORT or https://…"));
+            mirrors::parse_server(url, false).ok_or_else(wrong)
         };
         let marks = vec![(PEER, "1".to_owned())];
         let access = Access {
             credentials: Credentials::Nobody,
-            timeout: STALL,
-            connect: Some(patience / 4),
-            answer: Some(patience),
+            timeout: STALL_TIMEOUT,
+            connect: Some(timeout / 4),
+            answer: Some(timeout),
             retries: 0,
-            buffer: BUFFER,
+            buffer: BUFFER_BYTES,
             marks,
             ..access.clone()
         };
         let peers = Arc::new(Peers {
-            named: urls.iter().map(parse).collect::<Result<_>>()?,
-            patience,
+            urls: urls.iter().map(parse).collect::<Result<_>>()?,
+            timeout,
             access,
             known: Mutex::default(),
-            looked: Mutex::new(Instant::now()),
-            looking: AtomicBool::new(false),
-            seats: Seats::new(QUESTIONS),
+            resolved_at: Mutex::new(Instant::now()),
+            resolving: AtomicBool::new(false),
+            permits: Permits::new(MAX_QUERIES),
             watch,
             cancel: cancel.clone(),
         });
-        peers.look_up();
+        peers.resolve_all();
         Ok(peers)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
+        self.urls.is_empty()
     }
 
-    /// The first peer that has `digest`, and what it says of it.
-    pub fn find(self: &Arc<Peers>, sought: Sought, digest: &Digest, spot: &Spot) -> Option<(Arc<Peer>, Descriptor)> {
-        let until = Instant::now() + 2 * self.patience;
-        let mut awake = self.all().into_iter().filter(|peer| !peer.resting.now());
-        let (tell, told) = mpsc::channel();
-        let mut asked = 0;
+    /// The first peer that has `digest`, with the descriptor that it reported.
+    pub fn find(
+        self: &Arc<Peers>,
+        kind: ContentKind,
+        digest: &Digest,
+        repository_id: &RepositoryId,
+    ) -> Option<(Arc<Peer>, Descriptor)> {
+        let until = Instant::now() + 2 * self.timeout;
+        let mut available = self.current().into_iter().filter(|peer| !peer.cooldown.is_active());
+        let (sender, answers) = mpsc::channel();
+        let mut running = 0;
         loop {
-            while asked < AT_ONCE
-                && let Some(peer) = awake.next()
+            while running < MAX_PARALLEL
+                && let Some(peer) = available.next()
             {
-                let (own, tell, digest, spot) = (self.clone(), tell.clone(), *digest, spot.clone());
-                let ask = move || drop(tell.send(own.ask(peer, sought, &digest, &spot)));
-                if std::thread::Builder::new().name("peer".into()).stack_size(256 << 10).spawn(ask).is_err() {
+                let (own, sender, digest, repository_id) =
+                    (self.clone(), sender.clone(), *digest, repository_id.clone());
+                let query = move || drop(sender.send(own.query(peer, kind, &digest, &repository_id)));
+                if std::thread::Builder::new().name("peer".into()).stack_size(256 << 10).spawn(query).is_err() {
                     break;
                 }
-                asked += 1;
+                running += 1;
             }
-            if asked == 0 {
+            if running == 0 {
                 return None;
             }
-            match told.recv_timeout(until.saturating_duration_since(Instant::now())).ok()? {
+            match answers.recv_timeout(until.saturating_duration_since(Instant::now())).ok()? {
                 Some(found) => return Some(found),
-                None => asked -= 1,
+                None => running -= 1,
             }
         }
     }
 
-    fn ask(&self, peer: Arc<Peer>, sought: Sought, digest: &Digest, spot: &Spot) -> Option<(Arc<Peer>, Descriptor)> {
-        let _seat = self.seats.take(Duration::ZERO).ok()?;
-        let store = self.store(&peer, spot).ok()?;
-        let found = match sought {
-            Sought::Manifest => store.manifest_at(digest),
-            Sought::Blob => store.blob_at(digest).map(|size| size.map(|size| Descriptor::new("", *digest, size))),
+    fn query(
+        &self,
+        peer: Arc<Peer>,
+        kind: ContentKind,
+        digest: &Digest,
+        repository_id: &RepositoryId,
+    ) -> Option<(Arc<Peer>, Descriptor)> {
+        let _permit = self.permits.acquire(Duration::ZERO).ok()?;
+        let store = self.store(&peer, repository_id).ok()?;
+        let found = match kind {
+            ContentKind::Manifest => store.manifest_at(digest),
+            ContentKind::Blob => store.blob_at(digest).map(|size| size.map(|size| Descriptor::new("", *digest, size))),
         };
         match found {
             Ok(found) => found.map(|found| (peer, found)),
             Err(error) => {
                 if error.kind() == Kind::Network && !self.cancel.raised() {
-                    self.watch.say(&format!("peer {} is left alone for a while: {error}", peer.host));
-                    peer.resting.begin();
+                    let pause = COOLDOWN.as_secs();
+                    self.watch.say(&format!("peer {} is skipped for {pause} s: {error}", peer.host));
+                    peer.cooldown.start();
                 }
                 None
             }
         }
     }
 
-    /// The repository at `spot` of `peer`.
-    pub fn store(&self, peer: &Peer, spot: &Spot) -> Result<RepositoryStore> {
+    /// The repository `repository_id` at `peer`.
+    pub fn store(&self, peer: &Peer, repository_id: &RepositoryId) -> Result<RepositoryStore> {
         let mut registries = peer.registries.lock().unwrap_or_else(PoisonError::into_inner);
-        if registries.len() >= NAMESPACES && !registries.contains_key(&spot.ns) {
+        if registries.len() >= MAX_REGISTRIES && !registries.contains_key(&repository_id.ns) {
             registries.clear();
         }
-        let registry = match registries.get(&spot.ns) {
+        let registry = match registries.get(&repository_id.ns) {
             Some(registry) => registry.clone(),
             None => {
                 let insecure = if peer.insecure { Insecure::ByUser } else { Insecure::No };
-                let access = Access { namespace: spot.ns.clone(), insecure, ..self.access.clone() };
+                let access = Access { namespace: repository_id.ns.clone(), insecure, ..self.access.clone() };
                 let opened = Registry::new(&peer.host, access, self.watch.clone(), self.cancel.clone())?;
-                registries.insert(spot.ns.clone(), opened.clone());
+                registries.insert(repository_id.ns.clone(), opened.clone());
                 opened
             }
         };
-        Ok(registry.repository(&spot.repository))
+        Ok(registry.repository(&repository_id.repository))
     }
 
-    fn all(self: &Arc<Peers>) -> Vec<Arc<Peer>> {
-        let age = self.looked.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        if age > LOOKUP && !self.looking.swap(true, Ordering::SeqCst) {
-            // Looking up a name may take seconds; meanwhile the peers are those that are known.
+    fn current(self: &Arc<Peers>) -> Vec<Arc<Peer>> {
+        let age = self.resolved_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if age > DNS_INTERVAL && !self.resolving.swap(true, Ordering::SeqCst) {
+            // A DNS lookup may take seconds; until then the known addresses are used.
             let own = self.clone();
-            let started = std::thread::Builder::new().name("lookup".into()).spawn(move || own.look_up());
+            let started = std::thread::Builder::new().name("lookup".into()).spawn(move || own.resolve_all());
             if started.is_err() {
-                self.looking.store(false, Ordering::SeqCst);
+                self.resolving.store(false, Ordering::SeqCst);
             }
         }
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn look_up(&self) {
+    fn resolve_all(&self) {
         let mut hosts: Vec<(String, bool)> = Vec::new();
-        for named in &self.named {
-            for host in self.addresses(named) {
-                if hosts.len() < MOST && !hosts.iter().any(|(known, _)| *known == host) {
-                    hosts.push((host, named.insecure));
+        for url in &self.urls {
+            for host in self.resolve(url) {
+                if hosts.len() < MAX_ADDRESSES && !hosts.iter().any(|(known, _)| *known == host) {
+                    hosts.push((host, url.insecure));
                 }
             }
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // A name that cannot be looked up at the moment keeps the addresses that it had.
+        // If no name can be resolved now, the known addresses stay.
         if !hosts.is_empty() {
             let same = |host: &str| known.iter().find(|peer| peer.host == host).cloned();
             let peer = |(host, insecure): (String, bool)| {
-                let fresh =
-                    || Peer { host: host.clone(), insecure, resting: Rest::default(), registries: Mutex::default() };
+                let fresh = || Peer {
+                    host: host.clone(),
+                    insecure,
+                    cooldown: Cooldown::default(),
+                    registries: Mutex::default(),
+                };
                 same(&host).unwrap_or_else(|| Arc::new(fresh()))
             };
             *known = hosts.into_iter().map(peer).collect();
         }
-        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.looking.store(false, Ordering::SeqCst);
+        *self.resolved_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.resolving.store(false, Ordering::SeqCst);
     }
 
-    /// Every `HOST:PORT` that `named` stands for. A certificate is one name's, so with TLS it stays one.
-    fn addresses(&self, named: &Server) -> Vec<String> {
-        let (name, port) = match named.host.rsplit_once(':') {
+    /// Resolves `url` to every `HOST:PORT`. With TLS the name stays as it is, since the certificate is for the name.
+    fn resolve(&self, url: &Server) -> Vec<String> {
+        let (name, port) = match url.host.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(80)),
-            _ => (&*named.host, if named.insecure { 80 } else { 443 }),
+            _ => (&*url.host, if url.insecure { 80 } else { 443 }),
         };
         let name = name.trim_start_matches('[').trim_end_matches(']');
-        if !named.insecure {
-            return vec![named.host.clone()];
+        if !url.insecure {
+            return vec![url.host.clone()];
         }
         let found = (name, port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>).unwrap_or_default();
         found.into_iter().map(|address| address.to_string()).collect()

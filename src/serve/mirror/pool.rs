@@ -1,60 +1,61 @@
-//! Work that is done by a few threads at most; the rest waits its turn.
+//! A thread pool with a maximum number of threads; further jobs wait in a queue.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// In bytes: what fetches a blob reads into buffers on the heap.
-const STACK: usize = 512 << 10;
+/// The stack of each thread; downloads have their buffers on the heap.
+const STACK_BYTES: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that come with work and go without.
+/// A pool whose threads start with a job and end when the queue is empty.
 pub struct Pool {
-    most: usize,
+    max_threads: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Job>,
+    queue: VecDeque<Job>,
     threads: usize,
 }
 
 impl Pool {
-    /// At most `most` threads.
-    pub fn new(most: usize) -> Arc<Pool> {
-        Arc::new(Pool { most, state: Mutex::default(), changed: Condvar::new() })
+    /// Creates a pool of at most `max_threads` threads.
+    pub fn new(max_threads: usize) -> Arc<Pool> {
+        Arc::new(Pool { max_threads, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// Does `job`, or drops it where no thread can be had.
+    /// Runs `job`, or drops it if no thread can be started.
     pub fn run(self: &Arc<Pool>, job: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
-        state.waiting.push_back(Box::new(job));
-        if state.threads >= self.most {
+        state.queue.push_back(Box::new(job));
+        if state.threads >= self.max_threads {
             return;
         }
         state.threads += 1;
-        let thread = Thread { pool: self.clone(), left: AtomicBool::new(false) };
+        let thread = Thread { pool: self.clone(), finished: AtomicBool::new(false) };
         drop(state);
-        let started = std::thread::Builder::new().name("fill".into()).stack_size(STACK).spawn(move || thread.work());
+        let started =
+            std::thread::Builder::new().name("download".into()).stack_size(STACK_BYTES).spawn(move || thread.work());
         if started.is_err() && self.state().threads == 0 {
-            self.state().waiting.clear();
+            self.state().queue.clear();
         }
     }
 
-    /// Waits until nothing is under way, but no longer than `patience`.
-    pub fn rest(&self, patience: Duration) {
-        let until = Instant::now() + patience;
+    /// Waits until no job is running, for at most `timeout`.
+    pub fn wait_idle(&self, timeout: Duration) {
+        let until = Instant::now() + timeout;
         let mut state = self.state();
         while state.threads > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -63,19 +64,19 @@ impl Pool {
     }
 }
 
-/// One of the threads, counted.
+/// One counted thread of the pool.
 struct Thread {
     pool: Arc<Pool>,
-    left: AtomicBool,
+    finished: AtomicBool,
 }
 
 impl Thread {
     fn work(self) {
         loop {
             let mut state = self.pool.state();
-            let Some(job) = state.waiting.pop_front() else {
-                // In one step with the look: work that comes now brings a thread.
-                self.leave(state);
+            let Some(job) = state.queue.pop_front() else {
+                // Under the same lock as the check of the queue, so that a new job starts a new thread.
+                self.finish(state);
                 return;
             };
             drop(state);
@@ -83,8 +84,8 @@ impl Thread {
         }
     }
 
-    fn leave(&self, mut state: MutexGuard<'_, State>) {
-        self.left.store(true, Ordering::Relaxed);
+    fn finish(&self, mut state: MutexGuard<'_, State>) {
+        self.finished.store(true, Ordering::Relaxed);
         state.threads -= 1;
         self.pool.changed.notify_all();
     }
@@ -92,8 +93,8 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if !self.left.load(Ordering::Relaxed) {
-            self.leave(self.pool.state());
+        if !self.finished.load(Ordering::Relaxed) {
+            self.finish(self.pool.state());
         }
     }
 }

@@ -1,86 +1,89 @@
-//! One repository of a mirrored registry, as one client may see it: where a tag, a manifest and a blob are looked for, and
-//! what is given when nobody answers.
+//! One repository of a mirrored registry, with the permissions of one client: the search for tags, manifests and blobs,
+//! and the fallback if upstream does not answer.
 
 use super::cache::Cache;
-use super::download::Around;
-use super::peers::{Sought, Spot};
+use super::download::OpenDirect;
+use super::peers::{ContentKind, RepositoryId};
 use super::upstreams::{Identity, Upstream};
-use super::{Key, Proxy, Sized};
+use super::{ContentKey, KnownSize, MirrorState};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
-use crate::serve::access_log::count;
-use crate::serve::backend::catalog::{At, Known, Repository, Search, Settled};
-use crate::serve::backend::upstream::pumped;
-use crate::serve::backend::verified_reader::Checked;
+use crate::serve::access_log::add;
+use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, Search, TagOrDigest};
+use crate::serve::backend::upstream::spawn_reader;
+use crate::serve::backend::verified_reader::VerifiedReader;
 use crate::source::{Selector, Store};
 use crate::transport::registry::{MirroredStore, RepositoryStore};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Blobs whose sizes are remembered from the question to the answer, and how long.
-const SIZES: usize = 4096;
-const SIZE_LIFE: Duration = Duration::from_secs(60);
-/// For a turn to fetch a manifest.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The maximum number of remembered blob sizes.
+const MAX_SIZES: usize = 4096;
+/// The time for which a blob's size is remembered, between its lookup and its download.
+const SIZE_LIFETIME: Duration = Duration::from_secs(60);
+/// The time to wait for a permit to fetch a manifest.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One repository of an upstream, for one client.
-pub(crate) struct Mirrored {
-    pub proxy: Arc<Proxy>,
+pub(crate) struct MirroredRepository {
+    pub state: Arc<MirrorState>,
     pub upstream: Option<usize>,
-    pub spot: Spot,
-    /// This client may have what needs credentials.
-    pub trusted: bool,
-    /// What upstream refuses is not there.
-    pub modest: bool,
+    pub repository_id: RepositoryId,
+    /// The client may read content that needs this server's credentials.
+    pub may_use_credentials: bool,
+    /// If upstream denies a request or does not answer, the content counts as not found.
+    pub hide_upstream_errors: bool,
     pub search: Search,
 }
 
-impl Mirrored {
+impl MirroredRepository {
     fn upstream(&self) -> Option<&Upstream> {
-        self.upstream.map(|at| &self.proxy.upstreams[at])
+        self.upstream.map(|at| &self.state.upstreams[at])
     }
 
     fn identity(&self) -> Identity {
         match self.upstream() {
-            Some(upstream) if self.trusted => upstream.identity(&self.spot.repository),
-            _ => Identity::Nobody,
+            Some(upstream) if self.may_use_credentials => upstream.identity(&self.repository_id.repository),
+            _ => Identity::Anonymous,
         }
     }
 
-    /// The caches that this client may have from.
+    /// The caches that this client may read.
     fn caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
-        let caches = self.proxy.caches.as_ref();
-        let private = caches.filter(|_| self.trusted).map(|caches| &caches.private);
+        let caches = self.state.caches.as_ref();
+        let private = caches.filter(|_| self.may_use_credentials).map(|caches| &caches.private);
         caches.map(|caches| &caches.public).into_iter().chain(private)
     }
 
-    /// The cache for what comes from upstream.
+    /// The cache for new content from upstream.
     fn cache(&self) -> Option<&Arc<Cache>> {
-        self.proxy.caches.as_ref().map(|caches| caches.of(self.identity()))
+        self.state.caches.as_ref().map(|caches| caches.of(self.identity()))
     }
 
-    fn key(&self, digest: &Digest) -> Key {
-        (self.identity(), self.spot.clone(), *digest)
+    fn key(&self, digest: &Digest) -> ContentKey {
+        (self.identity(), self.repository_id.clone(), *digest)
     }
 
-    fn ask<T>(&self, question: impl Fn(&RepositoryStore) -> Result<Option<T>>) -> Result<Option<T>> {
+    fn lookup_upstream<T>(&self, lookup: impl Fn(&RepositoryStore) -> Result<Option<T>>) -> Result<Option<T>> {
         match self.upstream() {
-            Some(upstream) => upstream.ask(self.identity(), &self.spot.repository, question),
+            Some(upstream) => upstream.lookup_in_order(self.identity(), &self.repository_id.repository, lookup),
             None => Ok(None),
         }
     }
 
-    /// `told`, or nothing where upstream refuses or does not answer and that says nothing.
-    fn modestly<T: Default>(&self, told: Result<T>) -> Result<T> {
-        match told {
-            Err(error) if self.modest && matches!(error.kind(), Kind::Denied | Kind::Network) => Ok(T::default()),
-            told => told,
+    /// Returns `result`, or an empty result for a denial or network error if those count as not found.
+    fn hide_errors<T: Default>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(error) if self.hide_upstream_errors && matches!(error.kind(), Kind::Denied | Kind::Network) => {
+                Ok(T::default())
+            }
+            result => result,
         }
     }
 
-    fn name(&self, tag: &str) -> Option<Name> {
-        let (host, repository) = (self.upstream()?.host().to_owned(), self.spot.repository.clone());
+    fn full_name(&self, tag: &str) -> Option<Name> {
+        let (host, repository) = (self.upstream()?.host().to_owned(), self.repository_id.repository.clone());
         Some(Name::from(&Reference { host, repository, tag: Some(tag.to_owned()), digest: None }))
     }
 
@@ -93,155 +96,162 @@ impl Mirrored {
         Ok(None)
     }
 
-    /// The manifest under `digest`, wherever it is. Where there is a cache, it is in there then.
+    /// Returns the manifest `digest` from the cache, a peer or upstream. Stores it in the cache, if one exists.
     fn manifest_at(&self, digest: &Digest) -> Result<Option<Arc<Manifest>>> {
         if let Some(manifest) = self.cached(digest)? {
             return Ok(Some(Arc::new(manifest)));
         }
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Ok(None);
         }
-        self.proxy.fetching.ask(self.key(digest), || {
+        self.state.manifest_lookups.run(self.key(digest), || {
             if let Some(manifest) = self.cached(digest)? {
                 return Ok(Some(Arc::new(manifest)));
             }
-            let _seat = self.proxy.documents.take(PATIENCE)?;
-            let found = match self.manifest_of_a_peer(digest) {
-                None => self.ask(|store| fetched(store, digest))?,
+            let _permit = self.state.manifest_permits.acquire(PERMIT_TIMEOUT)?;
+            let found = match self.peer_manifest(digest) {
+                None => self.lookup_upstream(|store| fetch_manifest(store, digest))?,
                 found => found,
             };
             if let (Some(cache), Some(manifest)) = (self.cache(), &found) {
-                // A full disk is no reason to give nothing.
-                self.told(cache.keep(manifest));
+                // The client gets the manifest even if the disk is full.
+                self.warn_on_error(cache.put_manifest(manifest));
             }
             Ok(found.map(Arc::new))
         })
     }
 
-    fn manifest_of_a_peer(&self, digest: &Digest) -> Option<Manifest> {
-        let peers = &self.proxy.peers;
-        let (peer, _) = peers.find(Sought::Manifest, digest, &self.spot)?;
-        let found = fetched(&peers.store(&peer, &self.spot).ok()?, digest).ok()?;
-        count(&self.proxy.figures.found_at_peers, found.is_some().into());
+    fn peer_manifest(&self, digest: &Digest) -> Option<Manifest> {
+        let peers = &self.state.peers;
+        let (peer, _) = peers.find(ContentKind::Manifest, digest, &self.repository_id)?;
+        let found = fetch_manifest(&peers.store(&peer, &self.repository_id).ok()?, digest).ok()?;
+        add(&self.state.metrics.peer_hits, found.is_some().into());
         found
     }
 
-    /// What `tag` points at now, or did when upstream was asked last.
-    fn resolve(&self, tag: &str) -> Result<Option<(Digest, Known)>> {
-        let (Some(name), Some(cache)) = (self.name(tag), self.cache()) else { return Ok(None) };
-        if self.search == Search::Here {
-            return Ok(self.last(&name)?.map(|digest| (digest, Known::Last)));
+    /// Resolves `tag` upstream; falls back to the last known digest.
+    fn resolve(&self, tag: &str) -> Result<Option<(Digest, Freshness)>> {
+        let (Some(name), Some(cache)) = (self.full_name(tag), self.cache()) else { return Ok(None) };
+        if self.search == Search::Local {
+            return Ok(self.last_known(&name)?.map(|digest| (digest, Freshness::LastKnown)));
         }
-        let now = self.ask(|store| store.tagged(tag)).and_then(|found| match found {
+        let resolved = self.lookup_upstream(|store| store.tagged(tag)).and_then(|found| match found {
             Some(found) => self.manifest_at(&found.digest),
             None => Ok(None),
         });
-        match now {
+        match resolved {
             Ok(Some(manifest)) => {
-                self.told(cache.name(&name, &manifest));
-                Ok(Some((manifest.digest(), Known::Now)))
+                self.warn_on_error(cache.set_name(&name, &manifest));
+                Ok(Some((manifest.digest(), Freshness::Current)))
             }
             Ok(None) => {
-                self.told(cache.forget(&name));
+                self.warn_on_error(cache.forget(&name));
                 Ok(None)
             }
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
-            Err(error) => match self.last(&name)? {
+            Err(error) => match self.last_known(&name)? {
                 Some(digest) => {
-                    count(&self.proxy.figures.last_known, 1);
-                    self.proxy.watch.say(&format!("{name} is answered as it was known last: {error}"));
-                    Ok(Some((digest, Known::Last)))
+                    add(&self.state.metrics.stale_tags, 1);
+                    self.state.watch.say(&format!(
+                        "{name}: cannot resolve the tag upstream; serving the last known digest: {error}"
+                    ));
+                    Ok(Some((digest, Freshness::LastKnown)))
                 }
                 None => Err(error),
             },
         }
     }
 
-    /// What `name` was last, if that is still here.
-    fn last(&self, name: &Name) -> Result<Option<Digest>> {
+    /// The last known digest of `name`, if its manifest is still stored.
+    fn last_known(&self, name: &Name) -> Result<Option<Digest>> {
         for cache in self.caches() {
-            if let Some(last) = cache.last(name)?.filter(|last| cache.has(&last.digest)) {
+            if let Some(last) = cache.last_known(name)?.filter(|last| cache.has(&last.digest)) {
                 return Ok(Some(last.digest));
             }
         }
         Ok(None)
     }
 
-    /// What goes wrong in the cache costs an answer at another time, and not this one.
-    fn told(&self, done: Result<()>) {
-        if let Err(error) = done {
-            self.proxy.watch.say(&error.to_string());
+    /// Reports an error of the cache; the current response does not depend on it.
+    fn warn_on_error(&self, result: Result<()>) {
+        if let Err(error) = result {
+            self.state.watch.say(&error.to_string());
         }
     }
 
-    /// How large the blob is, by the first who has it.
-    fn size_elsewhere(&self, digest: &Digest) -> Result<Option<u64>> {
+    /// The size of a blob at the first peer or upstream that has it.
+    fn lookup_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let key = self.key(digest);
-        let fresh = |sized: &&Sized| sized.at.elapsed() < SIZE_LIFE;
-        if let Some(sized) = self.proxy.sizes().get(&key).filter(fresh) {
-            return Ok(Some(sized.size));
+        let fresh = |known_size: &&KnownSize| known_size.at.elapsed() < SIZE_LIFETIME;
+        if let Some(known_size) = self.state.sizes().get(&key).filter(fresh) {
+            return Ok(Some(known_size.size));
         }
-        self.proxy.sizing.ask(key.clone(), || {
-            let distrusted = self.proxy.wrong().contains_key(digest);
-            let peer = if distrusted { None } else { self.proxy.peers.find(Sought::Blob, digest, &self.spot) };
-            count(&self.proxy.figures.found_at_peers, peer.is_some().into());
+        self.state.size_lookups.run(key.clone(), || {
+            let had_mismatch = self.state.mismatches().contains_key(digest);
+            let peer =
+                if had_mismatch { None } else { self.state.peers.find(ContentKind::Blob, digest, &self.repository_id) };
+            add(&self.state.metrics.peer_hits, peer.is_some().into());
             let (size, peer) = match peer {
                 Some((peer, found)) => (Some(found.size), Some(peer)),
-                None => (self.ask(|store| store.blob_at(digest))?, None),
+                None => (self.lookup_upstream(|store| store.blob_at(digest))?, None),
             };
             if let Some(size) = size {
-                let mut sizes = self.proxy.sizes();
-                if sizes.len() >= SIZES {
+                let mut sizes = self.state.sizes();
+                if sizes.len() >= MAX_SIZES {
                     sizes.clear();
                 }
-                sizes.insert(key, Sized { size, peer, at: Instant::now() });
+                sizes.insert(key, KnownSize { size, peer, at: Instant::now() });
             }
             Ok(size)
         })
     }
 
-    /// Everybody who is to be asked for a blob's bytes, in their order.
+    /// The sources of a blob's bytes: the peer that has it, then the hosts of the upstream.
     fn source(&self, digest: &Digest) -> Result<Arc<dyn Store>> {
-        let peer = self.proxy.sizes().get(&self.key(digest)).and_then(|sized| sized.peer.clone());
+        let peer = self.state.sizes().get(&self.key(digest)).and_then(|known_size| known_size.peer.clone());
         let mut stores = Vec::new();
         if let Some(peer) = peer {
-            stores.push(self.proxy.peers.store(&peer, &self.spot)?);
+            stores.push(self.state.peers.store(&peer, &self.repository_id)?);
         }
-        stores.extend(self.upstream().into_iter().flat_map(|up| up.sources(self.identity(), &self.spot.repository)));
-        let passed = self.proxy.wrong().get(digest).copied().unwrap_or_default();
-        stores.drain(..passed.min(stores.len().saturating_sub(1)));
-        let home = stores.pop().ok_or_else(|| Error::not_found(format!("nobody is known who has blob {digest}")))?;
-        let (watch, cancel) = (self.proxy.watch.clone(), self.proxy.cancel.clone());
-        // Only bytes that are known by their digest are asked of them.
+        stores.extend(
+            self.upstream().into_iter().flat_map(|up| up.sources(self.identity(), &self.repository_id.repository)),
+        );
+        let skipped = self.state.mismatches().get(digest).copied().unwrap_or_default();
+        stores.drain(..skipped.min(stores.len().saturating_sub(1)));
+        let last = stores
+            .pop()
+            .ok_or_else(|| Error::not_found(format!("blob {digest} was not found upstream or at any peer")))?;
+        let (watch, cancel) = (self.state.watch.clone(), self.state.cancel.clone());
+        // The others are only used for content by digest.
         let stores = stores.into_iter().map(|store| (store, false)).collect();
-        Ok(Arc::new(MirroredStore::new(home, stores, watch, cancel)))
+        Ok(Arc::new(MirroredStore::new(last, stores, watch, cancel)))
     }
 }
 
-/// A manifest by digest, checked; its type as it was announced.
-fn fetched(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
+/// Fetches a manifest by digest, and verifies it; its media type is the one in the response.
+fn fetch_manifest(store: &RepositoryStore, digest: &Digest) -> Result<Option<Manifest>> {
     let Some(root) = store.roots(&[Selector::Digest(*digest)])?.pop() else { return Ok(None) };
-    Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor).map(Some)
+    root.read(store).map(Some)
 }
 
-impl Repository for Mirrored {
+impl Repository for MirroredRepository {
     fn tags(&self) -> Result<Vec<String>> {
         let known = || -> Result<Vec<String>> {
             let mut tags = Vec::new();
             for cache in self.caches() {
                 let own = |reference: &Reference| {
                     self.upstream().is_some_and(|up| up.host() == reference.host)
-                        && reference.repository == self.spot.repository
+                        && reference.repository == self.repository_id.repository
                 };
                 let names = cache.names()?;
                 tags.extend(names.iter().filter_map(Name::reference).filter(own).filter_map(|found| found.tag));
             }
             Ok(tags)
         };
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return known();
         }
-        match self.modestly(self.ask(|store| store.names().map(Some))) {
+        match self.hide_errors(self.lookup_upstream(|store| store.names().map(Some))) {
             Ok(names) => Ok(names.unwrap_or_default().iter().filter_map(Name::tag).collect()),
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => match known()? {
@@ -251,31 +261,35 @@ impl Repository for Mirrored {
         }
     }
 
-    fn manifest(&self, at: &At) -> Result<Option<Manifest>> {
+    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
         let digest = match at {
-            At::Digest(digest) => *digest,
-            At::Tag(tag) => match self.modestly(self.resolve(tag))? {
+            TagOrDigest::Digest(digest) => *digest,
+            TagOrDigest::Tag(tag) => match self.hide_errors(self.resolve(tag))? {
                 Some((digest, _)) => digest,
                 None => return Ok(None),
             },
         };
-        Ok(self.modestly(self.manifest_at(&digest))?.map(Arc::unwrap_or_clone))
+        Ok(self.hide_errors(self.manifest_at(&digest))?.map(Arc::unwrap_or_clone))
     }
 
-    fn settle(&self, at: &At) -> Result<Settled> {
+    fn prefetch(&self, at: &TagOrDigest) -> Result<Prefetched> {
         let found = match at {
-            At::Tag(tag) => self.modestly(self.resolve(tag))?,
-            At::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => Some((*digest, Known::Now)),
-            At::Digest(_) if self.proxy.caches.is_none() => return Ok(Settled::Here),
-            At::Digest(digest) => self.modestly(self.manifest_at(digest))?.map(|_| (*digest, Known::Now)),
+            TagOrDigest::Tag(tag) => self.hide_errors(self.resolve(tag))?,
+            TagOrDigest::Digest(digest) if self.caches().any(|cache| cache.has(digest)) => {
+                Some((*digest, Freshness::Current))
+            }
+            TagOrDigest::Digest(_) if self.state.caches.is_none() => return Ok(Prefetched::NotNeeded),
+            TagOrDigest::Digest(digest) => {
+                self.hide_errors(self.manifest_at(digest))?.map(|_| (*digest, Freshness::Current))
+            }
         };
-        Ok(found.map_or(Settled::Nowhere, |(digest, known)| Settled::At(digest, known)))
+        Ok(found.map_or(Prefetched::NotFound, |(digest, freshness)| Prefetched::Found(digest, freshness)))
     }
 
-    fn weight(&self, at: &At) -> Result<Option<u64>> {
+    fn manifest_size(&self, at: &TagOrDigest) -> Result<Option<u64>> {
         match at {
-            At::Tag(_) => Ok(None),
-            At::Digest(digest) => Ok(self.caches().find_map(|cache| cache.blob(digest).ok().flatten())),
+            TagOrDigest::Tag(_) => Ok(None),
+            TagOrDigest::Digest(digest) => Ok(self.caches().find_map(|cache| cache.blob(digest).ok().flatten())),
         }
     }
 
@@ -285,41 +299,46 @@ impl Repository for Mirrored {
                 return Ok(Some(size));
             }
         }
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Ok(None);
         }
-        match self.caches().find_map(|cache| cache.coming(digest)) {
+        match self.caches().find_map(|cache| cache.downloading_size(digest)) {
             Some(size) => Ok(Some(size)),
-            None => self.modestly(self.size_elsewhere(digest)),
+            None => self.hide_errors(self.lookup_size(digest)),
         }
     }
 
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         for cache in self.caches() {
             if let Some(bytes) = cache.open(digest, size, from)? {
-                count(&self.proxy.figures.had, 1);
+                add(&self.state.metrics.cache_hits, 1);
                 return Ok(bytes);
             }
         }
-        if self.search == Search::Here {
-            return Err(Error::not_found(format!("blob {digest} is not here any more")));
+        if self.search == Search::Local {
+            return Err(Error::not_found(format!("blob {digest} was removed from the cache")));
         }
         let blob = Descriptor::new("", *digest, size);
         let Some(cache) = self.cache() else {
-            let bytes = pumped(self.source(digest)?, blob, 0)?;
-            return Ok(Box::new(Checked::new(bytes, *digest, size, from)));
+            let bytes = spawn_reader(self.source(digest)?, blob, 0)?;
+            return Ok(Box::new(VerifiedReader::new(bytes, *digest, size, from)));
         };
-        let beside = self.source(digest)?;
-        let around: Around = Box::new(move |from| pumped(beside.clone(), blob.clone(), from));
+        let direct = self.source(digest)?;
+        let open_direct: OpenDirect = Box::new(move |from| spawn_reader(direct.clone(), blob.clone(), from));
         let key = self.key(digest);
-        cache.fetch((*digest, size), from, || Ok((self.source(digest)?, self.proxy.ended(key, size))), around)
+        cache.fetch(
+            (*digest, size),
+            from,
+            || Ok((self.source(digest)?, self.state.on_download_end(key, size))),
+            open_direct,
+        )
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        if self.search == Search::Here {
+        if self.search == Search::Local {
             return Ok(Vec::new());
         }
-        match self.modestly(self.ask(|store| store.referrers(subject).map(Some))) {
+        match self.hide_errors(self.lookup_upstream(|store| store.referrers(subject).map(Some))) {
             Ok(found) => Ok(found.unwrap_or_default()),
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => {

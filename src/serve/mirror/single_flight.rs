@@ -1,4 +1,4 @@
-//! The same question from several clients at once, asked once: who comes while it is under way gets the same answer.
+//! Coalesces identical concurrent lookups: a caller that arrives while a lookup is running gets the same result.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -6,79 +6,79 @@ use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a wait goes without a look around.
-const GLANCE: Duration = Duration::from_secs(1);
+/// The interval between two checks while waiting.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Questions under way.
-pub struct Once<K, T> {
-    under_way: Mutex<HashMap<K, Arc<Slot<T>>>>,
+/// The running lookups.
+pub struct SingleFlight<K, T> {
+    running: Mutex<HashMap<K, Arc<Lookup<T>>>>,
 }
 
-struct Slot<T> {
-    answer: Mutex<Option<Result<T>>>,
-    given: Condvar,
+struct Lookup<T> {
+    result: Mutex<Option<Result<T>>>,
+    finished: Condvar,
 }
 
-impl<K, T> Default for Once<K, T> {
+impl<K, T> Default for SingleFlight<K, T> {
     fn default() -> Self {
-        Once { under_way: Mutex::default() }
+        SingleFlight { running: Mutex::default() }
     }
 }
 
-impl<K: Clone + Eq + Hash, T: Clone> Once<K, T> {
-    /// What `question` says, or what somebody else is told who is asking for `key` already.
-    pub fn ask(&self, key: K, question: impl FnOnce() -> Result<T>) -> Result<T> {
-        let (slot, first) = {
-            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            match under_way.get(&key) {
-                Some(slot) => (slot.clone(), false),
+impl<K: Clone + Eq + Hash, T: Clone> SingleFlight<K, T> {
+    /// Runs `work`, or waits for the result if a lookup of `key` is already running.
+    pub fn run(&self, key: K, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (lookup, is_first) = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            match running.get(&key) {
+                Some(lookup) => (lookup.clone(), false),
                 None => {
-                    let slot = Arc::new(Slot { answer: Mutex::new(None), given: Condvar::new() });
-                    under_way.insert(key.clone(), slot.clone());
-                    (slot, true)
+                    let lookup = Arc::new(Lookup { result: Mutex::new(None), finished: Condvar::new() });
+                    running.insert(key.clone(), lookup.clone());
+                    (lookup, true)
                 }
             }
         };
-        if !first {
-            return slot.wait();
+        if !is_first {
+            return lookup.wait();
         }
-        let asking = Asking { once: self, key, slot: &slot };
-        let answer = question();
-        slot.give(answer.clone());
-        drop(asking);
-        answer
+        let guard = LookupGuard { single_flight: self, key, lookup: &lookup };
+        let result = work();
+        lookup.set(result.clone());
+        drop(guard);
+        result
     }
 }
 
-impl<T: Clone> Slot<T> {
-    fn give(&self, answer: Result<T>) {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(answer);
-        self.given.notify_all();
+impl<T: Clone> Lookup<T> {
+    fn set(&self, result: Result<T>) {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
+        self.finished.notify_all();
     }
 
-    /// The first one to ask always gives an answer, be it that it was lost.
+    /// Waits for the result. The first caller always provides one, an error if its lookup panicked.
     fn wait(&self) -> Result<T> {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(answer) = &*answer {
-                return answer.clone();
+            if let Some(result) = &*result {
+                return result.clone();
             }
-            answer = self.given.wait_timeout(answer, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+            result = self.finished.wait_timeout(result, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-/// Ends a question, however it ends.
-struct Asking<'o, K: Eq + Hash, T: Clone> {
-    once: &'o Once<K, T>,
+/// Ends a lookup, also after a panic.
+struct LookupGuard<'o, K: Eq + Hash, T: Clone> {
+    single_flight: &'o SingleFlight<K, T>,
     key: K,
-    slot: &'o Slot<T>,
+    lookup: &'o Lookup<T>,
 }
 
-impl<K: Eq + Hash, T: Clone> Drop for Asking<'_, K, T> {
+impl<K: Eq + Hash, T: Clone> Drop for LookupGuard<'_, K, T> {
     fn drop(&mut self) {
-        self.once.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        self.slot.give(Err(Error::failed("a question was lost")));
+        self.single_flight.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.lookup.set(Err(Error::failed("internal error: a shared lookup ended without a result")));
     }
 }
 
@@ -89,23 +89,23 @@ mod tests {
 
     #[test]
     fn a_question_under_way_is_not_asked_again_and_a_later_one_is() {
-        let (once, asked) = (Once::<&str, usize>::default(), AtomicUsize::new(0));
+        let (single_flight, asked) = (SingleFlight::<&str, usize>::default(), AtomicUsize::new(0));
         let together = std::sync::Barrier::new(8);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     together.wait();
-                    let answer = once.ask("size", || {
+                    let result = single_flight.run("size", || {
                         std::thread::sleep(Duration::from_millis(300));
                         asked.fetch_add(1, Ordering::SeqCst);
                         Ok(7)
                     });
-                    assert_eq!(answer.unwrap(), 7);
+                    assert_eq!(result.unwrap(), 7);
                 });
             }
         });
         assert_eq!(asked.load(Ordering::SeqCst), 1);
-        assert!(once.ask("size", || Err(Error::network("gone"))).is_err());
-        assert_eq!(once.ask("size", || Ok(8)).unwrap(), 8);
+        assert!(single_flight.run("size", || Err(Error::network("gone"))).is_err());
+        assert_eq!(single_flight.run("size", || Ok(8)).unwrap(), 8);
     }
 }

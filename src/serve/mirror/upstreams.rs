@@ -1,37 +1,38 @@
-//! The registries that a mirror stands for, each behind one or several hosts, asked as nobody in particular or with the
-//! credentials that this server has.
+//! The registries that a mirror serves, each with one or several hosts. Requests are anonymous or use this server's
+//! credentials.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Watch;
-use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, knows_login};
+use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, has_credentials};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Repositories whose credentials are remembered to be there or not.
-const REMEMBERED: usize = 1024;
-/// Questions at once, to all registries.
-const QUESTIONS: usize = 32;
-/// In bytes, of a connection on which questions are asked, and of one that blobs come over: there may be many.
-const SMALL: usize = 16 << 10;
-const LARGE: usize = 128 << 10;
-/// A client waits for an answer: a question is given up sooner than a blob.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// There may be another host to ask, or an answer from the last time.
-const RETRIES: u32 = 1;
-/// A host that does not answer is left alone for so long while there is another.
-const REST: Duration = Duration::from_secs(30);
+/// The maximum number of repositories for which the result of the search for credentials is remembered.
+const MAX_REMEMBERED: usize = 1024;
+/// The maximum number of simultaneous lookups at all registries.
+const MAX_LOOKUPS: usize = 32;
+/// The buffer of a connection for lookups; a server may have many connections.
+const LOOKUP_BUFFER_BYTES: usize = 16 << 10;
+/// The buffer of a connection for blobs.
+const BLOB_BUFFER_BYTES: usize = 128 << 10;
+/// The timeout of a lookup. It is shorter than a blob's, since a client waits for the answer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The number of retries if another host, or the last known answer, can be used instead.
+const LOOKUP_RETRIES: u32 = 1;
+/// A host that did not answer is skipped for this time while another one exists.
+pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
 
-/// As whom a registry is asked.
+/// The identity with which this server sends requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Identity {
-    Nobody,
-    /// With credentials of this server.
-    Acquired,
+    Anonymous,
+    /// With the credentials of this server.
+    Own,
 }
 
-/// One host that has a registry's repositories.
+/// One host that serves a registry's repositories.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// `HOST[:PORT]`.
@@ -39,169 +40,171 @@ pub struct Endpoint {
     pub access: Access,
 }
 
-/// A registry that is mirrored.
+/// A mirrored registry.
 pub struct Upstream {
     host: String,
-    /// The last one is the registry itself: what it says counts.
-    ways: Vec<Way>,
+    /// The mirrors of the registry, then the registry itself, whose answer is authoritative.
+    hosts: Vec<UpstreamHost>,
     logins: Mutex<HashMap<String, bool>>,
-    questions: Arc<Seats>,
+    lookup_permits: Arc<Permits>,
     watch: Arc<dyn Watch>,
 }
 
-/// One host of it.
-struct Way {
+/// One host of a registry.
+struct UpstreamHost {
     endpoint: Endpoint,
-    nobody: Lines,
-    ours: Lines,
-    resting: Rest,
+    anonymous: Connections,
+    own: Connections,
+    cooldown: Cooldown,
 }
 
-struct Lines {
-    asking: Arc<Registry>,
-    fetching: Arc<Registry>,
+struct Connections {
+    lookups: Arc<Registry>,
+    blobs: Arc<Registry>,
 }
 
-impl Lines {
-    fn new(host: &str, access: Access, watch: &Arc<dyn Watch>, cancel: &Cancel) -> Result<Lines> {
-        let (timeout, retries) = (access.timeout.min(PATIENCE), access.retries.min(RETRIES));
-        let quick = Access { timeout, retries, answer: Some(timeout), buffer: SMALL, ..access.clone() };
-        let access = Access { buffer: LARGE, ..access };
+impl Connections {
+    fn new(host: &str, access: Access, watch: &Arc<dyn Watch>, cancel: &Cancel) -> Result<Connections> {
+        let (timeout, retries) = (access.timeout.min(LOOKUP_TIMEOUT), access.retries.min(LOOKUP_RETRIES));
+        let lookup_access =
+            Access { timeout, retries, answer: Some(timeout), buffer: LOOKUP_BUFFER_BYTES, ..access.clone() };
+        let access = Access { buffer: BLOB_BUFFER_BYTES, ..access };
         let open = |access| Registry::new(host, access, watch.clone(), cancel.clone());
-        Ok(Lines { asking: open(quick)?, fetching: open(access)? })
+        Ok(Connections { lookups: open(lookup_access)?, blobs: open(access)? })
     }
 }
 
 impl Upstream {
-    /// The registry called `host`, at `endpoints`, the last of which is the registry itself.
+    /// Creates the registry `host` with `endpoints`; the last one is the registry itself.
     ///
-    /// Fails with `Usage` where one of them is no host.
+    /// Fails with `Usage` if an endpoint's host is invalid.
     pub fn new(host: &str, endpoints: Vec<Endpoint>, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Upstream> {
         let last = endpoints.len().saturating_sub(1);
-        let mut ways = Vec::new();
+        let mut hosts = Vec::new();
         for (at, endpoint) in endpoints.into_iter().enumerate() {
-            let retries = if at < last { RETRIES } else { u32::MAX };
+            let retries = if at < last { LOOKUP_RETRIES } else { u32::MAX };
             let access = Access { retries: endpoint.access.retries.min(retries), ..endpoint.access.clone() };
-            let nobody = Access { credentials: Credentials::Nobody, ..access.clone() };
-            ways.push(Way {
-                nobody: Lines::new(&endpoint.host, nobody, &watch, cancel)?,
-                ours: Lines::new(&endpoint.host, access, &watch, cancel)?,
+            let anonymous = Access { credentials: Credentials::Nobody, ..access.clone() };
+            hosts.push(UpstreamHost {
+                anonymous: Connections::new(&endpoint.host, anonymous, &watch, cancel)?,
+                own: Connections::new(&endpoint.host, access, &watch, cancel)?,
                 endpoint,
-                resting: Rest::default(),
+                cooldown: Cooldown::default(),
             });
         }
-        let questions = Seats::new(QUESTIONS);
-        Ok(Upstream { host: host.to_owned(), ways, logins: Mutex::default(), questions, watch })
+        let lookup_permits = Permits::new(MAX_LOOKUPS);
+        Ok(Upstream { host: host.to_owned(), hosts, logins: Mutex::default(), lookup_permits, watch })
     }
 
-    /// `HOST[:PORT]`, as images are named.
+    /// `HOST[:PORT]`, as in image names.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// As whom it is asked for `repository`, for a client that may be given what needs credentials: with credentials if
-    /// there are any.
+    /// The identity for requests to `repository`, for a client that may use this server's credentials: `Own` if
+    /// credentials exist.
     pub fn identity(&self, repository: &str) -> Identity {
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        if logins.len() >= REMEMBERED && !logins.contains_key(repository) {
+        if logins.len() >= MAX_REMEMBERED && !logins.contains_key(repository) {
             logins.clear();
         }
-        let knows = |way: &Way| knows_login(&way.endpoint.access, &way.endpoint.host, repository, &*self.watch);
-        let known = *logins.entry(repository.to_owned()).or_insert_with(|| self.ways.iter().any(knows));
-        if known { Identity::Acquired } else { Identity::Nobody }
+        let knows =
+            |host: &UpstreamHost| has_credentials(&host.endpoint.access, &host.endpoint.host, repository, &*self.watch);
+        let known = *logins.entry(repository.to_owned()).or_insert_with(|| self.hosts.iter().any(knows));
+        if known { Identity::Own } else { Identity::Anonymous }
     }
 
-    /// What the first host that has it says. Where none has it, the last one's word counts.
-    pub fn ask<T>(
+    /// The result of the first host that has one; otherwise the answer of the last host.
+    pub fn lookup_in_order<T>(
         &self,
         identity: Identity,
         repository: &str,
-        question: impl Fn(&RepositoryStore) -> Result<Option<T>>,
+        lookup: impl Fn(&RepositoryStore) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
-        let _seat = self.questions.take(PATIENCE)?;
-        let mut told = Ok(None);
-        for (at, way) in self.ways.iter().enumerate() {
-            let is_last = at + 1 == self.ways.len();
-            if way.resting.now() && !is_last {
+        let _permit = self.lookup_permits.acquire(LOOKUP_TIMEOUT)?;
+        let mut answer = Ok(None);
+        for (at, host) in self.hosts.iter().enumerate() {
+            let is_last = at + 1 == self.hosts.len();
+            if host.cooldown.is_active() && !is_last {
                 continue;
             }
-            told = match question(&way.lines(identity).asking.repository(repository)) {
+            answer = match lookup(&host.connections(identity).lookups.repository(repository)) {
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
-                told => told,
+                answer => answer,
             };
-            match &told {
-                Ok(Some(_)) => return told,
-                Err(error) if error.kind() == Kind::Network && !is_last => way.resting.begin(),
+            match &answer {
+                Ok(Some(_)) => return answer,
+                Err(error) if error.kind() == Kind::Network && !is_last => host.cooldown.start(),
                 _ => {}
             }
         }
-        told
+        answer
     }
 
-    /// `repository` at every host that is not resting, in their order.
+    /// `repository` at every host that is not skipped, in order.
     pub fn sources(&self, identity: Identity, repository: &str) -> Vec<RepositoryStore> {
-        let last = self.ways.len().saturating_sub(1);
-        let awake = self.ways.iter().enumerate().filter(|(at, way)| *at == last || !way.resting.now());
-        awake.map(|(_, way)| way.lines(identity).fetching.repository(repository)).collect()
+        let last = self.hosts.len().saturating_sub(1);
+        let available = self.hosts.iter().enumerate().filter(|(at, host)| *at == last || !host.cooldown.is_active());
+        available.map(|(_, host)| host.connections(identity).blobs.repository(repository)).collect()
     }
 }
 
-impl Way {
-    fn lines(&self, identity: Identity) -> &Lines {
+impl UpstreamHost {
+    fn connections(&self, identity: Identity) -> &Connections {
         match identity {
-            Identity::Nobody => &self.nobody,
-            Identity::Acquired => &self.ours,
+            Identity::Anonymous => &self.anonymous,
+            Identity::Own => &self.own,
         }
     }
 }
 
-/// Whether somebody who did not answer is left alone.
+/// The time for which a host that did not answer is skipped.
 #[derive(Debug, Default)]
-pub struct Rest(Mutex<Option<Instant>>);
+pub struct Cooldown(Mutex<Option<Instant>>);
 
-impl Rest {
-    pub fn begin(&self) {
+impl Cooldown {
+    pub fn start(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    pub fn now(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|began| began.elapsed() < REST)
+    pub fn is_active(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|start| start.elapsed() < COOLDOWN)
     }
 }
 
-/// So many may do something at once.
-pub struct Seats {
-    free: Mutex<usize>,
-    freed: Condvar,
+/// A blocking semaphore with timeouts.
+pub struct Permits {
+    available: Mutex<usize>,
+    released: Condvar,
 }
 
-/// One of them, until it is dropped.
-pub struct Seat(Arc<Seats>);
+/// One permit; dropping it releases it.
+pub struct Permit(Arc<Permits>);
 
-impl Seats {
-    pub fn new(seats: usize) -> Arc<Seats> {
-        Arc::new(Seats { free: Mutex::new(seats), freed: Condvar::new() })
+impl Permits {
+    pub fn new(permits: usize) -> Arc<Permits> {
+        Arc::new(Permits { available: Mutex::new(permits), released: Condvar::new() })
     }
 
-    /// Waits for a seat, but no longer than `patience`; then it is `Network`.
-    pub fn take(self: &Arc<Seats>, patience: Duration) -> Result<Seat> {
-        let until = Instant::now() + patience;
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free == 0 {
+    /// Waits for a permit. Fails with `Network` after `timeout`.
+    pub fn acquire(self: &Arc<Permits>, timeout: Duration) -> Result<Permit> {
+        let until = Instant::now() + timeout;
+        let mut available = self.available.lock().unwrap_or_else(PoisonError::into_inner);
+        while *available == 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::network("too many questions wait for the upstream registries; try again"));
+                return Err(Error::network("too many requests are waiting for the upstream registries; retry later"));
             }
-            free = self.freed.wait_timeout(free, left).unwrap_or_else(PoisonError::into_inner).0;
+            available = self.released.wait_timeout(available, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *free -= 1;
-        Ok(Seat(self.clone()))
+        *available -= 1;
+        Ok(Permit(self.clone()))
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        *self.0.available.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.released.notify_one();
     }
 }

@@ -8,7 +8,7 @@ use super::table::{EntryTable, Extent};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
-use crate::source::{Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select};
 use crate::tarball::tar::read_at::ReadAt;
 use std::{
     collections::{HashMap, HashSet},
@@ -60,7 +60,7 @@ impl<B: ReadAt> ArchiveStore<B> {
                 }
             };
             let synthesised = matches!(image.form, ImageForm::Legacy(_)) || image.index.is_some();
-            let root = |name| (Root { name, descriptor: descriptor.clone(), synthesised }, at);
+            let root = |name| (Root { synthesised, ..Root::new(name, descriptor.clone()) }, at);
             match image.names.is_empty() {
                 true => roots.push(root(None)),
                 false => roots.extend(image.names.iter().cloned().map(Some).map(root)),
@@ -232,12 +232,9 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         Ok(found)
     }
 
-    fn nothing(&self) -> String {
-        contents::empty(&self.files, &self.label)
-    }
-
     /// Engines store only some manifests of an index, and write only those into archives.
-    fn is_sparse(&self) -> bool {
-        true
+    fn profile(&self) -> Profile {
+        let empty_message = contents::empty(&self.files, &self.label);
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

@@ -5,7 +5,6 @@ use crate::error::Result;
 use crate::fanout;
 use crate::fanout::Limits;
 use crate::image::Digest;
-use crate::source::Stream;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
 
@@ -15,13 +14,13 @@ pub struct UnopenedArchive {
     pub bytes: Box<dyn Read + Send>,
     /// The name of the archive in messages.
     pub label: String,
-    /// The diff IDs of each image's layers, if known in advance ([`Stream::expected_diff_ids`]).
+    /// Each image's layers, where that is known beforehand ([`ArchiveStream::expected_diff_ids`]).
     pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
 impl UnopenedArchive {
-    pub fn stream(self) -> Box<dyn Stream> {
-        Box::new(ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids))
+    pub fn stream(self) -> ArchiveStream {
+        ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids)
     }
 
     /// Splits the archive into `readers` equal streams, which must be read in parallel.

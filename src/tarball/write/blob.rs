@@ -70,7 +70,7 @@ impl BlobWriter for BlobEntry<'_> {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if self.written != Some(size) || self.named.is_some_and(|named| named != (digest, size)) {
             return Err(Error::failed(format!("blob {digest} is not the one that was started")));

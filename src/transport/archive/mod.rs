@@ -1,13 +1,16 @@
 //! `docker-archive:`, `oci-archive:`, `-` and archive paths: files, standard input, standard output.
 
+pub(crate) mod address;
+mod form;
 mod partial;
 mod sink;
 
+use crate::copy::Source;
 use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
 use crate::image::Name;
 use crate::progress::Watch;
-use crate::source::{Root, Selector, Source};
+use crate::source::{Root, Selector};
 use crate::tarball;
 use crate::tarball::{ArchiveCompression, ArchiveStore, Section, UnopenedArchive};
 use std::{
@@ -41,7 +44,7 @@ impl From<Found> for Source {
     fn from(found: Found) -> Source {
         match found {
             Found::Store(store) => Source::Store(store),
-            Found::UnopenedArchive(tape) => Source::Stream(tape.stream()),
+            Found::UnopenedArchive(tape) => Source::Stream(Box::new(tape.stream())),
         }
     }
 }

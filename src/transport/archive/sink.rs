@@ -5,11 +5,10 @@ use super::partial::Partial;
 use crate::cancel::Cancel;
 use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
-use crate::image::Image;
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name, Platform};
+use crate::image::{Coding, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
-use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
-use crate::source::{Claim, Origin, Store};
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+use crate::source::{Claim, Origin};
 use crate::tarball::{ArchiveWriter, Compressed, Output, Resume};
 use std::{
     fs::{self, File, Permissions},
@@ -215,19 +214,21 @@ fn name(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Re
 }
 
 impl Sink for ArchiveSink {
-    fn takes(&self) -> SinkCapabilities {
+    fn capabilities(&self) -> SinkCapabilities {
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Single,
-            large: None,
+            order: Order::Sequential,
+            large_uploads: None,
             compress: None,
-            refuses: &[],
+            unsupported: &[],
             unnamed_blobs: self.kind == Kind::File,
-            nameless: true,
+            unnamed_images: true,
+            needs_replay: false,
         }
     }
 
-    fn missing(&self, _: &[Image], mut blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let Upcoming::Blobs { mut blobs, .. } = upcoming else { return Ok(Missing::default()) };
         if let Some(there) = self.pack.resume()? {
             let begun = if self.pack.partial_blob().is_some() { " and a part of one more" } else { "" };
             let damage = if there.damaged { "; what lies behind them was damaged" } else { "" };
@@ -237,11 +238,7 @@ impl Sink for ArchiveSink {
             ));
         }
         blobs.retain(|blob| !self.pack.reuse(&blob.digest));
-        Ok(blobs)
-    }
-
-    fn begun(&self) -> Option<Digest> {
-        self.pack.partial_blob()
+        Ok(Missing { blobs, resume_first: self.pack.partial_blob() })
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
@@ -273,8 +270,8 @@ impl Sink for ArchiveSink {
         }
     }
 
-    fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
-        (self.kind == Kind::Pipe).then(|| self.pack.relay())
+    fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
+        (self.kind == Kind::Pipe).then(|| self.pack.relay()).transpose()
     }
 }
 

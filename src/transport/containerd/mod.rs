@@ -3,6 +3,7 @@
 //! Names come from its database (a bolt file, read without its lock), blobs from its content store. Nothing is ever
 //! written there: images go into containerd through its own import.
 
+pub(crate) mod address;
 mod bolt;
 mod live;
 mod page;

@@ -5,7 +5,7 @@ use super::records::{Listing, Record};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
-use crate::source::{Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
@@ -221,17 +221,14 @@ impl Store for ContainerdStore {
         Ok(names.into_iter().collect())
     }
 
-    fn nothing(&self) -> String {
+    /// containerd keeps an index of which it has one platform's image.
+    fn profile(&self) -> Profile {
         let there = self.namespaces.join(", ");
-        match &self.namespace {
+        let empty_message = match &self.namespace {
             Some(namespace) => format!("containerd at {} has no image in its namespace {namespace}", self.root),
             None => format!("containerd at {} has no image in any of its namespaces ({there})", self.root),
-        }
-    }
-
-    /// containerd keeps an index of which it has one platform's image.
-    fn is_sparse(&self) -> bool {
-        true
+        };
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }
 

@@ -1,31 +1,31 @@
-//! What a host is to have in the end, noted while it is sent.
+//! The images and names that a host must have after the load, recorded while they are sent.
 
-use super::kind::Found;
-use super::verify::Expected;
+use super::kind::DetectedEngine;
+use super::verify::ExpectedImage;
 use crate::image::{Descriptor, Digest, Manifest, Name};
 use std::collections::HashMap;
 
 #[derive(Default)]
-pub(super) struct Promised {
-    manifests: HashMap<Digest, Kept>,
+pub(super) struct ExpectedImages {
+    manifests: HashMap<Digest, ManifestSummary>,
     names: Vec<(Name, Digest)>,
 }
 
 /// A manifest without its bytes.
-struct Kept {
+struct ManifestSummary {
     children: Vec<Descriptor>,
     config: Option<Digest>,
 }
 
-impl Promised {
-    pub fn note(&mut self, manifest: &Manifest) {
-        let kept =
-            Kept { children: manifest.children().to_vec(), config: manifest.config().map(|config| config.digest) };
-        self.manifests.insert(manifest.digest(), kept);
+impl ExpectedImages {
+    pub fn add_manifest(&mut self, manifest: &Manifest) {
+        let children = manifest.children().to_vec();
+        let config = manifest.config().map(|config| config.digest);
+        self.manifests.insert(manifest.digest(), ManifestSummary { children, config });
     }
 
-    /// `name` is to point at `root`, which was noted; the last said counts.
-    pub fn name(&mut self, name: &Name, root: Digest) {
+    /// Records that `name` points at `root`, a recorded manifest. A later call for the same name replaces the earlier.
+    pub fn add_name(&mut self, name: &Name, root: Digest) {
         self.names.retain(|(other, _)| other != name);
         self.names.push((name.clone(), root));
     }
@@ -35,8 +35,8 @@ impl Promised {
         self.names.iter().any(|(_, other)| *other == root)
     }
 
-    pub fn expected(&self, found: &Found) -> Vec<Expected> {
-        let expected = |(name, root): &(Name, Digest)| Expected {
+    pub fn to_verify(&self, found: &DetectedEngine) -> Vec<ExpectedImage> {
+        let expected = |(name, root): &(Name, Digest)| ExpectedImage {
             name: name.clone(),
             root: Some(*root),
             config: self.config(root, found),
@@ -44,15 +44,15 @@ impl Promised {
         self.names.iter().map(expected).collect()
     }
 
-    /// The config of the image that the far side's platform takes of `root`.
-    fn config(&self, root: &Digest, found: &Found) -> Option<Digest> {
-        let kept = self.manifests.get(root)?;
-        if kept.children.is_empty() {
-            return kept.config;
+    /// The config of the image below `root` that the remote host's platform selects.
+    fn config(&self, root: &Digest, found: &DetectedEngine) -> Option<Digest> {
+        let root = self.manifests.get(root)?;
+        if root.children.is_empty() {
+            return root.config;
         }
         let sent = |child: &&Descriptor| self.manifests.contains_key(&child.digest);
-        let here: Vec<&Descriptor> = kept.children.iter().filter(sent).collect();
-        let best = found.platform.best(here.iter().map(|child| child.platform.as_ref()))?;
-        self.manifests.get(&here[best].digest)?.config
+        let children: Vec<&Descriptor> = root.children.iter().filter(sent).collect();
+        let best = found.platform.best(children.iter().map(|child| child.platform.as_ref()))?;
+        self.manifests.get(&children[best].digest)?.config
     }
 }

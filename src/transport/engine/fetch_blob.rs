@@ -1,4 +1,4 @@
-//! One blob out of another host's containerd, as a reader that goes on where a connection broke.
+//! Reader for one blob of a remote containerd, which resumes where a connection broke.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -12,62 +12,62 @@ use std::{
     time::Duration,
 };
 
-/// Tries that bring nothing, one after the other.
-const TRIES: u32 = 4;
-/// Before the second try; twice that before the third.
-const PAUSE: Duration = Duration::from_millis(500);
-/// The longest sleep in one go, so that a signal is heard.
-const NAP: Duration = Duration::from_millis(100);
+/// Consecutive attempts without any bytes.
+const MAX_ATTEMPTS: u32 = 4;
+/// The pause before the second attempt; it doubles for each later one.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Interval at which a pause checks for a signal.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What ctr gives, without the first `$1 - 1` bytes.
-const TAIL: &str = r#"n=$1; shift; "$@" | tail -c "+$n""#;
+/// Prints ctr's output without the first `$1 - 1` bytes.
+const SKIP_BYTES: &str = r#"n=$1; shift; "$@" | tail -c "+$n""#;
 
-pub(super) struct Fetched {
+pub(super) struct CtrBlobReader {
     host: Arc<dyn Host>,
-    /// Gives the whole blob on its standard output.
+    /// Prints the complete blob on standard output.
     command: Vec<String>,
     digest: Digest,
-    at: u64,
+    offset: u64,
     size: Option<u64>,
-    /// The command that runs, and its output.
+    /// The running command and its output.
     running: Option<(Running, Box<dyn Read + Send>)>,
     ended: bool,
-    fruitless: u32,
+    failed_attempts: u32,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
-impl Fetched {
+impl CtrBlobReader {
     pub fn new(
         host: Arc<dyn Host>,
         command: Vec<String>,
         digest: Digest,
-        from: u64,
+        offset: u64,
         size: Option<u64>,
         watch: Arc<dyn Watch>,
         cancel: &Cancel,
-    ) -> Fetched {
+    ) -> CtrBlobReader {
         let cancel = cancel.clone();
-        let (running, ended, fruitless) = (None, false, 0);
-        Fetched { host, command, digest, at: from, size, running, ended, fruitless, watch, cancel }
+        let (running, ended, failed_attempts) = (None, false, 0);
+        CtrBlobReader { host, command, digest, offset, size, running, ended, failed_attempts, watch, cancel }
     }
 
     fn start(&self) -> Result<(Running, Box<dyn Read + Send>)> {
-        let skip = (self.at + 1).to_string();
-        let mut words: Vec<&str> = match self.at {
+        let skip = (self.offset + 1).to_string();
+        let mut argv: Vec<&str> = match self.offset {
             0 => Vec::new(),
-            _ => vec!["sh", "-c", TAIL, "imgmv", &skip],
+            _ => vec!["sh", "-c", SKIP_BYTES, "imgmv", &skip],
         };
-        words.extend(self.command.iter().map(String::as_str));
-        let mut running = self.host.run(&words)?;
+        argv.extend(self.command.iter().map(String::as_str));
+        let mut running = self.host.run(&argv)?;
         running.stdin = None;
         let stdout = running.stdout.take();
-        let stdout = stdout.ok_or_else(|| Error::failed("a command was started without its output"))?;
+        let stdout = stdout.ok_or_else(|| Error::failed("internal error: a command was started without its output"))?;
         Ok((running, stdout))
     }
 
-    /// One read; `Ok(0)` where the command has given all it had.
-    fn once(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    /// Reads once; `Ok(0)` at the end of the blob.
+    fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.running.is_none() {
             self.running = Some(self.start()?);
         }
@@ -79,57 +79,57 @@ impl Fetched {
         let Some((running, _)) = self.running.take() else { return Ok(0) };
         let exit = running.wait()?;
         match self.size {
-            Some(size) if self.at >= size => Ok(0),
+            Some(size) if self.offset >= size => Ok(0),
             None if exit.success() => Ok(0),
-            _ => Err(self.cut(&exit)),
+            _ => Err(self.cut_error(&exit)),
         }
     }
 
-    fn cut(&self, exit: &Exit) -> Error {
+    fn cut_error(&self, exit: &Exit) -> Error {
         let (host, digest) = (self.host.name(), &self.digest);
         let absent = exit.stderr.contains("not found") && exit.status != Some(127);
-        let sentence = format!("{host}: blob {digest} ended at byte {}: ctr {}", self.at, exit.describe());
+        let sentence = format!("{host}: blob {digest} ended at byte {}: ctr {}", self.offset, exit.describe());
         if absent { Error::not_found(sentence) } else { Error::remote_host(sentence) }
     }
 
-    /// Whether `error` is worth another try, after the pause for it.
-    fn again(&mut self, error: &Error) -> Result<bool> {
+    /// Whether `error` is transient and attempts are left; if so, waits for the retry pause first.
+    fn prepare_retry(&mut self, error: &Error) -> Result<bool> {
         self.running = None;
-        self.fruitless += 1;
-        let passing = !matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Interrupted | Kind::Usage);
-        if !passing || self.fruitless >= TRIES {
+        self.failed_attempts += 1;
+        let transient = !matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Interrupted | Kind::Usage);
+        if !transient || self.failed_attempts >= MAX_ATTEMPTS {
             return Ok(false);
         }
-        let after = PAUSE * (1 << (self.fruitless - 1));
+        let after = RETRY_PAUSE * (1 << (self.failed_attempts - 1));
         let what = self.digest.short();
         self.watch.event(Event::Retry { what: &what, why: &error.to_string(), after });
-        let naps = after.as_millis() / NAP.as_millis();
-        for _ in 0..naps {
+        let intervals = after.as_millis() / POLL_INTERVAL.as_millis();
+        for _ in 0..intervals {
             self.cancel.check()?;
-            thread::sleep(NAP);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(true)
     }
 }
 
-impl Read for Fetched {
+impl Read for CtrBlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() || self.ended {
             return Ok(0);
         }
         loop {
-            match self.once(buffer) {
+            match self.read_once(buffer) {
                 Ok(0) => {
                     self.ended = true;
                     return Ok(0);
                 }
                 Ok(n) => {
-                    self.at += n as u64;
-                    self.fruitless = 0;
+                    self.offset += n as u64;
+                    self.failed_attempts = 0;
                     return Ok(n);
                 }
                 Err(error) => {
-                    if !self.again(&error)? {
+                    if !self.prepare_retry(&error)? {
                         return Err(error.into());
                     }
                 }

@@ -1,67 +1,68 @@
-//! How a load ends: what came is proved and named, or the load is taken back, and perhaps everything is sent.
+//! The end of a load: the images are verified and tagged, or the load is undone and possibly repeated completely.
 
-use super::kind::{Found, Loader};
+use super::kind::{DetectedEngine, Loader};
 use super::sink::{EngineSink, Form, Load, State};
 use super::verify;
 use crate::error::{Error, Result};
-use crate::remote::ask;
+use crate::remote::capture;
 use crate::sink::Finish;
 use std::sync::atomic::Ordering;
 
 impl EngineSink {
-    /// What the load left is what was promised, under its names.
-    pub(super) fn prove(&self, state: &State) -> Result<()> {
-        let mut expected = state.promised.expected(&self.found);
-        let clerk = self.clerk(state);
+    /// Verifies that the engine has the expected images under their names.
+    pub(super) fn verify_load(&self, state: &State) -> Result<()> {
+        let mut expected = state.expected.to_verify(&self.found);
+        let inspector = self.inspector(state);
         if state.form == Form::Relayed {
-            // The engine made the manifests; podman a config of its own, too.
-            expected.iter_mut().for_each(|one| one.root = None);
+            // The engine created the manifests; podman also created a new config.
+            expected.iter_mut().for_each(|image| image.root = None);
             if self.found.loader == Loader::Podman {
-                expected.iter_mut().for_each(|one| one.config = None);
+                expected.iter_mut().for_each(|image| image.config = None);
             }
         }
         if !state.temporary.is_empty() {
-            return state.temporary.settle(self.host.as_ref(), self.namer(state), clerk, &expected);
+            return state.temporary.verify_and_rename(self.host.as_ref(), self.tagger(state), inspector, &expected);
         }
-        verify::verify(self.host.as_ref(), clerk, &expected)
+        verify::verify(self.host.as_ref(), inspector, &expected)
     }
 
-    fn clerk<'s>(&'s self, state: &'s State) -> &'s Found {
-        state.clerk.as_ref().unwrap_or(&self.found)
+    fn inspector<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
+        state.inspector.as_ref().unwrap_or(&self.found)
     }
 
-    /// Who gives names. nerdctl's `tag` may want content that was left at the source.
-    fn namer<'s>(&'s self, state: &'s State) -> &'s Found {
+    /// The engine that tags. nerdctl's `tag` may need content of other platforms that was not sent, so ctr is
+    /// preferred.
+    fn tagger<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
         match self.found.loader {
             Loader::Docker(_) => &self.found,
-            _ => self.clerk(state),
+            _ => self.inspector(state),
         }
     }
 
-    /// A load that failed keeps its pin for the next run, as it must when nobody is left to say otherwise.
+    /// Removes the pin of a failed load. The script keeps it for the next run, since this process may have been killed.
     pub(super) fn unpin(&self, state: &State) {
-        let clerk = self.clerk(state);
-        if clerk.loader == Loader::Ctr {
-            let pin = self.mark.pin().to_string();
-            let words = clerk.command(&["content", "rm", &pin]);
-            // What cannot be reached now the next run sweeps.
-            let _ = ask(self.host.as_ref(), &words.iter().map(String::as_str).collect::<Vec<_>>());
+        let inspector = self.inspector(state);
+        if inspector.loader == Loader::Ctr {
+            let pin = self.run_id.pin().to_string();
+            let argv = inspector.command(&["content", "rm", &pin]);
+            // The next run sweeps a pin that cannot be removed now.
+            let _ = capture(self.host.as_ref(), &argv.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 
-    /// Why a delta failed in a way that sending everything may mend; else the error.
-    pub(super) fn may_mend(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
+    /// Returns `SendAll` with the reason if sending the complete image can help; otherwise fails with `error`.
+    pub(super) fn recover(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
-        let hopeless = load.loading.is_hopeless() || self.cancel.raised();
-        if !load.loading.is_lost() {
-            state.temporary.remove(self.host.as_ref(), self.namer(state));
+        let unrecoverable = load.command.is_unrecoverable() || self.cancel.raised();
+        if !load.command.is_connection_lost() {
+            state.temporary.remove(self.host.as_ref(), self.tagger(state));
             self.unpin(state);
         }
-        if state.delta.left_out.is_empty() || !first || hopeless {
+        if state.delta.skipped.is_empty() || !first || unrecoverable {
             return Err(error);
         }
         self.attempt.store(1, Ordering::SeqCst);
-        *state = State { asked: true, ..State::default() };
-        Ok(Finish::SendAll(format!("{error} (layers that the host held were not sent)")))
+        *state = State { queried: true, ..State::default() };
+        Ok(Finish::SendAll(format!("{error} (layers that the host reported were skipped)")))
     }
 }

@@ -1,10 +1,10 @@
-//! Which layers a host has, by the one key that its engine goes by. The wrong key makes images that look well and are
-//! broken, so where the right one cannot be had, nothing is left out.
+//! The layers that a host has, by the key that its engine uses. The wrong key creates images that look complete and are
+//! broken, so no layer is skipped if the right key is not known.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::session::Answer;
 use super::verify;
-use super::verify::Expected;
+use super::verify::ExpectedImage;
 use crate::error::Result;
 use crate::image::Image;
 use crate::image::{Config, Descriptor, Digest, Manifest, media_type};
@@ -12,28 +12,28 @@ use crate::source::Store;
 use crate::source::documents;
 use std::collections::HashSet;
 
-/// What a copy is going to send, as far as it may be there already.
+/// The layers and names of a copy that the host may already have.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct Query {
     /// Layers, each once.
     blobs: Vec<Digest>,
     stacks: Vec<Stack>,
-    /// One for each name, in full.
-    pub names: Vec<Expected>,
+    /// One for each canonical name.
+    pub names: Vec<ExpectedImage>,
 }
 
 /// One image's layers, lowest first.
 #[derive(Debug)]
 struct Stack {
     layers: Vec<Digest>,
-    /// The same unpacked; none where config and manifest do not agree, or it is no image.
+    /// The layers' diff IDs; `None` if config and manifest disagree, or for an artifact.
     diff_ids: Option<Vec<Digest>>,
 }
 
-/// What an engine goes by.
+/// The key by which an engine identifies a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
-    /// The layer and everything below it, unpacked (image-spec, config.md "Layer ChainID").
+    /// The diff IDs of the layer and of all layers below it (image-spec, config.md "Layer ChainID").
     Chain,
     /// The blob's own digest.
     Blob,
@@ -46,10 +46,10 @@ fn key(loader: Loader) -> Key {
     }
 }
 
-impl Wanted {
-    /// Of `images`, the layers among `blobs`. Configs are read from `source`.
-    pub fn new(images: &[Image], blobs: &[Descriptor], names: Vec<Expected>, source: &dyn Store) -> Result<Wanted> {
-        let mut wanted = Wanted { names, ..Wanted::default() };
+impl Query {
+    /// Collects the layers of `images` that are among `blobs`. Configs are read from `source`.
+    pub fn new(images: &[Image], blobs: &[Descriptor], names: Vec<ExpectedImage>, source: &dyn Store) -> Result<Query> {
+        let mut query = Query { names, ..Query::default() };
         let mut seen = HashSet::new();
         for manifest in images.iter().flat_map(|image| &image.tree) {
             if manifest.layers().is_empty() || !seen.insert(manifest.digest()) {
@@ -62,31 +62,31 @@ impl Wanted {
             };
             let diff_ids = diff_ids.and_then(|bytes| Config::parse(&bytes).ok());
             let diff_ids = diff_ids.map(|config| config.diff_ids().to_vec()).filter(|ids| ids.len() == layers.len());
-            wanted.stacks.push(Stack { layers, diff_ids });
+            query.stacks.push(Stack { layers, diff_ids });
         }
-        let mut layers: HashSet<Digest> = wanted.stacks.iter().flat_map(|stack| &stack.layers).copied().collect();
-        // A blob that is also a config always goes: it is small.
+        let mut layers: HashSet<Digest> = query.stacks.iter().flat_map(|stack| &stack.layers).copied().collect();
+        // A blob that is also a config is always sent: it is small.
         for config in images.iter().flat_map(|image| &image.tree).filter_map(Manifest::config) {
             layers.remove(&config.digest);
         }
-        wanted.blobs = blobs.iter().map(|blob| blob.digest).filter(|blob| layers.contains(blob)).collect();
-        Ok(wanted)
+        query.blobs = blobs.iter().map(|blob| blob.digest).filter(|blob| layers.contains(blob)).collect();
+        Ok(query)
     }
 
-    /// Of images of which only the diff IDs are known. Their layers may pass raw, under these digests.
-    pub fn expected_diff_ids(stacks: &[Vec<Digest>]) -> Wanted {
+    /// The query for images of which only the diff IDs are known. Uncompressed layers have these digests.
+    pub fn expected_diff_ids(stacks: &[Vec<Digest>]) -> Query {
         let mut seen = HashSet::new();
         let blobs = stacks.iter().flatten().copied().filter(|digest| seen.insert(*digest)).collect();
         let stack = |ids: &Vec<Digest>| Stack { layers: ids.clone(), diff_ids: Some(ids.clone()) };
-        Wanted { blobs, stacks: stacks.iter().map(stack).collect(), names: Vec::new() }
+        Query { blobs, stacks: stacks.iter().map(stack).collect(), names: Vec::new() }
     }
 
-    /// The question, a line for each thing.
-    pub fn question(&self, found: &Found) -> String {
+    /// The query as lines: one for each name, chain, blob or snapshot.
+    pub fn to_lines(&self, found: &DetectedEngine) -> String {
         let mut text = String::new();
-        for one in &self.names {
-            if let Some(id) = verify::id(found, one) {
-                text += &format!("name {} {id}\n", one.name);
+        for image in &self.names {
+            if let Some(id) = verify::engine_id(found, image) {
+                text += &format!("name {} {id}\n", image.name);
             }
         }
         if self.blobs.is_empty() {
@@ -101,53 +101,53 @@ impl Wanted {
             }
             Key::Blob => {
                 self.blobs.iter().for_each(|blob| text += &format!("blob {blob}\n"));
-                let snapshots = self.stacks.iter().filter_map(|stack| stack.diff_ids.as_deref()).flat_map(chain_ids);
-                snapshots.for_each(|id| text += &format!("snapshot {id}\n"));
+                let chain_ids = self.stacks.iter().filter_map(|stack| stack.diff_ids.as_deref()).flat_map(chain_ids);
+                chain_ids.for_each(|id| text += &format!("snapshot {id}\n"));
             }
         }
         text
     }
 
-    /// The layers that need not be sent: held wherever they lie in any of the images.
-    pub fn held(&self, found: &Found, answer: &Answer) -> HashSet<Digest> {
+    /// The layers that need not be sent: the host has them at every position in all images.
+    pub fn skippable(&self, found: &DetectedEngine, answer: &Answer) -> HashSet<Digest> {
         match key(found.loader) {
             Key::Blob => {
-                let held: HashSet<Digest> = answer.held.iter().copied().collect();
-                self.blobs.iter().copied().filter(|blob| held.contains(blob)).collect()
+                let present: HashSet<Digest> = answer.present.iter().copied().collect();
+                self.blobs.iter().copied().filter(|blob| present.contains(blob)).collect()
             }
             Key::Chain => {
                 let mut prefixes = answer.prefixes.iter();
-                let mut lacking = HashSet::new();
+                let mut missing = HashSet::new();
                 for stack in &self.stacks {
                     let prefix = match stack.diff_ids {
                         Some(_) => prefixes.next().copied().unwrap_or(0),
                         None => 0,
                     };
-                    lacking.extend(stack.layers.iter().skip(prefix).copied());
+                    missing.extend(stack.layers.iter().skip(prefix).copied());
                 }
-                self.blobs.iter().copied().filter(|blob| !lacking.contains(blob)).collect()
+                self.blobs.iter().copied().filter(|blob| !missing.contains(blob)).collect()
             }
         }
     }
 
-    /// How many layers are unpacked there without being there in the packing that is sent.
-    pub fn only_unpacked(&self, answer: &Answer, held: &HashSet<Digest>) -> usize {
-        let unpacked: HashSet<&Digest> = answer.unpacked.iter().collect();
+    /// Counts the layers of which the host has only the snapshot, not this blob.
+    pub fn count_snapshot_only(&self, answer: &Answer, present: &HashSet<Digest>) -> usize {
+        let snapshots: HashSet<&Digest> = answer.snapshots.iter().collect();
         let mut only = HashSet::new();
         for stack in &self.stacks {
             let Some(ids) = &stack.diff_ids else { continue };
             let layers = stack.layers.iter().zip(chain_ids(ids));
             only.extend(
-                layers.filter(|(blob, id)| unpacked.contains(id) && !held.contains(*blob)).map(|(blob, _)| *blob),
+                layers.filter(|(blob, id)| snapshots.contains(id) && !present.contains(*blob)).map(|(blob, _)| *blob),
             );
         }
         only.retain(|blob| self.blobs.contains(blob));
         only.len()
     }
 
-    /// The names that point at the right image there already, whole.
-    pub fn current(&self, found: &Found, answer: &Answer) -> Vec<&Expected> {
-        self.names.iter().filter(|one| verify::is_there(found, one, answer)).collect()
+    /// The names that already point at the right and complete image on the host.
+    pub fn current(&self, found: &DetectedEngine, answer: &Answer) -> Vec<&ExpectedImage> {
+        self.names.iter().filter(|image| verify::is_present(found, image, answer)).collect()
     }
 }
 
@@ -176,22 +176,22 @@ mod tests {
         names.chars().map(|c| Digest::of(c.to_string().as_bytes())).collect()
     }
 
-    fn wanted(stacks: &[(&str, Option<&str>)]) -> Wanted {
+    fn query(stacks: &[(&str, Option<&str>)]) -> Query {
         let stacks: Vec<Stack> =
             stacks.iter().map(|(layers, ids)| Stack { layers: digests(layers), diff_ids: ids.map(digests) }).collect();
         let mut blobs: Vec<Digest> = stacks.iter().flat_map(|stack| stack.layers.clone()).collect();
         blobs.sort();
         blobs.dedup();
-        Wanted { blobs, stacks, names: Vec::new() }
+        Query { blobs, stacks, names: Vec::new() }
     }
 
-    fn found(loader: Loader) -> Found {
+    fn found(loader: Loader) -> DetectedEngine {
         let platform = Platform::new("linux", "amd64", None);
-        Found { loader, words: vec!["e".into()], namespace: None, platform, version: None }
+        DetectedEngine { loader, argv: vec!["e".into()], namespace: None, platform, version: None }
     }
 
-    fn held(wanted: &Wanted, loader: Loader, answer: Answer) -> Vec<Digest> {
-        let mut held: Vec<Digest> = wanted.held(&found(loader), &answer).into_iter().collect();
+    fn held(query: &Query, loader: Loader, answer: Answer) -> Vec<Digest> {
+        let mut held: Vec<Digest> = query.skippable(&found(loader), &answer).into_iter().collect();
         held.sort();
         held
     }
@@ -206,22 +206,22 @@ mod tests {
     fn docker_holds_a_layer_only_on_top_of_the_same_layers() {
         let graph = Loader::Docker(ImageStore::Graph);
         let prefixes = |prefixes: &[usize]| Answer { prefixes: prefixes.to_vec(), ..Answer::default() };
-        let one = wanted(&[("abc", Some("ABC"))]);
+        let one = query(&[("abc", Some("ABC"))]);
         assert_eq!(held(&one, graph, prefixes(&[2])), sorted("ab"));
         assert_eq!(held(&one, graph, prefixes(&[])), []);
-        // b lies in both images, and is held in one of them only; c lies twice in one.
-        let two = wanted(&[("abc", Some("ABC")), ("xb", Some("XB")), ("cdc", Some("CDC"))]);
+        // b is in both images, but the host has it in one only; c is twice in one image.
+        let two = query(&[("abc", Some("ABC")), ("xb", Some("XB")), ("cdc", Some("CDC"))]);
         assert_eq!(held(&two, graph, prefixes(&[2, 1, 2])), sorted("adx"));
-        // Config and manifest do not agree: the answer's first line is the second image's.
-        let odd = wanted(&[("ab", None), ("xy", Some("XY"))]);
+        // Config and manifest disagree: the answer's first line is the second image's.
+        let odd = query(&[("ab", None), ("xy", Some("XY"))]);
         assert_eq!(held(&odd, graph, prefixes(&[2])), sorted("xy"));
-        assert_eq!(one.question(&found(graph)).lines().count(), 1);
+        assert_eq!(one.to_lines(&found(graph)).lines().count(), 1);
     }
 
     #[test]
     fn the_others_hold_what_they_name_and_nothing_else() {
-        let one = wanted(&[("abc", Some("ABC"))]);
-        let answer = || Answer { held: digests("bzA"), prefixes: vec![3], ..Answer::default() };
+        let one = query(&[("abc", Some("ABC"))]);
+        let answer = || Answer { present: digests("bzA"), prefixes: vec![3], ..Answer::default() };
         for loader in [Loader::Ctr, Loader::Nerdctl, Loader::Podman, Loader::Docker(ImageStore::Containerd)] {
             assert_eq!(held(&one, loader, answer()), sorted("b"), "{loader:?}");
         }
@@ -229,9 +229,9 @@ mod tests {
 
     #[test]
     fn what_is_unpacked_but_not_in_this_packing_is_counted() {
-        let one = wanted(&[("abc", Some("ABC"))]);
-        let answer = Answer { unpacked: chain_ids(&digests("AB")), held: digests("a"), ..Answer::default() };
-        assert_eq!(one.only_unpacked(&answer, &digests("a").into_iter().collect()), 1);
+        let one = query(&[("abc", Some("ABC"))]);
+        let answer = Answer { snapshots: chain_ids(&digests("AB")), present: digests("a"), ..Answer::default() };
+        assert_eq!(one.count_snapshot_only(&answer, &digests("a").into_iter().collect()), 1);
     }
 
     #[test]

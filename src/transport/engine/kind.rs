@@ -1,11 +1,11 @@
-//! The engines: their names, and the commands that each one knows.
+//! The engines: their names, and the commands that each one supports.
 
 use crate::error::{Error, Result};
 use crate::image::{Coding, Platform};
 use crate::sink::Shape;
 use std::{fmt, str::FromStr};
 
-/// A program that keeps images.
+/// A program that stores images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     Nerdctl,
@@ -15,9 +15,9 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// In the order they are asked for.
+    /// All engines, in the order in which they are probed.
     pub const ALL: [Engine; 4] = [Engine::Nerdctl, Engine::Docker, Engine::Ctr, Engine::Podman];
-    /// Those that speak to containerd.
+    /// The engines that use containerd.
     pub const CONTAINERD: [Engine; 2] = [Engine::Nerdctl, Engine::Ctr];
 
     pub fn name(self) -> &'static str {
@@ -40,16 +40,16 @@ impl FromStr for Engine {
     }
 }
 
-/// Where docker keeps images: this decides what they are called there and what it can hold.
+/// docker's image store, which determines an image's ID and the supported forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageStore {
-    /// Its own (overlay2 and older): one platform, and the config's digest is the image's id.
+    /// docker's classic store (overlay2 and older): one platform; the image ID is the config's digest.
     Graph,
-    /// containerd's: indexes are kept, and the id is the root's digest.
+    /// The containerd store: indexes are stored; the image ID is the root's digest.
     Containerd,
 }
 
-/// What takes an archive on its standard input.
+/// A kind of command that loads an archive from standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loader {
     Nerdctl,
@@ -60,52 +60,52 @@ pub enum Loader {
     Custom,
 }
 
-/// An engine that answered, and how it is called.
+/// An engine that answered the probe, and how to call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct DetectedEngine {
     pub loader: Loader,
-    /// The program by its full path, `sudo -n` before it where that is needed; the whole of a `--remote-command`.
-    pub words: Vec<String>,
-    /// containerd's; none: the engine's own default.
+    /// The program's full path, after `sudo -n` if that is needed; for `--remote-command` the complete command.
+    pub argv: Vec<String>,
+    /// containerd's namespace; `None`: the engine's default.
     pub namespace: Option<String>,
-    /// What the host runs.
+    /// The platform of the images that the host runs.
     pub platform: Platform,
     pub version: Option<String>,
 }
 
-impl Found {
-    /// The command that takes an archive.
-    pub fn load(&self) -> Vec<String> {
+impl DetectedEngine {
+    /// The command that loads an archive.
+    pub fn load_command(&self) -> Vec<String> {
         match self.loader {
             Loader::Nerdctl | Loader::Docker(_) | Loader::Podman => self.command(&["load"]),
             Loader::Ctr => self.command(&["images", "import", "-"]),
-            Loader::Custom => self.words.clone(),
+            Loader::Custom => self.argv.clone(),
         }
     }
 
-    /// The engine called with `arguments`, in its namespace.
+    /// The command that calls the engine with `arguments` in its namespace.
     pub fn command(&self, arguments: &[&str]) -> Vec<String> {
-        let mut words = self.words.clone();
+        let mut argv = self.argv.clone();
         if let Some(namespace) = &self.namespace {
-            words.extend(["--namespace".to_owned(), namespace.clone()]);
+            argv.extend(["--namespace".to_owned(), namespace.clone()]);
         }
-        words.extend(arguments.iter().map(|&word| word.to_owned()));
-        words
+        argv.extend(arguments.iter().map(|&word| word.to_owned()));
+        argv
     }
 
-    /// The ctr that is called by `words`, which looks into the containerd that this engine loads into; an address is
-    /// followed by the namespace there.
-    pub(super) fn by_ctr(&self, words: &[String]) -> Option<Found> {
-        let mut words = words.to_vec();
-        let namespace = match words.iter().any(|word| word == "--address") {
-            true => words.pop(),
+    /// The ctr called by `argv`, for the containerd that this engine uses. If `argv` has `--address`, its last word is
+    /// the namespace.
+    pub(super) fn with_ctr(&self, argv: &[String]) -> Option<DetectedEngine> {
+        let mut argv = argv.to_vec();
+        let namespace = match argv.iter().any(|word| word == "--address") {
+            true => argv.pop(),
             false => self.namespace.clone(),
         };
-        (!words.is_empty()).then(|| Found { loader: Loader::Ctr, words, namespace, ..self.clone() })
+        (!argv.is_empty()).then(|| DetectedEngine { loader: Loader::Ctr, argv, namespace, ..self.clone() })
     }
 
-    /// Whether it keeps a name that ends in a digest; docker and podman keep only tags.
-    pub(super) fn keeps_digests(&self) -> bool {
+    /// Whether the engine stores names by digest; docker and podman store only tags.
+    pub(super) fn stores_digest_names(&self) -> bool {
         matches!(self.loader, Loader::Ctr | Loader::Nerdctl)
     }
 
@@ -116,7 +116,8 @@ impl Found {
         }
     }
 
-    /// docker before 23 reads no zstd layers (seen on 20.10; 23 is the release that learned it by its notes).
+    /// The layer codings that the engine cannot read. docker before 23 reads no zstd layers (seen on 20.10; 23 added it
+    /// according to its release notes).
     pub fn refuses(&self) -> &'static [Coding] {
         let old = |version: &str| {
             let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u32>().ok());
@@ -129,8 +130,8 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
-    /// `docker 20.10.24`, `ctr 1.6.20, namespace k8s.io, by sudo`.
+impl fmt::Display for DetectedEngine {
+    /// Prints `docker 20.10.24` or `ctr 1.6.20, namespace k8s.io, by sudo`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.loader {
             Loader::Nerdctl => "nerdctl",
@@ -138,7 +139,7 @@ impl fmt::Display for Found {
             Loader::Docker(ImageStore::Containerd) => "docker (containerd image store)",
             Loader::Ctr => "ctr",
             Loader::Podman => "podman",
-            Loader::Custom => return write!(f, "the command {:?}", self.words.last().map_or("", String::as_str)),
+            Loader::Custom => return write!(f, "the command {:?}", self.argv.last().map_or("", String::as_str)),
         };
         f.write_str(name)?;
         if let Some(version) = &self.version {
@@ -147,7 +148,7 @@ impl fmt::Display for Found {
         if let Some(namespace) = &self.namespace {
             write!(f, ", namespace {namespace}")?;
         }
-        if self.words.first().is_some_and(|word| word == "sudo") {
+        if self.argv.first().is_some_and(|word| word == "sudo") {
             f.write_str(", by sudo")?;
         }
         Ok(())
@@ -158,10 +159,10 @@ impl fmt::Display for Found {
 mod tests {
     use super::*;
 
-    fn found(loader: Loader, version: &str) -> Found {
-        Found {
+    fn found(loader: Loader, version: &str) -> DetectedEngine {
+        DetectedEngine {
             loader,
-            words: vec!["sudo".into(), "-n".into(), "/bin/e".into()],
+            argv: vec!["sudo".into(), "-n".into(), "/bin/e".into()],
             namespace: matches!(loader, Loader::Ctr | Loader::Nerdctl).then(|| "k8s.io".into()),
             platform: Platform::new("linux", "amd64", None),
             version: Some(version.into()),
@@ -176,7 +177,7 @@ mod tests {
             (Loader::Ctr, "sudo -n /bin/e --namespace k8s.io images import -"),
             (Loader::Podman, "sudo -n /bin/e load"),
         ] {
-            assert_eq!(found(loader, "1").load().join(" "), command);
+            assert_eq!(found(loader, "1").load_command().join(" "), command);
         }
         assert_eq!(found(Loader::Ctr, "1.6").to_string(), "ctr 1.6, namespace k8s.io, by sudo");
     }

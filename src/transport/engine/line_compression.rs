@@ -1,5 +1,5 @@
-//! The archive packed for the way only: the host unpacks it before its engine sees it, so no digest changes. Each MiB
-//! is packed by itself or travels as it is, by what is the faster on this line just then.
+//! Compression of the archive for the connection only: the host decompresses it before the engine reads it, so digests
+//! do not change. Each chunk is compressed or stored on its own, whichever mode is faster at the moment.
 
 use crate::error::{Error, Result};
 use std::{
@@ -8,24 +8,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// In bytes: what is packed at once.
-const CHUNK: usize = 1 << 20;
-/// In chunks: after so many it is looked whether the other way is the faster.
-const WINDOW: u32 = 8;
-/// In windows: so long the faster way is kept without a look at the other.
-const KEPT: u32 = 16;
-/// In chunks: so many go as they are after one that packing does not make smaller (a packed layer).
-const REST: u32 = 7;
-/// Fast enough for a line of 1 Gbit/s.
+/// The size of one frame before compression.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Chunks after which the modes' speeds are compared.
+const WINDOW_CHUNKS: u32 = 8;
+/// Windows in the faster mode before the other mode is measured again.
+const WINDOWS_PER_CHECK: u32 = 16;
+/// Chunks stored without a compression attempt after an incompressible one (a compressed layer).
+const STORED_RUN_CHUNKS: u32 = 7;
+/// The level is fast enough for a connection of 1 Gbit/s.
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: i32 = 1;
 /// RFC 8878: a block has at most 128 KiB.
-const ZSTD_BLOCK: usize = 128 << 10;
+const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 
-/// How an archive is packed on its way to a host.
+/// The compression of an archive on the connection to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineCompression {
-    /// As it is.
+    /// No compression.
     Plain,
     Gzip,
     Zstd,
@@ -40,8 +40,8 @@ impl LineCompression {
         }
     }
 
-    pub(super) fn named(text: &str) -> Option<LineCompression> {
-        [LineCompression::Gzip, LineCompression::Zstd].into_iter().find(|wire| wire.name() == text)
+    pub(super) fn by_name(text: &str) -> Option<LineCompression> {
+        [LineCompression::Gzip, LineCompression::Zstd].into_iter().find(|compression| compression.name() == text)
     }
 }
 
@@ -50,82 +50,88 @@ impl FromStr for LineCompression {
 
     fn from_str(text: &str) -> Result<LineCompression> {
         let all = [LineCompression::Plain, LineCompression::Gzip, LineCompression::Zstd];
-        let found = all.into_iter().find(|wire| wire.name() == text);
-        found.ok_or_else(|| Error::usage(format!("{text:?} is no packing for the way: expected none, gzip or zstd")))
+        let found = all.into_iter().find(|compression| compression.name() == text);
+        found.ok_or_else(|| Error::usage(format!("{text:?} is not a line compression: expected none, gzip or zstd")))
     }
 }
 
-/// Packs what is written, MiB by MiB, into `out`.
-pub(super) struct Packed<W: Write> {
+/// A writer that compresses or stores each chunk into `out`.
+pub(super) struct AdaptiveWriter<W: Write> {
     out: W,
-    packer: Packer,
+    encoder: Encoder,
     chunk: Vec<u8>,
-    pace: Pace,
-    rest: u32,
+    chooser: ModeChooser,
+    stored_run: u32,
 }
 
-enum Packer {
+enum Encoder {
     Zstd(zstd::bulk::Compressor<'static>),
     Gzip(Box<(libdeflater::Compressor, libdeflater::Compressor)>),
 }
 
-impl<W: Write> Packed<W> {
-    /// `None` for [`LineCompression::Plain`].
-    pub fn new(out: W, wire: LineCompression) -> io::Result<Result<Packed<W>, W>> {
-        let packer = match wire {
+impl<W: Write> AdaptiveWriter<W> {
+    /// Returns `out` itself for [`LineCompression::Plain`].
+    pub fn new(out: W, compression: LineCompression) -> io::Result<Result<AdaptiveWriter<W>, W>> {
+        let encoder = match compression {
             LineCompression::Plain => return Ok(Err(out)),
-            LineCompression::Zstd => Packer::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+            LineCompression::Zstd => Encoder::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
             LineCompression::Gzip => {
                 let level = |n| libdeflater::CompressionLvl::new(n).unwrap_or_default();
                 let compressor = |n| libdeflater::Compressor::new(level(n));
-                Packer::Gzip(Box::new((compressor(GZIP_LEVEL), compressor(0))))
+                Encoder::Gzip(Box::new((compressor(GZIP_LEVEL), compressor(0))))
             }
         };
-        Ok(Ok(Packed { out, packer, chunk: Vec::with_capacity(CHUNK), pace: Pace::default(), rest: 0 }))
+        Ok(Ok(AdaptiveWriter {
+            out,
+            encoder,
+            chunk: Vec::with_capacity(CHUNK_BYTES),
+            chooser: ModeChooser::default(),
+            stored_run: 0,
+        }))
     }
 
-    fn emit(&mut self) -> io::Result<()> {
+    fn write_chunk(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let begun = Instant::now();
-        let way = self.pace.way;
+        let started = Instant::now();
+        let mode = self.chooser.mode;
         let mut bytes = Vec::new();
-        let mut stored = way == Way::Stored;
-        if !stored && self.rest == 0 {
-            bytes = self.packer.pack(&self.chunk)?;
-            // Less than a fiftieth gained: it is packed already.
+        let mut stored = mode == Mode::Stored;
+        if !stored && self.stored_run == 0 {
+            bytes = self.encoder.compress(&self.chunk)?;
+            // It shrank by less than 2 %: the chunk is already compressed.
             if bytes.len() > self.chunk.len() - self.chunk.len() / 50 {
-                self.rest = REST;
+                self.stored_run = STORED_RUN_CHUNKS;
                 stored = true;
             }
         } else if !stored {
-            self.rest -= 1;
+            self.stored_run -= 1;
             stored = true;
         }
         if stored {
-            bytes = self.packer.store(&self.chunk)?;
+            bytes = self.encoder.store(&self.chunk)?;
         }
         self.out.write_all(&bytes)?;
-        self.pace.count(self.chunk.len(), begun.elapsed());
+        self.chooser.count(self.chunk.len(), started.elapsed());
         self.chunk.clear();
         Ok(())
     }
 }
 
-impl Packer {
-    fn pack(&mut self, chunk: &[u8]) -> io::Result<Vec<u8>> {
+impl Encoder {
+    fn compress(&mut self, chunk: &[u8]) -> io::Result<Vec<u8>> {
         match self {
-            Packer::Zstd(compressor) => compressor.compress(chunk),
-            Packer::Gzip(both) => gzip(&mut both.0, chunk),
+            Encoder::Zstd(compressor) => compressor.compress(chunk),
+            Encoder::Gzip(both) => gzip(&mut both.0, chunk),
         }
     }
 
-    /// `chunk` as the packing stores what it does not pack.
+    /// Encodes `chunk` as a frame without compression.
     fn store(&mut self, chunk: &[u8]) -> io::Result<Vec<u8>> {
         match self {
-            Packer::Zstd(_) => Ok(zstd_stored(chunk)),
-            Packer::Gzip(both) => gzip(&mut both.1, chunk),
+            Encoder::Zstd(_) => Ok(zstd_stored(chunk)),
+            Encoder::Gzip(both) => gzip(&mut both.1, chunk),
         }
     }
 }
@@ -137,12 +143,12 @@ fn gzip(compressor: &mut libdeflater::Compressor, chunk: &[u8]) -> io::Result<Ve
     Ok(out)
 }
 
-/// A frame of raw blocks (RFC 8878, 3.1.1): a single segment with its size in four bytes.
+/// Creates a frame of raw blocks (RFC 8878, 3.1.1): a single segment with its size in four bytes.
 fn zstd_stored(chunk: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(chunk.len() + 64);
     out.extend([0x28, 0xb5, 0x2f, 0xfd, 0xa0]);
     out.extend((chunk.len() as u32).to_le_bytes());
-    let mut blocks = chunk.chunks(ZSTD_BLOCK).peekable();
+    let mut blocks = chunk.chunks(ZSTD_BLOCK_BYTES).peekable();
     while let Some(block) = blocks.next() {
         let last = u32::from(blocks.peek().is_none());
         out.extend_from_slice(&((block.len() as u32) << 3 | last).to_le_bytes()[..3]);
@@ -151,35 +157,35 @@ fn zstd_stored(chunk: &[u8]) -> Vec<u8> {
     out
 }
 
-impl<W: Write> Write for Packed<W> {
+impl<W: Write> Write for AdaptiveWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = bytes.len().min(CHUNK - self.chunk.len());
+        let n = bytes.len().min(CHUNK_BYTES - self.chunk.len());
         self.chunk.extend_from_slice(&bytes[..n]);
-        if self.chunk.len() == CHUNK {
-            self.emit()?;
+        if self.chunk.len() == CHUNK_BYTES {
+            self.write_chunk()?;
         }
         Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.emit()?;
+        self.write_chunk()?;
         self.out.flush()
     }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Way {
+enum Mode {
     #[default]
-    Packed,
+    Compressed,
     Stored,
 }
 
-/// Which way is the faster. The first window is packed: a small image on a slow line is the common case.
+/// Selects the faster mode. The first window is compressed: a small image on a slow connection is the common case.
 #[derive(Default)]
-struct Pace {
-    way: Way,
-    /// Bytes a second, before packing, of each way's last window.
-    packed: Option<f64>,
+struct ModeChooser {
+    mode: Mode,
+    /// Uncompressed bytes per second in each mode's last window.
+    compressed: Option<f64>,
     stored: Option<f64>,
     chunks: u32,
     bytes: usize,
@@ -187,34 +193,34 @@ struct Pace {
     windows: u32,
 }
 
-impl Pace {
+impl ModeChooser {
     fn count(&mut self, bytes: usize, time: Duration) {
         self.chunks += 1;
         self.bytes += bytes;
         self.time += time;
-        if self.chunks < WINDOW {
+        if self.chunks < WINDOW_CHUNKS {
             return;
         }
         let rate = Some(self.bytes as f64 / self.time.as_secs_f64().max(1e-6));
-        match self.way {
-            Way::Packed => self.packed = rate,
-            Way::Stored => self.stored = rate,
+        match self.mode {
+            Mode::Compressed => self.compressed = rate,
+            Mode::Stored => self.stored = rate,
         }
         (self.chunks, self.bytes, self.time) = (0, 0, Duration::ZERO);
         self.windows += 1;
-        if self.windows > KEPT {
+        if self.windows > WINDOWS_PER_CHECK {
             self.windows = 0;
-            // The one that is not under way is looked at anew.
-            match self.way {
-                Way::Packed => self.stored = None,
-                Way::Stored => self.packed = None,
+            // The other mode is measured again.
+            match self.mode {
+                Mode::Compressed => self.stored = None,
+                Mode::Stored => self.compressed = None,
             }
         }
-        self.way = match (self.packed, self.stored) {
-            (Some(_), None) => Way::Stored,
-            (None, _) => Way::Packed,
-            (Some(packed), Some(stored)) if packed >= stored => Way::Packed,
-            _ => Way::Stored,
+        self.mode = match (self.compressed, self.stored) {
+            (Some(_), None) => Mode::Stored,
+            (None, _) => Mode::Compressed,
+            (Some(compressed), Some(stored)) if compressed >= stored => Mode::Compressed,
+            _ => Mode::Stored,
         };
     }
 }
@@ -224,7 +230,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    fn through(wire: LineCompression, bytes: &[u8], slow: Duration) -> Vec<u8> {
+    fn through(compression: LineCompression, bytes: &[u8], slow: Duration) -> Vec<u8> {
         struct Line(Vec<u8>, Duration);
         impl Write for Line {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -236,12 +242,12 @@ mod tests {
                 Ok(())
             }
         }
-        let mut packed = Packed::new(Line(Vec::new(), slow), wire).unwrap().ok().unwrap();
+        let mut writer = AdaptiveWriter::new(Line(Vec::new(), slow), compression).unwrap().ok().unwrap();
         for piece in bytes.chunks(70_001) {
-            packed.write_all(piece).unwrap();
+            writer.write_all(piece).unwrap();
         }
-        packed.flush().unwrap();
-        packed.out.0
+        writer.flush().unwrap();
+        writer.out.0
     }
 
     fn text(size: usize) -> Vec<u8> {
@@ -259,9 +265,9 @@ mod tests {
         (0..size).map(|_| next()).collect()
     }
 
-    fn unpacked(wire: LineCompression, bytes: &[u8]) -> Vec<u8> {
+    fn decompressed(compression: LineCompression, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        match wire {
+        match compression {
             LineCompression::Zstd => zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap(),
             _ => flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out).unwrap(),
         };
@@ -270,10 +276,11 @@ mod tests {
 
     #[test]
     fn the_host_gets_back_what_was_written_packed_or_stored() {
-        for wire in [LineCompression::Zstd, LineCompression::Gzip] {
-            for bytes in [text(1), text(CHUNK), noise(CHUNK + 1), [text(3 << 20), noise(9 << 20)].concat()] {
-                let packed = through(wire, &bytes, Duration::ZERO);
-                assert!(unpacked(wire, &packed) == bytes, "{wire:?} {}", bytes.len());
+        for compression in [LineCompression::Zstd, LineCompression::Gzip] {
+            for bytes in [text(1), text(CHUNK_BYTES), noise(CHUNK_BYTES + 1), [text(3 << 20), noise(9 << 20)].concat()]
+            {
+                let compressed = through(compression, &bytes, Duration::ZERO);
+                assert!(decompressed(compression, &compressed) == bytes, "{compression:?} {}", bytes.len());
             }
         }
     }
@@ -281,23 +288,26 @@ mod tests {
     #[test]
     fn a_slow_line_gets_it_packed_and_packed_layers_as_they_are() {
         let slow = Duration::from_millis(40);
-        let packed = through(LineCompression::Zstd, &text(12 << 20), slow);
-        assert!(packed.len() < 6 << 20, "{}", packed.len());
+        let compressed = through(LineCompression::Zstd, &text(12 << 20), slow);
+        assert!(compressed.len() < 6 << 20, "{}", compressed.len());
         let stored = through(LineCompression::Zstd, &noise(3 << 20), slow);
         assert!(stored.len() < (3 << 20) + (1 << 12));
     }
 
     #[test]
     fn the_faster_way_is_kept_and_looked_at_anew() {
-        let mut pace = Pace::default();
+        let mut chooser = ModeChooser::default();
         let mut window = |ms: u64| {
-            (0..WINDOW).for_each(|_| pace.count(CHUNK, Duration::from_millis(ms)));
-            pace.way
+            (0..WINDOW_CHUNKS).for_each(|_| chooser.count(CHUNK_BYTES, Duration::from_millis(ms)));
+            chooser.mode
         };
-        assert_eq!(window(5), Way::Stored);
-        assert_eq!(window(9), Way::Packed);
-        assert_eq!((2..KEPT).map(|_| window(5)).filter(|way| *way == Way::Packed).count(), KEPT as usize - 2);
-        assert_eq!(window(5), Way::Stored);
-        assert_eq!(window(1), Way::Stored);
+        assert_eq!(window(5), Mode::Stored);
+        assert_eq!(window(9), Mode::Compressed);
+        assert_eq!(
+            (2..WINDOWS_PER_CHECK).map(|_| window(5)).filter(|mode| *mode == Mode::Compressed).count(),
+            WINDOWS_PER_CHECK as usize - 2
+        );
+        assert_eq!(window(5), Mode::Stored);
+        assert_eq!(window(1), Mode::Stored);
     }
 }

@@ -1,4 +1,4 @@
-//! A load command that runs: the pipe into it, what it says meanwhile, and its end told in its own words.
+//! A running load command: the pipe to it, its output, and its result in its own words.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -13,84 +13,94 @@ use std::{
     time::Duration,
 };
 
-/// Of what it says on standard output, the first so many bytes are kept: a line for each image.
-const KEPT: usize = 64 << 10;
+/// The first part of standard output that is stored: a line for each image.
+const OUTPUT_LIMIT_BYTES: usize = 64 << 10;
 
-/// A load command and what became of it.
-pub(super) struct Loading {
+/// A load command and its result.
+pub(super) struct LoadCommand {
     state: Mutex<State>,
     /// `web1: docker load`, for messages.
     label: String,
-    lost: AtomicBool,
-    full: AtomicBool,
+    connection_lost: AtomicBool,
+    disk_full: AtomicBool,
     cancel: Cancel,
 }
 
 enum State {
-    Runs { running: Running, output: JoinHandle<String> },
-    Ended(Result<Ended>),
+    Running { running: Running, output: JoinHandle<String> },
+    Ended(Result<Loaded>),
 }
 
-/// It ended well.
+/// The result of a successful load.
 #[derive(Debug, Clone)]
-pub(super) struct Ended {
-    /// What it said, on both streams.
-    pub said: String,
+pub(super) struct Loaded {
+    /// Standard output and standard error.
+    pub output: String,
 }
 
-impl Loading {
-    /// Starts `command` on `host`; its standard input comes back beside it.
-    pub fn start(host: &dyn Host, command: &[String], cancel: &Cancel) -> Result<(Arc<Loading>, Input)> {
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+impl LoadCommand {
+    /// Starts `argv` on `host`. Also returns the command's standard input.
+    pub fn start(host: &dyn Host, argv: &[String], cancel: &Cancel) -> Result<(Arc<LoadCommand>, LoadInput)> {
+        let words: Vec<&str> = argv.iter().map(String::as_str).collect();
         let mut running = host.run(&words)?;
         let (Some(stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
-            return Err(Error::failed("a command was started without its streams"));
+            return Err(Error::failed("internal error: a command was started without its streams"));
         };
-        Ok(Loading::of(running, stdin, stdout, &format!("{}: {}", host.name(), command.join(" ")), cancel))
+        Ok(LoadCommand::attach(running, stdin, stdout, &format!("{}: {}", host.name(), argv.join(" ")), cancel))
     }
 
-    /// What runs already, which messages call `label`, and its streams.
-    pub fn of(
+    /// Takes over a running command and its streams. `label` names it in messages.
+    pub fn attach(
         running: Running,
         stdin: Box<dyn Write + Send>,
         stdout: impl Read + Send + 'static,
         label: &str,
         cancel: &Cancel,
-    ) -> (Arc<Loading>, Input) {
-        let output = std::thread::spawn(move || keep(stdout));
-        let state = Mutex::new(State::Runs { running, output });
-        let (lost, full) = Default::default();
-        let loading = Arc::new(Loading { state, label: label.to_owned(), lost, full, cancel: cancel.clone() });
-        let input = Input { stdin: Some(stdin), loading: loading.clone() };
-        (loading, input)
+    ) -> (Arc<LoadCommand>, LoadInput) {
+        let output = std::thread::spawn(move || read_output(stdout));
+        let state = Mutex::new(State::Running { running, output });
+        let (connection_lost, disk_full) = Default::default();
+        let command = Arc::new(LoadCommand {
+            state,
+            label: label.to_owned(),
+            connection_lost,
+            disk_full,
+            cancel: cancel.clone(),
+        });
+        let input = LoadInput { stdin: Some(stdin), command: command.clone() };
+        (command, input)
     }
 
-    /// Whether the connection was lost: an ssh client says so with status 255, or is ended itself.
-    pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
+    /// Whether the connection was lost: the ssh client exited with status 255, or a signal ended it.
+    pub fn is_connection_lost(&self) -> bool {
+        self.connection_lost.load(Ordering::Relaxed)
     }
 
-    /// Whether it found no room.
-    pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+    /// Whether the remote disk is full or unwritable.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
     }
 
-    /// Whether it failed for a reason that sending more would not mend: the connection, the disk.
-    pub fn is_hopeless(&self) -> bool {
-        self.is_lost() || self.is_full()
+    /// Whether the load failed for a reason that sending again cannot fix: the connection, the disk.
+    pub fn is_unrecoverable(&self) -> bool {
+        self.is_connection_lost() || self.is_disk_full()
     }
 
-    /// Waits for the command, whose input has ended or is not wanted any more. `RemoteHost` where it failed.
-    pub fn end(&self) -> Result<Ended> {
+    /// Waits for the command, whose input has ended or is not read any more. Fails with `RemoteHost` if the command
+    /// failed.
+    pub fn wait(&self) -> Result<Loaded> {
         let mut state = self.state();
-        let before = std::mem::replace(&mut *state, State::Ended(Err(Error::failed("a load was ended twice"))));
+        let before = std::mem::replace(
+            &mut *state,
+            State::Ended(Err(Error::failed("internal error: a load was waited for twice"))),
+        );
         let ended = match before {
             State::Ended(ended) => ended,
-            State::Runs { running, output } => {
+            State::Running { running, output } => {
                 let exit = running.wait();
-                self.lost.store(exit.is_err(), Ordering::Relaxed);
+                self.connection_lost.store(exit.is_err(), Ordering::Relaxed);
                 let output = output.join().unwrap_or_default();
-                let ended = exit.and_then(|exit| self.judge(&exit, output));
+                let ended = exit.and_then(|exit| self.result(&exit, output));
                 if ended.is_err() {
                     self.await_signal();
                 }
@@ -101,12 +111,12 @@ impl Loading {
         ended
     }
 
-    /// Ends the command before its input does: what it got is no whole archive.
-    pub fn abandon(&self) {
-        *self.state() = State::Ended(Err(Error::failed(format!("{} was ended", self.label))));
+    /// Stops the command before its input is closed: a truncated archive must not look complete.
+    pub fn abort(&self) {
+        *self.state() = State::Ended(Err(Error::failed(format!("{} was stopped", self.label))));
     }
 
-    /// Ctrl-C reaches an ssh client as soon as this process, and it may be the quicker to end.
+    /// Waits briefly for a signal: Ctrl-C also reaches the ssh client, which may end before this process sees it.
     fn await_signal(&self) {
         for _ in 0..20 {
             if self.cancel.raised() {
@@ -116,14 +126,14 @@ impl Loading {
         }
     }
 
-    fn judge(&self, exit: &Exit, output: String) -> Result<Ended> {
-        let said = format!("{output}\n{}", exit.stderr);
-        self.lost.store(exit.status == Some(255) || exit.signal.is_some(), Ordering::Relaxed);
-        self.full.store(is_full(&said), Ordering::Relaxed);
-        // docker's containerd store says this and ends with status 0.
-        let broken = said.lines().find(|line| line.contains("Error unpacking image"));
+    fn result(&self, exit: &Exit, output: String) -> Result<Loaded> {
+        let output_and_stderr = format!("{output}\n{}", exit.stderr);
+        self.connection_lost.store(exit.status == Some(255) || exit.signal.is_some(), Ordering::Relaxed);
+        self.disk_full.store(is_full(&output_and_stderr), Ordering::Relaxed);
+        // docker's containerd store prints this and exits with status 0.
+        let broken = output_and_stderr.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {
-            (true, None) => Ok(Ended { said }),
+            (true, None) => Ok(Loaded { output: output_and_stderr }),
             (_, Some(line)) => Err(Error::remote_host(format!("{}: {}", self.label, line.trim()))),
             (false, None) if exit.stderr.trim().is_empty() && !output.trim().is_empty() => {
                 let exit = Exit { stderr: output, ..exit.clone() };
@@ -138,57 +148,57 @@ impl Loading {
     }
 }
 
-/// The words of the system, which every engine passes on.
-fn is_full(said: &str) -> bool {
-    let said = said.to_lowercase();
+/// Looks for the system's error texts, which every engine prints unchanged.
+fn is_full(output_and_stderr: &str) -> bool {
+    let output_and_stderr = output_and_stderr.to_lowercase();
     let signs = ["no space left", "disk quota exceeded", "read-only file system", "input/output error"];
-    signs.iter().any(|sign| said.contains(sign))
+    signs.iter().any(|sign| output_and_stderr.contains(sign))
 }
 
-fn keep(mut stdout: impl Read) -> String {
-    let mut kept = Vec::new();
-    // What cannot be read any more is told by the exit.
-    let _ = (&mut stdout).take(KEPT as u64).read_to_end(&mut kept);
+fn read_output(mut stdout: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // The exit status reports a failed read.
+    let _ = (&mut stdout).take(OUTPUT_LIMIT_BYTES as u64).read_to_end(&mut bytes);
     let _ = io::copy(&mut stdout, &mut io::sink());
-    crate::remote::plain(&String::from_utf8_lossy(&kept))
+    crate::remote::sanitize(&String::from_utf8_lossy(&bytes))
 }
 
-/// The way into a load command. A write that fails carries the command's own words.
-pub(super) struct Input {
-    /// Gone once the command has ended well before its input did: what comes then is padding, and dropped.
+/// The standard input of a load command. A failed write returns the command's own error message.
+pub(super) struct LoadInput {
+    /// `None` once the command has succeeded before its input ended: the rest is tar padding, which is dropped.
     stdin: Option<Box<dyn Write + Send>>,
-    loading: Arc<Loading>,
+    command: Arc<LoadCommand>,
 }
 
-impl Input {
-    /// The command does not read any more: why?
-    fn ended(&mut self, error: io::Error) -> io::Result<()> {
+impl LoadInput {
+    /// Handles a failed write: waits for the command and returns its error, if any.
+    fn handle_write_error(&mut self, error: io::Error) -> io::Result<()> {
         self.stdin = None;
-        match (self.loading.end(), error.kind()) {
+        match (self.command.wait(), error.kind()) {
             (Err(error), _) => Err(error.into()),
             (Ok(_), io::ErrorKind::BrokenPipe) => Ok(()),
-            (Ok(_), _) => Err(Error::remote_host(format!("{}: {error}", self.loading.label)).into()),
+            (Ok(_), _) => Err(Error::remote_host(format!("{}: {error}", self.command.label)).into()),
         }
     }
 }
 
-impl Write for Input {
+impl Write for LoadInput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.loading.cancel.check()?;
+        self.command.cancel.check()?;
         let Some(stdin) = &mut self.stdin else {
             return Ok(bytes.len());
         };
         match stdin.write(bytes) {
             Ok(n) => Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
-            Err(e) => self.ended(e).map(|()| bytes.len()),
+            Err(e) => self.handle_write_error(e).map(|()| bytes.len()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self.stdin.as_mut().map_or(Ok(()), Write::flush) {
             Ok(()) => Ok(()),
-            Err(e) => self.ended(e),
+            Err(e) => self.handle_write_error(e),
         }
     }
 }

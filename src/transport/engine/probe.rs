@@ -1,17 +1,17 @@
-//! Which engine answers on a host: one question, one round trip.
+//! Detection of the engine on a host, in one round trip.
 
-use super::kind::{Engine, Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, Engine, ImageStore, Loader};
 use crate::error::{Error, Result};
 use crate::image::Platform;
-use crate::remote::{Exit, Host, ask};
+use crate::remote::{Exit, Host, capture};
 
 const BEGIN: &str = "imgmv-probe-begin";
 const END: &str = "imgmv-probe-end";
 
-/// Asks each engine of `$1` in turn whether it answers, as the user and by sudo, and stops at the first that does.
-/// Plain POSIX sh; joined to one line, without quotes, backslashes and exclamation marks, so that a login shell which
-/// is none (csh, fish) hands it on unharmed. What is found on extra paths is called by its full path. ctr before 2 waits
-/// 10 s for a socket that is not there, so it is looked whether there is one.
+/// Calls each engine of `$1` in turn, as the user and with sudo, and stops at the first that answers. The script is
+/// POSIX sh, joined to one line without single quotes, backslashes and exclamation marks, so that other login shells
+/// (csh, fish) pass it on unchanged. A program on the extra paths is called by its full path. ctr before 2 waits 10 s
+/// for a missing socket, so the script checks that the socket exists.
 const SCRIPT: &str = r#"
 PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/snap/bin:/opt/bin; export PATH;
 echo; echo imgmv-probe-begin; echo "machine=$(uname -m)"; echo "namespace=$CONTAINERD_NAMESPACE";
@@ -45,21 +45,22 @@ done;
 echo imgmv-probe-end
 "#;
 
-/// The first of `wanted` that answers on `host`; with `remote_command`, that command and no engine.
+/// Finds the first engine of `wanted` that answers on `host`. `remote_command` replaces the engine.
 ///
-/// `namespace` is containerd's; without it that of the environment there, kubelet's where it exists, or the engine's
-/// own default. `RemoteHost` where nothing answers, with what was found dead; `Usage` for a namespace that is none.
-pub fn find(
+/// `namespace` is containerd's; the default is the remote environment's, else kubelet's if it exists, else the
+/// engine's. Fails with `RemoteHost` if no engine answers, with the reason for each; with `Usage` for an invalid
+/// namespace.
+pub fn detect(
     host: &dyn Host,
     wanted: &[Engine],
     namespace: Option<&str>,
     remote_command: Option<&str>,
-) -> Result<Found> {
+) -> Result<DetectedEngine> {
     if let Some(namespace) = namespace
         && !is_namespace(namespace)
     {
         return Err(Error::usage(format!(
-            "{namespace:?} is not a containerd namespace: expected letters, digits and . _ - between"
+            "{namespace:?} is not a containerd namespace: expected letters and digits, separated by single . _ or -"
         )));
     }
     let engines: Vec<&str> = match remote_command {
@@ -67,89 +68,91 @@ pub fn find(
         None => wanted.iter().map(|engine| engine.name()).collect(),
     };
     let script = SCRIPT.trim().replace('\n', " ");
-    let answer = ask(host, &["sh", "-c", &script, "imgmv", &engines.join(" ")])?;
-    let Some(said) = Said::read(&answer.stdout) else {
-        return Err(no_answer(host.name(), &answer.exit));
+    let answer = capture(host, &["sh", "-c", &script, "imgmv", &engines.join(" ")])?;
+    let Some(answer) = ProbeAnswer::parse(&answer.stdout) else {
+        return Err(probe_failed(host.name(), &answer.exit));
     };
-    said.found(host.name(), wanted, namespace, remote_command)
+    answer.into_engine(host.name(), wanted, namespace, remote_command)
 }
 
-/// An ssh client says with status 255 that it could not get in, and why in words of its own.
-fn no_answer(host: &str, exit: &Exit) -> Error {
+/// The error of a probe without an answer. An ssh client that cannot log in exits with status 255 and prints the
+/// reason.
+fn probe_failed(host: &str, exit: &Exit) -> Error {
     let end = exit.describe();
-    let words = exit.stderr.to_lowercase();
-    let any = |signs: &[&str]| exit.status == Some(255) && signs.iter().any(|sign| words.contains(sign));
+    let stderr = exit.stderr.to_lowercase();
+    let any = |signs: &[&str]| exit.status == Some(255) && signs.iter().any(|sign| stderr.contains(sign));
     if any(&["host key verification failed", "remote host identification has changed"]) {
-        let advice = "its host key is not the known one; connect by hand once, and compare the key, to make it known";
+        let advice = "the host key is unknown or has changed; connect once with ssh and compare the key";
         return Error::denied(format!("{host}: ssh {end}; {advice}"));
     }
     if any(&["permission denied", "too many authentication failures"]) {
-        return Error::denied(format!("{host}: ssh {end}; may you log in there without a password?"));
+        return Error::denied(format!("{host}: ssh {end}; check that you can log in without a password"));
     }
     if exit.status == Some(255) {
         return Error::remote_host(format!("{host}: ssh {end}"));
     }
-    Error::remote_host(format!("{host}: no shell answers there: the command {end}"))
+    Error::remote_host(format!("{host}: the remote shell did not run the probe, which {end}"))
 }
 
-/// containerd's identifiers (pkg/identifiers): parts of letters and digits, parted by one `.`, `_` or `-`.
+/// Whether `text` is a containerd identifier (pkg/identifiers): letters and digits, separated by single `.`, `_` or
+/// `-`.
 fn is_namespace(text: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_alphanumeric();
     let parts = text.split(['.', '_', '-']);
     text.len() <= 76 && parts.into_iter().all(|part| !part.is_empty() && part.bytes().all(alnum))
 }
 
-/// The script's answer, nothing in it believed yet.
+/// The script's answer, not yet validated.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct ProbeAnswer {
     machine: String,
     environment_namespace: Option<String>,
     engine: Option<Engine>,
     command: Vec<String>,
-    words: Vec<String>,
+    output: Vec<String>,
     namespaces: Vec<String>,
-    dead: Vec<(String, String)>,
+    failed: Vec<(String, String)>,
 }
 
-impl Said {
-    /// What stands between the marks; whatever a login prints before and after is passed over.
-    fn read(text: &str) -> Option<Said> {
+impl ProbeAnswer {
+    /// Parses the lines between the markers; output of the login shell before and after is ignored.
+    fn parse(text: &str) -> Option<ProbeAnswer> {
         let (_, after) = text.split_once(&format!("{BEGIN}\n"))?;
         let (lines, _) = after.split_once(&format!("{END}\n"))?;
-        let mut said = Said::default();
+        let mut answer = ProbeAnswer::default();
         for (key, value) in lines.lines().filter_map(|line| line.split_once('=')) {
             let words = || value.split_whitespace().map(str::to_owned).collect();
             match key {
-                "machine" => said.machine = value.to_owned(),
-                "namespace" => said.environment_namespace = Some(value.to_owned()).filter(|ns| is_namespace(ns)),
-                "engine" => said.engine = value.parse().ok(),
-                "command" => said.command = words(),
-                "said" => said.words.push(value.to_owned()),
-                "namespaces" => said.namespaces = words(),
+                "machine" => answer.machine = value.to_owned(),
+                "namespace" => answer.environment_namespace = Some(value.to_owned()).filter(|ns| is_namespace(ns)),
+                "engine" => answer.engine = value.parse().ok(),
+                "command" => answer.command = words(),
+                "said" => answer.output.push(value.to_owned()),
+                "namespaces" => answer.namespaces = words(),
                 "dead" => {
                     let (engine, why) = value.split_once(' ').unwrap_or((value, ""));
-                    said.dead.push((engine.to_owned(), why.trim().to_owned()));
+                    answer.failed.push((engine.to_owned(), why.trim().to_owned()));
                 }
                 _ => {}
             }
         }
-        Some(said)
+        Some(answer)
     }
 
-    fn found(
+    fn into_engine(
         self,
         host: &str,
         wanted: &[Engine],
         namespace: Option<&str>,
         remote_command: Option<&str>,
-    ) -> Result<Found> {
+    ) -> Result<DetectedEngine> {
         let platform = Platform::new("linux", &self.machine, None);
         if let Some(command) = remote_command {
-            let words = vec!["sh".to_owned(), "-c".to_owned(), command.to_owned()];
-            return Ok(Found { loader: Loader::Custom, words, namespace: None, platform, version: None });
+            let argv = vec!["sh".to_owned(), "-c".to_owned(), command.to_owned()];
+            return Ok(DetectedEngine { loader: Loader::Custom, argv, namespace: None, platform, version: None });
         }
         let (Some(engine), false) = (self.engine, self.command.is_empty()) else {
-            return Err(self.nothing(host, wanted));
+            return Err(self.no_engine(host, wanted));
         };
         let version = self.version(engine);
         let (loader, platform) = match engine {
@@ -158,20 +161,20 @@ impl Said {
             Engine::Ctr => (Loader::Ctr, platform),
             Engine::Podman => (Loader::Podman, platform),
         };
-        let kubelets = || self.namespaces.iter().find(|ns| *ns == "k8s.io").cloned();
+        let kubelet = || self.namespaces.iter().find(|ns| *ns == "k8s.io").cloned();
         let namespace = match engine {
             Engine::Nerdctl | Engine::Ctr => {
-                namespace.map(str::to_owned).or_else(|| self.environment_namespace.clone()).or_else(kubelets)
+                namespace.map(str::to_owned).or_else(|| self.environment_namespace.clone()).or_else(kubelet)
             }
             Engine::Docker | Engine::Podman => None,
         };
-        Ok(Found { loader, words: self.command, namespace, platform, version })
+        Ok(DetectedEngine { loader, argv: self.command, namespace, platform, version })
     }
 
-    /// Its second line: `linux/x86_64 overlay2 [[Backing Filesystem extfs] …]`. The daemon may be on another host yet
-    /// (`DOCKER_HOST`), so its own word on the platform counts.
+    /// Parses docker's second line: `linux/x86_64 overlay2 [[Backing Filesystem extfs] …]`. The platform is the
+    /// daemon's, which may run on another host (`DOCKER_HOST`).
     fn docker(&self, machine: Platform) -> (Loader, Platform) {
-        let line = self.words.iter().find(|line| line.starts_with("linux/") || line.starts_with("windows/"));
+        let line = self.output.iter().find(|line| line.starts_with("linux/") || line.starts_with("windows/"));
         let Some(line) = line else {
             return (Loader::Docker(ImageStore::Graph), machine);
         };
@@ -184,7 +187,8 @@ impl Said {
         (Loader::Docker(store), platform)
     }
 
-    /// docker and podman say it first; ctr and nerdctl say `Version: 1.6.20`, the client's before the server's.
+    /// docker and podman print the version first; ctr and nerdctl print `Version: 1.6.20`, first the client's, then the
+    /// server's.
     fn version(&self, engine: Engine) -> Option<String> {
         let version = |word: &str| {
             let word = word.trim_start_matches('v');
@@ -194,46 +198,46 @@ impl Said {
         let first = |line: &String| version(line.split_whitespace().next()?);
         let labelled = |line: &String| version(line.trim().strip_prefix("Version:")?.trim());
         match engine {
-            Engine::Docker | Engine::Podman => self.words.iter().find_map(first),
-            Engine::Ctr | Engine::Nerdctl => self.words.iter().rev().find_map(labelled),
+            Engine::Docker | Engine::Podman => self.output.iter().find_map(first),
+            Engine::Ctr | Engine::Nerdctl => self.output.iter().rev().find_map(labelled),
         }
     }
 
-    fn nothing(&self, host: &str, wanted: &[Engine]) -> Error {
+    fn no_engine(&self, host: &str, wanted: &[Engine]) -> Error {
         let names: Vec<&str> = wanted.iter().map(|engine| engine.name()).collect();
         let names = match names.split_last() {
             Some((last, [])) => (*last).to_owned(),
-            Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+            Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
             None => "engine".to_owned(),
         };
-        let mut dead: Vec<String> = Vec::new();
-        for (engine, why) in &self.dead {
-            let told = ailment(engine, why);
-            if !dead.contains(&told) {
-                dead.push(told);
+        let mut failed: Vec<String> = Vec::new();
+        for (engine, why) in &self.failed {
+            let reason = describe_failure(engine, why);
+            if !failed.contains(&reason) {
+                failed.push(reason);
             }
         }
-        let found = match dead.is_empty() {
+        let found = match failed.is_empty() {
             true => String::new(),
-            false => format!(" (found: {})", dead.join("; ")),
+            false => format!(" ({})", failed.join("; ")),
         };
         Error::remote_host(format!(
-            "{host}: no {names} answers there{found}; name one with --engine or --remote-command"
+            "{host}: no working engine found; tried {names}{found}; name one with --engine or --remote-command"
         ))
     }
 }
 
-fn ailment(engine: &str, why: &str) -> String {
+fn describe_failure(engine: &str, why: &str) -> String {
     let lower = why.to_lowercase();
     let any = |signs: &[&str]| signs.iter().any(|sign| lower.contains(sign));
     if any(&["permission denied", "must be root", "rootless"]) {
-        format!("{engine} without the right to use it, nor sudo without a password")
+        format!("{engine}: permission denied, and sudo without a password is not available")
     } else if any(&["cannot connect", "connection refused", "no such file", "failed to dial", "is the docker daemon"]) {
-        format!("{engine} without a daemon")
+        format!("{engine}: the daemon is not running")
     } else if why.is_empty() {
-        format!("{engine}, which does not answer")
+        format!("{engine}: no answer")
     } else {
-        format!("{engine}, which says: {}", why.trim_end_matches('.'))
+        format!("{engine}: {}", why.trim_end_matches('.'))
     }
 }
 
@@ -242,9 +246,9 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    fn found(text: &str, namespace: Option<&str>) -> Result<Found> {
+    fn found(text: &str, namespace: Option<&str>) -> Result<DetectedEngine> {
         let text = format!("Welcome!\nengine=podman\n\n{BEGIN}\n{text}\n{END}\nbye\n");
-        Said::read(&text).unwrap().found("web1", &Engine::ALL, namespace, None)
+        ProbeAnswer::parse(&text).unwrap().into_engine("web1", &Engine::ALL, namespace, None)
     }
 
     #[test]
@@ -260,7 +264,7 @@ mod tests {
                      said=linux/aarch64 overlay2 [[Backing Filesystem extfs]]";
         let docker = found(graph, Some("ignored")).unwrap();
         assert_eq!(docker.loader, Loader::Docker(ImageStore::Graph));
-        assert_eq!(docker.words, ["sudo", "-n", "/usr/bin/docker"]);
+        assert_eq!(docker.argv, ["sudo", "-n", "/usr/bin/docker"]);
         assert_eq!((docker.platform.to_string().as_str(), docker.namespace.as_ref()), ("linux/arm64", None));
         assert_eq!(docker.version.as_deref(), Some("20.10.24+dfsg1"));
         let store = graph.replace("[[Backing", "[[driver-type io.containerd.snapshotter.v1] [Backing");
@@ -285,23 +289,24 @@ mod tests {
         assert_eq!(error.kind(), Kind::RemoteHost);
         assert_eq!(
             error.to_string(),
-            "web1: no nerdctl, docker, ctr or podman answers there; name one with --engine or --remote-command"
+            "web1: no working engine found; tried nerdctl, docker, ctr and podman; name one with --engine or \
+             --remote-command"
         );
         let text = "dead=docker Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n\
                     dead=docker Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n\
                     dead=ctr ctr: failed to dial: permission denied\ndead=podman";
         assert_eq!(
             found(text, None).unwrap_err().to_string(),
-            "web1: no nerdctl, docker, ctr or podman answers there (found: docker without a daemon; ctr without the \
-             right to use it, nor sudo without a password; podman, which does not answer); name one with --engine or \
-             --remote-command"
+            "web1: no working engine found; tried nerdctl, docker, ctr and podman (docker: the daemon is not running; \
+             ctr: permission denied, and sudo without a password is not available; podman: no answer); name one with \
+             --engine or --remote-command"
         );
     }
 
     #[test]
     fn an_answer_without_its_marks_is_none() {
-        assert_eq!(Said::read("machine=x86_64\nengine=docker\n"), None);
-        assert_eq!(Said::read(&format!("{BEGIN}\nmachine=x86_64\n")), None);
+        assert_eq!(ProbeAnswer::parse("machine=x86_64\nengine=docker\n"), None);
+        assert_eq!(ProbeAnswer::parse(&format!("{BEGIN}\nmachine=x86_64\n")), None);
     }
 
     #[test]

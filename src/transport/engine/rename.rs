@@ -1,25 +1,24 @@
-//! Giving images their names. An engine that names an image before it is whole (containerd's family does) is sent it
-//! under a name of imgmv's own; only what was proved to be there gets the names it is to have.
+//! Renaming after the load. An engine that names an image before it is complete (containerd's family) loads it under a
+//! temporary name; only verified images get their final names.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::scripts::{LOADING, RunId};
 use super::verify;
-use super::verify::Expected;
+use super::verify::ExpectedImage;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
-use crate::remote::{Host, ask, quote};
+use crate::remote::{Host, capture, quote};
 
-/// Names in one command: a command line is bounded.
-const AT_ONCE: usize = 40;
+/// Names per command, since the length of a command line is limited.
+const NAMES_PER_COMMAND: usize = 40;
 
-/// The names under which images are loaded, each for the root it stands for.
+/// The temporary names under which images are loaded, each with its root.
 #[derive(Debug, Default)]
-pub(super) struct Temporary(Vec<(Digest, Name)>);
+pub(super) struct TemporaryNames(Vec<(Digest, Name)>);
 
-/// Whether images are loaded into `found` under temporary names. docker's own store and podman name an image once it is
-/// whole, and a command of the user's own is left to itself; but podman takes an image without its held layers only with
-/// a single name.
-pub(super) fn renames(found: &Found, one_name: bool) -> bool {
+/// Whether images are loaded into `found` under temporary names. docker's classic store and podman name only complete
+/// images, and a custom command is not renamed. podman loads an image without its skipped layers only with one name.
+pub(super) fn uses_temporary_names(found: &DetectedEngine, one_name: bool) -> bool {
     match found.loader {
         Loader::Docker(ImageStore::Graph) | Loader::Custom => false,
         Loader::Podman => !one_name,
@@ -27,13 +26,13 @@ pub(super) fn renames(found: &Found, one_name: bool) -> bool {
     }
 }
 
-impl Temporary {
-    /// The name for `root`, the same each time.
-    pub fn name(&mut self, root: Digest, mark: &RunId) -> Result<Name> {
+impl TemporaryNames {
+    /// Returns the temporary name for `root`, the same at each call.
+    pub fn name(&mut self, root: Digest, run_id: &RunId) -> Result<Name> {
         if let Some((_, name)) = self.0.iter().find(|(other, _)| *other == root) {
             return Ok(name.clone());
         }
-        let name = Name::new(format!("{LOADING}:{}-{}-{}", mark.now, mark.id, self.0.len()))?;
+        let name = Name::new(format!("{LOADING}:{}-{}-{}", run_id.now, run_id.id, self.0.len()))?;
         self.0.push((root, name.clone()));
         Ok(name)
     }
@@ -42,67 +41,73 @@ impl Temporary {
         self.0.is_empty()
     }
 
-    /// What the temporary names are to be, of what the lasting ones are to be.
-    fn expected(&self, lasting: &[Expected]) -> Vec<Expected> {
-        let of = |(root, name): &(Digest, Name)| {
-            let one = lasting.iter().find(|one| one.root == Some(*root))?;
-            Some(Expected { name: name.clone(), ..one.clone() })
+    /// The expected images under their temporary names.
+    fn expected(&self, images: &[ExpectedImage]) -> Vec<ExpectedImage> {
+        let expected = |(root, name): &(Digest, Name)| {
+            let image = images.iter().find(|image| image.root == Some(*root))?;
+            Some(ExpectedImage { name: name.clone(), ..image.clone() })
         };
-        self.0.iter().filter_map(of).collect()
+        self.0.iter().filter_map(expected).collect()
     }
 
-    /// Proves what was loaded, gives it the names of `lasting`, takes the temporary ones away, whatever happens, and
-    /// proves the lasting ones. `namer` names, `clerk` knows what is there.
-    pub fn settle(&self, host: &dyn Host, namer: &Found, clerk: &Found, lasting: &[Expected]) -> Result<()> {
-        verify::verify(host, clerk, &self.expected(lasting)).inspect_err(|_| self.remove(host, namer))?;
+    /// Verifies the loaded images, gives them their final names, and verifies these. The temporary names are always
+    /// removed. `tagger` tags, `inspector` reports the images.
+    pub fn verify_and_rename(
+        &self,
+        host: &dyn Host,
+        tagger: &DetectedEngine,
+        inspector: &DetectedEngine,
+        images: &[ExpectedImage],
+    ) -> Result<()> {
+        verify::verify(host, inspector, &self.expected(images)).inspect_err(|_| self.remove(host, tagger))?;
         let mut pairs: Vec<(&Name, &Name)> = Vec::new();
-        for one in lasting {
-            let loaded = self.0.iter().find(|(root, _)| one.root == Some(*root));
-            pairs.extend(loaded.map(|(_, name)| (name, &one.name)));
+        for image in images {
+            let loaded = self.0.iter().find(|(root, _)| image.root == Some(*root));
+            pairs.extend(loaded.map(|(_, name)| (name, &image.name)));
         }
-        for (at, some) in pairs.chunks(AT_ONCE).enumerate() {
-            let last = (at + 1) * AT_ONCE >= pairs.len();
+        for (at, batch) in pairs.chunks(NAMES_PER_COMMAND).enumerate() {
+            let last = (at + 1) * NAMES_PER_COMMAND >= pairs.len();
             let drop: &[(Digest, Name)] = if last { &self.0 } else { &[] };
-            rename(host, namer, some, drop).inspect_err(|_| self.remove(host, namer))?;
+            tag(host, tagger, batch, drop).inspect_err(|_| self.remove(host, tagger))?;
         }
-        verify::verify(host, clerk, lasting)
+        verify::verify(host, inspector, images)
     }
 
-    /// Takes the temporary names away; what cannot be reached now the next run sweeps.
-    pub fn remove(&self, host: &dyn Host, found: &Found) {
-        let mut words = match found.loader {
+    /// Removes the temporary names. The next run sweeps those that cannot be removed now.
+    pub fn remove(&self, host: &dyn Host, found: &DetectedEngine) {
+        let mut argv = match found.loader {
             Loader::Ctr => found.command(&["images", "rm"]),
             _ => found.command(&["rmi"]),
         };
-        words.extend(self.0.iter().map(|(_, name)| name.to_string()));
+        argv.extend(self.0.iter().map(|(_, name)| name.to_string()));
         if !self.is_empty() {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let _ = ask(host, &words);
+            let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+            let _ = capture(host, &argv);
         }
     }
 }
 
-/// Gives the second name of each of `pairs` to what the first one is, then takes the names of `drop` away: one exchange.
-/// The names are arguments, which no shell looks at.
-fn rename(host: &dyn Host, found: &Found, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
+/// Tags the first name of each of `pairs` as the second, then removes the names of `drop`, in one exchange. The names
+/// are arguments, which no shell interprets.
+fn tag(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: &[(Digest, Name)]) -> Result<()> {
     let (tag, remove) = match found.loader {
         Loader::Ctr => (found.command(&["images", "tag", "--force"]), found.command(&["images", "rm"])),
         _ => (found.command(&["tag"]), found.command(&["rmi"])),
     };
-    let line = |words: Vec<String>| quote(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let line = |argv: Vec<String>| quote(&argv.iter().map(String::as_str).collect::<Vec<_>>());
     let (tag, remove) = (line(tag)?, line(remove)?);
     let script = format!(
         "while test \"$1\" = tag; do {tag} \"$2\" \"$3\" </dev/null || exit 1; shift 3; done; \
          test $# -eq 0 || {remove} \"$@\" >/dev/null 2>&1 </dev/null; exit 0"
     );
-    let mut words = vec!["sh", "-c", &script, "imgmv"];
-    words.extend(pairs.iter().flat_map(|(from, to)| ["tag", from.as_str(), to.as_str()]));
-    words.extend(drop.iter().map(|(_, name)| name.as_str()));
-    let answer = ask(host, &words)?;
+    let mut argv = vec!["sh", "-c", &script, "imgmv"];
+    argv.extend(pairs.iter().flat_map(|(from, to)| ["tag", from.as_str(), to.as_str()]));
+    argv.extend(drop.iter().map(|(_, name)| name.as_str()));
+    let answer = capture(host, &argv)?;
     match answer.exit.success() {
         true => Ok(()),
         false => Err(Error::remote_host(format!(
-            "{}: the image is there but could not be given its name: the command {}",
+            "{}: the image was loaded but could not be tagged: the command {}",
             host.name(),
             answer.exit.describe()
         ))),

@@ -1,8 +1,9 @@
-//! What runs on a host while images are loaded there: sweep what a killed run left, answer what is held, pin it, load,
-//! take the pin away. POSIX sh without backslashes, `!` and line feeds, so that a login shell which is none hands it on
-//! unharmed (as the probe's). What it is asked comes on standard input; nothing of it is ever looked at as a command.
+//! The scripts that load images on a host. Each one sweeps what a killed run left, reports the layers that the engine
+//! has, pins them, loads the archive, and removes the pin. They are POSIX sh without backslashes, `!` and line feeds,
+//! so that other login shells pass them on unchanged (as with the probe). The query is read from standard input and is
+//! never executed.
 
-use super::kind::{Found, ImageStore, Loader};
+use super::kind::{DetectedEngine, ImageStore, Loader};
 use crate::error::Result;
 use crate::image::Digest;
 use crate::remote::quote;
@@ -10,18 +11,19 @@ use crate::remote::quote;
 pub(super) const BEGIN: &str = "imgmv-answer-begin";
 pub(super) const END: &str = "imgmv-answer-end";
 
-/// In seconds: what a run left there is older than this, whoever has its process's id now.
-const STALE: u64 = 24 * 60 * 60;
+/// The age at which a run's pins and temporary names are stale, even if a process with its ID runs.
+const STALE_AFTER_SECONDS: u64 = 24 * 60 * 60;
 
-/// Names below here are imgmv's own and are gone when a copy has ended. `.invalid` leads to no registry (RFC 2606).
+/// The repository of temporary names, which are removed at the end of a copy. `.invalid` is never a registry (RFC
+/// 2606).
 pub(super) const LOADING: &str = "imgmv.invalid/loading";
 
-/// This run, as what it leaves on a host says.
+/// The identity of this run in the pins and names that it creates on a host.
 #[derive(Debug, Clone)]
 pub(super) struct RunId {
     /// Seconds since 1970.
     pub now: u64,
-    /// Hexadecimal; no other run has it.
+    /// Hexadecimal and unique to this run.
     pub id: String,
 }
 
@@ -32,14 +34,14 @@ impl RunId {
         RunId { now: now.as_secs(), id: Digest::of(seed.as_bytes()).hex()[..16].to_owned() }
     }
 
-    /// The pin in containerd: a few bytes, whose labels say what it pins.
+    /// The digest of the pin in containerd: a small blob whose labels refer to the pinned content.
     pub fn pin(&self) -> Digest {
         Digest::of(format!("imgmv pin {}\n", self.id).as_bytes())
     }
 }
 
-/// Reads the question up to its dot. `alive PID`: whether a process with this id runs.
-const ASKED: &str = r#"
+/// Reads the query up to its dot. `alive PID`: whether a process with this ID runs.
+const READ_QUERY: &str = r#"
 PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/snap/bin:/opt/bin; export PATH; set -f;
 q=$(while read -r l; do case $l in .) break ;; esac; echo "$l"; done);
 asked() { echo "$q" | sed -n "s/^$1 //p"; };
@@ -48,8 +50,8 @@ fresh() { test "$1" -gt @OLD@ 2>/dev/null; };
 echo; echo imgmv-answer-begin; new=; h=; w=;
 "#;
 
-/// Waits for the word to load, which says how the archive is packed; without one (the copy had nothing to do, or was
-/// given up) nothing is loaded.
+/// Reads the archive's compression, then loads it. At the end of the input (nothing to send, or the copy failed)
+/// nothing is loaded.
 const LOAD: &str = r#"
 for z in zstd gzip; do command -v $z >/dev/null 2>&1 && echo "undo=$z"; done;
 echo imgmv-answer-end;
@@ -57,11 +59,10 @@ read -r z || exit 0;
 case $z in zstd|gzip) $z -dc | @LOAD@ ;; *) @LOAD@ ;; esac; r=$?; test $r -eq 0 || keep=1; exit $r
 "#;
 
-/// `c` is ctr where images are; `$w` says why it cannot be asked. One small blob refers to all that is asked for, as
-/// containerd's garbage collection understands it (docs/garbage-collection.md): to what is there, and to what is going
-/// to come. It goes when the load has ended well; what a cut one brought stays with it until the next run, which sweeps
-/// it once its own is there. A collection that runs between the blob and its label takes the blob, so the pin is set
-/// twice if need be.
+/// `c` is ctr for the engine's containerd; `$w` is the reason if it cannot be queried. The pin is one small blob whose
+/// garbage-collection labels refer to all queried blobs, present and expected (docs/garbage-collection.md). It is
+/// removed after a successful load. After an interrupted load it keeps the arrived blobs until the next run, which sets
+/// its own pin first. A collection between the blob and its label deletes the blob, so the pin is then set again.
 const CONTAINERD: &str = r#"
 l=; if test -z "$w"; then l=$(c content ls 2>/dev/null) || w=denied; fi;
 if test -n "$w"; then echo "why=$w"; else
@@ -88,7 +89,7 @@ if test -n "$w"; then echo "why=$w"; else
 fi;
 "#;
 
-/// ctr's own names: `check=` and a row of its table for each that is there.
+/// ctr's names: `check=` and a row of its table for each existing name.
 const CTR_NAMES: &str = r#"
 c images ls -q "name~=^imgmv.invalid/loading:" 2>/dev/null | while read -r b; do
   v=${b##*:}; fresh "${v%%-*}" || c images rm "$b" >/dev/null 2>&1 </dev/null;
@@ -99,7 +100,7 @@ new=$(asked name | while read -r n i; do echo "$k" | grep -F "$n" | grep -F "$i"
 test -n "$(asked name)" || new=1;
 "#;
 
-/// Docker's and podman's names: `is=NAME` and what the engine says of it.
+/// docker's and podman's names: `is=NAME` and the engine's answer for it.
 const NAMES: &str = r#"
 is=$(asked name | while read -r n i; do echo "$n $(d image inspect --format "@FORMAT@" "$n" 2>/dev/null </dev/null)"; done);
 echo "$is" | sed "s/^/is=/";
@@ -107,7 +108,7 @@ new=$(asked name | while read -r n i; do echo "$is" | grep -F "$n $i" >/dev/null
 test -n "$(asked name)" || new=1;
 "#;
 
-/// Docker's containerd, where it tells which that is and the user may ask it.
+/// docker's containerd, if docker reports which one it uses and the user may query it.
 const DOCKERS_CTR: &str = r#"
 d image ls --format "{{.Tag}}" imgmv.invalid/loading 2>/dev/null | while read -r v; do
   fresh "${v%%-*}" || d rmi "imgmv.invalid/loading:$v" >/dev/null 2>&1 </dev/null;
@@ -122,9 +123,9 @@ c() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@" </dev/null; };
 i() { $s "$p" --address "${a% *}" --namespace "${a##* }" "$@"; };
 "#;
 
-/// For each chain of diff IDs (`chain D…`) the image that shares the most of it from the bottom up: how many layers,
-/// its id, and how many names it has. An image with a name is pinned by another one, since docker deletes an image with
-/// its last name.
+/// Finds for each chain of diff IDs (`chain D…`) the image that shares most of it from the bottom: the number of
+/// layers, its ID, and the number of its names. A named image is pinned by a second name, since docker deletes an image
+/// with its last name.
 const DOCKER: &str = r#"
 tags() { d image ls --format "{{.Tag}}" imgmv.invalid/pin 2>/dev/null; };
 tags | while read -r v; do u=${v#*-}; alive "${u%%-*}" && fresh "${v%%-*}" || d rmi "imgmv.invalid/pin:$v" >/dev/null 2>&1 </dev/null; done;
@@ -145,7 +146,7 @@ if command -v awk >/dev/null 2>&1; then
 else echo why=no-awk; fi;
 "#;
 
-/// Podman's list of layers has every packing in which it knows one.
+/// podman's list of layers has the digest of every compression in which it knows a layer.
 const PODMAN: &str = r#"
 k=$(d info --format "{{.Store.GraphRoot}}/{{.Store.GraphDriverName}}-layers {{.Host.ServiceIsRemote}}" 2>/dev/null); f=${k% *}/layers.json;
 command -v awk >/dev/null 2>&1 || w=no-awk;
@@ -158,26 +159,26 @@ if test -n "$w"; then echo "why=$w"; else
 fi;
 "#;
 
-/// The script for `found`; `None` for a command of the user's own, which is only given the archive.
-pub(super) fn script(found: &Found, mark: &RunId) -> Result<Option<String>> {
-    let words: Vec<&str> = found.words.iter().map(String::as_str).collect();
-    let engine = quote(&words)?;
-    let load = found.load();
+/// The script for `found`; `None` for a custom command, which only receives the archive.
+pub(super) fn script(found: &DetectedEngine, run_id: &RunId) -> Result<Option<String>> {
+    let argv: Vec<&str> = found.argv.iter().map(String::as_str).collect();
+    let engine = quote(&argv)?;
+    let load = found.load_command();
     let load = quote(&load.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let sudo = if found.words.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
-    // Standard input is the question and the archive, which only the loader is to read.
+    let sudo = if found.argv.first().is_some_and(|word| word == "sudo") { "sudo -n" } else { "" };
+    // Only the load command may read standard input, which has the query and the archive.
     let d = format!("d() {{ {engine} \"$@\" </dev/null; }};");
     let parts = match found.loader {
         Loader::Custom => return Ok(None),
         Loader::Ctr => {
-            vec![c(&found.command(&[]))?, CTR_NAMES.into(), CONTAINERD.into()]
+            vec![define_ctr(&found.command(&[]))?, CTR_NAMES.into(), CONTAINERD.into()]
         }
         Loader::Nerdctl => {
             let mut ctr = found.command(&[]);
-            let at = found.words.len() - 1;
+            let at = found.argv.len() - 1;
             ctr[at] = "ctr".to_owned();
             let find = "p=$(command -v ctr); test -n \"$p\" && echo \"ctr=@SUDO@ $p\" || w=no-ctr;".to_owned();
-            vec![find, c(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
+            vec![find, define_ctr(&ctr)?, CTR_NAMES.into(), CONTAINERD.into()]
         }
         Loader::Docker(ImageStore::Containerd) => {
             vec![d, NAMES.replace("@FORMAT@", "{{.Id}} {{json .RootFS}}"), DOCKERS_CTR.into(), CONTAINERD.into()]
@@ -187,21 +188,21 @@ pub(super) fn script(found: &Found, mark: &RunId) -> Result<Option<String>> {
         }
         Loader::Podman => vec![d, NAMES.replace("@FORMAT@", "sha256:{{.Id}}"), PODMAN.into()],
     };
-    let text = format!("{ASKED}{}{LOAD}", parts.concat());
+    let text = format!("{READ_QUERY}{}{LOAD}", parts.concat());
     let text = text
         .replace("@LOAD@", &load)
         .replace("@SUDO@", sudo)
-        .replace("@PIN@", &mark.pin().to_string())
-        .replace("@ID@", &mark.id)
-        .replace("@NOW@", &mark.now.to_string())
-        .replace("@OLD@", &mark.now.saturating_sub(STALE).to_string());
+        .replace("@PIN@", &run_id.pin().to_string())
+        .replace("@ID@", &run_id.id)
+        .replace("@NOW@", &run_id.now.to_string())
+        .replace("@OLD@", &run_id.now.saturating_sub(STALE_AFTER_SECONDS).to_string());
     Ok(Some(text.lines().map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned()))
 }
 
-fn c(words: &[String]) -> Result<String> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let words = quote(&words)?;
-    Ok(format!("c() {{ {words} \"$@\" </dev/null; }}; i() {{ {words} \"$@\"; }};"))
+fn define_ctr(argv: &[String]) -> Result<String> {
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let argv = quote(&argv)?;
+    Ok(format!("c() {{ {argv} \"$@\" </dev/null; }}; i() {{ {argv} \"$@\"; }};"))
 }
 
 #[cfg(test)]
@@ -215,9 +216,9 @@ mod tests {
         for loader in
             [Loader::Ctr, Loader::Nerdctl, Loader::Podman, docker(ImageStore::Graph), docker(ImageStore::Containerd)]
         {
-            let words = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
+            let argv = ["sudo", "-n", "/usr/bin/e"].map(str::to_owned).to_vec();
             let platform = Platform::new("linux", "amd64", None);
-            let found = Found { loader, words, namespace: Some("k8s.io".into()), platform, version: None };
+            let found = DetectedEngine { loader, argv, namespace: Some("k8s.io".into()), platform, version: None };
             let script = script(&found, &RunId::new()).unwrap().unwrap();
             assert!(!script.contains(['\\', '!', '\n', '`']), "{loader:?}: {script}");
             assert_eq!(script.matches('@').count(), script.matches("$@").count(), "{loader:?}: {script}");

@@ -1,13 +1,13 @@
-//! An engine as a destination: asked what it holds, sent the rest as the universal archive into its load command's
-//! standard input, in one pass, and then asked for the images.
+//! An engine as a destination: queried for the layers it has, sent the missing ones as one archive to its load
+//! command's standard input, then queried for the images.
 
 use super::delta::Delta;
-use super::expected::Promised;
-use super::inventory::Wanted;
-use super::kind::{Found, ImageStore, Loader};
-use super::line_compression::{LineCompression, Packed};
-use super::load::{Input, Loading};
-use super::rename::Temporary;
+use super::expected::ExpectedImages;
+use super::inventory::Query;
+use super::kind::{DetectedEngine, ImageStore, Loader};
+use super::line_compression::{AdaptiveWriter, LineCompression};
+use super::load::{LoadCommand, LoadInput};
+use super::rename::TemporaryNames;
 use super::scripts::RunId;
 use super::session::{Answer, Session};
 use super::{inventory, rename, scripts};
@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::image::{Body, Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::{Event, Watch};
 use crate::remote::Host;
-use crate::sink::{Begin, Finish, Order, Sink, SinkCapabilities};
+use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin, Store};
 use crate::tarball::{ArchiveWriter, Output};
 use std::{
@@ -29,15 +29,15 @@ use std::{
     },
 };
 
-/// Loads images into the engine that was found on a host.
+/// Loads images into an engine on a host.
 pub struct EngineSink {
     pub(super) host: Arc<dyn Host>,
-    pub(super) found: Found,
-    pub(super) mark: RunId,
-    wire: Option<LineCompression>,
-    /// A delta, and everything after one that did not verify.
+    pub(super) found: DetectedEngine,
+    pub(super) run_id: RunId,
+    compression: Option<LineCompression>,
+    /// The delta, and the complete load after a delta that failed verification.
     loads: [OnceLock<Load>; 2],
-    /// Which of them.
+    /// The index of the current load in `loads`.
     pub(super) attempt: AtomicUsize,
     state: Mutex<State>,
     watch: Arc<dyn Watch>,
@@ -45,46 +45,46 @@ pub struct EngineSink {
 }
 
 pub(super) struct Load {
-    pack: ArchiveWriter,
-    pub loading: Arc<Loading>,
+    archive: ArchiveWriter,
+    pub command: Arc<LoadCommand>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Asked, and waiting for the archive.
+    /// The script that has answered and waits for the archive.
     pub session: Option<(Session, Answer)>,
-    pub asked: bool,
+    pub queried: bool,
     pub delta: Delta,
-    pub promised: Promised,
-    pub temporary: Temporary,
+    pub expected: ExpectedImages,
+    pub temporary: TemporaryNames,
     pub form: Form,
-    /// Who is asked for images: ctr where it can look into the engine's containerd, since it alone knows whether an
-    /// image is whole (docker is content with one that is unpacked).
-    pub clerk: Option<Found>,
+    /// The engine that is queried for images: ctr if it can read the engine's containerd, since only ctr reports
+    /// missing blobs (docker accepts an unpacked image without them).
+    pub inspector: Option<DetectedEngine>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Made here: digests stay.
+    /// The archive is created here; digests stay.
     #[default]
     Universal,
-    /// It passes as it came, and the engine makes manifests of its own.
+    /// The archive is forwarded unchanged, and the engine creates new manifests.
     Relayed,
 }
 
 impl EngineSink {
-    /// The archive goes as it is: [`EngineSink::packed`] changes that.
-    pub fn new(host: Arc<dyn Host>, found: Found, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
+    /// The archive is sent uncompressed; see [`EngineSink::with_line_compression`].
+    pub fn new(host: Arc<dyn Host>, found: DetectedEngine, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
         let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
-        let (mark, wire, cancel) = (RunId::new(), Some(LineCompression::Plain), cancel.clone());
-        EngineSink { host, found, mark, wire, loads, attempt, state, watch, cancel }
+        let (run_id, compression, cancel) = (RunId::new(), Some(LineCompression::Plain), cancel.clone());
+        EngineSink { host, found, run_id, compression, loads, attempt, state, watch, cancel }
     }
 
-    /// How the archive is packed for the way; `None`: by what the host can unpack, what the images consist of, and how
-    /// fast the line is.
-    pub fn packed(mut self, wire: Option<LineCompression>) -> EngineSink {
-        self.wire = wire;
+    /// Sets the compression of the archive on the connection. `None` selects it by the formats that the host can
+    /// decompress, the layers of the images, and the speed of the connection.
+    pub fn with_line_compression(mut self, compression: Option<LineCompression>) -> EngineSink {
+        self.compression = compression;
         self
     }
 
@@ -92,94 +92,103 @@ impl EngineSink {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn now(&self) -> &OnceLock<Load> {
+    fn current_load(&self) -> &OnceLock<Load> {
         &self.loads[self.attempt.load(Ordering::SeqCst)]
     }
 
-    /// The load command, started when it is first wanted.
+    /// Returns the load command, which the first call starts.
     fn load(&self) -> Result<&Load> {
-        // Held while starting, so that it is started once.
+        // Locked during the start, so that it starts once.
         let mut state = self.state();
-        if let Some(load) = self.now().get() {
+        if let Some(load) = self.current_load().get() {
             return Ok(load);
         }
-        let (loading, out) = self.start(&mut state)?;
-        let pack = ArchiveWriter::new(Output::Pipe(out), self.host.name(), self.found.platform.clone());
-        Ok(self.now().get_or_init(|| Load { pack, loading }))
+        let (command, out) = self.start(&mut state)?;
+        let archive = ArchiveWriter::new(Output::Pipe(out), self.host.name(), self.found.platform.clone());
+        Ok(self.current_load().get_or_init(|| Load { archive, command }))
     }
 
-    fn start(&self, state: &mut State) -> Result<(Arc<Loading>, Box<dyn Write + Send>)> {
-        let command = self.found.load();
+    fn start(&self, state: &mut State) -> Result<(Arc<LoadCommand>, Box<dyn Write + Send>)> {
+        let command = self.found.load_command();
         let label = format!("{}: {}", self.host.name(), command.join(" "));
         let session = match state.session.take() {
             Some(session) => Some(session),
-            None => self.ask("")?,
+            None => self.open_session("")?,
         };
         let Some((session, answer)) = session else {
-            let (loading, input) = Loading::start(self.host.as_ref(), &command, &self.cancel)?;
-            return Ok((loading, Box::new(input)));
+            let (command, input) = LoadCommand::start(self.host.as_ref(), &command, &self.cancel)?;
+            return Ok((command, Box::new(input)));
         };
-        state.clerk = self.found.by_ctr(&answer.ctr).filter(|_| answer.why.is_none());
-        let wire = self.choose(&answer, state.delta.all_packed)?;
-        if wire != LineCompression::Plain {
-            let text = format!("{}: packed with {} on the way", self.host.name(), wire.name());
+        state.inspector = self.found.with_ctr(&answer.ctr).filter(|_| answer.why.is_none());
+        let compression = self.choose_compression(&answer, state.delta.all_compressed)?;
+        if compression != LineCompression::Plain {
+            let text = format!(
+                "{}: the archive is compressed with {} for the connection",
+                self.host.name(),
+                compression.name()
+            );
             self.watch.event(Event::Detail(&text));
         }
-        let (loading, input): (Arc<Loading>, Input) = session.load(wire, &label, &self.cancel)?;
-        Ok(match Packed::new(input, wire)? {
-            Ok(packed) => (loading, Box::new(packed)),
-            Err(input) => (loading, Box::new(input)),
+        let (command, input): (Arc<LoadCommand>, LoadInput) = session.load(compression, &label, &self.cancel)?;
+        Ok(match AdaptiveWriter::new(input, compression)? {
+            Ok(writer) => (command, Box::new(writer)),
+            Err(input) => (command, Box::new(input)),
         })
     }
 
-    /// `None` for a command of the user's own, which answers nothing.
-    fn ask(&self, question: &str) -> Result<Option<(Session, Answer)>> {
-        match scripts::script(&self.found, &self.mark)? {
-            Some(script) => Session::open(self.host.as_ref(), &script, question).map(Some),
+    /// Starts the script; `None` for a custom command, which cannot answer a query.
+    fn open_session(&self, query: &str) -> Result<Option<(Session, Answer)>> {
+        match scripts::script(&self.found, &self.run_id)? {
+            Some(script) => Session::open(self.host.as_ref(), &script, query).map(Some),
             None => Ok(None),
         }
     }
 
-    fn choose(&self, answer: &Answer, all_packed: bool) -> Result<LineCompression> {
+    fn choose_compression(&self, answer: &Answer, all_compressed: bool) -> Result<LineCompression> {
         let host = self.host.name();
-        match self.wire {
-            Some(wire) if wire != LineCompression::Plain && !answer.undo.contains(&wire) => Err(Error::remote_host(
-                format!("{host}: there is no {} there to unpack what comes; use --wire auto", wire.name()),
-            )),
-            Some(wire) => Ok(wire),
-            None if all_packed => Ok(LineCompression::Plain),
+        match self.compression {
+            Some(compression)
+                if compression != LineCompression::Plain && !answer.decompressors.contains(&compression) =>
+            {
+                Err(Error::remote_host(format!(
+                    "{host}: {} was not found on the host, which must decompress the archive; use --wire auto",
+                    compression.name()
+                )))
+            }
+            Some(compression) => Ok(compression),
+            None if all_compressed => Ok(LineCompression::Plain),
             None => Ok([LineCompression::Zstd, LineCompression::Gzip]
                 .into_iter()
-                .find(|w| answer.undo.contains(w))
+                .find(|w| answer.decompressors.contains(w))
                 .unwrap_or(LineCompression::Plain)),
         }
     }
 
-    /// `name` as engines keep it.
-    fn in_full(&self, name: &Name) -> Result<Name> {
+    /// Returns `name` as engines store it.
+    fn canonical(&self, name: &Name) -> Result<Name> {
         let fits = |reference: &Reference| match (&reference.tag, &reference.digest) {
             (Some(_), None) => true,
-            (None, Some(_)) => self.found.keeps_digests(),
+            (None, Some(_)) => self.found.stores_digest_names(),
             _ => false,
         };
         let reference = name.reference().filter(fits);
         reference.as_ref().map(Name::from).ok_or_else(|| {
             let host = self.host.name();
-            Error::usage(format!("{host}: an engine keeps no image under {name}; give it REPO:TAG with --as"))
+            Error::usage(format!("{host}: an engine cannot store the name {name}; give REPO:TAG with --as"))
         })
     }
 
-    /// Whether `root` has or gets a name there.
+    /// Whether `root` has or gets a name on the host.
     fn is_named(&self, root: Digest) -> bool {
         let state = self.state();
-        state.promised.is_named(root) || state.delta.names(root)
+        state.expected.is_named(root) || state.delta.has_name(root)
     }
 
-    /// `images` with the names that the engine can keep: of an image that has a tag, a name by digest is left out where
-    /// it keeps none.
-    fn nameable<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+    /// Returns `images` without names by digest if the engine stores only tags. An image without a tag keeps all its
+    /// names.
+    fn with_storable_names<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
         let by_digest = |name: &Name| name.digest().is_some();
-        if self.found.keeps_digests() || !images.iter().flat_map(|image| &image.names).any(by_digest) {
+        if self.found.stores_digest_names() || !images.iter().flat_map(|image| &image.names).any(by_digest) {
             return Cow::Borrowed(images);
         }
         let mut images = images.to_vec();
@@ -189,8 +198,8 @@ impl EngineSink {
         Cow::Owned(images)
     }
 
-    /// Fails with `Usage` for an artifact where the engine holds only images that run.
-    fn runs(&self, root: &Manifest) -> Result<()> {
+    /// Fails with `Usage` for an artifact if the engine stores only runnable images.
+    fn check_runnable(&self, root: &Manifest) -> Result<()> {
         let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
         let Body::Image { config, .. } = &root.body else { return Ok(()) };
         if !only_images || config.as_ref().is_some_and(inventory::is_config) {
@@ -198,186 +207,201 @@ impl EngineSink {
         }
         let kind = config.as_ref().map_or("without a config", |config| &config.media_type);
         Err(Error::usage(format!(
-            "{}: {} holds only images that run, and {} is an artifact ({kind}); copy it to a registry or a layout",
+            "{}: {} stores only runnable images, and {} is an artifact ({kind}); copy it to a registry or a layout",
             self.host.name(),
             self.found,
             root.digest()
         )))
     }
 
-    /// What is asked for before anything is sent. The names are known to be fit then: an engine would say so only after
-    /// the last byte.
-    fn wanted(&self, images: &[Image], blobs: &[Descriptor], source: &dyn Store) -> Result<Wanted> {
-        let mut promised = Promised::default();
+    /// Builds the query and checks all names before anything is sent: an engine would reject a name only after the last
+    /// byte.
+    fn query(&self, images: &[Image], blobs: &[Descriptor], source: &dyn Store) -> Result<Query> {
+        let mut expected = ExpectedImages::default();
         for image in images {
-            image.tree.iter().for_each(|manifest| promised.note(manifest));
+            image.tree.iter().for_each(|manifest| expected.add_manifest(manifest));
             for name in &image.names {
-                promised.name(&self.in_full(name)?, image.root().digest());
+                expected.add_name(&self.canonical(name)?, image.root().digest());
             }
         }
-        Wanted::new(images, blobs, promised.expected(&self.found), source)
-    }
-}
-
-impl Sink for EngineSink {
-    fn takes(&self) -> SinkCapabilities {
-        SinkCapabilities {
-            shape: self.found.shape(),
-            order: Order::Single,
-            large: None,
-            compress: None,
-            refuses: self.found.refuses(),
-            unnamed_blobs: false,
-            nameless: false,
-        }
+        Query::new(images, blobs, expected.to_verify(&self.found), source)
     }
 
-    fn missing(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
-        let images = &*self.nameable(images);
-        images.iter().try_for_each(|image| self.runs(image.root()))?;
-        let wanted = self.wanted(images, &blobs, source)?;
+    fn missing_blobs(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
+        let images = &*self.with_storable_names(images);
+        images.iter().try_for_each(|image| self.check_runnable(image.root()))?;
+        let query = self.query(images, &blobs, source)?;
         let mut state = self.state();
-        // One session is asked once: what a second source has goes whole, as does everything once a delta failed.
-        if std::mem::replace(&mut state.asked, true) {
+        // A session answers one query: a second source is sent completely, and so is everything after a failed delta.
+        if std::mem::replace(&mut state.queried, true) {
             return Ok(blobs);
         }
-        let Some((session, answer)) = self.ask(&wanted.question(&self.found))? else {
+        let Some((session, answer)) = self.open_session(&query.to_lines(&self.found))? else {
             self.watch.say(&format!(
-                "{}: which layers are there is not known of a command of your own; every layer goes",
+                "{}: the layers on the host are not known for a custom --remote-command; all layers are sent",
                 self.host.name()
             ));
             return Ok(blobs);
         };
-        let in_full = |name: &Name| self.in_full(name).ok();
-        state.delta = Delta::new(&self.found, images, &blobs, &wanted, &answer, &in_full);
-        let lacking: Vec<Descriptor> = blobs.into_iter().filter(|blob| !state.delta.has(&blob.digest)).collect();
-        if !lacking.is_empty() {
-            state.delta.explain(self.host.name(), &self.found, &wanted, &answer, self.watch.as_ref());
+        let canonical = |name: &Name| self.canonical(name).ok();
+        state.delta = Delta::new(&self.found, images, &blobs, &query, &answer, &canonical);
+        let missing: Vec<Descriptor> = blobs.into_iter().filter(|blob| !state.delta.skips(&blob.digest)).collect();
+        if !missing.is_empty() {
+            state.delta.explain(self.host.name(), &self.found, &query, &answer, self.watch.as_ref());
         }
         state.session = Some((session, answer));
-        Ok(lacking)
+        Ok(missing)
     }
 
     fn expect_layers(&self, layers: &[Vec<Digest>]) -> Result<()> {
         let host = self.host.name();
         let mut state = self.state();
-        if std::mem::replace(&mut state.asked, true) || self.found.loader == Loader::Custom {
+        if std::mem::replace(&mut state.queried, true) || self.found.loader == Loader::Custom {
             return Ok(());
         }
         if layers.is_empty() {
-            self.watch.say(&format!("{host}: an archive that passes once names its layers last; every layer goes"));
+            self.watch.say(&format!("{host}: a streamed archive lists its layers at its end; all layers are sent"));
             return Ok(());
         }
-        let wanted = Wanted::expected_diff_ids(layers);
-        if let Some((session, answer)) = self.ask(&wanted.question(&self.found))? {
+        let query = Query::expected_diff_ids(layers);
+        if let Some((session, answer)) = self.open_session(&query.to_lines(&self.found))? {
             if layers.len() == 1 || self.found.loader != Loader::Podman {
-                state.delta.left_out = wanted.held(&self.found, &answer);
+                state.delta.skipped = query.skippable(&self.found, &answer);
             }
-            state.delta.explain(host, &self.found, &wanted, &answer, self.watch.as_ref());
+            state.delta.explain(host, &self.found, &query, &answer, self.watch.as_ref());
             state.session = Some((session, answer));
         }
         Ok(())
     }
+}
+
+impl Sink for EngineSink {
+    fn capabilities(&self) -> SinkCapabilities {
+        SinkCapabilities {
+            shape: self.found.shape(),
+            order: Order::Sequential,
+            large_uploads: None,
+            compress: None,
+            unsupported: self.found.refuses(),
+            unnamed_blobs: false,
+            unnamed_images: false,
+            needs_replay: false,
+        }
+    }
+
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        match upcoming {
+            Upcoming::Blobs { images, blobs, source, .. } => {
+                self.missing_blobs(images, blobs, source).map(Missing::new)
+            }
+            Upcoming::DiffIds(layers) => self.expect_layers(layers).map(|()| Missing::default()),
+        }
+    }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
-        if claim.digest.is_some_and(|digest| self.state().delta.left_out.contains(&digest)) {
+        if claim.digest.is_some_and(|digest| self.state().delta.skipped.contains(&digest)) {
             return Ok(Begin::Held);
         }
-        self.load()?.pack.begin(claim)
+        self.load()?.archive.begin(claim)
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let form = {
             let mut state = self.state();
-            state.promised.note(manifest);
-            if state.delta.has(&manifest.digest()) {
+            state.expected.add_manifest(manifest);
+            if state.delta.skips(&manifest.digest()) {
                 return Ok(());
             }
             state.form
         };
         match form {
-            Form::Universal => self.load()?.pack.put_manifest(manifest),
+            Form::Universal => self.load()?.archive.put_manifest(manifest),
             Form::Relayed => Ok(()),
         }
     }
 
-    /// After a relay only noted, so that `finish` knows what to ask for.
+    /// After a relay the name is only recorded, for the verification in `finish`.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         let Some(name) = name else {
-            return Err(Error::usage(format!("{}: an image needs a name there; give it with --as", self.host.name())));
+            return Err(Error::usage(format!(
+                "{}: the engine needs a name for the image; give one with --as",
+                self.host.name()
+            )));
         };
-        if name.digest().is_some() && !self.found.keeps_digests() && self.is_named(root.digest()) {
-            self.watch.say(&format!("{}: {} keeps tags only, not {name}", self.host.name(), self.found));
+        if name.digest().is_some() && !self.found.stores_digest_names() && self.is_named(root.digest()) {
+            self.watch.say(&format!(
+                "{}: {} stores only tags; the name {name} is skipped",
+                self.host.name(),
+                self.found
+            ));
             return Ok(());
         }
-        let name = self.in_full(name)?;
-        self.runs(root)?;
+        let name = self.canonical(name)?;
+        self.check_runnable(root)?;
         let loaded_as = {
             let mut state = self.state();
             if state.delta.is_current(&name, root.digest()) {
                 return Ok(());
             }
-            state.promised.note(root);
-            state.promised.name(&name, root.digest());
+            state.expected.add_manifest(root);
+            state.expected.add_name(&name, root.digest());
             match state.form {
                 Form::Relayed => return Ok(()),
-                Form::Universal if rename::renames(&self.found, state.delta.one_name) => {
-                    state.temporary.name(root.digest(), &self.mark)?
+                Form::Universal if rename::uses_temporary_names(&self.found, state.delta.one_name) => {
+                    state.temporary.name(root.digest(), &self.run_id)?
                 }
                 Form::Universal => name,
             }
         };
-        self.load()?.pack.publish(Some(&loaded_as), root)
+        self.load()?.archive.publish(Some(&loaded_as), root)
     }
 
     fn finish(&self) -> Result<Finish> {
-        let Some(load) = self.now().get() else {
+        let Some(load) = self.current_load().get() else {
             if let Some((session, _)) = self.state().session.take() {
                 session.close();
             }
             return Ok(Finish::Done);
         };
-        let closed = load.pack.close();
-        let ended = closed.and_then(|_| load.loading.end());
+        let closed = load.archive.close();
+        let loaded = closed.and_then(|_| load.command.wait());
         let mut state = self.state();
         if self.found.loader == Loader::Custom {
-            ended?;
+            loaded?;
             let host = self.host.name();
-            self.watch.say(&format!("{host}: {} ended well; what it did with the images is not known", self.found));
+            self.watch.say(&format!("{host}: {} succeeded; whether it loaded the images is not known", self.found));
             return Ok(Finish::Done);
         }
-        let proved = ended.and_then(|ended| {
-            for line in ended.said.lines().filter(|line| !line.trim().is_empty()) {
+        let verified = loaded.and_then(|loaded| {
+            for line in loaded.output.lines().filter(|line| !line.trim().is_empty()) {
                 self.watch.event(Event::Detail(&format!("{}: {}", self.host.name(), line.trim())));
             }
-            self.prove(&state)
+            self.verify_load(&state)
         });
-        match proved {
+        match verified {
             Ok(()) => Ok(Finish::Done),
-            Err(error) => self.may_mend(&mut state, load, error),
+            Err(error) => self.recover(&mut state, load, error),
         }
     }
 
-    /// What a cut load brought waits for the next run, but not on a disk that is full.
+    /// Blobs of an interrupted load stay pinned for the next run, unless the disk is full.
     fn aborted(&self, _: &Error) {
-        if self.now().get().is_some_and(|load| load.loading.is_full()) {
+        if self.current_load().get().is_some_and(|load| load.command.is_disk_full()) {
             self.unpin(&self.state());
         }
     }
 
-    fn relay(&self) -> Option<Result<Box<dyn Write + Send + '_>>> {
-        let relayed = self.load().and_then(|load| {
-            self.state().form = Form::Relayed;
-            load.pack.relay()
-        });
-        Some(relayed)
+    fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
+        let load = self.load()?;
+        self.state().form = Form::Relayed;
+        load.archive.relay().map(Some)
     }
 }
 
 impl Drop for EngineSink {
     fn drop(&mut self) {
         for load in self.loads.iter().filter_map(OnceLock::get) {
-            load.loading.abandon();
+            load.command.abort();
         }
     }
 }

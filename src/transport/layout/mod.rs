@@ -3,6 +3,7 @@
 //! Beside what the specification names, imgmv keeps nothing in such a directory but files that begin with `.imgmv-`
 //! while it writes: drafts, partials of large blobs with their sums, and the lock of `index.json`.
 
+pub(crate) mod address;
 mod cache;
 mod directory;
 mod index;

@@ -159,7 +159,7 @@ impl BlobWriter for Partial<'_> {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         if self.at.is_none() {
             self.begin_anew()?;
         }

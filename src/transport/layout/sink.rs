@@ -8,11 +8,10 @@ use super::temp_file;
 use super::temp_file::TempFile;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::Image;
 use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
-use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
-use crate::source::{Claim, Origin, Store};
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+use crate::source::{Claim, Origin};
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
 use std::collections::{HashMap, HashSet};
@@ -185,6 +184,11 @@ impl LayoutSink {
         Ok(Some(Writer::Whole(Whole::new(place, sync)?)))
     }
 
+    /// Whether the blob `digest` is stored and has that digest.
+    fn is_right(&self, digest: &Digest) -> bool {
+        self.place.get().is_some_and(|place| matches!(self.hash(place, digest), Ok(Some(found)) if found == *digest))
+    }
+
     /// Whether the blob that lies under `digest` is to be taken for the right one.
     fn trusts(&self, place: &Place, digest: &Digest) -> Result<bool> {
         if self.verify == Verify::Size {
@@ -199,29 +203,27 @@ impl LayoutSink {
 }
 
 impl Sink for LayoutSink {
-    fn takes(&self) -> SinkCapabilities {
+    fn capabilities(&self) -> SinkCapabilities {
         SinkCapabilities {
             shape: Shape::AsFound,
-            order: Order::Lanes(LANES),
-            large: None,
+            order: Order::Parallel(LANES),
+            large_uploads: None,
             compress: None,
-            refuses: &[],
+            unsupported: &[],
             unnamed_blobs: true,
-            nameless: true,
+            unnamed_images: true,
+            needs_replay: false,
         }
     }
 
-    fn missing(&self, _images: &[Image], blobs: Vec<Descriptor>, _: &dyn Store) -> Result<Vec<Descriptor>> {
-        // With `Verify::Digest`, `begin` answers: there several lanes hash.
-        let held = |blob: &Descriptor| self.verify == Verify::Size && self.has(&blob.digest, Some(blob.size));
-        Ok(blobs.into_iter().filter(|blob| !held(blob)).collect())
-    }
-
-    fn holds(&self, digest: &Digest) -> Result<bool> {
-        match self.place.get() {
-            Some(place) if self.verify == Verify::Digest => Ok(self.hash(place, digest)? == Some(*digest)),
-            _ => Ok(false),
-        }
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
+        let held = |blob: &Descriptor| match self.verify {
+            Verify::Size => self.has(&blob.digest, Some(blob.size)),
+            // `begin` answers, and several threads hash there.
+            Verify::Digest => dry_run && self.is_right(&blob.digest),
+        };
+        Ok(Missing::new(upcoming.into_blobs().into_iter().filter(|blob| !held(blob)).collect()))
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
@@ -323,7 +325,7 @@ impl<'s> Whole<'s> {
         Ok(Whole { place, draft, sync })
     }
 
-    pub fn keep(self, digest: &Digest) -> Result<()> {
+    pub fn keep(&mut self, digest: &Digest) -> Result<()> {
         let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e);
         if self.sync {
             self.draft.file.sync_all().map_err(unwritten)?;
@@ -338,7 +340,7 @@ impl BlobWriter for Whole<'_> {
         self.draft.file.write_all(bytes).map_err(|e| Error::writing(self.place.shown(), e))
     }
 
-    fn commit(self: Box<Self>, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         self.keep(&blob.stored().0)
     }
 }

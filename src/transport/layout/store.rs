@@ -5,7 +5,7 @@ use super::referrers;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, implicit_index};
 use crate::source::documents;
-use crate::source::{Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -44,7 +44,7 @@ impl LayoutStore {
         for entry in images {
             let synthesised = entry.index.is_some();
             store.made.extend(entry.index.map(|index| (index.digest(), index)));
-            store.roots.push(Root { name: entry.name, descriptor: entry.root, synthesised });
+            store.roots.push(Root { synthesised, ..Root::new(entry.name, entry.root) });
         }
         Ok(store)
     }
@@ -145,12 +145,9 @@ impl Store for LayoutStore {
         Ok(self.referrers.get().and_then(|table| table.get(subject)).cloned().unwrap_or_default())
     }
 
-    fn nothing(&self) -> String {
-        format!("{} holds no image: its {INDEX_FILE} lists no manifests", self.place.shown())
-    }
-
     /// A layout may hold an index with only some of its images.
-    fn is_sparse(&self) -> bool {
-        true
+    fn profile(&self) -> Profile {
+        let empty_message = format!("{} holds no image: its {INDEX_FILE} lists no manifests", self.place.shown());
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

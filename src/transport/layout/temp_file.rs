@@ -41,7 +41,7 @@ impl<'f> TempFile<'f> {
     }
 
     /// Becomes `name` in `to`, in place of what is there.
-    pub fn keep(mut self, to: &Directory, name: &str) -> io::Result<()> {
+    pub fn keep(&mut self, to: &Directory, name: &str) -> io::Result<()> {
         renameat(self.folder.fd(), &self.name, to.fd(), name)?;
         self.kept = true;
         Ok(())

@@ -62,7 +62,7 @@ impl Upload {
         }
         let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
         let found = sums.verify((&file, 0), u64::MAX, Hasher::default(), cancel)?;
-        let arriving = IncomingBlob::going_on(Algorithm::Sha256, found.hasher, found.bytes);
+        let arriving = IncomingBlob::resumed(Algorithm::Sha256, found.hasher, found.bytes);
         let (place, id) = (place.clone(), id.to_owned());
         let mut upload = Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() };
         upload.cut(found.bytes)?;

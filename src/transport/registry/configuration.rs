@@ -7,7 +7,7 @@ use super::http::proxy::Proxies;
 use super::mirrors;
 use super::mirrors::Mirror;
 use super::mirrors::insecure;
-use super::mirrors::registries_conf::registries;
+use super::mirrors::registries_conf;
 use crate::error::Result;
 use std::path::Path;
 use url::Url;
@@ -45,7 +45,7 @@ pub fn read(kind: Kind, text: &str, host: &str, repository: &str) -> Result<Says
     let nothing = Says::default();
     Ok(match kind {
         Kind::Credentials => {
-            let kept = AuthFile::parse(Path::new("config.json"), text.as_bytes())?.kept(host, repository);
+            let kept = AuthFile::parse(Path::new("config.json"), text.as_bytes())?.stored(host, repository);
             let user = kept.map(|login| match login {
                 Login::Password { user, .. } => user,
                 Login::Identity(_) | Login::Token(_) => String::new(),
@@ -53,22 +53,22 @@ pub fn read(kind: Kind, text: &str, host: &str, repository: &str) -> Result<Says
             Says { user, ..nothing }
         }
         Kind::RegistriesConf => {
-            let all = registries(text);
-            let insecure = insecure::in_registries(all.iter(), host, repository).is_some();
-            Says { mirrors: mirrors::of_registries(&all, host, repository), insecure, ..nothing }
+            let all = registries_conf::parse(text);
+            let insecure = insecure::find_insecure(all.iter(), host, repository).is_some();
+            Says { mirrors: mirrors::from_registries_conf(&all, host, repository), insecure, ..nothing }
         }
         Kind::HostsToml => {
-            let mirrors = mirrors::of_hosts_toml(text, host, repository);
+            let mirrors = mirrors::from_hosts_toml(text, host, repository);
             Says { insecure: mirrors.iter().any(|mirror| mirror.insecure), mirrors, ..nothing }
         }
         Kind::DaemonJson => {
-            let mirrors = mirrors::of_daemon_json(text, repository);
+            let mirrors = mirrors::from_daemon_json(text, repository);
             Says { mirrors, insecure: insecure::in_daemon_json(text, host), ..nothing }
         }
         Kind::Proxy => {
             let (proxy, exempt) = text.split_once('\n').unwrap_or((text, ""));
             let url = Url::parse(&format!("https://{host}/{repository}"));
-            let found = url.ok().map(|url| Proxies::of_text(proxy, exempt).of(&url)).transpose()?.flatten();
+            let found = url.ok().map(|url| Proxies::from_text(proxy, exempt).for_url(&url)).transpose()?.flatten();
             Says { proxy: found.map(|proxy| proxy.to_string()), ..nothing }
         }
     })

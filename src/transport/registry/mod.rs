@@ -10,7 +10,7 @@
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress: 16 KiB between two breaks reset it.
 //! Content with a wrong digest (`Error::is_digest_mismatch`) is requested once more. A 401 is answered with a new token that
-//! all requests share; a request that loses this token too fetches one for itself (`Use::Own`), so parallel requests
+//! all requests share; a request that loses this token too fetches one for itself (`TokenUse::Own`), so parallel requests
 //! cannot starve one another. A refusal by a redirect's target is not the registry's: the client asks the registry for
 //! another address, three times in a row, and then names the storage host. `http/web_page.rs` tells a web page from a
 //! registry's answer (a captive portal answers 200 to everything), `Manifest::check_fields` a manifest from any other
@@ -31,11 +31,13 @@
 //! another registry, for which the hash's state is saved (`hash_checkpoints.rs`). docker-registry 2.8 forgets an upload
 //! that is cut inside a request, since its data and its signed offset disagree.
 
+pub(crate) mod address;
 pub mod auth;
 pub mod configuration;
 pub mod http;
 pub mod mirrors;
 mod options;
+mod prefix;
 mod pull;
 pub mod push;
 mod referrers;
@@ -48,10 +50,11 @@ use crate::progress::Watch;
 use http::client::RegistryClient;
 use std::sync::Arc;
 
-pub use auth::credentials::known as knows_login;
-pub use auth::login::{Kept, login, logout};
+pub use auth::credentials::exist as has_credentials;
+pub use auth::login::{LoginOutcome, login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
+pub(crate) use prefix::Prefix;
 pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;

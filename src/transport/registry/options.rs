@@ -1,7 +1,7 @@
 //! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
 //! patient to be.
 
-use super::http::throttle::PIECES;
+use super::http::throttle::MAX_PIECES;
 use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -129,7 +129,7 @@ impl Default for Access {
             large: 64 << 20,
             cache: None,
             lanes: 6,
-            parts: 1 + PIECES,
+            parts: 1 + MAX_PIECES,
             limit: None,
             root: ROOT.to_owned(),
             namespace: None,

@@ -14,7 +14,7 @@ use super::push::upload::{MonolithicUpload, Mount, SMALL, Target};
 use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
-use crate::sink::{Begin, Finish, Order, Shape, Sink, SinkCapabilities};
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
 use std::{
     collections::HashSet,
@@ -137,16 +137,17 @@ enum Need {
 }
 
 impl Sink for RepositorySink {
-    fn takes(&self) -> SinkCapabilities {
-        let RegistryClient { pace, access, .. } = &*self.target.wire;
+    fn capabilities(&self) -> SinkCapabilities {
+        let RegistryClient { throttle, access, .. } = &*self.target.wire;
         SinkCapabilities {
             shape: Shape::Whole,
-            order: Order::Lanes(pace.lanes(access.lanes)),
-            large: (!pace.is_far()).then_some(LARGE_AT_ONCE),
+            order: Order::Parallel(throttle.parallel_blobs(access.lanes)),
+            large_uploads: (!throttle.is_far()).then_some(LARGE_AT_ONCE),
             compress: Some(Coding::Gzip),
-            refuses: &[],
+            unsupported: &[],
             unnamed_blobs: true,
-            nameless: true,
+            unnamed_images: true,
+            needs_replay: true,
         }
     }
 
@@ -167,8 +168,12 @@ impl Sink for RepositorySink {
         Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
     }
 
-    fn holds(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.target.held(digest)?.is_some())
+    /// Only a dry run asks for each blob here; a copy asks in `begin`.
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
+        let mut blobs = upcoming.into_blobs();
+        blobs.retain(|blob| !(dry_run && matches!(self.target.held(&blob.digest), Ok(Some(_)))));
+        Ok(Missing::new(blobs))
     }
 
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {

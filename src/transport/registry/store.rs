@@ -5,15 +5,15 @@ use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::retry;
 use super::http::web_page;
-use super::http::{Answer, Call, Payload};
+use super::http::{Call, Payload, Response};
 use super::pull::manifest;
 use super::pull::manifest::At;
 use super::pull::ranges;
 use super::pull::tags;
 use super::referrers;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Name, Reference, is_tag, media_type};
-use crate::source::{Origin, Root, Selector, Store};
+use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
+use crate::source::{Origin, Profile, Root, Selector, Store};
 use std::{
     collections::HashMap,
     io::Read,
@@ -25,8 +25,8 @@ use std::{
 };
 use ureq::http::{Method, header};
 
-/// In bytes; manifests that `roots` fetched are kept up to here until they are asked for.
-const KEPT: usize = 8 << 20;
+/// The roots of one question carry manifests of at most this many bytes together.
+const CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
 
 /// A repository that is read from.
 pub struct RepositoryStore {
@@ -35,13 +35,12 @@ pub struct RepositoryStore {
     repository: String,
     /// Where its images are said to be from.
     origin: Origin,
-    kept: Mutex<HashMap<Digest, Vec<u8>>>,
 }
 
 impl RepositoryStore {
     pub(super) fn new(wire: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { wire, repository: repository.to_owned(), origin, kept: Mutex::default() }
+        RepositoryStore { wire, repository: repository.to_owned(), origin }
     }
 
     /// The same repository, under the names that it has at `origin`.
@@ -49,9 +48,18 @@ impl RepositoryStore {
         RepositoryStore { origin: origin.clone(), ..self }
     }
 
-    /// Who is asked.
+    /// The registry that receives the requests.
     pub(super) fn host(&self) -> &str {
         &self.wire.host
+    }
+
+    /// The repository whose names the images have.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn parallel_reads(&self) -> usize {
+        self.wire.throttle.parallel_blobs(self.wire.access.lanes)
     }
 
     fn repository(&self) -> &str {
@@ -72,27 +80,26 @@ impl RepositoryStore {
         })
     }
 
-    /// One request: the manifest itself, kept for [`Store::manifest`].
-    fn root(&self, at: At<'_>) -> Result<Root> {
+    /// One request: the manifest itself, which the root carries while there is `room` for it.
+    fn root(&self, at: At<'_>, room: &Room) -> Result<Root> {
         let (descriptor, bytes) = manifest::fetch(&self.wire, self.repository(), at)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.values().map(Vec::len).sum::<usize>() + bytes.len() <= KEPT {
-            kept.insert(descriptor.digest, bytes);
-        }
         let name = match at {
             At::Tag(tag) => Some(self.name(tag)),
             At::Digest(_) => None,
         };
-        Ok(Root::new(name, descriptor))
+        let manifest = room.take(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
+        // The engine reads a malformed one again, and reports it.
+        let manifest = manifest.and_then(Result::ok).map(Arc::new);
+        Ok(Root { manifest, ..Root::new(name, descriptor) })
     }
 
-    fn picked(&self, pick: &Selector) -> Result<Root> {
+    fn picked(&self, pick: &Selector, room: &Room) -> Result<Root> {
         let text = match pick {
-            Selector::Digest(digest) => return self.root(At::Digest(digest)),
+            Selector::Digest(digest) => return self.root(At::Digest(digest), room),
             Selector::Name(text) => text,
         };
         if is_tag(text) {
-            return self.root(At::Tag(text));
+            return self.root(At::Tag(text), room);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -100,14 +107,14 @@ impl RepositoryStore {
             return Err(Error::usage(format!("{text} is not in the repository {place}")));
         }
         match (&reference.digest, reference.tag_or_latest()) {
-            (Some(digest), _) => self.root(At::Digest(digest)),
-            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest"))),
+            (Some(digest), _) => self.root(At::Digest(digest), room),
+            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), room),
         }
     }
 
     /// The roots of all `tags`, several asked for at once, in their order.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
-        let next = AtomicUsize::new(0);
+        let (next, room) = (AtomicUsize::new(0), Room::default());
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
         let lanes = self.wire.access.lanes.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
@@ -117,7 +124,7 @@ impl RepositoryStore {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         tags.get(at).map(|tag| (at, tag))
                     } {
-                        let root = self.root(At::Tag(tag));
+                        let root = self.root(At::Tag(tag), &room);
                         let failed = root.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
                         if failed {
@@ -154,12 +161,12 @@ impl RepositoryStore {
             (200, Some(digest), Some(size)) if !web_page::is_page(&answer) => {
                 Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
             }
-            (status, ..) if retry::is_passing(status) => {
+            (status, ..) if retry::is_transient(status) => {
                 self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
             // HEAD is a short cut: what goes wrong with it may go well with GET, and has better words there.
-            _ => match self.root(at) {
-                Ok(root) => Ok(Some(root.descriptor)),
+            _ => match manifest::fetch(&self.wire, self.repository(), at) {
+                Ok((found, _)) => Ok(Some(found)),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error),
             },
@@ -185,31 +192,45 @@ impl RepositoryStore {
         format!("{reference} in {}", self.repository())
     }
 
-    fn head(&self, kind: &str, reference: &str) -> Result<Answer> {
+    fn head(&self, kind: &str, reference: &str) -> Result<Response> {
         self.ask(Method::HEAD, kind, reference)
     }
 
     /// Whatever the answer's status is.
-    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Response> {
         let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
         let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
         self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
     }
 }
 
+/// The manifests that the roots of one question carry.
+#[derive(Default)]
+struct Room(Mutex<HashMap<Digest, usize>>);
+
+impl Room {
+    /// Whether the roots have room for the manifest `at`; the same one takes room once.
+    fn take(&self, at: &Descriptor) -> bool {
+        let mut carried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = carried.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
+        if fits {
+            carried.insert(at.digest, at.size as usize);
+        }
+        fits
+    }
+}
+
 impl Store for RepositoryStore {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         if !picks.is_empty() {
-            return picks.iter().map(|pick| self.picked(pick)).collect();
+            let room = Room::default();
+            return picks.iter().map(|pick| self.picked(pick, &room)).collect();
         }
         let tags = tags::list(&self.wire, self.repository())?;
         self.roots_of(&tags)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(bytes) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&at.digest) {
-            return Ok(bytes);
-        }
         Ok(manifest::fetch(&self.wire, self.repository(), At::Digest(&at.digest))?.1)
     }
 
@@ -232,17 +253,14 @@ impl Store for RepositoryStore {
         referrers::list(&self.wire, self.repository(), subject)
     }
 
-    fn origin(&self) -> Option<&Origin> {
-        Some(&self.origin)
-    }
-
-    fn lanes(&self) -> usize {
-        self.wire.pace.lanes(self.wire.access.lanes)
+    fn profile(&self) -> Profile {
+        let (origin, parallel_reads) = (Some(self.origin.clone()), self.parallel_reads());
+        Profile { origin, is_remote: true, parallel_reads, ..Profile::default() }
     }
 }
 
 /// [`web_page::type_of`], with the type of bytes of which nothing is said.
-fn type_of(answer: &Answer) -> String {
-    let stated = web_page::type_of(answer);
+fn type_of(answer: &Response) -> String {
+    let stated = web_page::media_type(answer);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

@@ -65,7 +65,7 @@ fn an_answer_that_is_taken_byte_by_byte_is_ended() {
     let path = format!("/v2/app/blobs/{}", Digest::of(&layer));
     stream.write_all(&request(&server.host, "GET", &path, &[], None)).unwrap();
     let (mut taken, until) = (0, Instant::now() + Duration::from_secs(60));
-    while !server.log().iter().any(|line| line.contains("went away")) {
+    while !server.log().iter().any(|line| line.contains("disconnected")) {
         assert!(Instant::now() < until, "{taken} bytes were taken one by one");
         taken += stream.read(&mut [0]).unwrap_or(0);
         std::thread::sleep(EVERY);

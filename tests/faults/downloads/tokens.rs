@@ -3,9 +3,9 @@
 use super::support::registry::{Auth, Bearer};
 use super::*;
 use imgmv::Kind;
+use imgmv::copy::Source;
 use imgmv::copy::{Naming, Options, copy};
 use imgmv::image::Name;
-use imgmv::source::Source;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Copies `app:1` between two registries, several blobs at once.
@@ -58,7 +58,7 @@ fn a_token_that_is_never_any_good_is_not_renewed_for_ever() {
 
 #[test]
 fn a_challenge_that_cannot_be_read_is_said_as_such_at_once() {
-    let unreadable = "WWW-Authenticate of its 401 answer cannot be read";
+    let unreadable = "WWW-Authenticate of the 401 response is invalid";
     let long = "x".repeat(60_000);
     for (challenge, words) in [
         (format!("Bearer realm=\"http://127.0.0.1:9/{long}"), unreadable),
@@ -69,7 +69,7 @@ fn a_challenge_that_cannot_be_read_is_said_as_such_at_once() {
         ("Bearer".to_owned(), unreadable),
         ("=,=".to_owned(), unreadable),
         ("Bearer realm=\"\u{e9}\"".to_owned(), unreadable),
-        ("Negotiate, NTLM".to_owned(), "asks for negotiate, ntlm; imgmv knows Basic and Bearer"),
+        ("Negotiate, NTLM".to_owned(), "requires negotiate, ntlm; imgmv supports Basic and Bearer"),
     ] {
         let begin: String = challenge.chars().take(60).collect();
         let count = Arc::new(AtomicUsize::new(0));

@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
-use crate::transport::registry::http::retry::{PROGRESS, RetryPolicy};
-use crate::transport::registry::http::transport_error::{Fault, of_body};
-use crate::transport::registry::http::{Answer, Call};
+use crate::transport::registry::http::retry::{PROGRESS_BYTES, RetryPolicy};
+use crate::transport::registry::http::transport_error::{TransportError, from_body};
+use crate::transport::registry::http::{Call, Response};
 use std::io::{self, Read};
 use std::ops::Range;
 use ureq::http::{Method, header};
@@ -46,7 +46,7 @@ impl<'a> BlobReader<'a> {
         blob: &Descriptor,
         part: Range<u64>,
     ) -> Result<BlobReader<'a>> {
-        let (at, blob, tries) = (part.start, blob.clone(), wire.tries(0));
+        let (at, blob, tries) = (part.start, blob.clone(), wire.retry_policy(0));
         let Part { body, again, end, short } = body(wire, repository, &blob, part)?;
         Ok(BlobReader { wire, repository, blob, at, end, body, again, tries, began: at, short })
     }
@@ -58,12 +58,12 @@ impl<'a> BlobReader<'a> {
 
     fn take_up(&mut self, why: &str) -> Result<()> {
         self.wire.cancel.check()?;
-        if self.at - self.began >= PROGRESS {
-            self.tries.refill();
+        if self.at - self.began >= PROGRESS_BYTES {
+            self.tries.reset();
         }
         let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.wire.host, self.repository);
-        if !self.tries.left() {
-            return Err(self.tries.give_up(&what, why));
+        if !self.tries.may_retry() {
+            return Err(self.tries.final_error(&what, why));
         }
         self.tries.wait(&what, why, None)?;
         let Part { body, again, end, short } = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
@@ -108,9 +108,9 @@ impl Read for BlobReader<'_> {
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => match of_body(error) {
-                    Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    fault => return Err(self.wire.lasting(fault).into()),
+                Err(error) => match from_body(error) {
+                    TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+                    fault => return Err(self.wire.permanent_error(fault).into()),
                 },
             };
             self.take_up(&why)?;
@@ -176,7 +176,7 @@ fn body(wire: &RegistryClient, repository: &str, blob: &Descriptor, part: Range<
 }
 
 /// An answer of status 200, or to a question for a `range` also 206 or 416.
-fn ask(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
+fn ask(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Response> {
     let digest = &blob.digest;
     let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
     if let Some(range) = range {
@@ -194,7 +194,7 @@ fn ask(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Option
 }
 
 /// The first and the last byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
-fn part_of(answer: &Answer) -> Option<(u64, u64)> {
+fn part_of(answer: &Response) -> Option<(u64, u64)> {
     let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
     let (first, last) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))

@@ -5,10 +5,10 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Origin, Root, Selector, Store};
-use crate::transport::registry::http::transport_error::{Fault, of_body};
-use crate::transport::registry::http::{Answer, Call, Http, Payload, To};
+use crate::image::Descriptor;
+use crate::source::{Profile, Store, Wrapper};
+use crate::transport::registry::http::transport_error::{TransportError, from_body};
+use crate::transport::registry::http::{Call, Http, Payload, PeerKind, Response};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -65,10 +65,10 @@ impl Read for Fetched {
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => match of_body(error) {
-                    Fault::Lasting(error) | Fault::NoTunnel(error) => return Err(error.into()),
-                    Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    Fault::NotTls => "it does not speak TLS".to_owned(),
+                Err(error) => match from_body(error) {
+                    TransportError::Permanent(error) | TransportError::TunnelRefused(error) => return Err(error.into()),
+                    TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+                    TransportError::NotTls => "it does not speak TLS".to_owned(),
                 },
             };
             if self.left == 0 {
@@ -96,16 +96,16 @@ fn fetch(http: &Http, layer: &Descriptor, from: u64) -> Result<Box<dyn Read + Se
 }
 
 /// The answer of `url` or of where it leads.
-fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, String> {
+fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Response, String> {
     for _ in 0..=MAX_REDIRECTS {
         let mut call = Call::new(Method::GET, url.clone());
         if from > 0 {
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
-        let answer = http.send(&call, &mut Payload::Nothing, To::Other).map_err(|fault| match fault {
-            Fault::Lasting(error) | Fault::NoTunnel(error) => error.to_string(),
-            Fault::Broken(why) | Fault::Unreachable(why) => why,
-            Fault::NotTls => "it does not speak TLS".to_owned(),
+        let answer = http.send(&call, &mut Payload::Nothing, PeerKind::Other).map_err(|fault| match fault {
+            TransportError::Permanent(error) | TransportError::TunnelRefused(error) => error.to_string(),
+            TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+            TransportError::NotTls => "it does not speak TLS".to_owned(),
         })?;
         match answer.status {
             200 | 206 => return Ok(answer),
@@ -120,7 +120,7 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
 }
 
 /// The body of `answer` at byte `from` of the layer, whether or not the range was honoured.
-fn positioned(answer: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
+fn positioned(answer: Response, from: u64) -> Result<Box<dyn Read + Send>> {
     let honoured = answer.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
     let (status, host) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
     if status == 206 && !honoured {
@@ -133,49 +133,23 @@ fn positioned(answer: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
     Ok(Box::new(body))
 }
 
-impl Store for ForeignStore {
-    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        if !self.fetches(blob) || self.store.find(&blob.digest)?.is_some() {
+impl Wrapper for ForeignStore {
+    fn wrapped(&self) -> &dyn Store {
+        &*self.store
+    }
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        if !is_downloadable(blob) || self.store.find(&blob.digest)?.is_some() {
             return self.store.open(blob, from);
         }
         let (http, layer) = (self.http.clone(), blob.clone());
         let body = fetch(&http, &layer, from)?;
         Ok(Box::new(Fetched { http, layer, at: from, left: self.retries, body }))
     }
-    fn fetches(&self, layer: &Descriptor) -> bool {
-        layer.is_foreign() && addresses(layer).next().is_some()
+    fn change(&self, profile: Profile) -> Profile {
+        Profile { downloads: is_downloadable, empty_message: Profile::default().empty_message, ..profile }
     }
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.store.roots(picks)
-    }
-    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.store.manifest(at)
-    }
-    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.store.find(digest)
-    }
-    fn names(&self) -> Result<Vec<Name>> {
-        self.store.names()
-    }
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.store.referrers(subject)
-    }
-    fn origin(&self) -> Option<&Origin> {
-        self.store.origin()
-    }
-    fn is_sparse(&self) -> bool {
-        self.store.is_sparse()
-    }
-    fn is_far(&self) -> bool {
-        self.store.is_far()
-    }
-    fn lanes(&self) -> usize {
-        self.store.lanes()
-    }
-    fn expect(&self, all: &[Digest], wanted: &mut dyn Iterator<Item = Digest>) {
-        self.store.expect(all, wanted);
-    }
-    fn skip_blob(&self, blob: &Digest) {
-        self.store.skip_blob(blob);
-    }
+}
+
+fn is_downloadable(layer: &Descriptor) -> bool {
+    layer.is_foreign() && addresses(layer).next().is_some()
 }

@@ -53,10 +53,10 @@ pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Des
     let mut asked_again = false;
     loop {
         let (answer, bytes) = wire.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
-        if web_page::is_markup(&bytes) || web_page::type_of(&answer) == "text/html" {
-            return Err(web_page::refused(&wire.host, &answer, &what));
+        if web_page::is_markup(&bytes) || web_page::media_type(&answer) == "text/html" {
+            return Err(web_page::error(&wire.host, &answer, &what));
         }
-        let media_type = web_page::type_of(&answer);
+        let media_type = web_page::media_type(&answer);
         let stated = answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let expected = match at {
             At::Digest(digest) => Some(*digest),

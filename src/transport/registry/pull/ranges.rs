@@ -29,7 +29,7 @@ pub fn open<'a>(
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
-    if blob.size.saturating_sub(from) < LARGE || !wire.pace.is_far() || wire.access.parts < 2 {
+    if blob.size.saturating_sub(from) < LARGE || !wire.throttle.is_far() || wire.access.parts < 2 {
         return Ok(Box::new(BlobReader::open(wire, repository, blob, from)?));
     }
     let first = match BlobReader::open_part(wire, repository, blob, from..from + PIECE) {
@@ -105,9 +105,9 @@ impl Shared {
 
     fn work(self: Arc<Self>) {
         while let Some(from) = self.take() {
-            let patience = self.wire.pace.patience();
+            let patience = self.wire.throttle.too_many_requests();
             let done = self.fetch(from);
-            let good = done.is_ok() && self.wire.pace.patience() == patience;
+            let good = done.is_ok() && self.wire.throttle.too_many_requests() == patience;
             let enough = {
                 let mut state = self.state();
                 // A server that asks for patience is asked by half as many.
@@ -136,7 +136,7 @@ impl Shared {
             }
             let parts = beside(&self.wire);
             if state.pieces.len() < parts
-                && let Some(mut room) = self.wire.pace.take_piece(parts)
+                && let Some(mut room) = self.wire.throttle.acquire_piece(parts)
             {
                 let from = state.next;
                 state.next = (from + PIECE).min(self.blob.size);
@@ -212,14 +212,14 @@ impl Ranged<'_> {
                 Some(Piece { ended: Some(Ok(())), .. }) => {
                     let passed = state.pieces.pop_front();
                     drop(state);
-                    self.wire.pace.give_piece(passed.map(|piece| piece.bytes).unwrap_or_default());
+                    self.wire.throttle.release_piece(passed.map(|piece| piece.bytes).unwrap_or_default());
                     self.shared.changed.notify_all();
                     return Ok(Found::Passed);
                 }
                 Some(Piece { ended: Some(Err(_)), .. }) => return Ok(Found::Failed),
                 Some(_) => {}
                 // Other blobs hold all the pieces there may be.
-                None if !self.wire.pace.has_room(beside(self.wire)) => return Ok(Found::Failed),
+                None if !self.wire.throttle.has_room(beside(self.wire)) => return Ok(Found::Failed),
                 None => {}
             }
             let waited = self.shared.changed.wait_timeout(state, GLANCE);
@@ -231,7 +231,7 @@ impl Ranged<'_> {
     fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
-        state.pieces.drain(..).for_each(|piece| self.wire.pace.give_piece(piece.bytes));
+        state.pieces.drain(..).for_each(|piece| self.wire.throttle.release_piece(piece.bytes));
         drop(state);
         self.shared.changed.notify_all();
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::image::{MAX_NAMES, is_tag, json_tree};
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
-use crate::transport::registry::http::{Answer, Call};
+use crate::transport::registry::http::{Call, Response};
 use serde_json::Value;
 use std::collections::HashSet;
 use ureq::http::Method;
@@ -73,7 +73,7 @@ fn entries(page: &[u8]) -> Option<Vec<Value>> {
 }
 
 /// The page that `Link: <…>; rel="next"` names (RFC 8288), which has to be the registry's own.
-pub fn next_page(wire: &RegistryClient, answer: &Answer) -> Result<Option<Url>> {
+pub fn next_page(wire: &RegistryClient, answer: &Response) -> Result<Option<Url>> {
     for link in answer.headers("link") {
         let Some((target, parameters)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>')) else {
             continue;

@@ -2,7 +2,7 @@
 
 use super::upload::Target;
 use crate::error::{Error, Result};
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use std::{
     io::{self, Read},
     sync::Arc,
@@ -28,7 +28,7 @@ pub struct BodyPipe {
     spare: Receiver<Vec<u8>>,
     /// Bytes of the body that the connection has taken.
     taken: Arc<AtomicU64>,
-    thread: JoinHandle<Result<Answer>>,
+    thread: JoinHandle<Result<Response>>,
 }
 
 impl BodyPipe {
@@ -61,7 +61,7 @@ impl BodyPipe {
     }
 
     /// The answer, and how many bytes of the body the connection has taken: what it has not taken did not arrive.
-    pub fn finish(self) -> (Result<Answer>, u64) {
+    pub fn finish(self) -> (Result<Response>, u64) {
         drop(self.give);
         let ended = self.thread.join();
         let answer = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));

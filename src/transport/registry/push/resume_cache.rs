@@ -83,7 +83,7 @@ impl Target {
         let marks: String = marks.iter().map(hash_checkpoints::line).collect();
         let text = format!("{host}\n{repository}\n{digest}\n{session}\n{chunk}\n{marks}");
         if let Err(error) = cache_file::write(&file, &text)
-            && !self.wire.uncached.swap(true, Ordering::Relaxed)
+            && !self.wire.cache_warned.swap(true, Ordering::Relaxed)
         {
             let error = Error::writing(file.parent().unwrap_or(&file).display(), error);
             self.wire.watch.say(&format!("{error}; an upload that is interrupted will begin anew in the next run"));

@@ -2,7 +2,7 @@
 
 use super::upload::Target;
 use crate::error::{Error, Result};
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use ureq::http::{Method, header};
 use url::Url;
 
@@ -41,13 +41,13 @@ impl Target {
     }
 
     /// The session that `answer` has opened.
-    pub fn opened(&self, answer: Answer) -> Result<Session> {
+    pub fn opened(&self, answer: Response) -> Result<Session> {
         let least = answer.header("oci-chunk-min-length").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         Ok(Session { url: self.next(answer)?, least })
     }
 
     /// Where the upload that `answer` is about goes on.
-    pub fn next(&self, answer: Answer) -> Result<Url> {
+    pub fn next(&self, answer: Response) -> Result<Url> {
         let location = answer.header("location").ok_or_else(|| {
             Error::failed(format!("{} does not say where an upload to {} goes", self.wire.host, self.repository))
         })?;

@@ -10,7 +10,7 @@ use crate::transfer::Verified;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::error_body::refuses_head;
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use std::sync::Arc;
 use ureq::http::{Method, header};
 use url::Url;
@@ -75,7 +75,7 @@ impl Target {
     }
 
     /// Checks what the registry says to the end of an upload of `digest`.
-    pub fn stored(&self, answer: Answer, digest: &Digest) -> Result<()> {
+    pub fn stored(&self, answer: Response, digest: &Digest) -> Result<()> {
         let what = format!("blob {digest} in {}", self.repository);
         let answer = self.wire.expect(answer, &[201, 204], &self.scope, &what)?;
         self.same(&answer, digest, &what)?;
@@ -84,7 +84,7 @@ impl Target {
     }
 
     /// The digest that the registry says it stored has to be ours.
-    pub fn same(&self, answer: &Answer, digest: &Digest, what: &str) -> Result<()> {
+    pub fn same(&self, answer: &Response, digest: &Digest, what: &str) -> Result<()> {
         let Some(said) = answer.header("docker-content-digest") else {
             return Ok(());
         };
@@ -128,11 +128,11 @@ impl BlobWriter for MonolithicUpload {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, blob: &Verified) -> Result<()> {
-        let mut writer = StreamedUpload::new(self.target, self.session.take(), Some(blob.stored()));
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
+        let mut writer = StreamedUpload::new(self.target.clone(), self.session.take(), Some(blob.stored()));
         let mut from = 0;
         loop {
-            let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.finish(blob));
+            let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.commit(blob));
             match sent {
                 Ok(()) => return Ok(()),
                 Err(error) => from = writer.recover(error)? as usize,

@@ -29,7 +29,7 @@ impl Lengths {
         let whole = wire.bodies.wants_whole_blobs();
         let large = wire.access.large;
         let cut = size.filter(|size| *size > large && !whole).map(|_| large / 2);
-        Lengths { line: wire.pace.chunk(), least, cut, largest: large, trial: None, begun: false }
+        Lengths { line: wire.throttle.chunk_bytes(), least, cut, largest: large, trial: None, begun: false }
     }
 
     /// In bytes, of the next chunk of an upload of which `left` bytes are left; none where one request takes them all.

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
-use crate::transport::registry::http::{Answer, Payload};
+use crate::transport::registry::http::{Payload, Response};
 use lengths::Lengths;
 use recovery::Trouble;
 use std::time::Instant;
@@ -135,7 +135,7 @@ impl StreamedUpload {
             if chunk.is_some() && self.lengths.line.is_some() {
                 call = call.with(header::CONNECTION, "close");
             }
-            if self.trouble.failures > 0 || self.lengths.trial.is_some() || wire.pace.refuses_bodies() {
+            if self.trouble.failures > 0 || self.lengths.trial.is_some() || wire.throttle.refuses_bodies() {
                 // A registry that refused a body (too large, too many, not allowed) may refuse this one before it is sent.
                 call = call.with(header::EXPECT, "100-continue");
             }
@@ -189,12 +189,12 @@ impl StreamedUpload {
         self.lengths.trial = None;
         let wire = &self.target.wire;
         wire.bodies.passed(self.sent - self.began);
-        if let Some(answer) = wire.pace.quickest() {
+        if let Some(answer) = wire.throttle.min_latency() {
             self.lengths.chunk_took(self.asked_at.elapsed(), answer);
         }
     }
 
-    fn end_feed(&mut self) -> Result<Option<Answer>> {
+    fn end_feed(&mut self) -> Result<Option<Response>> {
         let Some(mut feed) = self.feed.take() else { return Ok(None) };
         // A thread that has ended says why when it is joined.
         let _ = feed.end();
@@ -270,15 +270,11 @@ impl BlobWriter for StreamedUpload {
         Ok(())
     }
 
-    fn recovers(&self) -> bool {
-        true
-    }
-
     fn recover(&mut self, error: Error) -> Result<u64> {
         self.go_on_after(error)
     }
 
-    fn finish(&mut self, blob: &Verified) -> Result<()> {
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if let Some(known) = self.known
             && known != (digest, size)
@@ -296,10 +292,6 @@ impl BlobWriter for StreamedUpload {
             self.target.forget(&digest);
         }
         ended
-    }
-
-    fn commit(self: Box<Self>, _: &Verified) -> Result<()> {
-        Ok(())
     }
 }
 

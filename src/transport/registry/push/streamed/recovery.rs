@@ -2,9 +2,9 @@
 
 use super::StreamedUpload;
 use crate::error::{Error, Kind, Result};
-use crate::transport::registry::http::Answer;
+use crate::transport::registry::http::Response;
 use crate::transport::registry::http::retry;
-use crate::transport::registry::http::retry::PROGRESS;
+use crate::transport::registry::http::retry::PROGRESS_BYTES;
 use crate::transport::registry::push::body_limit::SHORTEST;
 use crate::transport::registry::push::session::{Standing, shorter};
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) struct Trouble {
 impl Trouble {
     /// The registry has `offset` bytes. Only what it kept is progress: otherwise a bad line would be sent to for ever.
     pub(super) fn kept(&mut self, offset: u64) {
-        if offset >= self.kept + PROGRESS {
+        if offset >= self.kept + PROGRESS_BYTES {
             (self.failures, self.kept, self.moving, self.renewed) = (0, offset, true, false);
         }
     }
@@ -57,13 +57,13 @@ impl Trouble {
 
 impl StreamedUpload {
     /// `answer` when its status is among `wanted`; an error of the network where another try may do better.
-    pub(super) fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
+    pub(super) fn expect(&mut self, answer: Response, wanted: &[u16]) -> Result<Response> {
         let status = answer.status;
         self.trouble.answered = Some(status);
-        let passing = retry::is_passing(status);
+        let passing = retry::is_transient(status);
         self.trouble.wish = answer.retry_after().filter(|_| passing);
         if passing || matches!(status, 401 | 413) {
-            self.target.wire.pace.refused_a_body();
+            self.target.wire.throttle.record_refused_body();
         }
         let why = match status {
             // The wire has noted that.
@@ -133,15 +133,15 @@ impl StreamedUpload {
         // From here on the registry says where it stands.
         self.left = 0;
         if !std::mem::take(&mut self.trouble.at_once) {
-            let mut tries = wire.tries(self.trouble.failures);
-            if !tries.left() {
+            let mut tries = wire.retry_policy(self.trouble.failures);
+            if !tries.may_retry() {
                 return Err(self.with_limit(error));
             }
             if std::mem::take(&mut self.trouble.moving) {
-                tries.refill();
+                tries.reset();
             }
             tries.wait(&self.what(), &error.to_string(), self.trouble.wish.take())?;
-            self.trouble.failures = tries.made();
+            self.trouble.failures = tries.failures();
         }
         self.sent = self.go_on(error)?;
         self.whole = None;
@@ -220,7 +220,7 @@ impl StreamedUpload {
     fn divide(&mut self) {
         self.lengths.line = shorter(self.lengths.line, self.sent - self.began, self.lengths.least);
         if let Some(chunk) = self.lengths.line {
-            self.target.wire.pace.cut_into(chunk);
+            self.target.wire.throttle.set_chunk_bytes(chunk);
         }
     }
 

@@ -1,45 +1,76 @@
-//! An archive of docker's old form on its way to a loader, in one pass and in its own form: layers are hashed as they
-//! pass, `manifest.json` is held back and written last, with the new names and only where everything agreed. A loader
-//! never gets to see it otherwise, and the tar has no end.
+//! The rewrite of a streamed archive of docker's old form, in one pass and in its own form, with other names.
+//!
+//! Layers are hashed while they are written. `manifest.json` is written last, with the new names, and only where all
+//! layers agree with the configs. Otherwise the tar has no end, and the loader stores nothing.
 
 use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
-use crate::source::{Relay, Root, StreamSummary, select};
+use crate::source::{Root, Selector, select};
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm, LAYOUT};
-use crate::tarball::read::stream::{ArchiveStream, Step};
+use crate::tarball::read::documents::StreamContents;
+use crate::tarball::read::images::settle;
+use crate::tarball::read::steps::{Step, Steps};
+use crate::tarball::read::stream::ArchiveStream;
+use crate::tarball::read::summary::StreamSummary;
 use crate::tarball::tar::entries::{EntryKind, TarEntry};
 use crate::tarball::tar::header::HeaderKind;
 use crate::tarball::tar::output::{Output, TarWriter};
 use crate::tarball::tar::path::{follow, shown};
 use std::collections::{BTreeMap, HashMap};
 
-const BUFFER: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 
-pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<StreamSummary> {
-    let Relay { out, picks, rename, moved } = relay;
+/// How [`rewrite`] changes an archive.
+pub struct Rewrite<'a> {
+    /// The images that `manifest.json` lists; all when empty.
+    pub picks: &'a [Selector],
+    /// The new names of an image, by its old ones.
+    pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
+    /// Receives the number of bytes written since the last call. An error from it ends the rewrite.
+    pub moved: &'a mut dyn FnMut(u64) -> Result<()>,
+}
+
+/// Writes `stream` to `out` in its own form and in one pass, with other names. It is for archives whose layer digests
+/// are not known beforehand. Images that are not selected lose their entry in `manifest.json`.
+///
+/// # Errors
+/// - `Invalid`: a layer does not match the `diff_ids` of its config, or the archive is malformed.
+/// - `NotFound`, `Usage`: as [`crate::source::Store::roots`].
+/// - `Usage`: a new name is not a full name with a tag, or two images would get the same name.
+pub fn rewrite(
+    mut stream: ArchiveStream,
+    out: &mut (dyn std::io::Write + Send),
+    how: Rewrite<'_>,
+) -> Result<StreamSummary> {
+    let label = stream.label.clone();
+    steps(&mut stream, out, how).map_err(|e| e.at(label))
+}
+
+fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how: Rewrite<'_>) -> Result<StreamSummary> {
+    let Rewrite { picks, rename, moved } = how;
     let mut tar = TarWriter::new(Output::Pipe(Box::new(out)), "the archive");
-    let mut told = 0;
-    let mut moved = |at: u64| moved(at - std::mem::replace(&mut told, at));
+    let mut reported = 0;
+    let mut moved = |at: u64| moved(at - std::mem::replace(&mut reported, at));
     let mut early = stream.early_steps().into_iter();
     loop {
         let step = match early.next() {
             Some(step) => step,
-            None => stream.step()?,
+            None => stream.steps.step()?,
         };
         match step {
             Step::End => break,
-            Step::Layer => layer(stream, &mut tar, &mut moved)?,
-            Step::Document(name) => document(stream, &mut tar, &name)?,
+            Step::Layer => layer(&mut stream.steps, &mut tar, &mut moved)?,
+            Step::Document(name) => document(&stream.steps.held, &mut tar, &name)?,
             Step::Other(entry) => other(&mut tar, &entry)?,
-            Step::Junk(_, bytes) if bytes.is_empty() => {}
-            Step::Junk(name, bytes) => tar.write_entry(&name, &bytes)?,
+            Step::Skipped(_, bytes) if bytes.is_empty() => {}
+            Step::Skipped(name, bytes) => tar.write_entry(&name, &bytes)?,
         }
     }
-    let (images, tail) = stream.settle()?;
+    let (images, tail) = settle(&stream.steps.held, &stream.label)?;
     let chosen = select(&tail.roots, picks)?;
     let images = renamed(&images, &chosen, rename)?;
-    if let Some(bytes) = stream.held.documents.get(manifest_json::REPOSITORIES) {
+    if let Some(bytes) = stream.steps.held.documents.get(manifest_json::REPOSITORIES) {
         tar.write_entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;
     }
     let entries: Vec<manifest_json::ManifestEntry> = images.into_iter().map(|image| image.entry).collect();
@@ -49,12 +80,12 @@ pub(crate) fn relay(stream: &mut ArchiveStream, relay: Relay<'_>) -> Result<Stre
     Ok(tail)
 }
 
-fn layer(stream: &mut ArchiveStream, tar: &mut TarWriter<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
-    let Some((name, size)) = stream.current() else { return Ok(()) };
+fn layer(steps: &mut Steps, tar: &mut TarWriter<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    let Some((name, size)) = steps.current() else { return Ok(()) };
     tar.write_header(name, HeaderKind::File, size)?;
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        match stream.read_current(&mut buffer)? {
+        match steps.read_current(&mut buffer)? {
             0 => break,
             n => tar.write(&buffer[..n])?,
         }
@@ -63,20 +94,21 @@ fn layer(stream: &mut ArchiveStream, tar: &mut TarWriter<'_>, moved: &mut dyn Fn
     tar.write_padding(size)
 }
 
-fn document(stream: &ArchiveStream, tar: &mut TarWriter<'_>, name: &str) -> Result<()> {
+fn document(held: &StreamContents, tar: &mut TarWriter<'_>, name: &str) -> Result<()> {
     match name {
         manifest_json::FILE | manifest_json::REPOSITORIES => Ok(()),
         INDEX | LAYOUT => Err(Error::invalid(format!(
-            "{name} came after a layer that lies under no digest, so the archive cannot be passed on as it is; save it to a file first"
+            "{name}: comes after a layer that is not stored under its digest, so the archive cannot be copied in its own form; \
+             save it to a file first"
         ))),
-        name => match stream.held.documents.get(name) {
+        name => match held.documents.get(name) {
             Some(bytes) => tar.write_entry(name, bytes),
-            None => Err(Error::failed(format!("the document {} was not kept", shown(name)))),
+            None => Err(Error::failed(format!("the document {} was not stored", shown(name)))),
         },
     }
 }
 
-/// A link or a directory; a link that leads out of the archive stays behind.
+/// Writes a link or a directory. A link that leads out of the archive is skipped.
 fn other(tar: &mut TarWriter<'_>, entry: &TarEntry) -> Result<()> {
     match &entry.kind {
         EntryKind::Directory if entry.name.is_empty() => Ok(()),
@@ -84,25 +116,25 @@ fn other(tar: &mut TarWriter<'_>, entry: &TarEntry) -> Result<()> {
         EntryKind::SymbolicLink(target) if follow(&entry.name, target).is_none() => Ok(()),
         EntryKind::SymbolicLink(target) => tar.write_header(&entry.name, HeaderKind::SymbolicLink(target), 0),
         EntryKind::HardLink(target) => tar.write_header(&entry.name, HeaderKind::HardLink(target), 0),
-        EntryKind::File => Err(Error::failed("a file is no link")),
+        EntryKind::File => Err(Error::failed("a file is not a link")),
     }
 }
 
-/// An image as it is passed on.
+/// An image with its new names.
 struct Renamed {
     entry: manifest_json::ManifestEntry,
     old: Vec<Name>,
     new: Vec<Reference>,
 }
 
-/// Those of `images` that are `chosen`, under their new names.
+/// The `chosen` ones of `images`, with their new names.
 fn renamed(
     images: &[(ArchiveImage, Root)],
     chosen: &[Root],
     rename: &dyn Fn(&[Name]) -> Result<Vec<Name>>,
 ) -> Result<Vec<Renamed>> {
     let mut owners: HashMap<Reference, usize> = HashMap::new();
-    let mut passed = Vec::new();
+    let mut renamed = Vec::new();
     for (at, (image, root)) in images.iter().enumerate() {
         let ImageForm::Legacy(saved) = &image.form else { continue };
         let mine = |other: &&Root| {
@@ -114,7 +146,7 @@ fn renamed(
             continue;
         }
         let old: Vec<Name> = mine.iter().filter_map(|root| root.name.clone()).collect();
-        let new: Vec<Reference> = rename(&old)?.iter().map(full).collect::<Result<_>>()?;
+        let new: Vec<Reference> = rename(&old)?.iter().map(tagged).collect::<Result<_>>()?;
         if let Some(name) = new.iter().find(|name| owners.insert((*name).clone(), at).is_some_and(|other| other != at))
         {
             return Err(Error::usage(format!("several images cannot all become {name}; name one of them in SRC")));
@@ -125,18 +157,18 @@ fn renamed(
             repo_tags: (!tags.is_empty()).then_some(tags),
             layers: saved.layers.clone(),
         };
-        passed.push(Renamed { entry, old, new });
+        renamed.push(Renamed { entry, old, new });
     }
-    Ok(passed)
+    Ok(renamed)
 }
 
-/// Loaders refuse a whole archive for one tag that is no reference.
-fn full(name: &Name) -> Result<Reference> {
+/// `name` as a reference with a tag. Loaders reject the complete archive for one tag that is not a reference.
+fn tagged(name: &Name) -> Result<Reference> {
     let reference = name.reference().filter(|reference| reference.tag.is_some() && reference.digest.is_none());
-    reference.ok_or_else(|| Error::usage(format!("{name} is no full name with a tag, which the destination needs")))
+    reference.ok_or_else(|| Error::usage(format!("{name} is not a full name with a tag, which the destination needs")))
 }
 
-/// `repositories` with the new names, for the layers that the old ones stood for.
+/// `repositories` with the new names, for the layers of the old ones.
 fn repositories(bytes: &[u8], images: &[Renamed]) -> Vec<u8> {
     let old = manifest_json::repositories(bytes);
     let mut new = BTreeMap::new();

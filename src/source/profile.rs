@@ -1,0 +1,42 @@
+//! The properties of a store that the engine plans with.
+
+use crate::image::Descriptor;
+
+/// The properties of a store, as plain values.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The repository, where the store is one.
+    pub origin: Option<Origin>,
+    /// An index may be stored without some of the images it lists, as in engines. The engine then calls `find` before it
+    /// plans to copy a child.
+    pub is_sparse: bool,
+    /// Each blob costs a network round trip. The engine then reads several ahead for a sink that takes one at a time.
+    pub is_remote: bool,
+    /// The best number of blobs to read at the same time; advice.
+    pub parallel_reads: usize,
+    /// The error message for a store without any image: its name, and what was found in it.
+    pub empty_message: String,
+    /// Whether `open` downloads this nondistributable layer from its own `urls` when the store does not have it.
+    pub downloads: fn(&Descriptor) -> bool,
+}
+
+impl Default for Profile {
+    fn default() -> Profile {
+        Profile {
+            origin: None,
+            is_sparse: false,
+            is_remote: false,
+            parallel_reads: 4,
+            empty_message: "the source holds no image".to_owned(),
+            downloads: |_| false,
+        }
+    }
+}
+
+/// A repository of a registry. A sink at the same registry mounts its blobs instead of copying them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `HOST[:PORT]`, as in references.
+    pub host: String,
+    pub repository: String,
+}

@@ -1,0 +1,50 @@
+//! Stores that change how blobs are opened, and leave everything else to another store.
+
+use super::{Profile, Root, Selector, Store};
+use crate::error::Result;
+use crate::image::{Descriptor, Digest, Name};
+use std::io::Read;
+
+/// A store that opens the blobs of another store in its own way; it is a [`Store`] itself.
+pub trait Wrapper: Send + Sync {
+    /// The other store, which answers everything but `open`.
+    fn wrapped(&self) -> &dyn Store;
+
+    /// As [`Store::open`].
+    fn open_blob(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// The profile of this store, made of the profile of the other one.
+    fn change(&self, profile: Profile) -> Profile {
+        profile
+    }
+}
+
+impl<W: Wrapper> Store for W {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
+        self.wrapped().roots(picks)
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        self.wrapped().manifest(at)
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        self.open_blob(blob, from)
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        self.wrapped().find(digest)
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        self.wrapped().names()
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.wrapped().referrers(subject)
+    }
+
+    fn profile(&self) -> Profile {
+        self.change(self.wrapped().profile())
+    }
+}

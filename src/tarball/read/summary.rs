@@ -1,0 +1,65 @@
+//! The content of a stream that was read to its end, without its layers.
+
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, media_type};
+use crate::source::{Profile, Root, Selector, Store, select};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+};
+
+/// The images of a stream that was read to its end.
+#[derive(Debug, Default)]
+pub struct StreamSummary {
+    pub roots: Vec<Root>,
+    /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
+    pub documents: HashMap<Digest, Vec<u8>>,
+    /// [`Profile::empty_message`] for this archive.
+    pub empty_message: String,
+}
+
+impl StreamSummary {
+    /// Returns the roots that `picks` select, as [`Store::roots`] does.
+    pub fn select(&self, picks: &[Selector]) -> Result<Vec<Root>> {
+        select(&self.roots, picks)
+    }
+}
+
+/// A stream that was read to its end, as a store of its documents. Its layers cannot be opened.
+pub struct StreamedStore {
+    pub summary: StreamSummary,
+    /// The blobs that were streamed. `None`: they were not recorded, and every listed blob counts as present.
+    pub blobs: Option<HashSet<Digest>>,
+}
+
+impl Store for StreamedStore {
+    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
+        self.summary.select(picks)
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        let found = self.summary.documents.get(&at.digest).cloned();
+        found.ok_or_else(|| Error::invalid(format!("manifest {} is missing in the archive", at.digest)))
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let Some(bytes) = self.summary.documents.get(&blob.digest) else {
+            return Err(Error::usage(format!(
+                "blob {}: already streamed and cannot be read again; save the archive to a file first",
+                blob.digest
+            )));
+        };
+        Ok(Box::new(&bytes[(from as usize).min(bytes.len())..]))
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let document = self.summary.documents.get(digest).map(|bytes| bytes.len() as u64);
+        let streamed = self.blobs.as_ref().is_some_and(|blobs| blobs.contains(digest)).then_some(0);
+        Ok(document.or(streamed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
+    }
+
+    fn profile(&self) -> Profile {
+        let (is_sparse, empty_message) = (self.blobs.is_some(), self.summary.empty_message.clone());
+        Profile { is_sparse, empty_message, ..Profile::default() }
+    }
+}

@@ -1,0 +1,90 @@
+//! `oci:DIR[:REF]`.
+
+use super::{LayoutSink, LayoutStore, Verify};
+use crate::Result;
+use crate::image::Name;
+use crate::progress::Event;
+use crate::sink::Sink;
+use crate::source::{Selector, Store};
+use crate::transport::address::{Address, InPlace, RepositoryName, SelectedSource, Served, Transport, all_of};
+use crate::transport::names;
+use crate::transport::options::{Context, ReadOptions, WriteOptions};
+use crate::transport::syntax::{file_and_selector, suffix};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const OCI: Transport = Transport {
+    scheme: "oci:",
+    syntax: "oci:DIR[:REF|:@DIGEST]",
+    help: &["an OCI layout in a directory; without REF, every image in it"],
+    served: &[("oci:DIR", "an OCI layout")],
+    parse: |address, rest| {
+        let (dir, selector) = file_and_selector(address, rest)?;
+        Ok(Box::new(LayoutAddress { dir, selector }))
+    },
+};
+
+/// A layout, and an image in it.
+#[derive(Debug)]
+pub(crate) struct LayoutAddress {
+    pub dir: PathBuf,
+    pub selector: Option<Selector>,
+}
+
+impl fmt::Display for LayoutAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oci:{}{}", self.dir.display(), suffix(self.selector()))
+    }
+}
+
+impl Address for LayoutAddress {
+    fn source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<SelectedSource> {
+        let store = LayoutStore::open(&self.dir)?;
+        if !store.is_marked() {
+            let dir = self.dir.display();
+            context.watch.event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout anyway")));
+        }
+        Ok(SelectedSource::store(store, self.selector.clone()))
+    }
+
+    fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
+        let verify = if options.verify { Verify::Digest } else { Verify::Size };
+        let sink = LayoutSink::open(&self.dir, verify, context.watch.clone())?;
+        Ok(Box::new(sink.keep_partials(options.partial_lifetime).cancel(&context.cancel)))
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(format!("{} {}", names::file_key(&self.dir)?, names::selector_key(self.selector())))
+    }
+
+    fn selector(&self) -> Option<&Selector> {
+        self.selector.as_ref()
+    }
+
+    fn spell(&self, text: &str) -> Result<Name> {
+        names::tag_or_full(text)
+    }
+
+    fn served(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
+        all_of(self.selector())?;
+        let dir = self.dir.clone();
+        Ok(Served::Store {
+            watched: self.dir.join("index.json"),
+            poll_interval: Duration::ZERO,
+            repository: RepositoryName::FromPath(self.dir.clone()),
+            open: Box::new(move || Ok(Arc::new(LayoutStore::open(&dir)?) as Arc<dyn Store>)),
+        })
+    }
+
+    fn in_place(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {
+        let sink = LayoutSink::open(&self.dir, Verify::Size, context.watch.clone())?.cancel(&context.cancel);
+        let store = Arc::new(LayoutStore::open(&self.dir)?);
+        Ok(InPlace::Store { store, selector: self.selector.clone(), sink: Box::new(sink) })
+    }
+
+    fn layout(&self) -> Option<&Path> {
+        self.selector.is_none().then_some(&*self.dir)
+    }
+}
