@@ -160,8 +160,8 @@ impl RepositoryAddress {
         Registry::new(&self.0.host, access, context.watch.clone(), context.cancel.clone())
     }
 
-    /// The repository at its mirrors, with whether each may resolve tags: the given mirrors, then those that this host's
-    /// engines are configured with. The credentials for the registry are not sent to them.
+    /// The repository at its mirrors, with whether each may resolve tags: the given mirrors, then those that this
+    /// host's engines are configured with. The credentials for the registry are not sent to them.
     fn mirrors(
         &self,
         access: &Access,
@@ -185,7 +185,7 @@ impl RepositoryAddress {
                 client_cert: None,
                 insecure: if insecure { allowed } else { Insecure::No },
                 retries: access.retries.min(MIRROR_RETRIES),
-                root,
+                api_root: root,
                 namespace,
                 ..access.clone()
             };

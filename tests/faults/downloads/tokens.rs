@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Copies `app:1` between two registries, several blobs at once.
 fn send(from: &Double, to: &Double, lanes: usize) -> imgmv::Result<()> {
-    let reach =
-        |host: &str| Registry::new(host, Access { lanes, ..access() }, Arc::new(Silent), Cancel::default()).unwrap();
+    let reach = |host: &str| {
+        Registry::new(host, Access { parallel_blobs: lanes, ..access() }, Arc::new(Silent), Cancel::default()).unwrap()
+    };
     let store = reach(&from.host()).repository("app");
     let sink = reach(&to.host()).sink("app");
     let options = Options {

@@ -30,7 +30,7 @@ pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) ->
         let note = "those given on the command line or in the environment".to_owned();
         return FoundCredentials { login: Some(login), note, over_http: false };
     }
-    if access.credentials == Credentials::Nobody {
+    if access.credentials == Credentials::Anonymous {
         return FoundCredentials::default();
     }
     let mut failures = Vec::new();

@@ -26,13 +26,13 @@ impl Registry {
     /// Support"). The response of another host, after a redirect, does not count. Fails with `Denied` if the registry
     /// refuses the credentials, or if they may not be sent.
     pub fn check_login(&self) -> Result<bool> {
-        let call = Call::new(Method::GET, self.wire.url("")?);
+        let call = Call::new(Method::GET, self.client.url("")?);
         let scope = Scope::Login;
         let what = "registry API";
-        let response = self.wire.send(&call, Payload::Nothing, &scope, what)?;
+        let response = self.client.send(&call, Payload::Nothing, &scope, what)?;
         let home = response.url.origin() == call.url.origin();
-        self.wire.expect(response, &[200], &scope, what)?.drain();
-        let auth = self.wire.auth_state();
+        self.client.expect(response, &[200], &scope, what)?.drain();
+        let auth = self.client.auth_state();
         match &auth.withheld {
             Some(why) => Err(Error::denied(why)),
             None => Ok(auth.scheme.is_some() && home),
@@ -52,7 +52,7 @@ pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel)
     let registry = Registry::new(host, access.clone(), watch, cancel)?;
     let verified = registry.check_login()?;
     let path = files::login_path(access.authfile.as_deref()).ok_or_else(no_location)?;
-    let transport = if registry.wire.is_over_plain_http()? { LoginTransport::PlainHttp } else { LoginTransport::Tls };
+    let transport = if registry.client.is_over_plain_http()? { LoginTransport::PlainHttp } else { LoginTransport::Tls };
     let location = AuthFile::store(&path, registry.host(), user, password, transport)?;
     Ok(LoginOutcome { location, verified })
 }

@@ -56,7 +56,7 @@ impl RegistryClient {
         }
         Ok(RegistryClient {
             http: Http::new(host, access.clone(), &cancel),
-            bodies: BodyLimit::new(host, access.cache.as_deref()),
+            bodies: BodyLimit::new(host, access.cache_dir.as_deref()),
             host: host.to_owned(),
             access,
             watch,
@@ -72,7 +72,7 @@ impl RegistryClient {
     /// Returns the URL of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
         let wrong = |_| Error::invalid(format!("{path:?} cannot be requested from {}", self.host));
-        let mut url = self.api()?.join(&format!("{}/{path}", self.access.root)).map_err(wrong)?;
+        let mut url = self.api()?.join(&format!("{}/{path}", self.access.api_root)).map_err(wrong)?;
         if let Some(namespace) = &self.access.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);
         }
@@ -155,7 +155,7 @@ impl RegistryClient {
     /// Whether the server asks for a longer pause than the user's limit on waiting for a response.
     fn exceeds_wait_limit(&self, response: &Response) -> bool {
         let retry_after = response.retry_after();
-        self.access.answer.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
+        self.access.response_timeout.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
     }
 
     /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean
@@ -222,7 +222,7 @@ impl RegistryClient {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
             let to = if call.url.origin() == home { PeerKind::Registry } else { PeerKind::Other };
-            for (name, value) in &self.access.marks {
+            for (name, value) in &self.access.headers {
                 call.headers.remove(*name);
                 if let (PeerKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
                     call.headers.insert(*name, value);

@@ -161,13 +161,13 @@ impl Http {
             }
             Payload::Nothing => self.run(&agent, call, head.body(())),
             Payload::Bytes(bytes) => {
-                if let Some(limit) = &self.access.limit {
+                if let Some(limit) = &self.access.rate_limit {
                     limit.wait_for(bytes.len()).map_err(TransportError::Permanent)?;
                 }
                 self.run(&agent, call, head.body(*bytes))
             }
             Payload::Stream { bytes, .. } => {
-                let mut bytes = Limited::new(&mut **bytes, self.access.limit.as_ref());
+                let mut bytes = Limited::new(&mut **bytes, self.access.rate_limit.as_ref());
                 self.run(&agent, call, head.body(SendBody::from_reader(&mut bytes)))
             }
         };
@@ -177,7 +177,7 @@ impl Http {
             let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned));
             return Err(TransportError::Permanent(proxy.credentials_error(challenges)));
         }
-        let (read_timeout, limit) = (4 * self.access.timeout, self.access.limit.clone());
+        let (read_timeout, limit) = (4 * self.access.timeout, self.access.rate_limit.clone());
         // A proxy cannot respond inside a tunnel.
         let proxy = key.proxy.filter(|proxy| !key.tls && proxy.kind() != ProxyKind::Socks);
         let (status, url) = (head.status.as_u16(), call.url.clone());
@@ -228,16 +228,16 @@ impl Http {
             .proxy(key.proxy.as_ref().filter(|proxy| proxy.kind() == ProxyKind::Socks).map(Proxy::to_ureq))
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .input_buffer_size(self.access.buffer)
-            .output_buffer_size(self.access.buffer)
+            .input_buffer_size(self.access.buffer_bytes)
+            .output_buffer_size(self.access.buffer_bytes)
             .max_idle_connections(MAX_IDLE_CONNECTIONS)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .max_idle_age(MAX_IDLE_AGE)
-            .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
-            .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
+            .timeout_resolve(Some(self.access.connect_timeout.unwrap_or(wait)))
+            .timeout_connect(Some(self.access.connect_timeout.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)))
+            .timeout_recv_response(Some(self.access.response_timeout.unwrap_or(4 * wait)))
             .build()
     }
 
@@ -252,7 +252,7 @@ impl Http {
             tls: key.tls.then(tls).transpose()?,
             proxy_tls: tls_to_proxy.then(|| tls::for_other_hosts(&self.access)).transpose()?,
             proxy: key.proxy.clone(),
-            rules: StallRules::new(self.access.timeout, self.access.limit.as_deref()),
+            rules: StallRules::new(self.access.timeout, self.access.rate_limit.as_deref()),
         })
     }
 }

@@ -80,7 +80,7 @@ impl<'a> RetryPolicy<'a> {
         }
         // A connection that delivers data between failures resumes quickly: it may break hundreds of times.
         let divisor = if std::mem::take(&mut self.progressed) { PROGRESS_PAUSE_DIVISOR } else { 1 };
-        let doubled = self.access.pause.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
+        let doubled = self.access.retry_pause.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
         self.failures += 1;
         let backoff = (doubled / divisor).mul_f64(0.75 + 0.5 * random_fraction());
         let after = retry_after.map_or(backoff, |retry_after| retry_after.max(backoff));
@@ -185,7 +185,7 @@ mod tests {
             }
         }
         let (recorded, cancel) = (Recorded(Mutex::default()), Cancel::default());
-        let access = Access { pause: Duration::from_micros(10), retries: 3, ..Access::default() };
+        let access = Access { retry_pause: Duration::from_micros(10), retries: 3, ..Access::default() };
         let mut tries = RetryPolicy::new(&access, &recorded, &cancel, 0);
         while tries.may_retry() {
             tries.wait("the test", "it fails", None).unwrap();

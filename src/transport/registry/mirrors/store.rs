@@ -32,7 +32,7 @@ impl MirroredStore {
         cancel: Cancel,
     ) -> MirroredStore {
         let origin = home.origin().clone();
-        let stand_in = |mirror: RepositoryStore| mirror.standing_for(&origin);
+        let stand_in = |mirror: RepositoryStore| mirror.with_origin(&origin);
         let (mirrors, mut trusts_tags): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
         trusts_tags.push(true);
         let hosts = mirrors.into_iter().map(stand_in).chain([home]).collect();
