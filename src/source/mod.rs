@@ -132,9 +132,12 @@ impl From<&Descriptor> for Claim {
     }
 }
 
-/// The roots among `all` that `picks` select, in the order of `picks`; all when there are none.
+/// The roots among `all` that `picks` select, in the order of `picks`; all without any selector. An exact name wins over a
+/// tag.
 ///
-/// An exact name wins over a tag; a bare name that several images answer to is `Usage`.
+/// # Errors
+/// - `NotFound`: a selector matches no root; the message lists the names.
+/// - `Usage`: a tag matches several images.
 pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     if picks.is_empty() {
         return Ok(all.to_vec());
@@ -151,7 +154,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
         let same = |found: &[&Root]| found.iter().all(|root| root.descriptor.digest == found[0].descriptor.digest);
         match (&found[..], &exact[..]) {
             ([], _) => {
-                return Err(Error::not_found(format!("no image {pick} here; there is {}", listed(all))));
+                return Err(Error::not_found(format!("image {pick} was not found; the source has {}", listed(all))));
             }
             (_, exact @ [first, ..]) if same(exact) => chosen.push((*first).clone()),
             (found, []) if same(found) => chosen.push(found[0].clone()),
@@ -162,7 +165,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
             (found, []) => {
                 let names: Vec<&str> = found.iter().filter_map(|root| root.name.as_ref()).map(Name::as_str).collect();
                 return Err(Error::usage(format!(
-                    "{pick} means several images here: {}; write one in full",
+                    "{pick} matches several images: {}; write the full name of one",
                     names.join(", ")
                 )));
             }
@@ -171,7 +174,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     Ok(chosen)
 }
 
-/// The first of `all` that has the name of another image.
+/// The error for the first of `all` that has the name of another image.
 pub fn ambiguous(all: &[Root]) -> Option<Error> {
     let mut owners: HashMap<&Name, &Root> = HashMap::new();
     all.iter().find_map(|root| {
@@ -183,7 +186,7 @@ pub fn ambiguous(all: &[Root]) -> Option<Error> {
 
 fn two_images(name: &str, one: &Root, other: &Root) -> Error {
     let (one, other) = (one.descriptor.digest, other.descriptor.digest);
-    Error::usage(format!("{name} stands for two images there, @{one} and @{other}; choose one by its digest"))
+    Error::usage(format!("{name} is the name of two images, @{one} and @{other}; select one by its digest"))
 }
 
 fn listed(all: &[Root]) -> String {

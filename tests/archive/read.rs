@@ -290,8 +290,12 @@ fn files_are_sniffed_whatever_they_are_called() {
     std::fs::write(folder.path().join("empty.tar"), b"").unwrap();
     assert!(matches!(open("a.tar.gz").unwrap(), imgmv::copy::Source::Store(_)));
     assert!(matches!(open("b.tar").unwrap(), imgmv::copy::Source::Stream(_)));
-    for (name, words) in [("c.tar", "neither a tar"), ("empty.tar", "is empty"), ("none.tar", "none.tar"), ("", "oci:")]
-    {
+    for (name, words) in [
+        ("c.tar", "c.tar is not an archive: expected a tar"),
+        ("empty.tar", "is empty"),
+        ("none.tar", "none.tar"),
+        ("", "oci:"),
+    ] {
         let Err(error) = open(name) else { panic!("{name} was taken") };
         assert!(error.to_string().contains(words), "{error}");
     }
