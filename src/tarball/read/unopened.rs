@@ -14,7 +14,7 @@ pub struct UnopenedArchive {
     pub bytes: Box<dyn Read + Send>,
     /// The name of the archive in messages.
     pub label: String,
-    /// The diff IDs of each image, where they are known beforehand ([`ArchiveStream::expected_diff_ids`]).
+    /// Each image's layers, where that is known beforehand ([`ArchiveStream::expected_diff_ids`]).
     pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
