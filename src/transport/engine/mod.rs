@@ -51,6 +51,7 @@ mod inventory;
 mod kind;
 mod line_compression;
 mod load;
+mod missing;
 mod probe;
 mod rename;
 mod saved;

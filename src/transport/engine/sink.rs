@@ -3,7 +3,6 @@
 
 use super::delta::Delta;
 use super::expected::ExpectedImages;
-use super::inventory::Query;
 use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::line_compression::{AdaptiveWriter, LineCompression};
 use super::load::{LoadCommand, LoadInput};
@@ -14,7 +13,7 @@ use super::{inventory, rename, scripts};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::image::{Body, Descriptor, Digest, Manifest, Name, Reference};
+use crate::image::{Body, Digest, Manifest, Name, Reference};
 use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
@@ -40,7 +39,7 @@ pub struct EngineSink {
     /// The index of the current load in `loads`.
     pub(super) attempt: AtomicUsize,
     state: Mutex<State>,
-    watch: Arc<dyn Watch>,
+    pub(super) watch: Arc<dyn Watch>,
     pub(super) cancel: Cancel,
 }
 
@@ -88,7 +87,7 @@ impl EngineSink {
         self
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -137,7 +136,7 @@ impl EngineSink {
     }
 
     /// Starts the script; `None` for a custom command, which cannot answer a query.
-    fn open_session(&self, query: &str) -> Result<Option<(Session, Answer)>> {
+    pub(super) fn open_session(&self, query: &str) -> Result<Option<(Session, Answer)>> {
         match scripts::script(&self.found, &self.run_id)? {
             Some(script) => Session::open(self.host.as_ref(), &script, query).map(Some),
             None => Ok(None),
@@ -165,7 +164,7 @@ impl EngineSink {
     }
 
     /// Returns `name` as engines store it.
-    fn canonical(&self, name: &Name) -> Result<Name> {
+    pub(super) fn canonical(&self, name: &Name) -> Result<Name> {
         let fits = |reference: &Reference| match (&reference.tag, &reference.digest) {
             (Some(_), None) => true,
             (None, Some(_)) => self.found.stores_digest_names(),
@@ -186,7 +185,7 @@ impl EngineSink {
 
     /// Returns `images` without names by digest if the engine stores only tags. An image without a tag keeps all its
     /// names.
-    fn with_storable_names<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
+    pub(super) fn with_storable_names<'i>(&self, images: &'i [Image]) -> Cow<'i, [Image]> {
         let by_digest = |name: &Name| name.digest().is_some();
         if self.found.stores_digest_names() || !images.iter().flat_map(|image| &image.names).any(by_digest) {
             return Cow::Borrowed(images);
@@ -199,7 +198,7 @@ impl EngineSink {
     }
 
     /// Fails with `Usage` for an artifact if the engine stores only runnable images.
-    fn check_runnable(&self, root: &Manifest) -> Result<()> {
+    pub(super) fn check_runnable(&self, root: &Manifest) -> Result<()> {
         let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
         let Body::Image { config, .. } = &root.body else { return Ok(()) };
         if !only_images || config.as_ref().is_some_and(inventory::is_config) {
@@ -212,66 +211,6 @@ impl EngineSink {
             self.found,
             root.digest()
         )))
-    }
-
-    /// Builds the query and checks all names before anything is sent: an engine would reject a name only after the last
-    /// byte.
-    fn query(&self, images: &[Image], blobs: &[Descriptor], source: &dyn Store) -> Result<Query> {
-        let mut expected = ExpectedImages::default();
-        for image in images {
-            image.tree.iter().for_each(|manifest| expected.add_manifest(manifest));
-            for name in &image.names {
-                expected.add_name(&self.canonical(name)?, image.root().digest());
-            }
-        }
-        Query::new(images, blobs, expected.to_verify(&self.found), source)
-    }
-
-    fn missing_blobs(&self, images: &[Image], blobs: Vec<Descriptor>, source: &dyn Store) -> Result<Vec<Descriptor>> {
-        let images = &*self.with_storable_names(images);
-        images.iter().try_for_each(|image| self.check_runnable(image.root()))?;
-        let query = self.query(images, &blobs, source)?;
-        let mut state = self.state();
-        // A session answers one query: a second source is sent completely, and so is everything after a failed delta.
-        if std::mem::replace(&mut state.queried, true) {
-            return Ok(blobs);
-        }
-        let Some((session, answer)) = self.open_session(&query.to_lines(&self.found))? else {
-            self.watch.say(&format!(
-                "{}: the layers on the host are not known for a custom --remote-command; all layers are sent",
-                self.host.name()
-            ));
-            return Ok(blobs);
-        };
-        let canonical = |name: &Name| self.canonical(name).ok();
-        state.delta = Delta::new(&self.found, images, &blobs, &query, &answer, &canonical);
-        let missing: Vec<Descriptor> = blobs.into_iter().filter(|blob| !state.delta.skips(&blob.digest)).collect();
-        if !missing.is_empty() {
-            state.delta.explain(self.host.name(), &self.found, &query, &answer, self.watch.as_ref());
-        }
-        state.session = Some((session, answer));
-        Ok(missing)
-    }
-
-    fn expect_layers(&self, layers: &[Vec<Digest>]) -> Result<()> {
-        let host = self.host.name();
-        let mut state = self.state();
-        if std::mem::replace(&mut state.queried, true) || self.found.loader == Loader::Custom {
-            return Ok(());
-        }
-        if layers.is_empty() {
-            self.watch.say(&format!("{host}: a streamed archive lists its layers at its end; all layers are sent"));
-            return Ok(());
-        }
-        let query = Query::expected_diff_ids(layers);
-        if let Some((session, answer)) = self.open_session(&query.to_lines(&self.found))? {
-            if layers.len() == 1 || self.found.loader != Loader::Podman {
-                state.delta.skipped = query.skippable(&self.found, &answer);
-            }
-            state.delta.explain(host, &self.found, &query, &answer, self.watch.as_ref());
-            state.session = Some((session, answer));
-        }
-        Ok(())
     }
 }
 
