@@ -2,8 +2,8 @@
 //! Every row is a run of its own process, so that memory is that row's (where a packed layer
 //! is read, with that layer in it); without a file, a mixture is made up.
 
-use imgmv::compress::recompress;
-use imgmv::image::Coding;
+use imgmv::Coding;
+use imgmv::internals::compress::recompress;
 use std::io::{Cursor, Read};
 use std::process::Command;
 use std::time::Instant;

@@ -1,29 +1,89 @@
 //! imgmv copies container images from any source to any sink through one engine.
 //!
-//! [`image`] holds the values of the OCI specifications; [`source`], [`sink`], [`transfer`] and [`copy`] are the
-//! engine; [`fanout`] reads one source for several copies; [`compress`] recompresses layers; [`tarball`] reads and
-//! writes the tar forms; [`remote`] runs commands here or on another host; [`transport`] has one folder for each kind
-//! of place; [`serve`] is a registry in front of stores. `cli` is the only code that prints.
+//! [`open_source`] and [`open_sink`] open the addresses of the command line, [`copy`] copies between them. Other sources
+//! and sinks implement [`Store`] and [`Sink`]. The modules are described in ARCHITECTURE.md; `cli` is the only code that
+//! prints.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
-pub mod cancel;
+mod cancel;
 mod cli;
-pub mod compress;
-pub mod copy;
+mod compress;
+mod copy;
 mod disk;
-pub mod error;
-pub mod fanout;
-pub mod image;
-pub mod progress;
-pub mod rate_limit;
-pub mod remote;
-pub mod serve;
-pub mod sink;
-pub mod source;
-pub mod tarball;
-pub mod transfer;
-pub mod transport;
+mod error;
+mod fanout;
+mod image;
+mod progress;
+mod rate_limit;
+mod remote;
+mod serve;
+mod sink;
+mod source;
+mod tarball;
+mod transfer;
+mod transport;
 
-pub use crate::cli::main;
-pub use crate::error::{Error, Kind, Result};
+pub use cancel::Cancel;
+pub use cli::main;
+pub use compress::layer_cache::LayerCache;
+pub use copy::convert::Format;
+pub use copy::{Compress, Copied, Count, Foreign, Naming, Options, Platforms, Report, Source, Sparse, copy, copy_all};
+pub use error::{Error, Kind, Result};
+pub use image::{Coding, Descriptor, Digest, Hasher, Image, Manifest, Name, Platform, Reference};
+pub use progress::{Event, Silent, Watch};
+pub use sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+pub use source::{Claim, Origin, Profile, Root, Selector, Store};
+pub use tarball::ArchiveStream;
+pub use transfer::{BlobWriter, Budget, Verified};
+pub use transport::open::{open_sink, open_source};
+
+/// Parts that the tests, benchmarks and fuzz targets of this package use; not an interface of the library.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod internals {
+    pub mod archive {
+        pub use crate::transport::archive::{ArchiveSink, Input, open, prune, retag};
+    }
+    pub mod compress {
+        pub use crate::compress::recompress;
+    }
+    pub mod containerd {
+        pub use crate::transport::containerd::{ContainerdStore, images_in};
+    }
+    pub mod copy {
+        pub use crate::copy::convert;
+    }
+    pub mod engine {
+        pub use crate::transport::engine::{
+            DetectedEngine, Engine, EngineSink, FetchStore, LineCompression, Loader, detect, save,
+        };
+    }
+    pub mod fanout {
+        pub use crate::fanout::{Limits, SharedStore, Subscriber, TeeReader, split};
+    }
+    pub mod image {
+        pub use crate::image::{Algorithm, Config, LayoutIndex, media_type, with_coding};
+    }
+    pub mod layout {
+        pub use crate::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
+    }
+    pub mod registry {
+        pub use crate::transport::registry::auth::challenge;
+        pub use crate::transport::registry::configuration;
+        pub use crate::transport::registry::{
+            Access, Credentials, Insecure, Registry, RepositorySink, RepositoryStore, Secret, login, logout,
+        };
+    }
+    pub mod remote {
+        pub use crate::remote::builtin;
+        pub use crate::remote::{Host, Local, OpenSsh, Running, SshTarget, capture, quote, split_words};
+    }
+    pub mod source {
+        pub use crate::source::{Wrapper, select};
+    }
+    pub mod tarball {
+        pub use crate::tarball::{ArchiveCompression, ArchiveStore, Section};
+    }
+}

@@ -185,12 +185,12 @@ fn inspect_shows_the_whole_chain_and_exact_bytes() {
         assert!(text.contains(digest));
         let bytes = good(&["blob", &source, digest]).bytes;
         assert_eq!(bytes.len() as u64, blob["size"].as_u64().unwrap());
-        assert_eq!(imgmv::image::Digest::of(&bytes).to_string(), digest);
+        assert_eq!(imgmv::Digest::of(&bytes).to_string(), digest);
     }
     let raw = good(&["inspect", &source, "--raw"]).bytes;
-    assert_eq!(imgmv::image::Digest::of(&raw).to_string(), HELLO);
+    assert_eq!(imgmv::Digest::of(&raw).to_string(), HELLO);
     let config = good(&["inspect", &source, "--config"]).bytes;
-    assert_eq!(imgmv::image::Digest::of(&config).to_string(), manifest["config"]["digest"].as_str().unwrap());
+    assert_eq!(imgmv::Digest::of(&config).to_string(), manifest["config"]["digest"].as_str().unwrap());
 }
 
 #[test]
@@ -243,21 +243,21 @@ fn verify_checks_layers_against_the_configs_diff_ids() {
     let blobs = dir.path().join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let keep = |media_type: &str, bytes: &[u8]| {
-        let kept = imgmv::image::Descriptor::of(media_type, bytes);
+        let kept = imgmv::Descriptor::of(media_type, bytes);
         fs::write(blobs.join(kept.digest.hex()), bytes).unwrap();
         kept
     };
     let layer = keep("application/vnd.oci.image.layer.v1.tar", b"a layer");
-    let listed = imgmv::image::Digest::of(b"another layer");
+    let listed = imgmv::Digest::of(b"another layer");
     let config =
         format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{listed}"]}}}}"#);
     let config = keep("application/vnd.oci.image.config.v1+json", config.as_bytes());
-    let manifest = imgmv::image::Manifest::synthesise(&config, &[layer]);
+    let manifest = imgmv::Manifest::synthesise(&config, &[layer]);
     keep(&manifest.descriptor.media_type, &manifest.bytes);
-    let mut index = imgmv::image::LayoutIndex::default();
+    let mut index = imgmv::internals::image::LayoutIndex::default();
     index.point(None, &manifest.descriptor);
     fs::write(dir.path().join("index.json"), index.bytes()).unwrap();
-    fs::write(dir.path().join("oci-layout"), imgmv::image::LayoutIndex::layout_file()).unwrap();
+    fs::write(dir.path().join("oci-layout"), imgmv::internals::image::LayoutIndex::layout_file()).unwrap();
     let out = imgmv(&["verify", &format!("oci:{}", dir.path().display())], None);
     assert_eq!(status(&out), 5);
     assert!(out.stderr.contains(&listed.to_string()), "{}", out.stderr);

@@ -3,14 +3,8 @@
 #[path = "support/memory.rs"]
 mod memory;
 
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, Report, copy};
-use imgmv::image::{Digest, Manifest, Name};
-use imgmv::progress::Silent;
-use imgmv::source::{Selector, Store};
-use imgmv::transport::containerd::{ContainerdStore, images_in};
-use imgmv::{Kind, Result};
+use imgmv::internals::containerd::{ContainerdStore, images_in};
+use imgmv::{Cancel, Digest, Kind, Manifest, Name, Options, Report, Result, Selector, Silent, Source, Store, copy};
 use memory::{Kept, takes};
 use std::fs;
 use std::io::Read;

@@ -3,15 +3,12 @@
 #[path = "support/memory.rs"]
 mod memory;
 
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Naming, Options, Platforms, Report, copy};
-use imgmv::image::{Descriptor, Digest, Name, Platform, media_type};
-use imgmv::progress::Silent;
-use imgmv::sink::{Order, Shape, SinkCapabilities};
-use imgmv::source::{Selector, Store};
-use imgmv::tarball::ArchiveStore;
-use imgmv::{Kind, Result};
+use imgmv::internals::image::media_type;
+use imgmv::internals::tarball::ArchiveStore;
+use imgmv::{
+    Cancel, Descriptor, Digest, Kind, Name, Naming, Options, Order, Platform, Platforms, Report, Result, Selector,
+    Shape, Silent, SinkCapabilities, Source, Store, copy,
+};
 use memory::{Kept, Memory, layer, takes};
 use std::sync::Arc;
 
@@ -77,7 +74,7 @@ fn a_second_copy_moves_no_blob() {
 #[test]
 fn a_wrong_blob_publishes_nothing() {
     let (mut memory, single, _) = sample();
-    let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
+    let manifest = imgmv::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
     memory.blobs.get_mut(&manifest.layers()[1].digest).unwrap()[5000] ^= 1;
     for order in [Order::Parallel(3), Order::Sequential] {
         let sink = Kept::new(SinkCapabilities { order, ..takes() });
@@ -139,7 +136,7 @@ fn an_engine_keeps_the_index_with_its_own_platform_below() {
 fn an_index_of_which_the_source_has_one_image_goes_as_it_is_or_as_that_image() {
     let (mut memory, single, multi) = sample();
     memory.lacks = true;
-    let kept = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
+    let kept = imgmv::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
     let mut keep = vec![single.digest, multi.digest];
     keep.extend(kept.blobs().iter().map(|blob| blob.digest));
     memory.blobs.retain(|digest, _| keep.contains(digest));
@@ -189,7 +186,7 @@ fn a_stream_without_digests_arrives_as_a_store_does() {
 #[test]
 fn a_stream_without_a_layer_publishes_nothing() {
     let (mut memory, single, _) = sample();
-    let manifest = imgmv::image::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
+    let manifest = imgmv::Manifest::parse(memory.blobs[&single.digest].clone(), &single).unwrap();
     memory.blobs.remove(&manifest.layers()[0].digest);
     memory.roots.truncate(1);
     let sink = Kept::new(takes());
@@ -270,7 +267,7 @@ fn raw_layers_are_packed_on_their_way_to_a_registry_unless_they_come_from_one() 
     let sink = Kept::new(memory::takes_compressed());
     let report = run(stored(&memory), &sink, &pick("app:2")).unwrap();
     assert_ne!(report.images[0].digest, single.digest);
-    memory.origin = Some(imgmv::source::Origin { host: "reg.lan".into(), repository: "app".into() });
+    memory.origin = Some(imgmv::Origin { host: "reg.lan".into(), repository: "app".into() });
     let sink = Kept::new(memory::takes_compressed());
     let report = run(stored(&memory), &sink, &pick("app:2")).unwrap();
     assert_eq!(report.images[0].digest, single.digest);

@@ -9,17 +9,13 @@ mod memory;
 mod program;
 
 use engines::{Kind, Peer};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Naming, Options, Report, copy};
-use imgmv::image::{Name, Platform};
-use imgmv::progress::{Event, Watch};
-use imgmv::remote::{Host, Local};
-use imgmv::source::Selector;
-use imgmv::transport::archive::{Input, open};
-use imgmv::transport::engine::{DetectedEngine, Engine, EngineSink, detect, save};
-use imgmv::transport::layout::LayoutStore;
-use imgmv::{Kind as Failure, Result};
+use imgmv::internals::archive::{Input, open};
+use imgmv::internals::engine::{DetectedEngine, Engine, EngineSink, detect, save};
+use imgmv::internals::layout::LayoutStore;
+use imgmv::internals::remote::{Host, Local};
+use imgmv::{
+    Cancel, Event, Kind as Failure, Name, Naming, Options, Platform, Report, Result, Selector, Source, Watch, copy,
+};
 use program::fixture;
 use std::{
     fs,
@@ -65,7 +61,7 @@ fn archive(name: &str) -> Source {
 /// A stream, as it would come through a pipe.
 fn piped(name: &str) -> Source {
     let file = fs::File::open(fixture(name)).unwrap();
-    Source::Stream(Box::new(imgmv::tarball::ArchiveStream::new(Box::new(file), name)))
+    Source::Stream(Box::new(imgmv::ArchiveStream::new(Box::new(file), name)))
 }
 
 fn load(host: Arc<dyn Host>, found: DetectedEngine, source: Source, picks: &[&str], names: &[&str]) -> Result<Report> {
@@ -167,7 +163,7 @@ fn docker_daemon_is_a_source_and_says_what_it_does_not_have() {
             let stream = save(Arc::new(here(&peer)), &found(&peer, None), &references)?.stream();
             let folder = engines::folder();
             let told = Arc::new(Told::default());
-            let sink = imgmv::transport::archive::ArchiveSink::to_file(&folder.path().join("out.tar"))?;
+            let sink = imgmv::internals::archive::ArchiveSink::to_file(&folder.path().join("out.tar"))?;
             copy(Source::Stream(Box::new(stream)), &sink, &Options::default(), None, told.as_ref(), &Cancel::default())
         };
         let report = read(&["hello-imgmv:1", "bye:1"]).unwrap();

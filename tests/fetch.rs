@@ -8,17 +8,13 @@ mod program;
 mod sshd;
 
 use engines::{Kind, Peer};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, Report, copy};
-use imgmv::image::{Digest, Platform};
-use imgmv::progress::{Event, Silent, Watch};
-use imgmv::remote::{Host, Local, Running};
-use imgmv::sink::Sink;
-use imgmv::source::{Selector, Store};
-use imgmv::transport::engine::{DetectedEngine, Engine, FetchStore, Loader, detect, save};
-use imgmv::transport::layout::{LayoutSink, LayoutStore, Verify};
-use imgmv::{Kind as Failure, Result};
+use imgmv::internals::engine::{DetectedEngine, Engine, FetchStore, Loader, detect, save};
+use imgmv::internals::layout::{LayoutSink, LayoutStore, Verify};
+use imgmv::internals::remote::{Host, Local, Running};
+use imgmv::{
+    Cancel, Digest, Event, Kind as Failure, Options, Platform, Report, Result, Selector, Silent, Sink, Source, Store,
+    Watch, copy,
+};
 use program::{Output, fixture, imgmv};
 use sshd::{Sshd, Way};
 use std::fs;
@@ -304,7 +300,7 @@ fn a_part_of_a_blob_is_fetched_from_its_offset() {
     let stand_in = StandIn::new();
     let store = stand_in.store(Arc::new(Silent)).unwrap();
     let root = store.roots(&[]).unwrap().remove(0);
-    let manifest = imgmv::image::Manifest::parse(store.manifest(&root.descriptor).unwrap(), &root.descriptor).unwrap();
+    let manifest = imgmv::Manifest::parse(store.manifest(&root.descriptor).unwrap(), &root.descriptor).unwrap();
     let layer = &manifest.layers()[1];
     let mut rest = Vec::new();
     store.open(layer, 19_000).unwrap().read_to_end(&mut rest).unwrap();

@@ -8,9 +8,9 @@ mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
 
-use imgmv::cancel::Cancel;
-use imgmv::remote::builtin::Builtin;
-use imgmv::remote::{Host, SshTarget, capture};
+use imgmv::Cancel;
+use imgmv::internals::remote::builtin::Builtin;
+use imgmv::internals::remote::{Host, SshTarget, capture};
 use program::{fixture, peer};
 use sshd::{Sshd, Way};
 use std::fs;
@@ -60,7 +60,7 @@ fn a_host_is_reached_by_way_of_others() {
             drop(stdin);
             let mut sum = String::new();
             running.stdout.take().unwrap().read_to_string(&mut sum).unwrap();
-            assert_eq!(sum[..64], imgmv::image::Digest::of(&vec![7; 12 << 20]).hex(), "{way:?} {jump}");
+            assert_eq!(sum[..64], imgmv::Digest::of(&vec![7; 12 << 20]).hex(), "{way:?} {jump}");
             assert!(running.wait().unwrap().success());
             drop(host);
             let after = [&first, &second].map(|sshd| sshd.log().matches("Accepted publickey").count());

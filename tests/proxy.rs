@@ -21,7 +21,8 @@ mod support;
 mod tags;
 
 use client::{Reply, Server};
-use imgmv::image::{Descriptor, Digest, Manifest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Digest, Manifest};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Packed layers as programs written in Go read them: skopeo unpacks what was packed here and names it by its digest.
 
-use imgmv::compress::recompress;
-use imgmv::image::{Coding, Digest, media_type};
+use imgmv::internals::compress::recompress;
+use imgmv::internals::image::media_type;
+use imgmv::{Coding, Digest};
 use std::path::Path;
 use std::process::Command;
 

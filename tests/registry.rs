@@ -18,13 +18,12 @@ mod push;
 #[path = "registry/real.rs"]
 mod real;
 
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Compress, Naming, Options, Report, copy};
-use imgmv::image::{Descriptor, Digest, Manifest, Name, media_type};
-use imgmv::progress::{Event, Silent, Watch};
-use imgmv::source::{Selector, Store};
-use imgmv::transport::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};
+use imgmv::internals::image::media_type;
+use imgmv::internals::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};
+use imgmv::{
+    Cancel, Compress, Descriptor, Digest, Event, Manifest, Name, Naming, Options, Report, Selector, Silent, Source,
+    Store, Watch, copy,
+};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -30,7 +30,8 @@ mod rights;
 mod sources;
 
 use client::{Reply, Server};
-use imgmv::image::{Algorithm, Descriptor, Digest, Hasher, media_type};
+use imgmv::internals::image::{Algorithm, media_type};
+use imgmv::{Descriptor, Digest, Hasher};
 use serde_json::{Value, json};
 use support::noise::noise;
 

@@ -8,15 +8,10 @@ mod program;
 mod sshd;
 
 use engines::{Kind, Peer};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Naming, Options, copy};
-use imgmv::image::{Digest, Name};
-use imgmv::progress::Silent;
-use imgmv::remote::{Host, capture};
-use imgmv::source::Selector;
-use imgmv::transport::engine::{Engine, EngineSink, detect};
-use imgmv::transport::layout::LayoutStore;
+use imgmv::internals::engine::{Engine, EngineSink, detect};
+use imgmv::internals::layout::LayoutStore;
+use imgmv::internals::remote::{Host, capture};
+use imgmv::{Cancel, Digest, Name, Naming, Options, Selector, Silent, Source, copy};
 use program::fixture;
 use sshd::{Sshd, Way};
 use std::{

@@ -27,7 +27,7 @@ mod real;
 #[path = "weak/silent.rs"]
 mod silent;
 
-use imgmv::image::{Digest, Manifest};
+use imgmv::{Digest, Manifest};
 use std::path::Path;
 use support::fault_proxy::{Proxy, Seen};
 use support::noise::noise;

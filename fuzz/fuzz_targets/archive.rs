@@ -8,7 +8,8 @@ mod taken;
 mod tars;
 
 use arbitrary::Arbitrary;
-use imgmv::image::{Descriptor, Digest, media_type};
+use imgmv::{Descriptor, Digest};
+use imgmv::internals::image::media_type;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use tars::Tar;

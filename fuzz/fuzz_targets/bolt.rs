@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
             .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         meta[META..].copy_from_slice(&sum.to_le_bytes());
     }
-    if let Ok(records) = imgmv::transport::containerd::images_in(&bytes) {
+    if let Ok(records) = imgmv::internals::containerd::images_in(&bytes) {
         let names: usize = records.iter().map(|record| record.name.len() + record.namespace.len()).sum();
         assert!(names <= 64 * bytes.len(), "{names} bytes of names out of {}", bytes.len());
     }

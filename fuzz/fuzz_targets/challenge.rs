@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use imgmv::transport::registry::auth::challenge::parse;
+use imgmv::internals::registry::challenge::parse;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|header: &str| {

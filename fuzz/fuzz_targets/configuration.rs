@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use imgmv::image::Reference;
-use imgmv::remote::builtin::{address_in, algorithms_in};
-use imgmv::transport::registry::configuration::{Kind, Settings, read};
+use imgmv::Reference;
+use imgmv::internals::registry::configuration::{Kind, Settings, read};
+use imgmv::internals::remote::builtin::{address_in, algorithms_in};
 use libfuzzer_sys::fuzz_target;
 
 /// Addresses, since docker's networks make it look names up.

@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use imgmv::image::{Descriptor, LayoutIndex, Name, media_type};
+use imgmv::{Descriptor, Name};
+use imgmv::internals::image::{LayoutIndex, media_type};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,10 +2,9 @@
 
 #![no_main]
 
-use imgmv::copy::convert;
-use imgmv::copy::convert::Format;
-use imgmv::image::{Config, Manifest, media_type};
-use imgmv::image::Image;
+use imgmv::{Format, Image, Manifest};
+use imgmv::internals::copy::convert;
+use imgmv::internals::image::{Config, media_type};
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use imgmv::image::{Digest, Name, Platform, Reference};
-use imgmv::remote::{SshTarget, quote, split_words};
+use imgmv::{Digest, Name, Platform, Reference};
+use imgmv::internals::remote::{SshTarget, quote, split_words};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

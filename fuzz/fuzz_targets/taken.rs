@@ -3,13 +3,8 @@
 #[path = "../../tests/support/memory.rs"]
 mod memory;
 
-use imgmv::tarball::{ArchiveStore, ArchiveStream};
-use imgmv::cancel::Cancel;
-use imgmv::copy::{Options, copy};
-use imgmv::image::{Digest, Manifest};
-use imgmv::progress::Silent;
-use imgmv::sink::{Order, SinkCapabilities};
-use imgmv::copy::Source;
+use imgmv::{ArchiveStream, Cancel, Digest, Manifest, Options, Order, Silent, SinkCapabilities, Source, copy};
+use imgmv::internals::tarball::ArchiveStore;
 use memory::{Kept, State};
 use std::io::Cursor;
 use std::sync::Arc;
@@ -27,7 +22,7 @@ fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
         assert!(state.blobs.contains_key(root), "{name} leads to {root}, which is not there");
     }
     for (digest, bytes) in &state.blobs {
-        let found = imgmv::image::Hasher::new(digest.algorithm()).with(bytes).finish();
+        let found = imgmv::Hasher::new(digest.algorithm()).with(bytes).finish();
         assert_eq!(found, *digest);
     }
     for root in state.names.values() {

@@ -21,7 +21,7 @@ use encoder::Compressor;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
-pub use encoder::{default_level, levels};
+pub use encoder::default_level;
 
 /// The version of the compression. It increases with every change of blocks, libraries or default levels that changes
 /// the compressed bytes, so that the layer cache never mixes versions.

@@ -64,21 +64,16 @@ pub use source::Source;
 /// error; then no name was published.
 ///
 /// ```
-/// use imgmv::cancel::Cancel;
-/// use imgmv::copy::{Options, Source, copy};
-/// use imgmv::progress::Silent;
-/// use imgmv::tarball::{ArchiveStore, Section};
-/// use imgmv::transport::layout::{LayoutSink, Verify};
-/// use std::{fs::File, sync::Arc};
+/// use imgmv::{Cancel, Options, Silent, copy, open_sink, open_source};
+/// use std::sync::Arc;
 ///
-/// let file = File::open("fixtures/hello-docker20.tar").unwrap();
-/// let archive = ArchiveStore::open(Section::new(file, 0).unwrap(), "hello.tar", Arc::new(Silent))?;
-/// let folder = tempfile::tempdir().unwrap();
-/// let layout = LayoutSink::open(folder.path(), Verify::default(), Arc::new(Silent))?;
-/// let source = Source::Store(Arc::new(archive));
-/// let report = copy(source, &layout, &Options::default(), None, &Silent, &Cancel::default())?;
+/// let directory = tempfile::tempdir().unwrap();
+/// let (watch, cancel) = (Arc::new(Silent), Cancel::default());
+/// let (source, options) = open_source("fixtures/hello-docker20.tar", watch.clone(), &cancel)?;
+/// let (sink, naming) = open_sink(&format!("oci:{}:hello", directory.path().display()), watch, &cancel)?;
+/// let report = copy(source, &*sink, &Options { naming, ..options }, None, &Silent, &cancel)?;
 /// assert_eq!(report.images.len(), 1);
-/// assert!(folder.path().join("index.json").is_file());
+/// assert!(directory.path().join("index.json").is_file());
 /// # Ok::<(), imgmv::Error>(())
 /// ```
 pub fn copy(

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 pub use local::Local;
 pub use openssh::OpenSsh;
 pub use quote::{quote, split_words};
-pub use ssh::{Ssh, connect};
+pub use ssh::connect;
 pub(crate) use tail::sanitize;
 pub use target::SshTarget;
 

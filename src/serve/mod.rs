@@ -32,7 +32,6 @@ pub mod listen;
 pub mod mirror;
 pub mod server;
 
-pub use access::browser_guard::BrowserGuard;
 pub use access::users::Rights;
 pub use backend::local::LocalBackend;
 pub use backend::upstream::UpstreamBackend;

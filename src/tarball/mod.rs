@@ -24,6 +24,6 @@ pub use rewrite::streamed::{Rewrite, rewrite};
 pub use tar::compress::Compressed;
 pub use tar::decompress::ArchiveCompression;
 pub use tar::output::Output;
-pub use tar::read_at::{ReadAt, Section};
+pub use tar::read_at::Section;
 pub use write::archive::ArchiveWriter;
 pub(crate) use write::resume::Resume;

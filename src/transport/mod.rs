@@ -11,6 +11,7 @@ pub mod containerd;
 pub mod engine;
 pub mod layout;
 pub(crate) mod names;
+pub(crate) mod open;
 pub(crate) mod options;
 pub mod registry;
 mod syntax;

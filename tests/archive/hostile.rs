@@ -2,10 +2,8 @@
 //! named.
 
 use crate::make::*;
-use imgmv::Kind;
-use imgmv::copy::Options;
-use imgmv::image::Digest;
-use imgmv::transport::archive::ArchiveSink;
+use imgmv::internals::archive::ArchiveSink;
+use imgmv::{Digest, Kind, Options};
 use serde_json::json;
 use tar::EntryType;
 
@@ -204,8 +202,8 @@ fn a_cut_packed_archive_never_arrives() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("cut.tar.gz");
             std::fs::write(&path, &packed[..at]).unwrap();
-            let input = imgmv::transport::archive::Input::File(path.clone());
-            let source = imgmv::transport::archive::open(&input, std::sync::Arc::new(imgmv::progress::Silent)).unwrap();
+            let input = imgmv::internals::archive::Input::File(path.clone());
+            let source = imgmv::internals::archive::open(&input, std::sync::Arc::new(imgmv::Silent)).unwrap();
             let sink = ArchiveSink::to_file(&folder.path().join("out.tar")).unwrap();
             let error = run(source, &sink, &Options::default()).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "cut at {at}: {error}");
@@ -268,8 +266,8 @@ fn a_bomb_of_what_belongs_to_no_image_is_refused() {
     std::io::Write::write_all(&mut out, bomb.as_bytes()).unwrap();
     std::io::Write::write_all(&mut out, &vec![b'x'; 8 << 20]).unwrap();
     out.finish().unwrap();
-    let input = imgmv::transport::archive::Input::File(path);
-    let source = imgmv::transport::archive::open(&input, std::sync::Arc::new(imgmv::progress::Silent)).unwrap();
+    let input = imgmv::internals::archive::Input::File(path);
+    let source = imgmv::internals::archive::open(&input, std::sync::Arc::new(imgmv::Silent)).unwrap();
     let sink = ArchiveSink::to_file(&folder.path().join("out.tar")).unwrap();
     let error = run(source, &sink, &Options::default()).unwrap_err();
     assert!(error.to_string().contains("do not belong to an image"), "{error}");

@@ -1,14 +1,11 @@
 //! Images and archives made by hand, with another tar writer than the one under test.
 
 use crate::memory::{Kept, layer, takes};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, Report, copy};
-use imgmv::image::{Descriptor, Digest, Manifest, media_type};
-use imgmv::progress::Silent;
-use imgmv::sink::Sink;
-use imgmv::tarball::{ArchiveStore, ArchiveStream};
-use imgmv::{Error, Result};
+use imgmv::internals::image::media_type;
+use imgmv::internals::tarball::ArchiveStore;
+use imgmv::{
+    ArchiveStream, Cancel, Descriptor, Digest, Error, Manifest, Options, Report, Result, Silent, Sink, Source, copy,
+};
 use serde_json::{Value, json};
 use std::{
     io::{Cursor, Write},

@@ -2,11 +2,10 @@
 
 use crate::make::*;
 use crate::memory::{Kept, takes};
-use imgmv::copy::Options;
-use imgmv::image::{Digest, media_type};
-use imgmv::source::{Selector, Store};
-use imgmv::tarball::ArchiveCompression;
-use imgmv::transport::archive::{Input, open};
+use imgmv::internals::archive::{Input, open};
+use imgmv::internals::image::media_type;
+use imgmv::internals::tarball::ArchiveCompression;
+use imgmv::{Digest, Options, Selector, Store};
 use serde_json::json;
 use std::io::{Cursor, Read, Write};
 
@@ -283,13 +282,13 @@ fn signatures_are_found_by_what_they_are_about() {
 fn files_are_sniffed_whatever_they_are_called() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| Input::File(folder.path().join(name));
-    let open = |name: &str| open(&at(name), std::sync::Arc::new(imgmv::progress::Silent));
+    let open = |name: &str| open(&at(name), std::sync::Arc::new(imgmv::Silent));
     std::fs::write(folder.path().join("a.tar.gz"), old(&Image::new(2), &["app:2"])).unwrap();
     std::fs::write(folder.path().join("b.tar"), gzip(&old(&Image::new(2), &["app:2"]))).unwrap();
     std::fs::File::create(folder.path().join("c.tar")).unwrap().write_all(b"no archive at all").unwrap();
     std::fs::write(folder.path().join("empty.tar"), b"").unwrap();
-    assert!(matches!(open("a.tar.gz").unwrap(), imgmv::copy::Source::Store(_)));
-    assert!(matches!(open("b.tar").unwrap(), imgmv::copy::Source::Stream(_)));
+    assert!(matches!(open("a.tar.gz").unwrap(), imgmv::Source::Store(_)));
+    assert!(matches!(open("b.tar").unwrap(), imgmv::Source::Stream(_)));
     for (name, words) in [
         ("c.tar", "c.tar is not an archive: expected a tar"),
         ("empty.tar", "is empty"),

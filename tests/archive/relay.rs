@@ -1,11 +1,8 @@
 //! An old archive passes a pipe in its own form: once, re-tagged, and never whole where it does not hold together.
 
 use crate::make::*;
-use imgmv::copy::{Naming, Options};
-use imgmv::image::{Digest, Name};
-use imgmv::source::{Selector, Store};
-use imgmv::transport::archive::ArchiveSink;
-use imgmv::{Kind, Result};
+use imgmv::internals::archive::ArchiveSink;
+use imgmv::{Digest, Kind, Name, Naming, Options, Result, Selector, Store};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -32,7 +29,7 @@ impl Pipe {
     }
 }
 
-fn relayed(bytes: Vec<u8>, options: &Options) -> (Vec<u8>, Result<imgmv::copy::Report>) {
+fn relayed(bytes: Vec<u8>, options: &Options) -> (Vec<u8>, Result<imgmv::Report>) {
     let pipe = Pipe::default();
     let sink = ArchiveSink::to_writer(Box::new(pipe.clone()), "the pipe");
     let report = run(streamed(bytes), &sink, options);

@@ -2,12 +2,9 @@
 
 use crate::make::run;
 use crate::memory::{Memory, layer};
-use imgmv::Result;
-use imgmv::copy::Options;
-use imgmv::copy::Source;
-use imgmv::image::{Descriptor, Digest};
-use imgmv::source::{Selector, Store, Wrapper};
-use imgmv::transport::archive::{ArchiveSink, prune};
+use imgmv::internals::archive::{ArchiveSink, prune};
+use imgmv::internals::source::Wrapper;
+use imgmv::{Descriptor, Digest, Options, Result, Selector, Source, Store};
 use std::{
     fs,
     io::{self, Read},

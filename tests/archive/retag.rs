@@ -2,10 +2,8 @@
 
 use crate::make::*;
 use crate::relay::files;
-use imgmv::Kind;
-use imgmv::image::Name;
-use imgmv::source::{Selector, Store};
-use imgmv::transport::archive::retag;
+use imgmv::internals::archive::retag;
+use imgmv::{Kind, Name, Selector, Store};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
@@ -32,7 +30,7 @@ fn a_new_name_points_at_the_same_image_in_every_form() {
     ] {
         let (folder, path) = placed(&fixture(file));
         let before = store(fixture(file)).unwrap().roots(&[]).unwrap();
-        let root = retag(&path, None, &[name("registry.lan/app:9")], Arc::new(imgmv::progress::Silent)).unwrap();
+        let root = retag(&path, None, &[name("registry.lan/app:9")], Arc::new(imgmv::Silent)).unwrap();
         let after = fs::read(&path).unwrap();
         let store = store(after.clone()).unwrap();
         assert_eq!(root.descriptor.digest, before[0].descriptor.digest, "{file}");
@@ -57,7 +55,7 @@ fn a_name_that_another_image_had_moves() {
     for file in ["two-images-docker20.tar", "two-images-docker28.tar", "two-images-ctr21.tar"] {
         let (_folder, path) = placed(&fixture(file));
         let picked = Selector::Name("bye-imgmv:1".into());
-        let root = retag(&path, Some(&picked), &[name("hello-imgmv:1")], Arc::new(imgmv::progress::Silent)).unwrap();
+        let root = retag(&path, Some(&picked), &[name("hello-imgmv:1")], Arc::new(imgmv::Silent)).unwrap();
         let after = fs::read(&path).unwrap();
         let store = store(after.clone()).unwrap();
         let found = store.roots(&[Selector::Name("hello-imgmv:1".into())]).unwrap();
@@ -72,7 +70,7 @@ fn a_name_that_another_image_had_moves() {
 
 #[test]
 fn what_could_be_meant_in_two_ways_changes_nothing() {
-    let watch = || Arc::new(imgmv::progress::Silent);
+    let watch = || Arc::new(imgmv::Silent);
     let (folder, path) = placed(&fixture("two-images-docker20.tar"));
     assert_eq!(retag(&path, None, &[name("app:9")], watch()).unwrap_err().kind(), Kind::Usage);
     let picked = Selector::Name("bye-imgmv:1".into());
@@ -94,7 +92,7 @@ fn an_image_without_a_name_gets_one_and_what_is_not_known_stays() {
     let mut archive = image.old_files();
     archive.push(saved(json!([entry])));
     let (_folder, path) = placed(&tar(&archive));
-    retag(&path, None, &[name("app:2")], Arc::new(imgmv::progress::Silent)).unwrap();
+    retag(&path, None, &[name("app:2")], Arc::new(imgmv::Silent)).unwrap();
     let entries = files(&fs::read(&path).unwrap());
     let (last, bytes) = entries.last().unwrap();
     let list: Value = serde_json::from_slice(bytes).unwrap();

@@ -3,11 +3,9 @@
 use crate::make::*;
 use crate::memory::{Memory, layer};
 use crate::relay::{Pipe, files};
-use imgmv::copy::Source;
-use imgmv::copy::{Naming, Options};
-use imgmv::image::{Descriptor, Manifest, Name, Platform, media_type};
-use imgmv::source::Store;
-use imgmv::transport::archive::{ArchiveSink, Input, open};
+use imgmv::internals::archive::{ArchiveSink, Input, open};
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Manifest, Name, Naming, Options, Platform, Source, Store};
 use serde_json::{Value, json};
 use std::{fs, path::Path, sync::Arc};
 
@@ -35,8 +33,8 @@ fn written(memory: &Memory) -> Vec<u8> {
     pipe.bytes()
 }
 
-fn silent() -> Arc<imgmv::progress::Silent> {
-    Arc::new(imgmv::progress::Silent)
+fn silent() -> Arc<imgmv::Silent> {
+    Arc::new(imgmv::Silent)
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -186,7 +184,7 @@ fn bare_tags_stay_out_of_dockers_list_and_images_without_a_name_are_kept() {
     let one = memory.image("linux/amd64", &[layer(1, 100)]);
     let two = memory.image("linux/amd64", &[layer(2, 100)]);
     memory.name("v1", &one);
-    memory.roots.push(imgmv::source::Root::new(None, Descriptor { platform: None, ..two }));
+    memory.roots.push(imgmv::Root::new(None, Descriptor { platform: None, ..two }));
     let bytes = written(&memory);
     let entries = files(&bytes);
     let list: Value = serde_json::from_slice(&entries.last().unwrap().1).unwrap();
@@ -201,7 +199,7 @@ fn bare_tags_stay_out_of_dockers_list_and_images_without_a_name_are_kept() {
 fn long_digests_get_their_own_folder() {
     let mut memory = Memory::default();
     let bytes = layer(5, 5000);
-    let digest = imgmv::image::Hasher::new(imgmv::image::Algorithm::Sha512).with(&bytes).finish();
+    let digest = imgmv::Hasher::new(imgmv::internals::image::Algorithm::Sha512).with(&bytes).finish();
     let raw = Descriptor::new(media_type::OCI_LAYER, digest, bytes.len() as u64);
     memory.blobs.insert(digest, bytes);
     let config = memory.keep(media_type::OCI_CONFIG, br#"{"os":"linux","architecture":"amd64"}"#.to_vec());
@@ -240,7 +238,7 @@ fn a_pipe_that_was_cut_inside_a_blob_is_never_ended() {
     let pipe = Pipe::default();
     let sink = ArchiveSink::to_writer(Box::new(pipe.clone()), "pipe");
     assert!(run(source(&broken), &sink, &Options::default()).is_err());
-    assert!(imgmv::sink::Sink::finish(&sink).is_err());
+    assert!(imgmv::Sink::finish(&sink).is_err());
     drop(sink);
     assert!(store(pipe.bytes()).is_err());
     assert!(!pipe.bytes().windows(10).any(|window| window == b"index.json"));

@@ -2,8 +2,7 @@
 
 use crate::engines::{Kind, Peer};
 use crate::world::{APP, BESIDE, Between, Far, LAYER, Told, noise, version};
-use imgmv::Kind as Failure;
-use imgmv::image::{Coding, Digest};
+use imgmv::{Coding, Digest, Kind as Failure};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -119,9 +118,9 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
     let one = version(&[1, 2], Coding::Gzip);
     let file = far.peer.folder.path().join("one.tar");
     let told = std::sync::Arc::new(Told::default());
-    let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
-    let source = imgmv::copy::Source::Store(std::sync::Arc::new(one.clone()));
-    imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
+    let sink = imgmv::internals::archive::ArchiveSink::to_file(&file).unwrap();
+    let source = imgmv::Source::Store(std::sync::Arc::new(one.clone()));
+    imgmv::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     let import = ["images", "import", "--local", "--discard-unpacked-layers", file.to_str().unwrap()];
     far.peer.client(&import);
     let next = far.copy(&version(&[1, 2, 3], Coding::Gzip)).unwrap();
@@ -134,11 +133,11 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
 fn a_command_of_the_users_own_is_sent_everything_and_that_is_said() {
     let Some(far) = Far::start(Kind::Containerd16) else { return };
     let host = std::sync::Arc::from(far.sshd.host(far.way).unwrap());
-    let found = imgmv::transport::engine::detect(&*host, &[], None, Some("ctr images import -")).unwrap();
+    let found = imgmv::internals::engine::detect(&*host, &[], None, Some("ctr images import -")).unwrap();
     let told = std::sync::Arc::new(Told::default());
-    let sink = imgmv::transport::engine::EngineSink::new(host, found, told.clone(), &Default::default());
-    let source = imgmv::copy::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
-    imgmv::copy::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
+    let sink = imgmv::internals::engine::EngineSink::new(host, found, told.clone(), &Default::default());
+    let source = imgmv::Source::Store(std::sync::Arc::new(version(&[1], Coding::Raw)));
+    imgmv::copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     let said = told.0.lock().unwrap().join("\n");
     assert!(said.contains("not known for a custom --remote-command; all layers are sent"), "{said}");
     far.is_whole(APP, &layers(&[1]));
@@ -255,7 +254,7 @@ fn nerdctl_is_asked_through_ctr_and_goes_without_it() {
     {
         let Some(peer) = Peer::start(Kind::Containerd16) else { return };
         let Some(mut far) = Far::of(overlaid(peer, &programs)) else { return };
-        far.engines = vec![imgmv::transport::engine::Engine::Nerdctl];
+        far.engines = vec![imgmv::internals::engine::Engine::Nerdctl];
         far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
         let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();
         assert_eq!(next.report.moved.blobs, moved, "{}", next.said);
@@ -271,7 +270,7 @@ fn a_load_that_says_yes_and_does_nothing_is_not_believed_and_the_old_image_stays
     let once = "if [ -e $HOME/loaded ]; then cat >/dev/null; else touch $HOME/loaded; exec /usr/bin/ctr -n \"$ns\" images import -; fi";
     let nerdctl = NERDCTL.replace("LOAD", once);
     let Some(mut far) = Far::of(overlaid(peer, &[("nerdctl", nerdctl.as_str())])) else { return };
-    far.engines = vec![imgmv::transport::engine::Engine::Nerdctl];
+    far.engines = vec![imgmv::internals::engine::Engine::Nerdctl];
     far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
     let before = far.peer.id(APP);
     let error = far.copy(&version(&[1, 2, 3], Coding::Raw)).err().unwrap();

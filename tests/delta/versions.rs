@@ -2,7 +2,7 @@
 
 use crate::engines::Kind;
 use crate::world::{APP, BESIDE, Cost, Far, LAYER, noise, version};
-use imgmv::image::Coding;
+use imgmv::Coding;
 
 fn everywhere(check: impl Fn(Far)) {
     for kind in Kind::ALL {

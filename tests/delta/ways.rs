@@ -5,14 +5,11 @@ use crate::engines::{Kind, Peer};
 use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, copy};
-use imgmv::image::{Coding, Digest, Manifest, Platform, media_type};
-use imgmv::progress::Silent;
-use imgmv::remote::Local;
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
-use imgmv::transport::layout::{LayoutSink, Verify};
+use imgmv::internals::engine::{Engine, EngineSink, LineCompression, detect};
+use imgmv::internals::image::media_type;
+use imgmv::internals::layout::{LayoutSink, Verify};
+use imgmv::internals::remote::Local;
+use imgmv::{Cancel, Coding, Digest, Manifest, Options, Platform, Silent, Source, copy};
 use std::{
     io::Write,
     process::Stdio,
@@ -35,7 +32,7 @@ fn save(here: &Peer) -> Source {
     let local = here.environment.iter().fold(local, |local, (key, value)| local.with_env(key, value));
     let found = detect(&local, &[Engine::Docker], None, None).unwrap();
     Source::Stream(Box::new(
-        imgmv::transport::engine::save(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream(),
+        imgmv::internals::engine::save(Arc::new(local), &found, &["t/app:1".to_owned()]).unwrap().stream(),
     ))
 }
 
@@ -130,7 +127,7 @@ fn a_host_with_thousands_of_blobs_is_not_asked_for_their_list() {
     memory.name("docker.io/t/many:1", &manifest.descriptor);
     let file = far.peer.folder.path().join("many.tar");
     let told: Arc<crate::world::Told> = Default::default();
-    let sink = imgmv::transport::archive::ArchiveSink::to_file(&file).unwrap();
+    let sink = imgmv::internals::archive::ArchiveSink::to_file(&file).unwrap();
     let source = Source::Store(Arc::new(memory));
     copy(source, &sink, &Default::default(), None, told.as_ref(), &Default::default()).unwrap();
     far.peer.client(&["images", "import", "--no-unpack", file.to_str().unwrap()]);

@@ -4,15 +4,14 @@ use crate::engines::{Kind, Peer};
 use crate::line::Line;
 use crate::memory::Memory;
 use crate::sshd::{Sshd, Way};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, Report, copy};
-use imgmv::image::{Coding, Descriptor, Digest, Manifest, Platform, media_type, with_coding};
-use imgmv::progress::{Event, Watch};
-use imgmv::remote::Host;
-use imgmv::source::{Store, Wrapper};
-use imgmv::transport::engine::{Engine, EngineSink, LineCompression, detect};
-use imgmv::{Error, Result};
+use imgmv::internals::engine::{Engine, EngineSink, LineCompression, detect};
+use imgmv::internals::image::{media_type, with_coding};
+use imgmv::internals::remote::Host;
+use imgmv::internals::source::Wrapper;
+use imgmv::{
+    Cancel, Coding, Descriptor, Digest, Error, Event, Manifest, Options, Platform, Report, Result, Source, Store,
+    Watch, copy,
+};
 use std::{
     io::Read,
     sync::{Arc, Mutex, Once},
@@ -170,8 +169,8 @@ impl Far {
                 let _ = std::fs::remove_file(&file);
                 self.peer.client(&[save, &[file.to_str().unwrap(), name]].concat());
                 let told: Arc<dyn Watch> = Arc::new(Told::default());
-                let input = imgmv::transport::archive::Input::File(file.clone());
-                let Source::Store(store) = imgmv::transport::archive::open(&input, told).unwrap() else {
+                let input = imgmv::internals::archive::Input::File(file.clone());
+                let Source::Store(store) = imgmv::internals::archive::open(&input, told).unwrap() else {
                     panic!("{kind:?} saved what is no store")
                 };
                 let found = unpacked(store.as_ref());

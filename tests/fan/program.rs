@@ -4,7 +4,7 @@ use super::support::fault_proxy::{Line, Proxy};
 use super::support::program::{Output, command, fixture, imgmv};
 use super::support::registry::Double;
 use crate::support::noise::noise;
-use imgmv::image::Digest;
+use imgmv::Digest;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;

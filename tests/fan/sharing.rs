@@ -1,16 +1,12 @@
 //! Copies that run side by side on one store: how often it is read, whatever the others do.
 
 use super::memory::{Kept, Memory, layer, takes};
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, Report, copy};
-use imgmv::fanout::{Limits, SharedStore, Subscriber};
-use imgmv::image::{Descriptor, Digest, Manifest, Name};
-use imgmv::progress::Silent;
-use imgmv::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
-use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store};
-use imgmv::transfer::{BlobWriter, Budget, Verified};
-use imgmv::{Error, Kind, Result};
+use imgmv::internals::fanout::{Limits, SharedStore, Subscriber};
+use imgmv::{
+    Begin, BlobWriter, Budget, Cancel, Claim, Descriptor, Digest, Error, Finish, Kind, Manifest, Missing, Name,
+    Options, Order, Origin, Profile, Report, Result, Root, Selector, Silent, Sink, SinkCapabilities, Source, Store,
+    Upcoming, Verified, copy,
+};
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,8 +1,7 @@
 //! What passes once, for several readers.
 
-use imgmv::cancel::Cancel;
-use imgmv::fanout::{Limits, TeeReader, split};
-use imgmv::{Error, Kind};
+use imgmv::internals::fanout::{Limits, TeeReader, split};
+use imgmv::{Cancel, Error, Kind};
 use std::io::{self, Cursor, Read};
 use std::thread;
 use std::time::Duration;

@@ -14,11 +14,9 @@ mod serving;
 #[path = "downloads/tokens.rs"]
 mod tokens;
 
-use imgmv::cancel::Cancel;
-use imgmv::image::{Descriptor, Digest, Manifest, media_type};
-use imgmv::progress::{Event, Silent, Watch};
-use imgmv::source::{Selector, Store};
-use imgmv::transport::registry::{Access, Registry};
+use imgmv::internals::image::media_type;
+use imgmv::internals::registry::{Access, Registry};
+use imgmv::{Cancel, Descriptor, Digest, Event, Manifest, Selector, Silent, Store, Watch};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -7,8 +7,7 @@ use super::target::Target;
 use super::tars::Tar;
 use super::ways::{gzip, open_archive};
 use super::world::layer;
-use imgmv::Kind;
-use imgmv::image::Digest;
+use imgmv::{Digest, Kind};
 use serde_json::json;
 use std::fs;
 

@@ -3,9 +3,8 @@
 use super::images::plain;
 use super::support::program::fixture;
 use super::target::Target;
-use imgmv::Kind;
-use imgmv::copy::Source;
-use imgmv::transport::containerd::ContainerdStore;
+use imgmv::internals::containerd::ContainerdStore;
+use imgmv::{Kind, Source};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::symlink;

@@ -5,9 +5,8 @@ use super::target::Target;
 use super::tars::Tar;
 use super::ways::{Way, oci_archive, open_archive, repeated};
 use super::world::World;
-use imgmv::copy::Source;
-use imgmv::image::{Digest, media_type};
-use imgmv::{Kind, Result};
+use imgmv::internals::image::media_type;
+use imgmv::{Digest, Kind, Result, Source};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -68,10 +67,10 @@ fn child() {
     let Ok(wanted) = std::env::var("HOSTILE_CASE") else { return };
     let (what, make, kind) = CASES.iter().find(|(what, _, _)| *what == wanted).unwrap();
     let (target, folder) = (Target::new(), tempfile::tempdir().unwrap());
-    let mut options = imgmv::copy::Options::default();
+    let mut options = imgmv::Options::default();
     if what.ends_with("chosen") {
         let wanted = vec!["linux/s390x".parse().unwrap()];
-        options.platforms = imgmv::copy::Platforms::Only(wanted);
+        options.platforms = imgmv::Platforms::Only(wanted);
     }
     let done = make(folder.path()).and_then(|source| target.take_with(source, &options));
     println!("{what}: {done:?}, peak {}", peak());
@@ -102,7 +101,7 @@ fn open(way: Way, world: &World, dir: &Path) -> Result<Source> {
     match way {
         Way::Layout => {
             super::ways::write_layout(world, dir);
-            let store = imgmv::transport::layout::LayoutStore::open(dir)?;
+            let store = imgmv::internals::layout::LayoutStore::open(dir)?;
             Ok(Source::Store(std::sync::Arc::new(store)))
         }
         _ => open_archive(dir, &oci_archive(world)),
@@ -133,7 +132,7 @@ fn index_json(dir: &Path, thing: &str) -> Result<Source> {
     super::ways::write_layout(&World::default(), dir);
     let things = vec![thing; (4 << 20) / (thing.len() + 1) - 20].join(",");
     fs::write(dir.join("index.json"), format!("{{\"manifests\":[],\"x\":[{things}]}}")).unwrap();
-    let store = imgmv::transport::layout::LayoutStore::open(dir)?;
+    let store = imgmv::internals::layout::LayoutStore::open(dir)?;
     Ok(Source::Store(std::sync::Arc::new(store)))
 }
 
@@ -177,8 +176,8 @@ fn packed(dir: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> R
     let mut out = zstd::stream::write::Encoder::new(File::create(&path).unwrap(), 1).unwrap();
     write(&mut out).unwrap();
     out.finish().unwrap();
-    let input = imgmv::transport::archive::Input::File(path);
-    imgmv::transport::archive::open(&input, std::sync::Arc::new(imgmv::progress::Silent))
+    let input = imgmv::internals::archive::Input::File(path);
+    imgmv::internals::archive::open(&input, std::sync::Arc::new(imgmv::Silent))
 }
 
 /// A list of ten thousand images that all have one config of 4 MiB, and another layer count than it says.
@@ -244,6 +243,6 @@ fn sparse(dir: &Path) -> Result<Source> {
     let header = Tar::new().header(b"layer.tar", b'0', b"", (1 << 42) - 4096).open();
     fs::write(&path, header).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
-    let input = imgmv::transport::archive::Input::File(path);
-    imgmv::transport::archive::open(&input, std::sync::Arc::new(imgmv::progress::Silent))
+    let input = imgmv::internals::archive::Input::File(path);
+    imgmv::internals::archive::open(&input, std::sync::Arc::new(imgmv::Silent))
 }

@@ -4,9 +4,8 @@ use super::support::web::Web;
 use super::target::Target;
 use super::ways::WAYS;
 use super::world::{World, layer};
-use imgmv::Kind;
-use imgmv::copy::Options;
-use imgmv::image::{Digest, Platform, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Digest, Kind, Options, Platform};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -259,7 +258,7 @@ fn what_a_strangers_platform_says_stays_on_its_line() {
     let root = world.index(&[child]);
     let world = world.name(root);
     let wanted = vec![Platform::new("linux", "s390x", None)];
-    let options = Options { platforms: imgmv::copy::Platforms::Only(wanted), ..Options::default() };
+    let options = Options { platforms: imgmv::Platforms::Only(wanted), ..Options::default() };
     for way in WAYS {
         let target = Target::new();
         let error = target.take_with(way.open(&world).source.unwrap(), &options).unwrap_err();

@@ -7,13 +7,8 @@ use super::support::web::{Body, Response, Web};
 use super::target::Target;
 use super::ways::{access, repository};
 use super::world::{World, layer};
-use imgmv::Kind;
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, copy};
-use imgmv::image::Digest;
-use imgmv::progress::Silent;
-use imgmv::transport::registry::Registry;
+use imgmv::internals::registry::Registry;
+use imgmv::{Cancel, Digest, Kind, Options, Silent, Source, copy};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +73,7 @@ fn an_endless_or_broken_registry_names_nothing() {
 fn a_registry_that_goes_silent_in_a_blob_is_left() {
     let double = double();
     double.faults().stall = Some((1000, usize::MAX));
-    let patience = imgmv::transport::registry::Access { timeout: Duration::from_millis(300), ..access() };
+    let patience = imgmv::internals::registry::Access { timeout: Duration::from_millis(300), ..access() };
     let registry = Registry::new(&double.host(), patience, Arc::new(Silent), Cancel::default()).unwrap();
     let error = Target::new().refuse(Ok(Source::Store(Arc::new(registry.repository("app")))));
     assert_eq!(error.kind(), Kind::Network, "{error}");
@@ -125,13 +120,13 @@ fn a_registrys_words_are_bounded_and_stay_on_their_line() {
 }
 
 /// A copy of an honest image to `double`, and what became of it.
-fn push(double: &Double) -> imgmv::Result<imgmv::copy::Report> {
+fn push(double: &Double) -> imgmv::Result<imgmv::Report> {
     let mut world = World::default();
     let root = world.image(&[layer(1), layer(2)]);
     let world = world.name(root);
     let registry = Registry::new(&double.host(), access(), Arc::new(Silent), Cancel::default()).unwrap();
     let opened = super::ways::Way::Layout.open(&world);
-    let options = Options { compress: imgmv::copy::Compress::Keep, ..Options::default() };
+    let options = Options { compress: imgmv::Compress::Keep, ..Options::default() };
     copy(opened.source.unwrap(), &registry.sink("new"), &options, None, &Silent, &Cancel::default())
 }
 

@@ -1,12 +1,8 @@
 //! Where hostile images are copied to, and what is looked for there afterwards.
 
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Options, Report, copy};
-use imgmv::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest};
-use imgmv::progress::Silent;
-use imgmv::transport::layout::{LayoutSink, Verify};
-use imgmv::{Error, Result};
+use imgmv::internals::image::{Algorithm, LayoutIndex};
+use imgmv::internals::layout::{LayoutSink, Verify};
+use imgmv::{Cancel, Descriptor, Digest, Error, Hasher, Manifest, Options, Report, Result, Silent, Source, copy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

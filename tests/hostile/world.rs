@@ -1,6 +1,7 @@
 //! Images as a stranger makes them: nothing has to be what it says.
 
-use imgmv::image::{Descriptor, Digest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Digest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! An image of one large layer that takes no room on the disk.
 
 use super::*;
-use imgmv::image::Digest;
+use imgmv::Digest;
 use serde_json::json;
 use std::{
     fs::{self, File},

@@ -6,15 +6,13 @@ mod memory;
 mod peers;
 mod resume;
 
-use imgmv::cancel::Cancel;
-use imgmv::copy::Source;
-use imgmv::copy::{Compress, Options, Report, copy};
-use imgmv::image::{Algorithm, Coding, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name, media_type};
-use imgmv::progress::{Event, Silent, Watch};
-use imgmv::sink::{Begin, Sink};
-use imgmv::source::{Claim, Root, Selector, Store, Wrapper};
-use imgmv::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
-use imgmv::{Error, Kind, Result};
+use imgmv::internals::image::{Algorithm, LayoutIndex, media_type};
+use imgmv::internals::layout::{Durable, LayoutSink, LayoutStore, Verify};
+use imgmv::internals::source::Wrapper;
+use imgmv::{
+    Begin, Cancel, Claim, Coding, Compress, Descriptor, Digest, Error, Event, Hasher, Kind, Manifest, Name, Options,
+    Report, Result, Root, Selector, Silent, Sink, Source, Store, Watch, copy,
+};
 use memory::{Kept, Memory, layer, takes};
 use std::fs;
 use std::io::Read;
@@ -286,7 +284,7 @@ fn what_was_whole_before_a_copy_was_cut_has_its_name() {
     broken.blobs.get_mut(&blob).unwrap()[9] ^= 1;
     let sink = dir.sink(Verify::Size);
     let jobs = [memory, broken].map(|memory| (Source::Store(Arc::new(memory)), Options::default()));
-    imgmv::copy::copy_all(jobs.into(), &sink, None, &Silent, &Cancel::default()).unwrap_err();
+    imgmv::copy_all(jobs.into(), &sink, None, &Silent, &Cancel::default()).unwrap_err();
     drop(sink);
     assert_eq!(dir.store().names().unwrap().len(), 2);
     put(Arc::new(dir.store()), &Kept::new(takes())).unwrap();

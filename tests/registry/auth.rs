@@ -4,7 +4,7 @@ use super::support::registry::{Auth, Bearer, Double};
 use super::support::web::{Body, Request, Response, Web};
 use super::*;
 use imgmv::Kind;
-use imgmv::transport::registry::{Credentials, Secret};
+use imgmv::internals::registry::{Credentials, Secret};
 
 const PASSWORD: &str = "hunter2-secret";
 

@@ -4,7 +4,7 @@
 use super::support::proxy::{Proxy, Rules};
 use super::support::registry::{Auth, Double};
 use super::*;
-use imgmv::transport::registry::{Credentials, Secret, login, logout};
+use imgmv::internals::registry::{Credentials, Secret, login, logout};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;

@@ -4,8 +4,7 @@
 use super::support::registry::{Double, Stumble};
 use super::support::web::{Body, Response, Tls, Web};
 use super::*;
-use imgmv::Kind;
-use imgmv::sink::Sink;
+use imgmv::{Kind, Sink};
 use std::path::{Path, PathBuf};
 
 fn tls(file: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use super::support::registry::{Auth, Bearer, Double};
 use super::*;
 use imgmv::Kind;
-use imgmv::transport::registry::{Credentials, Secret, login, logout};
+use imgmv::internals::registry::{Credentials, Secret, login, logout};
 
 fn as_user(file: &std::path::Path, password: &str) -> Access {
     let credentials = Credentials::Password { user: "me".into(), password: Secret::new(password) };

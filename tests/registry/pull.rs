@@ -2,8 +2,8 @@
 
 use super::support::registry::{Double, Ranges, Stumble, image};
 use super::*;
-use imgmv::Kind;
-use imgmv::image::{Hasher, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Hasher, Kind};
 
 #[test]
 fn an_image_takes_one_request_for_each_blob_and_one_for_its_manifest() {
@@ -222,7 +222,7 @@ fn referrers_come_from_the_api_and_else_from_their_tag() {
 fn a_sha512_digest_is_checked_as_one() {
     let double = Double::start();
     let bytes = image(&[]).bytes;
-    let digest = Hasher::new(imgmv::image::Algorithm::Sha512).with(&bytes).finish();
+    let digest = Hasher::new(imgmv::internals::image::Algorithm::Sha512).with(&bytes).finish();
     double.put_manifest_at("app", digest, media_type::OCI_MANIFEST, &bytes);
     let root = store(&double, "app").roots(&[Selector::Digest(digest)]).unwrap().remove(0);
     assert_eq!(root.descriptor.digest, digest);

@@ -2,9 +2,8 @@
 
 use super::support::registry::{Double, Stumble, image};
 use super::*;
-use imgmv::Kind;
-use imgmv::image::{Coding, media_type};
-use imgmv::sink::Sink;
+use imgmv::internals::image::media_type;
+use imgmv::{Coding, Kind, Sink};
 
 fn pair(layers: &[&[u8]]) -> (Double, Double, Manifest) {
     let (from, to) = (Double::start(), Double::start());

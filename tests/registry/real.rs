@@ -2,9 +2,7 @@
 
 use super::support::registry::{Double, image};
 use super::*;
-use imgmv::image::Reference;
-use imgmv::sink::Sink;
-use imgmv::source::Store as _;
+use imgmv::{Reference, Sink, Store as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
@@ -135,8 +133,8 @@ fn docker_registry_with_a_password_file_wants_it_and_takes_it() {
         .put_manifest(&image)
         .and_then(|()| docker.registry().sink("app").publish(None, &image));
     assert_eq!(error.unwrap_err().kind(), imgmv::Kind::Denied);
-    let password = imgmv::transport::registry::Secret::new("secret");
-    let credentials = imgmv::transport::registry::Credentials::Password { user: "me".into(), password };
+    let password = imgmv::internals::registry::Secret::new("secret");
+    let credentials = imgmv::internals::registry::Credentials::Password { user: "me".into(), password };
     let known = Access { credentials, ..access() };
     let from = Double::start();
     from.image("app", "1", &[b"layer"]);

@@ -1,7 +1,8 @@
 //! A server under test, and a client that says exactly what a test wants it to say.
 
 use super::support::program::command;
-use imgmv::image::{Digest, media_type};
+use imgmv::Digest;
+use imgmv::internals::image::media_type;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

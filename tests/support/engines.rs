@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use super::program::{Daemon, peer};
-use imgmv::transport::engine::Engine;
+use imgmv::internals::engine::Engine;
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,14 +1,13 @@
 //! Images, a store, a stream and a sink in memory: what the engine's own tests copy between.
 #![allow(dead_code)]
 
-use imgmv::copy::Source;
-use imgmv::image::{Coding, Descriptor, Digest, Manifest, Name, Platform, media_type};
-use imgmv::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
-use imgmv::source::{Claim, Origin, Profile, Root, Selector, Store, select};
-use imgmv::tarball::ArchiveStream;
-use imgmv::transfer::BlobWriter;
-use imgmv::transfer::Verified;
-use imgmv::{Error, Result};
+use imgmv::internals::image::media_type;
+use imgmv::internals::source::select;
+use imgmv::{
+    ArchiveStream, Begin, BlobWriter, Claim, Coding, Descriptor, Digest, Error, Finish, Manifest, Missing, Name, Order,
+    Origin, Platform, Profile, Result, Root, Selector, Shape, Sink, SinkCapabilities, Source, Store, Upcoming,
+    Verified,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     io::{Cursor, Read},

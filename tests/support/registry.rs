@@ -11,7 +11,8 @@
 
 use super::routes::answer;
 use super::web::{Request, Tls, Web};
-use imgmv::image::{Descriptor, Digest, Manifest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Digest, Manifest};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 

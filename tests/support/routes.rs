@@ -4,7 +4,8 @@
 use super::registry::{Auth, Ranges, Shared, Stumble};
 use super::web::{Body, Request, Response};
 use base64::Engine as _;
-use imgmv::image::{Digest, Manifest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Digest, Manifest};
 use std::io::Read;
 use std::sync::Arc;
 

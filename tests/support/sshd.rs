@@ -3,10 +3,9 @@
 
 use super::engines::folder;
 use super::program::{Daemon, free_port, listens, peer};
-use imgmv::Result;
-use imgmv::cancel::Cancel;
-use imgmv::remote::builtin::Builtin;
-use imgmv::remote::{Host, OpenSsh, SshTarget};
+use imgmv::internals::remote::builtin::Builtin;
+use imgmv::internals::remote::{Host, OpenSsh, SshTarget};
+use imgmv::{Cancel, Result};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,

@@ -100,10 +100,6 @@ impl Catalog {
         self.backends.push(backend);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.backends.is_empty()
-    }
-
     /// Every repository name once, in lexical order.
     pub fn repositories(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();

@@ -20,7 +20,6 @@ pub enum ErrorCode {
     Unauthorized,
     Denied,
     Unsupported,
-    TooManyRequests,
     /// Any other error; not in the specification.
     Unknown,
 }
@@ -41,7 +40,6 @@ impl ErrorCode {
             ErrorCode::Unauthorized => "UNAUTHORIZED",
             ErrorCode::Denied => "DENIED",
             ErrorCode::Unsupported => "UNSUPPORTED",
-            ErrorCode::TooManyRequests => "TOOMANYREQUESTS",
             ErrorCode::Unknown => "UNKNOWN",
         }
     }

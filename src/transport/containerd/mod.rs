@@ -10,5 +10,5 @@ mod page;
 mod records;
 mod store;
 
-pub use records::{Record, images_in};
+pub use records::images_in;
 pub use store::ContainerdStore;

@@ -60,8 +60,8 @@ mod session;
 mod sink;
 mod verify;
 
-pub use fetch::{FetchStore, ImageRow};
-pub use kind::{DetectedEngine, Engine, ImageStore, Loader};
+pub use fetch::FetchStore;
+pub use kind::{DetectedEngine, Engine, Loader};
 pub use line_compression::LineCompression;
 pub use probe::detect;
 pub use saved::{list_names, save};

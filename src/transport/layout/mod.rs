@@ -27,7 +27,7 @@ pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
     Ok(partial::sweep(&layout, life) + upload::sweep(&layout.directory, life))
 }
 
-pub use cache::{Evicted, Filling, LayoutCache};
+pub use cache::{Filling, LayoutCache};
 pub use push::PushedLayout;
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;

@@ -56,7 +56,7 @@ use http::client::RegistryClient;
 use std::sync::Arc;
 
 pub use auth::credentials::exist as has_credentials;
-pub use auth::login::{LoginOutcome, login, logout};
+pub use auth::login::{login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
 pub(crate) use prefix::Prefix;

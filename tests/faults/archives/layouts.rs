@@ -3,7 +3,8 @@
 use super::make::*;
 use crate::support::registry::Double;
 use crate::support::shell::Shell;
-use imgmv::image::{Descriptor, Digest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Digest};
 use serde_json::{Value, json};
 use std::fs;
 

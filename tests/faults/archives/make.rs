@@ -1,7 +1,8 @@
 //! Layouts and archives by hand, and a run of the program in their folder.
 
 use crate::support::shell::Shell;
-use imgmv::image::{Descriptor, Digest, Manifest, Platform, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Digest, Manifest, Platform};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 

@@ -2,7 +2,8 @@
 
 use super::make::*;
 use crate::support::shell::Shell;
-use imgmv::image::{Digest, Manifest, Platform, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Digest, Manifest, Platform};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

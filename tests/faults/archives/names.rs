@@ -4,7 +4,7 @@ use super::make::*;
 use crate::support::engines::{Kind, Peer};
 use crate::support::registry::Double;
 use crate::support::shell::Shell;
-use imgmv::image::Digest;
+use imgmv::Digest;
 use serde_json::{Value, json};
 
 const LAYERS: [&[u8]; 1] = [b"layer"];

@@ -3,7 +3,7 @@
 use super::make::*;
 use crate::support::registry::Double;
 use crate::support::shell::Shell;
-use imgmv::image::media_type;
+use imgmv::internals::image::media_type;
 use std::fs;
 
 #[test]

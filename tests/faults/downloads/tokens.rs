@@ -2,10 +2,7 @@
 
 use super::support::registry::{Auth, Bearer};
 use super::*;
-use imgmv::Kind;
-use imgmv::copy::Source;
-use imgmv::copy::{Naming, Options, copy};
-use imgmv::image::Name;
+use imgmv::{Kind, Name, Naming, Options, Source, copy};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Copies `app:1` between two registries, several blobs at once.

@@ -2,7 +2,8 @@
 
 use super::world::{World, packed, tar, told};
 use crate::support::registry::Double;
-use imgmv::image::{Coding, Descriptor, Digest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Coding, Descriptor, Digest};
 use serde_json::json;
 
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";

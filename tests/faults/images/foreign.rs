@@ -3,7 +3,8 @@
 use super::world::{World, names, packed, tar, told};
 use crate::support::registry::Double;
 use crate::support::web::{Answer, Body, Response, Tls, Web};
-use imgmv::image::{Coding, Descriptor, Digest, media_type};
+use imgmv::internals::image::media_type;
+use imgmv::{Coding, Descriptor, Digest};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 

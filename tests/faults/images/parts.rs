@@ -2,7 +2,7 @@
 
 use super::world::{World, names, told};
 use crate::support::registry::Double;
-use imgmv::image::{Descriptor, Digest};
+use imgmv::{Descriptor, Digest};
 use serde_json::json;
 
 /// A layout with an index of three platforms, of which `here` are there; the index, and its images.

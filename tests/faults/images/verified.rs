@@ -1,7 +1,8 @@
 //! Comparisons that `verify` makes.
 
 use super::world::{World, packed, tar, told};
-use imgmv::image::{Algorithm, Coding, Digest, Hasher, media_type};
+use imgmv::internals::image::{Algorithm, media_type};
+use imgmv::{Coding, Digest, Hasher};
 use serde_json::json;
 
 fn by(algorithm: Algorithm, bytes: &[u8]) -> Digest {
@@ -13,7 +14,7 @@ fn each_diff_id_is_compared_by_its_own_algorithm() {
     let raw = tar(b"a layer");
     let (small, large) = (Algorithm::Sha256, Algorithm::Sha512);
     for coding in [Coding::Raw, Coding::Gzip, Coding::Zstd] {
-        let kind = imgmv::image::with_coding(media_type::OCI_LAYER, coding);
+        let kind = imgmv::internals::image::with_coding(media_type::OCI_LAYER, coding);
         for (layer, diff_id) in [(small, small), (small, large), (large, small), (large, large)] {
             for right in [true, false] {
                 let mut world = World::new();

@@ -1,7 +1,8 @@
 //! An OCI layout built blob by blob, and the program run on it.
 
 use crate::support::program::{Output, imgmv};
-use imgmv::image::{Algorithm, Coding, Descriptor, Digest, Hasher, media_type};
+use imgmv::internals::image::{Algorithm, media_type};
+use imgmv::{Coding, Descriptor, Digest, Hasher};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ impl World {
     }
 
     pub fn config(&mut self, platform: &str, diff_ids: &[Digest]) -> Descriptor {
-        let platform: imgmv::image::Platform = platform.parse().unwrap();
+        let platform: imgmv::Platform = platform.parse().unwrap();
         let document = json!({
             "os": platform.os, "architecture": platform.architecture,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
@@ -144,7 +145,7 @@ pub fn names(bytes: &[u8]) -> Vec<String> {
 
 pub fn packed(raw: &[u8], coding: Coding) -> Vec<u8> {
     let mut out = Vec::new();
-    imgmv::compress::recompress(&mut &*raw, Coding::Raw, coding, None, 1, &mut |bytes| {
+    imgmv::internals::compress::recompress(&mut &*raw, Coding::Raw, coding, None, 1, &mut |bytes| {
         out.extend_from_slice(bytes);
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::registry::{config, image};
-use imgmv::image::Digest;
+use imgmv::Digest;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
