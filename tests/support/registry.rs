@@ -269,6 +269,13 @@ impl Double {
         repository.manifests.insert(digest, (media_type.to_owned(), bytes.to_vec()));
     }
 
+    /// Points `tag` at `digest`, stored or not.
+    pub fn tag_as(&self, repository: &str, tag: &str, digest: Digest) {
+        let mut state = self.shared.state();
+        let repository = state.repositories.entry(repository.to_owned()).or_default();
+        repository.tags.insert(tag.to_owned(), digest);
+    }
+
     /// An image with these layers (their bytes are taken as they are), under `tag`.
     pub fn image(&self, repository: &str, tag: &str, layers: &[&[u8]]) -> Manifest {
         let manifest = image(layers);
