@@ -171,6 +171,12 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     Ok(chosen)
 }
 
+/// The root of a manifest without a name; `None` where `bytes` are not the manifest `digest`.
+pub(crate) fn unnamed_root(digest: &Digest, bytes: Vec<u8>) -> Option<Root> {
+    let claim = Descriptor::new("", *digest, bytes.len() as u64);
+    Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor))
+}
+
 /// The first of `all` that has the name of another image.
 pub fn ambiguous(all: &[Root]) -> Option<Error> {
     let mut owners: HashMap<&Name, &Root> = HashMap::new();

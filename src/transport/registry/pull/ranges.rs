@@ -29,6 +29,10 @@ pub fn open<'a>(
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
+    if from > blob.size {
+        let (digest, size) = (blob.digest, blob.size);
+        return Err(Error::invalid(format!("blob {digest} has {size} bytes and cannot be read from byte {from}")));
+    }
     if blob.size.saturating_sub(from) < LARGE || !wire.pace.is_far() || wire.access.parts < 2 {
         return Ok(Box::new(BlobReader::open(wire, repository, blob, from)?));
     }
