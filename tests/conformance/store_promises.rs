@@ -186,8 +186,7 @@ fn several_readers_are_open_at_the_same_time() {
         let (store, blob) = (&*case.store, &case.blob);
         thread::scope(|scope| {
             for from in 0..6 {
-                scope
-                    .spawn(move || assert!(read(store, blob, from).unwrap() == expected[from as usize..]));
+                scope.spawn(move || assert!(read(store, blob, from).unwrap() == expected[from as usize..]));
             }
         });
     });

@@ -59,7 +59,7 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("layout", &[], layout),
         ("archive, OCI form", &[], oci_archive),
         ("archive, docker-save form", SYNTHESISED, docker_archive),
-        ("archive, both forms", &[], both_forms),
+        ("archive, both forms", &[("names_do_not_read_manifests", "compares both lists")], both_forms),
         ("streamed archive's documents", &[("names_do_not_read_manifests", "all was read")], streamed),
         ("containerd's directory", &[], containerd),
         ("containerd by ctr", &[], fetch),
