@@ -8,11 +8,19 @@ mod memory;
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "conformance/contents.rs"]
+mod contents;
 #[path = "conformance/harness.rs"]
 mod harness;
 #[path = "conformance/sample.rs"]
 mod sample;
+#[path = "conformance/sink_promises.rs"]
+mod sink_promises;
+#[path = "conformance/sinks.rs"]
+mod sinks;
 #[path = "conformance/store_promises.rs"]
 mod store_promises;
 #[path = "conformance/stores.rs"]
 mod stores;
+#[path = "conformance/writer_promises.rs"]
+mod writer_promises;
