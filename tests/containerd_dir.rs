@@ -182,7 +182,7 @@ fn what_is_not_containerds_is_said_to_be_something_else() {
     fs::create_dir_all(database.parent().unwrap()).unwrap();
     fails(Kind::Invalid, "is not containerd's directory");
     fs::write(&database, vec![7; 100_000]).unwrap();
-    fails(Kind::Invalid, "no bolt database");
+    fails(Kind::Invalid, "not a bolt database");
     fs::remove_file(&database).unwrap();
     symlink("/etc/passwd", &database).unwrap();
     fails(Kind::Invalid, "symbolic link");

@@ -36,7 +36,7 @@ fn access() -> Access {
     Access {
         authfile: Some("/nonexistent/auth.json".into()),
         certs_dirs: Vec::new(),
-        pause: Duration::from_millis(1),
+        retry_pause: Duration::from_millis(1),
         ..Access::default()
     }
 }

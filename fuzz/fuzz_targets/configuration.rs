@@ -4,7 +4,7 @@
 
 use imgmv::image::Reference;
 use imgmv::remote::builtin::{address_in, algorithms_in};
-use imgmv::transport::registry::configuration::{Kind, Says, read};
+use imgmv::transport::registry::configuration::{Kind, Settings, read};
 use libfuzzer_sys::fuzz_target;
 
 /// Addresses, since docker's networks make it look names up.
@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
     };
     for host in HOSTS {
         match read(kind, text, host, REPOSITORY) {
-            Ok(says) => holds(&says, text),
+            Ok(settings) => check(&settings, text),
             // An error is one line, and shows nothing of a file that may hold a password.
             Err(error) => {
                 let error = error.to_string();
@@ -36,17 +36,17 @@ fuzz_target!(|text: &str| {
     }
 });
 
-fn holds(says: &Says, text: &str) {
-    for mirror in &says.mirrors {
+fn check(settings: &Settings, text: &str) {
+    for mirror in &settings.mirrors {
         let named = format!("{}/{}", mirror.host, mirror.repository).parse::<Reference>();
         assert!(named.is_ok() && mirror.repository.ends_with("app"), "{mirror:?}");
         assert!(mirror.root.bytes().all(|byte| byte.is_ascii_graphic()), "{mirror:?}");
         assert!(mirror.root.split('/').all(|part| part != ".."), "{mirror:?}");
     }
-    assert!(says.mirrors.len() <= text.len());
-    assert!(says.user.as_ref().is_none_or(|user| user.len() <= text.len()));
+    assert!(settings.mirrors.len() <= text.len());
+    assert!(settings.user.as_ref().is_none_or(|user| user.len() <= text.len()));
     // HOST:PORT and the variable, without what stands before the @.
-    assert!(says.proxy.as_ref().is_none_or(|proxy| !proxy.contains('@')), "{:?}", says.proxy);
+    assert!(settings.proxy.as_ref().is_none_or(|proxy| !proxy.contains('@')), "{:?}", settings.proxy);
 }
 
 fn ssh(text: &str) {

@@ -190,7 +190,7 @@ const REPOSITORY: &str = "t/app";
 fn registry() -> Place {
     let (double, cache) = (Arc::new(Double::start()), TempDir::new().unwrap());
     let [opened, seen, planted, failing] = [(); 4].map(|()| double.clone());
-    let access = Access { cache: Some(cache.path().to_owned()), ..access() };
+    let access = Access { cache_dir: Some(cache.path().to_owned()), ..access() };
     let open = move || -> Box<dyn Sink> {
         let registry = Registry::new(&opened.host(), access.clone(), Arc::new(Silent), Cancel::default());
         Box::new(registry.unwrap().sink(REPOSITORY))

@@ -209,7 +209,7 @@ pub fn access() -> Access {
     Access {
         authfile: Some("/nonexistent/auth.json".into()),
         certs_dirs: Vec::new(),
-        pause: Duration::from_millis(1),
+        retry_pause: Duration::from_millis(1),
         ..Access::default()
     }
 }

@@ -37,7 +37,7 @@ fn access() -> Access {
     Access {
         authfile: Some("/nonexistent/auth.json".into()),
         certs_dirs: Vec::new(),
-        pause: Duration::from_millis(1),
+        retry_pause: Duration::from_millis(1),
         ..Access::default()
     }
 }
@@ -111,11 +111,11 @@ fn one_bad_entry_of_a_list_hides_no_others() {
     let tags: Vec<String> = store.names().unwrap().iter().filter_map(|name| name.tag()).collect();
     assert_eq!(tags, ["1", "2", "3"]);
     let said = heard.all();
-    assert!(said.contains("4 entries are not a tag") && said.contains(r"a\u{1b}[31mred\nx"), "{said}");
+    assert!(said.contains("skipped 4 entries that are not a tag") && said.contains(r"a\u{1b}[31mred\nx"), "{said}");
     assert!(!said.contains('\u{1b}') && said.lines().count() == 1, "{said:?}");
     let found = store.referrers(&Digest::of(b"an image")).unwrap();
     assert_eq!(found.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [digest]);
-    assert!(heard.all().contains("2 entries are not a descriptor"), "{}", heard.all());
+    assert!(heard.all().contains("skipped 2 entries that are not a descriptor"), "{}", heard.all());
     // The program lists the rest and says the same.
     let out = support::program::imgmv(&["list", &format!("{}/app", web.address)], None);
     assert_eq!((out.status.code(), out.stdout.lines().count()), (Some(0), 3), "{}", out.stderr);
@@ -143,5 +143,5 @@ fn a_list_that_leads_back_to_itself_ends() {
         Response::json(200, r#"{"name":"app","tags":["1"]}"#).with("Link", link)
     });
     let error = registry(&web.address.to_string()).repository("app").names().unwrap_err().to_string();
-    assert!(error.contains("lists the tags of app in a circle") && seen.lock().unwrap().len() == 2, "{error}");
+    assert!(error.contains("the tags of app form a loop") && seen.lock().unwrap().len() == 2, "{error}");
 }

@@ -299,7 +299,7 @@ fn a_large_layer_goes_in_chunks_where_the_registry_takes_them() {
         let push = Push::new(&[5 << 20]);
         push.to.faults().patches = patches;
         let send = |repository: &str| {
-            let access = Access { large: 4 * MIB, cache: Some(push.cache()), ..Access::default() };
+            let access = Access { chunk_above_bytes: 4 * MIB, cache_dir: Some(push.cache()), ..Access::default() };
             let registry = Registry::new(&push.line.host(), access, Arc::new(Silent), Cancel::default()).unwrap();
             let store = LayoutStore::open(&push.dir.path().join("layout")).unwrap();
             let options = Options { compress: Compress::Keep, ..Options::default() };

@@ -128,7 +128,7 @@ pub fn access() -> Access {
     Access {
         authfile: Some("/nonexistent/auth.json".into()),
         certs_dirs: Vec::new(),
-        pause: Duration::from_millis(1),
+        retry_pause: Duration::from_millis(1),
         timeout: Duration::from_secs(5),
         retries: 2,
         ..Access::default()

@@ -25,7 +25,7 @@ fn a_blob_with_wrong_bytes_is_replaced_when_digests_are_verified() {
     let sink = LayoutSink::open(&dir.layout(), Verify::Digest, heard.clone()).unwrap();
     assert_eq!(put(Arc::new(memory.clone()), &sink).unwrap().moved.blobs, 1);
     assert!(fs::read(dir.blob(&blob.digest)).unwrap() == memory.blobs[&blob.digest]);
-    assert!(heard.0.lock().unwrap()[0].contains("is damaged and is replaced"));
+    assert!(heard.0.lock().unwrap()[0].contains("is damaged; replacing it"));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn what_is_no_layout_is_said_to_be_none() {
         assert_eq!(error.kind(), wanted, "{error}");
         assert!(error.to_string().contains(says), "{error}");
     };
-    opened(Kind::NotFound, "there is no OCI layout at");
+    opened(Kind::NotFound, "no OCI layout at");
     fs::write(dir.layout(), b"tar").unwrap();
     opened(Kind::Usage, "oci-archive:FILE");
     fs::remove_file(dir.layout()).unwrap();
@@ -106,7 +106,7 @@ fn what_is_no_layout_is_said_to_be_none() {
     opened(Kind::Invalid, "no file oci-layout");
     let write = |name: &str, content: &str| fs::write(dir.layout().join(name), content).unwrap();
     write("oci-layout", "{}");
-    opened(Kind::Invalid, "is not what an OCI layout has there");
+    opened(Kind::Invalid, "is not the version file of an OCI layout");
     write("oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
     opened(Kind::Invalid, "2.0.0");
     write("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);

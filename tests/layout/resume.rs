@@ -78,7 +78,7 @@ fn a_damaged_partial_is_cut_back_and_that_is_said() {
     put(store.clone(), &LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap()).unwrap();
     let from = store.asked_from(&blob).unwrap();
     assert!((2_000_000..=3_500_000).contains(&from), "{from}");
-    assert!(heard.0.lock().unwrap()[0].contains("was damaged"));
+    assert!(heard.0.lock().unwrap()[0].contains("is damaged"));
     assert!(fs::read(dir.blob(&blob)).unwrap() == memory.blobs[&blob]);
 }
 
@@ -123,7 +123,7 @@ fn a_stream_takes_up_a_partial_too() {
     let heard = Arc::new(Heard::default());
     let sink = LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap();
     copy(memory.streamed(), &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
-    assert!(heard.0.lock().unwrap()[0].starts_with("going on with"));
+    assert!(heard.0.lock().unwrap()[0].starts_with("resuming blob"));
     assert!(fs::read(dir.blob(&large(&memory).digest)).unwrap() == memory.blobs[&large(&memory).digest]);
     assert_eq!(dir.top(), WHOLE);
 }

@@ -43,7 +43,7 @@ fn the_child() {
         }
         "login" => {
             let kept = login(host, &given("secret"), Arc::new(Silent), Cancel::default()).unwrap();
-            println!("kept in {}", kept.place);
+            println!("kept in {}", kept.location);
         }
         "logout" => println!("removed {}", logout(host, &access).unwrap()),
         _ => panic!("{verb}?"),

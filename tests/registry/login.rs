@@ -26,7 +26,7 @@ fn credentials_are_tried_then_kept_then_used_then_removed() {
         assert_eq!(wrong.unwrap_err().kind(), Kind::Denied);
         assert!(!file.exists());
         let kept = login(&double.host(), &as_user(&file, "right"), Arc::new(Silent), Cancel::default()).unwrap();
-        assert_eq!((kept.checked, kept.place), (true, file.display().to_string()));
+        assert_eq!((kept.verified, kept.location), (true, file.display().to_string()));
         let stored = Access { authfile: Some(file.clone()), ..access() };
         super::pull(&reach(&double.host(), stored.clone()).repository("app"), "1").unwrap();
         assert!(logout(&double.host(), &stored).unwrap());
@@ -42,5 +42,5 @@ fn a_registry_that_lets_everybody_in_says_nothing_of_a_password() {
     let double = Double::start();
     let access = as_user(&dir.path().join("auth.json"), "any");
     let kept = login(&double.host(), &access, Arc::new(Silent), Cancel::default()).unwrap();
-    assert!(!kept.checked);
+    assert!(!kept.verified);
 }

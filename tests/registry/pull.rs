@@ -232,7 +232,7 @@ fn a_sha512_digest_is_checked_as_one() {
 fn a_mirror_with_its_api_elsewhere_is_told_whom_it_stands_for() {
     let double = Double::start();
     let image = double.image("hub/app", "1", &[b"layer"]);
-    let access = Access { root: "/v2/hub".to_owned(), namespace: Some("docker.io".to_owned()), ..access() };
+    let access = Access { api_root: "/v2/hub".to_owned(), namespace: Some("docker.io".to_owned()), ..access() };
     let store = reach(&double.host(), access).repository("app");
     assert_eq!(super::pull(&store, "1").unwrap().digest(), image.digest());
     assert_eq!(store.names().unwrap().len(), 1);

@@ -231,7 +231,7 @@ fn a_body_that_is_too_large_for_a_proxy_is_told_as_that() {
     let (from, to, _) = pair(&[&noise(9, 8 << 20)]);
     to.faults().stumbles = vec![Stumble::new("PUT", "/uploads/", 413, 100)];
     let error = send(store(&from, "app"), &sink(&to, "app"), "1").unwrap_err();
-    assert!(error.to_string().contains("takes no body of"), "{error}");
+    assert!(error.to_string().contains("imgmv sends no shorter chunks"), "{error}");
 }
 
 #[test]

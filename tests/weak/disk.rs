@@ -33,7 +33,11 @@ fn a_damaged_partial_is_said_and_cut_back_to_what_is_right() {
         file.write_all_at(&[byte[0] ^ 1], damaged).unwrap();
         let out = good(scene.pull(&[]));
         scene.is_there();
-        assert!(out.stderr.contains(&format!("was damaged; {from} of {} bytes", scene.size)), "{}", out.stderr);
+        assert!(
+            out.stderr.contains(&format!("is damaged; resuming at {from} of {} bytes", scene.size)),
+            "{}",
+            out.stderr
+        );
         assert_eq!(scene.asked()[0].from(), from);
     }
 }
@@ -187,6 +191,6 @@ fn a_cache_that_cannot_be_written_costs_a_sentence() {
     let out = push(&line.host());
     assert!(out.status.success());
     let told = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(told.matches("will begin anew").count(), 1, "{told}");
+    assert_eq!(told.matches("cannot resume in the next run").count(), 1, "{told}");
     assert!(to.tag("app", "1").is_some());
 }

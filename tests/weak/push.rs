@@ -69,7 +69,7 @@ fn an_upload_that_gave_up_is_gone_on_with_by_the_next_run() {
     push.line.forget();
     let out = good(push.push(&["--retry", "0"]));
     push.is_there();
-    assert!(out.stderr.contains("going on there"), "{}", out.stderr);
+    assert!(out.stderr.contains("resuming the upload at"), "{}", out.stderr);
     assert!(push.sent() <= push.source.size - 5 * MIB + 1000, "{}", push.sent());
     // What is remembered ends with the upload.
     let out = good(imgmv(&["cache"], None));
@@ -178,7 +178,7 @@ fn finished_chunks_are_kept_for_the_next_run() {
         push.line.forget();
         let out = good(push.push(&[]));
         push.is_there();
-        assert!(out.stderr.contains("going on there"), "{}", out.stderr);
+        assert!(out.stderr.contains("resuming the upload at"), "{}", out.stderr);
         assert_eq!(push.line.seen("PATCH", "").iter().map(|seen| seen.up).sum::<u64>(), push.source.size - kept);
     }
 }

@@ -81,7 +81,7 @@ fn docker_registry_keeps_finished_chunks_for_the_next_run_and_finished_blobs_for
     real.line.does(Fault::times(99, "PUT", "/manifests/", Ill::Status { status: 503, retry_after: None }));
     let out = real.push(&["--retry", "1"]);
     assert_eq!(out.status.code(), Some(6), "{}", out.stderr);
-    assert!(out.stderr.contains("going on there"), "{}", out.stderr);
+    assert!(out.stderr.contains("resuming the upload at"), "{}", out.stderr);
     assert_eq!(real.kept(), 9 * MIB - kept);
     real.line.forget();
     good(real.push(&[]));
@@ -123,7 +123,7 @@ fn imgmvs_own_registry_goes_on_with_an_upload_by_the_byte() {
     assert!(first >= 5 * MIB, "{first}");
     line.forget();
     let out = good(push(&[]));
-    assert!(out.stderr.contains("going on there"), "{}", out.stderr);
+    assert!(out.stderr.contains("resuming the upload at"), "{}", out.stderr);
     // What lay in a socket when a line was cut may have been lost.
     assert!(first + sent() <= scene.size + MIB, "{first} and {}", sent());
     let back = scene.dir.path().join("back");

@@ -20,7 +20,7 @@ pub fn of(host: &str, repository: &str, given: Option<bool>, run: &Run) -> Insec
         Some(false) => return Insecure::No,
         None => {}
     }
-    let Some(file) = insecure::by_files(host, repository, Path::new("/")) else { return Insecure::No };
+    let Some(file) = insecure::declaring_file(host, repository, Path::new("/")) else { return Insecure::No };
     if lock(&REPORTED).insert(host.to_owned()) {
         run.screen.say(&format!(
             "{host} is insecure by {}: its certificate is not checked, and plain HTTP is used if it has no TLS",

@@ -32,9 +32,9 @@ fn read_to_end(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
     stream.finish()
 }
 
-/// Returns the images that `picks` select, each with the manifests and blobs that the source has.
-pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
-    let takes = SinkCapabilities {
+/// Returns the images that `selectors` select, each with the manifests and blobs that the source has.
+pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
+    let capabilities = SinkCapabilities {
         shape: Shape::AsFound,
         order: Order::Sequential,
         large_uploads: None,
@@ -44,8 +44,8 @@ pub fn images(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run:
         unnamed_images: true,
         needs_replay: false,
     };
-    let wish = PlanOptions { platforms: platforms.clone(), ..PlanOptions::default() };
-    plan::images(store, store.roots(picks)?, &wish, &takes, &*run.screen)
+    let options = PlanOptions { platforms: platforms.clone(), ..PlanOptions::default() };
+    plan::images(store, store.roots(selectors)?, &options, &capabilities, &*run.screen)
 }
 
 /// Returns `all`, or `NotFound` if it is empty.

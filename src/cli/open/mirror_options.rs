@@ -189,7 +189,8 @@ impl Mirroring {
         }
         let endpoint = |text: &String| {
             let error = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
-            let Server { host, insecure } = mirrors::server(text, access.insecure.is_allowed()).ok_or_else(error)?;
+            let Server { host, insecure } =
+                mirrors::parse_server(text, access.insecure.is_allowed()).ok_or_else(error)?;
             let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };

@@ -22,7 +22,7 @@ use crate::image::Name;
 use crate::progress::Event;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{Listed, OpenSource, Profile, SelectedSource};
+use crate::transport::address::{InPlace, Listed, OpenSource, Profile, SelectedSource};
 use crate::transport::engine::Engine;
 use crate::transport::options::{Context, ReadOptions};
 use crate::transport::registry::{Access, ForeignStore};
@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 pub use super::address::hint::with_hint;
 pub use backends::backend;
-pub use sinks::{Written, in_place, sink, stdout_for_archive};
+pub use sinks::{Written, sink, stdout_for_archive};
 
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
 const MAX_LINE_COMPRESSIONS: usize = 6;
@@ -130,14 +130,40 @@ impl NetworkOptions {
         let limit = shared(self.network.limit_rate, run);
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
-        Ok(Access { parts: access.parts.min(most), limit, ..access })
+        Ok(Access { parallel_parts: access.parallel_parts.min(most), rate_limit: limit, ..access })
+    }
+}
+
+/// The options of a verb that only reads SRC, or names its images.
+#[derive(Debug, Args)]
+pub struct SourceAccess {
+    #[command(flatten)]
+    from: SourceOptions,
+    #[command(flatten)]
+    reach: NetworkOptions,
+}
+
+impl SourceAccess {
+    /// Opens `address` as a SRC.
+    pub fn source(&self, address: &dyn Address, run: &Run) -> Result<Opened> {
+        source(address, &self.from, &self.reach, run)
+    }
+
+    /// The names at `address`, if its transport lists them without reading images.
+    pub fn list(&self, address: &dyn Address, run: &Run) -> Result<Option<Vec<Listed>>> {
+        address.list(&self.from.read_options(&self.reach, run), &self.reach.context(run))
+    }
+
+    /// Opens `address` to give its images other names.
+    pub fn in_place(&self, address: &dyn Address, run: &Run) -> Result<InPlace> {
+        address.in_place(&self.from.read_options(&self.reach, run), &self.reach.context(run))
     }
 }
 
 /// An open source, and the images in it that the address selects; all when empty.
 pub struct Opened {
     pub source: Source,
-    pub picks: Vec<Selector>,
+    pub selectors: Vec<Selector>,
     /// The address's own name for an image that it selects by digest.
     pub name: Option<Name>,
 }
@@ -149,7 +175,7 @@ impl Opened {
             (Naming::Keep, Some(name)) => Naming::Names(vec![name]),
             (naming, _) => naming,
         };
-        (self.source, Options { picks: self.picks, naming, ..options })
+        (self.source, Options { picks: self.selectors, naming, ..options })
     }
 }
 
@@ -160,7 +186,7 @@ pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOption
         OpenSource::Store(store) => Source::Store(store),
         OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
     };
-    Ok(Opened { source, picks: selector.into_iter().collect(), name })
+    Ok(Opened { source, selectors: selector.into_iter().collect(), name })
 }
 
 /// Opens `address` as a SRC, but reads nothing of an archive that is read once.
@@ -185,16 +211,6 @@ fn unread(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, r
         }
     };
     Ok(SelectedSource { source, ..opened })
-}
-
-/// The names at `address`, if its transport lists them without reading images.
-pub fn list(
-    address: &dyn Address,
-    from: &SourceOptions,
-    reach: &NetworkOptions,
-    run: &Run,
-) -> Result<Option<Vec<Listed>>> {
-    address.list(&from.read_options(reach, run), &reach.context(run))
 }
 
 /// The access to the registry at `host`, for `repository` or for all below a path.

@@ -25,7 +25,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
         token_hosts: network.token_hosts.clone(),
         timeout: Duration::from_secs(network.timeout),
         retries: network.retry,
-        cache: super::copy_options::cache_dir(),
+        cache_dir: super::copy_options::cache_dir(),
         ..defaults
     })
 }

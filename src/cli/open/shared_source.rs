@@ -71,6 +71,6 @@ impl SharedSource {
                 None => return Err(Error::failed("there are more destinations than readers of SRC")),
             },
         };
-        Ok(Opened { source, picks: self.selectors.clone(), name: self.name.clone() })
+        Ok(Opened { source, selectors: self.selectors.clone(), name: self.name.clone() })
     }
 }

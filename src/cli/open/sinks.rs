@@ -1,11 +1,10 @@
 //! Opening a DST.
 
-use super::{NetworkOptions, SinkOptions, SourceOptions, access_to};
+use super::{NetworkOptions, SinkOptions, access_to};
 use crate::cli::address::Address;
 use crate::cli::context::Run;
 use crate::cli::options::{Packing, Transfer};
 use crate::sink::Sink;
-use crate::transport::address::InPlace;
 use crate::transport::engine::Engine;
 use crate::transport::options::WriteOptions;
 use crate::transport::registry::Access;
@@ -27,7 +26,7 @@ pub fn sink(
 ) -> Result<Box<dyn Sink>> {
     let access = move |host: &str, repository: &str| {
         let chunk = into.pushing.chunk_size.map(|size| size.0);
-        Ok(Access { chunk, ..access_to(host, repository, &into.registry.side(), reach, run)? })
+        Ok(Access { chunk_bytes: chunk, ..access_to(host, repository, &into.registry.side(), reach, run)? })
     };
     let Written { transfer, packing } = options;
     let loading = &into.loading;
@@ -43,11 +42,6 @@ pub fn sink(
         level: packing.level.filter(|_| packing.compress.is_none()),
     };
     address.sink(&options, &reach.context(run))
-}
-
-/// Opens `address` to give its images other names.
-pub fn in_place(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<InPlace> {
-    address.in_place(&from.read_options(reach, run), &reach.context(run))
 }
 
 /// Reserves standard output for an archive.

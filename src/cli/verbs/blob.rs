@@ -3,8 +3,7 @@
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
-use crate::cli::open;
-use crate::cli::open::{NetworkOptions, Opened};
+use crate::cli::open::{Opened, SourceAccess};
 use crate::image::{Digest, Hasher};
 use crate::source::Store;
 use crate::tarball::ArchiveStream;
@@ -29,9 +28,7 @@ pub struct Blob {
     #[arg(value_name = "DIGEST")]
     digest: Digest,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -41,7 +38,7 @@ Examples:
 
 impl Blob {
     pub fn run(self, run: &Run) -> Result<()> {
-        let Opened { source, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         match source.into_store() {
             Ok(store) => self.write_from_store(&*store, run),
             Err(stream) => self.write_from_stream(stream, run),

@@ -65,10 +65,10 @@ fn list(run: &Run) -> Result<()> {
     }
     for limit in body_limit::list(&cache) {
         let hours = limit.age.as_secs() / HOUR_SECONDS;
-        if let Some(most) = limit.most {
+        if let Some(most) = limit.max_body {
             run.answer.line(&format!("limit {most} bytes {} {hours} h", limit.host))?;
         }
-        if limit.whole {
+        if limit.refuses_chunks {
             run.answer.line(&format!("no chunks {} {hours} h", limit.host))?;
         }
     }

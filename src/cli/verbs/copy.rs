@@ -160,7 +160,7 @@ impl Copy {
     /// Copies each image to its own repository below `prefix`.
     fn copy_below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
         address::naming(prefix, &self.names)?;
-        let Opened { source, picks, name: own } = opened;
+        let Opened { source, selectors, name: own } = opened;
         let Some(store) = source.again().and_then(|source| source.into_store().ok()) else {
             return Err(Error::usage(
                 "a DST that ends in / needs the image names first, but SRC is streamed; save it to an uncompressed \
@@ -168,7 +168,7 @@ impl Copy {
             ));
         };
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
-        let mut roots = store.roots(&picks)?;
+        let mut roots = store.roots(&selectors)?;
         if roots.is_empty() && !options.allow_empty {
             return Err(Error::not_found(store.profile().empty_message));
         }
@@ -193,9 +193,9 @@ impl Copy {
         for (repository, jobs) in repositories {
             let sink =
                 open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.copying.written(), run)?;
-            let jobs = jobs.into_iter().filter_map(|(pick, name)| {
+            let jobs = jobs.into_iter().filter_map(|(selector, name)| {
                 let naming = Naming::Names(vec![name]);
-                Some((source.again()?, Options { picks: vec![pick], naming, ..options.clone() }))
+                Some((source.again()?, Options { picks: vec![selector], naming, ..options.clone() }))
             });
             merge(&mut sum, copy_options::copy_all(jobs.collect(), &*sink, run)?);
         }

@@ -5,7 +5,7 @@ use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
-use crate::cli::open::NetworkOptions;
+use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::answer::VERSION;
@@ -27,9 +27,7 @@ pub struct Digest {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -56,16 +54,16 @@ impl Digest {
     }
 
     fn execute(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let opened = self.access.source(&*address::parse(&self.src)?, run)?;
         let store = inspect_source::store(opened.source, run)?;
         let entries = match self.choice.platforms() {
             // Reads only the roots, not their children.
             Platforms::Default | Platforms::All => {
-                let roots = store.roots(&opened.picks)?;
+                let roots = store.roots(&opened.selectors)?;
                 let entry = |root: crate::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
                 inspect_source::some(roots, &*store)?.into_iter().map(entry).collect()
             }
-            platforms => inspect_source::images(&*store, &opened.picks, &platforms, run)?
+            platforms => inspect_source::images(&*store, &opened.selectors, &platforms, run)?
                 .iter()
                 .map(|image| Entry::new(image.names.first(), image.root().digest()))
                 .collect::<Vec<_>>(),

@@ -4,7 +4,7 @@ use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
-use crate::cli::open::NetworkOptions;
+use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::image_report::{Document, InspectedImage};
@@ -37,9 +37,7 @@ pub struct Inspect {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -55,13 +53,13 @@ impl Inspect {
     }
 
     fn execute(&self, run: &Run) -> Result<()> {
-        let opened = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
-        let (picks, store) = (opened.picks, inspect_source::store(opened.source, run)?);
+        let opened = self.access.source(&*address::parse(&self.src)?, run)?;
+        let (selectors, store) = (opened.selectors, inspect_source::store(opened.source, run)?);
         let platforms = self.choice.platforms();
         match (self.raw, self.config) {
-            (true, _) => write_exact(&document(&*store, &picks, &platforms, run)?.bytes, run),
-            (_, true) => write_exact(&config(&*store, &picks, &platforms, run)?, run),
-            (false, false) => show(&*store, &picks, &platforms, run),
+            (true, _) => write_exact(&document(&*store, &selectors, &platforms, run)?.bytes, run),
+            (_, true) => write_exact(&config(&*store, &selectors, &platforms, run)?, run),
+            (false, false) => show(&*store, &selectors, &platforms, run),
         }
     }
 }
@@ -71,9 +69,9 @@ fn write_exact(bytes: &[u8], run: &Run) -> Result<()> {
     run.answer.bytes(bytes)
 }
 
-fn show(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<()> {
-    let roots = store.roots(picks)?;
-    let images = inspect_source::some(inspect_source::images(store, picks, &Platforms::Default, run)?, store)?;
+fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<()> {
+    let roots = store.roots(selectors)?;
+    let images = inspect_source::some(inspect_source::images(store, selectors, &Platforms::Default, run)?, store)?;
     let mut all = Vec::with_capacity(images.len());
     for image in &images {
         let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);
@@ -91,26 +89,26 @@ fn show(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run)
 }
 
 /// Reads the selected manifest or index, without its children.
-fn document(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Manifest> {
+fn document(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Manifest> {
     match platforms {
         Platforms::Only(wanted) if wanted.len() > 1 => {
             Err(Error::usage("--raw and --config write one document; give only one --platform"))
         }
         Platforms::Only(_) => {
-            Ok(inspect_source::one(inspect_source::images(store, picks, platforms, run)?)?.root().clone())
+            Ok(inspect_source::one(inspect_source::images(store, selectors, platforms, run)?)?.root().clone())
         }
         Platforms::Default | Platforms::All => {
-            let mut roots = store.roots(picks)?;
+            let mut roots = store.roots(selectors)?;
             roots.dedup_by_key(|root| root.descriptor.digest);
             inspect_source::one(roots)?.read(store)
         }
     }
 }
 
-fn config(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
-    let mut manifest = document(store, picks, platforms, run)?;
+fn config(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
+    let mut manifest = document(store, selectors, platforms, run)?;
     if !manifest.children().is_empty() {
-        manifest = child_for_host(store, picks, &manifest, run)?;
+        manifest = child_for_host(store, selectors, &manifest, run)?;
     }
     match manifest.config() {
         Some(config) => documents::document(store, config),
@@ -119,11 +117,11 @@ fn config(store: &dyn Store, picks: &[Selector], platforms: &Platforms, run: &Ru
 }
 
 /// The only image of `index`, else its image for this host.
-fn child_for_host(store: &dyn Store, picks: &[Selector], index: &Manifest, run: &Run) -> Result<Manifest> {
+fn child_for_host(store: &dyn Store, selectors: &[Selector], index: &Manifest, run: &Run) -> Result<Manifest> {
     let is_image = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
     let images: Vec<&Descriptor> = index.children().iter().filter(is_image).collect();
     match images[..] {
         [only] if is_manifest(&only.media_type) => Manifest::parse(store.manifest(only)?, only),
-        _ => document(store, picks, &Platforms::Only(vec![Platform::host()]), run),
+        _ => document(store, selectors, &Platforms::Only(vec![Platform::host()]), run),
     }
 }

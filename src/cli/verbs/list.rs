@@ -5,7 +5,7 @@ use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::Run;
 use crate::cli::open;
-use crate::cli::open::NetworkOptions;
+use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
 use crate::image::Digest;
@@ -27,9 +27,7 @@ pub struct List {
     #[arg(value_name = "SRC")]
     src: OsString,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -64,12 +62,12 @@ impl List {
 
     fn execute(&self, run: &Run) -> Result<()> {
         let address = address::parse(&self.src)?;
-        if let Some(listed) = open::list(&*address, &self.from, &self.reach, run)? {
+        if let Some(listed) = self.access.list(&*address, run)? {
             return answer(listed.into_iter().map(Entry::from).collect(), run);
         }
-        let opened = open::source(&*address, &self.from, &self.reach, run)?;
+        let opened = self.access.source(&*address, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        answer(with_digest_if_ambiguous(store.roots(&opened.picks)?.into_iter().map(Entry::from).collect()), run)
+        answer(with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(Entry::from).collect()), run)
     }
 }
 

@@ -66,9 +66,9 @@ impl Login {
         let side = self.side(user);
         let insecure = insecure::of(&self.host, "", side.insecure, run);
         let access = Access { insecure, ..access(&side, self.reach.network())? };
-        let stored = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
+        let outcome = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
         run.screen.end();
-        if !stored.checked {
+        if !outcome.verified {
             run.screen.say(&format!(
                 "{}: the registry does not require authentication, so the password was not checked",
                 self.host
@@ -78,10 +78,10 @@ impl Login {
             true => run.answer.document(&json!({
                 "version": VERSION,
                 "host": self.host,
-                "stored_in": stored.place,
-                "password_checked": stored.checked,
+                "stored_in": outcome.location,
+                "password_checked": outcome.verified,
             })),
-            false => run.answer.line(&format!("{}: credentials stored in {}", self.host, stored.place)),
+            false => run.answer.line(&format!("{}: credentials stored in {}", self.host, outcome.location)),
         }
     }
 

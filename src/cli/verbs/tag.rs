@@ -4,9 +4,8 @@ use crate::Result;
 use crate::cli::address;
 use crate::cli::address::Address;
 use crate::cli::context::Run;
-use crate::cli::open;
+use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
-use crate::cli::open::{NetworkOptions, SourceOptions};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::name_lines;
 use crate::image::{Digest, Name};
@@ -35,9 +34,7 @@ pub struct Tag {
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    from: SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 impl Tag {
@@ -57,7 +54,7 @@ impl Tag {
     }
 
     fn publish(&self, address: &dyn Address, names: &[Name], run: &Run) -> Result<Digest> {
-        let (store, selector, sink) = match open::in_place(address, &self.from, &self.reach, run)? {
+        let (store, selector, sink) = match self.access.in_place(address, run)? {
             InPlace::Store { store, selector, sink } => (store, selector, sink),
             InPlace::Archive { file, selector } => {
                 return Ok(archive::retag(&file, selector.as_ref(), names, run.watch())?.descriptor.digest);

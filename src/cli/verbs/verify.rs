@@ -6,7 +6,7 @@ use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
-use crate::cli::open::{NetworkOptions, Opened};
+use crate::cli::open::{Opened, SourceAccess};
 use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::name_lines;
 use crate::cli::verify_blobs;
@@ -37,9 +37,7 @@ pub struct Verify {
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
-    from: open::SourceOptions,
-    #[command(flatten)]
-    reach: NetworkOptions,
+    access: SourceAccess,
 }
 
 const EXAMPLES: &str = "\
@@ -81,18 +79,18 @@ impl Verify {
     }
 
     fn execute(&self, run: &Run) -> Result<()> {
-        let Opened { source, picks, .. } = open::source(&*address::parse(&self.src)?, &self.from, &self.reach, run)?;
+        let Opened { source, selectors, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         let platforms = self.choice.platforms();
         let (store, images, hashed) = match source.into_store() {
             Ok(store) => {
-                let images = inspect_source::images(&*store, &picks, &platforms, run)?;
+                let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 let hashed = verify_blobs::hash_store(&*store, &images, run)?;
                 (store, images, hashed)
             }
             Err(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(stream, run)?;
                 let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
-                let images = inspect_source::images(&*store, &picks, &platforms, run)?;
+                let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 (store, images, hashed)
             }
         };

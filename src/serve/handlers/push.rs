@@ -217,9 +217,9 @@ async fn put_back(guard: &mut UploadGuard, mut upload: Upload, end: BodyEnd, bef
     let upload = blocking(move || {
         // The range `0-0` means both zero bytes and one byte, so a single byte is discarded.
         if end == BodyEnd::Cut && before == 0 && upload.size() == 1 {
-            let _ = upload.begin_anew();
+            let _ = upload.clear();
         }
-        upload.settle();
+        upload.flush();
         upload
     });
     guard.put_back(upload.await?);
@@ -239,7 +239,7 @@ async fn complete_upload(server: &Arc<Server>, mut guard: UploadGuard, name: Str
     let repository = name.clone();
     let committed = blocking(move || {
         let layout = writable.create_layout(&repository)?;
-        layout.keep(upload, &digest, writable.pool())
+        layout.finish_upload(upload, &digest, writable.pool())
     });
     match committed.await? {
         Ok(_) => {

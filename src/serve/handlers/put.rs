@@ -100,7 +100,7 @@ fn parse_manifest(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Ma
 }
 
 fn store_manifest(layout: &PushedLayout, manifest: &Manifest, tags: &[String]) -> Result<(), ApiError> {
-    if let Some(missing) = layout.lacking(manifest)? {
+    if let Some(missing) = layout.first_missing(manifest)? {
         let message = format!("the manifest refers to {missing}, which is not in this repository; push it first");
         return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
     }

@@ -46,7 +46,7 @@ impl UploadSessions {
         layout: PushedLayout,
         algorithm: Algorithm,
     ) -> Result<UploadGuard, ApiError> {
-        let upload = blocking(move || layout.begin(algorithm)).await??;
+        let upload = blocking(move || layout.start_upload(algorithm)).await??;
         let id = upload.id().to_owned();
         let session = self.insert(id, repository, upload);
         UploadGuard::claim(session).await
@@ -71,7 +71,7 @@ impl UploadSessions {
             None => {
                 let (writable, name, wanted) = (writable.clone(), repository.to_owned(), id.to_owned());
                 let found = blocking(move || match writable.layout(&name)? {
-                    Some(layout) => layout.take_up(&wanted),
+                    Some(layout) => layout.resume_upload(&wanted),
                     None => Ok(None),
                 });
                 let upload = found.await??;

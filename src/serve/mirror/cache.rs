@@ -91,7 +91,7 @@ impl Cache {
     /// Removes `name`, which upstream does not have any more.
     pub fn forget(&self, name: &Name) -> Result<()> {
         match self.last_known(name)? {
-            Some(_) => self.layout.forget(name),
+            Some(_) => self.layout.remove_name(name),
             None => Ok(()),
         }
     }

@@ -84,17 +84,17 @@ impl Peers {
         let parse = |url: &String| {
             let wrong =
                 || Error::usage(format!("--peer {url:?} is not a server URL; expected http://HOST:PORT or https://…"));
-            mirrors::server(url, false).ok_or_else(wrong)
+            mirrors::parse_server(url, false).ok_or_else(wrong)
         };
         let marks = vec![(PEER, "1".to_owned())];
         let access = Access {
-            credentials: Credentials::Nobody,
+            credentials: Credentials::Anonymous,
             timeout: STALL_TIMEOUT,
-            connect: Some(timeout / 4),
-            answer: Some(timeout),
+            connect_timeout: Some(timeout / 4),
+            response_timeout: Some(timeout),
             retries: 0,
-            buffer: BUFFER_BYTES,
-            marks,
+            buffer_bytes: BUFFER_BYTES,
+            headers: marks,
             ..access.clone()
         };
         let peers = Arc::new(Peers {
@@ -159,8 +159,10 @@ impl Peers {
         let _permit = self.permits.acquire(Duration::ZERO).ok()?;
         let store = self.store(&peer, repository_id).ok()?;
         let found = match kind {
-            ContentKind::Manifest => store.manifest_at(digest),
-            ContentKind::Blob => store.blob_at(digest).map(|size| size.map(|size| Descriptor::new("", *digest, size))),
+            ContentKind::Manifest => store.find_manifest(digest),
+            ContentKind::Blob => {
+                store.blob_size(digest).map(|size| size.map(|size| Descriptor::new("", *digest, size)))
+            }
         };
         match found {
             Ok(found) => found.map(|found| (peer, found)),

@@ -135,7 +135,7 @@ impl MirroredRepository {
         if self.search == Search::Local {
             return Ok(self.last_known(&name)?.map(|digest| (digest, Freshness::LastKnown)));
         }
-        let resolved = self.lookup_upstream(|store| store.tagged(tag)).and_then(|found| match found {
+        let resolved = self.lookup_upstream(|store| store.resolve_tag(tag)).and_then(|found| match found {
             Some(found) => self.manifest_at(&found.digest),
             None => Ok(None),
         });
@@ -193,7 +193,7 @@ impl MirroredRepository {
             add(&self.state.metrics.peer_hits, peer.is_some().into());
             let (size, peer) = match peer {
                 Some((peer, found)) => (Some(found.size), Some(peer)),
-                None => (self.lookup_upstream(|store| store.blob_at(digest))?, None),
+                None => (self.lookup_upstream(|store| store.blob_size(digest))?, None),
             };
             if let Some(size) = size {
                 let mut sizes = self.state.sizes();

@@ -4,7 +4,7 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Watch;
-use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, knows_login};
+use crate::transport::registry::{Access, Credentials, Registry, RepositoryStore, has_credentials};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,9 +66,14 @@ struct Connections {
 impl Connections {
     fn new(host: &str, access: Access, watch: &Arc<dyn Watch>, cancel: &Cancel) -> Result<Connections> {
         let (timeout, retries) = (access.timeout.min(LOOKUP_TIMEOUT), access.retries.min(LOOKUP_RETRIES));
-        let lookup_access =
-            Access { timeout, retries, answer: Some(timeout), buffer: LOOKUP_BUFFER_BYTES, ..access.clone() };
-        let access = Access { buffer: BLOB_BUFFER_BYTES, ..access };
+        let lookup_access = Access {
+            timeout,
+            retries,
+            response_timeout: Some(timeout),
+            buffer_bytes: LOOKUP_BUFFER_BYTES,
+            ..access.clone()
+        };
+        let access = Access { buffer_bytes: BLOB_BUFFER_BYTES, ..access };
         let open = |access| Registry::new(host, access, watch.clone(), cancel.clone());
         Ok(Connections { lookups: open(lookup_access)?, blobs: open(access)? })
     }
@@ -84,7 +89,7 @@ impl Upstream {
         for (at, endpoint) in endpoints.into_iter().enumerate() {
             let retries = if at < last { LOOKUP_RETRIES } else { u32::MAX };
             let access = Access { retries: endpoint.access.retries.min(retries), ..endpoint.access.clone() };
-            let anonymous = Access { credentials: Credentials::Nobody, ..access.clone() };
+            let anonymous = Access { credentials: Credentials::Anonymous, ..access.clone() };
             hosts.push(UpstreamHost {
                 anonymous: Connections::new(&endpoint.host, anonymous, &watch, cancel)?,
                 own: Connections::new(&endpoint.host, access, &watch, cancel)?,
@@ -109,7 +114,7 @@ impl Upstream {
             logins.clear();
         }
         let knows =
-            |host: &UpstreamHost| knows_login(&host.endpoint.access, &host.endpoint.host, repository, &*self.watch);
+            |host: &UpstreamHost| has_credentials(&host.endpoint.access, &host.endpoint.host, repository, &*self.watch);
         let known = *logins.entry(repository.to_owned()).or_insert_with(|| self.hosts.iter().any(knows));
         if known { Identity::Own } else { Identity::Anonymous }
     }

@@ -1,7 +1,7 @@
 //! `docker-archive:FILE[:REF]`, `oci-archive:FILE[:REF]` and `-`.
 
 use super::form::compression;
-use super::{ArchiveSink, Found, Input, Leavings, find};
+use super::{ArchiveSink, Found, Input, ResumeOptions, find};
 use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
@@ -88,7 +88,7 @@ impl Address for ArchiveAddress {
             return Ok(planned(&self.file.to_string_lossy()));
         }
         let Some(coding) = compression else {
-            let before = Leavings { life: options.partial_lifetime, cancel: context.cancel.clone() };
+            let before = ResumeOptions { life: options.partial_lifetime, cancel: context.cancel.clone() };
             return Ok(Box::new(ArchiveSink::to_file_after(&self.file, &before, context.watch.clone())?));
         };
         context.watch.event(Event::Detail(&format!(

@@ -1,4 +1,4 @@
-//! `docker-archive:`, `oci-archive:`, `-` and archive paths: files, standard input, standard output.
+//! `docker-archive:`, `oci-archive:`, `-` and paths of archives: files, standard input, standard output.
 
 pub(crate) mod address;
 mod form;
@@ -22,19 +22,19 @@ use std::{
     time::Duration,
 };
 
-pub use sink::{ArchiveSink, Leavings};
+pub use sink::{ArchiveSink, ResumeOptions};
 
-/// Enough of an archive's beginning to know it.
-const HEAD: usize = 512;
+/// The number of bytes that identify an archive's format.
+const HEAD_BYTES: usize = 512;
 
-/// Where an archive is read from.
+/// The location of an archive to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     File(PathBuf),
     Stdin,
 }
 
-/// An archive, as it can be read.
+/// A readable archive.
 pub enum Found {
     Store(Arc<ArchiveStore<Section>>),
     UnopenedArchive(UnopenedArchive),
@@ -44,20 +44,20 @@ impl From<Found> for Source {
     fn from(found: Found) -> Source {
         match found {
             Found::Store(store) => Source::Store(store),
-            Found::UnopenedArchive(tape) => Source::Stream(Box::new(tape.stream())),
+            Found::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
         }
     }
 }
 
-/// [`find`], as a source.
+/// Opens the archive at `input` as a source, like [`find`].
 pub fn open(input: &Input, watch: Arc<dyn Watch>) -> Result<Source> {
     find(input, watch).map(Source::from)
 }
 
-/// The archive at `input`: a store where it can be read in place (an unpacked tar in a file, also when that file is
-/// standard input), a tape otherwise.
+/// Opens the archive at `input`: as a store if it is an uncompressed tar in a file (standard input may be a file, too),
+/// else as an unopened archive, which is read once as a stream.
 ///
-/// Fails with `NotFound` or `Denied` as the system says, and with `Invalid` where it is no archive of images.
+/// Fails with `NotFound` or `Denied` as the system reports, and with `Invalid` if it is not an archive of images.
 pub fn find(input: &Input, watch: Arc<dyn Watch>) -> Result<Found> {
     let (file, label) = match input {
         Input::File(path) => {
@@ -76,11 +76,11 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     let reading = |e| Error::reading(label, e);
     let kind = file.metadata().map_err(reading)?.file_type();
     if kind.is_dir() {
-        return Err(Error::usage(format!("{label} is a directory; an OCI layout is written oci:{label}")));
+        return Err(Error::usage(format!("{label} is a directory; write an OCI layout as oci:{label}")));
     }
     let from = if kind.is_file() { file.stream_position().map_err(reading)? } else { 0 };
-    let mut head = Vec::with_capacity(HEAD);
-    (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(reading)?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(reading)?;
     let packing = Packing::sniff(&head).ok_or_else(|| unknown(label, &head))?;
     if kind.is_file() && packing == Packing::Plain {
         let section = Section::new(file, from).map_err(reading)?;
@@ -91,45 +91,44 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     Ok(Found::UnopenedArchive(UnopenedArchive { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
 }
 
-/// Adds `names` to the image of the archive at `path` that `pick` selects (none: the only one): a new archive that
-/// replaces the old one whole. Its blobs are copied as they lie there, unhashed.
+/// Adds `names` to the image of the archive at `path` that `selector` selects (`None`: the only one). A new archive
+/// replaces the old one; blobs are copied without hashing them.
 ///
-/// Fails with `Usage` where the archive is packed or several images could be meant.
-pub fn retag(path: &Path, pick: Option<&Selector>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
+/// Fails with `Usage` if the archive is compressed or the selection is ambiguous.
+pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Arc<dyn Watch>) -> Result<Root> {
     let label = path.display().to_string();
     let path = fs::canonicalize(path).map_err(|e| Error::reading(&label, e))?;
     let mut file = File::open(&path).map_err(|e| Error::reading(&label, e))?;
     let again = file.try_clone().map_err(|e| Error::reading(&label, e))?;
-    let mut head = Vec::with_capacity(HEAD);
-    (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
     if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
         return Err(Error::usage(format!(
-            "{label} is compressed as a whole, and only a plain tar can be re-tagged; write one with imgmv copy {label} \
-             NEW.tar --as NAME"
+            "{label} is compressed, and only an uncompressed tar can be re-tagged; write one with \
+             imgmv copy {label} NEW.tar --as NAME"
         )));
     }
     let section = Section::new(again, 0).map_err(|e| Error::reading(&label, e))?;
     let store = ArchiveStore::open(section, &label, watch)?;
-    let (to, temporary) = sink::beside(&path).map_err(|e| Error::writing(&label, e))?;
-    let (root, to) = tarball::retag(&store, &mut file, to, pick, names, &label).map_err(|e| e.at(&label))?;
+    let (to, temporary) = sink::temporary_for(&path).map_err(|e| Error::writing(&label, e))?;
+    let (root, to) = tarball::retag(&store, &mut file, to, selector, names, &label).map_err(|e| e.at(&label))?;
     if let Some(to) = to {
-        sink::settle(to, temporary, &path)?;
+        sink::persist(to, temporary, &path)?;
     }
     Ok(root)
 }
 
-/// Removes what copies to archives in `dir` left there when they were cut, and nobody has written to for `life`; how
-/// many archives.
+/// Removes partial archives of interrupted copies from `dir` that had no write for `life`; returns their number.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
-    let folder = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
-    Ok(partial::sweep(&folder, life))
+    let directory = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
+    Ok(partial::sweep(&directory, life))
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {
     match head {
         [] => Error::invalid(format!("{label} is empty; expected an archive of images")),
-        _ => {
-            Error::invalid(format!("{label} is no archive: neither a tar nor one packed with gzip, zstd, xz or bzip2"))
-        }
+        _ => Error::invalid(format!(
+            "{label} is not an archive: expected a tar, uncompressed or compressed with gzip, zstd, xz or bzip2"
+        )),
     }
 }

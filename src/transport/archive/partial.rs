@@ -1,5 +1,5 @@
-//! An archive on its way, beside the file that it is to become: under a name made of that file's, so that a later run
-//! finds what a cut one left and goes on behind it.
+//! A partial archive, in the directory of the final file and named after it, so that a later run can resume an
+//! interrupted one.
 
 use crate::disk::directory::Directory;
 use crate::disk::lock::{Lock, hold};
@@ -10,30 +10,31 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Behind the file's own name: what nobody takes for an archive.
+/// Follows the final file's name; marks files that are not archives yet.
 const MARK: &str = ".imgmv-";
 const PART: &str = "part";
 const SUMS: &str = "sums";
-/// In bytes, of the file's name: with what is added it fits where that one does.
-const LONGEST_NAME: usize = 200;
+/// A longer name of the final file is cut, so that the partial file's name is not too long for the file system.
+const MAX_NAME_BYTES: usize = 200;
 
-/// Both files of a partial archive. The lock is the file's: held until that is closed.
+/// The files of a partial archive: the archive and its checkpoints. The archive's file is locked until it is closed.
 pub(super) struct Partial {
-    folder: Directory,
-    /// Without its last word.
+    directory: Directory,
+    /// The common part of both names.
     stem: String,
 }
 
 impl Partial {
-    /// Takes up what is there for `path`, or begins it: the archive and its sums. `None` where another process writes
-    /// it, where it is somebody else's, or where files cannot be locked; then another name is to be taken.
+    /// Opens or creates the partial archive of `path`; returns it with the files of the archive and of the checkpoints.
+    /// `None` if another process writes it, another user owns it, or it cannot be locked; the caller then uses another
+    /// name.
     ///
-    /// Fails where nothing can be written beside `path`.
-    pub fn take_up(path: &Path) -> io::Result<Option<(Partial, File, File)>> {
+    /// Fails if the directory of `path` cannot be written.
+    pub fn open_or_create(path: &Path) -> io::Result<Option<(Partial, File, File)>> {
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let partial = Partial { folder: folder(path)?, stem: stem(&name.to_string_lossy()) };
+        let partial = Partial { directory: directory_of(path)?, stem: stem(&name.to_string_lossy()) };
         let Some(file) = partial.open(PART)? else { return Ok(None) };
-        if hold(&partial.folder, &partial.name(PART), &file) != Lock::Acquired {
+        if hold(&partial.directory, &partial.name(PART), &file) != Lock::Acquired {
             return Ok(None);
         }
         Ok(partial.open(SUMS)?.map(|sums| (partial, file, sums)))
@@ -45,41 +46,42 @@ impl Partial {
 
     fn open(&self, ending: &str) -> io::Result<Option<File>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match openat(self.folder.fd(), self.name(ending), flags, Mode::from_raw_mode(0o666)) {
+        match openat(self.directory.fd(), self.name(ending), flags, Mode::from_raw_mode(0o666)) {
             Ok(fd) => {
                 let file = File::from(fd);
-                Ok(ours(&file.metadata()?).then_some(file))
+                Ok(is_private(&file.metadata()?).then_some(file))
             }
-            // A link that somebody has put there.
+            // A symbolic link, perhaps planted by another user.
             Err(rustix::io::Errno::LOOP) => Ok(None),
-            Err(rustix::io::Errno::ACCESS) if self.folder.size(&self.name(ending)).is_ok_and(|size| size.is_some()) => {
+            Err(rustix::io::Errno::ACCESS)
+                if self.directory.size(&self.name(ending)).is_ok_and(|size| size.is_some()) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Gives the archive the name of `path`.
+    /// Renames the archive to `path`.
     pub fn persist(self, path: &Path) -> io::Result<()> {
-        std::fs::rename(self.folder.path().join(self.name(PART)), path)?;
+        std::fs::rename(self.directory.path().join(self.name(PART)), path)?;
         self.remove(SUMS);
         Ok(())
     }
 
-    /// For good.
+    /// Removes the files.
     pub fn discard(self) {
-        // The sums first: an archive without sums loses one blob at most, sums without an archive are litter.
+        // The checkpoints first: an archive without checkpoints loses at most one blob, checkpoints alone are garbage.
         self.remove(SUMS);
         self.remove(PART);
     }
 
     fn remove(&self, ending: &str) {
-        let _ = unlinkat(self.folder.fd(), self.name(ending), AtFlags::empty());
+        let _ = unlinkat(self.directory.fd(), self.name(ending), AtFlags::empty());
     }
 }
 
-/// Removes from the folder of archives `dir` what cut runs left there and nobody has written to for `life`; how many
-/// archives.
+/// Removes partial archives from `dir` that had no write for `life`; returns their number.
 pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
     let Ok(entries) = rustix::fs::Dir::read_from(dir.fd()) else { return 0 };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
@@ -95,8 +97,8 @@ pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
         }
         let Ok(Some(file)) = dir.file(&name) else { continue };
         let old = |found: Metadata| found.modified().ok().and_then(|then| then.elapsed().ok()) >= Some(life);
-        let left = file.metadata().is_ok_and(|found| ours(&found) && old(found));
-        if left && hold(dir, &name, &file) == Lock::Acquired && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok() {
+        let expired = file.metadata().is_ok_and(|found| is_private(&found) && old(found));
+        if expired && hold(dir, &name, &file) == Lock::Acquired && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok() {
             removed += 1;
             let _ = unlinkat(dir.fd(), format!("{stem}{MARK}{SUMS}"), AtFlags::empty());
         }
@@ -104,21 +106,21 @@ pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
     removed
 }
 
-/// The folder that `path` is in.
-pub(super) fn folder(path: &Path) -> io::Result<Directory> {
-    Directory::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+/// The directory of `path`.
+pub(super) fn directory_of(path: &Path) -> io::Result<Directory> {
+    Directory::open(path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
-/// How the names of all that is on its way to the file `name` begin.
+/// The start of the names of partial and temporary files for the final file `name`.
 pub(super) fn stem(name: &str) -> String {
-    let mut end = name.len().min(LONGEST_NAME);
+    let mut end = name.len().min(MAX_NAME_BYTES);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
     format!(".{}{MARK}", &name[..end])
 }
 
-/// A regular file of this user's that has no other name: nobody else can change what was found right in it.
-fn ours(found: &Metadata) -> bool {
+/// Whether this is a regular file of this user with a single link, so that no other user can change verified bytes.
+fn is_private(found: &Metadata) -> bool {
     found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw()
 }

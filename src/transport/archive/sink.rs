@@ -1,4 +1,4 @@
-//! An archive as a destination: a file that appears whole at the end, or a pipe.
+//! An archive as a destination: a file that appears when it is complete, or a pipe.
 
 use super::partial;
 use super::partial::Partial;
@@ -25,60 +25,60 @@ use tempfile::TempPath;
 
 /// ext4's magic number (statfs(2)).
 const EXT4: rustix::fs::FsWord = 0xef53;
-/// What a pipe may hold, in bytes, where the system lets it be changed.
-const PIPE: usize = 1 << 20;
+/// The requested buffer size of a pipe, if the system allows it.
+const PIPE_BYTES: usize = 1 << 20;
 
-/// Writes the universal form.
+/// Writes an archive that is a docker-save archive and an OCI layout in one.
 pub struct ArchiveSink {
-    pack: ArchiveWriter,
-    /// The file on its way, and the name it is to have.
-    target: Mutex<Option<(OnItsWay, PathBuf)>>,
+    writer: ArchiveWriter,
+    /// The unfinished file, and its final path.
+    target: Mutex<Option<(Unfinished, PathBuf)>>,
     kind: Kind,
-    /// Whether what is there when a copy fails is kept for the next one.
+    /// Whether the partial archive is kept for the next run if the copy fails.
     keep: AtomicBool,
     watch: Arc<dyn Watch>,
 }
 
-enum OnItsWay {
+enum Unfinished {
     Partial(Partial),
-    /// Where a partial cannot be had.
+    /// Used if the partial file cannot be opened or locked.
     Temporary(TempPath),
 }
 
-/// What becomes of the archives that runs before this one left unfinished.
+/// How partial archives of earlier runs are resumed and removed.
 #[derive(Clone)]
-pub struct Leavings {
-    /// How long they are kept.
+pub struct ResumeOptions {
+    /// The time that they are kept.
     pub life: Duration,
-    /// Stops going through them.
+    /// Cancels reading them.
     pub cancel: Cancel,
 }
 
-impl Default for Leavings {
+impl Default for ResumeOptions {
     fn default() -> Self {
-        Leavings { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
+        ResumeOptions { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
-    /// Nothing in it can be gone back to: a pipe, a compressed file.
+    /// Not seekable: a pipe, or a compressed file.
     Pipe,
 }
 
 impl ArchiveSink {
-    /// An archive at `path`, with the usual [`Leavings`] and without a word.
+    /// An archive at `path`, with the default [`ResumeOptions`] and without messages.
     pub fn to_file(path: &Path) -> Result<ArchiveSink> {
-        Self::to_file_after(path, &Leavings::default(), Arc::new(Silent))
+        Self::to_file_after(path, &ResumeOptions::default(), Arc::new(Silent))
     }
 
-    /// An archive at `path`. A file that is there is replaced whole when the copy is finished, and untouched until
-    /// then; what is there and no file (a named pipe, a device) is written to. What a copy that did not end left for
-    /// `path` is gone on with, as far as it is right and the same blobs are wanted; a copy from a stream begins anew.
+    /// An archive at `path`. An existing file is replaced when the copy is finished, and unchanged until then; a named
+    /// pipe or a device is written directly. An interrupted copy to `path` resumes with its correct bytes, if the same
+    /// blobs are copied; a copy from a stream starts again.
     ///
     /// Fails with `Unwritable`.
-    pub fn to_file_after(path: &Path, before: &Leavings, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
+    pub fn to_file_after(path: &Path, before: &ResumeOptions, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let writing = |e| Error::writing(&shown, e);
         let path = match Target::at(path)? {
@@ -86,76 +86,77 @@ impl ArchiveSink {
             Target::Device(device) => return Ok(Self::to_writer(Box::new(device), &shown)),
         };
         let keep = !before.life.is_zero();
-        let (pack, on_its_way) = match Partial::take_up(&path).map_err(writing)? {
+        let (writer, unfinished) = match Partial::open_or_create(&path).map_err(writing)? {
             Some((partial, file, sums)) => {
                 let resume = Resume::new(sums, &before.cancel);
-                (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), OnItsWay::Partial(partial))
+                (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), Unfinished::Partial(partial))
             }
             None => {
-                let (file, temporary) = beside(&path).map_err(writing)?;
-                (ArchiveWriter::new(Out::File(file), &shown, Platform::host()), OnItsWay::Temporary(temporary))
+                let (file, temporary) = temporary_for(&path).map_err(writing)?;
+                (ArchiveWriter::new(Out::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
             }
         };
-        if let Ok(folder) = partial::folder(&path) {
-            partial::sweep(&folder, before.life);
+        if let Ok(directory) = partial::directory_of(&path) {
+            partial::sweep(&directory, before.life);
         }
         Ok(ArchiveSink {
-            pack,
-            target: Mutex::new(Some((on_its_way, path))),
+            writer,
+            target: Mutex::new(Some((unfinished, path))),
             kind: Kind::File,
             keep: keep.into(),
             watch,
         })
     }
 
-    /// An archive at `path` that is compressed as a whole. It appears whole at the end as any other, but what a copy
-    /// that did not end left is of no use to the next one, which begins anew. `level` is one of
-    /// [`crate::compress::levels`]; none: the default.
+    /// A compressed archive at `path`. The file appears when it is complete; an interrupted copy cannot resume. `level`
+    /// is one of [`crate::compress::levels`]; `None`: the default.
     ///
-    /// Fails with `Unwritable`, and with `Usage` for a level that there is not.
+    /// Fails with `Unwritable`, and with `Usage` for an unsupported level.
     pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let compressed = |file| Compressed::new(file, &shown, coding, level, cores());
         let (compressed, target) = match Target::at(path)? {
             Target::Device(device) => (compressed(device)?, None),
             Target::File(path) => {
-                let (file, temporary) = beside(&path).map_err(|e| Error::writing(&shown, e))?;
-                (compressed(file)?, Some((OnItsWay::Temporary(temporary), path)))
+                let (file, temporary) = temporary_for(&path).map_err(|e| Error::writing(&shown, e))?;
+                (compressed(file)?, Some((Unfinished::Temporary(temporary), path)))
             }
         };
-        let pack = ArchiveWriter::new(Out::Compressed(compressed), &shown, Platform::host());
+        let writer = ArchiveWriter::new(Out::Compressed(compressed), &shown, Platform::host());
         let (kind, watch) = (Kind::Pipe, Arc::new(Silent));
-        Ok(ArchiveSink { pack, target: Mutex::new(target), kind, keep: false.into(), watch })
+        Ok(ArchiveSink { writer, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
 
-    /// An archive on standard output, which must not be a terminal (`Usage`).
+    /// An archive on standard output.
+    ///
+    /// Fails with `Usage` if standard output is a terminal.
     pub fn to_stdout() -> Result<ArchiveSink> {
         let stdout = io::stdout();
         if stdout.is_terminal() {
             return Err(Error::usage("standard output is a terminal; redirect the archive to a file or a program"));
         }
         let own = stdout.as_fd().try_clone_to_owned().map_err(|e| Error::writing("standard output", e))?;
-        // Fails where it is no pipe, and then does not matter.
-        let _ = rustix::pipe::fcntl_setpipe_size(&own, PIPE);
+        // Fails if it is not a pipe; then the size is not needed.
+        let _ = rustix::pipe::fcntl_setpipe_size(&own, PIPE_BYTES);
         Ok(Self::to_writer(Box::new(File::from(own)), "standard output"))
     }
 
-    /// An archive into `pipe`, which messages call `label`.
+    /// An archive written to `pipe`; `label` is its name in messages.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
-        let pack = ArchiveWriter::new(Out::Pipe(pipe), label, Platform::host());
-        ArchiveSink { pack, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
+        let writer = ArchiveWriter::new(Out::Pipe(pipe), label, Platform::host());
+        ArchiveSink { writer, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
     }
 
-    fn target(&self) -> MutexGuard<'_, Option<(OnItsWay, PathBuf)>> {
+    fn target(&self) -> MutexGuard<'_, Option<(Unfinished, PathBuf)>> {
         self.target.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-/// What is at a path that an archive is to be written to.
+/// The file at the destination path.
 enum Target {
-    /// A file, or nothing yet; what a link leads to, so that the link stays.
+    /// A regular or missing file. A symbolic link is resolved, so that the link itself stays.
     File(PathBuf),
-    /// A named pipe, a device: written to as it is.
+    /// A named pipe or a device, written directly.
     Device(File),
 }
 
@@ -164,10 +165,10 @@ impl Target {
         let shown = path.display();
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         match fs::metadata(&path) {
-            Ok(there) if there.is_dir() => {
-                Err(Error::usage(format!("{shown} is a directory; an OCI layout is written oci:{shown}")))
+            Ok(found) if found.is_dir() => {
+                Err(Error::usage(format!("{shown} is a directory; write an OCI layout as oci:{shown}")))
             }
-            Ok(there) if !there.is_file() => {
+            Ok(found) if !found.is_file() => {
                 let device = File::options().write(true).open(&path).map_err(|e| Error::writing(shown, e))?;
                 Ok(Target::Device(device))
             }
@@ -176,40 +177,41 @@ impl Target {
     }
 }
 
-/// A new file beside `path`, under a name that nobody takes for an archive; gone when it is dropped.
-pub(crate) fn beside(path: &Path) -> io::Result<(File, TempPath)> {
+/// Creates a temporary file in the directory of `path`, with a name that is not an archive's; it is removed on drop.
+pub(crate) fn temporary_for(path: &Path) -> io::Result<(File, TempPath)> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     let builder = builder.permissions(Permissions::from_mode(0o666));
-    let (file, path) = builder.prefix(&partial::stem(&name.to_string_lossy())).tempfile_in(folder)?.into_parts();
-    // Held, so that nobody sweeps it; where there are no locks, nobody does.
+    let (file, path) = builder.prefix(&partial::stem(&name.to_string_lossy())).tempfile_in(directory)?.into_parts();
+    // The lock protects the file from a sweep, which needs the lock too.
     let _ = file.try_lock();
     Ok((file, path))
 }
 
-/// Gives `file`, which is `temporary`, the name `path`.
-pub(crate) fn settle(file: File, temporary: TempPath, path: &Path) -> Result<()> {
-    name(&file, path, || temporary.persist(path).map_err(|e| e.error))
+/// Renames the temporary `file` to `path`.
+pub(crate) fn persist(file: File, temporary: TempPath, path: &Path) -> Result<()> {
+    sync_and_rename(&file, path, || temporary.persist(path).map_err(|e| e.error))
 }
 
-/// Renames `file` to `path`, once it is on the disk: neither this archive nor the one before it is lost in a crash.
-fn name(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Result<()> {
+/// Syncs `file` to the disk and renames it to `path`, so that a crash loses neither this archive nor the one it
+/// replaces.
+fn sync_and_rename(file: &File, path: &Path, rename: impl FnOnce() -> io::Result<()>) -> Result<()> {
     let writing = |e| Error::writing(path.display(), e);
-    let there = fs::metadata(path).ok();
-    if let Some(there) = &there {
-        file.set_permissions(there.permissions()).map_err(writing)?;
+    let existing = fs::metadata(path).ok();
+    if let Some(existing) = &existing {
+        file.set_permissions(existing.permissions()).map_err(writing)?;
     }
-    // ext4 itself writes a file out before a rename onto another one counts (ext4(5), auto_da_alloc), sooner than a
-    // sync would return.
+    // On a rename over an existing file, ext4 itself writes the data first (ext4(5), auto_da_alloc), faster than a
+    // sync.
     let ext4 = rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == EXT4);
-    if there.is_none() || !ext4 {
+    if existing.is_none() || !ext4 {
         file.sync_all().map_err(writing)?;
     }
     rename().map_err(writing)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The name is there for everyone now; only a power cut could still take it back.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The rename is visible; without this sync a power failure could undo it.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
     Ok(())
 }
 
@@ -229,57 +231,59 @@ impl Sink for ArchiveSink {
 
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let Upcoming::Blobs { mut blobs, .. } = upcoming else { return Ok(Missing::default()) };
-        if let Some(there) = self.pack.take_up()? {
-            let begun = if self.pack.begun().is_some() { " and a part of one more" } else { "" };
-            let damage = if there.damaged { "; what lies behind them was damaged" } else { "" };
+        if let Some(found) = self.writer.take_up()? {
+            let partial = if self.writer.begun().is_some() { ", and a part of another blob" } else { "" };
+            let damage = if found.damaged { "; the bytes after them are damaged and not used" } else { "" };
             self.watch.say(&format!(
-                "going on with an archive that was cut: {} blobs and manifests ({} bytes){begun} are here{damage}",
-                there.blobs, there.bytes
+                "resuming an interrupted archive: {} blobs and manifests ({} bytes) are complete{partial}{damage}",
+                found.blobs, found.bytes
             ));
         }
-        blobs.retain(|blob| !self.pack.claim(&blob.digest));
-        Ok(Missing { blobs, resume_first: self.pack.begun() })
+        blobs.retain(|blob| !self.writer.claim(&blob.digest));
+        Ok(Missing { blobs, resume_first: self.writer.begun() })
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
-        self.pack.begin(claim)
+        self.writer.begin(claim)
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        self.pack.put_manifest(manifest)
+        self.writer.put_manifest(manifest)
     }
 
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
-        self.pack.publish(name, root)
+        self.writer.publish(name, root)
     }
 
     fn finish(&self) -> Result<Finish> {
-        let file = self.pack.close()?;
+        let file = self.writer.close()?;
         match (file, self.target().take()) {
-            (Some(file), Some((OnItsWay::Partial(partial), path))) => name(&file, &path, || partial.persist(&path))?,
-            (Some(file), Some((OnItsWay::Temporary(temporary), path))) => settle(file, temporary, &path)?,
+            (Some(file), Some((Unfinished::Partial(partial), path))) => {
+                sync_and_rename(&file, &path, || partial.persist(&path))?
+            }
+            (Some(file), Some((Unfinished::Temporary(temporary), path))) => persist(file, temporary, &path)?,
             _ => {}
         }
         Ok(Finish::Done)
     }
 
     fn aborted(&self, why: &Error) {
-        // What the source says of itself is wrong, not what the line made of it: no later copy will want this.
+        // The source itself is invalid (the bytes were not altered by the connection), so no later copy can resume.
         if why.kind() == crate::Kind::Invalid && !why.is_altered() {
             self.keep.store(false, Ordering::Relaxed);
         }
     }
 
     fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
-        (self.kind == Kind::Pipe).then(|| self.pack.relay()).transpose()
+        (self.kind == Kind::Pipe).then(|| self.writer.relay()).transpose()
     }
 }
 
 impl Drop for ArchiveSink {
-    /// Keeps what the next run can go on with.
+    /// Keeps the partial archive if the next run can resume it.
     fn drop(&mut self) {
-        if let Some((OnItsWay::Partial(partial), _)) = self.target().take()
-            && !(self.keep.load(Ordering::Relaxed) && self.pack.worth_keeping())
+        if let Some((Unfinished::Partial(partial), _)) = self.target().take()
+            && !(self.keep.load(Ordering::Relaxed) && self.writer.worth_keeping())
         {
             partial.discard();
         }

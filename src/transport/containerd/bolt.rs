@@ -1,6 +1,5 @@
-//! Bolt's file (go.etcd.io/bbolt), as much of it as reading takes: which state is the newest, and the tree of pages
-//! below a bucket. Everything read is taken for damaged until it was checked; no free list is looked at, since
-//! containerd 2 writes none.
+//! The file format of bolt (go.etcd.io/bbolt), as far as reading needs it: the newest state, and the tree of pages of a
+//! bucket. Every field is checked before use. The free list is not read, since containerd 2 writes none.
 
 use super::page::{BRANCH, HEADER, LEAF, branch, count, damaged, elements_fit, find_in, flags, leaf, u32_at, u64_at};
 use crate::error::{Error, Result};
@@ -13,14 +12,15 @@ pub use super::page::{Bucket, Item};
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
-/// Of a meta: magic, version, page size, flags, root bucket, free list, pages, txid; then the sum of those.
+/// The size of a meta: magic, version, page size, flags, root bucket, free list, pages, txid. Their checksum follows.
 const META: usize = 56;
 const MAX_DEPTH: u32 = 24;
-/// Bytes in one page with its overflow, at most; containerd's are a few KiB.
-const MAX_PAGE: u64 = 4 << 20;
+/// The limit for a page with its overflow; containerd's pages have a few KiB.
+const MAX_PAGE_BYTES: u64 = 4 << 20;
+/// The valid page sizes, as powers of two.
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 10..=16;
 
-/// Where a database's bytes are.
+/// The bytes of a database.
 pub trait Pages {
     /// In bytes.
     fn size(&self) -> io::Result<u64>;
@@ -41,24 +41,24 @@ impl Pages for &[u8] {
         Ok(self.len() as u64)
     }
     fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let there = usize::try_from(at).ok().and_then(|at| self.get(at..at.checked_add(buffer.len())?));
-        buffer.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let bytes = usize::try_from(at).ok().and_then(|at| self.get(at..at.checked_add(buffer.len())?));
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 }
 
-/// One state of the database: what a transaction left.
+/// One state of the database, after a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     pub txid: u64,
     page_size: u32,
     root: u64,
-    /// Pages in use are below this.
+    /// The number of pages; all page ids are below it.
     end: u64,
 }
 
 impl Meta {
-    /// The newest state that is whole; of the two kept, one may be half-written.
+    /// The newest valid state. A database has two meta pages, of which one may be incomplete.
     pub fn newest(pages: &dyn Pages) -> Result<Meta> {
         let first = Meta::at(pages, 0);
         let sizes = PAGE_SIZES.map(|shift| 1u32 << shift);
@@ -67,19 +67,19 @@ impl Meta {
             None => sizes.filter_map(|size| Meta::at(pages, size).filter(|meta| meta.page_size == size)).next(),
         };
         let newest = first.into_iter().chain(second).max_by_key(|meta| meta.txid);
-        newest.ok_or_else(|| Error::invalid("it is no bolt database, or neither of its two meta pages is whole"))
+        newest.ok_or_else(|| Error::invalid("it is not a bolt database, or both of its meta pages are damaged"))
     }
 
     fn at(pages: &dyn Pages, at: u32) -> Option<Meta> {
         let mut bytes = [0; HEADER + META + 8];
         pages.read(at.into(), &mut bytes).ok()?;
         let meta = &bytes[HEADER..];
-        let right = u32_at(meta, 0)? == MAGIC
+        let is_valid = u32_at(meta, 0)? == MAGIC
             && u32_at(meta, 4)? == VERSION
             && u64_at(meta, META)? == fnv1a(&meta[..META])
             && PAGE_SIZES.contains(&u32_at(meta, 8)?.trailing_zeros())
             && u32_at(meta, 8)?.is_power_of_two();
-        right.then_some(Meta {
+        is_valid.then_some(Meta {
             page_size: u32_at(meta, 8)?,
             root: u64_at(meta, 16)?,
             end: u64_at(meta, 40)?,
@@ -88,29 +88,29 @@ impl Meta {
     }
 }
 
-/// A database in the state of one [`Meta`].
+/// A database in the state of a [`Meta`].
 pub struct Bolt<'p> {
     pages: &'p dyn Pages,
     meta: Meta,
-    /// Pages that may still be read: a damaged file may lead round in circles.
+    /// The number of pages that may still be read, since the pages of a damaged file may form a loop.
     left: Cell<u64>,
 }
 
-/// Called with each key and what it stands for.
+/// A callback with each key and its item.
 type Each<'f> = dyn FnMut(&[u8], Item) -> Result<()> + 'f;
 
 impl<'p> Bolt<'p> {
     pub fn new(pages: &'p dyn Pages, meta: Meta) -> Result<Bolt<'p>> {
         let size = pages.size().map_err(|e| Error::reading("the database", e))?;
-        let there = meta.end.min(size / u64::from(meta.page_size));
-        Ok(Bolt { pages, meta, left: Cell::new(4 * there + 16) })
+        let existing = meta.end.min(size / u64::from(meta.page_size));
+        Ok(Bolt { pages, meta, left: Cell::new(4 * existing + 16) })
     }
 
     pub fn root(&self) -> Bucket {
         Bucket::At(self.meta.root)
     }
 
-    /// Everything in `bucket`, in the order of the keys.
+    /// Calls `then` for every item of `bucket`, in the order of the keys.
     pub fn each(&self, bucket: &Bucket, then: &mut Each<'_>) -> Result<()> {
         match bucket {
             Bucket::Inline(page) => self.each_leaf(page, then),
@@ -138,7 +138,7 @@ impl<'p> Bolt<'p> {
         Ok(())
     }
 
-    /// What `key` stands for in `bucket`.
+    /// The item of `key` in `bucket`.
     pub fn find(&self, bucket: &Bucket, key: &[u8]) -> Result<Option<Item>> {
         let mut id = match bucket {
             Bucket::Inline(page) => return find_in(page, key),
@@ -157,7 +157,7 @@ impl<'p> Bolt<'p> {
                 }
                 below = Some(child);
             }
-            id = below.ok_or_else(|| damaged("a branch leads nowhere"))?;
+            id = below.ok_or_else(|| damaged("a branch is empty"))?;
         }
         Ok(None)
     }
@@ -176,16 +176,16 @@ impl<'p> Bolt<'p> {
         }
     }
 
-    /// A branch or a leaf, with its overflow.
+    /// Reads a branch or a leaf, with its overflow.
     fn page(&self, id: u64, depth: u32) -> Result<Vec<u8>> {
-        let circles = || damaged("its pages lead round in circles");
-        let spend = |pages| self.left.get().checked_sub(pages).map(|left| self.left.set(left)).ok_or_else(circles);
+        let in_a_loop = || damaged("its pages form a loop");
+        let spend = |pages| self.left.get().checked_sub(pages).map(|left| self.left.set(left)).ok_or_else(in_a_loop);
         spend(if depth <= MAX_DEPTH { 1 } else { u64::MAX })?;
         let size = u64::from(self.meta.page_size);
         let mut page = self.bytes(id, size)?;
         let overflow = u64::from(u32_at(&page, 12).unwrap_or(0));
         if u64_at(&page, 0) != Some(id) || !matches!(flags(&page), BRANCH | LEAF) {
-            return Err(damaged(&format!("page {id} is none")));
+            return Err(damaged(&format!("page {id} is not a branch or a leaf")));
         }
         if overflow > 0 {
             spend(overflow)?;
@@ -197,12 +197,12 @@ impl<'p> Bolt<'p> {
     fn bytes(&self, id: u64, length: u64) -> Result<Vec<u8>> {
         let size = u64::from(self.meta.page_size);
         // The first two pages are the metas.
-        if id < 2 || id >= self.meta.end || length > MAX_PAGE || length / size > self.meta.end - id {
-            return Err(damaged(&format!("page {id} cannot be where it is said to be")));
+        if id < 2 || id >= self.meta.end || length > MAX_PAGE_BYTES || length / size > self.meta.end - id {
+            return Err(damaged(&format!("page {id} with {length} bytes is outside its page range")));
         }
         let mut page = vec![0; length as usize];
-        let at = id.checked_mul(size).ok_or_else(|| damaged("a page lies beyond its end"))?;
-        self.pages.read(at, &mut page).map_err(|_| damaged(&format!("page {id} lies beyond its end")))?;
+        let at = id.checked_mul(size).ok_or_else(|| damaged(&format!("page {id} is beyond the end of the file")))?;
+        self.pages.read(at, &mut page).map_err(|_| damaged(&format!("page {id} is beyond the end of the file")))?;
         Ok(page)
     }
 }
@@ -219,22 +219,22 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use std::io::Read;
 
-    /// A database that containerd left; `fixtures/README.md` says how.
+    /// A database written by containerd; see `fixtures/README.md`.
     pub fn fixture(name: &str) -> Vec<u8> {
-        let packed = std::fs::File::open(format!("fixtures/bolt/{name}.meta.db.gz")).unwrap();
+        let compressed = std::fs::File::open(format!("fixtures/bolt/{name}.meta.db.gz")).unwrap();
         let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
+        flate2::read::GzDecoder::new(compressed).read_to_end(&mut bytes).unwrap();
         bytes
     }
 
-    /// Makes the first meta of `bytes` the newest, with that `txid`.
+    /// Makes the first meta of `bytes` the newest, with the given `txid`.
     pub fn commit(bytes: &mut [u8], txid: u64) {
         bytes[HEADER + 48..HEADER + META].copy_from_slice(&txid.to_le_bytes());
         let sum = fnv1a(&bytes[HEADER..HEADER + META]);
         bytes[HEADER + META..HEADER + META + 8].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// Everything in the tree, at most so deep: bucket or value by its path.
+    /// Collects every key in the tree down to `depth`, and whether it is a bucket.
     fn all(bolt: &Bolt<'_>, bucket: &Bucket, depth: u32, found: &mut Vec<(Vec<u8>, bool)>) -> Result<()> {
         bolt.each(bucket, &mut |key, item| {
             found.push((key.to_vec(), matches!(item, Item::Bucket(_))));
@@ -308,7 +308,7 @@ pub(super) mod tests {
             circle[child..child + 8].copy_from_slice(&(branch as u64).to_le_bytes());
         }
         let error = read_all(&circle).unwrap_err();
-        assert!(error.to_string().contains("round in circles"), "{error}");
+        assert!(error.to_string().contains("form a loop"), "{error}");
     }
 
     #[test]
@@ -325,7 +325,7 @@ pub(super) mod tests {
             }
         }
         let error = read_all(&bytes).unwrap_err();
-        assert!(error.to_string().contains("overlaps"), "{error}");
+        assert!(error.to_string().contains("of a leaf overlap"), "{error}");
     }
 
     proptest! {
@@ -344,7 +344,7 @@ pub(super) mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = *byte;
             }
-            // Where it hurts: headers and first elements of pages.
+            // The headers and first elements of pages.
             for (page, at, byte) in &pages {
                 bytes[page * 4096 + at] = *byte;
             }

@@ -1,43 +1,43 @@
-//! Reading a database that its owner is writing. containerd holds bolt's lock for as long as it runs, so none is taken;
-//! instead whatever was read is thrown away unless the database is still in the state in which reading began.
+//! Reads a database while containerd writes it. containerd has bolt's lock as long as it runs, so imgmv takes no lock.
+//! It discards the result of a read unless the database is still in the state in which the read started.
 //!
-//! That is enough: a transaction writes only into pages that the state before it does not use, so the pages of the
-//! newest state change only once there are two newer ones. Anything looser was measured to give mixed states in
-//! silence.
+//! This is sufficient: a transaction writes only to pages that the previous state does not use, so the pages of the
+//! newest state change only after two newer transactions. Weaker checks returned mixed states without an error, as
+//! measured.
 
 use super::bolt::{Bolt, Meta, Pages};
 use crate::error::{Error, Result};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Readings; one takes milliseconds, and containerd writes some ten times a second when it is busy.
-const READINGS: u32 = 200;
-/// Looks at meta pages of which neither is whole: they might be in the middle of being written.
-const LOOKS: u32 = 5;
-/// Pause before another reading, once so long for each that failed, up to ten times.
-const PAUSE: Duration = Duration::from_millis(2);
+/// A read takes milliseconds; a busy containerd writes about ten times a second.
+const MAX_READS: u32 = 200;
+/// The number of retries if no meta page is valid: containerd may be writing them.
+const MAX_META_RETRIES: u32 = 5;
+/// The pause before a retry; it grows with each retry, up to ten times this.
+const RETRY_PAUSE: Duration = Duration::from_millis(2);
 
-/// What `read` makes of one state of the database.
+/// Returns the result of `read` on one consistent state of the database.
 ///
-/// Fails with `Failed` where the database never stays in one state for long enough.
+/// Fails with `Failed` if the database changes during every read.
 pub fn read_live<T>(pages: &dyn Pages, read: impl FnMut(&Bolt<'_>) -> Result<T>) -> Result<T> {
-    read_within(READINGS, PAUSE, pages, read)
+    read_within(MAX_READS, RETRY_PAUSE, pages, read)
 }
 
 fn read_within<T>(
-    readings: u32,
+    max_reads: u32,
     pause: Duration,
     pages: &dyn Pages,
     mut read: impl FnMut(&Bolt<'_>) -> Result<T>,
 ) -> Result<T> {
-    let mut blind = 0;
-    for reading in 0..readings {
-        sleep(pause * reading.min(10));
+    let mut meta_retries = 0;
+    for attempt in 0..max_reads {
+        sleep(pause * attempt.min(10));
         let before = match Meta::newest(pages) {
             Ok(meta) => meta,
-            Err(error) if blind == LOOKS => return Err(error),
+            Err(error) if meta_retries == MAX_META_RETRIES => return Err(error),
             Err(_) => {
-                blind += 1;
+                meta_retries += 1;
                 continue;
             }
         };
@@ -47,7 +47,7 @@ fn read_within<T>(
         }
     }
     Err(Error::failed(format!(
-        "the database changed during each of {readings} readings; try again when containerd has less to do"
+        "the database changed during each of {max_reads} reads; retry when containerd is less busy"
     )))
 }
 
@@ -59,16 +59,16 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::io;
 
-    /// A database that is in one state up to the so-manieth look at it, then in the other.
+    /// A database that changes to its second state after `after` reads.
     struct Changing<'d> {
         states: [&'d [u8]; 2],
         after: u32,
-        looks: Cell<u32>,
+        reads: Cell<u32>,
     }
 
     impl Changing<'_> {
         fn state(&self) -> &[u8] {
-            self.states[usize::from(self.looks.get() >= self.after)]
+            self.states[usize::from(self.reads.get() >= self.after)]
         }
     }
 
@@ -78,12 +78,12 @@ mod tests {
         }
         fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
             let done = self.state().read(at, buffer);
-            self.looks.set(self.looks.get() + 1);
+            self.reads.set(self.reads.get() + 1);
             done
         }
     }
 
-    /// A database with a new state at every look.
+    /// A database that changes at every read.
     struct Restless(RefCell<(Vec<u8>, u64)>);
 
     impl Pages for Restless {
@@ -106,10 +106,10 @@ mod tests {
             assert!(whole[0] != whole[1]);
             let mut mixtures = 0;
             for at in 1..60 {
-                let new = || Changing { states: [&before, &after], after: at, looks: Cell::new(0) };
+                let new = || Changing { states: [&before, &after], after: at, reads: Cell::new(0) };
                 let found = records::listing(&new()).unwrap().records;
                 assert!(whole.contains(&found), "{name} {at}");
-                // What would be taken for the truth without the second look at the metas.
+                // The result without the second read of the meta pages.
                 let naive = new();
                 let meta = Meta::newest(&naive).unwrap();
                 let read = records::read(&Bolt::new(&naive, meta).unwrap());
@@ -123,13 +123,13 @@ mod tests {
     fn a_database_that_never_rests_is_given_up_with_a_sentence() {
         let restless = Restless(RefCell::new((fixture("ctr16"), 1 << 32)));
         let error = read_within(20, Duration::ZERO, &restless, |bolt| bolt.each(&bolt.root(), &mut |_, _| Ok(())));
-        assert!(error.unwrap_err().to_string().contains("changed during each of 20 readings"));
+        assert!(error.unwrap_err().to_string().contains("changed during each of 20 reads"));
     }
 
     #[test]
     fn what_is_no_database_is_said_at_once() {
         for bytes in [&b""[..], &[0; 100_000]] {
-            assert!(read_live(&bytes, |_| Ok(())).unwrap_err().to_string().contains("no bolt database"));
+            assert!(read_live(&bytes, |_| Ok(())).unwrap_err().to_string().contains("not a bolt database"));
         }
     }
 }

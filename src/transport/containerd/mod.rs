@@ -1,7 +1,7 @@
-//! `containerd:` read straight from containerd's directory, while containerd runs or off a disk that no longer does.
+//! `containerd:`: images read from containerd's directory, while containerd runs or from the disk of another host.
 //!
-//! Names come from its database (a bolt file, read without its lock), blobs from its content store. Nothing is ever
-//! written there: images go into containerd through its own import.
+//! Names come from the database (a bolt file, read without its lock), blobs from the content store. imgmv writes
+//! nothing there: it loads images through containerd's import.
 
 pub(crate) mod address;
 mod bolt;

@@ -1,5 +1,5 @@
 //! One page of a bolt file: `{id u64, flags u16, count u16, overflow u32}`, then its elements, then their keys and
-//! values. All numbers are little-endian, and none is believed.
+//! values. All numbers are little-endian and checked before use.
 
 use crate::error::{Error, Result};
 
@@ -7,16 +7,16 @@ pub(super) const HEADER: usize = 16;
 pub(super) const BRANCH: u16 = 0x01;
 pub(super) const LEAF: u16 = 0x02;
 pub(super) const ELEMENT: usize = 16;
-/// On a leaf's element: its value is a bucket.
+/// A flag of a leaf's element: its value is a bucket.
 const IS_BUCKET: u32 = 0x01;
-/// Before an inline bucket's page: root page and sequence.
+/// The size of the header before an inline bucket's page: root page and sequence.
 const BUCKET: usize = 16;
 
 #[derive(Debug, Clone)]
 pub enum Bucket {
-    /// Begins at that page.
+    /// At this page.
     At(u64),
-    /// Lies in its parent's page.
+    /// Within its parent's page.
     Inline(Vec<u8>),
 }
 
@@ -25,6 +25,7 @@ pub enum Item {
     Bucket(Bucket),
 }
 
+/// The item of `key` in a leaf.
 pub(super) fn find_in(page: &[u8], key: &[u8]) -> Result<Option<Item>> {
     for at in 0..count(page) {
         let (found, item) = leaf(page, at)?;
@@ -35,17 +36,17 @@ pub(super) fn find_in(page: &[u8], key: &[u8]) -> Result<Option<Item>> {
     Ok(None)
 }
 
-/// Key and child of a branch's element: `{pos u32, ksize u32, page u64}`.
+/// The key and child page of a branch's element: `{pos u32, ksize u32, page u64}`.
 pub(super) fn branch(page: &[u8], at: usize) -> Result<(&[u8], u64)> {
     let start = HEADER + at * ELEMENT;
     let read = || {
         let key = part(page, start, u32_at(page, start)?, u32_at(page, start + 4)?)?;
         Some((key, u64_at(page, start + 8)?))
     };
-    read().ok_or_else(|| damaged("a branch is cut short"))
+    read().ok_or_else(|| damaged("a branch is truncated"))
 }
 
-/// Key and value of a leaf's element: `{flags u32, pos u32, ksize u32, vsize u32}`.
+/// The key and value of a leaf's element: `{flags u32, pos u32, ksize u32, vsize u32}`.
 pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Result<Item>)> {
     let start = HEADER + at * ELEMENT;
     let read = || {
@@ -54,7 +55,7 @@ pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Re
         let value = part(page, start, pos.checked_add(key_size)?, u32_at(page, start + 12)?)?;
         Some((key, value, u32_at(page, start)? & IS_BUCKET != 0))
     };
-    let (key, value, is_bucket) = read().ok_or_else(|| damaged("a leaf is cut short"))?;
+    let (key, value, is_bucket) = read().ok_or_else(|| damaged("a leaf is truncated"))?;
     let item = move || {
         if !is_bucket {
             return Ok(Item::Value(value.to_vec()));
@@ -63,15 +64,15 @@ pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Re
             (Some(0), Some(page)) if page.len() >= HEADER && flags(page) == LEAF => {
                 Ok(Item::Bucket(Bucket::Inline(page.to_vec())))
             }
-            (Some(0), _) | (_, None) | (None, _) => Err(damaged("a bucket is cut short")),
+            (Some(0), _) | (_, None) | (None, _) => Err(damaged("a bucket is truncated")),
             (Some(root), _) => Ok(Item::Bucket(Bucket::At(root))),
         }
     };
     Ok((key, item))
 }
 
-/// Fails where the elements of a leaf have together more bytes than the page: then they overlap, and a few pages could
-/// stand for any number of bytes.
+/// Fails if the elements of a leaf have more bytes than the page. They then overlap, and a few pages could expand to
+/// any number of bytes.
 pub(super) fn elements_fit(page: &[u8]) -> Result<()> {
     let size = |at| {
         let start = HEADER + at * ELEMENT;
@@ -80,11 +81,11 @@ pub(super) fn elements_fit(page: &[u8]) -> Result<()> {
     let bytes: u64 = (0..count(page)).filter_map(size).sum();
     match bytes <= page.len() as u64 {
         true => Ok(()),
-        false => Err(damaged("what a leaf holds overlaps")),
+        false => Err(damaged("the elements of a leaf overlap")),
     }
 }
 
-/// The `length` bytes that lie `pos` behind `start`.
+/// The `length` bytes at `start + pos`.
 fn part(page: &[u8], start: usize, pos: u32, length: u32) -> Option<&[u8]> {
     let from = start.checked_add(pos as usize)?;
     page.get(from..from.checked_add(length as usize)?)

@@ -1,5 +1,5 @@
-//! What containerd's database says of images: `v1/<namespace>/images/<name>/target/{digest,mediatype,size}`
-//! (containerd, core/metadata/buckets.go).
+//! The images in containerd's database: `v1/<namespace>/images/<name>/target/{digest,mediatype,size}` (containerd,
+//! core/metadata/buckets.go).
 
 use super::bolt::{Bolt, Bucket, Item, Pages};
 use super::live::read_live;
@@ -9,35 +9,35 @@ use std::cell::Cell;
 
 const SCHEMA: &[u8] = b"v1";
 
-/// One name in one namespace.
+/// An image name in a namespace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub namespace: String,
-    /// As containerd has it, whatever it holds.
+    /// As in the database, unchecked.
     pub name: String,
     pub target: Descriptor,
 }
 
-/// Namespaces and images of one state of a database.
+/// The namespaces and images of one state of the database.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub namespaces: Vec<String>,
     pub records: Vec<Record>,
 }
 
-/// The images that the bytes of a database name.
+/// Lists the images in the bytes of a database.
 pub fn images_in(database: &[u8]) -> Result<Vec<Record>> {
     Ok(listing(&database)?.records)
 }
 
-/// What the database says, of one of its states and no mixture of several.
+/// Lists the namespaces and images of one consistent state of the database.
 pub(super) fn listing(pages: &dyn Pages) -> Result<Listing> {
     read_live(pages, read)
 }
 
 pub(super) fn read(bolt: &Bolt<'_>) -> Result<Listing> {
     let Some(schema) = bolt.bucket(&bolt.root(), SCHEMA)? else {
-        return Err(Error::invalid("the database has no images of containerd's (no bucket v1)"));
+        return Err(Error::invalid("the database has no bucket v1; it is not containerd's metadata"));
     };
     let mut listing = Listing::default();
     bolt.each(&schema, &mut |namespace, item| {
@@ -63,12 +63,12 @@ fn read_images(bolt: &Bolt<'_>, images: &Bucket, namespace: &str, records: &mut 
         let field = |key: &[u8]| Ok::<_, Error>(bolt.value(&target, key)?.unwrap_or_default());
         let digest = text(&field(b"digest")?)?.parse()?;
         let size = varint(&field(b"size")?).and_then(|size| u64::try_from(size).ok());
-        let size = size.ok_or_else(|| Error::invalid(format!("the database gives no size for {digest}")))?;
+        let size = size.ok_or_else(|| Error::invalid(format!("the database has no size for {digest}")))?;
         let target = Descriptor::new(text(&field(b"mediatype")?)?, digest, size);
         left.set(
-            left.get().checked_sub(1).ok_or_else(|| {
-                Error::invalid(format!("the database names more than the {MAX_NAMES} images allowed"))
-            })?,
+            left.get()
+                .checked_sub(1)
+                .ok_or_else(|| Error::invalid(format!("the database has more than the {MAX_NAMES} images allowed")))?,
         );
         records.push(Record { namespace: namespace.to_owned(), name: text(name)?, target });
         Ok(())
@@ -76,11 +76,11 @@ fn read_images(bolt: &Bolt<'_>, images: &Bucket, namespace: &str, records: &mut 
 }
 
 fn text(bytes: &[u8]) -> Result<String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("the database has a name that is no text"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("the database has a name that is not UTF-8"))?;
     Ok(text.to_owned())
 }
 
-/// A number as Go's `encoding/binary` writes it: seven bits a byte, lowest first, the sign in the lowest bit.
+/// Parses a varint of Go's `encoding/binary`: seven bits per byte, lowest first, the sign in the lowest bit.
 fn varint(bytes: &[u8]) -> Option<i64> {
     let mut number: u64 = 0;
     for (at, byte) in bytes.iter().enumerate().take(10) {

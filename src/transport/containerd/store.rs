@@ -15,49 +15,48 @@ use std::sync::{Arc, Mutex};
 
 const DATABASE: [&str; 2] = ["io.containerd.metadata.v1.bolt", "meta.db"];
 const CONTENT: [&str; 2] = ["io.containerd.content.v1.content", "blobs"];
-/// Blobs that are kept open from the plan on, at most: half of what a process may usually have.
-const KEPT_OPEN: usize = 512;
+/// The maximum number of blobs kept open: half of a process's usual limit of open files.
+const MAX_OPEN_BLOBS: usize = 512;
 
-/// The images of a containerd directory, as its database named them when it was opened.
+/// The images in containerd's directory, as its database listed them when the store was opened.
 ///
-/// A blob is read if it is in the content store, whichever namespace it was brought there for: it is what its digest
-/// says.
+/// Blobs are read from the content store whichever namespace they belong to: the digest identifies them.
 pub struct ContainerdStore {
     root: String,
     namespaces: Vec<String>,
-    /// The one that was asked for; none: every one.
+    /// The requested namespace; `None`: all.
     namespace: Option<String>,
     records: Vec<Record>,
     content: Option<Directory>,
-    /// Blobs of the manifests that were read: containerd may collect them before it is their turn.
+    /// The open blobs of the manifests read so far, since containerd may garbage-collect them before they are copied.
     opened: Mutex<HashMap<Digest, Arc<File>>>,
 }
 
 impl ContainerdStore {
-    /// Opens the directory `root` (`/var/lib/containerd`, usually), for the images of `namespace`, or of all.
+    /// Opens the directory `root` (usually `/var/lib/containerd`), for the images of `namespace` or of all namespaces.
     ///
-    /// Fails with `NotFound` where there is no such directory or namespace, with `Denied` where it cannot be read (it
-    /// is root's), and with `Invalid` where it is not containerd's or its database is damaged.
+    /// Fails with `NotFound` if the directory or namespace is missing, with `Denied` if root's permission is needed,
+    /// and with `Invalid` if `root` is not containerd's directory or its database is damaged.
     pub fn open(root: &Path, namespace: Option<&str>) -> Result<ContainerdStore> {
-        let folder = Directory::open(root).map_err(|e| match e.kind() {
+        let directory = Directory::open(root).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::not_found(format!(
-                "there is no containerd directory at {}; --src-root names another",
+                "no containerd directory at {}; name another one with --src-root",
                 root.display()
             )),
-            _ => rooted(Error::reading(root.display(), e)),
+            _ => with_root_hint(Error::reading(root.display(), e)),
         })?;
-        let Listing { namespaces, mut records } = database(&folder)?;
+        let Listing { namespaces, mut records } = database(&directory)?;
         if let Some(namespace) = namespace {
-            if !namespaces.iter().any(|there| there == namespace) {
+            if !namespaces.iter().any(|existing| existing == namespace) {
                 return Err(Error::not_found(format!(
-                    "containerd at {} has no namespace {namespace}; there is {}",
+                    "containerd at {} has no namespace {namespace}; its namespaces: {}",
                     root.display(),
                     if namespaces.is_empty() { "none".to_owned() } else { namespaces.join(", ") }
                 )));
             }
             records.retain(|record| record.namespace == namespace);
         }
-        let content = inside(&folder, CONTENT[0])?;
+        let content = inside(&directory, CONTENT[0])?;
         let content = content.map(|content| inside(&content, CONTENT[1])).transpose()?.flatten();
         Ok(ContainerdStore {
             root: root.display().to_string(),
@@ -69,23 +68,23 @@ impl ContainerdStore {
         })
     }
 
-    /// Every namespace there is.
+    /// All namespaces.
     pub fn namespaces(&self) -> &[String] {
         &self.namespaces
     }
 
-    /// Every name there is, with its namespace.
+    /// All names of the requested namespaces.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// The records as roots, each image of a name once; those that only CRI calls so come last and without a name.
+    /// The records as roots, each name and image once. Images that only have CRI's id come last, without a name.
     fn all(&self) -> Vec<Root> {
         let mut seen = BTreeSet::new();
         let (ids, named): (Vec<&Record>, Vec<&Record>) = self.records.iter().partition(|record| is_id(record));
         let mut roots = Vec::new();
         for record in named.iter().filter(|record| seen.insert((&record.name, record.target.digest))) {
-            // A name that is not fit to be used is none; the image is there by its digest.
+            // An image whose name is invalid is listed by its digest.
             roots.push(Root::new(Name::new(record.name.as_str()).ok(), record.target.clone()));
         }
         for record in ids {
@@ -96,23 +95,23 @@ impl ContainerdStore {
         roots
     }
 
-    /// The image that CRI calls `text` (`sha256:` and its config's digest).
+    /// The image with CRI's id `text` (`sha256:` and its config's digest).
     fn by_id(&self, text: &str) -> Option<Root> {
         let record = self.records.iter().find(|record| record.name == text && is_id(record))?;
         Some(Root::new(None, record.target.clone()))
     }
 
-    /// One name may stand for different images in different namespaces.
-    fn unambiguous(&self, chosen: &[Root]) -> Result<()> {
+    /// Fails with `Usage` if a name of `chosen` has different images in different namespaces.
+    fn check_unambiguous(&self, chosen: &[Root]) -> Result<()> {
         for root in chosen {
             let Some(name) = &root.name else { continue };
             let same: Vec<&Record> = self.records.iter().filter(|record| record.name == name.as_str()).collect();
             if same.iter().any(|record| record.target.digest != root.descriptor.digest) {
-                let places: Vec<String> =
+                let namespaces: Vec<String> =
                     same.iter().map(|r| format!("{} ({})", r.namespace, r.target.digest.short())).collect();
                 return Err(Error::usage(format!(
-                    "{name} is another image in each of the namespaces {}; choose one with --src-namespace",
-                    places.join(", ")
+                    "{name} is ambiguous: the namespaces {} have different images; choose one with --src-namespace",
+                    namespaces.join(", ")
                 )));
             }
         }
@@ -122,7 +121,7 @@ impl ContainerdStore {
     fn file(&self, digest: &Digest) -> Result<Option<File>> {
         let Some(content) = &self.content else { return Ok(None) };
         match inside(content, digest.algorithm().name())? {
-            Some(blobs) => blobs.file(&digest.hex()).map_err(rooted),
+            Some(blobs) => blobs.file(&digest.hex()).map_err(with_root_hint),
             None => Ok(None),
         }
     }
@@ -131,29 +130,29 @@ impl ContainerdStore {
         self.opened.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The blob, kept open from now on as long as there is room.
+    /// Opens a blob and keeps it open, up to [`MAX_OPEN_BLOBS`].
     fn keep_open(&self, digest: &Digest) -> Result<Option<Arc<File>>> {
         if let Some(file) = self.opened().get(digest) {
             return Ok(Some(file.clone()));
         }
         let Some(file) = self.file(digest)?.map(Arc::new) else { return Ok(None) };
         let mut opened = self.opened();
-        if opened.len() < KEPT_OPEN {
+        if opened.len() < MAX_OPEN_BLOBS {
             opened.insert(*digest, file.clone());
         }
         Ok(Some(file))
     }
 
-    fn lacks(&self, blob: &Descriptor) -> Error {
+    fn missing(&self, blob: &Descriptor) -> Error {
         let (digest, root) = (blob.digest, &self.root);
         let namespace = self.namespace.as_deref().unwrap_or("NAMESPACE");
         if !blob.media_type.contains("layer") && !blob.media_type.contains("rootfs") {
             return Error::not_found(format!("blob {digest} is not in containerd's content store at {root}"));
         }
         Error::not_found(format!(
-            "containerd at {root} has the image but no longer its layer {digest}: it discards layers once they are \
-             unpacked where discard_unpacked_layers is set; fetch them again with `ctr -n {namespace} content fetch \
-             IMAGE`, or copy from the image's registry"
+            "containerd at {root} has the image, but not its layer {digest}: with discard_unpacked_layers it discards \
+             layers after unpacking; fetch them again with `ctr -n {namespace} content fetch IMAGE`, or copy from the \
+             image's registry"
         ))
     }
 }
@@ -175,8 +174,8 @@ impl Store for ContainerdStore {
                 Some(root) => chosen.push(root),
                 None => {
                     if let Selector::Name(text) = pick {
-                        let answers = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
-                        self.unambiguous(&all.iter().filter(answers).cloned().collect::<Vec<_>>())?;
+                        let is_named = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
+                        self.check_unambiguous(&all.iter().filter(is_named).cloned().collect::<Vec<_>>())?;
                     }
                     let found = select(&all, std::slice::from_ref(pick));
                     chosen.extend(found.map_err(|e| e.at(format!("containerd at {}", self.root)))?);
@@ -184,7 +183,7 @@ impl Store for ContainerdStore {
             }
         }
         let chosen = if picks.is_empty() { all } else { chosen };
-        self.unambiguous(&chosen)?;
+        self.check_unambiguous(&chosen)?;
         Ok(chosen)
     }
 
@@ -208,7 +207,7 @@ impl Store for ContainerdStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let file = self.keep_open(&blob.digest)?.ok_or_else(|| self.lacks(blob))?;
+        let file = self.keep_open(&blob.digest)?.ok_or_else(|| self.missing(blob))?;
         Ok(Box::new(At { file, at: from }))
     }
 
@@ -225,18 +224,18 @@ impl Store for ContainerdStore {
         Ok(names.into_iter().collect())
     }
 
-    /// containerd keeps an index of which it has one platform's image.
+    /// containerd stores an index with the image of one platform only.
     fn profile(&self) -> Profile {
-        let there = self.namespaces.join(", ");
+        let all = self.namespaces.join(", ");
         let empty_message = match &self.namespace {
             Some(namespace) => format!("containerd at {} has no image in its namespace {namespace}", self.root),
-            None => format!("containerd at {} has no image in any of its namespaces ({there})", self.root),
+            None => format!("containerd at {} has no image in any of its namespaces ({all})", self.root),
         };
         Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }
 
-/// Reads on from an offset, without moving that of others who read the same file.
+/// Reads a shared file from an offset, without the file's own position.
 struct At {
     file: Arc<File>,
     at: u64,
@@ -251,28 +250,29 @@ impl Read for At {
 }
 
 fn database(root: &Directory) -> Result<Listing> {
-    let place = inside(root, DATABASE[0])?;
-    let file = place.as_ref().map(|place| place.file(DATABASE[1]).map_err(rooted)).transpose()?.flatten();
+    let directory = inside(root, DATABASE[0])?;
+    let file = directory.as_ref().map(|directory| directory.file(DATABASE[1]).map_err(with_root_hint));
+    let file = file.transpose()?.flatten();
     let shown = root.show(&DATABASE.join("/"));
     let file = file.ok_or_else(|| {
-        Error::invalid(format!("{} is not containerd's directory: there is no {shown}", root.path().display()))
+        Error::invalid(format!("{} is not containerd's directory: {shown} is missing", root.path().display()))
     })?;
     records::listing(&file).map_err(|e| e.at(shown))
 }
 
-fn inside(folder: &Directory, name: &str) -> Result<Option<Directory>> {
-    folder.inner(name).map_err(rooted)
+fn inside(directory: &Directory, name: &str) -> Result<Option<Directory>> {
+    directory.inner(name).map_err(with_root_hint)
 }
 
-/// What to do where permission is lacking.
-fn rooted(error: Error) -> Error {
+/// Adds the solution to a permission error.
+fn with_root_hint(error: Error) -> Error {
     match error.kind() {
-        Kind::Denied => Error::denied(format!("{error}; containerd's directory is root's, so run this as root")),
+        Kind::Denied => Error::denied(format!("{error}; containerd's directory belongs to root: run imgmv as root")),
         _ => error,
     }
 }
 
-/// CRI gives each image a second name that is its config's digest.
+/// Whether the record is an image id: CRI gives each image a second name that is its config's digest.
 fn is_id(record: &Record) -> bool {
     record.name.parse::<Digest>().is_ok()
 }

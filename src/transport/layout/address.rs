@@ -42,7 +42,7 @@ impl fmt::Display for LayoutAddress {
 impl Address for LayoutAddress {
     fn source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<SelectedSource> {
         let store = LayoutStore::open(&self.dir)?;
-        if !store.is_marked() {
+        if !store.has_layout_file() {
             let dir = self.dir.display();
             context.watch.event(Event::Detail(&format!("{dir} has no file oci-layout; it is read as a layout anyway")));
         }

@@ -1,10 +1,10 @@
-//! A layout as a cache: what lies there was asked for once, is read while more of it comes, and goes when it has not
-//! been asked for the longest. To every other tool it is a layout in which blobs may be missing.
+//! A layout as a cache: a blob can be read while it is still being written, and the least recently used blobs are
+//! evicted. For other tools it is a layout in which blobs may be missing.
 //!
-//! When a blob was last used is its file's time of modification. Whoever reads one holds a shared lock of it, and only
-//! what nobody holds is removed: also between processes.
+//! A blob's last use is its file's modification time. Readers have a shared lock on the file, and only unlocked files
+//! are evicted, also between processes.
 
-use super::directory::Place;
+use super::directory::LayoutDirectory;
 use super::index;
 use super::partial;
 use super::sink::{LayoutSink, Verify};
@@ -23,78 +23,78 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A use so soon after the last one is not written down.
-const AGAIN: Duration = Duration::from_secs(60);
+/// The last use of a blob is recorded with this precision.
+const USE_PRECISION: Duration = Duration::from_secs(60);
 
-/// A layout that is filled as things are asked for, and emptied as room is needed.
+/// A layout that is filled on demand and from which old blobs are evicted.
 pub struct LayoutCache {
-    place: Place,
+    layout: LayoutDirectory,
     sink: LayoutSink,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
-/// A blob on its way into a cache.
+/// A blob that is being written to a cache.
 pub struct Filling<'c> {
     pub writer: Box<dyn BlobWriter + 'c>,
-    /// What has been written so far can be read here, at any offset.
+    /// The file with the bytes written so far.
     pub bytes: File,
 }
 
-/// What making room has come to.
+/// The result of an eviction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evicted {
     pub blobs: usize,
-    /// Bytes that went.
     pub bytes: u64,
 }
 
-/// A blob that could go.
-struct Resident {
+/// A blob in a cache.
+struct CachedBlob {
     digest: Digest,
     size: u64,
-    /// Seconds and nanoseconds.
+    /// The time of the last use, in seconds and nanoseconds.
     used: (i64, i64),
 }
 
 impl LayoutCache {
-    /// The layout in `dir`, which is made where there is none.
+    /// Opens the layout in `dir`; creates it if it is missing.
     ///
-    /// Fails as [`LayoutSink::open`] does, and with `Unwritable` where nothing can be written there.
+    /// Fails like [`LayoutSink::open`], and with `Unwritable` if the directory cannot be written.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<LayoutCache> {
         LayoutSink::open(dir, Verify::Size, watch.clone())?;
-        let place = Place::create(dir)?;
-        index::rewrite(&place, &*watch, cancel, |_| {})?;
-        temp_file::sweep(&place.folder);
+        let layout = LayoutDirectory::create(dir)?;
+        index::rewrite(&layout, &*watch, cancel, |_| {})?;
+        temp_file::sweep(&layout.directory);
         let sink = LayoutSink::open(dir, Verify::Size, watch.clone())?.cancel(cancel);
-        Ok(LayoutCache { place, sink, watch, cancel: cancel.clone() })
+        Ok(LayoutCache { layout, sink, watch, cancel: cancel.clone() })
     }
 
     pub fn dir(&self) -> &Path {
-        self.place.folder.path()
+        self.layout.directory.path()
     }
 
-    /// Size in bytes of the blob under `digest`, if it is here.
+    /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.place.size(digest)
+        self.layout.size(digest)
     }
 
-    /// The blob under `digest`, if it is here. It counts as used now, and stays while the file is open.
+    /// Opens the blob `digest` and records its use; `None` if it is missing. The blob is not evicted while the file is
+    /// open.
     pub fn read(&self, digest: &Digest) -> Result<Option<File>> {
-        let Some(file) = self.place.blob(digest)? else { return Ok(None) };
-        // Where there are no locks, an open file is still read to its end.
+        let Some(file) = self.layout.blob(digest)? else { return Ok(None) };
+        // A file system without locks still lets an open file be read to its end.
         let _ = file.try_lock_shared();
         let age = file.metadata().ok().and_then(|found| found.modified().ok()?.elapsed().ok());
-        if age.is_none_or(|age| age > AGAIN) {
+        if age.is_none_or(|age| age > USE_PRECISION) {
             let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
             let kept = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-            // Somebody else's file cannot be marked, and goes as if it were old.
+            // The time of another user's file cannot be set, so it is evicted earlier.
             let _ = futimens(&file, &Timestamps { last_access: kept, last_modification: now });
         }
         Ok(Some(file))
     }
 
-    /// The bytes of the manifest under `digest`, if it is here and no larger than one may be.
+    /// Reads the manifest `digest`; `None` if it is missing or larger than a manifest may be.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         use std::io::Read;
         let Some(file) = self.read(digest)? else { return Ok(None) };
@@ -103,11 +103,11 @@ impl LayoutCache {
         Ok((bytes.len() as u64 <= MAX_MANIFEST).then_some(bytes))
     }
 
-    /// Begins to write the blob `digest` of `size` bytes, or goes on with it; `None` where it is here.
+    /// Starts or resumes writing the blob `digest` of `size` bytes; `None` if it exists.
     pub fn fill(&self, digest: Digest, size: u64) -> Result<Option<Filling<'_>>> {
         let claim = Claim { digest: Some(digest), size: Some(size) };
         let Some(writer) = self.sink.writer(&claim)? else { return Ok(None) };
-        let bytes = writer.file().try_clone().map_err(|e| Error::writing(self.place.shown(), e))?;
+        let bytes = writer.file().try_clone().map_err(|e| Error::writing(self.layout.shown(), e))?;
         Ok(Some(Filling { writer: writer.boxed(), bytes }))
     }
 
@@ -115,104 +115,105 @@ impl LayoutCache {
         self.sink.put_manifest(manifest)
     }
 
-    /// Makes `name` point at `manifest`, which is here.
+    /// Makes `name` point to `manifest`, which must exist.
     pub fn name(&self, name: &Name, manifest: &Manifest) -> Result<()> {
         self.sink.publish(Some(name), manifest)?;
         self.sink.finish().map(|_| ())
     }
 
-    /// Takes `name` away.
-    pub fn forget(&self, name: &Name) -> Result<()> {
+    /// Removes `name`.
+    pub fn remove_name(&self, name: &Name) -> Result<()> {
         self.sink.remove(name).map(|_| ())
     }
 
-    /// Every name and what it points at.
+    /// All names, with their root descriptors.
     pub fn names(&self) -> Result<HashMap<Name, Descriptor>> {
-        let named = self.place.index()?.unwrap_or_default().named()?;
+        let named = self.layout.index()?.unwrap_or_default().named()?;
         Ok(named.into_iter().filter_map(|(name, entry)| Some((name?, entry))).collect())
     }
 
-    /// Bytes that lie here: blobs, and what cut fills have left. (What is on its way is whose who fills it.)
+    /// The bytes on the disk: blobs, and files of interrupted writes. Files of running writes are counted by the
+    /// writer.
     pub fn used(&self) -> Result<u64> {
-        let blobs: u64 = self.residents()?.iter().map(|resident| resident.size).sum();
-        let leavings = temp_file::leavings(&self.place.folder);
-        let left = leavings.iter().filter_map(|name| {
-            let file = self.place.folder.file(name).ok()??.metadata().ok()?;
+        let blobs: u64 = self.blobs()?.iter().map(|blob| blob.size).sum();
+        let unfinished = temp_file::unfinished_files(&self.layout.directory);
+        let interrupted = unfinished.iter().filter_map(|name| {
+            let file = self.layout.directory.file(name).ok()??.metadata().ok()?;
             let age = file.modified().ok()?.elapsed().ok()?;
-            (age > AGAIN).then_some(file.len())
+            (age > USE_PRECISION).then_some(file.len())
         });
-        Ok(blobs + left.sum::<u64>())
+        Ok(blobs + interrupted.sum::<u64>())
     }
 
-    /// Removes from `caches` what was not used the longest, until `wanted` bytes are gone or nothing is left that may go.
-    /// Names of what is gone go too.
+    /// Removes the least recently used blobs of `caches`, until `wanted` bytes are removed or no unlocked blob is left.
+    /// Names of removed manifests are removed too.
     pub fn evict(caches: &[Arc<LayoutCache>], wanted: u64) -> Result<Evicted> {
-        let mut residents = Vec::new();
+        let mut blobs = Vec::new();
         for cache in caches {
-            residents.extend(cache.residents()?.into_iter().map(|resident| (resident, cache)));
+            blobs.extend(cache.blobs()?.into_iter().map(|blob| (blob, cache)));
         }
-        residents.sort_unstable_by_key(|(resident, _)| resident.used);
-        let mut gone = Evicted::default();
-        for (resident, cache) in residents {
-            if gone.bytes >= wanted {
+        blobs.sort_unstable_by_key(|(blob, _)| blob.used);
+        let mut evicted = Evicted::default();
+        for (blob, cache) in blobs {
+            if evicted.bytes >= wanted {
                 break;
             }
             cache.cancel.check()?;
-            if cache.remove(&resident.digest) {
-                gone.blobs += 1;
-                gone.bytes += resident.size;
+            if cache.remove(&blob.digest) {
+                evicted.blobs += 1;
+                evicted.bytes += blob.size;
             }
         }
-        if gone.blobs > 0 {
-            caches.iter().try_for_each(|cache| cache.forget_the_gone())?;
+        if evicted.blobs > 0 {
+            caches.iter().try_for_each(|cache| cache.remove_dangling_names())?;
         }
-        Ok(gone)
+        Ok(evicted)
     }
 
-    /// Removes what cut fills have left and nobody has gone on with for `life`; how many there were.
+    /// Removes files of interrupted writes without a write for `life`; returns their number.
     pub fn sweep(&self, life: Duration) -> usize {
-        partial::sweep(&self.place, life)
+        partial::sweep(&self.layout, life)
     }
 
     fn remove(&self, digest: &Digest) -> bool {
-        let Ok(Some(file)) = self.place.blob(digest) else { return false };
-        // Held: it is being read, or has just become a blob.
+        let Ok(Some(file)) = self.layout.blob(digest) else { return false };
+        // A locked blob is being read or was just renamed.
         if matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
             return false;
         }
-        let Ok(Some(blobs)) = self.place.blobs(digest.algorithm()) else { return false };
+        let Ok(Some(blobs)) = self.layout.blobs(digest.algorithm()) else { return false };
         unlinkat(blobs.fd(), digest.hex(), AtFlags::empty()).is_ok()
     }
 
-    fn forget_the_gone(&self) -> Result<()> {
-        let is_gone = |entry: &Descriptor| matches!(self.place.size(&entry.digest), Ok(None));
-        if !self.names()?.values().any(is_gone) {
+    fn remove_dangling_names(&self) -> Result<()> {
+        let is_missing = |entry: &Descriptor| matches!(self.layout.size(&entry.digest), Ok(None));
+        if !self.names()?.values().any(is_missing) {
             return Ok(());
         }
-        index::rewrite(&self.place, &*self.watch, &self.cancel, |index| {
+        index::rewrite(&self.layout, &*self.watch, &self.cancel, |index| {
             for (name, entry) in index.named().unwrap_or_default() {
-                if let Some(name) = name.filter(|_| is_gone(&entry)) {
+                if let Some(name) = name.filter(|_| is_missing(&entry)) {
                     index.remove(&name);
                 }
             }
         })
     }
 
-    fn residents(&self) -> Result<Vec<Resident>> {
-        let mut residents = Vec::new();
+    fn blobs(&self) -> Result<Vec<CachedBlob>> {
+        let mut blobs = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let Some(blobs) = self.place.blobs(algorithm)? else { continue };
-            let entries = rustix::fs::Dir::read_from(blobs.fd());
-            let entries = entries.map_err(|e| Error::reading(blobs.path().display(), e.into()))?;
+            let Some(directory) = self.layout.blobs(algorithm)? else { continue };
+            let entries = rustix::fs::Dir::read_from(directory.fd());
+            let entries = entries.map_err(|e| Error::reading(directory.path().display(), e.into()))?;
             for entry in entries.flatten() {
                 let hex = entry.file_name().to_str().unwrap_or_default();
                 let Ok(digest) = format!("{}:{hex}", algorithm.name()).parse() else { continue };
-                let Ok(stat) = statat(blobs.fd(), hex, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                let Ok(stat) = statat(directory.fd(), hex, AtFlags::SYMLINK_NOFOLLOW) else { continue };
                 let used = (stat.st_mtime, stat.st_mtime_nsec as i64);
-                residents.push(Resident { digest, size: stat.st_size as u64, used });
+                blobs.push(CachedBlob { digest, size: stat.st_size as u64, used });
             }
         }
-        Ok(residents)
+        Ok(blobs)
     }
 }
 
@@ -230,7 +231,7 @@ mod tests {
         (dir, Arc::new(cache))
     }
 
-    /// A blob that was last used `age` seconds ago.
+    /// Writes a blob that was last used `age` seconds ago.
     fn put(cache: &LayoutCache, bytes: &[u8], age: u64) -> Digest {
         let digest = Digest::of(bytes);
         let path = cache.dir().join(digest.blob_path());
@@ -245,12 +246,12 @@ mod tests {
         let (_dir, cache) = cache();
         let there = |digest: &Digest| cache.size(digest).unwrap().is_some();
         let blobs: Vec<Digest> = (0..5).map(|i| put(&cache, &[i; 1000], 5000 - 1000 * u64::from(i))).collect();
-        // The oldest is being read, and the next one has been.
+        // The oldest blob is being read, and the second oldest was just read.
         let reading = cache.read(&blobs[0]).unwrap().unwrap();
         drop(cache.read(&blobs[1]).unwrap());
         assert_eq!(LayoutCache::evict(std::slice::from_ref(&cache), 1500).unwrap(), Evicted { blobs: 2, bytes: 2000 });
         assert_eq!(blobs.iter().map(there).collect::<Vec<_>>(), [true, true, false, false, true]);
-        // The time of its use is not what keeps it.
+        // The lock protects the blob, not the time of its use.
         put(&cache, &[0; 1000], 9000);
         assert_eq!(LayoutCache::evict(std::slice::from_ref(&cache), 5000).unwrap(), Evicted { blobs: 2, bytes: 2000 });
         assert!(there(&blobs[0]));

@@ -1,4 +1,4 @@
-//! A layout's directory and where things lie in it.
+//! The directory of a layout, and the files in it.
 
 use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
@@ -10,66 +10,65 @@ use std::{fs::File, io, path::Path, sync::OnceLock};
 
 pub(super) const LAYOUT_FILE: &str = "oci-layout";
 pub(super) const INDEX_FILE: &str = "index.json";
-/// In bytes, of an `index.json`: some 25 000 images. What is read of it takes up to ten times as much memory.
-pub(super) const MAX_INDEX: u64 = 8 << 20;
-const MAX_LAYOUT_FILE: u64 = 64 << 10;
+/// The size limit of `index.json`: about 25 000 images. Parsed, it uses up to ten times as much memory.
+pub(super) const MAX_INDEX_BYTES: u64 = 8 << 20;
+const MAX_LAYOUT_FILE_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct Place {
-    pub folder: Directory,
-    /// `blobs/sha256` and `blobs/sha512`, opened when first needed.
+pub(super) struct LayoutDirectory {
+    pub directory: Directory,
+    /// `blobs/sha256` and `blobs/sha512`, opened on first use.
     blobs: [OnceLock<Directory>; 2],
 }
 
-impl Place {
-    /// The directory `dir`, whatever is in it; `None` where there is nothing.
-    pub fn open(dir: &Path) -> Result<Option<Place>> {
+impl LayoutDirectory {
+    /// Opens the directory `dir`, whatever it contains; `None` if it does not exist.
+    pub fn open(dir: &Path) -> Result<Option<LayoutDirectory>> {
         match Directory::open(dir) {
-            Ok(folder) => Ok(Some(Place { folder, blobs: Default::default() })),
+            Ok(directory) => Ok(Some(LayoutDirectory { directory, blobs: Default::default() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::usage(format!(
-                "{} is not a directory, so it cannot be an OCI layout; an archive is written oci-archive:FILE",
+                "{} is not a directory, so it is not an OCI layout; write an archive as oci-archive:FILE",
                 dir.display()
             ))),
             Err(error) => Err(Error::reading(dir.display(), error)),
         }
     }
 
-    /// The directory `dir`, made with what leads to it where there is nothing.
-    pub fn create(dir: &Path) -> Result<Place> {
+    /// Opens the directory `dir`; creates it and its parents if they are missing.
+    pub fn create(dir: &Path) -> Result<LayoutDirectory> {
         std::fs::create_dir_all(dir).map_err(|e| Error::writing(dir.display(), e))?;
-        let gone = || Error::unwritable(format!("{} was removed while imgmv was at work", dir.display()));
-        Place::open(dir)?.ok_or_else(gone)
+        LayoutDirectory::open(dir)?.ok_or_else(|| removed(dir.display()))
     }
 
-    /// The file `oci-layout`, checked: whether it is there.
+    /// Whether the file `oci-layout` exists; if so, its version is checked.
     pub fn is_layout(&self) -> Result<bool> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Version {
             image_layout_version: String,
         }
-        let Some(bytes) = self.folder.read(LAYOUT_FILE, MAX_LAYOUT_FILE)? else { return Ok(false) };
-        let file = self.folder.show(LAYOUT_FILE);
+        let Some(bytes) = self.directory.read(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)? else { return Ok(false) };
+        let file = self.directory.show(LAYOUT_FILE);
         let version: Version = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::invalid(format!("{file} is not what an OCI layout has there ({e})")))?;
-        // image-layout.md: 1.0.0 is the only version there is; a 1.1 would be a compatible one.
+            .map_err(|e| Error::invalid(format!("{file} is not the version file of an OCI layout ({e})")))?;
+        // image-layout.md: 1.0.0 is the only version so far; a 1.1 would be compatible.
         match version.image_layout_version.starts_with("1.") {
             true => Ok(true),
             false => Err(Error::invalid(format!(
-                "{file} says version {:?}, expected was 1.0.0; a newer imgmv may know it",
+                "{file} has version {:?}, expected 1.0.0; a newer imgmv may support it",
                 version.image_layout_version.chars().take(40).collect::<String>()
             ))),
         }
     }
 
-    /// What `index.json` holds; `None` where there is none.
+    /// Reads `index.json`; `None` if it is missing.
     pub fn index(&self) -> Result<Option<LayoutIndex>> {
-        let bytes = self.folder.read(INDEX_FILE, MAX_INDEX)?;
+        let bytes = self.directory.read(INDEX_FILE, MAX_INDEX_BYTES)?;
         bytes.map(|bytes| LayoutIndex::parse(&bytes)).transpose().map_err(|e| e.at(self.shown()))
     }
 
-    /// Size in bytes of the blob under `digest`, if there is one.
+    /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         match self.blobs(digest.algorithm())? {
             Some(blobs) => blobs.size(&digest.hex()),
@@ -77,7 +76,7 @@ impl Place {
         }
     }
 
-    /// The blob under `digest`, open for reading.
+    /// Opens the blob `digest` for reading; `None` if it is missing.
     pub fn blob(&self, digest: &Digest) -> Result<Option<File>> {
         match self.blobs(digest.algorithm())? {
             Some(blobs) => blobs.file(&digest.hex()),
@@ -85,34 +84,34 @@ impl Place {
         }
     }
 
-    /// `blobs/<algorithm>`, if it is there.
+    /// `blobs/<algorithm>`, if it exists.
     pub fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Directory>> {
         let slot = &self.blobs[algorithm as usize];
         if slot.get().is_none() {
-            let Some(all) = self.folder.inner("blobs")? else { return Ok(None) };
+            let Some(all) = self.directory.inner("blobs")? else { return Ok(None) };
             let Some(found) = all.inner(algorithm.name())? else { return Ok(None) };
             slot.get_or_init(|| found);
         }
         Ok(slot.get())
     }
 
-    /// `blobs/<algorithm>`, made if need be.
+    /// `blobs/<algorithm>`, created if it is missing.
     pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Directory> {
         if self.blobs(algorithm)?.is_none() {
-            make(&self.folder, "blobs")?;
-            let all = self.folder.inner("blobs")?.ok_or_else(|| self.vanished())?;
+            make(&self.directory, "blobs")?;
+            let all = self.directory.inner("blobs")?.ok_or_else(|| removed(self.shown()))?;
             make(&all, algorithm.name())?;
         }
-        self.blobs(algorithm)?.ok_or_else(|| self.vanished())
+        self.blobs(algorithm)?.ok_or_else(|| removed(self.shown()))
     }
 
     pub fn shown(&self) -> String {
-        self.folder.path().display().to_string()
+        self.directory.path().display().to_string()
     }
+}
 
-    fn vanished(&self) -> Error {
-        Error::unwritable(format!("{} was removed while imgmv was at work", self.shown()))
-    }
+fn removed(directory: impl std::fmt::Display) -> Error {
+    Error::unwritable(format!("{directory} was removed while imgmv used it"))
 }
 
 fn make(parent: &Directory, name: &str) -> Result<()> {

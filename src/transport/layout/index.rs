@@ -1,7 +1,7 @@
-//! `index.json` rewritten: read, changed and replaced under a lock, so that several processes may name images in one
-//! layout at once.
+//! Rewriting `index.json`: it is read, changed and replaced under a lock, so that several processes can write one
+//! layout.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, MAX_INDEX, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory, MAX_INDEX_BYTES};
 use super::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
 use crate::disk::directory::Directory;
@@ -16,94 +16,97 @@ use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Pause between two looks at a lock that another process has.
-const PAUSE: Duration = Duration::from_millis(5);
-/// Looks, about 30 s: a rewrite takes milliseconds.
-const LOOKS: u32 = 6000;
-/// Looks after which the wait is told, about a second.
-const TOLD: u32 = 200;
+/// The pause between two attempts at a lock that another process has.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// About 30 s; a rewrite takes milliseconds.
+const MAX_ATTEMPTS: u32 = 6000;
+/// The wait is reported after this many attempts, about a second.
+const REPORTED_ATTEMPT: u32 = 200;
 
-/// Replaces `index.json` by what `change` makes of it, and the file `oci-layout` where it is missing.
+/// Applies `change` to `index.json`, and creates the file `oci-layout` if it is missing.
 ///
-/// Fails with `Unwritable` where the directory cannot be written or another process keeps the lock.
+/// Fails with `Unwritable` if the directory cannot be written or another process does not release the lock.
 pub(super) fn rewrite(
-    place: &Place,
+    layout: &LayoutDirectory,
     watch: &dyn Watch,
     cancel: &Cancel,
     change: impl FnOnce(&mut LayoutIndex),
 ) -> Result<()> {
-    let _lock = IndexLock::take(place, watch, cancel)?;
-    if !place.is_layout()? {
-        replace(&place.folder, LAYOUT_FILE, LayoutIndex::layout_file())?;
+    let _lock = IndexLock::take(layout, watch, cancel)?;
+    if !layout.is_layout()? {
+        replace(&layout.directory, LAYOUT_FILE, LayoutIndex::layout_file())?;
     }
-    let mut index = place.index()?.unwrap_or_default();
+    let mut index = layout.index()?.unwrap_or_default();
     change(&mut index);
     let bytes = index.bytes();
-    if bytes.len() as u64 > MAX_INDEX {
+    if bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(Error::unwritable(format!(
-            "{} would have {} bytes, more than the {MAX_INDEX} that are read back; begin another layout",
-            place.folder.show(INDEX_FILE),
+            "{} would have {} bytes, but imgmv reads at most {MAX_INDEX_BYTES}; write to another layout",
+            layout.directory.show(INDEX_FILE),
             bytes.len()
         )));
     }
-    replace(&place.folder, INDEX_FILE, &bytes)
+    replace(&layout.directory, INDEX_FILE, &bytes)
 }
 
-fn replace(folder: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
+fn replace(directory: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut draft = TempFile::new(folder)?;
-        draft.file.write_all(bytes)?;
-        draft.file.sync_all()?;
-        draft.keep(folder, name)
+        let mut temp = TempFile::new(directory)?;
+        temp.file.write_all(bytes)?;
+        temp.file.sync_all()?;
+        temp.persist(directory, name)
     };
-    write().map_err(|e| Error::writing(folder.show(name), e))
+    write().map_err(|e| Error::writing(directory.show(name), e))
 }
 
-/// The right to rewrite `index.json`; the file goes with it.
+/// The lock for a rewrite of `index.json`; its file is removed on drop.
 struct IndexLock<'p> {
-    folder: &'p Directory,
+    directory: &'p Directory,
     name: String,
     file: File,
 }
 
 impl<'p> IndexLock<'p> {
-    fn take(place: &'p Place, watch: &dyn Watch, cancel: &Cancel) -> Result<IndexLock<'p>> {
-        let folder = &place.folder;
+    fn take(layout: &'p LayoutDirectory, watch: &dyn Watch, cancel: &Cancel) -> Result<IndexLock<'p>> {
+        let directory = &layout.directory;
         let name = format!("{PREFIX}lock");
-        for look in 0..LOOKS {
+        for attempt in 0..MAX_ATTEMPTS {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = match openat(folder.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
+            let file = match openat(directory.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
-                    return Err(Error::invalid(format!("{} is not a file; remove it", folder.show(&name))));
+                    return Err(Error::invalid(format!("{} is not a file; remove it", directory.show(&name))));
                 }
-                Err(error) => return Err(Error::writing(folder.show(INDEX_FILE), error.into())),
+                Err(error) => return Err(Error::writing(directory.show(INDEX_FILE), error.into())),
             };
-            match hold(folder, &name, &file) {
-                Lock::Acquired => return Ok(IndexLock { folder, name, file }),
+            match hold(directory, &name, &file) {
+                Lock::Acquired => return Ok(IndexLock { directory, name, file }),
                 Lock::NoLocks => {
-                    watch.say(&format!("{} has no file locks: let no other process write there", place.shown()));
-                    return Ok(IndexLock { folder, name, file });
+                    watch.say(&format!(
+                        "{}: the file system has no file locks; make sure that no other process writes to it",
+                        layout.shown()
+                    ));
+                    return Ok(IndexLock { directory, name, file });
                 }
                 Lock::Held => {}
             }
-            if look == TOLD {
-                watch.say(&format!("waiting for another process that is writing {}", folder.show(INDEX_FILE)));
+            if attempt == REPORTED_ATTEMPT {
+                watch.say(&format!("waiting for another process that is writing {}", directory.show(INDEX_FILE)));
             }
             cancel.check()?;
-            sleep(PAUSE);
+            sleep(POLL_INTERVAL);
         }
         Err(Error::unwritable(format!(
-            "{} is locked by another process and was not let go; end that process or try again",
-            folder.show(INDEX_FILE)
+            "{} is locked by another process; end that process or retry",
+            directory.show(INDEX_FILE)
         )))
     }
 }
 
 impl Drop for IndexLock<'_> {
     fn drop(&mut self) {
-        // Before it is unlocked: whoever waits sees that the name is gone and makes a new one.
-        let _ = unlinkat(self.folder.fd(), &self.name, AtFlags::empty());
+        // Removed before the unlock: a waiting process then finds the name gone and creates a new file.
+        let _ = unlinkat(self.directory.fd(), &self.name, AtFlags::empty());
         let _ = self.file.unlock();
     }
 }

@@ -1,7 +1,7 @@
-//! `oci:DIR`: an OCI layout directory (image-layout.md), read and written.
+//! `oci:DIR`: an OCI layout directory (image-layout.md) as a source and a destination.
 //!
-//! Beside what the specification names, imgmv keeps nothing in such a directory but files that begin with `.imgmv-`
-//! while it writes: drafts, partials of large blobs with their sums, and the lock of `index.json`.
+//! While imgmv writes, the directory also has files whose names start with `.imgmv-`: temporary files, partial large
+//! blobs with their checkpoints, and the lock of `index.json`.
 
 pub(crate) mod address;
 mod cache;
@@ -18,13 +18,13 @@ mod upload;
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
 
-/// Removes what cut copies and pushes have left in the layout `dir` and nobody has written to for `life`; how many blobs' partials
-/// there were. What a living process writes stays.
+/// Removes the files of interrupted copies and pushes from the layout `dir`: partial blobs without a write for `life`,
+/// and temporary files. Files that a running process has locked stay. Returns the number of partial blobs removed.
 pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
-    let place = directory::Place::open(dir)?;
-    let place = place.ok_or_else(|| Error::not_found(format!("there is no {}", dir.display())))?;
-    temp_file::sweep(&place.folder);
-    Ok(partial::sweep(&place, life) + upload::sweep(&place.folder, life))
+    let layout = directory::LayoutDirectory::open(dir)?;
+    let layout = layout.ok_or_else(|| Error::not_found(format!("{}: no such directory", dir.display())))?;
+    temp_file::sweep(&layout.directory);
+    Ok(partial::sweep(&layout, life) + upload::sweep(&layout.directory, life))
 }
 
 pub use cache::{Evicted, Filling, LayoutCache};

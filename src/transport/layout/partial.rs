@@ -1,7 +1,8 @@
-//! A large blob on its way, under a name made of its digest: what was written is kept when the copy is cut or killed,
-//! and a later one goes on behind the last byte that is right.
+//! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays
+//! and a later copy resumes after the last correct byte.
 
-use super::directory::Place;
+use super::directory::LayoutDirectory;
+use super::sink::{longer_than_announced, not_announced};
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -22,55 +23,55 @@ use std::time::Duration;
 const PART: &str = ".part";
 const SUMS: &str = ".sums";
 
-/// Holds the lock of the partial of one blob.
+/// The partial file of one blob, locked.
 pub(super) struct Partial<'s> {
-    place: &'s Place,
+    layout: &'s LayoutDirectory,
     watch: &'s dyn Watch,
     cancel: &'s Cancel,
     digest: Digest,
     size: u64,
     file: File,
     sums: Checkpoints,
-    /// Bytes there that are right; none before it is known.
+    /// The number of correct bytes; `None` before they are verified.
     at: Option<u64>,
-    /// What is there stays when this is dropped.
+    /// The file stays after a drop.
     keep: bool,
     sync: bool,
 }
 
 impl<'s> Partial<'s> {
-    /// Takes up the partial of a blob of `size` bytes, or begins one. `None` where another process is writing it, or
-    /// it cannot be locked: then the blob is to be written elsewhere.
-    pub fn take_up(
-        place: &'s Place,
+    /// Opens or creates the partial file of a blob of `size` bytes. `None` if another process writes it or it cannot be
+    /// locked; the caller then writes to a temporary file.
+    pub fn open_or_create(
+        layout: &'s LayoutDirectory,
         (digest, size): (Digest, u64),
         watch: &'s dyn Watch,
         cancel: &'s Cancel,
     ) -> Option<Partial<'s>> {
         let name = stem(&digest) + PART;
-        let file = open(&place.folder, &name)?;
-        if hold(&place.folder, &name, &file) != Lock::Acquired {
+        let file = open(&layout.directory, &name)?;
+        if hold(&layout.directory, &name, &file) != Lock::Acquired {
             return None;
         }
-        let sums = Checkpoints::new(open(&place.folder, &(stem(&digest) + SUMS))?);
-        Some(Partial { place, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
+        let sums = Checkpoints::new(open(&layout.directory, &(stem(&digest) + SUMS))?);
+        Some(Partial { layout, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
     }
 
-    /// The same, with the data made durable before it becomes a blob.
-    pub fn synced(mut self, sync: bool) -> Self {
+    /// With `sync`, the data is synced to the disk before the rename.
+    pub fn with_sync(mut self, sync: bool) -> Self {
         self.sync = sync;
         self
     }
 
-    /// What is written to.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// When all of it is there already: makes it the blob it is, or throws it away where it is another.
-    pub fn settle(mut self) -> Result<Option<Self>> {
-        let there = self.file.metadata().map_err(|e| self.unwritten(e))?.len();
-        if there < self.size {
+    /// Finishes a file that has all bytes already: renames it to the blob and returns `None`, or empties it if its
+    /// digest is wrong.
+    pub fn finish_if_complete(mut self) -> Result<Option<Self>> {
+        let length = self.file.metadata().map_err(|e| self.unwritten(e))?.len();
+        if length < self.size {
             return Ok(Some(self));
         }
         let (right, hasher) = self.start(Hasher::new(self.digest.algorithm()))?;
@@ -82,22 +83,22 @@ impl<'s> Partial<'s> {
             self.become_blob(&self.digest.clone())?;
             return Ok(None);
         }
-        self.begin_anew()?;
+        self.clear()?;
         self.at = None;
         Ok(Some(self))
     }
 
-    fn begin_anew(&mut self) -> Result<()> {
+    fn clear(&mut self) -> Result<()> {
         self.sums.cut(0, 0).map_err(|e| self.unwritten(e))?;
         self.cut(0)
     }
 
-    /// Goes on at `at`: what is behind it goes, and room is made for all that is to come.
+    /// Truncates the file to `at` bytes and reserves disk space for the rest.
     fn cut(&mut self, at: u64) -> Result<()> {
         self.at = Some(at);
         let sought = self.file.set_len(at).and_then(|()| self.file.seek(SeekFrom::Start(at)));
         sought.map_err(|e| self.unwritten(e))?;
-        // A full disk is told now, not after the download; and writing was measured to be a third faster.
+        // A full disk is reported now, not after the download. Writing is also a third faster, as measured.
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, self.size) {
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(self.unwritten(error.into())),
             _ => Ok(()),
@@ -108,16 +109,16 @@ impl<'s> Partial<'s> {
         if self.sync {
             self.file.sync_all().map_err(|e| self.unwritten(e))?;
         }
-        let (folder, blobs) = (&self.place.folder, self.place.make_blobs(digest.algorithm())?);
-        let renamed = renameat(folder.fd(), stem(&self.digest) + PART, blobs.fd(), digest.hex());
+        let (directory, blobs) = (&self.layout.directory, self.layout.make_blobs(digest.algorithm())?);
+        let renamed = renameat(directory.fd(), stem(&self.digest) + PART, blobs.fd(), digest.hex());
         renamed.map_err(|e| self.unwritten(e.into()))?;
-        let _ = unlinkat(folder.fd(), stem(&self.digest) + SUMS, AtFlags::empty());
+        let _ = unlinkat(directory.fd(), stem(&self.digest) + SUMS, AtFlags::empty());
         self.at = None;
         Ok(())
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.place.shown()), error)
+        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.shown()), error)
     }
 }
 
@@ -126,16 +127,11 @@ impl BlobWriter for Partial<'_> {
         let found = self.sums.replay((&self.file, 0), self.size, fresh, self.cancel)?;
         if found.damaged {
             self.watch.say(&format!(
-                "what an earlier run left of {} was damaged; {} of {} bytes are right and stay",
+                "the partial file of blob {} is damaged; resuming at {} of {} bytes",
                 self.digest, found.right, self.size
             ));
         } else if found.right > 0 {
-            self.watch.say(&format!(
-                "going on with {}: {} of {} bytes are here",
-                self.digest.short(),
-                found.right,
-                self.size
-            ));
+            self.watch.say(&format!("resuming blob {} at {} of {} bytes", self.digest.short(), found.right, self.size));
         }
         self.cut(found.right)?;
         Ok((found.right, found.hasher))
@@ -145,12 +141,15 @@ impl BlobWriter for Partial<'_> {
         let at = match self.at {
             Some(at) => at,
             None => {
-                self.begin_anew()?;
+                self.clear()?;
                 0
             }
         };
+        if at + bytes.len() as u64 > self.size {
+            return Err(longer_than_announced());
+        }
         self.file.write_all(bytes).map_err(|e| {
-            // How much of it was written is not known.
+            // The number of bytes written is unknown.
             self.keep = self.file.set_len(at).is_ok();
             self.unwritten(e)
         })?;
@@ -160,58 +159,61 @@ impl BlobWriter for Partial<'_> {
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
-        if self.at.is_none() {
-            self.begin_anew()?;
+        let stored = blob.stored();
+        if stored != (self.digest, self.size) || self.at != Some(self.size) {
+            return Err(not_announced(&stored.0));
         }
-        self.become_blob(&blob.stored().0)
+        self.become_blob(&stored.0)
     }
 }
 
 impl Drop for Partial<'_> {
     fn drop(&mut self) {
-        self.leave();
-        // Closing is not enough while a child process that is just being started has the file too.
+        self.keep_or_remove();
+        // Closing does not unlock while a child process that is being started has the file open too.
         let _ = self.file.unlock();
     }
 }
 
 impl Partial<'_> {
-    /// Keeps what a later run can go on with, and removes what it cannot.
-    fn leave(&mut self) {
+    /// Keeps the files if a later run can resume them; removes them otherwise.
+    fn keep_or_remove(&mut self) {
         let empty = || self.file.metadata().is_ok_and(|file| file.len() == 0);
         let Some(at) = self.at.or_else(|| empty().then_some(0)) else { return };
-        // All there and not committed: it was not what it should have been.
+        // A complete file that was not committed has a wrong digest.
         if self.keep && at > 0 && at < self.size {
             self.sums.write_down();
             return;
         }
-        remove(&self.place.folder, &self.digest);
+        remove(&self.layout.directory, &self.digest);
     }
 }
 
-/// Removes partials of blobs that are there by now, those that nobody has written to for `life`, and sums without a
-/// partial; how many partials there were.
-pub(super) fn sweep(place: &Place, life: Duration) -> usize {
+/// Removes partial files whose blob exists by now or that had no write for `life`, and checkpoints without a partial
+/// file. Returns the number of partial files removed.
+pub(super) fn sweep(layout: &LayoutDirectory, life: Duration) -> usize {
     let mut removed = 0;
-    for name in temp_file::leavings(&place.folder) {
-        let there = |digest: &Digest| matches!(place.size(digest), Ok(Some(_)));
-        if let Some(digest) = named(&name, PART) {
-            if (there(&digest) || age(place, &name) >= life) && temp_file::remove_if_left(&place.folder, &name) {
+    for name in temp_file::unfinished_files(&layout.directory) {
+        let exists = |digest: &Digest| matches!(layout.size(digest), Ok(Some(_)));
+        if let Some(digest) = digest_in(&name, PART) {
+            if (exists(&digest) || age(layout, &name) >= life)
+                && temp_file::remove_if_unlocked(&layout.directory, &name)
+            {
                 removed += 1;
-                let _ = unlinkat(place.folder.fd(), stem(&digest) + SUMS, AtFlags::empty());
+                let _ = unlinkat(layout.directory.fd(), stem(&digest) + SUMS, AtFlags::empty());
             }
-        } else if let Some(digest) = named(&name, SUMS)
-            && matches!(place.folder.size(&(stem(&digest) + PART)), Ok(None))
+        } else if let Some(digest) = digest_in(&name, SUMS)
+            && matches!(layout.directory.size(&(stem(&digest) + PART)), Ok(None))
         {
-            let _ = unlinkat(place.folder.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(layout.directory.fd(), &name, AtFlags::empty());
         }
     }
     removed
 }
 
-/// How long ago `name` was written to.
-fn age(place: &Place, name: &str) -> Duration {
-    let file = place.folder.file(name).ok().flatten();
+/// The time since the last write to `name`.
+fn age(layout: &LayoutDirectory, name: &str) -> Duration {
+    let file = layout.directory.file(name).ok().flatten();
     let modified = file.and_then(|file| file.metadata().ok()?.modified().ok());
     modified.and_then(|then| then.elapsed().ok()).unwrap_or_default()
 }
@@ -220,22 +222,22 @@ fn stem(digest: &Digest) -> String {
     format!("{PREFIX}{}-{}", digest.algorithm().name(), digest.hex())
 }
 
-/// The digest in the name of a partial, or of its sums.
-fn named(name: &str, ending: &str) -> Option<Digest> {
+/// The digest in the name of a partial file or its checkpoints.
+fn digest_in(name: &str, ending: &str) -> Option<Digest> {
     let (algorithm, hex) = name.strip_prefix(PREFIX)?.strip_suffix(ending)?.split_once('-')?;
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-fn open(folder: &Directory, name: &str) -> Option<File> {
+fn open(directory: &Directory, name: &str) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(folder.fd(), name, flags, Mode::from_raw_mode(0o666)).ok()?);
+    let file = File::from(openat(directory.fd(), name, flags, Mode::from_raw_mode(0o666)).ok()?);
     file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
 }
 
-fn remove(folder: &Directory, digest: &Digest) {
-    // The sums first: a partial without sums is begun anew, sums without a partial are litter.
-    let _ = unlinkat(folder.fd(), stem(digest) + SUMS, AtFlags::empty());
-    let _ = unlinkat(folder.fd(), stem(digest) + PART, AtFlags::empty());
+fn remove(directory: &Directory, digest: &Digest) {
+    // The checkpoints first: a partial file without checkpoints starts again at 0, checkpoints alone are garbage.
+    let _ = unlinkat(directory.fd(), stem(digest) + SUMS, AtFlags::empty());
+    let _ = unlinkat(directory.fd(), stem(digest) + PART, AtFlags::empty());
 }
 
 #[cfg(test)]
@@ -246,16 +248,16 @@ mod tests {
     #[test]
     fn a_child_process_that_is_just_being_started_does_not_hold_a_partial() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Place::create(dir.path()).unwrap(), Cancel::default());
+        let (layout, cancel) = (LayoutDirectory::create(dir.path()).unwrap(), Cancel::default());
         let blob = (Digest::of(b"it"), 1_000_000);
-        let take_up = || Partial::take_up(&place, blob, &Silent, &cancel);
-        let mut partial = take_up().unwrap();
+        let open = || Partial::open_or_create(&layout, blob, &Silent, &cancel);
+        let mut partial = open().unwrap();
         partial.start(Hasher::default()).unwrap();
         partial.write(&[1; 300_000]).unwrap();
-        assert!(take_up().is_none());
-        // What a fork does to open files.
+        assert!(open().is_none());
+        // As a fork does with open files.
         let _twin = partial.file.try_clone().unwrap();
         drop(partial);
-        assert_eq!(take_up().unwrap().start(Hasher::default()).unwrap().0, 300_000);
+        assert_eq!(open().unwrap().start(Hasher::default()).unwrap().0, 300_000);
     }
 }

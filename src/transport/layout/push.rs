@@ -1,9 +1,9 @@
-//! A layout that a registry's clients push to: uploads become blobs, manifests become entries of `index.json`, and what
-//! is deleted goes. Blobs are shared between layouts by hard links, so that each layout is whole for every other tool.
+//! A layout that clients of `serve` push to: uploads become blobs, manifests become entries of `index.json`, and both
+//! can be deleted. Layouts share blobs by hard links, so that each layout is complete for other tools.
 
-use super::directory::{INDEX_FILE, Place};
+use super::directory::{INDEX_FILE, LayoutDirectory};
 use super::index;
-use super::sink::Whole;
+use super::sink::TempFileWriter;
 use super::upload;
 use super::upload::Upload;
 use super::{partial, temp_file};
@@ -20,84 +20,85 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One repository's layout, open for pushing. Others may read and write it meanwhile.
+/// The layout of one repository, open for pushes. Other processes may read and write it at the same time.
 #[derive(Clone)]
 pub struct PushedLayout {
-    place: Arc<Place>,
+    layout: Arc<LayoutDirectory>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
 impl PushedLayout {
-    /// The layout in `dir`, made with what leads to it where there is none.
+    /// Opens the layout in `dir`; creates it and its parent directories if they are missing.
     pub fn create(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<PushedLayout> {
-        let place = Arc::new(Place::create(dir)?);
-        let layout = PushedLayout { place, watch, cancel: cancel.clone() };
-        if !layout.place.is_layout()? || layout.place.folder.size(INDEX_FILE)?.is_none() {
+        let layout = Arc::new(LayoutDirectory::create(dir)?);
+        let layout = PushedLayout { layout, watch, cancel: cancel.clone() };
+        if !layout.layout.is_layout()? || layout.layout.directory.size(INDEX_FILE)?.is_none() {
             layout.rewrite(|_| {})?;
         }
         Ok(layout)
     }
 
-    /// The layout in `dir`; `None` where there is none, or one that is just being made.
+    /// Opens the layout in `dir`; `None` if it is missing or still being created.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<Option<PushedLayout>> {
-        match Place::open(dir)? {
-            Some(place) if place.is_layout()? && place.folder.size(INDEX_FILE)?.is_some() => {
-                Ok(Some(PushedLayout { place: Arc::new(place), watch, cancel: cancel.clone() }))
+        match LayoutDirectory::open(dir)? {
+            Some(layout) if layout.is_layout()? && layout.directory.size(INDEX_FILE)?.is_some() => {
+                Ok(Some(PushedLayout { layout: Arc::new(layout), watch, cancel: cancel.clone() }))
             }
             _ => Ok(None),
         }
     }
 
-    /// Whether this is still the directory `dir`, which may have been removed or replaced meanwhile.
+    /// Whether `dir` is still the opened directory, and was not removed or replaced.
     pub fn is_at(&self, dir: &Path) -> bool {
-        match (rustix::fs::fstat(self.place.folder.fd()), std::fs::metadata(dir)) {
+        match (rustix::fs::fstat(self.layout.directory.fd()), std::fs::metadata(dir)) {
             (Ok(open), Ok(named)) => (open.st_dev, open.st_ino) == (named.dev(), named.ino()),
             _ => false,
         }
     }
 
-    /// A folder of blobs without images, which layouts beside it share (see [`PushedLayout::share`]).
+    /// Opens or creates `dir` as a pool: a directory of blobs without images, shared by layouts on the same file system
+    /// (see [`PushedLayout::share`]).
     pub fn pool(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<PushedLayout> {
-        Ok(PushedLayout { place: Arc::new(Place::create(dir)?), watch, cancel: cancel.clone() })
+        Ok(PushedLayout { layout: Arc::new(LayoutDirectory::create(dir)?), watch, cancel: cancel.clone() })
     }
 
-    /// Begins an upload whose digest will probably be of `algorithm`.
-    pub fn begin(&self, algorithm: Algorithm) -> Result<Upload> {
-        Upload::begin(&self.place, algorithm, &self.cancel)
+    /// Starts an upload, hashed with `algorithm`, the likely algorithm of its digest.
+    pub fn start_upload(&self, algorithm: Algorithm) -> Result<Upload> {
+        Upload::create(&self.layout, algorithm, &self.cancel)
     }
 
-    /// The upload `id`; `None` where there is none, or somebody has it.
-    pub fn take_up(&self, id: &str) -> Result<Option<Upload>> {
+    /// Opens the upload `id`; `None` if it is missing or locked.
+    pub fn resume_upload(&self, id: &str) -> Result<Option<Upload>> {
         match upload::is_id(id) {
-            true => Upload::take_up(&self.place, id, &self.cancel),
+            true => Upload::resume(&self.layout, id, &self.cancel),
             false => Ok(None),
         }
     }
 
-    /// Makes `upload` the blob `digest`, shared with `pool`.
+    /// Verifies `upload`, renames it to the blob `digest` and shares the blob with `pool`.
     ///
-    /// Fails with `Invalid` where it is another blob; then nothing of it stays.
-    pub fn keep(&self, upload: Upload, digest: &Digest, pool: &PushedLayout) -> Result<Verified> {
+    /// Fails with `Invalid` if the bytes have another digest; the upload is then removed.
+    pub fn finish_upload(&self, upload: Upload, digest: &Digest, pool: &PushedLayout) -> Result<Verified> {
         let verified = upload.finish(&upload::claim(digest))?;
         self.share(digest, pool)?;
         Ok(verified)
     }
 
-    /// Size in bytes of the blob `digest`.
+    /// The size of the blob `digest`, in bytes; `None` if it is missing.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.place.size(digest)
+        self.layout.size(digest)
     }
 
-    /// Takes the blob `digest` over from `from`: by a second name where the file system can, else by a copy. Says
-    /// whether `from` has it.
+    /// Mounts the blob `digest` of `from`: by a hard link if the file system supports it, else by a copy. Returns
+    /// whether `from` has the blob.
     pub fn mount(&self, digest: &Digest, from: &PushedLayout) -> Result<bool> {
-        match link(&from.place, &self.place, digest)? {
-            Linked::Made | Linked::There => Ok(true),
-            Linked::Absent => Ok(false),
-            Linked::Cannot => {
-                let Some(mut bytes) = from.place.blob(digest)? else { return Ok(false) };
-                let mut upload = self.begin(digest.algorithm())?;
+        match link(&from.layout, &self.layout, digest)? {
+            Linked::Created | Linked::Exists => Ok(true),
+            Linked::Missing => Ok(false),
+            Linked::Unsupported => {
+                let Some(mut bytes) = from.layout.blob(digest)? else { return Ok(false) };
+                let mut upload = self.start_upload(digest.algorithm())?;
                 let mut buffer = vec![0; 256 << 10];
                 loop {
                     self.cancel.check()?;
@@ -114,24 +115,26 @@ impl PushedLayout {
         }
     }
 
-    /// One blob in both: `pool` gets it, or this layout takes the one that is there. Only disk space depends on it.
+    /// Makes this layout and `pool` share one file of the blob `digest`, to save disk space: `pool` gets a link, or
+    /// this layout links the pool's file.
     fn share(&self, digest: &Digest, pool: &PushedLayout) -> Result<()> {
-        if link(&self.place, &pool.place, digest)? != Linked::There || self.is_shared(digest, pool)? {
+        if link(&self.layout, &pool.layout, digest)? != Linked::Exists || self.is_shared(digest, pool)? {
             return Ok(());
         }
-        let right = pool.size(digest)? == self.size(digest)?;
-        let (good, other) = if right { (pool, self) } else { (self, pool) };
-        replace_by_link(&good.place, &other.place, digest)
+        // If the sizes differ, the pool's file is the damaged one.
+        let is_intact = pool.size(digest)? == self.size(digest)?;
+        let (good, other) = if is_intact { (pool, self) } else { (self, pool) };
+        replace_by_link(&good.layout, &other.layout, digest)
     }
 
     fn is_shared(&self, digest: &Digest, pool: &PushedLayout) -> Result<bool> {
-        Ok(matches!((inode(&self.place, digest)?, inode(&pool.place, digest)?), (Some(one), Some(two)) if one == two))
+        Ok(matches!((inode(&self.layout, digest)?, inode(&pool.layout, digest)?), (Some(one), Some(two)) if one == two))
     }
 
-    /// The first of what `manifest` points at that is not here: then it must not be kept.
-    pub fn lacking(&self, manifest: &Manifest) -> Result<Option<Digest>> {
+    /// The first blob or child of `manifest` that is missing here; such a manifest must not be stored.
+    pub fn first_missing(&self, manifest: &Manifest) -> Result<Option<Digest>> {
         for needed in manifest.blobs().into_iter().chain(manifest.children()) {
-            match self.place.size(&needed.digest)? {
+            match self.layout.size(&needed.digest)? {
                 Some(size) if size == needed.size => {}
                 _ => return Ok(Some(needed.digest)),
             }
@@ -139,16 +142,16 @@ impl PushedLayout {
         Ok(None)
     }
 
-    /// Keeps `manifest`, under `tag` (none: its digest alone). What had the tag before stays, without it.
+    /// Stores `manifest` with `tag`, or only by digest. A manifest that had the tag before stays, without the tag.
     pub fn put_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()> {
-        let mut whole = Whole::new(&self.place, false)?;
-        whole.write(&manifest.bytes)?;
-        whole.keep(&manifest.digest())?;
+        let mut writer = TempFileWriter::new(&self.layout, false)?;
+        writer.write(&manifest.bytes)?;
+        writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
         let entry = LayoutIndex::entry(manifest);
-        // They are found through the index that lists them, unless they refer to something themselves.
+        // Children need no entry, except referrers: the index that lists the children leads to them.
         let children: Vec<Digest> = manifest.children().iter().map(|child| child.digest).collect();
-        let children: Vec<Digest> = children.into_iter().filter(|child| !self.refers(child)).collect();
+        let children: Vec<Digest> = children.into_iter().filter(|child| !self.is_referrer(child)).collect();
         self.rewrite(|index| {
             if let Some(tag) = tag {
                 let before = index.remove_tag(tag);
@@ -161,7 +164,7 @@ impl PushedLayout {
         })
     }
 
-    /// Takes `tag` off; says whether there was one. The manifest stays.
+    /// Removes `tag`; returns whether it existed. The manifest stays.
     pub fn untag(&self, tag: &str) -> Result<bool> {
         let mut had = false;
         self.rewrite(|index| {
@@ -172,12 +175,12 @@ impl PushedLayout {
         Ok(had)
     }
 
-    /// Removes the manifest `digest` with all its tags; says whether there was one.
+    /// Removes the manifest `digest` and its tags; returns whether it existed.
     pub fn remove_manifest(&self, digest: &Digest) -> Result<bool> {
         if self.manifest(digest).is_none() {
             return Ok(false);
         }
-        // The names first: nothing is named that is not there.
+        // The names first, so that no name points to a missing manifest.
         self.rewrite(|index| {
             index.remove_digest(digest);
         })?;
@@ -185,29 +188,29 @@ impl PushedLayout {
         Ok(true)
     }
 
-    /// Removes the blob `digest`; says whether there was one. Where no other layout shares it, `pool` lets it go too.
+    /// Removes the blob `digest`, and the pool's file if no other layout shares it; returns whether the blob existed.
     ///
-    /// A manifest is none, while `index.json` lists it.
+    /// A manifest listed in `index.json` does not count as a blob.
     pub fn remove_blob(&self, digest: &Digest, pool: &PushedLayout) -> Result<bool> {
-        let listed = self.place.index()?.map(|index| index.entries()).transpose()?.unwrap_or_default();
+        let listed = self.layout.index()?.map(|index| index.entries()).transpose()?.unwrap_or_default();
         if listed.iter().any(|entry| entry.digest == *digest) || !self.unlink(digest)? {
             return Ok(false);
         }
-        pool.let_go(digest)?;
+        pool.remove_unshared(digest)?;
         Ok(true)
     }
 
-    /// Removes a blob of a pool that no layout shares any more. One that is being mounted meanwhile has its second
-    /// name already, or will be found missing and sent.
-    fn let_go(&self, digest: &Digest) -> Result<()> {
-        match inode(&self.place, digest)? {
+    /// Removes a pool's blob that no layout shares any more. A concurrent mount has made its link already, or finds the
+    /// blob missing, and the client then sends it.
+    fn remove_unshared(&self, digest: &Digest) -> Result<()> {
+        match inode(&self.layout, digest)? {
             Some((_, _, 1)) => self.unlink(digest).map(drop),
             _ => Ok(()),
         }
     }
 
     fn unlink(&self, digest: &Digest) -> Result<bool> {
-        let Some(blobs) = self.place.blobs(digest.algorithm())? else { return Ok(false) };
+        let Some(blobs) = self.layout.blobs(digest.algorithm())? else { return Ok(false) };
         match unlinkat(blobs.fd(), digest.hex(), AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -215,77 +218,80 @@ impl PushedLayout {
         }
     }
 
-    /// Removes uploads that nobody has written to for `life`, and what killed processes left; how many uploads.
+    /// Removes uploads without a write for `life`, and files of killed processes; returns the number of uploads
+    /// removed.
     pub fn expire(&self, life: Duration) -> usize {
-        temp_file::sweep(&self.place.folder);
-        partial::sweep(&self.place, life);
-        upload::sweep(&self.place.folder, life)
+        temp_file::sweep(&self.layout.directory);
+        partial::sweep(&self.layout, life);
+        upload::sweep(&self.layout.directory, life)
     }
 
-    /// What refers to something stays listed, since it is found by nothing else.
+    /// Lists those of `digests` that are referrers: only the index leads to them.
     fn keep_referrers(&self, index: &mut LayoutIndex, digests: impl Iterator<Item = Digest>) {
         for manifest in digests.filter_map(|digest| self.manifest(&digest)).filter(|m| m.subject.is_some()) {
             index.point(None, &LayoutIndex::entry(&manifest));
         }
     }
 
-    fn refers(&self, digest: &Digest) -> bool {
+    fn is_referrer(&self, digest: &Digest) -> bool {
         self.manifest(digest).is_some_and(|manifest| manifest.subject.is_some())
     }
 
-    /// The manifest `digest`, if there is one and it is one.
+    /// The manifest `digest`; `None` if it is missing or not a manifest.
     fn manifest(&self, digest: &Digest) -> Option<Manifest> {
-        let blobs = self.place.blobs(digest.algorithm()).ok()??;
+        let blobs = self.layout.blobs(digest.algorithm()).ok()??;
         let bytes = blobs.read(&digest.hex(), MAX_MANIFEST).ok()??;
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
         Manifest::parse(bytes, &claim).ok()
     }
 
     fn rewrite(&self, change: impl FnOnce(&mut LayoutIndex)) -> Result<()> {
-        index::rewrite(&self.place, &*self.watch, &self.cancel, change)
+        index::rewrite(&self.layout, &*self.watch, &self.cancel, change)
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Linked {
-    Made,
-    /// The other place has one by that digest.
-    There,
-    Absent,
-    /// Not on this file system.
-    Cannot,
+    Created,
+    /// The target layout has a file with that digest.
+    Exists,
+    /// The source layout does not have the blob.
+    Missing,
+    /// The file system cannot link the file.
+    Unsupported,
 }
 
-fn link(from: &Place, to: &Place, digest: &Digest) -> Result<Linked> {
-    let Some(source) = from.blobs(digest.algorithm())? else { return Ok(Linked::Absent) };
+/// Hard-links the blob `digest` of `from` into `to`.
+fn link(from: &LayoutDirectory, to: &LayoutDirectory, digest: &Digest) -> Result<Linked> {
+    let Some(source) = from.blobs(digest.algorithm())? else { return Ok(Linked::Missing) };
     let target = to.make_blobs(digest.algorithm())?;
     match linkat(source.fd(), digest.hex(), target.fd(), digest.hex(), AtFlags::empty()) {
-        Ok(()) => Ok(Linked::Made),
-        Err(Errno::EXIST) => Ok(Linked::There),
-        Err(Errno::NOENT) => Ok(Linked::Absent),
-        Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Linked::Cannot),
+        Ok(()) => Ok(Linked::Created),
+        Err(Errno::EXIST) => Ok(Linked::Exists),
+        Err(Errno::NOENT) => Ok(Linked::Missing),
+        Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Linked::Unsupported),
         Err(error) => Err(Error::writing(target.show(&digest.hex()), error.into())),
     }
 }
 
-/// Puts a second name of the blob in `good` where `other` has a file of its own. Readers of that one keep it.
-fn replace_by_link(good: &Place, other: &Place, digest: &Digest) -> Result<()> {
+/// Replaces the blob's file in `other` by a hard link to that in `good`. Open readers keep the old file.
+fn replace_by_link(good: &LayoutDirectory, other: &LayoutDirectory, digest: &Digest) -> Result<()> {
     let (Some(source), target) = (good.blobs(digest.algorithm())?, other.make_blobs(digest.algorithm())?) else {
         return Ok(());
     };
     let name = temp_file::fresh_name();
-    if linkat(source.fd(), digest.hex(), other.folder.fd(), &name, AtFlags::empty()).is_ok() {
-        let renamed = renameat(other.folder.fd(), &name, target.fd(), digest.hex());
+    if linkat(source.fd(), digest.hex(), other.directory.fd(), &name, AtFlags::empty()).is_ok() {
+        let renamed = renameat(other.directory.fd(), &name, target.fd(), digest.hex());
         if renamed.is_err() {
-            let _ = unlinkat(other.folder.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(other.directory.fd(), &name, AtFlags::empty());
         }
     }
     Ok(())
 }
 
-/// Device, inode and number of names of a blob.
-fn inode(place: &Place, digest: &Digest) -> Result<Option<(u64, u64, u64)>> {
-    let Some(blobs) = place.blobs(digest.algorithm())? else { return Ok(None) };
+/// The device, inode and link count of a blob.
+fn inode(layout: &LayoutDirectory, digest: &Digest) -> Result<Option<(u64, u64, u64)>> {
+    let Some(blobs) = layout.blobs(digest.algorithm())? else { return Ok(None) };
     let found = statat(blobs.fd(), digest.hex(), AtFlags::SYMLINK_NOFOLLOW).ok();
     Ok(found.map(|found| (found.st_dev, found.st_ino, found.st_nlink)))
 }

@@ -1,4 +1,4 @@
-//! What refers to what (distribution-spec, "Listing Referrers"), found by looking into every manifest that a layout's
+//! The referrers of images (distribution-spec, "Listing Referrers"), found by reading every manifest that a layout's
 //! index reaches.
 
 use crate::error::Result;
@@ -7,13 +7,13 @@ use crate::source::Store;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// From an image's digest to the descriptors of what refers to it.
+/// Maps an image's digest to the descriptors of its referrers.
 pub(super) type Table = HashMap<Digest, Vec<Descriptor>>;
 
-/// Manifests that are looked into, at most; further ones are taken to refer to nothing.
+/// The maximum number of manifests read; the others are not listed as referrers.
 pub(super) const MAX_MANIFESTS: usize = 20_000;
 
-/// Looks into `roots` and everything below them that is there. A manifest that is refused refers to nothing.
+/// Reads `roots` and all existing manifests below them. Invalid manifests are skipped.
 pub(super) fn walk<'r>(store: &dyn Store, roots: impl Iterator<Item = &'r Descriptor>) -> Result<Table> {
     let mut table = Table::new();
     let mut seen = HashSet::new();
@@ -40,19 +40,19 @@ pub(super) fn walk<'r>(store: &dyn Store, roots: impl Iterator<Item = &'r Descri
     Ok(table)
 }
 
-/// How a list of referrers shows `manifest`: its artifact type (its config's type where it has none) and annotations.
+/// The entry for `manifest` in a list of referrers: its artifact type (else its config's type) and annotations.
 fn listing(manifest: &Manifest) -> Descriptor {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Shown {
+    struct ListedFields {
         artifact_type: Option<String>,
         annotations: Option<BTreeMap<String, String>>,
     }
-    let shown: Shown = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
-    let own = shown.artifact_type.filter(|own| !own.is_empty());
+    let fields: ListedFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+    let artifact_type = fields.artifact_type.filter(|own| !own.is_empty());
     Descriptor {
-        artifact_type: own.or_else(|| manifest.config().map(|config| config.media_type.clone())),
-        annotations: shown.annotations,
+        artifact_type: artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone())),
+        annotations: fields.annotations,
         ..manifest.descriptor.clone()
     }
 }

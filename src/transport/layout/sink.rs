@@ -1,6 +1,6 @@
 //! A layout as a destination.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::index;
 use super::partial;
 use super::partial::Partial;
@@ -21,70 +21,69 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-/// A blob from this size on, in bytes, is kept as a partial when its copy is cut.
-const KEPT: u64 = 256 << 10;
+/// Blobs of at least this size are written to a partial file, which an interrupted copy keeps.
+const MIN_PARTIAL_BYTES: u64 = 256 << 10;
 const LANES: usize = 4;
-/// Of what a cut copy left.
-const LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-const BUFFER: usize = 256 << 10;
+/// The default time that partial files are kept.
+const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const BUFFER_BYTES: usize = 256 << 10;
 
-/// What makes a blob that is there already be taken for the right one.
+/// How an existing blob is checked before it is skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Verify {
-    /// Its size.
+    /// By its size.
     #[default]
     Size,
-    /// Its digest: it is read and hashed.
+    /// By its digest: the blob is read and hashed.
     Digest,
 }
 
-/// What is on the disk, and not only on its way there, when an image has its name.
+/// The files that are synced to the disk before an image gets its name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durable {
-    /// `index.json`. A crash of the machine within seconds may leave blobs short, which the next copy mends.
+    /// `index.json`. A crash of the host within seconds may truncate blobs; the next copy repairs them.
     #[default]
     Index,
-    /// The blobs too; several times slower for large ones.
+    /// The blobs too; several times slower for large blobs.
     Blobs,
 }
 
-/// An OCI layout directory that images are written to. Nothing is made before there is something to write.
+/// An OCI layout directory as a destination. The directory is created with the first write.
 pub struct LayoutSink {
     dir: PathBuf,
-    place: OnceLock<Place>,
+    layout: OnceLock<LayoutDirectory>,
     verify: Verify,
     durable: Durable,
-    /// Of partials.
+    /// The time that partial files are kept.
     life: Duration,
-    /// Given and not written down yet.
+    /// Published and not yet in `index.json`.
     names: Mutex<Vec<Named>>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
 }
 
-/// A name (none: only the digest) and what it is to point at.
+/// A name (`None`: only the digest) and its root.
 type Named = (Option<Name>, Descriptor);
 
 impl LayoutSink {
-    /// A sink that adds to the layout in `dir`, which is made when the first blob comes if there is none.
+    /// Opens the layout in `dir` for writing; a missing one is created with the first write.
     ///
-    /// Fails with `Usage` where `dir` is a file, and with `Invalid` where it holds an `index.json` that is no
-    /// layout's or a layout of an unknown version.
+    /// Fails with `Usage` if `dir` is a file, and with `Invalid` if it has an `index.json` that is not a layout's, or a
+    /// layout of an unknown version.
     pub fn open(dir: &Path, verify: Verify, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
-        let place = OnceLock::new();
-        if let Some(found) = Place::open(dir)? {
-            if !found.is_layout()? && found.folder.size(INDEX_FILE)?.is_some() {
+        let layout = OnceLock::new();
+        if let Some(found) = LayoutDirectory::open(dir)? {
+            if !found.is_layout()? && found.directory.size(INDEX_FILE)?.is_some() {
                 return Err(Error::invalid(format!(
-                    "{} has an {INDEX_FILE} but no {LAYOUT_FILE}, so it is no OCI layout and is left alone; name \
-                     another directory",
+                    "{} is not an OCI layout: it has an {INDEX_FILE} but no {LAYOUT_FILE}; name another directory",
                     dir.display()
                 )));
             }
             found.index()?;
-            place.get_or_init(|| found);
+            layout.get_or_init(|| found);
         }
         let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
-        Ok(LayoutSink { dir: dir.to_owned(), place, verify, durable, life: LIFE, names, watch, cancel })
+        Ok(LayoutSink { dir: dir.to_owned(), layout, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
     }
 
     pub fn durable(mut self, durable: Durable) -> Self {
@@ -92,24 +91,24 @@ impl LayoutSink {
         self
     }
 
-    /// How long what a cut copy left is kept for the next one; a week unless told otherwise.
+    /// Sets how long partial files of interrupted copies are kept; the default is a week.
     pub fn keep_partials(mut self, life: Duration) -> Self {
         self.life = life;
         self
     }
 
-    /// Stops long hashing and waiting when `cancel` is raised.
+    /// Stops hashing and waiting when `cancel` is raised.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.clone();
         self
     }
 
-    /// Takes `name` off the image that has it; says whether there was one. The image's blobs stay.
+    /// Removes `name` from its image; returns whether it existed. The image's blobs stay.
     pub fn remove(&self, name: &Name) -> Result<bool> {
-        let Some(place) = self.place.get() else { return Ok(false) };
-        let mut was_there = false;
-        index::rewrite(place, &*self.watch, &self.cancel, |index| was_there = index.remove(name))?;
-        Ok(was_there)
+        let Some(layout) = self.layout.get() else { return Ok(false) };
+        let mut existed = false;
+        index::rewrite(layout, &*self.watch, &self.cancel, |index| existed = index.remove(name))?;
+        Ok(existed)
     }
 
     fn names(&self) -> MutexGuard<'_, Vec<Named>> {
@@ -118,10 +117,10 @@ impl LayoutSink {
 
     fn write_names(&self) -> Result<()> {
         let names = std::mem::take(&mut *self.names());
-        let Some(place) = self.place.get().filter(|_| !names.is_empty()) else { return Ok(()) };
-        let index = if place.is_layout()? { place.index()? } else { None };
+        let Some(layout) = self.layout.get().filter(|_| !names.is_empty()) else { return Ok(()) };
+        let index = if layout.is_layout()? { layout.index()? } else { None };
         let names = match index {
-            Some(index) => news(index, names),
+            Some(index) => changes(index, names),
             None => names,
         };
         if names.is_empty() {
@@ -129,74 +128,74 @@ impl LayoutSink {
         }
         if self.durable == Durable::Blobs {
             for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-                if let Some(blobs) = place.blobs(algorithm)? {
+                if let Some(blobs) = layout.blobs(algorithm)? {
                     rustix::fs::fsync(blobs.fd()).map_err(|e| Error::writing(blobs.path().display(), e.into()))?;
                 }
             }
         }
-        index::rewrite(place, &*self.watch, &self.cancel, |index| index.point_all(&names))
+        index::rewrite(layout, &*self.watch, &self.cancel, |index| index.point_all(&names))
     }
 
-    fn place(&self) -> Result<&Place> {
-        if self.place.get().is_none() {
-            let made = Place::create(&self.dir)?;
-            self.place.get_or_init(|| made);
+    fn layout(&self) -> Result<&LayoutDirectory> {
+        if self.layout.get().is_none() {
+            let made = LayoutDirectory::create(&self.dir)?;
+            self.layout.get_or_init(|| made);
         }
-        Ok(self.place.get().expect("set just now"))
+        Ok(self.layout.get().expect("set just now"))
     }
 
-    /// Whether a blob of `size` bytes (none: any) lies under `digest`.
+    /// Whether the blob `digest` exists, with `size` bytes if given.
     fn has(&self, digest: &Digest, size: Option<u64>) -> bool {
-        let found = self.place.get().and_then(|place| place.size(digest).ok().flatten());
+        let found = self.layout.get().and_then(|layout| layout.size(digest).ok().flatten());
         found.is_some_and(|found| size.is_none_or(|size| size == found))
     }
 
-    fn hash(&self, place: &Place, digest: &Digest) -> Result<Option<Digest>> {
-        let Ok(Some(mut file)) = place.blob(digest) else { return Ok(None) };
+    fn hash(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<Option<Digest>> {
+        let Ok(Some(mut file)) = layout.blob(digest) else { return Ok(None) };
         let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             self.cancel.check()?;
             match file.read(&mut buffer) {
                 Ok(0) => return Ok(Some(hasher.finish())),
                 Ok(n) => hasher.update(&buffer[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // A bad sector, say: what cannot be read is to be written anew.
+                // An unreadable blob (a bad sector) is written again.
                 Err(_) => return Ok(None),
             }
         }
     }
 
-    /// Where a blob is to be written; `None` where it is there.
+    /// Opens a writer for a blob; `None` if it exists.
     pub(super) fn writer<'a>(&'a self, claim: &Claim) -> Result<Option<Writer<'a>>> {
-        let place = self.place()?;
+        let layout = self.layout()?;
         let sync = self.durable == Durable::Blobs;
         if let Some(digest) = &claim.digest {
-            if self.has(digest, claim.size) && self.trusts(place, digest)? {
+            if self.has(digest, claim.size) && self.trusts(layout, digest)? {
                 return Ok(None);
             }
-            if let Some(size) = claim.size.filter(|size| *size >= KEPT)
-                && let Some(partial) = Partial::take_up(place, (*digest, size), &*self.watch, &self.cancel)
+            if let Some(size) = claim.size.filter(|size| *size >= MIN_PARTIAL_BYTES)
+                && let Some(partial) = Partial::open_or_create(layout, (*digest, size), &*self.watch, &self.cancel)
             {
-                return Ok(partial.synced(sync).settle()?.map(Writer::Partial));
+                return Ok(partial.with_sync(sync).finish_if_complete()?.map(Writer::Partial));
             }
         }
-        Ok(Some(Writer::Whole(Whole::new(place, sync)?)))
+        Ok(Some(Writer::TempFile(TempFileWriter::new(layout, sync)?.announced(claim))))
     }
 
     /// Whether the blob `digest` is stored and has that digest.
     fn is_right(&self, digest: &Digest) -> bool {
-        self.place.get().is_some_and(|place| matches!(self.hash(place, digest), Ok(Some(found)) if found == *digest))
+        self.layout.get().is_some_and(|layout| matches!(self.hash(layout, digest), Ok(Some(found)) if found == *digest))
     }
 
-    /// Whether the blob that lies under `digest` is to be taken for the right one.
-    fn trusts(&self, place: &Place, digest: &Digest) -> Result<bool> {
+    /// Whether the existing blob `digest` passes the check of [`Verify`].
+    fn trusts(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<bool> {
         if self.verify == Verify::Size {
             return Ok(true);
         }
-        let right = self.hash(place, digest)? == Some(*digest);
+        let right = self.hash(layout, digest)? == Some(*digest);
         if !right {
-            self.watch.say(&format!("blob {digest} in {} is damaged and is replaced", place.shown()));
+            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", layout.shown()));
         }
         Ok(right)
     }
@@ -220,7 +219,7 @@ impl Sink for LayoutSink {
         let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
         let held = |blob: &Descriptor| match self.verify {
             Verify::Size => self.has(&blob.digest, Some(blob.size)),
-            // `begin` answers, and several threads hash there.
+            // `begin` checks the blobs, since several lanes hash in parallel.
             Verify::Digest => dry_run && self.is_right(&blob.digest),
         };
         Ok(Missing::new(upcoming.into_blobs().into_iter().filter(|blob| !held(blob)).collect()))
@@ -234,32 +233,32 @@ impl Sink for LayoutSink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let place = self.place()?;
+        let layout = self.layout()?;
         let digest = manifest.digest();
-        let there = match self.has(&digest, Some(manifest.descriptor.size)) {
-            true => place.make_blobs(digest.algorithm())?.read(&digest.hex(), manifest.descriptor.size)?,
+        let stored = match self.has(&digest, Some(manifest.descriptor.size)) {
+            true => layout.make_blobs(digest.algorithm())?.read(&digest.hex(), manifest.descriptor.size)?,
             false => None,
         };
-        if there.as_ref() == Some(&manifest.bytes) {
+        if stored.as_ref() == Some(&manifest.bytes) {
             return Ok(());
         }
-        let mut whole = Whole::new(place, self.durable == Durable::Blobs)?;
-        whole.write(&manifest.bytes)?;
-        whole.keep(&digest)
+        let mut writer = TempFileWriter::new(layout, self.durable == Durable::Blobs)?;
+        writer.write(&manifest.bytes)?;
+        writer.commit_as(&digest)
     }
 
-    /// Written down at `finish`, or when this is dropped: `index.json` is replaced once, however many names come.
+    /// The names are written by `finish`, or on drop, so that `index.json` is replaced once per copy.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
-        self.place()?;
+        self.layout()?;
         self.names().push((name.cloned(), LayoutIndex::entry(root)));
         Ok(())
     }
 
     fn finish(&self) -> Result<Finish> {
         self.write_names()?;
-        if let Some(place) = self.place.get() {
-            temp_file::sweep(&place.folder);
-            partial::sweep(place, self.life);
+        if let Some(layout) = self.layout.get() {
+            temp_file::sweep(&layout.directory);
+            partial::sweep(layout, self.life);
         }
         Ok(Finish::Done)
     }
@@ -267,80 +266,109 @@ impl Sink for LayoutSink {
 
 impl Drop for LayoutSink {
     fn drop(&mut self) {
-        // A copy of several images was cut: those that were whole by then have their names.
+        // After an interrupted copy of several images, the complete ones get their names.
         let _ = self.write_names();
     }
 }
 
-/// What of `names` an index does not say yet.
-fn news(index: LayoutIndex, names: Vec<Named>) -> Vec<Named> {
-    let mut said: HashMap<Option<Name>, HashSet<Digest>> = HashMap::new();
+/// The `names` that `index` does not have yet.
+fn changes(index: LayoutIndex, names: Vec<Named>) -> Vec<Named> {
+    let mut known: HashMap<Option<Name>, HashSet<Digest>> = HashMap::new();
     for (name, entry) in index.named().unwrap_or_default() {
-        said.entry(None).or_default().insert(entry.digest);
+        known.entry(None).or_default().insert(entry.digest);
         if name.is_some() {
-            said.entry(name).or_default().insert(entry.digest);
+            known.entry(name).or_default().insert(entry.digest);
         }
     }
-    let is_new = |(name, root): &Named| match said.get(name) {
+    let is_new = |(name, root): &Named| match known.get(name) {
         Some(digests) => !digests.contains(&root.digest) || name.is_some() && digests.len() > 1,
         None => true,
     };
     names.into_iter().filter(is_new).collect()
 }
 
-/// How a blob is written.
+/// The writer of a blob.
 pub(super) enum Writer<'s> {
     Partial(Partial<'s>),
-    Whole(Whole<'s>),
+    TempFile(TempFileWriter<'s>),
 }
 
 impl<'s> Writer<'s> {
-    /// The file that its bytes go to, under whatever name.
+    /// The file that gets the bytes.
     pub fn file(&self) -> &File {
         match self {
             Writer::Partial(partial) => partial.file(),
-            Writer::Whole(whole) => &whole.draft.file,
+            Writer::TempFile(writer) => &writer.temp.file,
         }
     }
 
     pub fn boxed(self) -> Box<dyn BlobWriter + 's> {
         match self {
             Writer::Partial(partial) => Box::new(partial),
-            Writer::Whole(whole) => Box::new(whole),
+            Writer::TempFile(writer) => Box::new(writer),
         }
     }
 }
 
-/// A blob that is written in one go: a small one, one whose digest is not known, or one that another process has
-/// the partial of.
-pub(super) struct Whole<'s> {
-    place: &'s Place,
-    draft: TempFile<'s>,
+/// Writes a blob to a temporary file, which does not survive an interruption: a small blob, a blob without a known
+/// digest, or a blob whose partial file another process has locked.
+pub(super) struct TempFileWriter<'s> {
+    layout: &'s LayoutDirectory,
+    temp: TempFile<'s>,
     sync: bool,
+    claim: Claim,
+    /// In bytes.
+    written: u64,
 }
 
-impl<'s> Whole<'s> {
-    pub fn new(place: &'s Place, sync: bool) -> Result<Whole<'s>> {
-        let draft = TempFile::new(&place.folder).map_err(|e| Error::writing(place.shown(), e))?;
-        Ok(Whole { place, draft, sync })
+impl<'s> TempFileWriter<'s> {
+    pub fn new(layout: &'s LayoutDirectory, sync: bool) -> Result<TempFileWriter<'s>> {
+        let temp = TempFile::new(&layout.directory).map_err(|e| Error::writing(layout.shown(), e))?;
+        Ok(TempFileWriter { layout, temp, sync, claim: Claim::default(), written: 0 })
     }
 
-    pub fn keep(&mut self, digest: &Digest) -> Result<()> {
-        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e);
+    /// Refuses bytes that are not those of `claim`.
+    fn announced(self, claim: &Claim) -> TempFileWriter<'s> {
+        TempFileWriter { claim: claim.clone(), ..self }
+    }
+
+    /// Renames the file to the blob `digest`.
+    pub fn commit_as(&mut self, digest: &Digest) -> Result<()> {
+        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.layout.shown()), e);
         if self.sync {
-            self.draft.file.sync_all().map_err(unwritten)?;
+            self.temp.file.sync_all().map_err(unwritten)?;
         }
-        let blobs = self.place.make_blobs(digest.algorithm())?;
-        self.draft.keep(blobs, &digest.hex()).map_err(unwritten)
+        let blobs = self.layout.make_blobs(digest.algorithm())?;
+        self.temp.persist(blobs, &digest.hex()).map_err(unwritten)
     }
 }
 
-impl BlobWriter for Whole<'_> {
+impl BlobWriter for TempFileWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.draft.file.write_all(bytes).map_err(|e| Error::writing(self.place.shown(), e))
+        self.written += bytes.len() as u64;
+        if self.claim.size.is_some_and(|size| self.written > size) {
+            return Err(longer_than_announced());
+        }
+        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.shown(), e))
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
-        self.keep(&blob.stored().0)
+        let (digest, size) = blob.stored();
+        let Claim { digest: announced, size: announced_size } = self.claim;
+        if announced.is_some_and(|announced| announced != digest)
+            || announced_size.is_some_and(|announced| announced != size)
+            || self.written != size
+        {
+            return Err(not_announced(&digest));
+        }
+        self.commit_as(&digest)
     }
+}
+
+pub(super) fn longer_than_announced() -> Error {
+    Error::invalid("a blob has more bytes than were announced")
+}
+
+pub(super) fn not_announced(digest: &Digest) -> Error {
+    Error::failed(format!("blob {digest} is not the blob that was announced"))
 }

@@ -1,6 +1,6 @@
 //! A layout as a source.
 
-use super::directory::{INDEX_FILE, LAYOUT_FILE, Place};
+use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::referrers;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
@@ -14,31 +14,37 @@ use std::sync::OnceLock;
 
 /// An OCI layout directory, its `index.json` read once.
 pub struct LayoutStore {
-    place: Place,
+    layout: LayoutDirectory,
     roots: Vec<Root>,
-    /// Indexes over platforms that lie side by side.
+    /// Indexes made for platforms that `index.json` lists as separate entries.
     made: HashMap<Digest, Manifest>,
-    marked: bool,
+    has_layout_file: bool,
     referrers: OnceLock<referrers::Table>,
 }
 
 impl LayoutStore {
-    /// Opens the layout in `dir`; the file `oci-layout` may be missing beside an `index.json` that lists images.
+    /// Opens the layout in `dir`. The file `oci-layout` may be missing if `index.json` lists images.
     ///
-    /// Fails with `NotFound` where there is nothing, with `Usage` on a file, and with `Invalid` on a directory that is
-    /// no layout or has an `index.json` that is refused.
+    /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a
+    /// layout or its `index.json` is invalid.
     pub fn open(dir: &Path) -> Result<LayoutStore> {
         let shown = dir.display();
-        let place = Place::open(dir)?.ok_or_else(|| Error::not_found(format!("there is no OCI layout at {shown}")))?;
-        let lacks = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
-        let marked = place.is_layout()?;
-        let index = place.index()?.ok_or_else(|| lacks(if marked { INDEX_FILE } else { LAYOUT_FILE }))?;
+        let layout =
+            LayoutDirectory::open(dir)?.ok_or_else(|| Error::not_found(format!("no OCI layout at {shown}")))?;
+        let without = |file: &str| Error::invalid(format!("{shown} is not an OCI layout: it has no file {file}"));
+        let has_layout_file = layout.is_layout()?;
+        let index = layout.index()?.ok_or_else(|| without(if has_layout_file { INDEX_FILE } else { LAYOUT_FILE }))?;
         let named = index.named().map_err(|e| e.at(dir.display()))?;
-        if !marked && named.is_empty() {
-            return Err(lacks(LAYOUT_FILE));
+        if !has_layout_file && named.is_empty() {
+            return Err(without(LAYOUT_FILE));
         }
-        let mut store =
-            LayoutStore { place, roots: Vec::new(), made: HashMap::new(), marked, referrers: OnceLock::new() };
+        let mut store = LayoutStore {
+            layout,
+            roots: Vec::new(),
+            made: HashMap::new(),
+            has_layout_file,
+            referrers: OnceLock::new(),
+        };
         let images =
             side_by_side::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
         for entry in images {
@@ -49,24 +55,24 @@ impl LayoutStore {
         Ok(store)
     }
 
-    /// Whether the file `oci-layout` is there.
-    pub fn is_marked(&self) -> bool {
-        self.marked
+    /// Whether the file `oci-layout` exists.
+    pub fn has_layout_file(&self) -> bool {
+        self.has_layout_file
     }
 
-    /// What `index.json` lists, names that stand for several images too.
+    /// The entries of `index.json`, ambiguous names included.
     pub fn entries(&self) -> &[Root] {
         &self.roots
     }
 
-    /// The blob under `digest`, open; `None` where it is not there. Stays readable when its name goes.
+    /// Opens the blob `digest`; `None` if it is missing. The file stays readable after the blob is removed.
     pub fn file(&self, digest: &Digest) -> Result<Option<File>> {
-        self.place.blob(digest)
+        self.layout.blob(digest)
     }
 
-    /// A manifest that no entry points at, by its digest.
+    /// The root for a manifest that no entry of the index names.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
-        match self.place.size(digest)? {
+        match self.layout.size(digest)? {
             Some(size) if size <= MAX_MANIFEST => {
                 let claim = Descriptor::new("", *digest, size);
                 let manifest = Manifest::parse(self.manifest(&claim)?, &claim)?;
@@ -76,8 +82,8 @@ impl LayoutStore {
         }
     }
 
-    fn lacks(&self, what: &str, digest: &Digest) -> Error {
-        Error::not_found(format!("{what} {digest} is not in {}", self.place.shown()))
+    fn missing(&self, what: &str, digest: &Digest) -> Error {
+        Error::not_found(format!("{what} {digest} is not in {}", self.layout.shown()))
     }
 }
 
@@ -97,7 +103,7 @@ impl Store for LayoutStore {
                 Some(root) => chosen.push(root),
                 None => {
                     let found = select(&self.roots, std::slice::from_ref(pick));
-                    chosen.extend(found.map_err(|e| e.at(self.place.shown()))?);
+                    chosen.extend(found.map_err(|e| e.at(self.layout.shown()))?);
                 }
             }
         }
@@ -108,16 +114,16 @@ impl Store for LayoutStore {
         if let Some(made) = self.made.get(&at.digest) {
             return Ok(made.bytes.clone());
         }
-        let blobs = self.place.blobs(at.digest.algorithm())?;
+        let blobs = self.layout.blobs(at.digest.algorithm())?;
         let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
-        bytes.ok_or_else(|| self.lacks("manifest", &at.digest))
+        bytes.ok_or_else(|| self.missing("manifest", &at.digest))
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let mut file = self.place.blob(&blob.digest)?.ok_or_else(|| self.lacks("blob", &blob.digest))?;
+        let mut file = self.layout.blob(&blob.digest)?.ok_or_else(|| self.missing("blob", &blob.digest))?;
         if from > 0 {
             let sought = file.seek(SeekFrom::Start(from));
-            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.place.shown()), e))?;
+            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.layout.shown()), e))?;
         }
         Ok(Box::new(file))
     }
@@ -126,7 +132,7 @@ impl Store for LayoutStore {
         if let Some(made) = self.made.get(digest) {
             return Ok(Some(made.descriptor.clone()));
         }
-        let Some(size) = self.place.size(digest)? else { return Ok(None) };
+        let Some(size) = self.layout.size(digest)? else { return Ok(None) };
         let listed = self.roots.iter().map(|root| &root.descriptor).find(|entry| entry.digest == *digest);
         let media_type = listed.map_or("", |entry| &entry.media_type);
         Ok(Some(Descriptor::new(media_type, *digest, size)))
@@ -136,7 +142,7 @@ impl Store for LayoutStore {
         Ok(self.roots.iter().filter_map(|root| root.name.clone()).collect())
     }
 
-    /// Found by a walk over what `index.json` reaches, once, as far as `referrers::MAX_MANIFESTS`.
+    /// The first call reads all manifests that `index.json` reaches, at most `referrers::MAX_MANIFESTS`.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         if self.referrers.get().is_none() {
             let table = referrers::walk(self, self.roots.iter().map(|root| &root.descriptor))?;
@@ -145,9 +151,9 @@ impl Store for LayoutStore {
         Ok(self.referrers.get().and_then(|table| table.get(subject)).cloned().unwrap_or_default())
     }
 
-    /// A layout may hold an index with only some of its images.
+    /// A layout may have an index with only some of its images.
     fn profile(&self) -> Profile {
-        let empty_message = format!("{} holds no image: its {INDEX_FILE} lists no manifests", self.place.shown());
+        let empty_message = format!("{} has no image: its {INDEX_FILE} lists no manifests", self.layout.shown());
         Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

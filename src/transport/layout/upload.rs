@@ -1,8 +1,7 @@
-//! A blob that comes in several requests, under an id of its own until its digest is told. Like a partial it is a file
-//! with sums beside it, so that what was acknowledged is still there when the process was killed, and nothing that a
-//! crash damaged is gone on with.
+//! A blob that a client pushes in several requests, stored under an id until its digest is known. Like a partial blob
+//! it is a file with checkpoints: acknowledged bytes survive a kill, and bytes that a crash damaged are dropped.
 
-use super::directory::Place;
+use super::directory::LayoutDirectory;
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -25,60 +24,60 @@ use std::time::Duration;
 
 const PART: &str = ".part";
 const SUMS: &str = ".sums";
-/// What an upload's files begin with; no digest's algorithm is called so.
+/// The prefix of an upload's files; not the name of a digest algorithm.
 const UPLOAD: &str = "upload-";
-const BUFFER: usize = 256 << 10;
-/// In bytes; less is not worth a reservation.
-const RESERVED: u64 = 1 << 20;
+const BUFFER_BYTES: usize = 256 << 10;
+/// For fewer bytes no disk space is reserved.
+const MIN_RESERVED_BYTES: u64 = 1 << 20;
 
-/// An upload under way, held by its lock. Dropped, it stays on the disk and can be taken up again.
+/// An open upload; its file is locked. After a drop it stays on the disk and can resume.
 pub struct Upload {
-    place: Arc<Place>,
+    layout: Arc<LayoutDirectory>,
     id: String,
     file: File,
     sums: Checkpoints,
-    arriving: IncomingBlob,
-    /// Room behind the last byte is taken.
+    incoming: IncomingBlob,
+    /// Disk space beyond the last byte is reserved.
     reserved: bool,
     cancel: Cancel,
 }
 
 impl Upload {
-    /// A new one, hashed in `algorithm`: a digest of another one costs another reading in the end.
-    pub(super) fn begin(place: &Arc<Place>, algorithm: Algorithm, cancel: &Cancel) -> Result<Upload> {
+    /// Creates an upload, hashed with `algorithm`. If the final digest has another algorithm, the bytes are read again.
+    pub(super) fn create(layout: &Arc<LayoutDirectory>, algorithm: Algorithm, cancel: &Cancel) -> Result<Upload> {
         let random = || RandomState::new().build_hasher().finish();
         let id = format!("{:016x}{:016x}", random(), random());
         let flags = OFlags::CREATE | OFlags::EXCL;
-        let found = Upload::open(place, &id, flags)?;
-        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", place.shown())))?;
-        let (place, arriving) = (place.clone(), IncomingBlob::new(algorithm));
-        Ok(Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() })
+        let found = Upload::open(layout, &id, flags)?;
+        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", layout.shown())))?;
+        let (layout, incoming) = (layout.clone(), IncomingBlob::new(algorithm));
+        Ok(Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() })
     }
 
-    /// The one that goes by `id`; `None` where there is none, or another process holds it. What is there is read.
-    pub(super) fn take_up(place: &Arc<Place>, id: &str, cancel: &Cancel) -> Result<Option<Upload>> {
-        if place.folder.size(&(stem(id) + PART))?.is_none() {
+    /// Opens the upload `id` and hashes its bytes; `None` if it is missing or another process has locked it.
+    pub(super) fn resume(layout: &Arc<LayoutDirectory>, id: &str, cancel: &Cancel) -> Result<Option<Upload>> {
+        if layout.directory.size(&(stem(id) + PART))?.is_none() {
             return Ok(None);
         }
-        let Some((file, mut sums)) = Upload::open(place, id, OFlags::empty())? else { return Ok(None) };
+        let Some((file, mut sums)) = Upload::open(layout, id, OFlags::empty())? else { return Ok(None) };
         let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
-        let arriving = IncomingBlob::resumed(Algorithm::Sha256, found.hasher, found.right);
-        let (place, id) = (place.clone(), id.to_owned());
-        let mut upload = Upload { place, id, file, sums, arriving, reserved: false, cancel: cancel.clone() };
+        let incoming = IncomingBlob::resumed(Algorithm::Sha256, found.hasher, found.right);
+        let (layout, id) = (layout.clone(), id.to_owned());
+        let mut upload = Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() };
         upload.cut(found.right)?;
         Ok(Some(upload))
     }
 
-    fn open(place: &Place, id: &str, flags: OFlags) -> Result<Option<(File, Checkpoints)>> {
-        let folder = &place.folder;
+    fn open(layout: &LayoutDirectory, id: &str, flags: OFlags) -> Result<Option<(File, Checkpoints)>> {
+        let directory = &layout.directory;
         let open = |name: &str, flags| {
             let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let opened = openat(folder.fd(), name, flags, Mode::from_raw_mode(0o666));
-            opened.map(File::from).map_err(|e| Error::writing(folder.show(name), e.into()))
+            let opened = openat(directory.fd(), name, flags, Mode::from_raw_mode(0o666));
+            opened.map(File::from).map_err(|e| Error::writing(directory.show(name), e.into()))
         };
         let name = stem(id) + PART;
         let file = open(&name, flags)?;
-        match hold(folder, &name, &file) {
+        match hold(directory, &name, &file) {
             Lock::Acquired | Lock::NoLocks => {
                 let sums = Checkpoints::new(open(&(stem(id) + SUMS), flags | OFlags::CREATE)?);
                 Ok(Some((file, sums)))
@@ -91,27 +90,27 @@ impl Upload {
         &self.id
     }
 
-    /// Bytes that are kept.
+    /// The number of bytes stored.
     pub fn size(&self) -> u64 {
-        self.arriving.size()
+        self.incoming.size()
     }
 
-    /// Adds `bytes`. After a failure what was there before is kept.
+    /// Appends `bytes`. After a failure the bytes before them are still stored.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if let Err(error) = self.file.write_all(bytes) {
             self.cut(self.size())?;
             return Err(self.unwritten(error));
         }
         self.sums.add(bytes);
-        self.arriving.add(bytes);
+        self.incoming.add(bytes);
         Ok(())
     }
 
-    /// Takes room on the disk for `more` bytes, until [`Upload::settle`].
+    /// Reserves disk space for `more` bytes, until [`Upload::flush`].
     ///
-    /// Fails with `Unwritable` where there is not so much.
+    /// Fails with `Unwritable` if the disk has less space.
     pub fn reserve(&mut self, more: u64) -> Result<()> {
-        if more < RESERVED {
+        if more < MIN_RESERVED_BYTES {
             return Ok(());
         }
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.size(), more) {
@@ -123,18 +122,18 @@ impl Upload {
         }
     }
 
-    /// Makes sure that a later process finds all that is here now, and takes no more room than that.
-    pub fn settle(&mut self) {
+    /// Writes the checkpoints, so that a later process can resume at the last byte, and releases the reserved space.
+    pub fn flush(&mut self) {
         self.sums.write_down();
         if std::mem::take(&mut self.reserved) {
             let _ = self.file.set_len(self.size());
         }
     }
 
-    /// Forgets all bytes.
-    pub fn begin_anew(&mut self) -> Result<()> {
+    /// Drops all bytes.
+    pub fn clear(&mut self) -> Result<()> {
         self.sums.cut(0, 0).map_err(|e| self.unwritten(e))?;
-        self.arriving = IncomingBlob::new(self.arriving.algorithm());
+        self.incoming = IncomingBlob::new(self.incoming.algorithm());
         self.cut(0)
     }
 
@@ -143,9 +142,10 @@ impl Upload {
         sought.map(drop).map_err(|e| self.unwritten(e))
     }
 
-    /// Makes it the blob that `claim` says, which must name a digest. Either way the upload is over.
+    /// Verifies the upload and renames it to the blob of `claim`, which must have a digest. On failure the upload is
+    /// removed.
     ///
-    /// Fails with `Invalid` where it is another blob.
+    /// Fails with `Invalid` if the bytes have another digest.
     pub fn finish(self, claim: &Claim) -> Result<Verified> {
         let done = self.become_blob(claim);
         if done.is_err() {
@@ -156,42 +156,42 @@ impl Upload {
 
     fn become_blob(&self, claim: &Claim) -> Result<Verified> {
         let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
-        let arrived = match algorithm == self.arriving.algorithm() {
-            true => self.arriving.clone(),
-            false => self.hashed_again(algorithm)?,
+        let incoming = match algorithm == self.incoming.algorithm() {
+            true => self.incoming.clone(),
+            false => self.hash_again(algorithm)?,
         };
-        let verified = arrived.verify(claim)?;
+        let verified = incoming.verify(claim)?;
         let digest = verified.stored().0;
-        let blobs = self.place.make_blobs(algorithm)?;
-        let renamed = renameat(self.place.folder.fd(), stem(&self.id) + PART, blobs.fd(), digest.hex());
+        let blobs = self.layout.make_blobs(algorithm)?;
+        let renamed = renameat(self.layout.directory.fd(), stem(&self.id) + PART, blobs.fd(), digest.hex());
         renamed.map_err(|e| self.unwritten(e.into()))?;
-        let _ = unlinkat(self.place.folder.fd(), stem(&self.id) + SUMS, AtFlags::empty());
+        let _ = unlinkat(self.layout.directory.fd(), stem(&self.id) + SUMS, AtFlags::empty());
         Ok(verified)
     }
 
-    fn hashed_again(&self, algorithm: Algorithm) -> Result<IncomingBlob> {
-        let mut arrived = IncomingBlob::new(algorithm);
-        let mut buffer = vec![0; BUFFER];
+    fn hash_again(&self, algorithm: Algorithm) -> Result<IncomingBlob> {
+        let mut incoming = IncomingBlob::new(algorithm);
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             self.cancel.check()?;
-            match self.file.read_at(&mut buffer, arrived.size()) {
-                Ok(0) => return Ok(arrived),
-                Ok(n) => arrived.add(&buffer[..n]),
+            match self.file.read_at(&mut buffer, incoming.size()) {
+                Ok(0) => return Ok(incoming),
+                Ok(n) => incoming.add(&buffer[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::reading(format!("what came of upload {}", self.id), error)),
+                Err(error) => return Err(Error::reading(format!("the bytes of upload {}", self.id), error)),
             }
         }
     }
 
-    /// Ends it; nothing of it stays.
+    /// Removes the upload's files.
     pub fn remove(&self) {
-        let folder = &self.place.folder;
-        let _ = unlinkat(folder.fd(), stem(&self.id) + SUMS, AtFlags::empty());
-        let _ = unlinkat(folder.fd(), stem(&self.id) + PART, AtFlags::empty());
+        let directory = &self.layout.directory;
+        let _ = unlinkat(directory.fd(), stem(&self.id) + SUMS, AtFlags::empty());
+        let _ = unlinkat(directory.fd(), stem(&self.id) + PART, AtFlags::empty());
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("an upload in {}", self.place.shown()), error)
+        Error::writing(format!("an upload in {}", self.layout.shown()), error)
     }
 }
 
@@ -202,23 +202,24 @@ impl Drop for Upload {
     }
 }
 
-/// Removes uploads that nobody has written to for `life`, and sums without an upload; how many uploads there were.
-pub(super) fn sweep(folder: &Directory, life: Duration) -> usize {
+/// Removes uploads without a write for `life`, and checkpoints without an upload; returns the number of uploads
+/// removed.
+pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
     let mut removed = 0;
-    for name in temp_file::leavings(folder) {
+    for name in temp_file::unfinished_files(directory) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };
         if let Some(id) = rest.strip_suffix(PART) {
-            let file = folder.file(&name).ok().flatten();
+            let file = directory.file(&name).ok().flatten();
             let written = file.and_then(|file| file.metadata().ok()?.modified().ok());
             let age = written.and_then(|then| then.elapsed().ok()).unwrap_or_default();
-            if age >= life && temp_file::remove_if_left(folder, &name) {
+            if age >= life && temp_file::remove_if_unlocked(directory, &name) {
                 removed += 1;
-                let _ = unlinkat(folder.fd(), stem(id) + SUMS, AtFlags::empty());
+                let _ = unlinkat(directory.fd(), stem(id) + SUMS, AtFlags::empty());
             }
         } else if let Some(id) = rest.strip_suffix(SUMS)
-            && matches!(folder.size(&(stem(id) + PART)), Ok(None))
+            && matches!(directory.size(&(stem(id) + PART)), Ok(None))
         {
-            let _ = unlinkat(folder.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(directory.fd(), &name, AtFlags::empty());
         }
     }
     removed
@@ -228,12 +229,12 @@ fn stem(id: &str) -> String {
     format!("{PREFIX}{UPLOAD}{id}")
 }
 
-/// Whether `id` could be an upload's: then it is safe in a file's name.
+/// Whether `id` has the form of an upload's id, so that it is safe in a file name.
 pub(super) fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The digest that an upload claims to have.
+/// The claim of an upload with `digest`.
 pub(super) fn claim(digest: &Digest) -> Claim {
     Claim { digest: Some(*digest), size: None }
 }
@@ -245,44 +246,44 @@ mod tests {
     #[test]
     fn an_upload_that_was_let_go_is_taken_up_behind_its_last_byte() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Arc::new(Place::create(dir.path()).unwrap()), Cancel::default());
+        let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
         let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at * 31 + at / 251) as u8).collect();
         for digest in [Digest::of(&bytes), Hasher::new(Algorithm::Sha512).with(&bytes).finish()] {
-            let mut upload = Upload::begin(&place, Algorithm::Sha256, &cancel).unwrap();
+            let mut upload = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
             upload.write(&bytes[..700_001]).unwrap();
             let id = upload.id().to_owned();
-            assert!(Upload::take_up(&place, &id, &cancel).unwrap().is_none());
+            assert!(Upload::resume(&layout, &id, &cancel).unwrap().is_none());
             drop(upload);
-            let mut upload = Upload::take_up(&place, &id, &cancel).unwrap().unwrap();
+            let mut upload = Upload::resume(&layout, &id, &cancel).unwrap().unwrap();
             assert_eq!(upload.size(), 700_001);
             upload.write(&bytes[700_001..]).unwrap();
             upload.finish(&claim(&digest)).unwrap();
-            assert_eq!(place.size(&digest).unwrap(), Some(1_000_000));
-            assert!(Upload::take_up(&place, &id, &cancel).unwrap().is_none());
+            assert_eq!(layout.size(&digest).unwrap(), Some(1_000_000));
+            assert!(Upload::resume(&layout, &id, &cancel).unwrap().is_none());
         }
-        assert!(temp_file::leavings(&place.folder).is_empty());
+        assert!(temp_file::unfinished_files(&layout.directory).is_empty());
     }
 
     #[test]
     fn what_is_not_what_was_said_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Arc::new(Place::create(dir.path()).unwrap()), Cancel::default());
-        let mut upload = Upload::begin(&place, Algorithm::Sha256, &cancel).unwrap();
+        let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
+        let mut upload = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
         upload.write(b"these").unwrap();
         assert!(upload.finish(&claim(&Digest::of(b"those"))).is_err());
-        assert!(temp_file::leavings(&place.folder).is_empty());
-        assert_eq!(place.size(&Digest::of(b"these")).unwrap(), None);
+        assert!(temp_file::unfinished_files(&layout.directory).is_empty());
+        assert_eq!(layout.size(&Digest::of(b"these")).unwrap(), None);
     }
 
     #[test]
     fn only_what_nobody_holds_expires() {
         let dir = tempfile::tempdir().unwrap();
-        let (place, cancel) = (Arc::new(Place::create(dir.path()).unwrap()), Cancel::default());
-        let living = Upload::begin(&place, Algorithm::Sha256, &cancel).unwrap();
-        drop(Upload::begin(&place, Algorithm::Sha256, &cancel).unwrap());
-        assert_eq!(sweep(&place.folder, Duration::from_secs(3600)), 0);
-        assert_eq!(sweep(&place.folder, Duration::ZERO), 1);
-        assert_eq!(temp_file::leavings(&place.folder).len(), 2);
+        let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
+        let living = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
+        drop(Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap());
+        assert_eq!(sweep(&layout.directory, Duration::from_secs(3600)), 0);
+        assert_eq!(sweep(&layout.directory, Duration::ZERO), 1);
+        assert_eq!(temp_file::unfinished_files(&layout.directory).len(), 2);
         drop(living);
     }
 }

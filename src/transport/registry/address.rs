@@ -160,8 +160,8 @@ impl RepositoryAddress {
         Registry::new(&self.0.host, access, context.watch.clone(), context.cancel.clone())
     }
 
-    /// The repository at its mirrors, with whether each may resolve tags: the given mirrors, then those that this host's
-    /// engines are configured with. The credentials for the registry are not sent to them.
+    /// The repository at its mirrors, with whether each may resolve tags: the given mirrors, then those that this
+    /// host's engines are configured with. The credentials for the registry are not sent to them.
     fn mirrors(
         &self,
         access: &Access,
@@ -175,7 +175,7 @@ impl RepositoryAddress {
             None => Err(Error::usage(format!("--mirror {text:?} is not a registry: expected HOST[:PORT][/PATH]"))),
         });
         let mut all = given.collect::<Result<Vec<(Mirror, Insecure)>>>()?;
-        let configured = mirrors::configured(host, repository, Path::new("/"));
+        let configured = mirrors::configured_mirrors(host, repository, Path::new("/"));
         all.extend(configured.into_iter().map(|mirror| (mirror, Insecure::ByFiles)));
         let mut stores = Vec::new();
         for (mirror, allowed) in all {
@@ -185,7 +185,7 @@ impl RepositoryAddress {
                 client_cert: None,
                 insecure: if insecure { allowed } else { Insecure::No },
                 retries: access.retries.min(MIRROR_RETRIES),
-                root,
+                api_root: root,
                 namespace,
                 ..access.clone()
             };

@@ -1,5 +1,5 @@
-//! What configuration files and variables say of a registry, from their text alone. The fuzz target `configuration` reads
-//! this way; the files themselves are read where they are needed.
+//! Parses the text of configuration files and variables that concern a registry. Only the fuzz target `configuration`
+//! uses this; the program reads the files in `auth`, `http` and `mirrors`.
 
 use super::auth::file::AuthFile;
 use super::auth::secret::Login;
@@ -7,7 +7,7 @@ use super::http::proxy::Proxies;
 use super::mirrors;
 use super::mirrors::Mirror;
 use super::mirrors::insecure;
-use super::mirrors::registries_conf::registries;
+use super::mirrors::registries_conf;
 use crate::error::Result;
 use std::path::Path;
 use url::Url;
@@ -21,55 +21,55 @@ pub enum Kind {
     RegistriesConf,
     /// containerd's hosts.toml.
     HostsToml,
-    /// docker's.
+    /// docker's daemon.json.
     DaemonJson,
-    /// A proxy's variable, and NO_PROXY on the line after it.
+    /// The value of a proxy variable, and that of NO_PROXY on the next line.
     Proxy,
 }
 
-/// What a text says.
+/// The settings that a text has for one repository.
 #[derive(Debug, Default)]
-pub struct Says {
+pub struct Settings {
     pub mirrors: Vec<Mirror>,
     pub insecure: bool,
-    /// The user, if one is kept; helpers are not asked.
+    /// The user, if the text has one; credential helpers are not run.
     pub user: Option<String>,
     /// The proxy without its credentials.
     pub proxy: Option<String>,
 }
 
-/// What `text` says of `repository` at `host` (`HOST[:PORT]`).
+/// Parses the settings for `repository` at `host` (`HOST[:PORT]`).
 ///
-/// `Invalid` or `Usage` where it is not what it should be, without a word of what is in it.
-pub fn read(kind: Kind, text: &str, host: &str, repository: &str) -> Result<Says> {
-    let nothing = Says::default();
+/// Fails with `Invalid` or `Usage`; the message quotes nothing of `text`, which may have secrets.
+pub fn read(kind: Kind, text: &str, host: &str, repository: &str) -> Result<Settings> {
+    let nothing = Settings::default();
     Ok(match kind {
         Kind::Credentials => {
-            let kept = AuthFile::parse(Path::new("config.json"), text.as_bytes())?.kept(host, repository);
+            let kept = AuthFile::parse(Path::new("config.json"), text.as_bytes())?.stored(host, repository);
             let user = kept.map(|login| match login {
                 Login::Password { user, .. } => user,
                 Login::Identity(_) | Login::Token(_) => String::new(),
             });
-            Says { user, ..nothing }
+            Settings { user, ..nothing }
         }
         Kind::RegistriesConf => {
-            let all = registries(text);
-            let insecure = insecure::in_registries(all.iter(), host, repository).is_some();
-            Says { mirrors: mirrors::of_registries(&all, host, repository), insecure, ..nothing }
+            let all = registries_conf::parse(text);
+            let insecure = insecure::find_insecure(all.iter(), host, repository).is_some();
+            Settings { mirrors: mirrors::from_registries_conf(&all, host, repository), insecure, ..nothing }
         }
         Kind::HostsToml => {
-            let mirrors = mirrors::of_hosts_toml(text, host, repository);
-            Says { insecure: mirrors.iter().any(|mirror| mirror.insecure), mirrors, ..nothing }
+            let mirrors = mirrors::from_hosts_toml(text, host, repository);
+            Settings { insecure: mirrors.iter().any(|mirror| mirror.insecure), mirrors, ..nothing }
         }
         Kind::DaemonJson => {
-            let mirrors = mirrors::of_daemon_json(text, repository);
-            Says { mirrors, insecure: insecure::in_daemon_json(text, host), ..nothing }
+            let mirrors = mirrors::from_daemon_json(text, repository);
+            Settings { mirrors, insecure: insecure::in_daemon_json(text, host), ..nothing }
         }
         Kind::Proxy => {
             let (proxy, exempt) = text.split_once('\n').unwrap_or((text, ""));
             let url = Url::parse(&format!("https://{host}/{repository}"));
-            let found = url.ok().map(|url| Proxies::of_text(proxy, exempt).of(&url)).transpose()?.flatten();
-            Says { proxy: found.map(|proxy| proxy.to_string()), ..nothing }
+            let found = url.ok().map(|url| Proxies::from_text(proxy, exempt).for_url(&url)).transpose()?.flatten();
+            Settings { proxy: found.map(|proxy| proxy.to_string()), ..nothing }
         }
     })
 }

@@ -1,4 +1,4 @@
-//! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2), read and pushed to.
+//! `docker://`: a registry (OCI distribution-spec v1.1, Docker Registry v2) as a source and a destination.
 //!
 //! - `http`: connections (`connect`, over ureq's transport layer, whose version is pinned since semver does not cover
 //!   that layer), one request and its errors, redirects, retries, throttling, proxies, TLS. `client` combines them with
@@ -6,30 +6,35 @@
 //! - `auth`: challenges, tokens, credential files and helpers, login and logout.
 //! - `pull` and `store`: manifests, blobs and their ranges, tags, referrers.
 //! - `push` and `sink`: upload sessions, chunks, body limits, resuming.
-//! - `mirrors`: the mirrors and insecure registries that this machine's engines are configured with.
+//! - `mirrors`: the mirrors and insecure registries from the configuration of this host's engines.
 //!
-//! **Retries.** One policy (`http/retry.rs`) counts attempts without progress: 16 KiB between two breaks reset it.
-//! Content with a wrong digest (`Error::is_altered`) is requested once more. A 401 is answered with a new token that
-//! all requests share; a request that loses this token too fetches one for itself (`Use::Own`), so parallel requests
-//! cannot starve one another. A refusal by a redirect's target is not the registry's: the client asks the registry for
-//! another address, three times in a row, and then names the storage host. `http/web_page.rs` tells a web page from a
-//! registry's answer (a captive portal answers 200 to everything), `Manifest::recognise` a manifest from any other
-//! document; unusable entries of a list are skipped and counted (`pull/skipped.rs`).
+//! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
+//! count. Content with a wrong digest (`Error::is_altered`) is requested once more. After a 401 all requests share one
+//! new token. A request that loses this token too fetches its own (`TokenUse::Own`), so parallel requests cannot starve
+//! each other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
+//! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
+//! answers 200 to every request); `Manifest::recognise` detects documents that are not manifests. Unusable entries of a
+//! list are skipped and counted (`pull/skipped.rs`).
 //!
-//! **Downloads** resume with `Range`; a blob below its announced size is resumed once. A registry 30 ms away gets 32
-//! small requests at once, and large blobs in ranges of 2 MiB, 24 MiB in memory at most (`pull/ranges.rs`); a 429 ends
-//! that. Mirrors are asked before the registry and left at the byte where they fail.
+//! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
+//! or more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory
+//! (`pull/ranges.rs`). A 429 ends that. Mirrors are tried before the registry; after a mirror fails, the download
+//! resumes at the same offset elsewhere.
 //!
-//! **Uploads** (`push/streamed`) resume at the offset that the registry reports. A registry that has forgotten an
-//! upload gets it again in chunks, each on its own connection, and `http/throttle.rs` remembers that for the next
-//! blobs. A refused request is repeated in its session, at the same byte where the registry has read none of its body:
-//! `connect/early.rs` reads an answer that precedes the body's end, and a registry that has refused a body is asked
-//! first (`Expect: 100-continue`). `streamed/lengths.rs` decides on chunks: by the line, by a known limit of body sizes
-//! (`body_limit.rs`, kept for a week), by `--chunk-size`, or from 64 MiB on. A body that breaks twice at one size, with
-//! nothing kept, counts as refused, unless the registry took that size before. The user's cache keeps unfinished
-//! uploads for a day (`resume_cache.rs`, mode 0600). Bytes that the registry has are read again to be hashed; not from
-//! another registry, for which the hash's state is saved (`hash_checkpoints.rs`). docker-registry 2.8 forgets an upload
-//! that is cut inside a request, since its data and its signed offset disagree.
+//! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,
+//! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for
+//! the next blobs. A refused request is repeated in its session, at the same offset if the registry has read none of
+//! its body. `connect/early.rs` reads a response that arrives before the body's end. After a refusal, requests with a
+//! body use `Expect: 100-continue`.
+//!
+//! `streamed/lengths.rs` decides on chunks: by the connection, by a known limit of body sizes (`body_limit.rs`, stored
+//! for a week), by `--chunk-size`, or above 64 MiB. A body that breaks twice at one size, with nothing stored, counts
+//! as refused, unless the registry accepted that size before.
+//!
+//! The user's cache stores unfinished uploads for a day (`resume_cache.rs`, mode 0600). Bytes that the registry has are
+//! read and hashed again. If the source is a registry too, the hash's state is saved instead (`hash_checkpoints.rs`).
+//! docker-registry 2.8 forgets an upload that is interrupted within a request, since its data and its signed offset
+//! disagree.
 
 pub(crate) mod address;
 pub mod auth;
@@ -50,8 +55,8 @@ use crate::progress::Watch;
 use http::client::RegistryClient;
 use std::sync::Arc;
 
-pub use auth::credentials::known as knows_login;
-pub use auth::login::{Kept, login, logout};
+pub use auth::credentials::exist as has_credentials;
+pub use auth::login::{LoginOutcome, login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
 pub(crate) use prefix::Prefix;
@@ -59,33 +64,34 @@ pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 
-/// Where docker.io's registry really is.
+/// The host that serves the registry of docker.io.
 const HUB_API: &str = "registry-1.docker.io";
 
-/// One registry host: its connections, what it wants to be shown, the tokens in hand. Its repositories share them.
+/// One registry host. Its repositories share connections, credentials and tokens.
 pub struct Registry {
-    wire: Arc<RegistryClient>,
+    client: Arc<RegistryClient>,
 }
 
 impl Registry {
-    /// The registry at `host` (`HOST[:PORT]` as in references; `docker.io` is docker's). Nothing is asked yet.
-    /// Fails with `Usage` where `host` is not one.
+    /// The registry at `host` (`HOST[:PORT]` as in references; `docker.io` is Docker Hub). Sends no request yet.
+    ///
+    /// Fails with `Usage` if `host` is not a valid `HOST[:PORT]`.
     pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Arc<Registry>> {
-        Ok(Arc::new(Registry { wire: Arc::new(RegistryClient::new(host, access, watch, cancel)?) }))
+        Ok(Arc::new(Registry { client: Arc::new(RegistryClient::new(host, access, watch, cancel)?) }))
     }
 
     /// `HOST[:PORT]` as in references.
     pub fn host(&self) -> &str {
-        &self.wire.host
+        &self.client.host
     }
 
-    /// To read from `repository` (`team/app`).
+    /// `repository` (`team/app`) as a source.
     pub fn repository(&self, repository: &str) -> RepositoryStore {
-        RepositoryStore::new(self.wire.clone(), repository)
+        RepositoryStore::new(self.client.clone(), repository)
     }
 
-    /// To push to `repository` (`team/app`).
+    /// `repository` (`team/app`) as a destination.
     pub fn sink(&self, repository: &str) -> RepositorySink {
-        RepositorySink::new(self.wire.clone(), repository)
+        RepositorySink::new(self.client.clone(), repository)
     }
 }

@@ -1,14 +1,13 @@
-//! How the registries of one side (source or destination) are reached: who the user is there, what is trusted, how
-//! patient to be.
+//! The connection options of one side's registries (source or destination): credentials, trust, time-outs, retries.
 
-use super::http::throttle::PIECES;
+use super::http::throttle::MAX_PIECES;
 use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-/// Where the distribution-spec has a registry's API.
+/// The path of a registry's API by the distribution-spec.
 pub const ROOT: &str = "/v2";
 
-/// A password or a token. It shows itself to nobody: `Debug` prints dots.
+/// A password or a token. `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
@@ -17,7 +16,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for a header or a helper's standard input and nothing else.
+    /// The text; only for a header or a credential helper's standard input.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
@@ -29,28 +28,28 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who the user is at a registry.
+/// The user's credentials for a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Credentials {
-    /// Looked for in the files of docker and podman, when a registry asks.
+    /// From the credential files of docker and podman, if a registry asks for credentials.
     #[default]
     Stored,
-    /// Nobody: no file is asked.
-    Nobody,
-    /// Given by the user, for every registry of this side.
+    /// None; no credential file is read.
+    Anonymous,
+    /// From the command line, for every registry of this side.
     Password { user: String, password: Secret },
 }
 
-/// Whether a registry may be reached without a certificate that verifies, and over plain HTTP where it has no TLS (as
-/// skopeo's `--tls-verify=false`).
+/// Whether an invalid certificate is accepted, and plain HTTP if the registry has no TLS (as skopeo's
+/// `--tls-verify=false`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Insecure {
     #[default]
     No,
-    /// This machine's engines are told so of the host ([`super::mirrors::insecure`]). Other hosts that the registry names are not
-    /// meant, and credentials go over plain HTTP only where a login at that HTTP host kept them.
+    /// For this host only, by the configuration of this host's engines ([`super::mirrors::insecure`]). Redirect targets
+    /// are not included. Credentials go over plain HTTP only if a login at that HTTP host stored them.
     ByFiles,
-    /// The user said so, of every host that is asked.
+    /// For every host, by the user's option.
     ByUser,
 }
 
@@ -60,54 +59,53 @@ impl Insecure {
     }
 }
 
-/// How one side's registries are reached.
+/// The connection options of one side's registries.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub credentials: Credentials,
     pub insecure: Insecure,
-    /// A PEM file of authorities to trust besides the system's.
+    /// A PEM file of certificate authorities to trust in addition to the system's.
     pub ca: Option<PathBuf>,
-    /// PEM files of a client certificate (chain) and its key; shown to the registry's own host only.
+    /// PEM files of a client certificate (chain) and its key; used only for the registry's own host.
     pub client_cert: Option<(PathBuf, PathBuf)>,
-    /// The only file of credentials to look into, instead of the usual ones.
+    /// The only credential file to read, instead of the usual ones.
     pub authfile: Option<PathBuf>,
-    /// Further hosts whose token service may be given the registry's credentials (see `token.rs` for the rule).
+    /// Further hosts whose token service may get the registry's credentials (see `token.rs` for the rule).
     pub token_hosts: Vec<String>,
-    /// Where `HOST[:PORT]/*.crt`, `*.cert` and `*.key` lie; the usual directories by default.
+    /// The directories with `HOST[:PORT]/*.crt`, `*.cert` and `*.key`; by default those of docker and containers.
     pub certs_dirs: Vec<PathBuf>,
-    /// A connection without a byte for so long is broken. A registry that stores what it was sent may take ten times
-    /// as long to answer.
+    /// The time-out of a connection without a byte. A registry that stores a blob may take ten times as long to answer.
     pub timeout: Duration,
-    /// A connection that is not made in so long is given up; as `timeout` when none.
-    pub connect: Option<Duration>,
-    /// An answer that has not begun after so long is given up; four times `timeout` when none.
-    pub answer: Option<Duration>,
-    /// How often one request is tried again. What a body delivers between two breaks refills it.
+    /// The time-out of connecting; `None`: as `timeout`.
+    pub connect_timeout: Option<Duration>,
+    /// The time-out of the first byte of an answer; `None`: four times `timeout`.
+    pub response_timeout: Option<Duration>,
+    /// The maximum number of retries of a request; a body's progress between two failures resets it.
     pub retries: u32,
-    /// The pause before the first retry; it doubles from one to the next.
-    pub pause: Duration,
-    /// In bytes: larger blobs are sent in chunks of this size.
-    pub chunk: Option<u64>,
-    /// In bytes: larger blobs are sent in chunks of half of it, where the registry takes them. A killed run then costs one
-    /// chunk, where the registry keeps finished ones.
-    pub large: u64,
-    /// Where uploads that did not end are remembered for a later run; nowhere when none.
-    pub cache: Option<PathBuf>,
-    /// How many blobs are best under way at once.
-    pub lanes: usize,
-    /// In how many parts large blobs of a far registry are read at once, at most; 1: each over one connection.
-    pub parts: usize,
-    /// How fast bytes of blobs and manifests may move, both ways together; as fast as they can when none.
-    pub limit: Option<Arc<Limit>>,
-    /// The path of the registry's API, `/v2` unless it is a mirror that has it elsewhere.
-    pub root: String,
-    /// The registry that a mirror stands for: it is told with each question (`?ns=`).
+    /// The pause before the first retry; it doubles with each retry.
+    pub retry_pause: Duration,
+    /// The chunk size in bytes; larger blobs are sent in chunks.
+    pub chunk_bytes: Option<u64>,
+    /// Blobs above this size (bytes) are sent in chunks of half of it, if the registry accepts chunks. A killed run
+    /// then loses one chunk, if the registry keeps the finished ones.
+    pub chunk_above_bytes: u64,
+    /// The cache directory that saves unfinished uploads for a later run; `None`: they are not saved.
+    pub cache_dir: Option<PathBuf>,
+    /// The number of blobs transferred in parallel.
+    pub parallel_blobs: usize,
+    /// The maximum number of parallel parts of a large blob of a remote registry; 1: one connection per blob.
+    pub parallel_parts: usize,
+    /// The rate limit of blobs and manifests, both directions together; `None`: unlimited.
+    pub rate_limit: Option<Arc<Limit>>,
+    /// The path of the registry's API: `/v2`, unless a mirror has another path.
+    pub api_root: String,
+    /// The registry that a mirror stands for, sent with each request (`?ns=`).
     pub namespace: Option<String>,
-    /// In bytes, of one connection and direction: system calls hardly count from the default on, and dozens of
-    /// connections stay small.
-    pub buffer: usize,
-    /// Shown to the registry's own host with every request: a name in lower case, and what it says.
-    pub marks: Vec<(&'static str, String)>,
+    /// The buffer size of one connection and direction, in bytes. The default makes the cost of system calls negligible
+    /// and keeps dozens of connections small.
+    pub buffer_bytes: usize,
+    /// Headers sent to the registry's own host with every request: a name in lower case, and a value.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Default for Access {
@@ -121,20 +119,20 @@ impl Default for Access {
             token_hosts: Vec::new(),
             certs_dirs: usual_certs_dirs(),
             timeout: Duration::from_secs(30),
-            connect: None,
-            answer: None,
+            connect_timeout: None,
+            response_timeout: None,
             retries: 5,
-            pause: Duration::from_millis(500),
-            chunk: None,
-            large: 64 << 20,
-            cache: None,
-            lanes: 6,
-            parts: 1 + PIECES,
-            limit: None,
-            root: ROOT.to_owned(),
+            retry_pause: Duration::from_millis(500),
+            chunk_bytes: None,
+            chunk_above_bytes: 64 << 20,
+            cache_dir: None,
+            parallel_blobs: 6,
+            parallel_parts: 1 + MAX_PIECES,
+            rate_limit: None,
+            api_root: ROOT.to_owned(),
             namespace: None,
-            buffer: 128 << 10,
-            marks: Vec::new(),
+            buffer_bytes: 128 << 10,
+            headers: Vec::new(),
         }
     }
 }

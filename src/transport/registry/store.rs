@@ -5,7 +5,7 @@ use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::retry;
 use super::http::web_page;
-use super::http::{Answer, Call, Payload};
+use super::http::{Call, Payload, Response};
 use super::pull::manifest;
 use super::pull::manifest::At;
 use super::pull::ranges;
@@ -25,32 +25,32 @@ use std::{
 };
 use ureq::http::{Method, header};
 
-/// The roots of one question carry manifests of at most this many bytes together.
+/// The size limit of the manifests that the roots of one request carry together.
 const CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
 
-/// A repository that is read from.
+/// A repository as a source.
 pub struct RepositoryStore {
-    wire: Arc<RegistryClient>,
-    /// What it is called there.
+    client: Arc<RegistryClient>,
+    /// The repository's path at the host that is asked.
     repository: String,
-    /// Where its images are said to be from.
+    /// The host and repository in the images' names; another one than the host that is asked, for a mirror.
     origin: Origin,
 }
 
 impl RepositoryStore {
-    pub(super) fn new(wire: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
-        let origin = Origin { host: wire.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { wire, repository: repository.to_owned(), origin }
+    pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
+        let origin = Origin { host: client.host.clone(), repository: repository.to_owned() };
+        RepositoryStore { client, repository: repository.to_owned(), origin }
     }
 
-    /// The same repository, under the names that it has at `origin`.
-    pub(super) fn standing_for(self, origin: &Origin) -> RepositoryStore {
+    /// This repository as a mirror of `origin`: its images have the names of `origin`.
+    pub(super) fn with_origin(self, origin: &Origin) -> RepositoryStore {
         RepositoryStore { origin: origin.clone(), ..self }
     }
 
-    /// The registry that receives the requests.
+    /// The registry that gets the requests.
     pub(super) fn host(&self) -> &str {
-        &self.wire.host
+        &self.client.host
     }
 
     /// The repository whose names the images have.
@@ -59,7 +59,7 @@ impl RepositoryStore {
     }
 
     pub(super) fn parallel_reads(&self) -> usize {
-        self.wire.pace.lanes(self.wire.access.lanes)
+        self.client.throttle.parallel_blobs(self.client.access.parallel_blobs)
     }
 
     fn repository(&self) -> &str {
@@ -80,43 +80,43 @@ impl RepositoryStore {
         })
     }
 
-    /// One request: the manifest itself, which the root carries while there is `room` for it.
-    fn root(&self, at: At<'_>, room: &Room) -> Result<Root> {
-        let (descriptor, bytes) = manifest::fetch(&self.wire, self.repository(), at)?;
+    /// Fetches the manifest with one request; the root carries it if the `budget` allows it.
+    fn root(&self, at: At<'_>, budget: &ManifestBudget) -> Result<Root> {
+        let (descriptor, bytes) = manifest::fetch(&self.client, self.repository(), at)?;
         let name = match at {
             At::Tag(tag) => Some(self.name(tag)),
             At::Digest(_) => None,
         };
-        let manifest = room.take(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
-        // The engine reads a malformed one again, and reports it.
+        let manifest = budget.reserve(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
+        // The engine fetches an invalid manifest again, and reports it.
         let manifest = manifest.and_then(Result::ok).map(Arc::new);
         Ok(Root { manifest, ..Root::new(name, descriptor) })
     }
 
-    fn picked(&self, pick: &Selector, room: &Room) -> Result<Root> {
+    fn select_root(&self, pick: &Selector, budget: &ManifestBudget) -> Result<Root> {
         let text = match pick {
-            Selector::Digest(digest) => return self.root(At::Digest(digest), room),
+            Selector::Digest(digest) => return self.root(At::Digest(digest), budget),
             Selector::Name(text) => text,
         };
         if is_tag(text) {
-            return self.root(At::Tag(text), room);
+            return self.root(At::Tag(text), budget);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
-            let place = format!("{}/{}", self.origin.host, self.origin.repository);
-            return Err(Error::usage(format!("{text} is not in the repository {place}")));
+            let repository = format!("{}/{}", self.origin.host, self.origin.repository);
+            return Err(Error::usage(format!("{text} is not in the repository {repository}")));
         }
         match (&reference.digest, reference.tag_or_latest()) {
-            (Some(digest), _) => self.root(At::Digest(digest), room),
-            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), room),
+            (Some(digest), _) => self.root(At::Digest(digest), budget),
+            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), budget),
         }
     }
 
-    /// The roots of all `tags`, several asked for at once, in their order.
+    /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
-        let (next, room) = (AtomicUsize::new(0), Room::default());
+        let (next, budget) = (AtomicUsize::new(0), ManifestBudget::default());
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
-        let lanes = self.wire.access.lanes.clamp(1, tags.len().max(1));
+        let lanes = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
             for _ in 0..lanes {
                 scope.spawn(|| {
@@ -124,7 +124,7 @@ impl RepositoryStore {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         tags.get(at).map(|tag| (at, tag))
                     } {
-                        let root = self.root(At::Tag(tag), &room);
+                        let root = self.root(At::Tag(tag), &budget);
                         let failed = root.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
                         if failed {
@@ -139,33 +139,33 @@ impl RepositoryStore {
         found.into_iter().map(|(_, root)| root).collect()
     }
 
-    /// What `tag` points at, without fetching it where the registry says the digest. `None` where there is no such tag.
-    pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
-        self.described(At::Tag(tag))
+    /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
+    pub fn resolve_tag(&self, tag: &str) -> Result<Option<Descriptor>> {
+        self.descriptor_at(At::Tag(tag))
     }
 
-    /// Type, digest and size of the manifest under `digest`, if there is one.
-    pub fn manifest_at(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.described(At::Digest(digest))
+    /// The descriptor of the manifest `digest`; `None` if it is missing.
+    pub fn find_manifest(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        self.descriptor_at(At::Digest(digest))
     }
 
-    /// What the head of a manifest says, where it says everything; else what the manifest is.
-    fn described(&self, at: At<'_>) -> Result<Option<Descriptor>> {
-        let answer = self.head("manifests", &at.to_string())?;
+    /// The descriptor of a manifest: from the response to `HEAD` if it is complete, else from the manifest itself.
+    fn descriptor_at(&self, at: At<'_>) -> Result<Option<Descriptor>> {
+        let response = self.head("manifests", &at.to_string())?;
         let stated = match at {
             At::Digest(digest) => Some(*digest),
-            At::Tag(_) => answer.header("docker-content-digest").and_then(|text| text.parse().ok()),
+            At::Tag(_) => response.header("docker-content-digest").and_then(|text| text.parse().ok()),
         };
-        match (answer.status, stated, answer.length()) {
+        match (response.status, stated, response.length()) {
             (404, ..) => Ok(None),
-            (200, Some(digest), Some(size)) if !web_page::is_page(&answer) => {
-                Ok(Some(Descriptor::new(type_of(&answer), digest, size)))
+            (200, Some(digest), Some(size)) if !web_page::is_page(&response) => {
+                Ok(Some(Descriptor::new(type_of(&response), digest, size)))
             }
-            (status, ..) if retry::is_passing(status) => {
-                self.wire.expect(answer, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
+            (status, ..) if retry::is_transient(status) => {
+                self.client.expect(response, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
             }
-            // HEAD is a short cut: what goes wrong with it may go well with GET, and has better words there.
-            _ => match manifest::fetch(&self.wire, self.repository(), at) {
+            // HEAD only saves time: after a failure GET may succeed, or fails with a better message.
+            _ => match manifest::fetch(&self.client, self.repository(), at) {
                 Ok((found, _)) => Ok(Some(found)),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -173,44 +173,45 @@ impl RepositoryStore {
         }
     }
 
-    /// Size in bytes of the blob under `digest`, if there is one.
-    pub fn blob_at(&self, digest: &Digest) -> Result<Option<u64>> {
-        let mut answer = self.head("blobs", &digest.to_string())?;
-        if refuses_head(answer.status) {
-            // The body is not read: its length is in the answer's head, and its connection ends with it.
-            answer = self.ask(Method::GET, "blobs", &digest.to_string())?;
+    /// The size of the blob `digest`, in bytes; `None` if it is missing.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let mut response = self.head("blobs", &digest.to_string())?;
+        if refuses_head(response.status) {
+            // The body is not read, so the connection is closed; the length is in the header.
+            response = self.ask(Method::GET, "blobs", &digest.to_string())?;
         }
-        if answer.status == 404 {
+        if response.status == 404 {
             return Ok(None);
         }
-        let answer = self.wire.expect(answer, &[200], &self.scope(), &self.what(&digest.to_string()))?;
-        let size = answer.length();
-        size.map(Some).ok_or_else(|| Error::failed(format!("{} does not say how large {digest} is", self.wire.host)))
+        let response = self.client.expect(response, &[200], &self.scope(), &self.what(&digest.to_string()))?;
+        let size = response.length();
+        size.map(Some)
+            .ok_or_else(|| Error::failed(format!("{}: no Content-Length for blob {digest}", self.client.host)))
     }
 
     fn what(&self, reference: &str) -> String {
         format!("{reference} in {}", self.repository())
     }
 
-    fn head(&self, kind: &str, reference: &str) -> Result<Answer> {
+    fn head(&self, kind: &str, reference: &str) -> Result<Response> {
         self.ask(Method::HEAD, kind, reference)
     }
 
-    /// Whatever the answer's status is.
-    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Answer> {
-        let url = self.wire.url(&format!("{}/{kind}/{reference}", self.repository()))?;
-        let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted());
-        self.wire.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
+    /// Whatever the response's status is.
+    fn ask(&self, method: Method, kind: &str, reference: &str) -> Result<Response> {
+        let url = self.client.url(&format!("{}/{kind}/{reference}", self.repository()))?;
+        let call = Call::new(method, url).with(header::ACCEPT, &manifest::accepted_types());
+        self.client.send(&call, Payload::Nothing, &self.scope(), &self.what(reference))
     }
 }
 
-/// The manifests that the roots of one question carry.
+/// The sizes of the manifests that the roots of one request carry, in bytes.
 #[derive(Default)]
-struct Room(Mutex<HashMap<Digest, usize>>);
+struct ManifestBudget(Mutex<HashMap<Digest, usize>>);
 
-impl Room {
-    /// Whether the roots have room for the manifest `at`; the same one takes room once.
-    fn take(&self, at: &Descriptor) -> bool {
+impl ManifestBudget {
+    /// Reserves memory for the manifest `at`; returns whether it fits. The same manifest counts once.
+    fn reserve(&self, at: &Descriptor) -> bool {
         let mut carried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = carried.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
         if fits {
@@ -223,34 +224,34 @@ impl Room {
 impl Store for RepositoryStore {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         if !picks.is_empty() {
-            let room = Room::default();
-            return picks.iter().map(|pick| self.picked(pick, &room)).collect();
+            let budget = ManifestBudget::default();
+            return picks.iter().map(|pick| self.select_root(pick, &budget)).collect();
         }
-        let tags = tags::list(&self.wire, self.repository())?;
+        let tags = tags::list(&self.client, self.repository())?;
         self.roots_of(&tags)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        Ok(manifest::fetch(&self.wire, self.repository(), At::Digest(&at.digest))?.1)
+        Ok(manifest::fetch(&self.client, self.repository(), At::Digest(&at.digest))?.1)
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        ranges::open(&self.wire, self.repository(), blob, from)
+        ranges::open(&self.client, self.repository(), blob, from)
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        match self.blob_at(digest)? {
+        match self.blob_size(digest)? {
             Some(size) => Ok(Some(Descriptor::new(media_type::OCTETS, *digest, size))),
-            None => self.manifest_at(digest),
+            None => self.find_manifest(digest),
         }
     }
 
     fn names(&self) -> Result<Vec<Name>> {
-        Ok(tags::list(&self.wire, self.repository())?.iter().map(|tag| self.name(tag)).collect())
+        Ok(tags::list(&self.client, self.repository())?.iter().map(|tag| self.name(tag)).collect())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers::list(&self.wire, self.repository(), subject)
+        referrers::list(&self.client, self.repository(), subject)
     }
 
     fn profile(&self) -> Profile {
@@ -259,8 +260,8 @@ impl Store for RepositoryStore {
     }
 }
 
-/// [`web_page::type_of`], with the type of bytes of which nothing is said.
-fn type_of(answer: &Answer) -> String {
-    let stated = web_page::type_of(answer);
+/// [`web_page::media_type`], with the type of bytes of which nothing is said.
+fn type_of(response: &Response) -> String {
+    let stated = web_page::media_type(response);
     if stated.is_empty() { media_type::OCTETS.to_owned() } else { stated }
 }

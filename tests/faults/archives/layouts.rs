@@ -162,7 +162,7 @@ fn nothing_to_copy_is_an_error() {
     let index = files.blob(media_type::OCI_INDEX, br#"{"schemaVersion":2,"manifests":[]}"#);
     files.listed(json!([index])).write(&shell.at("hollow"));
     for (src, told) in [
-        ("oci:null", "null holds no image: its index.json lists no manifests"),
+        ("oci:null", "null has no image: its index.json lists no manifests"),
         ("oci:bare", "index.json"),
         ("oci:none", "index.json"),
         ("null.tar", "null.tar holds no image: index.json lists no manifests"),

@@ -22,10 +22,10 @@ fn portal() -> Web {
 fn what_is_not_an_image_is_refused_and_not_stored() {
     let manifest = media_type::OCI_MANIFEST;
     for (media_type, body, status, words) in [
-        ("text/html; charset=utf-8", PAGE, 6, "answered with a web page, not image lib/img"),
-        ("TEXT/HTML", "{}", 6, "answered with a web page"),
-        ("application/json", PAGE, 6, "answered with a web page"),
-        (manifest, PAGE, 6, "answered with a web page"),
+        ("text/html; charset=utf-8", PAGE, 6, "responded with a web page, not image lib/img"),
+        ("TEXT/HTML", "{}", 6, "responded with a web page"),
+        ("application/json", PAGE, 6, "responded with a web page"),
+        (manifest, PAGE, 6, "responded with a web page"),
         ("text/plain", "It works!", 5, "answered with something that is not JSON, not image lib/img"),
         ("", "", 5, "not JSON"),
         ("image/png", "\u{1}PNG", 5, "not JSON"),
@@ -85,9 +85,9 @@ fn a_portal_is_not_believed_in_any_other_answer() {
         ("tags", store.names().map(drop)),
         ("referrers", store.referrers(&digest).map(drop)),
         ("a manifest by digest", store.roots(&by_digest).map(drop)),
-        ("HEAD of a tag", store.tagged("latest").map(drop)),
-        ("HEAD of a manifest", store.manifest_at(&digest).map(drop)),
-        ("HEAD of a blob", store.blob_at(&digest).map(drop)),
+        ("HEAD of a tag", store.resolve_tag("latest").map(drop)),
+        ("HEAD of a manifest", store.find_manifest(&digest).map(drop)),
+        ("HEAD of a blob", store.blob_size(&digest).map(drop)),
         ("either", store.find(&digest).map(drop)),
         ("a blob", read(&store, &blob, 0).map(drop)),
         ("a blob's end", read(&store, &blob, 300).map(drop)),
@@ -96,7 +96,7 @@ fn a_portal_is_not_believed_in_any_other_answer() {
     for (what, answer) in answers {
         let error = answer.expect_err(what);
         assert_eq!(error.kind(), Kind::Network, "{what}: {error}");
-        assert!(error.to_string().contains("answered with a web page"), "{what}: {error}");
+        assert!(error.to_string().contains("responded with a web page"), "{what}: {error}");
     }
     // A login keeps nothing, and a push finds out before it says that blobs are there.
     let dir = tempfile::tempdir().unwrap();

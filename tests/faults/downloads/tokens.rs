@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Copies `app:1` between two registries, several blobs at once.
 fn send(from: &Double, to: &Double, lanes: usize) -> imgmv::Result<()> {
-    let reach =
-        |host: &str| Registry::new(host, Access { lanes, ..access() }, Arc::new(Silent), Cancel::default()).unwrap();
+    let reach = |host: &str| {
+        Registry::new(host, Access { parallel_blobs: lanes, ..access() }, Arc::new(Silent), Cancel::default()).unwrap()
+    };
     let store = reach(&from.host()).repository("app");
     let sink = reach(&to.host()).sink("app");
     let options = Options {
@@ -58,7 +59,7 @@ fn a_token_that_is_never_any_good_is_not_renewed_for_ever() {
 
 #[test]
 fn a_challenge_that_cannot_be_read_is_said_as_such_at_once() {
-    let unreadable = "WWW-Authenticate of its 401 answer cannot be read";
+    let unreadable = "WWW-Authenticate of the 401 response is invalid";
     let long = "x".repeat(60_000);
     for (challenge, words) in [
         (format!("Bearer realm=\"http://127.0.0.1:9/{long}"), unreadable),
@@ -69,7 +70,7 @@ fn a_challenge_that_cannot_be_read_is_said_as_such_at_once() {
         ("Bearer".to_owned(), unreadable),
         ("=,=".to_owned(), unreadable),
         ("Bearer realm=\"\u{e9}\"".to_owned(), unreadable),
-        ("Negotiate, NTLM".to_owned(), "asks for negotiate, ntlm; imgmv knows Basic and Bearer"),
+        ("Negotiate, NTLM".to_owned(), "requires negotiate, ntlm; imgmv supports Basic and Bearer"),
     ] {
         let begin: String = challenge.chars().take(60).collect();
         let count = Arc::new(AtomicUsize::new(0));

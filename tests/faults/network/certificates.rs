@@ -35,14 +35,14 @@ fn a_certificate_is_believed_where_the_user_named_exactly_it() {
         (SELF, By::CertsD("self"), None),
         (SIGNED, By::Option("ca"), None),
         (SIGNED, By::System("ca"), None),
-        (TWIN, By::Option("self"), Some("put exactly this certificate into that file")),
+        (TWIN, By::Option("self"), Some("add exactly this certificate to that file")),
         (ELSEWHERE, By::Option("elsewhere"), Some("names other hosts")),
         (EXPIRED, By::Option("expired"), Some("has expired")),
         (FUTURE, By::Option("future"), Some("is not valid yet")),
-        (SELF, By::System("self"), Some("is an authority's own; if it is the right one, name exactly this")),
+        (SELF, By::System("self"), Some("is marked as an authority; to trust it, name exactly this")),
         (SELF, By::Nobody, Some("name exactly this certificate with --src-ca")),
         (SIGNED, By::Nobody, Some("name its authority with --src-ca")),
-        (SIGNED, By::Option("self"), Some("has to hold the authority that signed it")),
+        (SIGNED, By::Option("self"), Some("add the authority that signed it to that file")),
     ]
     .into_iter()
     .enumerate()

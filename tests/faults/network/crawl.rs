@@ -148,9 +148,9 @@ fn answer(method: &str, path: &str) -> (u16, String, Vec<u8>) {
 #[test]
 fn an_answer_that_crawls_is_given_up_and_its_connection_tried_again() {
     for (crawl, words) in [
-        (Crawl::Head, "the head of the answer is not complete within 1 seconds; tried 2 times"),
-        (Crawl::Interim(ALL), "more than 8 answers of status 1xx, and none that counts; tried 2 times"),
-        (Crawl::Body, "fewer than 1024 bytes came within 1 seconds; tried 2 times"),
+        (Crawl::Head, "the response head is not complete within 1 seconds; tried 2 times"),
+        (Crawl::Interim(ALL), "more than 8 responses of status 1xx, and no final response; tried 2 times"),
+        (Crawl::Body, "fewer than 1024 bytes arrived within 1 seconds; tried 2 times"),
     ] {
         let registry = Registry::start(crawl);
         let dir = tempfile::tempdir().unwrap();
@@ -204,8 +204,8 @@ fn an_upload_that_is_taken_at_a_crawl_is_given_up() {
 fn trailers_without_end_are_given_up() {
     const MOST: usize = 64 << 20;
     for (head, status, words) in [
-        ("200 OK", 6, "more than 16384 bytes follow the body's last chunk"),
-        ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=x", 4, "wants credentials"),
+        ("200 OK", 6, "the response has more than 16384 bytes of trailers"),
+        ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=x", 4, "requires credentials"),
         ("404 Not Found", 3, "app"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -78,7 +78,7 @@ fn credentials_go_over_plain_http_only_where_the_user_said_so_or_logged_in_there
         &["digest", &image, "--src-creds", "me"],
         &["login", host, "-u", "me"],
     ] {
-        ended(&asked(args), 4, &["has no TLS, so its credentials were not sent", "imgmv login --insecure"]);
+        ended(&asked(args), 4, &["does not use TLS, so its credentials were not sent", "imgmv login --insecure"]);
     }
     assert_eq!(shown(), 0);
     let done = asked(&["digest", &image, "--src-insecure"]);

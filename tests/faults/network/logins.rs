@@ -23,7 +23,7 @@ fn errors_of_credential_stores_name_the_file_the_helper_and_what_it_was_to_do() 
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let image = format!("{host}/team/app:1");
     for (text, helper, why) in [
-        (r#"{"credsStore":"dead"}"#.to_owned(), "docker-credential-dead", "there is no such program in PATH"),
+        (r#"{"credsStore":"dead"}"#.to_owned(), "docker-credential-dead", "the program was not found in PATH"),
         (format!(r#"{{"credHelpers":{{"{host}":"grumpy"}}}}"#), "docker-credential-grumpy", "the vault is locked"),
         (r#"{"credsStore":"../x"}"#.to_owned(), "docker-credential-../x", "expected a name, not a path"),
     ] {
@@ -60,7 +60,7 @@ fn a_password_that_the_registry_never_saw_is_not_kept_as_checked() {
     let stranger = elsewhere.address.to_string().replace("127.0.0.1", "localhost");
     let (bearer, redirect) = (format!("Bearer realm=\"http://{stranger}/token\""), format!("http://{stranger}/v2/"));
     for (challenge, status, words) in [
-        (bearer, 4, "the credentials were not sent there"),
+        (bearer, 4, "the credentials were not sent to it"),
         ("Basic realm=x".to_owned(), 0, "the password was not checked"),
     ] {
         let redirect = redirect.clone();

@@ -65,9 +65,9 @@ fn a_proxy_that_fails_is_named_and_one_that_wants_credentials_is_asked_once() {
     }
     let wants = |challenge| Rules { wants: Some((BASIC, challenge)), ..Rules::default() };
     for (challenge, user, words) in [
-        ("Basic realm=x", "", "asks for credentials; write USER:PASSWORD@"),
-        ("Basic realm=x", "me:wr0ng@", "refuses the user and password"),
-        ("Negotiate", "", "of a kind that imgmv does not have: Negotiate"),
+        ("Basic realm=x", "", "requires credentials; write USER:PASSWORD@"),
+        ("Basic realm=x", "me:wr0ng@", "refused the user and password"),
+        ("Negotiate", "", "requires an authentication scheme that imgmv does not support: Negotiate"),
     ] {
         for more in [&[][..], &["--src-insecure"]] {
             let proxy = Proxy::start(double.host(), wants(challenge));
@@ -82,11 +82,15 @@ fn a_proxy_that_fails_is_named_and_one_that_wants_credentials_is_asked_once() {
     double.faults().stumbles.push(crate::support::registry::Stumble::new("GET", "/manifests/", 403, 1));
     let proxy = Proxy::start(double.host(), Rules::default());
     let done = digest("ALL_PROXY", &proxy.address.to_string(), &["--src-insecure"]);
-    ended(&done, 4, &["registry.invalid", &format!("the proxy {} (ALL_PROXY) passed this on", proxy.address)]);
+    ended(
+        &done,
+        4,
+        &["registry.invalid", &format!("the proxy {} (ALL_PROXY), which may have refused it itself", proxy.address)],
+    );
     // A proxy that refuses the tunnel is not asked again.
     let proxy = Proxy::start(double.host(), Rules { only_443: true, ..Rules::default() });
     let done = digest("HTTPS_PROXY", &proxy.address.to_string(), &[]);
-    ended(&done, 6, &["refuses a tunnel to registry.invalid (status 403)", "HTTPS_PROXY"]);
+    ended(&done, 6, &["refused a tunnel to registry.invalid (status 403)", "HTTPS_PROXY"]);
     assert_eq!(proxy.lines().len(), 1);
 }
 
@@ -143,7 +147,7 @@ fn what_is_not_a_proxy_is_a_usage_error_that_names_its_variable() {
     for text in ["ftp://me:s3cret@host", "http://:80", "http://host:99999", "http://", "a b", "socks6://h"] {
         for variable in ["ALL_PROXY", "HTTPS_PROXY", "https_proxy"] {
             let done = digest(variable, text, &[]);
-            ended(&done, 2, &[&format!("the proxy in {variable} cannot be used")]);
+            ended(&done, 2, &[&format!("the proxy in {variable} is invalid")]);
             assert!(!done.1.contains("s3cret"), "{}", done.1);
         }
     }

@@ -1,19 +1,18 @@
-//! From a registry's challenge to the `Authorization` that a request carries: the part of `RegistryClient` that shows
-//! credentials, fetches tokens, and fetches others when those in hand are refused.
+//! Authorization of requests: answers a registry's challenge with credentials or a token, and replaces a refused token.
 
-use super::credentials::Found;
+use super::credentials::FoundCredentials;
 use super::secret::Login;
 use super::state;
-use super::state::{Use, Way};
+use super::state::AuthScheme;
 use super::token;
-use super::token::{Scope, Token};
+use super::token::{Scope, Token, TokenUse};
 use crate::error::{Error, Result};
 use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::error_body;
-use crate::transport::registry::http::error_body::MAX_WORDS;
+use crate::transport::registry::http::error_body::MAX_ERROR_BODY_BYTES;
 use crate::transport::registry::http::proxy::is_loopback;
 use crate::transport::registry::http::web_page;
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use crate::transport::registry::options::{Insecure, Secret};
 use std::time::Instant;
 use ureq::http::{Method, header};
@@ -23,66 +22,66 @@ const CLIENT_ID: &str = "imgmv";
 /// docker's user name for identity tokens.
 const TOKEN_USER: &str = "<token>";
 
-/// What a token service is asked.
-struct Request {
+/// A request to a token service.
+struct TokenRequest {
     realm: Url,
     service: Option<String>,
     scopes: Vec<String>,
 }
 
 impl RegistryClient {
-    /// Sends `call` for `scope` until there is an answer that another try would not change, and returns it whatever
-    /// its status. `what` is for sentences.
-    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Answer> {
+    /// Sends `call` with authorization for `scope` and retries while that may help. Returns the final response, of any
+    /// status. Messages name `what`.
+    pub fn send(&self, call: &Call, mut payload: Payload<'_>, scope: &Scope, what: &str) -> Result<Response> {
         let home = self.api()?.origin();
         let (mut token, mut refusals) = (call.token, 0);
-        let mut refused: Option<(Answer, Option<String>)> = None;
+        let mut refused: Option<(Response, Option<String>)> = None;
         loop {
             let authorization = self.authorization(scope, token)?;
-            if let Some((answer, shown)) = refused.take() {
-                if shown == authorization {
-                    return Ok(answer);
+            if let Some((response, sent)) = refused.take() {
+                if sent == authorization {
+                    return Ok(response);
                 }
-                answer.drain();
+                response.drain();
             }
-            let shown = authorization.as_deref().map(|value| (&home, value));
-            let answer = self.persist(what, call, &mut payload, shown)?;
-            if answer.status != 401 || answer.url.origin() != home {
-                return Ok(answer);
+            let sent = authorization.as_deref().map(|value| (&home, value));
+            let response = self.send_with_retries(what, call, &mut payload, sent)?;
+            if response.status != 401 || response.url.origin() != home {
+                return Ok(response);
             }
-            let again = self.learn(&answer, scope, authorization.as_deref(), token)?;
-            if !again || matches!(payload, Payload::Stream { .. }) {
-                return Ok(answer);
+            let may_retry = self.learn(&response, scope, authorization.as_deref(), token)?;
+            if !may_retry || matches!(payload, Payload::Stream { .. }) {
+                return Ok(response);
             }
-            // Requests beside this one may use up each new token: after the second, it fetches one for itself.
+            // Parallel requests may use up every new shared token. After two refusals, the request fetches its own.
             refusals += u32::from(authorization.is_some());
             if refusals > 1 {
-                token = Use::Own;
+                token = TokenUse::Own;
             }
-            refused = Some((answer, authorization));
+            refused = Some((response, authorization));
         }
     }
 
-    /// Learns from a 401 to a request that carried `shown`; whether another token may do better.
-    fn learn(&self, answer: &Answer, scope: &Scope, shown: Option<&str>, token: Use) -> Result<bool> {
-        let mut known = self.known();
-        let again = shown.is_none() || token == Use::Shared && known.is_shared(scope, shown);
-        let learned = known.learn(answer, scope, shown, self.api()?, &self.access);
-        drop(known);
-        learned.map(|()| again).map_err(|error| self.told(error))
+    /// Learns from a 401 to a request with the authorization `sent`. Returns whether another token may be accepted.
+    fn learn(&self, response: &Response, scope: &Scope, sent: Option<&str>, token: TokenUse) -> Result<bool> {
+        let mut auth = self.auth_state();
+        let may_retry = sent.is_none() || token == TokenUse::Shared && auth.is_shared(scope, sent);
+        let learned = auth.learn(response, scope, sent, self.api()?, &self.access);
+        drop(auth);
+        learned.map(|()| may_retry).map_err(|error| self.with_host(error))
     }
 
-    /// The `Authorization` that a request for `scope` is to carry, as far as the registry has asked for one.
-    pub(crate) fn authorization(&self, scope: &Scope, token: Use) -> Result<Option<String>> {
-        let mut known = self.known();
-        let Some(way) = known.way.clone() else {
+    /// Returns the `Authorization` for a request with `scope`; `None` until the registry has asked for one.
+    pub(crate) fn authorization(&self, scope: &Scope, token: TokenUse) -> Result<Option<String>> {
+        let mut auth = self.auth_state();
+        let Some(scheme) = auth.scheme.clone() else {
             return Ok(None);
         };
-        let (realm, service) = match way {
-            Way::Basic => {
-                let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
-                if self.is_kept_from_plain_http(&found)? {
-                    return Err(Error::denied(self.not_over_plain_http()));
+        let (realm, service) = match scheme {
+            AuthScheme::Basic => {
+                let found = auth.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+                if self.blocked_by_plain_http(&found)? {
+                    return Err(Error::denied(self.plain_http_note()));
                 }
                 return Ok(match found.login {
                     Some(Login::Password { user, password }) => Some(state::basic_header(&user, &password)),
@@ -90,110 +89,112 @@ impl RegistryClient {
                     Some(Login::Identity(_)) | None => None,
                 });
             }
-            Way::Bearer { realm, service } => (realm, service),
+            AuthScheme::Bearer { realm, service } => (realm, service),
         };
-        if token == Use::Shared
-            && let Some(token) = known.token(scope)
+        if token == TokenUse::Shared
+            && let Some(token) = auth.token(scope)
         {
             return Ok(Some(state::bearer_header(&token.secret)));
         }
-        let found = known.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
-        let had = found.login.is_some();
-        let found = self.shown_to(&realm, found)?;
-        if had && found.login.is_none() {
-            known.withheld.get_or_insert_with(|| found.note.clone());
+        let found = auth.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+        let had_login = found.login.is_some();
+        let found = self.allowed_for(&realm, found)?;
+        if had_login && found.login.is_none() {
+            auth.withheld.get_or_insert_with(|| found.note.clone());
         }
         let fetched = match found.login.clone() {
-            Some(Login::Token(token)) => Token::lasting(token),
-            _ => self.fetch(&Request { realm, service, scopes: known.scopes(scope) }, scope, &found)?,
+            Some(Login::Token(token)) => Token::permanent(token),
+            _ => self.fetch_token(&TokenRequest { realm, service, scopes: auth.scopes(scope) }, scope, &found)?,
         };
         let header = state::bearer_header(&fetched.secret);
-        if token == Use::Shared {
-            known.keep(scope, fetched);
+        if token == TokenUse::Shared {
+            auth.store_token(scope, fetched);
         }
         Ok(Some(header))
     }
 
-    /// Whether `found` would go over plain HTTP, which neither the user nor an earlier login allowed.
-    fn is_kept_from_plain_http(&self, found: &Found) -> Result<bool> {
+    /// Whether `found` would be sent over plain HTTP, which neither the user nor an earlier login allowed.
+    fn blocked_by_plain_http(&self, found: &FoundCredentials) -> Result<bool> {
         let allowed = found.login.is_none() || found.over_http || self.access.insecure == Insecure::ByUser;
         Ok(!allowed && self.is_over_plain_http()?)
     }
 
-    /// Whether the registry is asked over plain HTTP that leaves this machine.
+    /// Whether requests to the registry leave this host over plain HTTP.
     pub(crate) fn is_over_plain_http(&self) -> Result<bool> {
         let api = self.api()?;
         Ok(api.scheme() == "http" && !is_loopback(api.host_str().unwrap_or_default()))
     }
 
-    fn not_over_plain_http(&self) -> String {
+    fn plain_http_note(&self) -> String {
         format!(
-            "{} has no TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or --dst-insecure, or \
-             for good with: imgmv login --insecure {}",
+            "{} does not use TLS, so its credentials were not sent; allow plain HTTP with --src-insecure or \
+             --dst-insecure, or permanently with: imgmv login --insecure {}",
             self.host, self.host
         )
     }
 
-    /// `found` if `realm` may see it (`token.rs` has the rule), else nothing, which is said.
-    fn shown_to(&self, realm: &Url, found: Found) -> Result<Found> {
-        if self.is_kept_from_plain_http(&found)? {
-            let note = self.not_over_plain_http();
+    /// Returns `found` if `realm` may receive it (see `token.rs`), else no credentials, with a warning.
+    fn allowed_for(&self, realm: &Url, found: FoundCredentials) -> Result<FoundCredentials> {
+        if self.blocked_by_plain_http(&found)? {
+            let note = self.plain_http_note();
             self.watch.say(&note);
-            return Ok(Found { note, ..Found::default() });
+            return Ok(FoundCredentials { note, ..FoundCredentials::default() });
         }
-        let goes_there = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
-        if !goes_there || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
+        let sends_secret = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
+        if !sends_secret || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
             return Ok(found);
         }
-        let elsewhere = realm.host_str().unwrap_or_default();
+        let realm_host = realm.host_str().unwrap_or_default();
         let note = format!(
-            "{} wants tokens fetched from {elsewhere}, another domain; the credentials were not sent there (if it is the right one: --token-host {elsewhere})",
+            "{} names the token service {realm_host}, in another domain; the credentials were not sent to it (to \
+             allow it, add --token-host {realm_host})",
             self.host
         );
         self.watch.say(&note);
-        Ok(Found { note, ..Found::default() })
+        Ok(FoundCredentials { note, ..FoundCredentials::default() })
     }
 
-    fn fetch(&self, request: &Request, scope: &Scope, found: &Found) -> Result<Token> {
-        let asked = Instant::now();
-        let mut answer = match &found.login {
-            Some(Login::Identity(secret)) => self.exchange(request, secret)?,
+    fn fetch_token(&self, request: &TokenRequest, scope: &Scope, found: &FoundCredentials) -> Result<Token> {
+        let requested = Instant::now();
+        let mut response = match &found.login {
+            Some(Login::Identity(secret)) => self.exchange_identity_token(request, secret)?,
             Some(Login::Password { user, password }) => {
-                self.ask(request, Some(&state::basic_header(user, password)))?
+                self.get_token(request, Some(&state::basic_header(user, password)))?
             }
-            Some(Login::Token(_)) | None => self.ask(request, None)?,
+            Some(Login::Token(_)) | None => self.get_token(request, None)?,
         };
-        let from = answer.url.host_str().unwrap_or_default().to_owned();
-        if answer.status == 200 && web_page::is_page(&answer) {
-            return Err(web_page::refused(&self.host, &answer, "a token"));
+        let from = response.url.host_str().unwrap_or_default().to_owned();
+        if response.status == 200 && web_page::is_page(&response) {
+            return Err(web_page::error(&self.host, &response, "a token"));
         }
-        if answer.status == 200 {
-            return Token::parse(&answer.bytes(MAX_WORDS, "a token")?, &from, asked);
+        if response.status == 200 {
+            return Token::parse(&response.bytes(MAX_ERROR_BODY_BYTES, "a token")?, &from, requested);
         }
-        let error = self.token_refused(scope, found, &from, answer);
+        let error = self.token_refused(scope, found, &from, response);
         Err(Error::new(error.kind(), state::scrub(&error.to_string(), found.login.as_ref())))
     }
 
-    fn token_refused(&self, scope: &Scope, found: &Found, from: &str, answer: Answer) -> Error {
-        let (status, said) = (answer.status, error_body::said(answer).text);
-        let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
+    fn token_refused(&self, scope: &Scope, found: &FoundCredentials, from: &str, response: Response) -> Error {
+        let (status, text) = (response.status, error_body::text(response));
+        let reason = if text.is_empty() { String::new() } else { format!(" ({text})") };
         let note = if found.note.is_empty() { String::new() } else { format!(" ({})", found.note) };
-        let (host, place) = (&self.host, format!("{}/{}", self.host, scope.repository()));
-        let place = place.trim_end_matches('/');
+        let (host, target) = (&self.host, format!("{}/{}", self.host, scope.repository()));
+        let target = target.trim_end_matches('/');
         match (status, &found.login) {
             (400..=403, Some(_)) => Error::denied(format!(
-                "{from} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
+                "{from} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
             )),
             (400..=403, None) => Error::denied(format!(
-                "{host} wants credentials to {} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}",
+                "{host} requires credentials to {} {target}, or the repository does not exist{reason}; log in with: \
+                 imgmv login {host}{note}",
                 scope.verb()
             )),
-            _ => Error::network(format!("the token service {from} of {host} fails with status {status}{reason}")),
+            _ => Error::network(format!("the token service {from} of {host} failed with status {status}{reason}")),
         }
     }
 
-    /// A token for whoever `authorization` says (none: anybody), by GET.
-    fn ask(&self, request: &Request, authorization: Option<&str>) -> Result<Answer> {
+    /// Requests a token by GET, anonymously without `authorization`.
+    fn get_token(&self, request: &TokenRequest, authorization: Option<&str>) -> Result<Response> {
         let mut url = request.realm.clone();
         url.query_pairs_mut()
             .extend_pairs(request.service.iter().map(|service| ("service", service)))
@@ -201,11 +202,11 @@ impl RegistryClient {
             .append_pair("client_id", CLIENT_ID);
         let call = Call::new(Method::GET, url).with(header::ACCEPT, "application/json");
         let origin = request.realm.origin();
-        self.persist("a token", &call, &mut Payload::Nothing, authorization.map(|value| (&origin, value)))
+        self.send_with_retries("a token", &call, &mut Payload::Nothing, authorization.map(|value| (&origin, value)))
     }
 
-    /// A token for an identity token, by POST; by GET where the service does not know that.
-    fn exchange(&self, request: &Request, secret: &Secret) -> Result<Answer> {
+    /// Exchanges an identity token for a token by POST, or by GET if the service does not support POST.
+    fn exchange_identity_token(&self, request: &TokenRequest, secret: &Secret) -> Result<Response> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID);
         form.append_pair("service", request.service.as_deref().unwrap_or_default());
@@ -216,11 +217,11 @@ impl RegistryClient {
         let call = Call::new(Method::POST, request.realm.clone())
             .with(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .with(header::ACCEPT, "application/json");
-        let answer = self.persist("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
-        if !matches!(answer.status, 404 | 405) {
-            return Ok(answer);
+        let response = self.send_with_retries("a token", &call, &mut Payload::Bytes(form.as_bytes()), None)?;
+        if !matches!(response.status, 404 | 405) {
+            return Ok(response);
         }
-        answer.drain();
-        self.ask(request, Some(&state::basic_header(TOKEN_USER, secret)))
+        response.drain();
+        self.get_token(request, Some(&state::basic_header(TOKEN_USER, secret)))
     }
 }

@@ -1,14 +1,15 @@
-//! `WWW-Authenticate` (RFC 9110, sections 11.2 to 11.6.1): several challenges in one header, quoted or bare values,
-//! commas that part parameters as well as challenges. What comes in is a stranger's.
+//! Parses `WWW-Authenticate` (RFC 9110, sections 11.2 to 11.6.1): several challenges in one header, quoted and bare
+//! values, and commas between parameters as well as between challenges. The input is untrusted.
 
-/// In bytes; a longer header is not a challenge, and neither is a longer value in it.
-const MAX_HEADER: usize = 16 << 10;
-const MAX_VALUE: usize = 4 << 10;
-/// More than this in one header is noise.
+/// A longer header is ignored.
+const MAX_HEADER_BYTES: usize = 16 << 10;
+/// A longer value is ignored.
+const MAX_VALUE_BYTES: usize = 4 << 10;
+/// Further challenges in one header are ignored.
 const MAX_CHALLENGES: usize = 16;
 const MAX_PARAMETERS: usize = 32;
 
-/// One way in that a server offers.
+/// An authentication scheme that a server offers, with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Challenge {
     /// In lower case: `basic`, `bearer`.
@@ -18,21 +19,21 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// The address of the token service, where this is `bearer` and names one.
+    /// Returns the address of the token service, if this is `bearer` and has one.
     pub fn realm(&self) -> Option<&str> {
         self.parameter("realm").filter(|realm| self.scheme == "bearer" && !realm.is_empty())
     }
 
-    /// The first parameter called `name` (lower case).
+    /// Returns the first parameter called `name` (lower case).
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The challenges of one header value, in its order. What is not a challenge is skipped, and so are values that are too
-/// long or whose quotes do not close; never fails.
+/// Returns the challenges of one header value, in order. Skips text that is not a challenge, and values that are too
+/// long or have no closing quote. Never fails.
 pub fn parse(header: &str) -> Vec<Challenge> {
-    if header.len() > MAX_HEADER {
+    if header.len() > MAX_HEADER_BYTES {
         return Vec::new();
     }
     let mut challenges: Vec<Challenge> = Vec::new();
@@ -50,7 +51,7 @@ pub fn parse(header: &str) -> Vec<Challenge> {
         match rest.value() {
             Some(value) => {
                 if let (Some(current), Some(value)) = (challenges.last_mut(), value)
-                    && value.len() <= MAX_VALUE
+                    && value.len() <= MAX_VALUE_BYTES
                     && current.parameters.len() < MAX_PARAMETERS
                 {
                     current.parameters.push((word.to_ascii_lowercase(), value));
@@ -89,21 +90,21 @@ impl<'a> Cursor<'a> {
         self.0 = chars.as_str();
     }
 
-    /// The value behind a parameter's name: `= "…"` or `= word`; `None` (and nothing taken) where there is none,
-    /// `Some(None)` where its quotes do not close.
+    /// Reads the value after a parameter's name: `= "…"` or `= token`. Returns `None`, and reads nothing, without an
+    /// `=`; `Some(None)` without a closing quote.
     fn value(&mut self) -> Option<Option<String>> {
-        let behind = self.0.trim_start_matches([' ', '\t']).strip_prefix('=')?;
-        let mut rest = Cursor(behind.trim_start_matches([' ', '\t']));
+        let after = self.0.trim_start_matches([' ', '\t']).strip_prefix('=')?;
+        let mut rest = Cursor(after.trim_start_matches([' ', '\t']));
         let value = match rest.0.strip_prefix('"') {
             Some(quoted) => rest.quoted(quoted),
-            // Some servers leave the quotes out around URLs, so more than a token is taken here.
+            // Some servers omit the quotes around URLs, so characters beyond a token's are accepted.
             None => Some(rest.take(|c| c != ',' && c != ' ' && c != '\t').to_owned()),
         };
         self.0 = rest.0;
         Some(value)
     }
 
-    /// A quoted string whose opening quote is taken; `None`, and everything taken, where it does not close.
+    /// Reads a quoted string after its opening quote. Returns `None`, and reads to the end, without a closing quote.
     fn quoted(&mut self, text: &'a str) -> Option<String> {
         let mut value = String::new();
         let mut chars = text.chars();
@@ -119,7 +120,7 @@ impl<'a> Cursor<'a> {
         closed.then_some(value)
     }
 
-    /// `Negotiate TlRMTVNT==`: a single word behind the scheme, which is no parameter.
+    /// Skips a token68 after the scheme, as in `Negotiate TlRMTVNT==`; it is not a parameter.
     fn skip_token68(&mut self) {
         let mut ahead = Cursor(self.0.trim_start_matches([' ', '\t']));
         let word = ahead.take(|c| c.is_ascii_alphanumeric() || "-._~+/".contains(c));
@@ -179,7 +180,7 @@ mod tests {
     fn a_flood_of_challenges_is_bounded() {
         assert_eq!(parse(&"Basic realm=x, ".repeat(1000)).len(), MAX_CHALLENGES);
         assert_eq!(parse(&"Basic realm=x, ".repeat(100_000)), []);
-        assert_eq!(parse(&format!("Bearer realm=\"{}\"", "x".repeat(MAX_VALUE + 1))), [one("bearer", &[])]);
+        assert_eq!(parse(&format!("Bearer realm=\"{}\"", "x".repeat(MAX_VALUE_BYTES + 1))), [one("bearer", &[])]);
         let many = format!("Bearer {}", "a=b,".repeat(1000));
         assert_eq!(parse(&many)[0].parameters.len(), MAX_PARAMETERS);
     }

@@ -1,5 +1,5 @@
-//! Who the user is for a repository: what was given, else what the files know. Looked up only once a registry asks,
-//! so a public pull depends on no file.
+//! The user's credentials for a repository, as given or from the files. The files are searched only when a registry
+//! asks for credentials, so a public pull does not depend on them.
 
 use super::file::AuthFile;
 use super::files;
@@ -7,48 +7,48 @@ use super::secret::Login;
 use crate::progress::Watch;
 use crate::transport::registry::options::{Access, Credentials};
 
-/// What a search found.
+/// The result of a search for credentials.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct FoundCredentials {
     pub login: Option<Login>,
-    /// Where `login` came from, or why there is none, for an error's sentence.
+    /// The origin of `login`, or the reason for its absence, for error messages.
     pub note: String,
-    /// A login over plain HTTP kept it.
+    /// A login over plain HTTP stored it.
     pub over_http: bool,
 }
 
-/// Whether there are credentials for `repository` at `host`. Files are read, and helpers asked, with every call.
-pub fn known(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> bool {
+/// Whether credentials for `repository` at `host` exist. Every call reads the files and runs the helpers.
+pub fn exist(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> bool {
     find(access, host, repository, watch).login.is_some()
 }
 
-/// Looks for credentials for `repository` (empty: none in particular) at `host`. A file or helper that cannot be used
-/// is told to `watch` and passed over.
-pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> Found {
+/// Searches credentials for `repository` (empty: for the registry) at `host`. Skips a file or
+/// helper that fails, and reports it to `watch`.
+pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> FoundCredentials {
     if let Credentials::Password { user, password } = &access.credentials {
         let login = Login::Password { user: user.clone(), password: password.clone() };
         let note = "those given on the command line or in the environment".to_owned();
-        return Found { login: Some(login), note, over_http: false };
+        return FoundCredentials { login: Some(login), note, over_http: false };
     }
-    if access.credentials == Credentials::Nobody {
-        return Found::default();
+    if access.credentials == Credentials::Anonymous {
+        return FoundCredentials::default();
     }
-    let mut complaints = Vec::new();
-    let mut complain = |error: crate::Error| {
-        watch.say(&format!("{error}; it is skipped"));
-        complaints.push(error.to_string());
+    let mut failures = Vec::new();
+    let mut report = |error: crate::Error| {
+        watch.say(&format!("{error}; skipped"));
+        failures.push(error.to_string());
     };
-    for path in files::to_search(access) {
+    for path in files::search_paths(access.authfile.as_deref()) {
         match AuthFile::read(&path) {
             Ok(Some(file)) => {
-                if let Some(login) = file.find(host, repository, &mut complain) {
+                if let Some(login) = file.find(host, repository, &mut report) {
                     let note = format!("those in {}", path.display());
-                    return Found { login: Some(login), note, over_http: file.is_over_http(host) };
+                    return FoundCredentials { login: Some(login), note, over_http: file.is_over_http(host) };
                 }
             }
             Ok(None) => {}
-            Err(error) => complain(error),
+            Err(error) => report(error),
         }
     }
-    Found { login: None, note: complaints.join("; "), over_http: false }
+    FoundCredentials { login: None, note: failures.join("; "), over_http: false }
 }

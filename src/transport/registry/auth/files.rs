@@ -1,27 +1,27 @@
-//! Where docker, podman and imgmv keep credentials (docker's config.json, containers-auth.json(5)).
+//! The credential files of docker, podman and imgmv (docker's config.json, containers-auth.json(5)).
 
-use crate::transport::registry::options::Access;
-use std::{env, path::PathBuf};
+use std::env;
+use std::path::{Path, PathBuf};
 
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// `XDG_CONFIG_HOME`, or `~/.config`.
+/// Returns `XDG_CONFIG_HOME`, or `~/.config`.
 pub(crate) fn config_home() -> Option<PathBuf> {
     variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))
 }
 
-/// docker's `config.json`, which `imgmv login` writes unless told otherwise.
+/// Returns docker's `config.json`, which `imgmv login` writes by default.
 pub(crate) fn docker_config() -> Option<PathBuf> {
     let dir = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")))?;
     Some(dir.join("config.json"))
 }
 
-/// The files to look into, the first that knows a registry wins. A file named by the user (`--authfile`) or by
-/// `REGISTRY_AUTH_FILE` is the only one; otherwise docker's, then podman's of this session and of the user.
-pub(crate) fn to_search(access: &Access) -> Vec<PathBuf> {
-    if let Some(only) = access.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE")) {
+/// Returns the files to search; the first with an entry for the registry wins. `authfile` (`--authfile`) or
+/// `REGISTRY_AUTH_FILE` is the only file; otherwise docker's file, then podman's of this session and of the user.
+pub(crate) fn search_paths(authfile: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(only) = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE")) {
         return vec![only];
     }
     let session = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
@@ -29,7 +29,7 @@ pub(crate) fn to_search(access: &Access) -> Vec<PathBuf> {
     [docker_config(), session, user].into_iter().flatten().collect()
 }
 
-/// The file that `login` writes and `logout` removes from.
-pub(crate) fn to_write(access: &Access) -> Option<PathBuf> {
-    access.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE")).or_else(docker_config)
+/// Returns the file that `login` and `logout` change.
+pub(crate) fn login_path(authfile: Option<&Path>) -> Option<PathBuf> {
+    authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE")).or_else(docker_config)
 }

@@ -1,6 +1,6 @@
-//! `imgmv login` and `imgmv logout`: credentials are tried first and kept then.
+//! `imgmv login` and `imgmv logout`. A login verifies the credentials before it stores them.
 
-use super::file::{AuthFile, Tried};
+use super::file::{AuthFile, LoginTransport};
 use super::files;
 use super::token::Scope;
 use crate::cancel::Cancel;
@@ -12,56 +12,56 @@ use crate::transport::registry::options::{Access, Credentials};
 use std::sync::Arc;
 use ureq::http::Method;
 
-/// What `login` did.
+/// The result of `login`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// The file, or the credential helper.
-    pub place: String,
-    /// The registry asked for the credentials and took them. False: it lets everybody in.
-    pub checked: bool,
+pub struct LoginOutcome {
+    /// The file or credential helper that stores the credentials.
+    pub location: String,
+    /// The registry requires the credentials and accepted them. False if it allows anonymous access.
+    pub verified: bool,
 }
 
 impl Registry {
-    /// Whether the registry asks for credentials and takes those of its [`Access`] (distribution-spec, "Determining
-    /// Support"). Another host's answer, behind a
-    /// redirect, does not count. Fails with `Denied` where the registry refuses the credentials, or they may not be sent.
+    /// Whether the registry requires credentials and accepts those of its [`Access`] (distribution-spec, "Determining
+    /// Support"). The response of another host, after a redirect, does not count. Fails with `Denied` if the registry
+    /// refuses the credentials, or if they may not be sent.
     pub fn check_login(&self) -> Result<bool> {
-        let call = Call::new(Method::GET, self.wire.url("")?);
+        let call = Call::new(Method::GET, self.client.url("")?);
         let scope = Scope::Login;
         let what = "registry API";
-        let answer = self.wire.send(&call, Payload::Nothing, &scope, what)?;
-        let home = answer.url.origin() == call.url.origin();
-        self.wire.expect(answer, &[200], &scope, what)?.drain();
-        let known = self.wire.known();
-        match &known.withheld {
+        let response = self.client.send(&call, Payload::Nothing, &scope, what)?;
+        let home = response.url.origin() == call.url.origin();
+        self.client.expect(response, &[200], &scope, what)?.drain();
+        let auth = self.client.auth_state();
+        match &auth.withheld {
             Some(why) => Err(Error::denied(why)),
-            None => Ok(known.way.is_some() && home),
+            None => Ok(auth.scheme.is_some() && home),
         }
     }
 }
 
-/// Tries the user name and password in `access` at `host` and keeps them in `access.authfile`, else in
-/// `REGISTRY_AUTH_FILE`, else in docker's config.json (or the credential helper that the file names), mode 0600.
-pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Kept> {
+/// Verifies the user name and password in `access` at `host` and stores them with mode 0600 in `access.authfile`, else
+/// in `REGISTRY_AUTH_FILE`, else in docker's config.json; or in the credential helper that the file names.
+pub fn login(host: &str, access: &Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<LoginOutcome> {
     let Credentials::Password { user, password } = &access.credentials else {
-        return Err(Error::usage("a login needs a user name and a password"));
+        return Err(Error::usage("login: a user name and a password are required"));
     };
     if user.is_empty() || user.contains(':') {
-        return Err(Error::usage("a user name is not empty and has no colon in it"));
+        return Err(Error::usage("login: the user name must not be empty or contain a colon"));
     }
     let registry = Registry::new(host, access.clone(), watch, cancel)?;
-    let checked = registry.check_login()?;
-    let path = files::to_write(access).ok_or_else(no_place)?;
-    let tried = if registry.wire.is_over_plain_http()? { Tried::OverHttp } else { Tried::OverTls };
-    let place = AuthFile::store(&path, registry.host(), user, password, tried)?;
-    Ok(Kept { place, checked })
+    let verified = registry.check_login()?;
+    let path = files::login_path(access.authfile.as_deref()).ok_or_else(no_location)?;
+    let transport = if registry.client.is_over_plain_http()? { LoginTransport::PlainHttp } else { LoginTransport::Tls };
+    let location = AuthFile::store(&path, registry.host(), user, password, transport)?;
+    Ok(LoginOutcome { location, verified })
 }
 
-/// Removes what is kept for `host`; says whether there was anything.
+/// Removes the stored credentials for `host`. Returns whether there were any.
 pub fn logout(host: &str, access: &Access) -> Result<bool> {
-    AuthFile::remove(&files::to_write(access).ok_or_else(no_place)?, host)
+    AuthFile::remove(&files::login_path(access.authfile.as_deref()).ok_or_else(no_location)?, host)
 }
 
-fn no_place() -> Error {
-    Error::usage("there is no place for credentials: HOME is not set; name one with --authfile")
+fn no_location() -> Error {
+    Error::usage("no file for credentials: HOME is not set; name one with --authfile")
 }

@@ -1,16 +1,16 @@
-//! What a registry or its token service can be shown.
+//! The secrets that a registry or its token service accepts.
 
 use crate::transport::registry::options::Secret;
 
-/// What a registry or its token service can be shown.
+/// A secret for a registry or its token service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
     Password {
         user: String,
         password: Secret,
     },
-    /// An identity (refresh) token: exchanged for tokens, never shown to the registry itself.
+    /// An identity (refresh) token. It is exchanged for tokens and never sent to the registry itself.
     Identity(Secret),
-    /// A token to be shown as it is.
+    /// A token that is sent unchanged.
     Token(Secret),
 }

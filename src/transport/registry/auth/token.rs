@@ -1,10 +1,10 @@
-//! Tokens (distribution's token specification: "Token Authentication", "Oauth2 Token Authentication"): what is asked
-//! for, where, with whose credentials, and how long it holds.
+//! Tokens (distribution's token specification: "Token Authentication", "Oauth2 Token Authentication"): their scopes,
+//! their lifetime, and the token services that receive credentials.
 //!
-//! Whose credentials: a registry names its token service (the *realm*), and an altered answer could name a thief's.
-//! A realm gets the registry's credentials only if it is on the registry's own host name, is docker's pair
-//! (docker.io and auth.docker.io), lies under the same registrable domain (registry.gitlab.com and gitlab.com), or is
-//! in `Access::token_hosts`. Any other realm is asked anonymously, and that is said.
+//! A registry names its token service (the *realm*), and a forged response could name an attacker's. A realm receives
+//! the registry's credentials only if it is on the registry's own host name, is docker's pair (docker.io and
+//! auth.docker.io), is under the same registrable domain (registry.gitlab.com and gitlab.com), or is in
+//! `Access::token_hosts`. Any other realm is asked anonymously, with a warning.
 
 use crate::error::{Error, Result};
 use crate::transport::registry::http::proxy::is_loopback;
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 /// The token specification's default.
-const USUAL_LIFE: Duration = Duration::from_secs(60);
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// A token this near its end is renewed first (or in its last quarter, where it lives shorter).
-const MARGIN: Duration = Duration::from_secs(10);
-/// In bytes; longer tokens fit into no header.
-const MAX_TOKEN: usize = 32 << 10;
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// A token is renewed this long before it expires, or in the last quarter of a short lifetime.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
+/// A longer token does not fit into a header.
+const MAX_TOKEN_BYTES: usize = 32 << 10;
 
-/// What a request needs permission for.
+/// The permission that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Only to be someone: `login`.
+    /// Only to authenticate, for `login`.
     Login,
     Pull(String),
     Push(String),
-    /// To take blobs over from another repository of the same registry.
+    /// To mount blobs of another repository of the same registry.
     Mount {
         into: String,
         from: String,
@@ -36,8 +36,8 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// As token services read it, one word for each repository.
-    pub fn words(&self) -> Vec<String> {
+    /// Returns the `scope` parameters for a token service, one for each repository.
+    pub fn params(&self) -> Vec<String> {
         match self {
             Scope::Login => Vec::new(),
             Scope::Pull(repository) => vec![format!("repository:{repository}:pull")],
@@ -48,7 +48,7 @@ impl Scope {
         }
     }
 
-    /// The repository whose credentials are shown.
+    /// Returns the repository whose credentials are used.
     pub fn repository(&self) -> &str {
         match self {
             Scope::Login => "",
@@ -56,7 +56,7 @@ impl Scope {
         }
     }
 
-    /// What is wanted, for a sentence.
+    /// Returns the verb for messages.
     pub fn verb(&self) -> &'static str {
         match self {
             Scope::Login => "log in to",
@@ -66,27 +66,36 @@ impl Scope {
     }
 }
 
-/// A token that a registry is shown.
+/// The token that a request sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenUse {
+    /// The token of all requests with the same scope.
+    Shared,
+    /// A new token that no other request can use up.
+    Own,
+}
+
+/// A token for a registry.
 #[derive(Debug, Clone)]
 pub struct Token {
     pub secret: Secret,
-    /// How many requests have carried it.
-    pub shown: u32,
+    /// The number of requests that have sent it.
+    pub uses: u32,
     until: Instant,
 }
 
 impl Token {
-    /// One that holds for as long as this runs.
-    pub fn lasting(secret: Secret) -> Token {
-        Token { secret, shown: 0, until: Instant::now() + LONGEST_LIFE }
+    /// Creates a token that does not expire during the run.
+    pub fn permanent(secret: Secret) -> Token {
+        Token { secret, uses: 0, until: Instant::now() + MAX_LIFETIME }
     }
 
     pub fn is_fresh(&self) -> bool {
         Instant::now() < self.until
     }
 
-    /// Reads a token service's answer; `asked` is when it was asked.
-    pub fn parse(bytes: &[u8], from: &str, asked: Instant) -> Result<Token> {
+    /// Parses a token service's response; `requested` is the time of the request.
+    pub fn parse(bytes: &[u8], from: &str, requested: Instant) -> Result<Token> {
         #[derive(Deserialize)]
         struct Body {
             token: Option<String>,
@@ -94,41 +103,43 @@ impl Token {
             expires_in: Option<f64>,
         }
         let wrong =
-            |why: &str| Error::invalid(format!("the token service {from} gave no token that can be used: {why}"));
-        // The parser's own words could quote the token.
-        let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its answer is not the JSON expected"))?;
+            |why: &str| Error::invalid(format!("the token service {from} did not return a usable token: {why}"));
+        // The parser's message could quote the token.
+        let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its response is not the expected JSON"))?;
         let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
-        let text = text.ok_or_else(|| wrong("there is none in its answer"))?;
-        if text.len() > MAX_TOKEN || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(wrong("it does not fit into a header"));
+        let text = text.ok_or_else(|| wrong("its response does not contain one"))?;
+        if text.len() > MAX_TOKEN_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(wrong("the token does not fit into a header"));
         }
         let seconds = body.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
-        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64()));
-        let life = seconds.map_or(USUAL_LIFE, bounded);
-        Ok(Token { secret: Secret::new(text), shown: 0, until: asked + life - MARGIN.min(life / 4) })
+        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(MAX_LIFETIME.as_secs_f64()));
+        let lifetime = seconds.map_or(DEFAULT_LIFETIME, bounded);
+        Ok(Token { secret: Secret::new(text), uses: 0, until: requested + lifetime - RENEWAL_MARGIN.min(lifetime / 4) })
     }
 }
 
-/// Reads a realm. It has to be a URL without credentials in it, and https; plain HTTP only where `registry` is plain
-/// HTTP itself, and then on its own host, on loopback, or where the user allowed that.
-pub fn realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
+/// Parses a realm: an https URL without credentials. Plain HTTP is allowed only if `registry` uses it too, and then
+/// only on the registry's host, on loopback, or if the user allowed it.
+pub fn parse_realm(text: &str, registry: &Url, access: &Access) -> Result<Url> {
     let host = registry.host_str().unwrap_or_default();
-    let wrong = |why: &str| Error::denied(format!("{host} names a token service that is not asked: {why}"));
+    let wrong = |why: &str| Error::denied(format!("{host} names a token service that imgmv does not use: {why}"));
     let url = registry.join(text).map_err(|_| wrong("it is not a URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("its URL has credentials in it"));
+        return Err(wrong("its URL contains credentials"));
     }
-    let there = url.host_str().unwrap_or_default();
+    let realm_host = url.host_str().unwrap_or_default();
     match (registry.scheme(), url.scheme()) {
         (_, "https") => Ok(url),
-        ("http", "http") if there == host || is_loopback(there) || access.insecure == Insecure::ByUser => Ok(url),
+        ("http", "http") if realm_host == host || is_loopback(realm_host) || access.insecure == Insecure::ByUser => {
+            Ok(url)
+        }
         ("http", "http") => Err(wrong("it is plain HTTP on another host")),
-        (_, "http") => Err(wrong("it has no TLS while the registry has; that would show a password to the network")),
-        _ => Err(wrong("it is not a web address")),
+        (_, "http") => Err(wrong("it does not use TLS but the registry does; the network could read a password")),
+        _ => Err(wrong("it is neither http nor https")),
     }
 }
 
-/// Whether the credentials for `registry` may be shown to `realm`: the rule at this file's head.
+/// Whether `realm` may receive the credentials for `registry`, by the rule at the head of this file.
 pub fn may_see_credentials(realm: &Url, registry: &Url, allowed: &[String]) -> bool {
     let (realm_host, own) = (realm.host_str().unwrap_or_default(), registry.host_str().unwrap_or_default());
     let plain_elsewhere = realm.scheme() == "http" && !is_loopback(realm_host) && realm_host != own;
@@ -141,9 +152,9 @@ pub fn may_see_credentials(realm: &Url, registry: &Url, allowed: &[String]) -> b
     !plain_elsewhere && (realm_host == own || pair || same_domain(realm_host, own) || named())
 }
 
-/// Whether two host names lie under one domain that someone registered. Without the list of public suffixes this errs
-/// towards no: two labels, three where the second last is as short as those under country codes are (`co.uk`), and
-/// never under the names of the large hosting services, where neighbours are strangers.
+/// Whether two host names are under one registrable domain. Without the list of public suffixes the result is
+/// conservative: two labels must match, or three if the second last is as short as under a country code (`co.uk`).
+/// Hosts under the names of large hosting services never match, since their owners differ.
 fn same_domain(a: &str, b: &str) -> bool {
     const SHARED: [&str; 22] = [
         "amazonaws.com",
@@ -239,7 +250,7 @@ mod tests {
             ("file:///etc/passwd", "https://r.lan", false),
             ("https://[", "https://r.lan", false),
         ] {
-            assert_eq!(realm(text, &url(registry), &Access::default()).is_ok(), fine, "{text}");
+            assert_eq!(parse_realm(text, &url(registry), &Access::default()).is_ok(), fine, "{text}");
         }
     }
 
@@ -248,9 +259,9 @@ mod tests {
         let now = Instant::now();
         let parse = |text: &str| Token::parse(text.as_bytes(), "auth.lan", now);
         let until = |text: &str| parse(text).unwrap().until - now;
-        assert_eq!(until(r#"{"token":"t"}"#), USUAL_LIFE - MARGIN);
+        assert_eq!(until(r#"{"token":"t"}"#), DEFAULT_LIFETIME - RENEWAL_MARGIN);
         assert_eq!(until(r#"{"access_token":"t","expires_in":4}"#), Duration::from_secs(3));
-        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), LONGEST_LIFE - MARGIN);
+        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), MAX_LIFETIME - RENEWAL_MARGIN);
         assert_eq!(until(r#"{"token":"t","expires_in":300}"#), Duration::from_secs(290));
         for wrong in [r#"{"token":"a\r\nb"}"#, r#"{"token":""}"#, "{}", "secret", r#"{"token":5}"#] {
             let error = parse(wrong).unwrap_err().to_string();

@@ -1,24 +1,24 @@
-//! The one way to ask a registry anything: redirects, credentials and retries around one request (`http/mod.rs`).
+//! The client of one registry: redirects, credentials and retries around a request (`http/mod.rs`).
 //!
-//! `Authorization` goes to the registry's own origin (scheme, host and port) and to nobody else; https never falls to
-//! http; plain HTTP goes to loopback, or where the user named it.
+//! `Authorization` is sent only to the registry's own origin (scheme, host and port). A redirect from https to http is
+//! refused. Plain HTTP is used only on loopback and where the user allowed it.
 
 use super::error_body;
-use super::error_body::Subject;
+use super::error_body::FailedRequest;
 use super::proxy::is_loopback;
 use super::retry;
 use super::retry::RetryPolicy;
-use super::throttle::Pace;
-use super::transport_error::Fault;
+use super::throttle::Throttle;
+use super::transport_error::TransportError;
 use super::web_page;
-use super::{Answer, Call, Http, Payload, To};
+use super::{Call, Http, Payload, PeerKind, Response};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
 use crate::progress::Watch;
 use crate::transport::registry::HUB_API;
 use crate::transport::registry::auth::state;
-use crate::transport::registry::auth::state::Known;
+use crate::transport::registry::auth::state::AuthState;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::options::{Access, Insecure};
 use crate::transport::registry::push::body_limit::BodyLimit;
@@ -29,324 +29,339 @@ use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
-/// How often the registry is asked for another address when another host refuses the one that it gave.
-const MAX_ADDRESSES: u32 = 3;
+/// The limit on requests for a new redirect address after the redirect's target refused the last one.
+const MAX_REDIRECT_ADDRESSES: u32 = 3;
 
-/// Everything that requests to one registry share.
+/// The state that all requests to one registry share.
 pub struct RegistryClient {
-    /// As in references.
+    /// `HOST[:PORT]` as in references.
     pub host: String,
     pub access: Access,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
     http: Http,
-    known: Mutex<Known>,
-    pub pace: Pace,
+    auth: Mutex<AuthState>,
+    pub throttle: Throttle,
     pub bodies: BodyLimit,
-    /// The user's cache cannot be written to, which was said.
-    pub uncached: AtomicBool,
+    /// The user was warned that the cache is not writable.
+    pub cache_warned: AtomicBool,
     api: OnceLock<Url>,
-    finding_api: Mutex<()>,
+    api_detection: Mutex<()>,
 }
 
 impl RegistryClient {
     pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<RegistryClient> {
         if !crate::image::is_host(host) {
-            return Err(Error::usage(format!("{host:?} is not a registry's HOST[:PORT]")));
+            return Err(Error::usage(format!("{host:?} is not a registry; expected HOST[:PORT]")));
         }
         Ok(RegistryClient {
             http: Http::new(host, access.clone(), &cancel),
-            bodies: BodyLimit::new(host, access.cache.as_deref()),
+            bodies: BodyLimit::new(host, access.cache_dir.as_deref()),
             host: host.to_owned(),
             access,
             watch,
             cancel,
-            known: Mutex::default(),
-            pace: Pace::default(),
-            uncached: AtomicBool::new(false),
+            auth: Mutex::default(),
+            throttle: Throttle::default(),
+            cache_warned: AtomicBool::new(false),
             api: OnceLock::new(),
-            finding_api: Mutex::new(()),
+            api_detection: Mutex::new(()),
         })
     }
 
-    /// The address of `path` (below `/v2/`).
+    /// Returns the URL of `path` (below `/v2/`).
     pub fn url(&self, path: &str) -> Result<Url> {
-        let wrong = |_| Error::invalid(format!("{path:?} cannot be asked of {}", self.host));
-        let mut url = self.api()?.join(&format!("{}/{path}", self.access.root)).map_err(wrong)?;
+        let wrong = |_| Error::invalid(format!("{path:?} cannot be requested from {}", self.host));
+        let mut url = self.api()?.join(&format!("{}/{path}", self.access.api_root)).map_err(wrong)?;
         if let Some(namespace) = &self.access.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);
         }
         Ok(url)
     }
 
-    /// The registry's root. Hosts other than loopback have TLS unless the user said otherwise; for those two it is
-    /// found out once.
+    /// Returns the registry's root URL: https, or http if plain HTTP is allowed and the registry does not speak TLS.
+    /// Plain HTTP is allowed on loopback and where the user said so. The registry is probed once.
     pub(crate) fn api(&self) -> Result<&Url> {
         if let Some(url) = self.api.get() {
             return Ok(url);
         }
         let host = if self.host == DEFAULT_REGISTRY { HUB_API } else { &self.host };
         let root = |scheme: &str| {
-            Url::parse(&format!("{scheme}://{host}/")).map_err(|_| Error::usage(format!("{host:?} is not a host")))
+            Url::parse(&format!("{scheme}://{host}/")).map_err(|_| Error::usage(format!("{host:?} is not a host name")))
         };
         let secure = root("https")?;
-        let _only_one = self.finding_api.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_be_plain = self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
-        let found = match may_be_plain && self.api.get().is_none() && !self.speaks_tls(&secure) {
+        let _guard = self.api_detection.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain_http_allowed =
+            self.access.insecure.is_allowed() || is_loopback(secure.host_str().unwrap_or_default());
+        let found = match plain_http_allowed && self.api.get().is_none() && !self.speaks_tls(&secure) {
             true => root("http")?,
             false => secure,
         };
         Ok(self.api.get_or_init(|| found))
     }
 
-    /// Whether something at `root` speaks TLS, trusted or not.
+    /// Whether the server at `root` speaks TLS, trusted or not.
     fn speaks_tls(&self, root: &Url) -> bool {
         let call = Call::new(Method::GET, root.clone());
-        match self.http.send(&call, &mut Payload::Nothing, To::Probe) {
-            // Most likely that its certificate is not trusted, as nobody's is here: a handshake took place.
-            Ok(_) | Err(Fault::Lasting(_)) => true,
-            Err(Fault::NotTls | Fault::NoTunnel(_) | Fault::Broken(_) | Fault::Unreachable(_)) => false,
+        match self.http.send(&call, &mut Payload::Nothing, PeerKind::Probe) {
+            // Usually an untrusted certificate, since a probe trusts none: the server has answered the handshake.
+            Ok(_) | Err(TransportError::Permanent(_)) => true,
+            Err(
+                TransportError::NotTls
+                | TransportError::TunnelRefused(_)
+                | TransportError::Transient(_)
+                | TransportError::Unreachable(_),
+            ) => false,
         }
     }
 
-    /// Sends `call`, and again while that may help and there are tries left. `shown` is an `Authorization` and the
-    /// only origin that may see it.
-    pub(crate) fn persist(
+    /// Sends `call` and retries transient failures. `authorization` is an `Authorization` value with the only origin
+    /// that may receive it.
+    pub(crate) fn send_with_retries(
         &self,
         what: &str,
         call: &Call,
         payload: &mut Payload<'_>,
-        shown: Option<(&Origin, &str)>,
-    ) -> Result<Answer> {
-        let mut tries = self.tries(0);
+        authorization: Option<(&Origin, &str)>,
+    ) -> Result<Response> {
+        let mut retries = self.retry_policy(0);
         let replayable = !matches!(payload, Payload::Stream { .. });
         loop {
             self.cancel.check()?;
-            let (why, wish) = match self.follow(call, payload, shown) {
-                Ok(answer)
-                    if retry::is_passing(answer.status)
-                        && tries.left()
+            let (why, retry_after) = match self.follow_redirects(call, payload, authorization) {
+                Ok(response)
+                    if retry::is_transient(response.status)
+                        && retries.may_retry()
                         && replayable
-                        && !self.is_long_wait(&answer) =>
+                        && !self.exceeds_wait_limit(&response) =>
                 {
-                    let told = (format!("status {}", answer.status), answer.retry_after());
-                    answer.drain();
-                    told
+                    let failure = (format!("status {}", response.status), response.retry_after());
+                    response.drain();
+                    failure
                 }
-                Ok(answer) => return Ok(answer),
-                Err(Fault::Broken(why)) if tries.left() && replayable => (why, None),
-                Err(Fault::Unreachable(why)) if tries.left_for_unreachable() && replayable => (why, None),
-                Err(Fault::Broken(why) | Fault::Unreachable(why)) => {
+                Ok(response) => return Ok(response),
+                Err(TransportError::Transient(why)) if retries.may_retry() && replayable => (why, None),
+                Err(TransportError::Unreachable(why)) if retries.may_retry_unreachable() && replayable => (why, None),
+                Err(TransportError::Transient(why) | TransportError::Unreachable(why)) => {
                     self.cancel.check()?;
-                    return Err(tries.give_up(&self.about(what, &call.url), &why));
+                    return Err(retries.final_error(&self.describe(what, &call.url), &why));
                 }
-                Err(fault) => return Err(self.lasting(fault)),
+                Err(error) => return Err(self.permanent_error(error)),
             };
-            tries.wait(&self.about(what, &call.url), &why, wish)?;
+            retries.wait(&self.describe(what, &call.url), &why, retry_after)?;
         }
     }
 
-    /// Whether the server asks for a longer pause than anybody here waits for an answer.
-    fn is_long_wait(&self, answer: &Answer) -> bool {
-        let wish = answer.retry_after();
-        self.access.answer.is_some_and(|patience| wish.is_some_and(|wish| wish > patience))
+    /// Whether the server asks for a longer pause than the user's limit on waiting for a response.
+    fn exceeds_wait_limit(&self, response: &Response) -> bool {
+        let retry_after = response.retry_after();
+        self.access.response_timeout.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))
     }
 
-    /// Asks for something that may be at another host. Where that host answers with one of `refusals`, the address that
-    /// the registry gave may have expired: the registry is asked for another one.
-    pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Answer> {
-        let mut tries = self.tries(0);
+    /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean
+    /// that the redirect's address has expired, so the registry is asked for a new one.
+    pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
+        let mut retries = self.retry_policy(0);
         loop {
-            let answer = self.send(call, Payload::Nothing, scope, what)?;
-            let refused = refusals.contains(&answer.status) && self.is_elsewhere(&answer);
-            if !refused || tries.made() == MAX_ADDRESSES {
-                return Ok(answer);
+            let response = self.send(call, Payload::Nothing, scope, what)?;
+            let refused = refusals.contains(&response.status) && self.is_from_other_host(&response);
+            if !refused || retries.failures() == MAX_REDIRECT_ADDRESSES {
+                return Ok(response);
             }
-            let from = answer.url.host_str().unwrap_or_default();
-            let why = format!("{from}, to which {} redirects, refused it with status {}", self.host, answer.status);
-            answer.drain();
-            tries.wait(what, &why, None)?;
+            let from = response.url.host_str().unwrap_or_default();
+            let why = format!(
+                "{from}, to which {} redirects, refused the request with status {}",
+                self.host, response.status
+            );
+            response.drain();
+            retries.wait(what, &why, None)?;
         }
     }
 
-    /// A small document: the whole body of an answer of status 200, read within the same tries.
-    pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Answer, Vec<u8>)> {
-        let mut tries = self.tries(0);
+    /// Reads a small document: the complete body of a response of status 200. Reading shares the retries of the
+    /// request.
+    pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Response, Vec<u8>)> {
+        let mut retries = self.retry_policy(0);
         loop {
-            // 404 is an answer: some registries redirect all reading to another one.
-            let answer = self.get(call, scope, what, &[400, 401, 403, 410])?;
-            let mut answer = self.expect(answer, &[200], scope, what)?;
-            match answer.bytes(limit, what) {
-                Ok(bytes) => return Ok((answer, bytes)),
-                Err(error) if error.kind() == Kind::Network && tries.left() && !self.cancel.raised() => {
-                    tries.wait(what, &error.to_string(), None)?;
+            // 404 is a final response: some registries redirect every read to another registry.
+            let response = self.get(call, scope, what, &[400, 401, 403, 410])?;
+            let mut response = self.expect(response, &[200], scope, what)?;
+            match response.bytes(limit, what) {
+                Ok(bytes) => return Ok((response, bytes)),
+                Err(error) if error.kind() == Kind::Network && retries.may_retry() && !self.cancel.raised() => {
+                    retries.wait(what, &error.to_string(), None)?;
                 }
                 Err(error) => {
                     self.cancel.check()?;
-                    return Err(self.told(error));
+                    return Err(self.with_host(error));
                 }
             }
         }
     }
 
-    /// The tries of one request, of which `made` have failed.
-    pub fn tries(&self, made: u32) -> RetryPolicy<'_> {
-        RetryPolicy::new(&self.access, &*self.watch, &self.cancel, made)
+    /// Returns the retry policy of one request that has failed `failures` times.
+    pub fn retry_policy(&self, failures: u32) -> RetryPolicy<'_> {
+        RetryPolicy::new(&self.access, &*self.watch, &self.cancel, failures)
     }
 
-    /// One request and the redirects that it leads to.
-    fn follow(
+    /// Sends one request and follows its redirects.
+    fn follow_redirects(
         &self,
         call: &Call,
         payload: &mut Payload<'_>,
-        shown: Option<(&Origin, &str)>,
-    ) -> std::result::Result<Answer, Fault> {
-        let home = self.api().map_err(Fault::Lasting)?.origin();
+        authorization: Option<(&Origin, &str)>,
+    ) -> std::result::Result<Response, TransportError> {
+        let home = self.api().map_err(TransportError::Permanent)?.origin();
         let mut call = call.clone();
         for _ in 0..=MAX_REDIRECTS {
             call.headers.remove(header::AUTHORIZATION);
-            if let Some((origin, value)) = shown
+            if let Some((origin, value)) = authorization
                 && call.url.origin() == *origin
                 && let Ok(value) = HeaderValue::from_str(value)
             {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
-            let to = if call.url.origin() == home { To::Registry } else { To::Other };
-            for (name, value) in &self.access.marks {
+            let to = if call.url.origin() == home { PeerKind::Registry } else { PeerKind::Other };
+            for (name, value) in &self.access.headers {
                 call.headers.remove(*name);
-                if let (To::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
+                if let (PeerKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
                     call.headers.insert(*name, value);
                 }
             }
-            let asked = Instant::now();
-            let answer = self.http.send(&call, payload, to)?;
+            let started = Instant::now();
+            let response = self.http.send(&call, payload, to)?;
             if matches!(payload, Payload::Nothing) {
-                self.pace.answered(asked.elapsed());
+                self.throttle.record_latency(started.elapsed());
             }
-            if answer.status == 429 {
-                self.pace.asked_for_patience();
+            if response.status == 429 {
+                self.throttle.record_too_many_requests();
             }
-            let Some(next) = self.redirect(&call, payload, &answer).map_err(Fault::Lasting)? else {
-                return Ok(answer);
+            let Some(next) = self.redirect(&call, payload, &response).map_err(TransportError::Permanent)? else {
+                return Ok(response);
             };
-            answer.drain();
+            response.drain();
             call.url = next;
         }
-        Err(Fault::Lasting(Error::failed(format!("{} redirects in a circle", self.host))))
+        Err(TransportError::Permanent(Error::failed(format!("{}: more than {MAX_REDIRECTS} redirects", self.host))))
     }
 
-    /// Where `answer` sends us, if it does and we go.
-    fn redirect(&self, call: &Call, payload: &Payload<'_>, answer: &Answer) -> Result<Option<Url>> {
-        if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+    /// Returns the target of a redirect that may be followed; `None` if `response` is not a redirect.
+    fn redirect(&self, call: &Call, payload: &Payload<'_>, response: &Response) -> Result<Option<Url>> {
+        if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
-        let Some(location) = answer.header("location") else {
+        let Some(location) = response.header("location") else {
             return Ok(None);
         };
         let next = self.location(&call.url, location)?;
         let reads = matches!(call.method, Method::GET | Method::HEAD);
-        let same_again = matches!(answer.status, 307 | 308)
+        let repeatable = matches!(response.status, 307 | 308)
             && next.origin() == call.url.origin()
             && !matches!(payload, Payload::Stream { .. });
-        if reads || same_again {
+        if reads || repeatable {
             return Ok(Some(next));
         }
         let to = next.host_str().unwrap_or_default();
-        Err(Error::failed(format!("{} sends a {} on to {to}, which is not followed", self.host, call.method)))
+        Err(Error::failed(format!(
+            "{} redirects a {} request to {to}; imgmv does not follow it",
+            self.host, call.method
+        )))
     }
 
-    /// The address that a `Location` or `Link` from `base` means, if it is one that may be asked.
+    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not
+    /// allowed.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
         let wrong =
-            |why: &str| Error::invalid(format!("{} sends us to an address that is not asked: {why}", self.host));
+            |why: &str| Error::invalid(format!("{} names an address that imgmv does not use: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
-            return Err(wrong("it has credentials in it"));
+            return Err(wrong("it contains credentials"));
         }
         let by_user = self.access.insecure == Insecure::ByUser;
-        let may_be_plain = || by_user || is_loopback(next.host_str().unwrap_or_default());
+        let plain_http_allowed = || by_user || is_loopback(next.host_str().unwrap_or_default());
         match (base.scheme(), next.scheme()) {
             (_, "https") => Ok(next),
-            ("https", "http") => Err(wrong(
-                "it leads from https to http; if a proxy stands before the registry, it has to send X-Forwarded-Proto",
-            )),
-            (_, "http") if next.origin() == base.origin() || may_be_plain() => Ok(next),
+            ("https", "http") => {
+                Err(wrong("it leads from https to http; a proxy in front of the registry must send X-Forwarded-Proto"))
+            }
+            (_, "http") if next.origin() == base.origin() || plain_http_allowed() => Ok(next),
             (_, "http") => Err(wrong("it is plain HTTP on another host")),
-            _ => Err(wrong("it is no web address")),
+            _ => Err(wrong("it is neither http nor https")),
         }
     }
 
-    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn auth_state(&self) -> MutexGuard<'_, AuthState> {
+        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `what`, and whose it is.
-    fn about(&self, what: &str, url: &Url) -> String {
-        let asked = url.host_str().unwrap_or_default();
-        if self.host.starts_with(asked) || self.host == DEFAULT_REGISTRY {
+    /// Adds the host to `what`.
+    fn describe(&self, what: &str, url: &Url) -> String {
+        let requested = url.host_str().unwrap_or_default();
+        if self.host.starts_with(requested) || self.host == DEFAULT_REGISTRY {
             format!("{what} at {}", self.host)
         } else {
-            format!("{what} at {asked}")
+            format!("{what} at {requested}")
         }
     }
 
-    /// Whether `answer` is not the registry's own: a redirect led to another host.
-    pub fn is_elsewhere(&self, answer: &Answer) -> bool {
-        self.api().is_ok_and(|api| api.origin() != answer.url.origin())
+    /// Whether a redirect led to another host, which sent `response`.
+    pub fn is_from_other_host(&self, response: &Response) -> bool {
+        self.api().is_ok_and(|api| api.origin() != response.url.origin())
     }
 
-    /// What `fault` means when another try makes no sense.
-    pub(crate) fn lasting(&self, fault: Fault) -> Error {
+    /// Turns a transport error into the final error, without a retry.
+    pub(crate) fn permanent_error(&self, error: TransportError) -> Error {
         if self.cancel.raised() {
             return Error::interrupted();
         }
-        match fault {
-            Fault::Lasting(error) | Fault::NoTunnel(error) => self.told(error),
-            Fault::Broken(why) | Fault::Unreachable(why) => Error::network(format!("{}: {why}", self.host)),
-            Fault::NotTls => Error::network(match self.http.proxy() {
+        match error {
+            TransportError::Permanent(error) | TransportError::TunnelRefused(error) => self.with_host(error),
+            TransportError::Transient(why) | TransportError::Unreachable(why) => {
+                Error::network(format!("{}: {why}", self.host))
+            }
+            TransportError::NotTls => Error::network(match self.http.proxy() {
                 Some(proxy) => format!(
-                    "the answer for {} through the proxy {proxy} is not TLS; it may be a login page of the proxy",
+                    "{}: the response through the proxy {proxy} is not TLS; it may be a login page of the proxy",
                     self.host
                 ),
-                None => format!(
-                    "{} does not speak TLS; if it is meant to be plain HTTP, say so with --src-insecure or --dst-insecure",
-                    self.host
-                ),
+                None => {
+                    format!("{} does not speak TLS; to use plain HTTP, add --src-insecure or --dst-insecure", self.host)
+                }
             }),
         }
     }
 
-    /// An error with the registry's name in it.
-    pub(crate) fn told(&self, error: Error) -> Error {
+    /// Adds the registry's name to an error without it.
+    pub(crate) fn with_host(&self, error: Error) -> Error {
         if error.to_string().contains(&self.host) { error } else { error.at(&self.host) }
     }
 
-    /// `answer` when its status is among `wanted` and it is not a web page, else the sentence for it. Never shows a
-    /// secret, whatever the registry quotes.
-    pub fn expect(&self, answer: Answer, wanted: &[u16], scope: &Scope, what: &str) -> Result<Answer> {
-        let is_page = answer.status < 300 && web_page::is_page(&answer);
-        if wanted.contains(&answer.status) && !is_page {
-            return Ok(answer);
+    /// Returns `response` if its status is in `wanted` and it is not a web page, else the error for it. The error never
+    /// contains a secret, even if the registry quotes one.
+    pub fn expect(&self, response: Response, wanted: &[u16], scope: &Scope, what: &str) -> Result<Response> {
+        let is_page = response.status < 300 && web_page::is_page(&response);
+        if wanted.contains(&response.status) && !is_page {
+            return Ok(response);
         }
         if is_page {
-            return Err(web_page::refused(&self.host, &answer, what));
+            return Err(web_page::error(&self.host, &response, what));
         }
-        let found = self.known().shown(scope.repository()).cloned().unwrap_or_default();
-        let subject = Subject {
+        let found = self.auth_state().looked_up(scope.repository()).cloned().unwrap_or_default();
+        let subject = FailedRequest {
             host: &self.host,
-            elsewhere: self.is_elsewhere(&answer),
+            from_other_host: self.is_from_other_host(&response),
             repository: scope.repository(),
             what,
             verb: scope.verb(),
             credentials: &found.note,
             logged_in: found.login.is_some(),
         };
-        let proxy = answer.refusing_proxy().cloned();
-        let error = error_body::refusal(&subject, answer);
-        let told = proxy.map_or_else(
+        let proxy = response.refusing_proxy().cloned();
+        let error = error_body::error(&subject, response);
+        let message = proxy.map_or_else(
             || error.to_string(),
-            |proxy| format!("{error} (the proxy {proxy} passed this on, or refuses it itself)"),
+            |proxy| format!("{error} (through the proxy {proxy}, which may have refused it itself)"),
         );
-        Err(Error::new(error.kind(), state::scrub(&told, found.login.as_ref())))
+        Err(Error::new(error.kind(), state::scrub(&message, found.login.as_ref())))
     }
 }

@@ -1,37 +1,37 @@
-//! From a registry's refusal (distribution-spec, "Error Codes") to a sentence that says what to do.
+//! Turns a registry's error response (distribution-spec, "Error Codes") into a message that says what to do.
 
-use super::Answer;
+use super::Response;
 use crate::error::{Error, Kind};
 use serde::Deserialize;
 
-/// In bytes; the longest body of an error or a token that is read.
-pub const MAX_WORDS: u64 = 1 << 20;
+/// The limit on the body of an error or of a token response.
+pub const MAX_ERROR_BODY_BYTES: u64 = 1 << 20;
 const MAX_REASONS: usize = 3;
-const MAX_REASON: usize = 240;
+const MAX_REASON_CHARS: usize = 240;
 
-/// What was asked of the registry, for the sentence.
+/// The failed request, as its error describes it.
 #[derive(Debug, Clone)]
-pub struct Subject<'a> {
+pub struct FailedRequest<'a> {
     /// `registry.lan:5000`.
     pub host: &'a str,
-    /// The answer came from another host, to which the registry redirects.
-    pub elsewhere: bool,
-    /// `team/app`; empty where the whole registry is meant.
+    /// The response came from another host, to which the registry redirects.
+    pub from_other_host: bool,
+    /// `team/app`; empty for the registry itself.
     pub repository: &'a str,
     /// `manifest team/app:2`, `blob sha256:…`.
     pub what: &'a str,
     /// `read`, `push to`.
     pub verb: &'static str,
-    /// Where the credentials that were shown came from, or why none were; may be empty.
+    /// The origin of the credentials that were sent, or the reason for sending none; may be empty.
     pub credentials: &'a str,
     pub logged_in: bool,
 }
 
 #[derive(Deserialize)]
-struct Words {
+struct ErrorBody {
     #[serde(default)]
-    errors: Vec<Reason>,
-    /// Token services and some proxies.
+    errors: Vec<ErrorEntry>,
+    /// Sent by token services and some proxies.
     #[serde(default)]
     details: Option<String>,
     #[serde(default)]
@@ -39,7 +39,7 @@ struct Words {
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ErrorEntry {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -48,28 +48,19 @@ struct Reason {
     detail: Option<serde_json::Value>,
 }
 
-/// What a registry said about its refusal.
-#[derive(Debug, Default, Clone)]
-pub struct Said {
-    /// For people; may be empty. Bounded, from a stranger.
-    pub text: String,
-}
-
-/// Reads the body of a refusal; whatever it is, it never makes things worse.
-pub fn said(mut answer: Answer) -> Said {
-    let text_type = answer.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
-    let bytes = answer.bytes(MAX_WORDS, "an error").unwrap_or_default();
+/// Reads the registry's text from the body of an error response. The text is bounded, untrusted and may be empty.
+pub fn text(mut response: Response) -> String {
+    let text_type = response.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
+    let bytes = response.bytes(MAX_ERROR_BODY_BYTES, "an error").unwrap_or_default();
     let cut = |text: &str| -> String {
         let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        one_line.chars().take(MAX_REASON).collect()
+        one_line.chars().take(MAX_REASON_CHARS).collect()
     };
-    let Ok(words) = serde_json::from_slice::<Words>(&bytes) else {
-        let plain =
-            if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
-        return Said { text: plain };
+    let Ok(body) = serde_json::from_slice::<ErrorBody>(&bytes) else {
+        return if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
     };
     let mut reasons: Vec<String> = Vec::new();
-    for reason in words.errors.iter().take(MAX_REASONS) {
+    for reason in body.errors.iter().take(MAX_REASONS) {
         let message = reason.message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&reason.code);
         reasons.push(match &reason.detail {
             Some(serde_json::Value::String(detail)) if !detail.is_empty() && detail != message => {
@@ -78,62 +69,67 @@ pub fn said(mut answer: Answer) -> Said {
             _ => cut(message),
         });
     }
-    reasons.extend(words.details.iter().chain(&words.message).take(1).map(|text| cut(text)));
-    Said { text: reasons.join("; ") }
+    reasons.extend(body.details.iter().chain(&body.message).take(1).map(|text| cut(text)));
+    reasons.join("; ")
 }
 
-/// What a refusal by another host than the registry is: reading can be tried again, as after any broken line.
-fn of_elsewhere(verb: &str) -> Kind {
+/// The kind of a refusal by a redirect's target. A read can be retried, as after a broken connection.
+fn redirect_refusal_kind(verb: &str) -> Kind {
     if verb == "read" { Kind::Network } else { Kind::Failed }
 }
 
-/// Whether `status` refuses a `HEAD` without saying what is there: some registries, and proxies before them, know only
-/// `GET`.
+/// Whether `status` refuses the method `HEAD` without reporting existence. Some registries, and proxies in front of
+/// them, support only `GET`.
 pub fn refuses_head(status: u16) -> bool {
     matches!(status, 400 | 403 | 405 | 406 | 501)
 }
 
-/// The error for `answer`, whose status is not what was wanted.
-pub fn refusal(subject: &Subject<'_>, answer: Answer) -> Error {
-    let (status, from) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
-    let said = said(answer);
-    sentence(subject, status, &from, &said)
+/// The error for a response with an unexpected status.
+pub fn error(request: &FailedRequest<'_>, response: Response) -> Error {
+    let (status, from) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
+    let text = text(response);
+    message_for(request, status, &from, &text)
 }
 
-fn sentence(subject: &Subject<'_>, status: u16, from: &str, said: &Said) -> Error {
-    let Subject { host, elsewhere, repository, what, verb, credentials, logged_in } = subject;
-    let reason = if said.text.is_empty() { String::new() } else { format!(" ({})", said.text) };
-    let place = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
+fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str) -> Error {
+    let FailedRequest { host, from_other_host, repository, what, verb, credentials, logged_in } = request;
+    let reason = if text.is_empty() { String::new() } else { format!(" ({text})") };
+    let target = if repository.is_empty() { (*host).to_owned() } else { format!("{host}/{repository}") };
     let note = if credentials.is_empty() { String::new() } else { format!(" ({credentials})") };
     match status {
-        // Another host knows nothing of this user: no login can help.
-        400 | 401 | 403 | 410 if *elsewhere => Error::new(
-            of_elsewhere(verb),
+        // The redirect's target does not know this user, so a login does not help.
+        400 | 401 | 403 | 410 if *from_other_host => Error::new(
+            redirect_refusal_kind(verb),
             format!(
-                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the address \
-             may have expired: check the clock of this machine, or try again later"
+                "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the \
+                 address may have expired: check the clock of this host, or retry later"
             ),
         ),
-        404 if *elsewhere => Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}")),
+        404 if *from_other_host => {
+            Error::not_found(format!("{from}, to which {host} redirects, has no {what}{reason}"))
+        }
         401 if *logged_in => Error::denied(format!(
-            "{host} refused the credentials for {place}{note}{reason}; log in again with: imgmv login {host}"
+            "{host} refused the credentials for {target}{note}{reason}; log in again with: imgmv login {host}"
         )),
         401 => Error::denied(format!(
-            "{host} wants credentials to {verb} {place}, or has no such repository{reason}; log in with: imgmv login {host}{note}"
+            "{host} requires credentials to {verb} {target}, or the repository does not exist{reason}; log in with: \
+             imgmv login {host}{note}"
         )),
         403 if *logged_in => Error::denied(format!(
-            "{host} does not let this user {verb} {place}{reason}; ask its owner, or log in as another user with: \
-             imgmv login {host}"
+            "{host} does not allow this user to {verb} {target}{reason}; ask its owner, or log in as another user \
+             with: imgmv login {host}"
         )),
-        403 => Error::denied(format!("{host} does not let us {verb} {place}{reason}; log in with: imgmv login {host}")),
+        403 => Error::denied(format!(
+            "{host} does not allow anonymous users to {verb} {target}{reason}; log in with: imgmv login {host}"
+        )),
         404 => Error::not_found(format!("{host} has no {what}{reason}")),
-        405 | 501 => Error::failed(format!("{host} does not do this: {what}, status {status}{reason}")),
+        405 | 501 => Error::failed(format!("{host} does not support this request: {what}, status {status}{reason}")),
         413 => Error::failed(format!(
-            "{host} takes no body of that size for {what}{reason}; raise the limit of the registry, or of the proxy \
-             before it"
+            "{host} refuses a body of that size for {what}{reason}; raise the limit of the registry, or of the proxy \
+             in front of it"
         )),
-        429 => Error::network(format!("{host} still asks for patience after all retries: {what}{reason}")),
-        500.. => Error::network(format!("{host} fails with status {status}: {what}{reason}")),
+        429 => Error::network(format!("{host} still limits requests (status 429) after all retries: {what}{reason}")),
+        500.. => Error::network(format!("{host} failed with status {status}: {what}{reason}")),
         _ => Error::new(Kind::Failed, format!("{host} refused {what} with status {status}{reason}")),
     }
 }

@@ -1,5 +1,4 @@
-//! One HTTP request and its answer: connections and their time-outs, nothing of what a registry is. Redirects, retries
-//! and credentials are `client.rs`'s.
+//! One HTTP request and its response: connections and time-outs. `client.rs` adds redirects, retries and credentials.
 
 pub(super) mod client;
 pub(super) mod connect;
@@ -11,47 +10,47 @@ pub(super) mod tls;
 pub(super) mod transport_error;
 pub(super) mod web_page;
 
-use super::auth::state::Use;
+use super::auth::token::TokenUse;
 use super::options::Access;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::rate_limit::{Limit, Limited};
-use connect::{Line, Rules, early};
-use proxy::{Kind, Proxies, Proxy};
+use connect::{RegistryConnector, StallRules, early};
+use proxy::{Proxies, Proxy, ProxyKind};
 use std::{
     collections::HashMap,
     io::Read,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-use transport_error::{Fault, of_body};
+use transport_error::{TransportError, from_body};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-/// In bytes; what is left of an answer is read up to here, so that its connection can be used again.
-const DRAINED: u64 = 64 << 10;
-const IDLE_CONNECTIONS: usize = 32;
-/// docker-registry and most proxies keep an idle connection longer than this.
-const IDLE_AGE: Duration = Duration::from_secs(20);
+/// The limit on the rest of a response that is read so that its connection can be reused.
+const DRAIN_LIMIT_BYTES: u64 = 64 << 10;
+const MAX_IDLE_CONNECTIONS: usize = 32;
+/// Shorter than the idle time of docker-registry and of most proxies.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(20);
 
-/// What a request carries.
+/// The body of a request.
 pub enum Payload<'a> {
     Nothing,
     Bytes(&'a [u8]),
-    /// Passes once: such a request cannot be tried again. `size` in bytes where known.
+    /// Read once, so the request cannot be retried. `size` is in bytes, if known.
     Stream {
         bytes: &'a mut dyn Read,
         size: Option<u64>,
     },
 }
 
-/// How long the answer may take to begin.
+/// The limit on the wait for a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    Usual,
-    /// The registry checks and stores what it was sent.
+pub enum ResponseWait {
+    Normal,
+    /// The registry first verifies and stores the request's body.
     Storing,
 }
 
@@ -61,68 +60,68 @@ pub struct Call {
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
-    pub patience: Patience,
-    pub token: Use,
+    pub wait: ResponseWait,
+    pub token: TokenUse,
 }
 
 impl Call {
     pub fn new(method: Method, url: Url) -> Call {
-        Call { method, url, headers: HeaderMap::new(), patience: Patience::Usual, token: Use::Shared }
+        Call { method, url, headers: HeaderMap::new(), wait: ResponseWait::Normal, token: TokenUse::Shared }
     }
 
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Call {
-        // Values are made here of checked parts; one that is not fit for a header is left out and the server says so.
+        // Values consist of checked parts. An invalid value is omitted, and the server reports the missing header.
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }
         self
     }
 
-    /// Shows a token that no other request has shown: one that was shared was refused.
+    /// Uses a token of this request alone, after a shared token was refused.
     pub fn with_own_token(mut self) -> Call {
-        self.token = Use::Own;
+        self.token = TokenUse::Own;
         self
     }
 
     pub fn storing(mut self) -> Call {
-        self.patience = Patience::Storing;
+        self.wait = ResponseWait::Storing;
         self
     }
 }
 
-/// The connections of one registry and of the hosts it sends us to.
+/// The connections to one registry and to the hosts that it redirects to.
 pub struct Http {
     access: Access,
     /// `HOST[:PORT]` as the user wrote it, for `certs.d`.
     host: String,
     proxies: Proxies,
-    agents: Arc<Mutex<HashMap<Route, Agent>>>,
+    agents: Arc<Mutex<HashMap<AgentKey, Agent>>>,
 }
 
-/// Connections that may share settings.
+/// The settings that select an agent.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Route {
+struct AgentKey {
     tls: bool,
-    to: To,
+    to: PeerKind,
     proxy: Option<Proxy>,
 }
 
-/// Whom a connection is to, which decides whom it trusts.
+/// The kind of host that a connection leads to. It decides which certificates are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum To {
+pub enum PeerKind {
     /// The registry's own host.
     Registry,
-    /// A token service or a storage elsewhere.
+    /// A token service or storage on another host.
     Other,
-    /// Whoever is there, only to learn whether it speaks TLS. Nobody is trusted.
+    /// A host that is only probed for TLS; no certificate is trusted.
     Probe,
 }
 
 impl Http {
     pub fn new(host: &str, access: Access, cancel: &Cancel) -> Http {
-        let agents: Arc<Mutex<HashMap<Route, Agent>>> = Arc::default();
+        let agents: Arc<Mutex<HashMap<AgentKey, Agent>>> = Arc::default();
         let running = Arc::downgrade(&agents);
-        // Ends reads and writes that wait on a far side.
+        // Ends reads and writes that wait for a remote host.
         cancel.on_raise(move || {
             if let Some(agents) = running.upgrade() {
                 let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,17 +131,22 @@ impl Http {
         Http { access, host: host.to_owned(), proxies: Proxies::from_environment(), agents }
     }
 
-    /// The proxy to this host over TLS.
+    /// Returns the proxy for https requests to this host.
     pub fn proxy(&self) -> Option<Proxy> {
         let url = Url::parse(&format!("https://{}/", self.host)).ok()?;
-        self.proxies.of(&url).ok()?
+        self.proxies.for_url(&url).ok()?
     }
 
-    /// Sends `call` and waits for the head of its answer, whatever its status.
-    pub fn send(&self, call: &Call, payload: &mut Payload<'_>, to: To) -> std::result::Result<Answer, Fault> {
-        let proxy = self.proxies.of(&call.url).map_err(Fault::Lasting)?;
-        let route = Route { tls: call.url.scheme() == "https", to, proxy };
-        let agent = self.agent(&route).map_err(Fault::Lasting)?;
+    /// Sends `call` and waits for the head of its response, of any status.
+    pub fn send(
+        &self,
+        call: &Call,
+        payload: &mut Payload<'_>,
+        to: PeerKind,
+    ) -> std::result::Result<Response, TransportError> {
+        let proxy = self.proxies.for_url(&call.url).map_err(TransportError::Permanent)?;
+        let key = AgentKey { tls: call.url.scheme() == "https", to, proxy };
+        let agent = self.agent(&key).map_err(TransportError::Permanent)?;
         let mut head = Request::builder().method(call.method.clone()).uri(call.url.as_str());
         if let Some(headers) = head.headers_mut() {
             headers.extend(call.headers.clone());
@@ -152,32 +156,32 @@ impl Http {
         }
         let sent = match payload {
             Payload::Nothing if matches!(call.method, Method::POST | Method::PUT | Method::PATCH) => {
-                // An empty body, said so: some servers refuse a POST without a length.
+                // An empty body sends `Content-Length: 0`; some servers refuse a POST without a length.
                 self.run(&agent, call, head.body(&[][..]))
             }
             Payload::Nothing => self.run(&agent, call, head.body(())),
             Payload::Bytes(bytes) => {
-                if let Some(limit) = &self.access.limit {
-                    limit.wait_for(bytes.len()).map_err(Fault::Lasting)?;
+                if let Some(limit) = &self.access.rate_limit {
+                    limit.wait_for(bytes.len()).map_err(TransportError::Permanent)?;
                 }
                 self.run(&agent, call, head.body(*bytes))
             }
             Payload::Stream { bytes, .. } => {
-                let mut bytes = Limited::new(&mut **bytes, self.access.limit.as_ref());
+                let mut bytes = Limited::new(&mut **bytes, self.access.rate_limit.as_ref());
                 self.run(&agent, call, head.body(SendBody::from_reader(&mut bytes)))
             }
         };
         let (head, body) = sent?.into_parts();
-        if let (407, false, Some(proxy)) = (head.status.as_u16(), route.tls, &route.proxy) {
+        if let (407, false, Some(proxy)) = (head.status.as_u16(), key.tls, &key.proxy) {
             let challenges = head.headers.get_all(header::PROXY_AUTHENTICATE).iter();
             let challenges = challenges.filter_map(|value| value.to_str().ok().map(str::to_owned));
-            return Err(Fault::Lasting(proxy.wants_credentials(challenges)));
+            return Err(TransportError::Permanent(proxy.credentials_error(challenges)));
         }
-        let (patience, limit) = (4 * self.access.timeout, self.access.limit.clone());
-        // A tunnel's inside is not the proxy's to answer in.
-        let proxy = route.proxy.filter(|proxy| !route.tls && proxy.kind() != Kind::Socks);
+        let (read_timeout, limit) = (4 * self.access.timeout, self.access.rate_limit.clone());
+        // A proxy cannot respond inside a tunnel.
+        let proxy = key.proxy.filter(|proxy| !key.tls && proxy.kind() != ProxyKind::Socks);
         let (status, url) = (head.status.as_u16(), call.url.clone());
-        Ok(Answer { status, url, proxy, headers: head.headers, body, patience, limit })
+        Ok(Response { status, url, proxy, headers: head.headers, body, read_timeout, limit })
     }
 
     fn run<B: ureq::AsSendBody>(
@@ -185,13 +189,14 @@ impl Http {
         agent: &Agent,
         call: &Call,
         request: std::result::Result<Request<B>, ureq::http::Error>,
-    ) -> std::result::Result<ureq::http::Response<Body>, Fault> {
+    ) -> std::result::Result<ureq::http::Response<Body>, TransportError> {
         let host = call.url.host_str().unwrap_or_default();
-        let request = request
-            .map_err(|_| Fault::Lasting(Error::invalid(format!("an address at {host} cannot be used in a request"))))?;
-        let sent = match call.patience {
-            Patience::Usual => agent.run(request),
-            Patience::Storing => {
+        let request = request.map_err(|_| {
+            TransportError::Permanent(Error::invalid(format!("an address at {host} is not a valid request target")))
+        })?;
+        let sent = match call.wait {
+            ResponseWait::Normal => agent.run(request),
+            ResponseWait::Storing => {
                 let long = 10 * self.access.timeout;
                 let request = agent
                     .configure_request(request)
@@ -201,83 +206,83 @@ impl Http {
                 agent.run(request)
             }
         };
-        early::answered(sent).map_err(|error| transport_error::of_request(error, host, &self.access))
+        early::into_response(sent).map_err(|error| transport_error::from_request(error, host, &self.access))
     }
 
-    fn agent(&self, route: &Route) -> Result<Agent> {
+    fn agent(&self, key: &AgentKey) -> Result<Agent> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(route) {
+        if let Some(agent) = agents.get(key) {
             return Ok(agent.clone());
         }
-        let agent = connect::agent(self.config(route), self.line(route)?);
-        agents.insert(route.clone(), agent.clone());
+        let agent = connect::agent(self.config(key), self.connector(key)?);
+        agents.insert(key.clone(), agent.clone());
         Ok(agent)
     }
 
-    fn config(&self, route: &Route) -> Config {
+    fn config(&self, key: &AgentKey) -> Config {
         let wait = self.access.timeout;
         Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(route.proxy.as_ref().filter(|proxy| proxy.kind() == Kind::Socks).map(Proxy::for_ureq))
+            .proxy(key.proxy.as_ref().filter(|proxy| proxy.kind() == ProxyKind::Socks).map(Proxy::to_ureq))
             .user_agent(concat!("imgmv/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .input_buffer_size(self.access.buffer)
-            .output_buffer_size(self.access.buffer)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .max_idle_age(IDLE_AGE)
-            .timeout_resolve(Some(self.access.connect.unwrap_or(wait)))
-            .timeout_connect(Some(self.access.connect.unwrap_or(wait)))
+            .input_buffer_size(self.access.buffer_bytes)
+            .output_buffer_size(self.access.buffer_bytes)
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+            .max_idle_age(MAX_IDLE_AGE)
+            .timeout_resolve(Some(self.access.connect_timeout.unwrap_or(wait)))
+            .timeout_connect(Some(self.access.connect_timeout.unwrap_or(wait)))
             .timeout_per_read(Some(wait))
             .timeout_per_write(Some(wait))
-            .timeout_recv_response(Some(self.access.answer.unwrap_or(4 * wait)))
+            .timeout_recv_response(Some(self.access.response_timeout.unwrap_or(4 * wait)))
             .build()
     }
 
-    fn line(&self, route: &Route) -> Result<Line> {
-        let tls = || match route.to {
-            To::Registry => tls::of_registry(&self.access, &self.host),
-            To::Other => tls::of_others(&self.access),
-            To::Probe => tls::of_a_probe(),
+    fn connector(&self, key: &AgentKey) -> Result<RegistryConnector> {
+        let tls = || match key.to {
+            PeerKind::Registry => tls::for_registry(&self.access, &self.host),
+            PeerKind::Other => tls::for_other_hosts(&self.access),
+            PeerKind::Probe => tls::for_probe(),
         };
-        let to_proxy = route.proxy.as_ref().is_some_and(|proxy| proxy.kind() == Kind::Https);
-        Ok(Line {
-            tls: route.tls.then(tls).transpose()?,
-            proxy_tls: to_proxy.then(|| tls::of_others(&self.access)).transpose()?,
-            proxy: route.proxy.clone(),
-            rules: Rules::new(self.access.timeout, self.access.limit.as_deref()),
+        let tls_to_proxy = key.proxy.as_ref().is_some_and(|proxy| proxy.kind() == ProxyKind::Https);
+        Ok(RegistryConnector {
+            tls: key.tls.then(tls).transpose()?,
+            proxy_tls: tls_to_proxy.then(|| tls::for_other_hosts(&self.access)).transpose()?,
+            proxy: key.proxy.clone(),
+            rules: StallRules::new(self.access.timeout, self.access.rate_limit.as_deref()),
         })
     }
 }
 
-/// The head of an answer, its body still to be read.
-pub struct Answer {
+/// The head of a response, and its unread body.
+pub struct Response {
     pub status: u16,
-    /// Where it came from.
+    /// The URL that was requested.
     pub url: Url,
-    /// The proxy that passed it on, or made it.
+    /// The proxy that forwarded or created it.
     proxy: Option<Proxy>,
     headers: HeaderMap,
     body: Body,
-    patience: Duration,
+    read_timeout: Duration,
     limit: Option<Arc<Limit>>,
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} from {}", self.status, self.url.host_str().unwrap_or_default())
     }
 }
 
-impl Answer {
-    /// A header's value, where it is text.
+impl Response {
+    /// Returns a header's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Whether there is such a header, text or not.
+    /// Whether a header exists, text or not.
     pub fn has(&self, name: &str) -> bool {
         self.headers.contains_key(name)
     }
@@ -286,41 +291,41 @@ impl Answer {
         self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
-    /// `Content-Length`, in bytes.
+    /// Returns `Content-Length`, in bytes.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
     }
 
-    /// The proxy that may have refused what was asked, in place of the server.
+    /// Returns the proxy that may have refused the request in place of the server.
     pub fn refusing_proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref().filter(|_| matches!(self.status, 403 | 502 | 503 | 504))
     }
 
-    /// How long the server asks us to wait.
+    /// Returns the wait that the server asks for.
     pub fn retry_after(&self) -> Option<Duration> {
-        retry::wish(self.header("retry-after")?, SystemTime::now())
+        retry::parse_retry_after(self.header("retry-after")?, SystemTime::now())
     }
 
-    /// The body as it comes. Read to its end, its connection can be used again.
+    /// Streams the body. A body that is read to its end frees its connection for reuse.
     pub fn into_reader(self) -> impl Read + Send + 'static {
         Limited::new(self.body.into_with_config().limit(u64::MAX).reader(), self.limit.as_ref())
     }
 
-    /// The whole body, at most `limit` bytes and within a few time-outs; longer ones are `Invalid`.
+    /// Reads the complete body, at most `limit` bytes and within four time-outs. A longer body is `Invalid`.
     pub fn bytes(&mut self, limit: u64, what: &str) -> Result<Vec<u8>> {
-        let too_long = |host: &str| Error::invalid(format!("{what} from {host} has more than {limit} bytes"));
+        let too_long = |host: &str| Error::invalid(format!("{what} from {host} is larger than {limit} bytes"));
         let host = self.url.host_str().unwrap_or_default().to_owned();
         if self.length().is_some_and(|length| length > limit) {
             return Err(too_long(&host));
         }
-        let own = self.limit.as_ref().map_or(Duration::ZERO, |own| own.duration_of(limit));
-        let until = Instant::now() + self.patience + own;
+        let limited = self.limit.as_ref().map_or(Duration::ZERO, |rate| rate.duration_of(limit));
+        let deadline = Instant::now() + self.read_timeout + limited;
         let mut reader = self.body.with_config().limit(u64::MAX).reader();
         let mut reader = Limited::new(&mut reader, self.limit.as_ref());
         let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
         loop {
-            let n = reader.read(&mut buffer).map_err(|e| match of_body(e) {
-                Fault::Lasting(error) => error,
+            let n = reader.read(&mut buffer).map_err(|e| match from_body(e) {
+                TransportError::Permanent(error) => error,
                 fault => Error::network(format!("{what} from {host}: {fault}")),
             })?;
             if n == 0 {
@@ -330,19 +335,19 @@ impl Answer {
             if bytes.len() as u64 > limit {
                 return Err(too_long(&host));
             }
-            if Instant::now() > until {
-                return Err(Error::network(format!("{what} from {host} comes too slowly")));
+            if Instant::now() > deadline {
+                return Err(Error::network(format!("{what} from {host} arrives too slowly")));
             }
         }
     }
 
-    /// Reads what is left, if it is little, so that the connection can be used again.
+    /// Reads a short rest of the body, so that the connection can be reused.
     pub fn drain(self) {
-        if self.length().is_none_or(|length| length <= DRAINED) {
-            let until = Instant::now() + self.patience;
-            let mut reader = self.into_reader().take(DRAINED);
+        if self.length().is_none_or(|length| length <= DRAIN_LIMIT_BYTES) {
+            let deadline = Instant::now() + self.read_timeout;
+            let mut reader = self.into_reader().take(DRAIN_LIMIT_BYTES);
             let mut buffer = vec![0; 8 << 10];
-            while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < until {}
+            while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < deadline {}
         }
     }
 }

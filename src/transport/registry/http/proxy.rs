@@ -1,5 +1,5 @@
-//! Which proxy a URL goes through: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl and Go do.
-//! ureq's own reading knows one proxy for both schemes and no domains without a leading dot.
+//! The proxy of a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl and Go read them. ureq
+//! itself reads one proxy for both schemes, and no domain without a leading dot.
 
 use crate::error::{Error, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,16 +8,16 @@ use ureq::ProxyProtocol;
 use ureq::http::Uri;
 use url::Url;
 
-/// What a proxy speaks.
+/// A proxy's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProxyKind {
     Http,
     /// HTTP over TLS.
     Https,
     Socks,
 }
 
-/// A proxy, with the credentials that it is shown. As text it is `HOST:PORT` and the variable that names it.
+/// A proxy and its credentials. Displayed as `HOST:PORT` and the variable that names it, without the credentials.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Proxy {
     variable: &'static str,
@@ -27,10 +27,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Reads a proxy's URL, or `HOST:PORT`, from a `variable`; `Usage` where it is neither.
+    /// Parses a proxy's URL, or `HOST:PORT`, from a `variable`. Any other text is `Usage`.
     fn parse(variable: &'static str, text: &str) -> Result<Proxy> {
-        // The text may hold a password, so it is not quoted.
-        let wrong = |why: &str| Error::usage(format!("the proxy in {variable} cannot be used: {why}"));
+        // The text may contain a password, so the error does not quote it.
+        let wrong = |why: &str| Error::usage(format!("the proxy in {variable} is invalid: {why}"));
         if text.contains(char::REPLACEMENT_CHARACTER) {
             return Err(wrong("it is not UTF-8"));
         }
@@ -44,34 +44,34 @@ impl Proxy {
         }
         let address = format!("http://{}:{}", inner.host(), inner.port()).parse::<Uri>();
         let address = address.ok().filter(|address| address.host().is_some_and(|host| !host.is_empty()));
-        let address = address.ok_or_else(|| wrong("it names no host"))?;
+        let address = address.ok_or_else(|| wrong("it has no host"))?;
         Ok(Proxy { variable, inner, address })
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ProxyKind {
         match self.inner.protocol() {
-            ProxyProtocol::Http => Kind::Http,
-            ProxyProtocol::Https => Kind::Https,
-            _ => Kind::Socks,
+            ProxyProtocol::Http => ProxyKind::Http,
+            ProxyProtocol::Https => ProxyKind::Https,
+            _ => ProxyKind::Socks,
         }
     }
 
-    /// A name, or an address that may be in brackets.
+    /// Returns a name, or an address, which may be in brackets.
     pub fn host(&self) -> &str {
         self.address.host().unwrap_or_default()
     }
 
-    /// `http://HOST:PORT`, whatever it speaks.
+    /// Returns `http://HOST:PORT`, for any protocol.
     pub fn address(&self) -> &Uri {
         &self.address
     }
 
-    /// For ureq's own connector.
-    pub fn for_ureq(&self) -> ureq::Proxy {
+    /// Converts it for ureq's own connector.
+    pub fn to_ureq(&self) -> ureq::Proxy {
         self.inner.clone()
     }
 
-    /// The `Proxy-Authorization` that it is shown, if it is to be shown one.
+    /// Returns the value of `Proxy-Authorization`, if the URL has credentials.
     pub fn authorization(&self) -> Option<String> {
         let (user, password) = (self.inner.username(), self.inner.password());
         (user.is_some() || password.is_some()).then(|| {
@@ -80,9 +80,9 @@ impl Proxy {
         })
     }
 
-    /// What to do where it asks for credentials (407), or refuses those that it was shown; `challenges` are its
+    /// The error when the proxy requires credentials (407) or refuses those it was sent. `challenges` are its
     /// `Proxy-Authenticate` headers.
-    pub fn wants_credentials(&self, challenges: impl Iterator<Item = String>) -> Error {
+    pub fn credentials_error(&self, challenges: impl Iterator<Item = String>) -> Error {
         let schemes: Vec<String> = challenges
             .filter_map(|challenge| challenge.split_ascii_whitespace().next().map(str::to_owned))
             .take(8)
@@ -92,11 +92,11 @@ impl Proxy {
         Error::denied(match (known, self.authorization().is_some()) {
             (false, _) => {
                 let schemes = schemes.join(", ");
-                format!("the proxy {self} asks for credentials of a kind that imgmv does not have: {schemes}")
+                format!("the proxy {self} requires an authentication scheme that imgmv does not support: {schemes}")
             }
-            (true, true) => format!("the proxy {self} refuses the user and password that {variable} holds"),
+            (true, true) => format!("the proxy {self} refused the user and password in {variable}; correct them"),
             (true, false) => {
-                format!("the proxy {self} asks for credentials; write USER:PASSWORD@ before its host in {variable}")
+                format!("the proxy {self} requires credentials; write USER:PASSWORD@ before its host in {variable}")
             }
         })
     }
@@ -109,14 +109,14 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Without its credentials.
+/// Omits the credentials.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-/// The value of a variable, and its name; an empty value is none.
+/// A variable's name and value; `None` if it is unset or empty.
 type Setting = Option<(&'static str, String)>;
 
 /// The user's proxies.
@@ -124,7 +124,7 @@ type Setting = Option<(&'static str, String)>;
 pub struct Proxies {
     https: Setting,
     http: Setting,
-    exempt: String,
+    no_proxy: String,
 }
 
 impl Proxies {
@@ -138,19 +138,19 @@ impl Proxies {
         Proxies {
             https: first(&["HTTPS_PROXY", "https_proxy"]).or_else(|| all.clone()),
             http: first(&["http_proxy", "HTTP_PROXY"]).or(all),
-            exempt: first(&["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default(),
+            no_proxy: first(&["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default(),
         }
     }
 
-    /// The same proxy for both schemes.
-    pub fn of_text(proxy: &str, exempt: &str) -> Proxies {
+    /// Uses the same proxy for both schemes.
+    pub fn from_text(proxy: &str, no_proxy: &str) -> Proxies {
         let setting = Some(("ALL_PROXY", proxy.to_owned()));
-        Proxies { https: setting.clone(), http: setting, exempt: exempt.to_owned() }
+        Proxies { https: setting.clone(), http: setting, no_proxy: no_proxy.to_owned() }
     }
 
-    /// The proxy that `url` goes through; loopback never goes through one. `Usage` where the variable that counts holds
-    /// none.
-    pub fn of(&self, url: &Url) -> Result<Option<Proxy>> {
+    /// Returns the proxy for `url`; loopback never has one. Fails with `Usage` if the variable for its scheme is not a
+    /// proxy.
+    pub fn for_url(&self, url: &Url) -> Result<Option<Proxy>> {
         let chosen = if url.scheme() == "https" { &self.https } else { &self.http };
         let host = url.host_str().unwrap_or_default();
         match chosen {
@@ -163,13 +163,13 @@ impl Proxies {
 
     fn is_exempt(&self, host: &str, port: Option<u16>) -> bool {
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
-        self.exempt.split([',', ' ']).map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| {
+        self.no_proxy.split([',', ' ']).map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| {
             let rule = rule.to_ascii_lowercase();
             if rule == "*" {
                 return true;
             }
             if let Some((network, bits)) = rule.split_once('/') {
-                return lies_in(&host, network, bits);
+                return is_in_network(&host, network, bits);
             }
             if let Ok(address) = rule.trim_matches(['[', ']']).parse::<IpAddr>() {
                 return host.parse() == Ok(address);
@@ -185,14 +185,14 @@ impl Proxies {
     }
 }
 
-/// Whether `host` (a name or an address, brackets allowed) is this machine.
+/// Whether `host` (a name or an address, brackets allowed) is this host.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether the address `host` lies in `network/bits`.
-pub fn lies_in(host: &str, network: &str, bits: &str) -> bool {
+/// Whether the address `host` is in `network/bits`.
+pub fn is_in_network(host: &str, network: &str, bits: &str) -> bool {
     let widen = |text: &str| {
         text.parse::<IpAddr>().ok().map(|address| match address {
             IpAddr::V4(four) => (u128::from(u32::from(four)) << 96, 32),
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn each_scheme_has_its_proxy_and_no_proxy_is_read_as_curl_does() {
-        let exempt = "internal.lan, .dotted.lan,*.star.lan,10.0.0.0/8,only.lan:5000,fd00::/8 192.168.1.1";
+        let no_proxy = "internal.lan, .dotted.lan,*.star.lan,10.0.0.0/8,only.lan:5000,fd00::/8 192.168.1.1";
         let setting = |text: &str| Some(("ALL_PROXY", text.to_owned()));
-        let proxies = Proxies { https: setting("http://s:1"), http: setting("p:2"), exempt: exempt.into() };
+        let proxies = Proxies { https: setting("http://s:1"), http: setting("p:2"), no_proxy: no_proxy.into() };
         let cases = [
             ("https://registry.lan/", Some("s:1 (ALL_PROXY)")),
             ("http://registry.lan/", Some("p:2 (ALL_PROXY)")),
@@ -235,19 +235,22 @@ mod tests {
             ("http://[::1]:5000/", None),
         ];
         for (url, expected) in cases {
-            let found = proxies.of(&url.parse().unwrap()).unwrap().map(|proxy| proxy.to_string());
+            let found = proxies.for_url(&url.parse().unwrap()).unwrap().map(|proxy| proxy.to_string());
             assert_eq!(found.as_deref(), expected, "{url}");
         }
-        assert_eq!(Proxies { exempt: "*".into(), ..proxies }.of(&"https://r.lan/".parse().unwrap()).unwrap(), None);
+        assert_eq!(
+            Proxies { no_proxy: "*".into(), ..proxies }.for_url(&"https://r.lan/".parse().unwrap()).unwrap(),
+            None
+        );
     }
 
     #[test]
     fn a_proxys_kind_and_credentials_are_read_and_never_shown() {
         let cases = [
-            ("squid.lan:3128", Kind::Http, "squid.lan:3128 (V)", None),
-            ("http://u:s%40x@squid.lan", Kind::Http, "squid.lan:80 (V)", Some("Basic dTpzQHg=")),
-            ("https://[::1]:3129/", Kind::Https, "[::1]:3129 (V)", None),
-            ("socks5h://u:secret@10.0.0.1", Kind::Socks, "10.0.0.1:1080 (V)", Some("Basic dTpzZWNyZXQ=")),
+            ("squid.lan:3128", ProxyKind::Http, "squid.lan:3128 (V)", None),
+            ("http://u:s%40x@squid.lan", ProxyKind::Http, "squid.lan:80 (V)", Some("Basic dTpzQHg=")),
+            ("https://[::1]:3129/", ProxyKind::Https, "[::1]:3129 (V)", None),
+            ("socks5h://u:secret@10.0.0.1", ProxyKind::Socks, "10.0.0.1:1080 (V)", Some("Basic dTpzZWNyZXQ=")),
         ];
         for (text, kind, shown, authorization) in cases {
             let proxy = Proxy::parse("V", text).unwrap();

@@ -1,121 +1,122 @@
-//! How far away a registry has shown itself to be, and whether it has asked for patience: what decides how much is
-//! asked of it at once.
+//! A registry's latency and its refusals, which decide how many requests it gets in parallel.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// From here on the way takes longer than most answers: more is asked at once.
-const FAR: Duration = Duration::from_millis(30);
-/// Requests for small things at once, where the registry is far away.
-const LANES_WHEN_FAR: usize = 32;
-/// Pieces of large blobs (see `pull/ranges.rs`) in memory, of one registry.
-pub const PIECES: usize = 12;
+/// The latency from which a registry counts as far away. Most of a request's time is then latency.
+const FAR_LATENCY: Duration = Duration::from_millis(30);
+/// The number of parallel blobs of a registry that is far away.
+const PARALLEL_BLOBS_WHEN_FAR: usize = 32;
+/// The limit on pieces of one registry's large blobs in memory (see `pull/ranges.rs`).
+pub const MAX_PIECES: usize = 12;
 
-/// What the requests to one registry have shown so far.
-pub struct Pace {
-    /// The quickest answer, in microseconds.
-    quickest: AtomicU64,
-    /// How often it answered 429.
-    patience: AtomicUsize,
-    pieces: Mutex<Pieces>,
-    /// In bytes, of an upload's chunks; 0 while uploads go in one piece.
-    chunk: AtomicU64,
-    /// It has refused a request with a body.
-    refuses: AtomicBool,
+/// The latency and the refusals of one registry so far.
+pub struct Throttle {
+    /// The shortest time to a response.
+    min_latency_micros: AtomicU64,
+    /// The number of responses with status 429.
+    too_many_requests: AtomicUsize,
+    pieces: Mutex<PiecePool>,
+    /// The size of an upload's chunks; 0 while uploads are not chunked.
+    chunk_bytes: AtomicU64,
+    /// The registry has refused a request with a body.
+    refused_body: AtomicBool,
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
-            quickest: AtomicU64::new(u64::MAX),
-            patience: AtomicUsize::new(0),
+impl Default for Throttle {
+    fn default() -> Throttle {
+        Throttle {
+            min_latency_micros: AtomicU64::new(u64::MAX),
+            too_many_requests: AtomicUsize::new(0),
             pieces: Mutex::default(),
-            chunk: AtomicU64::new(0),
-            refuses: AtomicBool::new(false),
+            chunk_bytes: AtomicU64::new(0),
+            refused_body: AtomicBool::new(false),
         }
     }
 }
 
-impl Pace {
-    /// A request without a body was answered after so long.
-    pub fn answered(&self, after: Duration) {
-        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-        self.quickest.fetch_min(micros, Ordering::Relaxed);
+impl Throttle {
+    /// Records the time to the response of a request without a body.
+    pub fn record_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.min_latency_micros.fetch_min(micros, Ordering::Relaxed);
     }
 
-    pub fn asked_for_patience(&self) {
-        self.patience.fetch_add(1, Ordering::Relaxed);
+    pub fn record_too_many_requests(&self) {
+        self.too_many_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the registry has asked for patience.
-    pub fn patience(&self) -> usize {
-        self.patience.load(Ordering::Relaxed)
+    /// Returns the number of responses with status 429.
+    pub fn too_many_requests(&self) -> usize {
+        self.too_many_requests.load(Ordering::Relaxed)
     }
 
-    /// How long its quickest answer has taken.
-    pub fn quickest(&self) -> Option<Duration> {
-        Some(self.quickest.load(Ordering::Relaxed)).filter(|micros| *micros != u64::MAX).map(Duration::from_micros)
+    /// Returns the shortest time to a response, if any.
+    pub fn min_latency(&self) -> Option<Duration> {
+        Some(self.min_latency_micros.load(Ordering::Relaxed))
+            .filter(|micros| *micros != u64::MAX)
+            .map(Duration::from_micros)
     }
 
+    /// Whether the latency is high.
     pub fn is_far(&self) -> bool {
-        self.quickest().is_some_and(|quickest| quickest >= FAR)
+        self.min_latency().is_some_and(|latency| latency >= FAR_LATENCY)
     }
 
-    pub fn refused_a_body(&self) {
-        self.refuses.store(true, Ordering::Relaxed);
+    pub fn record_refused_body(&self) {
+        self.refused_body.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request with a body was refused before: bodies are better sent when they are asked for.
+    /// Whether a request with a body was refused before. Bodies are then sent only after `100 Continue`.
     pub fn refuses_bodies(&self) -> bool {
-        self.refuses.load(Ordering::Relaxed)
+        self.refused_body.load(Ordering::Relaxed)
     }
 
-    /// How many blobs are best under way at once, where `usual` are for a registry near by.
-    pub fn lanes(&self, usual: usize) -> usize {
-        match self.is_far() && self.patience() == 0 {
-            true => usual.max(LANES_WHEN_FAR),
+    /// Returns the number of blobs to transfer in parallel; `usual` is the number for a near registry.
+    pub fn parallel_blobs(&self, usual: usize) -> usize {
+        match self.is_far() && self.too_many_requests() == 0 {
+            true => usual.max(PARALLEL_BLOBS_WHEN_FAR),
             false => usual,
         }
     }
 
-    /// Whether uploads are better sent in chunks, and in bytes how long those are: the registry has forgotten one that
-    /// was cut.
-    pub fn chunk(&self) -> Option<u64> {
-        Some(self.chunk.load(Ordering::Relaxed)).filter(|chunk| *chunk > 0)
+    /// Returns the chunk size for uploads, once the registry has lost an upload that was interrupted.
+    pub fn chunk_bytes(&self) -> Option<u64> {
+        Some(self.chunk_bytes.load(Ordering::Relaxed)).filter(|chunk| *chunk > 0)
     }
 
-    pub fn cut_into(&self, chunk: u64) {
-        self.chunk.store(chunk, Ordering::Relaxed);
+    pub fn set_chunk_bytes(&self, chunk_bytes: u64) {
+        self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
     }
 
-    /// Takes room for one more piece, if there is some among `most`.
-    pub fn take_piece(&self, most: usize) -> Option<Vec<u8>> {
+    /// Takes a buffer for one more piece, unless `limit` pieces are in use.
+    pub fn acquire_piece(&self, limit: usize) -> Option<Vec<u8>> {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        if pieces.taken >= most.min(PIECES) {
+        if pieces.taken >= limit.min(MAX_PIECES) {
             return None;
         }
         pieces.taken += 1;
         Some(pieces.spare.pop().unwrap_or_default())
     }
 
-    /// Whether `take_piece` would give some.
-    pub fn has_room(&self, most: usize) -> bool {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).taken < most.min(PIECES)
+    /// Whether `acquire_piece` would return a buffer.
+    pub fn has_room(&self, limit: usize) -> bool {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).taken < limit.min(MAX_PIECES)
     }
 
-    /// Gives back room that `take_piece` gave.
-    pub fn give_piece(&self, mut room: Vec<u8>) {
-        room.clear();
+    /// Returns a buffer from `acquire_piece`.
+    pub fn release_piece(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         pieces.taken = pieces.taken.saturating_sub(1);
-        pieces.spare.push(room);
+        pieces.spare.push(buffer);
     }
 }
 
-/// Room for pieces. It is used again and again: given back to the system by many threads, it would not all return.
+/// Buffers of pieces. They are reused, since memory that many threads free does not all return to the system.
 #[derive(Default)]
-struct Pieces {
+struct PiecePool {
     taken: usize,
     spare: Vec<Vec<u8>>,
 }
@@ -126,13 +127,13 @@ mod tests {
 
     #[test]
     fn a_far_registry_gets_more_lanes_until_it_asks_for_patience() {
-        let pace = Pace::default();
-        assert_eq!(pace.lanes(6), 6);
-        pace.answered(Duration::from_millis(200));
-        assert!(pace.is_far() && pace.lanes(6) == LANES_WHEN_FAR);
-        pace.asked_for_patience();
-        assert_eq!(pace.lanes(6), 6);
-        pace.answered(Duration::from_millis(2));
-        assert!(!pace.is_far());
+        let throttle = Throttle::default();
+        assert_eq!(throttle.parallel_blobs(6), 6);
+        throttle.record_latency(Duration::from_millis(200));
+        assert!(throttle.is_far() && throttle.parallel_blobs(6) == PARALLEL_BLOBS_WHEN_FAR);
+        throttle.record_too_many_requests();
+        assert_eq!(throttle.parallel_blobs(6), 6);
+        throttle.record_latency(Duration::from_millis(2));
+        assert!(!throttle.is_far());
     }
 }

@@ -1,7 +1,7 @@
-//! What is trusted over TLS: the system's authorities, the user's own, and docker's and containers' `certs.d`
-//! (containers-certs.d(5)); and the certificate that a registry may be shown.
+//! The TLS settings: trusted authorities from the system, the user and `certs.d` of docker and containers
+//! (containers-certs.d(5)), and the client certificate.
 
-use super::connect::verifier::{Anything, Named};
+use super::connect::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::transport::registry::options::{Access, Insecure};
 use rustls::pki_types::pem::PemObject;
@@ -13,80 +13,82 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// In bytes; a larger PEM file is refused.
-const MAX_PEM: u64 = 4 << 20;
+/// The limit on a PEM file.
+const MAX_PEM_BYTES: u64 = 4 << 20;
 
 type Certificates = Vec<CertificateDer<'static>>;
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
-/// For connections to the registry's own host.
-pub fn of_registry(access: &Access, host: &str) -> Result<Arc<ClientConfig>> {
+/// Returns the settings for the registry's own host.
+pub fn for_registry(access: &Access, host: &str) -> Result<Arc<ClientConfig>> {
     let mut named = Vec::new();
     let mut client = access.client_cert.clone();
     for dir in access.certs_dirs.iter().map(|dir| dir.join(host)) {
-        let here = CertsDir::read(&dir)?;
-        for path in here.authorities {
-            named.extend(certificates(&path)?);
+        let host_certs = CertsDir::read(&dir)?;
+        for path in host_certs.authorities {
+            named.extend(read_certificates(&path)?);
         }
-        client = client.or(here.client);
+        client = client.or(host_certs.client);
     }
-    let client = client.map(|(certificate, key)| client_cert(&certificate, &key)).transpose()?;
+    let client = client.map(|(certificate, key)| read_client_cert(&certificate, &key)).transpose()?;
     match access.insecure.is_allowed() {
-        true => configured(Trust::Anything, client),
-        false => believing(access, named, client),
+        true => client_config(Trust::Anything, client),
+        false => trusting(access, named, client),
     }
 }
 
-/// For token services and storage on other hosts, and for proxies: the same authorities of the user's, no certificate of
-/// the client.
-pub fn of_others(access: &Access) -> Result<Arc<ClientConfig>> {
+/// Returns the settings for token services and storage on other hosts, and for proxies: the same authorities of the
+/// user, and no client certificate.
+pub fn for_other_hosts(access: &Access) -> Result<Arc<ClientConfig>> {
     match access.insecure {
-        Insecure::ByUser => configured(Trust::Anything, None),
-        Insecure::ByFiles | Insecure::No => believing(access, Vec::new(), None),
+        Insecure::ByUser => client_config(Trust::Anything, None),
+        Insecure::ByFiles | Insecure::No => trusting(access, Vec::new(), None),
     }
 }
 
-/// Trusts nobody, and reads no file for that: enough to find out whether a server speaks TLS at all.
-pub fn of_a_probe() -> Result<Arc<ClientConfig>> {
-    configured(Trust::Nobody, None)
+/// Returns settings that trust no certificate and read no file, to detect whether a server speaks TLS.
+pub fn for_probe() -> Result<Arc<ClientConfig>> {
+    client_config(Trust::NoAuthority, None)
 }
 
-/// The system's authorities, read once: they are a few hundred files.
-fn of_the_system() -> &'static [CertificateDer<'static>] {
-    static READ: OnceLock<Certificates> = OnceLock::new();
-    // A system with a few files that cannot be read still has the others; with none at all no handshake succeeds.
-    READ.get_or_init(|| rustls_native_certs::load_native_certs().certs)
+/// Returns the system's authorities. They may be a few hundred files, so they are read once.
+fn system_authorities() -> &'static [CertificateDer<'static>] {
+    static AUTHORITIES: OnceLock<Certificates> = OnceLock::new();
+    // Unreadable files are skipped. Without any authority no handshake succeeds.
+    AUTHORITIES.get_or_init(|| rustls_native_certs::load_native_certs().certs)
 }
 
-/// Believes what is `named`, what the user's own file names, and the system's authorities.
-fn believing(access: &Access, mut named: Certificates, client: Option<Client>) -> Result<Arc<ClientConfig>> {
+/// Trusts the `named` certificates, those in the user's own file, and the system's authorities.
+fn trusting(access: &Access, mut named: Certificates, client: Option<ClientIdentity>) -> Result<Arc<ClientConfig>> {
     if let Some(path) = &access.ca {
-        named.extend(certificates(path)?);
+        named.extend(read_certificates(path)?);
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(named.iter().chain(of_the_system()).cloned());
-    configured(Trust::These(roots, named), client)
+    roots.add_parsable_certificates(named.iter().chain(system_authorities()).cloned());
+    client_config(Trust::Authorities(roots, named), client)
 }
 
-/// Which certificates of a server are believed.
+/// The server certificates that are trusted.
 enum Trust {
-    Nobody,
+    NoAuthority,
     Anything,
-    /// All authorities, and the certificates that the user named.
-    These(RootCertStore, Certificates),
+    /// Certificates of these authorities, and the certificates that the user named.
+    Authorities(RootCertStore, Certificates),
 }
 
-fn configured(trust: Trust, client: Option<Client>) -> Result<Arc<ClientConfig>> {
+fn client_config(trust: Trust, client: Option<ClientIdentity>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
-    let nobody = |builder: Builder| builder.with_root_certificates(RootCertStore::empty());
+    let no_authority = |builder: Builder| builder.with_root_certificates(RootCertStore::empty());
     let builder = match trust {
-        Trust::Nobody => nobody(builder),
-        Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything(provider))),
-        Trust::These(roots, named) => match Named::new(roots, named, &provider) {
+        Trust::NoAuthority => no_authority(builder),
+        Trust::Anything => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::AcceptAny(provider)))
+        }
+        Trust::Authorities(roots, named) => match Verifier::named(roots, named, &provider) {
             Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
-            None => nobody(builder),
+            None => no_authority(builder),
         },
     };
     Ok(Arc::new(match client {
@@ -96,10 +98,10 @@ fn configured(trust: Trust, client: Option<Client>) -> Result<Arc<ClientConfig>>
 }
 
 fn failed(error: rustls::Error) -> Error {
-    Error::failed(format!("TLS cannot be set up: {error}"))
+    Error::failed(format!("TLS: cannot apply the settings: {error}"))
 }
 
-/// One host's directory of certificates.
+/// The certificates for one host in a `certs.d` directory.
 #[derive(Default)]
 struct CertsDir {
     authorities: Vec<PathBuf>,
@@ -110,7 +112,7 @@ impl CertsDir {
     fn read(dir: &Path) -> Result<CertsDir> {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
-            // Most hosts have no such directory, and one that may not be read is docker's business.
+            // Most hosts have no such directory. One that is not readable is meant for docker only.
             Err(_) => return Ok(CertsDir::default()),
         };
         let mut found = CertsDir::default();
@@ -123,7 +125,7 @@ impl CertsDir {
                     let key = path.with_extension("key");
                     if !key.exists() {
                         return Err(Error::not_found(format!(
-                            "the client certificate {} has no key beside it; expected {}",
+                            "the client certificate {} has no key; expected {}",
                             path.display(),
                             key.display()
                         )));
@@ -137,42 +139,49 @@ impl CertsDir {
     }
 }
 
-/// The bytes of a PEM file.
-fn pem(path: &Path) -> Result<Vec<u8>> {
+/// Reads a PEM file.
+fn read_pem(path: &Path) -> Result<Vec<u8>> {
     let failed = |e| Error::reading(format!("the certificate file {}", path.display()), e);
-    if fs::metadata(path).map_err(failed)?.len() > MAX_PEM {
-        return Err(Error::invalid(format!("{} has more than {MAX_PEM} bytes: not a PEM file", path.display())));
+    if fs::metadata(path).map_err(failed)?.len() > MAX_PEM_BYTES {
+        return Err(Error::invalid(format!(
+            "{} is not a PEM file: it is larger than {MAX_PEM_BYTES} bytes",
+            path.display()
+        )));
     }
     fs::read(path).map_err(failed)
 }
 
-fn certificates(path: &Path) -> Result<Certificates> {
-    let found: std::result::Result<Certificates, _> = CertificateDer::pem_slice_iter(&pem(path)?).collect();
+fn read_certificates(path: &Path) -> Result<Certificates> {
+    let found: std::result::Result<Certificates, _> = CertificateDer::pem_slice_iter(&read_pem(path)?).collect();
     match found {
         Ok(found) if found.is_empty() => {
-            Err(Error::invalid(format!("{} holds no certificate in PEM form", path.display())))
+            Err(Error::invalid(format!("{} does not contain a certificate in PEM form", path.display())))
         }
         Ok(found) => Ok(found),
         Err(_) => Err(Error::invalid(format!("{} is not a PEM file", path.display()))),
     }
 }
 
-/// A chain of certificates and the key of the first.
-type Client = (Certificates, PrivateKeyDer<'static>);
+/// A certificate chain and the key of its first certificate.
+type ClientIdentity = (Certificates, PrivateKeyDer<'static>);
 
-fn client_cert(certificate: &Path, key: &Path) -> Result<Client> {
-    let chain = certificates(certificate)?;
-    let private = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(|_| {
-        Error::invalid(format!("{} holds no private key in PEM form (one without a passphrase)", key.display()))
+fn read_client_cert(certificate: &Path, key: &Path) -> Result<ClientIdentity> {
+    let chain = read_certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|_| {
+        Error::invalid(format!("{} does not contain a private key in PEM form without a passphrase", key.display()))
     })?;
-    fits(&chain, &private).map_err(|why| {
-        Error::invalid(format!("{} and {} do not go together: {why}", certificate.display(), key.display()))
+    check_key_matches(&chain, &private).map_err(|why| {
+        Error::invalid(format!(
+            "the key {1} does not belong to the certificate {0}: {why}",
+            certificate.display(),
+            key.display()
+        ))
     })?;
     Ok((chain, private))
 }
 
-/// Whether a key is the certificate's.
-fn fits(chain: &Certificates, key: &PrivateKeyDer<'static>) -> std::result::Result<(), rustls::Error> {
+/// Fails if the key does not belong to the first certificate.
+fn check_key_matches(chain: &Certificates, key: &PrivateKeyDer<'static>) -> std::result::Result<(), rustls::Error> {
     let provider = rustls::crypto::ring::default_provider();
     let key = provider.key_provider.load_private_key(key.clone_key())?;
     rustls::sign::CertifiedKey::new(chain.clone(), key).keys_match()

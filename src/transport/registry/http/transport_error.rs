@@ -1,4 +1,5 @@
-//! Why a request has no answer, or an answer no end, and whether another try may do better.
+//! Errors of connections, of requests without a response and of incomplete responses, and which of them a retry may
+//! fix.
 
 use super::connect::verifier;
 use super::proxy::Proxy;
@@ -8,136 +9,138 @@ use rustls::{AlertDescription, CertificateError};
 use std::{fmt, io};
 use ureq::Timeout;
 
-/// Why there is no answer.
+/// The failure of a request or of reading its response.
 #[derive(Debug)]
-pub enum Fault {
-    /// The connection broke or stalled: another try may do better.
-    Broken(String),
-    /// Nobody there, or no such name.
+pub enum TransportError {
+    /// The connection broke or stalled; a retry may succeed.
+    Transient(String),
+    /// The host refuses connections, or its name does not exist.
     Unreachable(String),
-    /// Something answered that does not speak TLS.
+    /// The server does not speak TLS.
     NotTls,
-    /// A proxy refuses the way to this host and port, and will refuse it again.
-    NoTunnel(Error),
-    /// Another try would end alike.
-    Lasting(Error),
+    /// A proxy refuses connections to this host and port.
+    TunnelRefused(Error),
+    /// A retry would fail the same way.
+    Permanent(Error),
 }
 
-/// A fault travels through ureq as an error of its own.
-impl std::error::Error for Fault {}
+/// ureq carries this error from a connection to the request.
+impl std::error::Error for TransportError {}
 
-impl fmt::Display for Fault {
+impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Broken(why) | Fault::Unreachable(why) => f.write_str(why),
-            Fault::NotTls => f.write_str("it does not speak TLS"),
-            Fault::NoTunnel(error) | Fault::Lasting(error) => error.fmt(f),
+            TransportError::Transient(why) | TransportError::Unreachable(why) => f.write_str(why),
+            TransportError::NotTls => f.write_str("it does not speak TLS"),
+            TransportError::TunnelRefused(error) | TransportError::Permanent(error) => error.fmt(f),
         }
     }
 }
 
-/// Why a request to `host`, which is reached by `access`, has no answer.
-pub fn of_request(error: ureq::Error, host: &str, access: &Access) -> Fault {
+/// Classifies the error of a request to `host`, which is reached with `access`.
+pub fn from_request(error: ureq::Error, host: &str, access: &Access) -> TransportError {
     let seconds = access.timeout.as_secs_f32();
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            Fault::Broken(format!("no connection within {seconds} seconds"))
+            TransportError::Transient(format!("no connection within {seconds} seconds"))
         }
-        ureq::Error::Timeout(Timeout::RecvResponse) => Fault::Broken("no answer in time".to_owned()),
-        ureq::Error::Timeout(_) => Fault::Broken(format!("nothing moved for {seconds} seconds")),
-        other => of_error(other, host, Some(access)),
+        ureq::Error::Timeout(Timeout::RecvResponse) => TransportError::Transient("no response in time".to_owned()),
+        ureq::Error::Timeout(_) => TransportError::Transient(format!("no data was transferred for {seconds} seconds")),
+        other => classify(other, host, Some(access)),
     }
 }
 
-/// Why `proxy` cannot be reached.
-pub fn of_proxy(error: ureq::Error, proxy: &Proxy) -> Fault {
-    let told = |why: String| format!("no connection to the proxy {proxy}: {why}");
-    match of_error(error, proxy.host(), None) {
-        Fault::Broken(why) => Fault::Broken(told(why)),
-        Fault::Unreachable(why) => Fault::Unreachable(told(why)),
-        Fault::NotTls => {
-            Fault::Lasting(Error::network(format!("the proxy {proxy} does not speak TLS; write its URL with http://")))
+/// Classifies the error of a connection to `proxy`.
+pub fn from_proxy(error: ureq::Error, proxy: &Proxy) -> TransportError {
+    let at_proxy = |why: String| format!("no connection to the proxy {proxy}: {why}");
+    match classify(error, proxy.host(), None) {
+        TransportError::Transient(why) => TransportError::Transient(at_proxy(why)),
+        TransportError::Unreachable(why) => TransportError::Unreachable(at_proxy(why)),
+        TransportError::NotTls => TransportError::Permanent(Error::network(format!(
+            "the proxy {proxy} does not speak TLS; use http:// in its URL"
+        ))),
+        TransportError::TunnelRefused(error) | TransportError::Permanent(error) => {
+            TransportError::Permanent(error.at(format!("the proxy {proxy}")))
         }
-        Fault::NoTunnel(error) | Fault::Lasting(error) => Fault::Lasting(error.at(format!("the proxy {proxy}"))),
     }
 }
 
-/// Why reading a body failed.
-pub fn of_body(error: io::Error) -> Fault {
+/// Classifies the error of reading a body.
+pub fn from_body(error: io::Error) -> TransportError {
     match ureq::Error::from(error) {
-        ureq::Error::Timeout(_) => Fault::Broken("nothing came in time".to_owned()),
-        error @ (ureq::Error::Io(_) | ureq::Error::Other(_)) => of_error(error, "the registry", None),
-        other => Fault::Broken(other.to_string()),
+        ureq::Error::Timeout(_) => TransportError::Transient("no data arrived in time".to_owned()),
+        error @ (ureq::Error::Io(_) | ureq::Error::Other(_)) => classify(error, "the registry", None),
+        other => TransportError::Transient(other.to_string()),
     }
 }
 
-fn of_error(error: ureq::Error, host: &str, access: Option<&Access>) -> Fault {
+fn classify(error: ureq::Error, host: &str, access: Option<&Access>) -> TransportError {
     match error {
-        ureq::Error::Other(other) => match other.downcast::<Fault>() {
+        ureq::Error::Other(other) => match other.downcast::<TransportError>() {
             Ok(own) => *own,
-            Err(other) => Fault::Lasting(Error::network(format!("the request to {host} failed: {other}"))),
+            Err(other) => TransportError::Permanent(Error::network(format!("the request to {host} failed: {other}"))),
         },
-        ureq::Error::Timeout(_) => Fault::Broken("nothing came in time".to_owned()),
-        ureq::Error::HostNotFound => Fault::Unreachable(format!("the name {host} is not known")),
-        ureq::Error::Io(error) => of_io(error, host, access),
+        ureq::Error::Timeout(_) => TransportError::Transient("no data arrived in time".to_owned()),
+        ureq::Error::HostNotFound => TransportError::Unreachable(format!("the host name {host} cannot be resolved")),
+        ureq::Error::Io(error) => classify_io(error, host, access),
         ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-            Fault::Lasting(Error::network(format!("{host} does not answer as a web server does")))
+            TransportError::Permanent(Error::network(format!("{host} does not speak HTTP")))
         }
-        other => Fault::Lasting(Error::network(format!("the request to {host} failed: {other}"))),
+        other => TransportError::Permanent(Error::network(format!("the request to {host} failed: {other}"))),
     }
 }
 
-fn of_io(error: io::Error, host: &str, access: Option<&Access>) -> Fault {
+fn classify_io(error: io::Error, host: &str, access: Option<&Access>) -> TransportError {
     if let Some(inside) = error.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>()) {
-        return of_tls(inside, host, access);
+        return classify_tls(inside, host, access);
     }
     let error = match Error::carried(error) {
-        Ok(own) => return Fault::Lasting(own),
+        Ok(own) => return TransportError::Permanent(own),
         Err(error) => error,
     };
     let text = error.to_string();
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Fault::Unreachable("the connection was refused".to_owned()),
+        io::ErrorKind::ConnectionRefused => TransportError::Unreachable("the connection was refused".to_owned()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            Fault::Unreachable("the host cannot be reached".to_owned())
+            TransportError::Unreachable("the host is unreachable".to_owned())
         }
-        io::ErrorKind::UnexpectedEof => Fault::Broken("the connection was closed".to_owned()),
+        io::ErrorKind::UnexpectedEof => TransportError::Transient("the connection was closed".to_owned()),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-            Fault::Broken("the connection was reset".to_owned())
+            TransportError::Transient("the connection was reset".to_owned())
         }
         _ if text.contains("lookup address") && !text.contains("emporary") => {
-            Fault::Unreachable(format!("the name {host} is not known"))
+            TransportError::Unreachable(format!("the host name {host} cannot be resolved"))
         }
-        _ => Fault::Broken(text),
+        _ => TransportError::Transient(text),
     }
 }
 
-fn of_tls(error: &rustls::Error, host: &str, access: Option<&Access>) -> Fault {
+fn classify_tls(error: &rustls::Error, host: &str, access: Option<&Access>) -> TransportError {
     let client = access.and_then(|access| access.client_cert.as_ref());
     match error {
-        rustls::Error::InvalidMessage(_) => Fault::NotTls,
+        rustls::Error::InvalidMessage(_) => TransportError::NotTls,
         rustls::Error::InvalidCertificate(why) => {
-            let why = untrusted(why, verifier::is_authority(error), access);
-            Fault::Lasting(Error::network(format!("the certificate of {host} {why}")))
+            let why = certificate_advice(why, verifier::is_authority(error), access);
+            TransportError::Permanent(Error::network(format!("the certificate of {host} {why}")))
         }
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) if client.is_none() => {
-            Fault::Lasting(Error::denied(format!(
-                "{host} wants a client certificate; give it with --src-cert and --src-key or --dst-cert and --dst-key, or \
-                 put it into /etc/containers/certs.d"
+            TransportError::Permanent(Error::denied(format!(
+                "{host} requires a client certificate; name it with --src-cert and --src-key or --dst-cert and \
+                 --dst-key, or copy it into /etc/containers/certs.d"
             )))
         }
-        rustls::Error::AlertReceived(alert) if client.is_some() => Fault::Lasting(Error::denied(format!(
-            "{host} ended the TLS handshake ({alert:?}); it may not take the client certificate that it was shown"
+        rustls::Error::AlertReceived(alert) if client.is_some() => TransportError::Permanent(Error::denied(format!(
+            "{host} ended the TLS handshake ({alert:?}); it may have refused the client certificate"
         ))),
         rustls::Error::AlertReceived(alert) => {
-            Fault::Lasting(Error::network(format!("{host} ended the TLS handshake ({alert:?})")))
+            TransportError::Permanent(Error::network(format!("{host} ended the TLS handshake ({alert:?})")))
         }
-        other => Fault::Lasting(Error::network(format!("TLS with {host} failed: {other}"))),
+        other => TransportError::Permanent(Error::network(format!("TLS with {host} failed: {other}"))),
     }
 }
 
-/// Why a certificate is not believed, and what may be done besides what the user did.
-fn untrusted(why: &CertificateError, is_authority: bool, access: Option<&Access>) -> String {
+/// Explains why a certificate is not trusted, and how to fix it.
+fn certificate_advice(why: &CertificateError, is_authority: bool, access: Option<&Access>) -> String {
     use CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
         UnknownIssuer,
@@ -149,24 +152,24 @@ fn untrusted(why: &CertificateError, is_authority: bool, access: Option<&Access>
             format!("is not valid yet ({why}); compare the clocks of this host and the registry")
         }
         (NotValidForName | NotValidForNameContext { .. }, _) => {
-            format!("names other hosts ({why}); use a name that it has, or make one for this name")
+            format!("names other hosts ({why}); use a name in the certificate, or issue one for this name")
         }
         (_, Some(file)) if is_authority => {
-            format!("is an authority's and is not in {file}; put exactly this certificate into that file")
+            format!("is marked as an authority and is not in {file}; add exactly this certificate to that file")
         }
         (UnknownIssuer, Some(file)) => format!(
-            "is signed neither by an authority in {file} nor by one of the system's; that file has to hold the \
-             authority that signed it"
+            "is signed neither by an authority in {file} nor by one of the system's; add the authority that signed \
+             it to that file"
         ),
         (_, None) if is_authority => {
-            "is an authority's own; if it is the right one, name exactly this certificate with \
-                                      --src-ca or --dst-ca (login: --ca), or put it into /etc/containers/certs.d"
+            "is marked as an authority; to trust it, name exactly this certificate with --src-ca or --dst-ca (login: \
+             --ca), or copy it into /etc/containers/certs.d"
                 .to_owned()
         }
         (UnknownIssuer, None) => format!(
-            "is not trusted ({why}); name its authority with --src-ca or --dst-ca (login: --ca), or put it into \
+            "is not trusted ({why}); name its authority with --src-ca or --dst-ca (login: --ca), or copy it into \
              /etc/containers/certs.d"
         ),
-        (_, _) => format!("is not trusted ({why}); make a new one at the registry"),
+        (_, _) => format!("is not trusted ({why}); replace it at the registry"),
     }
 }

@@ -1,41 +1,40 @@
-//! Which registries this machine's engines are told to reach without a certificate that verifies: `insecure` in
-//! containers-registries.conf(5), `insecure-registries` in docker's daemon.json, `skip_verify` and `http://` in
-//! containerd's hosts.toml.
+//! The registries that this host's engines may reach insecurely: `insecure` in containers-registries.conf(5),
+//! `insecure-registries` in docker's daemon.json, and `skip_verify` and `http://` in containerd's hosts.toml.
 
 use super::registries_conf;
-use super::registries_conf::Registry;
+use super::registries_conf::RegistryEntry;
 use super::toml;
 use crate::transport::registry::auth::files::config_home;
-use crate::transport::registry::http::proxy::lies_in;
+use crate::transport::registry::http::proxy::is_in_network;
 use crate::transport::registry::mirrors;
 use serde_json::Value;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-/// The file below `root` (`/`), or of this user, that calls `repository` at `host` (`HOST[:PORT]`) insecure, if one does.
-/// An empty `repository` is none in particular. Looks `host` up where docker is given networks.
-pub fn by_files(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
-    of_podman(host, repository, root).or_else(|| of_docker(host, root)).or_else(|| of_containerd(host, root))
+/// Returns the file, below `root` (`/`) or of this user, that declares `repository` at `host` (`HOST[:PORT]`) insecure.
+/// An empty `repository` stands for the registry. Resolves `host` if docker's file lists networks.
+pub fn declaring_file(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
+    from_podman(host, repository, root).or_else(|| from_docker(host, root)).or_else(|| from_containerd(host, root))
 }
 
-fn of_podman(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
-    let all = registries_conf::read(&registries_conf::place(root)?);
-    let at = in_registries(all.iter().map(|(_, registry)| registry), host, repository)?;
+fn from_podman(host: &str, repository: &str, root: &Path) -> Option<PathBuf> {
+    let all = registries_conf::read(&registries_conf::path(root)?);
+    let at = find_insecure(all.iter().map(|(_, registry)| registry), host, repository)?;
     Some(all[at].0.clone())
 }
 
-/// Which of `all` calls `repository` at `host` insecure; the one with the longest location counts.
-pub(crate) fn in_registries<'r>(
-    all: impl Iterator<Item = &'r Registry>,
+/// Returns the index of the entry that declares `repository` at `host` insecure. The longest matching location applies.
+pub(crate) fn find_insecure<'r>(
+    all: impl Iterator<Item = &'r RegistryEntry>,
     host: &str,
     repository: &str,
 ) -> Option<usize> {
-    let fits = all.enumerate().filter(|(_, registry)| is_at(registry.location(), host, repository));
-    let longest = fits.max_by_key(|(_, registry)| registry.location().len());
+    let matching = all.enumerate().filter(|(_, registry)| is_at(registry.location(), host, repository));
+    let longest = matching.max_by_key(|(_, registry)| registry.location().len());
     longest.filter(|(_, registry)| registry.insecure).map(|(at, _)| at)
 }
 
-/// Whether `host/repository` lies at `location` or below it.
+/// Whether `host/repository` is at or below `location`.
 fn is_at(location: &str, host: &str, repository: &str) -> bool {
     let (own, path) = location.split_once('/').unwrap_or((location, ""));
     let hosts = match own.strip_prefix('*') {
@@ -46,30 +45,31 @@ fn is_at(location: &str, host: &str, repository: &str) -> bool {
     hosts && (path.is_empty() || below)
 }
 
-fn of_docker(host: &str, root: &Path) -> Option<PathBuf> {
+fn from_docker(host: &str, root: &Path) -> Option<PathBuf> {
     let own = config_home().map(|home| home.join("docker/daemon.json"));
     let files = [own, Some(root.join("etc/docker/daemon.json"))];
     files.into_iter().flatten().find(|file| toml::read(file).is_some_and(|text| in_daemon_json(&text, host)))
 }
 
-/// Whether docker's daemon.json calls `host` insecure, by name or by the network of an address that it has.
+/// Whether docker's daemon.json declares `host` insecure, by its name or by the network of one of its addresses.
 pub(crate) fn in_daemon_json(text: &str, host: &str) -> bool {
     let document: Value = serde_json::from_str(text).unwrap_or_default();
     let list = document.get("insecure-registries").and_then(Value::as_array);
-    let words: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).map(bare).collect();
-    let networks: Vec<(&str, &str)> = words.iter().filter_map(|word| word.split_once('/')).collect();
-    words.contains(&host) || !networks.is_empty() && addresses(host).iter().any(|own| lies_in_one(own, &networks))
+    let entries: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).map(without_scheme).collect();
+    let networks: Vec<(&str, &str)> = entries.iter().filter_map(|entry| entry.split_once('/')).collect();
+    entries.contains(&host)
+        || !networks.is_empty() && addresses(host).iter().any(|own| is_in_any_network(own, &networks))
 }
 
-fn bare(word: &str) -> &str {
-    word.strip_prefix("http://").or(word.strip_prefix("https://")).unwrap_or(word).trim_end_matches('/')
+fn without_scheme(entry: &str) -> &str {
+    entry.strip_prefix("http://").or(entry.strip_prefix("https://")).unwrap_or(entry).trim_end_matches('/')
 }
 
-fn lies_in_one(address: &str, networks: &[(&str, &str)]) -> bool {
-    networks.iter().any(|(network, bits)| lies_in(address, network, bits))
+fn is_in_any_network(address: &str, networks: &[(&str, &str)]) -> bool {
+    networks.iter().any(|(network, bits)| is_in_network(address, network, bits))
 }
 
-/// Of `HOST[:PORT]`.
+/// Resolves `HOST[:PORT]`.
 fn addresses(host: &str) -> Vec<String> {
     let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         host.to_owned()
@@ -80,9 +80,9 @@ fn addresses(host: &str) -> Vec<String> {
     found.unwrap_or_default()
 }
 
-fn of_containerd(host: &str, root: &Path) -> Option<PathBuf> {
-    let file = mirrors::certs_of_containerd(root).join(host).join("hosts.toml");
-    let own = mirrors::of_hosts_toml(&toml::read(&file)?, host, "any");
+fn from_containerd(host: &str, root: &Path) -> Option<PathBuf> {
+    let file = mirrors::containerd_certs_dir(root).join(host).join("hosts.toml");
+    let own = mirrors::from_hosts_toml(&toml::read(&file)?, host, "any");
     own.iter().any(|mirror| mirror.host == host && mirror.insecure).then_some(file)
 }
 
@@ -133,7 +133,7 @@ mod tests {
             ("h.lan:80", "app", Some("hosts.toml")),
             ("o.lan", "app", None),
         ] {
-            let found = by_files(host, repository, root.path());
+            let found = declaring_file(host, repository, root.path());
             let name = found.as_ref().and_then(|file| file.file_name()).map(|name| name.to_string_lossy().into_owned());
             assert_eq!(name.as_deref(), file, "{host}/{repository}");
         }

@@ -1,5 +1,5 @@
-//! The mirrors that this machine's engines are told to use: containerd's `certs.d/HOST/hosts.toml`, docker's
-//! `daemon.json` (for docker.io alone) and containers-registries.conf(5) with its `.d` directory.
+//! The mirrors in the configuration of this host's engines: containerd's `certs.d/HOST/hosts.toml`, docker's
+//! `daemon.json` (for docker.io only), and containers-registries.conf(5) with its `.d` directory.
 
 pub mod insecure;
 pub(super) mod registries_conf;
@@ -8,10 +8,10 @@ pub(super) mod toml;
 
 use crate::image::{DEFAULT_REGISTRY, Reference, is_host};
 use crate::transport::registry::options::ROOT;
-use registries_conf::{Registry, Written};
+use registries_conf::{MirrorEntry, RegistryEntry};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use toml::{Line, lines, unquoted};
+use toml::{Setting, settings, unquoted};
 
 const MAX_MIRRORS: usize = 8;
 
@@ -20,37 +20,36 @@ const MAX_MIRRORS: usize = 8;
 pub struct Mirror {
     /// `HOST[:PORT]`.
     pub host: String,
-    /// What the repository is called there.
+    /// The repository's name at the mirror.
     pub repository: String,
-    /// The path of its API.
+    /// The path of the mirror's API.
     pub root: String,
-    /// The registry it stands for, where it is to be told (`?ns=`, as containerd does).
+    /// The mirrored registry, if requests must name it (`?ns=`, as containerd sends).
     pub namespace: Option<String>,
-    /// Plain HTTP and certificates that do not verify are allowed.
+    /// Plain HTTP and untrusted certificates are allowed.
     pub insecure: bool,
-    /// Its tags are believed, too.
+    /// Its tags are trusted, not only its digests.
     pub resolves: bool,
 }
 
-/// A server that answers at its root.
+/// A server whose API is at its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// `HOST[:PORT]`.
     pub host: String,
-    /// Over plain HTTP, or with a certificate that nobody vouches for.
+    /// Plain HTTP and untrusted certificates are allowed.
     pub insecure: bool,
 }
 
-/// A server, from `HOST[:PORT]` or that with `https://` or `http://` before it.
-pub fn server(text: &str, insecure: bool) -> Option<Server> {
+/// Parses `[http://|https://]HOST[:PORT]`.
+pub fn parse_server(text: &str, insecure: bool) -> Option<Server> {
     const ANY: &str = "any";
     let Mirror { host, repository, insecure, .. } = Mirror::parse(text, ANY, insecure)?;
     (repository == ANY).then_some(Server { host, insecure })
 }
 
 impl Mirror {
-    /// Of `repository`, from `HOST[:PORT][/PATH]`, or that with `https://` or `http://` before it and `/` or `/v2` behind
-    /// it. There the repository lies below `PATH`.
+    /// Parses `[http://|https://]HOST[:PORT][/PATH][/v2][/]` as a mirror of `repository`, which is below `PATH` there.
     pub fn parse(text: &str, repository: &str, insecure: bool) -> Option<Mirror> {
         let (plain, rest) = split_scheme(text)?;
         let rest = rest.trim_end_matches('/');
@@ -66,11 +65,12 @@ impl Mirror {
             insecure: insecure || plain,
             resolves: true,
         };
-        mirror.checked()
+        mirror.validated()
     }
 
-    /// Of `repository` at `registry`, by a URL of hosts.toml, whose path is that of the API, or lies before its `/v2`.
-    fn of_url(url: &str, (registry, repository): (&str, &str), whole_path: bool) -> Option<Mirror> {
+    /// Parses a URL of hosts.toml as a mirror of `repository` at `registry`. Its path is the API's (`whole_path`), or
+    /// precedes the API's `/v2`.
+    fn from_hosts_toml_url(url: &str, (registry, repository): (&str, &str), whole_path: bool) -> Option<Mirror> {
         let (plain, rest) = split_scheme(url)?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_matches('/');
@@ -84,11 +84,11 @@ impl Mirror {
             insecure: plain,
             resolves: true,
         };
-        mirror.checked()
+        mirror.validated()
     }
 
-    /// Itself, if all its names are such.
-    fn checked(self) -> Option<Mirror> {
+    /// Returns itself if all its names are valid.
+    fn validated(self) -> Option<Mirror> {
         let part = |part: &str| {
             !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
@@ -98,7 +98,7 @@ impl Mirror {
     }
 }
 
-/// Whether a URL is plain HTTP, and what follows its scheme; one without is not.
+/// Returns whether a URL is plain HTTP, and the text after its scheme. The default scheme is https.
 fn split_scheme(url: &str) -> Option<(bool, &str)> {
     match url.split_once("://") {
         Some(("http", rest)) => Some((true, rest)),
@@ -108,70 +108,70 @@ fn split_scheme(url: &str) -> Option<(bool, &str)> {
     }
 }
 
-/// The mirrors of `repository` at `host` by the files below `root` (`/`) and the user's own, each once, in the files'
-/// order.
-pub fn configured(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
-    let podman = registries_conf::place(root);
-    let mut all: Vec<Mirror> = of_containerd(&certs_of_containerd(root), host, repository);
+/// Returns the mirrors of `repository` at `host` from the files below `root` (`/`) and the user's own, without
+/// duplicates, in the order of the files.
+pub fn configured_mirrors(host: &str, repository: &str, root: &Path) -> Vec<Mirror> {
+    let podman = registries_conf::path(root);
+    let mut all: Vec<Mirror> = from_containerd(&containerd_certs_dir(root), host, repository);
     if host == DEFAULT_REGISTRY {
-        all.extend(of_docker(&root.join("etc/docker/daemon.json"), repository));
+        all.extend(from_docker(&root.join("etc/docker/daemon.json"), repository));
     }
-    all.extend(podman.into_iter().flat_map(|file| of_podman(&file, host, repository)));
-    let mut each: Vec<Mirror> = Vec::new();
+    all.extend(podman.into_iter().flat_map(|file| from_podman(&file, host, repository)));
+    let mut unique: Vec<Mirror> = Vec::new();
     for mirror in all {
         let same = |known: &Mirror| {
             (&known.host, &known.repository, &known.root) == (&mirror.host, &mirror.repository, &mirror.root)
         };
         let home = mirror.host == host && mirror.repository == repository && mirror.root == ROOT;
-        if !home && !each.iter().any(same) {
-            each.push(mirror);
+        if !home && !unique.iter().any(same) {
+            unique.push(mirror);
         }
     }
-    each.truncate(MAX_MIRRORS);
-    each
+    unique.truncate(MAX_MIRRORS);
+    unique
 }
 
-/// Where containerd is told of hosts, below `root` (`/`).
-pub(super) fn certs_of_containerd(root: &Path) -> PathBuf {
+/// Returns containerd's directory of host configurations below `root` (`/`).
+pub(super) fn containerd_certs_dir(root: &Path) -> PathBuf {
     root.join("etc/containerd/certs.d")
 }
 
-fn of_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
+fn from_containerd(certs: &Path, host: &str, repository: &str) -> Vec<Mirror> {
     let files = [host, "_default"].map(|name| certs.join(name).join("hosts.toml"));
     let text = files.iter().find_map(|file| toml::read(file));
-    text.map(|text| of_hosts_toml(&text, host, repository)).unwrap_or_default()
+    text.map(|text| from_hosts_toml(&text, host, repository)).unwrap_or_default()
 }
 
-/// What a hosts.toml asks in place of `host`, or before it.
-pub(super) fn of_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<Mirror> {
-    let lines = lines(text);
-    let said = |section: &str, key: &str| lines.iter().find(|own| own.section == section && own.key == key);
+/// Returns the hosts that a hosts.toml names before `host`, or in place of it.
+pub(super) fn from_hosts_toml(text: &str, host: &str, repository: &str) -> Vec<Mirror> {
+    let settings = settings(text);
+    let find = |section: &str, key: &str| settings.iter().find(|own| own.section == section && own.key == key);
     let mirror = |section: &str, url: &str| {
-        let is = |key| said(section, key).is_some_and(Line::is_true);
-        let can = |what: &str| said(section, "capabilities").is_none_or(|own| own.value.contains(what));
-        let mirror = Mirror::of_url(url, (host, repository), is("override_path"))?;
+        let is = |key| find(section, key).is_some_and(Setting::is_true);
+        let can = |what: &str| find(section, "capabilities").is_none_or(|own| own.value.contains(what));
+        let mirror = Mirror::from_hosts_toml_url(url, (host, repository), is("override_path"))?;
         can("pull").then(|| Mirror {
             insecure: mirror.insecure || is("skip_verify"),
             resolves: can("resolve"),
             ..mirror
         })
     };
-    let hosts = lines.iter().filter(|line| line.key.is_empty()).filter_map(|line| {
-        let url = unquoted(line.section.strip_prefix("host.")?);
-        mirror(&line.section, url)
+    let hosts = settings.iter().filter(|setting| setting.key.is_empty()).filter_map(|setting| {
+        let url = unquoted(setting.section.strip_prefix("host.")?);
+        mirror(&setting.section, url)
     });
-    // What is asked in place of the registry itself: here before it.
-    let server = said("", "server").and_then(|line| mirror("", line.text()));
+    // containerd asks `server` in place of the registry; imgmv asks it before the registry.
+    let server = find("", "server").and_then(|setting| mirror("", setting.text()));
     let server = server.filter(|server| host != DEFAULT_REGISTRY || !server.host.ends_with(DEFAULT_REGISTRY));
     hosts.chain(server).collect()
 }
 
-fn of_docker(file: &Path, repository: &str) -> Vec<Mirror> {
-    toml::read(file).map(|text| of_daemon_json(&text, repository)).unwrap_or_default()
+fn from_docker(file: &Path, repository: &str) -> Vec<Mirror> {
+    toml::read(file).map(|text| from_daemon_json(&text, repository)).unwrap_or_default()
 }
 
-/// What docker's daemon.json asks before its own registry.
-pub(super) fn of_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
+/// Returns the mirrors of docker's own registry in daemon.json.
+pub(super) fn from_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Daemon {
@@ -183,20 +183,21 @@ pub(super) fn of_daemon_json(text: &str, repository: &str) -> Vec<Mirror> {
     mirrors.iter().filter_map(|url| Mirror::parse(url, repository, false)).collect()
 }
 
-fn of_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
-    let all: Vec<Registry> = registries_conf::read(file).into_iter().map(|(_, registry)| registry).collect();
-    of_registries(&all, host, repository)
+fn from_podman(file: &Path, host: &str, repository: &str) -> Vec<Mirror> {
+    let all: Vec<RegistryEntry> = registries_conf::read(file).into_iter().map(|(_, registry)| registry).collect();
+    from_registries_conf(&all, host, repository)
 }
 
-/// The mirrors of the registry that fits best.
-pub(super) fn of_registries(all: &[Registry], host: &str, repository: &str) -> Vec<Mirror> {
-    let fits = all.iter().filter_map(|own| Some((own, own.behind(host, repository)?)));
-    let Some((own, rest)) = fits.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
-    let of = |written: &Written| {
-        let mirror = Mirror::parse(&written.location, rest, written.insecure)?;
-        (written.only != "tag-only").then_some(Mirror { resolves: written.only != "digest-only", ..mirror })
+/// Returns the mirrors of the registry with the longest matching prefix.
+pub(super) fn from_registries_conf(all: &[RegistryEntry], host: &str, repository: &str) -> Vec<Mirror> {
+    let matching = all.iter().filter_map(|own| Some((own, own.path_below(host, repository)?)));
+    let Some((own, rest)) = matching.max_by_key(|(own, _)| own.prefix().len()) else { return Vec::new() };
+    let mirror = |entry: &MirrorEntry| {
+        let mirror = Mirror::parse(&entry.location, rest, entry.insecure)?;
+        (entry.pull_from_mirror != "tag-only")
+            .then_some(Mirror { resolves: entry.pull_from_mirror != "digest-only", ..mirror })
     };
-    own.mirrors.iter().filter_map(of).collect()
+    own.mirrors.iter().filter_map(mirror).collect()
 }
 
 #[cfg(test)]
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// `HOST REPOSITORY ROOT`, and what is special.
+    /// Formats `HOST REPOSITORY ROOT` and the flags.
     fn shown(mirrors: Vec<Mirror>) -> Vec<String> {
         let one = |m: Mirror| {
             let marks = [(m.insecure, " insecure"), (!m.resolves, " no-tags"), (m.namespace.is_some(), " ns")];
@@ -244,8 +245,8 @@ mod tests {
             "last.lan library/app /cache/v2 ns",
             "three.lan library/app /v2",
         ];
-        assert_eq!(shown(configured(DEFAULT_REGISTRY, "library/app", root.path()))[..5], expected);
-        assert_eq!(shown(of_containerd(root.path(), "other.lan", "app")), Vec::<String>::new());
+        assert_eq!(shown(configured_mirrors(DEFAULT_REGISTRY, "library/app", root.path()))[..5], expected);
+        assert_eq!(shown(from_containerd(root.path(), "other.lan", "app")), Vec::<String>::new());
     }
 
     #[test]
@@ -272,7 +273,7 @@ mod tests {
             ("sub.lan", "app", &[]),
             ("other.lan", "app", &[]),
         ] {
-            assert_eq!(shown(of_podman(&file, host, repository)), expected, "{host}/{repository}");
+            assert_eq!(shown(from_podman(&file, host, repository)), expected, "{host}/{repository}");
         }
     }
 }

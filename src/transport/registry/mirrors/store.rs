@@ -1,5 +1,5 @@
-//! A repository that several hosts have: mirrors are asked in their order, the registry itself last. A host that fails
-//! in the middle of a blob is left for the next one at the same byte; what is read is hashed whichever served it.
+//! A repository at several hosts: the mirrors in their order, then the registry itself. If a host fails in the middle
+//! of a blob, the next host continues at the same byte. The bytes are hashed whichever host sent them.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -13,18 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The same repository at several hosts.
 pub struct MirroredStore {
-    /// The registry itself is the last.
-    places: Vec<RepositoryStore>,
-    /// Of those, in their order, whether its tags are believed.
-    resolving: Vec<bool>,
+    /// The mirrors, then the registry itself.
+    hosts: Vec<RepositoryStore>,
+    /// Whether the tags of each host are trusted, in the order of `hosts`.
+    trusts_tags: Vec<bool>,
     watch: Arc<dyn Watch>,
     cancel: Cancel,
-    /// How often each blob was begun: what came wrong from one host is asked of the next.
-    begun: Mutex<HashMap<Digest, usize>>,
+    /// The number of reads of each blob. If a blob was wrong, the next read starts at the next host.
+    opened: Mutex<HashMap<Digest, usize>>,
 }
 
 impl MirroredStore {
-    /// `home`, of which `mirrors` have copies; with each, whether its tags are believed.
+    /// Creates a store of `home`, the registry, and `mirrors`, each with whether its tags are trusted.
     pub fn new(
         home: RepositoryStore,
         mirrors: Vec<(RepositoryStore, bool)>,
@@ -32,35 +32,39 @@ impl MirroredStore {
         cancel: Cancel,
     ) -> MirroredStore {
         let origin = home.origin().clone();
-        let standing = |mirror: RepositoryStore| mirror.standing_for(&origin);
-        let (mirrors, mut resolving): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
-        resolving.push(true);
-        let places = mirrors.into_iter().map(standing).chain([home]).collect();
-        MirroredStore { places, resolving, watch, cancel, begun: Mutex::default() }
+        let stand_in = |mirror: RepositoryStore| mirror.with_origin(&origin);
+        let (mirrors, mut trusts_tags): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
+        trusts_tags.push(true);
+        let hosts = mirrors.into_iter().map(stand_in).chain([home]).collect();
+        MirroredStore { hosts, trusts_tags, watch, cancel, opened: Mutex::default() }
     }
 
     fn home(&self) -> &RepositoryStore {
-        self.places.last().expect("home was put there")
+        self.hosts.last().expect("the registry is always in the list")
     }
 
-    /// What the first host from `at` on that does not fail says, and which it was.
-    fn first<'s, T>(&'s self, mut at: usize, ask: impl Fn(&'s RepositoryStore) -> Result<T>) -> Result<(usize, T)> {
+    /// Returns the first success, starting at the host `at`, and the index of its host.
+    fn first_success<'s, T>(
+        &'s self,
+        mut at: usize,
+        ask: impl Fn(&'s RepositoryStore) -> Result<T>,
+    ) -> Result<(usize, T)> {
         loop {
-            match ask(&self.places[at]) {
-                Ok(told) => return Ok((at, told)),
-                Err(error) => at = self.after(at, error)?,
+            match ask(&self.hosts[at]) {
+                Ok(success) => return Ok((at, success)),
+                Err(error) => at = self.next_host(at, error)?,
             }
         }
     }
 
-    /// The host to ask after `at` has failed with `error`, which stands if there is none.
-    fn after(&self, at: usize, error: Error) -> Result<usize> {
+    /// Returns the host after `at`, which failed with `error`. Returns `error` if `at` is the last host.
+    fn next_host(&self, at: usize, error: Error) -> Result<usize> {
         self.cancel.check()?;
-        if at + 1 >= self.places.len() || matches!(error.kind(), Kind::Interrupted | Kind::Usage) {
+        if at + 1 >= self.hosts.len() || matches!(error.kind(), Kind::Interrupted | Kind::Usage) {
             return Err(error);
         }
-        let (host, next) = (self.places[at].host(), self.places[at + 1].host());
-        self.watch.say(&format!("mirror {host} is left for {next}: {error}"));
+        let (host, next) = (self.hosts[at].host(), self.hosts[at + 1].host());
+        self.watch.say(&format!("mirror {host} failed, using {next} instead: {error}"));
         Ok(at + 1)
     }
 }
@@ -70,29 +74,29 @@ impl Store for MirroredStore {
         let by_tag = picks.is_empty() || picks.iter().any(|pick| matches!(pick, Selector::Name(_)));
         let mut at = 0;
         loop {
-            if by_tag && !self.resolving[at] {
+            if by_tag && !self.trusts_tags[at] {
                 at += 1;
                 continue;
             }
-            match self.places[at].roots(picks) {
+            match self.hosts[at].roots(picks) {
                 Ok(roots) => return Ok(roots),
-                Err(error) => at = self.after(at, error)?,
+                Err(error) => at = self.next_host(at, error)?,
             }
         }
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        self.first(0, |place| place.manifest(at)).map(|(_, bytes)| bytes)
+        self.first_success(0, |host| host.manifest(at)).map(|(_, bytes)| bytes)
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let before = {
-            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-            let begun = begun.entry(blob.digest).or_default();
-            std::mem::replace(begun, *begun + 1)
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            let opened = opened.entry(blob.digest).or_default();
+            std::mem::replace(opened, *opened + 1)
         };
-        let (at, bytes) = self.first(before.min(self.places.len() - 1), |place| place.open(blob, from))?;
-        Ok(Box::new(Relayed { store: self, blob: blob.clone(), at, read: from, bytes }))
+        let (at, bytes) = self.first_success(before.min(self.hosts.len() - 1), |host| host.open(blob, from))?;
+        Ok(Box::new(FailoverReader { store: self, blob: blob.clone(), at, read: from, bytes }))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -108,23 +112,23 @@ impl Store for MirroredStore {
     }
 
     fn profile(&self) -> Profile {
-        let parallel_reads = self.places.iter().map(RepositoryStore::parallel_reads).max().unwrap_or(1);
+        let parallel_reads = self.hosts.iter().map(RepositoryStore::parallel_reads).max().unwrap_or(1);
         Profile { parallel_reads, ..self.home().profile() }
     }
 }
 
-/// A blob's bytes, from one host after the other.
-struct Relayed<'a> {
+/// Reads a blob, and continues at the next host when one fails.
+struct FailoverReader<'a> {
     store: &'a MirroredStore,
     blob: Descriptor,
-    /// The host in hand.
+    /// The index of the current host.
     at: usize,
-    /// Bytes from the blob's start that were read.
+    /// The number of bytes read from the start of the blob.
     read: u64,
     bytes: Box<dyn Read + Send + 'a>,
 }
 
-impl Read for Relayed<'_> {
+impl Read for FailoverReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.bytes.read(buffer) {
@@ -134,9 +138,9 @@ impl Read for Relayed<'_> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
-                    let next = self.store.after(self.at, Error::from(error))?;
+                    let next = self.store.next_host(self.at, Error::from(error))?;
                     let store = self.store;
-                    (self.at, self.bytes) = store.first(next, |place| place.open(&self.blob, self.read))?;
+                    (self.at, self.bytes) = store.first_success(next, |host| host.open(&self.blob, self.read))?;
                 }
             }
         }

@@ -1,23 +1,23 @@
-//! Of TOML, what the engines' files of settings are made of: sections, and keys with one value.
+//! The subset of TOML in the engines' configuration files: sections, and keys with one value.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// In bytes, of a file of settings.
-const MAX_FILE: u64 = 1 << 20;
+/// The limit on a file; the rest is not read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A key with its value, below a section; the section's own line has no key.
+/// A key and its value in a section. The section's own line has no key.
 #[derive(Debug)]
-pub struct Line {
+pub struct Setting {
     pub section: String,
     pub key: String,
-    /// As it is written, an array on one line.
+    /// The text in the file; an array is joined to one line.
     pub value: String,
 }
 
-impl Line {
-    /// The value without quotes.
+impl Setting {
+    /// Returns the value without quotes.
     pub fn text(&self) -> &str {
         unquoted(&self.value)
     }
@@ -31,12 +31,12 @@ pub fn unquoted(value: &str) -> &str {
     value.trim_matches(['"', '\''])
 }
 
-/// The lines that say something.
-pub fn lines(text: &str) -> Vec<Line> {
+/// Returns the settings of `text`.
+pub fn settings(text: &str) -> Vec<Setting> {
     let mut section = String::new();
-    let mut all: Vec<Line> = Vec::new();
+    let mut all: Vec<Setting> = Vec::new();
     let mut open = false;
-    for line in text.lines().map(uncommented).filter(|line| !line.is_empty()) {
+    for line in text.lines().map(without_comment).filter(|line| !line.is_empty()) {
         if open {
             if let Some(last) = all.last_mut() {
                 last.value.push_str(line);
@@ -44,18 +44,18 @@ pub fn lines(text: &str) -> Vec<Line> {
             open = !line.contains(']');
         } else if line.starts_with('[') && line.ends_with(']') {
             section = line.trim_matches(['[', ']']).trim().to_owned();
-            all.push(Line { section: section.clone(), key: String::new(), value: String::new() });
+            all.push(Setting { section: section.clone(), key: String::new(), value: String::new() });
         } else if let Some((key, value)) = line.split_once('=') {
             let value = value.trim();
             open = value.starts_with('[') && !value.contains(']');
-            all.push(Line { section: section.clone(), key: key.trim().to_owned(), value: value.to_owned() });
+            all.push(Setting { section: section.clone(), key: key.trim().to_owned(), value: value.to_owned() });
         }
     }
     all
 }
 
-/// `line` up to a `#` that is not between quotes.
-fn uncommented(line: &str) -> &str {
+/// Returns `line` without a comment. A `#` in quotes does not start one.
+fn without_comment(line: &str) -> &str {
     let mut quote = None;
     for (at, byte) in line.bytes().enumerate() {
         match (quote, byte) {
@@ -68,10 +68,10 @@ fn uncommented(line: &str) -> &str {
     line.trim()
 }
 
-/// The whole of `file`, if it is there and is not too large.
+/// Reads `file`, if it is a readable file of UTF-8 text.
 pub fn read(file: &Path) -> Option<String> {
     let mut text = String::new();
-    File::open(file).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    File::open(file).ok()?.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -84,7 +84,7 @@ mod tests {
         let text =
             "a = \"x#y\" # why\n#b = 1\n[host.\"https://h/v2\"] # one\n  list = [ # two\n 'p',\n 'q' ]\nc = true";
         let found: Vec<_> =
-            lines(text).into_iter().map(|line| format!("{}|{}|{}", line.section, line.key, line.value)).collect();
+            settings(text).into_iter().map(|line| format!("{}|{}|{}", line.section, line.key, line.value)).collect();
         assert_eq!(
             found,
             [

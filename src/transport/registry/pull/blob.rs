@@ -1,206 +1,216 @@
-//! A blob on its way from a registry (distribution-spec, "Pulling blobs"): a connection that breaks is taken up where
-//! it was, with `Range`, while tries are left and bytes come in.
+//! Downloads a blob (distribution-spec, "Pulling blobs"). After a broken connection the download resumes at its offset
+//! with `Range`, while retries are left; progress resets them.
 
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
-use crate::transport::registry::http::retry::{PROGRESS, RetryPolicy};
-use crate::transport::registry::http::transport_error::{Fault, of_body};
-use crate::transport::registry::http::{Answer, Call};
+use crate::transport::registry::http::retry::{PROGRESS_BYTES, RetryPolicy};
+use crate::transport::registry::http::transport_error::{TransportError, from_body};
+use crate::transport::registry::http::{Call, Response};
 use std::io::{self, Read};
 use std::ops::Range;
 use ureq::http::{Method, header};
 
-/// In bytes, of what is read and not used.
-const UNUSED: u64 = 64 << 10;
+/// The buffer size for discarded bytes.
+const DISCARD_BUFFER_BYTES: u64 = 64 << 10;
 
-/// Reads one blob from an offset to its end. Believes nothing of lengths: more than announced is `Invalid`.
+/// Reads one blob from an offset to its end. More bytes than announced are `Invalid`, whatever the server's lengths
+/// say.
 pub struct BlobReader<'a> {
-    wire: &'a RegistryClient,
+    client: &'a RegistryClient,
     repository: &'a str,
     blob: Descriptor,
     at: u64,
-    /// Where what was asked for ends: the blob's end, unless the server keeps to ranges and was asked for less.
+    /// The end of the requested range: the blob's end, unless the server supports ranges and a part was requested.
     end: u64,
     body: Box<dyn Read + Send>,
-    /// Bytes of the body in hand that were read before and pass unused: its server knows no ranges.
-    again: u64,
+    /// The number of body bytes to discard, since they were read before: the server does not support ranges.
+    discard: u64,
     tries: RetryPolicy<'a>,
-    /// Where the connection in hand began.
-    began: u64,
-    /// An answer has announced fewer bytes than it should have had.
+    /// The offset at which the current connection started.
+    connection_start: u64,
+    /// A response announced fewer bytes than the blob has.
     short: bool,
 }
 
 impl<'a> BlobReader<'a> {
-    /// Asks for `blob` from offset `from` (in bytes) on.
-    pub fn open(wire: &'a RegistryClient, repository: &'a str, blob: &Descriptor, from: u64) -> Result<BlobReader<'a>> {
-        BlobReader::open_part(wire, repository, blob, from..blob.size)
-    }
-
-    /// Asks for a part of `blob`. A server that knows no ranges sends all from its start on: see [`BlobReader::end`].
-    pub fn open_part(
-        wire: &'a RegistryClient,
+    /// Requests `blob` from offset `from` (bytes) to its end.
+    pub fn open(
+        client: &'a RegistryClient,
         repository: &'a str,
         blob: &Descriptor,
-        part: Range<u64>,
+        from: u64,
     ) -> Result<BlobReader<'a>> {
-        let (at, blob, tries) = (part.start, blob.clone(), wire.tries(0));
-        let Part { body, again, end, short } = body(wire, repository, &blob, part)?;
-        Ok(BlobReader { wire, repository, blob, at, end, body, again, tries, began: at, short })
+        BlobReader::open_range(client, repository, blob, from..blob.size)
     }
 
-    /// Where reading ends, in bytes from the blob's start.
+    /// Requests a part of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end`].
+    pub fn open_range(
+        client: &'a RegistryClient,
+        repository: &'a str,
+        blob: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<BlobReader<'a>> {
+        let (at, blob, tries) = (range.start, blob.clone(), client.retry_policy(0));
+        let RangeBody { body, discard, end, short } = request(client, repository, &blob, range)?;
+        Ok(BlobReader { client, repository, blob, at, end, body, discard, tries, connection_start: at, short })
+    }
+
+    /// The offset at which reading ends, in bytes.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    fn take_up(&mut self, why: &str) -> Result<()> {
-        self.wire.cancel.check()?;
-        if self.at - self.began >= PROGRESS {
-            self.tries.refill();
+    /// Requests the rest after the connection broke because of `why`.
+    fn reconnect(&mut self, why: &str) -> Result<()> {
+        self.client.cancel.check()?;
+        if self.at - self.connection_start >= PROGRESS_BYTES {
+            self.tries.reset();
         }
-        let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.wire.host, self.repository);
-        if !self.tries.left() {
-            return Err(self.tries.give_up(&what, why));
+        let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.client.host, self.repository);
+        if !self.tries.may_retry() {
+            return Err(self.tries.final_error(&what, why));
         }
         self.tries.wait(&what, why, None)?;
-        let Part { body, again, end, short } = body(self.wire, self.repository, &self.blob, self.at..self.end)?;
+        let RangeBody { body, discard, end, short } =
+            request(self.client, self.repository, &self.blob, self.at..self.end)?;
         if short && self.short {
             return Err(Error::invalid(format!(
-                "blob {} at {} ends after {} of the {} bytes announced; the registry, or a proxy before it, cuts it",
-                self.blob.digest, self.wire.host, self.at, self.blob.size
+                "blob {} at {} ends after {} of the {} bytes announced; the registry or a proxy truncates it",
+                self.blob.digest, self.client.host, self.at, self.blob.size
             )));
         }
-        (self.body, self.again, self.end, self.short) = (body, again, end, self.short || short);
-        self.began = self.at;
+        (self.body, self.discard, self.end, self.short) = (body, discard, end, self.short || short);
+        self.connection_start = self.at;
         Ok(())
     }
 }
 
 impl BlobReader<'_> {
-    /// Reads some of the `again` bytes that nobody needs.
-    fn pass(&mut self, again: u64) -> io::Result<usize> {
-        let mut unused = vec![0; UNUSED.min(again) as usize];
-        self.body.read(&mut unused)
+    /// Reads and discards at most `bytes` bytes of the body.
+    fn discard_some(&mut self, bytes: u64) -> io::Result<usize> {
+        let mut discarded = vec![0; DISCARD_BUFFER_BYTES.min(bytes) as usize];
+        self.body.read(&mut discarded)
     }
 }
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let read = match self.again {
+            let read = match self.discard {
                 0 => self.body.read(buffer),
-                again => self.pass(again),
+                bytes => self.discard_some(bytes),
             };
             let why = match read {
                 Ok(0) if self.at < self.end && !buffer.is_empty() => "it ended early".to_owned(),
-                Ok(n) if self.again > 0 => {
-                    self.again -= n as u64;
+                Ok(n) if self.discard > 0 => {
+                    self.discard -= n as u64;
                     continue;
                 }
                 Ok(n) => {
                     self.at += n as u64;
                     if self.at > self.end {
-                        return Err(longer(&self.blob, self.wire).into());
+                        return Err(too_long(&self.blob, self.client).into());
                     }
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => match of_body(error) {
-                    Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    fault => return Err(self.wire.lasting(fault).into()),
+                Err(error) => match from_body(error) {
+                    TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+                    fault => return Err(self.client.permanent_error(fault).into()),
                 },
             };
-            self.take_up(&why)?;
+            self.reconnect(&why)?;
         }
     }
 }
 
-/// What was answered to a question for a part of a blob.
-struct Part {
+/// The response to a request for a part of a blob.
+struct RangeBody {
     body: Box<dyn Read + Send>,
-    /// Bytes before the part, in the body all the same.
-    again: u64,
-    /// Where the part ends, in bytes from the blob's start.
+    /// The number of body bytes before the part.
+    discard: u64,
+    /// The offset at which the part ends, in bytes.
     end: u64,
-    /// The body ends before, by its announced length: a broken transfer that looks whole.
+    /// The announced length of the body is too small: a truncated transfer that looks complete.
     short: bool,
 }
 
-/// Asks for `part`. Where all that is left of a blob cannot be had, the whole of it is asked for.
-fn body(wire: &RegistryClient, repository: &str, blob: &Descriptor, part: Range<u64>) -> Result<Part> {
-    let Range { start: from, end } = part;
+/// Requests the bytes in `range`. If the server cannot send the rest of a blob, the complete blob is requested.
+fn request(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Range<u64>) -> Result<RangeBody> {
+    let Range { start: from, end } = range;
     let size = blob.size;
     if from == end && from > 0 {
-        return Ok(Part { body: Box::new(io::empty()), again: 0, end, short: false });
+        return Ok(RangeBody { body: Box::new(io::empty()), discard: 0, end, short: false });
     }
-    let range = match (from, end < size) {
+    let header = match (from, end < size) {
         (0, false) => None,
         (_, false) => Some(format!("bytes={from}-")),
         (_, true) => Some(format!("bytes={from}-{}", end - 1)),
     };
-    let mut answer = ask(wire, repository, blob, range.as_deref())?;
-    if answer.status == 206
-        && let Some((first, last)) = part_of(&answer)
+    let mut response = get(client, repository, blob, header.as_deref())?;
+    if response.status == 206
+        && let Some((first, last)) = content_range(&response)
         && first == from
     {
-        let short = answer.length().is_some_and(|length| length < last.saturating_add(1).saturating_sub(first));
-        // Some servers know no ends, and send all from there on.
+        let short = response.length().is_some_and(|length| length < last.saturating_add(1).saturating_sub(first));
+        // Some servers ignore the end of a range and send everything from its start.
         let end = last.saturating_add(1).clamp(end, size);
-        return Ok(Part { body: Box::new(answer.into_reader()), again: 0, end, short });
+        return Ok(RangeBody { body: Box::new(response.into_reader()), discard: 0, end, short });
     }
-    if end < size && (from > 0 || answer.status != 200) {
-        return Err(Error::failed(format!("{} does not keep to ranges", wire.host)));
+    if end < size && (from > 0 || response.status != 200) {
+        return Err(Error::failed(format!("{} does not support ranges", client.host)));
     }
     if from > 0 {
-        wire.watch.say(&format!("{} cannot continue in the middle of a blob; reading it from its start", wire.host));
+        client
+            .watch
+            .say(&format!("{} does not support ranges; downloading the blob again from its start", client.host));
     }
-    if answer.status != 200 {
-        // Another part than was asked for, or none.
-        answer = ask(wire, repository, blob, None)?;
+    if response.status != 200 {
+        // The server sent another range, or refused the range.
+        response = get(client, repository, blob, None)?;
     }
-    match answer.length() {
-        _ if answer.status != 200 => Err(Error::invalid(format!(
-            "{} answers with a part of blob {} although it was asked for all of it",
-            wire.host, blob.digest
+    match response.length() {
+        _ if response.status != 200 => Err(Error::invalid(format!(
+            "{}: answered with a part of blob {}, expected all of it",
+            client.host, blob.digest
         ))),
-        Some(length) if length > size => Err(longer(blob, wire)),
-        // A proxy may have kept a body that broke off: the rest is asked for when this has come.
+        Some(length) if length > size => Err(too_long(blob, client)),
+        // A proxy may have cached a truncated body; the rest is requested after this body.
         length => {
             let short = length.is_some_and(|length| length < size);
-            Ok(Part { body: Box::new(answer.into_reader()), again: from, end: size, short })
+            Ok(RangeBody { body: Box::new(response.into_reader()), discard: from, end: size, short })
         }
     }
 }
 
-/// An answer of status 200, or to a question for a `range` also 206 or 416.
-fn ask(wire: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Answer> {
+/// Sends `GET` for a blob. Returns a response of status 200, with `range` also of 206 or 416.
+fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Option<&str>) -> Result<Response> {
     let digest = &blob.digest;
-    let mut call = Call::new(Method::GET, wire.url(&format!("{repository}/blobs/{digest}"))?);
+    let mut call = Call::new(Method::GET, client.url(&format!("{repository}/blobs/{digest}"))?);
     if let Some(range) = range {
         call = call.with(header::RANGE, range);
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
-    // Storage that has no such blob may have been asked too late, too.
-    let answer = wire.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
-    match answer.status {
-        206 | 416 if range.is_some() => Ok(answer),
-        // Of the right length it may be a blob that is a web page.
-        200 if answer.length() == Some(blob.size) => Ok(answer),
-        _ => wire.expect(answer, &[200], &scope, &what),
+    // The storage host may answer 404 for an expired address, too.
+    let response = client.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
+    match response.status {
+        206 | 416 if range.is_some() => Ok(response),
+        // A response of the right length is accepted even if it looks like a web page: the blob may be one.
+        200 if response.length() == Some(blob.size) => Ok(response),
+        _ => client.expect(response, &[200], &scope, &what),
     }
 }
 
-/// The first and the last byte's position by `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
-fn part_of(answer: &Answer) -> Option<(u64, u64)> {
-    let range = answer.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
+/// The offsets of the first and the last byte, from `Content-Range: bytes 10-99/100` (RFC 9110, section 14.4).
+fn content_range(response: &Response) -> Option<(u64, u64)> {
+    let range = response.header("content-range")?.trim().strip_prefix("bytes")?.split('/').next()?;
     let (first, last) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
-/// Worth a second look: a proxy may have answered with something else.
-fn longer(blob: &Descriptor, wire: &RegistryClient) -> Error {
-    Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, wire.host, blob.size))
+/// `Altered`, so the blob is requested once more: a proxy may have sent another document.
+fn too_long(blob: &Descriptor, client: &RegistryClient) -> Error {
+    Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, client.host, blob.size))
 }

@@ -1,42 +1,43 @@
-//! Nondistributable layers from where their descriptors say that they are (descriptor.md, "urls"), for a user who asked
-//! for that. An image's author chose these hosts, so they are trusted with nothing: HTTPS only, also behind a redirect,
-//! with a certificate that verifies; no credentials and no client certificate; no more bytes than the descriptor has,
-//! which the engine hashes like any other blob's.
+//! Foreign (nondistributable) layers, fetched from the `urls` of their descriptors (descriptor.md) if the user asks for
+//! it. The image's author chose these hosts, so they are not trusted: HTTPS only, also after a redirect, with a valid
+//! certificate; no credentials and no client certificate; at most as many bytes as the descriptor announces. The engine
+//! hashes them like those of any blob.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::source::{Profile, Store, Wrapper};
-use crate::transport::registry::http::transport_error::{Fault, of_body};
-use crate::transport::registry::http::{Answer, Call, Http, Payload, To};
+use crate::transport::registry::http::transport_error::{TransportError, from_body};
+use crate::transport::registry::http::{Call, Http, Payload, PeerKind, Response};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
 use std::io::{self, Read};
 use std::sync::Arc;
 use ureq::http::{Method, header};
 use url::Url;
 
-/// Addresses of one layer that are tried, at most.
+/// The maximum number of addresses tried per layer.
 const MAX_URLS: usize = 4;
 const MAX_REDIRECTS: usize = 5;
 
-/// A store whose missing nondistributable layers come from elsewhere.
+/// A store that fetches its missing foreign layers from their `urls`.
 pub struct ForeignStore {
     store: Arc<dyn Store>,
     http: Arc<Http>,
-    /// Times that a layer is asked for again where it breaks off.
+    /// The number of retries after a broken connection, per layer.
     retries: u32,
 }
 
 impl ForeignStore {
-    /// `store`, with what it is without fetched as patiently as `access` says; who the user is stays out of it.
+    /// Wraps `store`. Time-outs, retries and proxies are those of `access`; its credentials are not used.
     pub fn new(store: Arc<dyn Store>, access: Access, cancel: &Cancel) -> ForeignStore {
         let retries = access.retries;
-        let access = Access { credentials: Credentials::Nobody, insecure: Insecure::No, client_cert: None, ..access };
+        let access =
+            Access { credentials: Credentials::Anonymous, insecure: Insecure::No, client_cert: None, ..access };
         ForeignStore { store, http: Arc::new(Http::new("", access, cancel)), retries }
     }
 }
 
-/// Where `layer` may be fetched from.
+/// The usable addresses of `layer`.
 fn addresses(layer: &Descriptor) -> impl Iterator<Item = Url> {
     let urls = layer.urls.iter().flatten().filter_map(|url| Url::parse(url).ok());
     urls.filter(is_plain_https).take(MAX_URLS)
@@ -46,16 +47,16 @@ fn is_plain_https(url: &Url) -> bool {
     url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
 }
 
-/// A layer on its way, asked for again at its byte where it breaks off.
-struct Fetched {
+/// Reads a layer; after a broken connection it resumes at the offset.
+struct ForeignLayerReader {
     http: Arc<Http>,
     layer: Descriptor,
     at: u64,
-    left: u32,
+    retries_left: u32,
     body: Box<dyn Read + Send>,
 }
 
-impl Read for Fetched {
+impl Read for ForeignLayerReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let why = match self.body.read(buffer) {
@@ -65,53 +66,53 @@ impl Read for Fetched {
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                Err(error) => match of_body(error) {
-                    Fault::Lasting(error) | Fault::NoTunnel(error) => return Err(error.into()),
-                    Fault::Broken(why) | Fault::Unreachable(why) => why,
-                    Fault::NotTls => "it does not speak TLS".to_owned(),
+                Err(error) => match from_body(error) {
+                    TransportError::Permanent(error) | TransportError::TunnelRefused(error) => return Err(error.into()),
+                    TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+                    TransportError::NotTls => "it does not speak TLS".to_owned(),
                 },
             };
-            if self.left == 0 {
+            if self.retries_left == 0 {
                 let digest = self.layer.digest;
-                return Err(Error::network(format!("layer {digest} from elsewhere breaks off: {why}")).into());
+                return Err(Error::network(format!("foreign layer {digest}: the connection broke: {why}")).into());
             }
-            self.left -= 1;
+            self.retries_left -= 1;
             self.body = fetch(&self.http, &self.layer, self.at)?;
         }
     }
 }
 
-/// The bytes of `layer` from `from` on, from the first address that gives them.
+/// Opens `layer` at offset `from`, at the first address that has it.
 fn fetch(http: &Http, layer: &Descriptor, from: u64) -> Result<Box<dyn Read + Send>> {
     let mut why = Vec::new();
     for url in addresses(layer) {
         let host = url.host_str().unwrap_or_default().to_owned();
         match ask(http, url, from) {
-            Ok(answer) => return positioned(answer, from),
-            Err(said) => why.push(format!("{host}: {said}")),
+            Ok(response) => return positioned(response, from),
+            Err(error) => why.push(format!("{host}: {error}")),
         }
     }
-    let what = format!("nondistributable layer {} cannot be fetched", layer.digest);
+    let what = format!("foreign layer {} cannot be fetched from its urls", layer.digest);
     Err(Error::several(crate::Kind::Network, &what, &why))
 }
 
-/// The answer of `url` or of where it leads.
-fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, String> {
+/// Sends `GET` to `url` and follows redirects.
+fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Response, String> {
     for _ in 0..=MAX_REDIRECTS {
         let mut call = Call::new(Method::GET, url.clone());
         if from > 0 {
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
-        let answer = http.send(&call, &mut Payload::Nothing, To::Other).map_err(|fault| match fault {
-            Fault::Lasting(error) | Fault::NoTunnel(error) => error.to_string(),
-            Fault::Broken(why) | Fault::Unreachable(why) => why,
-            Fault::NotTls => "it does not speak TLS".to_owned(),
+        let response = http.send(&call, &mut Payload::Nothing, PeerKind::Other).map_err(|fault| match fault {
+            TransportError::Permanent(error) | TransportError::TunnelRefused(error) => error.to_string(),
+            TransportError::Transient(why) | TransportError::Unreachable(why) => why,
+            TransportError::NotTls => "it does not speak TLS".to_owned(),
         })?;
-        match answer.status {
-            200 | 206 => return Ok(answer),
+        match response.status {
+            200 | 206 => return Ok(response),
             301 | 302 | 303 | 307 | 308 => {
-                let target = answer.header("location").and_then(|to| url.join(to).ok());
-                url = target.filter(is_plain_https).ok_or("it leads to what is not an https address")?;
+                let target = response.header("location").and_then(|to| url.join(to).ok());
+                url = target.filter(is_plain_https).ok_or("it redirects to an address that is not https")?;
             }
             status => return Err(format!("status {status}")),
         }
@@ -119,14 +120,15 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Answer, Stri
     Err(format!("more than {MAX_REDIRECTS} redirects"))
 }
 
-/// The body of `answer` at byte `from` of the layer, whether or not the range was honoured.
-fn positioned(answer: Answer, from: u64) -> Result<Box<dyn Read + Send>> {
-    let honoured = answer.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
-    let (status, host) = (answer.status, answer.url.host_str().unwrap_or_default().to_owned());
+/// The body of `response` at offset `from` of the layer; if the server ignored the range, the bytes before it are
+/// discarded.
+fn positioned(response: Response, from: u64) -> Result<Box<dyn Read + Send>> {
+    let honoured = response.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
+    let (status, host) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
     if status == 206 && !honoured {
-        return Err(Error::network(format!("{host} answers with other bytes than it was asked for")));
+        return Err(Error::network(format!("{host} answered with another range than requested")));
     }
-    let mut body = answer.into_reader();
+    let mut body = response.into_reader();
     if status == 200 {
         io::copy(&mut (&mut body).take(from), &mut io::sink())?;
     }
@@ -143,7 +145,7 @@ impl Wrapper for ForeignStore {
         }
         let (http, layer) = (self.http.clone(), blob.clone());
         let body = fetch(&http, &layer, from)?;
-        Ok(Box::new(Fetched { http, layer, at: from, left: self.retries, body }))
+        Ok(Box::new(ForeignLayerReader { http, layer, at: from, retries_left: self.retries, body }))
     }
     fn change(&self, profile: Profile) -> Profile {
         Profile { downloads: is_downloadable, empty_message: Profile::default().empty_message, ..profile }

@@ -1,5 +1,5 @@
-//! A manifest or index from a registry (distribution-spec, "Pulling manifests"): asked for by tag or digest, hashed,
-//! and held against what the registry says its digest is.
+//! A manifest or index from a registry (distribution-spec, "Pulling manifests"): requested by tag or digest, hashed,
+//! and compared with the expected digest.
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, media_type};
@@ -10,7 +10,7 @@ use crate::transport::registry::http::web_page;
 use std::fmt;
 use ureq::http::{Method, header};
 
-/// Which manifest of a repository.
+/// A manifest's reference within a repository.
 #[derive(Debug, Clone, Copy)]
 pub enum At<'a> {
     Tag(&'a str),
@@ -27,7 +27,7 @@ impl fmt::Display for At<'_> {
 }
 
 impl At<'_> {
-    /// As in `image team/app:2`.
+    /// Formats it for messages: `image team/app:2`.
     pub fn name(&self, repository: &str) -> String {
         match self {
             At::Tag(tag) => format!("image {repository}:{tag}"),
@@ -36,28 +36,28 @@ impl At<'_> {
     }
 }
 
-/// Every type that imgmv knows; a registry converts to an older one for whoever does not list them.
-pub fn accepted() -> String {
+/// The `Accept` header: every type that imgmv supports. A registry converts a manifest whose type the header omits.
+pub fn accepted_types() -> String {
     use media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST};
     [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, "*/*"].join(", ")
 }
 
-/// Fetches a manifest: its descriptor as found, and its bytes.
+/// Fetches a manifest; returns its descriptor, made from the response, and its bytes.
 ///
-/// Fails with `Network` where a web page came, and with `Invalid` where it is not a manifest at all. Bytes that are not
-/// what `at` (or, for a tag, `Docker-Content-Digest`) says are asked for once more, then `Invalid`.
-pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
-    let call =
-        Call::new(Method::GET, wire.url(&format!("{repository}/manifests/{at}"))?).with(header::ACCEPT, &accepted());
+/// Fails with `Network` if the response is a web page, and with `Invalid` if it is not a manifest. Bytes with another
+/// digest than `at` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
+pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
+    let call = Call::new(Method::GET, client.url(&format!("{repository}/manifests/{at}"))?)
+        .with(header::ACCEPT, &accepted_types());
     let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));
-    let mut asked_again = false;
+    let mut retried = false;
     loop {
-        let (answer, bytes) = wire.document(&call, &scope, &what, MAX_MANIFEST)?;
-        if web_page::is_markup(&bytes) || web_page::type_of(&answer) == "text/html" {
-            return Err(web_page::refused(&wire.host, &answer, &what));
+        let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST)?;
+        if web_page::is_markup(&bytes) || web_page::media_type(&response) == "text/html" {
+            return Err(web_page::error(&client.host, &response, &what));
         }
-        let media_type = web_page::type_of(&answer);
-        let stated = answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        let media_type = web_page::media_type(&response);
+        let stated = response.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let expected = match at {
             At::Digest(digest) => Some(*digest),
             At::Tag(_) => stated,
@@ -65,19 +65,21 @@ pub fn fetch(wire: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Des
         let algorithm = expected.map(|digest| digest.algorithm()).unwrap_or_default();
         let found = Hasher::new(algorithm).with(&bytes).finish();
         match expected {
-            Some(expected) if expected != found && !asked_again => {
-                asked_again = true;
-                wire.watch.say(&format!("{what} from {} does not match its digest; asking once more", wire.host));
+            Some(expected) if expected != found && !retried => {
+                retried = true;
+                client
+                    .watch
+                    .say(&format!("{what} from {} does not match its digest; requesting it again", client.host));
             }
             Some(expected) if expected != found => {
                 return Err(Error::invalid(format!(
-                    "{what} from {} does not match: expected {expected}, got {found}; something on the way alters it",
-                    wire.host
+                    "{what} from {} does not match: expected {expected}, got {found}; a proxy may alter it",
+                    client.host
                 )));
             }
             _ => {
                 Manifest::recognise(&bytes)
-                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", wire.host)))?;
+                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", client.host)))?;
                 return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
             }
         }

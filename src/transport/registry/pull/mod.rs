@@ -1,4 +1,4 @@
-//! Reading a repository: manifests, blobs, ranges, tags.
+//! Pulling from a repository: manifests, blobs, ranges, tags.
 
 pub(super) mod blob;
 pub(super) mod foreign_layer;

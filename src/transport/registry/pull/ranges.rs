@@ -1,6 +1,6 @@
-//! A large blob of a far registry, read in several pieces at once: one connection moves no more than its window in a
-//! round trip. The pieces are handed on in order; so many wait in memory at most. Where that does not work (a server
-//! that knows no ranges, a piece that fails for good) the blob is read on as any other.
+//! Downloads a large blob of a remote registry in parallel pieces, since one connection moves at most one window per
+//! round trip. The pieces are returned in order; their number in memory is limited. If a server does not support
+//! ranges, or a piece fails, the rest is read over one connection.
 
 use super::blob::BlobReader;
 use crate::error::{Error, Kind, Result};
@@ -12,19 +12,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// In bytes, of one piece.
-const PIECE: u64 = 2 << 20;
-/// In bytes: what is left of a blob is read in pieces from here on.
-const LARGE: u64 = 16 << 20;
-/// Connections at the beginning; each piece that comes whole adds one.
-const WORKERS: usize = 4;
-const BUFFER: usize = 64 << 10;
-/// How long a wait for another thread goes without a look at the cancel flag.
-const GLANCE: Duration = Duration::from_millis(50);
+const PIECE_BYTES: u64 = 2 << 20;
+/// The minimum number of bytes left for a download in pieces.
+const MIN_RANGED_BYTES: u64 = 16 << 20;
+/// The number of connections at the start; each completed piece adds one.
+const INITIAL_WORKERS: usize = 4;
+const BUFFER_BYTES: usize = 64 << 10;
+/// The interval at which waiting threads check the cancel flag.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The bytes of `blob` from `from` on, in whatever way suits how far away the registry is.
+/// Opens `blob` at offset `from`: in pieces if it is large and the registry remote, else over one connection.
 pub fn open<'a>(
-    wire: &'a Arc<RegistryClient>,
+    client: &'a Arc<RegistryClient>,
     repository: &'a str,
     blob: &Descriptor,
     from: u64,
@@ -33,11 +32,14 @@ pub fn open<'a>(
         let (digest, size) = (blob.digest, blob.size);
         return Err(Error::invalid(format!("blob {digest} has {size} bytes and cannot be read from byte {from}")));
     }
-    if blob.size.saturating_sub(from) < LARGE || !wire.pace.is_far() || wire.access.parts < 2 {
-        return Ok(Box::new(BlobReader::open(wire, repository, blob, from)?));
+    if blob.size.saturating_sub(from) < MIN_RANGED_BYTES
+        || !client.throttle.is_far()
+        || client.access.parallel_parts < 2
+    {
+        return Ok(Box::new(BlobReader::open(client, repository, blob, from)?));
     }
-    let first = match BlobReader::open_part(wire, repository, blob, from..from + PIECE) {
-        Err(error) if error.kind() == Kind::Failed => BlobReader::open(wire, repository, blob, from)?,
+    let first = match BlobReader::open_range(client, repository, blob, from..from + PIECE_BYTES) {
+        Err(error) if error.kind() == Kind::Failed => BlobReader::open(client, repository, blob, from)?,
         first => first?,
     };
     if first.end() == blob.size {
@@ -46,24 +48,29 @@ pub fn open<'a>(
     let state = State {
         next: first.end(),
         workers: 0,
-        most: WORKERS.min(wire.access.parts),
+        max_workers: INITIAL_WORKERS.min(client.access.parallel_parts),
         closed: false,
         pieces: VecDeque::new(),
     };
     let (state, changed) = (Mutex::new(state), Condvar::new());
-    let shared =
-        Arc::new(Shared { wire: wire.clone(), repository: repository.to_owned(), blob: blob.clone(), state, changed });
-    shared.widen();
-    Ok(Box::new(Ranged { wire, repository, shared, at: from, read: 0, whole: Some(first) }))
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        repository: repository.to_owned(),
+        blob: blob.clone(),
+        state,
+        changed,
+    });
+    shared.start_workers();
+    Ok(Box::new(RangedReader { client, repository, shared, at: from, read: 0, direct: Some(first) }))
 }
 
-/// How many pieces may be under way beside the first, which is read where it comes.
-fn beside(wire: &RegistryClient) -> usize {
-    wire.access.parts - 1
+/// The maximum number of pieces in memory. The first piece is not among them: the reader reads it directly.
+fn max_pieces(client: &RegistryClient) -> usize {
+    client.access.parallel_parts - 1
 }
 
 struct Shared {
-    wire: Arc<RegistryClient>,
+    client: Arc<RegistryClient>,
     repository: String,
     blob: Descriptor,
     state: Mutex<State>,
@@ -71,21 +78,20 @@ struct Shared {
 }
 
 struct State {
-    /// Where the next piece begins.
+    /// The offset of the next piece.
     next: u64,
     workers: usize,
-    /// Workers that are allowed.
-    most: usize,
-    /// Nobody reads any more.
+    max_workers: usize,
+    /// The reader was dropped or has failed.
     closed: bool,
-    /// In their order.
+    /// In ascending order.
     pieces: VecDeque<Piece>,
 }
 
 struct Piece {
     from: u64,
     bytes: Vec<u8>,
-    /// How it ended, once it has.
+    /// The result, once the download of the piece has ended.
     ended: Option<Result<()>>,
 }
 
@@ -94,10 +100,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts workers up to what is allowed.
-    fn widen(self: &Arc<Self>) {
+    /// Starts workers, up to `max_workers`.
+    fn start_workers(self: &Arc<Self>) {
         let mut state = self.state();
-        while state.workers < state.most && !state.closed && state.next < self.blob.size {
+        while state.workers < state.max_workers && !state.closed && state.next < self.blob.size {
             let own = self.clone();
             let started = thread::Builder::new().name("range".to_owned()).spawn(move || own.work());
             if started.is_err() {
@@ -108,59 +114,61 @@ impl Shared {
     }
 
     fn work(self: Arc<Self>) {
-        while let Some(from) = self.take() {
-            let patience = self.wire.pace.patience();
+        while let Some(from) = self.claim_piece() {
+            let patience = self.client.throttle.too_many_requests();
             let done = self.fetch(from);
-            let good = done.is_ok() && self.wire.pace.patience() == patience;
-            let enough = {
+            let good = done.is_ok() && self.client.throttle.too_many_requests() == patience;
+            let is_surplus = {
                 let mut state = self.state();
-                // A server that asks for patience is asked by half as many.
-                state.most = if good { (state.most + 1).min(beside(&self.wire)) } else { (state.most / 2).max(1) };
+                // A failure, or a 429, halves the number of workers.
+                let more = (state.max_workers + 1).min(max_pieces(&self.client));
+                state.max_workers = if good { more } else { (state.max_workers / 2).max(1) };
                 if let Some(piece) = state.pieces.iter_mut().find(|piece| piece.from == from) {
                     piece.ended = Some(done);
                 }
-                state.workers > state.most
+                state.workers > state.max_workers
             };
             self.changed.notify_all();
-            if enough {
+            if is_surplus {
                 break;
             }
-            self.widen();
+            self.start_workers();
         }
         self.state().workers -= 1;
         self.changed.notify_all();
     }
 
-    /// The next piece, once there is room for it; none when there is none left, or nobody to read it.
-    fn take(&self) -> Option<u64> {
+    /// Waits for memory for the next piece and returns its offset; `None` if no piece is left or the reader is closed.
+    fn claim_piece(&self) -> Option<u64> {
         let mut state = self.state();
         loop {
-            if state.closed || state.next >= self.blob.size || self.wire.cancel.raised() {
+            if state.closed || state.next >= self.blob.size || self.client.cancel.raised() {
                 return None;
             }
-            let parts = beside(&self.wire);
-            if state.pieces.len() < parts
-                && let Some(mut room) = self.wire.pace.take_piece(parts)
+            let limit = max_pieces(&self.client);
+            if state.pieces.len() < limit
+                && let Some(mut buffer) = self.client.throttle.acquire_piece(limit)
             {
                 let from = state.next;
-                state.next = (from + PIECE).min(self.blob.size);
-                room.reserve_exact(PIECE as usize);
-                state.pieces.push_back(Piece { from, bytes: room, ended: None });
+                state.next = (from + PIECE_BYTES).min(self.blob.size);
+                buffer.reserve_exact(PIECE_BYTES as usize);
+                state.pieces.push_back(Piece { from, bytes: buffer, ended: None });
                 return Some(from);
             }
-            // Other blobs have pieces too: whoever has none of its own would wait for ever, so it is told to read on.
-            let waited = self.changed.wait_timeout(state, GLANCE);
+            // Other blobs may use all the memory for pieces. A reader without a piece then reads directly
+            // (`FrontPiece`), so it does not wait forever.
+            let waited = self.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn fetch(&self, from: u64) -> Result<()> {
-        let to = (from + PIECE).min(self.blob.size);
-        let mut reader = BlobReader::open_part(&self.wire, &self.repository, &self.blob, from..to)?;
+        let to = (from + PIECE_BYTES).min(self.blob.size);
+        let mut reader = BlobReader::open_range(&self.client, &self.repository, &self.blob, from..to)?;
         if reader.end() != to {
-            return Err(Error::failed(format!("{} does not keep to ranges", self.wire.host)));
+            return Err(Error::failed(format!("{} does not support ranges", self.client.host)));
         }
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let n = reader.read(&mut buffer).map_err(Error::from)?;
             if n == 0 {
@@ -180,101 +188,101 @@ impl Shared {
     }
 }
 
-/// Reads the pieces in their order.
-struct Ranged<'a> {
-    wire: &'a Arc<RegistryClient>,
+/// Reads the pieces in order.
+struct RangedReader<'a> {
+    client: &'a Arc<RegistryClient>,
     repository: &'a str,
     shared: Arc<Shared>,
     at: u64,
-    /// Bytes of the first piece that were read.
+    /// The number of bytes read of the front piece.
     read: usize,
-    /// The first piece, or all that is left when pieces have failed: read from here.
-    whole: Option<BlobReader<'a>>,
+    /// A direct connection: the first piece, or the rest after a failure.
+    direct: Option<BlobReader<'a>>,
 }
 
-/// What the first piece holds for its reader.
-enum Found {
+/// The result of reading from the front piece.
+enum FrontPiece {
     Bytes(usize),
-    /// It was read to its end.
-    Passed,
-    /// It will not come.
+    /// Read to its end.
+    Finished,
+    /// Not available: it failed, or other blobs use all the memory for pieces.
     Failed,
 }
 
-impl Ranged<'_> {
-    /// Waits for bytes of the first piece.
-    fn wait(&mut self, buffer: &mut [u8]) -> Result<Found> {
+impl RangedReader<'_> {
+    /// Waits for bytes of the front piece.
+    fn wait(&mut self, buffer: &mut [u8]) -> Result<FrontPiece> {
         let mut state = self.shared.state();
         loop {
-            self.wire.cancel.check()?;
+            self.client.cancel.check()?;
             match state.pieces.front() {
                 Some(piece) if piece.bytes.len() > self.read => {
                     let n = buffer.len().min(piece.bytes.len() - self.read);
                     buffer[..n].copy_from_slice(&piece.bytes[self.read..self.read + n]);
-                    return Ok(Found::Bytes(n));
+                    return Ok(FrontPiece::Bytes(n));
                 }
                 Some(Piece { ended: Some(Ok(())), .. }) => {
-                    let passed = state.pieces.pop_front();
+                    let finished = state.pieces.pop_front();
                     drop(state);
-                    self.wire.pace.give_piece(passed.map(|piece| piece.bytes).unwrap_or_default());
+                    self.client.throttle.release_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
                     self.shared.changed.notify_all();
-                    return Ok(Found::Passed);
+                    return Ok(FrontPiece::Finished);
                 }
-                Some(Piece { ended: Some(Err(_)), .. }) => return Ok(Found::Failed),
+                Some(Piece { ended: Some(Err(_)), .. }) => return Ok(FrontPiece::Failed),
                 Some(_) => {}
-                // Other blobs hold all the pieces there may be.
-                None if !self.wire.pace.has_room(beside(self.wire)) => return Ok(Found::Failed),
+                // Other blobs use all the memory for pieces.
+                None if !self.client.throttle.has_room(max_pieces(self.client)) => return Ok(FrontPiece::Failed),
                 None => {}
             }
-            let waited = self.shared.changed.wait_timeout(state, GLANCE);
+            let waited = self.shared.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Ends the workers; their pieces are dropped.
+    /// Stops the workers and drops their pieces.
     fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
-        state.pieces.drain(..).for_each(|piece| self.wire.pace.give_piece(piece.bytes));
+        state.pieces.drain(..).for_each(|piece| self.client.throttle.release_piece(piece.bytes));
         drop(state);
         self.shared.changed.notify_all();
     }
 }
 
-impl Read for Ranged<'_> {
+impl Read for RangedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if buffer.is_empty() {
                 return Ok(0);
             }
-            if let Some(whole) = &mut self.whole {
-                let n = whole.read(buffer)?;
+            if let Some(direct) = &mut self.direct {
+                let n = direct.read(buffer)?;
                 self.at += n as u64;
                 if n > 0 || self.at == self.shared.blob.size {
                     return Ok(n);
                 }
-                self.whole = None;
+                self.direct = None;
             }
             if self.at == self.shared.blob.size {
                 return Ok(0);
             }
             match self.wait(buffer)? {
-                Found::Bytes(n) => {
+                FrontPiece::Bytes(n) => {
                     self.read += n;
                     self.at += n as u64;
                     return Ok(n);
                 }
-                Found::Passed => self.read = 0,
-                Found::Failed => {
+                FrontPiece::Finished => self.read = 0,
+                FrontPiece::Failed => {
                     self.close();
-                    self.whole = Some(BlobReader::open(self.wire, self.repository, &self.shared.blob, self.at)?);
+                    self.direct = Some(BlobReader::open(self.client, self.repository, &self.shared.blob, self.at)?);
                 }
             }
         }
     }
 }
 
-impl Drop for Ranged<'_> {
+impl Drop for RangedReader<'_> {
     fn drop(&mut self) {
         self.close();
     }

@@ -1,27 +1,27 @@
-//! Entries of a registry's list that cannot be used: counted and named, so that one of them does not hide the others.
+//! Unusable entries of a registry's list: counted and reported, so that one of them does not hide the others.
 
 use crate::progress::Watch;
 use serde_json::Value;
 
-/// So many are named.
-const SHOWN: usize = 3;
-/// In characters, of each.
-const LENGTH: usize = 60;
+/// The number of entries that the report quotes.
+const MAX_QUOTED: usize = 3;
+/// The maximum length of a quoted entry.
+const QUOTE_CHARS: usize = 60;
 
-/// What was skipped of one list.
+/// The skipped entries of one list.
 #[derive(Default)]
 pub struct Skipped {
     count: usize,
-    shown: Vec<String>,
+    quoted: Vec<String>,
 }
 
 impl Skipped {
-    /// Counts `entry`, which is shown with every control character escaped.
+    /// Counts `entry`; it is quoted with control characters escaped.
     pub fn add(&mut self, entry: &Value) {
         self.count += 1;
-        if self.shown.len() < SHOWN {
+        if self.quoted.len() < MAX_QUOTED {
             let text = entry.as_str().map_or_else(|| entry.to_string(), str::to_owned);
-            self.shown.push(format!("{:?}", text.chars().take(LENGTH).collect::<String>()));
+            self.quoted.push(format!("{:?}", text.chars().take(QUOTE_CHARS).collect::<String>()));
         }
     }
 
@@ -29,14 +29,14 @@ impl Skipped {
         self.count
     }
 
-    /// Says how many entries of `list` were skipped since they are not `expected`; nothing where there were none.
-    pub fn say(&self, watch: &dyn Watch, list: &str, expected: &str) {
-        let more = if self.count > self.shown.len() { ", …" } else { "" };
-        let (count, shown) = (self.count, self.shown.join(", "));
+    /// Reports the skipped entries of `list` that are not `expected`, if there are any.
+    pub fn report(&self, watch: &dyn Watch, list: &str, expected: &str) {
+        let more = if self.count > self.quoted.len() { ", …" } else { "" };
+        let (count, quoted) = (self.count, self.quoted.join(", "));
         match count {
             0 => {}
-            1 => watch.say(&format!("{list}: 1 entry is not {expected} and is skipped: {shown}")),
-            _ => watch.say(&format!("{list}: {count} entries are not {expected} and are skipped: {shown}{more}")),
+            1 => watch.say(&format!("{list}: skipped 1 entry that is not {expected}: {quoted}")),
+            _ => watch.say(&format!("{list}: skipped {count} entries that are not {expected}: {quoted}{more}")),
         }
     }
 }

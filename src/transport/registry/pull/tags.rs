@@ -1,36 +1,36 @@
-//! A repository's tags (distribution-spec, "Listing Tags"), page after page, within bounds.
+//! The tags of a repository (distribution-spec, "Listing Tags"): all pages, within limits.
 
 use super::skipped::Skipped;
 use crate::error::{Error, Result};
 use crate::image::{MAX_NAMES, is_tag, json_tree};
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
-use crate::transport::registry::http::{Answer, Call};
+use crate::transport::registry::http::{Call, Response};
 use serde_json::Value;
 use std::collections::HashSet;
 use ureq::http::Method;
 use url::Url;
 
-/// In bytes, of one page.
-const MAX_PAGE: u64 = 4 << 20;
+const MAX_PAGE_BYTES: u64 = 4 << 20;
 const MAX_PAGES: usize = 2000;
-/// What is asked for on one page; registries give fewer as they like.
-const PAGE: usize = 1000;
+/// The number of tags requested per page; registries may return fewer.
+const TAGS_PER_PAGE: usize = 1000;
 
-/// Every tag of `repository`, in the registry's order. What is not a tag is skipped, which is said.
-pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
+/// Lists every tag of `repository`, in the registry's order. Entries that are not tags are skipped and reported.
+pub fn list(client: &RegistryClient, repository: &str) -> Result<Vec<String>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
-    let mut next = Some(wire.url(&format!("{repository}/tags/list?n={PAGE}"))?);
+    let mut next = Some(client.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?);
     let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
     let mut known = HashSet::new();
     for _ in 0..MAX_PAGES {
         let Some(url) = next else {
-            skipped.say(&*wire.watch, &format!("the tags of {}/{repository}", wire.host), "a tag");
+            skipped.report(&*client.watch, &format!("tags of {}/{repository}", client.host), "a tag");
             return Ok(tags);
         };
-        let (answer, bytes) = wire.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE)?;
-        let entries = entries(&bytes)
-            .ok_or_else(|| Error::invalid(format!("{} lists the tags of {repository} in no form known", wire.host)))?;
+        let (response, bytes) = client.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
+        let entries = entries(&bytes).ok_or_else(|| {
+            Error::invalid(format!("{}: the response for the tags of {repository} is not a tag list", client.host))
+        })?;
         let (is_last, mut is_new) = (entries.is_empty(), false);
         for entry in entries {
             match entry {
@@ -47,21 +47,21 @@ pub fn list(wire: &RegistryClient, repository: &str) -> Result<Vec<String>> {
             }
         }
         if tags.len() + skipped.count() > MAX_NAMES {
-            return Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", wire.host)));
+            return Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", client.host)));
         }
-        // A page without tags that names a next page would go on for ever.
-        next = if is_last { None } else { next_page(wire, &answer)? };
+        // Empty pages that each name a next page would never end.
+        next = if is_last { None } else { next_page(client, &response)? };
         if next.is_some() && !is_new {
-            let host = &wire.host;
+            let host = &client.host;
             return Err(Error::invalid(format!(
-                "{host} lists the tags of {repository} in a circle: a page has no new tag"
+                "{host}: the pages of the tags of {repository} form a loop: a page has no new tag"
             )));
         }
     }
-    Err(Error::invalid(format!("{} lists the tags of {repository} on more than {MAX_PAGES} pages", wire.host)))
+    Err(Error::invalid(format!("{}: the tags of {repository} have more than {MAX_PAGES} pages", client.host)))
 }
 
-/// The entries of one page, of whatever kind each is. `tags` is null, or missing, where a repository has none.
+/// The entries of one page, of any JSON type. A repository without tags may have `tags` null or missing.
 fn entries(page: &[u8]) -> Option<Vec<Value>> {
     let mut page = json_tree(page).ok()?;
     match page.get_mut("tags").map(Value::take) {
@@ -72,19 +72,22 @@ fn entries(page: &[u8]) -> Option<Vec<Value>> {
     }
 }
 
-/// The page that `Link: <…>; rel="next"` names (RFC 8288), which has to be the registry's own.
-pub fn next_page(wire: &RegistryClient, answer: &Answer) -> Result<Option<Url>> {
-    for link in answer.headers("link") {
+/// The next page, from `Link: <…>; rel="next"` (RFC 8288). It must be at the registry's own origin.
+pub fn next_page(client: &RegistryClient, response: &Response) -> Result<Option<Url>> {
+    for link in response.headers("link") {
         let Some((target, parameters)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>')) else {
             continue;
         };
         if !parameters.to_ascii_lowercase().replace(['"', ' '], "").contains("rel=next") {
             continue;
         }
-        let url = wire.location(&answer.url, target)?;
-        if url.origin() != wire.api()?.origin() {
+        let url = client.location(&response.url, target)?;
+        if url.origin() != client.api()?.origin() {
             let to = url.host_str().unwrap_or_default();
-            return Err(Error::invalid(format!("{} puts the next page of a list on another host, {to}", wire.host)));
+            return Err(Error::invalid(format!(
+                "{}: the next page of a list is on another host ({to}); not followed",
+                client.host
+            )));
         }
         return Ok(Some(url));
     }

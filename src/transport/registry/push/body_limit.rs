@@ -1,6 +1,6 @@
-//! How large a request's body may be at one registry, or at the proxy before it (nginx: 1 MB by default, Cloudflare:
-//! 100 MB), and whether it takes a blob in chunks. Learned from refusals, shared by all uploads of a run, and kept in the
-//! user's cache for the next runs.
+//! The maximum size of a request body at one registry, or at the proxy before it (nginx: 1 MB by default, Cloudflare:
+//! 100 MB), and whether the registry accepts chunks. Learned from refusals, shared by all uploads of a run, and stored
+//! in the user's cache.
 
 use super::cache_file;
 use crate::image::Digest;
@@ -9,80 +9,80 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// In bytes: shorter chunks are not sent, whatever is refused.
-pub const SHORTEST: u64 = 256 << 10;
-/// How long a limit is believed that no refusal confirms.
-pub const LIFE: Duration = Duration::from_secs(7 * DAY);
-/// A limit that is older is tried once with a larger chunk.
-const TRIED_AFTER: Duration = Duration::from_secs(DAY);
-const DAY: u64 = 24 * 60 * 60;
-const FOLDER: &str = "limits";
+/// Shorter chunks are never sent.
+pub const MIN_CHUNK_BYTES: u64 = 256 << 10;
+/// A limit that no refusal confirms expires after this time.
+pub const MAX_AGE: Duration = Duration::from_secs(7 * DAY_SECONDS);
+/// A limit of this age is tested once with a larger chunk.
+const TRIAL_AFTER: Duration = Duration::from_secs(DAY_SECONDS);
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+const DIRECTORY: &str = "limits";
 
-/// A limit that an earlier run has learned.
+/// A limit that an earlier run learned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Learned {
+pub struct LearnedLimit {
     /// `HOST[:PORT]`.
     pub host: String,
-    /// In bytes, of a request's body; none where only chunks are refused.
-    pub most: Option<u64>,
-    /// A blob in several chunks is refused.
-    pub whole: bool,
-    /// Since a refusal was last seen.
+    /// The maximum size of a request body, in bytes; `None` if the registry only refuses chunks.
+    pub max_body: Option<u64>,
+    /// The registry refuses a blob in several chunks.
+    pub refuses_chunks: bool,
+    /// The time since the last refusal.
     pub age: Duration,
 }
 
-/// Every limit remembered below `cache`, this user's folder of things that can be made again.
-pub fn list(cache: &Path) -> Vec<Learned> {
-    cache_file::files(&cache.join(FOLDER)).iter().filter_map(|file| read(file)).collect()
+/// Lists the limits in `cache`, the user's cache directory of imgmv.
+pub fn list(cache: &Path) -> Vec<LearnedLimit> {
+    cache_file::files(&cache.join(DIRECTORY)).iter().filter_map(|file| read(file)).collect()
 }
 
-/// Forgets those that are at least so old; how many there were.
+/// Removes limits of at least age `older`; returns their number.
 pub fn prune(cache: &Path, older: Duration) -> usize {
     let old = |file: &&PathBuf| read(file).is_none_or(|learned| learned.age >= older);
-    cache_file::files(&cache.join(FOLDER)).iter().filter(old).filter(|file| fs::remove_file(file).is_ok()).count()
+    cache_file::files(&cache.join(DIRECTORY)).iter().filter(old).filter(|file| fs::remove_file(file).is_ok()).count()
 }
 
-fn read(file: &Path) -> Option<Learned> {
+fn read(file: &Path) -> Option<LearnedLimit> {
     let (text, age) = cache_file::read(file)?;
     let lines: Vec<&str> = text.lines().collect();
-    let [host, most, whole] = lines[..] else { return None };
-    let most = Some(most.parse().ok()?).filter(|most| *most > 0);
-    if most.is_some_and(|most| most < SHORTEST) {
+    let [host, max_body, form] = lines[..] else { return None };
+    let max_body = Some(max_body.parse().ok()?).filter(|bytes| *bytes > 0);
+    if max_body.is_some_and(|bytes| bytes < MIN_CHUNK_BYTES) {
         return None;
     }
-    Some(Learned { host: host.to_owned(), most, whole: whole == "whole", age })
+    Some(LearnedLimit { host: host.to_owned(), max_body, refuses_chunks: form == "whole", age })
 }
 
-/// What is known of one registry.
+/// The body limit of one registry.
 pub struct BodyLimit {
     host: String,
-    /// Where it is kept; nowhere when none.
+    /// `None`: the limit is not saved.
     file: Option<PathBuf>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// In bytes: larger bodies are not sent.
-    most: Option<u64>,
-    whole: bool,
-    /// In bytes: a larger body that one upload is to try.
+    /// In bytes.
+    max_body: Option<u64>,
+    refuses_chunks: bool,
+    /// The size (bytes) of a larger body that one upload is to try.
     trial: Option<u64>,
-    /// Learned, and not seen to hold yet.
-    new: bool,
-    /// In bytes: the largest body that was taken in this run.
-    taken: u64,
+    /// No body near the limit was accepted yet.
+    unconfirmed: bool,
+    /// The largest body that was accepted in this run, in bytes.
+    largest_accepted: u64,
 }
 
 impl BodyLimit {
-    /// Of `host` (`HOST[:PORT]`), with what an earlier run has learned.
+    /// For `host` (`HOST[:PORT]`), with the limit that an earlier run saved in `cache`.
     pub fn new(host: &str, cache: Option<&Path>) -> BodyLimit {
-        let file = cache.map(|cache| cache.join(FOLDER).join(Digest::of(host.as_bytes()).hex()));
-        let learned = file.as_deref().and_then(read).filter(|learned| learned.host == host && learned.age < LIFE);
-        let state = learned.map_or_else(State::default, |Learned { most, whole, age, .. }| State {
-            most,
-            whole,
-            trial: most.filter(|_| age >= TRIED_AFTER).map(|most| most.saturating_mul(2)),
+        let file = cache.map(|cache| cache.join(DIRECTORY).join(Digest::of(host.as_bytes()).hex()));
+        let learned = file.as_deref().and_then(read).filter(|learned| learned.host == host && learned.age < MAX_AGE);
+        let state = learned.map_or_else(State::default, |LearnedLimit { max_body, refuses_chunks, age, .. }| State {
+            max_body,
+            refuses_chunks,
+            trial: max_body.filter(|_| age >= TRIAL_AFTER).map(|bytes| bytes.saturating_mul(2)),
             ..State::default()
         });
         BodyLimit { host: host.to_owned(), file, state: Mutex::new(state) }
@@ -92,66 +92,66 @@ impl BodyLimit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In bytes, of a request's body; none where no limit was met.
-    pub fn most(&self) -> Option<u64> {
-        self.state().most
+    /// The maximum size of a request body, in bytes; `None` if no limit is known.
+    pub fn max_body(&self) -> Option<u64> {
+        self.state().max_body
     }
 
-    /// Whether a blob in several chunks is refused.
-    pub fn wants_whole_blobs(&self) -> bool {
-        self.state().whole
+    /// Whether the registry refuses a blob in several chunks.
+    pub fn refuses_chunks(&self) -> bool {
+        self.state().refuses_chunks
     }
 
-    /// The size of a larger body that is to be tried, in bytes. Given once.
-    pub fn trial(&self) -> Option<u64> {
+    /// The size (bytes) of a larger body to try; only the first caller gets it.
+    pub fn take_trial(&self) -> Option<u64> {
         self.state().trial.take()
     }
 
-    /// A body of `size` bytes was refused. The size to send next; none where all that is left to try is shorter than
-    /// `least`, the chunks that the registry wants, or than [`SHORTEST`].
-    pub fn refused(&self, size: u64, least: u64) -> Option<u64> {
-        if size <= SHORTEST.max(least) {
+    /// Records that a body of `size` bytes was refused; returns the next size to try. `None` if that would be below
+    /// `min_chunk` (the registry's minimum) or [`MIN_CHUNK_BYTES`].
+    pub fn body_refused(&self, size: u64, min_chunk: u64) -> Option<u64> {
+        if size <= MIN_CHUNK_BYTES.max(min_chunk) {
             return None;
         }
         let half = 1 << (size / 2).ilog2();
         let mut state = self.state();
-        let most = state.most.map_or(half, |most| most.min(half)).max(SHORTEST);
-        (state.most, state.new) = (Some(most), true);
-        Some(most.max(least))
+        let limit = state.max_body.map_or(half, |known| known.min(half)).max(MIN_CHUNK_BYTES);
+        (state.max_body, state.unconfirmed) = (Some(limit), true);
+        Some(limit.max(min_chunk))
     }
 
-    /// Whether a body of `size` bytes may be too large: none of that size was taken so far.
+    /// Whether a body of `size` bytes may be too large: no body of that size was accepted in this run.
     pub fn may_refuse(&self, size: u64) -> bool {
-        size > self.state().taken
+        size > self.state().largest_accepted
     }
 
-    /// A body of `size` bytes was taken.
-    pub fn passed(&self, size: u64) {
+    /// Records that a body of `size` bytes was accepted.
+    pub fn body_accepted(&self, size: u64) {
         let mut state = self.state();
-        state.taken = state.taken.max(size);
-        let Some(most) = state.most else { return };
-        if size > most {
-            (state.most, state.new) = (Some(size), true);
+        state.largest_accepted = state.largest_accepted.max(size);
+        let Some(limit) = state.max_body else { return };
+        if size > limit {
+            (state.max_body, state.unconfirmed) = (Some(size), true);
         }
-        // A body that is much shorter than the limit says nothing about it.
-        if state.new && size > most / 2 {
-            self.keep(&mut state);
+        // Only a body near the limit confirms it.
+        if state.unconfirmed && size > limit / 2 {
+            self.save(&mut state);
         }
     }
 
-    /// A blob in several chunks was refused.
-    pub fn refused_chunks(&self) {
+    /// Records that a blob in several chunks was refused.
+    pub fn chunks_refused(&self) {
         let mut state = self.state();
-        state.whole = true;
-        self.keep(&mut state);
+        state.refuses_chunks = true;
+        self.save(&mut state);
     }
 
-    /// That it fails costs a later run a few requests.
-    fn keep(&self, state: &mut State) {
-        state.new = false;
+    /// Errors are ignored: a later run learns the limit again with a few requests.
+    fn save(&self, state: &mut State) {
+        state.unconfirmed = false;
         if let Some(file) = &self.file {
-            let form = if state.whole { "whole" } else { "chunks" };
-            let _ = cache_file::write(file, &format!("{}\n{}\n{form}\n", self.host, state.most.unwrap_or(0)));
+            let form = if state.refuses_chunks { "whole" } else { "chunks" };
+            let _ = cache_file::write(file, &format!("{}\n{}\n{form}\n", self.host, state.max_body.unwrap_or(0)));
         }
     }
 }
@@ -165,22 +165,22 @@ mod tests {
 
     #[test]
     fn a_refused_body_is_halved_down_to_the_shortest_that_may_be_sent() {
-        for (size, least, next) in [
+        for (size, min_chunk, next) in [
             (9 * MIB, 0, Some(4 * MIB)),
             (4 * MIB + 1, 0, Some(2 * MIB)),
             (MIB, 0, Some(512 << 10)),
-            (300 << 10, 0, Some(SHORTEST)),
-            (SHORTEST, 0, None),
+            (300 << 10, 0, Some(MIN_CHUNK_BYTES)),
+            (MIN_CHUNK_BYTES, 0, None),
             (100, 0, None),
             (9 * MIB, 5 * MIB, Some(5 * MIB)),
             (5 * MIB, 5 * MIB, None),
         ] {
-            assert_eq!(BodyLimit::new("r.lan", None).refused(size, least), next, "{size} {least}");
+            assert_eq!(BodyLimit::new("r.lan", None).body_refused(size, min_chunk), next, "{size} {min_chunk}");
         }
         let limit = BodyLimit::new("r.lan", None);
-        limit.refused(4 * MIB, 0);
-        // Another upload, which had begun before that was known.
-        assert_eq!((limit.refused(64 * MIB, 0), limit.most()), (Some(2 * MIB), Some(2 * MIB)));
+        limit.body_refused(4 * MIB, 0);
+        // Another upload that started before the refusal.
+        assert_eq!((limit.body_refused(64 * MIB, 0), limit.max_body()), (Some(2 * MIB), Some(2 * MIB)));
     }
 
     #[test]
@@ -188,13 +188,13 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let of = |host: &str| BodyLimit::new(host, Some(cache.path()));
         let first = of("r.lan:5000");
-        first.refused(9 * MIB, 0);
-        first.passed(100);
-        assert_eq!(of("r.lan:5000").most(), None);
-        first.passed(4 * MIB);
-        assert_eq!(of("r.lan:5000").most(), Some(4 * MIB));
-        assert_eq!((of("r.lan").most(), of("r.lan:5001").most()), (None, None));
-        assert_eq!(list(cache.path())[0].most, Some(4 * MIB));
+        first.body_refused(9 * MIB, 0);
+        first.body_accepted(100);
+        assert_eq!(of("r.lan:5000").max_body(), None);
+        first.body_accepted(4 * MIB);
+        assert_eq!(of("r.lan:5000").max_body(), Some(4 * MIB));
+        assert_eq!((of("r.lan").max_body(), of("r.lan:5001").max_body()), (None, None));
+        assert_eq!(list(cache.path())[0].max_body, Some(4 * MIB));
     }
 
     #[test]
@@ -202,28 +202,28 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let of = || BodyLimit::new("r.lan", Some(cache.path()));
         let older = |days: u64| {
-            let file = cache_file::files(&cache.path().join(FOLDER)).remove(0);
-            let then = SystemTime::now() - Duration::from_secs(days * DAY);
+            let file = cache_file::files(&cache.path().join(DIRECTORY)).remove(0);
+            let then = SystemTime::now() - Duration::from_secs(days * DAY_SECONDS);
             fs::File::options().write(true).open(file).unwrap().set_modified(then).unwrap();
         };
         let limit = of();
-        limit.refused(4 * MIB, 0);
-        limit.passed(2 * MIB);
-        assert_eq!(of().trial(), None);
+        limit.body_refused(4 * MIB, 0);
+        limit.body_accepted(2 * MIB);
+        assert_eq!(of().take_trial(), None);
         older(2);
         let second = of();
-        assert_eq!((second.trial(), second.trial()), (Some(4 * MIB), None));
-        // Refused: the limit holds, and is fresh again.
-        assert_eq!(second.refused(4 * MIB, 0), Some(2 * MIB));
-        second.passed(2 * MIB);
-        assert_eq!((of().most(), of().trial()), (Some(2 * MIB), None));
+        assert_eq!((second.take_trial(), second.take_trial()), (Some(4 * MIB), None));
+        // Refused: the limit is confirmed and its age starts again.
+        assert_eq!(second.body_refused(4 * MIB, 0), Some(2 * MIB));
+        second.body_accepted(2 * MIB);
+        assert_eq!((of().max_body(), of().take_trial()), (Some(2 * MIB), None));
         older(2);
         let third = of();
-        third.trial();
-        third.passed(4 * MIB);
-        assert_eq!(of().most(), Some(4 * MIB));
+        third.take_trial();
+        third.body_accepted(4 * MIB);
+        assert_eq!(of().max_body(), Some(4 * MIB));
         older(8);
-        assert_eq!(of().most(), None);
-        assert_eq!((prune(cache.path(), LIFE), list(cache.path()).len()), (1, 0));
+        assert_eq!(of().max_body(), None);
+        assert_eq!((prune(cache.path(), MAX_AGE), list(cache.path()).len()), (1, 0));
     }
 }

@@ -1,8 +1,8 @@
-//! A request whose body is pushed piece by piece: ureq pulls it on a thread of its own, a bounded channel lies between.
+//! A request whose body is pushed in pieces: a thread sends the request and reads the pieces from a bounded channel.
 
-use super::upload::Target;
+use super::target::Target;
 use crate::error::{Error, Result};
-use crate::transport::registry::http::{Answer, Call, Payload};
+use crate::transport::registry::http::{Call, Payload, Response};
 use std::{
     io::{self, Read},
     sync::Arc,
@@ -11,10 +11,10 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-/// Pieces that may wait for the sending thread.
-const WAITING: usize = 1;
+/// The number of pieces that may wait for the sending thread.
+const QUEUE_LENGTH: usize = 1;
 
-/// The sending side has ended; joining it says why.
+/// The request ended before its body; [`BodyPipe::finish`] returns the reason.
 pub struct Ended;
 
 enum Piece {
@@ -22,56 +22,56 @@ enum Piece {
     End,
 }
 
-/// A request under way whose body is given piece by piece. Dropped without `end`, the body breaks off.
+/// A request in progress. Dropped without [`BodyPipe::end_body`], the body breaks off.
 pub struct BodyPipe {
-    give: SyncSender<Piece>,
+    pieces: SyncSender<Piece>,
     spare: Receiver<Vec<u8>>,
-    /// Bytes of the body that the connection has taken.
-    taken: Arc<AtomicU64>,
-    thread: JoinHandle<Result<Answer>>,
+    /// The number of body bytes that the connection has read.
+    consumed: Arc<AtomicU64>,
+    thread: JoinHandle<Result<Response>>,
 }
 
 impl BodyPipe {
     pub fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<BodyPipe> {
-        let (give, take) = sync_channel(WAITING);
+        let (pieces, incoming) = sync_channel(QUEUE_LENGTH);
         let (used, spare) = channel();
-        let taken: Arc<AtomicU64> = Arc::default();
-        let count = taken.clone();
+        let consumed: Arc<AtomicU64> = Arc::default();
+        let count = consumed.clone();
         let thread = Builder::new()
             .name("upload".to_owned())
             .spawn(move || {
-                let mut pipe = Pipe { take, used, count, piece: Vec::new(), at: 0, ended: false };
-                target.wire.send(&call, Payload::Stream { bytes: &mut pipe, size }, &target.scope, &what)
+                let mut body = PipeReader { incoming, used, count, piece: Vec::new(), at: 0, ended: false };
+                target.client.send(&call, Payload::Stream { bytes: &mut body, size }, &target.scope, &what)
             })
-            .map_err(|e| Error::reading("what is to be sent, on a thread of its own", e))?;
-        Ok(BodyPipe { give, spare, taken, thread })
+            .map_err(|e| Error::reading("the blob to upload: its thread did not start", e))?;
+        Ok(BodyPipe { pieces, spare, consumed, thread })
     }
 
-    pub fn give(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
-        self.give.send(Piece::Bytes(piece)).map_err(|_| Ended)
+    pub fn send(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
+        self.pieces.send(Piece::Bytes(piece)).map_err(|_| Ended)
     }
 
-    pub fn end(&mut self) -> std::result::Result<(), Ended> {
-        self.give.send(Piece::End).map_err(|_| Ended)
+    pub fn end_body(&mut self) -> std::result::Result<(), Ended> {
+        self.pieces.send(Piece::End).map_err(|_| Ended)
     }
 
-    /// A buffer that was sent.
+    /// A sent buffer, for reuse.
     pub fn spare(&mut self) -> Option<Vec<u8>> {
         self.spare.try_recv().ok()
     }
 
-    /// The answer, and how many bytes of the body the connection has taken: what it has not taken did not arrive.
-    pub fn finish(self) -> (Result<Answer>, u64) {
-        drop(self.give);
+    /// The response, and the number of body bytes that the connection has read; the registry has not received the rest.
+    pub fn finish(self) -> (Result<Response>, u64) {
+        drop(self.pieces);
         let ended = self.thread.join();
-        let answer = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));
-        (answer, self.taken.load(Ordering::Relaxed))
+        let response = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));
+        (response, self.consumed.load(Ordering::Relaxed))
     }
 }
 
-/// The other end: what `BodyPipe` is given, read.
-struct Pipe {
-    take: Receiver<Piece>,
+/// The reading end: the request's body.
+struct PipeReader {
+    incoming: Receiver<Piece>,
     used: Sender<Vec<u8>>,
     count: Arc<AtomicU64>,
     piece: Vec<u8>,
@@ -79,20 +79,20 @@ struct Pipe {
     ended: bool,
 }
 
-impl Read for Pipe {
+impl Read for PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
             if self.ended {
                 return Ok(0);
             }
-            match self.take.recv() {
+            match self.incoming.recv() {
                 Ok(Piece::Bytes(piece)) => {
-                    // Nobody may want the old buffer any more.
+                    // Fails if the `BodyPipe` is gone; then the buffer is not reused.
                     let _ = self.used.send(std::mem::replace(&mut self.piece, piece));
                     self.at = 0;
                 }
                 Ok(Piece::End) => self.ended = true,
-                Err(_) => return Err(Error::failed("the blob was given up").into()),
+                Err(_) => return Err(Error::failed("the upload of the blob was aborted").into()),
             }
         }
         let n = buffer.len().min(self.piece.len() - self.at);

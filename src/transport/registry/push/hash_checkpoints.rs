@@ -1,70 +1,70 @@
-//! The state of a blob's hash at marks on its way up, for a source that is far away too: with it a later run goes on
-//! without reading again what was sent. Kept in the user's cache, beside where the upload goes on.
+//! Saved states of a blob's hash, for a source that is remote too: a later run resumes without reading the sent bytes
+//! again. Stored in the user's cache with the upload's address.
 
 use crate::image::{Algorithm, Hasher};
 
-/// In bytes, between two marks: what a later run reads again at most.
-const APART: u64 = 4 << 20;
-/// Of one blob; those of very large ones are further apart.
-const MOST: u64 = 64;
+/// The distance of two checkpoints, in bytes: a later run reads at most this much again.
+const INTERVAL_BYTES: u64 = 4 << 20;
+/// The maximum number per blob; very large blobs get a longer interval.
+const MAX_CHECKPOINTS: u64 = 64;
 
-/// A position in bytes, and the hasher's state there.
+/// An offset in bytes, and the hasher's state at it.
 pub type HashCheckpoint = (u64, Vec<u8>);
 
-/// Hashes what passes, and marks its state every now and then.
+/// Hashes a blob and records the hasher's state at intervals.
 pub struct HashCheckpoints {
     hasher: Hasher,
     at: u64,
-    apart: u64,
-    /// In their order.
-    marks: Vec<HashCheckpoint>,
+    interval: u64,
+    /// In ascending order.
+    checkpoints: Vec<HashCheckpoint>,
 }
 
 impl HashCheckpoints {
-    /// Of a blob of `size` bytes.
+    /// For a blob of `size` bytes.
     pub fn new(algorithm: Algorithm, size: u64) -> HashCheckpoints {
         HashCheckpoints {
             hasher: Hasher::resumable(algorithm),
             at: 0,
-            apart: APART.max(size / MOST),
-            marks: Vec::new(),
+            interval: INTERVAL_BYTES.max(size / MAX_CHECKPOINTS),
+            checkpoints: Vec::new(),
         }
     }
 
-    /// Goes on at the last of `marks` that is not behind `offset`: where that is, and the hasher there.
-    pub fn go_on(&mut self, algorithm: Algorithm, mut marks: Vec<HashCheckpoint>, offset: u64) -> (u64, Hasher) {
-        marks.retain(|(at, _)| *at <= offset);
-        let last = marks.last().and_then(|(at, state)| Some((*at, Hasher::from_state(algorithm, state)?)));
+    /// Resumes at the last of `checkpoints` that is not beyond `offset`; returns its offset and hasher.
+    pub fn resume(&mut self, algorithm: Algorithm, mut checkpoints: Vec<HashCheckpoint>, offset: u64) -> (u64, Hasher) {
+        checkpoints.retain(|(at, _)| *at <= offset);
+        let last = checkpoints.last().and_then(|(at, state)| Some((*at, Hasher::from_state(algorithm, state)?)));
         if let Some((at, hasher)) = last {
-            (self.at, self.hasher, self.marks) = (at, hasher, marks);
+            (self.at, self.hasher, self.checkpoints) = (at, hasher, checkpoints);
         }
         (self.at, self.hasher.clone())
     }
 
-    /// `bytes` pass, from `from` on, perhaps again. Whether a mark was made.
-    pub fn pass(&mut self, from: u64, bytes: &[u8]) -> bool {
+    /// Hashes `bytes` at offset `from`; bytes hashed before are skipped. Returns whether it recorded a checkpoint.
+    pub fn update(&mut self, from: u64, bytes: &[u8]) -> bool {
         let known = self.at.saturating_sub(from).min(bytes.len() as u64);
         self.hasher.update(&bytes[known as usize..]);
         self.at = self.at.max(from + bytes.len() as u64);
-        let made = self.at >= self.marks.last().map_or(0, |(at, _)| *at) + self.apart;
-        if made {
-            self.marks.push((self.at, self.hasher.state().expect("made resumable")));
+        let due = self.at >= self.checkpoints.last().map_or(0, |(at, _)| *at) + self.interval;
+        if due {
+            self.checkpoints.push((self.at, self.hasher.state().expect("made resumable")));
         }
-        made
+        due
     }
 
-    pub fn all(&self) -> &[HashCheckpoint] {
-        &self.marks
+    pub fn recorded(&self) -> &[HashCheckpoint] {
+        &self.checkpoints
     }
 }
 
-/// `MARK STATE`, in hexadecimal.
-pub fn line((at, state): &HashCheckpoint) -> String {
+/// Writes `OFFSET STATE`, in hexadecimal.
+pub fn to_line((at, state): &HashCheckpoint) -> String {
     let hex: String = state.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{at:x} {hex}\n")
 }
 
-pub fn parse(line: &str) -> Option<HashCheckpoint> {
+pub fn from_line(line: &str) -> Option<HashCheckpoint> {
     let (at, hex) = line.split_once(' ')?;
     let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
     let state = (0..hex.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>()?;
@@ -80,24 +80,25 @@ mod tests {
     fn a_hash_goes_on_at_the_last_mark_that_the_registry_has() {
         let bytes: Vec<u8> = (0..20_000_003_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
         let algorithm = Algorithm::Sha256;
-        let mut marks = HashCheckpoints::new(algorithm, bytes.len() as u64);
+        let mut checkpoints = HashCheckpoints::new(algorithm, bytes.len() as u64);
         let mut at = 0;
         for piece in bytes.chunks(300_000) {
-            marks.pass(at, piece);
+            checkpoints.update(at, piece);
             at += piece.len() as u64;
-            // Sent again after a cut.
-            marks.pass(at - 1000, &bytes[at as usize - 1000..at as usize]);
+            // Sent again after a broken connection.
+            checkpoints.update(at - 1000, &bytes[at as usize - 1000..at as usize]);
         }
-        assert_eq!(marks.all().len(), 4);
-        let kept: Vec<HashCheckpoint> = marks.all().iter().filter_map(|mark| parse(line(mark).trim_end())).collect();
-        let (from, hasher) = HashCheckpoints::new(algorithm, 0).go_on(algorithm, kept, 13_000_000);
+        assert_eq!(checkpoints.recorded().len(), 4);
+        let kept: Vec<HashCheckpoint> =
+            checkpoints.recorded().iter().filter_map(|checkpoint| from_line(to_line(checkpoint).trim_end())).collect();
+        let (from, hasher) = HashCheckpoints::new(algorithm, 0).resume(algorithm, kept, 13_000_000);
         assert!((8 << 20..=13_000_000).contains(&from), "{from}");
         assert_eq!(hasher.with(&bytes[from as usize..]).finish(), Digest::of(&bytes));
-        // Without marks, or with such as nobody wrote, it begins anew.
+        // Without checkpoints, or with invalid ones, hashing starts at 0.
         for wrong in [vec![], vec![(5, vec![1, 2, 3])]] {
-            let (from, hasher) = HashCheckpoints::new(algorithm, 0).go_on(algorithm, wrong, 100);
+            let (from, hasher) = HashCheckpoints::new(algorithm, 0).resume(algorithm, wrong, 100);
             assert_eq!((from, hasher.finish()), (0, Digest::of(b"")));
         }
-        assert!(parse("12 0g").is_none() && parse("12 012").is_none() && parse("x").is_none());
+        assert!(from_line("12 0g").is_none() && from_line("12 012").is_none() && from_line("x").is_none());
     }
 }

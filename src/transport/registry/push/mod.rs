@@ -1,10 +1,11 @@
-//! Writing a repository: uploads, and how they resume.
+//! Pushing blobs: upload sessions, chunks, and how an upload resumes.
 
 pub mod body_limit;
 pub(super) mod body_pipe;
 pub(super) mod cache_file;
 pub(super) mod hash_checkpoints;
+pub(super) mod monolithic;
 pub mod resume_cache;
 pub(super) mod session;
 pub(super) mod streamed;
-pub(super) mod upload;
+pub(super) mod target;

@@ -63,8 +63,8 @@ fn a_broken_file_never_shows_what_is_in_it() {
 fn login_keeps_what_it_does_not_know_and_logout_takes_only_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new/config.json");
-    AuthFile::store(&path, "docker.io", "me", &Secret::new("pw"), Tried::OverTls).unwrap();
-    AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("p:w"), Tried::OverTls).unwrap();
+    AuthFile::store(&path, "docker.io", "me", &Secret::new("pw"), LoginTransport::Tls).unwrap();
+    AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("p:w"), LoginTransport::Tls).unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut text = fs::read_to_string(&path).unwrap();
@@ -82,8 +82,10 @@ fn login_keeps_what_it_does_not_know_and_logout_takes_only_its_own() {
 fn a_login_over_plain_http_is_marked_until_one_over_tls() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
-    for (tried, over_http) in [(Tried::OverTls, false), (Tried::OverHttp, true), (Tried::OverTls, false)] {
-        AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("pw"), tried).unwrap();
+    for (transport, over_http) in
+        [(LoginTransport::Tls, false), (LoginTransport::PlainHttp, true), (LoginTransport::Tls, false)]
+    {
+        AuthFile::store(&path, "r.lan:5000", "you", &Secret::new("pw"), transport).unwrap();
         let file = AuthFile::read(&path).unwrap().unwrap();
         assert_eq!(file.is_over_http("r.lan:5000"), over_http);
         assert!(!file.is_over_http("r.lan"));

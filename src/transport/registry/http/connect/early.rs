@@ -1,5 +1,5 @@
-//! An answer that comes before the body was sent: a registry that refuses a body (413, 429) says so and closes its
-//! connection. Sending then fails, and the answer is still there to be read.
+//! Responses that arrive before the request's body is sent. A registry that refuses a body (413, 429) responds and
+//! closes its connection: sending fails, but the response can still be read.
 
 use std::fmt;
 use std::io;
@@ -8,36 +8,42 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Body, Error};
 
-/// How long the answer may take to come after sending has failed: it left the registry before the connection ended.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// The wait for a response after sending has failed. The registry sent it before the connection ended.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A connection that looks for an answer when it cannot send.
+/// The limit on interim responses (1xx) before that response.
+const MAX_INTERIM_BYTES: usize = 16 << 10;
+
+/// A connection that reads a response when it cannot send.
 #[derive(Debug)]
-pub struct Early<T>(T);
+pub struct EarlyResponses<T>(T);
 
-impl<T: Transport> Early<T> {
-    pub fn new(line: T) -> Early<T> {
-        Early(line)
+impl<T: Transport> EarlyResponses<T> {
+    pub fn new(line: T) -> EarlyResponses<T> {
+        EarlyResponses(line)
     }
 
-    /// The answer that is there, with as much of its body as has come.
-    fn answer(&mut self, timeout: NextTimeout) -> Option<Answer> {
-        let timeout = NextTimeout { after: PATIENCE.into(), ..timeout };
-        loop {
+    /// Reads a response's head. Its body is the rest of the input buffer, so the buffer's size limits it.
+    fn read_response(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
+        let timeout = NextTimeout { after: RESPONSE_TIMEOUT.into(), ..timeout };
+        let mut interim = 0;
+        while interim <= MAX_INTERIM_BYTES {
             let input = self.0.buffers().input();
-            let (answer, read) = parsed(input)?;
-            if let Some(answer) = answer {
-                return Some(answer);
+            let (response, read) = parse_head(input)?;
+            interim += read;
+            if let Some(response) = response {
+                return Some(response);
             }
             self.0.buffers().input_consume(read);
             if !matches!(self.0.await_input(timeout), Ok(true)) {
                 return None;
             }
         }
+        None
     }
 }
 
-impl<T: Transport> Transport for Early<T> {
+impl<T: Transport> Transport for EarlyResponses<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.0.buffers()
     }
@@ -45,8 +51,8 @@ impl<T: Transport> Transport for Early<T> {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let sent = self.0.transmit_output(amount, timeout);
         match sent {
-            Err(Error::Io(error)) if is_closed(&error) => match self.answer(timeout) {
-                Some(answer) => Err(Error::Other(Box::new(answer))),
+            Err(Error::Io(error)) if is_closed(&error) => match self.read_response(timeout) {
+                Some(response) => Err(Error::Other(Box::new(response))),
                 None => Err(Error::Io(error)),
             },
             sent => sent,
@@ -71,26 +77,26 @@ fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
-/// An answer to a request that was not sent to its end. It travels through ureq as an error.
+/// A response to a request that was not sent completely. It passes through ureq as an error.
 #[derive(Debug)]
-struct Answer {
+struct EarlyResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for EarlyResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it was answered with status {} before it was sent", self.status.as_u16())
+        write!(f, "the response with status {} came before the request was sent", self.status.as_u16())
     }
 }
 
-impl std::error::Error for Answer {}
+impl std::error::Error for EarlyResponse {}
 
-/// What came of a request: an early answer is one.
-pub fn answered(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
+/// Turns an early response, which ureq returns as an error, into a response.
+pub fn into_response(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
     let early = match sent {
-        Err(Error::Other(other)) => match other.downcast::<Answer>() {
+        Err(Error::Other(other)) => match other.downcast::<EarlyResponse>() {
             Ok(early) => *early,
             Err(other) => return Err(Error::Other(other)),
         },
@@ -101,9 +107,9 @@ pub fn answered(sent: Result<Response<Body>, Error>) -> Result<Response<Body>, E
     Ok(response)
 }
 
-/// The answer at the start of `input`, if its head is there, and how many bytes before it are interim answers (1xx);
-/// `None` where it is not HTTP.
-fn parsed(input: &[u8]) -> Option<(Option<Answer>, usize)> {
+/// Parses the first final response in `input`; the response is `None` if its head is incomplete. Also returns
+/// the size of the interim responses (1xx) before it. Returns `None` if `input` is not HTTP.
+fn parse_head(input: &[u8]) -> Option<(Option<EarlyResponse>, usize)> {
     const END: &[u8] = b"\r\n\r\n";
     let mut at = 0;
     loop {
@@ -114,9 +120,9 @@ fn parsed(input: &[u8]) -> Option<(Option<Answer>, usize)> {
         let head = std::str::from_utf8(&rest[..end]).ok()?;
         let mut lines = head.split("\r\n");
         let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse::<u16>().ok()?;
-        let behind = end + END.len();
+        let body_start = end + END.len();
         if (100..200).contains(&status) {
-            at += behind;
+            at += body_start;
             continue;
         }
         let header = |line: &str| {
@@ -124,8 +130,9 @@ fn parsed(input: &[u8]) -> Option<(Option<Answer>, usize)> {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value.trim()).ok()?))
         };
         let headers = lines.filter_map(header).collect();
-        let answer = Answer { status: StatusCode::from_u16(status).ok()?, headers, body: rest[behind..].to_vec() };
-        return Some((Some(answer), at));
+        let response =
+            EarlyResponse { status: StatusCode::from_u16(status).ok()?, headers, body: rest[body_start..].to_vec() };
+        return Some((Some(response), at));
     }
 }
 
@@ -136,13 +143,13 @@ mod tests {
     #[test]
     fn the_answer_that_counts_is_found_behind_interim_ones() {
         let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nRetry-After: 7\r\n\r\nwhy";
-        let (answer, before) = parsed(input).unwrap();
-        let answer = answer.unwrap();
-        assert_eq!((answer.status.as_u16(), before, &answer.body[..]), (413, 25, &b"why"[..]));
-        assert_eq!(answer.headers["retry-after"], "7");
-        assert!(parsed(&input[..40]).unwrap().0.is_none() && parsed(b"").unwrap().0.is_none());
+        let (response, before) = parse_head(input).unwrap();
+        let response = response.unwrap();
+        assert_eq!((response.status.as_u16(), before, &response.body[..]), (413, 25, &b"why"[..]));
+        assert_eq!(response.headers["retry-after"], "7");
+        assert!(parse_head(&input[..40]).unwrap().0.is_none() && parse_head(b"").unwrap().0.is_none());
         for wrong in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1 many\r\n\r\n", b"\xff\r\n\r\n"] {
-            assert!(parsed(wrong).is_none(), "{wrong:?}");
+            assert!(parse_head(wrong).is_none(), "{wrong:?}");
         }
     }
 }

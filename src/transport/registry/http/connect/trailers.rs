@@ -1,44 +1,44 @@
-//! The trailer section of a chunked answer (RFC 9112, 7.1.2). ureq skips trailers without a limit, so they are bounded
-//! here, where the bytes pass.
+//! The trailer section of a chunked response (RFC 9112, section 7.1.2). ureq skips trailers without a limit, so their
+//! size is limited here.
 
-/// In bytes, of all trailers of one answer.
-pub const MAX_TRAILERS: usize = 16 << 10;
+/// The limit on all trailers of one response.
+pub const MAX_TRAILER_BYTES: usize = 16 << 10;
 
-/// In bytes, of the line end behind a chunk.
-const LINE_END: u64 = 2;
+/// The line end after a chunk.
+const LINE_END_BYTES: u64 = 2;
 const SIZE: Chunked = Chunked::Size { so_far: 0, ended: false };
 
-/// Where an answer's bytes are in the chunked coding.
-#[derive(Debug, Default, Clone, Copy)]
+/// The position in a response's body.
+#[derive(Debug, Clone, Copy)]
 pub enum Chunked {
-    /// The answer has no chunked body, or its head is not complete.
-    #[default]
-    No,
-    /// A chunk's size as far as it is read; its digits may have ended.
+    /// The response has no chunked body.
+    Plain,
+    /// In a chunk's size: its value so far, and whether its digits have ended.
     Size { so_far: u64, ended: bool },
-    /// Bytes that are left of a chunk with its line end.
+    /// In a chunk: the bytes left, with its line end.
     Data(u64),
-    /// Bytes of trailers so far.
+    /// In the trailers: their bytes so far.
     Trailers(usize),
 }
 
 impl Chunked {
-    /// Reads an answer's head from the start of `input`, and what follows the head. `None` while it is not complete.
-    pub fn begin(input: &[u8]) -> Option<Chunked> {
+    /// Reads a response's head at the start of `input` and the part of its body that follows. Returns `None` while the
+    /// head is incomplete.
+    pub fn from_head(input: &[u8]) -> Option<Chunked> {
         let end = head_end(input)?;
         let head = String::from_utf8_lossy(&input[..end]).to_ascii_lowercase();
         let is_chunked =
             |line: &str| line.strip_prefix("transfer-encoding:").is_some_and(|value| value.contains("chunked"));
-        let mut state = if head.lines().any(is_chunked) { SIZE } else { Chunked::No };
-        state.pass(&input[end..]);
+        let mut state = if head.lines().any(is_chunked) { SIZE } else { Chunked::Plain };
+        state.advance(&input[end..]);
         Some(state)
     }
 
-    /// Follows `bytes`, which come next.
-    pub fn pass(&mut self, mut bytes: &[u8]) {
+    /// Moves past the next `bytes`.
+    pub fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self {
-                Chunked::No => return,
+                Chunked::Plain => return,
                 Chunked::Trailers(so_far) => {
                     *so_far += bytes.len();
                     return;
@@ -54,7 +54,7 @@ impl Chunked {
                 Chunked::Size { so_far, ended } => {
                     match (bytes[0], char::from(bytes[0]).to_digit(16).filter(|_| !*ended)) {
                         (b'\n', _) if *so_far == 0 => *self = Chunked::Trailers(0),
-                        (b'\n', _) => *self = Chunked::Data(so_far.saturating_add(LINE_END)),
+                        (b'\n', _) => *self = Chunked::Data(so_far.saturating_add(LINE_END_BYTES)),
                         (_, Some(digit)) => *so_far = so_far.saturating_mul(16).saturating_add(digit.into()),
                         _ => *ended = true,
                     }
@@ -64,20 +64,22 @@ impl Chunked {
         }
     }
 
-    /// Whether there are more trailers than are read.
-    pub fn is_endless(&self) -> bool {
-        matches!(self, Chunked::Trailers(so_far) if *so_far > MAX_TRAILERS)
+    /// Whether the trailers are larger than [`MAX_TRAILER_BYTES`].
+    pub fn exceeds_limit(&self) -> bool {
+        matches!(self, Chunked::Trailers(so_far) if *so_far > MAX_TRAILER_BYTES)
     }
 }
 
-/// Where the empty line behind a head ends; httparse takes bare line feeds too.
-fn head_end(input: &[u8]) -> Option<usize> {
+/// The end of the empty line after a head. Like httparse, skips empty lines before the head and accepts bare line
+/// feeds.
+pub fn head_end(input: &[u8]) -> Option<usize> {
+    let start = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let empty = |at: usize| match &input[at + 1..] {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
     };
-    (0..input.len()).filter(|at| input[*at] == b'\n').find_map(empty)
+    (start..input.len()).filter(|at| input[*at] == b'\n').find_map(empty)
 }
 
 #[cfg(test)]
@@ -90,24 +92,25 @@ mod tests {
     fn trailers_are_counted_wherever_the_bytes_are_cut() {
         let body = "5;x=0\r\nhello\r\nA\r\n0123456789\r\n0\r\nA: b\r\n\r\n";
         for cut in 0..body.len() {
-            let mut state = Chunked::begin((HEAD.to_owned() + &body[..cut]).as_bytes()).unwrap();
-            state.pass(&body.as_bytes()[cut..]);
+            let mut state = Chunked::from_head((HEAD.to_owned() + &body[..cut]).as_bytes()).unwrap();
+            state.advance(&body.as_bytes()[cut..]);
             assert!(matches!(state, Chunked::Trailers(8)), "{cut}: {state:?}");
-            assert!(!state.is_endless());
-            state.pass(&[b'x'; MAX_TRAILERS]);
-            assert!(state.is_endless());
+            assert!(!state.exceeds_limit());
+            state.advance(&[b'x'; MAX_TRAILER_BYTES]);
+            assert!(state.exceeds_limit());
         }
     }
 
     #[test]
     fn only_a_chunked_body_has_trailers() {
-        assert!(Chunked::begin(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n").is_none());
-        let mut plain = Chunked::begin(b"HTTP/1.1 200 OK\nContent-Length: 3\n\n0\r\n").unwrap();
-        plain.pass(&[b'0'; 2 * MAX_TRAILERS]);
-        assert!(!plain.is_endless());
-        // A size that is none, or beyond all bounds, is ureq's to refuse.
+        assert!(Chunked::from_head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n").is_none());
+        assert!(matches!(Chunked::from_head(format!("\r\n\n{HEAD}").as_bytes()), Some(Chunked::Size { .. })));
+        let mut plain = Chunked::from_head(b"HTTP/1.1 200 OK\nContent-Length: 3\n\n0\r\n").unwrap();
+        plain.advance(&[b'0'; 2 * MAX_TRAILER_BYTES]);
+        assert!(!plain.exceeds_limit());
+        // ureq refuses an invalid or too large chunk size.
         for odd in ["\r\n", "zz\r\n", "ffffffffffffffffffffff\r\n"] {
-            assert!(!Chunked::begin((HEAD.to_owned() + odd).as_bytes()).unwrap().is_endless());
+            assert!(!Chunked::from_head((HEAD.to_owned() + odd).as_bytes()).unwrap().exceeds_limit());
         }
     }
 }

@@ -1,66 +1,77 @@
-//! How long the requests of one upload are: one request for a blob, unless something stands against it.
+//! The sizes of one upload's requests: one request per blob, unless a limit or the connection requires chunks.
 
 use crate::transport::registry::http::client::RegistryClient;
-use crate::transport::registry::push::session::LONGEST_CHUNK;
+use crate::transport::registry::push::session::MAX_CHUNK_BYTES;
 use std::time::Duration;
 
-/// A chunk takes at least so many times the time that its answer takes: the waits cost less than 3 %.
-const WORTH: u32 = 34;
+/// The minimum ratio of a chunk's transfer time to the registry's response time: waiting then costs below 3 %.
+const MIN_TRANSFER_PER_ANSWER: u32 = 34;
 
+/// All sizes are in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
-    /// In bytes: more does not get through before the line breaks. Each chunk has a connection of its own.
-    pub(super) line: Option<u64>,
-    /// In bytes: what the registry takes as a chunk at least.
-    pub(super) least: u64,
-    /// In bytes: how a large blob is cut although nothing has failed.
-    cut: Option<u64>,
-    /// In bytes, of those chunks: beyond it the blob goes whole.
-    largest: u64,
-    /// In bytes: a larger body than was seen to pass, tried once.
+    /// The chunk size for a connection that breaks on longer requests. Each such chunk has its own connection.
+    pub(super) connection_chunk: Option<u64>,
+    /// The registry's minimum chunk size.
+    pub(super) min_chunk: u64,
+    /// The chunk size for large blobs; no failure is needed for it.
+    large_chunk: Option<u64>,
+    /// The maximum of `large_chunk`; above it the blob is sent in one request.
+    max_large_chunk: u64,
+    /// A body larger than the known limit, tried once.
     pub(super) trial: Option<u64>,
-    /// The upload in hand has begun with a chunk: all of it goes in chunks, its end too.
-    pub(super) begun: bool,
+    /// The upload started with a chunk, so all of it is sent in chunks, the end too.
+    pub(super) in_chunks: bool,
 }
 
 impl Lengths {
-    /// For a blob of `size` bytes, if that is known, that is sent over `wire`.
-    pub(super) fn new(wire: &RegistryClient, size: Option<u64>, least: u64) -> Lengths {
-        let whole = wire.bodies.wants_whole_blobs();
-        let large = wire.access.large;
-        let cut = size.filter(|size| *size > large && !whole).map(|_| large / 2);
-        Lengths { line: wire.pace.chunk(), least, cut, largest: large, trial: None, begun: false }
+    /// For a blob of `size` bytes, if known, sent over `client`.
+    pub(super) fn new(client: &RegistryClient, size: Option<u64>, min_chunk: u64) -> Lengths {
+        let one_request = client.bodies.refuses_chunks();
+        let large = client.access.chunk_above_bytes;
+        let large_chunk = size.filter(|size| *size > large && !one_request).map(|_| large / 2);
+        Lengths {
+            connection_chunk: client.throttle.chunk_bytes(),
+            min_chunk,
+            large_chunk,
+            max_large_chunk: large,
+            trial: None,
+            in_chunks: false,
+        }
     }
 
-    /// In bytes, of the next chunk of an upload of which `left` bytes are left; none where one request takes them all.
-    pub(super) fn next(&mut self, wire: &RegistryClient, left: Option<u64>) -> Option<u64> {
-        let limit = wire.bodies.most();
+    /// The size of the next chunk of an upload with `left` bytes left; `None`: one request for all of them.
+    pub(super) fn next(&mut self, client: &RegistryClient, left: Option<u64>) -> Option<u64> {
+        let limit = client.bodies.max_body();
         if let Some(limit) = limit
             && left.is_none_or(|left| left > limit)
         {
-            self.trial = self.trial.or_else(|| wire.bodies.trial());
+            self.trial = self.trial.or_else(|| client.bodies.take_trial());
         }
-        let cut = self.cut.filter(|_| self.least <= LONGEST_CHUNK);
-        let most = [self.line, cut, self.trial.or(limit), wire.access.chunk].into_iter().flatten().min();
-        let chunk = most.map(|most| most.max(self.least));
-        chunk.filter(|chunk| self.begun || left.is_none_or(|left| left > *chunk))
+        let large_chunk = self.large_chunk.filter(|_| self.min_chunk <= MAX_CHUNK_BYTES);
+        let sizes = [self.connection_chunk, large_chunk, self.trial.or(limit), client.access.chunk_bytes];
+        let chunk = sizes.into_iter().flatten().min().map(|size| size.max(self.min_chunk));
+        chunk.filter(|chunk| self.in_chunks || left.is_none_or(|left| left > *chunk))
     }
 
-    /// Whether only we have chosen to send chunks.
-    pub(super) fn are_free(&self, wire: &RegistryClient) -> bool {
-        self.begun && self.line.is_none() && wire.bodies.most().is_none() && wire.access.chunk.is_none()
+    /// Whether the upload is in chunks although nothing requires them.
+    pub(super) fn chunks_are_optional(&self, client: &RegistryClient) -> bool {
+        self.in_chunks
+            && self.connection_chunk.is_none()
+            && client.bodies.max_body().is_none()
+            && client.access.chunk_bytes.is_none()
     }
 
-    /// What is left goes in one request.
-    pub(super) fn uncut(&mut self) {
-        (self.cut, self.begun) = (None, false);
+    /// Sends the rest in one request.
+    pub(super) fn stop_chunks(&mut self) {
+        (self.large_chunk, self.in_chunks) = (None, false);
     }
 
-    /// A chunk was sent and answered within `took`, by a registry whose answers take `answer`: chunks that cost too much
-    /// time become longer.
-    pub(super) fn chunk_took(&mut self, took: Duration, answer: Duration) {
-        if answer * WORTH > took {
-            self.cut = self.cut.map(|cut| cut * 2).filter(|cut| *cut <= self.largest);
+    /// Doubles the chunk size if a chunk took `took` in all and the registry's response time `response` is too large a
+    /// part of it.
+    pub(super) fn chunk_took(&mut self, took: Duration, response: Duration) {
+        if response * MIN_TRANSFER_PER_ANSWER > took {
+            self.large_chunk = self.large_chunk.map(|chunk| chunk * 2).filter(|chunk| *chunk <= self.max_large_chunk);
         }
     }
 }

@@ -1,220 +1,224 @@
-//! The writer for large blobs. The engine pushes bytes, an HTTP request pulls them: a thread sends one request whose
-//! body is what is written here. Where digest and size are known beforehand that is the closing `PUT` itself
-//! (monolithic: one request for the whole blob); otherwise a `PATCH`, closed by a `PUT` when the digest is known.
-//! `lengths` says when a blob goes in several chunks instead, `recovery` what follows a failure.
+//! The writer for large blobs. The engine pushes bytes and an HTTP request pulls them: a thread sends one request whose
+//! body is the bytes written here. If digest and size are known in advance, that request is the closing `PUT` itself
+//! (monolithic: one request for the whole blob). Otherwise it is a `PATCH`, closed by a `PUT` once the digest is known.
+//! `lengths` decides when a blob is sent in several chunks instead, `recovery` how an upload continues after a failure.
 //!
-//! The last piece written stays here until `finish`, so a body that did not verify never becomes complete.
+//! The last piece is sent only by `finish`, so an unverified blob is never complete at the registry.
 
 mod lengths;
 mod recovery;
 
 use super::body_pipe::{BodyPipe, Ended};
 use super::hash_checkpoints::HashCheckpoints;
-use super::resume_cache::Remembered;
-use super::session::{Session, Standing};
-use super::upload::{SMALL, Target};
+use super::resume_cache::ResumableUpload;
+use super::session::{Session, SessionStatus};
+use super::target::{MONOLITHIC_LIMIT_BYTES, Target};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
-use crate::transport::registry::http::{Answer, Payload};
+use crate::transport::registry::http::{Payload, Response};
 use lengths::Lengths;
-use recovery::Trouble;
+use recovery::Failures;
 use std::time::Instant;
 use ureq::http::header;
 use url::Url;
 
 pub struct StreamedUpload {
     target: Target,
-    /// Digest and size, where known before the bytes.
-    known: Option<(Digest, u64)>,
+    /// Digest and size, if known before the bytes.
+    expected: Option<(Digest, u64)>,
     session: Option<Url>,
     lengths: Lengths,
-    feed: Option<BodyPipe>,
-    /// Bytes that the request in hand still takes.
+    request: Option<BodyPipe>,
+    /// The number of bytes that the current request can still carry.
     room: u64,
-    /// The request in hand ends the upload.
+    /// The current request closes the upload.
     closing: bool,
-    /// In bytes, of the body that was announced by the request in hand; none where it goes on until it ends.
-    asked: Option<u64>,
-    /// Bytes of its body that the connection has taken, when it has ended.
-    taken: u64,
-    asked_at: Instant,
-    /// The piece that `finish` lets go.
-    held: Vec<u8>,
-    /// Bytes handed to the feed, from the blob's start.
+    /// The announced size of the current body, in bytes; `None`: not announced.
+    body_size: Option<u64>,
+    /// The number of body bytes that the connection has read, once the request has ended.
+    consumed: u64,
+    requested_at: Instant,
+    /// The bytes that `finish` sends.
+    last_piece: Vec<u8>,
+    /// The offset of the next byte for a request.
     sent: u64,
-    /// Where the request in hand began.
-    began: u64,
-    /// Bytes that the registry has already: they pass here, to be hashed, and go no further.
-    left: u64,
-    /// What it is, once all of it came and was right.
-    whole: Option<(Digest, u64)>,
-    /// The registry has the blob.
+    /// The offset at which the current request starts.
+    request_start: u64,
+    /// The number of bytes that the registry has stored in an earlier run: hashed, not sent again.
+    stored_before: u64,
+    /// Digest and size, once all bytes are verified.
+    verified: Option<(Digest, u64)>,
+    /// The registry has stored the blob.
     stored: bool,
-    /// Where the source is far away too.
-    marks: Option<HashCheckpoints>,
-    trouble: Trouble,
+    /// Only if the source is remote too.
+    checkpoints: Option<HashCheckpoints>,
+    failures: Failures,
 }
 
 impl StreamedUpload {
-    pub fn new(target: Target, session: Option<Session>, known: Option<(Digest, u64)>) -> StreamedUpload {
-        let (session, least) = session.map_or((None, 0), |session| (Some(session.url), session.least));
+    pub fn new(target: Target, session: Option<Session>, expected: Option<(Digest, u64)>) -> StreamedUpload {
+        let (session, min_chunk) = session.map_or((None, 0), |session| (Some(session.url), session.min_chunk));
         StreamedUpload {
-            lengths: Lengths::new(&target.wire, known.map(|(_, size)| size), least),
+            lengths: Lengths::new(&target.client, expected.map(|(_, size)| size), min_chunk),
             target,
-            known,
+            expected,
             session,
-            feed: None,
+            request: None,
             room: 0,
             closing: false,
-            asked: None,
-            taken: 0,
-            asked_at: Instant::now(),
-            held: Vec::new(),
+            body_size: None,
+            consumed: 0,
+            requested_at: Instant::now(),
+            last_piece: Vec::new(),
             sent: 0,
-            began: 0,
-            left: 0,
-            whole: None,
+            request_start: 0,
+            stored_before: 0,
+            verified: None,
             stored: false,
-            marks: None,
-            trouble: Trouble::default(),
+            checkpoints: None,
+            failures: Failures::default(),
         }
     }
 
-    /// What is sent is not to be read again by a later run: its source is far away.
-    pub fn marked(mut self) -> StreamedUpload {
-        self.marks = self.known.map(|(digest, size)| HashCheckpoints::new(digest.algorithm(), size));
+    /// Saves the hash's state, for a remote source: a later run then does not read the sent bytes again.
+    pub fn with_checkpoints(mut self) -> StreamedUpload {
+        self.checkpoints = self.expected.map(|(digest, size)| HashCheckpoints::new(digest.algorithm(), size));
         self
     }
 
     fn what(&self) -> String {
-        match &self.known {
+        match &self.expected {
             Some((digest, _)) => format!("blob {digest} in {}", self.target.repository),
             None => format!("a blob for {}", self.target.repository),
         }
     }
 
-    /// For a later run. A small blob is sent again sooner than it is asked for.
-    fn remember(&self, session: &Url) {
-        if let Some((digest, size)) = &self.known
-            && *size > SMALL
+    /// Saves the session for a later run. Small blobs are not saved: sending one again is faster than asking for its
+    /// status.
+    fn save(&self, session: &Url) {
+        if let Some((digest, size)) = &self.expected
+            && *size > MONOLITHIC_LIMIT_BYTES
         {
-            let marks = self.marks.as_ref().map_or(&[][..], HashCheckpoints::all);
-            self.target.remember(digest, session, self.lengths.line, marks);
+            let checkpoints = self.checkpoints.as_ref().map_or(&[][..], HashCheckpoints::recorded);
+            self.target.save_upload(digest, session, self.lengths.connection_chunk, checkpoints);
         }
     }
 
-    fn open(&mut self) -> Result<Url> {
+    fn open_session(&mut self) -> Result<Url> {
         if let Some(session) = self.session.take() {
             return Ok(session);
         }
-        let Session { url, least } = self.target.session().map_err(Error::lasting)?;
-        (self.lengths.least, self.lengths.begun) = (least, false);
+        let Session { url, min_chunk } = self.target.open_session().map_err(Error::lasting)?;
+        (self.lengths.min_chunk, self.lengths.in_chunks) = (min_chunk, false);
         Ok(url)
     }
 
-    /// The request that takes the bytes from `sent` on.
-    fn start_feed(&mut self) -> Result<&mut BodyPipe> {
-        if self.feed.is_none() {
-            let session = self.open()?;
-            let wire = self.target.wire.clone();
-            let left = self.known.map(|(_, size)| size - self.sent);
-            let chunk = self.lengths.next(&wire, left);
-            let length = left.map(|left| left.min(chunk.unwrap_or(u64::MAX)));
-            let mut call = match (&self.known, chunk) {
+    /// The current request, or a new one that carries the bytes from `sent`.
+    fn request(&mut self) -> Result<&mut BodyPipe> {
+        if self.request.is_none() {
+            let session = self.open_session()?;
+            let client = self.target.client.clone();
+            let left = self.expected.map(|(_, size)| size - self.sent);
+            let chunk = self.lengths.next(&client, left);
+            let size = left.map(|left| left.min(chunk.unwrap_or(u64::MAX)));
+            let mut call = match (&self.expected, chunk) {
                 (Some((digest, size)), None) if self.sent > 0 => {
                     let range = format!("{}-{}", self.sent, size - 1);
-                    self.target.put(&session, digest).with(header::CONTENT_RANGE, &range)
+                    self.target.closing_put(&session, digest).with(header::CONTENT_RANGE, &range)
                 }
-                (Some((digest, _)), None) => self.target.put(&session, digest),
-                _ => self.target.patch(&session, self.sent, length),
+                (Some((digest, _)), None) => self.target.closing_put(&session, digest),
+                _ => self.target.patch(&session, self.sent, size),
             };
-            self.closing = self.known.is_some() && chunk.is_none();
-            self.lengths.begun |= self.known.is_some() && chunk.is_some();
-            if chunk.is_some() && self.lengths.line.is_some() {
+            self.closing = self.expected.is_some() && chunk.is_none();
+            self.lengths.in_chunks |= self.expected.is_some() && chunk.is_some();
+            if chunk.is_some() && self.lengths.connection_chunk.is_some() {
                 call = call.with(header::CONNECTION, "close");
             }
-            if self.trouble.failures > 0 || self.lengths.trial.is_some() || wire.pace.refuses_bodies() {
-                // A registry that refused a body (too large, too many, not allowed) may refuse this one before it is sent.
+            if self.failures.count > 0 || self.lengths.trial.is_some() || client.throttle.refuses_bodies() {
+                // A registry that refused a body (too large, too many requests, no permission) can refuse this one
+                // before it is sent.
                 call = call.with(header::EXPECT, "100-continue");
             }
-            if self.trouble.renewed {
+            if self.failures.token_renewed {
                 call = call.with_own_token();
             }
-            self.remember(&session);
+            self.save(&session);
             self.session = Some(session);
-            (self.began, self.room, self.asked) = (self.sent, chunk.unwrap_or(u64::MAX), length);
-            (self.taken, self.asked_at, self.trouble.answered) = (0, Instant::now(), None);
-            self.feed = Some(BodyPipe::start(self.target.clone(), call, length, self.what())?);
+            (self.request_start, self.room, self.body_size) = (self.sent, chunk.unwrap_or(u64::MAX), size);
+            (self.consumed, self.requested_at, self.failures.last_status) = (0, Instant::now(), None);
+            self.request = Some(BodyPipe::start(self.target.clone(), call, size, self.what())?);
         }
-        Ok(self.feed.as_mut().expect("made above"))
+        Ok(self.request.as_mut().expect("made above"))
     }
 
-    /// Hands on what is held.
-    fn let_go(&mut self) -> Result<()> {
-        let mut piece = std::mem::take(&mut self.held);
-        let there = self.left.saturating_sub(self.sent).min(piece.len() as u64);
-        self.sent += there;
-        piece.drain(..there as usize);
+    /// Sends the last piece.
+    fn send_last_piece(&mut self) -> Result<()> {
+        let mut piece = std::mem::take(&mut self.last_piece);
+        let stored = self.stored_before.saturating_sub(self.sent).min(piece.len() as u64);
+        self.sent += stored;
+        piece.drain(..stored as usize);
         while !piece.is_empty() {
-            self.start_feed()?;
+            self.request()?;
             let rest = piece.split_off((self.room.min(piece.len() as u64)) as usize);
             let size = piece.len() as u64;
-            if let Some(Err(Ended)) = self.feed.as_mut().map(|feed| feed.give(piece)) {
-                return Err(self.why_ended());
+            if let Some(Err(Ended)) = self.request.as_mut().map(|request| request.send(piece)) {
+                return Err(self.early_end());
             }
             (self.sent, self.room, piece) = (self.sent + size, self.room - size, rest);
             if self.room == 0 {
-                self.end_patch()?;
+                self.finish_patch()?;
             }
         }
         Ok(())
     }
 
-    /// Ends the request in hand, a `PATCH`; what it carried is kept.
-    fn end_patch(&mut self) -> Result<()> {
-        let Some(answer) = self.end_feed()? else { return Ok(()) };
-        let answer = self.expect(answer, &[202, 201, 204])?;
-        let session = self.target.next(answer)?;
-        self.remember(&session);
+    /// Ends the current request, a `PATCH`, whose bytes the registry stores.
+    fn finish_patch(&mut self) -> Result<()> {
+        let Some(response) = self.finish_request()? else { return Ok(()) };
+        let response = self.expect(response, &[202, 201, 204])?;
+        let session = self.target.next_location(response)?;
+        self.save(&session);
         self.session = Some(session);
-        self.finished();
+        self.request_succeeded();
         Ok(())
     }
 
-    /// The request in hand did what it was to do.
-    fn finished(&mut self) {
-        self.trouble.finished(self.sent);
+    fn request_succeeded(&mut self) {
+        self.failures.request_succeeded(self.sent);
         self.lengths.trial = None;
-        let wire = &self.target.wire;
-        wire.bodies.passed(self.sent - self.began);
-        if let Some(answer) = wire.pace.quickest() {
-            self.lengths.chunk_took(self.asked_at.elapsed(), answer);
+        let client = &self.target.client;
+        client.bodies.body_accepted(self.sent - self.request_start);
+        if let Some(response) = client.throttle.min_latency() {
+            self.lengths.chunk_took(self.requested_at.elapsed(), response);
         }
     }
 
-    fn end_feed(&mut self) -> Result<Option<Answer>> {
-        let Some(mut feed) = self.feed.take() else { return Ok(None) };
-        // A thread that has ended says why when it is joined.
-        let _ = feed.end();
-        let (answer, taken) = feed.finish();
-        self.taken = taken;
-        answer.map(Some)
+    fn finish_request(&mut self) -> Result<Option<Response>> {
+        let Some(mut request) = self.request.take() else { return Ok(None) };
+        // If the thread has ended already, `finish` returns the reason.
+        let _ = request.end_body();
+        let (response, consumed) = request.finish();
+        self.consumed = consumed;
+        response.map(Some)
     }
 
-    /// Why the request has ended before its body.
-    fn why_ended(&mut self) -> Error {
+    /// The reason why the current request ended before its body.
+    fn early_end(&mut self) -> Error {
         let what = self.what();
-        let Some(feed) = self.feed.take() else {
-            return Error::failed(format!("{what}: nothing is being sent"));
+        let Some(request) = self.request.take() else {
+            return Error::failed(format!("{what}: no request is in progress"));
         };
-        let (answer, taken) = feed.finish();
-        self.taken = taken;
-        match answer {
-            Ok(answer) => match self.expect(answer, &[]) {
+        let (response, consumed) = request.finish();
+        self.consumed = consumed;
+        match response {
+            Ok(response) => match self.expect(response, &[]) {
                 Err(error) => error,
-                Ok(_) => Error::failed(format!("{}: {what} was answered too early", self.target.wire.host)),
+                Ok(_) => Error::failed(format!(
+                    "{}: {what} was answered before all bytes were sent",
+                    self.target.client.host
+                )),
             },
             Err(error) => error,
         }
@@ -222,23 +226,23 @@ impl StreamedUpload {
 }
 
 impl BlobWriter for StreamedUpload {
-    /// Where an earlier run left off, the registry has the beginning. It is read again all the same, since a digest is of
-    /// the whole; but not what lies before a mark.
+    /// If an earlier run was interrupted, the registry has the first bytes. They are read again, since the digest
+    /// covers all bytes, except those before a checkpoint.
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        if let (Some((digest, size)), None) = (self.known, &self.session)
-            && let Some(Remembered { session, chunk, marks }) = self.target.left(&digest)
-            && let Ok(Standing::Kept(offset, session)) = self.target.standing(session)
+        if let (Some((digest, size)), None) = (self.expected, &self.session)
+            && let Some(ResumableUpload { session, chunk, checkpoints }) = self.target.saved_upload(&digest)
+            && let Ok(SessionStatus::Stored(offset, session)) = self.target.session_status(session)
             && offset <= size
         {
-            self.target.wire.watch.say(&format!(
-                "{} has {offset} of {size} bytes of {}; going on there",
-                self.target.wire.host,
+            self.target.client.watch.say(&format!(
+                "{}: blob {}: resuming the upload at {offset} of {size} bytes",
+                self.target.client.host,
                 digest.short()
             ));
-            (self.left, self.trouble.kept, self.session) = (offset, offset, Some(session));
-            (self.lengths.line, self.lengths.begun) = (chunk, chunk.is_some());
-            if let Some(own) = &mut self.marks {
-                let (at, hasher) = own.go_on(digest.algorithm(), marks, offset);
+            (self.stored_before, self.failures.stored, self.session) = (offset, offset, Some(session));
+            (self.lengths.connection_chunk, self.lengths.in_chunks) = (chunk, chunk.is_some());
+            if let Some(own) = &mut self.checkpoints {
+                let (at, hasher) = own.resume(digest.algorithm(), checkpoints, offset);
                 self.sent = at;
                 return Ok((at, hasher));
             }
@@ -247,94 +251,95 @@ impl BlobWriter for StreamedUpload {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        // The end of a blob that fills its buffers is no reason to let the last piece go.
+        // An empty write at the end of the blob must not release the last piece.
         if bytes.is_empty() {
             return Ok(());
         }
-        if let Some((_, size)) = self.known
-            && self.sent + (self.held.len() + bytes.len()) as u64 > size
+        if let Some((_, size)) = self.expected
+            && self.sent + (self.last_piece.len() + bytes.len()) as u64 > size
         {
             return Err(Error::invalid(format!("{} has more than the {size} bytes announced", self.what())));
         }
-        let at = self.sent + self.held.len() as u64;
-        self.let_go()?;
-        if self.marks.as_mut().is_some_and(|marks| marks.pass(at, bytes))
+        let at = self.sent + self.last_piece.len() as u64;
+        self.send_last_piece()?;
+        if self.checkpoints.as_mut().is_some_and(|checkpoints| checkpoints.update(at, bytes))
             && let Some(session) = &self.session
         {
-            self.remember(session);
+            self.save(session);
         }
-        let mut piece = self.feed.as_mut().and_then(BodyPipe::spare).unwrap_or_default();
+        let mut piece = self.request.as_mut().and_then(BodyPipe::spare).unwrap_or_default();
         piece.clear();
         piece.extend_from_slice(bytes);
-        self.held = piece;
+        self.last_piece = piece;
         Ok(())
     }
 
     fn recover(&mut self, error: Error) -> Result<u64> {
-        self.go_on_after(error)
+        self.recover_from(error)
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
-        if let Some(known) = self.known
-            && known != (digest, size)
+        if let Some(expected) = self.expected
+            && expected != (digest, size)
         {
-            return Err(Error::failed(format!("{} became {digest} of {size} bytes on the way", self.what())));
+            return Err(Error::failed(format!("{} changed to {digest} ({size} bytes) during the copy", self.what())));
         }
         let ended = match self.close((digest, size)) {
-            Err(error) if error.kind() == Kind::Network && !self.target.wire.cancel.raised() => {
-                if self.is_stored().unwrap_or(false) { Ok(()) } else { Err(error) }
+            Err(error) if error.kind() == Kind::Network && !self.target.client.cancel.raised() => {
+                if self.check_stored().unwrap_or(false) { Ok(()) } else { Err(error) }
             }
             ended => ended,
         };
-        // Stored or refused: only a line that broke is gone on with.
+        // The blob is stored or refused; only after a network failure can a later run resume the upload.
         if ended.as_ref().err().is_none_or(|error| !matches!(error.kind(), Kind::Network | Kind::Interrupted)) {
-            self.target.forget(&digest);
+            self.target.forget_upload(&digest);
         }
         ended
     }
 }
 
 impl Drop for StreamedUpload {
-    /// All of it came and was not wanted: it was not what it should have been, and nobody is to go on with it.
+    /// Forgets an upload whose bytes were all written but not verified: they have a wrong digest, so no later run may
+    /// resume it.
     fn drop(&mut self) {
-        if let Some((digest, size)) = self.known
-            && self.whole.is_none()
-            && self.sent + self.held.len() as u64 == size
-            && !self.target.wire.cancel.raised()
+        if let Some((digest, size)) = self.expected
+            && self.verified.is_none()
+            && self.sent + self.last_piece.len() as u64 == size
+            && !self.target.client.cancel.raised()
         {
-            self.target.forget(&digest);
+            self.target.forget_upload(&digest);
         }
     }
 }
 
 impl StreamedUpload {
-    /// Sends what is held and ends the upload.
+    /// Sends the last piece and closes the upload.
     fn close(&mut self, blob: (Digest, u64)) -> Result<()> {
         if self.stored {
             return Ok(());
         }
-        self.whole = Some(blob);
-        self.let_go()?;
+        self.verified = Some(blob);
+        self.send_last_piece()?;
         if !self.closing {
-            self.end_patch()?;
-        } else if let Some(answer) = self.end_feed()? {
-            let answer = self.expect(answer, &[201, 204])?;
-            self.finished();
-            return self.target.stored(answer, &blob.0);
+            self.finish_patch()?;
+        } else if let Some(response) = self.finish_request()? {
+            let response = self.expect(response, &[201, 204])?;
+            self.request_succeeded();
+            return self.target.check_stored(response, &blob.0);
         }
-        self.put_nothing(&blob.0)
+        self.put_empty(&blob.0)
     }
 
-    /// Ends an upload whose bytes are all there.
-    fn put_nothing(&mut self, digest: &Digest) -> Result<()> {
-        let session = self.open()?;
+    /// Closes an upload whose bytes are all stored.
+    fn put_empty(&mut self, digest: &Digest) -> Result<()> {
+        let session = self.open_session()?;
         self.session = Some(session.clone());
         let what = format!("blob {digest} in {}", self.target.repository);
-        let call = self.target.put(&session, digest);
-        (self.began, self.asked, self.taken, self.trouble.answered) = (self.sent, Some(0), 0, None);
-        let answer = self.target.wire.send(&call, Payload::Nothing, &self.target.scope, &what)?;
-        let answer = self.expect(answer, &[201, 204])?;
-        self.target.stored(answer, digest)
+        let call = self.target.closing_put(&session, digest);
+        (self.request_start, self.body_size, self.consumed, self.failures.last_status) = (self.sent, Some(0), 0, None);
+        let response = self.target.client.send(&call, Payload::Nothing, &self.target.scope, &what)?;
+        let response = self.expect(response, &[201, 204])?;
+        self.target.check_stored(response, digest)
     }
 }

@@ -1,233 +1,239 @@
-//! An upload after a failure: whether another try may help, and where it goes on.
+//! An upload after a failure: whether a retry can help, and the offset at which it resumes.
 
 use super::StreamedUpload;
 use crate::error::{Error, Kind, Result};
-use crate::transport::registry::http::Answer;
+use crate::transport::registry::http::Response;
 use crate::transport::registry::http::retry;
-use crate::transport::registry::http::retry::PROGRESS;
-use crate::transport::registry::push::body_limit::SHORTEST;
-use crate::transport::registry::push::session::{Standing, shorter};
+use crate::transport::registry::http::retry::PROGRESS_BYTES;
+use crate::transport::registry::push::body_limit::MIN_CHUNK_BYTES;
+use crate::transport::registry::push::session::{SessionStatus, shorter_chunk};
 use std::time::Duration;
 
-/// How often in a row a session may get nowhere before another one is opened.
-const PATIENCE: u32 = 3;
+/// The number of retries without progress in one session; then the upload starts again in a new one.
+const MAX_STALLS: u32 = 3;
 
-/// What has gone wrong so far.
+/// The failures of an upload so far.
 #[derive(Default)]
-pub(super) struct Trouble {
-    pub(super) failures: u32,
-    /// The furthest that the registry has been seen to keep of this session, in bytes.
-    pub(super) kept: u64,
-    /// The registry kept something since the last failure.
-    pub(super) moving: bool,
-    /// How often in a row the session in hand got nowhere, although the registry did not refuse.
-    stuck: u32,
-    /// What the last request was answered with; none where there was no answer.
-    pub(super) answered: Option<u16>,
-    /// The next try needs no pause, and is none of those that are counted.
-    at_once: bool,
-    /// In bytes, of a body that broke off without an answer, and of which the registry kept nothing.
-    broken: Option<u64>,
-    /// The chunk in hand was refused after a break.
-    unwanted: bool,
-    /// A body of one size has broken off twice: bodies are shortened until one is answered.
-    suspects: bool,
-    /// How often the blob began anew, in another session.
-    begun_anew: u32,
-    /// A token was renewed since something was kept.
-    pub(super) renewed: bool,
-    /// How long the registry asks us to wait.
-    pub(super) wish: Option<Duration>,
+pub(super) struct Failures {
+    /// Failed requests in a row.
+    pub(super) count: u32,
+    /// The highest offset that the registry has stored in this session, in bytes.
+    pub(super) stored: u64,
+    /// The registry stored bytes since the last failure.
+    pub(super) progressed: bool,
+    /// Failures in a row without progress in this session that were not refusals.
+    stalls: u32,
+    /// The status of the last response; `None` if the last request got no response.
+    pub(super) last_status: Option<u16>,
+    /// The next retry needs no pause and does not count.
+    retry_at_once: bool,
+    /// The size (bytes) of a body that broke off without a response and of which nothing was stored.
+    broken_body: Option<u64>,
+    /// The current chunk was refused after a broken connection.
+    chunk_refused: bool,
+    /// Bodies of one size broke off twice: they are shortened until one is answered.
+    suspects_limit: bool,
+    /// The number of new sessions after the first.
+    new_sessions: u32,
+    /// The token was renewed and nothing was stored since.
+    pub(super) token_renewed: bool,
+    /// The pause that the registry asks for.
+    pub(super) retry_after: Option<Duration>,
 }
 
-impl Trouble {
-    /// The registry has `offset` bytes. Only what it kept is progress: otherwise a bad line would be sent to for ever.
-    pub(super) fn kept(&mut self, offset: u64) {
-        if offset >= self.kept + PROGRESS {
-            (self.failures, self.kept, self.moving, self.renewed) = (0, offset, true, false);
+impl Failures {
+    /// Records that the registry has stored `offset` bytes. Only stored bytes are progress; otherwise an upload over a
+    /// bad connection would never end.
+    pub(super) fn stored(&mut self, offset: u64) {
+        if offset >= self.stored + PROGRESS_BYTES {
+            (self.count, self.stored, self.progressed, self.token_renewed) = (0, offset, true, false);
         }
     }
 
-    /// A request was finished, and with it the registry has `offset` bytes.
-    pub(super) fn finished(&mut self, offset: u64) {
-        self.kept(offset);
-        (self.failures, self.renewed, self.broken, self.unwanted) = (0, false, None, false);
+    /// Records that a request succeeded and the registry has stored `offset` bytes.
+    pub(super) fn request_succeeded(&mut self, offset: u64) {
+        self.stored(offset);
+        (self.count, self.token_renewed, self.broken_body, self.chunk_refused) = (0, false, None, false);
     }
 }
 
 impl StreamedUpload {
-    /// `answer` when its status is among `wanted`; an error of the network where another try may do better.
-    pub(super) fn expect(&mut self, answer: Answer, wanted: &[u16]) -> Result<Answer> {
-        let status = answer.status;
-        self.trouble.answered = Some(status);
-        let passing = retry::is_passing(status);
-        self.trouble.wish = answer.retry_after().filter(|_| passing);
-        if passing || matches!(status, 401 | 413) {
-            self.target.wire.pace.refused_a_body();
+    /// Returns `response` if its status is among `wanted`. Fails with `Network` if a retry may help.
+    pub(super) fn expect(&mut self, response: Response, wanted: &[u16]) -> Result<Response> {
+        let status = response.status;
+        self.failures.last_status = Some(status);
+        let temporary = retry::is_transient(status);
+        self.failures.retry_after = response.retry_after().filter(|_| temporary);
+        if temporary || matches!(status, 401 | 413) {
+            self.target.client.throttle.record_refused_body();
         }
         let why = match status {
-            // The wire has noted that.
-            401 if !self.trouble.renewed => {
-                (self.trouble.renewed, self.trouble.at_once) = (true, true);
-                "the token had expired".to_owned()
+            // `RegistryClient` has discarded the expired token.
+            401 if !self.failures.token_renewed => {
+                (self.failures.token_renewed, self.failures.retry_at_once) = (true, true);
+                "the token has expired".to_owned()
             }
             413 => self.shorten()?,
             400..=499 | 501 if self.refuses_chunks(status) => {
-                self.target.wire.bodies.refused_chunks();
-                self.lengths.uncut();
-                (self.session, self.trouble.at_once) = (None, true);
-                format!("a blob in chunks is refused with status {status}; it is sent whole")
+                self.target.client.bodies.chunks_refused();
+                self.lengths.stop_chunks();
+                (self.session, self.failures.retry_at_once) = (None, true);
+                format!("the registry refuses a blob in chunks (status {status}); sending it in one request")
             }
-            416 => "the registry stands elsewhere in this upload".to_owned(),
-            404 => "the upload is not known any more".to_owned(),
+            416 => "the registry expects another offset of this upload".to_owned(),
+            404 => "the registry does not know this upload any more".to_owned(),
             _ => {
-                let told = self.target.wire.expect(answer, wanted, &self.target.scope, &self.what());
-                return told.map_err(|error| if passing { Error::network(error.to_string()) } else { error });
+                let checked = self.target.client.expect(response, wanted, &self.target.scope, &self.what());
+                return checked.map_err(|error| if temporary { Error::network(error.to_string()) } else { error });
             }
         };
-        answer.drain();
-        Err(Error::network(format!("{}: {why}", self.target.wire.host)))
+        response.drain();
+        Err(Error::network(format!("{}: {why}", self.target.client.host)))
     }
 
-    /// Whether `status` may mean that the registry does not take a blob in chunks, and it can be sent whole instead.
+    /// Whether `status` may mean that the registry refuses chunks, and the blob can be sent in one request instead.
     fn refuses_chunks(&mut self, status: u16) -> bool {
-        if matches!(status, 401 | 403 | 408 | 425 | 429) || !self.lengths.are_free(&self.target.wire) {
+        if matches!(status, 401 | 403 | 408 | 425 | 429) || !self.lengths.chunks_are_optional(&self.target.client) {
             return false;
         }
-        // After a break the registry may only stand elsewhere, which it is asked first.
-        let asked = std::mem::replace(&mut self.trouble.unwanted, true);
-        asked || self.trouble.failures == 0
+        // After a broken connection the registry may only expect another offset, so its status is requested first.
+        let refused_before = std::mem::replace(&mut self.failures.chunk_refused, true);
+        refused_before || self.failures.count == 0
     }
 
-    /// The body in hand was too large: the rest goes in shorter ones. Why, or the error where none is short enough.
+    /// Reduces the body size after a body that was too large. Returns the reason, or an error if no shorter body is
+    /// possible.
     fn shorten(&mut self) -> Result<String> {
-        let size = self.asked.unwrap_or(self.taken);
-        let (host, least) = (&self.target.wire.host, self.lengths.least);
+        let size = self.body_size.unwrap_or(self.consumed);
+        let (host, min_chunk) = (&self.target.client.host, self.lengths.min_chunk);
         let advice = "raise the limit of the registry, or of the proxy before it";
-        match self.target.wire.bodies.refused(size, least) {
+        match self.target.client.bodies.body_refused(size, min_chunk) {
             Some(next) => {
                 self.lengths.trial = None;
-                (self.trouble.at_once, self.trouble.failures, self.trouble.broken) = (true, 0, None);
+                (self.failures.retry_at_once, self.failures.count, self.failures.broken_body) = (true, 0, None);
                 Ok(format!("a body of {size} bytes is refused; sending chunks of {next} bytes"))
             }
-            None if least > SHORTEST => Err(Error::failed(format!(
-                "{host} refuses a body of {size} bytes for {}, and wants chunks of at least {least} bytes \
+            None if min_chunk > MIN_CHUNK_BYTES => Err(Error::failed(format!(
+                "{host} refuses a body of {size} bytes for {}, and requires chunks of at least {min_chunk} bytes \
                  (OCI-Chunk-Min-Length); {advice}",
                 self.what()
             ))),
             None => Err(Error::failed(format!(
-                "{host} takes no body of {size} bytes for {}, and shorter chunks are not sent; {advice}",
+                "{host} refuses a body of {size} bytes for {}, and imgmv sends no shorter chunks; {advice}",
                 self.what()
             ))),
         }
     }
 
-    /// Where the bytes are to be written again from after `error`, and after a pause.
-    pub(super) fn go_on_after(&mut self, error: Error) -> Result<u64> {
-        let wire = self.target.wire.clone();
-        if error.kind() != Kind::Network || error.is_lasting() || wire.cancel.raised() {
+    /// After `error` and a pause: the offset from which the bytes must be written again. Returns `error` if a retry
+    /// cannot help.
+    pub(super) fn recover_from(&mut self, error: Error) -> Result<u64> {
+        let client = self.target.client.clone();
+        if error.kind() != Kind::Network || error.is_lasting() || client.cancel.raised() {
             return Err(error);
         }
-        self.feed = None;
-        self.held.clear();
-        // From here on the registry says where it stands.
-        self.left = 0;
-        if !std::mem::take(&mut self.trouble.at_once) {
-            let mut tries = wire.tries(self.trouble.failures);
-            if !tries.left() {
+        self.request = None;
+        self.last_piece.clear();
+        // From now on the registry reports the offset.
+        self.stored_before = 0;
+        if !std::mem::take(&mut self.failures.retry_at_once) {
+            let mut tries = client.retry_policy(self.failures.count);
+            if !tries.may_retry() {
                 return Err(self.with_limit(error));
             }
-            if std::mem::take(&mut self.trouble.moving) {
-                tries.refill();
+            if std::mem::take(&mut self.failures.progressed) {
+                tries.reset();
             }
-            tries.wait(&self.what(), &error.to_string(), self.trouble.wish.take())?;
-            self.trouble.failures = tries.made();
+            tries.wait(&self.what(), &error.to_string(), self.failures.retry_after.take())?;
+            self.failures.count = tries.failures();
         }
-        self.sent = self.go_on(error)?;
-        self.whole = None;
+        self.sent = self.resume_offset(error)?;
+        self.verified = None;
         Ok(self.sent)
     }
 
-    /// `error`, and the limit that was found on the way to it.
+    /// Adds the body limit that this upload found to `error`.
     fn with_limit(&self, error: Error) -> Error {
-        match self.target.wire.bodies.most() {
-            Some(most) => {
-                let host = &self.target.wire.host;
-                Error::network(format!("{error}; larger bodies than {most} bytes were refused by {host}"))
+        match self.target.client.bodies.max_body() {
+            Some(limit) => {
+                let host = &self.target.client.host;
+                Error::network(format!("{error}; {host} refused bodies larger than {limit} bytes"))
             }
             None => error,
         }
     }
 
-    /// Where to go on, after a failure and a pause.
-    fn go_on(&mut self, error: Error) -> Result<u64> {
-        let refused = self.trouble.answered.is_some_and(|status| !matches!(status, 404 | 416));
-        let standing = match self.session.take() {
-            // Nothing of the body was sent: the session stands where it stood.
-            Some(session) if refused && self.taken == 0 => Standing::Kept(self.began, session),
-            Some(session) => self.target.standing(session)?,
-            None => Standing::Unclear,
+    /// The offset at which the upload resumes, in its session or in a new one.
+    fn resume_offset(&mut self, error: Error) -> Result<u64> {
+        let refused = self.failures.last_status.is_some_and(|status| !matches!(status, 404 | 416));
+        let status = match self.session.take() {
+            // No byte of the body was sent, so the session's offset is unchanged.
+            Some(session) if refused && self.consumed == 0 => SessionStatus::Stored(self.request_start, session),
+            Some(session) => self.target.session_status(session)?,
+            None => SessionStatus::NoLocation,
         };
-        match standing {
-            // A session that gets nowhere is trusted a few times more: the registry may not have seen yet that the line
-            // broke.
-            Standing::Kept(offset, session)
-                if offset <= self.sent && (offset > self.began || self.trouble.stuck < PATIENCE) =>
+        match status {
+            // A session without progress is used a few times more: the registry may not have noticed yet that the
+            // connection broke.
+            SessionStatus::Stored(offset, session)
+                if offset <= self.sent && (offset > self.request_start || self.failures.stalls < MAX_STALLS) =>
             {
-                let stuck = offset <= self.began && !refused;
-                self.trouble.stuck = if stuck { self.trouble.stuck + 1 } else { 0 };
-                self.trouble.kept(offset);
-                if stuck {
-                    self.broke_off()?;
+                let stalled = offset <= self.request_start && !refused;
+                self.failures.stalls = if stalled { self.failures.stalls + 1 } else { 0 };
+                self.failures.stored(offset);
+                if stalled {
+                    self.body_broke_off()?;
                 }
                 self.session = Some(session);
                 return Ok(offset);
             }
-            Standing::Gone if self.is_stored()? => return Ok(self.sent),
-            standing => {
-                // What is finished in a new session fills the tries up again: there are not many sessions. One is free, for
-                // a registry that turns out not to take chunks.
-                self.trouble.begun_anew += 1;
-                if self.trouble.begun_anew > self.target.wire.access.retries.max(1) {
+            SessionStatus::Unknown if self.check_stored()? => return Ok(self.sent),
+            status => {
+                // A request that succeeds in a new session resets the retries, so the number of sessions is limited
+                // too. At least one is allowed, for a registry that turns out to refuse chunks.
+                self.failures.new_sessions += 1;
+                if self.failures.new_sessions > self.target.client.access.retries.max(1) {
                     return Err(error);
                 }
-                if matches!(standing, Standing::Gone) {
-                    self.divide();
+                if matches!(status, SessionStatus::Unknown) {
+                    self.use_connection_chunks();
                 }
             }
         }
-        (self.trouble.stuck, self.trouble.kept) = (0, 0);
+        (self.failures.stalls, self.failures.stored) = (0, 0);
         Ok(0)
     }
 
-    /// The body in hand broke off without an answer, and nothing of it was kept. Once, that is the line; a second body of
-    /// the same size suggests a limit whose refusal does not get through.
-    fn broke_off(&mut self) -> Result<()> {
-        let size = self.asked.unwrap_or(self.taken);
-        let alike = |before: u64| before.abs_diff(size) <= size / 4;
-        let again = self.trouble.suspects || self.trouble.broken.is_some_and(alike);
-        self.trouble.broken = Some(size);
-        if again && size > SHORTEST.max(self.lengths.least) && self.target.wire.bodies.may_refuse(size) {
+    /// Handles a body that broke off without a response and of which nothing was stored. The first time, the connection
+    /// is the likely cause. A second body of similar size suggests a size limit whose refusal does not arrive.
+    fn body_broke_off(&mut self) -> Result<()> {
+        let size = self.body_size.unwrap_or(self.consumed);
+        let is_similar = |before: u64| before.abs_diff(size) <= size / 4;
+        let again = self.failures.suspects_limit || self.failures.broken_body.is_some_and(is_similar);
+        self.failures.broken_body = Some(size);
+        if again && size > MIN_CHUNK_BYTES.max(self.lengths.min_chunk) && self.target.client.bodies.may_refuse(size) {
             let why = self.shorten()?;
-            self.target.wire.watch.say(&format!("{}: {why}", self.target.wire.host));
-            (self.trouble.suspects, self.trouble.at_once, self.trouble.stuck) = (true, false, 0);
+            self.target.client.watch.say(&format!("{}: {why}", self.target.client.host));
+            (self.failures.suspects_limit, self.failures.retry_at_once, self.failures.stalls) = (true, false, 0);
         }
         Ok(())
     }
 
-    /// The registry has forgotten the upload with all that it had kept: the blob begins anew, in chunks that are shorter
-    /// than what got through, and the blobs after it too.
-    fn divide(&mut self) {
-        self.lengths.line = shorter(self.lengths.line, self.sent - self.began, self.lengths.least);
-        if let Some(chunk) = self.lengths.line {
-            self.target.wire.pace.cut_into(chunk);
+    /// Switches to chunks shorter than the bytes that the connection carried, for this blob and the next ones: the
+    /// registry has forgotten the session with all stored bytes.
+    fn use_connection_chunks(&mut self) {
+        let sent = self.sent - self.request_start;
+        self.lengths.connection_chunk = shorter_chunk(self.lengths.connection_chunk, sent, self.lengths.min_chunk);
+        if let Some(chunk) = self.lengths.connection_chunk {
+            self.target.client.throttle.set_chunk_bytes(chunk);
         }
     }
 
-    /// Whether the registry has the whole blob, so that only its answer was lost.
-    pub(super) fn is_stored(&mut self) -> Result<bool> {
-        if let Some((digest, size)) = self.whole {
-            self.stored = self.target.held(&digest)?.is_some_and(|there| there.is_none_or(|there| there == size));
+    /// Whether the registry has stored the complete blob, so that only its response was lost.
+    pub(super) fn check_stored(&mut self) -> Result<bool> {
+        if let Some((digest, size)) = self.verified {
+            let found = self.target.head_blob(&digest)?;
+            self.stored = found.is_some_and(|found| found.is_none_or(|found| found == size));
         }
         Ok(self.stored)
     }

@@ -1,6 +1,6 @@
 //! TLS over any connection.
 
-use super::Clock;
+use super::deadline::ConnectDeadline;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{Read, Write};
@@ -9,36 +9,36 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, TransportAdapter};
 
-/// `line` with TLS on it, after a handshake with `host` (a name, or an address that may be in brackets).
+/// Adds TLS to `line` with a handshake with `host`, a name or an address, which may be in brackets.
 pub fn wrap(
     line: Box<dyn Transport>,
     host: &str,
     tls: &Arc<ClientConfig>,
     config: &Config,
-    clock: &Clock,
+    deadline: &ConnectDeadline,
 ) -> Result<Box<dyn Transport>, Error> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
     let name = name.map_err(|_| Error::Tls("the host is neither a DNS name nor an address"))?;
     let mut session = ClientConnection::new(tls.clone(), name).map_err(std::io::Error::other)?;
-    let mut socket = TransportAdapter::new(line, clock.current_time.clone());
-    socket.set_timeout(clock.left());
+    let mut socket = TransportAdapter::new(line, deadline.current_time.clone());
+    socket.set_timeout(deadline.remaining());
     session.complete_io(&mut socket)?;
     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-    Ok(Box::new(Secure { stream: StreamOwned::new(session, socket), buffers }))
+    Ok(Box::new(TlsTransport { stream: StreamOwned::new(session, socket), buffers }))
 }
 
-struct Secure {
+struct TlsTransport {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
     buffers: LazyBuffers,
 }
 
-impl std::fmt::Debug for Secure {
+impl std::fmt::Debug for TlsTransport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TLS over {:?}", self.stream.sock.inner())
     }
 }
 
-impl Transport for Secure {
+impl Transport for TlsTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }

@@ -1,33 +1,34 @@
-//! Plain HTTP through an HTTP proxy: the request names the whole URL (RFC 9112, section 3.2.2), and the proxy's
-//! credentials stand in the head that the proxy reads. Many proxies allow CONNECT to port 443 only.
+//! Plain HTTP through an HTTP proxy. The request names the complete URL (the absolute form of RFC 9112, section 3.2.2)
+//! and carries the proxy's credentials. Many proxies allow CONNECT to port 443 only, so this is not a tunnel.
 
 use crate::transport::registry::http::proxy::Proxy;
 use ureq::Error;
 use ureq::http::Uri;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
-/// A connection to a proxy, on which each request for a host's path becomes one for its URL.
-pub struct Absolute {
+/// A connection to a proxy that rewrites each request target from a path to a URL.
+pub struct AbsoluteForm {
     line: Box<dyn Transport>,
-    /// `http://HOST[:PORT]`, put before the path.
+    /// `http://HOST[:PORT]`, inserted before the path.
     origin: String,
-    /// Header lines for the proxy alone.
+    /// Header lines for the proxy only.
     headers: String,
-    /// The next byte that is sent begins a request.
+    /// The next byte sent is the first of a request.
     at_start: bool,
 }
 
-impl std::fmt::Debug for Absolute {
+impl std::fmt::Debug for AbsoluteForm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} in {:?}", self.origin, self.line)
+        write!(f, "{} over {:?}", self.origin, self.line)
     }
 }
 
-impl Absolute {
-    pub fn new(line: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> Absolute {
+impl AbsoluteForm {
+    pub fn new(line: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> AbsoluteForm {
         let origin = format!("http://{}", target.authority().map_or("", |authority| authority.as_str()));
-        let headers = proxy.authorization().map(|own| format!("Proxy-Authorization: {own}\r\n")).unwrap_or_default();
-        Absolute { line, origin, headers, at_start: true }
+        let headers =
+            proxy.authorization().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
+        AbsoluteForm { line, origin, headers, at_start: true }
     }
 
     fn send(&mut self, mut bytes: &[u8], timeout: NextTimeout) -> Result<(), Error> {
@@ -42,8 +43,8 @@ impl Absolute {
     }
 }
 
-/// `head`, the begin of a request with its whole first line, for a proxy; as it is where it is not one.
-fn rewritten(head: &[u8], origin: &str, headers: &str) -> Vec<u8> {
+/// Rewrites the start of a request, which contains its complete first line. Returns anything else unchanged.
+fn rewrite_head(head: &[u8], origin: &str, headers: &str) -> Vec<u8> {
     let path = head.iter().position(|byte| *byte == b' ').map(|at| at + 1);
     let rest = head.windows(2).position(|two| two == b"\r\n").map(|at| at + 2);
     let (Some(path), Some(rest)) = (path, rest) else { return head.to_vec() };
@@ -53,7 +54,7 @@ fn rewritten(head: &[u8], origin: &str, headers: &str) -> Vec<u8> {
     [&head[..path], origin.as_bytes(), &head[path..rest], headers.as_bytes(), &head[rest..]].concat()
 }
 
-impl Transport for Absolute {
+impl Transport for AbsoluteForm {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.line.buffers()
     }
@@ -62,12 +63,12 @@ impl Transport for Absolute {
         if !std::mem::take(&mut self.at_start) {
             return self.line.transmit_output(amount, timeout);
         }
-        let head = rewritten(&self.line.buffers().output()[..amount], &self.origin, &self.headers);
+        let head = rewrite_head(&self.line.buffers().output()[..amount], &self.origin, &self.headers);
         self.send(&head, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        // ureq reads nothing while it sends, so what is sent after this is the next request.
+        // ureq does not read while it sends, so the next byte sent starts a request.
         self.at_start = true;
         self.line.await_input(timeout)
     }
@@ -92,7 +93,7 @@ mod tests {
             ("odd\r\na b", "odd\r\na b"),
         ];
         for (head, expected) in cases {
-            assert_eq!(rewritten(head.as_bytes(), "http://r.lan", "P: q\r\n"), expected.as_bytes());
+            assert_eq!(rewrite_head(head.as_bytes(), "http://r.lan", "P: q\r\n"), expected.as_bytes());
         }
     }
 }
