@@ -89,7 +89,7 @@ pub trait Sink: Send + Sync {
     /// 2. With `Order::Sequential` the writer before has to be committed or dropped.
     ///
     /// # Errors
-    /// - `Usage`: the claim lacks a digest or a size that the sink needs (see `unnamed_blobs`).
+    /// - `Usage`: the claim has no digest or no size, and the sink needs it (see `unnamed_blobs`).
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
 
     /// Stores a manifest whose blobs and children are stored. Storing it twice has no effect.

@@ -75,7 +75,7 @@ fn each_kind_of_failure_has_its_exit_status_and_leaves_standard_output_empty() {
         (2, &["copy", "127.0.0.1:1/app", &out, "--src-password-stdin"], "--src-creds"),
         (2, &["copy", "-", "127.0.0.1:1/app", "--dst-creds", "me", "--dst-password-stdin"], "wanted twice"),
         (3, &["copy", &into("absent.tar"), &out], "no such file"),
-        (3, &["copy", &format!("{layout}:absent"), &out], "no image absent"),
+        (3, &["copy", &format!("{layout}:absent"), &out], "image absent was not found"),
         (3, &["blob", &layout, &format!("sha256:{}", "0".repeat(64))], "imgmv inspect"),
         (3, &["inspect", &fixture("hello-docker20.tar"), "--platform", "linux/s390x"], "linux/amd64"),
         (3, &["logout", "127.0.0.1:1", "--authfile", &into("auth.json")], "no credentials"),

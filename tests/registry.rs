@@ -56,7 +56,7 @@ fn sink(double: &Double, repository: &str) -> RepositorySink {
 /// Everything of the image under `tag`, as the engine reads it.
 fn pull(store: &dyn Store, tag: &str) -> imgmv::Result<Manifest> {
     let root = store.roots(&[Selector::Name(tag.to_owned())])?.remove(0);
-    let manifest = Manifest::parse(store.manifest(&root.descriptor)?, &root.descriptor)?;
+    let manifest = root.read(store)?;
     for blob in manifest.blobs() {
         assert_eq!(Digest::of(&read(store, blob, 0)?), blob.digest);
     }

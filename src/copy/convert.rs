@@ -1,5 +1,5 @@
-//! Manifests made anew where layers were packed anew, a subset was chosen, or docker's types were asked for.
-//! Everything in them that imgmv does not know is kept. Every conversion changes digests, so the engine says each.
+//! Manifests that are rewritten: for recompressed layers, for a smaller index, or for docker's or OCI's media types.
+//! Fields that imgmv does not know stay. Every conversion changes digests, and the engine reports each one.
 
 use super::plan::ATTESTS;
 use super::unchanged;
@@ -164,7 +164,7 @@ fn point(entry: &mut Value, digest: Digest, size: u64) {
     }
 }
 
-/// Removes the annotations of `value` that are no longer true.
+/// Removes the annotations of `value` that became untrue.
 fn drop_annotations(value: &mut Value, untrue: impl Fn(&str) -> bool) {
     let Some(annotations) = value.get_mut("annotations").and_then(Value::as_object_mut) else { return };
     let before = annotations.len();

@@ -16,11 +16,11 @@ pub enum Source {
 
 impl Source {
     /// The store, or the stream.
-    pub fn into_store(self) -> Result<Arc<dyn Store>, ArchiveStream> {
+    pub fn into_store(self) -> Result<Arc<dyn Store>, Box<ArchiveStream>> {
         match self {
             Source::Store(store) => Ok(store),
             Source::Shared(subscriber) => Ok(subscriber),
-            Source::Stream(stream) => Err(*stream),
+            Source::Stream(stream) => Err(stream),
         }
     }
 

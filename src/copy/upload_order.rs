@@ -31,7 +31,7 @@ pub(crate) struct LineFill {
     step: usize,
     /// Bytes a second at the step before; none at the first step.
     before: Option<u64>,
-    /// The next step did not help, or there is no next step.
+    /// The last step: the next one did not help, or does not exist.
     is_final: bool,
     since: Instant,
     /// Bytes that were transferred before `since`.

@@ -1,23 +1,23 @@
-//! Small blobs of a store as a whole: configs, and what they say.
+//! Small blobs of a store, read completely: configs, and their content.
 
 use super::Store;
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Hasher, MAX_MANIFEST, Manifest, Platform};
 use std::io::Read;
 
-/// An image's config, hashed and read; at most as large as a manifest.
+/// Reads and verifies an image's config, which is at most as large as a manifest.
 pub fn config(store: &dyn Store, at: &Descriptor) -> Result<Config> {
     Config::parse(&document(store, at)?)
 }
 
-/// What the image whose manifest is at `at` runs on, by its config; none where that cannot be read.
+/// The platform in the config of the image whose manifest is `at`; `None` where it cannot be read.
 pub fn platform(store: &dyn Store, at: &Descriptor) -> Option<Platform> {
     let manifest = Manifest::parse(store.manifest(at).ok()?, at).ok()?;
     let platform = config(store, manifest.config()?).ok()?.platform();
     (!platform.os.is_empty()).then_some(platform)
 }
 
-/// A small blob as a whole, hashed; at most as large as a manifest.
+/// Reads and verifies a small blob, which is at most as large as a manifest.
 pub fn document(store: &dyn Store, at: &Descriptor) -> Result<Vec<u8>> {
     if at.size > MAX_MANIFEST {
         return Err(Error::invalid(format!("config {} has {} bytes, more than {MAX_MANIFEST}", at.digest, at.size)));

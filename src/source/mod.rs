@@ -73,7 +73,7 @@ pub trait Store: Send + Sync {
     /// 3. A root that carries its manifest was hashed.
     ///
     /// # Errors
-    /// - `NotFound`: a selector matches no image; the message lists the images of the store.
+    /// - `NotFound`: a selector matches no image; the message lists the images of the store, except a registry's.
     /// - `Usage`: a name matches several images.
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>>;
 
@@ -90,6 +90,7 @@ pub trait Store: Send + Sync {
     ///
     /// 1. Several threads may open and read blobs at the same time, the same blob too.
     /// 2. At `from` = size the reader is empty.
+    /// 3. Layers of docker-save's old form have digests only after `roots` returned their image.
     ///
     /// # Errors
     /// - `NotFound`: the store does not have the blob.
@@ -132,9 +133,12 @@ impl From<&Descriptor> for Claim {
     }
 }
 
-/// The roots among `all` that `picks` select, in the order of `picks`; all when there are none.
+/// The roots among `all` that `picks` select, in the order of `picks`; all without any selector. An exact name wins over a
+/// tag.
 ///
-/// An exact name wins over a tag; a bare name that several images answer to is `Usage`.
+/// # Errors
+/// - `NotFound`: a selector matches no root; the message lists the names.
+/// - `Usage`: a tag matches several images.
 pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     if picks.is_empty() {
         return Ok(all.to_vec());
@@ -151,7 +155,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
         let same = |found: &[&Root]| found.iter().all(|root| root.descriptor.digest == found[0].descriptor.digest);
         match (&found[..], &exact[..]) {
             ([], _) => {
-                return Err(Error::not_found(format!("no image {pick} here; there is {}", listed(all))));
+                return Err(Error::not_found(format!("image {pick} was not found; the source has {}", listed(all))));
             }
             (_, exact @ [first, ..]) if same(exact) => chosen.push((*first).clone()),
             (found, []) if same(found) => chosen.push(found[0].clone()),
@@ -162,7 +166,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
             (found, []) => {
                 let names: Vec<&str> = found.iter().filter_map(|root| root.name.as_ref()).map(Name::as_str).collect();
                 return Err(Error::usage(format!(
-                    "{pick} means several images here: {}; write one in full",
+                    "{pick} matches several images: {}; write the full name of one",
                     names.join(", ")
                 )));
             }
@@ -177,7 +181,7 @@ pub(crate) fn unnamed_root(digest: &Digest, bytes: Vec<u8>) -> Option<Root> {
     Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor))
 }
 
-/// The first of `all` that has the name of another image.
+/// The error for the first of `all` that has the name of another image.
 pub fn ambiguous(all: &[Root]) -> Option<Error> {
     let mut owners: HashMap<&Name, &Root> = HashMap::new();
     all.iter().find_map(|root| {
@@ -189,7 +193,7 @@ pub fn ambiguous(all: &[Root]) -> Option<Error> {
 
 fn two_images(name: &str, one: &Root, other: &Root) -> Error {
     let (one, other) = (one.descriptor.digest, other.descriptor.digest);
-    Error::usage(format!("{name} stands for two images there, @{one} and @{other}; choose one by its digest"))
+    Error::usage(format!("{name} is the name of two images, @{one} and @{other}; select one by its digest"))
 }
 
 fn listed(all: &[Root]) -> String {

@@ -24,7 +24,7 @@ pub use verified::Verified;
 use verified::check;
 pub use writer::BlobWriter;
 
-/// A blob of at least this size is hashed on a thread of its own while it is written.
+/// A blob of at least this size is hashed on a second thread while it is written.
 const HASH_THREAD_BYTES: u64 = 2 << 20;
 
 /// The surroundings of one blob's transfer: its limits, and where it reports to.

@@ -271,7 +271,7 @@ fn a_bomb_of_what_belongs_to_no_image_is_refused() {
     let source = imgmv::transport::archive::open(&input, std::sync::Arc::new(imgmv::progress::Silent)).unwrap();
     let sink = ArchiveSink::to_file(&folder.path().join("out.tar")).unwrap();
     let error = run(source, &sink, &Options::default()).unwrap_err();
-    assert!(error.to_string().contains("belong to no image"), "{error}");
+    assert!(error.to_string().contains("do not belong to an image"), "{error}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn one_that_takes_nothing_fails_and_the_others_go_on() {
     }
     let mut rest = Vec::new();
     let error = Error::from(stuck.read_to_end(&mut rest).unwrap_err());
-    assert!(error.to_string().contains("took nothing"), "{error}");
+    assert!(error.to_string().contains("took no data"), "{error}");
 }
 
 #[test]

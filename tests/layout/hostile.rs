@@ -149,7 +149,7 @@ fn a_name_that_means_two_images_is_listed_and_refused() {
         let source = Source::Store(Arc::new(dir.store()));
         let error = copy(source, &sink, &options, None, &Silent, &Cancel::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
-        assert!(error.to_string().contains("v1 stands for two images"), "{error}");
+        assert!(error.to_string().contains("v1 is the name of two images"), "{error}");
     }
     assert_eq!(store.roots(&[Selector::Digest(memory.roots[1].descriptor.digest)]).unwrap().len(), 1);
 }

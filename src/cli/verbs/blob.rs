@@ -41,7 +41,7 @@ impl Blob {
         let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         match source.into_store() {
             Ok(store) => self.write_from_store(&*store, run),
-            Err(stream) => self.write_from_stream(stream, run),
+            Err(stream) => self.write_from_stream(*stream, run),
         }
     }
 

@@ -88,7 +88,7 @@ impl Verify {
                 (store, images, hashed)
             }
             Err(stream) => {
-                let (tail, hashed) = verify_blobs::hash_stream(stream, run)?;
+                let (tail, hashed) = verify_blobs::hash_stream(*stream, run)?;
                 let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
                 let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 (store, images, hashed)

@@ -1,4 +1,4 @@
-//! What is to be copied: images with their trees of manifests, platforms chosen, names given.
+//! The plan of a copy: images with their trees of manifests, the selected platforms, and the names at the destination.
 
 mod names;
 mod platforms;
@@ -14,43 +14,43 @@ use std::collections::{HashMap, HashSet};
 
 pub use subset::Sparse;
 
-/// Bytes of manifests of all the images of one copy, at most.
-const MAX_TREES: u64 = 64 << 20;
-/// On an attestation's entry in an index: the digest of what it attests (BuildKit).
+/// The manifests of all images of one copy together.
+const MANIFESTS_LIMIT_BYTES: u64 = 64 << 20;
+/// The annotation of an attestation's entry in an index: the digest of the image that it attests (BuildKit).
 pub(crate) const ATTESTS: &str = "vnd.docker.reference.digest";
 
-/// Which platforms of an image are wanted.
+/// The platforms of an image to copy.
 #[derive(Debug, Clone, Default)]
 pub enum Platforms {
-    /// All that the sink can hold.
+    /// All that the sink can store.
     #[default]
     Default,
     All,
-    /// The best match for each.
+    /// The best match for each of these.
     Only(Vec<Platform>),
 }
 
-/// What the images are to be called.
+/// The names at the destination.
 #[derive(Debug, Clone, Default)]
 pub enum Naming {
-    /// As at the source, spelled in full where the sink wants it.
+    /// As at the source, in canonical form where the sink needs it.
     #[default]
     Keep,
-    /// The one image gets these.
+    /// These, for the only image.
     Names(Vec<Name>),
 }
 
-/// How to treat layers of a nondistributable type ([`Descriptor::is_foreign`]).
+/// The treatment of layers of a nondistributable type ([`Descriptor::is_foreign`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Foreign {
-    /// Those that the source has, or can fetch ([`crate::source::Profile::downloads`]), come along.
+    /// Copied where the source has them or can download them ([`crate::source::Profile::downloads`]).
     #[default]
     Carry,
-    /// None come along.
+    /// Skipped.
     Leave,
 }
 
-/// What is wanted of the images of a source.
+/// The options that a plan needs.
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
     pub naming: Naming,
@@ -59,11 +59,17 @@ pub struct PlanOptions {
     pub foreign: Foreign,
 }
 
-/// The images that `roots` are, planned for a sink that `takes` so much.
+/// Plans the images of `roots` for a sink with these `capabilities`.
+///
+/// # Errors
+/// - `Usage`: two roots have the same name, or the names do not suit the sink.
+/// - `Invalid`: a manifest is malformed, or the manifests are too large.
+/// - `NotFound`: a platform or a part of an image is missing.
+/// - Those of the store.
 pub fn images(
     store: &dyn Store,
     roots: Vec<Root>,
-    wish: &PlanOptions,
+    options: &PlanOptions,
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
 ) -> Result<Vec<Image>> {
@@ -76,28 +82,30 @@ pub fn images(
     let mut bytes = 0;
     for (names, root) in &merged {
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
-        let (tree, read) = select::choose(store, &known, &root.descriptor, wish, capabilities, watch, &label)?;
+        let (tree, read) = select::choose(store, &known, &root.descriptor, options, capabilities, watch, &label)?;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
             let digest = index.digest();
-            watch.say(&format!("{label}: {platforms} lie side by side at the source; an index is made, {digest}"));
+            watch.say(&format!(
+                "{label}: the source has {platforms} as separate images; they get a new index, {digest}"
+            ));
         }
         bytes += read;
-        if bytes > MAX_TREES {
+        if bytes > MANIFESTS_LIMIT_BYTES {
             return Err(Error::invalid(format!(
-                "the manifests of these images have together more than {MAX_TREES} bytes; copy fewer of them at once"
+                "the manifests of these images have more than {MANIFESTS_LIMIT_BYTES} bytes together; copy fewer images at once"
             )));
         }
-        let carried = carried(store, &tree, wish.foreign)?;
+        let carried = carried(store, &tree, options.foreign)?;
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
         planned.push(Image { names: names.clone(), tree, synthesised, source_digest, carried });
     }
-    names::give(&mut planned, &wish.naming, capabilities, watch)?;
+    names::give(&mut planned, &options.naming, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }
 
-/// The nondistributable layers of `tree` that come along, each once.
+/// The nondistributable layers of `tree` that are copied, each once.
 fn carried(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec<Descriptor>> {
     let mut carried: Vec<Descriptor> = Vec::new();
     if foreign == Foreign::Leave {
@@ -113,7 +121,7 @@ fn carried(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec
     Ok(carried)
 }
 
-/// A blob is moved once, whoever lists it: all have to say the same size.
+/// Checks that all manifests list the same size for a blob, since it is transferred once.
 fn sizes_agree(images: &[Image]) -> Result<()> {
     let mut sizes: HashMap<Digest, u64> = HashMap::new();
     let manifests = images.iter().flat_map(|image| &image.tree);

@@ -1,4 +1,4 @@
-//! What the images are called at the destination.
+//! The names of the images at the destination.
 
 use super::Naming;
 use crate::error::{Error, Result};
@@ -9,12 +9,12 @@ use crate::sink::SinkCapabilities;
 use crate::source::Root;
 use std::collections::HashMap;
 
-/// Several names of one image are one image.
+/// Merges the roots of one image.
 pub(super) fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
     let mut merged: Vec<(Vec<Name>, Root)> = Vec::new();
-    let mut places: HashMap<Digest, usize> = HashMap::new();
+    let mut positions: HashMap<Digest, usize> = HashMap::new();
     for root in roots {
-        let at = *places.entry(root.descriptor.digest).or_insert_with(|| {
+        let at = *positions.entry(root.descriptor.digest).or_insert_with(|| {
             merged.push((Vec::new(), root.clone()));
             merged.len() - 1
         });
@@ -24,7 +24,7 @@ pub(super) fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
     merged
 }
 
-/// Gives `images` the names that `naming` says.
+/// Gives `images` the names of `naming`.
 pub(super) fn give(
     images: &mut [Image],
     naming: &Naming,
@@ -42,25 +42,26 @@ pub(super) fn give(
             )));
         }
     }
-    images.iter_mut().for_each(|image| image.names = each_true(image, watch));
+    images.iter_mut().for_each(|image| image.names = true_names(image, watch));
     match images.iter().find(|image| image.names.is_empty()) {
         Some(image) if !capabilities.unnamed_images => Err(Error::usage(format!(
-            "image {} has no name and needs one there; give it with --as",
+            "image {} has no name, and the destination needs one; give it with --as",
             image.source_digest
         ))),
         _ => Ok(()),
     }
 }
 
-/// The names of `image`, tags first: each tag and each digest as a name of its own. A name by another digest than the
-/// image's is left out, and said: who asks for it must not get this image.
-fn each_true(image: &Image, watch: &dyn Watch) -> Vec<Name> {
+/// The names of `image`, tags first; a tag with a digest becomes two names. A name with the digest of another image is
+/// dropped with a message: a pull by that name must not return this image.
+fn true_names(image: &Image, watch: &dyn Watch) -> Vec<Name> {
     let (root, source) = (image.root().digest(), image.source_digest);
     let mut names: Vec<Name> = Vec::new();
     for name in image.names.iter().cloned().flat_map(Name::apart) {
         match name.digest() {
             Some(digest) if digest == source && digest != root => {
-                watch.say(&format!("{name}: what goes there has another digest, {root}; it does not get this name"));
+                watch
+                    .say(&format!("{name}: the converted image has another digest, {root}; it does not get this name"));
             }
             Some(digest) if digest != root => {
                 watch.say(&format!("the name {name} is refused: the image has the digest {root}"));

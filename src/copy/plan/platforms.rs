@@ -1,4 +1,4 @@
-//! The images of an index that are for a platform, and what attests them.
+//! The images of an index that are for a platform, and their attestations.
 
 use super::select::{Chooser, MAX_DEPTH};
 use super::{ATTESTS, Platforms};
@@ -8,7 +8,7 @@ use crate::source::documents::config;
 use std::collections::HashSet;
 
 impl Chooser<'_> {
-    /// The images under `top` that are best for each of `wanted`, each once.
+    /// The best image below `top` for each of `wanted`, each once.
     pub(super) fn chosen(&mut self, top: &Manifest, wanted: &[Platform]) -> Result<Vec<Descriptor>> {
         let mut leaves = self.leaves(top)?;
         for leaf in &mut leaves {
@@ -35,7 +35,7 @@ impl Chooser<'_> {
         Ok(chosen)
     }
 
-    /// The index lists an image for `platform`, and the source is without it.
+    /// The error for an image for `platform` that the index lists and the source does not have.
     fn not_here(&self, platform: &Platform, leaves: &[Descriptor]) -> Result<Error> {
         let mut here = Vec::new();
         for leaf in leaves.iter().filter(|leaf| leaf.annotation(ATTESTS).is_none()) {
@@ -47,7 +47,7 @@ impl Chooser<'_> {
         Ok(Error::not_found(format!("{} lists {platform}, but the source has {here}", self.label)))
     }
 
-    /// Says which build was taken where several would do.
+    /// Reports the selected build where several match.
     fn tell_versions(&self, wanted: &Platform, best: &Descriptor, leaves: &[Descriptor]) {
         let Some(taken) = &best.platform else { return };
         let rank = wanted.rank(taken);
@@ -58,17 +58,17 @@ impl Chooser<'_> {
         let builds: Vec<Descriptor> = leaves.iter().filter(same).cloned().collect();
         if builds.iter().any(|build| build.platform != best.platform) {
             self.watch.say(&format!(
-                "{}: {} are for {wanted}; the newest, {taken}, is taken (--os-version chooses another)",
+                "{}: {} are for {wanted}; the newest, {taken}, is copied (--os-version selects another)",
                 self.label,
                 listed(&builds)
             ));
         }
     }
 
-    /// Every manifest under `top` that is not an index.
+    /// Every manifest below `top` that is not an index.
     pub(super) fn leaves(&mut self, top: &Manifest) -> Result<Vec<Descriptor>> {
         let mut leaves = Vec::new();
-        // An index that is listed again and again is opened once.
+        // An index that is listed several times is read once.
         let mut opened = HashSet::new();
         let mut below = vec![(top.children().to_vec(), 0)];
         while let Some((children, depth)) = below.pop() {
@@ -91,7 +91,7 @@ impl Chooser<'_> {
         Ok(leaves)
     }
 
-    /// Of what is under `top`, what attests one of `images` and is there.
+    /// The attestations of `images` below `top` that the source has.
     pub(super) fn attestations(&mut self, top: &Manifest, images: &[Descriptor]) -> Result<Vec<Descriptor>> {
         let images: HashSet<Digest> = images.iter().map(|image| image.digest).collect();
         let mut found = Vec::new();
@@ -115,9 +115,9 @@ impl Chooser<'_> {
         self.complete(&manifest)
     }
 
-    /// A single image, when platforms were asked for, has to be for one of them.
+    /// Checks that a single image is for one of the wanted platforms.
     pub(super) fn agree(&self, manifest: &Manifest) -> Result<()> {
-        let Platforms::Only(wanted) = &self.wish.platforms else { return Ok(()) };
+        let Platforms::Only(wanted) = &self.options.platforms else { return Ok(()) };
         let Some(config) = self.config(manifest)? else { return Ok(()) };
         let found = config.platform();
         match config.os.is_empty() || wanted.iter().any(|platform| platform.rank(&found).is_some()) {
@@ -139,7 +139,7 @@ pub(super) fn counted(n: usize) -> String {
     if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") }
 }
 
-/// The platforms of `entries`, or their digests where they have none.
+/// The platforms of `entries`, or their digests where they have no platform.
 pub(super) fn listed(entries: &[Descriptor]) -> String {
     let mut names: Vec<String> = Vec::new();
     for entry in entries {

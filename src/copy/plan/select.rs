@@ -1,4 +1,4 @@
-//! Which manifests of an image come along: its whole tree, or the platforms that are wanted of it.
+//! The manifests of an image that are copied: its complete tree, or the wanted platforms.
 
 use super::platforms::counted;
 use super::{PlanOptions, Platforms, Sparse};
@@ -9,25 +9,25 @@ use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store};
 use std::collections::{HashMap, HashSet};
 
-/// Indexes inside indexes, at most.
+/// Maximum depth of indexes in indexes.
 pub(super) const MAX_DEPTH: usize = 8;
-/// Bytes of manifests in one image's tree, at most.
-const MAX_TREE: u64 = 24 << 20;
+/// The manifests in one image's tree together.
+const TREE_LIMIT_BYTES: u64 = 24 << 20;
 
-/// The manifests of the image at `root` that come along, children before parents, and how many bytes were read of them.
-/// `label` is what a person calls the image.
+/// The manifests of the image at `root` that are copied, children before parents, and their size in bytes. `label` is the
+/// name of the image in messages.
 pub(super) fn choose(
     store: &dyn Store,
     known: &HashMap<Digest, &Root>,
     root: &Descriptor,
-    wish: &PlanOptions,
+    options: &PlanOptions,
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
     label: &str,
 ) -> Result<(Vec<Manifest>, u64)> {
     let is_sparse = store.profile().is_sparse;
     let mut chooser =
-        Chooser { store, known, is_sparse, wish, capabilities, watch, label, bytes: 0, seen: HashSet::new() };
+        Chooser { store, known, is_sparse, options, capabilities, watch, label, bytes: 0, seen: HashSet::new() };
     let tree = chooser.tree(root)?;
     Ok((tree, chooser.bytes))
 }
@@ -37,18 +37,18 @@ pub(super) struct Chooser<'a> {
     /// The roots, some of which carry their manifests.
     known: &'a HashMap<Digest, &'a Root>,
     pub is_sparse: bool,
-    pub wish: &'a PlanOptions,
+    pub options: &'a PlanOptions,
     pub capabilities: &'a SinkCapabilities,
     pub watch: &'a dyn Watch,
-    /// The image, as a person knows it.
+    /// The name of the image in messages.
     pub label: &'a str,
     bytes: u64,
     seen: HashSet<Digest>,
 }
 
-/// What lies under an index, as far as the source has it.
+/// The manifests below an index, as far as the source has them.
 pub(super) struct Found {
-    /// Children first, without the index itself.
+    /// Children first, without the top index.
     pub tree: Vec<Manifest>,
     pub absent: Vec<Descriptor>,
 }
@@ -61,18 +61,18 @@ impl Chooser<'_> {
             return Ok(vec![top]);
         }
         let entries = counted(top.children().len());
-        match (&self.wish.platforms, &self.capabilities.shape) {
+        match (&self.options.platforms, &self.capabilities.shape) {
             (Platforms::Only(wanted), _) => {
                 let chosen = self.chosen(&top, wanted)?;
                 self.asked(top, chosen)
             }
             (Platforms::All, Shape::One(_)) => Err(Error::usage(format!(
-                "{}: the destination holds one platform of an image; use --platform",
+                "{}: the destination stores one platform of an image; use --platform",
                 self.label
             ))),
             (Platforms::Default, Shape::One(platform)) => {
                 let chosen = self.chosen(&top, std::slice::from_ref(platform))?;
-                self.watch.say(&format!("{}: of {entries}, {platform} goes there", self.label));
+                self.watch.say(&format!("{}: of {entries}, {platform} is copied", self.label));
                 self.asked(top, chosen)
             }
             (Platforms::Default, Shape::Sparse(platform)) => {
@@ -83,7 +83,7 @@ impl Chooser<'_> {
         }
     }
 
-    /// The whole tree under `top`.
+    /// The complete tree below `top`.
     fn all(&mut self, top: Manifest) -> Result<Vec<Manifest>> {
         let mut found = Found { tree: Vec::new(), absent: Vec::new() };
         self.descend(&top, 0, &mut found)?;
@@ -94,7 +94,7 @@ impl Chooser<'_> {
         Ok(found.tree)
     }
 
-    /// Finds everything below `top`.
+    /// Finds every manifest below `top`.
     fn descend(&mut self, top: &Manifest, depth: usize, found: &mut Found) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(self.too_deep());
@@ -108,7 +108,7 @@ impl Chooser<'_> {
                 continue;
             }
             let manifest = match self.fetch(child) {
-                // A registry is not asked beforehand, and a missing child is an error there unless the user allows it.
+                // A registry gets no request beforehand, and a missing child is an error unless the user allows it.
                 Err(error) if error.kind() == Kind::NotFound && self.tolerates_missing() => {
                     found.absent.push(child.clone());
                     continue;
@@ -126,14 +126,14 @@ impl Chooser<'_> {
     }
 
     fn tolerates_missing(&self) -> bool {
-        matches!(self.wish.sparse, Sparse::Keep | Sparse::Narrow)
+        matches!(self.options.sparse, Sparse::Keep | Sparse::Narrow)
     }
 
     pub(super) fn too_deep(&self) -> Error {
         Error::invalid(format!("{}: indexes are nested more than {MAX_DEPTH} deep", self.label))
     }
 
-    /// Whether the store is to be asked for the manifest `digest`.
+    /// Whether the store can be expected to have the manifest `digest`.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool> {
         Ok(!self.is_sparse || self.store.find(digest)?.is_some())
     }
@@ -147,7 +147,7 @@ impl Chooser<'_> {
         Ok(true)
     }
 
-    /// What the source says of a blob that is missing although the manifest is there.
+    /// The source's error for a blob that is missing although its manifest exists.
     pub(super) fn reason(&mut self, absent: &[Descriptor]) -> Result<Option<Error>> {
         for child in absent {
             if self.store.find(&child.digest)?.is_none() {
@@ -200,8 +200,10 @@ impl Chooser<'_> {
         if self.seen.insert(*digest) {
             self.bytes += bytes as u64;
         }
-        match self.bytes > MAX_TREE {
-            true => Err(Error::invalid(format!("{}: its manifests have more than {MAX_TREE} bytes", self.label))),
+        match self.bytes > TREE_LIMIT_BYTES {
+            true => {
+                Err(Error::invalid(format!("{}: its manifests have more than {TREE_LIMIT_BYTES} bytes", self.label)))
+            }
             false => Ok(()),
         }
     }

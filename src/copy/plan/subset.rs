@@ -9,26 +9,26 @@ use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
 use crate::sink::Shape;
 use std::collections::HashSet;
 
-/// How to treat an index of which parts are missing at the source or not wanted.
+/// The treatment of an index of which parts are missing at the source or not wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sparse {
-    /// What suits the sink: layouts keep the index, and engines that know indexes as after a pull of their own; archives
-    /// and registries get a smaller one. Where platforms were asked for, a smaller one everywhere.
+    /// The sink decides. A layout keeps the index, and so does an engine that knows indexes, as after its own pull. An
+    /// archive or a registry gets a smaller index, and so does every sink when the user selects platforms.
     #[default]
     Auto,
     /// The index stays as it is.
     Keep,
-    /// A smaller one is made of what comes along; where that is one image, it goes without an index.
+    /// A smaller index is made of the copied images; a single image is copied without an index.
     Narrow,
     /// It is an error.
     Fail,
 }
 
 impl Chooser<'_> {
-    /// `chosen` of `top`, since they were asked for or the sink takes no more.
+    /// The images `chosen` of `top`, because the user selected them or the sink stores no others.
     pub(super) fn asked(&mut self, top: Manifest, chosen: Vec<Descriptor>) -> Result<Vec<Manifest>> {
         self.all_wanted(&top, &chosen)?;
-        match self.wish.sparse {
+        match self.options.sparse {
             Sparse::Keep => self.keep(top, &chosen),
             Sparse::Auto | Sparse::Narrow | Sparse::Fail => {
                 let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };
@@ -37,7 +37,7 @@ impl Chooser<'_> {
         }
     }
 
-    /// `chosen` of `top`: what an engine that runs `platform` keeps of an index.
+    /// The images `chosen` of `top`: those that an engine for `platform` stores of an index.
     pub(super) fn native(
         &mut self,
         top: Manifest,
@@ -46,19 +46,19 @@ impl Chooser<'_> {
     ) -> Result<Vec<Manifest>> {
         self.all_wanted(&top, &chosen)?;
         let (label, entries) = (self.label, counted(top.children().len()));
-        match self.wish.sparse {
+        match self.options.sparse {
             Sparse::Narrow => {
                 let rest = self.attestations(&top, &chosen)?;
-                self.narrow(top, chosen, rest, Some(format!("of {entries}, {platform} goes there")))
+                self.narrow(top, chosen, rest, Some(format!("of {entries}, {platform} is copied")))
             }
             Sparse::Auto | Sparse::Keep | Sparse::Fail => {
-                self.watch.say(&format!("{label}: of {entries}, {platform} goes there; the index stays as it is"));
+                self.watch.say(&format!("{label}: of {entries}, {platform} is copied; the index stays as it is"));
                 self.keep(top, &chosen)
             }
         }
     }
 
-    /// `top`, of which the source has only what was `found`.
+    /// The index `top`, of which the source has only the manifests in `found`.
     pub(super) fn incomplete(&mut self, top: Manifest, mut found: Found) -> Result<Vec<Manifest>> {
         let here: HashSet<Digest> = found.tree.iter().map(Manifest::digest).collect();
         let is_image = |leaf: &Descriptor| here.contains(&leaf.digest) && leaf.annotation(ATTESTS).is_none();
@@ -69,7 +69,7 @@ impl Chooser<'_> {
         }
         let (label, have) = (self.label, listed(&images));
         let keeps = self.capabilities.shape == Shape::AsFound;
-        match (self.wish.sparse, &self.wish.platforms) {
+        match (self.options.sparse, &self.options.platforms) {
             (Sparse::Fail, _) | (Sparse::Auto, Platforms::All) => Err(Error::not_found(format!(
                 "{label}: the source has only {have} of its index (missing: {}); --sparse keep copies these under the \
                  index as it is, --sparse narrow under a smaller one",
@@ -104,9 +104,9 @@ impl Chooser<'_> {
         })
     }
 
-    /// With `--sparse fail`, `chosen` has to be all that `top` lists.
+    /// With `--sparse fail`, checks that `chosen` are all images of `top`.
     fn all_wanted(&mut self, top: &Manifest, chosen: &[Descriptor]) -> Result<()> {
-        if self.wish.sparse != Sparse::Fail {
+        if self.options.sparse != Sparse::Fail {
             return Ok(());
         }
         let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
@@ -115,15 +115,15 @@ impl Chooser<'_> {
         match rest.is_empty() {
             true => Ok(()),
             false => Err(Error::usage(format!(
-                "{}: the index lists {} too, which would not go there; --sparse fail refuses that",
+                "{}: the index also lists {}, which would not be copied; --sparse fail does not allow that",
                 self.label,
                 listed(&rest)
             ))),
         }
     }
 
-    /// `images` and `rest` of `top`: under a smaller index, or the manifest itself where it is the only one. `why` is told
-    /// where the user did not ask for that.
+    /// The manifests `images` and `rest` of `top` below a smaller index, or the manifest itself where it is the only one.
+    /// `why` is reported where the user did not ask for that.
     fn narrow(
         &mut self,
         top: Manifest,
@@ -138,7 +138,7 @@ impl Chooser<'_> {
             _ => {
                 if let Shape::One(_) = self.capabilities.shape {
                     return Err(Error::usage(format!(
-                        "{label}: the destination holds one platform of an image, not {}",
+                        "{label}: the destination stores one platform of an image, not {}",
                         listed(&images)
                     )));
                 }
@@ -150,12 +150,14 @@ impl Chooser<'_> {
         let now = tree.last().map(Manifest::digest).unwrap_or(was);
         match why {
             Some(why) if now != was => {
-                let hint = if self.wish.sparse == Sparse::Auto { "; --sparse keep keeps it as it is" } else { "" };
-                self.watch.say(&format!("{label}: {why}; index {was} becomes {now} there{hint}"));
+                let hint = if self.options.sparse == Sparse::Auto { "; --sparse keep keeps it as it is" } else { "" };
+                self.watch.say(&format!("{label}: {why}; index {was} becomes {now} at the destination{hint}"));
             }
             None if entries.len() > 1 => {
                 let listed = listed(&images);
-                self.watch.say(&format!("{label}: index {was} becomes {now} there, a smaller index of {listed}"));
+                self.watch.say(&format!(
+                    "{label}: index {was} becomes {now} at the destination, a smaller index of {listed}"
+                ));
             }
             _ => {}
         }
@@ -166,13 +168,13 @@ impl Chooser<'_> {
     fn keep(&mut self, top: Manifest, chosen: &[Descriptor]) -> Result<Vec<Manifest>> {
         if let Shape::One(_) = self.capabilities.shape {
             return Err(Error::usage(format!(
-                "{}: the destination holds single images and keeps no index; use --sparse narrow",
+                "{}: the destination stores single images and no index; use --sparse narrow",
                 self.label
             )));
         }
         let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
         let mut tree: Vec<Manifest> = chosen.iter().map(|entry| self.fetch(entry)).collect::<Result<_>>()?;
-        // Indexes between the root and what was chosen come along too.
+        // Indexes between the root and the chosen images are copied too.
         let is_index = |child: &&Descriptor| media_type::is_index(&child.media_type);
         for between in top.children().iter().filter(is_index) {
             if !self.has(&between.digest)? {

@@ -47,7 +47,7 @@ pub(crate) fn settle(held: &Held, label: &str) -> Result<(Vec<(Listed, Root)>, S
     Ok((images, tail))
 }
 
-/// What passed has the sizes that the manifests under `at` say; what did not pass is the engine's to miss.
+/// Checks the sizes of the streamed blobs against the manifests below `at`. The engine reports missing blobs.
 fn sizes_agree(held: &Held, at: &Descriptor, depth: usize, seen: &mut HashSet<Digest>) -> Result<()> {
     if !at.names_manifest() || depth > contents::MAX_DEPTH || !seen.insert(at.digest) {
         return Ok(());

@@ -14,17 +14,17 @@ use crate::tarball::tar::path::shown;
 use crate::tarball::tar::pipe::{Pipe, is_json, is_layer};
 use std::io::Read;
 
-/// What tells a document from a layer: enough for a tar's header.
-const HEAD: usize = 512;
-/// Bytes of documents kept, at most.
-const MAX_HELD: u64 = 32 << 20;
-/// Bytes passed over that are neither layer nor document, at most.
-const MAX_JUNK: u64 = 1 << 30;
-/// Bytes behind the end mark, at most.
-const MAX_AFTER: u64 = 64 << 20;
-/// A file of so many bytes may be one that docker's old form has for each layer (`VERSION`).
-const FEW: u64 = 16;
-const SCRATCH: usize = 64 << 10;
+/// The first bytes of an entry, which tell a document from a layer: a tar's header.
+const HEAD_BYTES: usize = 512;
+/// All stored documents together.
+const DOCUMENTS_LIMIT_BYTES: u64 = 32 << 20;
+/// All skipped entries that are neither layer nor document.
+const SKIPPED_LIMIT_BYTES: u64 = 1 << 30;
+/// Bytes after the end mark.
+const TRAILER_LIMIT_BYTES: u64 = 64 << 20;
+/// Skipped entries up to this size are passed on by a rewrite: docker's old form has one per layer (`VERSION`).
+const TINY_FILE_BYTES: u64 = 16;
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// An archive that is read forward, up to the current entry.
 pub(crate) struct Steps {
@@ -32,40 +32,40 @@ pub(crate) struct Steps {
     pub held: Held,
     current: Option<Passing>,
     /// Whether layers are stored under their digests; `None` before the first layer.
-    pub known: Option<bool>,
-    junk: u64,
+    pub digests_known: Option<bool>,
+    skipped_bytes: u64,
     pub ended: bool,
 }
 
-/// What comes next in the archive.
+/// The next entry of the archive.
 pub(crate) enum Step {
-    /// It is `current` now.
+    /// A layer, which is the current entry.
     Layer,
-    /// It is held now, under this name.
+    /// A document, stored under this name.
     Document(String),
-    /// A link or a directory, noted.
+    /// A link or a directory, stored.
     Other(Entry),
-    /// Neither document nor layer; its bytes where they are few.
-    Junk(String, Vec<u8>),
+    /// Neither document nor layer; with its bytes where they are few.
+    Skipped(String, Vec<u8>),
     End,
 }
 
 impl Steps {
     pub fn new(tar: Box<dyn Read + Send>) -> Steps {
         let (walk, held) = (Walk::new(Pipe(tar)), Held::default());
-        Steps { walk, held, current: None, known: None, junk: 0, ended: false }
+        Steps { walk, held, current: None, digests_known: None, skipped_bytes: 0, ended: false }
     }
 
-    /// The next thing in the archive; what is left of a layer is passed over.
+    /// The next entry; the unread rest of a layer is skipped.
     pub fn step(&mut self) -> Result<Step> {
-        self.pass_current()?;
+        self.skip_current()?;
         if self.ended {
             return Ok(Step::End);
         }
         let Some(entry) = self.walk.next_entry()? else {
             self.ended = true;
-            // So that a packing's checksum is seen, and a writer can end.
-            self.walk.tape().drain(MAX_AFTER)?;
+            // A decompressor checks its checksum here, and a writer can end.
+            self.walk.tape().drain(TRAILER_LIMIT_BYTES)?;
             return Ok(Step::End);
         };
         self.held.backslashes |= entry.name.contains('\\');
@@ -74,40 +74,42 @@ impl Steps {
             return Ok(Step::Other(entry));
         }
         let head = self.head()?;
-        let fits = entry.size <= MAX_DOCUMENT && self.held.bytes + entry.size <= MAX_HELD;
-        // Read whatever it begins with: what is no JSON is refused, as in a file.
+        let fits = entry.size <= MAX_DOCUMENT && self.held.bytes + entry.size <= DOCUMENTS_LIMIT_BYTES;
+        // Read in any case: a list that is not JSON is an error, as in a file.
         let list = [manifest_json::FILE, manifest_json::REPOSITORIES, INDEX, LAYOUT].contains(&entry.name.as_str());
         if list && !fits {
             return Err(Error::invalid(format!(
-                "{} has {} bytes, more than is read of documents",
+                "{} has {} bytes, more than documents may have",
                 shown(&entry.name),
                 entry.size
             )));
         }
         let named = blob_digest(&entry.name);
         if fits && (is_json(&head) || list) {
-            let bytes = self.whole(head, entry.size)?;
+            let bytes = self.read_all(head, entry.size)?;
             self.held.hold(&entry.name, bytes)?;
             return Ok(Step::Document(entry.name));
         }
-        let stray = named.is_none() && self.known == Some(true);
+        let stray = named.is_none() && self.digests_known == Some(true);
         if !stray && (named.is_some() || is_layer(&head)) {
-            self.begin(entry, head, named)?;
+            self.begin_layer(entry, head, named)?;
             return Ok(Step::Layer);
         }
         if stray && is_layer(&head) {
             self.held.strays.insert(entry.name.clone());
         }
-        self.junk += entry.size;
-        match self.junk > MAX_JUNK {
-            true => Err(Error::invalid(format!("the archive has more than {MAX_JUNK} bytes that belong to no image"))),
-            false if entry.size <= FEW => Ok(Step::Junk(entry.name, head)),
-            false => Ok(Step::Junk(entry.name, Vec::new())),
+        self.skipped_bytes += entry.size;
+        match self.skipped_bytes > SKIPPED_LIMIT_BYTES {
+            true => Err(Error::invalid(format!(
+                "the archive has more than {SKIPPED_LIMIT_BYTES} bytes that do not belong to an image"
+            ))),
+            false if entry.size <= TINY_FILE_BYTES => Ok(Step::Skipped(entry.name, head)),
+            false => Ok(Step::Skipped(entry.name, Vec::new())),
         }
     }
 
-    fn begin(&mut self, entry: Entry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
-        let known = *self.known.get_or_insert_with(|| named.is_some() && self.held.names_blobs());
+    fn begin_layer(&mut self, entry: Entry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
+        let known = *self.digests_known.get_or_insert_with(|| named.is_some() && self.held.names_blobs());
         self.current = Some(match named.filter(|_| known) {
             Some(digest) => Passing::named(entry.name, entry.size, head, digest),
             None => Passing::hashed(entry.name, entry.size, head)?,
@@ -115,7 +117,7 @@ impl Steps {
         Ok(())
     }
 
-    /// Bytes of the layer that is passing; 0 at its end.
+    /// Reads bytes of the current layer; 0 at its end.
     pub fn read_current(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let Some(current) = &mut self.current else { return Ok(0) };
         if buffer.is_empty() {
@@ -132,7 +134,7 @@ impl Steps {
         Ok(n)
     }
 
-    /// Name and size, in bytes, of the layer that is passing.
+    /// Name and size in bytes of the current layer.
     pub fn current(&self) -> Option<(&str, u64)> {
         self.current.as_ref().map(|current| (&*current.name, current.size))
     }
@@ -145,12 +147,12 @@ impl Steps {
         Ok(())
     }
 
-    fn pass_current(&mut self) -> Result<()> {
+    fn skip_current(&mut self) -> Result<()> {
         if self.current.as_ref().is_some_and(|current| !current.is_hashed()) {
             return self.end_current();
         }
         let mut scratch = match self.current {
-            Some(_) => vec![0; SCRATCH],
+            Some(_) => vec![0; BUFFER_BYTES],
             None => return Ok(()),
         };
         while self.read_current(&mut scratch)? > 0 {}
@@ -159,9 +161,9 @@ impl Steps {
 
     /// The first bytes of the current entry.
     fn head(&mut self) -> Result<Vec<u8>> {
-        let mut head = vec![0; HEAD];
+        let mut head = vec![0; HEAD_BYTES];
         let mut filled = 0;
-        while filled < HEAD {
+        while filled < HEAD_BYTES {
             match self.walk.read(&mut head[filled..])? {
                 0 => break,
                 n => filled += n,
@@ -171,8 +173,8 @@ impl Steps {
         Ok(head)
     }
 
-    /// The whole of a small entry that begins with `head`.
-    fn whole(&mut self, head: Vec<u8>, size: u64) -> Result<Vec<u8>> {
+    /// All bytes of a small entry that begins with `head`.
+    fn read_all(&mut self, head: Vec<u8>, size: u64) -> Result<Vec<u8>> {
         let mut filled = head.len();
         let mut bytes = head;
         bytes.resize(size as usize, 0);

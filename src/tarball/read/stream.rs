@@ -12,7 +12,7 @@ use std::io::{self, Read};
 
 /// An archive of images that is read forward, once; docker writes its manifest last.
 ///
-/// 1. `next_blob` hands out the layers in the archive's order; `finish` returns the images once there are no more.
+/// 1. `next_blob` hands out the layers in the archive's order; `finish` returns the images after the last one.
 /// 2. A claim has a digest only where the archive stores blobs under their digests. Nothing in it is verified.
 /// 3. `finish` fails with `Invalid` where documents and layers do not agree.
 pub struct ArchiveStream {
@@ -54,15 +54,15 @@ impl ArchiveStream {
     /// # Errors
     /// `Invalid` for what is not a tar, and those of the reader.
     pub fn digests_known(&mut self) -> Result<bool> {
-        while self.steps.known.is_none() {
+        while self.steps.digests_known.is_none() {
             match self.steps.step().map_err(|e| e.at(&self.label))? {
                 Step::Layer => self.waiting = true,
                 // Only documents: images without layers.
-                Step::End => self.steps.known = Some(true),
+                Step::End => self.steps.digests_known = Some(true),
                 other => self.early.push(other),
             }
         }
-        Ok(self.steps.known.unwrap_or(true))
+        Ok(self.steps.digests_known.unwrap_or(true))
     }
 
     /// The next blob that is not a small JSON document, or `None` at the end. The unread rest of the last one is skipped.
@@ -79,7 +79,7 @@ impl ArchiveStream {
         }
         self.early.clear();
         let (name, size) = self.steps.current().expect("a step to a layer sets it");
-        let digest = self.steps.known.filter(|known| *known).and_then(|_| blob_digest(name));
+        let digest = self.steps.digests_known.filter(|known| *known).and_then(|_| blob_digest(name));
         let claim = Claim { digest, size: Some(size) };
         Ok(Some(Blob { claim, bytes: Box::new(Handed(self)) }))
     }

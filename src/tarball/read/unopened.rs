@@ -1,4 +1,4 @@
-//! An archive that passes once, before anybody has read of it.
+//! An archive that is read once, before its first byte is read.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -8,12 +8,13 @@ use crate::image::Digest;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
 
+/// An archive that is read once, before its first byte is read.
 pub struct UnopenedArchive {
-    /// The tar, unpacked.
+    /// The tar, decompressed.
     pub bytes: Box<dyn Read + Send>,
-    /// What messages call it.
+    /// The name of the archive in messages.
     pub label: String,
-    /// Each image's layers, where that is known beforehand ([`ArchiveStream::expected_diff_ids`]).
+    /// The diff IDs of each image, where they are known beforehand ([`ArchiveStream::expected_diff_ids`]).
     pub expected_diff_ids: Vec<Vec<Digest>>,
 }
 
@@ -22,14 +23,14 @@ impl UnopenedArchive {
         ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids)
     }
 
-    /// As many tapes of the same, which are to be read side by side.
+    /// Splits the archive for `readers` readers, which have to read at the same time.
     pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<UnopenedArchive>> {
         let ends = fanout::split(self.bytes, readers, limits, cancel)?;
-        let tape = |bytes| UnopenedArchive {
+        let archive = |bytes| UnopenedArchive {
             bytes,
             label: self.label.clone(),
             expected_diff_ids: self.expected_diff_ids.clone(),
         };
-        Ok(ends.into_iter().map(|end| tape(Box::new(end))).collect())
+        Ok(ends.into_iter().map(|end| archive(Box::new(end))).collect())
     }
 }

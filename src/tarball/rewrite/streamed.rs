@@ -1,6 +1,7 @@
-//! An archive of docker's old form on its way to a loader, in one pass and in its own form: layers are hashed as they
-//! pass, `manifest.json` is held back and written last, with the new names and only where everything agreed. A loader
-//! never gets to see it otherwise, and the tar has no end.
+//! The rewrite of a streamed archive of docker's old form, in one pass and in its own form, with other names.
+//!
+//! Layers are hashed while they are written. `manifest.json` is written last, with the new names, and only where all
+//! layers agree with the configs. Otherwise the tar has no end, and the loader stores nothing.
 
 use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
@@ -19,7 +20,7 @@ use crate::tarball::tar::output::{Out, Tar};
 use crate::tarball::tar::path::{follow, shown};
 use std::collections::{BTreeMap, HashMap};
 
-const BUFFER: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// How [`rewrite`] changes an archive.
 pub struct Rewrite<'a> {
@@ -50,8 +51,8 @@ pub fn rewrite(
 fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how: Rewrite<'_>) -> Result<StreamSummary> {
     let Rewrite { picks, rename, moved } = how;
     let mut tar = Tar::new(Out::Pipe(Box::new(out)), "the archive");
-    let mut told = 0;
-    let mut moved = |at: u64| moved(at - std::mem::replace(&mut told, at));
+    let mut reported = 0;
+    let mut moved = |at: u64| moved(at - std::mem::replace(&mut reported, at));
     let mut early = stream.early_steps().into_iter();
     loop {
         let step = match early.next() {
@@ -63,8 +64,8 @@ fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how:
             Step::Layer => layer(&mut stream.steps, &mut tar, &mut moved)?,
             Step::Document(name) => document(&stream.steps.held, &mut tar, &name)?,
             Step::Other(entry) => other(&mut tar, &entry)?,
-            Step::Junk(_, bytes) if bytes.is_empty() => {}
-            Step::Junk(name, bytes) => tar.entry(&name, &bytes)?,
+            Step::Skipped(_, bytes) if bytes.is_empty() => {}
+            Step::Skipped(name, bytes) => tar.entry(&name, &bytes)?,
         }
     }
     let (images, tail) = settle(&stream.steps.held, &stream.label)?;
@@ -83,7 +84,7 @@ fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how:
 fn layer(steps: &mut Steps, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
     let Some((name, size)) = steps.current() else { return Ok(()) };
     tar.begin(name, Kind::File, size)?;
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match steps.read_current(&mut buffer)? {
             0 => break,
@@ -98,16 +99,16 @@ fn document(held: &Held, tar: &mut Tar<'_>, name: &str) -> Result<()> {
     match name {
         manifest_json::FILE | manifest_json::REPOSITORIES => Ok(()),
         INDEX | LAYOUT => Err(Error::invalid(format!(
-            "{name} came after a layer that lies under no digest, so the archive cannot be passed on as it is; save it to a file first"
+            "{name} comes after a layer that is not stored under its digest, so the archive cannot be copied in its own form; save it to a file first"
         ))),
         name => match held.documents.get(name) {
             Some(bytes) => tar.entry(name, bytes),
-            None => Err(Error::failed(format!("the document {} was not kept", shown(name)))),
+            None => Err(Error::failed(format!("the document {} was not stored", shown(name)))),
         },
     }
 }
 
-/// A link or a directory; a link that leads out of the archive stays behind.
+/// Writes a link or a directory. A link that leads out of the archive is skipped.
 fn other(tar: &mut Tar<'_>, entry: &Entry) -> Result<()> {
     match &entry.what {
         entries::What::Directory if entry.name.is_empty() => Ok(()),
@@ -115,25 +116,25 @@ fn other(tar: &mut Tar<'_>, entry: &Entry) -> Result<()> {
         entries::What::SymbolicLink(target) if follow(&entry.name, target).is_none() => Ok(()),
         entries::What::SymbolicLink(target) => tar.begin(&entry.name, Kind::SymbolicLink(target), 0),
         entries::What::HardLink(target) => tar.begin(&entry.name, Kind::HardLink(target), 0),
-        entries::What::File => Err(Error::failed("a file is no link")),
+        entries::What::File => Err(Error::failed("a file is not a link")),
     }
 }
 
-/// An image as it is passed on.
+/// An image with its new names.
 struct Renamed {
     entry: manifest_json::Entry,
     old: Vec<Name>,
     new: Vec<Reference>,
 }
 
-/// Those of `images` that are `chosen`, under their new names.
+/// The `chosen` ones of `images`, with their new names.
 fn renamed(
     images: &[(Listed, Root)],
     chosen: &[Root],
     rename: &dyn Fn(&[Name]) -> Result<Vec<Name>>,
 ) -> Result<Vec<Renamed>> {
     let mut owners: HashMap<Reference, usize> = HashMap::new();
-    let mut passed = Vec::new();
+    let mut renamed = Vec::new();
     for (at, (image, root)) in images.iter().enumerate() {
         let What::Saved(saved) = &image.what else { continue };
         let mine = |other: &&Root| {
@@ -145,7 +146,7 @@ fn renamed(
             continue;
         }
         let old: Vec<Name> = mine.iter().filter_map(|root| root.name.clone()).collect();
-        let new: Vec<Reference> = rename(&old)?.iter().map(full).collect::<Result<_>>()?;
+        let new: Vec<Reference> = rename(&old)?.iter().map(tagged).collect::<Result<_>>()?;
         if let Some(name) = new.iter().find(|name| owners.insert((*name).clone(), at).is_some_and(|other| other != at))
         {
             return Err(Error::usage(format!("several images cannot all become {name}; name one of them in SRC")));
@@ -156,18 +157,18 @@ fn renamed(
             repo_tags: (!tags.is_empty()).then_some(tags),
             layers: saved.layers.clone(),
         };
-        passed.push(Renamed { entry, old, new });
+        renamed.push(Renamed { entry, old, new });
     }
-    Ok(passed)
+    Ok(renamed)
 }
 
-/// Loaders refuse a whole archive for one tag that is no reference.
-fn full(name: &Name) -> Result<Reference> {
+/// `name` as a reference with a tag. Loaders reject the complete archive for one tag that is not a reference.
+fn tagged(name: &Name) -> Result<Reference> {
     let reference = name.reference().filter(|reference| reference.tag.is_some() && reference.digest.is_none());
-    reference.ok_or_else(|| Error::usage(format!("{name} is no full name with a tag, which the destination needs")))
+    reference.ok_or_else(|| Error::usage(format!("{name} is not a full name with a tag, which the destination needs")))
 }
 
-/// `repositories` with the new names, for the layers that the old ones stood for.
+/// `repositories` with the new names, for the layers of the old ones.
 fn repositories(bytes: &[u8], images: &[Renamed]) -> Vec<u8> {
     let old = manifest_json::repositories(bytes);
     let mut new = BTreeMap::new();

@@ -41,7 +41,7 @@ fn platforms_side_by_side_are_one_image() {
             let ran = run(&shell, &all);
             assert_eq!(ran.status, 0, "{src}: {}", ran.said);
             let digest = double.tag("app", "all").unwrap();
-            assert!(ran.said.contains(&digest.to_string()) && ran.said.contains("side by side"), "{}", ran.said);
+            assert!(ran.said.contains(&digest.to_string()) && ran.said.contains("as separate images"), "{}", ran.said);
             assert!(ran.out.ends_with(&digest.to_string()), "{}", ran.out);
             let index: Value = serde_json::from_slice(&double.manifest("app", &digest).unwrap().1).unwrap();
             let children: Vec<&str> =

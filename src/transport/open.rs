@@ -1,0 +1,70 @@
+//! SRC and DST for users of the library, opened with the defaults of the command line.
+
+use super::address::{OpenSource, SelectedSource};
+use super::options::{Context, ReadOptions, WriteOptions};
+use super::registry::Access;
+use super::table;
+use crate::cancel::Cancel;
+use crate::copy::{Naming, Options, Source};
+use crate::progress::Watch;
+use crate::sink::Sink;
+use crate::{Error, Result};
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An interrupted copy can be resumed for a week, as with the command line's default.
+const PARTIAL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Opens `address`, written as SRC of the command line. Registries get the stored credentials of docker and podman.
+///
+/// The options select the image that the address names, and nothing else.
+///
+/// # Errors
+/// - `Usage`: `address` does not have the form of any transport.
+/// - `NotFound`, `Network`, `Denied`, `Invalid`, `RemoteHost`: the source cannot be opened.
+pub fn open_source(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<(Source, Options)> {
+    let address = table::parse(OsStr::new(address))?;
+    let options = ReadOptions { access: stored_credentials(), mirrors: &[], root: None, namespace: None, engine: None };
+    let SelectedSource { source, selector, name } = address.source(&options, &context(watch, cancel))?;
+    let source = match source {
+        OpenSource::Store(store) => Source::Store(store),
+        OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
+    };
+    let naming = name.map_or(Naming::Keep, |name| Naming::Names(vec![name]));
+    Ok((source, Options { picks: selector.into_iter().collect(), naming, ..Options::default() }))
+}
+
+/// Opens `address`, written as DST of the command line, and returns the names that it gives the image.
+///
+/// # Errors
+/// - `Usage`: `address` does not have the form of any transport, or is a prefix for several repositories.
+/// - `Network`, `Denied`, `Unwritable`, `RemoteHost`: the destination cannot be opened.
+pub fn open_sink(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<(Box<dyn Sink>, Naming)> {
+    let address = table::parse(OsStr::new(address))?;
+    if address.prefix().is_some() {
+        return Err(Error::usage(format!("{address} is a prefix; a copy needs one repository")));
+    }
+    let names = address.names(&[])?;
+    let options = WriteOptions {
+        access: stored_credentials(),
+        engine: None,
+        namespace: None,
+        remote_command: None,
+        line_compression: None,
+        dry_run: false,
+        verify: false,
+        partial_lifetime: PARTIAL_LIFETIME,
+        level: None,
+    };
+    let sink = address.sink(&options, &context(watch, cancel))?;
+    Ok((sink, if names.is_empty() { Naming::Keep } else { Naming::Names(names) }))
+}
+
+fn stored_credentials() -> Box<dyn Fn(&str, &str) -> Result<Access>> {
+    Box::new(|_, _| Ok(Access::default()))
+}
+
+fn context(watch: Arc<dyn Watch>, cancel: &Cancel) -> Context {
+    Context { watch, cancel: cancel.clone(), ssh: "ssh".to_owned(), limit: None }
+}
