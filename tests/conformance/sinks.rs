@@ -27,13 +27,14 @@ pub struct Place {
     /// The blobs and names that are visible now.
     pub contents: Box<dyn Fn() -> Contents>,
     /// Stores bytes under a digest, past the sink.
-    pub plant: Option<Box<dyn Fn(Digest, &[u8])>>,
+    pub plant: Option<Plant>,
     /// Lets the next upload of a large blob fail once.
     pub fail_once: Option<Box<dyn Fn()>>,
     _guard: Box<dyn Any>,
 }
 
 type Build = fn() -> Place;
+type Plant = Box<dyn Fn(Digest, &[u8])>;
 
 const FILE: Except = &[
     ("a_stored_blob_is_held_by_the_next_run", "replaced as a whole"),

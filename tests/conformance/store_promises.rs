@@ -51,7 +51,8 @@ fn all_images_are_roots_without_a_selector() {
     each("all_images_are_roots_without_a_selector", |case| {
         let mut found = digests(&case.store.roots(&[]).unwrap());
         let mut expected = digests(&case.sample.memory.roots);
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected);
     });
 }
