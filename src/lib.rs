@@ -64,7 +64,9 @@ pub mod internals {
         pub use crate::fanout::{Limits, SharedStore, Subscriber, TeeReader, split};
     }
     pub mod image {
-        pub use crate::image::{Algorithm, Config, LayoutIndex, media_type, with_coding};
+        pub use crate::image::{
+            Algorithm, Config, LayoutIndex, MAX_MANIFEST_BYTES, layer_coding, media_type, with_coding,
+        };
     }
     pub mod layout {
         pub use crate::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
@@ -73,8 +75,12 @@ pub mod internals {
         pub use crate::transport::registry::auth::challenge;
         pub use crate::transport::registry::configuration;
         pub use crate::transport::registry::{
-            Access, Credentials, Insecure, Registry, RepositorySink, RepositoryStore, Secret, login, logout,
+            Access, Credentials, ForeignStore, Insecure, MirroredStore, Registry, RepositorySink, RepositoryStore,
+            Secret, login, logout,
         };
+    }
+    pub mod rate_limit {
+        pub use crate::rate_limit::{Limit, Limited};
     }
     pub mod remote {
         pub use crate::remote::builtin;
@@ -84,6 +90,9 @@ pub mod internals {
         pub use crate::source::{Wrapper, select};
     }
     pub mod tarball {
-        pub use crate::tarball::{ArchiveCompression, ArchiveStore, Section};
+        pub use crate::tarball::{ArchiveCompression, ArchiveStore, StreamedStore};
+    }
+    pub mod transfer {
+        pub use crate::transfer::{IncomingBlob, TransferContext, transfer};
     }
 }

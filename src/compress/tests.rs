@@ -1,6 +1,7 @@
 //! Recompression guarantees: the same bytes always, no lost bytes, an error for every failure.
 
 use super::decoder::{LayerReader, SIZE_LIMIT, SizeLimit};
+use super::encoder::levels;
 use super::*;
 use crate::error::{Error, Kind};
 use std::io::{self, Write};

@@ -73,7 +73,7 @@ pub trait Store: Send + Sync {
     /// 3. A root that carries its manifest was hashed.
     ///
     /// # Errors
-    /// - `NotFound`: a selector matches no image; the message lists the images of the store.
+    /// - `NotFound`: a selector matches no image; the message lists the images of the store, except a registry's.
     /// - `Usage`: a name matches several images.
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>>;
 
@@ -90,6 +90,7 @@ pub trait Store: Send + Sync {
     ///
     /// 1. Several threads may open and read blobs at the same time, the same blob too.
     /// 2. At `from` = size the reader is empty.
+    /// 3. Layers of docker-save's old form have digests only after `roots` returned their image.
     ///
     /// # Errors
     /// - `NotFound`: the store does not have the blob.
@@ -172,6 +173,12 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
         }
     }
     Ok(chosen)
+}
+
+/// The root of a manifest without a name; `None` where `bytes` are not the manifest `digest`.
+pub(crate) fn unnamed_root(digest: &Digest, bytes: Vec<u8>) -> Option<Root> {
+    let claim = Descriptor::new("", *digest, bytes.len() as u64);
+    Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor))
 }
 
 /// The error for the first of `all` that has the name of another image.

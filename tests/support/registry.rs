@@ -270,6 +270,22 @@ impl Double {
         repository.manifests.insert(digest, (media_type.to_owned(), bytes.to_vec()));
     }
 
+    /// Points `tag` at `digest`, stored or not.
+    pub fn tag_as(&self, repository: &str, tag: &str, digest: Digest) {
+        let mut state = self.shared.state();
+        let repository = state.repositories.entry(repository.to_owned()).or_default();
+        repository.tags.insert(tag.to_owned(), digest);
+    }
+
+    /// All blobs and manifests, and the tags.
+    pub fn contents(&self, repository: &str) -> (HashMap<Digest, Vec<u8>>, BTreeMap<String, Digest>) {
+        let state = self.shared.state();
+        let Some(repository) = state.repositories.get(repository) else { return Default::default() };
+        let blobs = repository.blobs.iter().map(|(digest, bytes)| (*digest, bytes.to_vec()));
+        let manifests = repository.manifests.iter().map(|(digest, (_, bytes))| (*digest, bytes.clone()));
+        (blobs.chain(manifests).collect(), repository.tags.clone())
+    }
+
     /// An image with these layers (their bytes are taken as they are), under `tag`.
     pub fn image(&self, repository: &str, tag: &str, layers: &[&[u8]]) -> Manifest {
         let manifest = image(layers);

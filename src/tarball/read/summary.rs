@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, media_type};
-use crate::source::{Profile, Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -34,7 +34,24 @@ pub struct StreamedStore {
 
 impl Store for StreamedStore {
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.summary.select(picks)
+        if picks.is_empty() {
+            return self.summary.select(picks);
+        }
+        let mut chosen = Vec::new();
+        for pick in picks {
+            let unlisted = match pick {
+                Selector::Digest(digest) if self.summary.roots.iter().all(|root| root.descriptor.digest != *digest) => {
+                    let bytes = self.summary.documents.get(digest);
+                    bytes.and_then(|bytes| unnamed_root(digest, bytes.clone()))
+                }
+                _ => None,
+            };
+            match unlisted {
+                Some(root) => chosen.push(root),
+                None => chosen.extend(self.summary.select(std::slice::from_ref(pick))?),
+            }
+        }
+        Ok(chosen)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -44,6 +61,9 @@ impl Store for StreamedStore {
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let Some(bytes) = self.summary.documents.get(&blob.digest) else {
+            if self.blobs.as_ref().is_some_and(|blobs| !blobs.contains(&blob.digest)) {
+                return Err(Error::not_found(format!("the archive does not have blob {}", blob.digest)));
+            }
             return Err(Error::usage(format!(
                 "blob {}: already streamed and cannot be read again; save the archive to a file first",
                 blob.digest

@@ -5,7 +5,7 @@ use super::records::{Listing, Record};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
-use crate::source::{Profile, Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
@@ -164,6 +164,10 @@ impl Store for ContainerdStore {
         for pick in picks {
             let id = match pick {
                 Selector::Name(text) => self.by_id(text),
+                Selector::Digest(digest) if all.iter().all(|root| root.descriptor.digest != *digest) => {
+                    let bytes = self.manifest(&Descriptor::new("", *digest, 0));
+                    bytes.ok().and_then(|bytes| unnamed_root(digest, bytes))
+                }
                 Selector::Digest(_) => None,
             };
             match id {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Name, media_type};
 use crate::progress::Watch;
 use crate::remote::{Host, capture};
-use crate::source::{Profile, Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -123,6 +123,18 @@ impl FetchStore {
         Ok(bytes)
     }
 
+    /// The manifest without a name that `pick` selects.
+    fn unlisted(&self, pick: &Selector) -> Result<Option<Root>> {
+        match pick {
+            Selector::Digest(digest)
+                if self.blobs.contains(digest) && self.listed.iter().all(|(_, at)| at.digest != *digest) =>
+            {
+                Ok(unnamed_root(digest, self.read_manifest(digest)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn blob(&self, blob: &Descriptor, from: u64, size: BlobSize) -> CtrBlobReader {
         let size = (size == BlobSize::Exact).then_some(blob.size);
         let command = self.found.command(&["content", "get", &blob.digest.to_string()]);
@@ -138,10 +150,20 @@ enum BlobSize {
 }
 
 impl Store for FetchStore {
-    /// Only named images are roots: containerd garbage-collects content without a name.
+    /// Without a selector only named images are roots: containerd garbage-collects content without a name.
     fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         let all: Vec<Root> = self.listed.iter().map(|(name, at)| Root::new(Some(name.clone()), at.clone())).collect();
-        let chosen = select(&all, picks).map_err(|error| error.at(self.host.name()))?;
+        let mut chosen = Vec::new();
+        for pick in picks {
+            match self.unlisted(pick)? {
+                Some(root) => chosen.push(root),
+                None => {
+                    let found = select(&all, std::slice::from_ref(pick));
+                    chosen.extend(found.map_err(|error| error.at(self.host.name()))?);
+                }
+            }
+        }
+        let chosen = if picks.is_empty() { all } else { chosen };
         let sized = |root: Root| {
             let size = self.read_manifest(&root.descriptor.digest)?.len() as u64;
             Ok(Root { descriptor: Descriptor { size, ..root.descriptor }, ..root })

@@ -17,7 +17,7 @@ use crate::image::{Body, Digest, Manifest, Name, Reference};
 use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
-use crate::source::{Claim, Origin, Store};
+use crate::source::{Claim, Origin};
 use crate::tarball::{ArchiveWriter, Output};
 use std::{
     borrow::Cow,

@@ -2,6 +2,7 @@
 //! and a later copy resumes after the last correct byte.
 
 use super::directory::LayoutDirectory;
+use super::sink::{longer_than_announced, not_announced};
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -144,6 +145,9 @@ impl BlobWriter for Partial<'_> {
                 0
             }
         };
+        if at + bytes.len() as u64 > self.size {
+            return Err(longer_than_announced());
+        }
         self.file.write_all(bytes).map_err(|e| {
             // The number of bytes written is unknown.
             self.keep = self.file.set_len(at).is_ok();
@@ -155,10 +159,11 @@ impl BlobWriter for Partial<'_> {
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
-        if self.at.is_none() {
-            self.clear()?;
+        let stored = blob.stored();
+        if stored != (self.digest, self.size) || self.at != Some(self.size) {
+            return Err(not_announced(&stored.0));
         }
-        self.become_blob(&blob.stored().0)
+        self.become_blob(&stored.0)
     }
 }
 

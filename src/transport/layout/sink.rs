@@ -180,7 +180,7 @@ impl LayoutSink {
                 return Ok(partial.with_sync(sync).finish_if_complete()?.map(Writer::Partial));
             }
         }
-        Ok(Some(Writer::TempFile(TempFileWriter::new(layout, sync)?)))
+        Ok(Some(Writer::TempFile(TempFileWriter::new(layout, sync)?.announced(claim))))
     }
 
     /// Whether the blob `digest` is stored and has that digest.
@@ -316,12 +316,20 @@ pub(super) struct TempFileWriter<'s> {
     layout: &'s LayoutDirectory,
     temp: TempFile<'s>,
     sync: bool,
+    claim: Claim,
+    /// In bytes.
+    written: u64,
 }
 
 impl<'s> TempFileWriter<'s> {
     pub fn new(layout: &'s LayoutDirectory, sync: bool) -> Result<TempFileWriter<'s>> {
         let temp = TempFile::new(&layout.directory).map_err(|e| Error::writing(layout.shown(), e))?;
-        Ok(TempFileWriter { layout, temp, sync })
+        Ok(TempFileWriter { layout, temp, sync, claim: Claim::default(), written: 0 })
+    }
+
+    /// Refuses bytes that are not those of `claim`.
+    fn announced(self, claim: &Claim) -> TempFileWriter<'s> {
+        TempFileWriter { claim: claim.clone(), ..self }
     }
 
     /// Renames the file to the blob `digest`.
@@ -337,10 +345,30 @@ impl<'s> TempFileWriter<'s> {
 
 impl BlobWriter for TempFileWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.written += bytes.len() as u64;
+        if self.claim.size.is_some_and(|size| self.written > size) {
+            return Err(longer_than_announced());
+        }
         self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.shown(), e))
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
-        self.commit_as(&blob.stored().0)
+        let (digest, size) = blob.stored();
+        let Claim { digest: announced, size: announced_size } = self.claim;
+        if announced.is_some_and(|announced| announced != digest)
+            || announced_size.is_some_and(|announced| announced != size)
+            || self.written != size
+        {
+            return Err(not_announced(&digest));
+        }
+        self.commit_as(&digest)
     }
+}
+
+pub(super) fn longer_than_announced() -> Error {
+    Error::invalid("a blob has more bytes than were announced")
+}
+
+pub(super) fn not_announced(digest: &Digest) -> Error {
+    Error::failed(format!("blob {digest} is not the blob that was announced"))
 }

@@ -192,7 +192,9 @@ impl Sink for RepositorySink {
         };
         let target = self.target.clone();
         Ok(Begin::Write(match claim.size {
-            Some(size) if size <= MONOLITHIC_LIMIT_BYTES => Box::new(MonolithicUpload::new(target, session, size)),
+            Some(size) if size <= MONOLITHIC_LIMIT_BYTES => {
+                Box::new(MonolithicUpload::new(target, session, (*digest, size)))
+            }
             Some(size) => {
                 let writer = StreamedUpload::new(target, session, Some((*digest, size)));
                 Box::new(if from.is_some() { writer.with_checkpoints() } else { writer })

@@ -28,6 +28,10 @@ pub fn open<'a>(
     blob: &Descriptor,
     from: u64,
 ) -> Result<Box<dyn Read + Send + 'a>> {
+    if from > blob.size {
+        let (digest, size) = (blob.digest, blob.size);
+        return Err(Error::invalid(format!("blob {digest} has {size} bytes and cannot be read from byte {from}")));
+    }
     if blob.size.saturating_sub(from) < MIN_RANGED_BYTES
         || !client.throttle.is_far()
         || client.access.parallel_parts < 2

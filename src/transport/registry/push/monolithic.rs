@@ -4,6 +4,7 @@ use super::session::Session;
 use super::streamed::StreamedUpload;
 use super::target::{MONOLITHIC_LIMIT_BYTES, Target};
 use crate::error::{Error, Result};
+use crate::image::Digest;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
 
@@ -11,18 +12,21 @@ use crate::transfer::Verified;
 pub struct MonolithicUpload {
     target: Target,
     session: Option<Session>,
+    /// The digest and the size that were announced.
+    announced: (Digest, u64),
     bytes: Vec<u8>,
 }
 
 impl MonolithicUpload {
-    pub fn new(target: Target, session: Option<Session>, size: u64) -> MonolithicUpload {
-        MonolithicUpload { target, session, bytes: Vec::with_capacity(size.min(MONOLITHIC_LIMIT_BYTES) as usize) }
+    pub fn new(target: Target, session: Option<Session>, announced: (Digest, u64)) -> MonolithicUpload {
+        let bytes = Vec::with_capacity(announced.1.min(MONOLITHIC_LIMIT_BYTES) as usize);
+        MonolithicUpload { target, session, announced, bytes }
     }
 }
 
 impl BlobWriter for MonolithicUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if (self.bytes.len() + bytes.len()) as u64 > MONOLITHIC_LIMIT_BYTES {
+        if (self.bytes.len() + bytes.len()) as u64 > self.announced.1 {
             return Err(Error::invalid("a blob has more bytes than were announced"));
         }
         self.bytes.extend_from_slice(bytes);
@@ -30,6 +34,9 @@ impl BlobWriter for MonolithicUpload {
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
+        if blob.stored() != self.announced || self.bytes.len() as u64 != self.announced.1 {
+            return Err(Error::failed(format!("blob {} is not the blob that was announced", blob.stored().0)));
+        }
         let mut writer = StreamedUpload::new(self.target.clone(), self.session.take(), Some(blob.stored()));
         let mut from = 0;
         loop {
