@@ -1,8 +1,8 @@
-//! How fast layers are packed and unpacked, and how small they become: `cargo bench --bench recode -- LAYER.tar`.
+//! Speed and size of compressed and decompressed layers: `cargo bench --bench recode -- LAYER.tar`.
 //! Every row is a run of its own process, so that memory is that row's (where a packed layer
 //! is read, with that layer in it); without a file, a mixture is made up.
 
-use imgmv::compress::recode;
+use imgmv::compress::recompress;
 use imgmv::image::Coding;
 use std::io::{Cursor, Read};
 use std::process::Command;
@@ -48,7 +48,7 @@ fn row(file: &str, was: &str, to: &str, level: &str, threads: &str) {
     // A packed layer is made beforehand, into memory; a raw one is read from its file, as a copy does.
     let packed = (from != Coding::Raw).then(|| {
         let mut packed = Vec::new();
-        recode(&mut layer(file), Coding::Raw, from, None, 2, &mut |bytes| {
+        recompress(&mut layer(file), Coding::Raw, from, None, 2, &mut |bytes| {
             packed.extend_from_slice(bytes);
             Ok(())
         })
@@ -60,13 +60,14 @@ fn row(file: &str, was: &str, to: &str, level: &str, threads: &str) {
         None => layer(file),
     };
     let (mut size, begun, cpu) = (0, Instant::now(), cpu_seconds());
-    let recoded = recode(&mut source, from, into, level.parse().ok(), threads.parse().unwrap_or(1), &mut |bytes| {
-        size += bytes.len();
-        Ok(())
-    })
-    .expect("a layer can be recoded");
+    let recompressed =
+        recompress(&mut source, from, into, level.parse().ok(), threads.parse().unwrap_or(1), &mut |bytes| {
+            size += bytes.len();
+            Ok(())
+        })
+        .expect("a valid layer");
     let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-    let rate = recoded.raw.1 as f64 / 1e6 / wall;
+    let rate = recompressed.uncompressed.1 as f64 / 1e6 / wall;
     let peak = proc("status", "VmHWM:").unwrap_or(0.0) / 1024.0;
     println!("{was:5} {to:5} {level:>5} {threads:>7} {wall:9.2} {cpu:7.2} {rate:7.0} {size:12} {peak:9.1}");
 }

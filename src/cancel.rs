@@ -1,5 +1,5 @@
-//! Stopping early: a flag that every loop over bytes looks at, and what has to be done at once when it is raised
-//! (end child processes that would otherwise hold a pipe).
+//! Cancellation: a flag that every loop over bytes checks, and hooks that run as soon as it is raised (they end child
+//! processes that would otherwise keep a pipe open).
 
 use crate::error::{Error, Result};
 use std::sync::{
@@ -9,7 +9,7 @@ use std::sync::{
 
 type Hook = Box<dyn Fn() + Send>;
 
-/// Shared by everything one run does.
+/// The cancel flag of a run; clones share it.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<State>);
 
@@ -20,7 +20,7 @@ struct State {
 }
 
 impl Cancel {
-    /// Stops everything that shares this.
+    /// Sets the flag and runs the hooks.
     pub fn raise(&self) {
         self.0.raised.store(true, Ordering::SeqCst);
         for hook in self.0.hooks.lock().unwrap_or_else(|e| e.into_inner()).iter() {
@@ -32,12 +32,12 @@ impl Cancel {
         self.0.raised.load(Ordering::Relaxed)
     }
 
-    /// An error once it is raised.
+    /// Fails with `Interrupted` once the flag is set.
     pub fn check(&self) -> Result<()> {
         if self.raised() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
-    /// Something to be done at once on [`Cancel::raise`], from the raising thread; must not block.
+    /// Adds a hook. [`Cancel::raise`] runs it on the thread that raises the flag, so it must not block.
     pub fn on_raise(&self, hook: impl Fn() + Send + 'static) {
         self.0.hooks.lock().unwrap_or_else(|e| e.into_inner()).push(Box::new(hook));
     }

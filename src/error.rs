@@ -1,35 +1,36 @@
-//! One error for the whole library: a sentence that says what, which, expected, found and what to do,
-//! with the kind that callers (and the exit status) tell apart.
+//! The error type of the library: one message and a [`Kind`], from which the exit status follows.
+//!
+//! A message is `subject: problem; what to do`, with the values expected and found.
 
 use std::{fmt, io};
 
-/// What went wrong, as far as a caller has to act differently.
+/// The class of a failure, for callers and for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// None of the others.
     Failed,
-    /// The request makes no sense as written.
+    /// The command line or the request is wrong.
     Usage,
-    /// An image, tag, platform or file that is not there.
+    /// An image, tag, platform or file does not exist.
     NotFound,
-    /// Authentication or permission.
+    /// Authentication failed or permission is missing.
     Denied,
     /// A digest, size or format is wrong, or the input is hostile.
     Invalid,
-    /// The network or a registry, after the retries.
+    /// The network or a registry failed, after all retries.
     Network,
-    /// The engine or the host on the far side.
-    FarSide,
-    /// The destination cannot be written: full, read-only, locked.
+    /// The engine or the remote host failed.
+    RemoteHost,
+    /// The destination cannot be written: it is full, read-only or locked.
     Unwritable,
     /// Some of several images or destinations failed.
-    Some,
-    /// Stopped by a signal.
+    Partial,
+    /// A signal stopped the process.
     Interrupted,
 }
 
 impl Kind {
-    /// The process's exit status for this kind.
+    /// Returns the exit status of the process for this kind.
     pub fn exit_status(self) -> u8 {
         match self {
             Kind::Failed => 1,
@@ -38,35 +39,35 @@ impl Kind {
             Kind::Denied => 4,
             Kind::Invalid => 5,
             Kind::Network => 6,
-            Kind::FarSide => 7,
+            Kind::RemoteHost => 7,
             Kind::Unwritable => 8,
-            Kind::Some => 9,
+            Kind::Partial => 9,
             Kind::Interrupted => 130,
         }
     }
 }
 
-/// A failure, told in one sentence.
+/// A failure: a kind and a message.
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
     message: String,
-    altered: bool,
-    lasting: bool,
+    digest_mismatch: bool,
+    permanent: bool,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind`. `message` is a sentence without a full stop; it may quote strangers, and is put on one line
-    /// with control characters in it shown as `?`.
+    /// Creates an error of `kind`. `message` has no full stop and may quote untrusted text: it is put on one line, and
+    /// control characters become `?`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: on_one_line(&message.into()), altered: false, lasting: false }
+        Error { kind, message: on_one_line(&message.into()), digest_mismatch: false, permanent: false }
     }
-    /// An error of `kind` with a line below `message` for each of its `causes`.
+    /// Creates an error of `kind` with one indented line below `message` for each of `causes`.
     pub fn several(kind: Kind, message: &str, causes: &[String]) -> Self {
         let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
-        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), altered: false, lasting: false }
+        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), digest_mismatch: false, permanent: false }
     }
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
@@ -86,46 +87,46 @@ impl Error {
     pub fn network(message: impl Into<String>) -> Self {
         Self::new(Kind::Network, message)
     }
-    pub fn far_side(message: impl Into<String>) -> Self {
-        Self::new(Kind::FarSide, message)
+    pub fn remote_host(message: impl Into<String>) -> Self {
+        Self::new(Kind::RemoteHost, message)
     }
     pub fn unwritable(message: impl Into<String>) -> Self {
         Self::new(Kind::Unwritable, message)
     }
     pub fn interrupted() -> Self {
-        Self::new(Kind::Interrupted, "interrupted; nothing half-written has a name, run the same command again")
+        Self::new(Kind::Interrupted, "interrupted: no incomplete image was published; run the same command again")
     }
 
-    /// `Invalid`, because bytes have another digest than they should: a line may have altered them.
-    pub fn altered(message: impl Into<String>) -> Self {
-        Error { altered: true, ..Self::invalid(message) }
+    /// Creates an `Invalid` error for bytes with a wrong digest; the connection may have altered them.
+    pub fn digest_mismatch(message: impl Into<String>) -> Self {
+        Error { digest_mismatch: true, ..Self::invalid(message) }
     }
 
-    /// Whether it was made by [`Error::altered`]: worth a second look, and no third.
-    pub fn is_altered(&self) -> bool {
-        self.altered
+    /// Whether [`Error::digest_mismatch`] made this error: one retry may help, a second one does not.
+    pub fn is_digest_mismatch(&self) -> bool {
+        self.digest_mismatch
     }
 
-    /// The same error, after which no other try is made.
-    pub fn lasting(self) -> Self {
-        Error { lasting: true, ..self }
+    /// Marks the error as one that must not be retried.
+    pub fn permanent(self) -> Self {
+        Error { permanent: true, ..self }
     }
 
-    /// Whether it was made by [`Error::lasting`]: its tries are used up, or another one could not help.
-    pub fn is_lasting(&self) -> bool {
-        self.lasting
+    /// Whether [`Error::permanent`] marked this error: the retries are used up, or a retry cannot help.
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
     }
 
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The same error with a place before it: `place: message`.
-    pub fn at(self, place: impl fmt::Display) -> Self {
-        Error { message: format!("{}: {}", on_one_line(&place.to_string()), self.message), ..self }
+    /// Prefixes the message with a location: `location: message`.
+    pub fn at(self, location: impl fmt::Display) -> Self {
+        Error { message: format!("{}: {}", on_one_line(&location.to_string()), self.message), ..self }
     }
 
-    /// An I/O error while writing `what`: full, read-only and permission errors are the destination's.
+    /// Converts an I/O error from writing `what`. The kind is always `Unwritable`.
     pub fn writing(what: impl fmt::Display, error: io::Error) -> Self {
         match Error::carried(error) {
             Ok(error) => error,
@@ -133,7 +134,7 @@ impl Error {
         }
     }
 
-    /// An I/O error while reading `what`.
+    /// Converts an I/O error from reading `what`.
     pub fn reading(what: impl fmt::Display, error: io::Error) -> Self {
         let error = match Error::carried(error) {
             Ok(error) => return error,
@@ -148,7 +149,7 @@ impl Error {
         Error::new(kind, format!("cannot read {what}: {}", reason(&error)))
     }
 
-    /// The library's own error that travelled inside an `io::Error`, if there is one.
+    /// Takes this library's error out of an `io::Error` that wraps one; otherwise returns `error` unchanged.
     pub fn carried(error: io::Error) -> std::result::Result<Error, io::Error> {
         match error.downcast::<Error>() {
             Ok(own) => Ok(own),
@@ -157,7 +158,7 @@ impl Error {
     }
 }
 
-/// The system's words without Rust's `(os error N)`.
+/// The message of the operating system without Rust's `(os error N)`.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
@@ -189,7 +190,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// `text` with control characters (terminal escapes, bidirectional overrides) replaced, safe to show to a person.
+/// Replaces control characters (terminal escapes, bidirectional overrides), so that `text` is safe to print.
 pub fn printable(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control() && c != '\n' && c != '\t'
@@ -199,7 +200,7 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if hidden(c) { '?' } else { c }).collect()
 }
 
-/// [`printable`], and on one line: what a stranger says cannot look like a line of ours.
+/// As [`printable`], and on one line: untrusted text cannot imitate a line of imgmv's output.
 pub fn on_one_line(text: &str) -> String {
     printable(text).replace(['\n', '\t'], " ")
 }
@@ -220,7 +221,7 @@ mod tests {
     fn terminal_escapes_never_reach_a_message() {
         assert_eq!(Error::failed("a\x1b[31mred\u{202e}b\x07").to_string(), "a?[31mred?b?");
         assert_eq!(Error::failed("a\nimgmv: done\u{2028}").at("b\r\n").to_string(), "b? : a imgmv: done?");
-        let several = Error::several(Kind::Some, "two failed", &["a\nb".to_owned(), "c".to_owned()]);
+        let several = Error::several(Kind::Partial, "two failed", &["a\nb".to_owned(), "c".to_owned()]);
         assert_eq!(several.to_string(), "two failed\n  a b\n  c");
     }
 }

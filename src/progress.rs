@@ -1,24 +1,24 @@
-//! What the engine tells while it works. The library never prints: whoever constructs things hands in a [`Watch`].
+//! Progress events. The library never prints: it sends events to the [`Watch`] that the caller supplies.
 
 use std::time::Duration;
 
-/// Something worth telling.
+/// One progress event.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
-    /// What there is to move, and what is known to be there already. Bytes are the source's.
+    /// The blobs to copy, and how many of them the sink already has. Bytes are sizes in the source.
     Plan {
         blobs: usize,
         bytes: u64,
         held_blobs: usize,
         held_bytes: u64,
     },
-    /// A blob begins; `id` stands for it until `BlobEnd`.
+    /// A blob starts; `id` identifies it until `BlobEnd`.
     BlobStart {
         id: u64,
         label: &'a str,
         size: Option<u64>,
     },
-    /// Bytes of it that came in since the last time.
+    /// Bytes of the blob transferred since the previous event.
     BlobMoved {
         id: u64,
         bytes: u64,
@@ -27,11 +27,11 @@ pub enum Event<'a> {
         id: u64,
         outcome: Outcome,
     },
-    /// A decision or a fact that a person may want: shown unless quiet.
+    /// A note for the user, printed unless `--quiet`.
     Say(&'a str),
-    /// For `-v`.
+    /// A detail, printed with `-v`.
     Detail(&'a str),
-    /// Something failed and is tried again after a pause.
+    /// An operation failed and is retried after a pause.
     Retry {
         what: &'a str,
         why: &'a str,
@@ -42,12 +42,12 @@ pub enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Moved,
-    /// The sink had it.
+    /// The sink already has the blob.
     Held,
     Failed,
 }
 
-/// Listens. Called from several threads; must not block for long.
+/// A receiver of events. Several threads call it, so it must not block for long.
 pub trait Watch: Send + Sync {
     fn event(&self, event: Event<'_>);
 
@@ -56,7 +56,7 @@ pub trait Watch: Send + Sync {
     }
 }
 
-/// Hears nothing.
+/// Ignores every event.
 pub struct Silent;
 
 impl Watch for Silent {

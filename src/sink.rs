@@ -55,7 +55,7 @@ pub struct SinkCapabilities {
 /// `put_manifest` (children before parents), `publish` for each name, and `finish` once. After an error it calls
 /// `aborted` and nothing else.
 ///
-/// Every method may fail with `Network`, `Denied`, `Unwritable` or `FarSide` where the storage, the connection or the
+/// Every method may fail with `Network`, `Denied`, `Unwritable` or `RemoteHost` where the storage, the connection or the
 /// remote host does, and with `Interrupted` when the copy is cancelled.
 pub trait Sink: Send + Sync {
     /// The properties of the sink. `order` and `large_uploads` may change during a copy.

@@ -79,7 +79,7 @@ fn each_kind_of_failure_has_its_exit_status_and_leaves_standard_output_empty() {
         (3, &["blob", &layout, &format!("sha256:{}", "0".repeat(64))], "imgmv inspect"),
         (3, &["inspect", &fixture("hello-docker20.tar"), "--platform", "linux/s390x"], "linux/amd64"),
         (3, &["logout", "127.0.0.1:1", "--authfile", &into("auth.json")], "no credentials"),
-        (5, &["copy", &junk, &out], "no archive"),
+        (5, &["copy", &junk, &out], "not an archive"),
         (6, &["copy", "127.0.0.1:1/app", &out, "--retry", "0"], "127.0.0.1:1"),
         (7, &["copy", &archive, "ssh://node1", "--ssh", "false"], "node1"),
         (8, &["copy", &archive, &nowhere], "cannot write"),

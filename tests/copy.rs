@@ -217,7 +217,7 @@ fn a_delta_that_does_not_verify_is_sent_whole_once() {
     run(stored(&memory), &sink, &Options::default()).unwrap();
     assert_eq!(sink.state().finished, 2);
     sink.state().send_all = vec!["again".to_owned(), "once".to_owned()];
-    assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::FarSide);
+    assert_eq!(run(stored(&memory), &sink, &Options::default()).unwrap_err().kind(), Kind::RemoteHost);
 }
 
 #[test]

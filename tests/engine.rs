@@ -206,7 +206,7 @@ fn a_dead_engine_is_passed_over_and_named_when_none_answers() {
     assert!(detect(&host, &wanted, None, None).unwrap().to_string().starts_with("ctr 1."));
     let host = host.with_env("CONTAINERD_ADDRESS", "/nonexistent/sock");
     let error = detect(&host, &wanted, None, None).unwrap_err();
-    assert_eq!(error.kind(), Failure::FarSide);
+    assert_eq!(error.kind(), Failure::RemoteHost);
     assert_eq!(
         error.to_string(),
         "this host: no working engine found; tried docker and ctr (docker: the daemon is not running; ctr: the daemon \
@@ -229,7 +229,7 @@ fn a_load_command_that_fails_ends_the_copy_with_its_own_words() {
     ] {
         let found = detect(host.as_ref(), &[], None, Some(command)).unwrap();
         let error = load(host.clone(), found, layout(), &["1"], &["t/x:1"]).unwrap_err();
-        assert_eq!(error.kind(), Failure::FarSide, "{command}: {error}");
+        assert_eq!(error.kind(), Failure::RemoteHost, "{command}: {error}");
         assert!(error.to_string().contains(said), "{command}: {error}");
     }
     let found = detect(host.as_ref(), &[], None, Some("cat >/dev/null")).unwrap();
@@ -244,7 +244,7 @@ fn a_full_disk_is_told_in_the_engines_words_and_nothing_has_the_name() {
     for kind in [Kind::Docker20, Kind::Docker28c, Kind::Containerd16, Kind::Podman4] {
         let Some(peer) = Peer::start_on_small_disk(kind, 30) else { continue };
         let error = into(&peer, Source::Store(Arc::new(memory.clone())), &[], &[]).unwrap_err();
-        assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
+        assert_eq!(error.kind(), Failure::RemoteHost, "{kind:?}: {error}");
         assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
         assert_eq!(peer.id("docker.io/t/large:1"), None, "{kind:?}");
     }

@@ -261,7 +261,7 @@ fn a_blob_that_never_comes_ends_after_a_few_tries_and_names_its_byte() {
     stand_in.gives(&row, "head -c 1000");
     let (done, _) = stand_in.copy(Arc::new(Silent));
     let error = done.unwrap_err();
-    assert_eq!(error.kind(), Failure::FarSide);
+    assert_eq!(error.kind(), Failure::RemoteHost);
     assert!(error.to_string().contains("at byte 1000"), "{error}");
 }
 

@@ -89,7 +89,7 @@ fn pull(server: &Server, tag: &str) -> Reply {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let name = tag.split("/manifests/").next().unwrap();
     let media_type = reply.header("content-type").to_owned();
-    let manifest = Manifest::unclaimed(reply.body.clone(), &media_type).unwrap();
+    let manifest = Manifest::from_bytes(reply.body.clone(), &media_type).unwrap();
     assert_eq!(manifest.digest().to_string(), reply.header("docker-content-digest"));
     for blob in manifest.blobs() {
         let got = server.get(&format!("{name}/blobs/{}", blob.digest));

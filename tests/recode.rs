@@ -1,6 +1,6 @@
 //! Packed layers as programs written in Go read them: skopeo unpacks what was packed here and names it by its digest.
 
-use imgmv::compress::recode;
+use imgmv::compress::recompress;
 use imgmv::image::{Coding, Digest, media_type};
 use std::path::Path;
 use std::process::Command;
@@ -55,11 +55,11 @@ fn skopeo_unpacks_a_packed_layer_to_the_same_bytes() {
     let raw = layer();
     for coding in [Coding::Gzip, Coding::Zstd] {
         let mut packed = Vec::new();
-        let recoded = recode(&mut &raw[..], Coding::Raw, coding, None, 3, &mut |bytes| {
+        let recompressed = recompress(&mut &raw[..], Coding::Raw, coding, None, 3, &mut |bytes| {
             packed.extend_from_slice(bytes);
             Ok(())
         });
-        let digest = recoded.unwrap().raw.0;
+        let digest = recompressed.unwrap().uncompressed.0;
         let place = tempfile::tempdir().unwrap();
         let (layout, unpacked) = (place.path().join("layout"), place.path().join("unpacked"));
         write_layout(&layout, &digest, &packed, coding);

@@ -91,7 +91,7 @@ fn referrer(subject: &Manifest) -> Manifest {
         "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/x.signature",
         "config": config, "layers": [], "subject": subject.descriptor, "annotations": { "by": "someone" },
     });
-    Manifest::unclaimed(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap()
+    Manifest::from_bytes(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap()
 }
 
 /// Remembers what it is told.

@@ -316,7 +316,7 @@ fn a_host_that_gives_no_shell_says_so() {
     let Some(sshd) = Sshd::start("ForceCommand echo 'this account is for backups' >&2; exit 1", &[]) else { return };
     for way in Way::BOTH {
         let error = refusal(&sshd, way);
-        assert_eq!(error.kind(), imgmv::Kind::FarSide);
+        assert_eq!(error.kind(), imgmv::Kind::RemoteHost);
         assert!(error.to_string().contains("this account is for backups"), "{way:?}: {error}");
     }
 }

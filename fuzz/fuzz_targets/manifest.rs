@@ -21,7 +21,7 @@ const TYPES: [&str; 6] = [
 fuzz_target!(|bytes: &[u8]| {
     let Some((first, bytes)) = bytes.split_first() else { return };
     let _ = Config::parse(bytes).map(|config| config.platform().to_string());
-    let Ok(manifest) = Manifest::unclaimed(bytes.to_vec(), TYPES[*first as usize % TYPES.len()]) else { return };
+    let Ok(manifest) = Manifest::from_bytes(bytes.to_vec(), TYPES[*first as usize % TYPES.len()]) else { return };
     let again = Manifest::parse(bytes.to_vec(), &manifest.descriptor).expect("taken before");
     assert_eq!(again.descriptor, manifest.descriptor);
     assert!(manifest.children().is_empty() || manifest.config().is_none());
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
         source_digest: manifest.digest(),
         tree: vec![manifest],
         synthesised: false,
-        carried: Vec::new(),
+        foreign_layers: Vec::new(),
     };
     let same = convert::image(&image, &HashMap::new(), Format::Keep).expect("nothing is to change");
     assert_eq!(same.root().bytes, bytes);

@@ -10,13 +10,13 @@ fuzz_target!(|text: &str| {
     if let Ok(reference) = text.parse::<Reference>() {
         let full = reference.to_string();
         assert_eq!(full.parse::<Reference>().expect("written here"), reference);
-        assert!(!reference.host.starts_with('-') && !reference.place().contains(".."));
+        assert!(!reference.host.starts_with('-') && !reference.full_repository().contains(".."));
     }
     if let Ok(name) = Name::new(text) {
-        assert!(name.answers_to(text));
+        assert!(name.matches(text));
         assert!(!text.chars().any(|c| c.is_control() || c.is_whitespace()));
         if let Some(reference) = name.reference() {
-            assert!(name.answers_to(&reference.to_string()), "{name} {reference}");
+            assert!(name.matches(&reference.to_string()), "{name} {reference}");
         }
         let _ = name.tag();
     }

@@ -38,7 +38,7 @@ fn taken(source: imgmv::Result<Source>) -> Result<State, String> {
 
 fn whole(state: &State, root: &Digest) {
     let bytes = &state.blobs[root];
-    let Ok(manifest) = Manifest::unclaimed(bytes.clone(), "") else { return };
+    let Ok(manifest) = Manifest::from_bytes(bytes.clone(), "") else { return };
     // Announced as something unknown it is carried, not looked into, unless it says itself what it is.
     if !bytes.windows(11).any(|text| text == b"\"mediaType\"") {
         return;
@@ -57,7 +57,7 @@ pub fn both_ways(bytes: &[u8]) {
     match (store, stream) {
         (Ok(store), Ok(stream)) => assert_eq!(store.names, stream.names),
         // A stream that had to hash everything finds blobs under any name.
-        (Err(store), Ok(_)) if store.contains("not in the archive") || store.contains("the archive does not have") => {}
+        (Err(store), Ok(_)) if store.contains("not in the archive") || store.contains("is missing, although a manifest") => {}
         (Err(store), Ok(_)) => panic!("only the stream was taken; the file: {store}"),
         _ => {}
     }

@@ -170,7 +170,7 @@ fn hash(
     let hasher = Hasher::new(algorithm);
     let mut tee = Tee { bytes: Cursor::new(head).chain(bytes), hasher, also, size: 0, id, run };
     let decompressed = match !diff_ids.is_empty() && coding != Coding::Raw {
-        true => Some(compress::recode(&mut tee, coding, Coding::Raw, None, 1, &mut |raw| {
+        true => Some(compress::recompress(&mut tee, coding, Coding::Raw, None, 1, &mut |raw| {
             others.iter_mut().for_each(|hasher| hasher.update(raw));
             Ok(())
         })),
@@ -185,7 +185,7 @@ fn hash(
     let uncompressed = match decompressed {
         None if diff_ids.is_empty() => Uncompressed::Unknown,
         None => digests(digest),
-        Some(Ok(decompressed)) => digests(decompressed.raw.0),
+        Some(Ok(decompressed)) => digests(decompressed.uncompressed.0),
         // If the digest is right, the image itself is broken (if this blob is a layer).
         Some(Err(error)) if is_about_blob(&error) => Uncompressed::Broken(with_digest(error, &digest)),
         Some(Err(error)) => return Err(error),

@@ -1,6 +1,6 @@
-//! A piece of a layer on its way through, with the buffers it takes along from block to block.
+//! A block of a layer with its buffers, which are reused from block to block.
 
-/// Memory that is reused; allocated when it is first needed.
+/// A buffer that is reused; allocated on first use.
 #[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -8,39 +8,29 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// All of it, at least `size` bytes; what is in it is forgotten.
-    pub fn room(&mut self, size: usize) -> &mut [u8] {
+    /// Empties the buffer and returns at least `size` bytes to write to.
+    pub fn writable(&mut self, size: usize) -> &mut [u8] {
         self.used = 0;
         if self.bytes.len() < size {
-            // A new one: growing would copy what nobody needs.
+            // A new allocation, since growing would copy the old content.
             self.bytes = vec![0; size];
         }
         &mut self.bytes
     }
 
-    /// Says that the first `used` bytes of the room have been written.
-    pub fn wrote(&mut self, used: usize) {
+    /// Marks the first `used` bytes as the content.
+    pub fn set_len(&mut self, used: usize) {
         self.used = used;
     }
 
-    pub fn written(&self) -> &[u8] {
+    pub fn content(&self) -> &[u8] {
         &self.bytes[..self.used]
     }
 }
 
-/// A block of raw bytes, and what they are packed.
+/// A block of uncompressed bytes and its compressed form.
 #[derive(Default)]
 pub struct Block {
-    pub raw: Buffer,
-    pub packed: Buffer,
-}
-
-impl Block {
-    pub fn raw(&self) -> &[u8] {
-        self.raw.written()
-    }
-
-    pub fn packed(&self) -> &[u8] {
-        self.packed.written()
-    }
+    pub input: Buffer,
+    pub output: Buffer,
 }

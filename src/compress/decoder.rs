@@ -1,5 +1,5 @@
-//! The raw bytes of a packed layer, block by block, hashed and counted as they come out, and bounded: a layer of a few
-//! kilobytes may claim to hold all the zeros there are.
+//! Decompresses a layer block by block, hashes and counts the uncompressed bytes, and limits them: a layer of a few
+//! kilobytes may expand to any number of zeros.
 
 use super::block::Block;
 use crate::error::{Error, Result};
@@ -9,129 +9,130 @@ use std::io::{self, BufReader, ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
-/// In bytes: few calls for a file, few copies for a slow socket.
-const PACKED_BUFFER: usize = 128 << 10;
-/// Frames that look back further are refused: 2^27 bytes is what `zstd --long` asks for and the library's own limit.
-const LARGEST_WINDOW: u32 = 27;
+/// Large enough for few system calls on a file, small enough for few copies from a slow socket.
+const INPUT_BUFFER_BYTES: usize = 128 << 10;
+/// The maximum zstd window is 2^27 bytes: the window of `zstd --long` and the limit of the zstd library.
+const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
-/// How far a layer may swell.
+/// The limit of the uncompressed size: `base + compressed size * ratio`, in bytes.
 #[derive(Clone, Copy)]
-pub struct Bound {
-    /// In bytes, whatever it is packed.
-    pub free: u64,
-    /// More, for each packed byte.
+pub struct SizeLimit {
+    pub base: u64,
     pub ratio: u64,
 }
 
-/// A sparse file in an honest layer packs ten thousandfold, so no ratio alone tells a bomb.
-pub const BOUND: Bound = Bound { free: 32 << 30, ratio: 256 };
+/// A sparse file in a valid layer may be compressed to a ten-thousandth, so a ratio alone cannot detect a
+/// decompression bomb.
+pub const SIZE_LIMIT: SizeLimit = SizeLimit { base: 32 << 30, ratio: 256 };
 
-/// A layer being unpacked.
-pub struct Unpacked<'a> {
+/// A layer that is decompressed while it is read.
+pub struct LayerReader<'a> {
     bytes: Decoder<'a>,
-    bound: Bound,
-    /// None where nobody asks for the digest.
+    limit: SizeLimit,
+    /// `None` if the digest is not needed.
     hasher: Option<Hasher>,
     size: u64,
 }
 
 enum Decoder<'a> {
-    Raw(Packed<'a>),
-    Gzip(Box<MultiGzDecoder<BufReader<Packed<'a>>>>),
-    Zstd(ZstdDecoder<'static, BufReader<Packed<'a>>>),
+    Raw(Source<'a>),
+    Gzip(Box<MultiGzDecoder<BufReader<Source<'a>>>>),
+    Zstd(ZstdDecoder<'static, BufReader<Source<'a>>>),
 }
 
-impl<'a> Unpacked<'a> {
-    /// A layer that comes from `from` packed as `was`. Once `stop` is set, `from` is not read again.
+impl<'a> LayerReader<'a> {
+    /// Opens a layer that `from` delivers compressed as `coding`. Once `stop` is set, `from` is not read again.
     pub fn open(
         from: &'a mut (dyn Read + Send),
-        was: Coding,
-        bound: Bound,
+        coding: Coding,
+        limit: SizeLimit,
         stop: &'a AtomicBool,
-    ) -> Result<Unpacked<'a>> {
-        let packed = Packed { from, stop, count: 0 };
-        let buffered = |packed| BufReader::with_capacity(PACKED_BUFFER, packed);
-        let bytes = match was {
-            Coding::Raw => Decoder::Raw(packed),
-            Coding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(packed)))),
+    ) -> Result<LayerReader<'a>> {
+        let source = Source { from, stop, count: 0 };
+        let buffered = |source| BufReader::with_capacity(INPUT_BUFFER_BYTES, source);
+        let bytes = match coding {
+            Coding::Raw => Decoder::Raw(source),
+            Coding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(source)))),
             Coding::Zstd => {
-                let out_of_memory = |_| Error::failed("no memory to unpack a layer with zstd");
-                let mut decoder = ZstdDecoder::with_buffer(buffered(packed)).map_err(out_of_memory)?;
-                decoder.window_log_max(LARGEST_WINDOW).map_err(out_of_memory)?;
+                let out_of_memory = |_| Error::failed("not enough memory to decompress a layer with zstd");
+                let mut decoder = ZstdDecoder::with_buffer(buffered(source)).map_err(out_of_memory)?;
+                decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).map_err(out_of_memory)?;
                 Decoder::Zstd(decoder)
             }
         };
-        Ok(Unpacked { bytes, bound, hasher: Some(Hasher::default()), size: 0 })
+        Ok(LayerReader { bytes, limit, hasher: Some(Hasher::default()), size: 0 })
     }
 
-    /// Bytes of any kind, as they are and without their digest.
-    pub fn plain(from: &'a mut (dyn Read + Send), stop: &'a AtomicBool) -> Unpacked<'a> {
-        Unpacked { bytes: Decoder::Raw(Packed { from, stop, count: 0 }), bound: BOUND, hasher: None, size: 0 }
+    /// Opens any bytes: they are neither decompressed nor hashed.
+    pub fn unhashed(from: &'a mut (dyn Read + Send), stop: &'a AtomicBool) -> LayerReader<'a> {
+        LayerReader { bytes: Decoder::Raw(Source { from, stop, count: 0 }), limit: SIZE_LIMIT, hasher: None, size: 0 }
     }
 
-    /// Puts the next `size` bytes into `block.raw`; fewer at the layer's end. Whether the end has come.
+    /// Reads the next `size` bytes into `block.input`, fewer at the end of the layer. Returns whether the end was
+    /// reached.
     pub fn fill(&mut self, block: &mut Block, size: usize) -> Result<bool> {
-        let room = &mut block.raw.room(size)[..size];
+        let buffer = &mut block.input.writable(size)[..size];
         let mut filled = 0;
         while filled < size {
-            match self.bytes.read(&mut room[filled..]) {
+            match self.bytes.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.bytes.damage(error)),
+                Err(error) => return Err(self.bytes.describe(error)),
             }
         }
         self.size += filled as u64;
-        self.bounded()?;
+        self.check_size()?;
         if let Some(hasher) = &mut self.hasher {
-            hasher.update(&room[..filled]);
+            hasher.update(&buffer[..filled]);
         }
-        block.raw.wrote(filled);
+        block.input.set_len(filled);
         Ok(filled < size)
     }
 
-    fn bounded(&self) -> Result<()> {
-        let packed = self.bytes.packed().count;
-        let most = packed.saturating_mul(self.bound.ratio).saturating_add(self.bound.free);
+    fn check_size(&self) -> Result<()> {
+        let compressed = self.bytes.source().count;
+        let most = compressed.saturating_mul(self.limit.ratio).saturating_add(self.limit.base);
         match self.bytes {
             Decoder::Gzip(_) | Decoder::Zstd(_) if self.size > most => Err(Error::invalid(format!(
-                "{packed} bytes of a layer unpack to more than {most}, which no honest layer does; it was not kept"
+                "a layer is refused: its first {compressed} compressed bytes expand to more than {most} bytes, as in a \
+                 decompression bomb; it was not stored"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Digest and size of all that `fill` gave.
+    /// Returns digest and size of the uncompressed layer.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.unwrap_or_default().finish(), self.size)
     }
 }
 
 impl<'a> Decoder<'a> {
-    fn packed(&self) -> &Packed<'a> {
+    fn source(&self) -> &Source<'a> {
         match self {
-            Decoder::Raw(packed) => packed,
+            Decoder::Raw(source) => source,
             Decoder::Gzip(decoder) => decoder.get_ref().get_ref(),
             Decoder::Zstd(decoder) => decoder.get_ref().get_ref(),
         }
     }
 
-    /// What `error` means: the reader's own comes wrapped, so one that does not is the decoder's.
-    fn damage(&self, error: io::Error) -> Error {
+    /// Converts an error. [`Source`] wraps the errors of the source, so any other error is one of the decoder.
+    fn describe(&self, error: io::Error) -> Error {
         let coding = match self {
             Decoder::Raw(_) => Coding::Raw,
             Decoder::Gzip(_) => Coding::Gzip,
             Decoder::Zstd(_) => Coding::Zstd,
         };
-        let after = self.packed().count;
+        let after = self.source().count;
         Error::carried(error).unwrap_or_else(|error| match error.kind() {
             ErrorKind::UnexpectedEof => Error::invalid(format!(
-                "a layer ends after {after} bytes in the middle of its {} stream; take it from its source again",
+                "a layer is truncated: its {} stream is not complete after {after} bytes; fetch it from the source again",
                 coding.name()
             )),
             _ => Error::invalid(format!(
-                "a layer is not what it says: its {} stream is damaged within the first {after} bytes: {error}; \
-                 take it from its source again",
+                "a layer is damaged: its {} stream is invalid within the first {after} bytes ({error}); fetch it from \
+                 the source again",
                 coding.name()
             )),
         })
@@ -141,22 +142,22 @@ impl<'a> Decoder<'a> {
 impl Read for Decoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Decoder::Raw(packed) => packed.read(buffer),
+            Decoder::Raw(source) => source.read(buffer),
             Decoder::Gzip(decoder) => decoder.read(buffer),
             Decoder::Zstd(decoder) => decoder.read(buffer),
         }
     }
 }
 
-/// The layer as it comes in: counts, stops when told to, and wraps the reader's errors so that they are not taken for
-/// a decoder's.
-struct Packed<'a> {
+/// The layer as the source delivers it: counts the bytes, checks `stop`, and wraps errors to distinguish them from those
+/// of a decoder.
+struct Source<'a> {
     from: &'a mut (dyn Read + Send),
     stop: &'a AtomicBool,
     count: u64,
 }
 
-impl Read for Packed<'_> {
+impl Read for Source<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::interrupted().into());

@@ -1,9 +1,9 @@
-//! Recompressing a layer while it is streamed, deterministically: the same raw bytes, coding and level give the same
-//! compressed bytes, for any number of threads and any size of reads.
+//! Recompressing a layer while it is streamed, deterministically: the same uncompressed bytes, coding and level give the
+//! same compressed bytes, for any number of threads and any size of reads.
 //!
-//! A layer is cut into blocks of a fixed size, and each block is compressed independently: a gzip member (RFC 1952,
-//! 2.2) or a zstd frame (RFC 8878, 3) a block. Readers decode consecutive members and frames as one stream.
-//! `layer_cache` remembers which compressed blob this user's imgmv made from which source blob.
+//! A layer is cut into blocks of a fixed size, and each block is compressed independently: as a gzip member (RFC 1952,
+//! 2.2) or a zstd frame (RFC 8878, 3). Readers decode consecutive members and frames as one stream.
+//! `layer_cache` records which compressed blob this user's imgmv made from which layer.
 
 mod block;
 mod decoder;
@@ -16,51 +16,51 @@ mod tests;
 use crate::error::Result;
 use crate::image::{Coding, Digest};
 use block::Block;
-use decoder::Unpacked;
-use encoder::Packer;
+use decoder::LayerReader;
+use encoder::Compressor;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
 pub use encoder::{default_level, levels};
 
-/// The version of how layers are packed. Goes up with every change of blocks, libraries or default levels that
-/// changes packed bytes, so that nobody takes layers packed otherwise for the same.
-pub const RECIPE: u32 = 1;
+/// The version of the compression. It increases with every change of blocks, libraries or default levels that changes
+/// the compressed bytes, so that the layer cache never mixes versions.
+pub const RECIPE_VERSION: u32 = 1;
 
-/// What a layer is, unpacked.
+/// The layer that was recompressed, in uncompressed form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recoded {
-    /// Digest (sha256: the layer's `diff_id`, image-spec, config.md) and size, in bytes.
-    pub raw: (Digest, u64),
+pub struct Recompressed {
+    /// Digest (the layer's diff ID, image-spec, config.md) and size in bytes.
+    pub uncompressed: (Digest, u64),
 }
 
-/// Reads a layer that is packed as `was` to its end and hands it to `out`, in order and in pieces, packed as `to`.
+/// Reads a layer compressed as `was` to its end and passes it to `out`, in order and in pieces, compressed as `to`.
 ///
-/// `level` is one of [`levels`]`(to)`; `None` means [`default_level`]. Blocks are packed by `threads` threads, fewer
-/// where that many would need more than some 16 MiB of blocks and tables (gzip from level 10 and zstd from level 6 on
-/// keep to one thread, and zstd needs up to 24 MiB for it); a layer of less than a block is packed
-/// without any. `out` runs on the calling thread.
+/// `level` is one of [`levels`]`(to)`; `None` means [`default_level`]. At most `threads` threads compress blocks, fewer
+/// if they needed more than about 16 MiB for blocks and tables: gzip from level 10 and zstd from level 6 use one thread,
+/// for which zstd needs up to 24 MiB. A layer smaller than a block is compressed on the calling thread, where `out`
+/// always runs.
 ///
-/// Errors: `Usage` for a level that there is not; `Invalid` for a layer that cannot be unpacked or that swells beyond
-/// reason; those of `from` and of `out` as they are. After a failure `from` is not read again, but a `read` that is
-/// under way is waited for.
-pub fn recode(
+/// Errors: `Usage` for an unknown level; `Invalid` for a layer that cannot be decompressed or that expands too much;
+/// errors of `from` and `out` unchanged. After a failure `from` is not read again, but this function waits for a `read`
+/// that has started.
+pub fn recompress(
     from: &mut (dyn Read + Send),
     was: Coding,
     to: Coding,
     level: Option<i32>,
     threads: usize,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<Recoded> {
-    let packer = Packer::new(to, level)?;
+) -> Result<Recompressed> {
+    let compressor = Compressor::new(to, level)?;
     let stop = AtomicBool::new(false);
-    let mut layer = Unpacked::open(from, was, decoder::BOUND, &stop)?;
-    pack(&mut layer, packer, threads, &stop, out)?;
-    Ok(Recoded { raw: layer.finish() })
+    let mut layer = LayerReader::open(from, was, decoder::SIZE_LIMIT, &stop)?;
+    compress_blocks(&mut layer, compressor, threads, &stop, out)?;
+    Ok(Recompressed { uncompressed: layer.finish() })
 }
 
-/// Reads `from` to its end and hands it to `out` compressed as `to`: what [`recode`] does with a raw layer, with the same
-/// levels, threads, memory and errors, and without a digest.
+/// Reads `from` to its end and passes it to `out` compressed as `to`: as [`recompress`] for an uncompressed layer, but
+/// without a digest.
 pub fn compress(
     from: &mut (dyn Read + Send),
     to: Coding,
@@ -68,31 +68,31 @@ pub fn compress(
     threads: usize,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let packer = Packer::new(to, level)?;
+    let compressor = Compressor::new(to, level)?;
     let stop = AtomicBool::new(false);
-    pack(&mut Unpacked::plain(from, &stop), packer, threads, &stop, out)
+    compress_blocks(&mut LayerReader::unhashed(from, &stop), compressor, threads, &stop, out)
 }
 
-/// Fails with `Usage` where `coding` has no such `level`.
+/// Fails with `Usage` if `coding` does not have the level `level`.
 pub fn check_level(coding: Coding, level: Option<i32>) -> Result<()> {
-    Packer::new(coding, level).map(drop)
+    Compressor::new(coding, level).map(drop)
 }
 
-fn pack(
-    bytes: &mut Unpacked<'_>,
-    mut packer: Packer,
+fn compress_blocks(
+    layer: &mut LayerReader<'_>,
+    mut compressor: Compressor,
     threads: usize,
     stop: &AtomicBool,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut first = Block::default();
-    let ended = bytes.fill(&mut first, packer.block_size())?;
-    packer.pack(&mut first)?;
-    out(first.packed())?;
-    if ended { Ok(()) } else { pipeline::run(bytes, first, packer, threads, stop, out) }
+    let ended = layer.fill(&mut first, compressor.block_size())?;
+    compressor.compress(&mut first)?;
+    out(first.output.content())?;
+    if ended { Ok(()) } else { pipeline::run(layer, first, compressor, threads, stop, out) }
 }
 
-/// Threads that compress one layer.
-pub(crate) fn cores() -> usize {
+/// Returns the number of threads that compress one layer.
+pub(crate) fn threads_per_layer() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(8)
 }

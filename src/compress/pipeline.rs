@@ -1,112 +1,114 @@
-//! Blocks through several threads and out again in order. One thread reads, unpacks and hashes; some pack; the caller's
-//! thread hands on. Each block carries its own way back, so order needs no counting, and the number of blocks there
-//! are bounds everything: the reader waits for one that has come home.
+//! Compresses the blocks of a layer on several threads and outputs them in order.
+//!
+//! One thread reads, decompresses and hashes; several threads compress; the calling thread outputs. Each block has its
+//! own result channel, and the channels are queued in the order of the blocks. The number of blocks limits the memory:
+//! the reader waits for a block that was output.
 
 use super::block::Block;
-use super::decoder::Unpacked;
-use super::encoder::Packer;
+use super::decoder::LayerReader;
+use super::encoder::Compressor;
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// Blocks beyond those being packed: one being filled, one being handed on.
-const BETWEEN: usize = 2;
+/// Blocks in addition to those being compressed: one is being filled, one is being output.
+const EXTRA_BLOCKS: usize = 2;
 
-/// A block to be packed, and where its taker waits.
-type Order = (Block, Sender<Result<Block>>);
+/// A block to compress, and the channel for the result.
+type Job = (Block, Sender<Result<Block>>);
 
-/// Packs what is left of `layer` with `threads` threads like `packer` and hands it to `out`. `used` is a block to
-/// begin with. Whoever fails first ends them all: every wait is for the other end of a channel, and ends with it.
+/// Compresses the rest of `layer` with `threads` threads like `compressor` and passes it to `out`. `first` is a used
+/// block, whose buffers are reused. The first failure ends all threads: each waits for a channel, whose other end closes.
 pub fn run(
-    layer: &mut Unpacked<'_>,
-    used: Block,
-    packer: Packer,
+    layer: &mut LayerReader<'_>,
+    first: Block,
+    compressor: Compressor,
     threads: usize,
     stop: &AtomicBool,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let threads = packer.threads(threads);
-    let block_size = packer.block_size();
-    let mut packers = vec![packer];
-    while packers.len() < threads {
-        packers.push(packers[0].twin()?);
+    let threads = compressor.threads(threads);
+    let block_size = compressor.block_size();
+    let mut compressors = vec![compressor];
+    while compressors.len() < threads {
+        compressors.push(compressors[0].try_clone()?);
     }
-    let (home, idle) = channel();
-    for block in std::iter::once(used).chain(std::iter::repeat_with(Block::default)).take(threads + BETWEEN) {
-        home.send(block).expect("the receiver is at hand");
+    let (free_blocks, next_block) = channel();
+    for block in std::iter::once(first).chain(std::iter::repeat_with(Block::default)).take(threads + EXTRA_BLOCKS) {
+        free_blocks.send(block).expect("the receiver exists");
     }
-    let (orders, open) = channel::<Order>();
-    let open = Mutex::new(open);
-    let (ahead, coming) = channel();
+    let (jobs, next_job) = channel::<Job>();
+    let next_job = Mutex::new(next_job);
+    let (results, next_result) = channel();
 
     thread::scope(|scope| {
-        for packer in packers {
-            let open = &open;
-            scope.spawn(move || pack(packer, open, stop));
+        for compressor in compressors {
+            let next_job = &next_job;
+            scope.spawn(move || compress_jobs(compressor, next_job, stop));
         }
-        let reader = scope.spawn(move || read(layer, block_size, &idle, &orders, &ahead));
-        let handed = {
-            let _stop = Stop(stop);
-            hand_on(coming, home, out)
+        let reader = scope.spawn(move || read(layer, block_size, &next_block, &jobs, &results));
+        let output = {
+            let _stop = StopOnDrop(stop);
+            output_in_order(next_result, free_blocks, out)
         };
         let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        handed.and(read)
+        output.and(read)
     })
 }
 
-/// Reads to the layer's end, or until nobody wants it any more.
+/// Reads blocks until the end of the layer, or until a receiver is closed.
 fn read(
-    layer: &mut Unpacked<'_>,
+    layer: &mut LayerReader<'_>,
     block_size: usize,
-    idle: &Receiver<Block>,
-    orders: &Sender<Order>,
-    ahead: &Sender<Receiver<Result<Block>>>,
+    next_block: &Receiver<Block>,
+    jobs: &Sender<Job>,
+    results: &Sender<Receiver<Result<Block>>>,
 ) -> Result<()> {
-    while let Ok(mut block) = idle.recv() {
+    while let Ok(mut block) = next_block.recv() {
         let ended = layer.fill(&mut block, block_size)?;
-        if block.raw().is_empty() {
+        if block.input.content().is_empty() {
             break;
         }
-        let (done, waiting) = channel();
-        if ahead.send(waiting).is_err() || orders.send((block, done)).is_err() || ended {
+        let (done, result) = channel();
+        if results.send(result).is_err() || jobs.send((block, done)).is_err() || ended {
             break;
         }
     }
     Ok(())
 }
 
-/// Packs one order after the other until no more can come, or until what was ordered is wanted no more.
-fn pack(mut packer: Packer, open: &Mutex<Receiver<Order>>, stop: &AtomicBool) {
+/// Runs jobs until the job channel is closed or `stop` is set.
+fn compress_jobs(mut compressor: Compressor, next_job: &Mutex<Receiver<Job>>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        // The lock is let go with this statement, before the work.
-        let order = open.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((mut block, done)) = order else { return };
-        // Fails when the taker has given up; then there will be no more orders either.
-        let _ = done.send(packer.pack(&mut block).map(|()| block));
+        // The lock is released with this statement, before the work.
+        let job = next_job.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((mut block, done)) = job else { return };
+        // This fails only after the output ended, and then no job follows.
+        let _ = done.send(compressor.compress(&mut block).map(|()| block));
     }
 }
 
-/// Hands the blocks on in the order in which they were read.
-fn hand_on(
-    coming: Receiver<Receiver<Result<Block>>>,
-    home: Sender<Block>,
+/// Passes the blocks to `out` in the order in which they were read.
+fn output_in_order(
+    results: Receiver<Receiver<Result<Block>>>,
+    free_blocks: Sender<Block>,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    for block in coming {
-        let block = block.recv().map_err(|_| Error::failed("a packing thread panicked"))??;
-        out(block.packed())?;
-        // Fails when the reader is through.
-        let _ = home.send(block);
+    for result in results {
+        let block = result.recv().map_err(|_| Error::failed("a compression thread panicked"))??;
+        out(block.output.content())?;
+        // This fails if the reader has ended.
+        let _ = free_blocks.send(block);
     }
     Ok(())
 }
 
-/// Tells the other threads, however the caller's part ends, that nothing is wanted of them any more.
-struct Stop<'a>(&'a AtomicBool);
+/// Sets the flag when the output ends for any reason, including a panic.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Stop<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -6,7 +6,7 @@ use super::unchanged;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{
-    Coding, Descriptor, Digest, LAYERS_ARE_ZSTD, Manifest, Name, OF_LAYERS, describes_bytes, json_tree, media_type,
+    Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, json_tree, media_type,
     with_coding,
 };
 use serde_json::Value;
@@ -92,7 +92,7 @@ impl Change<'_> {
             self.retype(config);
         }
         if has_recompressed {
-            drop_annotations(&mut value, |key| key == OF_LAYERS);
+            drop_annotations(&mut value, |key| key == SOCI_INDEX);
         }
         let stated = value.get("mediaType").and_then(Value::as_str).map(str::to_owned);
         if stated.as_deref() != Some(&kind)
@@ -124,7 +124,7 @@ impl Change<'_> {
         if let Some(child) = digest(entry.get("digest")).and_then(|digest| self.renamed.get(&digest)) {
             entry["mediaType"] = child.descriptor.media_type.clone().into();
             point(entry, child.descriptor.digest, child.descriptor.size);
-            drop_annotations(entry, |key| key == LAYERS_ARE_ZSTD && !child.zstd);
+            drop_annotations(entry, |key| key == ZSTD_PREFERRED && !child.zstd);
         }
         let about = digest(entry.pointer(&format!("/annotations/{ATTESTS}")));
         if let Some(child) = about.and_then(|digest| self.renamed.get(&digest)) {
@@ -191,7 +191,7 @@ pub fn narrowed(top: &Manifest, entries: &[Descriptor]) -> Result<Manifest> {
 
 fn made(value: &Value, media_type: &str) -> Result<Manifest> {
     let bytes = serde_json::to_vec(value).map_err(|e| Error::failed(e.to_string()))?;
-    Manifest::unclaimed(bytes, media_type)
+    Manifest::from_bytes(bytes, media_type)
 }
 
 const PAIRS: [(&str, &str); 6] = [
@@ -226,9 +226,9 @@ mod tests {
             child.digest(),
             child.descriptor.size
         );
-        let top = Manifest::unclaimed(text.into_bytes(), "").unwrap();
+        let top = Manifest::from_bytes(text.into_bytes(), "").unwrap();
         let source_digest = top.digest();
-        Image { names: vec![], tree: vec![child, top], synthesised: false, source_digest, carried: vec![] }
+        Image { names: vec![], tree: vec![child, top], synthesised: false, source_digest, foreign_layers: vec![] }
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
     }
     let Finish::SendAll(why) = context.sink.finish()? else { return Ok(report) };
     if streamed {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{why}; the source is a stream and cannot be read again; run the copy again"
         )));
     }
@@ -138,7 +138,7 @@ fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
     stores.iter().try_for_each(|job| job.copy(context, &mut report))?;
     match context.sink.finish()? {
         Finish::Done => Ok(report),
-        Finish::SendAll(why) => Err(Error::far_side(format!("{why}, although everything was sent"))),
+        Finish::SendAll(why) => Err(Error::remote_host(format!("{why}, although everything was sent"))),
     }
 }
 

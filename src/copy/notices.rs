@@ -28,7 +28,7 @@ impl Run<'_> {
             Foreign::Carry => "the source does not have it",
             Foreign::Leave => "--foreign leave was given",
         };
-        for layer in images.iter().flat_map(Image::left).filter(|layer| seen.insert(layer.digest)) {
+        for layer in images.iter().flat_map(Image::skipped_foreign_layers).filter(|layer| seen.insert(layer.digest)) {
             let digest = layer.digest;
             self.watch.say(&format!("layer {digest} is not copied: its type is nondistributable, and {why}"));
         }

@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
         let (digest, size) = verified.stored();
         if let (Some(how), Some(cache), Some(diff_id)) = (recompress, self.layer_cache, verified.diff_id()) {
-            cache.remember(&diff_id, how.to, how.level, &digest, size);
+            cache.insert(&diff_id, how.to, how.level, &digest, size);
         }
         let mut tally = self.tally();
         tally.moved.add(verified.source().1 - verified.resumed());

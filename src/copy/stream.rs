@@ -2,7 +2,7 @@
 
 use super::plan;
 use super::{Run, Work};
-use crate::compress::cores;
+use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Image, media_type, with_coding};
 use crate::progress::{Event, Outcome};
@@ -76,7 +76,7 @@ fn copy_blob(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
         (Begin::Write(writer), _) => writer,
     };
     let stop = AtomicBool::new(false);
-    let context = run.transfer_context(&stop, id, cores());
+    let context = run.transfer_context(&stop, id, threads_per_layer());
     let mut whole = Cursor::new(head).chain(bytes);
     let done = match recompress {
         None => {

@@ -1,8 +1,8 @@
-//! The sums beside a partial: a checksum for every stretch that was written, so that what a crash or a bad disk did
-//! to it is found, and what lies before that is kept.
+//! Checkpoints of a partial file: a checksum for each segment that was written. They show what a crash or a bad disk
+//! damaged, so that the bytes before the damage can be used.
 //!
-//! Checksums, not digests: they guard against accident, cost a tenth of a hash while writing, and nothing is believed
-//! because of them. The whole blob is hashed whatever they say.
+//! A checksum detects accidents and costs a tenth of a digest while writing. It is never trusted as proof: the complete
+//! blob is hashed in any case.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -12,121 +12,123 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-/// In bytes: a stretch ends with the write that reaches this length. What a killed process wrote behind its last
-/// stretch is lost, so it is short: as long as the engine's buffers.
-const STRETCH: u64 = 256 << 10;
-/// A stretch's end in the partial, and its CRC-32, both little-endian.
-const RECORD: usize = 12;
-const BUFFER: usize = 256 << 10;
+/// The minimum length of a segment: the write that reaches it ends the segment. A killed process loses its last,
+/// unfinished segment, so the length is only that of one buffer of the copy.
+const SEGMENT_BYTES: u64 = 256 << 10;
+/// One record: the end of the segment in the partial file (8 bytes) and its CRC-32 (4 bytes), both little-endian.
+const RECORD_BYTES: usize = 12;
+const BUFFER_BYTES: usize = 256 << 10;
+/// The subject of messages about the partial file.
+const SUBJECT: &str = "the partial file of an earlier run";
 
 pub(crate) struct Checkpoints {
     file: File,
-    /// Where the last stretch written down ends.
+    /// The end of the last recorded segment.
     end: u64,
-    /// Of what was written since.
+    /// The checksum of the `pending` bytes behind `end`.
     crc: Crc,
-    since: u64,
-    /// Writing down has failed: what follows could not be placed.
+    pending: u64,
+    /// A record could not be written, so later records would be at a wrong offset.
     broken: bool,
 }
 
-/// How much of a partial is right.
-pub(crate) struct Found {
-    /// Bytes from the start.
-    pub right: u64,
-    /// The hasher's state there.
+/// The part of a partial file that matches its checkpoints.
+pub(crate) struct ValidPrefix {
+    /// Its length.
+    pub bytes: u64,
+    /// The state of the hasher behind it.
     pub hasher: Hasher,
-    /// Bytes behind that which had been written down but are not what was written.
+    /// Whether recorded bytes behind it are missing or differ.
     pub damaged: bool,
 }
 
 impl Checkpoints {
     pub fn new(file: File) -> Checkpoints {
-        Checkpoints { file, end: 0, crc: Crc::new(), since: 0, broken: false }
+        Checkpoints { file, end: 0, crc: Crc::new(), pending: 0, broken: false }
     }
 
-    /// Hashes the blob of `size` bytes that begins at `base` in `partial` as far as the sums say that it is right, and
-    /// forgets the sums behind that.
-    pub fn replay(
+    /// Hashes the blob of `size` bytes that starts at `base` in `partial`, as far as it matches the checkpoints, and
+    /// removes the checkpoints behind that.
+    pub fn verify(
         &mut self,
         (partial, base): (&File, u64),
         size: u64,
         fresh: Hasher,
         cancel: &Cancel,
-    ) -> Result<Found> {
-        let reading = |e| Error::reading("what an earlier run left", e);
+    ) -> Result<ValidPrefix> {
+        let reading = |e| Error::reading(SUBJECT, e);
         let length = partial.metadata().map_err(reading)?.len().saturating_sub(base).min(size);
-        let mut found = Found { right: 0, hasher: fresh, damaged: false };
+        let mut valid = ValidPrefix { bytes: 0, hasher: fresh, damaged: false };
         let mut records = 0;
         self.file.rewind().map_err(reading)?;
-        let mut lines = BufReader::new(&self.file);
-        let mut line = [0; RECORD];
-        while lines.read_exact(&mut line).is_ok() {
-            let (end, sum) = line.split_at(8);
-            let end = u64::from_le_bytes(end.try_into().expect("split at eight"));
-            let sum = u32::from_le_bytes(sum.try_into().expect("four are left"));
-            found.damaged = end <= found.right || end > length;
-            if found.damaged {
+        let mut reader = BufReader::new(&self.file);
+        let mut record = [0; RECORD_BYTES];
+        while reader.read_exact(&mut record).is_ok() {
+            let (end, sum) = record.split_at(8);
+            let end = u64::from_le_bytes(end.try_into().expect("8 bytes"));
+            let sum = u32::from_le_bytes(sum.try_into().expect("4 bytes"));
+            valid.damaged = end <= valid.bytes || end > length;
+            if valid.damaged {
                 break;
             }
-            let (crc, hasher) = stretch(partial, base + found.right, base + end, found.hasher.clone(), cancel)?;
-            found.damaged = crc != sum;
-            if found.damaged {
+            let (crc, hasher) = read_segment(partial, base + valid.bytes, base + end, valid.hasher.clone(), cancel)?;
+            valid.damaged = crc != sum;
+            if valid.damaged {
                 break;
             }
-            (found.right, found.hasher) = (end, hasher);
+            (valid.bytes, valid.hasher) = (end, hasher);
             records += 1;
         }
-        self.cut(found.right, records).map_err(|e| Error::writing("what an earlier run left", e))?;
-        Ok(found)
+        self.truncate(valid.bytes, records).map_err(|e| Error::writing(SUBJECT, e))?;
+        Ok(valid)
     }
 
-    /// Forgets all but the first `records`, which end at `end`.
-    pub fn cut(&mut self, end: u64, records: u64) -> io::Result<()> {
-        let length = records * RECORD as u64;
+    /// Removes all but the first `records`, which end at `end`.
+    pub fn truncate(&mut self, end: u64, records: u64) -> io::Result<()> {
+        let length = records * RECORD_BYTES as u64;
         self.file.set_len(length)?;
         self.file.seek(SeekFrom::Start(length))?;
-        (self.end, self.crc, self.since, self.broken) = (end, Crc::new(), 0, false);
+        (self.end, self.crc, self.pending, self.broken) = (end, Crc::new(), 0, false);
         Ok(())
     }
 
-    /// Whether `bytes` more end a stretch: all of it has to be in the file then.
-    pub fn end_with(&self, bytes: usize) -> bool {
-        self.since + bytes as u64 >= STRETCH
+    /// Whether another `bytes` complete a segment; the caller then flushes the partial file before [`Self::add`].
+    pub fn completes_segment(&self, bytes: usize) -> bool {
+        self.pending + bytes as u64 >= SEGMENT_BYTES
     }
 
-    /// `bytes` were written behind what was written before.
+    /// Adds `bytes`, which were written behind the previous ones.
     pub fn add(&mut self, bytes: &[u8]) {
         self.crc.update(bytes);
-        self.since += bytes.len() as u64;
-        if self.since >= STRETCH {
-            self.write_down();
+        self.pending += bytes.len() as u64;
+        if self.pending >= SEGMENT_BYTES {
+            self.flush();
         }
     }
 
-    /// Writes down what was written since the last stretch. A failure costs a later run some bytes, and is no more.
-    pub fn write_down(&mut self) {
-        if self.since == 0 || self.broken {
+    /// Records the pending bytes as a segment. A failure is not an error: the next run copies some bytes again.
+    pub fn flush(&mut self) {
+        if self.pending == 0 || self.broken {
             return;
         }
-        self.end += self.since;
-        let mut line = [0; RECORD];
-        line[..8].copy_from_slice(&self.end.to_le_bytes());
-        line[8..].copy_from_slice(&self.crc.sum().to_le_bytes());
-        self.broken = self.file.write_all(&line).is_err();
-        (self.crc, self.since) = (Crc::new(), 0);
+        self.end += self.pending;
+        let mut record = [0; RECORD_BYTES];
+        record[..8].copy_from_slice(&self.end.to_le_bytes());
+        record[8..].copy_from_slice(&self.crc.sum().to_le_bytes());
+        self.broken = self.file.write_all(&record).is_err();
+        (self.crc, self.pending) = (Crc::new(), 0);
     }
 }
 
-/// Sum and hash of the bytes from `at` to `end`.
-fn stretch(partial: &File, mut at: u64, end: u64, mut hasher: Hasher, cancel: &Cancel) -> Result<(u32, Hasher)> {
+/// Returns the checksum of the bytes from `at` to `end`, and `hasher` updated with them.
+fn read_segment(partial: &File, mut at: u64, end: u64, mut hasher: Hasher, cancel: &Cancel) -> Result<(u32, Hasher)> {
     let mut crc = Crc::new();
-    let mut buffer = vec![0; BUFFER.min((end - at) as usize)];
+    let mut buffer = vec![0; BUFFER_BYTES.min((end - at) as usize)];
     while at < end {
         cancel.check()?;
         let want = (end - at).min(buffer.len() as u64) as usize;
         let read = partial.read_at(&mut buffer[..want], at);
-        let read = read.map_err(|e| Error::reading("what an earlier run left", e))?;
+        let read = read.map_err(|e| Error::reading(SUBJECT, e))?;
         if read == 0 {
             break;
         }
@@ -146,7 +148,7 @@ mod tests {
         (0..size).map(|i| (i * 31 + i / 251) as u8).collect()
     }
 
-    /// A partial of `bytes`, written in pieces of 300 000, and its sums.
+    /// A partial file of `bytes`, written in pieces of 300 000, and its checkpoints.
     fn written(bytes: &[u8]) -> (File, Checkpoints) {
         let mut partial = tempfile::tempfile().unwrap();
         let mut sums = Checkpoints::new(tempfile::tempfile().unwrap());
@@ -154,20 +156,20 @@ mod tests {
             partial.write_all(piece).unwrap();
             sums.add(piece);
         }
-        sums.write_down();
+        sums.flush();
         (partial, sums)
     }
 
-    fn replay(sums: &mut Checkpoints, partial: &File, size: usize) -> Found {
-        sums.replay((partial, 0), size as u64, Hasher::new(Algorithm::Sha256), &Cancel::default()).unwrap()
+    fn verify(sums: &mut Checkpoints, partial: &File, size: usize) -> ValidPrefix {
+        sums.verify((partial, 0), size as u64, Hasher::new(Algorithm::Sha256), &Cancel::default()).unwrap()
     }
 
     #[test]
     fn what_was_written_is_found_right() {
         let bytes = noise(5_000_000);
         let (partial, mut sums) = written(&bytes);
-        let found = replay(&mut sums, &partial, bytes.len());
-        assert_eq!((found.right, found.damaged), (bytes.len() as u64, false));
+        let found = verify(&mut sums, &partial, bytes.len());
+        assert_eq!((found.bytes, found.damaged), (bytes.len() as u64, false));
         assert_eq!(found.hasher.finish(), Digest::of(&bytes));
     }
 
@@ -177,14 +179,14 @@ mod tests {
         for (at, right) in [(0, 0), (1_199_999, 900_000), (1_200_000, 1_200_000), (4_999_999, 4_800_000)] {
             let (partial, mut sums) = written(&bytes);
             partial.write_all_at(&[!bytes[at]], at as u64).unwrap();
-            let found = replay(&mut sums, &partial, bytes.len());
-            assert_eq!((found.right, found.damaged), (right as u64, true), "{at}");
+            let found = verify(&mut sums, &partial, bytes.len());
+            assert_eq!((found.bytes, found.damaged), (right as u64, true), "{at}");
             assert_eq!(found.hasher.finish(), Digest::of(&bytes[..right]));
-            // What is behind it is forgotten for good, and writing goes on from there.
+            // Later checkpoints are removed, and writing continues from the last valid one.
             sums.add(&bytes[right..]);
-            sums.write_down();
+            sums.flush();
             partial.write_all_at(&bytes, 0).unwrap();
-            assert_eq!(replay(&mut sums, &partial, bytes.len()).right, bytes.len() as u64);
+            assert_eq!(verify(&mut sums, &partial, bytes.len()).bytes, bytes.len() as u64);
         }
     }
 
@@ -193,10 +195,10 @@ mod tests {
         let bytes = noise(2_500_000);
         let (partial, mut sums) = written(&bytes);
         partial.set_len(2_000_000).unwrap();
-        assert_eq!(replay(&mut sums, &partial, bytes.len()).right, 1_800_000);
+        assert_eq!(verify(&mut sums, &partial, bytes.len()).bytes, 1_800_000);
         let (partial, mut sums) = written(&bytes);
-        assert_eq!(replay(&mut sums, &partial, 1_300_000).right, 1_200_000);
-        sums.file.write_all(&[0xff; RECORD * 3 + 5]).unwrap();
-        assert_eq!(replay(&mut sums, &partial, bytes.len()).right, 1_200_000);
+        assert_eq!(verify(&mut sums, &partial, 1_300_000).bytes, 1_200_000);
+        sums.file.write_all(&[0xff; RECORD_BYTES * 3 + 5]).unwrap();
+        assert_eq!(verify(&mut sums, &partial, bytes.len()).bytes, 1_200_000);
     }
 }

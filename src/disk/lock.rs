@@ -1,29 +1,29 @@
-//! Whose a file is that several processes may write: the one that holds its lock.
+//! File locks: which process owns a partial file.
 
 use super::directory::Directory;
 use rustix::fs::{AtFlags, statat};
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 
-/// Whose a file is.
+/// The result of [`try_lock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lock {
-    /// Locked until it is closed, and still under its name.
+    /// This process owns the file until it closes it, and the file still has its name.
     Acquired,
-    /// Another one holds it, or it has been renamed or removed since it was opened.
+    /// Another process owns the file, or the file was renamed or removed after it was opened.
     Held,
-    /// The file system knows no locks.
-    NoLocks,
+    /// The file system does not support locks.
+    Unsupported,
 }
 
-/// Takes the lock of `file`, which was opened as `name`.
-pub(crate) fn hold(folder: &Directory, name: &str, file: &File) -> Lock {
+/// Tries to lock `file`, which was opened as `name`; does not wait.
+pub(crate) fn try_lock(folder: &Directory, name: &str, file: &File) -> Lock {
     let locked = match file.try_lock() {
         Ok(()) => Lock::Acquired,
         Err(TryLockError::WouldBlock) => return Lock::Held,
-        Err(TryLockError::Error(_)) => Lock::NoLocks,
+        Err(TryLockError::Error(_)) => Lock::Unsupported,
     };
-    // Whoever held it before may have made a blob of it: then the lock is on that blob, which is not to be touched.
+    // The previous owner may have renamed the file to a blob. The lock is then on that blob, which must not change.
     let same = match (file.metadata(), statat(folder.fd(), name, AtFlags::SYMLINK_NOFOLLOW)) {
         (Ok(file), Ok(named)) => file.is_file() && (file.ino(), file.dev()) == (named.st_ino, named.st_dev),
         _ => false,

@@ -1,4 +1,4 @@
-//! Files that several processes share: directories entered step by step, locks, checksums beside partial files.
+//! Files that several processes share: directories without links, file locks, checkpoints of partial files.
 
 pub(crate) mod checkpoints;
 pub(crate) mod directory;

@@ -1,11 +1,11 @@
-//! Descriptors (image-spec, descriptor.md): what names a blob inside a manifest or an index.
+//! Descriptors (image-spec, descriptor.md): the references to blobs in a manifest or an index.
 
 use super::{Digest, Hasher, Platform, media_type};
 use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-/// A typed, sized pointer to content. What a stranger wrote: believed only after the bytes were hashed.
+/// A reference to content by type, digest and size. It is untrusted until the bytes were hashed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -15,31 +15,27 @@ pub struct Descriptor {
     /// In bytes.
     #[serde(deserialize_with = "bounded")]
     pub size: u64,
-    #[serde(default, skip_serializing_if = "nothing")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub urls: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "nothing")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// The content itself, base64 (descriptor.md, "Embedded Content").
-    #[serde(default, skip_serializing_if = "nothing")]
+    /// The content in base64 (descriptor.md, "Embedded Content").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    #[serde(default, skip_serializing_if = "nothing")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    #[serde(default, skip_serializing_if = "nothing")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
 }
 
-/// More than any blob has, in bytes; and the sizes of all that one copy can list still add up in 64 bits.
-const MAX_SIZE: u64 = 1 << 44;
+/// The maximum size of a blob. The sum of all sizes that one copy can list fits into 64 bits.
+const MAX_BLOB_BYTES: u64 = 1 << 44;
 
 fn bounded<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     match u64::deserialize(from)? {
-        size if size <= MAX_SIZE => Ok(size),
-        size => Err(serde::de::Error::custom(format!("a blob of {size} bytes, more than the {MAX_SIZE} allowed"))),
+        size if size <= MAX_BLOB_BYTES => Ok(size),
+        size => Err(serde::de::Error::custom(format!("blob of {size} bytes: at most {MAX_BLOB_BYTES} are allowed"))),
     }
-}
-
-fn nothing<T>(value: &Option<T>) -> bool {
-    value.is_none()
 }
 
 impl Descriptor {
@@ -56,27 +52,29 @@ impl Descriptor {
         }
     }
 
-    /// The descriptor of `bytes` as they are.
+    /// Creates the descriptor of `bytes`, with their sha256 digest.
     pub fn of(media_type: impl Into<String>, bytes: &[u8]) -> Descriptor {
         Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
 
-    /// The annotation `key`, if there.
+    /// Returns the annotation `key`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
+    /// Sets the annotation `key`.
     pub fn annotate(&mut self, key: &str, value: &str) {
         self.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());
     }
 
-    /// A layer that registries were not to have (media-types.md, "nondistributable"), by its type alone: other layers have
-    /// to be there even where they name `urls`.
+    /// Whether this is a foreign layer (media-types.md, "nondistributable"), which registries may not have. Only the
+    /// media type counts: other layers must exist even if they have `urls`.
     pub fn is_foreign(&self) -> bool {
         media_type::is_foreign_layer(&self.media_type)
     }
 
-    /// Whether an index names a manifest or an index by this, and no other blob. One without a type is taken for such.
+    /// Whether this entry of an index refers to a manifest or an index, not to another blob. An entry without a media
+    /// type counts as one.
     pub fn names_manifest(&self) -> bool {
         let kind = self.media_type.as_str();
         kind.is_empty()
@@ -85,12 +83,11 @@ impl Descriptor {
             || media_type::DOCKER_SCHEMA1.contains(&kind)
     }
 
-    /// The embedded content, when it is there and is what the descriptor says; anything else is passed over for the
-    /// blob itself.
+    /// Returns the embedded content if it matches digest and size. Otherwise the caller reads the blob itself.
     pub fn embedded(&self) -> Option<Vec<u8>> {
         let bytes = base64::engine::general_purpose::STANDARD.decode(self.data.as_ref()?).ok()?;
-        let right = bytes.len() as u64 == self.size
+        let matches = bytes.len() as u64 == self.size
             && Hasher::new(self.digest.algorithm()).with(&bytes).finish() == self.digest;
-        right.then_some(bytes)
+        matches.then_some(bytes)
     }
 }

@@ -1,4 +1,4 @@
-//! Content digests (image-spec, descriptor.md "Digests"): sha256 and sha512, and the hasher that makes them.
+//! Content digests (image-spec, descriptor.md "Digests"): sha256 and sha512, and their hasher.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,7 +21,7 @@ impl Algorithm {
         }
     }
 
-    /// A digest's length in hexadecimal characters.
+    /// Returns the length of a digest in hexadecimal characters.
     pub fn hex_len(self) -> usize {
         match self {
             Algorithm::Sha256 => 64,
@@ -30,8 +30,8 @@ impl Algorithm {
     }
 }
 
-/// A digest of one of the registered algorithms. Its text is always `sha256:` or `sha512:` and lower-case
-/// hexadecimal of the right length, so it is safe as a path component.
+/// A digest of a registered algorithm. Its text is always `sha256:` or `sha512:` and lower-case hexadecimal characters
+/// of the right number, so it is safe as a path component.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Digest {
     Sha256([u8; 32]),
@@ -39,7 +39,7 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// The digest of `bytes`, sha256.
+    /// Computes the sha256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Hasher::default().with(bytes).finish()
     }
@@ -51,17 +51,17 @@ impl Digest {
         }
     }
 
-    /// The hexadecimal half.
+    /// Returns the hexadecimal part.
     pub fn hex(&self) -> String {
         self.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// `sha256:` and the first twelve characters, for people.
+    /// Returns the algorithm and the first twelve characters, for messages.
     pub fn short(&self) -> String {
         format!("{}:{}", self.algorithm().name(), &self.hex()[..12])
     }
 
-    /// The blob's path inside an OCI layout: `blobs/sha256/<hex>` (image-layout.md).
+    /// Returns the blob's path in an OCI layout: `blobs/sha256/<hex>` (image-layout.md).
     pub fn blob_path(&self) -> String {
         format!("blobs/{}/{}", self.algorithm().name(), self.hex())
     }
@@ -95,7 +95,7 @@ impl FromStr for Digest {
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
             "sha512" => Algorithm::Sha512,
-            _ => return Err(wrong("only sha256 and sha512 are known")),
+            _ => return Err(wrong("only sha256 and sha512 are supported")),
         };
         if hex.len() != algorithm.hex_len() {
             let expected = algorithm.hex_len();
@@ -131,14 +131,14 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// A running digest.
+/// Computes a digest step by step.
 #[derive(Clone)]
 pub struct Hasher(Running);
 
 #[derive(Clone)]
 enum Running {
     Sha256(sha2::Sha256),
-    /// On processors without instructions for SHA-256, where it is twice as fast. Its state cannot be saved.
+    /// Used on processors without SHA-256 instructions, where it is twice as fast. Its state cannot be saved.
     Sha256InAssembly(ring::digest::Context),
     Sha512(sha2::Sha512),
 }
@@ -152,14 +152,14 @@ impl Default for Hasher {
 impl Hasher {
     pub fn new(algorithm: Algorithm) -> Hasher {
         match algorithm {
-            Algorithm::Sha256 if !has_instructions() => {
+            Algorithm::Sha256 if !has_sha_instructions() => {
                 Hasher(Running::Sha256InAssembly(ring::digest::Context::new(&ring::digest::SHA256)))
             }
             _ => Hasher::resumable(algorithm),
         }
     }
 
-    /// A hasher that has a [`Hasher::state`].
+    /// Creates a hasher that has a [`Hasher::state`].
     pub fn resumable(algorithm: Algorithm) -> Hasher {
         Hasher(match algorithm {
             Algorithm::Sha256 => Running::Sha256(sha2::Sha256::new()),
@@ -180,7 +180,7 @@ impl Hasher {
         self
     }
 
-    /// What [`Hasher::from_state`] continues from; `None` where the hasher is not [`Hasher::resumable`].
+    /// Returns the state for [`Hasher::from_state`]; `None` if the hasher is not [`Hasher::resumable`].
     pub fn state(&self) -> Option<Vec<u8>> {
         match &self.0 {
             Running::Sha256(state) => Some(state.serialize().to_vec()),
@@ -189,8 +189,8 @@ impl Hasher {
         }
     }
 
-    /// The hasher of which this is the state; `None` where it is none of `algorithm`'s. Only to be believed from where
-    /// nobody else can write.
+    /// Restores a hasher; `None` if `state` is not one of `algorithm`. The state must come from a file that only this
+    /// user can write.
     pub fn from_state(algorithm: Algorithm, state: &[u8]) -> Option<Hasher> {
         Some(Hasher(match algorithm {
             Algorithm::Sha256 => Running::Sha256(sha2::Sha256::deserialize(state.try_into().ok()?).ok()?),
@@ -210,13 +210,13 @@ impl Hasher {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn has_instructions() -> bool {
+fn has_sha_instructions() -> bool {
     std::is_x86_feature_detected!("sha")
 }
 
-/// On other architectures sha2 is taken as it is.
+/// On other architectures sha2 is always used.
 #[cfg(not(target_arch = "x86_64"))]
-fn has_instructions() -> bool {
+fn has_sha_instructions() -> bool {
     true
 }
 

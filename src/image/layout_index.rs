@@ -1,7 +1,7 @@
-//! `index.json` of an OCI layout (image-layout.md), which layouts, oci-archives and docker's newer archives share:
-//! which images it names, and how a name is added without losing what imgmv does not know.
+//! `index.json` of an OCI layout (image-layout.md), which layouts, OCI archives and docker's newer archives share: it
+//! lists images and their names. Changes preserve fields and entries that imgmv does not know.
 
-use super::{Descriptor, Digest, Manifest, Name, media_type};
+use super::{Descriptor, Digest, Name, media_type};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,14 +9,14 @@ use std::collections::{HashMap, HashSet};
 
 /// The annotation that carries a tag (annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// containerd's and docker's: the full name.
+/// The annotation of containerd and docker that carries the full name.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// More names than this in one index are refused.
+/// The maximum number of entries in one index.
 pub const MAX_NAMES: usize = 100_000;
-/// What the file `oci-layout` holds.
+/// The content of the file `oci-layout`.
 const LAYOUT_VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// An `index.json`, with everything in it that is not understood kept.
+/// An `index.json`, including fields that imgmv does not know.
 #[derive(Debug, Clone)]
 pub struct LayoutIndex(Value);
 
@@ -27,12 +27,12 @@ impl Default for LayoutIndex {
 }
 
 impl LayoutIndex {
-    /// The content of the file `oci-layout` beside an index.
+    /// Returns the content of the file `oci-layout`.
     pub fn layout_file() -> &'static [u8] {
         LAYOUT_VERSION.as_bytes()
     }
 
-    /// Reads the bytes of an `index.json`. `"manifests": null`, as docker 25 wrote it, is an empty index.
+    /// Parses an `index.json`. `"manifests": null`, which docker 25 wrote, is an empty index.
     pub fn parse(bytes: &[u8]) -> Result<LayoutIndex> {
         let wrong = |why: String| Error::invalid(format!("index.json is refused: {why}"));
         let mut value: Value = super::json_tree(bytes).map_err(wrong)?;
@@ -41,7 +41,7 @@ impl LayoutIndex {
         };
         if object.contains_key("layers") || object.contains_key("config") {
             return Err(wrong(
-                "it is a manifest and an index at once, which tools read differently (CVE-2021-41190)".into(),
+                "it is both a manifest and an index, so tools would read it differently (CVE-2021-41190)".into(),
             ));
         }
         let manifests = object.entry("manifests").or_insert(Value::Null);
@@ -52,10 +52,10 @@ impl LayoutIndex {
             return Err(wrong("its manifests are not a list".into()));
         };
         if list.len() > MAX_NAMES {
-            return Err(wrong(format!("it names {} manifests, more than the {MAX_NAMES} allowed", list.len())));
+            return Err(wrong(format!("it lists {} manifests; at most {MAX_NAMES} are allowed", list.len())));
         }
         let index = LayoutIndex(value);
-        index.each().try_for_each(|entry| entry.map(drop))?;
+        index.iter().try_for_each(|entry| entry.map(drop))?;
         Ok(index)
     }
 
@@ -67,85 +67,85 @@ impl LayoutIndex {
         self.0["manifests"].as_array_mut().expect("checked when read")
     }
 
-    /// Every entry as it stands.
+    /// Returns all entries.
     pub fn entries(&self) -> Result<Vec<Descriptor>> {
-        self.each().collect()
+        self.iter().collect()
     }
 
-    fn each(&self) -> impl Iterator<Item = Result<Descriptor>> + '_ {
-        let wrong = |e| Error::invalid(format!("index.json is refused: an entry is no descriptor ({e})"));
+    fn iter(&self) -> impl Iterator<Item = Result<Descriptor>> + '_ {
+        let wrong = |e| Error::invalid(format!("index.json is refused: an entry is not a descriptor ({e})"));
         let list = self.0["manifests"].as_array().expect("checked when read");
         list.iter().map(move |entry| Descriptor::deserialize(entry).map_err(wrong))
     }
 
-    /// Every entry with the name it carries: the full one where containerd's annotation has it.
-    /// Names that are not fit to be shown or used are refused.
+    /// Returns all entries with their names: the full name if containerd's annotation has it, otherwise the tag.
+    /// Fails for names with control characters, see [`Name::new`].
     pub fn named(&self) -> Result<Vec<(Option<Name>, Descriptor)>> {
         let name = |entry: &Descriptor| match entry.annotation(CONTAINERD_NAME).or(entry.annotation(REF_NAME)) {
             Some("") | None => Ok(None),
             Some(text) => Name::new(text).map(Some),
         };
-        self.each().map(|entry| entry.and_then(|entry| Ok((name(&entry)?, entry)))).collect()
+        self.iter().map(|entry| entry.and_then(|entry| Ok((name(&entry)?, entry)))).collect()
     }
 
-    /// Makes `name` point at `root`, and at nothing else. An entry without a name that points at the same digest
-    /// takes the name. `root`'s platform and annotations are kept.
+    /// Makes `name` refer to `root` only. An unnamed entry with the same digest gets the name. The platform and the
+    /// annotations of `root` are preserved.
     pub fn point(&mut self, name: Option<&Name>, root: &Descriptor) {
         self.point_all(&[(name.cloned(), root.clone())]);
     }
 
-    /// [`LayoutIndex::point`] for each, in one pass however many there are: first the names, then what has none.
+    /// As [`LayoutIndex::point`] for each of `names`, in one pass: named images first, then unnamed ones.
     pub fn point_all(&mut self, names: &[(Option<Name>, Descriptor)]) {
         let list = self.list();
-        let mut places: HashMap<Called, Vec<usize>> = HashMap::new();
+        let mut positions: HashMap<Key, Vec<usize>> = HashMap::new();
         for (at, entry) in list.iter().enumerate() {
-            places.entry(Called::of(entry)).or_default().push(at);
+            positions.entry(Key::of(entry)).or_default().push(at);
         }
-        let mut superfluous = HashSet::new();
+        let mut duplicates = HashSet::new();
         for (name, root) in names.iter().filter_map(|(name, root)| Some((name.as_ref()?, root))) {
-            let called = Called::Name(name.to_string());
-            let mut same = places.remove(&called).unwrap_or_default();
-            same.extend(places.remove(&Called::Nothing(root.digest.to_string())).unwrap_or_default());
+            let key = Key::Name(name.to_string());
+            let mut same = positions.remove(&key).unwrap_or_default();
+            same.extend(positions.remove(&Key::Unnamed(root.digest.to_string())).unwrap_or_default());
             same.sort_unstable();
             let at = match same.split_first() {
                 Some((first, others)) => {
-                    superfluous.extend(others.iter().copied());
-                    list[*first] = written(Some(name), root);
+                    duplicates.extend(others.iter().copied());
+                    list[*first] = new_entry(Some(name), root);
                     *first
                 }
                 None => {
-                    list.push(written(Some(name), root));
+                    list.push(new_entry(Some(name), root));
                     list.len() - 1
                 }
             };
-            places.insert(called, vec![at]);
+            positions.insert(key, vec![at]);
         }
         let mut at = 0..;
-        list.retain(|_| !at.next().is_some_and(|at| superfluous.contains(&at)));
+        list.retain(|_| !at.next().is_some_and(|at| duplicates.contains(&at)));
         let mut digests: HashSet<String> =
             list.iter().filter_map(|e| Some(e.get("digest")?.as_str()?.into())).collect();
         for (_, root) in names.iter().filter(|(name, _)| name.is_none()) {
             if digests.insert(root.digest.to_string()) {
-                list.push(written(None, root));
+                list.push(new_entry(None, root));
             }
         }
     }
 
-    /// Removes `name`; says whether it was there.
+    /// Removes `name`; returns whether it existed.
     pub fn remove(&mut self, name: &Name) -> bool {
         let before = self.list().len();
-        let called = Called::Name(name.to_string());
-        self.list().retain(|old| Called::of(old) != called);
+        let key = Key::Name(name.to_string());
+        self.list().retain(|old| Key::of(old) != key);
         self.list().len() != before
     }
 
-    /// Removes every name whose tag is `tag`; the digests that had it.
+    /// Removes every name with the tag `tag`; returns the digests of those images.
     pub fn remove_tag(&mut self, tag: &str) -> Vec<Digest> {
         let mut had = Vec::new();
         self.list().retain(|old| {
-            let tagged = match Called::of(old) {
-                Called::Name(name) => Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag),
-                Called::Nothing(_) => false,
+            let tagged = match Key::of(old) {
+                Key::Name(name) => Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag),
+                Key::Unnamed(_) => false,
             };
             had.extend(digest_of(old).filter(|_| tagged));
             !tagged
@@ -153,34 +153,29 @@ impl LayoutIndex {
         had
     }
 
-    /// Removes every entry that points at `digest`, whatever its name; says whether there was one.
+    /// Removes every entry for `digest`, whatever its name; returns whether one existed.
     pub fn remove_digest(&mut self, digest: &Digest) -> bool {
         let before = self.list().len();
         self.list().retain(|old| digest_of(old) != Some(*digest));
         self.list().len() != before
     }
 
-    /// Removes the entries without a name that point at one of `digests`.
-    pub fn remove_nameless(&mut self, digests: &[Digest]) {
-        let nameless = |old: &Value| matches!(Called::of(old), Called::Nothing(_));
+    /// Removes the unnamed entries for `digests`.
+    pub fn remove_unnamed(&mut self, digests: &[Digest]) {
+        let nameless = |old: &Value| matches!(Key::of(old), Key::Unnamed(_));
         self.list().retain(|old| !nameless(old) || !digest_of(old).is_some_and(|own| digests.contains(&own)));
     }
 
-    /// The digest that `name` points at.
+    /// Returns the digest that `name` refers to.
     pub fn target(&self, name: &Name) -> Option<Digest> {
         let list = self.0["manifests"].as_array()?;
-        let called = Called::Name(name.to_string());
-        list.iter().find(|entry| Called::of(entry) == called)?["digest"].as_str()?.parse().ok()
-    }
-
-    /// A descriptor of `root` for an entry.
-    pub fn entry(root: &Manifest) -> Descriptor {
-        root.descriptor.clone()
+        let key = Key::Name(name.to_string());
+        list.iter().find(|entry| Key::of(entry) == key)?["digest"].as_str()?.parse().ok()
     }
 }
 
-/// Takes the name off an entry.
-pub(super) fn unname(entry: &mut Descriptor) {
+/// Removes the name annotations of an entry.
+pub(super) fn remove_name(entry: &mut Descriptor) {
     if let Some(annotations) = &mut entry.annotations {
         annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
     }
@@ -191,33 +186,33 @@ fn digest_of(entry: &Value) -> Option<Digest> {
     entry.get("digest")?.as_str()?.parse().ok()
 }
 
-/// What an entry goes by.
+/// The key of an entry.
 #[derive(PartialEq, Eq, Hash)]
-enum Called {
-    /// Its full name when it has one, else its tag.
+enum Key {
+    /// The full name, otherwise the tag.
     Name(String),
-    /// Only the digest.
-    Nothing(String),
+    /// The digest of an unnamed entry.
+    Unnamed(String),
 }
 
-impl Called {
-    fn of(entry: &Value) -> Called {
+impl Key {
+    fn of(entry: &Value) -> Key {
         let annotation = |key| entry.get("annotations")?.get(key)?.as_str().filter(|name: &&str| !name.is_empty());
         match annotation(CONTAINERD_NAME).or(annotation(REF_NAME)) {
-            Some(name) => Called::Name(name.to_owned()),
-            None => Called::Nothing(entry.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned()),
+            Some(name) => Key::Name(name.to_owned()),
+            None => Key::Unnamed(entry.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned()),
         }
     }
 }
 
-/// An entry that says that `name` is `root`.
-fn written(name: Option<&Name>, root: &Descriptor) -> Value {
+/// Returns the entry that names `root` as `name`.
+fn new_entry(name: Option<&Name>, root: &Descriptor) -> Value {
     let mut entry = root.clone();
     if let Some(name) = name {
         match name.reference() {
             Some(reference) => {
                 entry.annotate(CONTAINERD_NAME, name.as_str());
-                // docker and oras read the tag alone here.
+                // docker and oras expect only the tag in this annotation.
                 if let Some(tag) = &reference.tag {
                     entry.annotate(REF_NAME, tag);
                 }
@@ -253,7 +248,7 @@ mod tests {
     #[test]
     fn many_names_are_given_in_one_pass() {
         let name = |text: &str| Some(Name::new(text).unwrap());
-        let before = json!([root(b"bare"), written(name("v1").as_ref(), &root(b"old")), root(b"two")]);
+        let before = json!([root(b"bare"), new_entry(name("v1").as_ref(), &root(b"old")), root(b"two")]);
         let mut index = LayoutIndex::parse(json!({ "manifests": before }).to_string().as_bytes()).unwrap();
         index.point_all(&[
             (None, root(b"bare")),
@@ -278,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_off_leaves_the_others() {
+    fn removing_an_entry_preserves_the_others() {
         let names = ["v1", "docker.io/library/app:v1", "v2"].map(|name| Some(Name::new(name).unwrap()));
         let mut index = LayoutIndex::default();
         for (name, content) in names.iter().zip([b"one", b"two", b"one"]) {
@@ -286,7 +281,7 @@ mod tests {
         }
         index.point(None, &root(b"bare"));
         index.point(None, &root(b"left"));
-        index.remove_nameless(&[Digest::of(b"bare"), Digest::of(b"one")]);
+        index.remove_unnamed(&[Digest::of(b"bare"), Digest::of(b"one")]);
         assert_eq!(index.remove_tag("v1"), [Digest::of(b"one"), Digest::of(b"two")]);
         let left: Vec<Digest> = index.entries().unwrap().iter().map(|entry| entry.digest).collect();
         assert_eq!(left, [Digest::of(b"one"), Digest::of(b"left")]);

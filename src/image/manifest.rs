@@ -1,5 +1,5 @@
-//! Manifests and indexes (image-spec, manifest.md and image-index.md), kept as the bytes they came as, with what they
-//! point at read out of them once and checked.
+//! Manifests and indexes (image-spec, manifest.md and image-index.md): the exact bytes, and the fields parsed from them
+//! once.
 
 use super::{Descriptor, Digest, Platform, media_type};
 use crate::error::{Error, Result};
@@ -7,31 +7,31 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::HashSet;
 
-/// In bytes; the least a registry has to accept (distribution-spec, "Pushing Manifests"), and the most imgmv takes.
-pub const MAX_MANIFEST: u64 = 4 << 20;
+/// The maximum size of a manifest: every registry must accept this size (distribution-spec, "Pushing Manifests").
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
-/// A document that names others: its exact bytes, and what they say.
+/// A manifest or an index.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Type, digest and size of `bytes`, as found, not as claimed.
+    /// The actual type, digest and size of `bytes`, not the claimed ones.
     pub descriptor: Descriptor,
     pub bytes: Vec<u8>,
     pub body: Body,
-    /// The image this is a referrer of.
+    /// The manifest that this one refers to.
     pub subject: Option<Descriptor>,
-    /// What kind of artifact it says it is (manifest.md, "artifactType"); never empty.
+    /// The `artifactType` (manifest.md); never empty.
     pub artifact_type: Option<String>,
 }
 
 #[derive(Debug, Clone)]
-// One per manifest, never many in a row: a box would buy nothing.
+// There is one per manifest, so a box would not save memory.
 #[allow(clippy::large_enum_variant)]
 pub enum Body {
-    /// Several images, or indexes again. BuildKit's cache lists `blobs` there, which only their media types tell.
+    /// An index of images or of other indexes. BuildKit's cache also lists `blobs`, which differ only by media type.
     Index { manifests: Vec<Descriptor>, blobs: Vec<Descriptor> },
-    /// One image or artifact. `config` is missing only in the early artifact form.
+    /// One image or artifact. Only the withdrawn OCI artifact manifest has no `config`.
     Image { config: Option<Descriptor>, layers: Vec<Descriptor> },
-    /// A type that is not known: carried, not looked into.
+    /// An unknown type: copied without parsing.
     Opaque,
 }
 
@@ -50,43 +50,43 @@ struct Document {
 }
 
 impl Manifest {
-    /// Reads `bytes`, which `claim` describes: digest, size and type must agree with it.
+    /// Parses `bytes`. Digest, size and type must match `claim`.
     ///
-    /// Fails with `Invalid` where they do not, where the document is both manifest and index (CVE-2021-41190), where
-    /// it is docker's schema 1, or where it is no such document.
+    /// Fails with `Invalid` if they do not match, if the document is both manifest and index (CVE-2021-41190), if it is
+    /// docker's schema 1, or if it is not a manifest.
     pub fn parse(bytes: Vec<u8>, claim: &Descriptor) -> Result<Manifest> {
         let found = super::Hasher::new(claim.digest.algorithm()).with(&bytes).finish();
         if found != claim.digest {
             return Err(Error::invalid(format!(
-                "manifest {} does not match: got {found}; ask the source again",
+                "manifest {} does not match: got {found}; fetch it from the source again",
                 claim.digest
             )));
         }
         if bytes.len() as u64 != claim.size {
             return Err(Error::invalid(format!(
-                "manifest {} has {} bytes, its descriptor says {}",
+                "manifest {}: expected {} bytes by its descriptor, got {}",
                 claim.digest,
-                bytes.len(),
-                claim.size
+                claim.size,
+                bytes.len()
             )));
         }
         Manifest::read(bytes, &claim.media_type, found)
     }
 
-    /// Reads `bytes`, which were hashed and found to be what `claim` says.
+    /// Parses `bytes`, whose digest and size were compared with `claim` before.
     pub(crate) fn hashed(bytes: Vec<u8>, claim: &Descriptor) -> Result<Manifest> {
         Manifest::read(bytes, &claim.media_type, claim.digest)
     }
 
-    /// Reads `bytes` of which nothing but perhaps the type (empty: none) is claimed.
-    pub fn unclaimed(bytes: Vec<u8>, media_type: &str) -> Result<Manifest> {
+    /// Parses `bytes` without a claim of digest and size. `media_type` may be empty.
+    pub fn from_bytes(bytes: Vec<u8>, media_type: &str) -> Result<Manifest> {
         let digest = Digest::of(&bytes);
         Manifest::read(bytes, media_type, digest)
     }
 
-    /// Whether `bytes` are a manifest of some kind, known here or not: a JSON object with at least one of the fields by
-    /// which manifests are told. The error says what they are.
-    pub fn recognise(bytes: &[u8]) -> Result<(), &'static str> {
+    /// Checks that `bytes` are a manifest of any kind, known or not: a JSON object with at least one field of a
+    /// manifest. The error describes `bytes`.
+    pub fn check_fields(bytes: &[u8]) -> Result<(), &'static str> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Fields {
@@ -107,16 +107,16 @@ impl Manifest {
         let stated = [fields.media_type, fields.artifact_type];
         let has_one =
             fields.schema_version.is_some() || lists.iter().any(Option::is_some) || stated.iter().any(Option::is_some);
-        // serde also takes a list for an object.
+        // serde also accepts a list as an object.
         let is_object = bytes.trim_ascii_start().starts_with(b"{");
         if has_one && is_object { Ok(()) } else { Err(without) }
     }
 
     fn read(bytes: Vec<u8>, claimed_type: &str, digest: Digest) -> Result<Manifest> {
         let size = bytes.len() as u64;
-        if size > MAX_MANIFEST {
+        if size > MAX_MANIFEST_BYTES {
             return Err(Error::invalid(format!(
-                "manifest {digest} has {size} bytes, more than the {MAX_MANIFEST} allowed"
+                "manifest {digest} has {size} bytes; at most {MAX_MANIFEST_BYTES} are allowed"
             )));
         }
         let wrong = |why: &str| Error::invalid(format!("manifest {digest} is refused: {why}"));
@@ -131,24 +131,26 @@ impl Manifest {
             && !claimed_type.starts_with("text/plain")
         {
             if let Some(stated) = stated_type(&bytes) {
-                return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
+                return Err(wrong(&mismatch(&stated, claimed_type)));
             }
-            Manifest::recognise(&bytes).map_err(|why| wrong(&format!("it is {why}")))?;
+            Manifest::check_fields(&bytes).map_err(|why| wrong(&format!("it is {why}")))?;
             let descriptor = Descriptor::new(claimed_type, digest, size);
             return Ok(Manifest { descriptor, bytes, body: Body::Opaque, subject: None, artifact_type: None });
         }
         let document: Document =
-            serde_json::from_slice(&bytes).map_err(|e| wrong(&format!("it is not the JSON expected ({e})")))?;
+            serde_json::from_slice(&bytes).map_err(|e| wrong(&format!("it is not the expected JSON ({e})")))?;
         if document.fs_layers.is_some() || document.schema_version == Some(1) {
             return Err(wrong("it is docker's schema 1, which was withdrawn; push the image again with a newer tool"));
         }
         if document.manifests.is_some() && (document.layers.is_some() || document.config.is_some()) {
-            return Err(wrong("it is a manifest and an index at once, which tools read differently (CVE-2021-41190)"));
+            return Err(wrong(
+                "it is both a manifest and an index, so tools would read it differently (CVE-2021-41190)",
+            ));
         }
         let claimed_type = if known { claimed_type } else { "" };
         let stated = document.media_type.as_deref().unwrap_or("");
         if !stated.is_empty() && !claimed_type.is_empty() && !media_type::same_kind(stated, claimed_type) {
-            return Err(wrong(&format!("it says {stated:?} of itself and was announced as {claimed_type:?}")));
+            return Err(wrong(&mismatch(stated, claimed_type)));
         }
         let shape = [stated, claimed_type].into_iter().find(|t| !t.is_empty()).map(str::to_owned);
         let is_index = document.manifests.is_some();
@@ -157,7 +159,7 @@ impl Manifest {
                 if media_type::is_index(&shape) != is_index
                     || !(media_type::is_index(&shape) || media_type::is_manifest(&shape)) =>
             {
-                return Err(wrong(&format!("its content is not what its type {shape:?} says")));
+                return Err(wrong(&format!("its content does not match its type {shape:?}")));
             }
             Some(shape) => shape,
             None if is_index => media_type::OCI_INDEX.to_owned(),
@@ -177,8 +179,8 @@ impl Manifest {
         Ok(Manifest { descriptor, bytes, body, subject: document.subject, artifact_type })
     }
 
-    /// The manifest of an image that has none (a docker-save archive of the old form). Its bytes become digests for
-    /// ever: they are frozen by a test.
+    /// Creates a manifest for an image without one (docker-save's legacy form). The bytes determine the digest, so a
+    /// test freezes them.
     pub fn synthesise(config: &Descriptor, layers: &[Descriptor]) -> Manifest {
         let pointer = |d: &Descriptor| {
             format!("{{\"mediaType\":\"{}\",\"digest\":\"{}\",\"size\":{}}}", d.media_type, d.digest, d.size)
@@ -190,14 +192,14 @@ impl Manifest {
             pointer(config),
             layers.join(",")
         );
-        Manifest::unclaimed(text.into_bytes(), media_type::OCI_MANIFEST).expect("made here of checked parts")
+        Manifest::from_bytes(text.into_bytes(), media_type::OCI_MANIFEST).expect("made of checked parts")
     }
 
     pub fn digest(&self) -> Digest {
         self.descriptor.digest
     }
 
-    /// Manifests and indexes one step below.
+    /// Returns the manifests and indexes that an index lists.
     pub fn children(&self) -> &[Descriptor] {
         match &self.body {
             Body::Index { manifests, .. } => manifests,
@@ -205,14 +207,14 @@ impl Manifest {
         }
     }
 
-    /// Config and layers that have to be there, each digest once, in order: all but foreign ones.
+    /// Returns config and layers without foreign layers, each digest once, in order: these blobs must exist.
     pub fn blobs(&self) -> Vec<&Descriptor> {
         let layers = self.layers().iter().filter(|layer| !layer.is_foreign());
         let mut seen = HashSet::new();
         self.config().into_iter().chain(layers).filter(|blob| seen.insert(blob.digest)).collect()
     }
 
-    /// Layers of a nondistributable type, which a source may be without.
+    /// Returns the foreign layers (nondistributable types), which a source may not have.
     pub fn foreign_layers(&self) -> impl Iterator<Item = &Descriptor> {
         self.layers().iter().filter(|layer| layer.is_foreign())
     }
@@ -224,7 +226,7 @@ impl Manifest {
         }
     }
 
-    /// The layers; of an index, the blobs that it lists beside its manifests.
+    /// Returns the layers; for an index, the blobs that it lists in addition to manifests.
     pub fn layers(&self) -> &[Descriptor] {
         match &self.body {
             Body::Image { layers, .. } => layers,
@@ -233,8 +235,8 @@ impl Manifest {
         }
     }
 
-    /// Whether this is an image that containers run from, or an index of such: its layers and its form may be converted.
-    /// Artifacts, referrers and what is not known keep every byte.
+    /// Whether this is a container image or an index of images, so that its layers and its form may be converted.
+    /// Artifacts, referrers and unknown types are copied unchanged.
     pub fn is_container_image(&self) -> bool {
         let image_type = |text: &str| [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&text);
         let plain = self.subject.is_none() && self.artifact_type.as_deref().is_none_or(image_type);
@@ -247,8 +249,8 @@ impl Manifest {
     }
 }
 
-/// The type that a document states, if that is a manifest's or an index's: announced as anything else, it would be
-/// carried without what it names.
+/// Returns the `mediaType` field if it is that of a manifest or an index. Under another claimed type, the document would
+/// be copied without its children.
 fn stated_type(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -259,7 +261,12 @@ fn stated_type(bytes: &[u8]) -> Option<String> {
     (media_type::is_index(&stated) || media_type::is_manifest(&stated)).then_some(stated)
 }
 
-/// What imgmv reads of an image's config (image-spec, config.md).
+/// The reason for refusing a document whose `mediaType` field and claimed type differ.
+fn mismatch(stated: &str, claimed: &str) -> String {
+    format!("its mediaType field is {stated:?}, but its claimed type is {claimed:?}")
+}
+
+/// The fields of an image config that imgmv uses (image-spec, config.md).
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Config {
     #[serde(default)]
@@ -283,10 +290,10 @@ pub struct RootFs {
 impl Config {
     pub fn parse(bytes: &[u8]) -> Result<Config> {
         serde_json::from_slice(bytes)
-            .map_err(|e| Error::invalid(format!("config {} is not an image's config: {e}", Digest::of(bytes))))
+            .map_err(|e| Error::invalid(format!("config {} is not an image config: {e}", Digest::of(bytes))))
     }
 
-    /// Digests of the uncompressed layers, lowest first.
+    /// Returns the digests of the uncompressed layers, lowest first.
     pub fn diff_ids(&self) -> &[Digest] {
         self.rootfs.as_ref().map_or(&[], |rootfs| &rootfs.diff_ids)
     }
@@ -302,7 +309,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, media_type: &str) -> Result<Manifest> {
-        Manifest::unclaimed(text.as_bytes().to_vec(), media_type)
+        Manifest::from_bytes(text.as_bytes().to_vec(), media_type)
     }
 
     #[test]
@@ -316,7 +323,7 @@ mod tests {
         assert!(parse(r#"{"schemaVersion":2,"manifests":[]}"#, media_type::OCI_MANIFEST).is_err());
         let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
         assert!(parse(index, media_type::OCI_MANIFEST).is_err());
-        // The same kind of document in the other's form: its own word counts.
+        // The same kind in OCI and in docker form: the document's own `mediaType` counts.
         assert_eq!(parse(index, media_type::DOCKER_LIST).unwrap().descriptor.media_type, media_type::OCI_INDEX);
         assert!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, "").unwrap_err().to_string().contains("schema 1"));
     }

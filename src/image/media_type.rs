@@ -1,5 +1,4 @@
-//! Media types (image-spec, media-types.md; docker's image manifest version 2, schema 2) and what a layer's type
-//! says of its coding.
+//! Media types (image-spec, media-types.md; docker's image manifest version 2, schema 2) and the compression of layers.
 
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -7,7 +6,7 @@ pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-/// An early form that was dropped before 1.1 but is still about.
+/// The artifact manifest, withdrawn before image-spec 1.1 but still in use.
 pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -15,17 +14,17 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
-/// Schema 1: withdrawn by docker, and refused here with a sentence.
+/// Schema 1: withdrawn by docker, and refused with a message.
 pub const DOCKER_SCHEMA1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
 pub const OCTETS: &str = "application/octet-stream";
 
-/// How a blob's bytes are packed.
+/// The compression of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Coding {
-    /// As it is.
+    /// Not compressed.
     Raw,
     Gzip,
     Zstd,
@@ -40,7 +39,7 @@ impl Coding {
         }
     }
 
-    /// What the first bytes of a blob say (RFC 1952; RFC 8878); raw when they say nothing.
+    /// Detects the compression by the first bytes of a blob (RFC 1952; RFC 8878).
     pub fn sniff(head: &[u8]) -> Coding {
         match head {
             [0x1f, 0x8b, ..] => Coding::Gzip,
@@ -50,8 +49,8 @@ impl Coding {
     }
 }
 
-/// Whether `media_type` is a filesystem layer whose coding this project may change, and which it has now.
-/// `None` for everything else (artifacts, encrypted layers, unknown types): those are carried untouched.
+/// Returns the compression of a filesystem layer that may be recompressed. `None` for all other types (artifacts,
+/// encrypted layers, unknown types), which are copied unchanged.
 pub fn layer_coding(media_type: &str) -> Option<Coding> {
     Some(match media_type {
         OCI_LAYER | DOCKER_LAYER => Coding::Raw,
@@ -61,7 +60,7 @@ pub fn layer_coding(media_type: &str) -> Option<Coding> {
     })
 }
 
-/// The layer type of the same family (OCI or docker) as `media_type`, with `coding`.
+/// Returns the layer type with `coding` of the same family (OCI or docker) as `media_type`.
 pub fn with_coding(media_type: &str, coding: Coding) -> &'static str {
     let docker = media_type.starts_with("application/vnd.docker.");
     match (docker, coding) {
@@ -74,7 +73,7 @@ pub fn with_coding(media_type: &str, coding: Coding) -> &'static str {
     }
 }
 
-/// A layer that is to stay where its publisher put it: OCI's nondistributable types (deprecated), docker's foreign ones.
+/// Whether this is a foreign layer: OCI's nondistributable types (deprecated) and docker's foreign types.
 pub fn is_foreign_layer(media_type: &str) -> bool {
     const KINDS: [&str; 2] = [
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -84,7 +83,7 @@ pub fn is_foreign_layer(media_type: &str) -> bool {
     coding.is_some_and(|coding| ["", "+gzip", "+zstd", ".gzip", ".zstd"].contains(&coding))
 }
 
-/// Whether two types are one kind of document, an index or an image's manifest, in OCI's form or in docker's.
+/// Whether both types are an index, or both an image manifest, in OCI or docker form.
 pub fn same_kind(one: &str, other: &str) -> bool {
     let pair = |a, b| [one, other].iter().all(|&media_type| media_type == a || media_type == b);
     one == other || pair(OCI_INDEX, DOCKER_LIST) || pair(OCI_MANIFEST, DOCKER_MANIFEST)

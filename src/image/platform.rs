@@ -1,4 +1,4 @@
-//! Platforms (image-spec, image-index.md "platform") and which of them a machine can run.
+//! Platforms (image-spec, image-index.md "platform") and the selection of the best one for a host.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -19,12 +19,12 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// What this machine runs: linux (whatever the system, since images are for linux) and its architecture.
+    /// Returns the platform of this host: always linux, since images are for linux, and its architecture.
     pub fn host() -> Platform {
         Platform::new("linux", std::env::consts::ARCH, None)
     }
 
-    /// A platform with its names brought to the registered spelling (`x86_64` is `amd64`, `aarch64` is `arm64`).
+    /// Creates a platform with normalized names (`x86_64` is `amd64`, `aarch64` is `arm64`).
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
         let (architecture, implied) = match architecture.to_ascii_lowercase().as_str() {
             "x86_64" | "x86-64" | "amd64" => ("amd64".to_owned(), None),
@@ -46,9 +46,10 @@ impl Platform {
         Platform { architecture, os, os_version: None, os_features: None, variant }
     }
 
-    /// How well an image for `offered` runs where `self` is asked for: `None` not at all, otherwise lower is better.
-    /// The rules are containerd's: a processor also runs the older variants of its family, and 64-bit arm runs 32-bit.
-    /// An `os.version` that is asked for has to begin the image's (`10.0.20348` is any of its builds).
+    /// Returns how well an image for `offered` runs on `self`: lower is better, `None` means not at all.
+    ///
+    /// As in containerd, a processor runs the older variants of its family, and 64-bit arm runs 32-bit arm. A requested
+    /// `os.version` must be a prefix of the image's (`10.0.20348` matches all its builds).
     pub fn rank(&self, offered: &Platform) -> Option<usize> {
         let version = offered.os_version.as_deref();
         let offered = Platform::new(&offered.os, &offered.architecture, offered.variant.as_deref());
@@ -56,16 +57,16 @@ impl Platform {
             return None;
         }
         if let (Some(wanted), Some(version)) = (self.os_version.as_deref(), version)
-            && !begins(version, wanted)
+            && !has_version_prefix(version, wanted)
         {
             return None;
         }
-        let key = (offered.architecture.as_str(), offered.level());
-        self.runs().iter().position(|(architecture, level)| *architecture == key.0 && *level == key.1)
+        let key = (offered.architecture.as_str(), offered.variant_or_default());
+        self.compatible().iter().position(|(architecture, level)| *architecture == key.0 && *level == key.1)
     }
 
-    /// The variant as a number, with the defaults that the architecture gives it (`arm64` is v8, `arm` v7, `amd64` v1).
-    fn level(&self) -> String {
+    /// Returns the variant, or the default of the architecture (`arm64` is v8, `arm` v7, `amd64` v1).
+    fn variant_or_default(&self) -> String {
         let default = match self.architecture.as_str() {
             "arm64" => "v8",
             "arm" => "v7",
@@ -75,11 +76,11 @@ impl Platform {
         self.variant.clone().unwrap_or_else(|| default.to_owned())
     }
 
-    /// What `self` runs, best first.
-    fn runs(&self) -> Vec<(&str, String)> {
+    /// Returns the architectures and variants that `self` runs, best first.
+    fn compatible(&self) -> Vec<(&str, String)> {
         let architecture = self.architecture.as_str();
-        let level = self.level();
-        // `v07` is no number: it is what it is.
+        let level = self.variant_or_default();
+        // `v07` does not count as a number; it only matches itself.
         let number = level.trim_start_matches('v').parse::<u32>().ok().filter(|number| format!("v{number}") == level);
         let down = |name: &'static str, from: u32, to: u32| (to..=from).rev().map(move |n| (name, format!("v{n}")));
         match (architecture, number) {
@@ -93,7 +94,7 @@ impl Platform {
         }
     }
 
-    /// The best of `offered` for `self`, by index: of equals the newest `os.version`, then the first.
+    /// Returns the index of the best platform for `self`: among equals the newest `os.version`, then the first.
     pub fn best<'a>(&self, offered: impl Iterator<Item = Option<&'a Platform>>) -> Option<usize> {
         let ranked = offered.enumerate().filter_map(|(at, platform)| {
             let platform = platform?;
@@ -102,24 +103,24 @@ impl Platform {
         ranked.min().map(|(.., at)| at)
     }
 
-    /// `os.version`, so that newer is greater; none is the oldest.
+    /// Returns the numbers of `os.version` for comparison; a platform without one is the oldest.
     fn version(&self) -> Vec<u64> {
         let parts = self.os_version.as_deref().unwrap_or_default().split('.');
         parts.map_while(|part| part.parse().ok()).collect()
     }
 }
 
-/// Whether `version` is `prefix` or a build of it: by whole numbers between dots.
-fn begins(version: &str, prefix: &str) -> bool {
+/// Whether `version` starts with `prefix`, compared by complete numbers between dots.
+fn has_version_prefix(version: &str, prefix: &str) -> bool {
     version.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-const FORM: &str = "expected OS/ARCH[/VARIANT][:OSVERSION], as linux/arm64 or windows/amd64:10.0.20348";
+const FORM: &str = "expected OS/ARCH[/VARIANT][:OSVERSION], for example linux/arm64 or windows/amd64:10.0.20348";
 
 impl FromStr for Platform {
     type Err = Error;
 
-    /// `os/arch[/variant][:os.version]`, or an architecture alone (then linux).
+    /// Parses `os/arch[/variant][:os.version]`, or only an architecture (then linux).
     fn from_str(text: &str) -> Result<Platform> {
         let wrong = || Error::usage(format!("{text:?} is not a platform: {FORM}"));
         let word = |part: &&str| {

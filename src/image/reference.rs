@@ -1,17 +1,19 @@
-//! Names of images: `[HOST[:PORT]/]REPO[:TAG][@DIGEST]` with docker's conventions (distribution-spec "Pulling
-//! manifests" for the grammar of repository and tag).
+//! Image references: `[HOST[:PORT]/]REPO[:TAG][@DIGEST]` with docker's conventions. The grammar of repository and tag is
+//! that of the distribution-spec, "Pulling manifests".
 
 use super::Digest;
 use crate::error::{Error, Result};
 use std::{fmt, str::FromStr};
 
-/// The host that a name without one means.
+/// The host of a reference without one.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_TAG: &str = "latest";
+/// The maximum length of host and repository, in characters.
 const MAX_NAME: usize = 255;
+/// The maximum length of a tag, in characters.
 const MAX_TAG: usize = 128;
 
-/// A name spelled in full: host and repository always, then a tag, a digest, or both (the digest wins).
+/// A complete reference: host and repository, then a tag, a digest or both (the digest takes precedence).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     /// `docker.io`, `registry.lan:5000`, `[::1]:5000`.
@@ -23,7 +25,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The tag, or `latest` where neither tag nor digest is given.
+    /// Returns the tag, or `latest` if there is neither a tag nor a digest.
     pub fn tag_or_latest(&self) -> Option<&str> {
         match (&self.tag, &self.digest) {
             (Some(tag), _) => Some(tag),
@@ -32,7 +34,7 @@ impl Reference {
         }
     }
 
-    /// The same name with `latest` filled in where neither tag nor digest stands.
+    /// Adds the tag `latest` if there is neither a tag nor a digest.
     pub fn tagged(mut self) -> Reference {
         if self.tag.is_none() && self.digest.is_none() {
             self.tag = Some(DEFAULT_TAG.to_owned());
@@ -40,16 +42,9 @@ impl Reference {
         self
     }
 
-    /// `host/repository`, without tag and digest.
-    pub fn place(&self) -> String {
+    /// Returns `host/repository`, without tag and digest.
+    pub fn full_repository(&self) -> String {
         format!("{}/{}", self.host, self.repository)
-    }
-
-    /// As people write it: docker's host and `library/` left out.
-    pub fn familiar(&self) -> String {
-        let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
     }
 }
 
@@ -72,7 +67,7 @@ impl FromStr for Reference {
         if let Some(tag) = tag
             && !is_tag(tag)
         {
-            return Err(wrong("a tag is a letter, digit or _, then up to 127 of those, . and -"));
+            return Err(wrong("a tag starts with a letter, a digit or _, followed by up to 127 of these, . and -"));
         }
         let (host, repository) = match rest.split_once('/') {
             Some((first, more))
@@ -85,7 +80,7 @@ impl FromStr for Reference {
             _ => (DEFAULT_REGISTRY.to_owned(), rest.to_owned()),
         };
         if !is_host(&host) {
-            return Err(wrong("its registry host is not one"));
+            return Err(wrong("its registry host is not a valid host name"));
         }
         let host = if host == "index.docker.io" || host == "registry-1.docker.io" {
             DEFAULT_REGISTRY.to_owned()
@@ -99,7 +94,7 @@ impl FromStr for Reference {
         };
         if !is_repository(&repository) {
             return Err(wrong(
-                "a repository is lower-case letters and digits, with . _ - between, in parts parted by /",
+                "a repository has lower-case letters and digits, with . _ - between them, in parts separated by /",
             ));
         }
         if host.len() + 1 + repository.len() > MAX_NAME {
@@ -122,7 +117,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// `HOST[:PORT]` as it may stand in a reference; a host never begins with `-`.
+/// Whether `text` is a valid `HOST[:PORT]` of a reference; a host never starts with `-`.
 pub(crate) fn is_host(text: &str) -> bool {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -175,23 +170,23 @@ pub(crate) fn is_repository(text: &str) -> bool {
     !text.is_empty() && text.split('/').all(component)
 }
 
-/// A name as a source keeps it or a sink is to keep it: a full reference in archives and engines, often only a tag
-/// in an OCI layout. Free of control characters and bounded in length; otherwise only a string.
+/// The name of an image in a source or a sink: a complete reference in archives and engines, often only a tag in an OCI
+/// layout. It has a limited length and no control characters; nothing else is guaranteed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
-    const MAX: usize = 512;
+    const MAX_BYTES: usize = 512;
 
     pub fn new(text: impl Into<String>) -> Result<Name> {
         let text = text.into();
         let shown = || crate::error::printable(&text.chars().take(80).collect::<String>());
-        if text.is_empty() || text.len() > Self::MAX {
+        if text.is_empty() || text.len() > Self::MAX_BYTES {
             return Err(Error::invalid(format!(
-                "an image name of {} bytes ({:?}) is refused: expected 1 to {}",
-                text.len(),
+                "the image name {:?} is refused: it has {} bytes, expected 1 to {}",
                 shown(),
-                Self::MAX
+                text.len(),
+                Self::MAX_BYTES
             )));
         }
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) || crate::error::printable(&text) != text {
@@ -207,7 +202,7 @@ impl Name {
         &self.0
     }
 
-    /// The full reference, when the name is one (`app:2`, `ghcr.io/org/app`); `None` for a tag that stands alone.
+    /// Returns the complete reference if the name is one (`app:2`, `ghcr.io/org/app`); `None` for only a tag.
     pub fn reference(&self) -> Option<Reference> {
         if !self.0.contains([':', '/', '@']) {
             return None;
@@ -215,7 +210,7 @@ impl Name {
         self.0.parse::<Reference>().ok().map(Reference::tagged)
     }
 
-    /// The tag: of the reference, or the name itself when it is only a tag.
+    /// Returns the tag of the reference, or the name itself if it is only a tag.
     pub fn tag(&self) -> Option<String> {
         match self.reference() {
             Some(reference) => reference.tag,
@@ -223,13 +218,14 @@ impl Name {
         }
     }
 
-    /// The digest that the name holds itself (`app@sha256:…`).
+    /// Returns the digest in the name (`app@sha256:…`).
     pub fn digest(&self) -> Option<Digest> {
         self.reference()?.digest
     }
 
-    /// The names that containerd keeps for this one: `app:2@sha256:…` is `app:2` and `app@sha256:…`, in full.
-    pub fn apart(self) -> Vec<Name> {
+    /// Splits a name with tag and digest as containerd does: `app:2@sha256:…` becomes `app:2` and `app@sha256:…`, both
+    /// complete.
+    pub fn split(self) -> Vec<Name> {
         match self.reference() {
             Some(both) if both.tag.is_some() && both.digest.is_some() => {
                 let tagged = Reference { digest: None, ..both.clone() };
@@ -239,8 +235,8 @@ impl Name {
         }
     }
 
-    /// Whether `asked`, as a user typed it, means this name: the same text, or the same full reference, or its tag.
-    pub fn answers_to(&self, asked: &str) -> bool {
+    /// Whether the user's input `asked` means this name: the same text, the same complete reference, or its tag.
+    pub fn matches(&self, asked: &str) -> bool {
         if self.0 == asked {
             return true;
         }
@@ -282,7 +278,6 @@ mod tests {
         ] {
             assert_eq!(written.parse::<Reference>().unwrap().to_string(), full);
         }
-        assert_eq!("docker.io/library/app:1".parse::<Reference>().unwrap().familiar(), "app:1");
     }
 
     #[test]
@@ -314,17 +309,17 @@ mod tests {
     fn a_name_is_found_by_what_people_type() {
         let name = Name::new("docker.io/library/app:2").unwrap();
         for asked in ["app:2", "docker.io/library/app:2", "2"] {
-            assert!(name.answers_to(asked), "{asked}");
+            assert!(name.matches(asked), "{asked}");
         }
         for asked in ["app", "app:3", "other/app:2"] {
-            assert!(!name.answers_to(asked), "{asked}");
+            assert!(!name.matches(asked), "{asked}");
         }
         let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let both = Name::new(format!("app:2@{digest}")).unwrap().apart();
+        let both = Name::new(format!("app:2@{digest}")).unwrap().split();
         let full = format!("docker.io/library/app@{digest}");
         assert_eq!(both.iter().map(Name::as_str).collect::<Vec<_>>(), ["docker.io/library/app:2", &full]);
-        assert!(both[1].answers_to(&format!("app@{digest}")) && both[1].digest().is_some());
-        assert!(Name::new("v1").unwrap().answers_to("v1"));
+        assert!(both[1].matches(&format!("app@{digest}")) && both[1].digest().is_some());
+        assert!(Name::new("v1").unwrap().matches("v1"));
         assert!(Name::new("a\x1b[2Jb").is_err());
     }
 }

@@ -1,21 +1,21 @@
-//! One image of a copy: its manifests and the names that it gets.
+//! One image of a copy: its manifests and its names at the sink.
 
 use super::{Descriptor, Digest, Manifest, Name, Platform};
 use std::collections::HashSet;
 
-/// One image on its way, with the names it is to have.
+/// One image of a copy.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// At the sink; empty: only the digest.
+    /// The names at the sink; if empty, the image gets only its digest.
     pub names: Vec<Name>,
-    /// Every manifest that comes along, children before parents; the root is last. Never empty.
+    /// Every manifest that is copied, children before parents, the root last. Never empty.
     pub tree: Vec<Manifest>,
-    /// The root was made here, the source had none.
+    /// The root was created here, because the source has none.
     pub synthesised: bool,
-    /// What the source calls it.
+    /// The digest of the root in the source.
     pub source_digest: Digest,
-    /// Layers of a nondistributable type that come along.
-    pub carried: Vec<Descriptor>,
+    /// The foreign layers that are copied.
+    pub foreign_layers: Vec<Descriptor>,
 }
 
 impl Image {
@@ -23,22 +23,22 @@ impl Image {
         self.tree.last().expect("a tree has a root")
     }
 
-    /// Configs and layers of the whole tree that come along (not yet each once).
+    /// Returns all configs and layers that are copied; a digest may occur several times.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        self.tree.iter().flat_map(Manifest::blobs).chain(&self.carried)
+        self.tree.iter().flat_map(Manifest::blobs).chain(&self.foreign_layers)
     }
 
-    /// Layers of a nondistributable type that do not come along.
-    pub fn left(&self) -> impl Iterator<Item = &Descriptor> {
-        let carried: HashSet<Digest> = self.carried.iter().map(|layer| layer.digest).collect();
-        self.tree.iter().flat_map(Manifest::foreign_layers).filter(move |layer| !carried.contains(&layer.digest))
+    /// Returns the foreign layers that are not copied.
+    pub fn skipped_foreign_layers(&self) -> impl Iterator<Item = &Descriptor> {
+        let copied: HashSet<Digest> = self.foreign_layers.iter().map(|layer| layer.digest).collect();
+        self.tree.iter().flat_map(Manifest::foreign_layers).filter(move |layer| !copied.contains(&layer.digest))
     }
 
-    /// The platforms that its index lists, of the images that come along.
+    /// Returns the platforms of the copied images, as the index lists them.
     pub fn platforms(&self) -> Vec<Platform> {
-        let here: HashSet<Digest> = self.tree.iter().map(Manifest::digest).collect();
+        let copied: HashSet<Digest> = self.tree.iter().map(Manifest::digest).collect();
         let children = self.tree.iter().flat_map(|manifest| manifest.children());
-        let listed = children.filter(|child| here.contains(&child.digest)).filter_map(|child| child.platform.clone());
+        let listed = children.filter(|child| copied.contains(&child.digest)).filter_map(|child| child.platform.clone());
         listed.filter(|platform| platform.os != "unknown").collect()
     }
 }

@@ -118,20 +118,19 @@ const OUTPUT_LIMIT_BYTES: u64 = 4 << 20;
 
 /// Runs `command` without input and collects its output. A failed command is not an error.
 ///
-/// Fails with `FarSide` if the output exceeds 4 MiB.
+/// Fails with `RemoteHost` if the output exceeds 4 MiB.
 pub fn capture(host: &dyn Host, command: &[&str]) -> Result<Output> {
     let mut running = host.run(command)?;
     running.stdin = None;
     let mut bytes = Vec::new();
     if let Some(stdout) = running.stdout.take() {
-        stdout
-            .take(OUTPUT_LIMIT_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| Error::far_side(format!("{}: the output of {} was cut off: {e}", host.name(), command[0])))?;
+        stdout.take(OUTPUT_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(|e| {
+            Error::remote_host(format!("{}: the output of {} was cut off: {e}", host.name(), command[0]))
+        })?;
     }
     if bytes.len() as u64 > OUTPUT_LIMIT_BYTES {
         let name = host.name();
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{name}: the output of {} exceeds {OUTPUT_LIMIT_BYTES} bytes",
             command[0]
         )));

@@ -51,8 +51,8 @@ pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
 
 fn spawn_error(program: &str, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::NotFound => Error::far_side(format!("the program {program} was not found on this host")),
-        _ => Error::far_side(format!("cannot start {program}: {error}")),
+        io::ErrorKind::NotFound => Error::remote_host(format!("the program {program} was not found on this host")),
+        _ => Error::remote_host(format!("cannot start {program}: {error}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::image::{Config, Descriptor, Hasher, MAX_MANIFEST, Manifest, Platform};
+use crate::image::{Config, Descriptor, Hasher, MAX_MANIFEST_BYTES, Manifest, Platform};
 use std::io::Read;
 
 /// Reads and verifies an image's config, which is at most as large as a manifest.
@@ -19,8 +19,11 @@ pub fn platform(store: &dyn Store, at: &Descriptor) -> Option<Platform> {
 
 /// Reads and verifies a small blob, which is at most as large as a manifest.
 pub fn document(store: &dyn Store, at: &Descriptor) -> Result<Vec<u8>> {
-    if at.size > MAX_MANIFEST {
-        return Err(Error::invalid(format!("config {} has {} bytes, more than {MAX_MANIFEST}", at.digest, at.size)));
+    if at.size > MAX_MANIFEST_BYTES {
+        return Err(Error::invalid(format!(
+            "config {} has {} bytes, more than {MAX_MANIFEST_BYTES}",
+            at.digest, at.size
+        )));
     }
     let mut bytes = Vec::with_capacity(at.size as usize);
     store.open(at, 0)?.take(at.size + 1).read_to_end(&mut bytes)?;

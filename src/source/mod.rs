@@ -79,7 +79,7 @@ pub trait Store: Send + Sync {
 
     /// The raw bytes of a manifest or an index; not verified, see [`Manifest::parse`].
     ///
-    /// 1. At most `MAX_MANIFEST` bytes are read.
+    /// 1. At most `MAX_MANIFEST_BYTES` bytes are read.
     ///
     /// # Errors
     /// - `NotFound` or `Invalid`: the store does not have the manifest.
@@ -147,7 +147,7 @@ pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
     for pick in picks {
         let fits = |root: &&Root| match pick {
             Selector::Digest(digest) => root.descriptor.digest == *digest,
-            Selector::Name(asked) => root.name.as_ref().is_some_and(|name| name.answers_to(asked)),
+            Selector::Name(asked) => root.name.as_ref().is_some_and(|name| name.matches(asked)),
         };
         let found: Vec<&Root> = all.iter().filter(fits).collect();
         let is_exact = |root: &&&Root| matches!(pick, Selector::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));

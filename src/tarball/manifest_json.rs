@@ -1,5 +1,5 @@
 //! `manifest.json`, docker-save's list of images (docker's image specification v1.2, "Combined Image JSON and
-//! Filesystem Changeset Format"): read as tolerantly as Go reads it, written plainly.
+//! Filesystem Changeset Format"). It is read with the tolerance of Go's JSON parser.
 
 use super::tar::path::{clean, shown};
 use crate::error::{Error, Result};
@@ -9,47 +9,47 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 pub(crate) const FILE: &str = "manifest.json";
-/// Which layer a name stands for, for loaders older than `manifest.json`.
+/// The file that maps names to layers, for loaders older than `manifest.json`.
 pub(crate) const REPOSITORIES: &str = "repositories";
-/// Images in one archive, at most.
+/// The maximum number of images in one archive.
 const MAX_IMAGES: usize = 10_000;
-/// Layers of one image, at most; file systems stop long before.
+/// The maximum number of layers in one image; file systems allow far fewer.
 const MAX_LAYERS: usize = 4096;
 
-/// One image of `manifest.json`.
+/// An image of a parsed `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Saved {
-    /// The config's entry, cleaned.
+pub(crate) struct SavedImage {
+    /// The cleaned name of the config's entry.
     pub config: String,
     pub tags: Vec<Name>,
-    /// The layers' entries, cleaned, lowest first.
+    /// The cleaned names of the layers' entries, lowest first.
     pub layers: Vec<String>,
 }
 
-/// How an image is written.
+/// An image of a `manifest.json` to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Entry {
+pub(crate) struct ManifestEntry {
     pub config: String,
     pub repo_tags: Option<Vec<String>>,
     pub layers: Vec<String>,
 }
 
-/// The images that the bytes of a `manifest.json` list.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Saved>> {
+/// Parses a `manifest.json`.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<SavedImage>> {
     let wrong = |why: &str| Error::invalid(format!("manifest.json is refused: {why}"));
     let value = json_tree(bytes).map_err(|why| wrong(&why))?;
     let Value::Array(list) = value else {
         return Err(wrong("it is not a list"));
     };
     if list.len() > MAX_IMAGES {
-        return Err(wrong(&format!("it lists {} images, more than the {MAX_IMAGES} allowed", list.len())));
+        return Err(wrong(&format!("it lists {} images; at most {MAX_IMAGES} are allowed", list.len())));
     }
-    list.iter().map(|image| one(image).map_err(|e| wrong(&e.to_string()))).collect()
+    list.iter().map(|image| parse_image(image).map_err(|e| wrong(&e.to_string()))).collect()
 }
 
-fn one(image: &Value) -> Result<Saved> {
-    let object = image.as_object().ok_or_else(|| Error::invalid("an image in it is no object"))?;
+fn parse_image(image: &Value) -> Result<SavedImage> {
+    let object = image.as_object().ok_or_else(|| Error::invalid("an image in it is not an object"))?;
     let config = match field(object, "Config")? {
         Some(Value::String(config)) => clean(config.as_bytes())?,
         _ => String::new(),
@@ -57,9 +57,12 @@ fn one(image: &Value) -> Result<Saved> {
     if config.is_empty() {
         return Err(Error::invalid("an image in it has no Config"));
     }
-    let layers = texts(field(object, "Layers")?, "Layers")?;
+    let layers = strings(field(object, "Layers")?, "Layers")?;
     if layers.len() > MAX_LAYERS {
-        return Err(Error::invalid(format!("an image in it has {} layers, more than {MAX_LAYERS}", layers.len())));
+        return Err(Error::invalid(format!(
+            "an image in it has {} layers; at most {MAX_LAYERS} are allowed",
+            layers.len()
+        )));
     }
     let layers: Vec<String> = layers.into_iter().map(|layer| clean(layer.as_bytes())).collect::<Result<_>>()?;
     if let Some(at) = layers.iter().position(String::is_empty) {
@@ -67,26 +70,26 @@ fn one(image: &Value) -> Result<Saved> {
         return Err(Error::invalid(format!("layer {nth} of the image with config {config} has an empty file name")));
     }
     let mut tags = Vec::new();
-    for tag in texts(field(object, "RepoTags")?, "RepoTags")? {
-        let tag = full(tag)?;
+    for tag in strings(field(object, "RepoTags")?, "RepoTags")? {
+        let tag = canonical(tag)?;
         if !tags.contains(&tag) {
             tags.push(tag);
         }
     }
-    Ok(Saved { config, tags, layers })
+    Ok(SavedImage { config, tags, layers })
 }
 
-/// The value of `key` whatever its letters' case, as Go reads it (jib wrote small ones).
+/// Returns the value of `key`. The case of the key is ignored, as Go does (jib wrote lower case).
 fn field<'v>(object: &'v Map<String, Value>, key: &str) -> Result<Option<&'v Value>> {
     let mut found = object.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
     match (found.next(), found.next()) {
-        (Some(_), Some(_)) => Err(Error::invalid(format!("an image in it has {key} twice over"))),
+        (Some(_), Some(_)) => Err(Error::invalid(format!("an image in it has {key} twice"))),
         (first, _) => Ok(first.map(|(_, value)| value)),
     }
 }
 
-fn texts<'v>(value: Option<&'v Value>, key: &str) -> Result<Vec<&'v str>> {
-    let wrong = || Error::invalid(format!("an image's {key} in it is no list of strings"));
+fn strings<'v>(value: Option<&'v Value>, key: &str) -> Result<Vec<&'v str>> {
+    let wrong = || Error::invalid(format!("the {key} of an image in it is not a list of strings"));
     match value {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(list)) => list.iter().map(|text| text.as_str().ok_or_else(wrong)).collect(),
@@ -94,36 +97,37 @@ fn texts<'v>(value: Option<&'v Value>, key: &str) -> Result<Vec<&'v str>> {
     }
 }
 
-/// A tag spelled in full where it is a reference (`docker.io/library/app:2`), as index.json has it.
-fn full(tag: &str) -> Result<Name> {
+/// Completes a tag that is a reference (`docker.io/library/app:2`), as in `index.json`.
+fn canonical(tag: &str) -> Result<Name> {
     let name = Name::new(tag)?;
     Ok(name.reference().map_or(name, |reference| Name::from(&reference)))
 }
 
-/// The digest that the path of a blob in a layout says.
+/// Returns the digest in the path of a blob (`blobs/sha256/<hex>`).
 pub(crate) fn blob_digest(path: &str) -> Option<Digest> {
     let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-/// The bytes of a `manifest.json` of `images`.
-pub(crate) fn write(images: &[Entry]) -> Vec<u8> {
+/// Returns the bytes of a `manifest.json` with `images`.
+pub(crate) fn write(images: &[ManifestEntry]) -> Vec<u8> {
     serde_json::to_vec(images).expect("strings can always be written")
 }
 
-/// Which layer each name stands for in the bytes of a `repositories`; what is no such thing is left out.
+/// Parses a `repositories` file: the layer of each name. Invalid entries are skipped.
 pub(crate) fn repositories(bytes: &[u8]) -> BTreeMap<Reference, String> {
     let all: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(bytes).unwrap_or_default();
-    let tags = all.into_iter().flat_map(|(place, tags)| tags.into_iter().map(move |tag| (place.clone(), tag)));
-    tags.filter_map(|(place, (tag, layer))| Some((format!("{place}:{tag}").parse().ok()?, layer))).collect()
+    let tags =
+        all.into_iter().flat_map(|(repository, tags)| tags.into_iter().map(move |tag| (repository.clone(), tag)));
+    tags.filter_map(|(name, (tag, layer))| Some((format!("{name}:{tag}").parse().ok()?, layer))).collect()
 }
 
-/// The bytes of a `repositories`.
+/// Returns the bytes of a `repositories` file.
 pub(crate) fn write_repositories(tags: &BTreeMap<Reference, String>) -> Vec<u8> {
     let mut all: BTreeMap<String, BTreeMap<&str, &str>> = BTreeMap::new();
     for (name, layer) in tags {
         let Some(tag) = &name.tag else { continue };
-        all.entry(name.place()).or_default().insert(tag, layer);
+        all.entry(name.full_repository()).or_default().insert(tag, layer);
     }
     serde_json::to_vec(&all).expect("strings can always be written")
 }

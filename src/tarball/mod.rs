@@ -1,13 +1,13 @@
-//! The tar forms of images (docker-save, OCI layout in a tar), read and written; no addresses here.
+//! The tar forms of images (docker-save, OCI layout in a tar), read and written. This module knows no addresses.
 //!
 //! `tar` knows the format: headers, entries, paths, compression of the whole file. `read` finds the images in an
-//! archive: [`ArchiveStore`] is a seekable archive, [`ArchiveStream`] is read once. `write` makes the one form that
-//! every loader reads ([`ArchiveWriter`]); [`Compressed`] compresses it as a whole, in independent blocks on all cores.
-//! `rewrite` copies an archive in its own form with other names ([`retag`]).
+//! archive: [`ArchiveStore`] is a seekable archive, [`ArchiveStream`] is read once. `write` makes the universal form,
+//! which every loader reads ([`ArchiveWriter`]); [`Compressed`] compresses the complete archive, in independent blocks
+//! on all cores. `rewrite` copies an archive in its own form with other names ([`retag`]).
 //!
-//! docker-save's old form has no manifests: `read/legacy_manifest.rs` makes them, and a test freezes their bytes. A
-//! stream of that form goes to a pipe in its own form, re-tagged, since its layers' digests are unknown while they are
-//! streamed; into a file, a layout or a registry it is converted like any other.
+//! docker-save's legacy form has no manifests: `read/legacy_manifest.rs` creates them, and a test freezes their bytes.
+//! A stream in the legacy form is copied to a pipe in its own form with other names, since the digests of its layers
+//! are unknown while they are streamed. For a file, a layout or a registry it is converted.
 
 mod manifest_json;
 mod read;
@@ -22,8 +22,8 @@ pub use read::unopened::UnopenedArchive;
 pub use rewrite::retag::retag;
 pub use rewrite::streamed::{Rewrite, rewrite};
 pub use tar::compress::Compressed;
-pub use tar::decompress::Packing;
-pub use tar::output::Out;
+pub use tar::decompress::ArchiveCompression;
+pub use tar::output::Output;
 pub use tar::read_at::{ReadAt, Section};
 pub use write::archive::ArchiveWriter;
-pub(crate) use write::archive::Resume;
+pub(crate) use write::resume::Resume;

@@ -90,17 +90,17 @@ fn recompress(
     // The SHA-256 of an uncompressed layer is its diff ID, which is computed anyway.
     let own_hash = how.was != Coding::Raw || algorithm != Algorithm::default();
     let mut tee = Tee { from, hasher: own_hash.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, context };
-    let result = compress::recode(&mut tee, how.was, how.to, how.level, context.threads, out)?;
+    let result = compress::recompress(&mut tee, how.was, how.to, how.level, context.threads, out)?;
     let digest = match tee.hasher {
         // Bytes after the end of the compressed stream belong to the blob too.
         Some(_) => {
             std::io::copy(&mut tee, &mut std::io::sink())?;
             tee.hasher.take().expect("set above").finish()
         }
-        None => result.raw.0,
+        None => result.uncompressed.0,
     };
     check(claim, digest, tee.size)?;
-    Ok(((digest, tee.size), result.raw.0))
+    Ok(((digest, tee.size), result.uncompressed.0))
 }
 
 /// A reader that counts, reports and, where needed, hashes.

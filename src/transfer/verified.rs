@@ -52,7 +52,7 @@ pub(super) fn check(claim: &Claim, digest: Digest, size: u64) -> Result<()> {
     }
     match claim.digest {
         Some(expected) if expected != digest => {
-            Err(Error::altered(format!("blob {expected} does not match: got {digest}; it was not stored")))
+            Err(Error::digest_mismatch(format!("blob {expected} does not match: got {digest}; it was not stored")))
         }
         _ => Ok(()),
     }

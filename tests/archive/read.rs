@@ -5,7 +5,7 @@ use crate::memory::{Kept, takes};
 use imgmv::copy::Options;
 use imgmv::image::{Digest, media_type};
 use imgmv::source::{Selector, Store};
-use imgmv::tarball::Packing;
+use imgmv::tarball::ArchiveCompression;
 use imgmv::transport::archive::{Input, open};
 use serde_json::json;
 use std::io::{Cursor, Read, Write};
@@ -50,12 +50,12 @@ const CONFIG: &str = "sha256:54e28c1bb2d5d187a1e809dd97d69756369d677b2d105af1678
 
 /// What arrives of a file read as it is and, where it is no packed one, in place.
 fn arrived(bytes: Vec<u8>) -> Vec<Kept> {
-    let packing = Packing::sniff(&bytes).unwrap();
-    if packing == Packing::Plain {
+    let compression = ArchiveCompression::sniff(&bytes).unwrap();
+    if compression == ArchiveCompression::Plain {
         return arrive(&bytes).map(Result::unwrap).into();
     }
     let mut tar = Vec::new();
-    packing.undo(Box::new(Cursor::new(bytes))).unwrap().read_to_end(&mut tar).unwrap();
+    compression.decompress(Box::new(Cursor::new(bytes))).unwrap().read_to_end(&mut tar).unwrap();
     let sink = Kept::new(takes());
     run(streamed(tar), &sink, &Options::default()).unwrap();
     vec![sink]
@@ -290,8 +290,12 @@ fn files_are_sniffed_whatever_they_are_called() {
     std::fs::write(folder.path().join("empty.tar"), b"").unwrap();
     assert!(matches!(open("a.tar.gz").unwrap(), imgmv::copy::Source::Store(_)));
     assert!(matches!(open("b.tar").unwrap(), imgmv::copy::Source::Stream(_)));
-    for (name, words) in [("c.tar", "neither a tar"), ("empty.tar", "is empty"), ("none.tar", "none.tar"), ("", "oci:")]
-    {
+    for (name, words) in [
+        ("c.tar", "c.tar is not an archive: expected a tar"),
+        ("empty.tar", "is empty"),
+        ("none.tar", "none.tar"),
+        ("", "oci:"),
+    ] {
         let Err(error) = open(name) else { panic!("{name} was taken") };
         assert!(error.to_string().contains(words), "{error}");
     }

@@ -35,7 +35,7 @@ impl Sent {
             source_digest: manifest.digest(),
             tree: vec![manifest],
             synthesised: false,
-            carried: Vec::new(),
+            foreign_layers: Vec::new(),
         };
         Sent { memory, image }
     }

@@ -2,7 +2,7 @@
 
 use crate::sample::Sample;
 use crate::stores::{Case, by_name, check};
-use imgmv::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
+use imgmv::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, media_type};
 use imgmv::source::{Root, Selector, Store};
 use imgmv::{Kind, Result};
 use std::io::Read;
@@ -131,12 +131,12 @@ fn a_manifest_above_the_limit_is_refused() {
         let mut sample = Sample::new();
         let start = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]"#;
         let mut bytes = start.to_vec();
-        bytes.resize(MAX_MANIFEST as usize, b' ');
+        bytes.resize(MAX_MANIFEST_BYTES as usize, b' ');
         bytes.push(b'}');
         let descriptor = Descriptor::of(media_type::OCI_INDEX, &bytes);
         sample.put_manifest(descriptor.digest, bytes);
         let case = build(sample).unwrap();
-        for size in [descriptor.size, MAX_MANIFEST, 0] {
+        for size in [descriptor.size, MAX_MANIFEST_BYTES, 0] {
             let at = Descriptor { size, ..descriptor.clone() };
             let error = case.store.manifest(&at).map(|bytes| bytes.len()).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{error}");
@@ -207,7 +207,7 @@ fn a_wrong_size_is_invalid_or_found_by_the_reader() {
         let claim = Descriptor { size: case.blob.size + 7, ..case.blob.clone() };
         match read(&*case.store, &claim, 0) {
             Ok(bytes) => assert_eq!(bytes.len() as u64, case.blob.size),
-            Err(error) => assert!(matches!(error.kind(), Kind::Invalid | Kind::Network | Kind::FarSide), "{error}"),
+            Err(error) => assert!(matches!(error.kind(), Kind::Invalid | Kind::Network | Kind::RemoteHost), "{error}"),
         }
     });
 }

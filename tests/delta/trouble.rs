@@ -153,7 +153,7 @@ fn a_line_that_is_cut_leaves_the_old_image_and_the_rerun_brings_the_new_one() {
         let two = version(&[1, 2, 3], Coding::Raw);
         far.line.cut_after((LAYER + LAYER / 2 + LAYER / 4) as u64);
         let error = far.copy(&two).err().unwrap();
-        assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
+        assert_eq!(error.kind(), Failure::RemoteHost, "{kind:?}: {error}");
         assert!(!error.to_string().contains("sending everything"), "{kind:?}: {error}");
         assert_eq!(far.peer.id(APP), before, "{kind:?}");
         far.line.cut_after(0);
@@ -188,7 +188,7 @@ fn a_full_disk_leaves_the_old_image_and_is_not_tried_twice() {
         for layers in [8, 20] {
             let large: Vec<u64> = (1..=layers).collect();
             let error = far.copy(&version(&large, Coding::Raw)).err().unwrap();
-            assert_eq!(error.kind(), Failure::FarSide, "{kind:?}: {error}");
+            assert_eq!(error.kind(), Failure::RemoteHost, "{kind:?}: {error}");
             assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
             assert!(!error.to_string().contains("sending everything"), "{kind:?}: {error}");
             assert_eq!(far.peer.id(APP), before, "{kind:?}");
@@ -275,7 +275,7 @@ fn a_load_that_says_yes_and_does_nothing_is_not_believed_and_the_old_image_stays
     far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
     let before = far.peer.id(APP);
     let error = far.copy(&version(&[1, 2, 3], Coding::Raw)).err().unwrap();
-    assert_eq!(error.kind(), Failure::FarSide);
+    assert_eq!(error.kind(), Failure::RemoteHost);
     assert!(error.to_string().contains("sending everything"), "{error}");
     assert_eq!(far.peer.id(APP), before);
     assert_eq!(far.left_over(), "");

@@ -59,7 +59,7 @@ fn the_reason_for_a_broken_end_is_everybodys() {
     impl Read for Broken {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             match self.0 {
-                0 => Err(Error::far_side("docker save ended with status 1").into()),
+                0 => Err(Error::remote_host("docker save ended with status 1").into()),
                 left => {
                     let n = buffer.len().min(left as usize);
                     self.0 -= n as u64;
@@ -72,7 +72,7 @@ fn the_reason_for_a_broken_end_is_everybodys() {
     let readers: Vec<_> = ends.into_iter().map(|end| thread::spawn(move || whole(end))).collect();
     for reader in readers {
         let error = Error::from(reader.join().unwrap().unwrap_err());
-        assert_eq!(error.kind(), Kind::FarSide);
+        assert_eq!(error.kind(), Kind::RemoteHost);
     }
 }
 

@@ -45,7 +45,7 @@ fn the_cache_is_a_layout_that_other_tools_read() {
     let rootfs = serde_json::json!({ "type": "layers", "diff_ids": [Digest::of(&layer)] });
     let config = serde_json::json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs }).to_string();
     let image = manifest(config.as_bytes(), &[&layer], Value::Null);
-    let image = Manifest::unclaimed(image, media_type::OCI_MANIFEST).unwrap();
+    let image = Manifest::from_bytes(image, media_type::OCI_MANIFEST).unwrap();
     let double = Double::start();
     double.put_blob("library/app", config.as_bytes());
     double.put_blob("library/app", &layer);

@@ -115,7 +115,7 @@ fn referrers_come_from_upstream() {
         "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/x.signature",
         "config": config, "layers": [], "subject": image.descriptor,
     });
-    let signature = Manifest::unclaimed(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
+    let signature = Manifest::from_bytes(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
     double.put_manifest("library/app", None, &signature);
     let server = mirror(&double.host(), &[]);
     let list = server.get(&format!("/v2/library/app/referrers/{}", image.digest())).json();

@@ -150,7 +150,7 @@ fn a_blob_of_unknown_digest_is_streamed_and_named_at_its_end() {
     let digest = report.images[0].digest;
     assert_eq!(to.tag("app", "1"), Some(digest));
     let (media_type, bytes) = to.manifest("app", &digest).unwrap();
-    let manifest = Manifest::unclaimed(bytes, &media_type).unwrap();
+    let manifest = Manifest::from_bytes(bytes, &media_type).unwrap();
     assert_eq!(manifest.layers()[0].media_type, media_type::OCI_LAYER_GZIP);
     assert!(to.blob("app", &manifest.layers()[0].digest).is_some());
     assert_eq!(to.count("PATCH", ""), 1);
@@ -197,7 +197,7 @@ fn an_index_goes_whole_and_children_go_first() {
     let (one, two) = (from.image("app", "one", &[b"1"]), from.image("app", "two", &[b"2"]));
     let list = serde_json::to_string(&[&one.descriptor, &two.descriptor]).unwrap();
     let index = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":{list}}}"#, media_type::OCI_INDEX);
-    let index = Manifest::unclaimed(index.into_bytes(), media_type::OCI_INDEX).unwrap();
+    let index = Manifest::from_bytes(index.into_bytes(), media_type::OCI_INDEX).unwrap();
     from.put_manifest("app", Some("all"), &index);
     send(store(&from, "app"), &sink(&to, "app"), "all").unwrap();
     assert_eq!(to.tag("app", "all"), Some(index.digest()));

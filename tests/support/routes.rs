@@ -236,7 +236,7 @@ fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, bo
     if faults.refused_types.contains(&&*media_type) {
         return Some(error(400, "MANIFEST_INVALID", "manifest invalid"));
     }
-    let manifest = match Manifest::unclaimed(bytes, &media_type) {
+    let manifest = match Manifest::from_bytes(bytes, &media_type) {
         Ok(manifest) => manifest,
         Err(why) => return Some(error(400, "MANIFEST_INVALID", &why.to_string().replace('"', "'"))),
     };
@@ -293,7 +293,7 @@ fn referrers(shared: &Shared, name: &str, subject: &str, _: &mut Request, _: &mu
     let state = shared.state();
     let all = state.repositories.get(name).into_iter().flat_map(|repository| &repository.manifests);
     let refers = all.filter_map(|(_, (media_type, bytes))| {
-        let manifest = Manifest::unclaimed(bytes.clone(), media_type).ok()?;
+        let manifest = Manifest::from_bytes(bytes.clone(), media_type).ok()?;
         let fits = manifest.subject.as_ref().is_some_and(|own| own.digest.to_string() == subject);
         fits.then_some(manifest.descriptor)
     });

@@ -79,9 +79,9 @@ pub fn kind_word(kind: Kind) -> &'static str {
         Kind::Denied => "denied",
         Kind::Invalid => "invalid",
         Kind::Network => "network",
-        Kind::FarSide => "remote_host",
+        Kind::RemoteHost => "remote_host",
         Kind::Unwritable => "unwritable",
-        Kind::Some => "partial",
+        Kind::Partial => "partial",
         Kind::Interrupted => "interrupted",
     }
 }

@@ -153,7 +153,7 @@ impl Summary {
         let same_kind = others.iter().all(|(_, other)| other.kind() == error.kind());
         let kind = match all.len() == self.destinations.len() && same_kind {
             true => error.kind(),
-            false => Kind::Some,
+            false => Kind::Partial,
         };
         let (failed, count) = (all.len(), self.destinations.len());
         Err(Error::several(kind, &format!("{failed} of {count} destinations failed"), &all))
@@ -264,7 +264,7 @@ pub enum Stdout {
 /// same repository also has a tag.
 pub fn name_lines<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<Item = String> + 'a {
     let unnamed = names.is_empty().then(|| format!("@{digest}"));
-    let repository = |name: &Name| name.reference().map(|reference| reference.place());
+    let repository = |name: &Name| name.reference().map(|reference| reference.full_repository());
     let by_tag =
         move |name: &Name| names.iter().any(|other| other.digest().is_none() && repository(other) == repository(name));
     let line = move |name: &Name| match name.digest() {

@@ -183,7 +183,7 @@ impl Copy {
             };
             let target = prefix.under(&name)?;
             let job = (Selector::Digest(digest), Name::from(&target));
-            match repositories.iter_mut().find(|(known, _)| known.place() == target.place()) {
+            match repositories.iter_mut().find(|(known, _)| known.full_repository() == target.full_repository()) {
                 Some((_, jobs)) if target.tag.is_none() && jobs.iter().any(|(known, _)| *known == job.0) => {}
                 Some((_, jobs)) => jobs.push(job),
                 None => repositories.push((target, vec![job])),

@@ -1,7 +1,7 @@
 //! The transfer of one blob, and its retry.
 
 use super::LARGE_BYTES;
-use crate::compress::cores;
+use crate::compress::threads_per_layer;
 use crate::copy::compress_slots::CompressSlot;
 use crate::copy::{Run, Work};
 use crate::error::{Kind, Result};
@@ -33,9 +33,9 @@ pub(super) fn retried(
 ) -> Result<()> {
     let Err(error) = done else { return Ok(()) };
     let takes_back = run.capabilities.order != Order::Sequential || run.capabilities.unnamed_blobs;
-    let altered = error.is_altered() && run.profile.origin.is_some();
+    let altered = error.is_digest_mismatch() && run.profile.origin.is_some();
     let lost = error.kind() == Kind::Network
-        && !error.is_lasting()
+        && !error.is_permanent()
         && work.recompress.is_some()
         && !stop.load(Ordering::Relaxed);
     if !(takes_back && (altered || lost)) {
@@ -87,7 +87,7 @@ pub(super) fn transfer_once<'s>(
         None => None,
     };
     let id = run.next_id();
-    let context = run.transfer_context(stop, id, cores());
+    let context = run.transfer_context(stop, id, threads_per_layer());
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
     let done = begin(run, work, open, &context).and_then(|begun| match begun {
         Begin::Held => {

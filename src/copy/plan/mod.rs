@@ -96,9 +96,9 @@ pub fn images(
                 "the manifests of these images have more than {MANIFESTS_LIMIT_BYTES} bytes together; copy fewer images at once"
             )));
         }
-        let carried = carried(store, &tree, options.foreign)?;
+        let foreign_layers = foreign_layers(store, &tree, options.foreign)?;
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
-        planned.push(Image { names: names.clone(), tree, synthesised, source_digest, carried });
+        planned.push(Image { names: names.clone(), tree, synthesised, source_digest, foreign_layers });
     }
     names::give(&mut planned, &options.naming, capabilities, watch)?;
     sizes_agree(&planned)?;
@@ -106,19 +106,19 @@ pub fn images(
 }
 
 /// The nondistributable layers of `tree` that are copied, each once.
-fn carried(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec<Descriptor>> {
-    let mut carried: Vec<Descriptor> = Vec::new();
+fn foreign_layers(store: &dyn Store, tree: &[Manifest], foreign: Foreign) -> Result<Vec<Descriptor>> {
+    let mut foreign_layers: Vec<Descriptor> = Vec::new();
     if foreign == Foreign::Leave {
-        return Ok(carried);
+        return Ok(foreign_layers);
     }
     let downloads = store.profile().downloads;
     let mut seen = HashSet::new();
     for layer in tree.iter().flat_map(Manifest::foreign_layers).filter(|layer| seen.insert(layer.digest)) {
         if layer.embedded().is_some() || downloads(layer) || store.find(&layer.digest)?.is_some() {
-            carried.push(layer.clone());
+            foreign_layers.push(layer.clone());
         }
     }
-    Ok(carried)
+    Ok(foreign_layers)
 }
 
 /// Checks that all manifests list the same size for a blob, since it is transferred once.

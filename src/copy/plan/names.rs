@@ -57,7 +57,7 @@ pub(super) fn give(
 fn true_names(image: &Image, watch: &dyn Watch) -> Vec<Name> {
     let (root, source) = (image.root().digest(), image.source_digest);
     let mut names: Vec<Name> = Vec::new();
-    for name in image.names.iter().cloned().flat_map(Name::apart) {
+    for name in image.names.iter().cloned().flat_map(Name::split) {
         match name.digest() {
             Some(digest) if digest == source && digest != root => {
                 watch

@@ -3,7 +3,7 @@
 use super::platforms::counted;
 use super::{PlanOptions, Platforms, Sparse};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, media_type};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, media_type};
 use crate::progress::{Event, Watch};
 use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store};
@@ -187,8 +187,8 @@ impl Chooser<'_> {
     fn read(&self, at: &Descriptor) -> Result<Vec<u8>> {
         match at.embedded() {
             Some(bytes) => Ok(bytes),
-            None if at.size > MAX_MANIFEST => Err(Error::invalid(format!(
-                "manifest {} has {} bytes by its descriptor, more than {MAX_MANIFEST}",
+            None if at.size > MAX_MANIFEST_BYTES => Err(Error::invalid(format!(
+                "manifest {} has {} bytes by its descriptor, more than {MAX_MANIFEST_BYTES}",
                 at.digest, at.size
             ))),
             None => self.store.manifest(at),

@@ -42,7 +42,7 @@ pub(super) fn authenticate(session: &Session, user: &str, host: &str, keys: &Key
         return Ok(());
     }
     let methods =
-        methods.map_err(|e| Error::far_side(format!("{host}: the server refused the login: {}", e.message())))?;
+        methods.map_err(|e| Error::remote_host(format!("{host}: the server refused the login: {}", e.message())))?;
     let offers = |method: &str| methods.split(',').any(|offered| offered == method);
     let mut tried = Vec::new();
     if offers("publickey") {

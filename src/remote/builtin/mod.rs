@@ -68,7 +68,7 @@ struct Connection {
 impl Builtin {
     /// Connects with the configuration, known_hosts and keys in `home/.ssh`.
     ///
-    /// Fails with `Denied` if the host key is not the recorded one or the login is denied, with `FarSide` if the host
+    /// Fails with `Denied` if the host key is not the recorded one or the login is denied, with `RemoteHost` if the host
     /// does not answer.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
         let endpoint = Endpoint::resolve(target, home, cancel, 0)?;
@@ -143,7 +143,7 @@ impl Endpoint {
             }
         };
         let refused =
-            |e: ssh2::Error| Error::far_side(format!("{}: the ssh handshake failed: {}", self.name, e.message()));
+            |e: ssh2::Error| Error::remote_host(format!("{}: the ssh handshake failed: {}", self.name, e.message()));
         let mut session = Session::new().map_err(refused)?;
         session.set_timeout(REPLY_TIMEOUT.as_millis() as u32);
         let known = KnownHost::read(self.known_hosts.iter().map(PathBuf::as_path), &self.known_hosts_name);
@@ -160,7 +160,7 @@ impl Endpoint {
     fn open_tunnel(&self, address: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
         let Connection { session, socket, tunnel } = self.dial()?;
         let channel = session.channel_direct_tcpip(address, port, None).map_err(|e| {
-            Error::far_side(format!(
+            Error::remote_host(format!(
                 "{}: the jump host cannot connect to {address} port {port}: {}",
                 self.name,
                 e.message()
@@ -190,7 +190,7 @@ impl Endpoint {
 
     fn socket(&self) -> Result<TcpStream> {
         let unreachable = |e: &dyn std::fmt::Display| {
-            Error::far_side(format!("{}: cannot connect to port {}: {e}", self.name, self.port))
+            Error::remote_host(format!("{}: cannot connect to port {}: {e}", self.name, self.port))
         };
         let addresses = (self.address.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
         let mut failed = None;
@@ -215,7 +215,7 @@ impl Endpoint {
     fn check_host_key(&self, session: &Session, known: &KnownHost) -> Result<()> {
         let name = &self.name;
         let Some((key, _)) = session.host_key() else {
-            return Err(Error::far_side(format!("{name}: the server presented no host key")));
+            return Err(Error::remote_host(format!("{name}: the server presented no host key")));
         };
         let hash = session.host_key_hash(HashType::Sha256).unwrap_or_default();
         let fingerprint = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
@@ -273,7 +273,7 @@ impl Endpoint {
         }
         let connection = self.dial()?;
         let channel = exec(&connection).map_err(|e| {
-            Error::far_side(format!("{}: the host refused to run a command: {}", self.name, e.message()))
+            Error::remote_host(format!("{}: the host refused to run a command: {}", self.name, e.message()))
         })?;
         Ok((connection, channel))
     }

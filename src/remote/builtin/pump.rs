@@ -229,7 +229,7 @@ impl PumpState {
     }
 
     fn connection_lost(&self, why: &str) -> Error {
-        Error::far_side(format!("{}: the connection was lost: {why}", self.pump.host))
+        Error::remote_host(format!("{}: the connection was lost: {why}", self.pump.host))
     }
 
     /// Waits for the socket and the pipes, then does what needs a writable socket or a readable pipe.
@@ -308,7 +308,7 @@ impl PumpState {
     fn close(mut self) -> Result<(Exit, Session)> {
         let Pump { session, mut channel, socket, stdin, stdout, cancel, host, .. } = self.pump;
         drop((stdin, stdout));
-        let lost = |why: &str| Error::far_side(format!("{host}: the connection was lost: {why}"));
+        let lost = |why: &str| Error::remote_host(format!("{host}: the connection was lost: {why}"));
         let started = Instant::now();
         loop {
             // Standard error that arrived after the last read.

@@ -2,7 +2,7 @@
 //! server calls it on blocking threads.
 
 use crate::error::Result;
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
@@ -211,5 +211,5 @@ impl Repository for MergedRepository {
 /// Parses `bytes` as the manifest that `claim` describes; `None` if they are not a manifest, for example if a client
 /// requested a layer as a manifest.
 pub fn parse_if_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
-    (bytes.len() as u64 <= MAX_MANIFEST).then(|| Manifest::parse(bytes, claim).ok()).flatten()
+    (bytes.len() as u64 <= MAX_MANIFEST_BYTES).then(|| Manifest::parse(bytes, claim).ok()).flatten()
 }

@@ -4,7 +4,7 @@ use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_
 use super::reload::Reloading;
 use super::repository_names::{RepositoryTable, Tags};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::progress::Watch;
 use crate::source::{Root, Selector, Store, ambiguous};
 use std::io::{self, Read};
@@ -106,7 +106,7 @@ impl Repository for StoreRepository {
             TagOrDigest::Digest(digest) => {
                 let listed = self.tags.by_digest(digest).cloned();
                 let claim = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
-                    Some(claim) if claim.size <= MAX_MANIFEST => claim,
+                    Some(claim) if claim.size <= MAX_MANIFEST_BYTES => claim,
                     _ => return Ok(None),
                 };
                 match self.store.manifest(&claim) {

@@ -35,7 +35,7 @@ impl VerifiedReader {
         {
             let found = hasher.finish();
             if found != self.digest {
-                return Err(Error::altered(format!("blob {} does not match: got {found}", self.digest)).into());
+                return Err(Error::digest_mismatch(format!("blob {} does not match: got {found}", self.digest)).into());
             }
         }
         Ok(n)
@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(read(&bytes, digest, from).unwrap(), bytes[from as usize..]);
             let mut wrong = bytes.clone();
             wrong[5] ^= 1;
-            assert!(Error::from(read(&wrong, digest, from).unwrap_err()).is_altered());
+            assert!(Error::from(read(&wrong, digest, from).unwrap_err()).is_digest_mismatch());
         }
     }
 }

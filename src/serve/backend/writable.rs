@@ -6,7 +6,7 @@ use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_
 use super::reload::Reloading;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, is_repository};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, is_repository};
 use crate::progress::Watch;
 use crate::source::Store;
 use crate::transport::layout::{LayoutStore, PushedLayout};
@@ -196,7 +196,9 @@ impl Repository for WritableRepository {
                 None => Ok(None),
             },
             TagOrDigest::Digest(digest) => match store.find(digest)? {
-                Some(claim) if claim.size <= MAX_MANIFEST => Ok(parse_if_manifest(store.manifest(&claim)?, &claim)),
+                Some(claim) if claim.size <= MAX_MANIFEST_BYTES => {
+                    Ok(parse_if_manifest(store.manifest(&claim)?, &claim))
+                }
                 _ => Ok(None),
             },
         }

@@ -1,7 +1,7 @@
 //! Limits the memory of manifests. Most have a few kilobytes, but each may have four megabytes. A thousand clients may
 //! request one at the same time.
 
-use crate::image::MAX_MANIFEST;
+use crate::image::MAX_MANIFEST_BYTES;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,7 +22,7 @@ impl Default for ManifestMemory {
 impl ManifestMemory {
     /// Waits for memory for `size` bytes; a small manifest needs no permit.
     pub async fn reserve(&self, size: u64) -> Option<OwnedSemaphorePermit> {
-        let kilobytes = size.min(MAX_MANIFEST).div_ceil(1 << 10) as u32;
+        let kilobytes = size.min(MAX_MANIFEST_BYTES).div_ceil(1 << 10) as u32;
         match size > SMALL_BYTES {
             true => self.0.clone().acquire_many_owned(kilobytes).await.ok(),
             false => None,

@@ -2,7 +2,7 @@
 //! escapes all text that comes from an image.
 
 use crate::error::{Result, printable};
-use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::serve::backend::catalog::{Catalog, Repository, RepositoryRequest, Search, TagOrDigest};
 use crate::serve::http::errors::{ApiError, ErrorCode};
 use crate::serve::http::reply::{HandlerResult, add_header, blocking, text};
@@ -41,7 +41,7 @@ pub async fn page(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
         return Err(ApiError::not_found(ErrorCode::Unsupported, message));
     }
     // The page reads one manifest at a time, and each may be large.
-    let _memory = server.manifest_memory.reserve(MAX_MANIFEST).await;
+    let _memory = server.manifest_memory.reserve(MAX_MANIFEST_BYTES).await;
     let host = request.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
     let builder = PageBuilder { catalog, host, user: request.user.clone(), deadline: Instant::now() + TIME_LIMIT };
@@ -188,10 +188,10 @@ fn size(manifest: &Manifest) -> u64 {
 
 /// The platform in an image's config; `None` if the manifest is not an image.
 fn platform_of(repository: &dyn Repository, manifest: &Manifest) -> Option<String> {
-    let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST)?;
+    let config: &Descriptor = manifest.config().filter(|config| config.size <= MAX_MANIFEST_BYTES)?;
     let size = repository.blob(&config.digest).ok()??;
     let mut bytes = Vec::new();
-    repository.open(&config.digest, size, 0).ok()?.take(size.min(MAX_MANIFEST)).read_to_end(&mut bytes).ok()?;
+    repository.open(&config.digest, size, 0).ok()?.take(size.min(MAX_MANIFEST_BYTES)).read_to_end(&mut bytes).ok()?;
     let config = Config::parse(&bytes).ok().filter(|config| !config.architecture.is_empty())?;
     Some(config.platform().to_string())
 }

@@ -2,7 +2,7 @@
 
 use super::push::writable_backend;
 use crate::error::{Error, Kind};
-use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, is_tag};
+use crate::image::{Body, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Manifest, is_tag};
 use crate::serve::access_log::add;
 use crate::serve::backend::catalog::TagOrDigest;
 use crate::serve::http::errors::{ApiError, ErrorCode};
@@ -28,10 +28,10 @@ pub async fn put_manifest(
     body: &mut RequestBody,
 ) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
-    let _memory = server.manifest_memory.reserve(body.content_length().unwrap_or(MAX_MANIFEST)).await;
-    let bytes = body.document(MAX_MANIFEST).await.map_err(|why| match why {
+    let _memory = server.manifest_memory.reserve(body.content_length().unwrap_or(MAX_MANIFEST_BYTES)).await;
+    let bytes = body.document(MAX_MANIFEST_BYTES).await.map_err(|why| match why {
         DocumentError::TooLarge => {
-            let message = format!("the manifest is too large; the limit is {MAX_MANIFEST} bytes");
+            let message = format!("the manifest is too large; the limit is {MAX_MANIFEST_BYTES} bytes");
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ManifestInvalid, message)
         }
         DocumentError::Incomplete => ApiError::bad_request(

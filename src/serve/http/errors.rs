@@ -97,10 +97,10 @@ impl From<Error> for ApiError {
         let (status, code) = match error.kind() {
             Kind::NotFound => (StatusCode::NOT_FOUND, ErrorCode::Unknown),
             Kind::Denied => (StatusCode::FORBIDDEN, ErrorCode::Denied),
-            Kind::Network | Kind::FarSide => (StatusCode::BAD_GATEWAY, ErrorCode::Unknown),
+            Kind::Network | Kind::RemoteHost => (StatusCode::BAD_GATEWAY, ErrorCode::Unknown),
             Kind::Unwritable => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
             Kind::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
-            Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Some => {
+            Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Partial => {
                 (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown)
             }
         };

@@ -210,7 +210,7 @@ impl Backend for MirrorBackend {
     fn repositories(&self) -> Result<Vec<String>> {
         let Some(caches) = &self.0.caches else { return Ok(Vec::new()) };
         let names = caches.public.names()?;
-        let places = names.iter().filter_map(|name| Some(name.reference()?.place()));
+        let places = names.iter().filter_map(|name| Some(name.reference()?.full_repository()));
         let mirrored = places.filter(|place| self.0.upstreams.iter().any(|up| place.starts_with(up.host())));
         Ok(mirrored.filter(|place| is_repository(place)).collect::<BTreeSet<String>>().into_iter().collect())
     }

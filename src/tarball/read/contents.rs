@@ -1,100 +1,100 @@
-//! Which images an archive has: `index.json` where it is an OCI layout, `manifest.json` otherwise. Where it has both
-//! they must agree, since tools differ in which they read.
+//! The images of an archive: those of `index.json` in an OCI layout, otherwise those of `manifest.json`. If an archive
+//! has both files, they must agree, since tools differ in which one they read.
 
 use crate::error::{Error, Result};
 use crate::image::{
-    Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name, Platform, json_tree, layer_coding,
-    side_by_side,
+    Coding, Config, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, Platform, implicit_index,
+    json_tree, layer_coding,
 };
 use crate::tarball::manifest_json;
-use crate::tarball::manifest_json::{Saved, blob_digest};
+use crate::tarball::manifest_json::{SavedImage, blob_digest};
 use crate::tarball::tar::path::shown;
 use std::collections::HashMap;
 
 pub(crate) const INDEX: &str = "index.json";
 pub(crate) const LAYOUT: &str = "oci-layout";
-/// A small file that is read whole, in bytes at most.
-pub(crate) const MAX_DOCUMENT: u64 = MAX_MANIFEST;
-/// Manifests that are read to compare the two lists, in bytes at most.
-const MAX_COMPARED: u64 = 32 << 20;
-/// Configs of all images without a manifest, in bytes at most: each is hashed and read for each image that has it.
-const MAX_CONFIGS: u64 = 256 << 20;
-/// Indexes inside indexes, at most.
+/// The maximum size of a small file that is read completely.
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = MAX_MANIFEST_BYTES;
+/// The limit of all manifests that are read to compare the two lists.
+const MAX_COMPARED_BYTES: u64 = 32 << 20;
+/// The limit of all configs in `manifest.json`: a config is hashed and parsed for each image that has it.
+const MAX_CONFIGS_BYTES: u64 = 256 << 20;
+/// The maximum nesting of indexes.
 pub(crate) const MAX_DEPTH: usize = 8;
 
-/// An archive's files, whether they lie in a file or have passed.
+/// The files of an archive, either seekable or already streamed.
 pub(crate) trait Contents {
-    /// The small file `name` whole, `None` where there is none; `Invalid` where it is larger than `MAX_DOCUMENT`.
+    /// Returns the small file `name`; `None` if it does not exist. More than `MAX_DOCUMENT_BYTES` are `Invalid`.
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>>;
-    /// Whether the name of some entry has a backslash in it.
+    /// Whether the name of an entry contains a backslash.
     fn has_backslashes(&self) -> bool;
-    /// The size of the file `name`, in bytes; `None` where there is none.
+    /// Returns the size of the file `name` in bytes; `None` if it does not exist.
     fn size(&self, name: &str) -> Result<Option<u64>>;
-    /// The layer file `name`, which is `diff_id` when unpacked: by what was hashed, or where it lies unpacked, by
-    /// what will be hashed as it is read.
+    /// Returns the layer file `name`, which must have the diff ID `diff_id`. The digest of an uncompressed file may
+    /// still be unverified; it is hashed when it is read.
     fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer>;
 }
 
-/// A layer file of the old form.
+/// A layer file of the legacy form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer {
     pub digest: Digest,
-    /// In bytes.
+    /// The size of the file in bytes.
     pub size: u64,
     pub coding: Coding,
 }
 
 /// One image of an archive.
 #[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    /// Empty where it has none.
+pub(crate) struct ArchiveImage {
+    /// The names; may be empty.
     pub names: Vec<Name>,
-    pub what: What,
-    /// The index over its platforms, which lie side by side in `index.json`; it is nowhere in the archive.
-    pub made: Option<Manifest>,
-    /// Its place in `manifest.json`, if it is there.
-    pub saved_at: Option<usize>,
+    pub form: ImageForm,
+    /// The index that was created for platforms with separate entries in `index.json`; it is not in the archive.
+    pub index: Option<Manifest>,
+    /// The position in `manifest.json`, if the image is in it.
+    pub manifest_json_at: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum What {
-    /// A manifest or an index that lies there.
+pub(crate) enum ImageForm {
+    /// A manifest or an index in the archive.
     Manifest(Box<Descriptor>),
-    /// An image without a manifest.
-    Saved(Saved),
+    /// An image of docker-save's legacy form, without a manifest.
+    Legacy(SavedImage),
 }
 
-/// The images of `contents`.
-pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<Listed>> {
+/// Lists the images of `contents`.
+pub(crate) fn list(contents: &dyn Contents) -> Result<Vec<ArchiveImage>> {
     let saved = contents.document(manifest_json::FILE)?.map(|bytes| manifest_json::parse(&bytes)).transpose()?;
     configs_fit(contents, saved.as_deref().unwrap_or_default())?;
     let Some(index) = contents.document(INDEX)? else {
-        return Ok(old_form(saved.ok_or_else(|| nothing(contents))?));
+        return Ok(legacy(saved.ok_or_else(|| no_list(contents))?));
     };
     check_version(contents)?;
     let index = LayoutIndex::parse(&index)?;
-    let entries = side_by_side::images(index.named()?, &|entry| platform(contents, entry))?;
-    let listed = |entry: side_by_side::Entry| Listed {
+    let entries = implicit_index::images(index.named()?, &|entry| platform(contents, entry))?;
+    let listed = |entry: implicit_index::ListedImage| ArchiveImage {
         names: entry.name.into_iter().collect(),
-        what: What::Manifest(Box::new(entry.root)),
-        made: entry.made,
-        saved_at: None,
+        form: ImageForm::Manifest(Box::new(entry.root)),
+        index: entry.index,
+        manifest_json_at: None,
     };
-    let mut images: Vec<Listed> = entries.into_iter().map(listed).collect();
+    let mut images: Vec<ArchiveImage> = entries.into_iter().map(listed).collect();
     if images.is_empty() {
-        // docker 25.0 left the list out where it saved by digest; `manifest.json` beside it is whole.
-        return Ok(old_form(saved.unwrap_or_default()));
+        // docker 25.0 wrote an empty list for an image saved by digest, but a complete `manifest.json`.
+        return Ok(legacy(saved.unwrap_or_default()));
     }
     if let Some(saved) = saved {
         let mut compared = Compared::new(contents, &images)?;
         for (at, image) in saved.iter().enumerate() {
-            compared.agree(at, image, &mut images)?;
+            compared.merge(at, image, &mut images)?;
         }
     }
     Ok(images)
 }
 
-/// What the config of the manifest at `entry` says; none where it cannot be read.
+/// Returns the platform in the config of the manifest `entry`; `None` if it cannot be read.
 fn platform(contents: &dyn Contents, entry: &Descriptor) -> Option<Platform> {
     let bytes = contents.document(&entry.digest.blob_path()).ok()??;
     let manifest = Manifest::parse(bytes, entry).ok()?;
@@ -102,47 +102,47 @@ fn platform(contents: &dyn Contents, entry: &Descriptor) -> Option<Platform> {
     Config::parse(&config).ok().map(|config| config.platform()).filter(|platform| !platform.os.is_empty())
 }
 
-fn configs_fit(contents: &dyn Contents, saved: &[Saved]) -> Result<()> {
+fn configs_fit(contents: &dyn Contents, saved: &[SavedImage]) -> Result<()> {
     let mut bytes = 0;
     for image in saved {
-        bytes += contents.size(&image.config)?.unwrap_or(0).min(MAX_DOCUMENT);
+        bytes += contents.size(&image.config)?.unwrap_or(0).min(MAX_DOCUMENT_BYTES);
     }
-    match bytes > MAX_CONFIGS {
+    match bytes > MAX_CONFIGS_BYTES {
         true => Err(Error::invalid(format!(
-            "the configs in manifest.json have together {bytes} bytes, more than the {MAX_CONFIGS} allowed"
+            "the configs in manifest.json have {bytes} bytes in total; at most {MAX_CONFIGS_BYTES} are allowed"
         ))),
         false => Ok(()),
     }
 }
 
-fn old_form(saved: Vec<Saved>) -> Vec<Listed> {
-    let image = |(at, saved): (usize, Saved)| Listed {
+fn legacy(saved: Vec<SavedImage>) -> Vec<ArchiveImage> {
+    let image = |(at, saved): (usize, SavedImage)| ArchiveImage {
         names: saved.tags.clone(),
-        what: What::Saved(saved),
-        made: None,
-        saved_at: Some(at),
+        form: ImageForm::Legacy(saved),
+        index: None,
+        manifest_json_at: Some(at),
     };
     saved.into_iter().enumerate().map(image).collect()
 }
 
-fn nothing(contents: &dyn Contents) -> Error {
+fn no_list(contents: &dyn Contents) -> Error {
     match contents.document(manifest_json::REPOSITORIES) {
         Ok(Some(_)) => Error::invalid(
-            "this archive is of docker's first form (repositories without manifest.json, before docker 1.10), which has no image configs; load it into a docker and save it again",
+            "this archive is in docker's first form (repositories without manifest.json, before docker 1.10), which has no image configs; load it into docker and save it again",
         ),
         _ => Error::invalid(format!(
-            "this is not an archive of images: it has neither index.json nor manifest.json{}",
+            "this is not an image archive: it has neither index.json nor manifest.json{}",
             backslash_hint(contents)
         )),
     }
 }
 
-/// The sentence for an archive, called `label`, that lists no image.
+/// Returns the message for the archive `label` that lists no image.
 pub(crate) fn empty(contents: &dyn Contents, label: &str) -> String {
     let lists = [(INDEX, "index.json lists no manifests"), (manifest_json::FILE, "manifest.json is an empty list")];
-    let there = lists.iter().filter(|(name, _)| matches!(contents.size(name), Ok(Some(_))));
-    let found: Vec<&str> = there.map(|(_, what)| *what).collect();
-    format!("{label} holds no image: {}", found.join(", and "))
+    let present = lists.iter().filter(|(name, _)| matches!(contents.size(name), Ok(Some(_))));
+    let reasons: Vec<&str> = present.map(|(_, reason)| *reason).collect();
+    format!("{label} contains no images: {}", reasons.join(", and "))
 }
 
 fn check_version(contents: &dyn Contents) -> Result<()> {
@@ -151,36 +151,36 @@ fn check_version(contents: &dyn Contents) -> Result<()> {
     match value.get("imageLayoutVersion").and_then(|version| version.as_str()) {
         Some(version) if version.starts_with("1.") => Ok(()),
         Some(version) => {
-            Err(Error::invalid(format!("the OCI layout is of version {}; 1.0.0 is known", shown(version))))
+            Err(Error::invalid(format!("the OCI layout has version {}; only 1.x is supported", shown(version))))
         }
-        None => Err(Error::invalid("the file oci-layout names no version")),
+        None => Err(Error::invalid("the file oci-layout has no imageLayoutVersion")),
     }
 }
 
-/// What `index.json` has, to compare `manifest.json` with.
+/// The images of `index.json`, for comparison with `manifest.json`.
 struct Compared<'c> {
     contents: &'c dyn Contents,
     named: HashMap<Name, usize>,
-    /// By the config's digest: which image it is or belongs to, and its layers.
+    /// By the digest of a config: the position of its image, and its layers.
     configs: HashMap<Digest, Vec<(usize, Vec<Descriptor>)>>,
     bytes: u64,
 }
 
 impl<'c> Compared<'c> {
-    fn new(contents: &'c dyn Contents, images: &[Listed]) -> Result<Compared<'c>> {
+    fn new(contents: &'c dyn Contents, images: &[ArchiveImage]) -> Result<Compared<'c>> {
         let mut compared = Compared { contents, named: HashMap::new(), configs: HashMap::new(), bytes: 0 };
         for (at, image) in images.iter().enumerate() {
             compared.named.extend(image.names.iter().map(|name| (name.clone(), at)));
-            match (&image.what, &image.made) {
+            match (&image.form, &image.index) {
                 (_, Some(made)) => made.children().iter().try_for_each(|child| compared.descend(child, at, 1))?,
-                (What::Manifest(root), None) => compared.descend(root, at, 0)?,
-                (What::Saved(_), None) => {}
+                (ImageForm::Manifest(root), None) => compared.descend(root, at, 0)?,
+                (ImageForm::Legacy(_), None) => {}
             }
         }
         Ok(compared)
     }
 
-    /// Reads what lies under `entry`, as far as it is there: engines keep only some of an index.
+    /// Reads the manifests under `entry` that exist; engines store only some manifests of an index.
     fn descend(&mut self, entry: &Descriptor, at: usize, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(Error::invalid(format!("indexes are nested more than {MAX_DEPTH} deep")));
@@ -190,8 +190,10 @@ impl<'c> Compared<'c> {
         }
         let Some(bytes) = self.contents.document(&entry.digest.blob_path())? else { return Ok(()) };
         self.bytes += bytes.len() as u64;
-        if self.bytes > MAX_COMPARED {
-            return Err(Error::invalid(format!("the archive's manifests have more than {MAX_COMPARED} bytes")));
+        if self.bytes > MAX_COMPARED_BYTES {
+            return Err(Error::invalid(format!(
+                "the manifests in the archive are too large; at most {MAX_COMPARED_BYTES} bytes are allowed"
+            )));
         }
         let manifest = Manifest::parse(bytes, entry)?;
         for child in manifest.children() {
@@ -203,32 +205,34 @@ impl<'c> Compared<'c> {
         Ok(())
     }
 
-    /// `saved`, which is at `saved_at` in its list, must be one of `images`, whose names are then its tags too.
-    fn agree(&mut self, saved_at: usize, saved: &Saved, images: &mut [Listed]) -> Result<()> {
+    /// Adds the tags of `saved`, which is at `saved_at` in `manifest.json`, to the same image of `images`. Fails if there
+    /// is none, or if a tag belongs to another image.
+    fn merge(&mut self, saved_at: usize, saved: &SavedImage, images: &mut [ArchiveImage]) -> Result<()> {
         let config = match blob_digest(&saved.config) {
             Some(digest) => digest,
             None => Digest::of(&document(self.contents, &saved.config)?),
         };
         let same = self.configs.get(&config).into_iter().flatten();
-        let homes: Vec<usize> = same.filter(|(_, layers)| same_layers(layers, saved)).map(|(at, _)| *at).collect();
+        let matching: Vec<usize> = same.filter(|(_, layers)| same_layers(layers, saved)).map(|(at, _)| *at).collect();
         let disagree = |which: String| {
             Error::invalid(format!(
-                "manifest.json and index.json disagree: {which}, so tools would load different images from this archive"
+                "manifest.json and index.json disagree: {which}, so tools would load different images"
             ))
         };
-        let full = |image: &Listed| image.names.iter().any(|name| name.reference().is_some());
-        let home = homes.iter().copied().min_by_key(|at| full(&images[*at]));
-        let home = home.ok_or_else(|| disagree(format!("the image with config {config} is in manifest.json only")))?;
-        homes.iter().for_each(|at| images[*at].saved_at = Some(saved_at));
+        let has_full_name = |image: &ArchiveImage| image.names.iter().any(|name| name.reference().is_some());
+        let target = matching.iter().copied().min_by_key(|at| has_full_name(&images[*at]));
+        let target =
+            target.ok_or_else(|| disagree(format!("the image with config {config} is only in manifest.json")))?;
+        matching.iter().for_each(|at| images[*at].manifest_json_at = Some(saved_at));
         for tag in &saved.tags {
             match self.named.get(tag) {
-                Some(at) if homes.contains(at) => {}
-                Some(_) => return Err(disagree(format!("{tag} is another image in each"))),
+                Some(at) if matching.contains(at) => {}
+                Some(_) => return Err(disagree(format!("{tag} is a different image in each"))),
                 None => {
-                    // An index that has only the tag means this name by it.
-                    images[home].names.retain(|name| name.reference().is_some() || name.tag() != tag.tag());
-                    images[home].names.push(tag.clone());
-                    self.named.insert(tag.clone(), home);
+                    // A name in the index that is only this tag means the same name.
+                    images[target].names.retain(|name| name.reference().is_some() || name.tag() != tag.tag());
+                    images[target].names.push(tag.clone());
+                    self.named.insert(tag.clone(), target);
                 }
             }
         }
@@ -236,8 +240,8 @@ impl<'c> Compared<'c> {
     }
 }
 
-/// Whether `saved` lists `layers`, in order; only what is foreign or no file system's layer may be left out.
-fn same_layers(layers: &[Descriptor], saved: &Saved) -> bool {
+/// Whether `saved` lists `layers` in order. Only foreign layers and blobs that are not filesystem layers may be missing.
+fn same_layers(layers: &[Descriptor], saved: &SavedImage) -> bool {
     let mut listed = saved.layers.iter().map(|path| blob_digest(path)).peekable();
     for layer in layers {
         if listed.peek() == Some(&Some(layer.digest)) {
@@ -249,23 +253,23 @@ fn same_layers(layers: &[Descriptor], saved: &Saved) -> bool {
     listed.next().is_none()
 }
 
-/// A small file that has to be there.
+/// Returns a small file that must exist.
 pub(crate) fn document(contents: &dyn Contents, name: &str) -> Result<Vec<u8>> {
     let found = contents.document(name)?;
     found.ok_or_else(|| missing(contents, name))
 }
 
-/// The error for the file `name`, which a list of images names and which is not there.
+/// Returns the error for the missing file `name`, which a list of images refers to.
 pub(crate) fn missing(contents: &dyn Contents, name: &str) -> Error {
-    let list = if blob_digest(name).is_some() { "the archive's list of images" } else { manifest_json::FILE };
+    let list = if blob_digest(name).is_some() { "the list of images" } else { manifest_json::FILE };
     let hint = backslash_hint(contents);
-    Error::invalid(format!("{list} names the file {}, which is not in the archive{hint}", shown(name)))
+    Error::invalid(format!("{list} refers to the file {}, which is not in the archive{hint}", shown(name)))
 }
 
-/// Tars parted by the separator of Windows (seen of bazel's rules): no tool on another system finds the files in them.
+/// Returns a hint for names with the path separator of Windows (written by bazel's rules), which no other tool finds.
 pub(crate) fn backslash_hint(contents: &dyn Contents) -> &'static str {
     match contents.has_backslashes() {
-        true => "; its files have \\ in their names, as written on Windows; write it again with / in the names",
+        true => "; its file names contain \\, as written on Windows; create it again with / in the names",
         false => "",
     }
 }

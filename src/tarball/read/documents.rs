@@ -1,48 +1,51 @@
-//! What is remembered of an archive that passes: its documents whole, its layers by what they hashed to.
+//! The contents of a streamed archive: its documents as bytes, its layers as digests.
 
 use super::contents::{Contents, Layer, missing};
-use super::diff_id::agree;
+use super::diff_id;
 use super::table::{Slot, resolve};
 use crate::error::{Error, Result};
 use crate::image::{Coding, Digest, Hasher};
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::blob_digest;
-use crate::tarball::tar::entries::{Entry, What};
+use crate::tarball::tar::entries::{EntryKind, TarEntry};
 use crate::tarball::tar::path::shown;
 use std::collections::{HashMap, HashSet};
 
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct StreamContents {
     pub documents: HashMap<Box<str>, Vec<u8>>,
-    /// Of all documents together.
+    /// The size of all documents.
     pub bytes: u64,
-    pub passed: HashMap<Box<str>, Passed>,
-    /// Layers under names that are no digests, in an archive that began with digests; they were not hashed.
-    pub strays: HashSet<String>,
+    pub layers: HashMap<Box<str>, StreamedLayer>,
+    /// Layers without a digest as their name, in an archive whose first layer has one. They were not hashed.
+    pub unnamed_layers: HashSet<String>,
     links: HashMap<Box<str>, Slot>,
-    /// Whether the name of an entry has a backslash in it.
+    /// Whether the name of an entry contains a backslash.
     pub backslashes: bool,
 }
 
-/// A layer that has passed.
+/// A layer that was read completely.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Passed {
-    /// As it passed: hashed here, or its name, which whoever took it has to check.
+pub(crate) struct StreamedLayer {
+    /// The digest that was computed, or the one in its name, which the reader of the layer verifies.
     pub digest: Digest,
-    /// Unpacked; only where it was packed and hashed here.
-    pub raw: Option<Digest>,
-    /// In bytes.
+    /// The diff ID; only for a compressed layer whose digest was computed.
+    pub diff_id: Option<Digest>,
+    /// The size in bytes.
     pub size: u64,
     pub coding: Coding,
 }
 
-impl Held {
-    /// Keeps a document. Under the name of a blob it has to be that blob.
-    pub fn hold(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
+impl StreamContents {
+    /// Adds a document. If its name is that of a blob, its digest must match.
+    pub fn insert_document(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
         if let Some(named) = blob_digest(name) {
             let found = Hasher::new(named.algorithm()).with(&bytes).finish();
             if found != named {
-                return Err(Error::invalid(format!("{} is not the blob that its name says: got {found}", shown(name))));
+                return Err(Error::invalid(format!(
+                    "{} does not match the digest in its name: got {found}",
+                    shown(name)
+                )));
             }
         }
         self.bytes += bytes.len() as u64;
@@ -50,14 +53,14 @@ impl Held {
         Ok(())
     }
 
-    /// Remembers a link.
-    pub fn note(&mut self, entry: &Entry) {
-        if entry.what != What::Directory {
-            self.links.insert(entry.name.as_str().into(), Slot::link(&entry.name, &entry.what));
+    /// Adds a link; ignores a directory.
+    pub fn insert_link(&mut self, entry: &TarEntry) {
+        if entry.kind != EntryKind::Directory {
+            self.links.insert(entry.name.as_str().into(), Slot::link(&entry.name, &entry.kind));
         }
     }
 
-    /// Whether layers lie under their digests by `manifest.json`, if that has passed already.
+    /// Whether the layers in `manifest.json` have digests as names. True if `manifest.json` was not read yet.
     pub fn names_blobs(&self) -> bool {
         let saved = self
             .documents
@@ -67,13 +70,13 @@ impl Held {
         saved.iter().flat_map(|image| &image.layers).all(|layer| blob_digest(layer).is_some())
     }
 
-    /// The size of the file `name`, in bytes, if it has passed.
+    /// Returns the size of the file `name` in bytes, if it was read.
     pub fn size(&self, name: &str) -> Option<u64> {
         let document = self.documents.get(name).map(|bytes| bytes.len() as u64);
-        document.or_else(|| self.passed.get(name).map(|passed| passed.size))
+        document.or_else(|| self.layers.get(name).map(|layer| layer.size))
     }
 
-    /// The documents that lie under their digests.
+    /// Returns the documents whose names are digests.
     pub fn into_blobs(self) -> impl Iterator<Item = (Digest, Vec<u8>)> {
         self.documents.into_iter().filter_map(|(name, bytes)| Some((blob_digest(&name)?, bytes)))
     }
@@ -86,7 +89,7 @@ impl Held {
     }
 }
 
-impl Contents for Held {
+impl Contents for StreamContents {
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.documents.get(self.resolve(name)?).cloned())
     }
@@ -96,31 +99,31 @@ impl Contents for Held {
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>> {
-        Ok(Held::size(self, self.resolve(name)?))
+        Ok(StreamContents::size(self, self.resolve(name)?))
     }
 
     fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer> {
         let path = self.resolve(name)?;
-        let Some(passed) = self.passed.get(path) else {
-            return Err(match self.strays.contains(path) {
+        let Some(layer) = self.layers.get(path) else {
+            return Err(match self.unnamed_layers.contains(path) {
                 true => Error::invalid(format!(
-                    "layer {} lies under no digest in an archive that began with digests; save it to a file first",
+                    "layer {} is not named by its digest, but earlier layers are; save the archive to a file first",
                     shown(name)
                 )),
                 false => missing(self, name),
             });
         };
-        let raw = match (passed.coding, passed.raw) {
-            (Coding::Raw, _) => passed.digest,
-            (_, Some(raw)) => raw,
+        let found = match (layer.coding, layer.diff_id) {
+            (Coding::Raw, _) => layer.digest,
+            (_, Some(diff_id)) => diff_id,
             (..) => {
                 return Err(Error::invalid(format!(
-                    "layer {} is packed and has no manifest, so it had to be unpacked when it passed; save the archive to a file first",
+                    "layer {} is compressed, but no manifest lists it, and its diff ID was not computed while it was streamed; save the archive to a file first",
                     shown(name)
                 )));
             }
         };
-        agree(name, &raw, diff_id)?;
-        Ok(Layer { digest: passed.digest, size: passed.size, coding: passed.coding })
+        diff_id::check(name, &found, diff_id)?;
+        Ok(Layer { digest: layer.digest, size: layer.size, coding: layer.coding })
     }
 }

@@ -1,16 +1,15 @@
-//! The files of a seekable archive, read in place; packed layers hashed where the archive does not name them by
-//! digest.
+//! The files of a seekable archive. Compressed layers whose names are not digests are hashed.
 
-use super::contents::{Contents, Layer, MAX_DOCUMENT, missing};
+use super::contents::{Contents, Layer, MAX_DOCUMENT_BYTES, missing};
 use super::diff_id;
-use super::diff_id::Unpacked;
-use super::table::{Place, Table};
+use super::diff_id::DiffIdHasher;
+use super::table::{EntryTable, Extent};
 use crate::error::{Error, Result};
 use crate::image::{Coding, Digest, Hasher};
 use crate::progress::{Event, Watch};
 use crate::tarball::manifest_json::blob_digest;
 use crate::tarball::tar::path::shown;
-use crate::tarball::tar::read_at::{ReadAt, Span};
+use crate::tarball::tar::read_at::{ReadAt, SpanReader};
 use std::{
     collections::HashMap,
     io::Read,
@@ -21,73 +20,74 @@ use std::{
     thread,
 };
 
-/// Bytes read at once where a layer is hashed.
-const BUFFER: usize = 256 << 10;
-/// Layers hashed at once, at most: each may need a window of its packing's size.
-const MAX_LANES: usize = 4;
+/// The buffer for hashing a layer.
+const BUFFER_BYTES: usize = 256 << 10;
+/// The maximum number of threads that hash layers, since each may need memory for a decompression window.
+const MAX_THREADS: usize = 4;
 
-pub(crate) struct Files<B> {
+pub(crate) struct ArchiveFiles<B> {
     bytes: B,
-    table: Table,
-    /// What packed layers are, as they lie there and unpacked.
-    hashed: Mutex<HashMap<Place, (Layer, Digest)>>,
+    table: EntryTable,
+    /// The compressed layers that were hashed, with their diff IDs.
+    hashed: Mutex<HashMap<Extent, (Layer, Digest)>>,
     watch: Arc<dyn Watch>,
 }
 
-impl<B: ReadAt> Files<B> {
-    pub fn new(bytes: B, table: Table, watch: Arc<dyn Watch>) -> Files<B> {
-        Files { bytes, table, hashed: Mutex::default(), watch }
+impl<B: ReadAt> ArchiveFiles<B> {
+    pub fn new(bytes: B, table: EntryTable, watch: Arc<dyn Watch>) -> ArchiveFiles<B> {
+        ArchiveFiles { bytes, table, hashed: Mutex::default(), watch }
     }
 
     pub fn bytes(&self) -> &B {
         &self.bytes
     }
 
-    /// Where the file `name` lies.
-    pub fn find(&self, name: &str) -> Result<Option<Place>> {
+    /// Returns the extent of the file `name`.
+    pub fn find(&self, name: &str) -> Result<Option<Extent>> {
         self.table.find(name)
     }
 
-    /// Where the file `name` lies, which `manifest.json` says is there.
-    pub fn place(&self, name: &str) -> Result<Place> {
+    /// Returns the extent of the file `name`, which must exist.
+    pub fn extent(&self, name: &str) -> Result<Extent> {
         let found = self.table.find(name)?;
         found.ok_or_else(|| missing(self, name))
     }
 
-    pub fn span(&self, place: Place) -> Span<'_, B> {
-        Span { bytes: &self.bytes, at: place.at, end: place.at + place.size }
+    /// Opens a file.
+    pub fn open(&self, extent: Extent) -> SpanReader<'_, B> {
+        SpanReader { bytes: &self.bytes, at: extent.at, end: extent.at + extent.size }
     }
 
-    /// A small file's bytes.
-    pub fn whole(&self, place: Place) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(place.size as usize);
-        self.span(place).read_to_end(&mut bytes).map_err(|e| Error::reading("the archive", e))?;
+    /// Reads a small file.
+    pub fn read(&self, extent: Extent) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(extent.size as usize);
+        self.open(extent).read_to_end(&mut bytes).map_err(|e| Error::reading("the archive", e))?;
         Ok(bytes)
     }
 
-    /// Hashes those of `layers` that are packed, on several threads, so that `layer` knows them.
-    pub fn hash_packed(&self, layers: &[String]) -> Result<()> {
-        let mut work: Vec<(Place, &str, Coding)> = Vec::new();
+    /// Hashes the compressed ones of `layers` on several threads, before `layer` needs them.
+    pub fn hash_compressed(&self, layers: &[String]) -> Result<()> {
+        let mut work: Vec<(Extent, &str, Coding)> = Vec::new();
         for name in layers {
-            let place = self.place(name)?;
-            let coding = self.coding(name, place)?;
-            let known = self.hashed().contains_key(&place) || work.iter().any(|(other, ..)| *other == place);
+            let extent = self.extent(name)?;
+            let coding = self.coding(name, extent)?;
+            let known = self.hashed().contains_key(&extent) || work.iter().any(|(other, ..)| *other == extent);
             if coding != Coding::Raw && !known {
-                work.push((place, name, coding));
+                work.push((extent, name, coding));
             }
         }
         let next = AtomicUsize::new(0);
-        let lane = || -> Result<()> {
-            while let Some((place, name, coding)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let hashed = self.hash(name, *place, *coding)?;
-                self.hashed().insert(*place, hashed);
+        let worker = || -> Result<()> {
+            while let Some((extent, name, coding)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let hashed = self.hash(name, *extent, *coding)?;
+                self.hashed().insert(*extent, hashed);
             }
             Ok(())
         };
-        let lanes = thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES).min(work.len());
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(work.len());
         thread::scope(|scope| {
-            let others: Vec<_> = (1..lanes).map(|_| scope.spawn(lane)).collect();
-            let mut done = lane();
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
+            let mut done = worker();
             for other in others {
                 done = done.and(other.join().map_err(|_| Error::failed("a hashing thread panicked"))?);
             }
@@ -95,45 +95,45 @@ impl<B: ReadAt> Files<B> {
         })
     }
 
-    fn coding(&self, name: &str, place: Place) -> Result<Coding> {
-        let head = self.whole(Place { size: place.size.min(8), ..place })?;
+    fn coding(&self, name: &str, extent: Extent) -> Result<Coding> {
+        let head = self.read(Extent { size: extent.size.min(8), ..extent })?;
         diff_id::coding(&head).map_err(|e| e.at(shown(name)))
     }
 
-    fn hashed(&self) -> MutexGuard<'_, HashMap<Place, (Layer, Digest)>> {
+    fn hashed(&self) -> MutexGuard<'_, HashMap<Extent, (Layer, Digest)>> {
         self.hashed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Hashes a packed layer, as it lies there and unpacked.
-    fn hash(&self, name: &str, place: Place, coding: Coding) -> Result<(Layer, Digest)> {
-        self.watch.event(Event::Detail(&format!("hashing {}, which the archive does not name by digest", shown(name))));
-        let (mut packed, mut unpacked) = (Hasher::default(), Unpacked::new(coding)?);
-        let (mut span, mut buffer) = (self.span(place), vec![0; BUFFER]);
+    /// Computes the digest and the diff ID of a compressed layer.
+    fn hash(&self, name: &str, extent: Extent, coding: Coding) -> Result<(Layer, Digest)> {
+        self.watch.event(Event::Detail(&format!("hashing {}, whose name is not its digest", shown(name))));
+        let (mut hasher, mut diff_id) = (Hasher::default(), DiffIdHasher::new(coding)?);
+        let (mut file, mut buffer) = (self.open(extent), vec![0; BUFFER_BYTES]);
         loop {
-            match span.read(&mut buffer).map_err(|e| Error::reading("the archive", e))? {
+            match file.read(&mut buffer).map_err(|e| Error::reading("the archive", e))? {
                 0 => break,
                 n => {
-                    packed.update(&buffer[..n]);
-                    unpacked.update(&buffer[..n]).map_err(|e| e.at(shown(name)))?;
+                    hasher.update(&buffer[..n]);
+                    diff_id.update(&buffer[..n]).map_err(|e| e.at(shown(name)))?;
                 }
             }
         }
-        let raw = unpacked.finish().map_err(|e| e.at(shown(name)))?;
-        Ok((Layer { digest: packed.finish(), size: place.size, coding }, raw))
+        let diff_id = diff_id.finish().map_err(|e| e.at(shown(name)))?;
+        Ok((Layer { digest: hasher.finish(), size: extent.size, coding }, diff_id))
     }
 }
 
-impl<B: ReadAt> Contents for Files<B> {
+impl<B: ReadAt> Contents for ArchiveFiles<B> {
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let Some(place) = self.table.find(name)? else { return Ok(None) };
-        if place.size > MAX_DOCUMENT {
+        let Some(extent) = self.table.find(name)? else { return Ok(None) };
+        if extent.size > MAX_DOCUMENT_BYTES {
             return Err(Error::invalid(format!(
-                "{} has {} bytes, more than the {MAX_DOCUMENT} allowed",
+                "{} has {} bytes, more than the {MAX_DOCUMENT_BYTES} allowed",
                 shown(name),
-                place.size
+                extent.size
             )));
         }
-        self.whole(place).map(Some)
+        self.read(extent).map(Some)
     }
 
     fn has_backslashes(&self) -> bool {
@@ -141,26 +141,28 @@ impl<B: ReadAt> Contents for Files<B> {
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>> {
-        Ok(self.table.find(name)?.map(|place| place.size))
+        Ok(self.table.find(name)?.map(|extent| extent.size))
     }
 
     fn layer(&self, name: &str, diff_id: &Digest) -> Result<Layer> {
-        let place = self.place(name)?;
-        let coding = self.coding(name, place)?;
+        let extent = self.extent(name)?;
+        let coding = self.coding(name, extent)?;
         if coding == Coding::Raw {
-            return Ok(Layer { digest: *diff_id, size: place.size, coding });
+            return Ok(Layer { digest: *diff_id, size: extent.size, coding });
         }
-        let known = self.hashed().get(&place).copied();
-        let (layer, raw) = match known {
+        let known = self.hashed().get(&extent).copied();
+        let (layer, found) = match known {
             Some(known) => known,
-            None => self.hash(name, place, coding)?,
+            None => self.hash(name, extent, coding)?,
         };
-        diff_id::agree(name, &raw, diff_id)?;
-        // A layer under the name of a digest has to be what that says, too.
+        diff_id::check(name, &found, diff_id)?;
+        // If the name is a digest, that must match too.
         match blob_digest(name) {
-            Some(named) if named != layer.digest => {
-                Err(Error::invalid(format!("{} is not the blob that its name says: got {}", shown(name), layer.digest)))
-            }
+            Some(named) if named != layer.digest => Err(Error::invalid(format!(
+                "{} does not match the digest in its name: got {}",
+                shown(name),
+                layer.digest
+            ))),
             _ => Ok(layer),
         }
     }

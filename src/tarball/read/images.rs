@@ -1,8 +1,8 @@
-//! The images of an archive that was read to its end, checked for internal agreement.
+//! The images of an archive that was read to its end. Documents and layers must match.
 
 use super::contents;
-use super::contents::{Contents, Listed, What, list};
-use super::documents::Held;
+use super::contents::{ArchiveImage, Contents, ImageForm, list};
+use super::documents::StreamContents;
 use super::legacy_manifest;
 use super::summary::StreamSummary;
 use crate::error::{Error, Result};
@@ -10,20 +10,20 @@ use crate::image::{Descriptor, Digest, Manifest};
 use crate::source::Root;
 use std::collections::HashSet;
 
-/// The images in `held`, with every manifest and config. `label` is what messages call the archive.
-pub(crate) fn settle(held: &Held, label: &str) -> Result<(Vec<(Listed, Root)>, StreamSummary)> {
+/// Returns the images in `held`, with every manifest and config. `label` is the name of the archive in messages.
+pub(crate) fn settle(held: &StreamContents, label: &str) -> Result<(Vec<(ArchiveImage, Root)>, StreamSummary)> {
     let empty_message = contents::empty(held, label);
     let mut tail = StreamSummary { empty_message, ..StreamSummary::default() };
     let mut images = Vec::new();
     for image in list(held)? {
-        let root = match &image.what {
-            What::Manifest(descriptor) => {
+        let root = match &image.form {
+            ImageForm::Manifest(descriptor) => {
                 sizes_agree(held, descriptor, 0, &mut HashSet::new())?;
                 if held.backslashes && held.document(&descriptor.digest.blob_path())?.is_none() {
                     return Err(contents::missing(held, &descriptor.digest.blob_path()));
                 }
                 let mut root = Root::new(None, Descriptor::clone(descriptor));
-                if let Some(made) = &image.made {
+                if let Some(made) = &image.index {
                     let mut seen = HashSet::new();
                     made.children().iter().try_for_each(|child| sizes_agree(held, child, 1, &mut seen))?;
                     tail.documents.insert(made.digest(), made.bytes.clone());
@@ -31,8 +31,8 @@ pub(crate) fn settle(held: &Held, label: &str) -> Result<(Vec<(Listed, Root)>, S
                 }
                 root
             }
-            What::Saved(saved) => {
-                let made = legacy_manifest::image(held, saved)?;
+            ImageForm::Legacy(saved) => {
+                let made = legacy_manifest::create(held, saved)?;
                 let descriptor = made.manifest.descriptor;
                 tail.documents.insert(Digest::of(&made.config), made.config);
                 tail.documents.insert(descriptor.digest, made.manifest.bytes);
@@ -40,15 +40,15 @@ pub(crate) fn settle(held: &Held, label: &str) -> Result<(Vec<(Listed, Root)>, S
             }
         };
         let names = image.names.iter().cloned().map(Some);
-        let nameless = image.names.is_empty().then_some(None);
-        tail.roots.extend(names.chain(nameless).map(|name| Root { name, ..root.clone() }));
+        let unnamed = image.names.is_empty().then_some(None);
+        tail.roots.extend(names.chain(unnamed).map(|name| Root { name, ..root.clone() }));
         images.push((image, root));
     }
     Ok((images, tail))
 }
 
 /// Checks the sizes of the streamed blobs against the manifests below `at`. The engine reports missing blobs.
-fn sizes_agree(held: &Held, at: &Descriptor, depth: usize, seen: &mut HashSet<Digest>) -> Result<()> {
+fn sizes_agree(held: &StreamContents, at: &Descriptor, depth: usize, seen: &mut HashSet<Digest>) -> Result<()> {
     if !at.names_manifest() || depth > contents::MAX_DEPTH || !seen.insert(at.digest) {
         return Ok(());
     }

@@ -1,87 +1,89 @@
-//! A layer while it passes: its first bytes were read already, and it is hashed where its name does not say what it is.
+//! The current layer of a streamed archive. It is hashed if its name is not its digest.
 
 use super::diff_id;
-use super::diff_id::Unpacked;
-use super::documents::Passed;
+use super::diff_id::DiffIdHasher;
+use super::documents::StreamedLayer;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Digest, Hasher};
 use crate::tarball::manifest_json::blob_digest;
 use crate::tarball::tar::path::shown;
 
-pub(crate) struct Passing {
+pub(crate) struct CurrentLayer {
     pub name: String,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
     coding: Coding,
-    /// Its first bytes, read to see what it is.
+    /// The first bytes, already read to detect the type.
     head: Vec<u8>,
-    handed: usize,
-    bytes: Bytes,
+    /// The number of bytes of `head` that were returned.
+    returned: usize,
+    identity: Identity,
 }
 
-enum Bytes {
-    /// The name says the digest; whoever takes the bytes checks it.
+enum Identity {
+    /// The digest in the name; the reader of the layer verifies it.
     Named(Digest),
     Hashed {
-        whole: Hasher,
-        /// Of a packed layer.
-        unpacked: Option<Unpacked>,
+        digest: Hasher,
+        /// Only for a compressed layer.
+        diff_id: Option<DiffIdHasher>,
     },
 }
 
-impl Passing {
-    /// A layer under the digest that it is by its name; it may be anything.
-    pub fn named(name: String, size: u64, head: Vec<u8>, digest: Digest) -> Passing {
+impl CurrentLayer {
+    /// Creates a layer whose name has the digest; it may have any content.
+    pub fn named(name: String, size: u64, head: Vec<u8>, digest: Digest) -> CurrentLayer {
         let coding = Coding::sniff(&head);
-        Passing { name, size, coding, head, handed: 0, bytes: Bytes::Named(digest) }
+        CurrentLayer { name, size, coding, head, returned: 0, identity: Identity::Named(digest) }
     }
 
-    /// A layer that has to be hashed to be known.
-    pub fn hashed(name: String, size: u64, head: Vec<u8>) -> Result<Passing> {
+    /// Creates a layer that is hashed while it is read.
+    pub fn hashed(name: String, size: u64, head: Vec<u8>) -> Result<CurrentLayer> {
         let coding = diff_id::coding(&head).map_err(|e| e.at(shown(&name)))?;
-        let unpacked = (coding != Coding::Raw).then(|| Unpacked::new(coding)).transpose()?;
+        let diff_id = (coding != Coding::Raw).then(|| DiffIdHasher::new(coding)).transpose()?;
         let algorithm = blob_digest(&name).map(|digest| digest.algorithm()).unwrap_or_default();
-        let bytes = Bytes::Hashed { whole: Hasher::new(algorithm), unpacked };
-        Ok(Passing { name, size, coding, head, handed: 0, bytes })
+        let identity = Identity::Hashed { digest: Hasher::new(algorithm), diff_id };
+        Ok(CurrentLayer { name, size, coding, head, returned: 0, identity })
     }
 
     pub fn is_hashed(&self) -> bool {
-        matches!(self.bytes, Bytes::Hashed { .. })
+        matches!(self.identity, Identity::Hashed { .. })
     }
 
-    /// Hands on the first bytes; 0 when they are all gone.
-    pub fn first(&mut self, buffer: &mut [u8]) -> usize {
-        let left = &self.head[self.handed..];
+    /// Reads from the first bytes; 0 when all were returned.
+    pub fn read_head(&mut self, buffer: &mut [u8]) -> usize {
+        let left = &self.head[self.returned..];
         let n = left.len().min(buffer.len());
         buffer[..n].copy_from_slice(&left[..n]);
-        self.handed += n;
+        self.returned += n;
         n
     }
 
-    /// Hears of `bytes` that were handed on.
-    pub fn pass(&mut self, bytes: &[u8]) -> Result<()> {
-        let Bytes::Hashed { whole, unpacked } = &mut self.bytes else { return Ok(()) };
-        whole.update(bytes);
-        match unpacked {
-            Some(unpacked) => unpacked.update(bytes).map_err(|e| e.at(shown(&self.name))),
+    /// Hashes the next `bytes` of the layer.
+    pub fn update(&mut self, bytes: &[u8]) -> Result<()> {
+        let Identity::Hashed { digest, diff_id } = &mut self.identity else { return Ok(()) };
+        digest.update(bytes);
+        match diff_id {
+            Some(diff_id) => diff_id.update(bytes).map_err(|e| e.at(shown(&self.name))),
             None => Ok(()),
         }
     }
 
-    /// What it was; all of it has passed. Under the name of a blob it has to be that blob.
-    pub fn end(self) -> Result<(Box<str>, Passed)> {
-        let (digest, raw) = match self.bytes {
-            Bytes::Named(digest) => (digest, None),
-            Bytes::Hashed { whole, unpacked } => {
-                let raw = unpacked.map(Unpacked::finish).transpose();
-                (whole.finish(), raw.map_err(|e| e.at(shown(&self.name)))?)
+    /// Returns name and digests after all bytes were read. If the name is a digest, it must match.
+    pub fn finish(self) -> Result<(Box<str>, StreamedLayer)> {
+        let (digest, diff_id) = match self.identity {
+            Identity::Named(digest) => (digest, None),
+            Identity::Hashed { digest, diff_id } => {
+                let diff_id = diff_id.map(DiffIdHasher::finish).transpose();
+                (digest.finish(), diff_id.map_err(|e| e.at(shown(&self.name)))?)
             }
         };
         match blob_digest(&self.name) {
-            Some(named) if named != digest => {
-                Err(Error::invalid(format!("{} is not the blob that its name says: got {digest}", shown(&self.name))))
-            }
-            _ => Ok((self.name.into(), Passed { digest, raw, size: self.size, coding: self.coding })),
+            Some(named) if named != digest => Err(Error::invalid(format!(
+                "{} does not match the digest in its name: got {digest}",
+                shown(&self.name)
+            ))),
+            _ => Ok((self.name.into(), StreamedLayer { digest, diff_id, size: self.size, coding: self.coding })),
         }
     }
 }

@@ -1,21 +1,21 @@
-//! The manifest of an image of the old form, which has none: made of its config and its layer files.
+//! Creates the manifest of an image in docker-save's legacy form, from its config and its layer files.
 
 use super::contents::{Contents, Layer, document};
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Manifest, media_type, with_coding};
-use crate::tarball::manifest_json::Saved;
+use crate::tarball::manifest_json::SavedImage;
 use crate::tarball::tar::path::shown;
 
-/// An image that was given a manifest here.
-pub(crate) struct Made {
+/// A legacy image with its new manifest.
+pub(crate) struct LegacyImage {
     pub manifest: Manifest,
     pub config: Vec<u8>,
     /// The layers in the manifest's order, with the names of their files.
     pub layers: Vec<(String, Layer)>,
 }
 
-/// Makes the manifest of `saved`. Layers that lie there unpacked are their `diff_id`s and are not read for it.
-pub(crate) fn image(contents: &dyn Contents, saved: &Saved) -> Result<Made> {
+/// Creates the manifest of `saved`. The digest of an uncompressed layer is its diff ID, so the layer is not read.
+pub(crate) fn create(contents: &dyn Contents, saved: &SavedImage) -> Result<LegacyImage> {
     let config = document(contents, &saved.config)?;
     let parsed = Config::parse(&config)?;
     let diff_ids = parsed.diff_ids();
@@ -36,5 +36,5 @@ pub(crate) fn image(contents: &dyn Contents, saved: &Saved) -> Result<Made> {
         .map(|(_, layer)| Descriptor::new(with_coding(media_type::OCI_LAYER, layer.coding), layer.digest, layer.size))
         .collect();
     let manifest = Manifest::synthesise(&Descriptor::of(media_type::OCI_CONFIG, &config), &described);
-    Ok(Made { manifest, config, layers })
+    Ok(LegacyImage { manifest, config, layers })
 }

@@ -1,4 +1,4 @@
-//! Reading images from archives, seekable or streamed.
+//! Reads images from archives, seekable or streamed.
 
 pub(super) mod contents;
 pub(super) mod diff_id;

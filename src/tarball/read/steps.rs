@@ -1,15 +1,14 @@
-//! The entries of an archive, one step after the other: small documents are stored, layers are handed out, everything
-//! else is skipped.
+//! The entries of an archive, one step after the other. Small documents are stored, layers are read by the caller, and
+//! other entries are skipped.
 
-use super::contents::{INDEX, LAYOUT, MAX_DOCUMENT};
-use super::documents::Held;
-use super::layer::Passing;
+use super::contents::{INDEX, LAYOUT, MAX_DOCUMENT_BYTES};
+use super::documents::StreamContents;
+use super::layer::CurrentLayer;
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::blob_digest;
-use crate::tarball::tar::entries;
-use crate::tarball::tar::entries::{Entry, Walk};
+use crate::tarball::tar::entries::{EntryKind, TarEntry, TarReader};
 use crate::tarball::tar::path::shown;
 use crate::tarball::tar::pipe::{Pipe, is_json, is_layer};
 use std::io::Read;
@@ -28,9 +27,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// An archive that is read forward, up to the current entry.
 pub(crate) struct Steps {
-    walk: Walk<Pipe>,
-    pub held: Held,
-    current: Option<Passing>,
+    walk: TarReader<Pipe>,
+    pub held: StreamContents,
+    current: Option<CurrentLayer>,
     /// Whether layers are stored under their digests; `None` before the first layer.
     pub digests_known: Option<bool>,
     skipped_bytes: u64,
@@ -44,15 +43,15 @@ pub(crate) enum Step {
     /// A document, stored under this name.
     Document(String),
     /// A link or a directory, stored.
-    Other(Entry),
-    /// Neither document nor layer; with its bytes where they are few.
+    Other(TarEntry),
+    /// Neither document nor layer; with its bytes if they are at most [`TINY_FILE_BYTES`].
     Skipped(String, Vec<u8>),
     End,
 }
 
 impl Steps {
     pub fn new(tar: Box<dyn Read + Send>) -> Steps {
-        let (walk, held) = (Walk::new(Pipe(tar)), Held::default());
+        let (walk, held) = (TarReader::new(Pipe(tar)), StreamContents::default());
         Steps { walk, held, current: None, digests_known: None, skipped_bytes: 0, ended: false }
     }
 
@@ -65,21 +64,21 @@ impl Steps {
         let Some(entry) = self.walk.next_entry()? else {
             self.ended = true;
             // A decompressor checks its checksum here, and a writer can end.
-            self.walk.tape().drain(TRAILER_LIMIT_BYTES)?;
+            self.walk.input().drain(TRAILER_LIMIT_BYTES)?;
             return Ok(Step::End);
         };
         self.held.backslashes |= entry.name.contains('\\');
-        if entry.what != entries::What::File {
-            self.held.note(&entry);
+        if entry.kind != EntryKind::File {
+            self.held.insert_link(&entry);
             return Ok(Step::Other(entry));
         }
         let head = self.head()?;
-        let fits = entry.size <= MAX_DOCUMENT && self.held.bytes + entry.size <= DOCUMENTS_LIMIT_BYTES;
+        let fits = entry.size <= MAX_DOCUMENT_BYTES && self.held.bytes + entry.size <= DOCUMENTS_LIMIT_BYTES;
         // Read in any case: a list that is not JSON is an error, as in a file.
         let list = [manifest_json::FILE, manifest_json::REPOSITORIES, INDEX, LAYOUT].contains(&entry.name.as_str());
         if list && !fits {
             return Err(Error::invalid(format!(
-                "{} has {} bytes, more than documents may have",
+                "{} has {} bytes, more than the {MAX_DOCUMENT_BYTES} allowed ({DOCUMENTS_LIMIT_BYTES} for all documents)",
                 shown(&entry.name),
                 entry.size
             )));
@@ -87,7 +86,7 @@ impl Steps {
         let named = blob_digest(&entry.name);
         if fits && (is_json(&head) || list) {
             let bytes = self.read_all(head, entry.size)?;
-            self.held.hold(&entry.name, bytes)?;
+            self.held.insert_document(&entry.name, bytes)?;
             return Ok(Step::Document(entry.name));
         }
         let stray = named.is_none() && self.digests_known == Some(true);
@@ -96,7 +95,7 @@ impl Steps {
             return Ok(Step::Layer);
         }
         if stray && is_layer(&head) {
-            self.held.strays.insert(entry.name.clone());
+            self.held.unnamed_layers.insert(entry.name.clone());
         }
         self.skipped_bytes += entry.size;
         match self.skipped_bytes > SKIPPED_LIMIT_BYTES {
@@ -108,11 +107,11 @@ impl Steps {
         }
     }
 
-    fn begin_layer(&mut self, entry: Entry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
+    fn begin_layer(&mut self, entry: TarEntry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
         let known = *self.digests_known.get_or_insert_with(|| named.is_some() && self.held.names_blobs());
         self.current = Some(match named.filter(|_| known) {
-            Some(digest) => Passing::named(entry.name, entry.size, head, digest),
-            None => Passing::hashed(entry.name, entry.size, head)?,
+            Some(digest) => CurrentLayer::named(entry.name, entry.size, head, digest),
+            None => CurrentLayer::hashed(entry.name, entry.size, head)?,
         });
         Ok(())
     }
@@ -123,13 +122,13 @@ impl Steps {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let n = match current.first(buffer) {
+        let n = match current.read_head(buffer) {
             0 => self.walk.read(buffer)?,
             n => n,
         };
         match n {
             0 => self.end_current()?,
-            n => current.pass(&buffer[..n])?,
+            n => current.update(&buffer[..n])?,
         }
         Ok(n)
     }
@@ -141,8 +140,8 @@ impl Steps {
 
     fn end_current(&mut self) -> Result<()> {
         if let Some(current) = self.current.take() {
-            let (name, passed) = current.end()?;
-            self.held.passed.insert(name, passed);
+            let (name, passed) = current.finish()?;
+            self.held.layers.insert(name, passed);
         }
         Ok(())
     }

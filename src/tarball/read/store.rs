@@ -1,12 +1,12 @@
-//! A seekable, unpacked archive as a store: every blob is read in place, from any thread.
+//! A seekable, uncompressed archive as a store: any thread can read any blob.
 
 use super::contents;
-use super::contents::{Contents, Listed, What, list};
-use super::files::Files;
+use super::contents::{ArchiveImage, Contents, ImageForm, list};
+use super::files::ArchiveFiles;
 use super::legacy_manifest;
-use super::table::{Place, Table};
+use super::table::{EntryTable, Extent};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, media_type, with_coding};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
 use crate::source::{Profile, Root, Selector, Store, select};
 use crate::tarball::tar::read_at::ReadAt;
@@ -18,47 +18,48 @@ use std::{
 
 /// An archive of images in `B`.
 pub struct ArchiveStore<B> {
-    files: Files<B>,
-    images: Vec<Listed>,
-    made: Mutex<Made>,
-    /// For messages.
+    files: ArchiveFiles<B>,
+    images: Vec<ArchiveImage>,
+    created: Mutex<Created>,
+    /// The name of the archive in messages.
     label: String,
 }
 
-/// What was given digests here: images of the old form, and indexes over platforms that lie side by side.
+/// The manifests that were created here, for legacy images and for platforms with separate entries, and the blobs of
+/// legacy images.
 #[derive(Default)]
-struct Made {
+struct Created {
     manifests: HashMap<Digest, Manifest>,
-    blobs: HashMap<Digest, (Place, &'static str)>,
+    blobs: HashMap<Digest, (Extent, &'static str)>,
 }
 
 impl<B: ReadAt> ArchiveStore<B> {
-    /// Reads where everything lies in `bytes`, a plain tar. `label` is what messages call the archive.
+    /// Opens the uncompressed tar `bytes` and reads its headers. `label` is the name of the archive in messages.
     ///
-    /// Fails with `Invalid` where it is no archive of images, is cut short, is hostile, or where its two lists of
-    /// images disagree.
+    /// Fails with `Invalid` if it is not an image archive, is truncated or hostile, or if its two lists of images
+    /// disagree.
     pub fn open(bytes: B, label: &str, watch: Arc<dyn Watch>) -> Result<ArchiveStore<B>> {
-        let table = Table::read(&bytes).map_err(|e| e.at(label))?;
-        let files = Files::new(bytes, table, watch);
+        let table = EntryTable::read(&bytes).map_err(|e| e.at(label))?;
+        let files = ArchiveFiles::new(bytes, table, watch);
         let images = list(&files).map_err(|e| e.at(label))?;
-        let made = images.iter().filter_map(|image| image.made.clone());
-        let made = Made { manifests: made.map(|index| (index.digest(), index)).collect(), ..Made::default() };
-        Ok(ArchiveStore { files, images, made: Mutex::new(made), label: label.to_owned() })
+        let indexes = images.iter().filter_map(|image| image.index.clone());
+        let manifests = indexes.map(|index| (index.digest(), index)).collect();
+        let created = Mutex::new(Created { manifests, ..Created::default() });
+        Ok(ArchiveStore { files, images, created, label: label.to_owned() })
     }
 
-    /// The roots as far as they are known without hashing a layer: an image without a manifest goes by its config's
-    /// digest.
-    fn provisional(&self) -> Result<Vec<(Root, usize)>> {
+    /// Returns the roots without hashing a layer: a legacy image has the descriptor of its config.
+    fn provisional_roots(&self) -> Result<Vec<(Root, usize)>> {
         let mut roots = Vec::new();
         for (at, image) in self.images.iter().enumerate() {
-            let descriptor = match &image.what {
-                What::Manifest(descriptor) => Descriptor::clone(descriptor),
-                What::Saved(saved) => {
+            let descriptor = match &image.form {
+                ImageForm::Manifest(descriptor) => Descriptor::clone(descriptor),
+                ImageForm::Legacy(saved) => {
                     let config = contents::document(&self.files, &saved.config)?;
                     Descriptor::of(media_type::OCI_CONFIG, &config)
                 }
             };
-            let synthesised = matches!(image.what, What::Saved(_)) || image.made.is_some();
+            let synthesised = matches!(image.form, ImageForm::Legacy(_)) || image.index.is_some();
             let root = |name| (Root { synthesised, ..Root::new(name, descriptor.clone()) }, at);
             match image.names.is_empty() {
                 true => roots.push(root(None)),
@@ -68,52 +69,52 @@ impl<B: ReadAt> ArchiveStore<B> {
         Ok(roots)
     }
 
-    /// `root` with its manifest's digest.
-    fn settled(&self, root: Root, at: usize) -> Result<Root> {
-        let What::Saved(saved) = &self.images[at].what else { return Ok(root) };
-        self.files.hash_packed(&saved.layers)?;
-        let image = legacy_manifest::image(&self.files, saved)?;
-        let mut made = self.made();
+    /// Creates the manifest of a legacy image, and returns `root` with its descriptor. Other roots do not change.
+    fn with_manifest(&self, root: Root, at: usize) -> Result<Root> {
+        let ImageForm::Legacy(saved) = &self.images[at].form else { return Ok(root) };
+        self.files.hash_compressed(&saved.layers)?;
+        let image = legacy_manifest::create(&self.files, saved)?;
+        let mut created = self.created();
         for (name, layer) in &image.layers {
-            let place = self.files.place(name)?;
-            made.blobs.insert(layer.digest, (place, with_coding(media_type::OCI_LAYER, layer.coding)));
+            let extent = self.files.extent(name)?;
+            created.blobs.insert(layer.digest, (extent, with_coding(media_type::OCI_LAYER, layer.coding)));
         }
         let config = Descriptor::of(media_type::OCI_CONFIG, &image.config);
-        made.blobs.insert(config.digest, (self.files.place(&saved.config)?, media_type::OCI_CONFIG));
+        created.blobs.insert(config.digest, (self.files.extent(&saved.config)?, media_type::OCI_CONFIG));
         let descriptor = image.manifest.descriptor.clone();
-        made.manifests.insert(image.manifest.digest(), image.manifest);
+        created.manifests.insert(image.manifest.digest(), image.manifest);
         Ok(Root { descriptor, ..root })
     }
 
-    /// What `picks` select, not yet settled; with the image's place in the list where it has one.
-    fn chosen(&self, picks: &[Selector]) -> Result<Vec<(Root, Option<usize>)>> {
-        let known = self.provisional()?;
+    /// Returns the provisional roots that `selectors` select, each with the position of its image if it is listed.
+    fn select_roots(&self, selectors: &[Selector]) -> Result<Vec<(Root, Option<usize>)>> {
+        let known = self.provisional_roots()?;
         let listed = |(root, at): &(Root, usize)| (root.clone(), Some(*at));
-        if picks.is_empty() {
+        if selectors.is_empty() {
             return Ok(known.iter().map(listed).collect());
         }
         let all: Vec<Root> = known.iter().map(|(root, _)| root.clone()).collect();
-        let mut chosen = Vec::new();
-        for pick in picks {
-            if let Selector::Digest(digest) = pick
+        let mut selected = Vec::new();
+        for selector in selectors {
+            if let Selector::Digest(digest) = selector
                 && let Some(found) = self.by_digest(digest, &known)?
             {
-                chosen.push(found);
+                selected.push(found);
                 continue;
             }
-            for root in select(&all, std::slice::from_ref(pick))? {
+            for root in select(&all, std::slice::from_ref(selector))? {
                 let same = |other: &Root| other.name == root.name && other.descriptor.digest == root.descriptor.digest;
-                chosen.extend(known.iter().find(|(other, _)| same(other)).map(listed));
+                selected.extend(known.iter().find(|(other, _)| same(other)).map(listed));
             }
         }
-        Ok(chosen)
+        Ok(selected)
     }
 
-    /// What `digest` picks: an image by its manifest's or its config's digest, or any manifest that lies here.
+    /// Finds `digest`: an image by the digest of its manifest or its config, or any manifest in the archive.
     fn by_digest(&self, digest: &Digest, known: &[(Root, usize)]) -> Result<Option<(Root, Option<usize>)>> {
         for (root, at) in known {
             let same = root.descriptor.digest == *digest;
-            if same || root.synthesised && self.settled(root.clone(), *at)?.descriptor.digest == *digest {
+            if same || root.synthesised && self.with_manifest(root.clone(), *at)?.descriptor.digest == *digest {
                 return Ok(Some((root.clone(), Some(*at))));
             }
         }
@@ -122,18 +123,18 @@ impl<B: ReadAt> ArchiveStore<B> {
         Ok(Manifest::parse(bytes, &claim).ok().map(|manifest| (Root::new(None, manifest.descriptor), None)))
     }
 
-    /// The one image that `pick` selects, or the only one there is.
-    pub(crate) fn one(&self, pick: Option<&Selector>) -> Result<(Root, &Listed)> {
-        let chosen = self.chosen(pick.map_or(&[], std::slice::from_ref))?;
-        let digests: HashSet<Digest> = chosen.iter().map(|(root, _)| root.descriptor.digest).collect();
-        match (digests.len(), chosen.into_iter().next()) {
-            (1, Some((root, Some(at)))) => Ok((self.settled(root, at)?, &self.images[at])),
-            (1, _) => Err(Error::usage("a part of an image cannot be tagged; name the whole image")),
-            (images, _) => Err(Error::usage(format!("there are {images} images; say which one is meant"))),
+    /// Returns the image that `selector` selects, or the only image.
+    pub(crate) fn single_image(&self, selector: Option<&Selector>) -> Result<(Root, &ArchiveImage)> {
+        let selected = self.select_roots(selector.map_or(&[], std::slice::from_ref))?;
+        let digests: HashSet<Digest> = selected.iter().map(|(root, _)| root.descriptor.digest).collect();
+        match (digests.len(), selected.into_iter().next()) {
+            (1, Some((root, Some(at)))) => Ok((self.with_manifest(root, at)?, &self.images[at])),
+            (1, _) => Err(Error::usage("a part of an image cannot be tagged; select the complete image")),
+            (images, _) => Err(Error::usage(format!("the archive has {images} images; select one of them"))),
         }
     }
 
-    /// The small file `name`, whole.
+    /// Returns the small file `name`.
     pub(crate) fn file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.files.document(name)
     }
@@ -142,36 +143,39 @@ impl<B: ReadAt> ArchiveStore<B> {
         self.files.bytes()
     }
 
-    fn place(&self, digest: &Digest) -> Result<Option<(Place, &'static str)>> {
-        if let Some(found) = self.made().blobs.get(digest) {
+    /// Returns the extent and the media type of a blob.
+    fn extent(&self, digest: &Digest) -> Result<Option<(Extent, &'static str)>> {
+        if let Some(found) = self.created().blobs.get(digest) {
             return Ok(Some(*found));
         }
-        Ok(self.files.find(&digest.blob_path())?.map(|place| (place, media_type::OCTETS)))
+        Ok(self.files.find(&digest.blob_path())?.map(|extent| (extent, media_type::OCTETS)))
     }
 
-    fn made(&self) -> std::sync::MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn created(&self) -> std::sync::MutexGuard<'_, Created> {
+        self.created.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// `kind` of error: a blob that is listed may be missing, a manifest that is may not.
-    fn absent(&self, kind: Kind, digest: &Digest) -> Error {
+    /// Returns the error for a missing blob (`NotFound`) or a missing manifest (`Invalid`).
+    fn missing(&self, kind: Kind, digest: &Digest) -> Error {
         let hint = contents::backslash_hint(&self.files);
-        let (label, listed) = (&self.label, "a manifest in it lists the blob");
+        let label = &self.label;
         Error::new(
             kind,
-            format!("{label}: {listed} {digest}, which the archive does not have{hint}; save the image again"),
+            format!(
+                "{label}: blob {digest} is missing, although a manifest in the archive lists it{hint}; save the image again"
+            ),
         )
     }
 }
 
 impl<B: ReadAt> Store for ArchiveStore<B> {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        let chosen = self.chosen(picks).map_err(|e| e.at(&self.label))?;
-        let settled = |(root, at): (Root, Option<usize>)| match at {
-            Some(at) => self.settled(root, at).map_err(|e| e.at(&self.label)),
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        let selected = self.select_roots(selectors).map_err(|e| e.at(&self.label))?;
+        let with_manifest = |(root, at): (Root, Option<usize>)| match at {
+            Some(at) => self.with_manifest(root, at).map_err(|e| e.at(&self.label)),
             None => Ok(root),
         };
-        chosen.into_iter().map(settled).collect()
+        selected.into_iter().map(with_manifest).collect()
     }
 
     fn names(&self) -> Result<Vec<Name>> {
@@ -179,43 +183,43 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(made) = self.made().manifests.get(&at.digest) {
-            return Ok(made.bytes.clone());
+        if let Some(manifest) = self.created().manifests.get(&at.digest) {
+            return Ok(manifest.bytes.clone());
         }
-        let (place, _) = self.place(&at.digest)?.ok_or_else(|| self.absent(Kind::Invalid, &at.digest))?;
-        if place.size > MAX_MANIFEST {
+        let (extent, _) = self.extent(&at.digest)?.ok_or_else(|| self.missing(Kind::Invalid, &at.digest))?;
+        if extent.size > MAX_MANIFEST_BYTES {
             return Err(Error::invalid(format!(
-                "{}: manifest {} has {} bytes, more than the {MAX_MANIFEST} allowed",
-                self.label, at.digest, place.size
+                "{}: manifest {} has {} bytes; at most {MAX_MANIFEST_BYTES} are allowed",
+                self.label, at.digest, extent.size
             )));
         }
-        self.files.whole(place).map_err(|e| e.at(&self.label))
+        self.files.read(extent).map_err(|e| e.at(&self.label))
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let (place, _) = self.place(&blob.digest)?.ok_or_else(|| self.absent(Kind::NotFound, &blob.digest))?;
-        if place.size != blob.size || from > place.size {
+        let (extent, _) = self.extent(&blob.digest)?.ok_or_else(|| self.missing(Kind::NotFound, &blob.digest))?;
+        if extent.size != blob.size || from > extent.size {
             return Err(Error::invalid(format!(
-                "{}: blob {} does not match: it has {} bytes here, its descriptor says {}",
-                self.label, blob.digest, place.size, blob.size
+                "{}: blob {} does not match: expected {} bytes by its descriptor, got {}",
+                self.label, blob.digest, blob.size, extent.size
             )));
         }
-        Ok(Box::new(self.files.span(Place { at: place.at + from, size: place.size - from })))
+        Ok(Box::new(self.files.open(Extent { at: extent.at + from, size: extent.size - from })))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        if let Some(made) = self.made().manifests.get(digest) {
-            return Ok(Some(made.descriptor.clone()));
+        if let Some(manifest) = self.created().manifests.get(digest) {
+            return Ok(Some(manifest.descriptor.clone()));
         }
-        Ok(self.place(digest)?.map(|(place, media_type)| Descriptor::new(media_type, *digest, place.size)))
+        Ok(self.extent(digest)?.map(|(extent, media_type)| Descriptor::new(media_type, *digest, extent.size)))
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         let mut found: Vec<Descriptor> = Vec::new();
         for image in &self.images {
-            let What::Manifest(entry) = &image.what else { continue };
-            if image.made.is_some()
-                || self.place(&entry.digest)?.is_none()
+            let ImageForm::Manifest(entry) = &image.form else { continue };
+            if image.index.is_some()
+                || self.extent(&entry.digest)?.is_none()
                 || found.iter().any(|known| known.digest == entry.digest)
             {
                 continue;
@@ -228,7 +232,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         Ok(found)
     }
 
-    /// Engines keep, and write into archives, only some of an index.
+    /// Engines store only some manifests of an index, and write only those into archives.
     fn profile(&self) -> Profile {
         let empty_message = contents::empty(&self.files, &self.label);
         Profile { is_sparse: true, empty_message, ..Profile::default() }

@@ -1,5 +1,5 @@
-//! An archive that is read once (standard input, a compressed file). Small documents are stored, layers are handed out,
-//! and its lists of images are believed only at its end.
+//! An archive that is read once (standard input, a compressed file). Small documents are stored, and layers are returned
+//! as blobs. The lists of images are used only after the end of the archive.
 
 use super::images::settle;
 use super::steps::{Step, Steps};
@@ -12,15 +12,15 @@ use std::io::{self, Read};
 
 /// An archive of images that is read forward, once; docker writes its manifest last.
 ///
-/// 1. `next_blob` hands out the layers in the archive's order; `finish` returns the images after the last one.
-/// 2. A claim has a digest only where the archive stores blobs under their digests. Nothing in it is verified.
-/// 3. `finish` fails with `Invalid` where documents and layers do not agree.
+/// 1. `next_blob` returns the layers in the archive's order; `finish` returns the images after the last one.
+/// 2. A claim has a digest only if the archive stores blobs under their digests. The claim is not verified.
+/// 3. `finish` fails with `Invalid` if documents and layers do not match.
 pub struct ArchiveStream {
     pub(crate) steps: Steps,
     pub(crate) label: String,
-    /// The steps that were read to know whether digests are known, for a rewrite.
+    /// The steps that `digests_known` read; a rewrite needs them.
     early: Vec<Step>,
-    /// A layer was reached to know that, and was not handed out yet.
+    /// Whether `digests_known` reached a layer that `next_blob` has not returned yet.
     waiting: bool,
     expected_diff_ids: Vec<Vec<Digest>>,
 }
@@ -32,27 +32,27 @@ pub struct Blob<'a> {
 }
 
 impl ArchiveStream {
-    /// The archive in `tar`, which is not compressed. `label` is what messages call it.
+    /// Opens the archive in `tar`, which is not compressed. `label` is its name in messages.
     pub fn new(tar: Box<dyn Read + Send>, label: &str) -> ArchiveStream {
         let (steps, label) = (Steps::new(tar), label.to_owned());
         ArchiveStream { steps, label, early: Vec::new(), waiting: false, expected_diff_ids: Vec::new() }
     }
 
-    /// The same archive, whose writer announced these diff IDs (see [`ArchiveStream::expected_diff_ids`]).
+    /// Sets the diff IDs that the writer of the archive announced (see [`ArchiveStream::expected_diff_ids`]).
     pub fn expecting(self, expected_diff_ids: Vec<Vec<Digest>>) -> ArchiveStream {
         ArchiveStream { expected_diff_ids, ..self }
     }
 
-    /// The diff IDs of each image that is to come, lowest layer first, where the source could announce them; else empty.
+    /// Returns the diff IDs of each image, lowest layer first; empty if the source did not announce them.
     pub fn expected_diff_ids(&self) -> &[Vec<Digest>] {
         &self.expected_diff_ids
     }
 
-    /// Whether blobs are stored under their digests (an OCI layout in a tar). In docker-save's old form they are not,
-    /// and every claim is without a digest. Reads no further than the first layer.
+    /// Whether blobs are stored under their digests (an OCI layout in a tar). In docker-save's legacy form they are not,
+    /// and every claim is without a digest. Reads up to the first layer.
     ///
     /// # Errors
-    /// `Invalid` for what is not a tar, and those of the reader.
+    /// `Invalid` if the bytes are not a tar, and the errors of the reader.
     pub fn digests_known(&mut self) -> Result<bool> {
         while self.steps.digests_known.is_none() {
             match self.steps.step().map_err(|e| e.at(&self.label))? {
@@ -65,10 +65,11 @@ impl ArchiveStream {
         Ok(self.steps.digests_known.unwrap_or(true))
     }
 
-    /// The next blob that is not a small JSON document, or `None` at the end. The unread rest of the last one is skipped.
+    /// Returns the next blob that is not a small JSON document, or `None` at the end. Skips the unread rest of the last
+    /// blob.
     ///
     /// # Errors
-    /// `Invalid` for a malformed or hostile archive, and those of the reader.
+    /// `Invalid` for a malformed or hostile archive, and the errors of the reader.
     pub fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
         if !std::mem::take(&mut self.waiting) {
             while !matches!(self.steps.step().map_err(|e| e.at(&self.label))?, Step::Layer) {
@@ -81,13 +82,13 @@ impl ArchiveStream {
         let (name, size) = self.steps.current().expect("a step to a layer sets it");
         let digest = self.steps.digests_known.filter(|known| *known).and_then(|_| blob_digest(name));
         let claim = Claim { digest, size: Some(size) };
-        Ok(Some(Blob { claim, bytes: Box::new(Handed(self)) }))
+        Ok(Some(Blob { claim, bytes: Box::new(CurrentLayerReader(self)) }))
     }
 
-    /// The images, after the last blob.
+    /// Returns the images, after the last blob.
     ///
     /// # Errors
-    /// `Invalid` where the archive's lists, documents and layers do not agree.
+    /// `Invalid` if the archive's lists, documents and layers do not match.
     pub fn finish(mut self) -> Result<StreamSummary> {
         while !matches!(self.steps.step().map_err(|e| e.at(&self.label))?, Step::End) {}
         let (_, mut tail) = settle(&self.steps.held, &self.label).map_err(|e| e.at(&self.label))?;
@@ -95,7 +96,7 @@ impl ArchiveStream {
         Ok(tail)
     }
 
-    /// The steps that `digests_known` read.
+    /// Returns the steps that `digests_known` read.
     pub(crate) fn early_steps(&mut self) -> Vec<Step> {
         let mut early = std::mem::take(&mut self.early);
         if std::mem::take(&mut self.waiting) {
@@ -106,9 +107,9 @@ impl ArchiveStream {
 }
 
 /// The current layer, as a reader.
-struct Handed<'s>(&'s mut ArchiveStream);
+struct CurrentLayerReader<'s>(&'s mut ArchiveStream);
 
-impl Read for Handed<'_> {
+impl Read for CurrentLayerReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.steps.read_current(buffer).map_err(|e| e.at(&self.0.label).into())
     }

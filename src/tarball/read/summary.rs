@@ -19,7 +19,7 @@ pub struct StreamSummary {
 }
 
 impl StreamSummary {
-    /// The roots that `picks` select, as [`Store::roots`] does.
+    /// Returns the roots that `picks` select, as [`Store::roots`] does.
     pub fn select(&self, picks: &[Selector]) -> Result<Vec<Root>> {
         select(&self.roots, picks)
     }
@@ -28,7 +28,7 @@ impl StreamSummary {
 /// A stream that was read to its end, as a store of its documents. Its layers cannot be opened.
 pub struct StreamedStore {
     pub summary: StreamSummary,
-    /// The blobs that were streamed; `None` where they were not recorded, and every listed blob counts as present.
+    /// The blobs that were streamed. `None`: they were not recorded, and every listed blob counts as present.
     pub blobs: Option<HashSet<Digest>>,
 }
 
@@ -56,7 +56,7 @@ impl Store for StreamedStore {
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
         let found = self.summary.documents.get(&at.digest).cloned();
-        found.ok_or_else(|| Error::invalid(format!("the archive has no manifest {}", at.digest)))
+        found.ok_or_else(|| Error::invalid(format!("manifest {} is missing in the archive", at.digest)))
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
@@ -65,7 +65,7 @@ impl Store for StreamedStore {
                 return Err(Error::not_found(format!("the archive does not have blob {}", blob.digest)));
             }
             return Err(Error::usage(format!(
-                "blob {} has passed and cannot be read again; save the archive to a file first",
+                "blob {}: already streamed and cannot be read again; save the archive to a file first",
                 blob.digest
             )));
         };

@@ -1,4 +1,4 @@
-//! An archive that is read once, before its first byte is read.
+//! A streamed archive of which nothing was read yet.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -8,9 +8,9 @@ use crate::image::Digest;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
 
-/// An archive that is read once, before its first byte is read.
+/// A streamed archive of which nothing was read yet.
 pub struct UnopenedArchive {
-    /// The tar, decompressed.
+    /// The decompressed tar.
     pub bytes: Box<dyn Read + Send>,
     /// The name of the archive in messages.
     pub label: String,
@@ -23,7 +23,7 @@ impl UnopenedArchive {
         ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids)
     }
 
-    /// Splits the archive for `readers` readers, which have to read at the same time.
+    /// Splits the archive into `readers` equal streams, which must be read in parallel.
     pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<UnopenedArchive>> {
         let ends = fanout::split(self.bytes, readers, limits, cancel)?;
         let archive = |bytes| UnopenedArchive {

@@ -1,15 +1,15 @@
-//! New names for an image of an archive: everything but the lists of names is copied as it lies there, by the kernel
-//! and without a look (`verify` has one), the lists are written anew behind it.
+//! New names for an image of an archive. The kernel copies all entries but the lists of names, without a check (`verify`
+//! checks an archive). The new lists are written after them.
 
 use crate::error::{Error, Result};
 use crate::image::{LayoutIndex, Name, Reference};
 use crate::source::{Root, Selector};
 use crate::tarball::manifest_json;
-use crate::tarball::read::contents::{INDEX, Listed, What};
+use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm};
 use crate::tarball::read::store::ArchiveStore;
-use crate::tarball::tar::entries::Walk;
-use crate::tarball::tar::output::{Out, Tar};
-use crate::tarball::tar::read_at::{Forward, ReadAt};
+use crate::tarball::tar::entries::TarReader;
+use crate::tarball::tar::output::{Output, TarWriter};
+use crate::tarball::tar::read_at::{ForwardReader, ReadAt};
 use serde_json::{Map, Value};
 use std::{
     fs::File,
@@ -17,14 +17,14 @@ use std::{
     ops::Range,
 };
 
-/// What is written anew.
+/// The files that are written again.
 const LISTS: [&str; 3] = [INDEX, manifest_json::FILE, manifest_json::REPOSITORIES];
 
-/// Writes `from`, whose store is `store`, to `to` with `names` added to the image that `pick` selects (none: the only
-/// one). A name that another image had moves. `label` is what messages call the result. No file where the names are
-/// there already.
+/// Writes `from`, whose store is `store`, to `to`, and adds `names` to the image that `pick` selects (`None`: the only
+/// one). A name of another image moves to this image. `label` is the name of the result in messages. Returns no file if
+/// the image already has the names.
 ///
-/// Fails with `Usage` where several images could be meant, or where a name is none that the archive can hold.
+/// Fails with `Usage` if `pick` selects several images, or if the archive's form cannot store a name.
 pub fn retag<B: ReadAt>(
     store: &ArchiveStore<B>,
     from: &mut File,
@@ -33,85 +33,87 @@ pub fn retag<B: ReadAt>(
     names: &[Name],
     label: &str,
 ) -> Result<(Root, Option<File>)> {
-    let (root, image) = store.one(pick)?;
-    if image.made.is_some() {
+    let (root, image) = store.single_image(pick)?;
+    if image.index.is_some() {
         return Err(Error::usage(format!(
-            "{label}: this image's platforms lie side by side without an index; copy it to a new archive, which makes one"
+            "{label}: the manifests of this image's platforms have no common index; copy the image to a new archive, which \
+             creates the index"
         )));
     }
-    let names: Vec<Name> = names.iter().map(spelled_out).collect();
+    let names: Vec<Name> = names.iter().map(canonical).collect();
     let mut lists = Vec::new();
     for name in LISTS {
         let Some(bytes) = store.file(name)? else { continue };
-        let anew = match name {
+        let new = match name {
             INDEX => index(&bytes, image, &names)?,
             manifest_json::FILE => list(&bytes, image, &names)?,
             _ => repositories(&bytes, image, &names),
         };
-        lists.push((name, anew));
+        lists.push((name, new));
     }
-    if lists.iter().all(|(name, anew)| store.file(name).is_ok_and(|was| was.is_some_and(|was| same(&was, anew)))) {
+    if lists.iter().all(|(name, new)| store.file(name).is_ok_and(|old| old.is_some_and(|old| same_json(&old, new)))) {
         return Ok((root, None));
     }
-    // What loaders look for first comes last, so that a cut archive loads nowhere.
+    // Loaders look for `manifest.json` first. It is the last entry, so that no loader accepts a truncated archive.
     lists.sort_by_key(|(name, _)| *name == manifest_json::FILE);
-    let to = kept(store, from, to, label)?;
-    let mut tar = Tar::new(Out::File(to), label);
+    let to = copy_entries(store, from, to, label)?;
+    let mut tar = TarWriter::new(Output::File(to), label);
     for (name, bytes) in lists {
-        tar.entry(name, &bytes)?;
+        tar.write_entry(name, &bytes)?;
     }
-    let file = tar.finish()?.ok_or_else(|| Error::failed("a file was written to and is none"))?;
+    let file = tar.finish()?.ok_or_else(|| Error::failed("the output of the archive is not a file"))?;
     Ok((root, Some(file)))
 }
 
-/// Whether two documents say the same.
-fn same(one: &[u8], other: &[u8]) -> bool {
+/// Whether two JSON documents are equal.
+fn same_json(one: &[u8], other: &[u8]) -> bool {
     let read = |bytes| serde_json::from_slice::<Value>(bytes).ok();
     read(one).is_some_and(|one| Some(one) == read(other))
 }
 
-/// Copies every entry but the lists.
-fn kept<B: ReadAt>(store: &ArchiveStore<B>, from: &mut File, mut to: File, label: &str) -> Result<File> {
+/// Copies all entries but the lists.
+fn copy_entries<B: ReadAt>(store: &ArchiveStore<B>, from: &mut File, mut to: File, label: &str) -> Result<File> {
     for range in ranges(store.bytes())? {
         from.seek(SeekFrom::Start(range.start)).map_err(|e| Error::reading(label, e))?;
         let length = range.end - range.start;
-        // Between two files this is `copy_file_range`.
+        // The standard library uses `copy_file_range` between two files.
         let copied = io::copy(&mut from.take(length), &mut to).map_err(|e| Error::writing(label, e))?;
         if copied != length {
-            return Err(crate::tarball::tar::entries::cut());
+            return Err(crate::tarball::tar::entries::truncated());
         }
     }
     Ok(to)
 }
 
-/// Where the entries to keep lie, as few pieces as possible.
+/// Returns the ranges of all entries but the lists; adjacent ranges are joined.
 fn ranges(bytes: &impl ReadAt) -> Result<Vec<Range<u64>>> {
-    let mut walk = Walk::new(Forward::new(bytes));
+    let mut walk = TarReader::new(ForwardReader::new(bytes));
     let mut ranges: Vec<Range<u64>> = Vec::new();
     while let Some(entry) = walk.next_entry()? {
-        let end = entry.at + entry.size + crate::tarball::tar::header::padding(entry.size) as u64;
+        let end = entry.data_at + entry.size + crate::tarball::tar::header::padding(entry.size) as u64;
         match ranges.last_mut() {
             _ if LISTS.contains(&entry.name.as_str()) => {}
-            Some(last) if last.end == entry.from => last.end = end,
-            _ => ranges.push(entry.from..end),
+            Some(last) if last.end == entry.header_at => last.end = end,
+            _ => ranges.push(entry.header_at..end),
         }
     }
     Ok(ranges)
 }
 
-fn spelled_out(name: &Name) -> Name {
+/// Returns `name` in its canonical form, if it is a reference.
+fn canonical(name: &Name) -> Name {
     name.reference().map_or_else(|| name.clone(), |reference| Name::from(&reference))
 }
 
-/// What `manifest.json` and `repositories` can hold.
+/// Returns `name` as a reference with a tag and no digest, which `manifest.json` and `repositories` need.
 fn tagged(name: &Name) -> Option<Reference> {
     name.reference().filter(|reference| reference.tag.is_some() && reference.digest.is_none())
 }
 
-/// `index.json` with the names moved; an image that lost its only name stays without one.
-fn index(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
+/// Returns `index.json` with the names moved. An image that lost its only name stays, without a name.
+fn index(bytes: &[u8], image: &ArchiveImage, names: &[Name]) -> Result<Vec<u8>> {
     let mut index = LayoutIndex::parse(bytes)?;
-    let What::Manifest(entry) = &image.what else { return Ok(index.bytes()) };
+    let ImageForm::Manifest(entry) = &image.form else { return Ok(index.bytes()) };
     let before = index.named()?;
     names.iter().for_each(|name| index.point(Some(name), entry));
     for (name, mut lost) in before {
@@ -124,37 +126,37 @@ fn index(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
     Ok(index.bytes())
 }
 
-/// `manifest.json` with the names moved; what is not known of it is kept.
-fn list(bytes: &[u8], image: &Listed, names: &[Name]) -> Result<Vec<u8>> {
-    let wrong = || Error::invalid("manifest.json is refused: it is no list of objects");
+/// Returns `manifest.json` with the names moved. Unknown fields stay.
+fn list(bytes: &[u8], image: &ArchiveImage, names: &[Name]) -> Result<Vec<u8>> {
+    let wrong = || Error::invalid("manifest.json: not a list of objects");
     let mut list: Vec<Map<String, Value>> = serde_json::from_slice(bytes).map_err(|_| wrong())?;
     let tags: Vec<String> = names.iter().filter_map(tagged).map(|tag| tag.to_string()).collect();
-    if tags.len() < names.len() && matches!(image.what, What::Saved(_)) {
+    if tags.len() < names.len() && matches!(image.form, ImageForm::Legacy(_)) {
         let bare = names.iter().find(|name| tagged(name).is_none()).map_or("", Name::as_str);
         return Err(Error::usage(format!(
-            "{bare} is no name with a tag, which a docker-save archive needs; write NAME:TAG"
+            "{bare}: not a name with a tag, which a docker-save archive needs; write NAME:TAG"
         )));
     }
     for (at, entry) in list.iter_mut().enumerate() {
         let key = entry.keys().find(|key| key.eq_ignore_ascii_case("RepoTags")).cloned();
-        let held = key.and_then(|key| entry.remove(&key));
-        let mut held: Vec<Value> = held.and_then(|held| held.as_array().cloned()).unwrap_or_default();
+        let old = key.and_then(|key| entry.remove(&key));
+        let mut kept: Vec<Value> = old.and_then(|old| old.as_array().cloned()).unwrap_or_default();
         let is_new = |tag: &Value| {
             let name = tag.as_str().and_then(|tag| Name::new(tag).ok());
             name.and_then(|name| tagged(&name)).is_some_and(|name| tags.contains(&name.to_string()))
         };
-        held.retain(|tag| !is_new(tag));
-        if image.saved_at == Some(at) {
-            held.extend(tags.iter().cloned().map(Value::from));
+        kept.retain(|tag| !is_new(tag));
+        if image.manifest_json_at == Some(at) {
+            kept.extend(tags.iter().cloned().map(Value::from));
         }
-        let held = if held.is_empty() { Value::Null } else { Value::from(held) };
-        entry.insert("RepoTags".to_owned(), held);
+        let value = if kept.is_empty() { Value::Null } else { Value::from(kept) };
+        entry.insert("RepoTags".to_owned(), value);
     }
     serde_json::to_vec(&list).map_err(|e| Error::failed(e.to_string()))
 }
 
-/// `repositories` with the names moved, for the layer that one of the image's own names stands for.
-fn repositories(bytes: &[u8], image: &Listed, names: &[Name]) -> Vec<u8> {
+/// Returns `repositories` with the names moved, for the layer of the image's old names.
+fn repositories(bytes: &[u8], image: &ArchiveImage, names: &[Name]) -> Vec<u8> {
     let mut tags = manifest_json::repositories(bytes);
     let layer = image.names.iter().filter_map(tagged).find_map(|name| tags.get(&name).cloned());
     for name in names.iter().filter_map(tagged) {

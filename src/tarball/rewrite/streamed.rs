@@ -7,16 +7,15 @@ use crate::error::{Error, Result};
 use crate::image::{Name, Reference};
 use crate::source::{Root, Selector, select};
 use crate::tarball::manifest_json;
-use crate::tarball::read::contents::{INDEX, LAYOUT, Listed, What};
-use crate::tarball::read::documents::Held;
+use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm, LAYOUT};
+use crate::tarball::read::documents::StreamContents;
 use crate::tarball::read::images::settle;
 use crate::tarball::read::steps::{Step, Steps};
 use crate::tarball::read::stream::ArchiveStream;
 use crate::tarball::read::summary::StreamSummary;
-use crate::tarball::tar::entries;
-use crate::tarball::tar::entries::Entry;
-use crate::tarball::tar::header::Kind;
-use crate::tarball::tar::output::{Out, Tar};
+use crate::tarball::tar::entries::{EntryKind, TarEntry};
+use crate::tarball::tar::header::HeaderKind;
+use crate::tarball::tar::output::{Output, TarWriter};
 use crate::tarball::tar::path::{follow, shown};
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,15 +27,15 @@ pub struct Rewrite<'a> {
     pub picks: &'a [Selector],
     /// The new names of an image, by its old ones.
     pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
-    /// Receives the number of bytes written since the last call; its error ends the rewrite.
+    /// Receives the number of bytes written since the last call. An error from it ends the rewrite.
     pub moved: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
-/// Writes `stream` to `out` in its own form and in one pass, with other names: for archives whose layers' digests are
-/// not known beforehand. Images that are not picked lose their entry in `manifest.json`.
+/// Writes `stream` to `out` in its own form and in one pass, with other names. It is for archives whose layer digests
+/// are not known beforehand. Images that are not selected lose their entry in `manifest.json`.
 ///
 /// # Errors
-/// - `Invalid`: a layer is not the one that its config's `diff_ids` say, or the archive is malformed.
+/// - `Invalid`: a layer does not match the `diff_ids` of its config, or the archive is malformed.
 /// - `NotFound`, `Usage`: as [`crate::source::Store::roots`].
 /// - `Usage`: a new name is not a full name with a tag, or two images would get the same name.
 pub fn rewrite(
@@ -50,7 +49,7 @@ pub fn rewrite(
 
 fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how: Rewrite<'_>) -> Result<StreamSummary> {
     let Rewrite { picks, rename, moved } = how;
-    let mut tar = Tar::new(Out::Pipe(Box::new(out)), "the archive");
+    let mut tar = TarWriter::new(Output::Pipe(Box::new(out)), "the archive");
     let mut reported = 0;
     let mut moved = |at: u64| moved(at - std::mem::replace(&mut reported, at));
     let mut early = stream.early_steps().into_iter();
@@ -65,25 +64,25 @@ fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how:
             Step::Document(name) => document(&stream.steps.held, &mut tar, &name)?,
             Step::Other(entry) => other(&mut tar, &entry)?,
             Step::Skipped(_, bytes) if bytes.is_empty() => {}
-            Step::Skipped(name, bytes) => tar.entry(&name, &bytes)?,
+            Step::Skipped(name, bytes) => tar.write_entry(&name, &bytes)?,
         }
     }
     let (images, tail) = settle(&stream.steps.held, &stream.label)?;
     let chosen = select(&tail.roots, picks)?;
     let images = renamed(&images, &chosen, rename)?;
     if let Some(bytes) = stream.steps.held.documents.get(manifest_json::REPOSITORIES) {
-        tar.entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;
+        tar.write_entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;
     }
-    let entries: Vec<manifest_json::Entry> = images.into_iter().map(|image| image.entry).collect();
-    tar.entry(manifest_json::FILE, &manifest_json::write(&entries))?;
+    let entries: Vec<manifest_json::ManifestEntry> = images.into_iter().map(|image| image.entry).collect();
+    tar.write_entry(manifest_json::FILE, &manifest_json::write(&entries))?;
     moved(tar.at())?;
     tar.finish()?;
     Ok(tail)
 }
 
-fn layer(steps: &mut Steps, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+fn layer(steps: &mut Steps, tar: &mut TarWriter<'_>, moved: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
     let Some((name, size)) = steps.current() else { return Ok(()) };
-    tar.begin(name, Kind::File, size)?;
+    tar.write_header(name, HeaderKind::File, size)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match steps.read_current(&mut buffer)? {
@@ -92,51 +91,52 @@ fn layer(steps: &mut Steps, tar: &mut Tar<'_>, moved: &mut dyn FnMut(u64) -> Res
         }
         moved(tar.at())?;
     }
-    tar.end(size)
+    tar.write_padding(size)
 }
 
-fn document(held: &Held, tar: &mut Tar<'_>, name: &str) -> Result<()> {
+fn document(held: &StreamContents, tar: &mut TarWriter<'_>, name: &str) -> Result<()> {
     match name {
         manifest_json::FILE | manifest_json::REPOSITORIES => Ok(()),
         INDEX | LAYOUT => Err(Error::invalid(format!(
-            "{name} comes after a layer that is not stored under its digest, so the archive cannot be copied in its own form; save it to a file first"
+            "{name}: comes after a layer that is not stored under its digest, so the archive cannot be copied in its own form; \
+             save it to a file first"
         ))),
         name => match held.documents.get(name) {
-            Some(bytes) => tar.entry(name, bytes),
+            Some(bytes) => tar.write_entry(name, bytes),
             None => Err(Error::failed(format!("the document {} was not stored", shown(name)))),
         },
     }
 }
 
 /// Writes a link or a directory. A link that leads out of the archive is skipped.
-fn other(tar: &mut Tar<'_>, entry: &Entry) -> Result<()> {
-    match &entry.what {
-        entries::What::Directory if entry.name.is_empty() => Ok(()),
-        entries::What::Directory => tar.begin(&format!("{}/", entry.name), Kind::Directory, 0),
-        entries::What::SymbolicLink(target) if follow(&entry.name, target).is_none() => Ok(()),
-        entries::What::SymbolicLink(target) => tar.begin(&entry.name, Kind::SymbolicLink(target), 0),
-        entries::What::HardLink(target) => tar.begin(&entry.name, Kind::HardLink(target), 0),
-        entries::What::File => Err(Error::failed("a file is not a link")),
+fn other(tar: &mut TarWriter<'_>, entry: &TarEntry) -> Result<()> {
+    match &entry.kind {
+        EntryKind::Directory if entry.name.is_empty() => Ok(()),
+        EntryKind::Directory => tar.write_header(&format!("{}/", entry.name), HeaderKind::Directory, 0),
+        EntryKind::SymbolicLink(target) if follow(&entry.name, target).is_none() => Ok(()),
+        EntryKind::SymbolicLink(target) => tar.write_header(&entry.name, HeaderKind::SymbolicLink(target), 0),
+        EntryKind::HardLink(target) => tar.write_header(&entry.name, HeaderKind::HardLink(target), 0),
+        EntryKind::File => Err(Error::failed("a file is not a link")),
     }
 }
 
 /// An image with its new names.
 struct Renamed {
-    entry: manifest_json::Entry,
+    entry: manifest_json::ManifestEntry,
     old: Vec<Name>,
     new: Vec<Reference>,
 }
 
 /// The `chosen` ones of `images`, with their new names.
 fn renamed(
-    images: &[(Listed, Root)],
+    images: &[(ArchiveImage, Root)],
     chosen: &[Root],
     rename: &dyn Fn(&[Name]) -> Result<Vec<Name>>,
 ) -> Result<Vec<Renamed>> {
     let mut owners: HashMap<Reference, usize> = HashMap::new();
     let mut renamed = Vec::new();
     for (at, (image, root)) in images.iter().enumerate() {
-        let What::Saved(saved) = &image.what else { continue };
+        let ImageForm::Legacy(saved) = &image.form else { continue };
         let mine = |other: &&Root| {
             let named = other.name.as_ref().map_or(image.names.is_empty(), |name| image.names.contains(name));
             named && other.descriptor.digest == root.descriptor.digest
@@ -152,7 +152,7 @@ fn renamed(
             return Err(Error::usage(format!("several images cannot all become {name}; name one of them in SRC")));
         }
         let tags: Vec<String> = new.iter().map(Reference::to_string).collect();
-        let entry = manifest_json::Entry {
+        let entry = manifest_json::ManifestEntry {
             config: saved.config.clone(),
             repo_tags: (!tags.is_empty()).then_some(tags),
             layers: saved.layers.clone(),

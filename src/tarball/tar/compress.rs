@@ -1,5 +1,5 @@
-//! A whole archive compressed on its way into its file, in fixed independent blocks and on every core, so that the
-//! bytes do not depend on how many there are (see [`crate::compress`]).
+//! Compresses a complete archive while it is written, in independent blocks of a fixed size and on every core. The bytes
+//! do not depend on the number of cores (see [`crate::compress`]).
 
 use crate::compress;
 use crate::error::{Error, Result};
@@ -11,10 +11,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Writes that wait for the compressor, each of at most the copy's buffer (1 MiB).
-const WAITING: usize = 4;
+/// The maximum number of writes that wait for the compressor, each of at most the copy's buffer (1 MiB).
+const MAX_WAITING: usize = 4;
 
-/// A file that takes an archive compressed. What was written is whole only after [`Compressed::finish`].
+/// A compressed archive file. It is complete only after [`Compressed::finish`].
 #[derive(Debug)]
 pub struct Compressed {
     pieces: Option<SyncSender<Piece>>,
@@ -28,16 +28,16 @@ enum Piece {
 }
 
 impl Compressed {
-    /// Compresses into `file`, which messages call `label`, with `threads` threads. `level` is one of
-    /// [`compress::levels`]; none: the default.
+    /// Compresses into `file` with `threads` threads. `label` is its name in messages. `level` is one of
+    /// [`compress::levels`]; `None` means the default.
     ///
-    /// Fails with `Usage` where `coding` has no such level.
+    /// Fails with `Usage` if `coding` does not have that level.
     pub fn new(mut file: File, label: &str, coding: Coding, level: Option<i32>, threads: usize) -> Result<Compressed> {
         compress::check_level(coding, level)?;
-        let (pieces, coming) = sync_channel(WAITING);
+        let (pieces, next_piece) = sync_channel(MAX_WAITING);
         let label = label.to_owned();
         let work = move || {
-            let mut pieces = Pieces { coming, piece: Vec::new(), at: 0 };
+            let mut pieces = PieceReader { next_piece, piece: Vec::new(), at: 0 };
             let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(|e| Error::writing(&label, e));
             compress::compress(&mut pieces, coding, level, threads, &mut write).map(|()| file)
         };
@@ -45,23 +45,27 @@ impl Compressed {
         Ok(Compressed { pieces: Some(pieces), worker: Some(worker) })
     }
 
-    /// The file, once everything is in it; not yet synced.
+    /// Writes the end of the archive and returns the file, not yet synced.
     pub fn finish(mut self) -> Result<File> {
         self.send(Piece::End)?;
-        self.end()
+        self.join()
     }
 
     fn send(&mut self, piece: Piece) -> Result<()> {
         let sent = self.pieces.as_ref().is_some_and(|pieces| pieces.send(piece).is_ok());
-        if sent { Ok(()) } else { self.end().and(Err(Error::failed("the compressed archive has ended already"))) }
+        if sent { Ok(()) } else { self.join().and(Err(ended())) }
     }
 
-    /// How the worker ended, which reads no further.
-    fn end(&mut self) -> Result<File> {
+    /// Closes the channel and returns the worker's result.
+    fn join(&mut self) -> Result<File> {
         self.pieces = None;
-        let worker = self.worker.take().ok_or_else(|| Error::failed("the compressed archive has ended already"))?;
-        worker.join().map_err(|_| Error::failed("the compressing thread panicked"))?
+        let worker = self.worker.take().ok_or_else(ended)?;
+        worker.join().map_err(|_| Error::failed("the compression thread panicked"))?
     }
+}
+
+fn ended() -> Error {
+    Error::failed("the compressed archive has already ended")
 }
 
 impl Write for Compressed {
@@ -76,28 +80,28 @@ impl Write for Compressed {
 }
 
 impl Drop for Compressed {
-    /// The file gets no end: a reader sees that it was cut.
+    /// Without [`Compressed::finish`] the file has no end, so a reader detects that it is truncated.
     fn drop(&mut self) {
         if self.worker.is_some() {
-            let _ = self.end();
+            let _ = self.join();
         }
     }
 }
 
-/// What was written, as a reader that fails where the writer is dropped before the end.
-struct Pieces {
-    coming: Receiver<Piece>,
+/// Reads the written bytes. It fails if the writer is dropped before the end.
+struct PieceReader {
+    next_piece: Receiver<Piece>,
     piece: Vec<u8>,
     at: usize,
 }
 
-impl Read for Pieces {
+impl Read for PieceReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
-            match self.coming.recv() {
+            match self.next_piece.recv() {
                 Ok(Piece::Bytes(bytes)) => (self.piece, self.at) = (bytes, 0),
                 Ok(Piece::End) => return Ok(0),
-                Err(_) => return Err(Error::failed("the archive was given up").into()),
+                Err(_) => return Err(Error::failed("the archive was aborted").into()),
             }
         }
         let n = (&self.piece[self.at..]).read(buffer)?;
@@ -109,7 +113,7 @@ impl Read for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tarball::Packing;
+    use crate::tarball::ArchiveCompression;
     use std::io::{Seek, SeekFrom};
 
     fn compressed(bytes: &[u8], coding: Coding, threads: usize, piece: usize) -> Vec<u8> {
@@ -126,11 +130,13 @@ mod tests {
     #[test]
     fn the_bytes_do_not_depend_on_threads_or_pieces() {
         let bytes: Vec<u8> = (0..1_200_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
-        for (coding, packing) in [(Coding::Gzip, Packing::Gzip), (Coding::Zstd, Packing::Zstd)] {
+        for (coding, compression) in
+            [(Coding::Gzip, ArchiveCompression::Gzip), (Coding::Zstd, ArchiveCompression::Zstd)]
+        {
             let once = compressed(&bytes, coding, 1, 1 << 20);
             assert!(compressed(&bytes, coding, 5, 70_001) == once, "{coding:?}");
             let mut back = Vec::new();
-            packing.undo(Box::new(io::Cursor::new(once))).unwrap().read_to_end(&mut back).unwrap();
+            compression.decompress(Box::new(io::Cursor::new(once))).unwrap().read_to_end(&mut back).unwrap();
             assert!(back == bytes, "{coding:?}");
         }
     }
@@ -142,7 +148,8 @@ mod tests {
         out.write_all(&vec![7; 3_000_000]).unwrap();
         drop(out);
         let mut back = Vec::new();
-        let bytes = Packing::Zstd.undo(Box::new(file.reopen().unwrap())).unwrap().read_to_end(&mut back);
+        let bytes =
+            ArchiveCompression::Zstd.decompress(Box::new(file.reopen().unwrap())).unwrap().read_to_end(&mut back);
         assert!(bytes.is_err() || back.len() < 3_000_000);
     }
 

@@ -1,56 +1,55 @@
-//! A tar's entries, one after the other: extension records (PAX, GNU) applied, names cleaned and seen once, counts
-//! and lengths bounded. Whatever has no business in an archive of images is refused here.
+//! Reads the entries of a tar in order: applies extension records (PAX, GNU), cleans names, and limits counts and
+//! lengths. Duplicate names and entries that no image archive has are refused.
 
 use super::header::{BLOCK, Flag, Header, padding};
-use super::path::{LONGEST, clean, shown};
+use super::path::{MAX_NAME_BYTES, clean, shown};
 use crate::error::{Error, Result};
 use std::{
     collections::{HashSet, hash_map::RandomState},
     hash::BuildHasher,
 };
 
-/// More entries than this are refused.
 const MAX_ENTRIES: usize = 200_000;
-/// Bytes of all names and link targets together, at most.
-const MAX_NAMES: usize = 16 << 20;
-/// Bytes of one extension record, at most (as Go's `archive/tar`).
-const MAX_RECORD: u64 = 1 << 20;
-/// The last byte of an archive lies before this.
-const MAX_LENGTH: u64 = 1 << 60;
+/// The limit of all names and link targets together.
+const MAX_ALL_NAMES_BYTES: usize = 16 << 20;
+/// The limit of one extension record, as in Go's `archive/tar`.
+const MAX_RECORD_BYTES: u64 = 1 << 20;
+/// The limit of the complete archive.
+const MAX_ARCHIVE_BYTES: u64 = 1 << 60;
 
 /// The bytes of a tar, read forward.
 pub(crate) trait TarBytes {
-    /// Some bytes; 0 only at the end.
+    /// Reads some bytes; 0 only at the end.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize>;
-    /// Passes over `bytes`; an archive that ends before is `Invalid`.
+    /// Skips `bytes`. Fails with `Invalid` if the archive ends before.
     fn skip(&mut self, bytes: u64) -> Result<()>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum EntryKind {
     File,
     Directory,
-    /// Its target as written.
+    /// The target as written.
     SymbolicLink(String),
-    /// Its target, cleaned: a name of an entry.
+    /// The target: the cleaned name of an entry.
     HardLink(String),
 }
 
-/// One entry.
+/// One entry of a tar. Offsets count from the start of the archive.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    /// Cleaned.
+pub(crate) struct TarEntry {
+    /// The cleaned name.
     pub name: String,
-    pub what: What,
-    /// Of its data, in bytes.
+    pub kind: EntryKind,
+    /// The size of the data in bytes.
     pub size: u64,
-    /// Where its headers begin, in bytes from the archive's beginning.
-    pub from: u64,
-    /// Where its data begins, in bytes from the archive's beginning.
-    pub at: u64,
+    /// The offset of the first header, including extensions.
+    pub header_at: u64,
+    /// The offset of the data.
+    pub data_at: u64,
 }
 
-/// What precedes an entry and changes it.
+/// Values of the extension records before an entry, which replace those of its header.
 #[derive(Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
@@ -58,43 +57,49 @@ struct Extensions {
     size: Option<u64>,
 }
 
-pub(crate) struct Walk<T> {
-    tape: T,
+/// Reads the entries of a tar.
+pub(crate) struct TarReader<T> {
+    input: T,
     at: u64,
-    /// Data of the current entry that was not read yet.
+    /// The unread data of the current entry, in bytes.
     left: u64,
-    pad: usize,
+    padding: usize,
+    /// Hashes of the names so far.
     seen: HashSet<u64>,
-    keys: RandomState,
+    hash_keys: RandomState,
     entries: usize,
-    names: usize,
+    /// The length of all names and link targets so far.
+    name_bytes: usize,
 }
 
-impl<T: TarBytes> Walk<T> {
-    pub fn new(tape: T) -> Walk<T> {
-        Walk { tape, at: 0, left: 0, pad: 0, seen: HashSet::new(), keys: RandomState::new(), entries: 0, names: 0 }
+impl<T: TarBytes> TarReader<T> {
+    pub fn new(input: T) -> TarReader<T> {
+        let (seen, hash_keys) = (HashSet::new(), RandomState::new());
+        TarReader { input, at: 0, left: 0, padding: 0, seen, hash_keys, entries: 0, name_bytes: 0 }
     }
 
-    /// The next entry; `None` at the archive's end mark. Data of the one before that was not read is passed over.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        self.pass(self.left)?;
+    /// Returns the next entry; `None` at the end mark. Unread data of the previous entry is skipped.
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>> {
+        self.skip_rest()?;
         let mut extensions = Extensions::default();
         let from = self.at;
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
-                return Err(Error::invalid(format!("the archive has more than the {MAX_ENTRIES} entries allowed")));
+                return Err(Error::invalid(format!(
+                    "the archive has too many entries; at most {MAX_ENTRIES} are allowed"
+                )));
             }
             match header.flag {
-                Flag::LongName => once(&mut extensions.name, until_nul(self.record(header.size)?))?,
-                Flag::LongLink => once(&mut extensions.link, until_nul(self.record(header.size)?))?,
+                Flag::LongName => set_once(&mut extensions.name, until_nul(self.record(header.size)?))?,
+                Flag::LongLink => set_once(&mut extensions.link, until_nul(self.record(header.size)?))?,
                 Flag::Records => extensions.read(&self.record(header.size)?)?,
                 Flag::GlobalRecords => {
                     let mut all = Extensions::default();
                     all.read(&self.record(header.size)?)?;
                     if all.name.is_some() || all.link.is_some() || all.size.is_some() {
-                        return Err(Error::invalid("a global record gives every entry one name or size"));
+                        return Err(Error::invalid("a global PAX record sets one name or size for every entry"));
                     }
                 }
                 _ => return self.entry(from, header, extensions).map(Some),
@@ -102,82 +107,85 @@ impl<T: TarBytes> Walk<T> {
         }
     }
 
-    /// Data of the current entry; 0 at its end.
+    /// Reads data of the current entry; 0 at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if wanted == 0 {
             return Ok(0);
         }
-        let n = self.tape.read(&mut buffer[..wanted])?;
+        let n = self.input.read(&mut buffer[..wanted])?;
         if n == 0 {
-            return Err(cut());
+            return Err(truncated());
         }
         self.at += n as u64;
         self.left -= n as u64;
         Ok(n)
     }
 
-    /// The bytes behind the end mark, once it was reached.
-    pub fn tape(&mut self) -> &mut T {
-        &mut self.tape
+    /// Returns the input; behind the end mark, it contains the bytes after the archive.
+    pub fn input(&mut self) -> &mut T {
+        &mut self.input
     }
 
-    fn entry(&mut self, from: u64, header: Header, extensions: Extensions) -> Result<Entry> {
+    fn entry(&mut self, header_at: u64, header: Header, extensions: Extensions) -> Result<TarEntry> {
         let written = extensions.name.as_deref().unwrap_or(&header.name);
         let name = clean(written)?;
         let link = extensions.link.unwrap_or(header.link);
-        if link.len() > LONGEST {
+        if link.len() > MAX_NAME_BYTES {
             return Err(Error::invalid(format!(
-                "the link {} has a target of {} bytes, more than the {LONGEST} allowed",
+                "the link {} is refused: its target has {} bytes, at most {MAX_NAME_BYTES} are allowed",
                 shown(&name),
                 link.len()
             )));
         }
-        let what = match header.flag {
-            // As old tars write directories.
-            Flag::File if written.ends_with(b"/") => What::Directory,
-            Flag::File => What::File,
-            Flag::Directory => What::Directory,
-            Flag::SymbolicLink => What::SymbolicLink(String::from_utf8_lossy(&link).into_owned()),
-            Flag::HardLink => What::HardLink(clean(&link)?),
+        let kind = match header.flag {
+            // Old tars write directories in this way.
+            Flag::File if written.ends_with(b"/") => EntryKind::Directory,
+            Flag::File => EntryKind::File,
+            Flag::Directory => EntryKind::Directory,
+            Flag::SymbolicLink => EntryKind::SymbolicLink(String::from_utf8_lossy(&link).into_owned()),
+            Flag::HardLink => EntryKind::HardLink(clean(&link)?),
             Flag::Other(flag) => return Err(refused(&name, flag)),
-            _ => return Err(Error::invalid("a tar header is out of place")),
+            _ => return Err(Error::invalid("a tar header is at a wrong position")),
         };
-        let size = match what {
-            What::File => extensions.size.unwrap_or(header.size),
-            // By every reader's rule links and directories have no data, whatever their header says.
+        let size = match kind {
+            EntryKind::File => extensions.size.unwrap_or(header.size),
+            // For every reader, links and directories have no data, whatever size their header has.
             _ => 0,
         };
-        // Some readers take a file whose name ends like a directory's for a file.
-        if what == What::Directory && extensions.size.unwrap_or(header.size) != 0 {
-            return Err(Error::invalid(format!("the directory {} has data", shown(&name))));
+        // Some readers treat an entry with data as a file even if its name ends with a slash.
+        if kind == EntryKind::Directory && extensions.size.unwrap_or(header.size) != 0 {
+            return Err(Error::invalid(format!("the directory {} is refused: it has data", shown(&name))));
         }
-        if self.at.checked_add(size).is_none_or(|end| end > MAX_LENGTH) {
-            return Err(Error::invalid(format!("the entry {} has an impossible size, {size}", shown(&name))));
-        }
-        self.names += name.len() + link.len();
-        if self.names > MAX_NAMES {
+        if self.at.checked_add(size).is_none_or(|end| end > MAX_ARCHIVE_BYTES) {
             return Err(Error::invalid(format!(
-                "the archive's names and links have more than the {MAX_NAMES} bytes allowed"
+                "the entry {} is refused: its size {size} is impossible",
+                shown(&name)
             )));
         }
-        if what != What::Directory {
+        self.name_bytes += name.len() + link.len();
+        if self.name_bytes > MAX_ALL_NAMES_BYTES {
+            return Err(Error::invalid(format!(
+                "the names and links in the archive are too long; at most {MAX_ALL_NAMES_BYTES} bytes are allowed"
+            )));
+        }
+        if kind != EntryKind::Directory {
             if name.is_empty() {
                 return Err(Error::invalid("an entry without a name is refused"));
             }
-            if !self.seen.insert(self.keys.hash_one(&name)) {
+            if !self.seen.insert(self.hash_keys.hash_one(&name)) {
                 return Err(Error::invalid(format!(
-                    "the name {} stands twice in the archive, and tools differ in which they take",
+                    "the archive has two entries named {}, so tools would read it differently",
                     shown(&name)
                 )));
             }
         }
         self.left = size;
-        self.pad = padding(size);
-        Ok(Entry { name, what, size, from, at: self.at })
+        self.padding = padding(size);
+        Ok(TarEntry { name, kind, size, header_at, data_at: self.at })
     }
 
-    /// The next header; `None` at the end mark, of which one block is enough.
+    /// Reads the next header; `None` at the end mark, for which one block of zeros is enough.
     fn header(&mut self) -> Result<Option<Header>> {
         let mut block = [0; BLOCK];
         self.fill(&mut block)?;
@@ -185,8 +193,10 @@ impl<T: TarBytes> Walk<T> {
     }
 
     fn record(&mut self, size: u64) -> Result<Vec<u8>> {
-        if size > MAX_RECORD {
-            return Err(Error::invalid(format!("an extension record has {size} bytes, more than {MAX_RECORD}")));
+        if size > MAX_RECORD_BYTES {
+            return Err(Error::invalid(format!(
+                "an extension record has {size} bytes; at most {MAX_RECORD_BYTES} are allowed"
+            )));
         }
         let mut record = vec![0; size as usize];
         self.fill(&mut record)?;
@@ -198,8 +208,8 @@ impl<T: TarBytes> Walk<T> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.tape.read(&mut buffer[filled..])? {
-                0 => return Err(cut()),
+            match self.input.read(&mut buffer[filled..])? {
+                0 => return Err(truncated()),
                 n => filled += n,
             }
         }
@@ -207,20 +217,20 @@ impl<T: TarBytes> Walk<T> {
         Ok(())
     }
 
-    /// Passes over what is left of an entry, with its padding.
-    fn pass(&mut self, left: u64) -> Result<()> {
-        let bytes = left + self.pad as u64;
+    /// Skips the unread data of the current entry and its padding.
+    fn skip_rest(&mut self) -> Result<()> {
+        let bytes = self.left + self.padding as u64;
         if bytes > 0 {
-            self.tape.skip(bytes)?;
+            self.input.skip(bytes)?;
         }
         self.at += bytes;
-        (self.left, self.pad) = (0, 0);
+        (self.left, self.padding) = (0, 0);
         Ok(())
     }
 }
 
 impl Extensions {
-    /// PAX records: `LENGTH KEY=VALUE\n`, of which only those that change what is read matter.
+    /// Parses PAX records (`LENGTH KEY=VALUE\n`) and uses those that change name, link or size.
     fn read(&mut self, mut records: &[u8]) -> Result<()> {
         let wrong = || Error::invalid("a PAX record is damaged");
         while !records.is_empty() {
@@ -234,14 +244,14 @@ impl Extensions {
             let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(wrong)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
-                b"path" if !value.is_empty() => once(&mut self.name, value.to_vec())?,
-                b"linkpath" if !value.is_empty() => once(&mut self.link, value.to_vec())?,
+                b"path" if !value.is_empty() => set_once(&mut self.name, value.to_vec())?,
+                b"linkpath" if !value.is_empty() => set_once(&mut self.link, value.to_vec())?,
                 b"size" if !value.is_empty() => {
                     let text = std::str::from_utf8(value).map_err(|_| wrong())?;
-                    once(&mut self.size, text.parse().map_err(|_| wrong())?)?;
+                    set_once(&mut self.size, text.parse().map_err(|_| wrong())?)?;
                 }
                 _ if key.starts_with(b"GNU.sparse.") => {
-                    return Err(Error::invalid("a sparse entry is refused; make the archive without --sparse"));
+                    return Err(Error::invalid("a sparse entry is refused; create the archive without --sparse"));
                 }
                 _ => {}
             }
@@ -251,11 +261,11 @@ impl Extensions {
     }
 }
 
-/// Readers differ in which of two names counts.
-fn once<T>(place: &mut Option<T>, value: T) -> Result<()> {
-    match place.replace(value) {
+/// Sets a value that must occur only once, since readers differ in which of two values they use.
+fn set_once<T>(field: &mut Option<T>, value: T) -> Result<()> {
+    match field.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Error::invalid("an entry is given its name or size twice over")),
+        Some(_) => Err(Error::invalid("an entry has two records for its name or size")),
     }
 }
 
@@ -274,10 +284,9 @@ fn refused(name: &str, flag: u8) -> Error {
         b'M' | b'V' => "part of a multi-volume archive",
         _ => return Error::invalid(format!("the entry {} is refused: its kind {flag:#04x} is unknown", shown(name))),
     };
-    Error::invalid(format!("the entry {} is refused: it is {what}, which no archive of images has", shown(name)))
+    Error::invalid(format!("the entry {} is refused: it is {what}, which image archives never contain", shown(name)))
 }
 
-/// Ends too early.
-pub(crate) fn cut() -> Error {
-    Error::invalid("the archive ends too early; it was cut short")
+pub(crate) fn truncated() -> Error {
+    Error::invalid("the archive is truncated; create or fetch it again")
 }

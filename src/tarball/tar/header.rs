@@ -1,54 +1,54 @@
-//! One tar header block (POSIX.1-2001 "pax", and GNU's variations), read and written. Nothing here is a path.
+//! Reads and writes one tar header block (POSIX.1-2001 "pax", and GNU's variants). Names are not interpreted here.
 
 use crate::error::{Error, Result};
 
-/// Bytes in a tar's block.
+/// The size of a tar block in bytes.
 pub(crate) const BLOCK: usize = 512;
-/// From this size on, in bytes, the octal field is too short and the number is written in base 256.
-const OCTAL_END: u64 = 1 << 33;
+/// From this size on, the octal field is too short, so the number is written in base 256.
+const MIN_BASE256_BYTES: u64 = 1 << 33;
 
-/// What an entry is, by its type flag.
+/// The type flag of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flag {
     File,
     Directory,
     HardLink,
     SymbolicLink,
-    /// GNU: the next entry's name (`L`).
+    /// GNU: the name of the next entry (`L`).
     LongName,
-    /// GNU: the next entry's link target (`K`).
+    /// GNU: the link target of the next entry (`K`).
     LongLink,
     /// PAX records for the next entry (`x`).
     Records,
-    /// PAX records for all that follows (`g`).
+    /// PAX records for all following entries (`g`).
     GlobalRecords,
-    /// Everything that has no business in an archive of images.
+    /// A type that no image archive has.
     Other(u8),
 }
 
-/// The fields of a header that matter here, as they stand in it.
+/// The fields of a header that are used, not interpreted.
 #[derive(Debug, Clone)]
 pub(crate) struct Header {
     pub name: Vec<u8>,
     pub link: Vec<u8>,
-    /// Of the data that follows, in bytes.
+    /// The size of the following data in bytes.
     pub size: u64,
     pub flag: Flag,
 }
 
-/// Whether `block` begins a tar: its checksum is right.
+/// Whether `block` is a tar header: its checksum is correct.
 pub(crate) fn is_header(block: &[u8]) -> bool {
     block.len() >= BLOCK && checksum_fits(&block[..BLOCK])
 }
 
 impl Header {
-    /// Reads one block; `None` where it is all zeros (an end mark).
+    /// Parses one block; `None` for a block of zeros (an end mark).
     pub fn parse(block: &[u8; BLOCK]) -> Result<Option<Header>> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
         if !checksum_fits(block) {
-            return Err(Error::invalid("a tar header's checksum is wrong; the archive is damaged or no tar"));
+            return Err(Error::invalid("a tar header has a wrong checksum: the archive is damaged or is not a tar"));
         }
         let mut name = text(&block[..100]).to_vec();
         let magic = &block[257..263];
@@ -76,18 +76,18 @@ impl Header {
     }
 }
 
-/// Up to the first NUL.
+/// Returns a text field up to the first NUL.
 fn text(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
 }
 
-/// Octal, or base 256 where the first bit is set (GNU; star).
+/// Parses a number field: octal, or base 256 if the first bit is set (GNU; star).
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         if field[0] != 0x80 {
             return None;
         }
-        // The field of the checksum is shorter than the number could be.
+        // The checksum field is shorter than a u64.
         let (high, low) = field[1..].split_at(field.len().saturating_sub(9));
         let value = low.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
         return (high.iter().all(|byte| *byte == 0) && value <= i64::MAX as u64).then_some(value);
@@ -99,7 +99,7 @@ fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// Old writers summed signed bytes; both are taken, as everywhere.
+/// Checks the checksum. Old writers added signed bytes, so both sums are accepted, as in other readers.
 fn checksum_fits(block: &[u8]) -> bool {
     let Some(stated) = number(&block[148..156]) else { return false };
     let blanked = |at: usize, byte: u8| if (148..156).contains(&at) { b' ' } else { byte };
@@ -110,50 +110,50 @@ fn checksum_fits(block: &[u8]) -> bool {
     stated != 0 && (stated == unsigned || stated == signed)
 }
 
-/// What an entry is that gets written.
+/// The kind of an entry to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind<'a> {
+pub(crate) enum HeaderKind<'a> {
     File,
     Directory,
     SymbolicLink(&'a str),
     HardLink(&'a str),
 }
 
-/// The header of an entry: no owner, no time, so that the same content gives the same bytes. Names and targets that
-/// ustar cannot hold get GNU's long-name entry before it; sizes from 8 GiB on are in base 256, which every loader
-/// reads (Go's `archive/tar` in all of them).
-pub(crate) fn write(name: &str, kind: Kind<'_>, size: u64) -> Vec<u8> {
+/// Returns the header of an entry. It has no owner and no time, so that the same content gives the same bytes. Names and
+/// targets that are too long for ustar get a GNU long-name entry before the header. Sizes from 8 GiB on are in base 256,
+/// which every loader reads (all use Go's `archive/tar`).
+pub(crate) fn encode(name: &str, kind: HeaderKind<'_>, size: u64) -> Vec<u8> {
     let target = match kind {
-        Kind::SymbolicLink(target) | Kind::HardLink(target) => target,
+        HeaderKind::SymbolicLink(target) | HeaderKind::HardLink(target) => target,
         _ => "",
     };
     let mut out = Vec::with_capacity(BLOCK);
     for (text, flag) in [(name, b'L'), (target, b'K')] {
         if text.len() > 100 {
-            out.extend(block(b"././@LongLink", b"", flag, text.len() as u64 + 1));
+            out.extend(encode_block(b"././@LongLink", b"", flag, text.len() as u64 + 1));
             out.extend(text.as_bytes());
             out.push(0);
             out.resize(out.len().next_multiple_of(BLOCK), 0);
         }
     }
     let flag = match kind {
-        Kind::File => b'0',
-        Kind::HardLink(_) => b'1',
-        Kind::SymbolicLink(_) => b'2',
-        Kind::Directory => b'5',
+        HeaderKind::File => b'0',
+        HeaderKind::HardLink(_) => b'1',
+        HeaderKind::SymbolicLink(_) => b'2',
+        HeaderKind::Directory => b'5',
     };
-    out.extend(block(name.as_bytes(), target.as_bytes(), flag, size));
+    out.extend(encode_block(name.as_bytes(), target.as_bytes(), flag, size));
     out
 }
 
-fn block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
+fn encode_block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &name[..name.len().min(100)]);
     put(100, if flag == b'5' { b"0000755\0" } else { b"0000644\0" });
     put(108, b"0000000\0");
     put(116, b"0000000\0");
-    match size < OCTAL_END {
+    match size < MIN_BASE256_BYTES {
         true => put(124, format!("{size:011o}\0").as_bytes()),
         false => {
             put(124, &[0x80]);
@@ -164,22 +164,22 @@ fn block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
     put(148, b"        ");
     put(156, &[flag]);
     put(157, &link[..link.len().min(100)]);
-    let gnu = size >= OCTAL_END || matches!(flag, b'L' | b'K');
+    let gnu = size >= MIN_BASE256_BYTES || matches!(flag, b'L' | b'K');
     put(257, if gnu { b"ustar  \0" } else { b"ustar\x0000" });
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
 }
 
-/// A whole small file's entry.
-pub(crate) fn entry(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut out = write(name, Kind::File, bytes.len() as u64);
+/// Returns the complete entry of a small file.
+pub(crate) fn encode_entry(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut out = encode(name, HeaderKind::File, bytes.len() as u64);
     out.extend(bytes);
     out.resize(out.len().next_multiple_of(BLOCK), 0);
     out
 }
 
-/// Zeros that fill up the last block of `size` bytes of data.
+/// Returns the number of zeros that fill the last block of `size` bytes of data.
 pub(crate) fn padding(size: u64) -> usize {
     (size.next_multiple_of(BLOCK as u64) - size) as usize
 }
@@ -195,17 +195,17 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for size in [0, 1, OCTAL_END - 1, OCTAL_END, 9 << 30, i64::MAX as u64] {
-            let header = read_back(&write("blobs/sha256/ab", Kind::File, size));
+        for size in [0, 1, MIN_BASE256_BYTES - 1, MIN_BASE256_BYTES, 9 << 30, i64::MAX as u64] {
+            let header = read_back(&encode("blobs/sha256/ab", HeaderKind::File, size));
             assert_eq!((header.size, header.flag, &header.name[..]), (size, Flag::File, &b"blobs/sha256/ab"[..]));
         }
-        let link = read_back(&write("a/layer.tar", Kind::SymbolicLink("../b/layer.tar"), 0));
+        let link = read_back(&encode("a/layer.tar", HeaderKind::SymbolicLink("../b/layer.tar"), 0));
         assert_eq!((link.flag, &link.link[..]), (Flag::SymbolicLink, &b"../b/layer.tar"[..]));
     }
 
     #[test]
     fn a_changed_header_is_refused() {
-        let mut block: [u8; BLOCK] = write("a", Kind::File, 7)[..].try_into().unwrap();
+        let mut block: [u8; BLOCK] = encode("a", HeaderKind::File, 7)[..].try_into().unwrap();
         block[0] = b'b';
         assert!(Header::parse(&block).is_err());
         assert!(!is_header(&block));
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_checksum_in_base_256_is_a_number_like_any_other() {
-        let mut block: [u8; BLOCK] = write("a", Kind::File, 1)[..].try_into().unwrap();
+        let mut block: [u8; BLOCK] = encode("a", HeaderKind::File, 1)[..].try_into().unwrap();
         block[148..156].copy_from_slice(b"        ");
         let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
         block[148..156].copy_from_slice(&sum.to_be_bytes());

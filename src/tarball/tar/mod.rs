@@ -1,4 +1,4 @@
-//! The tar format itself: headers, entries, paths, and the compression around a whole archive.
+//! The tar format: headers, entries, paths, and the compression of a complete archive.
 
 pub(super) mod compress;
 pub(super) mod decompress;

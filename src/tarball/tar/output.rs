@@ -1,154 +1,154 @@
-//! Where an archive is written to: a pipe, or a file whose headers can still be changed.
+//! Writes a tar to a pipe, or to a file whose headers can still be changed.
 
 use super::compress::Compressed;
 use super::header;
-use super::header::{BLOCK, Kind};
+use super::header::{BLOCK, HeaderKind};
 use crate::error::{Error, Result};
 use std::{fs::File, io::Write, os::unix::fs::FileExt};
 
-/// Small writes are gathered up to this many bytes; larger ones pass by without being copied.
-const GATHERED: usize = 64 << 10;
-/// Two blocks of zeros end a tar.
-const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+/// Smaller writes are buffered; larger ones are written without a copy.
+const BUFFER_BYTES: usize = 64 << 10;
+/// The end mark of a tar: two blocks of zeros.
+const END_MARK: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
-/// What an archive is written to.
-pub enum Out<'o> {
+/// The destination of an archive.
+pub enum Output<'o> {
     Pipe(Box<dyn Write + Send + 'o>),
-    /// From its beginning on.
+    /// An empty file.
     File(File),
-    /// A file that nothing can be gone back to in.
+    /// A compressed file, which cannot be changed afterwards.
     Compressed(Compressed),
 }
 
-/// A tar being written.
-pub(crate) struct Tar<'o> {
-    out: Out<'o>,
-    gathered: Vec<u8>,
-    /// Bytes written, gathered ones included.
+/// Writes a tar.
+pub(crate) struct TarWriter<'o> {
+    out: Output<'o>,
+    buffer: Vec<u8>,
+    /// The number of bytes written, including buffered ones.
     at: u64,
     label: String,
 }
 
-impl<'o> Tar<'o> {
-    /// `label` is what messages call the destination.
-    pub fn new(out: Out<'o>, label: &str) -> Tar<'o> {
-        Tar { out, gathered: Vec::with_capacity(GATHERED), at: 0, label: label.to_owned() }
+impl<'o> TarWriter<'o> {
+    /// Creates a writer. `label` is the name of the destination in messages.
+    pub fn new(out: Output<'o>, label: &str) -> TarWriter<'o> {
+        TarWriter { out, buffer: Vec::with_capacity(BUFFER_BYTES), at: 0, label: label.to_owned() }
     }
 
     pub fn is_file(&self) -> bool {
         self.file().is_some()
     }
 
-    /// The file, where it is one; what was gathered is not in it yet.
+    /// Returns the file if the output is one; buffered bytes are not in it yet.
     pub fn file(&self) -> Option<&File> {
         match &self.out {
-            Out::File(file) => Some(file),
-            Out::Pipe(_) | Out::Compressed(_) => None,
+            Output::File(file) => Some(file),
+            Output::Pipe(_) | Output::Compressed(_) => None,
         }
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// A whole small entry.
-    pub fn entry(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.write(&header::entry(name, bytes))
+    /// Writes the complete entry of a small file.
+    pub fn write_entry(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write(&header::encode_entry(name, bytes))
     }
 
-    /// An entry's header; its data and `end` come next.
-    pub fn begin(&mut self, name: &str, kind: Kind<'_>, size: u64) -> Result<()> {
-        self.write(&header::write(name, kind, size))
+    /// Writes the header of an entry; [`Self::write`] and [`Self::write_padding`] follow.
+    pub fn write_header(&mut self, name: &str, kind: HeaderKind<'_>, size: u64) -> Result<()> {
+        self.write(&header::encode(name, kind, size))
     }
 
-    /// Fills up the last block of `size` bytes of data.
-    pub fn end(&mut self, size: u64) -> Result<()> {
-        self.write(&END[..header::padding(size)])
+    /// Fills the last block of `size` bytes of data.
+    pub fn write_padding(&mut self, size: u64) -> Result<()> {
+        self.write(&END_MARK[..header::padding(size)])
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.at += bytes.len() as u64;
-        if self.gathered.len() + bytes.len() <= GATHERED {
-            self.gathered.extend_from_slice(bytes);
+        if self.buffer.len() + bytes.len() <= BUFFER_BYTES {
+            self.buffer.extend_from_slice(bytes);
             return Ok(());
         }
         self.flush()?;
-        if bytes.len() < GATHERED {
-            self.gathered.extend_from_slice(bytes);
+        if bytes.len() < BUFFER_BYTES {
+            self.buffer.extend_from_slice(bytes);
             return Ok(());
         }
-        self.put(bytes)
+        self.write_through(bytes)
     }
 
-    /// Hands on what was gathered.
+    /// Writes the buffered bytes to the output.
     pub fn flush(&mut self) -> Result<()> {
-        let gathered = std::mem::take(&mut self.gathered);
-        let done = if gathered.is_empty() { Ok(()) } else { self.put(&gathered) };
-        self.gathered = gathered;
-        self.gathered.clear();
+        let buffer = std::mem::take(&mut self.buffer);
+        let done = if buffer.is_empty() { Ok(()) } else { self.write_through(&buffer) };
+        self.buffer = buffer;
+        self.buffer.clear();
         done
     }
 
-    /// Writes the header of an entry that began at `at` anew, now that its name and size are known. Its length stays.
-    pub fn settle(&mut self, at: u64, name: &str, size: u64) -> Result<()> {
+    /// Replaces the header at `at`, once name and size of the entry are known. The length of the header must not change.
+    pub fn replace_header(&mut self, at: u64, name: &str, size: u64) -> Result<()> {
         self.flush()?;
-        let header = header::write(name, Kind::File, size);
+        let header = header::encode(name, HeaderKind::File, size);
         match &self.out {
-            Out::File(file) if header.len() == BLOCK => {
+            Output::File(file) if header.len() == BLOCK => {
                 file.write_all_at(&header, at).map_err(|e| Error::writing(&self.label, e))
             }
-            _ => Err(Error::failed("only an entry of a file can be named after its data")),
+            _ => Err(Error::failed("only an entry in a file can be named after its data")),
         }
     }
 
-    /// What messages call the destination.
+    /// Returns the name of the destination in messages.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Goes on at `at` of a file that was begun before; what is behind that stays until it is written over.
-    pub fn go_on(&mut self, at: u64) -> Result<()> {
+    /// Continues at the offset `at` of a file; bytes behind it stay until they are overwritten.
+    pub fn seek(&mut self, at: u64) -> Result<()> {
         self.flush()?;
-        let Out::File(file) = &mut self.out else {
-            return Err(Error::failed("what went into a pipe cannot be gone back to"));
+        let Output::File(file) = &mut self.out else {
+            return Err(Error::failed("bytes written to a pipe cannot be changed"));
         };
         std::io::Seek::seek(file, std::io::SeekFrom::Start(at)).map_err(|e| Error::writing(&self.label, e))?;
         self.at = at;
         Ok(())
     }
 
-    /// Takes back everything from `at` on.
-    pub fn cut(&mut self, at: u64) -> Result<()> {
-        self.go_on(at)?;
-        let cut = self.file().map_or(Ok(()), |file| file.set_len(at));
-        cut.map_err(|e| Error::writing(&self.label, e))
+    /// Removes everything from the offset `at` on.
+    pub fn truncate(&mut self, at: u64) -> Result<()> {
+        self.seek(at)?;
+        let truncated = self.file().map_or(Ok(()), |file| file.set_len(at));
+        truncated.map_err(|e| Error::writing(&self.label, e))
     }
 
-    /// The end mark; then the file, where it is one. A pipe is closed.
+    /// Writes the end mark and closes the output. Returns the file if it is one.
     pub fn finish(mut self) -> Result<Option<File>> {
-        self.write(&END)?;
+        self.write(&END_MARK)?;
         self.close()
     }
 
-    /// Without an end mark.
+    /// Closes the output without an end mark.
     pub fn close(mut self) -> Result<Option<File>> {
         self.flush()?;
         match self.out {
-            Out::File(file) => Ok(Some(file)),
-            Out::Compressed(compressed) => compressed.finish().map(Some),
-            Out::Pipe(mut pipe) => {
+            Output::File(file) => Ok(Some(file)),
+            Output::Compressed(compressed) => compressed.finish().map(Some),
+            Output::Pipe(mut pipe) => {
                 pipe.flush().map_err(|e| Error::writing(&self.label, e))?;
                 Ok(None)
             }
         }
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    fn write_through(&mut self, bytes: &[u8]) -> Result<()> {
         let done = match &mut self.out {
-            Out::Pipe(pipe) => pipe.write_all(bytes),
-            Out::File(file) => file.write_all(bytes),
-            Out::Compressed(compressed) => compressed.write_all(bytes),
+            Output::Pipe(pipe) => pipe.write_all(bytes),
+            Output::File(file) => file.write_all(bytes),
+            Output::Compressed(compressed) => compressed.write_all(bytes),
         };
         done.map_err(|e| Error::writing(&self.label, e))
     }

@@ -1,31 +1,32 @@
-//! Names inside an archive: data until they were cleaned here. They are keys of a table and never joined to a path.
+//! Names of entries: untrusted until cleaned here. They are used as keys only and never become file system paths.
 
 use crate::error::{Error, Result, printable};
 
-/// A longer name, in bytes, is refused.
-pub(crate) const LONGEST: usize = 4096;
+/// The maximum length of a name.
+pub(crate) const MAX_NAME_BYTES: usize = 4096;
 
-/// `name` without `./` and doubled slashes; the empty string is the root.
+/// Removes `./` and double slashes from `name`; the empty string is the root.
 ///
-/// Fails with `Invalid` where it leads out of the archive (absolute, `..`) or is no text.
+/// Fails with `Invalid` if it points outside the archive (absolute, `..`) or is not UTF-8.
 pub(crate) fn clean(name: &[u8]) -> Result<String> {
     let shown = || shown(&String::from_utf8_lossy(name));
-    if name.len() > LONGEST {
+    if name.len() > MAX_NAME_BYTES {
         return Err(Error::invalid(format!(
-            "an entry's name has {} bytes, more than the {LONGEST} allowed",
+            "the entry {} is refused: its name has {} bytes, at most {MAX_NAME_BYTES} are allowed",
+            shown(),
             name.len()
         )));
     }
     let Ok(text) = std::str::from_utf8(name) else {
-        return Err(Error::invalid(format!("the entry {} is refused: its name is no UTF-8", shown())));
+        return Err(Error::invalid(format!("the entry {} is refused: its name is not UTF-8", shown())));
     };
     if text.starts_with('/') || text.split('/').any(|part| part == "..") || text.contains('\0') {
-        return Err(Error::invalid(format!("the entry {} is refused: its name leads out of the archive", shown())));
+        return Err(Error::invalid(format!("the entry {} is refused: its name points outside the archive", shown())));
     }
     Ok(joined(text.split('/')))
 }
 
-/// What the symbolic link `link` (cleaned) means by `target`: `None` where that lies outside the archive.
+/// Resolves `target` of the symbolic link `link` (cleaned); `None` if it is outside the archive.
 pub(crate) fn follow(link: &str, target: &str) -> Option<String> {
     if target.starts_with('/') {
         return None;
@@ -42,7 +43,7 @@ pub(crate) fn follow(link: &str, target: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// For people: bounded, quoted, without control characters.
+/// Formats a name for messages: shortened, quoted, without control characters.
 pub(crate) fn shown(name: &str) -> String {
     let short: String = name.chars().take(100).collect();
     format!("{:?}", printable(&short))

@@ -1,12 +1,12 @@
-//! Bytes that come one after the other, and what their beginning tells.
+//! A tar that is read once from a pipe, and the detection of content by its first bytes.
 
-use super::decompress::Packing;
-use super::entries::{TarBytes, cut};
+use super::decompress::ArchiveCompression;
+use super::entries::{TarBytes, truncated};
 use crate::error::{Error, Result};
 use std::io::{self, Read};
 
-/// Bytes passed over at once.
-const SCRATCH: usize = 64 << 10;
+/// The buffer for bytes that are skipped.
+const SKIP_BUFFER_BYTES: usize = 64 << 10;
 
 pub(crate) struct Pipe(pub Box<dyn Read + Send>);
 
@@ -16,17 +16,17 @@ impl TarBytes for Pipe {
             match self.0.read(buffer) {
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(broken(error)),
+                Err(error) => return Err(read_error(error)),
             }
         }
     }
 
     fn skip(&mut self, mut bytes: u64) -> Result<()> {
-        let mut scratch = vec![0; usize::try_from(bytes).unwrap_or(SCRATCH).min(SCRATCH)];
+        let mut scratch = vec![0; usize::try_from(bytes).unwrap_or(SKIP_BUFFER_BYTES).min(SKIP_BUFFER_BYTES)];
         while bytes > 0 {
-            let wanted = usize::try_from(bytes).unwrap_or(SCRATCH).min(scratch.len());
+            let wanted = usize::try_from(bytes).unwrap_or(SKIP_BUFFER_BYTES).min(scratch.len());
             match self.read(&mut scratch[..wanted])? {
-                0 => return Err(cut()),
+                0 => return Err(truncated()),
                 n => bytes -= n as u64,
             }
         }
@@ -35,9 +35,9 @@ impl TarBytes for Pipe {
 }
 
 impl Pipe {
-    /// Reads to the end, of at most `most` bytes.
+    /// Reads to the end. Fails with `Invalid` after more than `most` bytes.
     pub fn drain(&mut self, most: u64) -> Result<()> {
-        let mut scratch = vec![0; SCRATCH];
+        let mut scratch = vec![0; SKIP_BUFFER_BYTES];
         let mut passed = 0;
         loop {
             match self.read(&mut scratch)? {
@@ -45,27 +45,27 @@ impl Pipe {
                 n => passed += n as u64,
             }
             if passed > most {
-                return Err(Error::invalid(format!("the archive goes on for more than {most} bytes behind its end")));
+                return Err(Error::invalid(format!("the archive has more than {most} bytes behind its end mark")));
             }
         }
     }
 }
 
-/// An error of the system is told as it is; any other is a packing's that found damage.
-fn broken(error: io::Error) -> Error {
+/// Converts an error. Errors without a system error code come from a decompressor that found damage.
+fn read_error(error: io::Error) -> Error {
     match Error::carried(error) {
         Ok(own) => own,
         Err(error) if error.raw_os_error().is_some() => Error::reading("it", error),
-        Err(error) => Error::invalid(format!("it cannot be unpacked ({error}); it is damaged or was cut short")),
+        Err(error) => Error::invalid(format!("it cannot be decompressed ({error}): it is damaged or truncated")),
     }
 }
 
-/// Whether an entry begins as a JSON object or list does.
+/// Whether an entry starts like a JSON object or list.
 pub(crate) fn is_json(head: &[u8]) -> bool {
     head.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| matches!(byte, b'{' | b'['))
 }
 
-/// Whether an entry begins as a layer does: a tar, an empty tar, or something packed.
+/// Whether an entry starts like a layer: a tar, an empty tar, or compressed data.
 pub(crate) fn is_layer(head: &[u8]) -> bool {
-    Packing::sniff(head).is_some()
+    ArchiveCompression::sniff(head).is_some()
 }

@@ -1,20 +1,18 @@
-//! The universal form, written in one pass: `oci-layout`, blobs as they come, `index.json` and `manifest.json` last,
-//! so that an archive that was cut short loads nowhere. No owners, no times: the same images give the same bytes.
+//! Writes the universal form in one pass: `oci-layout`, the blobs in the order they arrive, then `index.json` and
+//! `manifest.json`, so that no loader accepts a truncated archive. Entries have no owner and no time: the same images
+//! give the same bytes.
 
-use super::blob::Entry;
-use super::index::Lists;
-use super::resume;
-use super::resume::Begun;
-use crate::cancel::Cancel;
-use crate::disk::checkpoints::Checkpoints;
+use super::blob::BlobEntry;
+use super::index::ImageLists;
+use super::resume::{PartialBlob, Resume, Resumed, scan};
 use crate::error::{Error, Result};
 use crate::image::{Digest, LayoutIndex, Manifest, Name, Platform};
 use crate::sink::Begin;
 use crate::source::Claim;
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{INDEX, LAYOUT};
-use crate::tarball::tar::header::Kind;
-use crate::tarball::tar::output::{Out, Tar};
+use crate::tarball::tar::header::HeaderKind;
+use crate::tarball::tar::output::{Output, TarWriter};
 use std::{
     collections::HashSet,
     fs::File,
@@ -22,142 +20,114 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-/// An archive of the universal form on its way out; what a sink over a file or a pipe is made of.
+/// Writes an archive of the universal form to a file or a pipe.
 pub struct ArchiveWriter {
     state: Mutex<State>,
-    /// Whose images `manifest.json`, which has no indexes, lists.
+    /// The platform of the images in `manifest.json`, which cannot list indexes.
     platform: Platform,
 }
 
 pub(crate) struct State {
-    /// Gone once the archive is closed.
-    pub tar: Option<Tar<'static>>,
-    pub held: HashSet<Digest>,
-    pub lists: Lists,
+    /// `None` once the archive is closed.
+    pub tar: Option<TarWriter<'static>>,
+    /// The blobs and manifests in the archive.
+    pub blobs: HashSet<Digest>,
+    pub lists: ImageLists,
     pub phase: Phase,
     pub resume: Option<Resume>,
-}
-
-/// What makes an archive that was cut one that can be gone on with.
-pub(crate) struct Resume {
-    pub(crate) sums: Checkpoints,
-    /// The blob in which writing ended, if it did in one; it can only be gone on with while nothing follows it.
-    pub(crate) begun: Option<Begun>,
-    /// The source can be read again, so that a later run may go on.
-    pub(crate) lasting: bool,
-    /// Whole entries of an earlier run that nobody has asked for yet.
-    unclaimed: HashSet<Digest>,
-    pub(crate) cancel: Cancel,
-}
-
-impl Resume {
-    /// With an empty or an earlier run's file of sums.
-    pub fn new(sums: File, cancel: &Cancel) -> Resume {
-        Resume {
-            sums: Checkpoints::new(sums),
-            begun: None,
-            lasting: false,
-            unclaimed: HashSet::new(),
-            cancel: cancel.clone(),
-        }
-    }
-}
-
-/// What of an archive was there already.
-#[derive(Debug, Default)]
-pub(crate) struct TakenUp {
-    pub blobs: usize,
-    /// Of the archive, in bytes.
-    pub bytes: u64,
-    pub damaged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Empty,
-    Between,
-    /// Inside a blob.
-    Within,
-    /// A blob was begun in a pipe and not ended.
+    BetweenEntries,
+    InBlob,
+    /// A blob in a pipe was started but not completed.
     Broken,
-    /// An archive passes in its own form.
+    /// An archive is copied in its own form.
     Relayed,
 }
 
 impl ArchiveWriter {
-    /// An archive written to `out`, which messages call `label`. `platform` is the one whose images loaders find that
-    /// know no indexes.
-    pub fn new(out: Out<'static>, label: &str, platform: Platform) -> ArchiveWriter {
-        let tar = Some(Tar::new(out, label));
-        let state = State { tar, held: HashSet::new(), lists: Lists::default(), phase: Phase::Empty, resume: None };
-        ArchiveWriter { state: Mutex::new(state), platform }
+    /// Creates an archive in `out`. `label` is its name in messages. Loaders that do not support indexes find the images
+    /// for `platform`.
+    pub fn new(out: Output<'static>, label: &str, platform: Platform) -> ArchiveWriter {
+        let tar = Some(TarWriter::new(out, label));
+        let (blobs, lists) = (HashSet::new(), ImageLists::default());
+        ArchiveWriter { state: Mutex::new(State { tar, blobs, lists, phase: Phase::Empty, resume: None }), platform }
     }
 
-    /// An archive in a file that may have been begun by an earlier run; nothing of that is used before
-    /// [`ArchiveWriter::take_up`].
+    /// Creates an archive in a file that an earlier run may have started. Its content is not used before
+    /// [`ArchiveWriter::resume`].
     pub(crate) fn resumable(file: File, resume: Resume, label: &str, platform: Platform) -> ArchiveWriter {
-        let pack = ArchiveWriter::new(Out::File(file), label, platform);
-        pack.state().resume = Some(resume);
-        pack
+        let archive = ArchiveWriter::new(Output::File(file), label, platform);
+        archive.state().resume = Some(resume);
+        archive
     }
 
-    /// Goes on behind what an earlier run left, once, before anything is written; only for a source whose blobs can be
-    /// chosen. `None` where there is nothing to look at.
-    pub(crate) fn take_up(&self) -> Result<Option<TakenUp>> {
+    /// Continues the archive of an earlier run. Called at most once, before anything is written, and only if the source
+    /// can read any blob. Returns `None` if there is nothing to resume.
+    pub(crate) fn resume(&self) -> Result<Option<Resumed>> {
         let mut state = self.state();
         let State { tar: Some(tar), resume: Some(resume), phase: Phase::Empty, .. } = &mut *state else {
             return Ok(None);
         };
-        resume.lasting = true;
+        resume.repeatable = true;
         let Some(file) = tar.file().filter(|file| file.metadata().is_ok_and(|file| file.len() > 0)) else {
             return Ok(None);
         };
-        let left = resume::survey(file, tar.label(), &resume.cancel)?;
-        if left.end == 0 {
+        let scan = scan(file, tar.label(), &resume.cancel)?;
+        if scan.end == 0 {
             return Ok(None);
         }
-        match &left.begun {
-            Some(_) => tar.go_on(left.end)?,
-            None => tar.cut(left.end)?,
+        match &scan.partial {
+            Some(_) => tar.seek(scan.end)?,
+            None => tar.truncate(scan.end)?,
         }
-        let blobs = left.whole.len();
-        resume.begun = left.begun;
-        resume.unclaimed = left.whole.clone();
-        state.held = left.whole;
-        state.phase = Phase::Between;
-        Ok(Some(TakenUp { blobs, bytes: left.end, damaged: left.damaged }))
+        let blobs = scan.complete.len();
+        resume.partial = scan.partial;
+        resume.unused = scan.complete.clone();
+        state.blobs = scan.complete;
+        state.phase = Phase::BetweenEntries;
+        Ok(Some(Resumed { blobs, bytes: scan.end, damaged: scan.damaged }))
     }
 
-    /// Whether `digest` is there; then it is one of those that are wanted.
-    pub(crate) fn claim(&self, digest: &Digest) -> bool {
-        self.state().claim(digest)
+    /// Returns whether the archive has `digest`, and marks it as used.
+    pub(crate) fn reuse(&self, digest: &Digest) -> bool {
+        self.state().reuse(digest)
     }
 
-    /// The blob that has to come next if it is to be gone on with.
-    pub(crate) fn begun(&self) -> Option<Digest> {
-        self.state().resume.as_ref()?.begun.as_ref().map(|begun| begun.digest)
+    /// Returns the blob that must be written next to resume it.
+    pub(crate) fn partial_blob(&self) -> Option<Digest> {
+        self.state().resume.as_ref()?.partial.as_ref().map(|partial| partial.digest)
     }
 
-    /// Whether a later run could go on with what is there. Hands on what was gathered.
-    pub(crate) fn worth_keeping(&self) -> bool {
+    /// Flushes the archive and returns whether a later run can resume it.
+    pub(crate) fn is_resumable(&self) -> bool {
         let mut state = self.state();
-        let Some(resume) = state.resume.as_ref().filter(|resume| resume.lasting) else { return false };
-        let some = !state.held.is_empty() || resume.begun.is_some();
-        some && state.tar().and_then(Tar::flush).is_ok()
+        let Some(resume) = state.resume.as_ref().filter(|resume| resume.repeatable) else { return false };
+        let has_content = !state.blobs.is_empty() || resume.partial.is_some();
+        has_content && state.tar().and_then(TarWriter::flush).is_ok()
     }
 
-    /// As [`crate::sink::Sink::begin`]. One blob at a time; in a pipe it needs digest and size.
+    /// As [`crate::sink::Sink::begin`]. Blobs are written one after another; in a pipe each needs digest and size.
     pub fn begin(&self, claim: &Claim) -> Result<Begin<'_>> {
         let mut state = self.state();
-        if claim.digest.is_some_and(|digest| state.claim(&digest)) {
+        if claim.digest.is_some_and(|digest| state.reuse(&digest)) {
             return Ok(Begin::Held);
         }
-        if let Some(begun) = state.begun_as(claim) {
-            state.phase = Phase::Within;
-            let (named, start) = (Some((begun.digest, begun.size)), begun.from);
-            return Ok(Begin::Write(Box::new(Entry { pack: self, named, start, written: None, ended: false })));
+        if let Some(partial) = state.take_partial(claim) {
+            state.phase = Phase::InBlob;
+            let (named, start) = (Some((partial.digest, partial.size)), partial.header_at);
+            return Ok(Begin::Write(Box::new(BlobEntry {
+                archive: self,
+                named,
+                start,
+                written: None,
+                committed: false,
+            })));
         }
-        state.open()?;
+        state.prepare_entry()?;
         let tar = state.tar()?;
         let start = tar.at();
         let named = match (claim.digest, claim.size) {
@@ -165,62 +135,62 @@ impl ArchiveWriter {
             _ if tar.is_file() => None,
             _ => {
                 return Err(Error::usage(
-                    "an archive in a pipe, or compressed as a whole, needs every layer's digest and size beforehand; write a plain .tar",
+                    "an archive in a pipe, or one that is compressed, needs the digest and size of each layer in advance; write a plain .tar file",
                 ));
             }
         };
         let (name, size) = named.map_or_else(|| ("-".to_owned(), 0), |(digest, size)| (digest.blob_path(), size));
-        tar.begin(&name, Kind::File, size)?;
-        state.phase = Phase::Within;
+        tar.write_header(&name, HeaderKind::File, size)?;
+        state.phase = Phase::InBlob;
         if let Some(resume) = &mut state.resume {
-            resume.sums.cut(0, 0)?;
+            resume.checkpoints.truncate(0, 0)?;
         }
-        Ok(Begin::Write(Box::new(Entry { pack: self, named, start, written: Some(0), ended: false })))
+        Ok(Begin::Write(Box::new(BlobEntry { archive: self, named, start, written: Some(0), committed: false })))
     }
 
     /// As [`crate::sink::Sink::put_manifest`].
     pub fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let mut state = self.state();
         state.lists.put(manifest);
-        if state.claim(&manifest.digest()) {
+        if state.reuse(&manifest.digest()) {
             return Ok(());
         }
-        state.open()?;
-        state.tar()?.entry(&manifest.digest().blob_path(), &manifest.bytes)?;
-        state.held.insert(manifest.digest());
+        state.prepare_entry()?;
+        state.tar()?.write_entry(&manifest.digest().blob_path(), &manifest.bytes)?;
+        state.blobs.insert(manifest.digest());
         Ok(())
     }
 
-    /// As [`crate::sink::Sink::publish`]. Nothing is written before [`ArchiveWriter::close`].
+    /// As [`crate::sink::Sink::publish`]. [`ArchiveWriter::close`] writes the names.
     pub fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         self.state().lists.publish(name, root);
         Ok(())
     }
 
-    /// Writes the lists and the end mark. A pipe is closed, a file given back, not yet synced.
+    /// Writes the lists and the end mark, and closes a pipe. Returns a file, not yet synced.
     pub fn close(&self) -> Result<Option<File>> {
         let mut state = self.state();
         if state.phase == Phase::Relayed {
             return state.take()?.close();
         }
-        state.open()?;
+        state.prepare_entry()?;
         let index = state.lists.index().bytes();
-        let saved = state.lists.saved(&self.platform);
-        state.drop_unclaimed()?;
+        let images = state.lists.manifest_json(&self.platform);
+        state.remove_unused()?;
         let mut tar = state.take()?;
-        tar.entry(INDEX, &index)?;
-        if let Some(saved) = saved {
-            tar.entry(manifest_json::FILE, &manifest_json::write(&saved))?;
+        tar.write_entry(INDEX, &index)?;
+        if let Some(images) = images {
+            tar.write_entry(manifest_json::FILE, &manifest_json::write(&images))?;
         }
         tar.finish()
     }
 
-    /// The raw way in, for an archive that passes in its own form; nothing else may be written then.
+    /// Returns a raw writer for an archive in its own form; nothing else may be written then.
     pub fn relay(&self) -> Result<Box<dyn Write + Send + '_>> {
         let mut state = self.state();
         if state.phase != Phase::Empty {
             return Err(Error::usage(
-                "an archive of docker's old form cannot pass into an archive that was begun; save it to a file first",
+                "an archive in docker's legacy form cannot be added to other images; save it to a file first",
             ));
         }
         state.phase = Phase::Relayed;
@@ -233,63 +203,60 @@ impl ArchiveWriter {
 }
 
 impl State {
-    /// Ready for the next entry.
-    fn open(&mut self) -> Result<()> {
+    /// Prepares the archive for the next entry: writes `oci-layout` first, and drops an unused partial blob.
+    fn prepare_entry(&mut self) -> Result<()> {
         match self.phase {
-            Phase::Between => match self.resume.as_mut().and_then(|resume| resume.begun.take()) {
-                Some(begun) => self.tar()?.cut(begun.from),
+            Phase::BetweenEntries => match self.resume.as_mut().and_then(|resume| resume.partial.take()) {
+                Some(partial) => self.tar()?.truncate(partial.header_at),
                 None => Ok(()),
             },
             Phase::Empty => {
-                // An earlier run's, of which nothing can be used.
+                // The file may have content of an earlier run that cannot be used.
                 if self.resume.is_some() {
-                    self.tar()?.cut(0)?;
+                    self.tar()?.truncate(0)?;
                 }
-                self.tar()?.entry(LAYOUT, LayoutIndex::layout_file())?;
-                self.phase = Phase::Between;
+                self.tar()?.write_entry(LAYOUT, LayoutIndex::layout_file())?;
+                self.phase = Phase::BetweenEntries;
                 Ok(())
             }
-            Phase::Within => Err(Error::failed("an archive takes one blob after the other")),
-            Phase::Broken => Err(Error::failed("the archive ended inside a blob; nothing in it can be loaded")),
-            Phase::Relayed => Err(Error::usage("an archive passes there in its own form; copy the other images apart")),
+            Phase::InBlob => Err(Error::failed("an archive takes one blob at a time")),
+            Phase::Broken => Err(Error::failed("the archive ends inside a blob; no image in it can be loaded")),
+            Phase::Relayed => Err(Error::usage(
+                "an archive in docker's legacy form cannot be combined with other images; copy them separately",
+            )),
         }
     }
 
-    fn claim(&mut self, digest: &Digest) -> bool {
+    fn reuse(&mut self, digest: &Digest) -> bool {
         if let Some(resume) = &mut self.resume {
-            resume.unclaimed.remove(digest);
+            resume.unused.remove(digest);
         }
-        self.held.contains(digest)
+        self.blobs.contains(digest)
     }
 
-    /// The blob that was begun, if it is the one that is wanted now.
-    fn begun_as(&mut self, claim: &Claim) -> Option<Begun> {
-        let begun = &mut self.resume.as_mut().filter(|_| self.phase == Phase::Between)?.begun;
-        begun.take_if(|begun| claim.digest == Some(begun.digest) && claim.size == Some(begun.size))
+    /// Takes the partial blob if it is the claimed one.
+    fn take_partial(&mut self, claim: &Claim) -> Option<PartialBlob> {
+        let partial = &mut self.resume.as_mut().filter(|_| self.phase == Phase::BetweenEntries)?.partial;
+        partial.take_if(|partial| claim.digest == Some(partial.digest) && claim.size == Some(partial.size))
     }
 
-    /// Takes out what an earlier run wrote for other images.
-    fn drop_unclaimed(&mut self) -> Result<()> {
-        let Some(resume) = self.resume.as_ref().filter(|resume| !resume.unclaimed.is_empty()) else { return Ok(()) };
-        let tar = self.tar.as_mut().ok_or_else(closed)?;
-        tar.flush()?;
-        let file = tar.file().ok_or_else(closed)?;
-        let gaps = resume::entries(file, &resume.unclaimed)?;
-        let end = resume::close_gaps(file, &gaps, tar.at(), &resume.cancel)?;
-        tar.cut(end)
+    /// Removes blobs that an earlier run wrote for other images.
+    fn remove_unused(&mut self) -> Result<()> {
+        let (Some(resume), Some(tar)) = (&self.resume, &mut self.tar) else { return Ok(()) };
+        resume.remove_unused(tar)
     }
 
-    pub fn tar(&mut self) -> Result<&mut Tar<'static>> {
+    pub fn tar(&mut self) -> Result<&mut TarWriter<'static>> {
         self.tar.as_mut().ok_or_else(closed)
     }
 
-    fn take(&mut self) -> Result<Tar<'static>> {
+    fn take(&mut self) -> Result<TarWriter<'static>> {
         self.tar.take().ok_or_else(closed)
     }
 }
 
 pub(crate) fn closed() -> Error {
-    Error::failed("the archive is closed already")
+    Error::failed("the archive is already closed")
 }
 
 struct Raw<'p>(&'p ArchiveWriter);

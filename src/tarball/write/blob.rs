@@ -1,69 +1,70 @@
-//! One blob on its way into an archive.
+//! Writes one blob of an archive.
 
 use super::archive::{ArchiveWriter, Phase, State, closed};
-use super::resume::Begun;
+use super::resume::PartialBlob;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
 use crate::tarball::tar::header::BLOCK;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
 
-/// One blob's entry.
-pub(crate) struct Entry<'p> {
-    pub pack: &'p ArchiveWriter,
-    /// Digest and size, where they were known beforehand.
+/// The entry of a blob that is being written.
+pub(crate) struct BlobEntry<'p> {
+    pub archive: &'p ArchiveWriter,
+    /// Digest and size, if known in advance.
     pub named: Option<(Digest, u64)>,
-    /// Where its header is.
+    /// The offset of its header.
     pub start: u64,
-    /// Bytes of data; none while it is not known how many of an earlier run's are right.
+    /// Bytes of data; `None` until the data of an earlier run was verified.
     pub written: Option<u64>,
-    pub ended: bool,
+    pub committed: bool,
 }
 
-impl Entry<'_> {
-    fn data(&self) -> u64 {
+impl BlobEntry<'_> {
+    /// Returns the offset of the data.
+    fn data_at(&self) -> u64 {
         self.start + BLOCK as u64
     }
 }
 
-impl BlobWriter for Entry<'_> {
+impl BlobWriter for BlobEntry<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         let (None, Some((_, size))) = (self.written, self.named) else { return Ok((0, fresh)) };
-        let mut state = self.pack.state();
+        let mut state = self.archive.state();
         let State { tar: Some(tar), resume: Some(resume), .. } = &mut *state else { return Ok((0, fresh)) };
         tar.flush()?;
         let Some(file) = tar.file() else { return Ok((0, fresh)) };
-        let found = resume.sums.replay((file, self.data()), size, fresh, &resume.cancel)?;
-        tar.cut(self.data() + found.right)?;
-        self.written = Some(found.right);
-        Ok((found.right, found.hasher))
+        let found = resume.checkpoints.verify((file, self.data_at()), size, fresh, &resume.cancel)?;
+        tar.truncate(self.data_at() + found.bytes)?;
+        self.written = Some(found.bytes);
+        Ok((found.bytes, found.hasher))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut state = self.pack.state();
+        let mut state = self.archive.state();
         let written = match self.written {
             Some(written) => written,
             None => {
                 if let Some(resume) = &mut state.resume {
-                    resume.sums.cut(0, 0)?;
+                    resume.checkpoints.truncate(0, 0)?;
                 }
-                state.tar()?.cut(self.data())?;
+                state.tar()?.truncate(self.data_at())?;
                 0
             }
         };
         let end = written + bytes.len() as u64;
         if self.named.is_some_and(|(_, size)| end > size) {
-            return Err(Error::invalid("a blob has more bytes than were announced"));
+            return Err(Error::invalid("a blob has more bytes than its announced size"));
         }
         let State { tar: Some(tar), resume, .. } = &mut *state else { return Err(closed()) };
         self.written = Some(written);
         tar.write(bytes)?;
         if let Some(resume) = resume {
-            // What the sums vouch for is in the file.
-            if resume.sums.end_with(bytes.len()) {
+            // The bytes must be in the file before their checkpoint is.
+            if resume.checkpoints.completes_segment(bytes.len()) {
                 tar.flush()?;
             }
-            resume.sums.add(bytes);
+            resume.checkpoints.add(bytes);
         }
         self.written = Some(end);
         Ok(())
@@ -72,47 +73,47 @@ impl BlobWriter for Entry<'_> {
     fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if self.written != Some(size) || self.named.is_some_and(|named| named != (digest, size)) {
-            return Err(Error::failed(format!("blob {digest} is not the one that was begun")));
+            return Err(Error::failed(format!("blob {digest} is not the one that was started")));
         }
-        let mut state = self.pack.state();
-        if self.named.is_none() && state.held.contains(&digest) {
+        let mut state = self.archive.state();
+        if self.named.is_none() && state.blobs.contains(&digest) {
             let start = self.start;
-            state.tar()?.cut(start)?;
+            state.tar()?.truncate(start)?;
         } else {
             let tar = state.tar()?;
-            tar.end(size)?;
+            tar.write_padding(size)?;
             if self.named.is_none() {
-                tar.settle(self.start, &digest.blob_path(), size)?;
+                tar.replace_header(self.start, &digest.blob_path(), size)?;
             }
-            state.held.insert(digest);
+            state.blobs.insert(digest);
         }
-        state.phase = Phase::Between;
-        self.ended = true;
+        state.phase = Phase::BetweenEntries;
+        self.committed = true;
         Ok(())
     }
 }
 
-impl Drop for Entry<'_> {
-    /// What was not committed is kept for going on where that can be, and taken back otherwise; a pipe's archive never
-    /// ends then.
+impl Drop for BlobEntry<'_> {
+    /// Stores an uncommitted blob for a later run if that is possible; otherwise removes it. In a pipe it cannot be
+    /// removed, so the archive never gets an end.
     fn drop(&mut self) {
-        if self.ended {
+        if self.committed {
             return;
         }
-        let mut state = self.pack.state();
+        let mut state = self.archive.state();
         if let (Some((digest, size)), State { tar: Some(tar), resume: Some(resume), phase, .. }) =
             (self.named, &mut *state)
-            // All there and not committed: it was not what it should have been.
+            // A complete but uncommitted blob had a wrong digest.
             && self.written.is_none_or(|written| 0 < written && written < size)
             && tar.flush().is_ok()
         {
-            resume.sums.write_down();
-            resume.begun = Some(Begun { digest, size, from: self.start });
-            *phase = Phase::Between;
+            resume.checkpoints.flush();
+            resume.partial = Some(PartialBlob { digest, size, header_at: self.start });
+            *phase = Phase::BetweenEntries;
             return;
         }
         let start = self.start;
-        let taken_back = state.tar().and_then(|tar| tar.cut(start));
-        state.phase = if taken_back.is_ok() { Phase::Between } else { Phase::Broken };
+        let removed = state.tar().and_then(|tar| tar.truncate(start));
+        state.phase = if removed.is_ok() { Phase::BetweenEntries } else { Phase::Broken };
     }
 }

@@ -1,41 +1,41 @@
-//! The two lists of images that the universal form ends with: `index.json`, which containerd, podman and docker's
+//! The two lists of images at the end of the universal form: `index.json`, which containerd, podman and docker's
 //! containerd store read, and `manifest.json`, which docker's other stores and crane read.
 
 use crate::image::{Descriptor, Digest, LayoutIndex, Manifest, Name, Platform, media_type};
 use crate::tarball::manifest_json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Indexes inside indexes, at most.
+/// The maximum nesting of indexes.
 const MAX_DEPTH: usize = 8;
 
-/// What was put into an archive, and under which names.
+/// The manifests in an archive, and their names.
 #[derive(Default)]
-pub(crate) struct Lists {
-    manifests: HashMap<Digest, Kept>,
-    /// In order, so that the same images give the same bytes.
+pub(crate) struct ImageLists {
+    manifests: HashMap<Digest, Summary>,
+    /// Sorted, so that the same images give the same bytes.
     names: BTreeSet<(Option<Name>, Digest)>,
 }
 
 /// A manifest without its bytes.
-struct Kept {
+struct Summary {
     descriptor: Descriptor,
     children: Vec<Descriptor>,
     config: Option<Descriptor>,
     layers: Vec<Digest>,
 }
 
-impl Lists {
+impl ImageLists {
     pub fn put(&mut self, manifest: &Manifest) {
-        let kept = Kept {
+        let summary = Summary {
             descriptor: manifest.descriptor.clone(),
             children: manifest.children().to_vec(),
             config: manifest.config().cloned(),
             layers: manifest.layers().iter().map(|layer| layer.digest).collect(),
         };
-        self.manifests.insert(manifest.digest(), kept);
+        self.manifests.insert(manifest.digest(), summary);
     }
 
-    /// `name` (none: only the digest) is to point at `root`. One name points at one thing: the last said.
+    /// Publishes `root` as `name`, or only by its digest. A name refers to the last image published under it.
     pub fn publish(&mut self, name: Option<&Name>, root: &Manifest) {
         self.put(root);
         if let Some(name) = name {
@@ -52,12 +52,12 @@ impl Lists {
         index
     }
 
-    /// For each image the one that `platform` runs; artifacts, and indexes without such an image, are left out.
-    /// `None` where nothing is left.
-    pub fn saved(&self, platform: &Platform) -> Option<Vec<manifest_json::Entry>> {
+    /// Returns the images for `manifest.json`; of an index, the image for `platform`. Artifacts, and indexes without
+    /// such an image, are skipped. `None` if no image remains.
+    pub fn manifest_json(&self, platform: &Platform) -> Option<Vec<manifest_json::ManifestEntry>> {
         let mut images: BTreeMap<(String, Vec<String>), BTreeSet<String>> = BTreeMap::new();
         for (name, digest) in &self.names {
-            let Some(image) = self.image(digest, platform, 0) else { continue };
+            let Some(image) = self.find_image(digest, platform, 0) else { continue };
             let Some(config) = &image.config else { continue };
             let layers = image.layers.iter().map(Digest::blob_path).collect();
             let tags = images.entry((config.digest.blob_path(), layers)).or_default();
@@ -65,27 +65,27 @@ impl Lists {
                 name.as_ref().and_then(Name::reference).filter(|name| name.tag.is_some() && name.digest.is_none());
             tags.extend(tag.map(|tag| tag.to_string()));
         }
-        let entry = |((config, layers), tags): (_, BTreeSet<String>)| manifest_json::Entry {
+        let entry = |((config, layers), tags): (_, BTreeSet<String>)| manifest_json::ManifestEntry {
             config,
             repo_tags: (!tags.is_empty()).then(|| tags.into_iter().collect()),
             layers,
         };
-        let mut entries: Vec<manifest_json::Entry> = images.into_iter().map(entry).collect();
+        let mut entries: Vec<manifest_json::ManifestEntry> = images.into_iter().map(entry).collect();
         entries.sort_by(|a, b| a.repo_tags.cmp(&b.repo_tags));
         (!entries.is_empty()).then_some(entries)
     }
 
-    fn image(&self, digest: &Digest, platform: &Platform, depth: usize) -> Option<&Kept> {
-        let kept = self.manifests.get(digest).filter(|_| depth <= MAX_DEPTH)?;
-        if kept.children.is_empty() {
-            let config = kept.config.as_ref()?;
-            return [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&&*config.media_type).then_some(kept);
+    fn find_image(&self, digest: &Digest, platform: &Platform, depth: usize) -> Option<&Summary> {
+        let found = self.manifests.get(digest).filter(|_| depth <= MAX_DEPTH)?;
+        if found.children.is_empty() {
+            let config = found.config.as_ref()?;
+            return [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&&*config.media_type).then_some(found);
         }
-        let here: Vec<&Descriptor> =
-            kept.children.iter().filter(|child| self.manifests.contains_key(&child.digest)).collect();
-        let best = platform.best(here.iter().map(|child| child.platform.as_ref()));
-        let nested = here.iter().filter(|child| media_type::is_index(&child.media_type));
-        let best = best.map(|at| here[at]).into_iter();
-        best.chain(nested.copied()).find_map(|child| self.image(&child.digest, platform, depth + 1))
+        let present: Vec<&Descriptor> =
+            found.children.iter().filter(|child| self.manifests.contains_key(&child.digest)).collect();
+        let best = platform.best(present.iter().map(|child| child.platform.as_ref()));
+        let nested = present.iter().filter(|child| media_type::is_index(&child.media_type));
+        let best = best.map(|at| present[at]).into_iter();
+        best.chain(nested.copied()).find_map(|child| self.find_image(&child.digest, platform, depth + 1))
     }
 }

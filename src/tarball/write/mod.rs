@@ -1,4 +1,4 @@
-//! Writing the archive that every engine loads.
+//! Writes the universal form, the archive that every engine loads.
 
 pub(super) mod archive;
 pub(super) mod blob;

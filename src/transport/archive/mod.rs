@@ -12,7 +12,7 @@ use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Root, Selector};
 use crate::tarball;
-use crate::tarball::{ArchiveStore, Packing, Section, UnopenedArchive};
+use crate::tarball::{ArchiveCompression, ArchiveStore, Section, UnopenedArchive};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
@@ -81,13 +81,13 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
     let from = if kind.is_file() { file.stream_position().map_err(reading)? } else { 0 };
     let mut head = Vec::with_capacity(HEAD_BYTES);
     (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(reading)?;
-    let packing = Packing::sniff(&head).ok_or_else(|| unknown(label, &head))?;
-    if kind.is_file() && packing == Packing::Plain {
+    let compression = ArchiveCompression::sniff(&head).ok_or_else(|| unknown(label, &head))?;
+    if kind.is_file() && compression == ArchiveCompression::Plain {
         let section = Section::new(file, from).map_err(reading)?;
         return Ok(Found::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
     }
     let whole = Cursor::new(head).chain(file);
-    let bytes = packing.undo(Box::new(whole))?;
+    let bytes = compression.decompress(Box::new(whole))?;
     Ok(Found::UnopenedArchive(UnopenedArchive { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
 }
 
@@ -102,7 +102,7 @@ pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Ar
     let again = file.try_clone().map_err(|e| Error::reading(&label, e))?;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(|e| Error::reading(&label, e))?;
-    if Packing::sniff(&head).ok_or_else(|| unknown(&label, &head))? != Packing::Plain {
+    if ArchiveCompression::sniff(&head).ok_or_else(|| unknown(&label, &head))? != ArchiveCompression::Plain {
         return Err(Error::usage(format!(
             "{label} is compressed, and only an uncompressed tar can be re-tagged; write one with \
              imgmv copy {label} NEW.tar --as NAME"

@@ -2,7 +2,7 @@
 //! interrupted one.
 
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use std::fs::{File, Metadata};
 use std::io;
@@ -34,7 +34,7 @@ impl Partial {
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let partial = Partial { directory: directory_of(path)?, stem: stem(&name.to_string_lossy()) };
         let Some(file) = partial.open(PART)? else { return Ok(None) };
-        if hold(&partial.directory, &partial.name(PART), &file) != Lock::Acquired {
+        if try_lock(&partial.directory, &partial.name(PART), &file) != Lock::Acquired {
             return Ok(None);
         }
         Ok(partial.open(SUMS)?.map(|sums| (partial, file, sums)))
@@ -98,7 +98,10 @@ pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
         let Ok(Some(file)) = dir.file(&name) else { continue };
         let old = |found: Metadata| found.modified().ok().and_then(|then| then.elapsed().ok()) >= Some(life);
         let expired = file.metadata().is_ok_and(|found| is_private(&found) && old(found));
-        if expired && hold(dir, &name, &file) == Lock::Acquired && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok() {
+        if expired
+            && try_lock(dir, &name, &file) == Lock::Acquired
+            && unlinkat(dir.fd(), &name, AtFlags::empty()).is_ok()
+        {
             removed += 1;
             let _ = unlinkat(dir.fd(), format!("{stem}{MARK}{SUMS}"), AtFlags::empty());
         }

@@ -3,13 +3,13 @@
 use super::partial;
 use super::partial::Partial;
 use crate::cancel::Cancel;
-use crate::compress::cores;
+use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::tarball::{ArchiveWriter, Compressed, Out, Resume};
+use crate::tarball::{ArchiveWriter, Compressed, Output, Resume};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -93,7 +93,7 @@ impl ArchiveSink {
             }
             None => {
                 let (file, temporary) = temporary_for(&path).map_err(writing)?;
-                (ArchiveWriter::new(Out::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
+                (ArchiveWriter::new(Output::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
             }
         };
         if let Ok(directory) = partial::directory_of(&path) {
@@ -114,7 +114,7 @@ impl ArchiveSink {
     /// Fails with `Unwritable`, and with `Usage` for an unsupported level.
     pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
-        let compressed = |file| Compressed::new(file, &shown, coding, level, cores());
+        let compressed = |file| Compressed::new(file, &shown, coding, level, threads_per_layer());
         let (compressed, target) = match Target::at(path)? {
             Target::Device(device) => (compressed(device)?, None),
             Target::File(path) => {
@@ -122,7 +122,7 @@ impl ArchiveSink {
                 (compressed(file)?, Some((Unfinished::Temporary(temporary), path)))
             }
         };
-        let writer = ArchiveWriter::new(Out::Compressed(compressed), &shown, Platform::host());
+        let writer = ArchiveWriter::new(Output::Compressed(compressed), &shown, Platform::host());
         let (kind, watch) = (Kind::Pipe, Arc::new(Silent));
         Ok(ArchiveSink { writer, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
@@ -143,7 +143,7 @@ impl ArchiveSink {
 
     /// An archive written to `pipe`; `label` is its name in messages.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
-        let writer = ArchiveWriter::new(Out::Pipe(pipe), label, Platform::host());
+        let writer = ArchiveWriter::new(Output::Pipe(pipe), label, Platform::host());
         ArchiveSink { writer, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
     }
 
@@ -231,16 +231,16 @@ impl Sink for ArchiveSink {
 
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let Upcoming::Blobs { mut blobs, .. } = upcoming else { return Ok(Missing::default()) };
-        if let Some(found) = self.writer.take_up()? {
-            let partial = if self.writer.begun().is_some() { ", and a part of another blob" } else { "" };
+        if let Some(found) = self.writer.resume()? {
+            let partial = if self.writer.partial_blob().is_some() { ", and a part of another blob" } else { "" };
             let damage = if found.damaged { "; the bytes after them are damaged and not used" } else { "" };
             self.watch.say(&format!(
                 "resuming an interrupted archive: {} blobs and manifests ({} bytes) are complete{partial}{damage}",
                 found.blobs, found.bytes
             ));
         }
-        blobs.retain(|blob| !self.writer.claim(&blob.digest));
-        Ok(Missing { blobs, resume_first: self.writer.begun() })
+        blobs.retain(|blob| !self.writer.reuse(&blob.digest));
+        Ok(Missing { blobs, resume_first: self.writer.partial_blob() })
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _: Option<&Origin>) -> Result<Begin<'a>> {
@@ -269,7 +269,7 @@ impl Sink for ArchiveSink {
 
     fn aborted(&self, why: &Error) {
         // The source itself is invalid (the bytes were not altered by the connection), so no later copy can resume.
-        if why.kind() == crate::Kind::Invalid && !why.is_altered() {
+        if why.kind() == crate::Kind::Invalid && !why.is_digest_mismatch() {
             self.keep.store(false, Ordering::Relaxed);
         }
     }
@@ -283,7 +283,7 @@ impl Drop for ArchiveSink {
     /// Keeps the partial archive if the next run can resume it.
     fn drop(&mut self) {
         if let Some((Unfinished::Partial(partial), _)) = self.target().take()
-            && !(self.keep.load(Ordering::Relaxed) && self.writer.worth_keeping())
+            && !(self.keep.load(Ordering::Relaxed) && self.writer.is_resumable())
         {
             partial.discard();
         }

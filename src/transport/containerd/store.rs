@@ -4,7 +4,7 @@ use super::records;
 use super::records::{Listing, Record};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -193,10 +193,10 @@ impl Store for ContainerdStore {
             Error::not_found(format!("manifest {} is not in containerd's content store at {}", at.digest, self.root))
         })?;
         let mut bytes = Vec::new();
-        let read = At { file, at: 0 }.take(MAX_MANIFEST + 1).read_to_end(&mut bytes);
+        let read = At { file, at: 0 }.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|e| Error::reading(format!("manifest {}", at.digest), e))?;
-        if bytes.len() as u64 > MAX_MANIFEST {
-            return Err(Error::invalid(format!("manifest {} has more than {MAX_MANIFEST} bytes", at.digest)));
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(Error::invalid(format!("manifest {} has more than {MAX_MANIFEST_BYTES} bytes", at.digest)));
         }
         if let Ok(manifest) = Manifest::parse(bytes.clone(), at) {
             for blob in manifest.blobs() {
@@ -253,7 +253,7 @@ fn database(root: &Directory) -> Result<Listing> {
     let directory = inside(root, DATABASE[0])?;
     let file = directory.as_ref().map(|directory| directory.file(DATABASE[1]).map_err(with_root_hint));
     let file = file.transpose()?.flatten();
-    let shown = root.show(&DATABASE.join("/"));
+    let shown = root.display(&DATABASE.join("/"));
     let file = file.ok_or_else(|| {
         Error::invalid(format!("{} is not containerd's directory: {shown} is missing", root.path().display()))
     })?;
@@ -261,7 +261,7 @@ fn database(root: &Directory) -> Result<Listing> {
 }
 
 fn inside(directory: &Directory, name: &str) -> Result<Option<Directory>> {
-    directory.inner(name).map_err(with_root_hint)
+    directory.subdirectory(name).map_err(with_root_hint)
 }
 
 /// Adds the solution to a permission error.

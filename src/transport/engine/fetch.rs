@@ -5,7 +5,7 @@ use super::fetch_blob::CtrBlobReader;
 use super::kind::{DetectedEngine, Loader};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Name, media_type};
+use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Name, media_type};
 use crate::progress::Watch;
 use crate::remote::{Host, capture};
 use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
@@ -76,9 +76,9 @@ impl FetchStore {
         let Some((rows, blobs)) = parse_listing(&answer.stdout) else {
             return match found.loader {
                 Loader::Ctr if answer.exit.success() => {
-                    Err(Error::far_side(format!("{}: ctr printed no complete image list", host.name())))
+                    Err(Error::remote_host(format!("{}: ctr printed no complete image list", host.name())))
                 }
-                _ => Err(Error::far_side(format!("{}: ctr {}", host.name(), answer.exit.describe()))),
+                _ => Err(Error::remote_host(format!("{}: ctr {}", host.name(), answer.exit.describe()))),
             };
         };
         // The size of a manifest is known only once it is read.
@@ -105,16 +105,19 @@ impl FetchStore {
         if let Some(known) = self.manifests().get(digest) {
             return Ok(known.clone());
         }
-        let blob = Descriptor::new(media_type::OCTETS, *digest, MAX_MANIFEST);
+        let blob = Descriptor::new(media_type::OCTETS, *digest, MAX_MANIFEST_BYTES);
         let mut bytes = Vec::new();
-        self.blob(&blob, 0, BlobSize::AtMost).take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(Error::from)?;
-        if bytes.len() as u64 > MAX_MANIFEST {
-            return Err(Error::invalid(format!("manifest {digest} exceeds {MAX_MANIFEST} bytes")));
+        self.blob(&blob, 0, BlobSize::AtMost)
+            .take(MAX_MANIFEST_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::from)?;
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(Error::invalid(format!("manifest {digest} exceeds {MAX_MANIFEST_BYTES} bytes")));
         }
         let got = Hasher::new(digest.algorithm()).with(&bytes).finish();
         if got != *digest {
             let host = self.host.name();
-            return Err(Error::altered(format!("manifest {digest} from {host} does not match: got {got}")));
+            return Err(Error::digest_mismatch(format!("manifest {digest} from {host} does not match: got {got}")));
         }
         self.manifests().insert(*digest, bytes.clone());
         Ok(bytes)

@@ -72,7 +72,7 @@ impl CtrBlobReader {
             self.running = Some(self.start()?);
         }
         let Some((_, stdout)) = &mut self.running else { return Ok(0) };
-        let n = stdout.read(buffer).map_err(|e| Error::far_side(format!("{}: {e}", self.host.name())))?;
+        let n = stdout.read(buffer).map_err(|e| Error::remote_host(format!("{}: {e}", self.host.name())))?;
         if n > 0 {
             return Ok(n);
         }
@@ -89,7 +89,7 @@ impl CtrBlobReader {
         let (host, digest) = (self.host.name(), &self.digest);
         let absent = exit.stderr.contains("not found") && exit.status != Some(127);
         let sentence = format!("{host}: blob {digest} ended at byte {}: ctr {}", self.offset, exit.describe());
-        if absent { Error::not_found(sentence) } else { Error::far_side(sentence) }
+        if absent { Error::not_found(sentence) } else { Error::remote_host(sentence) }
     }
 
     /// Whether `error` is transient and attempts are left; if so, waits for the retry pause first.

@@ -86,7 +86,7 @@ impl LoadCommand {
         self.is_connection_lost() || self.is_disk_full()
     }
 
-    /// Waits for the command, whose input has ended or is not read any more. Fails with `FarSide` if the command
+    /// Waits for the command, whose input has ended or is not read any more. Fails with `RemoteHost` if the command
     /// failed.
     pub fn wait(&self) -> Result<Loaded> {
         let mut state = self.state();
@@ -134,12 +134,12 @@ impl LoadCommand {
         let broken = output_and_stderr.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {
             (true, None) => Ok(Loaded { output: output_and_stderr }),
-            (_, Some(line)) => Err(Error::far_side(format!("{}: {}", self.label, line.trim()))),
+            (_, Some(line)) => Err(Error::remote_host(format!("{}: {}", self.label, line.trim()))),
             (false, None) if exit.stderr.trim().is_empty() && !output.trim().is_empty() => {
                 let exit = Exit { stderr: output, ..exit.clone() };
-                Err(Error::far_side(format!("{} {}", self.label, exit.describe())))
+                Err(Error::remote_host(format!("{} {}", self.label, exit.describe())))
             }
-            (false, None) => Err(Error::far_side(format!("{} {}", self.label, exit.describe()))),
+            (false, None) => Err(Error::remote_host(format!("{} {}", self.label, exit.describe()))),
         }
     }
 
@@ -177,7 +177,7 @@ impl LoadInput {
         match (self.command.wait(), error.kind()) {
             (Err(error), _) => Err(error.into()),
             (Ok(_), io::ErrorKind::BrokenPipe) => Ok(()),
-            (Ok(_), _) => Err(Error::far_side(format!("{}: {error}", self.command.label)).into()),
+            (Ok(_), _) => Err(Error::remote_host(format!("{}: {error}", self.command.label)).into()),
         }
     }
 }

@@ -48,7 +48,7 @@ echo imgmv-probe-end
 /// Finds the first engine of `wanted` that answers on `host`. `remote_command` replaces the engine.
 ///
 /// `namespace` is containerd's; the default is the remote environment's, else kubelet's if it exists, else the
-/// engine's. Fails with `FarSide` if no engine answers, with the reason for each; with `Usage` for an invalid
+/// engine's. Fails with `RemoteHost` if no engine answers, with the reason for each; with `Usage` for an invalid
 /// namespace.
 pub fn detect(
     host: &dyn Host,
@@ -89,9 +89,9 @@ fn probe_failed(host: &str, exit: &Exit) -> Error {
         return Error::denied(format!("{host}: ssh {end}; check that you can log in without a password"));
     }
     if exit.status == Some(255) {
-        return Error::far_side(format!("{host}: ssh {end}"));
+        return Error::remote_host(format!("{host}: ssh {end}"));
     }
-    Error::far_side(format!("{host}: the remote shell did not run the probe, which {end}"))
+    Error::remote_host(format!("{host}: the remote shell did not run the probe, which {end}"))
 }
 
 /// Whether `text` is a containerd identifier (pkg/identifiers): letters and digits, separated by single `.`, `_` or
@@ -221,7 +221,7 @@ impl ProbeAnswer {
             true => String::new(),
             false => format!(" ({})", failed.join("; ")),
         };
-        Error::far_side(format!(
+        Error::remote_host(format!(
             "{host}: no working engine found; tried {names}{found}; name one with --engine or --remote-command"
         ))
     }
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn where_nothing_answers_the_dead_are_named() {
         let error = found("machine=x86_64", None).unwrap_err();
-        assert_eq!(error.kind(), Kind::FarSide);
+        assert_eq!(error.kind(), Kind::RemoteHost);
         assert_eq!(
             error.to_string(),
             "web1: no working engine found; tried nerdctl, docker, ctr and podman; name one with --engine or \

@@ -106,7 +106,7 @@ fn tag(host: &dyn Host, found: &DetectedEngine, pairs: &[(&Name, &Name)], drop: 
     let answer = capture(host, &argv)?;
     match answer.exit.success() {
         true => Ok(()),
-        false => Err(Error::far_side(format!(
+        false => Err(Error::remote_host(format!(
             "{}: the image was loaded but could not be tagged: the command {}",
             host.name(),
             answer.exit.describe()

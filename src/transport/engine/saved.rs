@@ -68,7 +68,7 @@ pub fn list_names(host: &dyn Host, found: &DetectedEngine) -> Result<Vec<Name>> 
     let argv: Vec<&str> = command.iter().map(String::as_str).collect();
     let answer = capture(host, &argv)?;
     if !answer.exit.success() {
-        return Err(Error::far_side(format!("{}: {found} {}", host.name(), answer.exit.describe())));
+        return Err(Error::remote_host(format!("{}: {found} {}", host.name(), answer.exit.describe())));
     }
     // `<none>` is not a name.
     let named = answer.stdout.lines().map(str::trim).filter_map(|line| line.parse::<Reference>().ok());
@@ -115,7 +115,7 @@ fn check_exit(label: &str, exit: &Exit) -> Result<()> {
     let sentence = format!("{label} {}", exit.describe());
     Err(match not_found {
         true => Error::not_found(format!("{sentence}; imgmv list prints the available images")),
-        false => Error::far_side(sentence),
+        false => Error::remote_host(sentence),
     })
 }
 
@@ -151,7 +151,7 @@ mod tests {
         let exit = |stderr: &str| Exit { status: Some(1), signal: None, stderr: stderr.into() };
         let not_found = check_exit("here", &exit("Error response from daemon: reference does not exist")).unwrap_err();
         assert_eq!(not_found.kind(), Kind::NotFound);
-        assert_eq!(check_exit("here", &exit("disk on fire")).unwrap_err().kind(), Kind::FarSide);
+        assert_eq!(check_exit("here", &exit("disk on fire")).unwrap_err().kind(), Kind::RemoteHost);
         check_exit("here", &Exit { status: Some(0), ..Exit::default() }).unwrap();
     }
 }

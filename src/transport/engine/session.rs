@@ -48,7 +48,7 @@ pub(super) struct Session {
 impl Session {
     /// Runs `script` on `host` and sends it the lines of `query`.
     ///
-    /// Fails with `FarSide` if the script ends without a complete answer.
+    /// Fails with `RemoteHost` if the script ends without a complete answer.
     pub fn open(host: &dyn Host, script: &str, query: &str) -> Result<(Session, Answer)> {
         let mut running = host.run(&["sh", "-c", script, "imgmv"])?;
         let (Some(mut stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
@@ -62,7 +62,10 @@ impl Session {
             Ok(None) | Err(_) => {
                 drop((stdin, stdout));
                 let end = running.wait()?.describe();
-                Err(Error::far_side(format!("{}: could not list the engine's layers: the script {end}", host.name())))
+                Err(Error::remote_host(format!(
+                    "{}: could not list the engine's layers: the script {end}",
+                    host.name()
+                )))
             }
         }
     }
@@ -79,7 +82,7 @@ impl Session {
         let (command, input) = LoadCommand::attach(self.running, self.stdin, self.stdout, label, cancel);
         match sent {
             Ok(()) => Ok((command, input)),
-            Err(e) => Err(command.wait().err().unwrap_or_else(|| Error::far_side(format!("{label}: {e}")))),
+            Err(e) => Err(command.wait().err().unwrap_or_else(|| Error::remote_host(format!("{label}: {e}")))),
         }
     }
 

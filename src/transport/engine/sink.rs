@@ -19,7 +19,7 @@ use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin, Store};
-use crate::tarball::{ArchiveWriter, Out};
+use crate::tarball::{ArchiveWriter, Output};
 use std::{
     borrow::Cow,
     io::Write,
@@ -104,7 +104,7 @@ impl EngineSink {
             return Ok(load);
         }
         let (command, out) = self.start(&mut state)?;
-        let archive = ArchiveWriter::new(Out::Pipe(out), self.host.name(), self.found.platform.clone());
+        let archive = ArchiveWriter::new(Output::Pipe(out), self.host.name(), self.found.platform.clone());
         Ok(self.current_load().get_or_init(|| Load { archive, command }))
     }
 
@@ -150,7 +150,7 @@ impl EngineSink {
             Some(compression)
                 if compression != LineCompression::Plain && !answer.decompressors.contains(&compression) =>
             {
-                Err(Error::far_side(format!(
+                Err(Error::remote_host(format!(
                     "{host}: {} was not found on the host, which must decompress the archive; use --wire auto",
                     compression.name()
                 )))

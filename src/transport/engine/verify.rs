@@ -45,7 +45,7 @@ pub(super) fn is_present(found: &DetectedEngine, image: &ExpectedImage, answer: 
 
 /// Checks that `found` on `host` has each of `expected`.
 ///
-/// Fails with `FarSide` if a name is missing, incomplete, or another image; the message has the image that was found.
+/// Fails with `RemoteHost` if a name is missing, incomplete, or another image; the message has the image that was found.
 pub(super) fn verify(host: &dyn Host, found: &DetectedEngine, expected: &[ExpectedImage]) -> Result<()> {
     let one_by_one = found.loader == Loader::Nerdctl;
     for images in expected.chunks(if one_by_one { 1 } else { NAMES_PER_COMMAND }) {
@@ -85,7 +85,7 @@ fn check_output(found: &DetectedEngine, images: &[ExpectedImage], answer: &Outpu
     }
     let first = images.first().map_or("", |image| image.name.as_str());
     if !answer.exit.success() {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{first}: the engine does not have the image after the load: image inspect {}",
             answer.exit.describe()
         )));
@@ -101,7 +101,7 @@ fn check_output(found: &DetectedEngine, images: &[ExpectedImage], answer: &Outpu
         };
     }
     if lines.len() != images.len() {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{first}: the load is incomplete: expected {} names, the engine has {}",
             images.len(),
             lines.len()
@@ -119,7 +119,7 @@ fn check_inspect_line(loader: Loader, image: &ExpectedImage, line: &str) -> Resu
         _ => image.config,
     };
     if rootfs.contains(r#""Type":"""#) {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{}: the loaded image is broken: the engine has none of its layers; remove it on the host and copy again",
             image.name
         )));
@@ -135,14 +135,14 @@ fn check_table_row(image: &ExpectedImage, table: &str, end: &str) -> Result<()> 
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
     let row = rows.into_iter().find(|row| row.first() == Some(&image.name.as_str()));
     let Some([_, _, digest, status, rest @ ..]) = row.as_deref() else {
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{}: containerd does not have the image after the import: the check {end}",
             image.name
         )));
     };
     if *status != "complete" {
         let how_much = rest.first().unwrap_or(&"");
-        return Err(Error::far_side(format!(
+        return Err(Error::remote_host(format!(
             "{}: the imported image is {status} {how_much}; remove it on the host and copy again",
             image.name
         )));
@@ -154,7 +154,7 @@ fn check_table_row(image: &ExpectedImage, table: &str, end: &str) -> Result<()> 
 }
 
 fn wrong_image(image: &ExpectedImage, found: &str, expected: &Digest) -> Error {
-    Error::far_side(format!(
+    Error::remote_host(format!(
         "{}: the engine has a different image: expected {expected}, found {found}; another program may have loaded the \
          same name",
         image.name
@@ -212,7 +212,7 @@ mod tests {
         ] {
             let error = checked(loader, &stdout, 0).unwrap_err();
             assert!(error.to_string().contains(said), "{loader:?}: {error}");
-            assert_eq!(error.kind(), crate::Kind::FarSide);
+            assert_eq!(error.kind(), crate::Kind::RemoteHost);
         }
         assert!(checked(Loader::Podman, "", 125).unwrap_err().to_string().contains("status 125"));
     }

@@ -11,7 +11,7 @@ use super::sink::{LayoutSink, Verify};
 use super::temp_file;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Algorithm, Descriptor, Digest, MAX_MANIFEST, Manifest, Name};
+use crate::image::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::source::Claim;
@@ -99,8 +99,8 @@ impl LayoutCache {
         use std::io::Read;
         let Some(file) = self.read(digest)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|e| Error::reading(digest, e))?;
-        Ok((bytes.len() as u64 <= MAX_MANIFEST).then_some(bytes))
+        file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::reading(digest, e))?;
+        Ok((bytes.len() as u64 <= MAX_MANIFEST_BYTES).then_some(bytes))
     }
 
     /// Starts or resumes writing the blob `digest` of `size` bytes; `None` if it exists.

@@ -49,7 +49,7 @@ impl LayoutDirectory {
             image_layout_version: String,
         }
         let Some(bytes) = self.directory.read(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)? else { return Ok(false) };
-        let file = self.directory.show(LAYOUT_FILE);
+        let file = self.directory.display(LAYOUT_FILE);
         let version: Version = serde_json::from_slice(&bytes)
             .map_err(|e| Error::invalid(format!("{file} is not the version file of an OCI layout ({e})")))?;
         // image-layout.md: 1.0.0 is the only version so far; a 1.1 would be compatible.
@@ -88,8 +88,8 @@ impl LayoutDirectory {
     pub fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Directory>> {
         let slot = &self.blobs[algorithm as usize];
         if slot.get().is_none() {
-            let Some(all) = self.directory.inner("blobs")? else { return Ok(None) };
-            let Some(found) = all.inner(algorithm.name())? else { return Ok(None) };
+            let Some(all) = self.directory.subdirectory("blobs")? else { return Ok(None) };
+            let Some(found) = all.subdirectory(algorithm.name())? else { return Ok(None) };
             slot.get_or_init(|| found);
         }
         Ok(slot.get())
@@ -99,7 +99,7 @@ impl LayoutDirectory {
     pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Directory> {
         if self.blobs(algorithm)?.is_none() {
             make(&self.directory, "blobs")?;
-            let all = self.directory.inner("blobs")?.ok_or_else(|| removed(self.shown()))?;
+            let all = self.directory.subdirectory("blobs")?.ok_or_else(|| removed(self.shown()))?;
             make(&all, algorithm.name())?;
         }
         self.blobs(algorithm)?.ok_or_else(|| removed(self.shown()))
@@ -117,6 +117,6 @@ fn removed(directory: impl std::fmt::Display) -> Error {
 fn make(parent: &Directory, name: &str) -> Result<()> {
     match mkdirat(parent.fd(), name, Mode::from_raw_mode(0o777)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(Error::writing(parent.show(name), error.into())),
+        Err(error) => Err(Error::writing(parent.display(name), error.into())),
     }
 }

@@ -5,7 +5,7 @@ use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory, MAX_INDEX_BYTES
 use super::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::LayoutIndex;
 use crate::progress::Watch;
@@ -42,7 +42,7 @@ pub(super) fn rewrite(
     if bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(Error::unwritable(format!(
             "{} would have {} bytes, but imgmv reads at most {MAX_INDEX_BYTES}; write to another layout",
-            layout.directory.show(INDEX_FILE),
+            layout.directory.display(INDEX_FILE),
             bytes.len()
         )));
     }
@@ -56,7 +56,7 @@ fn replace(directory: &Directory, name: &str, bytes: &[u8]) -> Result<()> {
         temp.file.sync_all()?;
         temp.persist(directory, name)
     };
-    write().map_err(|e| Error::writing(directory.show(name), e))
+    write().map_err(|e| Error::writing(directory.display(name), e))
 }
 
 /// The lock for a rewrite of `index.json`; its file is removed on drop.
@@ -75,13 +75,13 @@ impl<'p> IndexLock<'p> {
             let file = match openat(directory.fd(), &name, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => File::from(fd),
                 Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
-                    return Err(Error::invalid(format!("{} is not a file; remove it", directory.show(&name))));
+                    return Err(Error::invalid(format!("{} is not a file; remove it", directory.display(&name))));
                 }
-                Err(error) => return Err(Error::writing(directory.show(INDEX_FILE), error.into())),
+                Err(error) => return Err(Error::writing(directory.display(INDEX_FILE), error.into())),
             };
-            match hold(directory, &name, &file) {
+            match try_lock(directory, &name, &file) {
                 Lock::Acquired => return Ok(IndexLock { directory, name, file }),
-                Lock::NoLocks => {
+                Lock::Unsupported => {
                     watch.say(&format!(
                         "{}: the file system has no file locks; make sure that no other process writes to it",
                         layout.shown()
@@ -91,14 +91,14 @@ impl<'p> IndexLock<'p> {
                 Lock::Held => {}
             }
             if attempt == REPORTED_ATTEMPT {
-                watch.say(&format!("waiting for another process that is writing {}", directory.show(INDEX_FILE)));
+                watch.say(&format!("waiting for another process that is writing {}", directory.display(INDEX_FILE)));
             }
             cancel.check()?;
             sleep(POLL_INTERVAL);
         }
         Err(Error::unwritable(format!(
             "{} is locked by another process; end that process or retry",
-            directory.show(INDEX_FILE)
+            directory.display(INDEX_FILE)
         )))
     }
 }

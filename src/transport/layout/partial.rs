@@ -8,7 +8,7 @@ use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
@@ -50,7 +50,7 @@ impl<'s> Partial<'s> {
     ) -> Option<Partial<'s>> {
         let name = stem(&digest) + PART;
         let file = open(&layout.directory, &name)?;
-        if hold(&layout.directory, &name, &file) != Lock::Acquired {
+        if try_lock(&layout.directory, &name, &file) != Lock::Acquired {
             return None;
         }
         let sums = Checkpoints::new(open(&layout.directory, &(stem(&digest) + SUMS))?);
@@ -89,7 +89,7 @@ impl<'s> Partial<'s> {
     }
 
     fn clear(&mut self) -> Result<()> {
-        self.sums.cut(0, 0).map_err(|e| self.unwritten(e))?;
+        self.sums.truncate(0, 0).map_err(|e| self.unwritten(e))?;
         self.cut(0)
     }
 
@@ -124,17 +124,17 @@ impl<'s> Partial<'s> {
 
 impl BlobWriter for Partial<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        let found = self.sums.replay((&self.file, 0), self.size, fresh, self.cancel)?;
+        let found = self.sums.verify((&self.file, 0), self.size, fresh, self.cancel)?;
         if found.damaged {
             self.watch.say(&format!(
                 "the partial file of blob {} is damaged; resuming at {} of {} bytes",
-                self.digest, found.right, self.size
+                self.digest, found.bytes, self.size
             ));
-        } else if found.right > 0 {
-            self.watch.say(&format!("resuming blob {} at {} of {} bytes", self.digest.short(), found.right, self.size));
+        } else if found.bytes > 0 {
+            self.watch.say(&format!("resuming blob {} at {} of {} bytes", self.digest.short(), found.bytes, self.size));
         }
-        self.cut(found.right)?;
-        Ok((found.right, found.hasher))
+        self.cut(found.bytes)?;
+        Ok((found.bytes, found.hasher))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -182,7 +182,7 @@ impl Partial<'_> {
         let Some(at) = self.at.or_else(|| empty().then_some(0)) else { return };
         // A complete file that was not committed has a wrong digest.
         if self.keep && at > 0 && at < self.size {
-            self.sums.write_down();
+            self.sums.flush();
             return;
         }
         remove(&self.layout.directory, &self.digest);

@@ -9,7 +9,7 @@ use super::upload::Upload;
 use super::{partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST, Manifest, Name};
+use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
@@ -148,7 +148,7 @@ impl PushedLayout {
         writer.write(&manifest.bytes)?;
         writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
-        let entry = LayoutIndex::entry(manifest);
+        let entry = manifest.descriptor.clone();
         // Children need no entry, except referrers: the index that lists the children leads to them.
         let children: Vec<Digest> = manifest.children().iter().map(|child| child.digest).collect();
         let children: Vec<Digest> = children.into_iter().filter(|child| !self.is_referrer(child)).collect();
@@ -159,7 +159,7 @@ impl PushedLayout {
             }
             index.point(name.as_ref(), &entry);
             if name.is_some() {
-                index.remove_nameless(&children);
+                index.remove_unnamed(&children);
             }
         })
     }
@@ -214,7 +214,7 @@ impl PushedLayout {
         match unlinkat(blobs.fd(), digest.hex(), AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(Error::writing(blobs.show(&digest.hex()), error.into())),
+            Err(error) => Err(Error::writing(blobs.display(&digest.hex()), error.into())),
         }
     }
 
@@ -229,7 +229,7 @@ impl PushedLayout {
     /// Lists those of `digests` that are referrers: only the index leads to them.
     fn keep_referrers(&self, index: &mut LayoutIndex, digests: impl Iterator<Item = Digest>) {
         for manifest in digests.filter_map(|digest| self.manifest(&digest)).filter(|m| m.subject.is_some()) {
-            index.point(None, &LayoutIndex::entry(&manifest));
+            index.point(None, &manifest.descriptor);
         }
     }
 
@@ -240,7 +240,7 @@ impl PushedLayout {
     /// The manifest `digest`; `None` if it is missing or not a manifest.
     fn manifest(&self, digest: &Digest) -> Option<Manifest> {
         let blobs = self.layout.blobs(digest.algorithm()).ok()??;
-        let bytes = blobs.read(&digest.hex(), MAX_MANIFEST).ok()??;
+        let bytes = blobs.read(&digest.hex(), MAX_MANIFEST_BYTES).ok()??;
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
         Manifest::parse(bytes, &claim).ok()
     }
@@ -270,7 +270,7 @@ fn link(from: &LayoutDirectory, to: &LayoutDirectory, digest: &Digest) -> Result
         Err(Errno::EXIST) => Ok(Linked::Exists),
         Err(Errno::NOENT) => Ok(Linked::Missing),
         Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Linked::Unsupported),
-        Err(error) => Err(Error::writing(target.show(&digest.hex()), error.into())),
+        Err(error) => Err(Error::writing(target.display(&digest.hex()), error.into())),
     }
 }
 

@@ -2,7 +2,7 @@
 //! index reaches.
 
 use crate::error::Result;
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::source::Store;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,7 +23,7 @@ pub(super) fn walk<'r>(store: &dyn Store, roots: impl Iterator<Item = &'r Descri
             break;
         }
         if !at.names_manifest()
-            || at.size > MAX_MANIFEST
+            || at.size > MAX_MANIFEST_BYTES
             || !seen.insert(at.digest)
             || store.find(&at.digest)?.is_none()
         {

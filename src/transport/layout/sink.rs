@@ -250,7 +250,7 @@ impl Sink for LayoutSink {
     /// The names are written by `finish`, or on drop, so that `index.json` is replaced once per copy.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         self.layout()?;
-        self.names().push((name.cloned(), LayoutIndex::entry(root)));
+        self.names().push((name.cloned(), root.descriptor.clone()));
         Ok(())
     }
 

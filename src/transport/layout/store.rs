@@ -3,7 +3,7 @@
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::referrers;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, Name, side_by_side};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, implicit_index};
 use crate::source::documents;
 use crate::source::{Profile, Root, Selector, Store, select};
 use std::collections::HashMap;
@@ -46,10 +46,10 @@ impl LayoutStore {
             referrers: OnceLock::new(),
         };
         let images =
-            side_by_side::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
+            implicit_index::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
         for entry in images {
-            let synthesised = entry.made.is_some();
-            store.made.extend(entry.made.map(|index| (index.digest(), index)));
+            let synthesised = entry.index.is_some();
+            store.made.extend(entry.index.map(|index| (index.digest(), index)));
             store.roots.push(Root { synthesised, ..Root::new(entry.name, entry.root) });
         }
         Ok(store)
@@ -73,7 +73,7 @@ impl LayoutStore {
     /// The root for a manifest that no entry of the index names.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
         match self.layout.size(digest)? {
-            Some(size) if size <= MAX_MANIFEST => {
+            Some(size) if size <= MAX_MANIFEST_BYTES => {
                 let claim = Descriptor::new("", *digest, size);
                 let manifest = Manifest::parse(self.manifest(&claim)?, &claim)?;
                 Ok(Some(Root::new(None, manifest.descriptor)))
@@ -115,7 +115,7 @@ impl Store for LayoutStore {
             return Ok(made.bytes.clone());
         }
         let blobs = self.layout.blobs(at.digest.algorithm())?;
-        let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST)).transpose()?.flatten();
+        let bytes = blobs.map(|blobs| blobs.read(&at.digest.hex(), MAX_MANIFEST_BYTES)).transpose()?.flatten();
         bytes.ok_or_else(|| self.missing("manifest", &at.digest))
     }
 

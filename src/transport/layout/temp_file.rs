@@ -2,7 +2,7 @@
 //! process locks the file, so the files of killed processes can be recognised.
 
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -34,7 +34,7 @@ impl<'f> TempFile<'f> {
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if hold(directory, &name, &file) != Lock::Held {
+            if try_lock(directory, &name, &file) != Lock::Held {
                 return Ok(TempFile { directory, name, file, persisted: false });
             }
         }
@@ -75,7 +75,7 @@ pub(super) fn sweep(directory: &Directory) {
 /// Removes `name` unless a process has locked it; returns whether it did.
 pub(super) fn remove_if_unlocked(directory: &Directory, name: &str) -> bool {
     let Ok(Some(file)) = directory.file(name) else { return false };
-    hold(directory, name, &file) == Lock::Acquired && unlinkat(directory.fd(), name, AtFlags::empty()).is_ok()
+    try_lock(directory, name, &file) == Lock::Acquired && unlinkat(directory.fd(), name, AtFlags::empty()).is_ok()
 }
 
 /// The names of all files in `directory` that start with [`PREFIX`].
@@ -112,9 +112,9 @@ mod tests {
         file.file.write_all(b"whole").unwrap();
         let name = file.name.clone();
         let late = File::open(temp.path().join(&name)).unwrap();
-        assert_eq!(hold(&directory, &name, &late), Lock::Held);
+        assert_eq!(try_lock(&directory, &name, &late), Lock::Held);
         file.persist(&directory, "blob").unwrap();
-        assert_eq!(hold(&directory, &name, &late), Lock::Held);
+        assert_eq!(try_lock(&directory, &name, &late), Lock::Held);
         assert_eq!(std::fs::read(temp.path().join("blob")).unwrap(), b"whole");
     }
 }

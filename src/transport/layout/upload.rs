@@ -7,7 +7,7 @@ use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::disk::directory::Directory;
-use crate::disk::lock::{Lock, hold};
+use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, Hasher};
 use crate::source::Claim;
@@ -60,11 +60,11 @@ impl Upload {
             return Ok(None);
         }
         let Some((file, mut sums)) = Upload::open(layout, id, OFlags::empty())? else { return Ok(None) };
-        let found = sums.replay((&file, 0), u64::MAX, Hasher::default(), cancel)?;
-        let incoming = IncomingBlob::resumed(Algorithm::Sha256, found.hasher, found.right);
+        let found = sums.verify((&file, 0), u64::MAX, Hasher::default(), cancel)?;
+        let incoming = IncomingBlob::resumed(Algorithm::Sha256, found.hasher, found.bytes);
         let (layout, id) = (layout.clone(), id.to_owned());
         let mut upload = Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() };
-        upload.cut(found.right)?;
+        upload.cut(found.bytes)?;
         Ok(Some(upload))
     }
 
@@ -73,12 +73,12 @@ impl Upload {
         let open = |name: &str, flags| {
             let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = openat(directory.fd(), name, flags, Mode::from_raw_mode(0o666));
-            opened.map(File::from).map_err(|e| Error::writing(directory.show(name), e.into()))
+            opened.map(File::from).map_err(|e| Error::writing(directory.display(name), e.into()))
         };
         let name = stem(id) + PART;
         let file = open(&name, flags)?;
-        match hold(directory, &name, &file) {
-            Lock::Acquired | Lock::NoLocks => {
+        match try_lock(directory, &name, &file) {
+            Lock::Acquired | Lock::Unsupported => {
                 let sums = Checkpoints::new(open(&(stem(id) + SUMS), flags | OFlags::CREATE)?);
                 Ok(Some((file, sums)))
             }
@@ -124,7 +124,7 @@ impl Upload {
 
     /// Writes the checkpoints, so that a later process can resume at the last byte, and releases the reserved space.
     pub fn flush(&mut self) {
-        self.sums.write_down();
+        self.sums.flush();
         if std::mem::take(&mut self.reserved) {
             let _ = self.file.set_len(self.size());
         }
@@ -132,7 +132,7 @@ impl Upload {
 
     /// Drops all bytes.
     pub fn clear(&mut self) -> Result<()> {
-        self.sums.cut(0, 0).map_err(|e| self.unwritten(e))?;
+        self.sums.truncate(0, 0).map_err(|e| self.unwritten(e))?;
         self.incoming = IncomingBlob::new(self.incoming.algorithm());
         self.cut(0)
     }
@@ -197,7 +197,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.sums.write_down();
+        self.sums.flush();
         let _ = self.file.unlock();
     }
 }

@@ -93,12 +93,12 @@ impl Address for RepositoryAddress {
 
     /// `text` is a tag, or a full reference in this repository.
     fn spell(&self, text: &str) -> Result<Name> {
-        let repository = self.0.place();
+        let repository = self.0.full_repository();
         if !text.contains(['/', ':', '@']) {
             return names::full(&format!("{repository}:{text}"));
         }
         let asked: Reference = text.parse()?;
-        match asked.place() == repository {
+        match asked.full_repository() == repository {
             true => names::full(text),
             false => Err(Error::usage(format!("{text} is not in {repository}; copy to it with imgmv copy"))),
         }

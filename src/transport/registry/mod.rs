@@ -9,11 +9,11 @@
 //! - `mirrors`: the mirrors and insecure registries from the configuration of this host's engines.
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
-//! count. Content with a wrong digest (`Error::is_altered`) is requested once more. After a 401 all requests share one
+//! count. Content with a wrong digest (`Error::is_digest_mismatch`) is requested once more. After a 401 all requests share one
 //! new token. A request that loses this token too fetches its own (`TokenUse::Own`), so parallel requests cannot starve
 //! each other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
 //! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
-//! answers 200 to every request); `Manifest::recognise` detects documents that are not manifests. Unusable entries of a
+//! answers 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).
 //!
 //! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms

@@ -9,7 +9,7 @@ use super::pull::manifest::At;
 use super::pull::skipped::Skipped;
 use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST, Manifest, json_tree, media_type};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, json_tree, media_type};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub fn list(client: &RegistryClient, repository: &str, subject: &Digest) -> Resu
             return Ok(all);
         };
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
-        let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST) {
+        let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST_BYTES) {
             Ok(page) => page,
             // The registry has no referrers API; registries report that with different statuses.
             Err(error) if page == 0 && matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
@@ -78,7 +78,7 @@ pub fn with_listed(
     entry.annotations = fields.annotations;
     listed.push(entry);
     let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed }).to_string();
-    Ok(Some((tag(&subject.digest), Manifest::unclaimed(text.into_bytes(), media_type::OCI_INDEX)?)))
+    Ok(Some((tag(&subject.digest), Manifest::from_bytes(text.into_bytes(), media_type::OCI_INDEX)?)))
 }
 
 /// The valid descriptors of an index; the other entries go to `skipped`. `None` if `index` is not an index.

@@ -121,8 +121,8 @@ fn what_is_not_in_doubt_is_read_and_its_bytes_stay() {
             "its own type is",
         ),
         ("list under index", claimed(media_type::OCI_INDEX, &list), media_type::DOCKER_LIST, 0, "its own type is"),
-        ("index as image", claimed(media_type::OCI_MANIFEST, &list), "", 5, "announced as"),
-        ("image as index", claimed(media_type::OCI_INDEX, &image.descriptor), "", 5, "announced as"),
+        ("index as image", claimed(media_type::OCI_MANIFEST, &list), "", 5, "claimed type is"),
+        ("image as index", claimed(media_type::OCI_INDEX, &image.descriptor), "", 5, "claimed type is"),
     ] {
         let (double, shell) = (Double::start(), Shell::new());
         let digest: Digest = entry["digest"].as_str().unwrap().parse().unwrap();
@@ -165,9 +165,9 @@ fn nothing_to_copy_is_an_error() {
         ("oci:null", "null has no image: its index.json lists no manifests"),
         ("oci:bare", "index.json"),
         ("oci:none", "index.json"),
-        ("null.tar", "null.tar holds no image: index.json lists no manifests"),
-        ("old.tar", "old.tar holds no image: manifest.json is an empty list"),
-        ("- old.tar", "standard input holds no image"),
+        ("null.tar", "null.tar contains no images: index.json lists no manifests"),
+        ("old.tar", "old.tar contains no images: manifest.json is an empty list"),
+        ("- old.tar", "standard input contains no images"),
         ("oci:hollow", "is an index that lists no image"),
     ] {
         let (src, pipe) = piped(src);

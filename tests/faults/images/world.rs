@@ -144,7 +144,7 @@ pub fn names(bytes: &[u8]) -> Vec<String> {
 
 pub fn packed(raw: &[u8], coding: Coding) -> Vec<u8> {
     let mut out = Vec::new();
-    imgmv::compress::recode(&mut &*raw, Coding::Raw, coding, None, 1, &mut |bytes| {
+    imgmv::compress::recompress(&mut &*raw, Coding::Raw, coding, None, 1, &mut |bytes| {
         out.extend_from_slice(bytes);
         Ok(())
     })

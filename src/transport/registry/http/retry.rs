@@ -76,7 +76,7 @@ impl<'a> RetryPolicy<'a> {
                 format_duration(retry_after),
                 MAX_RETRY_AFTER.as_secs()
             ))
-            .lasting());
+            .permanent());
         }
         // A connection that delivers data between failures resumes quickly: it may break hundreds of times.
         let divisor = if std::mem::take(&mut self.progressed) { PROGRESS_PAUSE_DIVISOR } else { 1 };

@@ -212,5 +212,8 @@ fn content_range(response: &Response) -> Option<(u64, u64)> {
 
 /// `Altered`, so the blob is requested once more: a proxy may have sent another document.
 fn too_long(blob: &Descriptor, client: &RegistryClient) -> Error {
-    Error::altered(format!("blob {} at {} has more than the {} bytes announced", blob.digest, client.host, blob.size))
+    Error::digest_mismatch(format!(
+        "blob {} at {} has more than the {} bytes announced",
+        blob.digest, client.host, blob.size
+    ))
 }

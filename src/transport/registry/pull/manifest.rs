@@ -2,7 +2,7 @@
 //! and compared with the expected digest.
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST, Manifest, media_type};
+use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Manifest, media_type};
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::Call;
 use crate::transport::registry::http::client::RegistryClient;
@@ -52,7 +52,7 @@ pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(D
     let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));
     let mut retried = false;
     loop {
-        let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST)?;
+        let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
         if web_page::is_markup(&bytes) || web_page::media_type(&response) == "text/html" {
             return Err(web_page::error(&client.host, &response, &what));
         }
@@ -78,7 +78,7 @@ pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(D
                 )));
             }
             _ => {
-                Manifest::recognise(&bytes)
+                Manifest::check_fields(&bytes)
                     .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", client.host)))?;
                 return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
             }

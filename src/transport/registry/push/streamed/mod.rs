@@ -110,7 +110,7 @@ impl StreamedUpload {
         if let Some(session) = self.session.take() {
             return Ok(session);
         }
-        let Session { url, min_chunk } = self.target.open_session().map_err(Error::lasting)?;
+        let Session { url, min_chunk } = self.target.open_session().map_err(Error::permanent)?;
         (self.lengths.min_chunk, self.lengths.in_chunks) = (min_chunk, false);
         Ok(url)
     }

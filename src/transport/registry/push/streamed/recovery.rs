@@ -129,7 +129,7 @@ impl StreamedUpload {
     /// cannot help.
     pub(super) fn recover_from(&mut self, error: Error) -> Result<u64> {
         let client = self.target.client.clone();
-        if error.kind() != Kind::Network || error.is_lasting() || client.cancel.raised() {
+        if error.kind() != Kind::Network || error.is_permanent() || client.cancel.raised() {
             return Err(error);
         }
         self.request = None;

@@ -1,49 +1,49 @@
-//! Images of one name whose platforms lie side by side in an `index.json`, as podman and buildx write them: one image
-//! of several platforms, for which an index is made here.
+//! Platforms of one image that are separate entries of an `index.json` under one name, as podman and buildx write them.
+//! They become one image, for which an index is created here.
 
 use super::{Descriptor, Digest, Manifest, Name, Platform, layout_index, media_type};
 use crate::error::Result;
 use serde_json::json;
 use std::collections::HashMap;
 
-/// Manifests under one name, at most, to be taken for platforms of one image.
+/// The maximum number of manifests under one name that are treated as platforms of one image.
 const MAX_PLATFORMS: usize = 256;
 
 /// One image of an `index.json`.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct ListedImage {
     pub name: Option<Name>,
     pub root: Descriptor,
-    /// The index that was made, which is nowhere else; `root` describes it then.
-    pub made: Option<Manifest>,
+    /// The index that was created here; it is not stored in the source. `root` is then its descriptor.
+    pub index: Option<Manifest>,
 }
 
-/// The images that `entries` are. Those of one name (or of none, where the entries themselves name platforms) become
-/// one image if each is a manifest for another platform; `platform` says what an entry is for that does not say so.
+/// Groups `entries` into images. Manifests under one name become one image if each is for a different platform;
+/// otherwise they stay separate. Unnamed entries are grouped only if each entry has a platform.
 ///
-/// Manifests of one name and one platform stay apart.
+/// `platform` returns the platform of an entry without one.
 pub fn images(
     entries: Vec<(Option<Name>, Descriptor)>,
     platform: &dyn Fn(&Descriptor) -> Option<Platform>,
-) -> Result<Vec<Entry>> {
-    let mut images: Vec<Entry> = Vec::new();
+) -> Result<Vec<ListedImage>> {
+    let mut images: Vec<ListedImage> = Vec::new();
     for (name, members) in by_name(entries) {
-        match one(&name, &members, platform)? {
-            Some(made) => images.push(Entry { name, root: made.descriptor.clone(), made: Some(made) }),
+        match index_of(&name, &members, platform)? {
+            Some(index) => images.push(ListedImage { name, root: index.descriptor.clone(), index: Some(index) }),
             None => {
-                images.extend(members.into_iter().map(|root| Entry { name: name.clone(), root, made: None }));
+                images.extend(members.into_iter().map(|root| ListedImage { name: name.clone(), root, index: None }));
             }
         }
     }
     Ok(images)
 }
 
-/// In the order of the first of each name.
+/// Groups `entries` by name, in the order of each name's first entry.
 fn by_name(entries: Vec<(Option<Name>, Descriptor)>) -> Vec<(Option<Name>, Vec<Descriptor>)> {
     let mut groups: Vec<(Option<Name>, Vec<Descriptor>)> = Vec::new();
-    let mut places: HashMap<Option<Name>, usize> = HashMap::new();
+    let mut positions: HashMap<Option<Name>, usize> = HashMap::new();
     for (name, entry) in entries {
-        let at = *places.entry(name.clone()).or_insert_with(|| {
+        let at = *positions.entry(name.clone()).or_insert_with(|| {
             groups.push((name, Vec::new()));
             groups.len() - 1
         });
@@ -52,8 +52,8 @@ fn by_name(entries: Vec<(Option<Name>, Descriptor)>) -> Vec<(Option<Name>, Vec<D
     groups
 }
 
-/// The index over `members`, if they are platforms of one image.
-fn one(
+/// Creates the index of `members` if they are platforms of one image.
+fn index_of(
     name: &Option<Name>,
     members: &[Descriptor],
     platform: &dyn Fn(&Descriptor) -> Option<Platform>,
@@ -77,7 +77,7 @@ fn one(
             (None, None) => None,
         };
         let Some(found) = found else { return Ok(None) };
-        // Attestations (BuildKit) are for no platform, and come along.
+        // Attestations (BuildKit) have no platform; they are included.
         if found.os != "unknown" {
             let key = Platform::new(&found.os, &found.architecture, found.variant.as_deref()).to_string();
             let key = (key, found.os_version.clone());
@@ -97,7 +97,7 @@ fn child(member: &Descriptor, platform: Platform) -> Descriptor {
     if child.media_type.is_empty() {
         child.media_type = media_type::OCI_MANIFEST.to_owned();
     }
-    layout_index::unname(&mut child);
+    layout_index::remove_name(&mut child);
     child
 }
 
@@ -105,7 +105,7 @@ fn index(children: &[Descriptor]) -> Result<Manifest> {
     let docker = children.iter().all(|child| child.media_type == media_type::DOCKER_MANIFEST);
     let media_type = if docker { media_type::DOCKER_LIST } else { media_type::OCI_INDEX };
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": children });
-    Manifest::unclaimed(index.to_string().into_bytes(), media_type)
+    Manifest::from_bytes(index.to_string().into_bytes(), media_type)
 }
 
 #[cfg(test)]
@@ -117,7 +117,7 @@ mod tests {
         Descriptor { platform, ..Descriptor::of(media_type::OCI_MANIFEST, content.as_bytes()) }
     }
 
-    fn listed(name: Option<&str>, entries: Vec<Descriptor>) -> Vec<Entry> {
+    fn listed(name: Option<&str>, entries: Vec<Descriptor>) -> Vec<ListedImage> {
         let name = name.map(|name| Name::new(name).unwrap());
         let entries = entries.into_iter().map(|entry| (name.clone(), entry)).collect();
         images(entries, &|_| Some(Platform::new("linux", "s390x", None))).unwrap()
@@ -148,8 +148,8 @@ mod tests {
     fn the_index_is_the_same_each_time_and_carries_no_name() {
         let mut members = vec![entry("1", Some("linux/amd64")), entry("2", Some("linux/arm64"))];
         members.iter_mut().for_each(|member| member.annotate("org.opencontainers.image.ref.name", "v1"));
-        let made = listed(Some("v1"), members.clone())[0].made.clone().unwrap();
-        assert_eq!(made.bytes, listed(Some("v1"), members)[0].made.clone().unwrap().bytes);
-        assert!(!String::from_utf8(made.bytes).unwrap().contains("v1\""));
+        let index = listed(Some("v1"), members.clone())[0].index.clone().unwrap();
+        assert_eq!(index.bytes, listed(Some("v1"), members)[0].index.clone().unwrap().bytes);
+        assert!(!String::from_utf8(index.bytes).unwrap().contains("v1\""));
     }
 }
