@@ -9,8 +9,8 @@ pub enum Event<'a> {
     Plan {
         blobs: usize,
         bytes: u64,
-        held_blobs: usize,
-        held_bytes: u64,
+        existing_blobs: usize,
+        existing_bytes: u64,
     },
     /// A blob starts; `id` identifies it until `BlobEnd`.
     BlobStart {
@@ -19,7 +19,7 @@ pub enum Event<'a> {
         size: Option<u64>,
     },
     /// Bytes of the blob transferred since the previous event.
-    BlobMoved {
+    BlobProgress {
         id: u64,
         bytes: u64,
     },
@@ -28,7 +28,7 @@ pub enum Event<'a> {
         outcome: Outcome,
     },
     /// A note for the user, printed unless `--quiet`.
-    Say(&'a str),
+    Info(&'a str),
     /// A detail, printed with `-v`.
     Detail(&'a str),
     /// An operation failed and is retried after a pause.
@@ -41,9 +41,9 @@ pub enum Event<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    Moved,
+    Transferred,
     /// The sink already has the blob.
-    Held,
+    Existing,
     Failed,
 }
 
@@ -52,7 +52,7 @@ pub trait Watch: Send + Sync {
     fn event(&self, event: Event<'_>);
 
     fn say(&self, text: &str) {
-        self.event(Event::Say(text));
+        self.event(Event::Info(text));
     }
 }
 

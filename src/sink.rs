@@ -33,8 +33,8 @@ pub enum Order {
 pub struct SinkCapabilities {
     pub shape: Shape,
     pub order: Order,
-    /// The number of large blobs to send at the same time at the start of a copy. A sink with this number keeps only
-    /// finished blobs when a run is killed, so the smaller blobs are sent first.
+    /// The number of large blobs to send at the same time at the start of a copy. `Some`: after a kill the destination
+    /// has only finished blobs, so the smaller blobs are sent first.
     pub large_uploads: Option<usize>,
     /// The compression for uncompressed layers, unless the user asks to keep them.
     pub compress: Option<Coding>,
@@ -72,7 +72,7 @@ pub trait Sink: Send + Sync {
     /// The blobs of `upcoming` that the sink does not have.
     ///
     /// 1. It is called once per source, before the first `begin`, and writes nothing.
-    /// 2. A sink that would need a request per blob may return all of them; `begin` then answers for each.
+    /// 2. If the check costs one request per blob, a sink may return all blobs. `begin` then checks each.
     /// 3. For a dry run every blob is checked, since no `begin` follows.
     /// 4. The order of the blobs stays.
     ///
@@ -85,7 +85,7 @@ pub trait Sink: Send + Sync {
     /// Opens a blob for writing, or answers that it is stored already. `from` is the repository that the source's blobs
     /// are in.
     ///
-    /// 1. A stored blob that is damaged, or has another size than `claim`, is not taken for stored.
+    /// 1. A stored blob that is damaged, or has another size than `claim`, counts as missing.
     /// 2. With `Order::Sequential` the writer before has to be committed or dropped.
     ///
     /// # Errors

@@ -284,12 +284,12 @@ fn a_tag_is_one_more_name_for_the_same_image() {
     let registry = Registry::start(dir.path());
     let there = format!("docker://{}/tagged/app", registry.address);
     good(&["copy", archive.to_str().unwrap(), &format!("{there}:1")]);
-    for (place, pick, name, listed) in [
+    for (place, selector, name, listed) in [
         (layout, format!(":@{HELLO}"), "stable", "stable".to_owned()),
         (archive.display().to_string(), String::new(), "app:stable", "docker.io/library/app:stable".to_owned()),
         (there, ":1".to_owned(), "stable", format!("{}/tagged/app:stable", registry.address)),
     ] {
-        let out = good(&["tag", &format!("{place}{pick}"), name]);
+        let out = good(&["tag", &format!("{place}{selector}"), name]);
         assert_eq!(out.stdout, format!("{listed}@{HELLO}\n"), "{place}");
         let names = good(&["list", &place]).stdout;
         assert!(names.lines().count() > 1 && names.lines().any(|name| name == listed), "{place}: {names}");

@@ -46,9 +46,9 @@ fn named(names: &[&str]) -> Vec<Selector> {
 }
 
 /// Copies into memory, where everything is hashed.
-fn take(store: ContainerdStore, picks: Vec<Selector>) -> Result<(Kept, Report)> {
+fn take(store: ContainerdStore, selectors: Vec<Selector>) -> Result<(Kept, Report)> {
     let sink = Kept::new(takes());
-    let options = Options { picks, ..Options::default() };
+    let options = Options { selectors, ..Options::default() };
     let report = copy(Source::Store(Arc::new(store)), &sink, &options, None, &Silent, &Cancel::default())?;
     Ok((sink, report))
 }
@@ -76,7 +76,7 @@ fn images_come_off_a_dead_disk() {
         assert_eq!(store.namespaces(), ["default", "k8s.io"], "{database}");
         assert_eq!(names(&store), [BYE, HELLO]);
         let (sink, report) = take(store, vec![]).unwrap();
-        assert_eq!((report.images.len(), report.moved.blobs), (2, 6));
+        assert_eq!((report.images.len(), report.transferred.blobs), (2, 6));
         let state = sink.state();
         assert_eq!(state.names[HELLO], Digest::of(&state.blobs[&state.names[HELLO]]));
         assert_eq!(state.names.len(), 2);

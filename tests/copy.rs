@@ -37,8 +37,8 @@ fn only(text: &[&str]) -> Platforms {
     Platforms::Only(text.iter().map(|text| text.parse::<Platform>().unwrap()).collect())
 }
 
-fn pick(name: &str) -> Options {
-    Options { picks: vec![Selector::Name(name.to_owned())], ..Options::default() }
+fn selector(name: &str) -> Options {
+    Options { selectors: vec![Selector::Name(name.to_owned())], ..Options::default() }
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn everything_arrives_and_names_come_last() {
         let first_name = state.log.iter().position(|what| what == "name").unwrap();
         assert!(!state.log[first_name..].contains(&"blob".to_owned()));
         assert_eq!((report.images.len(), state.finished), (2, 1));
-        assert_eq!(report.moved.blobs, 7);
+        assert_eq!(report.transferred.blobs, 7);
     }
 }
 
@@ -67,7 +67,7 @@ fn a_second_copy_moves_no_blob() {
     run(stored(&memory), &sink, &Options::default()).unwrap();
     let log = sink.state().log.len();
     let report = run(stored(&memory), &sink, &Options::default()).unwrap();
-    assert_eq!((report.moved.blobs, report.held.blobs), (0, 7));
+    assert_eq!((report.transferred.blobs, report.existing.blobs), (0, 7));
     assert_eq!(sink.state().log.len(), log);
 }
 
@@ -91,7 +91,7 @@ fn one_platform_of_an_index_is_the_image_itself() {
     let (memory, single, _) = sample();
     for (platform, shape) in [("linux/amd64", Shape::AsFound), ("linux/amd64/v3", Shape::Whole)] {
         let sink = Kept::new(SinkCapabilities { shape, ..takes() });
-        run(stored(&memory), &sink, &Options { platforms: only(&[platform]), ..pick("multi:1") }).unwrap();
+        run(stored(&memory), &sink, &Options { platforms: only(&[platform]), ..selector("multi:1") }).unwrap();
         assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
         assert_eq!(sink.state().blobs.len(), 4);
     }
@@ -101,7 +101,7 @@ fn one_platform_of_an_index_is_the_image_itself() {
 fn several_platforms_are_a_smaller_index() {
     let (memory, _, multi) = sample();
     let sink = Kept::new(SinkCapabilities { shape: Shape::Whole, ..takes() });
-    let options = Options { platforms: only(&["linux/amd64", "linux/s390x"]), ..pick("multi:1") };
+    let options = Options { platforms: only(&["linux/amd64", "linux/s390x"]), ..selector("multi:1") };
     let report = run(stored(&memory), &sink, &options).unwrap();
     assert_ne!(report.images[0].digest, multi.digest);
     let platforms: Vec<String> = report.images[0].platforms.iter().map(Platform::to_string).collect();
@@ -113,8 +113,8 @@ fn a_platform_that_is_not_there_is_named_with_those_that_are() {
     let (memory, ..) = sample();
     for name in ["multi:1", "app:2"] {
         let sink = Kept::new(takes());
-        let error =
-            run(stored(&memory), &sink, &Options { platforms: only(&["linux/riscv64"]), ..pick(name) }).unwrap_err();
+        let error = run(stored(&memory), &sink, &Options { platforms: only(&["linux/riscv64"]), ..selector(name) })
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
         assert!(error.to_string().contains("linux/amd64"), "{error}");
     }
@@ -124,11 +124,11 @@ fn a_platform_that_is_not_there_is_named_with_those_that_are() {
 fn an_engine_keeps_the_index_with_its_own_platform_below() {
     let (memory, single, multi) = sample();
     let sink = Kept::new(SinkCapabilities { shape: Shape::Sparse("linux/amd64".parse().unwrap()), ..takes() });
-    run(stored(&memory), &sink, &pick("multi:1")).unwrap();
+    run(stored(&memory), &sink, &selector("multi:1")).unwrap();
     assert_eq!(sink.state().names["docker.io/library/multi:1"], multi.digest);
     assert_eq!(sink.state().manifests, [single.digest, multi.digest]);
     let sink = Kept::new(SinkCapabilities { shape: Shape::One("linux/amd64".parse().unwrap()), ..takes() });
-    run(stored(&memory), &sink, &pick("multi:1")).unwrap();
+    run(stored(&memory), &sink, &selector("multi:1")).unwrap();
     assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
 }
 
@@ -141,10 +141,10 @@ fn an_index_of_which_the_source_has_one_image_goes_as_it_is_or_as_that_image() {
     keep.extend(kept.blobs().iter().map(|blob| blob.digest));
     memory.blobs.retain(|digest, _| keep.contains(digest));
     let layout = Kept::new(takes());
-    run(stored(&memory), &layout, &pick("multi:1")).unwrap();
+    run(stored(&memory), &layout, &selector("multi:1")).unwrap();
     assert_eq!(layout.state().names["docker.io/library/multi:1"], multi.digest);
     let registry = Kept::new(SinkCapabilities { shape: Shape::Whole, ..takes() });
-    run(stored(&memory), &registry, &pick("multi:1")).unwrap();
+    run(stored(&memory), &registry, &selector("multi:1")).unwrap();
     assert_eq!(registry.state().names["docker.io/library/multi:1"], single.digest);
 }
 
@@ -153,7 +153,7 @@ fn a_name_is_given_on_the_way() {
     let (memory, single, _) = sample();
     let names = vec![Name::new("new.example/x:1").unwrap(), Name::new("new.example/x:2").unwrap()];
     let sink = Kept::new(takes());
-    run(stored(&memory), &sink, &Options { naming: Naming::Names(names.clone()), ..pick("app:2") }).unwrap();
+    run(stored(&memory), &sink, &Options { naming: Naming::Names(names.clone()), ..selector("app:2") }).unwrap();
     assert_eq!(sink.state().names.keys().cloned().collect::<Vec<_>>(), ["new.example/x:1", "new.example/x:2"]);
     assert_eq!(sink.state().names["new.example/x:1"], single.digest);
     let several = Options { naming: Naming::Names(names), ..Options::default() };
@@ -198,7 +198,7 @@ fn a_stream_without_a_layer_publishes_nothing() {
 fn an_archive_that_names_its_layers_late_passes_a_pipe_in_its_own_form() {
     let (memory, single, _) = sample();
     let sink = Kept::new(SinkCapabilities { unnamed_blobs: false, order: Order::Sequential, ..takes() });
-    let report = run(memory.streamed_old_form(), &sink, &pick("app:2")).unwrap();
+    let report = run(memory.streamed_old_form(), &sink, &selector("app:2")).unwrap();
     let archive = sink.state().relayed.clone();
     let archive = ArchiveStore::open(archive, "relayed.tar", Arc::new(Silent)).unwrap();
     assert_eq!(archive.roots(&[]).unwrap()[0].descriptor.digest, single.digest);
@@ -222,7 +222,7 @@ fn a_plan_moves_nothing() {
     let (memory, ..) = sample();
     let sink = Kept::new(takes());
     let report = run(stored(&memory), &sink, &Options { dry_run: true, ..Options::default() }).unwrap();
-    assert_eq!(report.moved.blobs, 7);
+    assert_eq!(report.transferred.blobs, 7);
     assert!(sink.state().log.is_empty() && sink.state().finished == 0);
 }
 
@@ -265,11 +265,11 @@ fn an_index_nested_without_end_is_refused() {
 fn raw_layers_are_packed_on_their_way_to_a_registry_unless_they_come_from_one() {
     let (mut memory, single, _) = sample();
     let sink = Kept::new(memory::takes_compressed());
-    let report = run(stored(&memory), &sink, &pick("app:2")).unwrap();
+    let report = run(stored(&memory), &sink, &selector("app:2")).unwrap();
     assert_ne!(report.images[0].digest, single.digest);
     memory.origin = Some(imgmv::Origin { host: "reg.lan".into(), repository: "app".into() });
     let sink = Kept::new(memory::takes_compressed());
-    let report = run(stored(&memory), &sink, &pick("app:2")).unwrap();
+    let report = run(stored(&memory), &sink, &selector("app:2")).unwrap();
     assert_eq!(report.images[0].digest, single.digest);
 }
 

@@ -34,7 +34,7 @@ struct Told(Mutex<Vec<String>>);
 
 impl Watch for Told {
     fn event(&self, event: Event<'_>) {
-        if let Event::Say(text) | Event::Detail(text) = event {
+        if let Event::Info(text) | Event::Detail(text) = event {
             self.0.lock().unwrap().push(text.to_owned());
         }
     }
@@ -64,11 +64,17 @@ fn piped(name: &str) -> Source {
     Source::Stream(Box::new(imgmv::ArchiveStream::new(Box::new(file), name)))
 }
 
-fn load(host: Arc<dyn Host>, found: DetectedEngine, source: Source, picks: &[&str], names: &[&str]) -> Result<Report> {
+fn load(
+    host: Arc<dyn Host>,
+    found: DetectedEngine,
+    source: Source,
+    selectors: &[&str],
+    names: &[&str],
+) -> Result<Report> {
     let told: Arc<Told> = Arc::default();
     let sink = EngineSink::new(host, found, told.clone(), &Cancel::default());
     let options = Options {
-        picks: picks.iter().map(|pick| Selector::Name((*pick).to_owned())).collect(),
+        selectors: selectors.iter().map(|selector| Selector::Name((*selector).to_owned())).collect(),
         naming: match names {
             [] => Naming::Keep,
             names => Naming::Names(names.iter().map(|name| Name::new(*name).unwrap()).collect()),
@@ -78,8 +84,8 @@ fn load(host: Arc<dyn Host>, found: DetectedEngine, source: Source, picks: &[&st
     copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
 }
 
-fn into(peer: &Peer, source: Source, picks: &[&str], names: &[&str]) -> Result<Report> {
-    load(Arc::new(here(peer)), found(peer, None), source, picks, names)
+fn into(peer: &Peer, source: Source, selectors: &[&str], names: &[&str]) -> Result<Report> {
+    load(Arc::new(here(peer)), found(peer, None), source, selectors, names)
 }
 
 /// What the engine calls the fixture's image.

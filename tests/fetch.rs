@@ -56,7 +56,7 @@ fn source(host: Arc<dyn Host>, engine: Engine, watch: Arc<dyn Watch>) -> Result<
 
 fn to_layout(source: Source, layout: &Path) -> Result<Report> {
     let sink = LayoutSink::open(layout, Verify::Size, Arc::new(Silent))?;
-    let options = Options { picks: vec![Selector::Name(NAME.to_owned())], ..Options::default() };
+    let options = Options { selectors: vec![Selector::Name(NAME.to_owned())], ..Options::default() };
     copy(source, &sink as &dyn Sink, &options, None, &Silent, &Cancel::default())
 }
 
@@ -107,7 +107,7 @@ fn of_containerds_blobs_only_those_that_are_lacking_are_fetched() {
         let fetched = || {
             let before = host.1.load(Ordering::SeqCst);
             let report = to_layout(source(host.clone(), Engine::Ctr, Arc::new(Silent)).unwrap(), &layout).unwrap();
-            (report.moved.blobs, host.1.load(Ordering::SeqCst) - before)
+            (report.transferred.blobs, host.1.load(Ordering::SeqCst) - before)
         };
         // The manifest is always looked at.
         assert_eq!(fetched(), (4, 5), "{kind:?}");

@@ -75,7 +75,7 @@ fn send(store: RepositoryStore, sink: &RepositorySink, tag: &str) -> imgmv::Resu
 
 fn send_with(store: RepositoryStore, sink: &RepositorySink, tag: &str, watch: &dyn Watch) -> imgmv::Result<Report> {
     let options = Options {
-        picks: vec![Selector::Name(tag.to_owned())],
+        selectors: vec![Selector::Name(tag.to_owned())],
         naming: Naming::Names(vec![Name::new(tag)?]),
         compress: Compress::Keep,
         ..Options::default()
@@ -106,7 +106,7 @@ impl Heard {
 impl Watch for Heard {
     fn event(&self, event: Event<'_>) {
         let text = match event {
-            Event::Say(text) | Event::Detail(text) => text.to_owned(),
+            Event::Info(text) | Event::Detail(text) => text.to_owned(),
             Event::Retry { what, why, after } => format!("retry {what}: {why}, after {after:?}"),
             _ => return,
         };

@@ -273,7 +273,7 @@ fn copy_hello(host: Box<dyn Host>, wanted: &[Engine], name: &str) -> imgmv::Resu
     let sink = EngineSink::new(host, found, Arc::new(Silent), &Cancel::default());
     let source = Source::Store(Arc::new(LayoutStore::open(Path::new(&fixture("layout")))?));
     let options = Options {
-        picks: vec![Selector::Name("1".to_owned())],
+        selectors: vec![Selector::Name("1".to_owned())],
         naming: Naming::Names(vec![Name::new(name)?]),
         ..Options::default()
     };

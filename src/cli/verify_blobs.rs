@@ -50,7 +50,7 @@ pub fn hash_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<Hash
     let blobs: Vec<&Descriptor> =
         images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
     let bytes = blobs.iter().map(|blob| blob.size).sum();
-    run.screen.event(Event::Plan { blobs: blobs.len(), bytes, held_blobs: 0, held_bytes: 0 });
+    run.screen.event(Event::Plan { blobs: blobs.len(), bytes, existing_blobs: 0, existing_bytes: 0 });
     let diff_ids = diff_id_algorithms(store, images);
     let (next, found, stop) = (AtomicUsize::new(0), Mutex::new(HashedBlobs::new()), Mutex::new(None));
     let worker = || {
@@ -110,7 +110,7 @@ fn hash_blob(store: &dyn Store, blob: &Descriptor, diff_ids: &[Algorithm], id: u
             false => Err(Error::invalid(format!("blob {} does not match: got {digest}", blob.digest))),
         }
     });
-    let outcome = if result.is_ok() { Outcome::Moved } else { Outcome::Failed };
+    let outcome = if result.is_ok() { Outcome::Transferred } else { Outcome::Failed };
     run.screen.event(Event::BlobEnd { id, outcome });
     result.map_err(|error| with_digest(error, &blob.digest))
 }
@@ -135,7 +135,7 @@ pub fn hash_stream(mut stream: ArchiveStream, run: &Run) -> Result<(StreamSummar
         // Configs follow their layers in a stream. Diff IDs are usually sha256, also if the blob's digest is not.
         let diff_ids = [Algorithm::default(), algorithm];
         let (digest, found) = hash(&mut *blob.bytes, algorithm, &diff_ids, id, run)?;
-        run.screen.event(Event::BlobEnd { id, outcome: Outcome::Moved });
+        run.screen.event(Event::BlobEnd { id, outcome: Outcome::Transferred });
         id += 1;
         match claimed {
             Some(claimed) if claimed != digest => {
@@ -210,7 +210,7 @@ impl<R: Read> Read for Tee<'_, R> {
         self.hasher.update(&buffer[..n]);
         self.also.iter_mut().for_each(|hasher| hasher.update(&buffer[..n]));
         self.size += n as u64;
-        self.run.screen.event(Event::BlobMoved { id: self.id, bytes: n as u64 });
+        self.run.screen.event(Event::BlobProgress { id: self.id, bytes: n as u64 });
         Ok(n)
     }
 }

@@ -23,7 +23,7 @@ pub enum Compress {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The images of the source to copy; all when empty.
-    pub picks: Vec<Selector>,
+    pub selectors: Vec<Selector>,
     pub naming: Naming,
     pub platforms: Platforms,
     pub sparse: Sparse,
@@ -45,7 +45,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            picks: Vec::new(),
+            selectors: Vec::new(),
             naming: Naming::Keep,
             platforms: Platforms::Default,
             sparse: Sparse::Auto,

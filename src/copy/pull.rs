@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 impl Run<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
-        let roots = store.roots(&self.options.picks)?;
+        let roots = store.roots(&self.options.selectors)?;
         let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
         self.fail_if_empty(&images, &self.profile.empty_message)?;
         self.note_images(&images);
@@ -23,7 +23,7 @@ impl Run<'_> {
         let (work, resume_first) = self.missing(&images, store)?;
         self.announce(&images, &work);
         if self.options.dry_run {
-            work.iter().for_each(|work| self.tally().moved.add(work.blob.size));
+            work.iter().for_each(|work| self.tally().transferred.add(work.blob.size));
             images.iter().for_each(|image| self.report_image(image, image.source_digest));
             return Ok(());
         }
@@ -83,7 +83,7 @@ impl Run<'_> {
     fn report_current(&self, images: Vec<Image>) {
         let mut seen = HashSet::new();
         for image in images {
-            image.blobs().filter(|blob| seen.insert(blob.digest)).for_each(|blob| self.tally().held.add(blob.size));
+            image.blobs().filter(|blob| seen.insert(blob.digest)).for_each(|blob| self.tally().existing.add(blob.size));
             if let Ok(made) = self.converted(&image) {
                 self.watch.event(Event::Detail(&format!("{} exists at the destination", made.root().digest())));
                 self.report_image(&made, image.source_digest);
@@ -104,10 +104,15 @@ impl Run<'_> {
         let missing: HashSet<Digest> = blobs.into_iter().map(|blob| blob.digest).collect();
         let is_missing = |work: &Work| self.target(work).is_none_or(|target| missing.contains(&target.digest));
         let (work, held): (Vec<Work>, Vec<Work>) = all.into_iter().partition(is_missing);
-        held.iter().for_each(|work| self.tally().held.add(work.blob.size));
-        let held = self.tally().held;
+        held.iter().for_each(|work| self.tally().existing.add(work.blob.size));
+        let held = self.tally().existing;
         let bytes = work.iter().map(|work| work.blob.size).sum();
-        self.watch.event(Event::Plan { blobs: work.len(), bytes, held_blobs: held.blobs, held_bytes: held.bytes });
+        self.watch.event(Event::Plan {
+            blobs: work.len(),
+            bytes,
+            existing_blobs: held.blobs,
+            existing_bytes: held.bytes,
+        });
         Ok((work, resume_first))
     }
 

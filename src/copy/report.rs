@@ -7,22 +7,22 @@ use crate::image::{Digest, Name, Platform};
 pub struct Report {
     pub images: Vec<Copied>,
     /// Blobs that were read and written, in the source's bytes.
-    pub moved: Count,
-    /// Bytes of those that an earlier run wrote; they are not counted in `moved`.
-    pub resumed: u64,
+    pub transferred: Count,
+    /// Bytes of those that an earlier run wrote; they are not counted in `transferred`.
+    pub resumed_bytes: u64,
     /// Blobs that the destination already had.
-    pub held: Count,
+    pub existing: Count,
     pub dry_run: bool,
 }
 
 impl Report {
     /// Adds the counts of another copy.
     pub fn count(&mut self, other: &Report) {
-        for (sum, count) in [(&mut self.moved, other.moved), (&mut self.held, other.held)] {
+        for (sum, count) in [(&mut self.transferred, other.transferred), (&mut self.existing, other.existing)] {
             sum.blobs += count.blobs;
             sum.bytes += count.bytes;
         }
-        self.resumed += other.resumed;
+        self.resumed_bytes += other.resumed_bytes;
     }
 }
 

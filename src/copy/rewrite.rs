@@ -25,17 +25,17 @@ pub(crate) fn rewrite(run: &Run<'_>, stream: ArchiveStream) -> Result<()> {
     let mut bytes = 0;
     let rename = |names: &[Name]| renamed(run, names);
     let how = Rewrite {
-        picks: &run.options.picks,
+        selectors: &run.options.selectors,
         rename: &rename,
         moved: &mut |n| {
             bytes += n;
             run.cancel.check()?;
-            run.watch.event(Event::BlobMoved { id, bytes: n });
+            run.watch.event(Event::BlobProgress { id, bytes: n });
             Ok(())
         },
     };
     let summary = tarball::rewrite(stream, &mut *out, how)?;
-    let roots = summary.select(&run.options.picks)?;
+    let roots = summary.select(&run.options.selectors)?;
     let store = StreamedStore { summary, blobs: Some(HashSet::new()) };
     let options = PlanOptions { platforms: Platforms::Default, ..run.options.plan_options() };
     let images = plan::images(&store, roots, &options, &run.capabilities, run.watch)?;

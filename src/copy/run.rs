@@ -66,9 +66,9 @@ pub(crate) struct Run<'a> {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) recompressed: HashMap<Digest, RecompressedLayer>,
-    pub(super) moved: Count,
-    pub(super) resumed: u64,
-    pub(super) held: Count,
+    pub(super) transferred: Count,
+    pub(super) resumed_bytes: u64,
+    pub(super) existing: Count,
     pub(super) images: Vec<Copied>,
 }
 
@@ -106,7 +106,12 @@ impl<'a> Run<'a> {
     pub(super) fn into_report(self, report: &mut Report) {
         let tally = self.tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         report.images.extend(tally.images);
-        report.count(&Report { moved: tally.moved, resumed: tally.resumed, held: tally.held, ..Report::default() });
+        report.count(&Report {
+            transferred: tally.transferred,
+            resumed_bytes: tally.resumed_bytes,
+            existing: tally.existing,
+            ..Report::default()
+        });
     }
 
     /// Takes note of the images to copy, before any of their layers is planned.
@@ -172,9 +177,9 @@ impl<'a> Run<'a> {
 
     /// Counts a blob that the sink has already.
     pub fn count_held(&self, id: u64, work: &Work) {
-        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Held });
+        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Existing });
         let mut tally = self.tally();
-        tally.held.add(work.blob.size);
+        tally.existing.add(work.blob.size);
         if let Some(expected) = work.expected {
             tally.recompressed.insert(work.blob.digest, expected);
         }
@@ -182,14 +187,14 @@ impl<'a> Run<'a> {
 
     /// Counts a blob that was transferred.
     pub fn count_moved(&self, id: u64, verified: &Verified, recompress: Option<Recompress>) {
-        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
+        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Transferred });
         let (digest, size) = verified.stored();
         if let (Some(how), Some(cache), Some(diff_id)) = (recompress, self.layer_cache, verified.diff_id()) {
             cache.insert(&diff_id, how.to, how.level, &digest, size);
         }
         let mut tally = self.tally();
-        tally.moved.add(verified.source().1 - verified.resumed());
-        tally.resumed += verified.resumed();
+        tally.transferred.add(verified.source().1 - verified.resumed());
+        tally.resumed_bytes += verified.resumed();
         if let Some(how) = recompress {
             tally.recompressed.insert(verified.source().0, RecompressedLayer { digest, size, coding: how.to });
         }
@@ -197,7 +202,7 @@ impl<'a> Run<'a> {
 
     /// Counts an archive that was rewritten.
     pub fn count_rewritten(&self, id: u64, bytes: u64) {
-        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Moved });
-        self.tally().moved.add(bytes);
+        self.watch.event(Event::BlobEnd { id, outcome: Outcome::Transferred });
+        self.tally().transferred.add(bytes);
     }
 }

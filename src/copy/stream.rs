@@ -29,7 +29,7 @@ pub(crate) fn copy(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
         streamed.insert(copy_blob(run, blob)?);
     }
     let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
-    let roots = store.roots(&run.options.picks)?;
+    let roots = store.roots(&run.options.selectors)?;
     let images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
     run.fail_if_empty(&images, &store.summary.empty_message)?;
     run.note_images(&images);

@@ -44,14 +44,14 @@ fn is_final<T>(answer: &Result<T>) -> bool {
 }
 
 impl Documents {
-    pub fn roots(&self, store: &dyn Store, picks: &[Selector]) -> Result<Vec<Root>> {
-        let asked: Vec<String> = picks.iter().map(Selector::to_string).collect();
+    pub fn roots(&self, store: &dyn Store, selectors: &[Selector]) -> Result<Vec<Root>> {
+        let asked: Vec<String> = selectors.iter().map(Selector::to_string).collect();
         // The lock is held during the request, so that the other subscribers wait for its result.
         let mut roots = lock(&self.roots);
         if let Some(known) = roots.get(&asked.join("\n")) {
             return known.clone();
         }
-        let found = store.roots(picks);
+        let found = store.roots(selectors);
         if is_final(&found) {
             roots.insert(asked.join("\n"), found.clone());
         }

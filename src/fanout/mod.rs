@@ -1,11 +1,11 @@
 //! One source for several copies that run at the same time.
 //!
 //! Each destination is a copy with its own sink, plan and thread. One thread reads each blob of a **store** into a
-//! window of shared chunks (`reader`, `windows`). The window keeps a chunk until all copies that follow, or have
-//! announced the blob (`Subscriber::announce`), have taken it; `coordinator` is the one state behind one lock. All copies
+//! window of shared chunks (`reader`, `windows`). The window keeps a chunk until every copy that reads this
+//! blob, or has announced it (`Subscriber::announce`), has taken the chunk; `coordinator` is the one state behind one lock. All copies
 //! transfer their blobs in the order of the plan. The read earliest in that order always has room for two chunks, so
-//! the slowest copy makes progress and the copies cannot deadlock. A copy that holds up the others beyond its patience
-//! loses its oldest chunk and reads the blob itself. All windows together hold 12 MiB, and buffers shrink with the
+//! the slowest copy makes progress and the copies cannot deadlock. A copy may delay the others for `Limits::patience`;
+//! after that it loses its oldest chunk and reads the blob itself. All windows together hold 12 MiB, and buffers shrink with the
 //! number of copies: 50 copies take 42 MiB.
 //!
 //! A **stream** is split as bytes before it is parsed (`tee`), so that every copy can relay, select and rename as it
@@ -33,7 +33,7 @@ pub struct Limits {
     pub window: usize,
     /// Maximum bytes of all windows together (and two buffers more).
     pub pool: usize,
-    /// Maximum total delay that one copy causes, plus a tenth of the elapsed time. Then it reads the blob itself.
+    /// One copy may delay the others by this time plus a tenth of the elapsed time. Then it reads the blob itself.
     pub patience: Duration,
     /// A stream's reader that takes nothing for this time while the others wait has failed.
     pub silence: Duration,

@@ -72,8 +72,8 @@ impl Subscriber {
 }
 
 impl Store for Subscriber {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.common.documents.roots(&*self.common.store, picks)
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        self.common.documents.roots(&*self.common.store, selectors)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
         self.common.documents.manifest(&*self.common.store, at)

@@ -13,7 +13,7 @@
 //!
 //! **Slow clients.** The connection requests a buffer, and a thread reads it. So a client that does not read occupies
 //! one or two buffers and no thread. A client that moves less than 1 KiB in an idle time is disconnected
-//! (`http/least_rate.rs`); a request's head has one idle time in total. Buffers shrink with the number of connections
+//! (`http/minimum_rate.rs`); a request's head has one idle time in total. Buffers shrink with the number of connections
 //! (`http/connection.rs`), so the memory of 1,000 connections is bounded. Large manifests wait for memory
 //! (`handlers/manifest_memory.rs`).
 //!

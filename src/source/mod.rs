@@ -64,18 +64,18 @@ impl Root {
 /// A source whose blobs can be opened in any order: one repository, one layout, one containerd namespace or one archive
 /// file. Its answers are claims until their bytes are hashed.
 ///
-/// Every method may fail with `Network`, `Denied` or `Unreadable` where the storage or the connection does.
+/// Every method may fail with `Network`, `Denied` or `Failed` where the storage or the connection does.
 pub trait Store: Send + Sync {
-    /// The images that `picks` select.
+    /// The images that `selectors` select.
     ///
-    /// 1. The order is the order of `picks`; without any, all images of the store are returned.
+    /// 1. The order is the order of `selectors`; without any, all images of the store are returned.
     /// 2. A selector by digest finds every manifest that the store has, also one without a name.
     /// 3. A root that carries its manifest was hashed.
     ///
     /// # Errors
     /// - `NotFound`: a selector matches no image; the message lists the images of the store, except a registry's.
     /// - `Usage`: a name matches several images.
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>>;
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>>;
 
     /// The raw bytes of a manifest or an index; not verified, see [`Manifest::parse`].
     ///
@@ -133,40 +133,43 @@ impl From<&Descriptor> for Claim {
     }
 }
 
-/// The roots among `all` that `picks` select, in the order of `picks`; all without any selector. An exact name wins over a
+/// The roots among `all` that `selectors` select, in the order of `selectors`; all without any selector. An exact name wins over a
 /// tag.
 ///
 /// # Errors
 /// - `NotFound`: a selector matches no root; the message lists the names.
 /// - `Usage`: a tag matches several images.
-pub fn select(all: &[Root], picks: &[Selector]) -> Result<Vec<Root>> {
-    if picks.is_empty() {
+pub fn select(all: &[Root], selectors: &[Selector]) -> Result<Vec<Root>> {
+    if selectors.is_empty() {
         return Ok(all.to_vec());
     }
     let mut chosen = Vec::new();
-    for pick in picks {
-        let fits = |root: &&Root| match pick {
+    for selector in selectors {
+        let fits = |root: &&Root| match selector {
             Selector::Digest(digest) => root.descriptor.digest == *digest,
             Selector::Name(asked) => root.name.as_ref().is_some_and(|name| name.matches(asked)),
         };
         let found: Vec<&Root> = all.iter().filter(fits).collect();
-        let is_exact = |root: &&&Root| matches!(pick, Selector::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
+        let is_exact = |root: &&&Root| matches!(selector, Selector::Name(asked) if root.name.as_ref().is_some_and(|n| n.as_str() == asked));
         let exact: Vec<&Root> = found.iter().filter(is_exact).copied().collect();
         let same = |found: &[&Root]| found.iter().all(|root| root.descriptor.digest == found[0].descriptor.digest);
         match (&found[..], &exact[..]) {
             ([], _) => {
-                return Err(Error::not_found(format!("image {pick} was not found; the source has {}", listed(all))));
+                return Err(Error::not_found(format!(
+                    "image {selector} was not found; the source has {}",
+                    listed(all)
+                )));
             }
             (_, exact @ [first, ..]) if same(exact) => chosen.push((*first).clone()),
             (found, []) if same(found) => chosen.push(found[0].clone()),
             (_, exact @ [first, ..]) => {
                 let other = exact.iter().find(|root| root.descriptor.digest != first.descriptor.digest);
-                return Err(two_images(&pick.to_string(), first, other.unwrap_or(first)));
+                return Err(two_images(&selector.to_string(), first, other.unwrap_or(first)));
             }
             (found, []) => {
                 let names: Vec<&str> = found.iter().filter_map(|root| root.name.as_ref()).map(Name::as_str).collect();
                 return Err(Error::usage(format!(
-                    "{pick} matches several images: {}; write the full name of one",
+                    "{selector} matches several images: {}; write the full name of one",
                     names.join(", ")
                 )));
             }

@@ -7,10 +7,10 @@ use crate::image::Descriptor;
 pub struct Profile {
     /// The repository, where the store is one.
     pub origin: Option<Origin>,
-    /// An index may be stored without some of the images it lists, as in engines. The engine then calls `find` before it
+    /// An index may be stored without some of the images it lists, as docker and containerd do. The copy then calls `find` before it
     /// plans to copy a child.
     pub is_sparse: bool,
-    /// Each blob costs a network round trip. The engine then reads several ahead for a sink that takes one at a time.
+    /// Each blob costs a network round trip. The copy then reads several ahead for a sink that takes one at a time.
     pub is_remote: bool,
     /// The best number of blobs to read at the same time; advice.
     pub parallel_reads: usize,

@@ -20,8 +20,8 @@ pub trait Wrapper: Send + Sync {
 }
 
 impl<W: Wrapper> Store for W {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.wrapped().roots(picks)
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        self.wrapped().roots(selectors)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

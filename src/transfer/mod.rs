@@ -49,7 +49,7 @@ impl TransferContext<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::interrupted());
         }
-        self.watch.event(Event::BlobMoved { id: self.id, bytes: bytes as u64 });
+        self.watch.event(Event::BlobProgress { id: self.id, bytes: bytes as u64 });
         Ok(())
     }
 }

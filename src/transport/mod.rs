@@ -2,7 +2,8 @@
 //!
 //! [`table`] has a row for each transport and parses addresses. [`address`] is the trait by which the command line opens,
 //! compares and names them; each transport implements it in its own `address.rs`. [`options`] are the values that the
-//! command line fills in. Only `table` and [`combined`] (addresses that two transports share) import several transports.
+//! command line fills in. A transport imports no other one; only `table`, [`combined`] (addresses that two transports
+//! share), `address`, `options` and `open` import them.
 
 pub(crate) mod address;
 pub mod archive;

@@ -32,7 +32,7 @@ pub fn open_source(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Res
         OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
     };
     let naming = name.map_or(Naming::Keep, |name| Naming::Names(vec![name]));
-    Ok((source, Options { picks: selector.into_iter().collect(), naming, ..Options::default() }))
+    Ok((source, Options { selectors: selector.into_iter().collect(), naming, ..Options::default() }))
 }
 
 /// Opens `address`, written as DST of the command line, and returns the names that it gives the image.

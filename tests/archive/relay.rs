@@ -75,7 +75,7 @@ fn an_old_archive_keeps_its_form_and_gets_the_new_name() {
 
 #[test]
 fn names_are_kept_spelled_in_full_and_the_others_left_out() {
-    let options = Options { picks: vec![Selector::Name("hello-imgmv:latest".into())], ..Options::default() };
+    let options = Options { selectors: vec![Selector::Name("hello-imgmv:latest".into())], ..Options::default() };
     let (out, _) = relayed(fixture("two-images-docker20.tar"), &options);
     let after = files(&out);
     let find = |name: &str| &after.iter().find(|(other, _)| other == name).unwrap().1;

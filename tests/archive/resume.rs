@@ -81,10 +81,10 @@ impl Scene {
     }
 
     /// Copies from a line that breaks after so many bytes.
-    fn copy(&self, picks: &[&str], left: u64) -> (Result<()>, Arc<Line>) {
+    fn copy(&self, selectors: &[&str], left: u64) -> (Result<()>, Arc<Line>) {
         let line = Line::new(images(), left);
-        let picks = picks.iter().map(|name| Selector::Name(name.to_string())).collect();
-        let options = Options { picks, ..Options::default() };
+        let selectors = selectors.iter().map(|name| Selector::Name(name.to_string())).collect();
+        let options = Options { selectors, ..Options::default() };
         let sink = ArchiveSink::to_file(&self.path).unwrap();
         (run(Source::Store(line.clone()), &sink, &options).map(|_| ()), line)
     }
@@ -102,9 +102,9 @@ impl Scene {
 }
 
 /// What a copy that nothing disturbs gives.
-fn whole(picks: &[&str]) -> Vec<u8> {
+fn whole(selectors: &[&str]) -> Vec<u8> {
     let scene = Scene::new();
-    scene.copy(picks, u64::MAX).0.unwrap();
+    scene.copy(selectors, u64::MAX).0.unwrap();
     assert_eq!(scene.left(), ["out.tar"]);
     fs::read(&scene.path).unwrap()
 }
@@ -115,15 +115,15 @@ fn same(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn a_copy_that_is_cut_goes_on_at_its_byte() {
-    let picks = ["app:1"];
-    let expected = whole(&picks);
-    let all = Scene::new().copy(&picks, u64::MAX).1.given.load(Ordering::Relaxed);
+    let selectors = ["app:1"];
+    let expected = whole(&selectors);
+    let all = Scene::new().copy(&selectors, u64::MAX).1.given.load(Ordering::Relaxed);
     for at in [1, 600, 5000, 400_000, 700_000, 700_600, 1_000_000, 2_000_000, 2_239_999, 2_245_000] {
         let scene = Scene::new();
-        let (cut, before) = scene.copy(&picks, at);
+        let (cut, before) = scene.copy(&selectors, at);
         cut.unwrap_err();
         assert!(!scene.path.exists() && scene.part().exists(), "{at}");
-        let (done, after) = scene.copy(&picks, u64::MAX);
+        let (done, after) = scene.copy(&selectors, u64::MAX);
         done.unwrap();
         same(&scene.path, &expected);
         assert_eq!(scene.left(), ["out.tar"], "{at}");
@@ -134,23 +134,23 @@ fn a_copy_that_is_cut_goes_on_at_its_byte() {
 
 #[test]
 fn a_copy_that_is_cut_often_ends() {
-    let (picks, scene) = (["app:1", "app:2"], Scene::new());
-    let tries = (1..).find(|_| scene.copy(&picks, 200_000).0.is_ok()).unwrap();
-    same(&scene.path, &whole(&picks));
+    let (selectors, scene) = (["app:1", "app:2"], Scene::new());
+    let tries = (1..).find(|_| scene.copy(&selectors, 200_000).0.is_ok()).unwrap();
+    same(&scene.path, &whole(&selectors));
     assert!((12..=14).contains(&tries), "{tries}");
 }
 
 #[test]
 fn damage_is_cut_away() {
-    let picks = ["app:1"];
-    let expected = whole(&picks);
+    let selectors = ["app:1"];
+    let expected = whole(&selectors);
     for at in [3, 600, 1100, 200_000, 702_000, 1_000_000, 1_200_000] {
         let scene = Scene::new();
-        scene.copy(&picks, 1_300_000).0.unwrap_err();
+        scene.copy(&selectors, 1_300_000).0.unwrap_err();
         let mut bytes = fs::read(scene.part()).unwrap();
         bytes[at] ^= 0x40;
         fs::write(scene.part(), bytes).unwrap();
-        scene.copy(&picks, u64::MAX).0.unwrap();
+        scene.copy(&selectors, u64::MAX).0.unwrap();
         same(&scene.path, &expected);
     }
 }

@@ -32,12 +32,12 @@ fn unknown() -> Descriptor {
 fn roots_are_in_the_order_of_the_selectors() {
     each("roots_are_in_the_order_of_the_selectors", |case| {
         let (hello, bye) = (case.sample.hello.digest(), case.sample.bye.digest());
-        for (picks, expected) in [
+        for (selectors, expected) in [
             (vec![by_name(&case.hello), by_name(&case.bye)], [hello, bye]),
             (vec![by_name(&case.bye), by_name(&case.hello)], [bye, hello]),
             (vec![Selector::Digest(bye), by_name(&case.hello)], [bye, hello]),
         ] {
-            assert_eq!(digests(&case.store.roots(&picks).unwrap()), expected);
+            assert_eq!(digests(&case.store.roots(&selectors).unwrap()), expected);
         }
         let root = case.store.roots(&[by_name(&case.hello)]).unwrap().remove(0);
         assert_eq!(root.name.unwrap().as_str(), case.hello);
@@ -86,9 +86,9 @@ fn a_wrong_manifest_is_never_returned_as_right() {
 fn a_missing_image_is_not_found() {
     each("a_missing_image_is_not_found", |case| {
         let name = case.hello.replace("hello", "absent");
-        for pick in [by_name(&name), Selector::Digest(unknown().digest)] {
-            let error = case.store.roots(std::slice::from_ref(&pick)).unwrap_err();
-            assert_eq!(error.kind(), Kind::NotFound, "{pick}: {error}");
+        for selector in [by_name(&name), Selector::Digest(unknown().digest)] {
+            let error = case.store.roots(std::slice::from_ref(&selector)).unwrap_err();
+            assert_eq!(error.kind(), Kind::NotFound, "{selector}: {error}");
         }
     });
 }

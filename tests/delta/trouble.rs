@@ -66,7 +66,7 @@ fn a_layer_that_is_torn_away_meanwhile_makes_everything_go() {
         };
         let next = far.copy_while(&version(&[1, 2, 3], Coding::Raw), tear).unwrap();
         assert!(next.said.contains("sending everything"), "{kind:?}: {}", next.said);
-        assert_eq!(next.report.moved.blobs, 4, "{kind:?}: {:?}", next.report);
+        assert_eq!(next.report.transferred.blobs, 4, "{kind:?}: {:?}", next.report);
         far.is_whole(APP, &layers(&[1, 2, 3]));
         assert_eq!(far.left_over(), "", "{kind:?}");
     }
@@ -82,7 +82,7 @@ fn a_layer_in_another_packing_is_never_mistaken_for_the_one_that_is_wanted() {
             far.copy(&version(&seeds[..2], before)).unwrap();
             let next = far.copy(&version(&seeds, after)).unwrap();
             far.is_whole(APP, &layers(&seeds));
-            let moved = next.report.moved.blobs;
+            let moved = next.report.transferred.blobs;
             match kind {
                 // By what is unpacked, whatever the packing.
                 Kind::Docker20 | Kind::Docker28 => assert_eq!(moved, 2, "{kind:?}: {}", next.said),
@@ -106,10 +106,10 @@ fn a_docker_that_reads_no_zstd_is_sent_only_what_is_new_all_the_same() {
     let Some(far) = Far::start(Kind::Docker20) else { return };
     far.copy(&version(&[1, 2], Coding::Zstd)).unwrap();
     let next = far.copy(&version(&[1, 2, 3], Coding::Zstd)).unwrap();
-    assert_eq!(next.report.moved.blobs, 2, "{}", next.said);
+    assert_eq!(next.report.transferred.blobs, 2, "{}", next.said);
     assert!(!next.said.contains("sending everything"), "{}", next.said);
     far.is_whole(APP, &layers(&[1, 2, 3]));
-    assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Zstd)).unwrap().report.moved.blobs, 0);
+    assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Zstd)).unwrap().report.transferred.blobs, 0);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn layers_that_containerd_has_discarded_go_again_and_that_is_said() {
     let import = ["images", "import", "--local", "--discard-unpacked-layers", file.to_str().unwrap()];
     far.peer.client(&import);
     let next = far.copy(&version(&[1, 2, 3], Coding::Gzip)).unwrap();
-    assert_eq!(next.report.moved.blobs, 4, "{}", next.said);
+    assert_eq!(next.report.transferred.blobs, 4, "{}", next.said);
     assert!(next.said.contains("2 layers exist only as snapshots"), "{}", next.said);
     far.is_whole(APP, &layers(&[1, 2, 3]));
 }
@@ -160,7 +160,7 @@ fn a_line_that_is_cut_leaves_the_old_image_and_the_rerun_brings_the_new_one() {
         let kept = matches!(kind, Kind::Docker28c | Kind::Containerd16 | Kind::Containerd21);
         assert!(!kept || far.comes_to_hold(&Digest::of(&noise(2, LAYER))), "{kind:?}");
         let next = far.copy(&two).unwrap();
-        assert_eq!(next.report.moved.blobs, if kept { 2 } else { 3 }, "{kind:?}: {}", next.said);
+        assert_eq!(next.report.transferred.blobs, if kept { 2 } else { 3 }, "{kind:?}: {}", next.said);
         far.is_whole(APP, &layers(&[1, 2, 3]));
         // Where the cut run's shell over there had not noticed yet, its pin was taken for a living one's: a later copy
         // sweeps it.
@@ -218,7 +218,7 @@ fn where_containerd_may_not_be_asked_everything_goes_and_the_reason_is_said() {
     let Some(far) = Far::of(overlaid(peer, &[("ctr", refused)])) else { return };
     far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
     let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();
-    assert_eq!(next.report.moved.blobs, 4);
+    assert_eq!(next.report.transferred.blobs, 4);
     assert!(
         next.said.contains("permission to query containerd was denied (root has it); all layers are sent"),
         "{}",
@@ -257,7 +257,7 @@ fn nerdctl_is_asked_through_ctr_and_goes_without_it() {
         far.engines = vec![imgmv::internals::engine::Engine::Nerdctl];
         far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
         let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();
-        assert_eq!(next.report.moved.blobs, moved, "{}", next.said);
+        assert_eq!(next.report.transferred.blobs, moved, "{}", next.said);
         far.is_whole(APP, &layers(&[1, 2, 3]));
         assert_eq!(far.left_over(), "");
     }

@@ -36,7 +36,7 @@ fn the_next_version_costs_what_is_new_in_it() {
         let first = far.peer.id(APP);
         let again = far.copy(&one).unwrap();
         within(kind, "again", &again, 0);
-        assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+        assert_eq!((again.report.transferred.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
         assert_eq!(far.peer.id(APP), first, "{kind:?}");
         let next = far.copy(&two).unwrap();
         within(kind, "next version", &next, 1);

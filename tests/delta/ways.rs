@@ -75,11 +75,11 @@ fn multi(seeds: &[u64]) -> Memory {
 fn of_an_image_for_several_platforms_only_what_is_new_for_this_host_goes() {
     for kind in Kind::ALL {
         let Some(far) = Far::start(kind) else { continue };
-        assert_eq!(far.copy(&multi(&[1, 2])).unwrap().report.moved.blobs, 3, "{kind:?}");
+        assert_eq!(far.copy(&multi(&[1, 2])).unwrap().report.transferred.blobs, 3, "{kind:?}");
         let again = far.copy(&multi(&[1, 2])).unwrap();
-        assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+        assert_eq!((again.report.transferred.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
         let next = far.copy(&multi(&[1, 2, 3])).unwrap();
-        assert_eq!(next.report.moved.blobs, 2, "{kind:?}: {}", next.said);
+        assert_eq!(next.report.transferred.blobs, 2, "{kind:?}: {}", next.said);
         assert!(next.up < (LAYER + LAYER / 10) as u64 + BESIDE, "{kind:?}: {} up", next.up);
         far.is_whole(APP, &layers(&[1, 2, 3]));
         assert_eq!(far.left_over(), "", "{kind:?}");
@@ -105,7 +105,7 @@ fn of_several_images_those_that_are_there_stay_and_the_others_share_their_layers
         let said = next.said.contains("podman loads several images at once only with all their layers");
         assert_eq!(said, kind == Kind::Podman4, "{}", next.said);
         assert!(!next.said.contains("sending everything"), "{kind:?}: {}", next.said);
-        assert_eq!(next.report.moved.blobs, moved, "{kind:?}: {:?}\n{}", next.report.moved, next.said);
+        assert_eq!(next.report.transferred.blobs, moved, "{kind:?}: {:?}\n{}", next.report.transferred, next.said);
         far.is_whole("docker.io/t/other:1", &layers(&[1, 2, 3]));
         far.is_whole("docker.io/t/turned:1", &layers(&[2, 1]));
         far.is_whole(APP, &layers(&[1, 2]));
@@ -185,7 +185,7 @@ fn ssh_built_in_sends_as_little() {
         far.way = Way::Builtin;
         far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
         let again = far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
-        assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+        assert_eq!((again.report.transferred.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
         let next = far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap();
         let moved = LAYER as u64 + 2048;
         assert!(next.up + next.down <= moved + moved / 100 + BESIDE, "{kind:?}: {} up, {} down", next.up, next.down);
@@ -221,8 +221,8 @@ fn kubelets_namespace_is_the_one_that_is_asked() {
     far.copy(&version(&[1, 2], Coding::Raw)).unwrap();
     // What the default namespace holds does not count there.
     far.peer.client(&["namespaces", "create", "k8s.io"]);
-    assert_eq!(far.copy(&version(&[1, 2], Coding::Raw)).unwrap().report.moved.blobs, 3);
-    assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap().report.moved.blobs, 2);
+    assert_eq!(far.copy(&version(&[1, 2], Coding::Raw)).unwrap().report.transferred.blobs, 3);
+    assert_eq!(far.copy(&version(&[1, 2, 3], Coding::Raw)).unwrap().report.transferred.blobs, 2);
     let checked = far.peer.client(&["-n", "k8s.io", "images", "check"]);
     assert!(checked.contains("complete (5/5)") || checked.contains("complete (4/4)"), "{checked}");
 }
@@ -237,12 +237,12 @@ fn several_names_of_one_image_cost_no_more_than_one() {
         memory.name("docker.io/t/second:1", &root);
         memory.name("reg.lan:5000/t/third:x", &root);
         let next = far.copy(&memory).unwrap();
-        assert_eq!(next.report.moved.blobs, 2, "{kind:?}: {}", next.said);
+        assert_eq!(next.report.transferred.blobs, 2, "{kind:?}: {}", next.said);
         let ids = [APP, "docker.io/t/second:1", "reg.lan:5000/t/third:x"].map(|name| far.peer.id(name));
         assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{kind:?}: {ids:?}");
         assert_eq!(far.left_over(), "", "{kind:?}");
         let again = far.copy(&memory).unwrap();
-        assert_eq!((again.report.moved.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
+        assert_eq!((again.report.transferred.blobs, again.exchanges), (0, 2), "{kind:?}: {}", again.said);
     }
 }
 

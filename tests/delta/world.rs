@@ -28,7 +28,7 @@ pub struct Told(pub Mutex<Vec<String>>);
 
 impl Watch for Told {
     fn event(&self, event: Event<'_>) {
-        if let Event::Say(text) | Event::Detail(text) = event {
+        if let Event::Info(text) | Event::Detail(text) = event {
             self.0.lock().unwrap().push(text.to_owned());
         }
     }

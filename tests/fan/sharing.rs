@@ -42,8 +42,8 @@ impl Counting {
 }
 
 impl Store for Counting {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        self.memory.roots(picks)
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        self.memory.roots(selectors)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
         self.manifests.fetch_add(1, Ordering::SeqCst);
@@ -187,7 +187,7 @@ fn members_that_keep_pace_read_every_blob_once() {
     let store = Arc::new(Counting::new(sample(8, 1_300_000)));
     let sinks = orders(&MIXED);
     for done in fan(&store, &sinks, small(FOR_EVER)) {
-        assert_eq!(done.unwrap().moved.blobs, 9);
+        assert_eq!(done.unwrap().transferred.blobs, 9);
     }
     assert_eq!((store.all(), store.most(), store.manifests.load(Ordering::SeqCst)), (9, 1, 1));
     for sink in &sinks {
@@ -199,7 +199,7 @@ fn members_that_keep_pace_read_every_blob_once() {
 fn many_small_blobs_are_read_once_though_they_do_not_all_fit() {
     let store = Arc::new(Counting::new(sample(60, 60_000)));
     for done in fan(&store, &orders(&MIXED), small(FOR_EVER)) {
-        assert_eq!(done.unwrap().moved.blobs, 61);
+        assert_eq!(done.unwrap().transferred.blobs, 61);
     }
     assert_eq!(store.most(), 1);
 }

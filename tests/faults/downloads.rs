@@ -61,7 +61,7 @@ impl Heard {
 
 impl Watch for Heard {
     fn event(&self, event: Event<'_>) {
-        if let Event::Say(text) = event {
+        if let Event::Info(text) = event {
             self.0.lock().unwrap().push(text.to_owned());
         }
     }

@@ -9,7 +9,7 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     dir.take(&memory).unwrap();
     for wrong in [&b""[..], b"short", &vec![1; blob.size as usize + 1]] {
         fs::write(dir.blob(&blob.digest), wrong).unwrap();
-        assert_eq!(dir.take(&memory).unwrap().moved.blobs, 1);
+        assert_eq!(dir.take(&memory).unwrap().transferred.blobs, 1);
         assert!(fs::read(dir.blob(&blob.digest)).unwrap() == memory.blobs[&blob.digest]);
     }
 }
@@ -20,10 +20,10 @@ fn a_blob_with_wrong_bytes_is_replaced_when_digests_are_verified() {
     let blob = large(&memory);
     dir.take(&memory).unwrap();
     fs::write(dir.blob(&blob.digest), vec![1; blob.size as usize]).unwrap();
-    assert_eq!(dir.take(&memory).unwrap().moved.blobs, 0);
+    assert_eq!(dir.take(&memory).unwrap().transferred.blobs, 0);
     let heard = Arc::new(Heard::default());
     let sink = LayoutSink::open(&dir.layout(), Verify::Digest, heard.clone()).unwrap();
-    assert_eq!(put(Arc::new(memory.clone()), &sink).unwrap().moved.blobs, 1);
+    assert_eq!(put(Arc::new(memory.clone()), &sink).unwrap().transferred.blobs, 1);
     assert!(fs::read(dir.blob(&blob.digest)).unwrap() == memory.blobs[&blob.digest]);
     assert!(heard.0.lock().unwrap()[0].contains("is damaged; replacing it"));
 }
@@ -144,8 +144,8 @@ fn a_name_that_means_two_images_is_listed_and_refused() {
     fs::write(dir.layout().join("index.json"), index.to_string()).unwrap();
     let store = dir.store();
     assert_eq!(store.roots(&[]).unwrap().len(), 2);
-    for picks in [vec![], vec![Selector::Name("v1".into())]] {
-        let (options, sink) = (Options { picks, ..Options::default() }, Kept::new(takes()));
+    for selectors in [vec![], vec![Selector::Name("v1".into())]] {
+        let (options, sink) = (Options { selectors, ..Options::default() }, Kept::new(takes()));
         let source = Source::Store(Arc::new(dir.store()));
         let error = copy(source, &sink, &options, None, &Silent, &Cancel::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
@@ -205,7 +205,7 @@ fn an_index_of_which_no_image_is_whole_says_what_it_lacks() {
             .chain(child.children())
             .for_each(|blob| fs::remove_file(dir.blob(&blob.digest)).unwrap());
     }
-    let options = Options { picks: vec![Selector::Name("multi:1".into())], ..Options::default() };
+    let options = Options { selectors: vec![Selector::Name("multi:1".into())], ..Options::default() };
     let source = Source::Store(Arc::new(dir.store()));
     let error = copy(source, &Kept::new(takes()), &options, None, &Silent, &Cancel::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);

@@ -110,7 +110,7 @@ struct Heard(Mutex<Vec<String>>);
 
 impl Watch for Heard {
     fn event(&self, event: Event<'_>) {
-        if let Event::Say(text) = event {
+        if let Event::Info(text) = event {
             self.0.lock().unwrap().push(text.to_owned());
         }
     }
@@ -159,13 +159,13 @@ fn a_second_copy_moves_no_blob_and_rewrites_nothing() {
     let before = inode();
     for verify in [Verify::Size, Verify::Digest] {
         let report = put(Arc::new(memory.clone()), &dir.sink(verify)).unwrap();
-        assert_eq!((report.moved.blobs, report.held.blobs), (0, 7));
+        assert_eq!((report.transferred.blobs, report.existing.blobs), (0, 7));
         assert_eq!(inode(), before);
     }
     let options = Options { dry_run: true, ..Options::default() };
     let source = Source::Store(Arc::new(memory));
     let report = copy(source, &dir.sink(Verify::Digest), &options, None, &Silent, &Cancel::default()).unwrap();
-    assert_eq!((report.moved.blobs, report.held.blobs), (0, 7));
+    assert_eq!((report.transferred.blobs, report.existing.blobs), (0, 7));
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn images_are_picked_by_name_tag_and_digest() {
     assert_eq!(roots[0].descriptor.size, index.children()[1].size);
     assert_eq!(roots[0].descriptor.media_type, media_type::OCI_MANIFEST);
     assert_eq!(roots[1].name.as_ref().unwrap().as_str(), "docker.io/library/app:2");
-    for pick in [Selector::Name("nothing".into()), Selector::Digest(Digest::of(b"nothing"))] {
-        let error = store.roots(&[pick]).unwrap_err();
+    for selector in [Selector::Name("nothing".into()), Selector::Digest(Digest::of(b"nothing"))] {
+        let error = store.roots(&[selector]).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
         assert!(error.to_string().contains("docker.io/library/app:2"), "{error}");
     }

@@ -16,7 +16,7 @@ fn a_blob_that_is_not_there_takes_three_requests() {
     let large = noise(1, 3 << 20);
     let (from, to, image) = pair(&[b"small", &large]);
     let report = send(store(&from, "app"), &sink(&to, "team/app"), "1").unwrap();
-    assert_eq!((report.moved.blobs, to.tag("team/app", "1")), (3, Some(image.digest())));
+    assert_eq!((report.transferred.blobs, to.tag("team/app", "1")), (3, Some(image.digest())));
     assert_eq!(to.manifest("team/app", &image.digest()).unwrap().1, image.bytes);
     assert!(*to.blob("team/app", &image.layers()[1].digest).unwrap() == large);
     // One question for the tag, three for each blob, and the manifest under its tag alone.
@@ -31,7 +31,7 @@ fn a_second_push_is_one_question_and_moves_no_blob() {
     from.forget_requests();
     to.forget_requests();
     let report = send(store(&from, "app"), &sink(&to, "app"), "1").unwrap();
-    assert_eq!(report.moved.blobs, 0);
+    assert_eq!(report.transferred.blobs, 0);
     assert_eq!((from.requests().len(), to.requests().len()), (1, 1));
 }
 
@@ -49,7 +49,7 @@ fn another_repository_of_the_registry_is_mounted_from() {
     let double = Double::start();
     let image = double.image("team/a", "1", &[b"one", b"two"]);
     let report = send(store(&double, "team/a"), &sink(&double, "team/b"), "1").unwrap();
-    assert_eq!((report.moved.blobs, report.held.blobs), (0, 3));
+    assert_eq!((report.transferred.blobs, report.existing.blobs), (0, 3));
     assert_eq!(double.tag("team/b", "1"), Some(image.digest()));
     assert_eq!(double.count("GET", "/blobs/"), 0);
     assert_eq!(double.count("POST", "/team/b/"), 3);
@@ -63,7 +63,7 @@ fn a_registry_that_does_not_mount_is_sent_the_blobs_and_not_asked_again() {
     double.faults().no_mount = true;
     double.put_blob("team/b", b"one");
     let options = Options {
-        picks: vec![Selector::Name("1".into())],
+        selectors: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         compress: Compress::Keep,
         jobs: Some(1),
@@ -71,7 +71,7 @@ fn a_registry_that_does_not_mount_is_sent_the_blobs_and_not_asked_again() {
     };
     let source = Source::Store(Arc::new(store(&double, "team/a")));
     let report = copy(source, &sink(&double, "team/b"), &options, None, &Silent, &Cancel::default()).unwrap();
-    assert_eq!((report.moved.blobs, report.held.blobs), (3, 1));
+    assert_eq!((report.transferred.blobs, report.existing.blobs), (3, 1));
     let mounts = double.requests().iter().filter(|r| r.query.contains("mount=")).count();
     assert_eq!((mounts, double.open_uploads()), (1, 0));
 }
@@ -139,7 +139,7 @@ fn a_small_blob_whose_end_was_lost_is_not_sent_twice_over() {
 fn a_blob_of_unknown_digest_is_streamed_and_named_at_its_end() {
     let (from, to, _) = pair(&[&noise(6, 100_000)]);
     let options = Options {
-        picks: vec![Selector::Name("1".into())],
+        selectors: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         compress: Compress::To(Coding::Gzip),
         ..Options::default()

@@ -79,9 +79,9 @@ fn an_image_survives_the_way_through_docker_registry() {
     let found = super::pull(&docker.registry().repository("team/app"), "1").unwrap();
     assert_eq!(found.bytes, image.bytes);
     // A second time nothing moves; another repository is mounted; a tag is one request.
-    assert_eq!(send(store(&from, "app"), &docker.registry().sink("team/app"), "1").unwrap().moved.blobs, 0);
+    assert_eq!(send(store(&from, "app"), &docker.registry().sink("team/app"), "1").unwrap().transferred.blobs, 0);
     let mounted = send(docker.registry().repository("team/app"), &docker.registry().sink("other"), "1").unwrap();
-    assert_eq!((mounted.moved.blobs, mounted.held.blobs), (0, 3));
+    assert_eq!((mounted.transferred.blobs, mounted.existing.blobs), (0, 3));
     docker.registry().sink("team/app").publish(Some(&Name::new("2").unwrap()), &image).unwrap();
     let names = docker.registry().repository("team/app").names().unwrap();
     let mut tags: Vec<String> = names.iter().filter_map(|name| name.reference()?.tag).collect();
@@ -102,7 +102,7 @@ fn docker_registry_takes_a_layer_that_is_compressed_on_the_way() {
     let from = Double::start();
     from.image("app", "1", &[&noise(2, 3 << 20)]);
     let options = Options {
-        picks: vec![Selector::Name("1".into())],
+        selectors: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1").unwrap()]),
         ..Options::default()
     };

@@ -70,8 +70,8 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        select(&self.roots, picks)
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        select(&self.roots, selectors)
     }
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
         self.blobs.get(&at.digest).cloned().ok_or_else(|| Error::not_found(format!("no manifest {}", at.digest)))

@@ -175,7 +175,7 @@ impl Opened {
             (Naming::Keep, Some(name)) => Naming::Names(vec![name]),
             (naming, _) => naming,
         };
-        (self.source, Options { picks: self.selectors, naming, ..options })
+        (self.source, Options { selectors: self.selectors, naming, ..options })
     }
 }
 

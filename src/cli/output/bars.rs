@@ -73,7 +73,7 @@ impl Bars {
                     state.blobs.insert(id, self.add_blob(label, size));
                 }
             }
-            Event::BlobMoved { id, bytes } => {
+            Event::BlobProgress { id, bytes } => {
                 if let Some(bar) = state.blobs.get(&id) {
                     bar.inc(bytes);
                 }
@@ -84,7 +84,7 @@ impl Bars {
                     self.all.remove(&bar);
                 }
             }
-            Event::Plan { .. } | Event::Say(_) | Event::Detail(_) | Event::Retry { .. } => {}
+            Event::Plan { .. } | Event::Info(_) | Event::Detail(_) | Event::Retry { .. } => {}
         }
         state.show();
     }
@@ -160,10 +160,10 @@ mod tests {
         let bars = Bars { all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), state: Mutex::default() };
         for event in [
             Event::BlobStart { id: 0, label: "of unknown size\x1b[2J", size: None },
-            Event::Plan { blobs: 2, bytes: 8 << 20, held_blobs: 0, held_bytes: 0 },
+            Event::Plan { blobs: 2, bytes: 8 << 20, existing_blobs: 0, existing_bytes: 0 },
             Event::BlobStart { id: 1, label: "sha256:0123456789ab", size: Some(4 << 20) },
-            Event::BlobMoved { id: 1, bytes: 1 << 20 },
-            Event::BlobEnd { id: 1, outcome: Outcome::Moved },
+            Event::BlobProgress { id: 1, bytes: 1 << 20 },
+            Event::BlobEnd { id: 1, outcome: Outcome::Transferred },
         ] {
             bars.event(None, &event);
             bars.event(Some("ssh://node1"), &event);

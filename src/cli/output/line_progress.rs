@@ -86,20 +86,20 @@ impl Json {
         let tally = tally(tallies, destination);
         tally.count(event);
         let mut document = match event {
-            Event::Plan { blobs, bytes, held_blobs, held_bytes } => json!({
+            Event::Plan { blobs, bytes, existing_blobs, existing_bytes } => json!({
                 "event": "plan",
                 "blobs": blobs,
                 "bytes": bytes,
-                "existing_blobs": held_blobs,
-                "existing_bytes": held_bytes,
+                "existing_blobs": existing_blobs,
+                "existing_bytes": existing_bytes,
             }),
             Event::BlobStart { id, label, size } => {
                 json!({ "event": "blob_start", "id": id, "label": printable(label), "size": size })
             }
             Event::BlobEnd { id, outcome } => {
                 let outcome = match outcome {
-                    Outcome::Moved => "transferred",
-                    Outcome::Held => "existing",
+                    Outcome::Transferred => "transferred",
+                    Outcome::Existing => "existing",
                     Outcome::Failed => "failed",
                 };
                 json!({

@@ -64,7 +64,7 @@ impl Screen {
             _ => text.to_owned(),
         };
         match event {
-            Event::Say(text) => return self.message(Verbosity::Normal, "info", &text_of(text)),
+            Event::Info(text) => return self.message(Verbosity::Normal, "info", &text_of(text)),
             Event::Detail(text) => return self.message(Verbosity::Verbose, "detail", &text_of(text)),
             Event::Retry { what, why, after } => {
                 self.retries.fetch_add(1, Ordering::Relaxed);

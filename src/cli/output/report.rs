@@ -176,10 +176,10 @@ impl Summary {
         Document {
             version: VERSION,
             images: self.images().map(|(one, image)| ImageEntry::new(one, image)).collect(),
-            transferred: sum.moved.into(),
-            resumed_bytes: sum.resumed,
+            transferred: sum.transferred.into(),
+            resumed_bytes: sum.resumed_bytes,
             retries,
-            existing: sum.held.into(),
+            existing: sum.existing.into(),
             seconds: seconds(self.started.elapsed()),
             dry_run: sum.dry_run,
             errors: errors.collect(),
@@ -198,9 +198,9 @@ impl Destination {
             destination: &self.name,
             status,
             image_count: report.images.len(),
-            transferred: report.moved.into(),
-            resumed_bytes: report.resumed,
-            existing: report.held.into(),
+            transferred: report.transferred.into(),
+            resumed_bytes: report.resumed_bytes,
+            existing: report.existing.into(),
             seconds: seconds(self.duration),
         }
     }
@@ -227,7 +227,7 @@ fn seconds(duration: Duration) -> f64 {
 /// Returns one line about a copy.
 fn describe(report: &Report, images: usize, retries: usize, duration: Duration) -> String {
     let verb = if report.dry_run { "to transfer" } else { "transferred" };
-    let resumed = match report.resumed {
+    let resumed = match report.resumed_bytes {
         0 => String::new(),
         bytes => format!("{} resumed, ", HumanBytes(bytes)),
     };
@@ -239,10 +239,10 @@ fn describe(report: &Report, images: usize, retries: usize, duration: Duration) 
     format!(
         "{images} {}: {} {verb} ({}), {resumed}{} existing ({}){retries}; {:.1} s",
         if images == 1 { "image" } else { "images" },
-        blob_count(report.moved),
-        HumanBytes(report.moved.bytes),
-        blob_count(report.held),
-        HumanBytes(report.held.bytes),
+        blob_count(report.transferred),
+        HumanBytes(report.transferred.bytes),
+        blob_count(report.existing),
+        HumanBytes(report.existing.bytes),
         duration.as_secs_f64()
     )
 }

@@ -27,15 +27,15 @@ struct Open {
 impl Tally {
     pub fn count(&mut self, event: &Event<'_>) {
         match *event {
-            Event::Plan { blobs, bytes, held_bytes, .. } => {
+            Event::Plan { blobs, bytes, existing_bytes, .. } => {
                 self.total = Some(self.total.unwrap_or(self.done) + bytes);
                 self.blobs += blobs;
-                self.held += held_bytes;
+                self.held += existing_bytes;
             }
             Event::BlobStart { id, size, .. } => {
                 self.open.insert(id, Open { size, moved: 0 });
             }
-            Event::BlobMoved { id, bytes } => {
+            Event::BlobProgress { id, bytes } => {
                 self.done += bytes;
                 self.open.entry(id).or_default().moved += bytes;
             }
@@ -44,12 +44,12 @@ impl Tally {
                 self.blobs_done += usize::from(outcome != Outcome::Failed);
                 match outcome {
                     // The blob was planned, but existed at the destination.
-                    Outcome::Held => self.done += open.size.unwrap_or(0).saturating_sub(open.moved),
-                    Outcome::Moved => {}
+                    Outcome::Existing => self.done += open.size.unwrap_or(0).saturating_sub(open.moved),
+                    Outcome::Transferred => {}
                     Outcome::Failed => self.done = self.done.saturating_sub(open.moved),
                 }
             }
-            Event::Say(_) | Event::Detail(_) | Event::Retry { .. } => {}
+            Event::Info(_) | Event::Detail(_) | Event::Retry { .. } => {}
         }
     }
 
@@ -76,10 +76,12 @@ mod tests {
     #[test]
     fn what_is_held_after_all_counts_as_done_and_what_failed_does_not() {
         let mut tally = Tally::default();
-        tally.count(&Event::Plan { blobs: 3, bytes: 300, held_blobs: 0, held_bytes: 0 });
-        for (id, moved, outcome) in [(1, 100, Outcome::Moved), (2, 0, Outcome::Held), (3, 50, Outcome::Failed)] {
+        tally.count(&Event::Plan { blobs: 3, bytes: 300, existing_blobs: 0, existing_bytes: 0 });
+        for (id, moved, outcome) in
+            [(1, 100, Outcome::Transferred), (2, 0, Outcome::Existing), (3, 50, Outcome::Failed)]
+        {
             tally.count(&Event::BlobStart { id, label: "x", size: Some(100) });
-            tally.count(&Event::BlobMoved { id, bytes: moved });
+            tally.count(&Event::BlobProgress { id, bytes: moved });
             tally.count(&Event::BlobEnd { id, outcome });
         }
         assert_eq!((tally.done, tally.total, tally.blobs_done), (200, Some(300), 2));
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn a_streamed_source_has_no_total() {
         let mut tally = Tally::default();
-        tally.count(&Event::BlobMoved { id: 1, bytes: 2048 });
+        tally.count(&Event::BlobProgress { id: 1, bytes: 2048 });
         assert_eq!(tally.describe(Duration::from_secs(1)), "2.00 KiB transferred, 2.00 KiB/s");
     }
 }

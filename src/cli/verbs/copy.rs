@@ -195,7 +195,7 @@ impl Copy {
                 open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.copying.written(), run)?;
             let jobs = jobs.into_iter().filter_map(|(selector, name)| {
                 let naming = Naming::Names(vec![name]);
-                Some((source.again()?, Options { picks: vec![selector], naming, ..options.clone() }))
+                Some((source.again()?, Options { selectors: vec![selector], naming, ..options.clone() }))
             });
             merge(&mut sum, copy_options::copy_all(jobs.collect(), &*sink, run)?);
         }

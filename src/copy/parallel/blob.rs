@@ -23,7 +23,7 @@ pub(super) fn transfer(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &Ato
 /// `done`, or the result of a second attempt.
 ///
 /// A registry's blob that the connection altered is read again; a second time the connection is not the reason. A layer
-/// that is recompressed is sent again when the registry forgot its upload. A pipe cannot take anything back.
+/// that is recompressed is sent again when the registry forgot its upload. Bytes in a pipe cannot be replaced, so it gets one attempt.
 pub(super) fn retried(
     run: &Run<'_>,
     store: &dyn Store,

@@ -1,5 +1,5 @@
-//! An index of which some entries are not copied: it keeps its bytes and so its digest, or a smaller index is made of the
-//! entries that are.
+//! Some entries of an index are not copied. Either the index stays unchanged, or a smaller index lists only the copied
+//! entries.
 
 use super::platforms::{counted, listed};
 use super::select::{Chooser, Found};

@@ -2,9 +2,9 @@
 
 pub(super) mod lists;
 pub(super) mod manifest_memory;
+pub(super) mod manifests;
 pub(super) mod metrics;
 pub(super) mod page;
 pub(super) mod pull;
 pub(super) mod push;
-pub(super) mod put;
 pub(super) mod uploads;

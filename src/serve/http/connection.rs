@@ -1,7 +1,7 @@
 //! One connection: TLS if configured, HTTP/1.1, and disconnection of clients that are too slow.
 
 use super::buffers::MIN_BUFFER_BYTES;
-use super::least_rate::MinimumRate;
+use super::minimum_rate::MinimumRate;
 use super::router;
 use crate::serve::server::Server;
 use hyper::Request;

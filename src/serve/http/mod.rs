@@ -3,7 +3,7 @@
 pub(super) mod buffers;
 pub(super) mod connection;
 pub(super) mod errors;
-pub(super) mod least_rate;
+pub(super) mod minimum_rate;
 pub(super) mod reply;
 pub(super) mod request;
 pub(super) mod request_body;

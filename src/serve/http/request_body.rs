@@ -1,6 +1,6 @@
 //! The body of a request, collected into pieces of the size of a write. Detects slow and disconnected clients.
 
-use super::least_rate::MinimumRate;
+use super::minimum_rate::MinimumRate;
 use hyper::body::{Body, Bytes, Incoming};
 use std::future::poll_fn;
 use std::pin::Pin;

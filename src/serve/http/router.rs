@@ -9,7 +9,7 @@ use super::route;
 use super::route::{Query, Resource, Route};
 use crate::serve::access::users::Right;
 use crate::serve::access_log::{Record, RequestLog};
-use crate::serve::handlers::{lists, metrics, page, pull, push, put};
+use crate::serve::handlers::{lists, manifests, metrics, page, pull, push};
 use crate::serve::server::Server;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -120,8 +120,8 @@ async fn write(
     let written = match (resource, &method) {
         (Resource::Uploads, &Method::POST) => push::start_upload(&server, request, name, &mut body).await,
         (Resource::Upload(id), _) => push::handle_upload(&server, request, name, id, &mut body).await,
-        (Resource::Manifest(at), &Method::PUT) => put::put_manifest(&server, request, name, at, &mut body).await,
-        (Resource::Manifest(at), &Method::DELETE) => put::delete_manifest(&server, name, at).await,
+        (Resource::Manifest(at), &Method::PUT) => manifests::put_manifest(&server, request, name, at, &mut body).await,
+        (Resource::Manifest(at), &Method::DELETE) => manifests::delete_manifest(&server, name, at).await,
         (Resource::Blob(digest), &Method::DELETE) => push::delete_blob(&server, name, digest).await,
         (Resource::Uploads, _) => Err(ApiError::method_not_allowed("POST")),
         (Resource::Manifest(_), _) => Err(ApiError::method_not_allowed("GET, HEAD, PUT, DELETE")),

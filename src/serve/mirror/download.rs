@@ -226,7 +226,7 @@ impl Download {
         }
         reservation.commit();
         // The clients get a shared lock on the stored blob instead. They have copies of the partial file's handle, and
-        // its exclusive lock would end only with the last copy.
+        // the exclusive lock would last until the last client closes its handle.
         if let Some(file) = &self.partial.state().file {
             let _ = file.unlock();
         }

@@ -4,7 +4,7 @@
 //! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before it takes a memory permit;
 //!   `single_flight` coalesces identical concurrent requests.
 //! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
-//!   read that file up to its written length, less one byte until the digest is verified. So a download has the locks,
+//!   read that file up to its written length; the last byte is held back until the digest is verified. So a download has the locks,
 //!   checkpoints and resumption of any copy, and is independent of its clients.
 //! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read. Two
 //!   processes may share a cache.

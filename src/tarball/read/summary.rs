@@ -19,9 +19,9 @@ pub struct StreamSummary {
 }
 
 impl StreamSummary {
-    /// Returns the roots that `picks` select, as [`Store::roots`] does.
-    pub fn select(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        select(&self.roots, picks)
+    /// Returns the roots that `selectors` select, as [`Store::roots`] does.
+    pub fn select(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        select(&self.roots, selectors)
     }
 }
 
@@ -33,13 +33,13 @@ pub struct StreamedStore {
 }
 
 impl Store for StreamedStore {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        if picks.is_empty() {
-            return self.summary.select(picks);
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        if selectors.is_empty() {
+            return self.summary.select(selectors);
         }
         let mut chosen = Vec::new();
-        for pick in picks {
-            let unlisted = match pick {
+        for selector in selectors {
+            let unlisted = match selector {
                 Selector::Digest(digest) if self.summary.roots.iter().all(|root| root.descriptor.digest != *digest) => {
                     let bytes = self.summary.documents.get(digest);
                     bytes.and_then(|bytes| unnamed_root(digest, bytes.clone()))
@@ -48,7 +48,7 @@ impl Store for StreamedStore {
             };
             match unlisted {
                 Some(root) => chosen.push(root),
-                None => chosen.extend(self.summary.select(std::slice::from_ref(pick))?),
+                None => chosen.extend(self.summary.select(std::slice::from_ref(selector))?),
             }
         }
         Ok(chosen)

@@ -20,20 +20,20 @@ use std::{
 /// The files that are written again.
 const LISTS: [&str; 3] = [INDEX, manifest_json::FILE, manifest_json::REPOSITORIES];
 
-/// Writes `from`, whose store is `store`, to `to`, and adds `names` to the image that `pick` selects (`None`: the only
+/// Writes `from`, whose store is `store`, to `to`, and adds `names` to the image that `selector` selects (`None`: the only
 /// one). A name of another image moves to this image. `label` is the name of the result in messages. Returns no file if
 /// the image already has the names.
 ///
-/// Fails with `Usage` if `pick` selects several images, or if the archive's form cannot store a name.
+/// Fails with `Usage` if `selector` selects several images, or if the archive's form cannot store a name.
 pub fn retag<B: ReadAt>(
     store: &ArchiveStore<B>,
     from: &mut File,
     to: File,
-    pick: Option<&Selector>,
+    selector: Option<&Selector>,
     names: &[Name],
     label: &str,
 ) -> Result<(Root, Option<File>)> {
-    let (root, image) = store.single_image(pick)?;
+    let (root, image) = store.single_image(selector)?;
     if image.index.is_some() {
         return Err(Error::usage(format!(
             "{label}: the manifests of this image's platforms have no common index; copy the image to a new archive, which \

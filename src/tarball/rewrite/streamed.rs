@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// How [`rewrite`] changes an archive.
 pub struct Rewrite<'a> {
     /// The images that `manifest.json` lists; all when empty.
-    pub picks: &'a [Selector],
+    pub selectors: &'a [Selector],
     /// The new names of an image, by its old ones.
     pub rename: &'a dyn Fn(&[Name]) -> Result<Vec<Name>>,
     /// Receives the number of bytes written since the last call. An error from it ends the rewrite.
@@ -48,7 +48,7 @@ pub fn rewrite(
 }
 
 fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how: Rewrite<'_>) -> Result<StreamSummary> {
-    let Rewrite { picks, rename, moved } = how;
+    let Rewrite { selectors, rename, moved } = how;
     let mut tar = TarWriter::new(Output::Pipe(Box::new(out)), "the archive");
     let mut reported = 0;
     let mut moved = |at: u64| moved(at - std::mem::replace(&mut reported, at));
@@ -68,7 +68,7 @@ fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how:
         }
     }
     let (images, tail) = settle(&stream.steps.held, &stream.label)?;
-    let chosen = select(&tail.roots, picks)?;
+    let chosen = select(&tail.roots, selectors)?;
     let images = renamed(&images, &chosen, rename)?;
     if let Some(bytes) = stream.steps.held.documents.get(manifest_json::REPOSITORIES) {
         tar.write_entry(manifest_json::REPOSITORIES, &repositories(bytes, &images))?;

@@ -158,11 +158,11 @@ impl ContainerdStore {
 }
 
 impl Store for ContainerdStore {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let all = self.all();
         let mut chosen = Vec::new();
-        for pick in picks {
-            let id = match pick {
+        for selector in selectors {
+            let id = match selector {
                 Selector::Name(text) => self.by_id(text),
                 Selector::Digest(digest) if all.iter().all(|root| root.descriptor.digest != *digest) => {
                     let bytes = self.manifest(&Descriptor::new("", *digest, 0));
@@ -173,16 +173,16 @@ impl Store for ContainerdStore {
             match id {
                 Some(root) => chosen.push(root),
                 None => {
-                    if let Selector::Name(text) = pick {
+                    if let Selector::Name(text) = selector {
                         let is_named = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
                         self.check_unambiguous(&all.iter().filter(is_named).cloned().collect::<Vec<_>>())?;
                     }
-                    let found = select(&all, std::slice::from_ref(pick));
+                    let found = select(&all, std::slice::from_ref(selector));
                     chosen.extend(found.map_err(|e| e.at(format!("containerd at {}", self.root)))?);
                 }
             }
         }
-        let chosen = if picks.is_empty() { all } else { chosen };
+        let chosen = if selectors.is_empty() { all } else { chosen };
         self.check_unambiguous(&chosen)?;
         Ok(chosen)
     }

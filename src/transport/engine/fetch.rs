@@ -123,9 +123,9 @@ impl FetchStore {
         Ok(bytes)
     }
 
-    /// The manifest without a name that `pick` selects.
-    fn unlisted(&self, pick: &Selector) -> Result<Option<Root>> {
-        match pick {
+    /// The manifest without a name that `selector` selects.
+    fn unlisted(&self, selector: &Selector) -> Result<Option<Root>> {
+        match selector {
             Selector::Digest(digest)
                 if self.blobs.contains(digest) && self.listed.iter().all(|(_, at)| at.digest != *digest) =>
             {
@@ -151,19 +151,19 @@ enum BlobSize {
 
 impl Store for FetchStore {
     /// Without a selector only named images are roots: containerd garbage-collects content without a name.
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let all: Vec<Root> = self.listed.iter().map(|(name, at)| Root::new(Some(name.clone()), at.clone())).collect();
         let mut chosen = Vec::new();
-        for pick in picks {
-            match self.unlisted(pick)? {
+        for selector in selectors {
+            match self.unlisted(selector)? {
                 Some(root) => chosen.push(root),
                 None => {
-                    let found = select(&all, std::slice::from_ref(pick));
+                    let found = select(&all, std::slice::from_ref(selector));
                     chosen.extend(found.map_err(|error| error.at(self.host.name()))?);
                 }
             }
         }
-        let chosen = if picks.is_empty() { all } else { chosen };
+        let chosen = if selectors.is_empty() { all } else { chosen };
         let sized = |root: Root| {
             let size = self.read_manifest(&root.descriptor.digest)?.len() as u64;
             Ok(Root { descriptor: Descriptor { size, ..root.descriptor }, ..root })

@@ -8,7 +8,7 @@ mod cache;
 mod directory;
 mod index;
 mod partial;
-mod push;
+mod pushed_layout;
 mod referrers;
 mod sink;
 mod store;
@@ -28,7 +28,7 @@ pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
 }
 
 pub use cache::{Filling, LayoutCache};
-pub use push::PushedLayout;
+pub use pushed_layout::PushedLayout;
 pub use sink::{Durable, LayoutSink, Verify};
 pub use store::LayoutStore;
 pub use upload::Upload;

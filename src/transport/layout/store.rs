@@ -88,21 +88,21 @@ impl LayoutStore {
 }
 
 impl Store for LayoutStore {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        if picks.is_empty() {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        if selectors.is_empty() {
             return Ok(self.roots.clone());
         }
         let mut chosen = Vec::new();
-        for pick in picks {
+        for selector in selectors {
             let listed = |digest: &Digest| self.roots.iter().any(|root| root.descriptor.digest == *digest);
-            let unlisted = match pick {
+            let unlisted = match selector {
                 Selector::Digest(digest) if !listed(digest) => self.unlisted(digest)?,
                 _ => None,
             };
             match unlisted {
                 Some(root) => chosen.push(root),
                 None => {
-                    let found = select(&self.roots, std::slice::from_ref(pick));
+                    let found = select(&self.roots, std::slice::from_ref(selector));
                     chosen.extend(found.map_err(|e| e.at(self.layout.shown()))?);
                 }
             }

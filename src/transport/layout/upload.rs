@@ -24,7 +24,7 @@ use std::time::Duration;
 
 const PART: &str = ".part";
 const SUMS: &str = ".sums";
-/// The prefix of an upload's files; not the name of a digest algorithm.
+/// The prefix of an upload's files. Partial blobs have the name of a digest algorithm there.
 const UPLOAD: &str = "upload-";
 const BUFFER_BYTES: usize = 256 << 10;
 /// For fewer bytes no disk space is reserved.

@@ -10,7 +10,7 @@
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
 //! count. Content with a wrong digest (`Error::is_digest_mismatch`) is requested once more. After a 401 all requests share one
-//! new token. A request that loses this token too fetches its own (`TokenUse::Own`), so parallel requests cannot starve
+//! new token. If that token is refused too, the request fetches another token for itself (`TokenUse::Own`), so parallel requests cannot starve
 //! each other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
 //! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
 //! answers 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
@@ -18,7 +18,8 @@
 //!
 //! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
 //! or more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory
-//! (`pull/ranges.rs`). A 429 ends that. Mirrors are tried before the registry; after a mirror fails, the download
+//! (`pull/ranges.rs`). After a 429 the registry gets the usual number of small requests, and each download in ranges
+//! halves its connections. Mirrors are tried before the registry; after a mirror fails, the download
 //! resumes at the same offset elsewhere.
 //!
 //! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,

@@ -93,8 +93,8 @@ impl RepositoryStore {
         Ok(Root { manifest, ..Root::new(name, descriptor) })
     }
 
-    fn select_root(&self, pick: &Selector, budget: &ManifestBudget) -> Result<Root> {
-        let text = match pick {
+    fn select_root(&self, selector: &Selector, budget: &ManifestBudget) -> Result<Root> {
+        let text = match selector {
             Selector::Digest(digest) => return self.root(At::Digest(digest), budget),
             Selector::Name(text) => text,
         };
@@ -222,10 +222,10 @@ impl ManifestBudget {
 }
 
 impl Store for RepositoryStore {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        if !picks.is_empty() {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        if !selectors.is_empty() {
             let budget = ManifestBudget::default();
-            return picks.iter().map(|pick| self.select_root(pick, &budget)).collect();
+            return selectors.iter().map(|selector| self.select_root(selector, &budget)).collect();
         }
         let tags = tags::list(&self.client, self.repository())?;
         self.roots_of(&tags)

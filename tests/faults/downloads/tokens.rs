@@ -13,7 +13,7 @@ fn send(from: &Double, to: &Double, lanes: usize) -> imgmv::Result<()> {
     let store = reach(&from.host()).repository("app");
     let sink = reach(&to.host()).sink("app");
     let options = Options {
-        picks: vec![Selector::Name("1".into())],
+        selectors: vec![Selector::Name("1".into())],
         naming: Naming::Names(vec![Name::new("1")?]),
         ..Options::default()
     };

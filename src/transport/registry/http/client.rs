@@ -152,7 +152,8 @@ impl RegistryClient {
         }
     }
 
-    /// Whether the server asks for a longer pause than the user's limit on waiting for a response.
+    /// Whether the server asks for a longer pause than `Access::response_timeout`, which the mirror sets because its own
+    /// client waits.
     fn exceeds_wait_limit(&self, response: &Response) -> bool {
         let retry_after = response.retry_after();
         self.access.response_timeout.is_some_and(|limit| retry_after.is_some_and(|retry_after| retry_after > limit))

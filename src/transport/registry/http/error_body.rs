@@ -128,7 +128,7 @@ fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str)
             "{host} refuses a body of that size for {what}{reason}; raise the limit of the registry, or of the proxy \
              in front of it"
         )),
-        429 => Error::network(format!("{host} still limits requests (status 429) after all retries: {what}{reason}")),
+        429 => Error::network(format!("{host} limits requests (status 429): {what}{reason}")),
         500.. => Error::network(format!("{host} failed with status {status}: {what}{reason}")),
         _ => Error::new(Kind::Failed, format!("{host} refused {what} with status {status}{reason}")),
     }

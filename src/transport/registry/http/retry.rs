@@ -14,7 +14,7 @@ use std::{
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that is honoured; a longer one ends the run with an error.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
-/// The divisor of a pause after progress.
+/// After progress the pause is divided by this number.
 const PROGRESS_PAUSE_DIVISOR: u32 = 16;
 /// The retries for an unreachable host, whose service may be starting.
 const MAX_UNREACHABLE_RETRIES: u32 = 2;

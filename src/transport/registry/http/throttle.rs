@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_far_registry_gets_more_lanes_until_it_asks_for_patience() {
+    fn a_remote_registry_gets_more_parallel_blobs_until_a_429() {
         let throttle = Throttle::default();
         assert_eq!(throttle.parallel_blobs(6), 6);
         throttle.record_latency(Duration::from_millis(200));

@@ -70,15 +70,15 @@ impl MirroredStore {
 }
 
 impl Store for MirroredStore {
-    fn roots(&self, picks: &[Selector]) -> Result<Vec<Root>> {
-        let by_tag = picks.is_empty() || picks.iter().any(|pick| matches!(pick, Selector::Name(_)));
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        let by_tag = selectors.is_empty() || selectors.iter().any(|selector| matches!(selector, Selector::Name(_)));
         let mut at = 0;
         loop {
             if by_tag && !self.trusts_tags[at] {
                 at += 1;
                 continue;
             }
-            match self.hosts[at].roots(picks) {
+            match self.hosts[at].roots(selectors) {
                 Ok(roots) => return Ok(roots),
                 Err(error) => at = self.next_host(at, error)?,
             }

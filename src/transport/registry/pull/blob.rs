@@ -15,8 +15,8 @@ use ureq::http::{Method, header};
 /// The buffer size for discarded bytes.
 const DISCARD_BUFFER_BYTES: u64 = 64 << 10;
 
-/// Reads one blob from an offset to its end. More bytes than announced are `Invalid`, whatever the server's lengths
-/// say.
+/// Reads one blob from an offset to its end. More bytes than announced are `Invalid` (marked as a digest mismatch), whatever
+/// the lengths in the response.
 pub struct BlobReader<'a> {
     client: &'a RegistryClient,
     repository: &'a str,
@@ -210,7 +210,7 @@ fn content_range(response: &Response) -> Option<(u64, u64)> {
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
-/// `Altered`, so the blob is requested once more: a proxy may have sent another document.
+/// A digest mismatch, so the blob is requested once more: a proxy may have sent another document.
 fn too_long(blob: &Descriptor, client: &RegistryClient) -> Error {
     Error::digest_mismatch(format!(
         "blob {} at {} has more than the {} bytes announced",

@@ -115,9 +115,9 @@ impl Shared {
 
     fn work(self: Arc<Self>) {
         while let Some(from) = self.claim_piece() {
-            let patience = self.client.throttle.too_many_requests();
+            let refusals = self.client.throttle.too_many_requests();
             let done = self.fetch(from);
-            let good = done.is_ok() && self.client.throttle.too_many_requests() == patience;
+            let good = done.is_ok() && self.client.throttle.too_many_requests() == refusals;
             let is_surplus = {
                 let mut state = self.state();
                 // A failure, or a 429, halves the number of workers.

@@ -20,7 +20,7 @@ pub(super) struct Lengths {
     max_large_chunk: u64,
     /// A body larger than the known limit, tried once.
     pub(super) trial: Option<u64>,
-    /// The upload started with a chunk, so all of it is sent in chunks, the end too.
+    /// The first request was a chunk, so the last request is a chunk too.
     pub(super) in_chunks: bool,
 }
 

@@ -3,7 +3,7 @@
 //! (monolithic: one request for the whole blob). Otherwise it is a `PATCH`, closed by a `PUT` once the digest is known.
 //! `lengths` decides when a blob is sent in several chunks instead, `recovery` how an upload continues after a failure.
 //!
-//! The last piece is sent only by `finish`, so an unverified blob is never complete at the registry.
+//! The last piece is sent only by `commit`, so an unverified blob is never complete at the registry.
 
 mod lengths;
 mod recovery;
@@ -40,7 +40,7 @@ pub struct StreamedUpload {
     /// The number of body bytes that the connection has read, once the request has ended.
     consumed: u64,
     requested_at: Instant,
-    /// The bytes that `finish` sends.
+    /// The bytes that `commit` sends.
     last_piece: Vec<u8>,
     /// The offset of the next byte for a request.
     sent: u64,

@@ -21,7 +21,7 @@ pub(super) struct Failures {
     pub(super) stored: u64,
     /// The registry stored bytes since the last failure.
     pub(super) progressed: bool,
-    /// Failures in a row without progress in this session that were not refusals.
+    /// The number of consecutive failures in this session that were neither refusals nor progress.
     stalls: u32,
     /// The status of the last response; `None` if the last request got no response.
     pub(super) last_status: Option<u16>,
@@ -31,7 +31,7 @@ pub(super) struct Failures {
     broken_body: Option<u64>,
     /// The current chunk was refused after a broken connection.
     chunk_refused: bool,
-    /// Bodies of one size broke off twice: they are shortened until one is answered.
+    /// Two bodies of similar size broke off. Bodies get shorter until the registry answers one.
     suspects_limit: bool,
     /// The number of new sessions after the first.
     new_sessions: u32,
@@ -80,6 +80,7 @@ impl StreamedUpload {
                 (self.session, self.failures.retry_at_once) = (None, true);
                 format!("the registry refuses a blob in chunks (status {status}); sending it in one request")
             }
+            429 => "the registry limits requests (status 429)".to_owned(),
             416 => "the registry expects another offset of this upload".to_owned(),
             404 => "the registry does not know this upload any more".to_owned(),
             _ => {
