@@ -29,14 +29,14 @@ pub use cancel::Cancel;
 pub use cli::main;
 pub use compress::layer_cache::LayerCache;
 pub use copy::convert::Format;
-pub use copy::{Compress, Copied, Count, Foreign, Naming, Options, Platforms, Report, Source, Sparse, copy, copy_all};
+pub use copy::{Compress, Foreign, Naming, Options, Platforms, Report, Source, Sparse, copy, copy_all};
 pub use error::{Error, Kind, Result};
 pub use image::{Coding, Descriptor, Digest, Hasher, Image, Manifest, Name, Platform, Reference};
 pub use progress::{Event, Silent, Watch};
 pub use sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 pub use source::{Claim, Origin, Profile, Root, Selector, Store};
 pub use tarball::ArchiveStream;
-pub use transfer::{BlobWriter, Budget, Verified};
+pub use transfer::{BlobWriter, Verified};
 pub use transport::open::{open_sink, open_source};
 
 /// Parts that the tests, benchmarks and fuzz targets of this package use; not an interface of the library.
@@ -93,6 +93,6 @@ pub mod internals {
         pub use crate::tarball::{ArchiveCompression, ArchiveStore, StreamedStore};
     }
     pub mod transfer {
-        pub use crate::transfer::{IncomingBlob, TransferContext, transfer};
+        pub use crate::transfer::{Budget, IncomingBlob, TransferContext, transfer};
     }
 }

@@ -3,10 +3,10 @@
 use crate::memory::{Memory, layer};
 use crate::sinks::{Place, check};
 use crate::support::noise::noise;
-use imgmv::internals::transfer::{TransferContext, transfer};
+use imgmv::internals::transfer::{Budget, TransferContext, transfer};
 use imgmv::{
-    Begin, BlobWriter, Budget, Cancel, Claim, Compress, Descriptor, Digest, Error, Finish, Image, Kind, Manifest,
-    Missing, Name, Options, Order, Platform, Report, Result, Silent, Sink, Source, Upcoming, Verified, copy,
+    Begin, BlobWriter, Cancel, Claim, Compress, Descriptor, Digest, Error, Finish, Image, Kind, Manifest, Missing,
+    Name, Options, Order, Platform, Report, Result, Silent, Sink, Source, Upcoming, Verified, copy,
 };
 use std::io::Read;
 use std::sync::Arc;

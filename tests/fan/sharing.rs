@@ -2,10 +2,11 @@
 
 use super::memory::{Kept, Memory, layer, takes};
 use imgmv::internals::fanout::{Limits, SharedStore, Subscriber};
+use imgmv::internals::transfer::Budget;
 use imgmv::{
-    Begin, BlobWriter, Budget, Cancel, Claim, Descriptor, Digest, Error, Finish, Kind, Manifest, Missing, Name,
-    Options, Order, Origin, Profile, Report, Result, Root, Selector, Silent, Sink, SinkCapabilities, Source, Store,
-    Upcoming, Verified, copy,
+    Begin, BlobWriter, Cancel, Claim, Descriptor, Digest, Error, Finish, Kind, Manifest, Missing, Name, Options, Order,
+    Origin, Profile, Report, Result, Root, Selector, Silent, Sink, SinkCapabilities, Source, Store, Upcoming, Verified,
+    copy,
 };
 use std::collections::HashMap;
 use std::io::Read;
