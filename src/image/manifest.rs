@@ -15,7 +15,9 @@ pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 pub struct Manifest {
     /// The actual type, digest and size of `bytes`, not the claimed ones.
     pub descriptor: Descriptor,
+    /// The document, unchanged.
     pub bytes: Vec<u8>,
+    /// The parsed references to other content.
     pub body: Body,
     /// The manifest that this one refers to.
     pub subject: Option<Descriptor>,
@@ -86,7 +88,7 @@ impl Manifest {
 
     /// Checks that `bytes` are a manifest of any kind, known or not: a JSON object with at least one field of a
     /// manifest. The error describes `bytes`.
-    pub fn check_fields(bytes: &[u8]) -> Result<(), &'static str> {
+    pub(crate) fn check_fields(bytes: &[u8]) -> Result<(), &'static str> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Fields {
@@ -195,6 +197,7 @@ impl Manifest {
         Manifest::from_bytes(text.into_bytes(), media_type::OCI_MANIFEST).expect("made of checked parts")
     }
 
+    /// Returns the digest of `bytes`.
     pub fn digest(&self) -> Digest {
         self.descriptor.digest
     }
@@ -219,6 +222,7 @@ impl Manifest {
         self.layers().iter().filter(|layer| layer.is_foreign())
     }
 
+    /// Returns the config of an image or artifact; `None` for an index.
     pub fn config(&self) -> Option<&Descriptor> {
         match &self.body {
             Body::Image { config, .. } => config.as_ref(),
@@ -269,25 +273,30 @@ fn mismatch(stated: &str, claimed: &str) -> String {
 /// The fields of an image config that imgmv uses (image-spec, config.md).
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Config {
+    /// The processor architecture by Go's names (`amd64`); empty if missing.
     #[serde(default)]
     pub architecture: String,
+    /// The operating system by Go's names (`linux`); empty if missing.
     #[serde(default)]
     pub os: String,
+    /// The variant of the processor (`v7`).
     #[serde(default)]
     pub variant: Option<String>,
+    /// The version of the operating system, used by Windows.
     #[serde(default, rename = "os.version")]
     pub os_version: Option<String>,
     #[serde(default)]
-    pub rootfs: Option<RootFs>,
+    rootfs: Option<RootFs>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct RootFs {
+struct RootFs {
     #[serde(default)]
-    pub diff_ids: Vec<Digest>,
+    diff_ids: Vec<Digest>,
 }
 
 impl Config {
+    /// Parses the JSON of a config. Fails with `Invalid` if it is not an image's config.
     pub fn parse(bytes: &[u8]) -> Result<Config> {
         serde_json::from_slice(bytes)
             .map_err(|e| Error::invalid(format!("config {} is not an image config: {e}", Digest::of(bytes))))
@@ -298,6 +307,7 @@ impl Config {
         self.rootfs.as_ref().map_or(&[], |rootfs| &rootfs.diff_ids)
     }
 
+    /// Returns the platform of the image, with normalized names.
     pub fn platform(&self) -> Platform {
         let platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
         Platform { os_version: self.os_version.clone(), ..platform }
