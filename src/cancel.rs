@@ -28,6 +28,7 @@ impl Cancel {
         }
     }
 
+    /// Whether the flag is set.
     pub fn raised(&self) -> bool {
         self.0.raised.load(Ordering::Relaxed)
     }

@@ -56,6 +56,7 @@ pub struct Error {
     permanent: bool,
 }
 
+/// A result with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -69,30 +70,39 @@ impl Error {
         let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
         Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), digest_mismatch: false, permanent: false }
     }
+    /// Creates a `Failed` error; see [`Error::new`] for the message.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
     }
+    /// Creates a `Usage` error.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
+    /// Creates a `NotFound` error.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, message)
     }
+    /// Creates a `Denied` error.
     pub fn denied(message: impl Into<String>) -> Self {
         Self::new(Kind::Denied, message)
     }
+    /// Creates an `Invalid` error.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
     }
+    /// Creates a `Network` error.
     pub fn network(message: impl Into<String>) -> Self {
         Self::new(Kind::Network, message)
     }
+    /// Creates a `RemoteHost` error.
     pub fn remote_host(message: impl Into<String>) -> Self {
         Self::new(Kind::RemoteHost, message)
     }
+    /// Creates an `Unwritable` error.
     pub fn unwritable(message: impl Into<String>) -> Self {
         Self::new(Kind::Unwritable, message)
     }
+    /// Creates an `Interrupted` error with its fixed message.
     pub fn interrupted() -> Self {
         Self::new(Kind::Interrupted, "interrupted: no incomplete image was published; run the same command again")
     }
@@ -117,6 +127,7 @@ impl Error {
         self.permanent
     }
 
+    /// Returns the class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
     }

@@ -5,7 +5,6 @@
 //! prints.
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
 
 mod cancel;
 mod cli;

@@ -80,6 +80,7 @@ pub struct Limited<T> {
 }
 
 impl<T> Limited<T> {
+    /// Wraps `inner`; without a `limit` the bytes pass unchanged and without a pause.
     pub fn new(inner: T, limit: Option<&Arc<Limit>>) -> Limited<T> {
         Limited { inner, limit: limit.cloned() }
     }

@@ -31,7 +31,9 @@ pub enum Order {
 /// The properties of a sink; the engine plans conversions from them.
 #[derive(Debug, Clone)]
 pub struct SinkCapabilities {
+    /// The part of an index that the sink stores.
     pub shape: Shape,
+    /// The order in which the sink takes blobs.
     pub order: Order,
     /// The number of large blobs to send at the same time at the start of a copy. `Some`: after a kill the destination
     /// has only finished blobs, so the smaller blobs are sent first.
@@ -129,6 +131,7 @@ pub enum Upcoming<'a> {
         blobs: Vec<Descriptor>,
         /// The source, which has the images' configs.
         source: &'a dyn Store,
+        /// Whether this copy only plans, so that no `begin` follows.
         dry_run: bool,
     },
     /// From a stream: the diff IDs of each image's layers, lowest first; empty where they are not known.
@@ -136,6 +139,7 @@ pub enum Upcoming<'a> {
 }
 
 impl Upcoming<'_> {
+    /// Returns the blobs; none for a stream.
     pub fn into_blobs(self) -> Vec<Descriptor> {
         match self {
             Upcoming::Blobs { blobs, .. } => blobs,
@@ -147,12 +151,14 @@ impl Upcoming<'_> {
 /// The blobs that a sink does not have.
 #[derive(Debug, Default)]
 pub struct Missing {
+    /// The blobs to send.
     pub blobs: Vec<Descriptor>,
     /// A blob that an earlier run started, and that can be resumed only if it is sent first.
     pub resume_first: Option<Digest>,
 }
 
 impl Missing {
+    /// Creates an answer without a blob to resume.
     pub fn new(blobs: Vec<Descriptor>) -> Missing {
         Missing { blobs, resume_first: None }
     }
@@ -162,6 +168,7 @@ impl Missing {
 pub enum Begin<'a> {
     /// The blob is stored already.
     Held,
+    /// The blob is not stored yet; this writes it.
     Write(Box<dyn BlobWriter + 'a>),
 }
 
@@ -177,6 +184,7 @@ impl std::fmt::Debug for Begin<'_> {
 /// The end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
+    /// The images are complete at the destination.
     Done,
     /// A delta could not be verified, and why. Everything has to be sent.
     SendAll(String),

@@ -15,18 +15,23 @@ use std::collections::{HashMap, HashSet};
 /// The family of media types for manifests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
+    /// The media types of the source.
     #[default]
     Keep,
+    /// docker's image manifest version 2, schema 2.
     Docker,
+    /// The OCI image-spec.
     Oci,
 }
 
 /// A layer after its recompression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecompressedLayer {
+    /// The digest of the recompressed bytes.
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
+    /// The compression of the layer now.
     pub coding: Coding,
 }
 

@@ -24,13 +24,19 @@ pub enum Compress {
 pub struct Options {
     /// The images of the source to copy; all when empty.
     pub selectors: Vec<Selector>,
+    /// The names at the destination.
     pub naming: Naming,
+    /// The platforms to copy of an index.
     pub platforms: Platforms,
+    /// The treatment of an index that is not copied completely.
     pub sparse: Sparse,
+    /// The treatment of nondistributable layers.
     pub foreign: Foreign,
+    /// The compression of layers at the destination.
     pub compress: Compress,
     /// The compression level; the codec's default when none.
     pub level: Option<i32>,
+    /// The family of media types at the destination.
     pub format: Format,
     /// Maximum number of blobs to transfer at the same time; chosen by source and sink when none.
     pub jobs: Option<usize>,

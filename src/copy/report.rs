@@ -5,6 +5,7 @@ use crate::image::{Digest, Name, Platform};
 /// The result of a copy.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
+    /// The images at the destination; for a dry run, the planned ones.
     pub images: Vec<Copied>,
     /// Blobs that were read and written, in the source's bytes.
     pub transferred: Count,
@@ -12,6 +13,7 @@ pub struct Report {
     pub resumed_bytes: u64,
     /// Blobs that the destination already had.
     pub existing: Count,
+    /// Whether this was only a plan ([`Options::dry_run`](super::Options)).
     pub dry_run: bool,
 }
 
@@ -26,9 +28,12 @@ impl Report {
     }
 }
 
+/// A number of blobs and the sum of their sizes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
+    /// The number of blobs.
     pub blobs: usize,
+    /// The sum of their sizes in the source, in bytes.
     pub bytes: u64,
 }
 
@@ -42,9 +47,11 @@ impl Count {
 /// One image that is stored at the destination now.
 #[derive(Debug, Clone)]
 pub struct Copied {
+    /// The names at the destination; empty for an image that is stored by its digest only.
     pub names: Vec<Name>,
     /// The digest of the manifest or index at the destination.
     pub digest: Digest,
+    /// The media type of the manifest or index at the destination.
     pub media_type: String,
     /// The digest of the manifest or index at the source; a conversion makes it differ from `digest`.
     pub source_digest: Digest,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 /// The source of a copy.
 pub enum Source {
+    /// A store that only this copy reads.
     Store(Arc<dyn Store>),
     /// A store that several copies read at the same time.
     Shared(Arc<Subscriber>),

@@ -23,6 +23,7 @@ struct Common {
 }
 
 impl SharedStore {
+    /// Shares `store`. When `cancel` is raised, the copies' reads fail.
     pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> SharedStore {
         let coordinator = Arc::new(Coordinator::new(limits, cancel));
         SharedStore(Arc::new(Common { store, coordinator, documents: Documents::default() }))

@@ -9,21 +9,27 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
+    /// The media type; empty if the document has none.
     #[serde(default)]
     pub media_type: String,
+    /// The digest of the content.
     pub digest: Digest,
     /// In bytes.
     #[serde(deserialize_with = "bounded")]
     pub size: u64,
+    /// The URLs of the content; mostly foreign layers have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub urls: Option<Vec<String>>,
+    /// Annotations by key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
     /// The content in base64 (descriptor.md, "Embedded Content").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// The `artifactType` of the manifest that this refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
+    /// The platform of an image that an index lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
 }
@@ -39,6 +45,7 @@ fn bounded<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 impl Descriptor {
+    /// Creates a descriptor without optional fields; `size` is in bytes.
     pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Descriptor {
         Descriptor {
             media_type: media_type.into(),

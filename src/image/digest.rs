@@ -6,14 +6,18 @@ use sha2::Digest as _;
 use sha2::digest::common::hazmat::SerializableState as _;
 use std::{fmt, str::FromStr};
 
+/// A hash algorithm that the image-spec registers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
+    /// SHA-256, the default.
     #[default]
     Sha256,
+    /// SHA-512.
     Sha512,
 }
 
 impl Algorithm {
+    /// Returns the prefix of digests: `sha256` or `sha512`.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
@@ -34,7 +38,9 @@ impl Algorithm {
 /// of the right number, so it is safe as a path component.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Digest {
+    /// The 32 bytes of a SHA-256 hash.
     Sha256([u8; 32]),
+    /// The 64 bytes of a SHA-512 hash.
     Sha512([u8; 64]),
 }
 
@@ -44,6 +50,7 @@ impl Digest {
         Hasher::default().with(bytes).finish()
     }
 
+    /// Returns the hash algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Digest::Sha256(_) => Algorithm::Sha256,
@@ -150,6 +157,7 @@ impl Default for Hasher {
 }
 
 impl Hasher {
+    /// Creates the fastest hasher for this processor, which may not have a [`Hasher::state`].
     pub fn new(algorithm: Algorithm) -> Hasher {
         match algorithm {
             Algorithm::Sha256 if !has_sha_instructions() => {
@@ -167,6 +175,7 @@ impl Hasher {
         })
     }
 
+    /// Hashes further bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Running::Sha256(state) => state.update(bytes),
@@ -175,6 +184,7 @@ impl Hasher {
         }
     }
 
+    /// Hashes further bytes, and returns the hasher.
     pub fn with(mut self, bytes: &[u8]) -> Hasher {
         self.update(bytes);
         self
@@ -198,6 +208,7 @@ impl Hasher {
         }))
     }
 
+    /// Returns the digest of all bytes.
     pub fn finish(self) -> Digest {
         match self.0 {
             Running::Sha256(state) => Digest::Sha256(state.finalize().into()),

@@ -59,6 +59,7 @@ impl LayoutIndex {
         Ok(index)
     }
 
+    /// Returns the index as JSON.
     pub fn bytes(&self) -> Vec<u8> {
         serde_json::to_vec(&self.0).expect("a JSON value can always be written")
     }

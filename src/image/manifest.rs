@@ -1,7 +1,7 @@
 //! Manifests and indexes (image-spec, manifest.md and image-index.md): the exact bytes, and the fields parsed from them
 //! once.
 
-use super::{Descriptor, Digest, Platform, media_type};
+use super::{Descriptor, Digest, media_type};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -15,7 +15,9 @@ pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 pub struct Manifest {
     /// The actual type, digest and size of `bytes`, not the claimed ones.
     pub descriptor: Descriptor,
+    /// The document, unchanged.
     pub bytes: Vec<u8>,
+    /// The parsed references to other content.
     pub body: Body,
     /// The manifest that this one refers to.
     pub subject: Option<Descriptor>,
@@ -86,7 +88,7 @@ impl Manifest {
 
     /// Checks that `bytes` are a manifest of any kind, known or not: a JSON object with at least one field of a
     /// manifest. The error describes `bytes`.
-    pub fn check_fields(bytes: &[u8]) -> Result<(), &'static str> {
+    pub(crate) fn check_fields(bytes: &[u8]) -> Result<(), &'static str> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Fields {
@@ -195,6 +197,7 @@ impl Manifest {
         Manifest::from_bytes(text.into_bytes(), media_type::OCI_MANIFEST).expect("made of checked parts")
     }
 
+    /// Returns the digest of `bytes`.
     pub fn digest(&self) -> Digest {
         self.descriptor.digest
     }
@@ -219,6 +222,7 @@ impl Manifest {
         self.layers().iter().filter(|layer| layer.is_foreign())
     }
 
+    /// Returns the config of an image or artifact; `None` for an index.
     pub fn config(&self) -> Option<&Descriptor> {
         match &self.body {
             Body::Image { config, .. } => config.as_ref(),
@@ -264,44 +268,6 @@ fn stated_type(bytes: &[u8]) -> Option<String> {
 /// The reason for refusing a document whose `mediaType` field and claimed type differ.
 fn mismatch(stated: &str, claimed: &str) -> String {
     format!("its mediaType field is {stated:?}, but its claimed type is {claimed:?}")
-}
-
-/// The fields of an image config that imgmv uses (image-spec, config.md).
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct Config {
-    #[serde(default)]
-    pub architecture: String,
-    #[serde(default)]
-    pub os: String,
-    #[serde(default)]
-    pub variant: Option<String>,
-    #[serde(default, rename = "os.version")]
-    pub os_version: Option<String>,
-    #[serde(default)]
-    pub rootfs: Option<RootFs>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct RootFs {
-    #[serde(default)]
-    pub diff_ids: Vec<Digest>,
-}
-
-impl Config {
-    pub fn parse(bytes: &[u8]) -> Result<Config> {
-        serde_json::from_slice(bytes)
-            .map_err(|e| Error::invalid(format!("config {} is not an image config: {e}", Digest::of(bytes))))
-    }
-
-    /// Returns the digests of the uncompressed layers, lowest first.
-    pub fn diff_ids(&self) -> &[Digest] {
-        self.rootfs.as_ref().map_or(&[], |rootfs| &rootfs.diff_ids)
-    }
-
-    pub fn platform(&self) -> Platform {
-        let platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
-        Platform { os_version: self.os_version.clone(), ..platform }
-    }
 }
 
 #[cfg(test)]

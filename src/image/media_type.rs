@@ -1,24 +1,37 @@
 //! Media types (image-spec, media-types.md; docker's image manifest version 2, schema 2) and the compression of layers.
 
+/// OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// OCI image manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image config.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// OCI layer, uncompressed.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// OCI layer, compressed with gzip.
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// OCI layer, compressed with zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// The artifact manifest, withdrawn before image-spec 1.1 but still in use.
 pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+/// docker's manifest list, its form of an index.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// docker's image manifest.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// docker's image config.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// docker's layer, uncompressed.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// docker's layer, compressed with gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// docker's layer, compressed with zstd.
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// Schema 1: withdrawn by docker, and refused with a message.
 pub const DOCKER_SCHEMA1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
+/// Bytes of unknown type (RFC 2046, section 4.5.1).
 pub const OCTETS: &str = "application/octet-stream";
 
 /// The compression of a blob.
@@ -26,11 +39,14 @@ pub const OCTETS: &str = "application/octet-stream";
 pub enum Coding {
     /// Not compressed.
     Raw,
+    /// gzip (RFC 1952).
     Gzip,
+    /// zstd (RFC 8878).
     Zstd,
 }
 
 impl Coding {
+    /// Returns the name on the command line and in messages: `none`, `gzip` or `zstd`.
     pub fn name(self) -> &'static str {
         match self {
             Coding::Raw => "none",
@@ -74,7 +90,7 @@ pub fn with_coding(media_type: &str, coding: Coding) -> &'static str {
 }
 
 /// Whether this is a foreign layer: OCI's nondistributable types (deprecated) and docker's foreign types.
-pub fn is_foreign_layer(media_type: &str) -> bool {
+pub(crate) fn is_foreign_layer(media_type: &str) -> bool {
     const KINDS: [&str; 2] = [
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
         "application/vnd.docker.image.rootfs.foreign.diff.tar",
@@ -84,15 +100,17 @@ pub fn is_foreign_layer(media_type: &str) -> bool {
 }
 
 /// Whether both types are an index, or both an image manifest, in OCI or docker form.
-pub fn same_kind(one: &str, other: &str) -> bool {
+pub(crate) fn same_kind(one: &str, other: &str) -> bool {
     let pair = |a, b| [one, other].iter().all(|&media_type| media_type == a || media_type == b);
     one == other || pair(OCI_INDEX, DOCKER_LIST) || pair(OCI_MANIFEST, DOCKER_MANIFEST)
 }
 
-pub fn is_index(media_type: &str) -> bool {
+/// Whether this is an index, in OCI or docker form.
+pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }
 
-pub fn is_manifest(media_type: &str) -> bool {
+/// Whether this is a manifest of an image or artifact, in OCI or docker form.
+pub(crate) fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_ARTIFACT)
 }

@@ -1,6 +1,7 @@
 //! Values of the OCI image-spec and distribution-spec: digests, references, descriptors, manifests, platforms. No I/O.
 
 mod annotations;
+mod config;
 mod descriptor;
 mod digest;
 pub mod implicit_index;
@@ -13,11 +14,12 @@ mod reference;
 mod tree;
 
 pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
+pub use config::Config;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
 pub(crate) use json::tree as json_tree;
 pub use layout_index::{LayoutIndex, MAX_NAMES};
-pub use manifest::{Body, Config, MAX_MANIFEST_BYTES, Manifest};
+pub use manifest::{Body, MAX_MANIFEST_BYTES, Manifest};
 pub use media_type::{Coding, layer_coding, with_coding};
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, Name, Reference};

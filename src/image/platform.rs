@@ -4,16 +4,22 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, fmt, str::FromStr};
 
+/// The operating system and processor that an image runs on. The names are Go's (`GOOS`, `GOARCH`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
+    /// The processor architecture (`amd64`); empty if missing.
     #[serde(default)]
     pub architecture: String,
+    /// The operating system (`linux`); empty if missing.
     #[serde(default)]
     pub os: String,
+    /// The version of the operating system (`10.0.20348.2966`), used by Windows.
     #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
+    /// Required features of the operating system; not compared.
     #[serde(default, rename = "os.features", skip_serializing_if = "Option::is_none")]
     pub os_features: Option<Vec<String>>,
+    /// The variant of the processor (`v7`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }

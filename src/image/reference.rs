@@ -20,7 +20,9 @@ pub struct Reference {
     pub host: String,
     /// `library/app`, `team/app`.
     pub repository: String,
+    /// The tag, if the reference has one.
     pub tag: Option<String>,
+    /// The digest, if the reference has one.
     pub digest: Option<Digest>,
 }
 
@@ -178,6 +180,7 @@ pub struct Name(String);
 impl Name {
     const MAX_BYTES: usize = 512;
 
+    /// Checks a name: 1 to 512 bytes without white space and control characters. Fails with `Invalid`.
     pub fn new(text: impl Into<String>) -> Result<Name> {
         let text = text.into();
         let shown = || crate::error::printable(&text.chars().take(80).collect::<String>());
@@ -198,6 +201,7 @@ impl Name {
         Ok(Name(text))
     }
 
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -19,6 +19,7 @@ pub struct Image {
 }
 
 impl Image {
+    /// Returns the manifest or index that the names point at.
     pub fn root(&self) -> &Manifest {
         self.tree.last().expect("a tree has a root")
     }

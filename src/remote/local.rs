@@ -12,6 +12,7 @@ pub struct Local {
 }
 
 impl Local {
+    /// Runs commands on this host; raising `cancel` ends them.
     pub fn new(cancel: &Cancel) -> Local {
         Local { environment: Vec::new(), cancel: cancel.clone() }
     }

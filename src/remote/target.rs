@@ -6,9 +6,11 @@ use crate::image::Digest;
 /// A remote host as the user wrote it: an address, or a name from DNS or `~/.ssh/config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshTarget {
+    /// The user; `None`: from the ssh configuration.
     pub user: Option<String>,
     /// An IPv6 address has no brackets. Never starts with `-` or has characters that a shell or ssh interprets.
     pub host: String,
+    /// The port; `None`: from the ssh configuration.
     pub port: Option<u16>,
 }
 

@@ -18,6 +18,7 @@ pub use wrapper::Wrapper;
 pub enum Selector {
     /// By name, as typed (`app:2`, `v1`).
     Name(String),
+    /// By digest of the manifest or index.
     Digest(Digest),
 }
 
@@ -33,7 +34,7 @@ impl std::fmt::Display for Selector {
 /// One image that a source has.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// None for an image without a name.
+    /// The name in the source; `None` for an image without one.
     pub name: Option<Name>,
     /// Its manifest or index.
     pub descriptor: Descriptor,
@@ -45,6 +46,7 @@ pub struct Root {
 }
 
 impl Root {
+    /// Creates a root without its manifest. The store has the manifest (`synthesised` is false).
     pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
         Root { name, descriptor, synthesised: false, manifest: None }
     }
@@ -64,7 +66,8 @@ impl Root {
 /// A source whose blobs can be opened in any order: one repository, one layout, one containerd namespace or one archive
 /// file. Its answers are claims until their bytes are hashed.
 ///
-/// Every method may fail with `Network`, `Denied` or `Failed` where the storage or the connection does.
+/// Every method may fail with `Failed`, `Network`, `Denied` or `RemoteHost` where the storage, the connection or the
+/// remote host does, and with `Interrupted` when the copy is cancelled.
 pub trait Store: Send + Sync {
     /// The images that `selectors` select.
     ///
@@ -122,6 +125,7 @@ pub trait Store: Send + Sync {
 /// The unverified description of a blob.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
+    /// The digest; `None` if it is not known before the end.
     pub digest: Option<Digest>,
     /// In bytes.
     pub size: Option<u64>,

@@ -38,5 +38,6 @@ impl Default for Profile {
 pub struct Origin {
     /// `HOST[:PORT]`, as in references.
     pub host: String,
+    /// The repository at the registry (`library/app`).
     pub repository: String,
 }

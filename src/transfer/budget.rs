@@ -23,7 +23,8 @@ impl Default for Budget {
 }
 
 impl Budget {
-    pub fn is_shared(self) -> bool {
+    /// Whether other copies run at the same time.
+    pub(crate) fn is_shared(self) -> bool {
         self.copies > 1
     }
 
@@ -38,12 +39,12 @@ impl Budget {
     }
 
     /// This copy's part of `cores`.
-    pub fn threads(self, cores: usize) -> usize {
+    pub(crate) fn threads(self, cores: usize) -> usize {
         (cores / self.copies.max(1)).max(1)
     }
 
     /// The number of blobs that this copy may transfer at the same time.
-    pub fn parallel_blobs(self) -> usize {
+    pub(crate) fn parallel_blobs(self) -> usize {
         match self.copies {
             0 | 1 => usize::MAX,
             copies => (SHARED_BLOBS / copies).max(1),

@@ -15,6 +15,7 @@ pub struct IncomingBlob {
 }
 
 impl IncomingBlob {
+    /// Starts an empty blob.
     pub fn new(algorithm: Algorithm) -> IncomingBlob {
         IncomingBlob::resumed(algorithm, Hasher::new(algorithm), 0)
     }
@@ -24,6 +25,7 @@ impl IncomingBlob {
         IncomingBlob { hasher, algorithm, size }
     }
 
+    /// Hashes and counts the next bytes.
     pub fn add(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;

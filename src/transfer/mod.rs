@@ -29,7 +29,9 @@ const HASH_THREAD_BYTES: u64 = 2 << 20;
 
 /// The surroundings of one blob's transfer: its limits, and where it reports to.
 pub struct TransferContext<'a> {
+    /// The receiver of progress events.
     pub watch: &'a dyn Watch,
+    /// The cancel flag of the run.
     pub cancel: &'a Cancel,
     /// Raised when another blob of the copy has failed.
     pub stop: &'a AtomicBool,
@@ -37,6 +39,7 @@ pub struct TransferContext<'a> {
     pub id: u64,
     /// Threads for recompression.
     pub threads: usize,
+    /// The size of one read buffer, in bytes.
     pub buffer_bytes: usize,
     /// The latest bytes that are stored for a writer that asks for them again; 0 where no writer does.
     pub replay_bytes: usize,

@@ -1,7 +1,7 @@
 //! SRC and DST for users of the library, opened with the defaults of the command line.
 
 use super::address::{OpenSource, SelectedSource};
-use super::options::{Context, ReadOptions, WriteOptions};
+use super::options::{AccessTo, Context, ReadOptions, WriteOptions};
 use super::registry::Access;
 use super::table;
 use crate::cancel::Cancel;
@@ -61,7 +61,7 @@ pub fn open_sink(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Resul
     Ok((sink, if names.is_empty() { Naming::Keep } else { Naming::Names(names) }))
 }
 
-fn stored_credentials() -> Box<dyn Fn(&str, &str) -> Result<Access>> {
+fn stored_credentials() -> AccessTo<'static> {
     Box::new(|_, _| Ok(Access::default()))
 }
 

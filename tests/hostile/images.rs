@@ -168,7 +168,11 @@ fn cases() -> Vec<Case> {
             listed(|entry| entry["mediaType"] = json!("application/vnd.oCi.image.manifest.v1+json")),
             "claimed type is",
         ),
-        ("a layer that is called a manifest", layer_called_manifest(), "not the expected JSON|not JSON|is missing in the archive"),
+        (
+            "a layer that is called a manifest",
+            layer_called_manifest(),
+            "not the expected JSON|not JSON|is missing in the archive",
+        ),
         ("docker's schema 1", schema1(), "schema 1"),
         ("JSON that is too deep", deep_json(), ""),
         ("indexes that are too deep", nested(12), "deep"),

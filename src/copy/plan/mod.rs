@@ -25,6 +25,7 @@ pub enum Platforms {
     /// All that the sink can store.
     #[default]
     Default,
+    /// All that the index lists.
     All,
     /// The best match for each of these.
     Only(Vec<Platform>),

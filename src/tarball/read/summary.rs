@@ -27,6 +27,7 @@ impl StreamSummary {
 
 /// A stream that was read to its end, as a store of its documents. Its layers cannot be opened.
 pub struct StreamedStore {
+    /// The documents of the stream.
     pub summary: StreamSummary,
     /// The blobs that were streamed. `None`: they were not recorded, and every listed blob counts as present.
     pub blobs: Option<HashSet<Digest>>,

@@ -31,9 +31,13 @@ const SIZE_LIMIT: SizeLimit = SizeLimit { base: 16 << 30, ratio: 256 };
 pub enum ArchiveCompression {
     /// Not compressed: a tar.
     Plain,
+    /// gzip (RFC 1952).
     Gzip,
+    /// zstd (RFC 8878).
     Zstd,
+    /// xz (LZMA2).
     Xz,
+    /// bzip2.
     Bzip2,
 }
 

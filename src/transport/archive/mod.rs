@@ -30,7 +30,9 @@ const HEAD_BYTES: usize = 512;
 /// The location of an archive to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
+    /// The file with this path.
     File(PathBuf),
+    /// Standard input, which may also be a file.
     Stdin,
 }
 

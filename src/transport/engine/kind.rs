@@ -8,9 +8,13 @@ use std::{fmt, str::FromStr};
 /// A program that stores images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
+    /// nerdctl, for containerd.
     Nerdctl,
+    /// docker, with either image store.
     Docker,
+    /// ctr, containerd's own client.
     Ctr,
+    /// podman.
     Podman,
 }
 
@@ -20,6 +24,7 @@ impl Engine {
     /// The engines that use containerd.
     pub const CONTAINERD: [Engine; 2] = [Engine::Nerdctl, Engine::Ctr];
 
+    /// Returns the name of the program.
     pub fn name(self) -> &'static str {
         match self {
             Engine::Nerdctl => "nerdctl",
@@ -52,9 +57,13 @@ pub enum ImageStore {
 /// A kind of command that loads an archive from standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loader {
+    /// `nerdctl load`.
     Nerdctl,
+    /// `docker load`, into this image store.
     Docker(ImageStore),
+    /// `ctr images import -`.
     Ctr,
+    /// `podman load`.
     Podman,
     /// `--remote-command`.
     Custom,
@@ -63,6 +72,7 @@ pub enum Loader {
 /// An engine that answered the probe, and how to call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetectedEngine {
+    /// The command that loads an archive.
     pub loader: Loader,
     /// The program's full path, after `sudo -n` if that is needed; for `--remote-command` the complete command.
     pub argv: Vec<String>,
@@ -70,6 +80,7 @@ pub struct DetectedEngine {
     pub namespace: Option<String>,
     /// The platform of the images that the host runs.
     pub platform: Platform,
+    /// The engine's version, if the probe found it.
     pub version: Option<String>,
 }
 
@@ -109,7 +120,8 @@ impl DetectedEngine {
         matches!(self.loader, Loader::Ctr | Loader::Nerdctl)
     }
 
-    pub fn shape(&self) -> Shape {
+    /// The part of an index that the engine stores.
+    pub(super) fn shape(&self) -> Shape {
         match self.loader {
             Loader::Docker(ImageStore::Graph) | Loader::Podman => Shape::One(self.platform.clone()),
             _ => Shape::Sparse(self.platform.clone()),

@@ -27,11 +27,14 @@ const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 pub enum LineCompression {
     /// No compression.
     Plain,
+    /// gzip (RFC 1952).
     Gzip,
+    /// zstd (RFC 8878).
     Zstd,
 }
 
 impl LineCompression {
+    /// Returns the name on the command line: `none`, `gzip` or `zstd`.
     pub fn name(self) -> &'static str {
         match self {
             LineCompression::Plain => "none",

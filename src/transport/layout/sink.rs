@@ -86,6 +86,7 @@ impl LayoutSink {
         Ok(LayoutSink { dir: dir.to_owned(), layout, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
     }
 
+    /// Sets the files that are synced to the disk; the default is `index.json`.
     pub fn durable(mut self, durable: Durable) -> Self {
         self.durable = durable;
         self

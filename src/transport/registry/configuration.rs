@@ -30,7 +30,9 @@ pub enum Kind {
 /// The settings that a text has for one repository.
 #[derive(Debug, Default)]
 pub struct Settings {
+    /// The mirrors, in the order in which they are tried.
     pub mirrors: Vec<Mirror>,
+    /// Whether the repository may be reached without TLS verification, or over plain HTTP.
     pub insecure: bool,
     /// The user, if the text has one; credential helpers are not run.
     pub user: Option<String>,

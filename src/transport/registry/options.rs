@@ -12,6 +12,7 @@ pub const ROOT: &str = "/v2";
 pub struct Secret(String);
 
 impl Secret {
+    /// Wraps a secret text.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
@@ -37,13 +38,19 @@ pub enum Credentials {
     /// None; no credential file is read.
     Anonymous,
     /// From the command line, for every registry of this side.
-    Password { user: String, password: Secret },
+    Password {
+        /// The user name; the registry defines its form.
+        user: String,
+        /// The password or an access token.
+        password: Secret,
+    },
 }
 
 /// Whether an invalid certificate is accepted, and plain HTTP if the registry has no TLS (as skopeo's
 /// `--tls-verify=false`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Insecure {
+    /// Certificates are verified, and plain HTTP is refused except for a loopback host.
     #[default]
     No,
     /// For this host only, by the configuration of this host's engines ([`super::mirrors::insecure`]). Redirect targets
@@ -54,7 +61,8 @@ pub enum Insecure {
 }
 
 impl Insecure {
-    pub fn is_allowed(self) -> bool {
+    /// Whether insecure connections are allowed.
+    pub(crate) fn is_allowed(self) -> bool {
         self != Insecure::No
     }
 }
@@ -62,7 +70,9 @@ impl Insecure {
 /// The connection options of one side's registries.
 #[derive(Debug, Clone)]
 pub struct Access {
+    /// The user's credentials.
     pub credentials: Credentials,
+    /// Whether insecure connections are allowed.
     pub insecure: Insecure,
     /// A PEM file of certificate authorities to trust in addition to the system's.
     pub ca: Option<PathBuf>,
