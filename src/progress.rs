@@ -67,7 +67,7 @@ pub trait Watch: Send + Sync {
     /// Receives an event.
     fn event(&self, event: Event<'_>);
 
-    /// Sends `text` as [`Event::Say`].
+    /// Sends `text` as [`Event::Info`].
     fn say(&self, text: &str) {
         self.event(Event::Info(text));
     }

@@ -36,7 +36,7 @@ pub struct Recompressed {
 
 /// Reads a layer compressed as `was` to its end and passes it to `out`, in order and in pieces, compressed as `to`.
 ///
-/// `level` is one of [`levels`]`(to)`; `None` means [`default_level`]. At most `threads` threads compress blocks, fewer
+/// `level` is in `encoder::levels(to)`; `None` means [`default_level`]. At most `threads` threads compress blocks, fewer
 /// if they needed more than about 16 MiB for blocks and tables: gzip from level 10 and zstd from level 6 use one thread,
 /// for which zstd needs up to 24 MiB. A layer smaller than a block is compressed on the calling thread, where `out`
 /// always runs.
