@@ -5,6 +5,7 @@ pub mod builtin;
 mod local;
 mod openssh;
 mod process;
+mod prompt;
 mod quote;
 mod ssh;
 mod tail;
@@ -15,6 +16,7 @@ use std::io::{Read, Write};
 
 pub use local::Local;
 pub use openssh::OpenSsh;
+pub use prompt::prompt_secret;
 pub use quote::{quote, split_words};
 pub use ssh::connect;
 pub(crate) use tail::sanitize;

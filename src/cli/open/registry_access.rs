@@ -2,6 +2,7 @@
 
 use crate::cli::options::{Network, Side};
 use crate::cli::output::terminal::{line, lock};
+use crate::remote::prompt_secret;
 use crate::transport::registry::{Access, Credentials, Insecure, Secret};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -73,7 +74,7 @@ fn read_password(user: &str, side: &Side) -> Result<String> {
     match &side.password {
         Some(password) => Ok(password.clone()),
         None if io::stdin().is_terminal() && io::stderr().is_terminal() => {
-            rpassword::prompt_password(format!("Password of {user}: ")).map_err(|e| Error::reading("the password", e))
+            prompt_secret(&format!("Password of {user}: ")).map_err(|e| Error::reading("the password", e))
         }
         None => Err(Error::usage(format!(
             "no password for {user}; give it on standard input, in a file or in the environment (see --help)"

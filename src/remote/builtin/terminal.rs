@@ -1,5 +1,6 @@
 //! Prompts at the terminal: passphrases, passwords, and confirmation of an unknown host key.
 
+use crate::remote::prompt_secret;
 use std::{
     collections::HashMap,
     fs::OpenOptions,
@@ -21,7 +22,7 @@ pub(super) fn ask_secret(question: &str) -> Option<String> {
     if let Some(answer) = known.get(question) {
         return Some(answer.clone());
     }
-    let answer = rpassword::prompt_password(question).ok()?;
+    let answer = prompt_secret(question).ok()?;
     known.insert(question.to_owned(), answer.clone());
     Some(answer)
 }
