@@ -31,7 +31,7 @@ pub use copy::convert::Format;
 pub use copy::{Compress, Foreign, Naming, Options, Platforms, Report, Source, Sparse, copy, copy_all};
 pub use error::{Error, Kind, Result};
 pub use image::{Coding, Descriptor, Digest, Hasher, Image, Manifest, Name, Platform, Reference};
-pub use progress::{Event, Silent, Watch};
+pub use progress::{Event, Outcome, Silent, Watch};
 pub use sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 pub use source::{Claim, Origin, Profile, Root, Selector, Store};
 pub use tarball::ArchiveStream;

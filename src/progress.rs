@@ -54,11 +54,14 @@ pub enum Event<'a> {
     },
 }
 
+/// The end of a blob's transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
+    /// All bytes were written.
     Transferred,
     /// The sink already has the blob.
     Existing,
+    /// An error or a cancelled copy; nothing was committed.
     Failed,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The options for the registry on one side of a copy.
 #[derive(Debug, Clone, Default)]
-pub struct Side {
+pub struct RegistryOptions {
     /// The option that gives the user, for messages.
     pub flag: &'static str,
     pub creds: Option<String>,
@@ -78,8 +78,8 @@ macro_rules! side {
         }
 
         impl $name {
-            pub fn side(&self) -> Side {
-                Side {
+            pub fn options(&self) -> RegistryOptions {
+                RegistryOptions {
                     flag: concat!("--", $prefix, "-creds"),
                     creds: self.creds.clone(),
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
@@ -129,7 +129,7 @@ pub struct Network {
 /// Options for pushing blobs to a registry.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Destination registry")]
-pub struct Pushing {
+pub struct PushOptions {
     /// Send blobs above SIZE in chunks of SIZE, for a proxy that refuses larger requests, for example 64M (K, M and G
     /// are powers of 1024). By default imgmv detects such a limit and remembers it for a week
     #[arg(long, value_name = "SIZE", env = "IMGMV_CHUNK_SIZE")]
@@ -176,22 +176,22 @@ fn parse_bytes(text: &str) -> Result<Option<u64>, String> {
 /// Options for the form of layers and manifests at the destination.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Layers")]
-pub struct Packing {
+pub struct LayerOptions {
     /// Compression of layers at the destination. By default layers are not changed, but a registry gets uncompressed
     /// layers as gzip. Artifacts are never recompressed
     #[arg(long, value_name = "COMPRESSION", env = "IMGMV_COMPRESS")]
-    pub compress: Option<How>,
+    pub compress: Option<CompressionName>,
     /// Compression level: gzip 1 to 12, zstd 1 to 19. It applies to layers, or without --compress to a .tar.gz or
     /// .tar.zst destination
     #[arg(long, value_name = "N", env = "IMGMV_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
     /// Convert manifests to this format, for a destination that refuses the other one. Digests change; imgmv reports it
     #[arg(long, value_name = "FORMAT", env = "IMGMV_FORMAT")]
-    pub format: Option<Form>,
+    pub format: Option<FormatName>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum How {
+pub enum CompressionName {
     /// As at the source, also uncompressed
     Keep,
     Gzip,
@@ -200,20 +200,20 @@ pub enum How {
     None,
 }
 
-impl How {
+impl CompressionName {
     /// The target compression; None for `Keep`.
     pub fn coding(self) -> Option<Coding> {
         match self {
-            How::Keep => None,
-            How::Gzip => Some(Coding::Gzip),
-            How::Zstd => Some(Coding::Zstd),
-            How::None => Some(Coding::Raw),
+            CompressionName::Keep => None,
+            CompressionName::Gzip => Some(Coding::Gzip),
+            CompressionName::Zstd => Some(Coding::Zstd),
+            CompressionName::None => Some(Coding::Raw),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
+pub enum FormatName {
     /// Docker image manifest version 2, schema 2
     Docker,
     /// OCI image manifest
@@ -256,7 +256,7 @@ impl Transfer {
 /// Options for an engine as the source.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines as a source")]
-pub struct SourceEngine {
+pub struct SourceEngineOptions {
     /// Root directory of containerd, also on the mounted disk of another host [default: /var/lib/containerd]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
@@ -281,7 +281,7 @@ pub struct Hosts {
 /// Options for an engine as the destination.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
-pub struct Loading {
+pub struct LoadOptions {
     /// Engine that loads the images [default: the first of these that answers]
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,

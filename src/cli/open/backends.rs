@@ -14,10 +14,10 @@ use std::sync::Arc;
 pub fn backend(
     address: &dyn Address,
     from: &SourceOptions,
-    reach: &NetworkOptions,
+    network: &NetworkOptions,
     run: &Run,
 ) -> Result<Arc<dyn Backend>> {
-    Ok(match address.served(&from.read_options(reach, run), &reach.context(run))? {
+    Ok(match address.served(&from.read_options(network, run), &network.context(run))? {
         Served::Store { watched, poll_interval, repository, open } => {
             let repository = match repository {
                 RepositoryName::Fixed(name) => name.to_owned(),

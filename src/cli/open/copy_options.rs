@@ -4,7 +4,7 @@ use super::Written;
 use super::selection::{Choice, ForeignName, Parts};
 use crate::Result;
 use crate::cli::context::Run;
-use crate::cli::options::{Form, Packing, Transfer};
+use crate::cli::options::{FormatName, LayerOptions, Transfer};
 use crate::compress::layer_cache::LayerCache;
 use crate::copy;
 use crate::copy::Source;
@@ -22,7 +22,7 @@ pub struct CopyOptions {
     #[command(flatten)]
     pub parts: Parts,
     #[command(flatten)]
-    pub packing: Packing,
+    pub layers: LayerOptions,
     #[command(flatten)]
     pub transfer: Transfer,
 }
@@ -35,27 +35,27 @@ impl CopyOptions {
 
     /// The options that concern how a DST is written.
     pub fn written(&self) -> Written<'_> {
-        Written { transfer: &self.transfer, packing: &self.packing }
+        Written { transfer: &self.transfer, layers: &self.layers }
     }
 
     /// The options for the copy engine, still without selectors and names.
     pub fn engine_options(&self) -> Options {
-        let CopyOptions { choice, parts, packing, transfer } = self;
+        let CopyOptions { choice, parts, layers, transfer } = self;
         let defaults = Options::default();
         Options {
             platforms: choice.platforms(),
             sparse: parts.sparse.into(),
             foreign: parts.foreign.into(),
-            compress: match packing.compress.map(|how| how.coding()) {
+            compress: match layers.compress.map(|how| how.coding()) {
                 None => Compress::Default,
                 Some(None) => Compress::Keep,
                 Some(Some(coding)) => Compress::To(coding),
             },
-            level: packing.level,
-            format: match packing.format {
+            level: layers.level,
+            format: match layers.format {
                 None => Format::Keep,
-                Some(Form::Docker) => Format::Docker,
-                Some(Form::Oci) => Format::Oci,
+                Some(FormatName::Docker) => Format::Docker,
+                Some(FormatName::Oci) => Format::Oci,
             },
             jobs: transfer.jobs.map(usize::from),
             dry_run: transfer.dry_run,

@@ -42,7 +42,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Mirror, cache and peers")]
-pub struct Mirroring {
+pub struct MirrorOptions {
     /// Mirror the registry HOST: ask it for each tag, and store its blobs and manifests in --cache (repeatable, or
     /// separated by commas). HOST=ENDPOINT reads the images of HOST from ENDPOINT. With several endpoints for one HOST,
     /// imgmv uses the first that has the content; the last one is the registry itself, whose error counts
@@ -105,7 +105,7 @@ impl Mirrored {
     }
 }
 
-impl Mirroring {
+impl MirrorOptions {
     /// Checks that the options fit together.
     pub fn check(&self) -> Result<()> {
         match (self.cache.is_some(), self.proxies.is_empty(), self.peers.is_empty()) {
@@ -123,7 +123,7 @@ impl Mirroring {
         mode: MirrorMode,
         metrics: &Arc<Metrics>,
         from: &open::SourceOptions,
-        reach: &NetworkOptions,
+        network: &NetworkOptions,
         run: &Run,
     ) -> Result<Option<Mirrored>> {
         if self.proxies.is_empty() && self.peers.is_empty() {
@@ -131,8 +131,8 @@ impl Mirroring {
         }
         // Not the cancel flag of the run: active requests may finish after a signal to stop.
         let cancel = Cancel::default();
-        let access = open::upstream_access(from, reach, run)?;
-        let upstreams = self.upstreams(&access, from, reach, &cancel, run)?;
+        let access = open::upstream_access(from, network, run)?;
+        let upstreams = self.upstreams(&access, from, network, &cancel, run)?;
         let pools = Pools::default();
         let caches = self.cache.as_ref().map(|word| self.caches(word, &pools, metrics, &cancel, run)).transpose()?;
         let peers = Peers::new(&self.peers, self.peer_timeout, &access, run.watch(), &cancel)?;
@@ -176,11 +176,11 @@ impl Mirroring {
         &self,
         access: &Access,
         from: &open::SourceOptions,
-        reach: &NetworkOptions,
+        network: &NetworkOptions,
         cancel: &Cancel,
         run: &Run,
     ) -> Result<Vec<Upstream>> {
-        let all = self.endpoints(&reach.network().mirrors)?;
+        let all = self.endpoints(&network.common().mirrors)?;
         let hosts = all.iter().map(|(_, endpoints)| endpoints.len()).sum::<usize>();
         if access.credentials != Credentials::Stored && hosts > 1 {
             return Err(Error::usage(

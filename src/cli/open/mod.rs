@@ -14,7 +14,8 @@ mod sinks;
 use super::address::Address;
 use super::context::Run;
 use super::options::{
-    DestinationRegistry, Hosts, Loading, Network, Pushing, Side, SourceEngine, SourceRegistry, WireName,
+    DestinationRegistry, Hosts, LoadOptions, Network, PushOptions, RegistryOptions, SourceEngineOptions,
+    SourceRegistry, WireName,
 };
 use crate::copy::Source;
 use crate::copy::{Naming, Options};
@@ -46,7 +47,7 @@ pub struct SourceOptions {
     #[command(flatten)]
     registry: SourceRegistry,
     #[command(flatten)]
-    engine: SourceEngine,
+    engine: SourceEngineOptions,
 }
 
 /// The options of a DST.
@@ -55,20 +56,20 @@ pub struct SinkOptions {
     #[command(flatten)]
     registry: DestinationRegistry,
     #[command(flatten)]
-    pushing: Pushing,
+    push: PushOptions,
     #[command(flatten)]
-    loading: Loading,
+    load: LoadOptions,
 }
 
 impl SinkOptions {
     /// The same for several destinations at once: compressing an archive for a connection uses memory for each.
     pub fn for_destinations(&self, count: usize, run: &Run) -> SinkOptions {
         let mut into = self.clone();
-        if count > MAX_LINE_COMPRESSIONS && into.loading.wire == WireName::Auto {
+        if count > MAX_LINE_COMPRESSIONS && into.load.wire == WireName::Auto {
             run.watch().event(Event::Detail(
                 "with more than 6 destinations archives are sent uncompressed; use --wire to compress them",
             ));
-            into.loading.wire = WireName::None;
+            into.load.wire = WireName::None;
         }
         into
     }
@@ -76,11 +77,12 @@ impl SinkOptions {
 
 impl SourceOptions {
     /// The options as a transport takes them.
-    fn read_options<'a>(&'a self, reach: &'a NetworkOptions, run: &'a Run) -> ReadOptions<'a> {
-        let access = move |host: &str, repository: &str| access_to(host, repository, &self.registry.side(), reach, run);
+    fn read_options<'a>(&'a self, network: &'a NetworkOptions, run: &'a Run) -> ReadOptions<'a> {
+        let access =
+            move |host: &str, repository: &str| access_to(host, repository, &self.registry.options(), network, run);
         ReadOptions {
             access: Box::new(access),
-            mirrors: &reach.network.mirrors,
+            mirrors: &network.common.mirrors,
             root: self.engine.src_root.as_deref(),
             namespace: self.engine.src_namespace.as_deref(),
             engine: self.engine.src_engine.map(Engine::from),
@@ -89,7 +91,7 @@ impl SourceOptions {
 
     /// `--src-insecure`
     pub fn insecure(&self) -> Option<bool> {
-        self.registry.side().insecure
+        self.registry.options().insecure
     }
 }
 
@@ -97,7 +99,7 @@ impl SourceOptions {
 #[derive(Debug, Clone, Args)]
 pub struct NetworkOptions {
     #[command(flatten)]
-    network: Network,
+    common: Network,
     #[command(flatten)]
     hosts: Hosts,
     /// `--jobs`
@@ -117,17 +119,17 @@ impl NetworkOptions {
             watch: run.watch(),
             cancel: run.cancel.clone(),
             ssh: self.hosts.ssh.clone().unwrap_or_default(),
-            limit: shared(self.network.limit_rate, run),
+            limit: shared(self.common.limit_rate, run),
         }
     }
 
-    pub fn network(&self) -> &Network {
-        &self.network
+    pub fn common(&self) -> &Network {
+        &self.common
     }
 
-    fn access(&self, side: &Side, run: &Run) -> Result<Access> {
-        let access = access(side, &self.network)?;
-        let limit = shared(self.network.limit_rate, run);
+    fn access(&self, side: &RegistryOptions, run: &Run) -> Result<Access> {
+        let access = access(side, &self.common)?;
+        let limit = shared(self.common.limit_rate, run);
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
         Ok(Access { parallel_parts: access.parallel_parts.min(most), rate_limit: limit, ..access })
@@ -140,23 +142,23 @@ pub struct SourceAccess {
     #[command(flatten)]
     from: SourceOptions,
     #[command(flatten)]
-    reach: NetworkOptions,
+    network: NetworkOptions,
 }
 
 impl SourceAccess {
     /// Opens `address` as a SRC.
     pub fn source(&self, address: &dyn Address, run: &Run) -> Result<Opened> {
-        source(address, &self.from, &self.reach, run)
+        source(address, &self.from, &self.network, run)
     }
 
     /// The names at `address`, if its transport lists them without reading images.
     pub fn list(&self, address: &dyn Address, run: &Run) -> Result<Option<Vec<Listed>>> {
-        address.list(&self.from.read_options(&self.reach, run), &self.reach.context(run))
+        address.list(&self.from.read_options(&self.network, run), &self.network.context(run))
     }
 
     /// Opens `address` to give its images other names.
     pub fn in_place(&self, address: &dyn Address, run: &Run) -> Result<InPlace> {
-        address.in_place(&self.from.read_options(&self.reach, run), &self.reach.context(run))
+        address.in_place(&self.from.read_options(&self.network, run), &self.network.context(run))
     }
 }
 
@@ -180,8 +182,8 @@ impl Opened {
 }
 
 /// Opens `address` as a SRC.
-pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<Opened> {
-    let SelectedSource { source, selector, name } = unread(address, from, reach, run)?;
+pub fn source(address: &dyn Address, from: &SourceOptions, network: &NetworkOptions, run: &Run) -> Result<Opened> {
+    let SelectedSource { source, selector, name } = unread(address, from, network, run)?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),
         OpenSource::UnopenedArchive(archive) => Source::Stream(Box::new(archive.stream())),
@@ -190,16 +192,16 @@ pub fn source(address: &dyn Address, from: &SourceOptions, reach: &NetworkOption
 }
 
 /// Opens `address` as a SRC, but reads nothing of an archive that is read once.
-fn unread(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<SelectedSource> {
-    let opened = address.source(&from.read_options(reach, run), &reach.context(run))?;
+fn unread(address: &dyn Address, from: &SourceOptions, network: &NetworkOptions, run: &Run) -> Result<SelectedSource> {
+    let opened = address.source(&from.read_options(network, run), &network.context(run))?;
     // Where either end is on the network, its bytes are counted there.
-    let rate = reach.network.limit_rate.filter(|_| !reach.to_network && !address.profile().is_remote);
+    let rate = network.common.limit_rate.filter(|_| !network.to_network && !address.profile().is_remote);
     let source = match opened.source {
-        OpenSource::Store(store) if reach.fetch_foreign => {
-            let access = upstream_access(from, reach, run)?;
+        OpenSource::Store(store) if network.fetch_foreign => {
+            let access = upstream_access(from, network, run)?;
             OpenSource::Store(Arc::new(ForeignStore::new(limited(store, rate, run), access, &run.cancel)))
         }
-        OpenSource::UnopenedArchive(_) if reach.fetch_foreign => {
+        OpenSource::UnopenedArchive(_) if network.fetch_foreign => {
             return Err(Error::usage(
                 "--foreign fetch needs a source that can be read in any order; save the archive to a file first",
             ));
@@ -214,14 +216,20 @@ fn unread(address: &dyn Address, from: &SourceOptions, reach: &NetworkOptions, r
 }
 
 /// The access to the registry at `host`, for `repository` or for all below a path.
-fn access_to(host: &str, repository: &str, side: &Side, reach: &NetworkOptions, run: &Run) -> Result<Access> {
+fn access_to(
+    host: &str,
+    repository: &str,
+    side: &RegistryOptions,
+    network: &NetworkOptions,
+    run: &Run,
+) -> Result<Access> {
     let insecure = insecure::of(host, repository, side.insecure, run);
-    Ok(Access { insecure, ..reach.access(side, run)? })
+    Ok(Access { insecure, ..network.access(side, run)? })
 }
 
 /// The access to any other registry by the options of the source.
-pub fn upstream_access(from: &SourceOptions, reach: &NetworkOptions, run: &Run) -> Result<Access> {
-    reach.access(&from.registry.side(), run)
+pub fn upstream_access(from: &SourceOptions, network: &NetworkOptions, run: &Run) -> Result<Access> {
+    network.access(&from.registry.options(), run)
 }
 
 /// Fails if standard input is used for two things.
@@ -229,8 +237,8 @@ pub fn stdin_once(src: &dyn Address, from: &SourceOptions, into: &SinkOptions, h
     let Profile { is_stdio, is_repository, .. } = src.profile();
     let uses = [
         is_stdio,
-        from.registry.side().password_stdin && is_repository,
-        into.registry.side().password_stdin,
+        from.registry.options().password_stdin && is_repository,
+        into.registry.options().password_stdin,
         hosts == Some(Path::new("-")),
     ];
     match uses.iter().filter(|used| **used).count() > 1 {

@@ -1,6 +1,6 @@
 //! The access to a registry: from options, environment variables, files and standard input.
 
-use crate::cli::options::{Network, Side};
+use crate::cli::options::{Network, RegistryOptions};
 use crate::cli::output::terminal::{line, lock};
 use crate::remote::prompt_secret;
 use crate::transport::registry::{Access, Credentials, Insecure, Secret};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
 
 /// Returns the access by the options of one side and of the network.
-pub fn access(side: &Side, network: &Network) -> Result<Access> {
+pub fn access(side: &RegistryOptions, network: &Network) -> Result<Access> {
     let defaults = Access::default();
     Ok(Access {
         credentials: credentials(side)?,
@@ -31,7 +31,7 @@ pub fn access(side: &Side, network: &Network) -> Result<Access> {
     })
 }
 
-fn credentials(side: &Side) -> Result<Credentials> {
+fn credentials(side: &RegistryOptions) -> Result<Credentials> {
     let Some(creds) = &side.creds else {
         return match side.password_stdin || side.password_file.is_some() {
             true => Err(Error::usage(format!("a password needs a user name; give one with {}", side.flag))),
@@ -52,7 +52,7 @@ fn credentials(side: &Side) -> Result<Credentials> {
 /// Passwords by the option of their user, so that standard input is read once and the user is prompted once.
 static PASSWORDS: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
 
-fn password_of(user: &str, side: &Side) -> Result<String> {
+fn password_of(user: &str, side: &RegistryOptions) -> Result<String> {
     let mut known = lock(&PASSWORDS);
     if let Some(password) = known.get(side.flag) {
         return Ok(password.clone());
@@ -62,7 +62,7 @@ fn password_of(user: &str, side: &Side) -> Result<String> {
     Ok(password)
 }
 
-fn read_password(user: &str, side: &Side) -> Result<String> {
+fn read_password(user: &str, side: &RegistryOptions) -> Result<String> {
     if side.password_stdin {
         return first_line(io::stdin().lock(), "standard input");
     }

@@ -30,12 +30,12 @@ enum Readers {
 pub fn shared_source(
     address: &dyn Address,
     from: &SourceOptions,
-    reach: &NetworkOptions,
+    network: &NetworkOptions,
     copies: usize,
     at_once: usize,
     run: &Run,
 ) -> Result<SharedSource> {
-    let SelectedSource { source, selector, name } = unread(address, from, reach, run)?;
+    let SelectedSource { source, selector, name } = unread(address, from, network, run)?;
     let selectors = Vec::from_iter(selector);
     let limits = Limits::default();
     let readers = match source {

@@ -3,7 +3,7 @@
 use super::{NetworkOptions, SinkOptions, access_to};
 use crate::cli::address::Address;
 use crate::cli::context::Run;
-use crate::cli::options::{Packing, Transfer};
+use crate::cli::options::{LayerOptions, Transfer};
 use crate::sink::Sink;
 use crate::transport::engine::Engine;
 use crate::transport::options::WriteOptions;
@@ -13,23 +13,23 @@ use crate::{Error, Result};
 /// The options of a copy that concern how a DST is written.
 pub struct Written<'o> {
     pub transfer: &'o Transfer,
-    pub packing: &'o Packing,
+    pub layers: &'o LayerOptions,
 }
 
 /// Opens `address` as a DST.
 pub fn sink(
     address: &dyn Address,
     into: &SinkOptions,
-    reach: &NetworkOptions,
+    network: &NetworkOptions,
     options: &Written<'_>,
     run: &Run,
 ) -> Result<Box<dyn Sink>> {
     let access = move |host: &str, repository: &str| {
-        let chunk = into.pushing.chunk_size.map(|size| size.0);
-        Ok(Access { chunk_bytes: chunk, ..access_to(host, repository, &into.registry.side(), reach, run)? })
+        let chunk = into.push.chunk_size.map(|size| size.0);
+        Ok(Access { chunk_bytes: chunk, ..access_to(host, repository, &into.registry.options(), network, run)? })
     };
-    let Written { transfer, packing } = options;
-    let loading = &into.loading;
+    let Written { transfer, layers } = options;
+    let loading = &into.load;
     let options = WriteOptions {
         access: Box::new(access),
         engine: loading.engine.map(Engine::from),
@@ -39,9 +39,9 @@ pub fn sink(
         dry_run: transfer.dry_run,
         verify: transfer.verify,
         partial_lifetime: transfer.life(),
-        level: packing.level.filter(|_| packing.compress.is_none()),
+        level: layers.level.filter(|_| layers.compress.is_none()),
     };
-    address.sink(&options, &reach.context(run))
+    address.sink(&options, &network.context(run))
 }
 
 /// Reserves standard output for an archive.

@@ -53,7 +53,7 @@ pub struct Copy {
     #[command(flatten)]
     into: SinkOptions,
     #[command(flatten)]
-    reach: NetworkOptions,
+    network: NetworkOptions,
 }
 
 /// Options for many destinations.
@@ -85,19 +85,19 @@ Examples:
 
 impl Copy {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.copying.transfer.jobs;
-        self.reach.fetch_foreign = self.copying.fetches_foreign();
+        self.network.jobs = self.copying.transfer.jobs;
+        self.network.fetch_foreign = self.copying.fetches_foreign();
         let src = address::parse(&self.src)?;
         let hosts = self.many.hosts.as_deref();
         open::stdin_once(&*src, &self.from, &self.into, hosts)?;
         let targets = parse_destinations(&self.dst, hosts)?;
-        self.reach.to_network = targets.iter().any(|target| target.address.profile().is_remote);
+        self.network.to_network = targets.iter().any(|target| target.address.profile().is_remote);
         let stdout = self.stdout(&targets, run)?;
         let mut summary = Summary::new();
         match &targets[..] {
             [target] => {
                 let started = Instant::now();
-                let one = open::source(&*src, &self.from, &self.reach, run)
+                let one = open::source(&*src, &self.from, &self.network, run)
                     .and_then(|opened| self.copy_to(opened, &*target.address, &self.into, 1, run));
                 let report = one.map_err(|error| open::with_hint(&self.src, error))?;
                 summary.add(&target.word, Ok(report), started.elapsed());
@@ -113,7 +113,7 @@ impl Copy {
     /// that destination.
     fn copy_to_many(&self, src: &dyn Address, targets: &[Destination], summary: &mut Summary, run: &Run) -> Result<()> {
         let at_once = usize::from(self.many.parallel).min(targets.len());
-        let shared = shared_source(src, &self.from, &self.reach, targets.len(), at_once, run)
+        let shared = shared_source(src, &self.from, &self.network, targets.len(), at_once, run)
             .map_err(|error| open::with_hint(&self.src, error))?;
         let into = self.into.for_destinations(at_once, run);
         let names: Vec<&str> = targets.iter().map(|target| target.word.as_str()).collect();
@@ -153,7 +153,7 @@ impl Copy {
             run.watch().say("DST contains the name of the image; --as is ignored");
         }
         let options = Options { naming: address::naming(target, &self.names)?, ..options };
-        let sink = open::sink(target, into, &self.reach, &self.copying.written(), run)?;
+        let sink = open::sink(target, into, &self.network, &self.copying.written(), run)?;
         copy_options::copy_all(vec![opened.job(options)], &*sink, run)
     }
 
@@ -192,7 +192,7 @@ impl Copy {
         let mut sum = Report { dry_run: self.copying.transfer.dry_run, ..Report::default() };
         for (repository, jobs) in repositories {
             let sink =
-                open::sink(&*prefix.repository(&repository), &self.into, &self.reach, &self.copying.written(), run)?;
+                open::sink(&*prefix.repository(&repository), &self.into, &self.network, &self.copying.written(), run)?;
             let jobs = jobs.into_iter().filter_map(|(selector, name)| {
                 let naming = Naming::Names(vec![name]);
                 Some((source.again()?, Options { selectors: vec![selector], naming, ..options.clone() }))

@@ -37,17 +37,17 @@ pub struct Load {
     #[command(flatten)]
     into: SinkOptions,
     #[command(flatten)]
-    reach: NetworkOptions,
+    network: NetworkOptions,
 }
 
 impl Load {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.copying.transfer.jobs;
-        self.reach.fetch_foreign = self.copying.fetches_foreign();
+        self.network.jobs = self.copying.transfer.jobs;
+        self.network.fetch_foreign = self.copying.fetches_foreign();
         let source = address::archive(&self.input)?;
-        let opened = open::source(&*source, &open::SourceOptions::default(), &self.reach, run)?;
+        let opened = open::source(&*source, &open::SourceOptions::default(), &self.network, run)?;
         let engine = EngineAddress::any();
-        let sink = open::sink(&engine, &self.into, &self.reach, &self.copying.written(), run)?;
+        let sink = open::sink(&engine, &self.into, &self.network, &self.copying.written(), run)?;
         let naming = address::naming(&engine, &self.names)?;
         let options = Options { naming, ..self.copying.engine_options() };
         let (mut summary, started) = (Summary::new(), Instant::now());

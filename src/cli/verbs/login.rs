@@ -5,7 +5,7 @@ use crate::cli::context::Run;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::insecure;
 use crate::cli::open::registry_access::{access, ask_user};
-use crate::cli::options::Side;
+use crate::cli::options::RegistryOptions;
 use crate::cli::options::YesOrNo;
 use crate::cli::output::answer::VERSION;
 use crate::progress::Watch;
@@ -54,7 +54,7 @@ pub struct Login {
     #[arg(long, value_name = "FILE", env = "IMGMV_KEY", requires = "cert")]
     key: Option<PathBuf>,
     #[command(flatten)]
-    reach: NetworkOptions,
+    network: NetworkOptions,
 }
 
 impl Login {
@@ -63,9 +63,9 @@ impl Login {
             Some(user) => user.clone(),
             None => ask_user(&self.host)?,
         };
-        let side = self.side(user);
+        let side = self.registry_options(user);
         let insecure = insecure::of(&self.host, "", side.insecure, run);
-        let access = Access { insecure, ..access(&side, self.reach.network())? };
+        let access = Access { insecure, ..access(&side, self.network.common())? };
         let outcome = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
         run.screen.end();
         if !outcome.verified {
@@ -85,8 +85,8 @@ impl Login {
         }
     }
 
-    fn side(&self, user: String) -> Side {
-        Side {
+    fn registry_options(&self, user: String) -> RegistryOptions {
+        RegistryOptions {
             flag: "--username",
             creds: Some(user),
             password: std::env::var("IMGMV_PASSWORD").ok().filter(|password| !password.is_empty()),

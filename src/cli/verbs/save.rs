@@ -37,7 +37,7 @@ pub struct Save {
     #[command(flatten)]
     from: open::SourceOptions,
     #[command(flatten)]
-    reach: NetworkOptions,
+    network: NetworkOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -50,8 +50,8 @@ Examples:
 
 impl Save {
     pub fn run(mut self, run: &Run) -> Result<()> {
-        self.reach.jobs = self.copying.transfer.jobs;
-        self.reach.fetch_foreign = self.copying.fetches_foreign();
+        self.network.jobs = self.copying.transfer.jobs;
+        self.network.fetch_foreign = self.copying.fetches_foreign();
         let sources = self.src.iter().map(|word| address::parse(word)).collect::<Result<Vec<_>>>()?;
         if sources.len() > 1 && !self.names.is_empty() {
             return Err(Error::usage("--as: several images cannot have the same name; use --as with one SRC"));
@@ -66,12 +66,12 @@ impl Save {
         };
         let mut jobs = Vec::new();
         for source in &sources {
-            let opened = open::source(&**source, &self.from, &self.reach, run)?;
+            let opened = open::source(&**source, &self.from, &self.network, run)?;
             let naming = address::naming(&*target, &self.names)?;
             let options = self.copying.engine_options();
             jobs.push(opened.job(Options { naming, ..options }));
         }
-        let sink = open::sink(&*target, &SinkOptions::default(), &self.reach, &self.copying.written(), run)?;
+        let sink = open::sink(&*target, &SinkOptions::default(), &self.network, &self.copying.written(), run)?;
         let (mut summary, started) = (Summary::new(), Instant::now());
         let hinted = |error| self.src.iter().fold(error, |error, word| open::with_hint(word, error));
         let report = copy_options::copy_all(jobs, &*sink, run).map_err(hinted)?;

@@ -6,7 +6,7 @@ use crate::cli::context::Run;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::mirror_options;
-use crate::cli::open::mirror_options::Mirroring;
+use crate::cli::open::mirror_options::MirrorOptions;
 use crate::error::on_one_line;
 use crate::progress::Watch;
 use crate::serve::access::users::Reading;
@@ -44,11 +44,11 @@ pub struct Serve {
     #[command(flatten)]
     service: Service,
     #[command(flatten)]
-    mirroring: Mirroring,
+    mirror: MirrorOptions,
     #[command(flatten)]
     from: open::SourceOptions,
     #[command(flatten)]
-    reach: NetworkOptions,
+    network: NetworkOptions,
 }
 
 #[derive(Debug, Args)]
@@ -141,10 +141,10 @@ Examples:
 impl Serve {
     pub fn run(self, run: &Run) -> Result<()> {
         let listen = parse_address(&self.service.listen)?;
-        if let Some(client) = self.mirroring.print_mirror_config {
-            return self.mirroring.print(client, listen, self.service.tls_cert.is_some(), run);
+        if let Some(client) = self.mirror.print_mirror_config {
+            return self.mirror.print(client, listen, self.service.tls_cert.is_some(), run);
         }
-        self.mirroring.check()?;
+        self.mirror.check()?;
         let mut catalog = Catalog::default();
         let target = self.target(run)?;
         let mut served = &self.src[..];
@@ -156,12 +156,13 @@ impl Serve {
             }
         }
         for word in served {
-            let shelf = address::parse(word).and_then(|address| open::backend(&*address, &self.from, &self.reach, run));
+            let shelf =
+                address::parse(word).and_then(|address| open::backend(&*address, &self.from, &self.network, run));
             catalog.add(shelf.map_err(|error| open::with_hint(word, error))?);
         }
         let metrics: Arc<Metrics> = Arc::default();
         let mode = if target.is_some() { MirrorMode::WithPushes } else { MirrorMode::PullOnly };
-        let mirrored = self.mirroring.start(mode, &metrics, &self.from, &self.reach, run)?;
+        let mirrored = self.mirror.start(mode, &metrics, &self.from, &self.network, run)?;
         if let Some(mirrored) = &mirrored {
             catalog.add(mirrored.backend.clone());
         }
