@@ -11,10 +11,10 @@ type Hook = Box<dyn Fn() + Send>;
 
 /// The cancel flag of a run; clones share it.
 #[derive(Clone, Default)]
-pub struct Cancel(Arc<State>);
+pub struct Cancel(Arc<CancelState>);
 
 #[derive(Default)]
-struct State {
+struct CancelState {
     raised: AtomicBool,
     hooks: Mutex<Vec<Hook>>,
 }

@@ -168,7 +168,7 @@ fn hash(
         diff_ids.iter().filter(|other| **other != own).map(|other| Hasher::new(*other)).collect();
     let also = if coding == Coding::Raw { std::mem::take(&mut others) } else { Vec::new() };
     let hasher = Hasher::new(algorithm);
-    let mut tee = Tee { bytes: Cursor::new(head).chain(bytes), hasher, also, size: 0, id, run };
+    let mut tee = HashingReader { bytes: Cursor::new(head).chain(bytes), hasher, also, size: 0, id, run };
     let decompressed = match !diff_ids.is_empty() && coding != Coding::Raw {
         true => Some(compress::recompress(&mut tee, coding, Coding::Raw, None, 1, &mut |raw| {
             others.iter_mut().for_each(|hasher| hasher.update(raw));
@@ -194,7 +194,7 @@ fn hash(
 }
 
 /// Hashes and reports the bytes that are read.
-struct Tee<'a, R> {
+struct HashingReader<'a, R> {
     bytes: R,
     hasher: Hasher,
     also: Vec<Hasher>,
@@ -203,7 +203,7 @@ struct Tee<'a, R> {
     run: &'a Run,
 }
 
-impl<R: Read> Read for Tee<'_, R> {
+impl<R: Read> Read for HashingReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.run.cancel.check()?;
         let n = self.bytes.read(buffer)?;

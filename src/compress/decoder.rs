@@ -35,9 +35,9 @@ pub struct LayerReader<'a> {
 }
 
 enum Decoder<'a> {
-    Raw(Source<'a>),
-    Gzip(Box<MultiGzDecoder<BufReader<Source<'a>>>>),
-    Zstd(ZstdDecoder<'static, BufReader<Source<'a>>>),
+    Raw(BoundedSource<'a>),
+    Gzip(Box<MultiGzDecoder<BufReader<BoundedSource<'a>>>>),
+    Zstd(ZstdDecoder<'static, BufReader<BoundedSource<'a>>>),
 }
 
 impl<'a> LayerReader<'a> {
@@ -48,7 +48,7 @@ impl<'a> LayerReader<'a> {
         limit: SizeLimit,
         stop: &'a AtomicBool,
     ) -> Result<LayerReader<'a>> {
-        let source = Source { from, stop, count: 0 };
+        let source = BoundedSource { from, stop, count: 0 };
         let buffered = |source| BufReader::with_capacity(INPUT_BUFFER_BYTES, source);
         let bytes = match coding {
             Coding::Raw => Decoder::Raw(source),
@@ -65,7 +65,7 @@ impl<'a> LayerReader<'a> {
 
     /// Opens any bytes: they are neither decompressed nor hashed.
     pub fn unhashed(from: &'a mut (dyn Read + Send), stop: &'a AtomicBool) -> LayerReader<'a> {
-        LayerReader { bytes: Decoder::Raw(Source { from, stop, count: 0 }), limit: SIZE_LIMIT, hasher: None, size: 0 }
+        LayerReader { bytes: Decoder::Raw(BoundedSource { from, stop, count: 0 }), limit: SIZE_LIMIT, hasher: None, size: 0 }
     }
 
     /// Reads the next `size` bytes into `block.input`, fewer at the end of the layer. Returns whether the end was
@@ -109,7 +109,7 @@ impl<'a> LayerReader<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    fn source(&self) -> &Source<'a> {
+    fn source(&self) -> &BoundedSource<'a> {
         match self {
             Decoder::Raw(source) => source,
             Decoder::Gzip(decoder) => decoder.get_ref().get_ref(),
@@ -117,7 +117,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Converts an error. [`Source`] wraps the errors of the source, so any other error is one of the decoder.
+    /// Converts an error. [`BoundedSource`] wraps the errors of the source, so any other error is one of the decoder.
     fn describe(&self, error: io::Error) -> Error {
         let coding = match self {
             Decoder::Raw(_) => Coding::Raw,
@@ -151,13 +151,13 @@ impl Read for Decoder<'_> {
 
 /// The layer as the source delivers it: counts the bytes, checks `stop`, and wraps errors to distinguish them from those
 /// of a decoder.
-struct Source<'a> {
+struct BoundedSource<'a> {
     from: &'a mut (dyn Read + Send),
     stop: &'a AtomicBool,
     count: u64,
 }
 
-impl Read for Source<'_> {
+impl Read for BoundedSource<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::interrupted().into());

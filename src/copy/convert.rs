@@ -46,7 +46,7 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
             true => manifest.clone(),
             false => change.manifest(manifest)?,
         };
-        let now = Renamed { descriptor: made.descriptor.clone(), zstd: is_zstd(&made) };
+        let now = RenamedDescriptor { descriptor: made.descriptor.clone(), zstd: is_zstd(&made) };
         change.renamed.insert(manifest.digest(), now);
         tree.push(made);
     }
@@ -62,10 +62,10 @@ struct Change<'a> {
     recompressed: &'a HashMap<Digest, RecompressedLayer>,
     format: Format,
     /// The manifests that were written so far, by their old digests.
-    renamed: HashMap<Digest, Renamed>,
+    renamed: HashMap<Digest, RenamedDescriptor>,
 }
 
-struct Renamed {
+struct RenamedDescriptor {
     descriptor: Descriptor,
     /// Whether it has zstd layers.
     zstd: bool,

@@ -59,12 +59,12 @@ pub(crate) struct Run<'a> {
     /// Blobs that keep their bytes; set when the images are known.
     pub(super) unchanged: OnceLock<HashSet<Digest>>,
     pub uploads: Arc<UploadOrder>,
-    pub(super) tally: Mutex<Tally>,
+    pub(super) tally: Mutex<CopyTally>,
     ids: AtomicU64,
 }
 
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct CopyTally {
     pub(super) recompressed: HashMap<Digest, RecompressedLayer>,
     pub(super) transferred: Count,
     pub(super) resumed_bytes: u64,
@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+    pub(super) fn tally(&self) -> MutexGuard<'_, CopyTally> {
         self.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -81,16 +81,16 @@ impl LineFill {
 pub(crate) struct UploadOrder {
     transferred: AtomicU64,
     even: AtomicBool,
-    blobs: Mutex<Vec<Arc<Blob>>>,
+    blobs: Mutex<Vec<Arc<OrderedBlob>>>,
 }
 
-struct Blob {
+struct OrderedBlob {
     size: u64,
     transferred: AtomicU64,
     moved: Mutex<Instant>,
 }
 
-impl Blob {
+impl OrderedBlob {
     /// Whether later blobs are to wait for it.
     fn moves(&self) -> bool {
         let moved = *self.moved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,37 +110,37 @@ impl UploadOrder {
     }
 
     /// Adds a blob of `size` bytes until the returned value is dropped.
-    pub fn begin(self: &Arc<Self>, size: u64) -> Upload {
-        let blob = Arc::new(Blob { size, transferred: AtomicU64::new(0), moved: Mutex::new(Instant::now()) });
+    pub fn begin(self: &Arc<Self>, size: u64) -> OrderedUpload {
+        let blob = Arc::new(OrderedBlob { size, transferred: AtomicU64::new(0), moved: Mutex::new(Instant::now()) });
         self.blobs().push(blob.clone());
-        Upload { order: self.clone(), blob }
+        OrderedUpload { order: self.clone(), blob }
     }
 
-    fn blobs(&self) -> MutexGuard<'_, Vec<Arc<Blob>>> {
+    fn blobs(&self) -> MutexGuard<'_, Vec<Arc<OrderedBlob>>> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The blob that `blob` has to wait for, if any.
-    fn before(&self, blob: &Arc<Blob>) -> Option<Arc<Blob>> {
+    fn before(&self, blob: &Arc<OrderedBlob>) -> Option<Arc<OrderedBlob>> {
         let blobs = self.blobs();
         blobs.iter().take_while(|other| !Arc::ptr_eq(other, blob)).find(|other| other.moves()).cloned()
     }
 }
 
 /// One blob in the order.
-pub(crate) struct Upload {
+pub(crate) struct OrderedUpload {
     order: Arc<UploadOrder>,
-    blob: Arc<Blob>,
+    blob: Arc<OrderedBlob>,
 }
 
-impl Upload {
+impl OrderedUpload {
     /// A reader of this blob's `bytes` that waits for its share.
     pub fn read<'a>(&self, bytes: Box<dyn Read + Send + 'a>) -> Box<dyn Read + Send + 'a> {
         Box::new(SharedReader { bytes, order: self.order.clone(), blob: self.blob.clone(), before: None, room: 0 })
     }
 }
 
-impl Drop for Upload {
+impl Drop for OrderedUpload {
     fn drop(&mut self) {
         self.order.blobs().retain(|blob| !Arc::ptr_eq(blob, &self.blob));
     }
@@ -149,9 +149,9 @@ impl Drop for Upload {
 struct SharedReader<'a> {
     bytes: Box<dyn Read + Send + 'a>,
     order: Arc<UploadOrder>,
-    blob: Arc<Blob>,
+    blob: Arc<OrderedBlob>,
     /// The blob that this one waits for, and its offset when bytes were last allowed.
-    before: Option<(Arc<Blob>, u64)>,
+    before: Option<(Arc<OrderedBlob>, u64)>,
     /// Bytes that may be read.
     room: u64,
 }

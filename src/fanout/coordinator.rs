@@ -5,7 +5,7 @@
 //! reads the blob itself. All subscribers open blobs in the same order. The read earliest in that order always has room
 //! for two chunks, so the slowest subscriber makes progress and the copies cannot deadlock.
 
-use super::windows::{Follower, SharedRead, State, SubscriberState};
+use super::windows::{Follower, SharedRead, WindowState, SubscriberState};
 use super::{CHUNK_BYTES, Limits};
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -26,7 +26,7 @@ pub(super) type Chunk = Arc<Vec<u8>>;
 pub(super) type Key = (usize, u64);
 
 pub(super) struct Coordinator {
-    state: Mutex<State>,
+    state: Mutex<WindowState>,
     /// Wakes the reads: a chunk was dropped, or a subscriber changed.
     room: Condvar,
     limits: Limits,
@@ -59,7 +59,7 @@ impl Coordinator {
         Coordinator { state, room, limits, cancel: cancel.clone(), started: Instant::now() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WindowState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -121,7 +121,7 @@ impl Coordinator {
             let held = read.start <= from && from <= read.end;
             held && !read.seen.contains(&subscriber) && !matches!(read.ended, Some(Err(_)))
         };
-        let of_blob = |state: &State| -> Vec<Key> {
+        let of_blob = |state: &WindowState| -> Vec<Key> {
             state.reads.range((position, 0)..(position + 1, 0)).map(|(key, _)| *key).collect()
         };
         for key in of_blob(&state) {
@@ -131,7 +131,7 @@ impl Coordinator {
                 return Subscription::Follow(key, id);
             }
         }
-        let others = |state: &State| {
+        let others = |state: &WindowState| {
             let coming =
                 state.subscribers.iter().enumerate().any(|(at, other)| at != subscriber && other.may_want(blob));
             let behind =
@@ -228,8 +228,8 @@ impl Coordinator {
 
     /// Adds the time since `since` to the delay of the subscribers that hold the oldest chunk. Drops the chunk when all
     /// of them exceed their patience.
-    fn make_room(&self, state: &mut State, key: Key, full: bool, since: Instant) {
-        let State { subscribers, reads, used, .. } = state;
+    fn make_room(&self, state: &mut WindowState, key: Key, full: bool, since: Instant) {
+        let WindowState { subscribers, reads, used, .. } = state;
         let oldest = match full {
             true => reads.get_mut(&key),
             false => reads.values_mut().find(|read| !read.chunks.is_empty()),
@@ -250,7 +250,7 @@ impl Coordinator {
 
     pub fn push(&self, key: Key, chunk: Vec<u8>) {
         let mut state = self.state();
-        let State { reads, used, .. } = &mut *state;
+        let WindowState { reads, used, .. } = &mut *state;
         let Some(read) = reads.get_mut(&key) else { return };
         *used += chunk.len();
         read.end += chunk.len() as u64;

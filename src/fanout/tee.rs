@@ -19,8 +19,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Splits `bytes` for `readers` readers, each of which has to be read to its end or dropped.
 pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<TeeReader>> {
     let now = Instant::now();
-    let reader = || Reader { at: 0, state: ReaderState::Reading, last_read: now };
-    let state = State { readers: (0..readers).map(|_| reader()).collect(), ..State::default() };
+    let reader = || TeeSide { at: 0, state: ReaderState::Reading, last_read: now };
+    let state = TeeState { readers: (0..readers).map(|_| reader()).collect(), ..TeeState::default() };
     let tee = Arc::new(Tee {
         state: Mutex::new(state),
         fresh: Condvar::new(),
@@ -38,7 +38,7 @@ pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cance
 }
 
 struct Tee {
-    state: Mutex<State>,
+    state: Mutex<TeeState>,
     fresh: Condvar,
     room: Condvar,
     limits: Limits,
@@ -46,8 +46,8 @@ struct Tee {
 }
 
 #[derive(Default)]
-struct State {
-    readers: Vec<Reader>,
+struct TeeState {
+    readers: Vec<TeeSide>,
     chunks: VecDeque<Chunk>,
     /// The offsets of the window.
     start: u64,
@@ -55,7 +55,7 @@ struct State {
     ended: Option<Result<()>>,
 }
 
-struct Reader {
+struct TeeSide {
     at: u64,
     state: ReaderState,
     /// The time when it last took bytes, or when the first wait for it started.
@@ -69,8 +69,8 @@ enum ReaderState {
     TooSlow,
 }
 
-impl State {
-    fn reading(&mut self) -> impl Iterator<Item = &mut Reader> {
+impl TeeState {
+    fn reading(&mut self) -> impl Iterator<Item = &mut TeeSide> {
         self.readers.iter_mut().filter(|reader| reader.state == ReaderState::Reading)
     }
 
@@ -86,7 +86,7 @@ impl State {
 }
 
 impl Tee {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TeeState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct WindowState {
     pub subscribers: Vec<SubscriberState>,
     /// The position of each blob in the common order.
     pub order: HashMap<Digest, usize>,
@@ -83,10 +83,10 @@ impl SharedRead {
     }
 }
 
-impl State {
+impl WindowState {
     /// Drops chunks that no subscriber needs, and reads without a follower; only for `blob` where it is given.
     pub fn drop_unused(&mut self, blob: Option<&Digest>) {
-        let State { subscribers, reads, used, .. } = self;
+        let WindowState { subscribers, reads, used, .. } = self;
         reads.retain(|_, read| {
             if blob.is_some_and(|blob| *blob != read.blob) {
                 return true;

@@ -140,10 +140,10 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// Computes a digest step by step.
 #[derive(Clone)]
-pub struct Hasher(Running);
+pub struct Hasher(RunningHash);
 
 #[derive(Clone)]
-enum Running {
+enum RunningHash {
     Sha256(sha2::Sha256),
     /// Used on processors without SHA-256 instructions, where it is twice as fast. Its state cannot be saved.
     Sha256InAssembly(ring::digest::Context),
@@ -161,7 +161,7 @@ impl Hasher {
     pub fn new(algorithm: Algorithm) -> Hasher {
         match algorithm {
             Algorithm::Sha256 if !has_sha_instructions() => {
-                Hasher(Running::Sha256InAssembly(ring::digest::Context::new(&ring::digest::SHA256)))
+                Hasher(RunningHash::Sha256InAssembly(ring::digest::Context::new(&ring::digest::SHA256)))
             }
             _ => Hasher::resumable(algorithm),
         }
@@ -170,17 +170,17 @@ impl Hasher {
     /// Creates a hasher that has a [`Hasher::state`].
     pub fn resumable(algorithm: Algorithm) -> Hasher {
         Hasher(match algorithm {
-            Algorithm::Sha256 => Running::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha512 => Running::Sha512(sha2::Sha512::new()),
+            Algorithm::Sha256 => RunningHash::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => RunningHash::Sha512(sha2::Sha512::new()),
         })
     }
 
     /// Hashes further bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            Running::Sha256(state) => state.update(bytes),
-            Running::Sha256InAssembly(state) => state.update(bytes),
-            Running::Sha512(state) => state.update(bytes),
+            RunningHash::Sha256(state) => state.update(bytes),
+            RunningHash::Sha256InAssembly(state) => state.update(bytes),
+            RunningHash::Sha512(state) => state.update(bytes),
         }
     }
 
@@ -193,9 +193,9 @@ impl Hasher {
     /// Returns the state for [`Hasher::from_state`]; `None` if the hasher is not [`Hasher::resumable`].
     pub fn state(&self) -> Option<Vec<u8>> {
         match &self.0 {
-            Running::Sha256(state) => Some(state.serialize().to_vec()),
-            Running::Sha256InAssembly(_) => None,
-            Running::Sha512(state) => Some(state.serialize().to_vec()),
+            RunningHash::Sha256(state) => Some(state.serialize().to_vec()),
+            RunningHash::Sha256InAssembly(_) => None,
+            RunningHash::Sha512(state) => Some(state.serialize().to_vec()),
         }
     }
 
@@ -203,19 +203,19 @@ impl Hasher {
     /// user can write.
     pub fn from_state(algorithm: Algorithm, state: &[u8]) -> Option<Hasher> {
         Some(Hasher(match algorithm {
-            Algorithm::Sha256 => Running::Sha256(sha2::Sha256::deserialize(state.try_into().ok()?).ok()?),
-            Algorithm::Sha512 => Running::Sha512(sha2::Sha512::deserialize(state.try_into().ok()?).ok()?),
+            Algorithm::Sha256 => RunningHash::Sha256(sha2::Sha256::deserialize(state.try_into().ok()?).ok()?),
+            Algorithm::Sha512 => RunningHash::Sha512(sha2::Sha512::deserialize(state.try_into().ok()?).ok()?),
         }))
     }
 
     /// Returns the digest of all bytes.
     pub fn finish(self) -> Digest {
         match self.0 {
-            Running::Sha256(state) => Digest::Sha256(state.finalize().into()),
-            Running::Sha256InAssembly(state) => {
+            RunningHash::Sha256(state) => Digest::Sha256(state.finalize().into()),
+            RunningHash::Sha256InAssembly(state) => {
                 Digest::Sha256(state.finish().as_ref().try_into().expect("a SHA-256 digest has 32 bytes"))
             }
-            Running::Sha512(state) => Digest::Sha512(state.finalize().into()),
+            RunningHash::Sha512(state) => Digest::Sha512(state.finalize().into()),
         }
     }
 }
@@ -250,7 +250,7 @@ mod tests {
         let bytes: Vec<u8> = (0..400_u32).map(|n| (n * 7 + n / 64) as u8).collect();
         for length in 0..bytes.len() {
             let (first, rest) = bytes[..length].split_at(length / 3);
-            let assembly = Hasher(Running::Sha256InAssembly(ring::digest::Context::new(&ring::digest::SHA256)));
+            let assembly = Hasher(RunningHash::Sha256InAssembly(ring::digest::Context::new(&ring::digest::SHA256)));
             let resumable = Hasher::resumable(Algorithm::Sha256).with(first);
             let resumed = Hasher::from_state(Algorithm::Sha256, &resumable.state().unwrap()).unwrap();
             let expected = Digest::Sha256(sha2::Sha256::digest(&bytes[..length]).into());

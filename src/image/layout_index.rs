@@ -98,15 +98,15 @@ impl LayoutIndex {
     /// As [`LayoutIndex::point`] for each of `names`, in one pass: named images first, then unnamed ones.
     pub fn point_all(&mut self, names: &[(Option<Name>, Descriptor)]) {
         let list = self.list();
-        let mut positions: HashMap<Key, Vec<usize>> = HashMap::new();
+        let mut positions: HashMap<ListingKey, Vec<usize>> = HashMap::new();
         for (at, entry) in list.iter().enumerate() {
-            positions.entry(Key::of(entry)).or_default().push(at);
+            positions.entry(ListingKey::of(entry)).or_default().push(at);
         }
         let mut duplicates = HashSet::new();
         for (name, root) in names.iter().filter_map(|(name, root)| Some((name.as_ref()?, root))) {
-            let key = Key::Name(name.to_string());
+            let key = ListingKey::Name(name.to_string());
             let mut same = positions.remove(&key).unwrap_or_default();
-            same.extend(positions.remove(&Key::Unnamed(root.digest.to_string())).unwrap_or_default());
+            same.extend(positions.remove(&ListingKey::Unnamed(root.digest.to_string())).unwrap_or_default());
             same.sort_unstable();
             let at = match same.split_first() {
                 Some((first, others)) => {
@@ -135,8 +135,8 @@ impl LayoutIndex {
     /// Removes `name`; returns whether it existed.
     pub fn remove(&mut self, name: &Name) -> bool {
         let before = self.list().len();
-        let key = Key::Name(name.to_string());
-        self.list().retain(|old| Key::of(old) != key);
+        let key = ListingKey::Name(name.to_string());
+        self.list().retain(|old| ListingKey::of(old) != key);
         self.list().len() != before
     }
 
@@ -144,9 +144,9 @@ impl LayoutIndex {
     pub fn remove_tag(&mut self, tag: &str) -> Vec<Digest> {
         let mut had = Vec::new();
         self.list().retain(|old| {
-            let tagged = match Key::of(old) {
-                Key::Name(name) => Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag),
-                Key::Unnamed(_) => false,
+            let tagged = match ListingKey::of(old) {
+                ListingKey::Name(name) => Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag),
+                ListingKey::Unnamed(_) => false,
             };
             had.extend(digest_of(old).filter(|_| tagged));
             !tagged
@@ -163,15 +163,15 @@ impl LayoutIndex {
 
     /// Removes the unnamed entries for `digests`.
     pub fn remove_unnamed(&mut self, digests: &[Digest]) {
-        let nameless = |old: &Value| matches!(Key::of(old), Key::Unnamed(_));
+        let nameless = |old: &Value| matches!(ListingKey::of(old), ListingKey::Unnamed(_));
         self.list().retain(|old| !nameless(old) || !digest_of(old).is_some_and(|own| digests.contains(&own)));
     }
 
     /// Returns the digest that `name` refers to.
     pub fn target(&self, name: &Name) -> Option<Digest> {
         let list = self.0["manifests"].as_array()?;
-        let key = Key::Name(name.to_string());
-        list.iter().find(|entry| Key::of(entry) == key)?["digest"].as_str()?.parse().ok()
+        let key = ListingKey::Name(name.to_string());
+        list.iter().find(|entry| ListingKey::of(entry) == key)?["digest"].as_str()?.parse().ok()
     }
 }
 
@@ -189,19 +189,19 @@ fn digest_of(entry: &Value) -> Option<Digest> {
 
 /// The key of an entry.
 #[derive(PartialEq, Eq, Hash)]
-enum Key {
+enum ListingKey {
     /// The full name, otherwise the tag.
     Name(String),
     /// The digest of an unnamed entry.
     Unnamed(String),
 }
 
-impl Key {
-    fn of(entry: &Value) -> Key {
+impl ListingKey {
+    fn of(entry: &Value) -> ListingKey {
         let annotation = |key| entry.get("annotations")?.get(key)?.as_str().filter(|name: &&str| !name.is_empty());
         match annotation(CONTAINERD_NAME).or(annotation(REF_NAME)) {
-            Some(name) => Key::Name(name.to_owned()),
-            None => Key::Unnamed(entry.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned()),
+            Some(name) => ListingKey::Name(name.to_owned()),
+            None => ListingKey::Unnamed(entry.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned()),
         }
     }
 }

@@ -39,7 +39,7 @@ pub enum Body {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+struct ManifestFields {
     schema_version: Option<u64>,
     media_type: Option<String>,
     manifests: Option<Vec<Descriptor>>,
@@ -139,7 +139,7 @@ impl Manifest {
             let descriptor = Descriptor::new(claimed_type, digest, size);
             return Ok(Manifest { descriptor, bytes, body: Body::Opaque, subject: None, artifact_type: None });
         }
-        let document: Document =
+        let document: ManifestFields =
             serde_json::from_slice(&bytes).map_err(|e| wrong(&format!("it is not the expected JSON ({e})")))?;
         if document.fs_layers.is_some() || document.schema_version == Some(1) {
             return Err(wrong("it is docker's schema 1, which was withdrawn; push the image again with a newer tool"));

@@ -10,7 +10,7 @@ const STATUS_CLIENT_CLOSED: u16 = 499;
 
 /// One finished request.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct LogRecord {
     /// The start of the request.
     pub at: SystemTime,
     pub peer: IpAddr,
@@ -30,7 +30,7 @@ pub struct Record {
 }
 
 /// Receives the record of every request, from several threads; must not block for long.
-pub type AccessLog = dyn Fn(&Record) + Send + Sync;
+pub type AccessLog = dyn Fn(&LogRecord) + Send + Sync;
 
 /// Counters since the start of the server; `connections` and `in_flight` are gauges.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ impl Drop for GaugeGuard {
 
 /// Collects the record of one request; writes it when the response has been sent (on drop).
 pub struct RequestLog {
-    record: Record,
+    record: LogRecord,
     started: Instant,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
@@ -102,7 +102,7 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
-    pub fn start(record: Record, metrics: &Arc<Metrics>, access_log: Option<Arc<AccessLog>>) -> RequestLog {
+    pub fn start(record: LogRecord, metrics: &Arc<Metrics>, access_log: Option<Arc<AccessLog>>) -> RequestLog {
         let _in_flight = GaugeGuard::new(metrics, |metrics| &metrics.in_flight);
         RequestLog {
             record,

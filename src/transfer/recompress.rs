@@ -89,7 +89,7 @@ fn recompress(
     let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
     // The SHA-256 of an uncompressed layer is its diff ID, which is computed anyway.
     let own_hash = how.was != Coding::Raw || algorithm != Algorithm::default();
-    let mut tee = Tee { from, hasher: own_hash.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, context };
+    let mut tee = ReplayTee { from, hasher: own_hash.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, context };
     let result = compress::recompress(&mut tee, how.was, how.to, how.level, context.threads, out)?;
     let digest = match tee.hasher {
         // Bytes after the end of the compressed stream belong to the blob too.
@@ -104,7 +104,7 @@ fn recompress(
 }
 
 /// A reader that counts, reports and, where needed, hashes.
-struct Tee<'a, 'f> {
+struct ReplayTee<'a, 'f> {
     from: &'a mut (dyn Read + Send),
     hasher: Option<Hasher>,
     size: u64,
@@ -112,7 +112,7 @@ struct Tee<'a, 'f> {
     context: &'a TransferContext<'f>,
 }
 
-impl Read for Tee<'_, '_> {
+impl Read for ReplayTee<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.from.read(buffer)?;
         self.size += n as u64;

@@ -68,9 +68,9 @@ impl ReplayBuffer {
 }
 
 /// A stream whose latest bytes can be read again.
-pub(crate) struct Replay<'a>(Mutex<Source<'a>>);
+pub(crate) struct Replay<'a>(Mutex<ReplayedSource<'a>>);
 
-struct Source<'a> {
+struct ReplayedSource<'a> {
     bytes: Box<dyn Read + Send + 'a>,
     latest: ReplayBuffer,
 }
@@ -78,7 +78,7 @@ struct Source<'a> {
 impl<'a> Replay<'a> {
     /// The stream `bytes`, of which the last `limit` bytes can be read again.
     pub fn new(bytes: Box<dyn Read + Send + 'a>, limit: usize) -> Replay<'a> {
-        Replay(Mutex::new(Source { bytes, latest: ReplayBuffer::new(limit) }))
+        Replay(Mutex::new(ReplayedSource { bytes, latest: ReplayBuffer::new(limit) }))
     }
 
     /// The bytes from offset `from`. Unread bytes before it are skipped.

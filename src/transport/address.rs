@@ -55,8 +55,8 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
-    fn profile(&self) -> Profile {
-        Profile::default()
+    fn profile(&self) -> AddressProfile {
+        AddressProfile::default()
     }
 
     /// Parses `text` as the name of an image at this address.
@@ -110,7 +110,7 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
 
 /// The properties of an address that are known before it is opened.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Profile {
+pub(crate) struct AddressProfile {
     /// Its bytes go over the network, where `--limit-rate` counts them.
     pub is_remote: bool,
     /// Standard input or output.

@@ -19,7 +19,7 @@ use crate::serve::{
 };
 use crate::transport::layout::LayoutCache;
 use crate::transport::registry::mirrors;
-use crate::transport::registry::mirrors::Server;
+use crate::transport::registry::mirrors::MirrorServer;
 use crate::transport::registry::{Access, Credentials, Insecure};
 use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
@@ -189,7 +189,7 @@ impl MirrorOptions {
         }
         let endpoint = |text: &String| {
             let error = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
-            let Server { host, insecure } =
+            let MirrorServer { host, insecure } =
                 mirrors::parse_server(text, access.insecure.is_allowed()).ok_or_else(error)?;
             let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })

@@ -23,7 +23,7 @@ use crate::image::Name;
 use crate::progress::Event;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{InPlace, Listed, OpenSource, Profile, SelectedSource};
+use crate::transport::address::{InPlace, Listed, OpenSource, AddressProfile, SelectedSource};
 use crate::transport::engine::Engine;
 use crate::transport::options::{Context, ReadOptions};
 use crate::transport::registry::{Access, ForeignStore};
@@ -234,7 +234,7 @@ pub fn upstream_access(from: &SourceOptions, network: &NetworkOptions, run: &Run
 
 /// Fails if standard input is used for two things.
 pub fn stdin_once(src: &dyn Address, from: &SourceOptions, into: &SinkOptions, hosts: Option<&Path>) -> Result<()> {
-    let Profile { is_stdio, is_repository, .. } = src.profile();
+    let AddressProfile { is_stdio, is_repository, .. } = src.profile();
     let uses = [
         is_stdio,
         from.registry.options().password_stdin && is_repository,

@@ -23,11 +23,11 @@ const UNPLANNED: &str = "{spinner} {bytes}  {bytes_per_sec}";
 
 pub struct Bars {
     all: MultiProgress,
-    state: Mutex<State>,
+    state: Mutex<BarsState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BarsState {
     tally: Tally,
     overall: Option<ProgressBar>,
     blobs: HashMap<u64, ProgressBar>,
@@ -90,7 +90,7 @@ impl Bars {
     }
 
     /// Updates the bar of one of several destinations.
-    fn destination_event(&self, state: &mut State, name: &str, event: &Event<'_>) {
+    fn destination_event(&self, state: &mut BarsState, name: &str, event: &Event<'_>) {
         let shown = state.destinations.values().filter(|(_, bar)| bar.is_some()).count();
         let (tally, bar) = state.destinations.entry(name.to_owned()).or_default();
         tally.count(event);
@@ -129,7 +129,7 @@ impl Bars {
     }
 }
 
-impl State {
+impl BarsState {
     fn show(&self) {
         let Some(bar) = &self.overall else { return };
         if self.tally.total != bar.length() || bar.position() == 0 {

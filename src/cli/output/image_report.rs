@@ -13,14 +13,14 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Serialize)]
-pub struct Document {
+pub struct ImageDocument {
     version: u32,
     images: Vec<InspectedImage>,
 }
 
-impl Document {
-    pub fn new(images: Vec<InspectedImage>) -> Document {
-        Document { version: VERSION, images }
+impl ImageDocument {
+    pub fn new(images: Vec<InspectedImage>) -> ImageDocument {
+        ImageDocument { version: VERSION, images }
     }
 }
 
@@ -33,29 +33,29 @@ pub struct InspectedImage {
     size: u64,
     /// The source does not have this root: imgmv generated it, from a config and layers or from manifests of one name.
     synthesised: bool,
-    indexes: Vec<Entry>,
+    indexes: Vec<IndexEntry>,
     manifests: Vec<ImageManifest>,
     /// Entries of the indexes that are not manifests (BuildKit's cache).
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    index_blobs: Vec<Entry>,
+    index_blobs: Vec<IndexEntry>,
 }
 
 /// The manifest of one platform, or of an artifact.
 #[derive(Serialize)]
 struct ImageManifest {
     #[serde(flatten)]
-    at: Entry,
+    at: IndexEntry,
     platform: Option<String>,
     /// The index lists the manifest, but the source does not have it.
     missing: bool,
     subject: Option<Digest>,
-    config: Option<Entry>,
-    layers: Vec<Entry>,
+    config: Option<IndexEntry>,
+    layers: Vec<IndexEntry>,
 }
 
 /// A descriptor.
 #[derive(Serialize, Clone)]
-struct Entry {
+struct IndexEntry {
     digest: Digest,
     media_type: String,
     /// In bytes.
@@ -68,9 +68,9 @@ struct Entry {
     urls: Option<Vec<String>>,
 }
 
-impl From<&Descriptor> for Entry {
-    fn from(at: &Descriptor) -> Entry {
-        Entry {
+impl From<&Descriptor> for IndexEntry {
+    fn from(at: &Descriptor) -> IndexEntry {
+        IndexEntry {
             digest: at.digest,
             media_type: at.media_type.clone(),
             size: at.size,
@@ -113,8 +113,8 @@ impl InspectedImage {
         if self.indexes.iter().any(|index| index.digest == at.digest) {
             return Ok(());
         }
-        self.indexes.push(Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) });
-        self.index_blobs.extend(manifest.layers().iter().map(Entry::from));
+        self.indexes.push(IndexEntry { media_type: manifest.descriptor.media_type.clone(), ..IndexEntry::from(at) });
+        self.index_blobs.extend(manifest.layers().iter().map(IndexEntry::from));
         manifest.children().iter().try_for_each(|child| self.descend(child, manifests, store))
     }
 
@@ -168,19 +168,19 @@ impl ImageManifest {
         };
         Ok(ImageManifest {
             // The media type of the manifest itself, because the index may not have one.
-            at: Entry { media_type: manifest.descriptor.media_type.clone(), ..Entry::from(at) },
+            at: IndexEntry { media_type: manifest.descriptor.media_type.clone(), ..IndexEntry::from(at) },
             platform,
             missing: false,
             subject: manifest.subject.as_ref().map(|subject| subject.digest),
-            config: manifest.config().map(Entry::from),
-            layers: manifest.layers().iter().map(Entry::from).collect(),
+            config: manifest.config().map(IndexEntry::from),
+            layers: manifest.layers().iter().map(IndexEntry::from).collect(),
         })
     }
 
     fn missing(at: &Descriptor) -> ImageManifest {
         let platform = at.platform.as_ref().map(Platform::to_string);
         let (subject, config, layers) = (None, None, Vec::new());
-        ImageManifest { at: Entry::from(at), platform, missing: true, subject, config, layers }
+        ImageManifest { at: IndexEntry::from(at), platform, missing: true, subject, config, layers }
     }
 }
 
@@ -196,7 +196,7 @@ fn is_image_config(config: &Descriptor) -> bool {
     config.media_type == OCI_CONFIG || config.media_type == DOCKER_CONFIG
 }
 
-impl Entry {
+impl IndexEntry {
     fn line(&self, what: &str, depth: usize) -> String {
         let size = HumanBytes(self.size).to_string();
         let foreign = if is_foreign_layer(&self.media_type) { "  (nondistributable)" } else { "" };

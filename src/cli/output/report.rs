@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 /// The results of all destinations of a run.
 pub struct Summary {
     started: Instant,
-    destinations: Vec<Destination>,
+    destinations: Vec<DestinationDocument>,
 }
 
 /// The result of one destination.
-struct Destination {
+struct DestinationDocument {
     /// As on the command line.
     name: String,
     result: Result<Report>,
@@ -30,7 +30,7 @@ struct Destination {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct CopyDocument<'a> {
     version: u32,
     images: Vec<ImageEntry<'a>>,
     transferred: CountEntry,
@@ -87,18 +87,18 @@ impl Summary {
 
     /// Adds the result of the destination `name`.
     pub fn add(&mut self, name: &str, result: Result<Report>, duration: Duration) {
-        self.destinations.push(Destination { name: name.to_owned(), result, duration });
+        self.destinations.push(DestinationDocument { name: name.to_owned(), result, duration });
     }
 
-    fn reports(&self) -> impl Iterator<Item = (&Destination, &Report)> {
+    fn reports(&self) -> impl Iterator<Item = (&DestinationDocument, &Report)> {
         self.destinations.iter().filter_map(|one| Some((one, one.result.as_ref().ok()?)))
     }
 
-    fn errors(&self) -> impl Iterator<Item = (&Destination, &Error)> {
+    fn errors(&self) -> impl Iterator<Item = (&DestinationDocument, &Error)> {
         self.destinations.iter().filter_map(|one| Some((one, one.result.as_ref().err()?)))
     }
 
-    fn images(&self) -> impl Iterator<Item = (&Destination, &Copied)> {
+    fn images(&self) -> impl Iterator<Item = (&DestinationDocument, &Copied)> {
         self.reports().flat_map(|(one, report)| report.images.iter().map(move |image| (one, image)))
     }
 
@@ -144,7 +144,7 @@ impl Summary {
 
     /// Returns an error that names each failed destination, if any failed.
     pub fn check(&self) -> Result<()> {
-        let errors: Vec<(&Destination, &Error)> = self.errors().collect();
+        let errors: Vec<(&DestinationDocument, &Error)> = self.errors().collect();
         let [(_, error), others @ ..] = &errors[..] else { return Ok(()) };
         if self.destinations.len() == 1 {
             return Err(Error::clone(error));
@@ -166,14 +166,14 @@ impl Summary {
         all.filter(move |line| self.destinations.len() == 1 || seen.insert(line.clone()))
     }
 
-    fn document(&self, retries: usize) -> Document<'_> {
+    fn document(&self, retries: usize) -> CopyDocument<'_> {
         let sum = self.sum();
         let errors = self.errors().map(|(one, error)| ErrorEntry {
             destination: &one.name,
             kind: kind_word(error.kind()),
             message: error.to_string(),
         });
-        Document {
+        CopyDocument {
             version: VERSION,
             images: self.images().map(|(one, image)| ImageEntry::new(one, image)).collect(),
             transferred: sum.transferred.into(),
@@ -183,12 +183,12 @@ impl Summary {
             seconds: seconds(self.started.elapsed()),
             dry_run: sum.dry_run,
             errors: errors.collect(),
-            destinations: self.destinations.iter().map(Destination::entry).collect(),
+            destinations: self.destinations.iter().map(DestinationDocument::entry).collect(),
         }
     }
 }
 
-impl Destination {
+impl DestinationDocument {
     fn entry(&self) -> DestinationEntry<'_> {
         let (status, report) = match &self.result {
             Ok(report) => ("done", report.clone()),
@@ -207,7 +207,7 @@ impl Destination {
 }
 
 impl<'a> ImageEntry<'a> {
-    fn new(destination: &'a Destination, image: &'a Copied) -> ImageEntry<'a> {
+    fn new(destination: &'a DestinationDocument, image: &'a Copied) -> ImageEntry<'a> {
         ImageEntry {
             destination: &destination.name,
             names: image.names.iter().map(Name::as_str).collect(),

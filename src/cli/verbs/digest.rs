@@ -37,13 +37,13 @@ Examples:
   imgmv digest oci:./mirror:app-2";
 
 #[derive(Serialize)]
-struct Document {
+struct DigestDocument {
     version: u32,
-    images: Vec<Entry>,
+    images: Vec<ImageDigest>,
 }
 
 #[derive(Serialize)]
-struct Entry {
+struct ImageDigest {
     name: Option<String>,
     digest: Value,
 }
@@ -60,17 +60,17 @@ impl Digest {
             // Reads only the roots, not their children.
             Platforms::Default | Platforms::All => {
                 let roots = store.roots(&opened.selectors)?;
-                let entry = |root: crate::source::Root| Entry::new(root.name.as_ref(), root.descriptor.digest);
+                let entry = |root: crate::source::Root| ImageDigest::new(root.name.as_ref(), root.descriptor.digest);
                 inspect_source::some(roots, &*store)?.into_iter().map(entry).collect()
             }
             platforms => inspect_source::images(&*store, &opened.selectors, &platforms, run)?
                 .iter()
-                .map(|image| Entry::new(image.names.first(), image.root().digest()))
+                .map(|image| ImageDigest::new(image.names.first(), image.root().digest()))
                 .collect::<Vec<_>>(),
         };
         run.screen.end();
         if run.answer.json() {
-            return run.answer.document(&Document { version: VERSION, images: entries });
+            return run.answer.document(&DigestDocument { version: VERSION, images: entries });
         }
         let several = entries.len() > 1;
         entries.iter().try_for_each(|entry| {
@@ -82,8 +82,8 @@ impl Digest {
     }
 }
 
-impl Entry {
-    fn new(name: Option<&Name>, digest: Value) -> Entry {
-        Entry { name: name.map(Name::to_string), digest }
+impl ImageDigest {
+    fn new(name: Option<&Name>, digest: Value) -> ImageDigest {
+        ImageDigest { name: name.map(Name::to_string), digest }
     }
 }

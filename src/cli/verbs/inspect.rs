@@ -7,7 +7,7 @@ use crate::cli::open;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
-use crate::cli::output::image_report::{Document, InspectedImage};
+use crate::cli::output::image_report::{ImageDocument, InspectedImage};
 use crate::copy::Platforms;
 use crate::image::media_type::is_manifest;
 use crate::image::{Descriptor, Manifest, Platform};
@@ -83,7 +83,7 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
     }
     run.screen.end();
     match run.answer.json() {
-        true => run.answer.document(&Document::new(all)),
+        true => run.answer.document(&ImageDocument::new(all)),
         false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),
     }
 }

@@ -40,13 +40,13 @@ Examples:
   imgmv list bundle.tar --json";
 
 #[derive(Serialize)]
-struct Document {
+struct ListDocument {
     version: u32,
-    images: Vec<Entry>,
+    images: Vec<ImageEntry>,
 }
 
 #[derive(Serialize)]
-struct Entry {
+struct ImageEntry {
     name: Option<String>,
     /// Null for tags of a registry and for engines that do not report it, because it would take one request per image.
     digest: Option<Digest>,
@@ -63,24 +63,24 @@ impl List {
     fn execute(&self, run: &Run) -> Result<()> {
         let address = address::parse(&self.src)?;
         if let Some(listed) = self.access.list(&*address, run)? {
-            return answer(listed.into_iter().map(Entry::from).collect(), run);
+            return answer(listed.into_iter().map(ImageEntry::from).collect(), run);
         }
         let opened = self.access.source(&*address, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        answer(with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(Entry::from).collect()), run)
+        answer(with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(ImageEntry::from).collect()), run)
     }
 }
 
-fn answer(entries: Vec<Entry>, run: &Run) -> Result<()> {
+fn answer(entries: Vec<ImageEntry>, run: &Run) -> Result<()> {
     run.screen.end();
     if run.answer.json() {
-        return run.answer.document(&Document { version: VERSION, images: entries });
+        return run.answer.document(&ListDocument { version: VERSION, images: entries });
     }
     entries.iter().try_for_each(|entry| run.answer.line(&entry.line()))
 }
 
 /// Marks the names that several images have, so that they are shown with their digests.
-fn with_digest_if_ambiguous(mut entries: Vec<Entry>) -> Vec<Entry> {
+fn with_digest_if_ambiguous(mut entries: Vec<ImageEntry>) -> Vec<ImageEntry> {
     let mut digests: HashMap<String, HashSet<Option<Digest>>> = HashMap::new();
     for entry in &entries {
         digests.entry(entry.name.clone().unwrap_or_default()).or_default().insert(entry.digest);
@@ -91,16 +91,16 @@ fn with_digest_if_ambiguous(mut entries: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
-impl From<Listed> for Entry {
-    fn from((name, known): Listed) -> Entry {
+impl From<Listed> for ImageEntry {
+    fn from((name, known): Listed) -> ImageEntry {
         let (digest, media_type) = known.unzip();
-        Entry { name: Some(name.to_string()), digest, media_type, by_digest: false }
+        ImageEntry { name: Some(name.to_string()), digest, media_type, by_digest: false }
     }
 }
 
-impl From<Root> for Entry {
-    fn from(root: Root) -> Entry {
-        Entry {
+impl From<Root> for ImageEntry {
+    fn from(root: Root) -> ImageEntry {
+        ImageEntry {
             name: root.name.map(|name| name.to_string()),
             digest: Some(root.descriptor.digest),
             media_type: Some(root.descriptor.media_type),
@@ -109,7 +109,7 @@ impl From<Root> for Entry {
     }
 }
 
-impl Entry {
+impl ImageEntry {
     fn line(&self) -> String {
         match (&self.name, &self.digest) {
             (Some(name), Some(digest)) if self.by_digest => format!("{name}@{digest}"),

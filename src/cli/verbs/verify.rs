@@ -48,13 +48,13 @@ Examples:
   ssh node1 docker save app:2 | imgmv verify -";
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct VerifyDocument<'a> {
     version: u32,
-    images: Vec<Entry<'a>>,
+    images: Vec<VerifiedImage<'a>>,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct VerifiedImage<'a> {
     names: Vec<&'a str>,
     digest: Digest,
     ok: bool,
@@ -105,7 +105,7 @@ fn print(verdicts: &[Verdict], run: &Run) -> Result<()> {
     match run.answer.json() {
         true => run
             .answer
-            .document(&Document { version: VERSION, images: verdicts.iter().map(Verdict::entry).collect() })?,
+            .document(&VerifyDocument { version: VERSION, images: verdicts.iter().map(Verdict::entry).collect() })?,
         false => verdicts.iter().flat_map(Verdict::lines).try_for_each(|line| run.answer.line(&line))?,
     }
     // Images may share a broken blob; its message is printed once.
@@ -119,8 +119,8 @@ fn print(verdicts: &[Verdict], run: &Run) -> Result<()> {
 }
 
 impl Verdict {
-    fn entry(&self) -> Entry<'_> {
-        Entry {
+    fn entry(&self) -> VerifiedImage<'_> {
+        VerifiedImage {
             names: self.names.iter().map(Name::as_str).collect(),
             digest: self.digest,
             ok: self.broken.is_empty(),

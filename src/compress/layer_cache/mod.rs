@@ -35,7 +35,7 @@ pub struct LayerCache {
 
 #[derive(Default)]
 struct Entries {
-    compressed: HashMap<Key, (Digest, u64)>,
+    compressed: HashMap<CacheKey, (Digest, u64)>,
     diff_ids: HashMap<Digest, Digest>,
     /// The number of lines in the file, including damaged ones.
     lines: usize,
@@ -43,16 +43,16 @@ struct Entries {
 
 /// The inputs that determine the bytes of a compressed layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+struct CacheKey {
     recipe: u32,
     diff_id: Digest,
     to: Coding,
     level: i32,
 }
 
-impl Key {
-    fn new(diff_id: &Digest, to: Coding, level: Option<i32>) -> Key {
-        Key { recipe: RECIPE_VERSION, diff_id: *diff_id, to, level: level.unwrap_or(default_level(to)) }
+impl CacheKey {
+    fn new(diff_id: &Digest, to: Coding, level: Option<i32>) -> CacheKey {
+        CacheKey { recipe: RECIPE_VERSION, diff_id: *diff_id, to, level: level.unwrap_or(default_level(to)) }
     }
 }
 
@@ -66,7 +66,7 @@ impl LayerCache {
     /// Returns digest and size in bytes of the layer `diff_id` compressed as `to` at `level` by this version of
     /// [`crate::compress`].
     pub fn find(&self, diff_id: &Digest, to: Coding, level: Option<i32>) -> Option<(Digest, u64)> {
-        self.with_entries(|entries| entries.compressed.get(&Key::new(diff_id, to, level)).copied())
+        self.with_entries(|entries| entries.compressed.get(&CacheKey::new(diff_id, to, level)).copied())
     }
 
     /// Returns the diff ID of the compressed layer `blob`, which any version of imgmv compressed.
@@ -76,7 +76,7 @@ impl LayerCache {
 
     /// Adds an entry: the layer `diff_id` compressed here as `to` at `level` is `blob`, of `size` bytes.
     pub fn insert(&self, diff_id: &Digest, to: Coding, level: Option<i32>, blob: &Digest, size: u64) {
-        let key = Key::new(diff_id, to, level);
+        let key = CacheKey::new(diff_id, to, level);
         self.with_entries(|entries| {
             if entries.compressed.get(&key) == Some(&(*blob, size)) {
                 return;
@@ -114,7 +114,7 @@ impl Entries {
         entries
     }
 
-    fn insert(&mut self, key: Key, blob: Digest, size: u64) {
+    fn insert(&mut self, key: CacheKey, blob: Digest, size: u64) {
         self.compressed.insert(key, (blob, size));
         self.diff_ids.insert(blob, key.diff_id);
     }
@@ -122,8 +122,8 @@ impl Entries {
 
 /// Returns the line `RECIPE DIFF_ID CODING LEVEL BLOB SIZE CHECK`. The check is the start of the digest of the other
 /// fields; it detects a truncated or damaged line.
-fn line(key: &Key, blob: &Digest, size: u64) -> String {
-    let Key { recipe, diff_id, to, level } = key;
+fn line(key: &CacheKey, blob: &Digest, size: u64) -> String {
+    let CacheKey { recipe, diff_id, to, level } = key;
     let text = format!("{recipe} {diff_id} {} {level} {blob} {size}", to.name());
     format!("{text} {}\n", check(&text))
 }
@@ -132,7 +132,7 @@ fn check(text: &str) -> String {
     Digest::of(text.as_bytes()).hex()[..16].to_owned()
 }
 
-fn parse(line: &str) -> Option<(Key, Digest, u64)> {
+fn parse(line: &str) -> Option<(CacheKey, Digest, u64)> {
     let (text, sum) = line.rsplit_once(' ')?;
     let fields: Vec<&str> = text.split(' ').collect();
     let [recipe, diff_id, to, level, blob, size] = fields[..] else { return None };
@@ -140,7 +140,7 @@ fn parse(line: &str) -> Option<(Key, Digest, u64)> {
         return None;
     }
     let to = [Coding::Raw, Coding::Gzip, Coding::Zstd].into_iter().find(|coding| coding.name() == to)?;
-    let key = Key { recipe: recipe.parse().ok()?, diff_id: diff_id.parse().ok()?, to, level: level.parse().ok()? };
+    let key = CacheKey { recipe: recipe.parse().ok()?, diff_id: diff_id.parse().ok()?, to, level: level.parse().ok()? };
     Some((key, blob.parse().ok()?, size.parse().ok()?))
 }
 

@@ -52,7 +52,7 @@ fn another_coding_level_or_recipe_is_another_pair() {
     assert_eq!(cache.find(&raw, Coding::Gzip, Some(9)), None);
     let default = Some(default_level(Coding::Gzip));
     assert_eq!(cache.find(&raw, Coding::Gzip, default), Some((digest("gzip"), 1)));
-    let old = Key { recipe: RECIPE_VERSION + 1, ..Key::new(&digest("old"), Coding::Gzip, None) };
+    let old = CacheKey { recipe: RECIPE_VERSION + 1, ..CacheKey::new(&digest("old"), Coding::Gzip, None) };
     append(&own_directory(&directory, IfMissing::Skip).unwrap(), &line(&old, &digest("old gzip"), 1));
     let cache = LayerCache::open(&directory);
     assert_eq!(cache.find(&digest("old"), Coding::Gzip, None), None);
@@ -127,7 +127,7 @@ fn only_the_newest_are_kept() {
     let (_parent, directory) = place();
     insert(&LayerCache::open(&directory), 0);
     let lines: String = (1..=PRUNE_LINES)
-        .map(|n| line(&Key::new(&digest(n), Coding::Gzip, None), &digest(format!("compressed {n}")), n as u64))
+        .map(|n| line(&CacheKey::new(&digest(n), Coding::Gzip, None), &digest(format!("compressed {n}")), n as u64))
         .collect();
     append(&own_directory(&directory, IfMissing::Skip).unwrap(), &lines);
     insert(&LayerCache::open(&directory), PRUNE_LINES + 1);

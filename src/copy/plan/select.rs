@@ -47,7 +47,7 @@ pub(super) struct Chooser<'a> {
 }
 
 /// The manifests below an index, as far as the source has them.
-pub(super) struct Found {
+pub(super) struct FoundManifest {
     /// Children first, without the top index.
     pub tree: Vec<Manifest>,
     pub absent: Vec<Descriptor>,
@@ -85,7 +85,7 @@ impl Chooser<'_> {
 
     /// The complete tree below `top`.
     fn all(&mut self, top: Manifest) -> Result<Vec<Manifest>> {
-        let mut found = Found { tree: Vec::new(), absent: Vec::new() };
+        let mut found = FoundManifest { tree: Vec::new(), absent: Vec::new() };
         self.descend(&top, 0, &mut found)?;
         if !found.absent.is_empty() {
             return self.incomplete(top, found);
@@ -95,7 +95,7 @@ impl Chooser<'_> {
     }
 
     /// Finds every manifest below `top`.
-    fn descend(&mut self, top: &Manifest, depth: usize, found: &mut Found) -> Result<()> {
+    fn descend(&mut self, top: &Manifest, depth: usize, found: &mut FoundManifest) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(self.too_deep());
         }

@@ -2,7 +2,7 @@
 //! entries.
 
 use super::platforms::{counted, listed};
-use super::select::{Chooser, Found};
+use super::select::{Chooser, FoundManifest};
 use super::{ATTESTS, Platforms};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
@@ -59,7 +59,7 @@ impl Chooser<'_> {
     }
 
     /// The index `top`, of which the source has only the manifests in `found`.
-    pub(super) fn incomplete(&mut self, top: Manifest, mut found: Found) -> Result<Vec<Manifest>> {
+    pub(super) fn incomplete(&mut self, top: Manifest, mut found: FoundManifest) -> Result<Vec<Manifest>> {
         let here: HashSet<Digest> = found.tree.iter().map(Manifest::digest).collect();
         let is_image = |leaf: &Descriptor| here.contains(&leaf.digest) && leaf.annotation(ATTESTS).is_none();
         let images = self.leaves(&top)?.into_iter().filter(is_image);

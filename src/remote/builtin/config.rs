@@ -17,7 +17,7 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
 /// The configuration that applies to one host.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(super) struct SshSettings {
     pub host_name: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
@@ -36,25 +36,25 @@ pub(super) struct Settings {
     pub global_known_hosts: Option<Vec<PathBuf>>,
 }
 
-impl Settings {
+impl SshSettings {
     /// Reads the settings for `host` (as typed) from `home/.ssh/config`, then from `system/ssh_config`. The first value
     /// of an option applies, as in ssh. `Match` sections other than `Match all` are ignored.
     ///
     /// Fails with `Usage` if the host is reached by ProxyCommand, which is not supported.
-    pub fn read(host: &str, home: &Path, system: &Path) -> Result<Settings> {
-        let mut reader = ConfigReader { host, home, settings: Settings::default(), files: 0 };
+    pub fn read(host: &str, home: &Path, system: &Path) -> Result<SshSettings> {
+        let mut reader = ConfigReader { host, home, settings: SshSettings::default(), files: 0 };
         reader.read_file(&home.join(".ssh/config"), &home.join(".ssh"), 0, true)?;
         reader.read_file(&system.join("ssh_config"), system, 0, true)?;
         Ok(reader.settings)
     }
 }
 
-impl Settings {
+impl SshSettings {
     /// Reads the settings for `host` from `text` alone; Include fails.
-    pub fn parse(text: &str, host: &str) -> Result<Settings> {
+    pub fn parse(text: &str, host: &str) -> Result<SshSettings> {
         let nowhere = Path::new("/nonexistent");
         let files = MAX_FILES;
-        let mut reader = ConfigReader { host, home: nowhere, settings: Settings::default(), files };
+        let mut reader = ConfigReader { host, home: nowhere, settings: SshSettings::default(), files };
         reader.read_text(text, nowhere, 0, true)?;
         Ok(reader.settings)
     }
@@ -63,7 +63,7 @@ impl Settings {
 struct ConfigReader<'a> {
     host: &'a str,
     home: &'a Path,
-    settings: Settings,
+    settings: SshSettings,
     files: usize,
 }
 
@@ -228,8 +228,8 @@ Host by
         home
     }
 
-    fn of(host: &str, home: &Path) -> Result<Settings> {
-        Settings::read(host, home, Path::new("/nowhere"))
+    fn of(host: &str, home: &Path) -> Result<SshSettings> {
+        SshSettings::read(host, home, Path::new("/nowhere"))
     }
 
     #[test]

@@ -10,17 +10,17 @@ const FILE_LIMIT_BYTES: u64 = 16 << 20;
 
 /// The keys recorded for one host.
 #[derive(Debug, Default)]
-pub(super) struct KnownHost(Vec<Entry>);
+pub(super) struct KnownHost(Vec<KnownHost>);
 
 #[derive(Debug)]
-struct Entry {
+struct KnownHost {
     revoked: bool,
     kind: String,
     key: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum HostKeyVerdict {
     Known,
     Unknown,
     /// Other keys are recorded: the host was reinstalled, or another host answers.
@@ -67,21 +67,21 @@ impl KnownHost {
             };
             // Host certificates are not supported: an authority's key is not a host key.
             if matches && marker != Some("@cert-authority") {
-                self.0.push(Entry { revoked: marker == Some("@revoked"), kind: kind.to_owned(), key });
+                self.0.push(KnownHost { revoked: marker == Some("@revoked"), kind: kind.to_owned(), key });
             }
         }
     }
 
-    pub fn check(&self, key: &[u8]) -> Verdict {
+    pub fn check(&self, key: &[u8]) -> HostKeyVerdict {
         let mut listed = self.0.iter().filter(|entry| !entry.revoked).peekable();
         if self.0.iter().any(|entry| entry.revoked && entry.key == key) {
-            Verdict::Revoked
+            HostKeyVerdict::Revoked
         } else if listed.peek().is_none() {
-            Verdict::Unknown
+            HostKeyVerdict::Unknown
         } else if listed.any(|entry| entry.key == key) {
-            Verdict::Known
+            HostKeyVerdict::Known
         } else {
-            Verdict::Changed
+            HostKeyVerdict::Changed
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
 ";
     const ED: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIA==";
 
-    fn judged(text: &str, host: &str, port: u16, key: &str) -> Verdict {
+    fn judged(text: &str, host: &str, port: u16, key: &str) -> HostKeyVerdict {
         let mut keys = KnownHost::default();
         keys.add(text, &known_hosts_name(host, port));
         keys.check(&STANDARD.decode(key).unwrap())
@@ -159,28 +159,28 @@ mod tests {
     fn a_host_is_known_by_name_list_wildcard_and_hash() {
         for line in ["web.lan", "10.0.0.1,web.lan", "*.lan,!db.lan", "WEB.lan"] {
             let text = format!("# comment\n\nbroken line\n{line} ssh-ed25519 {ED} me@here\n");
-            assert_eq!(judged(&text, "web.lan", 22, ED), Verdict::Known, "{line}");
-            assert_eq!(judged(&text, "db.lan", 22, ED), Verdict::Unknown, "{line}");
-            assert_eq!(judged(&text, "web.lan", 2222, ED), Verdict::Unknown, "{line}");
+            assert_eq!(judged(&text, "web.lan", 22, ED), HostKeyVerdict::Known, "{line}");
+            assert_eq!(judged(&text, "db.lan", 22, ED), HostKeyVerdict::Unknown, "{line}");
+            assert_eq!(judged(&text, "web.lan", 2222, ED), HostKeyVerdict::Unknown, "{line}");
         }
-        assert_eq!(judged(HASHED, "web.lan", 22, ED), Verdict::Known);
-        assert_eq!(judged(HASHED, "web.lan", 2222, ED), Verdict::Known);
-        assert_eq!(judged(HASHED, "web.lan", 2223, ED), Verdict::Unknown);
+        assert_eq!(judged(HASHED, "web.lan", 22, ED), HostKeyVerdict::Known);
+        assert_eq!(judged(HASHED, "web.lan", 2222, ED), HostKeyVerdict::Known);
+        assert_eq!(judged(HASHED, "web.lan", 2223, ED), HostKeyVerdict::Unknown);
     }
 
     #[test]
     fn another_key_for_a_known_host_is_a_changed_one() {
         let text = format!("web.lan ssh-ed25519 {ED}\n");
-        assert_eq!(judged(&text, "web.lan", 22, "AAAA"), Verdict::Changed);
+        assert_eq!(judged(&text, "web.lan", 22, "AAAA"), HostKeyVerdict::Changed);
         let both = format!("{text}web.lan ssh-rsa AAAA\n");
-        assert_eq!(judged(&both, "web.lan", 22, "AAAA"), Verdict::Known);
+        assert_eq!(judged(&both, "web.lan", 22, "AAAA"), HostKeyVerdict::Known);
     }
 
     #[test]
     fn a_revoked_key_is_never_known() {
         let text = format!("web.lan ssh-ed25519 {ED}\n@revoked * ssh-ed25519 {ED}\n@cert-authority * ssh-rsa AAAA\n");
-        assert_eq!(judged(&text, "web.lan", 22, ED), Verdict::Revoked);
-        assert_eq!(judged(&text, "db.lan", 22, "AAAA"), Verdict::Unknown);
+        assert_eq!(judged(&text, "web.lan", 22, ED), HostKeyVerdict::Revoked);
+        assert_eq!(judged(&text, "db.lan", 22, "AAAA"), HostKeyVerdict::Unknown);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use auth::{Agent, Keys};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
-use config::Settings;
-use known_hosts::{KnownHost, Verdict, known_hosts_name};
+use config::SshSettings;
+use known_hosts::{KnownHost, HostKeyVerdict, known_hosts_name};
 use pump::Pump;
 use ssh2::{HashType, MethodType, Session};
 use std::{
@@ -40,9 +40,9 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// A remote host reached by libssh2. A command uses an idle connection or opens one, since a libssh2 session runs one
 /// operation at a time.
-pub struct Builtin(Arc<Endpoint>);
+pub struct Builtin(Arc<HostEndpoint>);
 
-struct Endpoint {
+struct HostEndpoint {
     name: String,
     address: String,
     port: u16,
@@ -53,7 +53,7 @@ struct Endpoint {
     /// The user's own files first. An accepted host key is recorded in the first file.
     known_hosts: Vec<PathBuf>,
     /// The jump host before this host.
-    jump: Option<Box<Endpoint>>,
+    jump: Option<Box<HostEndpoint>>,
     idle: Mutex<Vec<Connection>>,
     cancel: Cancel,
 }
@@ -71,7 +71,7 @@ impl Builtin {
     /// Fails with `Denied` if the host key is not the recorded one or the login is denied, with `RemoteHost` if the host
     /// does not answer.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
-        let endpoint = Endpoint::resolve(target, home, cancel, 0)?;
+        let endpoint = HostEndpoint::resolve(target, home, cancel, 0)?;
         let first = endpoint.dial()?;
         endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(first);
         Ok(Builtin(Arc::new(endpoint)))
@@ -82,7 +82,7 @@ impl Builtin {
 ///
 /// Fails with `Usage` for ProxyCommand and for Include.
 pub fn address_in(config: &str, host: &str) -> Result<(String, u16)> {
-    let settings = Settings::parse(config, host)?;
+    let settings = SshSettings::parse(config, host)?;
     Ok((settings.host_name.unwrap_or_else(|| host.to_owned()), settings.port.unwrap_or(22)))
 }
 
@@ -91,16 +91,16 @@ pub fn algorithms_in(known_hosts: &str, host: &str) -> String {
     KnownHost::parse(known_hosts, &known_hosts_name(host, 22)).algorithms()
 }
 
-impl Endpoint {
+impl HostEndpoint {
     /// Applies the configuration to `target`. `depth` counts the jump hosts between `target` and the requested host.
-    fn resolve(target: &SshTarget, home: &Path, cancel: &Cancel, depth: usize) -> Result<Endpoint> {
+    fn resolve(target: &SshTarget, home: &Path, cancel: &Cancel, depth: usize) -> Result<HostEndpoint> {
         let host = &target.host;
         if depth > MAX_JUMPS {
             return Err(Error::usage(format!(
                 "{host}: ProxyJump uses more than {MAX_JUMPS} hosts, or forms a loop; check ~/.ssh/config"
             )));
         }
-        let settings = Settings::read(host, home, Path::new("/etc/ssh"))?;
+        let settings = SshSettings::read(host, home, Path::new("/etc/ssh"))?;
         let user = target.user.clone().or(settings.user).or_else(|| std::env::var("USER").ok());
         let user = user.ok_or_else(|| {
             Error::usage(format!("{host}: the login user is not known ($USER is not set); write ssh://USER@{host}"))
@@ -119,7 +119,7 @@ impl Endpoint {
         let global = || vec!["/etc/ssh/ssh_known_hosts".into(), "/etc/ssh/ssh_known_hosts2".into()];
         let mut known_hosts = settings.known_hosts.unwrap_or_else(|| in_ssh(&["known_hosts", "known_hosts2"]));
         known_hosts.extend(settings.global_known_hosts.unwrap_or_else(global));
-        Ok(Endpoint {
+        Ok(HostEndpoint {
             name: host.clone(),
             known_hosts_name: settings.key_alias.unwrap_or_else(|| known_hosts_name(&address, port)),
             address,
@@ -220,17 +220,17 @@ impl Endpoint {
         let hash = session.host_key_hash(HashType::Sha256).unwrap_or_default();
         let fingerprint = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
         match known.check(key) {
-            Verdict::Known => Ok(()),
-            Verdict::Unknown => self.confirm(
+            HostKeyVerdict::Known => Ok(()),
+            HostKeyVerdict::Unknown => self.confirm(
                 &fingerprint,
                 &format!("{} {} {}", self.known_hosts_name, key_type(key), STANDARD.encode(key)),
             ),
-            Verdict::Changed => Err(Error::denied(format!(
+            HostKeyVerdict::Changed => Err(Error::denied(format!(
                 "{name}: the host key {fingerprint} differs from the one in ~/.ssh/known_hosts; the host was \
                  reinstalled, or the connection is intercepted: nothing was sent; remove the old line only if you \
                  know the reason"
             ))),
-            Verdict::Revoked => Err(Error::denied(format!("{name}: the host key {fingerprint} is revoked"))),
+            HostKeyVerdict::Revoked => Err(Error::denied(format!("{name}: the host key {fingerprint} is revoked"))),
         }
     }
 
@@ -287,12 +287,12 @@ fn resolve_jump(
     home: &Path,
     cancel: &Cancel,
     depth: usize,
-) -> Result<Option<Box<Endpoint>>> {
+) -> Result<Option<Box<HostEndpoint>>> {
     let Some(jumps) = jumps.filter(|jumps| *jumps != "none") else { return Ok(None) };
-    let mut last: Option<Box<Endpoint>> = None;
+    let mut last: Option<Box<HostEndpoint>> = None;
     for jump in jumps.replace("%h", host).split(',').map(str::trim) {
         let (target, _) = SshTarget::parse(&format!("ssh://{}", jump.trim_start_matches("ssh://")))?;
-        let mut hop = Endpoint::resolve(&target, home, cancel, depth + 1)?;
+        let mut hop = HostEndpoint::resolve(&target, home, cancel, depth + 1)?;
         hop.jump = last.take().or(hop.jump);
         last = Some(Box::new(hop));
     }

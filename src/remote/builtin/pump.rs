@@ -42,7 +42,7 @@ pub(super) struct Pump {
 
 /// The result of one operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum PumpStep {
     Moved,
     Idle,
     /// A packet is half-sent: the same call must be repeated before any other.
@@ -61,10 +61,10 @@ struct PumpState {
     pump: Pump,
     half_sent: Option<Operation>,
     /// Bytes to the command.
-    outgoing: Buffer,
+    outgoing: PumpBuffer,
     /// Bytes from the command.
-    incoming: Buffer,
-    input: Input,
+    incoming: PumpBuffer,
+    input: PumpInput,
     /// Whether the local end of the output pipe is still open.
     has_reader: bool,
     tail: Tail,
@@ -74,15 +74,15 @@ struct PumpState {
 
 /// A buffer that is filled in one call and emptied in several. libssh2 requires the bytes of a half-sent packet at the
 /// same address again.
-struct Buffer {
+struct PumpBuffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
-impl Buffer {
-    fn new() -> Buffer {
-        Buffer { bytes: vec![0; CHUNK_BYTES].into(), start: 0, end: 0 }
+impl PumpBuffer {
+    fn new() -> PumpBuffer {
+        PumpBuffer { bytes: vec![0; CHUNK_BYTES].into(), start: 0, end: 0 }
     }
 
     fn is_empty(&self) -> bool {
@@ -99,7 +99,7 @@ impl Buffer {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Input {
+enum PumpInput {
     Open,
     /// The local pipe is at its end; the end of file is not yet sent.
     AtEnd,
@@ -114,9 +114,9 @@ impl Pump {
         let mut state = PumpState {
             pump: self,
             half_sent: None,
-            outgoing: Buffer::new(),
-            incoming: Buffer::new(),
-            input: Input::Open,
+            outgoing: PumpBuffer::new(),
+            incoming: PumpBuffer::new(),
+            input: PumpInput::Open,
             has_reader: true,
             tail: Tail::default(),
             last_received: now,
@@ -128,7 +128,7 @@ impl Pump {
                 return Err(Error::failed("the command was stopped"));
             }
             let step = state.step()?;
-            if step != Step::Moved {
+            if step != PumpStep::Moved {
                 state.wait(step)?;
             }
         }
@@ -142,8 +142,8 @@ impl PumpState {
         Ok(self.incoming.is_empty() && self.pump.channel.eof())
     }
 
-    fn step(&mut self) -> Result<Step> {
-        let mut moved = Step::Idle;
+    fn step(&mut self) -> Result<PumpStep> {
+        let mut moved = PumpStep::Idle;
         let first = self.half_sent.take();
         for operation in first.into_iter().chain([Operation::SendInput, Operation::ReadStderr, Operation::ReadStdout]) {
             let step = match operation {
@@ -152,23 +152,23 @@ impl PumpState {
                 Operation::ReadStdout => self.read_stdout(),
             };
             match step? {
-                Step::HalfSent => {
+                PumpStep::HalfSent => {
                     self.half_sent = Some(operation);
-                    return Ok(Step::HalfSent);
+                    return Ok(PumpStep::HalfSent);
                 }
-                Step::Moved => moved = Step::Moved,
-                Step::Idle => {}
+                PumpStep::Moved => moved = PumpStep::Moved,
+                PumpStep::Idle => {}
             }
         }
         if self.write_output()? {
-            moved = Step::Moved;
+            moved = PumpStep::Moved;
         }
         Ok(moved)
     }
 
-    fn send_input(&mut self) -> Result<Step> {
+    fn send_input(&mut self) -> Result<PumpStep> {
         if self.outgoing.is_empty() {
-            return Ok(Step::Idle);
+            return Ok(PumpStep::Idle);
         }
         let result = self.pump.channel.write(self.outgoing.remaining());
         let (step, n) = self.classify(result)?;
@@ -176,7 +176,7 @@ impl PumpState {
         Ok(step)
     }
 
-    fn read_stderr(&mut self) -> Result<Step> {
+    fn read_stderr(&mut self) -> Result<PumpStep> {
         let mut buffer = [0; 4096];
         let result = self.pump.channel.stderr().read(&mut buffer);
         let (step, n) = self.classify(result)?;
@@ -184,9 +184,9 @@ impl PumpState {
         Ok(step)
     }
 
-    fn read_stdout(&mut self) -> Result<Step> {
+    fn read_stdout(&mut self) -> Result<PumpStep> {
         if !self.incoming.is_empty() {
-            return Ok(Step::Idle);
+            return Ok(PumpStep::Idle);
         }
         let result = self.pump.channel.read(&mut self.incoming.bytes);
         let (step, n) = self.classify(result)?;
@@ -213,16 +213,16 @@ impl PumpState {
         }
     }
 
-    fn classify(&mut self, result: io::Result<usize>) -> Result<(Step, usize)> {
+    fn classify(&mut self, result: io::Result<usize>) -> Result<(PumpStep, usize)> {
         match result {
-            Ok(0) => Ok((Step::Idle, 0)),
+            Ok(0) => Ok((PumpStep::Idle, 0)),
             Ok(n) => {
                 self.last_received = Instant::now();
-                Ok((Step::Moved, n))
+                Ok((PumpStep::Moved, n))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.pump.session.block_directions() {
-                BlockDirections::Outbound | BlockDirections::Both => Ok((Step::HalfSent, 0)),
-                BlockDirections::Inbound | BlockDirections::None => Ok((Step::Idle, 0)),
+                BlockDirections::Outbound | BlockDirections::Both => Ok((PumpStep::HalfSent, 0)),
+                BlockDirections::Inbound | BlockDirections::None => Ok((PumpStep::Idle, 0)),
             },
             Err(e) => Err(self.connection_lost(&e.to_string())),
         }
@@ -233,19 +233,19 @@ impl PumpState {
     }
 
     /// Waits for the socket and the pipes, then does what needs a writable socket or a readable pipe.
-    fn wait(&mut self, step: Step) -> Result<()> {
+    fn wait(&mut self, step: PumpStep) -> Result<()> {
         self.check_alive()?;
-        let wants_input = step != Step::HalfSent && self.outgoing.is_empty();
-        let send_eof = wants_input && self.input == Input::AtEnd;
-        let keepalive = step != Step::HalfSent
+        let wants_input = step != PumpStep::HalfSent && self.outgoing.is_empty();
+        let send_eof = wants_input && self.input == PumpInput::AtEnd;
+        let keepalive = step != PumpStep::HalfSent
             && self.last_received.elapsed() > KEEPALIVE_AFTER
             && self.last_keepalive.elapsed() > KEEPALIVE_AFTER;
         let mut flags = PollFlags::IN;
-        if step == Step::HalfSent || send_eof || keepalive {
+        if step == PumpStep::HalfSent || send_eof || keepalive {
             flags |= PollFlags::OUT;
         }
         let mut fds = vec![PollFd::new(&self.pump.socket, flags)];
-        if wants_input && self.input == Input::Open {
+        if wants_input && self.input == PumpInput::Open {
             fds.push(PollFd::new(&self.pump.stdin, PollFlags::IN));
         }
         if !self.incoming.is_empty() {
@@ -257,7 +257,7 @@ impl PumpState {
             Err(e) => return Err(self.connection_lost(&e.to_string())),
         }
         let socket = fds[0].revents();
-        let input = fds.get(1).is_some_and(|fd| wants_input && self.input == Input::Open && !fd.revents().is_empty());
+        let input = fds.get(1).is_some_and(|fd| wants_input && self.input == PumpInput::Open && !fd.revents().is_empty());
         drop(fds);
         if socket.contains(PollFlags::IN) {
             self.last_received = Instant::now();
@@ -288,7 +288,7 @@ impl PumpState {
         let n = self.pump.stdin.read(&mut self.outgoing.bytes)?;
         self.outgoing.fill(n);
         if n == 0 {
-            self.input = Input::AtEnd;
+            self.input = PumpInput::AtEnd;
         }
         Ok(())
     }
@@ -297,7 +297,7 @@ impl PumpState {
     /// libssh2 keeps it on its stack.
     fn send_eof_to_command(&mut self) -> Result<()> {
         match self.pump.channel.send_eof().map_err(io::Error::from) {
-            Ok(()) => self.input = Input::EofSent,
+            Ok(()) => self.input = PumpInput::EofSent,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(self.connection_lost(&e.to_string())),
         }

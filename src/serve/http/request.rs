@@ -1,6 +1,6 @@
 //! The head of a request.
 
-use super::route::Query;
+use super::route::UrlQuery;
 use crate::serve::backend::catalog::{RepositoryRequest, Search};
 use hyper::Method;
 use hyper::header::HeaderMap;
@@ -12,7 +12,7 @@ pub const PEER: &str = "imgmv-peer";
 #[derive(Debug, Clone)]
 pub struct RequestHead {
     pub method: Method,
-    pub query: Query,
+    pub query: UrlQuery,
     pub headers: HeaderMap,
     /// The buffer size of the connection, in bytes.
     pub buffer_bytes: usize,

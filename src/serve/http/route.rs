@@ -131,12 +131,12 @@ fn percent_decoded(text: &str) -> Option<String> {
 
 /// The query parameters of a request.
 #[derive(Debug, Clone, Default)]
-pub struct Query(Vec<(String, String)>);
+pub struct UrlQuery(Vec<(String, String)>);
 
-impl Query {
-    pub fn parse(text: Option<&str>) -> Query {
+impl UrlQuery {
+    pub fn parse(text: Option<&str>) -> UrlQuery {
         let pairs = url::form_urlencoded::parse(text.unwrap_or_default().as_bytes());
-        Query(pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+        UrlQuery(pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
     }
 
     /// The first value of `key`.

@@ -6,9 +6,9 @@ use super::request::RequestHead;
 use super::request_body::RequestBody;
 use super::response::ResponseBody;
 use super::route;
-use super::route::{Query, Resource, Route};
+use super::route::{UrlQuery, Resource, Route};
 use crate::serve::access::users::Right;
-use crate::serve::access_log::{Record, RequestLog};
+use crate::serve::access_log::{LogRecord, RequestLog};
 use crate::serve::handlers::{lists, manifests, metrics, page, pull, push};
 use crate::serve::server::Server;
 use hyper::body::Incoming;
@@ -31,7 +31,7 @@ pub async fn respond(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut log = RequestLog::start(record(peer, &request), &server.metrics, server.access_log.clone());
     let (head, body) = request.into_parts();
-    let query = Query::parse(head.uri.query());
+    let query = UrlQuery::parse(head.uri.query());
     let request = RequestHead { method: head.method, query, headers: head.headers, buffer_bytes, user: None };
     let is_head = request.method == Method::HEAD;
     let mut body = Some(RequestBody::new(body, server.limits.idle_timeout, log.received()));
@@ -143,10 +143,10 @@ fn error_to_response(api_error: &ApiError) -> Response<ResponseBody> {
     response
 }
 
-fn record(peer: IpAddr, request: &Request<Incoming>) -> Record {
+fn record(peer: IpAddr, request: &Request<Incoming>) -> LogRecord {
     let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    Record {
+    LogRecord {
         at: SystemTime::now(),
         peer,
         user: None,

@@ -1,6 +1,6 @@
 //! The cache of a mirror: a layout with the downloaded blobs, and the last known digest of each upstream tag.
 
-use super::download::{Download, OnEnd, OpenDirect, PartialBlob};
+use super::download::{Download, OnEnd, OpenDirect, DownloadedBlob};
 use super::evict::CacheBudget;
 use super::pool::Pool;
 use crate::cancel::Cancel;
@@ -51,7 +51,7 @@ impl Pools {
 pub struct Cache {
     layout: Arc<LayoutCache>,
     names: Reloading<HashMap<Name, Descriptor>>,
-    downloads: Mutex<HashMap<Digest, Arc<PartialBlob>>>,
+    downloads: Mutex<HashMap<Digest, Arc<DownloadedBlob>>>,
     pools: Pools,
     budget: Arc<CacheBudget>,
     /// Cancels downloads.
@@ -149,7 +149,7 @@ impl Cache {
                         return Ok(bytes);
                     }
                     let (source, on_end) = source()?;
-                    let partial = Arc::new(PartialBlob::new(digest, size));
+                    let partial = Arc::new(DownloadedBlob::new(digest, size));
                     downloads.insert(digest, partial.clone());
                     drop(downloads);
                     self.start_download(partial.clone(), source, on_end);
@@ -160,14 +160,14 @@ impl Cache {
         partial.read(from, open_direct)
     }
 
-    fn start_download(self: &Arc<Cache>, partial: Arc<PartialBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
+    fn start_download(self: &Arc<Cache>, partial: Arc<DownloadedBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
         let guard = DownloadGuard { cache: self.clone(), partial: partial.clone() };
         let (layout, budget, cancel) = (self.layout.clone(), self.budget.clone(), self.cancel.clone());
         let download = Download { partial, layout, budget, source, cancel, on_end };
         self.pools.for_size(guard.partial.size).run(move || guard.finish(download.run()));
     }
 
-    fn downloads(&self) -> MutexGuard<'_, HashMap<Digest, Arc<PartialBlob>>> {
+    fn downloads(&self) -> MutexGuard<'_, HashMap<Digest, Arc<DownloadedBlob>>> {
         self.downloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,7 +175,7 @@ impl Cache {
 /// Passes the result of a download to its clients, also after a panic.
 struct DownloadGuard {
     cache: Arc<Cache>,
-    partial: Arc<PartialBlob>,
+    partial: Arc<DownloadedBlob>,
 }
 
 impl DownloadGuard {

@@ -29,7 +29,7 @@ impl ServerAddress {
 
 /// Configuration files and hints for the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct ClientSettings {
     /// Paths and contents of the files.
     pub files: Vec<(String, String)>,
     pub hints: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Settings {
 /// The settings that make `client` use the server as a mirror of `registries`; of all registries if the list is empty.
 ///
 /// Fails with `Usage` if the client does not support such a setting.
-pub fn settings(client: Client, registries: &[String], server: &ServerAddress) -> Result<Settings> {
+pub fn settings(client: Client, registries: &[String], server: &ServerAddress) -> Result<ClientSettings> {
     match client {
         Client::Containerd => Ok(containerd(registries, server)),
         Client::Docker => docker(registries, server),
@@ -46,8 +46,8 @@ pub fn settings(client: Client, registries: &[String], server: &ServerAddress) -
     }
 }
 
-fn containerd(registries: &[String], server: &ServerAddress) -> Settings {
-    let mut settings = Settings::default();
+fn containerd(registries: &[String], server: &ServerAddress) -> ClientSettings {
+    let mut settings = ClientSettings::default();
     let every = ["_default".to_owned()];
     for registry in if registries.is_empty() { &every } else { registries } {
         let server_line = match &**registry {
@@ -75,7 +75,7 @@ fn containerd(registries: &[String], server: &ServerAddress) -> Settings {
     settings
 }
 
-fn docker(registries: &[String], server: &ServerAddress) -> Result<Settings> {
+fn docker(registries: &[String], server: &ServerAddress) -> Result<ClientSettings> {
     if !registries.is_empty() && !registries.iter().any(|registry| registry == DEFAULT_REGISTRY) {
         return Err(Error::usage("docker uses a mirror only for docker.io; add --proxy docker.io"));
     }
@@ -89,10 +89,10 @@ fn docker(registries: &[String], server: &ServerAddress) -> Result<Settings> {
         let ca = format!("put the CA of the server's certificate into /etc/docker/certs.d/{}/ca.crt", server.host);
         hints.push(ca);
     }
-    Ok(Settings { files: vec![("/etc/docker/daemon.json".to_owned(), text)], hints })
+    Ok(ClientSettings { files: vec![("/etc/docker/daemon.json".to_owned(), text)], hints })
 }
 
-fn podman(registries: &[String], server: &ServerAddress) -> Result<Settings> {
+fn podman(registries: &[String], server: &ServerAddress) -> Result<ClientSettings> {
     if registries.is_empty() {
         return Err(Error::usage("podman needs a mirror entry for each registry; name the registries with --proxy"));
     }
@@ -111,7 +111,7 @@ fn podman(registries: &[String], server: &ServerAddress) -> Result<Settings> {
             server.host
         ));
     }
-    Ok(Settings { files: vec![("/etc/containers/registries.conf.d/imgmv.conf".to_owned(), text)], hints })
+    Ok(ClientSettings { files: vec![("/etc/containers/registries.conf.d/imgmv.conf".to_owned(), text)], hints })
 }
 
 /// The address by which other hosts reach a server on `listen`; for a wildcard address, this host's own address.

@@ -30,16 +30,16 @@ const MAX_WAITERS: usize = 64;
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A blob that is being downloaded.
-pub struct PartialBlob {
+pub struct DownloadedBlob {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
-    state: Mutex<State>,
+    state: Mutex<DownloadState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct DownloadState {
     /// The file from which clients read.
     file: Option<Arc<File>>,
     /// The number of available bytes.
@@ -50,22 +50,22 @@ struct State {
 /// Opens the source directly at an offset, if the cache is full.
 pub type OpenDirect = Box<dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Send>;
 
-impl PartialBlob {
-    pub fn new(digest: Digest, size: u64) -> PartialBlob {
-        PartialBlob { digest, size, state: Mutex::default(), changed: Condvar::new() }
+impl DownloadedBlob {
+    pub fn new(digest: Digest, size: u64) -> DownloadedBlob {
+        DownloadedBlob { digest, size, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DownloadState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, and wakes waiting clients.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut DownloadState)) {
         change(&mut self.state());
         self.changed.notify_all();
     }
 
-    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+    fn wait<'s>(&self, state: MutexGuard<'s, DownloadState>) -> MutexGuard<'s, DownloadState> {
         self.changed.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -77,7 +77,7 @@ impl PartialBlob {
     }
 
     /// Opens the blob at offset `from`; the reader follows the download. Fails if the download has already failed.
-    pub fn read(self: &Arc<PartialBlob>, from: u64, open_direct: OpenDirect) -> Result<Box<dyn Read + Send>> {
+    pub fn read(self: &Arc<DownloadedBlob>, from: u64, open_direct: OpenDirect) -> Result<Box<dyn Read + Send>> {
         let deadline = Instant::now() + FIRST_BYTES_TIMEOUT;
         let mut state = self.state();
         while state.available == 0 && state.result.is_none() && Instant::now() < deadline {
@@ -95,7 +95,7 @@ impl PartialBlob {
 
 /// A client's reader of a partial blob.
 struct PartialReader {
-    partial: Arc<PartialBlob>,
+    partial: Arc<DownloadedBlob>,
     position: u64,
     open_direct: OpenDirect,
     /// The direct reader of the source, if the cache is full.
@@ -114,18 +114,18 @@ enum Available {
 static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// One counted waiting client.
-struct Waiter;
+struct WaiterGuard;
 
-impl Waiter {
+impl WaiterGuard {
     /// `None` if the maximum number of clients is waiting.
-    fn new() -> Option<Waiter> {
+    fn new() -> Option<WaiterGuard> {
         let waiting = WAITER_COUNT.fetch_add(1, Ordering::Relaxed);
-        let waiter = Waiter;
+        let waiter = WaiterGuard;
         (waiting < MAX_WAITERS).then_some(waiter)
     }
 }
 
-impl Drop for Waiter {
+impl Drop for WaiterGuard {
     fn drop(&mut self) {
         WAITER_COUNT.fetch_sub(1, Ordering::Relaxed);
     }
@@ -155,7 +155,7 @@ impl PartialReader {
             if waiter.is_some() {
                 return Ok(Available::NotYet);
             }
-            waiter = Waiter::new();
+            waiter = WaiterGuard::new();
             if waiter.is_none() {
                 return Ok(Available::NotYet);
             }
@@ -186,7 +186,7 @@ impl Read for PartialReader {
 
 /// A download and its resources.
 pub struct Download {
-    pub partial: Arc<PartialBlob>,
+    pub partial: Arc<DownloadedBlob>,
     pub layout: Arc<LayoutCache>,
     pub budget: Arc<CacheBudget>,
     pub source: Arc<dyn Store>,
@@ -206,7 +206,7 @@ impl Download {
     }
 
     fn fetch(&self) -> Result<()> {
-        let PartialBlob { digest, size, .. } = *self.partial;
+        let DownloadedBlob { digest, size, .. } = *self.partial;
         let reservation = self.budget.reserve(size)?;
         if let Some(Filling { writer, bytes }) = self.layout.fill(digest, size)? {
             self.partial.change(|state| state.file = Some(Arc::new(bytes)));
@@ -246,7 +246,7 @@ impl Download {
 /// Publishes the number of written bytes.
 struct PublishingWriter<'f> {
     writer: Box<dyn BlobWriter + 'f>,
-    partial: &'f PartialBlob,
+    partial: &'f DownloadedBlob,
 }
 
 impl BlobWriter for PublishingWriter<'_> {

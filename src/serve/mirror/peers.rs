@@ -8,7 +8,7 @@ use crate::image::{Descriptor, Digest};
 use crate::progress::Watch;
 use crate::serve::http::request::PEER;
 use crate::transport::registry::mirrors;
-use crate::transport::registry::mirrors::Server;
+use crate::transport::registry::mirrors::MirrorServer;
 use crate::transport::registry::{Access, Credentials, Insecure, Registry, RepositoryStore};
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -48,7 +48,7 @@ pub struct RepositoryId {
 
 /// The peers of a mirror.
 pub struct Peers {
-    urls: Vec<Server>,
+    urls: Vec<MirrorServer>,
     /// The time in which a response must start.
     timeout: Duration,
     access: Access,
@@ -238,7 +238,7 @@ impl Peers {
     }
 
     /// Resolves `url` to every `HOST:PORT`. With TLS the name stays as it is, since the certificate is for the name.
-    fn resolve(&self, url: &Server) -> Vec<String> {
+    fn resolve(&self, url: &MirrorServer) -> Vec<String> {
         let (name, port) = match url.host.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(80)),
             _ => (&*url.host, if url.insecure { 80 } else { 443 }),

@@ -13,12 +13,12 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A pool whose threads start with a job and end when the queue is empty.
 pub struct Pool {
     max_threads: usize,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     queue: VecDeque<Job>,
     threads: usize,
 }
@@ -59,7 +59,7 @@ impl Pool {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,7 +84,7 @@ impl Thread {
         }
     }
 
-    fn finish(&self, mut state: MutexGuard<'_, State>) {
+    fn finish(&self, mut state: MutexGuard<'_, PoolState>) {
         self.finished.store(true, Ordering::Relaxed);
         state.threads -= 1;
         self.pool.changed.notify_all();

@@ -17,10 +17,10 @@ pub(crate) struct CurrentLayer {
     head: Vec<u8>,
     /// The number of bytes of `head` that were returned.
     returned: usize,
-    identity: Identity,
+    identity: LayerIdentity,
 }
 
-enum Identity {
+enum LayerIdentity {
     /// The digest in the name; the reader of the layer verifies it.
     Named(Digest),
     Hashed {
@@ -34,7 +34,7 @@ impl CurrentLayer {
     /// Creates a layer whose name has the digest; it may have any content.
     pub fn named(name: String, size: u64, head: Vec<u8>, digest: Digest) -> CurrentLayer {
         let coding = Coding::sniff(&head);
-        CurrentLayer { name, size, coding, head, returned: 0, identity: Identity::Named(digest) }
+        CurrentLayer { name, size, coding, head, returned: 0, identity: LayerIdentity::Named(digest) }
     }
 
     /// Creates a layer that is hashed while it is read.
@@ -42,12 +42,12 @@ impl CurrentLayer {
         let coding = diff_id::coding(&head).map_err(|e| e.at(shown(&name)))?;
         let diff_id = (coding != Coding::Raw).then(|| DiffIdHasher::new(coding)).transpose()?;
         let algorithm = blob_digest(&name).map(|digest| digest.algorithm()).unwrap_or_default();
-        let identity = Identity::Hashed { digest: Hasher::new(algorithm), diff_id };
+        let identity = LayerIdentity::Hashed { digest: Hasher::new(algorithm), diff_id };
         Ok(CurrentLayer { name, size, coding, head, returned: 0, identity })
     }
 
     pub fn is_hashed(&self) -> bool {
-        matches!(self.identity, Identity::Hashed { .. })
+        matches!(self.identity, LayerIdentity::Hashed { .. })
     }
 
     /// Reads from the first bytes; 0 when all were returned.
@@ -61,7 +61,7 @@ impl CurrentLayer {
 
     /// Hashes the next `bytes` of the layer.
     pub fn update(&mut self, bytes: &[u8]) -> Result<()> {
-        let Identity::Hashed { digest, diff_id } = &mut self.identity else { return Ok(()) };
+        let LayerIdentity::Hashed { digest, diff_id } = &mut self.identity else { return Ok(()) };
         digest.update(bytes);
         match diff_id {
             Some(diff_id) => diff_id.update(bytes).map_err(|e| e.at(shown(&self.name))),
@@ -72,8 +72,8 @@ impl CurrentLayer {
     /// Returns name and digests after all bytes were read. If the name is a digest, it must match.
     pub fn finish(self) -> Result<(Box<str>, StreamedLayer)> {
         let (digest, diff_id) = match self.identity {
-            Identity::Named(digest) => (digest, None),
-            Identity::Hashed { digest, diff_id } => {
+            LayerIdentity::Named(digest) => (digest, None),
+            LayerIdentity::Hashed { digest, diff_id } => {
                 let diff_id = diff_id.map(DiffIdHasher::finish).transpose();
                 (digest.finish(), diff_id.map_err(|e| e.at(shown(&self.name)))?)
             }

@@ -121,7 +121,7 @@ fn other(tar: &mut TarWriter<'_>, entry: &TarEntry) -> Result<()> {
 }
 
 /// An image with its new names.
-struct Renamed {
+struct RenamedImages {
     entry: manifest_json::ManifestEntry,
     old: Vec<Name>,
     new: Vec<Reference>,
@@ -132,7 +132,7 @@ fn renamed(
     images: &[(ArchiveImage, Root)],
     chosen: &[Root],
     rename: &dyn Fn(&[Name]) -> Result<Vec<Name>>,
-) -> Result<Vec<Renamed>> {
+) -> Result<Vec<RenamedImages>> {
     let mut owners: HashMap<Reference, usize> = HashMap::new();
     let mut renamed = Vec::new();
     for (at, (image, root)) in images.iter().enumerate() {
@@ -157,7 +157,7 @@ fn renamed(
             repo_tags: (!tags.is_empty()).then_some(tags),
             layers: saved.layers.clone(),
         };
-        renamed.push(Renamed { entry, old, new });
+        renamed.push(RenamedImages { entry, old, new });
     }
     Ok(renamed)
 }
@@ -169,7 +169,7 @@ fn tagged(name: &Name) -> Result<Reference> {
 }
 
 /// `repositories` with the new names, for the layers of the old ones.
-fn repositories(bytes: &[u8], images: &[Renamed]) -> Vec<u8> {
+fn repositories(bytes: &[u8], images: &[RenamedImages]) -> Vec<u8> {
     let old = manifest_json::repositories(bytes);
     let mut new = BTreeMap::new();
     for image in images {

@@ -17,12 +17,12 @@ const MAX_WAITING: usize = 4;
 /// A compressed archive file. It is complete only after [`Compressed::finish`].
 #[derive(Debug)]
 pub struct Compressed {
-    pieces: Option<SyncSender<Piece>>,
+    pieces: Option<SyncSender<TarPiece>>,
     worker: Option<JoinHandle<Result<File>>>,
 }
 
 #[derive(Debug)]
-enum Piece {
+enum TarPiece {
     Bytes(Vec<u8>),
     End,
 }
@@ -47,11 +47,11 @@ impl Compressed {
 
     /// Writes the end of the archive and returns the file, not yet synced.
     pub fn finish(mut self) -> Result<File> {
-        self.send(Piece::End)?;
+        self.send(TarPiece::End)?;
         self.join()
     }
 
-    fn send(&mut self, piece: Piece) -> Result<()> {
+    fn send(&mut self, piece: TarPiece) -> Result<()> {
         let sent = self.pieces.as_ref().is_some_and(|pieces| pieces.send(piece).is_ok());
         if sent { Ok(()) } else { self.join().and(Err(ended())) }
     }
@@ -70,7 +70,7 @@ fn ended() -> Error {
 
 impl Write for Compressed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(Piece::Bytes(bytes.to_vec()))?;
+        self.send(TarPiece::Bytes(bytes.to_vec()))?;
         Ok(bytes.len())
     }
 
@@ -90,7 +90,7 @@ impl Drop for Compressed {
 
 /// Reads the written bytes. It fails if the writer is dropped before the end.
 struct PieceReader {
-    next_piece: Receiver<Piece>,
+    next_piece: Receiver<TarPiece>,
     piece: Vec<u8>,
     at: usize,
 }
@@ -99,8 +99,8 @@ impl Read for PieceReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
             match self.next_piece.recv() {
-                Ok(Piece::Bytes(bytes)) => (self.piece, self.at) = (bytes, 0),
-                Ok(Piece::End) => return Ok(0),
+                Ok(TarPiece::Bytes(bytes)) => (self.piece, self.at) = (bytes, 0),
+                Ok(TarPiece::End) => return Ok(0),
                 Err(_) => return Err(Error::failed("the archive was aborted").into()),
             }
         }

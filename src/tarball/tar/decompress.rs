@@ -18,13 +18,13 @@ const INPUT_BUFFER_BYTES: usize = 128 << 10;
 
 /// The limit of the decompressed size: `base + compressed size * ratio`, in bytes.
 #[derive(Clone, Copy)]
-struct SizeLimit {
+struct TarSizeLimit {
     /// A valid layer of more than 8 GiB may consist of zeros, so a small archive may expand this far.
     base: u64,
     ratio: u64,
 }
 
-const SIZE_LIMIT: SizeLimit = SizeLimit { base: 16 << 30, ratio: 256 };
+const SIZE_LIMIT: TarSizeLimit = TarSizeLimit { base: 16 << 30, ratio: 256 };
 
 /// The compression of a complete archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl ArchiveCompression {
         self.decompress_within(SIZE_LIMIT, input)
     }
 
-    fn decompress_within(self, limit: SizeLimit, input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
+    fn decompress_within(self, limit: TarSizeLimit, input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
         if self == ArchiveCompression::Plain {
             return Ok(input);
         }
@@ -108,7 +108,7 @@ impl Read for CountingReader {
 /// Reads the decompressed archive. It fails beyond the limit.
 struct LimitedReader {
     bytes: Box<dyn Read + Send>,
-    limit: SizeLimit,
+    limit: TarSizeLimit,
     /// Compressed bytes read so far.
     read: Arc<AtomicU64>,
     /// Decompressed bytes returned so far.
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_decompression_bomb_is_refused() {
         const SIZE: usize = 24 << 20;
-        let limit = SizeLimit { base: 16 << 20, ratio: 2 };
+        let limit = TarSizeLimit { base: 16 << 20, ratio: 2 };
         let zeros = vec![0; SIZE];
         let gzip = || {
             let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

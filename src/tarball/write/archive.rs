@@ -22,12 +22,12 @@ use std::{
 
 /// Writes an archive of the universal form to a file or a pipe.
 pub struct ArchiveWriter {
-    state: Mutex<State>,
+    state: Mutex<ArchiveState>,
     /// The platform of the images in `manifest.json`, which cannot list indexes.
     platform: Platform,
 }
 
-pub(crate) struct State {
+pub(crate) struct ArchiveState {
     /// `None` once the archive is closed.
     pub tar: Option<TarWriter<'static>>,
     /// The blobs and manifests in the archive.
@@ -54,7 +54,7 @@ impl ArchiveWriter {
     pub fn new(out: Output<'static>, label: &str, platform: Platform) -> ArchiveWriter {
         let tar = Some(TarWriter::new(out, label));
         let (blobs, lists) = (HashSet::new(), ImageLists::default());
-        ArchiveWriter { state: Mutex::new(State { tar, blobs, lists, phase: Phase::Empty, resume: None }), platform }
+        ArchiveWriter { state: Mutex::new(ArchiveState { tar, blobs, lists, phase: Phase::Empty, resume: None }), platform }
     }
 
     /// Creates an archive in a file that an earlier run may have started. Its content is not used before
@@ -69,7 +69,7 @@ impl ArchiveWriter {
     /// can read any blob. Returns `None` if there is nothing to resume.
     pub(crate) fn resume(&self) -> Result<Option<Resumed>> {
         let mut state = self.state();
-        let State { tar: Some(tar), resume: Some(resume), phase: Phase::Empty, .. } = &mut *state else {
+        let ArchiveState { tar: Some(tar), resume: Some(resume), phase: Phase::Empty, .. } = &mut *state else {
             return Ok(None);
         };
         resume.repeatable = true;
@@ -197,12 +197,12 @@ impl ArchiveWriter {
         Ok(Box::new(Raw(self)))
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, ArchiveState> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl State {
+impl ArchiveState {
     /// Prepares the archive for the next entry: writes `oci-layout` first, and drops an unused partial blob.
     fn prepare_entry(&mut self) -> Result<()> {
         match self.phase {

@@ -1,6 +1,6 @@
 //! Writes one blob of an archive.
 
-use super::archive::{ArchiveWriter, Phase, State, closed};
+use super::archive::{ArchiveWriter, Phase, ArchiveState, closed};
 use super::resume::PartialBlob;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
@@ -31,7 +31,7 @@ impl BlobWriter for BlobEntry<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         let (None, Some((_, size))) = (self.written, self.named) else { return Ok((0, fresh)) };
         let mut state = self.archive.state();
-        let State { tar: Some(tar), resume: Some(resume), .. } = &mut *state else { return Ok((0, fresh)) };
+        let ArchiveState { tar: Some(tar), resume: Some(resume), .. } = &mut *state else { return Ok((0, fresh)) };
         tar.flush()?;
         let Some(file) = tar.file() else { return Ok((0, fresh)) };
         let found = resume.checkpoints.verify((file, self.data_at()), size, fresh, &resume.cancel)?;
@@ -56,7 +56,7 @@ impl BlobWriter for BlobEntry<'_> {
         if self.named.is_some_and(|(_, size)| end > size) {
             return Err(Error::invalid("a blob has more bytes than its announced size"));
         }
-        let State { tar: Some(tar), resume, .. } = &mut *state else { return Err(closed()) };
+        let ArchiveState { tar: Some(tar), resume, .. } = &mut *state else { return Err(closed()) };
         self.written = Some(written);
         tar.write(bytes)?;
         if let Some(resume) = resume {
@@ -101,7 +101,7 @@ impl Drop for BlobEntry<'_> {
             return;
         }
         let mut state = self.archive.state();
-        if let (Some((digest, size)), State { tar: Some(tar), resume: Some(resume), phase, .. }) =
+        if let (Some((digest, size)), ArchiveState { tar: Some(tar), resume: Some(resume), phase, .. }) =
             (self.named, &mut *state)
             // A complete but uncommitted blob had a wrong digest.
             && self.written.is_none_or(|written| 0 < written && written < size)

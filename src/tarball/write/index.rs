@@ -11,13 +11,13 @@ const MAX_DEPTH: usize = 8;
 /// The manifests in an archive, and their names.
 #[derive(Default)]
 pub(crate) struct ImageLists {
-    manifests: HashMap<Digest, Summary>,
+    manifests: HashMap<Digest, ImageSummary>,
     /// Sorted, so that the same images give the same bytes.
     names: BTreeSet<(Option<Name>, Digest)>,
 }
 
 /// A manifest without its bytes.
-struct Summary {
+struct ImageSummary {
     descriptor: Descriptor,
     children: Vec<Descriptor>,
     config: Option<Descriptor>,
@@ -26,7 +26,7 @@ struct Summary {
 
 impl ImageLists {
     pub fn put(&mut self, manifest: &Manifest) {
-        let summary = Summary {
+        let summary = ImageSummary {
             descriptor: manifest.descriptor.clone(),
             children: manifest.children().to_vec(),
             config: manifest.config().cloned(),
@@ -75,7 +75,7 @@ impl ImageLists {
         (!entries.is_empty()).then_some(entries)
     }
 
-    fn find_image(&self, digest: &Digest, platform: &Platform, depth: usize) -> Option<&Summary> {
+    fn find_image(&self, digest: &Digest, platform: &Platform, depth: usize) -> Option<&ImageSummary> {
         let found = self.manifests.get(digest).filter(|_| depth <= MAX_DEPTH)?;
         if found.children.is_empty() {
             let config = found.config.as_ref()?;

@@ -6,7 +6,7 @@ use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, InPlace, OpenSource, Profile, RepositoryName, SelectedSource, Served, ShortForm, Transport, all_of,
+    Address, InPlace, OpenSource, AddressProfile, RepositoryName, SelectedSource, Served, ShortForm, Transport, all_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -157,8 +157,8 @@ impl Address for StdioAddress {
         Some("-".to_owned())
     }
 
-    fn profile(&self) -> Profile {
-        Profile { is_stdio: true, ..Profile::default() }
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { is_stdio: true, ..AddressProfile::default() }
     }
 }
 

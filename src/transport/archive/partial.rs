@@ -18,21 +18,21 @@ const SUMS: &str = "sums";
 const MAX_NAME_BYTES: usize = 200;
 
 /// The files of a partial archive: the archive and its checkpoints. The archive's file is locked until it is closed.
-pub(super) struct Partial {
+pub(super) struct PartialArchive {
     directory: Directory,
     /// The common part of both names.
     stem: String,
 }
 
-impl Partial {
+impl PartialArchive {
     /// Opens or creates the partial archive of `path`; returns it with the files of the archive and of the checkpoints.
     /// `None` if another process writes it, another user owns it, or it cannot be locked; the caller then uses another
     /// name.
     ///
     /// Fails if the directory of `path` cannot be written.
-    pub fn open_or_create(path: &Path) -> io::Result<Option<(Partial, File, File)>> {
+    pub fn open_or_create(path: &Path) -> io::Result<Option<(PartialArchive, File, File)>> {
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let partial = Partial { directory: directory_of(path)?, stem: stem(&name.to_string_lossy()) };
+        let partial = PartialArchive { directory: directory_of(path)?, stem: stem(&name.to_string_lossy()) };
         let Some(file) = partial.open(PART)? else { return Ok(None) };
         if try_lock(&partial.directory, &partial.name(PART), &file) != Lock::Acquired {
             return Ok(None);

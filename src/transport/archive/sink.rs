@@ -1,7 +1,7 @@
 //! An archive as a destination: a file that appears when it is complete, or a pipe.
 
 use super::partial;
-use super::partial::Partial;
+use super::partial::PartialArchive;
 use crate::cancel::Cancel;
 use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
@@ -33,14 +33,14 @@ pub struct ArchiveSink {
     writer: ArchiveWriter,
     /// The unfinished file, and its final path.
     target: Mutex<Option<(Unfinished, PathBuf)>>,
-    kind: Kind,
+    kind: ArchiveKind,
     /// Whether the partial archive is kept for the next run if the copy fails.
     keep: AtomicBool,
     watch: Arc<dyn Watch>,
 }
 
 enum Unfinished {
-    Partial(Partial),
+    PartialArchive(PartialArchive),
     /// Used if the partial file cannot be opened or locked.
     Temporary(TempPath),
 }
@@ -61,7 +61,7 @@ impl Default for ResumeOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ArchiveKind {
     File,
     /// Not seekable: a pipe, or a compressed file.
     Pipe,
@@ -81,15 +81,15 @@ impl ArchiveSink {
     pub fn to_file_after(path: &Path, before: &ResumeOptions, watch: Arc<dyn Watch>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let writing = |e| Error::writing(&shown, e);
-        let path = match Target::at(path)? {
-            Target::File(path) => path,
-            Target::Device(device) => return Ok(Self::to_writer(Box::new(device), &shown)),
+        let path = match ArchiveTarget::at(path)? {
+            ArchiveTarget::File(path) => path,
+            ArchiveTarget::Device(device) => return Ok(Self::to_writer(Box::new(device), &shown)),
         };
         let keep = !before.life.is_zero();
-        let (writer, unfinished) = match Partial::open_or_create(&path).map_err(writing)? {
+        let (writer, unfinished) = match PartialArchive::open_or_create(&path).map_err(writing)? {
             Some((partial, file, sums)) => {
                 let resume = Resume::new(sums, &before.cancel);
-                (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), Unfinished::Partial(partial))
+                (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), Unfinished::PartialArchive(partial))
             }
             None => {
                 let (file, temporary) = temporary_for(&path).map_err(writing)?;
@@ -102,7 +102,7 @@ impl ArchiveSink {
         Ok(ArchiveSink {
             writer,
             target: Mutex::new(Some((unfinished, path))),
-            kind: Kind::File,
+            kind: ArchiveKind::File,
             keep: keep.into(),
             watch,
         })
@@ -115,15 +115,15 @@ impl ArchiveSink {
     pub fn to_compressed(path: &Path, coding: Coding, level: Option<i32>) -> Result<ArchiveSink> {
         let shown = path.display().to_string();
         let compressed = |file| Compressed::new(file, &shown, coding, level, threads_per_layer());
-        let (compressed, target) = match Target::at(path)? {
-            Target::Device(device) => (compressed(device)?, None),
-            Target::File(path) => {
+        let (compressed, target) = match ArchiveTarget::at(path)? {
+            ArchiveTarget::Device(device) => (compressed(device)?, None),
+            ArchiveTarget::File(path) => {
                 let (file, temporary) = temporary_for(&path).map_err(|e| Error::writing(&shown, e))?;
                 (compressed(file)?, Some((Unfinished::Temporary(temporary), path)))
             }
         };
         let writer = ArchiveWriter::new(Output::Compressed(compressed), &shown, Platform::host());
-        let (kind, watch) = (Kind::Pipe, Arc::new(Silent));
+        let (kind, watch) = (ArchiveKind::Pipe, Arc::new(Silent));
         Ok(ArchiveSink { writer, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
 
@@ -144,7 +144,7 @@ impl ArchiveSink {
     /// An archive written to `pipe`; `label` is its name in messages.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
         let writer = ArchiveWriter::new(Output::Pipe(pipe), label, Platform::host());
-        ArchiveSink { writer, target: Mutex::default(), kind: Kind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
+        ArchiveSink { writer, target: Mutex::default(), kind: ArchiveKind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
     }
 
     fn target(&self) -> MutexGuard<'_, Option<(Unfinished, PathBuf)>> {
@@ -153,15 +153,15 @@ impl ArchiveSink {
 }
 
 /// The file at the destination path.
-enum Target {
+enum ArchiveTarget {
     /// A regular or missing file. A symbolic link is resolved, so that the link itself stays.
     File(PathBuf),
     /// A named pipe or a device, written directly.
     Device(File),
 }
 
-impl Target {
-    fn at(path: &Path) -> Result<Target> {
+impl ArchiveTarget {
+    fn at(path: &Path) -> Result<ArchiveTarget> {
         let shown = path.display();
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         match fs::metadata(&path) {
@@ -170,9 +170,9 @@ impl Target {
             }
             Ok(found) if !found.is_file() => {
                 let device = File::options().write(true).open(&path).map_err(|e| Error::writing(shown, e))?;
-                Ok(Target::Device(device))
+                Ok(ArchiveTarget::Device(device))
             }
-            Ok(_) | Err(_) => Ok(Target::File(path)),
+            Ok(_) | Err(_) => Ok(ArchiveTarget::File(path)),
         }
     }
 }
@@ -223,7 +223,7 @@ impl Sink for ArchiveSink {
             large_uploads: None,
             compress: None,
             unsupported: &[],
-            unnamed_blobs: self.kind == Kind::File,
+            unnamed_blobs: self.kind == ArchiveKind::File,
             unnamed_images: true,
             needs_replay: false,
         }
@@ -258,7 +258,7 @@ impl Sink for ArchiveSink {
     fn finish(&self) -> Result<Finish> {
         let file = self.writer.close()?;
         match (file, self.target().take()) {
-            (Some(file), Some((Unfinished::Partial(partial), path))) => {
+            (Some(file), Some((Unfinished::PartialArchive(partial), path))) => {
                 sync_and_rename(&file, &path, || partial.persist(&path))?
             }
             (Some(file), Some((Unfinished::Temporary(temporary), path))) => persist(file, temporary, &path)?,
@@ -269,20 +269,20 @@ impl Sink for ArchiveSink {
 
     fn aborted(&self, why: &Error) {
         // The source itself is invalid (the bytes were not altered by the connection), so no later copy can resume.
-        if why.kind() == crate::Kind::Invalid && !why.is_digest_mismatch() {
+        if why.kind() == crate::ArchiveKind::Invalid && !why.is_digest_mismatch() {
             self.keep.store(false, Ordering::Relaxed);
         }
     }
 
     fn raw_archive(&self) -> Result<Option<Box<dyn Write + Send + '_>>> {
-        (self.kind == Kind::Pipe).then(|| self.writer.relay()).transpose()
+        (self.kind == ArchiveKind::Pipe).then(|| self.writer.relay()).transpose()
     }
 }
 
 impl Drop for ArchiveSink {
     /// Keeps the partial archive if the next run can resume it.
     fn drop(&mut self) {
-        if let Some((Unfinished::Partial(partial), _)) = self.target().take()
+        if let Some((Unfinished::PartialArchive(partial), _)) = self.target().take()
             && !(self.keep.load(Ordering::Relaxed) && self.writer.is_resumable())
         {
             partial.discard();

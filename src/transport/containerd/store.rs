@@ -193,7 +193,7 @@ impl Store for ContainerdStore {
             Error::not_found(format!("manifest {} is not in containerd's content store at {}", at.digest, self.root))
         })?;
         let mut bytes = Vec::new();
-        let read = At { file, at: 0 }.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes);
+        let read = BlobAt { file, at: 0 }.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|e| Error::reading(format!("manifest {}", at.digest), e))?;
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(Error::invalid(format!("manifest {} has more than {MAX_MANIFEST_BYTES} bytes", at.digest)));
@@ -208,7 +208,7 @@ impl Store for ContainerdStore {
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let file = self.keep_open(&blob.digest)?.ok_or_else(|| self.missing(blob))?;
-        Ok(Box::new(At { file, at: from }))
+        Ok(Box::new(BlobAt { file, at: from }))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -236,12 +236,12 @@ impl Store for ContainerdStore {
 }
 
 /// Reads a shared file from an offset, without the file's own position.
-struct At {
+struct BlobAt {
     file: Arc<File>,
     at: u64,
 }
 
-impl Read for At {
+impl Read for BlobAt {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buffer, self.at)?;
         self.at += n as u64;

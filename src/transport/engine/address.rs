@@ -8,7 +8,7 @@ use crate::remote::{Host, Local, SshTarget};
 use crate::sink::Sink;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{Address, Listed, OpenSource, Parsed, Profile, SelectedSource, ShortForm, Transport};
+use crate::transport::address::{Address, Listed, OpenSource, Parsed, AddressProfile, SelectedSource, ShortForm, Transport};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::selector;
@@ -149,8 +149,8 @@ impl Address for HostAddress {
         self.selector.as_ref()
     }
 
-    fn profile(&self) -> Profile {
-        Profile { is_remote: true, is_host: true, ..Profile::default() }
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { is_remote: true, is_host: true, ..AddressProfile::default() }
     }
 
     fn list(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Option<Vec<Listed>>> {

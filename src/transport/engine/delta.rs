@@ -2,7 +2,7 @@
 
 use super::inventory::Query;
 use super::kind::{DetectedEngine, Loader};
-use super::session::Answer;
+use super::session::ScriptAnswer;
 use crate::image::Image;
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name, layer_coding};
 use crate::progress::{Event, Watch};
@@ -30,7 +30,7 @@ impl Delta {
         images: &[Image],
         blobs: &[Descriptor],
         query: &Query,
-        answer: &Answer,
+        answer: &ScriptAnswer,
         canonical: &dyn Fn(&Name) -> Option<Name>,
     ) -> Delta {
         let present: HashSet<(Name, Digest)> = query
@@ -81,7 +81,7 @@ impl Delta {
     }
 
     /// Reports why layers are sent that the host may have.
-    pub fn explain(&self, host: &str, found: &DetectedEngine, query: &Query, answer: &Answer, watch: &dyn Watch) {
+    pub fn explain(&self, host: &str, found: &DetectedEngine, query: &Query, answer: &ScriptAnswer, watch: &dyn Watch) {
         if let Some(why) = &answer.why {
             let why = match (why.as_str(), found.loader) {
                 ("no-ctr", _) => "ctr was not found, which queries containerd",

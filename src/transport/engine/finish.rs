@@ -1,7 +1,7 @@
 //! The end of a load: the images are verified and tagged, or the load is undone and possibly repeated completely.
 
 use super::kind::{DetectedEngine, Loader};
-use super::sink::{EngineSink, Form, Load, State};
+use super::sink::{EngineSink, Form, Load, SinkState};
 use super::verify;
 use crate::error::{Error, Result};
 use crate::remote::capture;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 impl EngineSink {
     /// Verifies that the engine has the expected images under their names.
-    pub(super) fn verify_load(&self, state: &State) -> Result<()> {
+    pub(super) fn verify_load(&self, state: &SinkState) -> Result<()> {
         let mut expected = state.expected.to_verify(&self.found);
         let inspector = self.inspector(state);
         if state.form == Form::Relayed {
@@ -26,13 +26,13 @@ impl EngineSink {
         verify::verify(self.host.as_ref(), inspector, &expected)
     }
 
-    fn inspector<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
+    fn inspector<'s>(&'s self, state: &'s SinkState) -> &'s DetectedEngine {
         state.inspector.as_ref().unwrap_or(&self.found)
     }
 
     /// The engine that tags. nerdctl's `tag` may need content of other platforms that was not sent, so ctr is
     /// preferred.
-    fn tagger<'s>(&'s self, state: &'s State) -> &'s DetectedEngine {
+    fn tagger<'s>(&'s self, state: &'s SinkState) -> &'s DetectedEngine {
         match self.found.loader {
             Loader::Docker(_) => &self.found,
             _ => self.inspector(state),
@@ -40,7 +40,7 @@ impl EngineSink {
     }
 
     /// Removes the pin of a failed load. The script keeps it for the next run, since this process may have been killed.
-    pub(super) fn unpin(&self, state: &State) {
+    pub(super) fn unpin(&self, state: &SinkState) {
         let inspector = self.inspector(state);
         if inspector.loader == Loader::Ctr {
             let pin = self.run_id.pin().to_string();
@@ -51,7 +51,7 @@ impl EngineSink {
     }
 
     /// Returns `SendAll` with the reason if sending the complete image can help; otherwise fails with `error`.
-    pub(super) fn recover(&self, state: &mut State, load: &Load, error: Error) -> Result<Finish> {
+    pub(super) fn recover(&self, state: &mut SinkState, load: &Load, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
         let unrecoverable = load.command.is_unrecoverable() || self.cancel.raised();
         if !load.command.is_connection_lost() {
@@ -62,7 +62,7 @@ impl EngineSink {
             return Err(error);
         }
         self.attempt.store(1, Ordering::SeqCst);
-        *state = State { queried: true, ..State::default() };
+        *state = SinkState { queried: true, ..SinkState::default() };
         Ok(Finish::SendAll(format!("{error} (layers that the host reported were skipped)")))
     }
 }

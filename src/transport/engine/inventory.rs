@@ -2,7 +2,7 @@
 //! broken, so no layer is skipped if the right key is not known.
 
 use super::kind::{DetectedEngine, ImageStore, Loader};
-use super::session::Answer;
+use super::session::ScriptAnswer;
 use super::verify;
 use super::verify::ExpectedImage;
 use crate::error::Result;
@@ -32,17 +32,17 @@ struct Stack {
 
 /// The key by which an engine identifies a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum QueryKey {
     /// The diff IDs of the layer and of all layers below it (image-spec, config.md "Layer ChainID").
     Chain,
     /// The blob's own digest.
     Blob,
 }
 
-fn key(loader: Loader) -> Key {
+fn key(loader: Loader) -> QueryKey {
     match loader {
-        Loader::Docker(ImageStore::Graph) => Key::Chain,
-        _ => Key::Blob,
+        Loader::Docker(ImageStore::Graph) => QueryKey::Chain,
+        _ => QueryKey::Blob,
     }
 }
 
@@ -93,13 +93,13 @@ impl Query {
             return text;
         }
         match key(found.loader) {
-            Key::Chain => {
+            QueryKey::Chain => {
                 for ids in self.stacks.iter().filter_map(|stack| stack.diff_ids.as_ref()) {
                     let ids: Vec<String> = ids.iter().map(Digest::to_string).collect();
                     text += &format!("chain {}\n", ids.join(" "));
                 }
             }
-            Key::Blob => {
+            QueryKey::Blob => {
                 self.blobs.iter().for_each(|blob| text += &format!("blob {blob}\n"));
                 let chain_ids = self.stacks.iter().filter_map(|stack| stack.diff_ids.as_deref()).flat_map(chain_ids);
                 chain_ids.for_each(|id| text += &format!("snapshot {id}\n"));
@@ -109,13 +109,13 @@ impl Query {
     }
 
     /// The layers that need not be sent: the host has them at every position in all images.
-    pub fn skippable(&self, found: &DetectedEngine, answer: &Answer) -> HashSet<Digest> {
+    pub fn skippable(&self, found: &DetectedEngine, answer: &ScriptAnswer) -> HashSet<Digest> {
         match key(found.loader) {
-            Key::Blob => {
+            QueryKey::Blob => {
                 let present: HashSet<Digest> = answer.present.iter().copied().collect();
                 self.blobs.iter().copied().filter(|blob| present.contains(blob)).collect()
             }
-            Key::Chain => {
+            QueryKey::Chain => {
                 let mut prefixes = answer.prefixes.iter();
                 let mut missing = HashSet::new();
                 for stack in &self.stacks {
@@ -131,7 +131,7 @@ impl Query {
     }
 
     /// Counts the layers of which the host has only the snapshot, not this blob.
-    pub fn count_snapshot_only(&self, answer: &Answer, present: &HashSet<Digest>) -> usize {
+    pub fn count_snapshot_only(&self, answer: &ScriptAnswer, present: &HashSet<Digest>) -> usize {
         let snapshots: HashSet<&Digest> = answer.snapshots.iter().collect();
         let mut only = HashSet::new();
         for stack in &self.stacks {
@@ -146,7 +146,7 @@ impl Query {
     }
 
     /// The names that already point at the right and complete image on the host.
-    pub fn current(&self, found: &DetectedEngine, answer: &Answer) -> Vec<&ExpectedImage> {
+    pub fn current(&self, found: &DetectedEngine, answer: &ScriptAnswer) -> Vec<&ExpectedImage> {
         self.names.iter().filter(|image| verify::is_present(found, image, answer)).collect()
     }
 }
@@ -190,7 +190,7 @@ mod tests {
         DetectedEngine { loader, argv: vec!["e".into()], namespace: None, platform, version: None }
     }
 
-    fn held(query: &Query, loader: Loader, answer: Answer) -> Vec<Digest> {
+    fn held(query: &Query, loader: Loader, answer: ScriptAnswer) -> Vec<Digest> {
         let mut held: Vec<Digest> = query.skippable(&found(loader), &answer).into_iter().collect();
         held.sort();
         held
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn docker_holds_a_layer_only_on_top_of_the_same_layers() {
         let graph = Loader::Docker(ImageStore::Graph);
-        let prefixes = |prefixes: &[usize]| Answer { prefixes: prefixes.to_vec(), ..Answer::default() };
+        let prefixes = |prefixes: &[usize]| ScriptAnswer { prefixes: prefixes.to_vec(), ..ScriptAnswer::default() };
         let one = query(&[("abc", Some("ABC"))]);
         assert_eq!(held(&one, graph, prefixes(&[2])), sorted("ab"));
         assert_eq!(held(&one, graph, prefixes(&[])), []);
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_others_hold_what_they_name_and_nothing_else() {
         let one = query(&[("abc", Some("ABC"))]);
-        let answer = || Answer { present: digests("bzA"), prefixes: vec![3], ..Answer::default() };
+        let answer = || ScriptAnswer { present: digests("bzA"), prefixes: vec![3], ..ScriptAnswer::default() };
         for loader in [Loader::Ctr, Loader::Nerdctl, Loader::Podman, Loader::Docker(ImageStore::Containerd)] {
             assert_eq!(held(&one, loader, answer()), sorted("b"), "{loader:?}");
         }
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn what_is_unpacked_but_not_in_this_packing_is_counted() {
         let one = query(&[("abc", Some("ABC"))]);
-        let answer = Answer { snapshots: chain_ids(&digests("AB")), present: digests("a"), ..Answer::default() };
+        let answer = ScriptAnswer { snapshots: chain_ids(&digests("AB")), present: digests("a"), ..ScriptAnswer::default() };
         assert_eq!(one.count_snapshot_only(&answer, &digests("a").into_iter().collect()), 1);
     }
 

@@ -18,7 +18,7 @@ const OUTPUT_LIMIT_BYTES: usize = 64 << 10;
 
 /// A load command and its result.
 pub(super) struct LoadCommand {
-    state: Mutex<State>,
+    state: Mutex<LoadState>,
     /// `web1: docker load`, for messages.
     label: String,
     connection_lost: AtomicBool,
@@ -26,14 +26,14 @@ pub(super) struct LoadCommand {
     cancel: Cancel,
 }
 
-enum State {
+enum LoadState {
     Running { running: Running, output: JoinHandle<String> },
-    Ended(Result<Loaded>),
+    Ended(Result<LoadOutput>),
 }
 
 /// The result of a successful load.
 #[derive(Debug, Clone)]
-pub(super) struct Loaded {
+pub(super) struct LoadOutput {
     /// Standard output and standard error.
     pub output: String,
 }
@@ -58,7 +58,7 @@ impl LoadCommand {
         cancel: &Cancel,
     ) -> (Arc<LoadCommand>, LoadInput) {
         let output = std::thread::spawn(move || read_output(stdout));
-        let state = Mutex::new(State::Running { running, output });
+        let state = Mutex::new(LoadState::Running { running, output });
         let (connection_lost, disk_full) = Default::default();
         let command = Arc::new(LoadCommand {
             state,
@@ -88,15 +88,15 @@ impl LoadCommand {
 
     /// Waits for the command, whose input has ended or is not read any more. Fails with `RemoteHost` if the command
     /// failed.
-    pub fn wait(&self) -> Result<Loaded> {
+    pub fn wait(&self) -> Result<LoadOutput> {
         let mut state = self.state();
         let before = std::mem::replace(
             &mut *state,
-            State::Ended(Err(Error::failed("internal error: a load was waited for twice"))),
+            LoadState::Ended(Err(Error::failed("internal error: a load was waited for twice"))),
         );
         let ended = match before {
-            State::Ended(ended) => ended,
-            State::Running { running, output } => {
+            LoadState::Ended(ended) => ended,
+            LoadState::Running { running, output } => {
                 let exit = running.wait();
                 self.connection_lost.store(exit.is_err(), Ordering::Relaxed);
                 let output = output.join().unwrap_or_default();
@@ -107,13 +107,13 @@ impl LoadCommand {
                 self.cancel.check().and(ended)
             }
         };
-        *state = State::Ended(ended.clone());
+        *state = LoadState::Ended(ended.clone());
         ended
     }
 
     /// Stops the command before its input is closed: a truncated archive must not look complete.
     pub fn abort(&self) {
-        *self.state() = State::Ended(Err(Error::failed(format!("{} was stopped", self.label))));
+        *self.state() = LoadState::Ended(Err(Error::failed(format!("{} was stopped", self.label))));
     }
 
     /// Waits briefly for a signal: Ctrl-C also reaches the ssh client, which may end before this process sees it.
@@ -126,14 +126,14 @@ impl LoadCommand {
         }
     }
 
-    fn result(&self, exit: &Exit, output: String) -> Result<Loaded> {
+    fn result(&self, exit: &Exit, output: String) -> Result<LoadOutput> {
         let output_and_stderr = format!("{output}\n{}", exit.stderr);
         self.connection_lost.store(exit.status == Some(255) || exit.signal.is_some(), Ordering::Relaxed);
         self.disk_full.store(is_full(&output_and_stderr), Ordering::Relaxed);
         // docker's containerd store prints this and exits with status 0.
         let broken = output_and_stderr.lines().find(|line| line.contains("Error unpacking image"));
         match (exit.success(), broken) {
-            (true, None) => Ok(Loaded { output: output_and_stderr }),
+            (true, None) => Ok(LoadOutput { output: output_and_stderr }),
             (_, Some(line)) => Err(Error::remote_host(format!("{}: {}", self.label, line.trim()))),
             (false, None) if exit.stderr.trim().is_empty() && !output.trim().is_empty() => {
                 let exit = Exit { stderr: output, ..exit.clone() };
@@ -143,7 +143,7 @@ impl LoadCommand {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LoadState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -18,7 +18,7 @@ const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
 
 /// The host's answer to a query. It is used only if it is complete.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct ScriptAnswer {
     /// Layers that the host has, by blob digest.
     pub present: Vec<Digest>,
     /// For each queried chain, in order: the number of layers from its bottom that the host has.
@@ -39,17 +39,17 @@ pub(super) struct Answer {
 }
 
 /// A script that has answered its query and waits for the archive.
-pub(super) struct Session {
+pub(super) struct ScriptSession {
     running: Running,
     stdin: Box<dyn Write + Send>,
     stdout: BufReader<Box<dyn Read + Send>>,
 }
 
-impl Session {
+impl ScriptSession {
     /// Runs `script` on `host` and sends it the lines of `query`.
     ///
     /// Fails with `RemoteHost` if the script ends without a complete answer.
-    pub fn open(host: &dyn Host, script: &str, query: &str) -> Result<(Session, Answer)> {
+    pub fn open(host: &dyn Host, script: &str, query: &str) -> Result<(ScriptSession, ScriptAnswer)> {
         let mut running = host.run(&["sh", "-c", script, "imgmv"])?;
         let (Some(mut stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
             return Err(Error::failed("internal error: a command was started without its streams"));
@@ -58,7 +58,7 @@ impl Session {
         let mut stdout = BufReader::new(stdout);
         let answer = sent.map_err(Error::from).and_then(|()| read(&mut stdout));
         match answer {
-            Ok(Some(answer)) => Ok((Session { running, stdin, stdout }, answer)),
+            Ok(Some(answer)) => Ok((ScriptSession { running, stdin, stdout }, answer)),
             Ok(None) | Err(_) => {
                 drop((stdin, stdout));
                 let end = running.wait()?.describe();
@@ -95,9 +95,9 @@ impl Session {
 }
 
 /// Reads the answer between the markers; `None` if it is incomplete. Output of the login shell before it is ignored.
-fn read(from: &mut dyn BufRead) -> Result<Option<Answer>> {
+fn read(from: &mut dyn BufRead) -> Result<Option<ScriptAnswer>> {
     let mut from = from.take(ANSWER_LIMIT_BYTES);
-    let mut answer = Answer::default();
+    let mut answer = ScriptAnswer::default();
     let mut started = false;
     let mut line = Vec::new();
     loop {
@@ -116,7 +116,7 @@ fn read(from: &mut dyn BufRead) -> Result<Option<Answer>> {
     }
 }
 
-impl Answer {
+impl ScriptAnswer {
     fn add_line(&mut self, line: &str) {
         let Some((key, value)) = line.split_once('=') else { return };
         let digest = || value.trim().parse::<Digest>().ok();

@@ -8,7 +8,7 @@ use super::line_compression::{AdaptiveWriter, LineCompression};
 use super::load::{LoadCommand, LoadInput};
 use super::rename::TemporaryNames;
 use super::scripts::RunId;
-use super::session::{Answer, Session};
+use super::session::{ScriptAnswer, ScriptSession};
 use super::{inventory, rename, scripts};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub struct EngineSink {
     loads: [OnceLock<Load>; 2],
     /// The index of the current load in `loads`.
     pub(super) attempt: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<SinkState>,
     pub(super) watch: Arc<dyn Watch>,
     pub(super) cancel: Cancel,
 }
@@ -49,9 +49,9 @@ pub(super) struct Load {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct SinkState {
     /// The script that has answered and waits for the archive.
-    pub session: Option<(Session, Answer)>,
+    pub session: Option<(ScriptSession, ScriptAnswer)>,
     pub queried: bool,
     pub delta: Delta,
     pub expected: ExpectedImages,
@@ -87,7 +87,7 @@ impl EngineSink {
         self
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, SinkState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -107,7 +107,7 @@ impl EngineSink {
         Ok(self.current_load().get_or_init(|| Load { archive, command }))
     }
 
-    fn start(&self, state: &mut State) -> Result<(Arc<LoadCommand>, Box<dyn Write + Send>)> {
+    fn start(&self, state: &mut SinkState) -> Result<(Arc<LoadCommand>, Box<dyn Write + Send>)> {
         let command = self.found.load_command();
         let label = format!("{}: {}", self.host.name(), command.join(" "));
         let session = match state.session.take() {
@@ -136,14 +136,14 @@ impl EngineSink {
     }
 
     /// Starts the script; `None` for a custom command, which cannot answer a query.
-    pub(super) fn open_session(&self, query: &str) -> Result<Option<(Session, Answer)>> {
+    pub(super) fn open_session(&self, query: &str) -> Result<Option<(ScriptSession, ScriptAnswer)>> {
         match scripts::script(&self.found, &self.run_id)? {
-            Some(script) => Session::open(self.host.as_ref(), &script, query).map(Some),
+            Some(script) => ScriptSession::open(self.host.as_ref(), &script, query).map(Some),
             None => Ok(None),
         }
     }
 
-    fn choose_compression(&self, answer: &Answer, all_compressed: bool) -> Result<LineCompression> {
+    fn choose_compression(&self, answer: &ScriptAnswer, all_compressed: bool) -> Result<LineCompression> {
         let host = self.host.name();
         match self.compression {
             Some(compression)

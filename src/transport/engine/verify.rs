@@ -30,7 +30,7 @@ pub(super) fn engine_id(found: &DetectedEngine, image: &ExpectedImage) -> Option
 }
 
 /// Whether `answer`, received before anything was sent, reports the right and complete image under `one`'s name.
-pub(super) fn is_present(found: &DetectedEngine, image: &ExpectedImage, answer: &session::Answer) -> bool {
+pub(super) fn is_present(found: &DetectedEngine, image: &ExpectedImage, answer: &session::ScriptAnswer) -> bool {
     if engine_id(found, image).is_none() {
         return false;
     }

@@ -8,7 +8,7 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, InPlace, Listed, OpenSource, Parsed, Profile, SelectedSource, Served, ShortForm, Transport,
+    Address, InPlace, Listed, OpenSource, Parsed, AddressProfile, SelectedSource, Served, ShortForm, Transport,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -87,8 +87,8 @@ impl Address for RepositoryAddress {
         Some(format!("registry {}", Name::from(&self.0.clone().tagged())))
     }
 
-    fn profile(&self) -> Profile {
-        Profile { is_remote: true, is_repository: true, ..Profile::default() }
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { is_remote: true, is_repository: true, ..AddressProfile::default() }
     }
 
     /// `text` is a tag, or a full reference in this repository.

@@ -4,7 +4,7 @@ use super::Registry;
 use super::address::RepositoryAddress;
 use crate::image::{Name, Reference};
 use crate::sink::Sink;
-use crate::transport::address::{Address, Profile, SelectedSource, Served};
+use crate::transport::address::{Address, AddressProfile, SelectedSource, Served};
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::{Error, Result};
 use std::fmt;
@@ -71,8 +71,8 @@ impl Address for Prefix {
         }
     }
 
-    fn profile(&self) -> Profile {
-        Profile { is_remote: true, ..Profile::default() }
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { is_remote: true, ..AddressProfile::default() }
     }
 
     fn served(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Served> {

@@ -37,7 +37,7 @@ pub fn parse(header: &str) -> Vec<Challenge> {
         return Vec::new();
     }
     let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = Cursor(header);
+    let mut rest = ChallengeText(header);
     loop {
         rest.skip(|c| c == ',' || c == ' ' || c == '\t');
         if rest.0.is_empty() {
@@ -70,9 +70,9 @@ fn is_token(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
 
-struct Cursor<'a>(&'a str);
+struct ChallengeText<'a>(&'a str);
 
-impl<'a> Cursor<'a> {
+impl<'a> ChallengeText<'a> {
     fn take(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
         let end = self.0.find(|c| !wanted(c)).unwrap_or(self.0.len());
         let (head, tail) = self.0.split_at(end);
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
     /// `=`; `Some(None)` without a closing quote.
     fn value(&mut self) -> Option<Option<String>> {
         let after = self.0.trim_start_matches([' ', '\t']).strip_prefix('=')?;
-        let mut rest = Cursor(after.trim_start_matches([' ', '\t']));
+        let mut rest = ChallengeText(after.trim_start_matches([' ', '\t']));
         let value = match rest.0.strip_prefix('"') {
             Some(quoted) => rest.quoted(quoted),
             // Some servers omit the quotes around URLs, so characters beyond a token's are accepted.
@@ -122,7 +122,7 @@ impl<'a> Cursor<'a> {
 
     /// Skips a token68 after the scheme, as in `Negotiate TlRMTVNT==`; it is not a parameter.
     fn skip_token68(&mut self) {
-        let mut ahead = Cursor(self.0.trim_start_matches([' ', '\t']));
+        let mut ahead = ChallengeText(self.0.trim_start_matches([' ', '\t']));
         let word = ahead.take(|c| c.is_ascii_alphanumeric() || "-._~+/".contains(c));
         ahead.skip(|c| c == '=');
         let ends = ahead.0.trim_start_matches([' ', '\t']);

@@ -30,7 +30,7 @@ pub struct FailedRequest<'a> {
 #[derive(Deserialize)]
 struct ErrorBody {
     #[serde(default)]
-    errors: Vec<ErrorEntry>,
+    errors: Vec<ErrorField>,
     /// Sent by token services and some proxies.
     #[serde(default)]
     details: Option<String>,
@@ -39,7 +39,7 @@ struct ErrorBody {
 }
 
 #[derive(Deserialize)]
-struct ErrorEntry {
+struct ErrorField {
     #[serde(default)]
     code: String,
     #[serde(default)]

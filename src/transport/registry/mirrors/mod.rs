@@ -34,7 +34,7 @@ pub struct Mirror {
 
 /// A server whose API is at its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
+pub struct MirrorServer {
     /// `HOST[:PORT]`.
     pub host: String,
     /// Plain HTTP and untrusted certificates are allowed.
@@ -42,10 +42,10 @@ pub struct Server {
 }
 
 /// Parses `[http://|https://]HOST[:PORT]`.
-pub fn parse_server(text: &str, insecure: bool) -> Option<Server> {
+pub fn parse_server(text: &str, insecure: bool) -> Option<MirrorServer> {
     const ANY: &str = "any";
     let Mirror { host, repository, insecure, .. } = Mirror::parse(text, ANY, insecure)?;
-    (repository == ANY).then_some(Server { host, insecure })
+    (repository == ANY).then_some(MirrorServer { host, insecure })
 }
 
 impl Mirror {

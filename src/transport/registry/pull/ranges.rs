@@ -45,7 +45,7 @@ pub fn open<'a>(
     if first.end() == blob.size {
         return Ok(Box::new(first));
     }
-    let state = State {
+    let state = RangesState {
         next: first.end(),
         workers: 0,
         max_workers: INITIAL_WORKERS.min(client.access.parallel_parts),
@@ -73,11 +73,11 @@ struct Shared {
     client: Arc<RegistryClient>,
     repository: String,
     blob: Descriptor,
-    state: Mutex<State>,
+    state: Mutex<RangesState>,
     changed: Condvar,
 }
 
-struct State {
+struct RangesState {
     /// The offset of the next piece.
     next: u64,
     workers: usize,
@@ -85,10 +85,10 @@ struct State {
     /// The reader was dropped or has failed.
     closed: bool,
     /// In ascending order.
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<RangePiece>,
 }
 
-struct Piece {
+struct RangePiece {
     from: u64,
     bytes: Vec<u8>,
     /// The result, once the download of the piece has ended.
@@ -96,7 +96,7 @@ struct Piece {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RangesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +152,7 @@ impl Shared {
                 let from = state.next;
                 state.next = (from + PIECE_BYTES).min(self.blob.size);
                 buffer.reserve_exact(PIECE_BYTES as usize);
-                state.pieces.push_back(Piece { from, bytes: buffer, ended: None });
+                state.pieces.push_back(RangePiece { from, bytes: buffer, ended: None });
                 return Some(from);
             }
             // Other blobs may use all the memory for pieces. A reader without a piece then reads directly
@@ -221,14 +221,14 @@ impl RangedReader<'_> {
                     buffer[..n].copy_from_slice(&piece.bytes[self.read..self.read + n]);
                     return Ok(FrontPiece::Bytes(n));
                 }
-                Some(Piece { ended: Some(Ok(())), .. }) => {
+                Some(RangePiece { ended: Some(Ok(())), .. }) => {
                     let finished = state.pieces.pop_front();
                     drop(state);
                     self.client.throttle.release_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
                     self.shared.changed.notify_all();
                     return Ok(FrontPiece::Finished);
                 }
-                Some(Piece { ended: Some(Err(_)), .. }) => return Ok(FrontPiece::Failed),
+                Some(RangePiece { ended: Some(Err(_)), .. }) => return Ok(FrontPiece::Failed),
                 Some(_) => {}
                 // Other blobs use all the memory for pieces.
                 None if !self.client.throttle.has_room(max_pieces(self.client)) => return Ok(FrontPiece::Failed),

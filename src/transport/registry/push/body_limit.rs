@@ -58,11 +58,11 @@ pub struct BodyLimit {
     host: String,
     /// `None`: the limit is not saved.
     file: Option<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<LimitState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LimitState {
     /// In bytes.
     max_body: Option<u64>,
     refuses_chunks: bool,
@@ -79,16 +79,16 @@ impl BodyLimit {
     pub fn new(host: &str, cache: Option<&Path>) -> BodyLimit {
         let file = cache.map(|cache| cache.join(DIRECTORY).join(Digest::of(host.as_bytes()).hex()));
         let learned = file.as_deref().and_then(read).filter(|learned| learned.host == host && learned.age < MAX_AGE);
-        let state = learned.map_or_else(State::default, |LearnedLimit { max_body, refuses_chunks, age, .. }| State {
+        let state = learned.map_or_else(LimitState::default, |LearnedLimit { max_body, refuses_chunks, age, .. }| LimitState {
             max_body,
             refuses_chunks,
             trial: max_body.filter(|_| age >= TRIAL_AFTER).map(|bytes| bytes.saturating_mul(2)),
-            ..State::default()
+            ..LimitState::default()
         });
         BodyLimit { host: host.to_owned(), file, state: Mutex::new(state) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LimitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,7 +147,7 @@ impl BodyLimit {
     }
 
     /// Errors are ignored: a later run learns the limit again with a few requests.
-    fn save(&self, state: &mut State) {
+    fn save(&self, state: &mut LimitState) {
         state.unconfirmed = false;
         if let Some(file) = &self.file {
             let form = if state.refuses_chunks { "whole" } else { "chunks" };

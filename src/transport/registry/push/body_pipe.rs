@@ -17,14 +17,14 @@ const QUEUE_LENGTH: usize = 1;
 /// The request ended before its body; [`BodyPipe::finish`] returns the reason.
 pub struct Ended;
 
-enum Piece {
+enum BodyPiece {
     Bytes(Vec<u8>),
     End,
 }
 
 /// A request in progress. Dropped without [`BodyPipe::end_body`], the body breaks off.
 pub struct BodyPipe {
-    pieces: SyncSender<Piece>,
+    pieces: SyncSender<BodyPiece>,
     spare: Receiver<Vec<u8>>,
     /// The number of body bytes that the connection has read.
     consumed: Arc<AtomicU64>,
@@ -48,11 +48,11 @@ impl BodyPipe {
     }
 
     pub fn send(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
-        self.pieces.send(Piece::Bytes(piece)).map_err(|_| Ended)
+        self.pieces.send(BodyPiece::Bytes(piece)).map_err(|_| Ended)
     }
 
     pub fn end_body(&mut self) -> std::result::Result<(), Ended> {
-        self.pieces.send(Piece::End).map_err(|_| Ended)
+        self.pieces.send(BodyPiece::End).map_err(|_| Ended)
     }
 
     /// A sent buffer, for reuse.
@@ -71,7 +71,7 @@ impl BodyPipe {
 
 /// The reading end: the request's body.
 struct PipeReader {
-    incoming: Receiver<Piece>,
+    incoming: Receiver<BodyPiece>,
     used: Sender<Vec<u8>>,
     count: Arc<AtomicU64>,
     piece: Vec<u8>,
@@ -86,12 +86,12 @@ impl Read for PipeReader {
                 return Ok(0);
             }
             match self.incoming.recv() {
-                Ok(Piece::Bytes(piece)) => {
+                Ok(BodyPiece::Bytes(piece)) => {
                     // Fails if the `BodyPipe` is gone; then the buffer is not reused.
                     let _ = self.used.send(std::mem::replace(&mut self.piece, piece));
                     self.at = 0;
                 }
-                Ok(Piece::End) => self.ended = true,
+                Ok(BodyPiece::End) => self.ended = true,
                 Err(_) => return Err(Error::failed("the upload of the blob was aborted").into()),
             }
         }
