@@ -1,4 +1,4 @@
-//! imgmv copies container images from any source to any sink through one engine.
+//! imgmv copies container images from any source to any sink.
 //!
 //! [`open_source`] and [`open_sink`] open the addresses of the command line, [`copy`] copies between them. Other sources
 //! and sinks implement [`Store`] and [`Sink`]. The modules are described in ARCHITECTURE.md; `cli` is the only code that

@@ -28,7 +28,7 @@ pub enum Order {
     Sequential,
 }
 
-/// The properties of a sink; the engine plans conversions from them.
+/// The properties of a sink; the copy plans conversions from them.
 #[derive(Debug, Clone)]
 pub struct SinkCapabilities {
     /// The part of an index that the sink stores.
@@ -46,14 +46,14 @@ pub struct SinkCapabilities {
     pub unnamed_blobs: bool,
     /// Whether an image may stay without a name.
     pub unnamed_images: bool,
-    /// Whether its writers may ask for the latest bytes again ([`BlobWriter::recover`]). The engine keeps those of a
+    /// Whether its writers may ask for the latest bytes again ([`BlobWriter::recover`]). The copy keeps those of a
     /// stream and of a recompressed layer in memory then.
     pub needs_replay: bool,
 }
 
 /// A destination: one repository, one layout, one archive or one engine.
 ///
-/// The engine calls, in this order: `published` for each name, `missing` once, then `begin` … `commit` for each blob,
+/// The copy calls, in this order: `published` for each name, `missing` once, then `begin` … `commit` for each blob,
 /// `put_manifest` (children before parents), `publish` for each name, and `finish` once. After an error it calls
 /// `aborted` and nothing else.
 ///

@@ -1,5 +1,5 @@
 //! Manifests that are rewritten: for recompressed layers, for a smaller index, or for docker's or OCI's media types.
-//! Fields that imgmv does not know stay. Every conversion changes digests, and the engine reports each one.
+//! Fields that imgmv does not know stay. Every conversion changes digests, and the copy reports each one.
 
 use super::plan::ATTESTS;
 use super::unchanged;

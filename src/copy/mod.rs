@@ -1,4 +1,4 @@
-//! The engine: plan, find what is missing, transfer, publish. It never names a transport.
+//! The copy: plan, find what is missing, transfer, publish. It never names a transport.
 //!
 //! `plan` chooses manifests, platforms and names; `convert` rewrites manifests for another format; `parallel` transfers
 //! the blobs of a store, several at once, in the order of `upload_order` where the sink keeps only finished blobs;

@@ -116,7 +116,7 @@ pub trait Store: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// The properties of the store that the engine plans with. `parallel_reads` may change during a copy.
+    /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
     fn profile(&self) -> Profile {
         Profile::default()
     }

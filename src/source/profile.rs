@@ -1,4 +1,4 @@
-//! The properties of a store that the engine plans with.
+//! The properties of a store that the copy plans with.
 
 use crate::image::Descriptor;
 

@@ -110,7 +110,7 @@ enum Available {
     NotYet,
 }
 
-/// The number of clients that wait on a blocking thread.
+/// The number of clients that wait on a blocking thread. Process-wide, since the blocking threads are shared by all downloads.
 static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// One counted waiting client.

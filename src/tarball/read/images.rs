@@ -11,7 +11,7 @@ use crate::source::Root;
 use std::collections::HashSet;
 
 /// Returns the images in `held`, with every manifest and config. `label` is the name of the archive in messages.
-pub(crate) fn settle(held: &StreamContents, label: &str) -> Result<(Vec<(ArchiveImage, Root)>, StreamSummary)> {
+pub(crate) fn agreed_images(held: &StreamContents, label: &str) -> Result<(Vec<(ArchiveImage, Root)>, StreamSummary)> {
     let empty_message = contents::empty(held, label);
     let mut tail = StreamSummary { empty_message, ..StreamSummary::default() };
     let mut images = Vec::new();
@@ -47,7 +47,7 @@ pub(crate) fn settle(held: &StreamContents, label: &str) -> Result<(Vec<(Archive
     Ok((images, tail))
 }
 
-/// Checks the sizes of the streamed blobs against the manifests below `at`. The engine reports missing blobs.
+/// Checks the sizes of the streamed blobs against the manifests below `at`. The copy reports missing blobs.
 fn sizes_agree(held: &StreamContents, at: &Descriptor, depth: usize, seen: &mut HashSet<Digest>) -> Result<()> {
     if !at.names_manifest() || depth > contents::MAX_DEPTH || !seen.insert(at.digest) {
         return Ok(());

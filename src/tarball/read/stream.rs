@@ -1,7 +1,7 @@
 //! An archive that is read once (standard input, a compressed file). Small documents are stored, and layers are returned
 //! as blobs. The lists of images are used only after the end of the archive.
 
-use super::images::settle;
+use super::images::agreed_images;
 use super::steps::{Step, Steps};
 use super::summary::StreamSummary;
 use crate::error::Result;
@@ -91,7 +91,7 @@ impl ArchiveStream {
     /// `Invalid` if the archive's lists, documents and layers do not match.
     pub fn finish(mut self) -> Result<StreamSummary> {
         while !matches!(self.steps.step().map_err(|e| e.at(&self.label))?, Step::End) {}
-        let (_, mut tail) = settle(&self.steps.held, &self.label).map_err(|e| e.at(&self.label))?;
+        let (_, mut tail) = agreed_images(&self.steps.held, &self.label).map_err(|e| e.at(&self.label))?;
         tail.documents.extend(self.steps.held.into_blobs());
         Ok(tail)
     }

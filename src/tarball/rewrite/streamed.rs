@@ -9,7 +9,7 @@ use crate::source::{Root, Selector, select};
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm, LAYOUT};
 use crate::tarball::read::documents::StreamContents;
-use crate::tarball::read::images::settle;
+use crate::tarball::read::images::agreed_images;
 use crate::tarball::read::steps::{Step, Steps};
 use crate::tarball::read::stream::ArchiveStream;
 use crate::tarball::read::summary::StreamSummary;
@@ -67,7 +67,7 @@ fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how:
             Step::Skipped(name, bytes) => tar.write_entry(&name, &bytes)?,
         }
     }
-    let (images, tail) = settle(&stream.steps.held, &stream.label)?;
+    let (images, tail) = agreed_images(&stream.steps.held, &stream.label)?;
     let chosen = select(&tail.roots, selectors)?;
     let images = renamed(&images, &chosen, rename)?;
     if let Some(bytes) = stream.steps.held.documents.get(manifest_json::REPOSITORIES) {
