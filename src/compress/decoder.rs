@@ -65,7 +65,12 @@ impl<'a> LayerReader<'a> {
 
     /// Opens any bytes: they are neither decompressed nor hashed.
     pub fn unhashed(from: &'a mut (dyn Read + Send), stop: &'a AtomicBool) -> LayerReader<'a> {
-        LayerReader { bytes: Decoder::Raw(BoundedSource { from, stop, count: 0 }), limit: SIZE_LIMIT, hasher: None, size: 0 }
+        LayerReader {
+            bytes: Decoder::Raw(BoundedSource { from, stop, count: 0 }),
+            limit: SIZE_LIMIT,
+            hasher: None,
+            size: 0,
+        }
     }
 
     /// Reads the next `size` bytes into `block.input`, fewer at the end of the layer. Returns whether the end was

@@ -5,7 +5,7 @@
 //! reads the blob itself. All subscribers open blobs in the same order. The read earliest in that order always has room
 //! for two chunks, so the slowest subscriber makes progress and the copies cannot deadlock.
 
-use super::windows::{Follower, SharedRead, WindowState, SubscriberState};
+use super::windows::{Follower, SharedRead, SubscriberState, WindowState};
 use super::{CHUNK_BYTES, Limits};
 use crate::cancel::Cancel;
 use crate::error::Result;

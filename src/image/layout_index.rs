@@ -145,7 +145,9 @@ impl LayoutIndex {
         let mut had = Vec::new();
         self.list().retain(|old| {
             let tagged = match ListingKey::of(old) {
-                ListingKey::Name(name) => Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag),
+                ListingKey::Name(name) => {
+                    Name::new(name).ok().and_then(|name| name.tag()).is_some_and(|own| own == tag)
+                }
                 ListingKey::Unnamed(_) => false,
             };
             had.extend(digest_of(old).filter(|_| tagged));

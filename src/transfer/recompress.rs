@@ -89,7 +89,8 @@ fn recompress(
     let algorithm = claim.digest.map_or_else(Algorithm::default, |digest| digest.algorithm());
     // The SHA-256 of an uncompressed layer is its diff ID, which is computed anyway.
     let own_hash = how.was != Coding::Raw || algorithm != Algorithm::default();
-    let mut tee = ReplayTee { from, hasher: own_hash.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, context };
+    let mut tee =
+        ReplayTee { from, hasher: own_hash.then(|| Hasher::new(algorithm)), size: 0, limit: claim.size, context };
     let result = compress::recompress(&mut tee, how.was, how.to, how.level, context.threads, out)?;
     let digest = match tee.hasher {
         // Bytes after the end of the compressed stream belong to the blob too.

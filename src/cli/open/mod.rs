@@ -23,7 +23,7 @@ use crate::image::Name;
 use crate::progress::Event;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{InPlace, Listed, OpenSource, AddressProfile, SelectedSource};
+use crate::transport::address::{AddressProfile, InPlace, Listed, OpenSource, SelectedSource};
 use crate::transport::engine::Engine;
 use crate::transport::options::{Context, ReadOptions};
 use crate::transport::registry::{Access, ForeignStore};

@@ -67,7 +67,10 @@ impl List {
         }
         let opened = self.access.source(&*address, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        answer(with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(ImageEntry::from).collect()), run)
+        answer(
+            with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(ImageEntry::from).collect()),
+            run,
+        )
     }
 }
 

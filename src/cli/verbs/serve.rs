@@ -10,7 +10,7 @@ use crate::cli::open::mirror_options::MirrorOptions;
 use crate::error::on_one_line;
 use crate::progress::Watch;
 use crate::serve::access::users::Reading;
-use crate::serve::access_log::{AccessLog, Metrics, Record};
+use crate::serve::access_log::{AccessLog, LogRecord, Metrics};
 use crate::serve::backend::catalog::Catalog;
 use crate::serve::{Certificate, Limits, Listener, MirrorMode, Options, Rights, WritableBackend};
 use crate::{Error, Result};
@@ -262,13 +262,15 @@ impl Log {
         let screen = run.screen.clone();
         match self {
             Log::None => None,
-            Log::Plain => Some(Arc::new(move |record: &Record| screen.say(&plain_line(record)))),
-            Log::Json => Some(Arc::new(move |record: &Record| crate::cli::output::terminal::line(&json_line(record)))),
+            Log::Plain => Some(Arc::new(move |record: &LogRecord| screen.say(&plain_line(record)))),
+            Log::Json => {
+                Some(Arc::new(move |record: &LogRecord| crate::cli::output::terminal::line(&json_line(record))))
+            }
         }
     }
 }
 
-fn plain_line(record: &Record) -> String {
+fn plain_line(record: &LogRecord) -> String {
     let user = record.user.as_deref().map(|user| format!("{user}@")).unwrap_or_default();
     let failure = record.failure.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
     format!(
@@ -282,7 +284,7 @@ fn plain_line(record: &Record) -> String {
     )
 }
 
-fn json_line(record: &Record) -> String {
+fn json_line(record: &LogRecord) -> String {
     let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = json!({
         "time_ms": at.as_millis() as u64,

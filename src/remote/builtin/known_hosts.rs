@@ -10,10 +10,10 @@ const FILE_LIMIT_BYTES: u64 = 16 << 20;
 
 /// The keys recorded for one host.
 #[derive(Debug, Default)]
-pub(super) struct KnownHost(Vec<KnownHost>);
+pub(super) struct KnownHost(Vec<HostKeyEntry>);
 
 #[derive(Debug)]
-struct KnownHost {
+struct HostKeyEntry {
     revoked: bool,
     kind: String,
     key: Vec<u8>,
@@ -67,7 +67,7 @@ impl KnownHost {
             };
             // Host certificates are not supported: an authority's key is not a host key.
             if matches && marker != Some("@cert-authority") {
-                self.0.push(KnownHost { revoked: marker == Some("@revoked"), kind: kind.to_owned(), key });
+                self.0.push(HostKeyEntry { revoked: marker == Some("@revoked"), kind: kind.to_owned(), key });
             }
         }
     }

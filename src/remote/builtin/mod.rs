@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use auth::{Agent, Keys};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
 use config::SshSettings;
-use known_hosts::{KnownHost, HostKeyVerdict, known_hosts_name};
+use known_hosts::{HostKeyVerdict, KnownHost, known_hosts_name};
 use pump::Pump;
 use ssh2::{HashType, MethodType, Session};
 use std::{

@@ -257,7 +257,8 @@ impl PumpState {
             Err(e) => return Err(self.connection_lost(&e.to_string())),
         }
         let socket = fds[0].revents();
-        let input = fds.get(1).is_some_and(|fd| wants_input && self.input == PumpInput::Open && !fd.revents().is_empty());
+        let input =
+            fds.get(1).is_some_and(|fd| wants_input && self.input == PumpInput::Open && !fd.revents().is_empty());
         drop(fds);
         if socket.contains(PollFlags::IN) {
             self.last_received = Instant::now();

@@ -6,7 +6,7 @@ use super::request::RequestHead;
 use super::request_body::RequestBody;
 use super::response::ResponseBody;
 use super::route;
-use super::route::{UrlQuery, Resource, Route};
+use super::route::{Resource, Route, UrlQuery};
 use crate::serve::access::users::Right;
 use crate::serve::access_log::{LogRecord, RequestLog};
 use crate::serve::handlers::{lists, manifests, metrics, page, pull, push};

@@ -1,6 +1,6 @@
 //! The cache of a mirror: a layout with the downloaded blobs, and the last known digest of each upstream tag.
 
-use super::download::{Download, OnEnd, OpenDirect, DownloadedBlob};
+use super::download::{Download, DownloadedBlob, OnEnd, OpenDirect};
 use super::evict::CacheBudget;
 use super::pool::Pool;
 use crate::cancel::Cancel;

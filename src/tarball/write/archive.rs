@@ -54,7 +54,10 @@ impl ArchiveWriter {
     pub fn new(out: Output<'static>, label: &str, platform: Platform) -> ArchiveWriter {
         let tar = Some(TarWriter::new(out, label));
         let (blobs, lists) = (HashSet::new(), ImageLists::default());
-        ArchiveWriter { state: Mutex::new(ArchiveState { tar, blobs, lists, phase: Phase::Empty, resume: None }), platform }
+        ArchiveWriter {
+            state: Mutex::new(ArchiveState { tar, blobs, lists, phase: Phase::Empty, resume: None }),
+            platform,
+        }
     }
 
     /// Creates an archive in a file that an earlier run may have started. Its content is not used before

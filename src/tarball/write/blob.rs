@@ -1,6 +1,6 @@
 //! Writes one blob of an archive.
 
-use super::archive::{ArchiveWriter, Phase, ArchiveState, closed};
+use super::archive::{ArchiveState, ArchiveWriter, Phase, closed};
 use super::resume::PartialBlob;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};

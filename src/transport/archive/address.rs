@@ -6,7 +6,7 @@ use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, InPlace, OpenSource, AddressProfile, RepositoryName, SelectedSource, Served, ShortForm, Transport, all_of,
+    Address, AddressProfile, InPlace, OpenSource, RepositoryName, SelectedSource, Served, ShortForm, Transport, all_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};

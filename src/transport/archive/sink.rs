@@ -144,7 +144,13 @@ impl ArchiveSink {
     /// An archive written to `pipe`; `label` is its name in messages.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
         let writer = ArchiveWriter::new(Output::Pipe(pipe), label, Platform::host());
-        ArchiveSink { writer, target: Mutex::default(), kind: ArchiveKind::Pipe, keep: false.into(), watch: Arc::new(Silent) }
+        ArchiveSink {
+            writer,
+            target: Mutex::default(),
+            kind: ArchiveKind::Pipe,
+            keep: false.into(),
+            watch: Arc::new(Silent),
+        }
     }
 
     fn target(&self) -> MutexGuard<'_, Option<(Unfinished, PathBuf)>> {
@@ -269,7 +275,7 @@ impl Sink for ArchiveSink {
 
     fn aborted(&self, why: &Error) {
         // The source itself is invalid (the bytes were not altered by the connection), so no later copy can resume.
-        if why.kind() == crate::ArchiveKind::Invalid && !why.is_digest_mismatch() {
+        if why.kind() == crate::Kind::Invalid && !why.is_digest_mismatch() {
             self.keep.store(false, Ordering::Relaxed);
         }
     }

@@ -8,7 +8,9 @@ use crate::remote::{Host, Local, SshTarget};
 use crate::sink::Sink;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{Address, Listed, OpenSource, Parsed, AddressProfile, SelectedSource, ShortForm, Transport};
+use crate::transport::address::{
+    Address, AddressProfile, Listed, OpenSource, Parsed, SelectedSource, ShortForm, Transport,
+};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::selector;

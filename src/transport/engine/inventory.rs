@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn what_is_unpacked_but_not_in_this_packing_is_counted() {
         let one = query(&[("abc", Some("ABC"))]);
-        let answer = ScriptAnswer { snapshots: chain_ids(&digests("AB")), present: digests("a"), ..ScriptAnswer::default() };
+        let answer =
+            ScriptAnswer { snapshots: chain_ids(&digests("AB")), present: digests("a"), ..ScriptAnswer::default() };
         assert_eq!(one.count_snapshot_only(&answer, &digests("a").into_iter().collect()), 1);
     }
 

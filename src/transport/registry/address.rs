@@ -8,7 +8,7 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, InPlace, Listed, OpenSource, Parsed, AddressProfile, SelectedSource, Served, ShortForm, Transport,
+    Address, AddressProfile, InPlace, Listed, OpenSource, Parsed, SelectedSource, Served, ShortForm, Transport,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};

@@ -79,12 +79,13 @@ impl BodyLimit {
     pub fn new(host: &str, cache: Option<&Path>) -> BodyLimit {
         let file = cache.map(|cache| cache.join(DIRECTORY).join(Digest::of(host.as_bytes()).hex()));
         let learned = file.as_deref().and_then(read).filter(|learned| learned.host == host && learned.age < MAX_AGE);
-        let state = learned.map_or_else(LimitState::default, |LearnedLimit { max_body, refuses_chunks, age, .. }| LimitState {
-            max_body,
-            refuses_chunks,
-            trial: max_body.filter(|_| age >= TRIAL_AFTER).map(|bytes| bytes.saturating_mul(2)),
-            ..LimitState::default()
-        });
+        let state =
+            learned.map_or_else(LimitState::default, |LearnedLimit { max_body, refuses_chunks, age, .. }| LimitState {
+                max_body,
+                refuses_chunks,
+                trial: max_body.filter(|_| age >= TRIAL_AFTER).map(|bytes| bytes.saturating_mul(2)),
+                ..LimitState::default()
+            });
         BodyLimit { host: host.to_owned(), file, state: Mutex::new(state) }
     }
 
