@@ -1,4 +1,5 @@
-//! SRC and DST for users of the library, opened with the defaults of the command line.
+//! SRC and DST for users of the library. Unlike the command line, nothing is remembered between runs for uploads, and the
+//! insecure registries of this host's engines are not read.
 
 use super::address::{OpenSource, SelectedSource};
 use super::options::{AccessTo, Context, ReadOptions, WriteOptions};

@@ -80,7 +80,6 @@ impl StreamedUpload {
                 (self.session, self.failures.retry_at_once) = (None, true);
                 format!("the registry refuses a blob in chunks (status {status}); sending it in one request")
             }
-            429 => "the registry limits requests (status 429)".to_owned(),
             416 => "the registry expects another offset of this upload".to_owned(),
             404 => "the registry does not know this upload any more".to_owned(),
             _ => {
