@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CHUNK_BYTES: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 /// Interval at which the pump checks whether it must stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// A silent host is sent a keepalive after `KEEPALIVE_AFTER`; after `SILENCE_LIMIT` the connection counts as lost.
@@ -82,7 +82,7 @@ struct PumpBuffer {
 
 impl PumpBuffer {
     fn new() -> PumpBuffer {
-        PumpBuffer { bytes: vec![0; CHUNK_BYTES].into(), start: 0, end: 0 }
+        PumpBuffer { bytes: vec![0; BUFFER_BYTES].into(), start: 0, end: 0 }
     }
 
     fn is_empty(&self) -> bool {

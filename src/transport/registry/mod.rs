@@ -16,6 +16,9 @@
 //! answers 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).
 //!
+//! A *chunk* is the body of one `PATCH` of an upload, a *range* the bytes of one ranged `GET` of a download; the
+//! bytes between two threads are *buffers*.
+//!
 //! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
 //! or more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory
 //! (`pull/ranges.rs`). After a 429 the registry gets the usual number of small requests, and each download in ranges

@@ -1,6 +1,6 @@
 //! The connection options of one side's registries (source or destination): credentials, trust, time-outs, retries.
 
-use super::http::throttle::MAX_PIECES;
+use super::http::throttle::MAX_BUFFERED_RANGES;
 use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -103,8 +103,8 @@ pub struct Access {
     pub cache_dir: Option<PathBuf>,
     /// The number of blobs transferred in parallel.
     pub parallel_blobs: usize,
-    /// The maximum number of parallel parts of a large blob of a remote registry; 1: one connection per blob.
-    pub parallel_parts: usize,
+    /// The maximum number of parallel ranges of a large blob of a remote registry; 1: one connection per blob.
+    pub parallel_ranges: usize,
     /// The rate limit of blobs and manifests, both directions together; `None`: unlimited.
     pub rate_limit: Option<Arc<Limit>>,
     /// The path of the registry's API: `/v2`, unless a mirror has another path.
@@ -137,7 +137,7 @@ impl Default for Access {
             chunk_above_bytes: 64 << 20,
             cache_dir: None,
             parallel_blobs: 6,
-            parallel_parts: 1 + MAX_PIECES,
+            parallel_ranges: 1 + MAX_BUFFERED_RANGES,
             rate_limit: None,
             api_root: ROOT.to_owned(),
             namespace: None,

@@ -22,7 +22,7 @@ pub struct BlobReader<'a> {
     repository: &'a str,
     blob: Descriptor,
     at: u64,
-    /// The end of the requested range: the blob's end, unless the server supports ranges and a part was requested.
+    /// The end of the requested range: the blob's end, unless the server supports ranges and a shorter one was requested.
     end: u64,
     body: Box<dyn Read + Send>,
     /// The number of body bytes to discard, since they were read before: the server does not support ranges.
@@ -45,7 +45,7 @@ impl<'a> BlobReader<'a> {
         BlobReader::open_range(client, repository, blob, from..blob.size)
     }
 
-    /// Requests a part of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end`].
+    /// Requests a range of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end`].
     pub fn open_range(
         client: &'a RegistryClient,
         repository: &'a str,
@@ -126,12 +126,12 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// The response to a request for a part of a blob.
+/// The response to a request for a range of a blob.
 struct RangeBody {
     body: Box<dyn Read + Send>,
-    /// The number of body bytes before the part.
+    /// The number of body bytes before the range.
     discard: u64,
-    /// The offset at which the part ends, in bytes.
+    /// The offset at which the range ends, in bytes.
     end: u64,
     /// The announced length of the body is too small: a truncated transfer that looks complete.
     short: bool,
@@ -173,7 +173,7 @@ fn request(client: &RegistryClient, repository: &str, blob: &Descriptor, range: 
     }
     match response.length() {
         _ if response.status != 200 => Err(Error::invalid(format!(
-            "{}: answered with a part of blob {}, expected all of it",
+            "{}: the response has a range of blob {}, expected all of it",
             client.host, blob.digest
         ))),
         Some(length) if length > size => Err(too_long(blob, client)),

@@ -77,14 +77,14 @@ mod tests {
     use crate::image::Digest;
 
     #[test]
-    fn a_hash_goes_on_at_the_last_mark_that_the_registry_has() {
+    fn a_hash_resumes_at_the_last_checkpoint_that_the_registry_has() {
         let bytes: Vec<u8> = (0..20_000_003_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
         let algorithm = Algorithm::Sha256;
         let mut checkpoints = HashCheckpoints::new(algorithm, bytes.len() as u64);
         let mut at = 0;
-        for piece in bytes.chunks(300_000) {
-            checkpoints.update(at, piece);
-            at += piece.len() as u64;
+        for part in bytes.chunks(300_000) {
+            checkpoints.update(at, part);
+            at += part.len() as u64;
             // Sent again after a broken connection.
             checkpoints.update(at - 1000, &bytes[at as usize - 1000..at as usize]);
         }

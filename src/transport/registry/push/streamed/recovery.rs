@@ -133,7 +133,7 @@ impl StreamedUpload {
             return Err(error);
         }
         self.request = None;
-        self.last_piece.clear();
+        self.unsent.clear();
         // From now on the registry reports the offset.
         self.stored_before = 0;
         if !std::mem::take(&mut self.failures.retry_at_once) {
