@@ -38,8 +38,8 @@ const MAX_JUMPS: usize = 8;
 /// Size of the pipes between imgmv and the pump.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// A remote host reached by libssh2. A command uses an idle connection or opens one, since a libssh2 session runs one
-/// operation at a time.
+/// A remote host reached by libssh2. A command uses an idle connection or opens one, since libssh2 runs one
+/// operation at a time on a connection.
 pub struct Builtin(Arc<HostEndpoint>);
 
 struct HostEndpoint {
@@ -59,7 +59,7 @@ struct HostEndpoint {
 }
 
 struct Connection {
-    session: Session,
+    ssh: Session,
     socket: OwnedFd,
     /// The thread that moves bytes through the jump hosts.
     tunnel: Option<PumpThread>,
@@ -144,22 +144,22 @@ impl HostEndpoint {
         };
         let refused =
             |e: ssh2::Error| Error::remote_host(format!("{}: the ssh handshake failed: {}", self.name, e.message()));
-        let mut session = Session::new().map_err(refused)?;
-        session.set_timeout(REPLY_TIMEOUT.as_millis() as u32);
+        let mut ssh = Session::new().map_err(refused)?;
+        ssh.set_timeout(REPLY_TIMEOUT.as_millis() as u32);
         let known = KnownHost::read(self.known_hosts.iter().map(PathBuf::as_path), &self.known_hosts_name);
-        session.method_pref(MethodType::HostKey, &known.algorithms()).map_err(refused)?;
-        session.set_tcp_stream(socket.try_clone()?);
-        session.handshake().map_err(refused)?;
-        self.check_host_key(&session, &known)?;
-        auth::authenticate(&session, &self.user, &self.name, &self.keys)?;
-        session.set_keepalive(true, 2);
-        Ok(Connection { session, socket, tunnel })
+        ssh.method_pref(MethodType::HostKey, &known.algorithms()).map_err(refused)?;
+        ssh.set_tcp_stream(socket.try_clone()?);
+        ssh.handshake().map_err(refused)?;
+        self.check_host_key(&ssh, &known)?;
+        auth::authenticate(&ssh, &self.user, &self.name, &self.keys)?;
+        ssh.set_keepalive(true, 2);
+        Ok(Connection { ssh, socket, tunnel })
     }
 
     /// Opens a connection through this host to `address`: a local socket, and the thread that moves its bytes.
     fn open_tunnel(&self, address: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
-        let Connection { session, socket, tunnel } = self.dial()?;
-        let channel = session.channel_direct_tcpip(address, port, None).map_err(|e| {
+        let Connection { ssh, socket, tunnel } = self.dial()?;
+        let channel = ssh.channel_direct_tcpip(address, port, None).map_err(|e| {
             Error::remote_host(format!(
                 "{}: the jump host cannot connect to {address} port {port}: {}",
                 self.name,
@@ -170,7 +170,7 @@ impl HostEndpoint {
         remote.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pump = Pump {
-            session,
+            ssh,
             channel,
             socket,
             stdin: OwnedFd::from(remote.try_clone()?).into(),
@@ -180,7 +180,7 @@ impl HostEndpoint {
             host: self.name.clone(),
         };
         let thread = std::thread::Builder::new().name("ssh".into()).spawn(move || {
-            let (exit, _session) = pump.run()?;
+            let (exit, _ssh) = pump.run()?;
             // The connections to earlier jump hosts stay open until here.
             drop(tunnel);
             Ok(exit)
@@ -212,12 +212,12 @@ impl HostEndpoint {
 
     /// Checks that the host key is a recorded one. The user at the terminal may accept an unknown key, which is then
     /// recorded.
-    fn check_host_key(&self, session: &Session, known: &KnownHost) -> Result<()> {
+    fn check_host_key(&self, ssh: &Session, known: &KnownHost) -> Result<()> {
         let name = &self.name;
-        let Some((key, _)) = session.host_key() else {
+        let Some((key, _)) = ssh.host_key() else {
             return Err(Error::remote_host(format!("{name}: the server presented no host key")));
         };
-        let hash = session.host_key_hash(HashType::Sha256).unwrap_or_default();
+        let hash = ssh.host_key_hash(HashType::Sha256).unwrap_or_default();
         let fingerprint = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
         match known.check(key) {
             HostKeyVerdict::Known => Ok(()),
@@ -258,12 +258,12 @@ impl HostEndpoint {
         self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop()
     }
 
-    /// Runs `line` in a channel of an idle or new connection. An idle connection that broke is replaced.
-    fn start(&self, line: &str) -> Result<(Connection, ssh2::Channel)> {
+    /// Runs `command_line` in a channel of an idle or new connection. An idle connection that broke is replaced.
+    fn start(&self, command_line: &str) -> Result<(Connection, ssh2::Channel)> {
         let exec = |connection: &Connection| -> Result<ssh2::Channel, ssh2::Error> {
-            connection.session.set_blocking(true);
-            let mut channel = connection.session.channel_session()?;
-            channel.exec(line)?;
+            connection.ssh.set_blocking(true);
+            let mut channel = connection.ssh.channel_session()?;
+            channel.exec(command_line)?;
             Ok(channel)
         };
         if let Some(connection) = self.idle()
@@ -313,7 +313,7 @@ impl Host for Builtin {
 
     fn run(&self, command: &[&str]) -> Result<Running> {
         let endpoint = self.0.clone();
-        let (Connection { session, socket, tunnel }, channel) = endpoint.start(&quote(command)?)?;
+        let (Connection { ssh, socket, tunnel }, channel) = endpoint.start(&quote(command)?)?;
         let (command_stdin, stdin) = io::pipe()?;
         let (stdout, command_stdout) = io::pipe()?;
         // A larger pipe is only an optimisation: a failure is ignored.
@@ -323,7 +323,7 @@ impl Host for Builtin {
         rustix::fs::fcntl_setfl(&command_stdout, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pump = Pump {
-            session,
+            ssh,
             channel,
             socket: socket.try_clone()?,
             stdin: command_stdin,
@@ -333,8 +333,8 @@ impl Host for Builtin {
             host: endpoint.name.clone(),
         };
         let thread = std::thread::Builder::new().name("ssh".into()).spawn(move || {
-            let (exit, session) = pump.run()?;
-            endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { session, socket, tunnel });
+            let (exit, ssh) = pump.run()?;
+            endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { ssh, socket, tunnel });
             Ok(exit)
         })?;
         Ok(Running::new(stdin, stdout, PumpThread { thread: Some(thread), stop }))

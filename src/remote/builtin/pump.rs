@@ -3,7 +3,7 @@
 //!
 //! libssh2's blocking write never returns if the remote command ends early. So only `poll` blocks here. Standard output
 //! and error are always drained, since the end of the command is not seen otherwise. A half-sent packet is completed
-//! before any other call to the session.
+//! before any other call on the connection.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const SILENCE_LIMIT: Duration = Duration::from_secs(75);
 
 pub(super) struct Pump {
-    pub session: Session,
+    pub ssh: Session,
     pub channel: Channel,
     pub socket: OwnedFd,
     pub stdin: PipeReader,
@@ -107,9 +107,9 @@ enum PumpInput {
 }
 
 impl Pump {
-    /// Moves bytes until the command has ended. Returns the session, which can be reused.
+    /// Moves bytes until the command has ended. Returns the connection, which can be reused.
     pub fn run(self) -> Result<(Exit, Session)> {
-        self.session.set_blocking(false);
+        self.ssh.set_blocking(false);
         let now = Instant::now();
         let mut state = PumpState {
             pump: self,
@@ -220,7 +220,7 @@ impl PumpState {
                 self.last_received = Instant::now();
                 Ok((PumpStep::Moved, n))
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.pump.session.block_directions() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.pump.ssh.block_directions() {
                 BlockDirections::Outbound | BlockDirections::Both => Ok((PumpStep::HalfSent, 0)),
                 BlockDirections::Inbound | BlockDirections::None => Ok((PumpStep::Idle, 0)),
             },
@@ -272,7 +272,7 @@ impl PumpState {
         if socket.contains(PollFlags::OUT) && keepalive {
             self.last_keepalive = Instant::now();
             // A failure is reported by the next read.
-            let _ = self.pump.session.keepalive_send();
+            let _ = self.pump.ssh.keepalive_send();
         }
         Ok(())
     }
@@ -307,7 +307,7 @@ impl PumpState {
 
     /// Closes the pipes first, so that a local writer fails immediately, then the channel.
     fn close(mut self) -> Result<(Exit, Session)> {
-        let Pump { session, mut channel, socket, stdin, stdout, cancel, host, .. } = self.pump;
+        let Pump { ssh, mut channel, socket, stdin, stdout, cancel, host, .. } = self.pump;
         drop((stdin, stdout));
         let lost = |why: &str| Error::remote_host(format!("{host}: the connection was lost: {why}"));
         let started = Instant::now();
@@ -334,8 +334,8 @@ impl PumpState {
         let signal = signal.filter(|name| !name.is_empty()).map(|name| crate::remote::tail::sanitize(&name));
         // libssh2 reports status 0 for a command that a signal ended.
         let status = signal.is_none().then_some(status);
-        session.set_blocking(true);
+        ssh.set_blocking(true);
         drop(channel);
-        Ok((Exit { status, signal, stderr: self.tail.text() }, session))
+        Ok((Exit { status, signal, stderr: self.tail.text() }, ssh))
     }
 }

@@ -24,7 +24,7 @@ use std::{
 use ureq::http::{Method, header};
 
 /// The number of large blobs sent at once to a nearby registry: one is sent while it stores the other. A single
-/// connection to a remote registry rarely fills the line.
+/// connection to a remote registry rarely uses the whole bandwidth.
 const PARALLEL_LARGE_BLOBS: usize = 2;
 
 /// A repository as a destination.

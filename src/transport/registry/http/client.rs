@@ -11,7 +11,7 @@ use super::retry::RetryPolicy;
 use super::throttle::Throttle;
 use super::transport_error::TransportError;
 use super::web_page;
-use super::{Call, Http, Payload, PeerKind, Response};
+use super::{Call, HostKind, Http, Payload, Response};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
@@ -103,7 +103,7 @@ impl RegistryClient {
     /// Whether the server at `root` speaks TLS, trusted or not.
     fn speaks_tls(&self, root: &Url) -> bool {
         let call = Call::new(Method::GET, root.clone());
-        match self.http.send(&call, &mut Payload::Nothing, PeerKind::Probe) {
+        match self.http.send(&call, &mut Payload::Nothing, HostKind::Probe) {
             // Usually an untrusted certificate, since a probe trusts none: the server has answered the handshake.
             Ok(_) | Err(TransportError::Permanent(_)) => true,
             Err(
@@ -222,10 +222,10 @@ impl RegistryClient {
             {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
-            let to = if call.url.origin() == home { PeerKind::Registry } else { PeerKind::Other };
+            let to = if call.url.origin() == home { HostKind::Registry } else { HostKind::Other };
             for (name, value) in &self.access.headers {
                 call.headers.remove(*name);
-                if let (PeerKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
+                if let (HostKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
                     call.headers.insert(*name, value);
                 }
             }

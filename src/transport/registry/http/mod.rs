@@ -102,13 +102,13 @@ pub struct Http {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct AgentKey {
     tls: bool,
-    to: PeerKind,
+    to: HostKind,
     proxy: Option<Proxy>,
 }
 
 /// The kind of host that a connection leads to. It decides which certificates are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PeerKind {
+pub enum HostKind {
     /// The registry's own host.
     Registry,
     /// A token service or storage on another host.
@@ -142,7 +142,7 @@ impl Http {
         &self,
         call: &Call,
         payload: &mut Payload<'_>,
-        to: PeerKind,
+        to: HostKind,
     ) -> std::result::Result<Response, TransportError> {
         let proxy = self.proxies.for_url(&call.url).map_err(TransportError::Permanent)?;
         let key = AgentKey { tls: call.url.scheme() == "https", to, proxy };
@@ -243,9 +243,9 @@ impl Http {
 
     fn connector(&self, key: &AgentKey) -> Result<RegistryConnector> {
         let tls = || match key.to {
-            PeerKind::Registry => tls::for_registry(&self.access, &self.host),
-            PeerKind::Other => tls::for_other_hosts(&self.access),
-            PeerKind::Probe => tls::for_probe(),
+            HostKind::Registry => tls::for_registry(&self.access, &self.host),
+            HostKind::Other => tls::for_other_hosts(&self.access),
+            HostKind::Probe => tls::for_probe(),
         };
         let tls_to_proxy = key.proxy.as_ref().is_some_and(|proxy| proxy.kind() == ProxyKind::Https);
         Ok(RegistryConnector {

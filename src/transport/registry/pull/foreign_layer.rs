@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::source::{Profile, Store, Wrapper};
 use crate::transport::registry::http::transport_error::{TransportError, from_body};
-use crate::transport::registry::http::{Call, Http, Payload, PeerKind, Response};
+use crate::transport::registry::http::{Call, HostKind, Http, Payload, Response};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Response, St
         if from > 0 {
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
-        let response = http.send(&call, &mut Payload::Nothing, PeerKind::Other).map_err(|fault| match fault {
+        let response = http.send(&call, &mut Payload::Nothing, HostKind::Other).map_err(|fault| match fault {
             TransportError::Permanent(error) | TransportError::TunnelRefused(error) => error.to_string(),
             TransportError::Transient(why) | TransportError::Unreachable(why) => why,
             TransportError::NotTls => "it does not speak TLS".to_owned(),

@@ -19,8 +19,8 @@ const MAX_INTERIM_BYTES: usize = 16 << 10;
 pub struct EarlyResponses<T>(T);
 
 impl<T: Transport> EarlyResponses<T> {
-    pub fn new(line: T) -> EarlyResponses<T> {
-        EarlyResponses(line)
+    pub fn new(connection: T) -> EarlyResponses<T> {
+        EarlyResponses(connection)
     }
 
     /// Reads a response's head. Its body is the rest of the input buffer, so the buffer's size limits it.
