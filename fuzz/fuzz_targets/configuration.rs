@@ -4,7 +4,7 @@
 
 use imgmv::Reference;
 use imgmv::internals::registry::configuration::{Kind, Settings, read};
-use imgmv::internals::remote::builtin::{address_in, algorithms_in};
+use imgmv::internals::remote::builtin::{host_and_port_in, algorithms_in};
 use libfuzzer_sys::fuzz_target;
 
 /// Addresses, since docker's networks make it look names up.
@@ -51,7 +51,7 @@ fn check(settings: &Settings, text: &str) {
 
 fn ssh(text: &str) {
     for host in ["node1", "10.1.2.3"] {
-        if let Ok((name, _)) = address_in(text, host) {
+        if let Ok((name, _)) = host_and_port_in(text, host) {
             assert!(name.len() <= (text.len() + 1) * (host.len() + 1));
         }
     }

@@ -39,12 +39,12 @@ impl OpenSsh {
         let Some((program, options)) = command.split_first() else {
             return Err(Error::usage("--ssh is empty; expected builtin, auto, or an ssh command"));
         };
-        let mut address = Vec::new();
+        let mut target_options = Vec::new();
         if let Some(port) = target.port {
-            address.extend(["-p".to_owned(), port.to_string()]);
+            target_options.extend(["-p".to_owned(), port.to_string()]);
         }
         if let Some(user) = &target.user {
-            address.extend(["-l".to_owned(), user.clone()]);
+            target_options.extend(["-l".to_owned(), user.clone()]);
         }
         let mut host = OpenSsh {
             name: target.host.clone(),
@@ -53,7 +53,7 @@ impl OpenSsh {
             control: None,
             cancel: cancel.clone(),
         };
-        host.arguments.extend(address);
+        host.arguments.extend(target_options);
         let query = [&host.arguments[..], &["-G".into(), "--".into(), target.host.clone()]].concat();
         // A client with another name gets only the options that every client supports (as with rsync's -e).
         if is_openssh(program)

@@ -43,8 +43,10 @@ const PIPE_BYTES: usize = 1 << 20;
 pub struct Builtin(Arc<HostEndpoint>);
 
 struct HostEndpoint {
+    /// The host's name for messages.
     name: String,
-    address: String,
+    /// The name or the IP address that is connected to.
+    host_name: String,
     port: u16,
     user: String,
     keys: Keys,
@@ -78,10 +80,10 @@ impl Builtin {
     }
 }
 
-/// The host name or address, and the port, that `config` (the text of a `~/.ssh/config`) sets for `host`.
+/// The host name or IP address, and the port, that `config` (the text of a `~/.ssh/config`) sets for `host`.
 ///
 /// Fails with `Usage` for ProxyCommand and for Include.
-pub fn address_in(config: &str, host: &str) -> Result<(String, u16)> {
+pub fn host_and_port_in(config: &str, host: &str) -> Result<(String, u16)> {
     let settings = SshSettings::parse(config, host)?;
     Ok((settings.host_name.unwrap_or_else(|| host.to_owned()), settings.port.unwrap_or(22)))
 }
@@ -114,15 +116,15 @@ impl HostEndpoint {
             true => in_ssh(&["id_ed25519", "id_ecdsa", "id_rsa"]),
             false => settings.identities,
         };
-        let address = settings.host_name.unwrap_or_else(|| host.clone());
+        let host_name = settings.host_name.unwrap_or_else(|| host.clone());
         let port = target.port.or(settings.port).unwrap_or(22);
         let global = || vec!["/etc/ssh/ssh_known_hosts".into(), "/etc/ssh/ssh_known_hosts2".into()];
         let mut known_hosts = settings.known_hosts.unwrap_or_else(|| in_ssh(&["known_hosts", "known_hosts2"]));
         known_hosts.extend(settings.global_known_hosts.unwrap_or_else(global));
         Ok(HostEndpoint {
             name: host.clone(),
-            known_hosts_name: settings.key_alias.unwrap_or_else(|| known_hosts_name(&address, port)),
-            address,
+            known_hosts_name: settings.key_alias.unwrap_or_else(|| known_hosts_name(&host_name, port)),
+            host_name,
             port,
             user,
             keys: Keys { identities, certificates: settings.certificates, agent },
@@ -138,7 +140,7 @@ impl HostEndpoint {
         let (socket, tunnel) = match &self.jump {
             None => (OwnedFd::from(self.socket()?), None),
             Some(jump) => {
-                let (socket, tunnel) = jump.open_tunnel(&self.address, self.port)?;
+                let (socket, tunnel) = jump.open_tunnel(&self.host_name, self.port)?;
                 (socket, Some(tunnel))
             }
         };
@@ -156,12 +158,12 @@ impl HostEndpoint {
         Ok(Connection { ssh, socket, tunnel })
     }
 
-    /// Opens a connection through this host to `address`: a local socket, and the thread that moves its bytes.
-    fn open_tunnel(&self, address: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
+    /// Opens a connection through this host to `host_name`: a local socket, and the thread that moves its bytes.
+    fn open_tunnel(&self, host_name: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
         let Connection { ssh, socket, tunnel } = self.dial()?;
-        let channel = ssh.channel_direct_tcpip(address, port, None).map_err(|e| {
+        let channel = ssh.channel_direct_tcpip(host_name, port, None).map_err(|e| {
             Error::remote_host(format!(
-                "{}: the jump host cannot connect to {address} port {port}: {}",
+                "{}: the jump host cannot connect to {host_name} port {port}: {}",
                 self.name,
                 e.message()
             ))
@@ -192,11 +194,11 @@ impl HostEndpoint {
         let unreachable = |e: &dyn std::fmt::Display| {
             Error::remote_host(format!("{}: cannot connect to port {}: {e}", self.name, self.port))
         };
-        let addresses = (self.address.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
+        let socket_addresses = (self.host_name.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
         let mut failed = None;
-        for address in addresses {
+        for socket_address in socket_addresses {
             self.cancel.check()?;
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {
                 Ok(socket) => {
                     socket.set_nodelay(true)?;
                     return Ok(socket);
@@ -206,7 +208,7 @@ impl HostEndpoint {
         }
         Err(match failed {
             Some(e) => unreachable(&e),
-            None => unreachable(&"the name resolves to no address"),
+            None => unreachable(&"the name resolves to no IP address"),
         })
     }
 

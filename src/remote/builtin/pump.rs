@@ -73,7 +73,7 @@ struct PumpState {
 }
 
 /// A buffer that is filled in one call and emptied in several. libssh2 requires the bytes of a half-sent packet at the
-/// same address again.
+/// same place in memory again.
 struct PumpBuffer {
     bytes: Box<[u8]>,
     start: usize,

@@ -11,7 +11,7 @@
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
 //! count. Content with a wrong digest (`Error::is_digest_mismatch`) is requested once more. After a 401 all requests share one
 //! new token. If that token is refused too, the request fetches another token for itself (`TokenUse::Own`), so parallel requests cannot starve
-//! each other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
+//! each other. If the target of a redirect refuses a request, the client asks the registry for another URL, at most
 //! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
 //! answers 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).

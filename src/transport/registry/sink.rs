@@ -43,7 +43,7 @@ impl RepositorySink {
         RepositorySink { target, unmountable: Mutex::default(), deferred: Mutex::default() }
     }
 
-    fn address(&self) -> String {
+    fn full_repository(&self) -> String {
         format!("{}/{}", self.target.client.host, self.target.repository)
     }
 
@@ -63,7 +63,7 @@ impl RepositorySink {
                 let claimed = claim.size.unwrap_or_default();
                 self.target.client.watch.say(&format!(
                     "{}: blob {digest} has {size} bytes, expected {claimed}; sending it again",
-                    self.address()
+                    self.full_repository()
                 ));
             }
             Some(_) => {
@@ -258,7 +258,10 @@ impl RepositorySink {
     fn reference(&self, name: &Name) -> Result<String> {
         let by_digest = || name.reference().and_then(|reference| reference.digest).map(|digest| digest.to_string());
         name.tag().or_else(by_digest).ok_or_else(|| {
-            Error::usage(format!("{name} cannot be pushed to {}: it has no valid tag; name one", self.address()))
+            Error::usage(format!(
+                "{name} cannot be pushed to {}: it has no valid tag; name one",
+                self.full_repository()
+            ))
         })
     }
 }

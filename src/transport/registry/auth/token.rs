@@ -181,8 +181,8 @@ fn same_domain(a: &str, b: &str) -> bool {
         "workers.dev",
     ];
     let labels = |host: &str| -> Vec<String> {
-        let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
-        if is_address { Vec::new() } else { host.to_ascii_lowercase().split('.').rev().map(str::to_owned).collect() }
+        let is_ip = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+        if is_ip { Vec::new() } else { host.to_ascii_lowercase().split('.').rev().map(str::to_owned).collect() }
     };
     let (a, b) = (labels(a), labels(b));
     let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();

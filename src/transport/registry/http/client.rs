@@ -29,8 +29,8 @@ use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
-/// The limit on requests for a new redirect address after the redirect's target refused the last one.
-const MAX_REDIRECT_ADDRESSES: u32 = 3;
+/// The limit on requests for a new redirect URL after the redirect's target refused the last one.
+const MAX_REDIRECT_URLS: u32 = 3;
 
 /// The state that all requests to one registry share.
 pub struct RegistryClient {
@@ -160,13 +160,13 @@ impl RegistryClient {
     }
 
     /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean
-    /// that the redirect's address has expired, so the registry is asked for a new one.
+    /// that the redirect's URL has expired, so the registry is asked for a new one.
     pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
         let mut retries = self.retry_policy(0);
         loop {
             let response = self.send(call, Payload::Nothing, scope, what)?;
             let refused = refusals.contains(&response.status) && self.is_from_other_host(&response);
-            if !refused || retries.failures() == MAX_REDIRECT_ADDRESSES {
+            if !refused || retries.failures() == MAX_REDIRECT_URLS {
                 return Ok(response);
             }
             let from = response.url.host_str().unwrap_or_default();
@@ -269,11 +269,11 @@ impl RegistryClient {
         )))
     }
 
-    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not
+    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that URL are not
     /// allowed.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
         let wrong =
-            |why: &str| Error::invalid(format!("{} names an address that imgmv does not use: {why}", self.host));
+            |why: &str| Error::invalid(format!("{} names a location that imgmv does not use: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it contains credentials"));

@@ -192,7 +192,7 @@ impl Http {
     ) -> std::result::Result<ureq::http::Response<Body>, TransportError> {
         let host = call.url.host_str().unwrap_or_default();
         let request = request.map_err(|_| {
-            TransportError::Permanent(Error::invalid(format!("an address at {host} is not a valid request target")))
+            TransportError::Permanent(Error::invalid(format!("a URL at {host} is not a valid request target")))
         })?;
         let sent = match call.wait {
             ResponseWait::Normal => agent.run(request),

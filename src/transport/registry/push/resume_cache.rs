@@ -1,4 +1,4 @@
-//! Unfinished uploads in the user's cache, so that a later run resumes at the registry's offset. A session's address
+//! Unfinished uploads in the user's cache, so that a later run resumes at the registry's offset. A session's URL
 //! grants write access: the file is private to its owner, valid for one host, and expires.
 
 use super::cache_file;

@@ -114,7 +114,7 @@ struct ProxyResolver {
 
 impl Resolver for ProxyResolver {
     fn resolve(&self, _: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let looked_up = self.resolver.resolve(self.proxy.address(), config, timeout);
+        let looked_up = self.resolver.resolve(self.proxy.uri(), config, timeout);
         looked_up.map_err(|error| transport_error::from_proxy(error, &self.proxy).into())
     }
 }

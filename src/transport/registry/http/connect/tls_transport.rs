@@ -9,7 +9,7 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, TransportAdapter};
 
-/// Adds TLS to `connection` with a handshake with `host`, a name or an address, which may be in brackets.
+/// Adds TLS to `connection` with a handshake with `host`, a name or an IP address, which may be in brackets.
 pub fn wrap(
     connection: Box<dyn Transport>,
     host: &str,
@@ -18,7 +18,7 @@ pub fn wrap(
     deadline: &ConnectDeadline,
 ) -> Result<Box<dyn Transport>, Error> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
-    let name = name.map_err(|_| Error::Tls("the host is neither a DNS name nor an address"))?;
+    let name = name.map_err(|_| Error::Tls("the host is neither a DNS name nor an IP address"))?;
     let mut client = ClientConnection::new(tls.clone(), name).map_err(std::io::Error::other)?;
     let mut socket = TransportAdapter::new(connection, deadline.current_time.clone());
     socket.set_timeout(deadline.remaining());
