@@ -23,7 +23,7 @@ struct HostKeyEntry {
 pub(super) enum HostKeyVerdict {
     Known,
     Unknown,
-    /// Other keys are recorded: the host was reinstalled, or another host answers.
+    /// Other keys are recorded: the host was reinstalled, or another host responds.
     Changed,
     /// Marked `@revoked`.
     Revoked,

@@ -71,7 +71,7 @@ impl Builtin {
     /// Connects with the configuration, known_hosts and keys in `home/.ssh`.
     ///
     /// Fails with `Denied` if the host key is not the recorded one or the login is denied, with `RemoteHost` if the host
-    /// does not answer.
+    /// does not respond.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
         let endpoint = HostEndpoint::resolve(target, home, cancel, 0)?;
         let first = endpoint.dial()?;

@@ -13,7 +13,7 @@
 //! new token. If that token is refused too, the request fetches another token for itself (`TokenUse::Own`), so parallel requests cannot starve
 //! each other. If the target of a redirect refuses a request, the client asks the registry for another URL, at most
 //! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
-//! answers 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
+//! responds with 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).
 //!
 //! A *chunk* is the body of one `PATCH` of an upload, a *range* the bytes of one ranged `GET` of a download; the

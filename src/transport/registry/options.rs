@@ -84,11 +84,11 @@ pub struct Access {
     pub token_hosts: Vec<String>,
     /// The directories with `HOST[:PORT]/*.crt`, `*.cert` and `*.key`; by default those of docker and containers.
     pub certs_dirs: Vec<PathBuf>,
-    /// The time-out of a connection without a byte. A registry that stores a blob may take ten times as long to answer.
+    /// The time-out of a connection without a byte. A registry that stores a blob may take ten times as long to respond.
     pub timeout: Duration,
     /// The time-out of connecting; `None`: as `timeout`.
     pub connect_timeout: Option<Duration>,
-    /// The time-out of the first byte of an answer; `None`: four times `timeout`.
+    /// The time-out of the first byte of a response; `None`: four times `timeout`.
     pub response_timeout: Option<Duration>,
     /// The maximum number of retries of a request; a body's progress between two failures resets it.
     pub retries: u32,

@@ -47,7 +47,7 @@ impl RepositorySink {
         format!("{}/{}", self.target.client.host, self.target.repository)
     }
 
-    /// Decides whether the blob `digest` must be uploaded, after a try to mount it from `from`.
+    /// Decides whether the blob `digest` must be uploaded, after an attempt to mount it from `from`.
     fn decide(&self, digest: &Digest, claim: &Claim, from: Option<&Origin>) -> Result<Decision> {
         let mut session = None;
         if let Some(from) = self.mountable(from) {
@@ -156,7 +156,7 @@ impl Sink for RepositorySink {
         }
     }
 
-    /// Sends one `HEAD`, if the registry answers it. A registry accepts a manifest only after all its blobs and
+    /// Sends one `HEAD`, if the registry supports it. A registry accepts a manifest only after all its blobs and
     /// children, so an existing manifest is complete.
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
@@ -231,7 +231,7 @@ impl Sink for RepositorySink {
 }
 
 impl RepositorySink {
-    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not response, is not an
+    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not respond, is not an
     /// error yet: the push reports it.
     fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
         let digest = reference.parse::<Digest>().ok();

@@ -1,4 +1,4 @@
-//! Authorization of requests: answers a registry's challenge with credentials or a token, and replaces a refused token.
+//! Authorization of requests: responds to a registry's challenge with credentials or a token, and replaces a refused token.
 
 use super::credentials::FoundCredentials;
 use super::secret::Login;

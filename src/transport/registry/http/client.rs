@@ -104,7 +104,7 @@ impl RegistryClient {
     fn speaks_tls(&self, root: &Url) -> bool {
         let call = Call::new(Method::GET, root.clone());
         match self.http.send(&call, &mut Payload::Nothing, HostKind::Probe) {
-            // Usually an untrusted certificate, since a probe trusts none: the server has answered the handshake.
+            // Usually an untrusted certificate, since a probe trusts none: the server has responded to the handshake.
             Ok(_) | Err(TransportError::Permanent(_)) => true,
             Err(
                 TransportError::NotTls

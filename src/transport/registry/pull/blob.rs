@@ -193,7 +193,7 @@ fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Opti
         call = call.with(header::RANGE, range);
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
-    // The storage host may answer 404 for an expired URL, too.
+    // The storage host may respond with 404 for an expired URL, too.
     let response = client.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
     match response.status {
         206 | 416 if range.is_some() => Ok(response),

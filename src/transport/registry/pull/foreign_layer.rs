@@ -126,7 +126,7 @@ fn positioned(response: Response, from: u64) -> Result<Box<dyn Read + Send>> {
     let honoured = response.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
     let (status, host) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
     if status == 206 && !honoured {
-        return Err(Error::network(format!("{host} answered with another range than requested")));
+        return Err(Error::network(format!("the response of {host} has another range than requested")));
     }
     let mut body = response.into_reader();
     if status == 200 {

@@ -79,7 +79,7 @@ pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(D
             }
             _ => {
                 Manifest::check_fields(&bytes)
-                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", client.host)))?;
+                    .map_err(|why| Error::invalid(format!("the response of {} is {why}, not {what}", client.host)))?;
                 return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
             }
         }

@@ -26,7 +26,7 @@ impl Target {
         self.client.url(&format!("{}/{path}", self.repository))
     }
 
-    /// Sends `HEAD` for a blob. `None`: the blob is missing, or the registry does not answer `HEAD`; the inner value is
+    /// Sends `HEAD` for a blob. `None`: the blob is missing, or the registry does not support `HEAD`; the inner value is
     /// the size in bytes, if the registry reports it.
     pub fn head_blob(&self, digest: &Digest) -> Result<Option<Option<u64>>> {
         let call = Call::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_that_counts_is_found_behind_interim_ones() {
+    fn the_final_response_is_found_behind_interim_ones() {
         let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nRetry-After: 7\r\n\r\nwhy";
         let (response, before) = parse_head(input).unwrap();
         let response = response.unwrap();

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_counted_and_the_one_that_counts_is_left() {
+    fn interim_responses_are_counted_and_the_final_one_is_left() {
         let early = "HTTP/1.1 100 Continue\r\n\r\n".repeat(3) + "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
         let last = "HTTP/1.1 200 OK\r\nA: b\r\n\r\nHTTP/1.1 100";
         assert_eq!(interim_responses((early.clone() + last).as_bytes()), (4, last.as_bytes()));

@@ -190,8 +190,8 @@ impl StreamedUpload {
         self.lengths.trial = None;
         let client = &self.target.client;
         client.bodies.body_accepted(self.sent - self.request_start);
-        if let Some(response) = client.throttle.min_latency() {
-            self.lengths.chunk_took(self.requested_at.elapsed(), response);
+        if let Some(latency) = client.throttle.min_latency() {
+            self.lengths.chunk_took(self.requested_at.elapsed(), latency);
         }
     }
 
@@ -216,7 +216,7 @@ impl StreamedUpload {
             Ok(response) => match self.expect(response, &[]) {
                 Err(error) => error,
                 Ok(_) => Error::failed(format!(
-                    "{}: {what} was answered before all bytes were sent",
+                    "{}: the response to {what} arrived before all bytes were sent",
                     self.target.client.host
                 )),
             },

@@ -31,7 +31,7 @@ pub(super) struct Failures {
     broken_body: Option<u64>,
     /// The current chunk was refused after a broken connection.
     chunk_refused: bool,
-    /// Two bodies of similar size broke off. Bodies get shorter until the registry answers one.
+    /// Two bodies of similar size broke off. Bodies get shorter until the registry responds to one.
     suspects_limit: bool,
     /// The number of new sessions after the first.
     new_sessions: u32,
