@@ -27,7 +27,7 @@ pub struct BlobReader<'a> {
     body: Box<dyn Read + Send>,
     /// The number of body bytes to discard, since they were read before: the server does not support ranges.
     discard: u64,
-    tries: RetryPolicy<'a>,
+    retries: RetryPolicy<'a>,
     /// The offset at which the current connection started.
     connection_start: u64,
     /// A response announced fewer bytes than the blob has.
@@ -52,9 +52,9 @@ impl<'a> BlobReader<'a> {
         blob: &Descriptor,
         range: Range<u64>,
     ) -> Result<BlobReader<'a>> {
-        let (at, blob, tries) = (range.start, blob.clone(), client.retry_policy(0));
+        let (at, blob, retries) = (range.start, blob.clone(), client.retry_policy(0));
         let RangeBody { body, discard, end, short } = request(client, repository, &blob, range)?;
-        Ok(BlobReader { client, repository, blob, at, end, body, discard, tries, connection_start: at, short })
+        Ok(BlobReader { client, repository, blob, at, end, body, discard, retries, connection_start: at, short })
     }
 
     /// The offset at which reading ends, in bytes.
@@ -66,13 +66,13 @@ impl<'a> BlobReader<'a> {
     fn reconnect(&mut self, why: &str) -> Result<()> {
         self.client.cancel.check()?;
         if self.at - self.connection_start >= PROGRESS_BYTES {
-            self.tries.reset();
+            self.retries.reset();
         }
         let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.client.host, self.repository);
-        if !self.tries.may_retry() {
-            return Err(self.tries.final_error(&what, why));
+        if !self.retries.may_retry() {
+            return Err(self.retries.final_error(&what, why));
         }
-        self.tries.wait(&what, why, None)?;
+        self.retries.wait(&what, why, None)?;
         let RangeBody { body, discard, end, short } =
             request(self.client, self.repository, &self.blob, self.at..self.end)?;
         if short && self.short {

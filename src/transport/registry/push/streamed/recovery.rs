@@ -137,15 +137,15 @@ impl StreamedUpload {
         // From now on the registry reports the offset.
         self.stored_before = 0;
         if !std::mem::take(&mut self.failures.retry_at_once) {
-            let mut tries = client.retry_policy(self.failures.count);
-            if !tries.may_retry() {
+            let mut retries = client.retry_policy(self.failures.count);
+            if !retries.may_retry() {
                 return Err(self.with_limit(error));
             }
             if std::mem::take(&mut self.failures.progressed) {
-                tries.reset();
+                retries.reset();
             }
-            tries.wait(&self.what(), &error.to_string(), self.failures.retry_after.take())?;
-            self.failures.count = tries.failures();
+            retries.wait(&self.what(), &error.to_string(), self.failures.retry_after.take())?;
+            self.failures.count = retries.failures();
         }
         self.sent = self.resume_offset(error)?;
         self.verified = None;
