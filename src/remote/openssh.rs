@@ -14,7 +14,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Lifetime of the shared connection after its last command, if this process is killed.
+/// The time that the shared connection stays open after its last command, if this process is killed.
 const CONTROL_PERSIST_SECONDS: u32 = 120;
 /// A socket path has at most 108 bytes, and ssh appends a random suffix while it creates the socket.
 const SOCKET_DIR_LIMIT_BYTES: usize = 70;
