@@ -3,7 +3,7 @@
 #![no_main]
 
 use imgmv::Reference;
-use imgmv::internals::registry::configuration::{Kind, Settings, read};
+use imgmv::internals::registry::configuration::{ConfigurationKind, Settings, read};
 use imgmv::internals::remote::builtin::{host_and_port_in, algorithms_in};
 use libfuzzer_sys::fuzz_target;
 
@@ -14,11 +14,11 @@ const REPOSITORY: &str = "team/app";
 fuzz_target!(|text: &str| {
     let Some((kind, text)) = text.split_once('\n') else { return };
     let kind = match kind {
-        "config.json" | "auth.json" => Kind::Credentials,
-        "registries.conf" => Kind::RegistriesConf,
-        "hosts.toml" => Kind::HostsToml,
-        "daemon.json" => Kind::DaemonJson,
-        "proxy" => Kind::Proxy,
+        "config.json" | "auth.json" => ConfigurationKind::Credentials,
+        "registries.conf" => ConfigurationKind::RegistriesConf,
+        "hosts.toml" => ConfigurationKind::HostsToml,
+        "daemon.json" => ConfigurationKind::DaemonJson,
+        "proxy" => ConfigurationKind::Proxy,
         "ssh" => return ssh(text),
         "known_hosts" => return assert!(algorithms_in(text, "node1.lan").contains("ssh-ed25519")),
         _ => return,

@@ -110,7 +110,7 @@ impl Exit {
 
 /// The output and exit of a command that has ended.
 #[derive(Debug, Clone)]
-pub struct Output {
+pub struct CapturedOutput {
     /// Standard output without control characters, except line feeds and tabs.
     pub stdout: String,
     pub exit: Exit,
@@ -121,7 +121,7 @@ const OUTPUT_LIMIT_BYTES: u64 = 4 << 20;
 /// Runs `command` without input and collects its output. A failed command is not an error.
 ///
 /// Fails with `RemoteHost` if the output exceeds 4 MiB.
-pub fn capture(host: &dyn Host, command: &[&str]) -> Result<Output> {
+pub fn capture(host: &dyn Host, command: &[&str]) -> Result<CapturedOutput> {
     let mut running = host.run(command)?;
     running.stdin = None;
     let mut bytes = Vec::new();
@@ -138,5 +138,5 @@ pub fn capture(host: &dyn Host, command: &[&str]) -> Result<Output> {
         )));
     }
     let exit = running.wait()?;
-    Ok(Output { stdout: tail::sanitize(&String::from_utf8_lossy(&bytes)), exit })
+    Ok(CapturedOutput { stdout: tail::sanitize(&String::from_utf8_lossy(&bytes)), exit })
 }

@@ -61,7 +61,7 @@ pub fn with_listed(
 ) -> Result<Option<(String, Manifest)>> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
-    struct ListedFields {
+    struct ReferrerFields {
         artifact_type: Option<String>,
         annotations: Option<BTreeMap<String, String>>,
     }
@@ -72,7 +72,7 @@ pub fn with_listed(
     if listed.len() >= MAX_REFERRERS || listed.iter().any(|own| own.digest == manifest.digest()) {
         return Ok(None);
     }
-    let fields: ListedFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+    let fields: ReferrerFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
     let mut entry = manifest.descriptor.clone();
     entry.artifact_type = fields.artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone()));
     entry.annotations = fields.annotations;

@@ -5,7 +5,7 @@ use super::challenge;
 use super::challenge::Challenge;
 use super::credentials;
 use super::credentials::FoundCredentials;
-use super::secret::Login;
+use super::secret::LoginSecret;
 use super::token;
 use super::token::{Scope, Token};
 use crate::error::{Error, Result};
@@ -160,12 +160,12 @@ pub fn basic_header(user: &str, password: &Secret) -> String {
 }
 
 /// Replaces every secret in `text`, also in its Basic form. A server may quote the credentials that it was sent.
-pub fn scrub(text: &str, login: Option<&Login>) -> String {
+pub fn scrub(text: &str, login: Option<&LoginSecret>) -> String {
     let secrets = match login {
-        Some(Login::Password { user, password }) => {
+        Some(LoginSecret::Password { user, password }) => {
             vec![password.reveal().to_owned(), STANDARD.encode(format!("{user}:{}", password.reveal()))]
         }
-        Some(Login::Identity(secret) | Login::Token(secret)) => vec![secret.reveal().to_owned()],
+        Some(LoginSecret::Identity(secret) | LoginSecret::Token(secret)) => vec![secret.reveal().to_owned()],
         None => Vec::new(),
     };
     // A secret of one or two characters is not replaced: it would erase most of the text.

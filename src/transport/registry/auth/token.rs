@@ -97,7 +97,7 @@ impl Token {
     /// Parses a token service's response; `requested` is the time of the request.
     pub fn parse(bytes: &[u8], from: &str, requested: Instant) -> Result<Token> {
         #[derive(Deserialize)]
-        struct Body {
+        struct TokenResponse {
             token: Option<String>,
             access_token: Option<String>,
             expires_in: Option<f64>,
@@ -105,7 +105,8 @@ impl Token {
         let wrong =
             |why: &str| Error::invalid(format!("the token service {from} did not return a usable token: {why}"));
         // The parser's message could quote the token.
-        let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its response is not the expected JSON"))?;
+        let body: TokenResponse =
+            serde_json::from_slice(bytes).map_err(|_| wrong("its response is not the expected JSON"))?;
         let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
         let text = text.ok_or_else(|| wrong("its response does not contain one"))?;
         if text.len() > MAX_TOKEN_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {

@@ -53,15 +53,15 @@ pub fn open<'a>(
         ranges: VecDeque::new(),
     };
     let (state, changed) = (Mutex::new(state), Condvar::new());
-    let shared = Arc::new(Shared {
+    let download = Arc::new(RangedDownload {
         client: client.clone(),
         repository: repository.to_owned(),
         blob: blob.clone(),
         state,
         changed,
     });
-    shared.start_workers();
-    Ok(Box::new(RangedReader { client, repository, shared, at: from, read: 0, direct: Some(first) }))
+    download.start_workers();
+    Ok(Box::new(RangedReader { client, repository, download, at: from, read: 0, direct: Some(first) }))
 }
 
 /// The maximum number of ranges in memory. The first range is not among them: the reader reads it directly.
@@ -69,7 +69,7 @@ fn max_ranges(client: &RegistryClient) -> usize {
     client.access.parallel_ranges - 1
 }
 
-struct Shared {
+struct RangedDownload {
     client: Arc<RegistryClient>,
     repository: String,
     blob: Descriptor,
@@ -95,7 +95,7 @@ struct BufferedRange {
     ended: Option<Result<()>>,
 }
 
-impl Shared {
+impl RangedDownload {
     fn state(&self) -> MutexGuard<'_, RangesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,7 +192,7 @@ impl Shared {
 struct RangedReader<'a> {
     client: &'a Arc<RegistryClient>,
     repository: &'a str,
-    shared: Arc<Shared>,
+    download: Arc<RangedDownload>,
     at: u64,
     /// The number of bytes read of the front range.
     read: usize,
@@ -212,7 +212,7 @@ enum FrontRange {
 impl RangedReader<'_> {
     /// Waits for bytes of the front range.
     fn wait(&mut self, buffer: &mut [u8]) -> Result<FrontRange> {
-        let mut state = self.shared.state();
+        let mut state = self.download.state();
         loop {
             self.client.cancel.check()?;
             match state.ranges.front() {
@@ -225,7 +225,7 @@ impl RangedReader<'_> {
                     let finished = state.ranges.pop_front();
                     drop(state);
                     self.client.throttle.return_buffer(finished.map(|range| range.bytes).unwrap_or_default());
-                    self.shared.changed.notify_all();
+                    self.download.changed.notify_all();
                     return Ok(FrontRange::Finished);
                 }
                 Some(BufferedRange { ended: Some(Err(_)), .. }) => return Ok(FrontRange::Failed),
@@ -234,18 +234,18 @@ impl RangedReader<'_> {
                 None if !self.client.throttle.has_room(max_ranges(self.client)) => return Ok(FrontRange::Failed),
                 None => {}
             }
-            let waited = self.shared.changed.wait_timeout(state, POLL_INTERVAL);
+            let waited = self.download.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Stops the workers and drops their ranges.
     fn close(&self) {
-        let mut state = self.shared.state();
+        let mut state = self.download.state();
         state.closed = true;
         state.ranges.drain(..).for_each(|range| self.client.throttle.return_buffer(range.bytes));
         drop(state);
-        self.shared.changed.notify_all();
+        self.download.changed.notify_all();
     }
 }
 
@@ -258,12 +258,12 @@ impl Read for RangedReader<'_> {
             if let Some(direct) = &mut self.direct {
                 let n = direct.read(buffer)?;
                 self.at += n as u64;
-                if n > 0 || self.at == self.shared.blob.size {
+                if n > 0 || self.at == self.download.blob.size {
                     return Ok(n);
                 }
                 self.direct = None;
             }
-            if self.at == self.shared.blob.size {
+            if self.at == self.download.blob.size {
                 return Ok(0);
             }
             match self.wait(buffer)? {
@@ -275,7 +275,7 @@ impl Read for RangedReader<'_> {
                 FrontRange::Finished => self.read = 0,
                 FrontRange::Failed => {
                     self.close();
-                    self.direct = Some(BlobReader::open(self.client, self.repository, &self.shared.blob, self.at)?);
+                    self.direct = Some(BlobReader::open(self.client, self.repository, &self.download.blob, self.at)?);
                 }
             }
         }

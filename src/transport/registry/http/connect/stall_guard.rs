@@ -38,15 +38,15 @@ impl StallRules {
 pub struct StallGuard {
     connection: Box<dyn Transport>,
     rules: StallRules,
-    head: Head,
-    body: Body,
+    head: HeadProgress,
+    body: BodyProgress,
     /// The position in the response's body; `None` until its head is complete.
     chunked: Option<Chunked>,
 }
 
 /// The response head that is awaited.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadProgress {
     since: Option<Instant>,
     /// The number of 1xx responses so far.
     interim: usize,
@@ -54,14 +54,14 @@ struct Head {
 
 /// The progress since the minimum was last reached.
 #[derive(Debug, Default)]
-struct Body {
+struct BodyProgress {
     waited: Duration,
     bytes: usize,
 }
 
 impl StallGuard {
     pub fn new(connection: Box<dyn Transport>, rules: StallRules) -> StallGuard {
-        StallGuard { connection, rules, head: Head::default(), body: Body::default(), chunked: None }
+        StallGuard { connection, rules, head: HeadProgress::default(), body: BodyProgress::default(), chunked: None }
     }
 
     /// Waits for a response's head. ureq's configuration limits the time before its first byte.
@@ -120,7 +120,7 @@ impl StallGuard {
             .into());
         }
         if self.body.bytes >= self.rules.min_bytes {
-            self.body = Body::default();
+            self.body = BodyProgress::default();
         } else if more && self.body.waited >= self.rules.timeout {
             return Err(self.stalled(&format!("fewer than {} bytes arrived", self.rules.min_bytes)));
         }
@@ -154,7 +154,7 @@ impl Transport for StallGuard {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        (self.head, self.body) = (Head::default(), Body::default());
+        (self.head, self.body) = (HeadProgress::default(), BodyProgress::default());
         self.chunked = early_response(self.connection.buffers().input());
         self.connection.transmit_output(amount, timeout)
     }
