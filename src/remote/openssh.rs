@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// The time that the shared connection stays open after its last command, if this process is killed.
 const CONTROL_PERSIST_SECONDS: u32 = 120;
 /// A socket path has at most 108 bytes, and ssh appends a random suffix while it creates the socket.
-const SOCKET_DIR_LIMIT_BYTES: usize = 70;
+const MAX_SOCKET_DIR_BYTES: usize = 70;
 /// Half the CPU of ssh's first choice on processors with AES instructions (measured), and equally secure.
 const AES_CIPHERS: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 
@@ -201,7 +201,7 @@ fn has_aes() -> bool {
 fn socket_dir() -> Option<TempDir> {
     let make = |parent: &Path| {
         let short =
-            parent.as_os_str().len() <= SOCKET_DIR_LIMIT_BYTES && !parent.to_str()?.contains(['%', '"', ' ', '\\']);
+            parent.as_os_str().len() <= MAX_SOCKET_DIR_BYTES && !parent.to_str()?.contains(['%', '"', ' ', '\\']);
         if !short {
             return None;
         }

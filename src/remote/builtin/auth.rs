@@ -11,7 +11,7 @@ use std::{
 
 /// Servers disconnect after six attempts (`MaxAuthTries`), and an agent may hold more keys than that.
 const MAX_AGENT_KEYS: usize = 4;
-const KEY_FILE_LIMIT_BYTES: u64 = 1 << 20;
+const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
 /// Prompts for one passphrase or password, at most.
 const MAX_ATTEMPTS: usize = 3;
@@ -126,7 +126,7 @@ fn try_agent(ssh: &Session, user: &str, tried: &mut Vec<String>) -> bool {
 
 fn try_key_file(ssh: &Session, user: &str, identity: &Path, certificates: &[PathBuf], tried: &mut Vec<String>) -> bool {
     let mut key = String::new();
-    let read = std::fs::File::open(identity).and_then(|file| file.take(KEY_FILE_LIMIT_BYTES).read_to_string(&mut key));
+    let read = std::fs::File::open(identity).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut key));
     if read.is_err() {
         return false;
     }

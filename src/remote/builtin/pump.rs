@@ -24,9 +24,9 @@ use std::{
 const BUFFER_BYTES: usize = 256 << 10;
 /// Interval at which the pump checks whether it must stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// A silent host is sent a keepalive after `KEEPALIVE_AFTER`; after `SILENCE_LIMIT` the connection counts as lost.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
-const SILENCE_LIMIT: Duration = Duration::from_secs(75);
+/// A silent host is sent a keepalive after `KEEPALIVE_INTERVAL`; after `SILENCE_TIMEOUT` the connection counts as lost.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
 
 pub(super) struct Pump {
     pub ssh: Session,
@@ -238,8 +238,8 @@ impl PumpState {
         let wants_input = step != PumpStep::HalfSent && self.outgoing.is_empty();
         let send_eof = wants_input && self.input == PumpInput::AtEnd;
         let keepalive = step != PumpStep::HalfSent
-            && self.last_received.elapsed() > KEEPALIVE_AFTER
-            && self.last_keepalive.elapsed() > KEEPALIVE_AFTER;
+            && self.last_received.elapsed() > KEEPALIVE_INTERVAL
+            && self.last_keepalive.elapsed() > KEEPALIVE_INTERVAL;
         let mut flags = PollFlags::IN;
         if step == PumpStep::HalfSent || send_eof || keepalive {
             flags |= PollFlags::OUT;
@@ -278,8 +278,8 @@ impl PumpState {
     }
 
     fn check_alive(&self) -> Result<()> {
-        match self.last_received.elapsed() > SILENCE_LIMIT {
-            true => Err(self.connection_lost(&format!("no data for {} seconds", SILENCE_LIMIT.as_secs()))),
+        match self.last_received.elapsed() > SILENCE_TIMEOUT {
+            true => Err(self.connection_lost(&format!("no data for {} seconds", SILENCE_TIMEOUT.as_secs()))),
             false => Ok(()),
         }
     }
@@ -323,7 +323,7 @@ impl PumpState {
                 Err(e) => return Err(lost(&e.to_string())),
             }
             cancel.check()?;
-            if started.elapsed() > SILENCE_LIMIT {
+            if started.elapsed() > SILENCE_TIMEOUT {
                 return Err(lost("the server did not report the command's end"));
             }
             let timeout = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.as_nanos() as i64 };

@@ -5,7 +5,7 @@ use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// The path of a registry's API by the distribution-spec.
-pub const ROOT: &str = "/v2";
+pub const API_ROOT: &str = "/v2";
 
 /// A password or a token. `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -139,7 +139,7 @@ impl Default for Access {
             parallel_blobs: 6,
             parallel_ranges: 1 + MAX_BUFFERED_RANGES,
             rate_limit: None,
-            api_root: ROOT.to_owned(),
+            api_root: API_ROOT.to_owned(),
             namespace: None,
             buffer_bytes: 128 << 10,
             headers: Vec::new(),

@@ -11,7 +11,7 @@ use super::push::monolithic::MonolithicUpload;
 use super::push::resume_cache;
 use super::push::session::{Mount, Session};
 use super::push::streamed::StreamedUpload;
-use super::push::target::{MONOLITHIC_LIMIT_BYTES, Target};
+use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
@@ -192,7 +192,7 @@ impl Sink for RepositorySink {
         };
         let target = self.target.clone();
         Ok(Begin::Write(match claim.size {
-            Some(size) if size <= MONOLITHIC_LIMIT_BYTES => {
+            Some(size) if size <= MAX_MONOLITHIC_BYTES => {
                 Box::new(MonolithicUpload::new(target, session, (*digest, size)))
             }
             Some(size) => {

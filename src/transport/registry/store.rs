@@ -26,7 +26,7 @@ use std::{
 use ureq::http::{Method, header};
 
 /// The size limit of the manifests that the roots of one request carry together.
-const CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
+const MAX_CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
 
 /// A repository as a source.
 pub struct RepositoryStore {
@@ -213,7 +213,7 @@ impl ManifestBudget {
     /// Reserves memory for the manifest `at`; returns whether it fits. The same manifest counts once.
     fn reserve(&self, at: &Descriptor) -> bool {
         let mut carried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = carried.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
+        let fits = carried.values().sum::<usize>() + at.size as usize <= MAX_CARRIED_MANIFESTS_BYTES;
         if fits {
             carried.insert(at.digest, at.size as usize);
         }

@@ -30,7 +30,7 @@ use ureq::{Agent, Body, SendBody};
 use url::Url;
 
 /// The limit on the rest of a response that is read so that its connection can be reused.
-const DRAIN_LIMIT_BYTES: u64 = 64 << 10;
+const MAX_DRAINED_BYTES: u64 = 64 << 10;
 const MAX_IDLE_CONNECTIONS: usize = 32;
 /// Shorter than the idle time of docker-registry and of most proxies.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(20);
@@ -343,9 +343,9 @@ impl Response {
 
     /// Reads a short rest of the body, so that the connection can be reused.
     pub fn drain(self) {
-        if self.length().is_none_or(|length| length <= DRAIN_LIMIT_BYTES) {
+        if self.length().is_none_or(|length| length <= MAX_DRAINED_BYTES) {
             let deadline = Instant::now() + self.read_timeout;
-            let mut reader = self.into_reader().take(DRAIN_LIMIT_BYTES);
+            let mut reader = self.into_reader().take(MAX_DRAINED_BYTES);
             let mut buffer = vec![0; 8 << 10];
             while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < deadline {}
         }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that is honoured; a longer one ends the run with an error.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// After progress the pause is divided by this number.
@@ -80,7 +80,7 @@ impl<'a> RetryPolicy<'a> {
         }
         // A connection that delivers data between failures resumes quickly: it may break hundreds of times.
         let divisor = if std::mem::take(&mut self.progressed) { PROGRESS_PAUSE_DIVISOR } else { 1 };
-        let doubled = self.access.retry_pause.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
+        let doubled = self.access.retry_pause.saturating_mul(1 << self.failures.min(16)).min(MAX_RETRY_PAUSE);
         self.failures += 1;
         let backoff = (doubled / divisor).mul_f64(0.75 + 0.5 * random_fraction());
         let after = retry_after.map_or(backoff, |retry_after| retry_after.max(backoff));

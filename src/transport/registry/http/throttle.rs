@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The latency from which a registry counts as far away. Most of a request's time is then latency.
-const FAR_LATENCY: Duration = Duration::from_millis(30);
+const MIN_FAR_LATENCY: Duration = Duration::from_millis(30);
 /// The number of parallel blobs of a registry that is far away.
 const PARALLEL_BLOBS_WHEN_FAR: usize = 32;
 /// The limit on ranges of one registry's large blobs in memory (see `pull/ranges.rs`).
@@ -61,7 +61,7 @@ impl Throttle {
 
     /// Whether the latency is high.
     pub fn is_far(&self) -> bool {
-        self.min_latency().is_some_and(|latency| latency >= FAR_LATENCY)
+        self.min_latency().is_some_and(|latency| latency >= MIN_FAR_LATENCY)
     }
 
     pub fn record_refused_body(&self) {

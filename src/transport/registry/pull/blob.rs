@@ -45,7 +45,7 @@ impl<'a> BlobReader<'a> {
         BlobReader::open_range(client, repository, blob, from..blob.size)
     }
 
-    /// Requests a range of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end`].
+    /// Requests a range of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end_offset`].
     pub fn open_range(
         client: &'a RegistryClient,
         repository: &'a str,
@@ -58,7 +58,7 @@ impl<'a> BlobReader<'a> {
     }
 
     /// The offset at which reading ends, in bytes.
-    pub fn end(&self) -> u64 {
+    pub fn end_offset(&self) -> u64 {
         self.end
     }
 

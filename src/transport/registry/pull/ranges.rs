@@ -42,11 +42,11 @@ pub fn open<'a>(
         Err(error) if error.kind() == Kind::Failed => BlobReader::open(client, repository, blob, from)?,
         first => first?,
     };
-    if first.end() == blob.size {
+    if first.end_offset() == blob.size {
         return Ok(Box::new(first));
     }
     let state = RangesState {
-        next: first.end(),
+        next: first.end_offset(),
         workers: 0,
         max_workers: INITIAL_WORKERS.min(client.access.parallel_ranges),
         closed: false,
@@ -165,7 +165,7 @@ impl RangedDownload {
     fn fetch(&self, from: u64) -> Result<()> {
         let to = (from + RANGE_BYTES).min(self.blob.size);
         let mut reader = BlobReader::open_range(&self.client, &self.repository, &self.blob, from..to)?;
-        if reader.end() != to {
+        if reader.end_offset() != to {
             return Err(Error::failed(format!("{} does not support ranges", self.client.host)));
         }
         let mut buffer = vec![0; BUFFER_BYTES];

@@ -4,7 +4,7 @@
 use crate::image::{Algorithm, Hasher};
 
 /// The distance of two checkpoints, in bytes: a later run reads at most this much again.
-const INTERVAL_BYTES: u64 = 4 << 20;
+const CHECKPOINT_INTERVAL_BYTES: u64 = 4 << 20;
 /// The maximum number per blob; very large blobs get a longer interval.
 const MAX_CHECKPOINTS: u64 = 64;
 
@@ -26,7 +26,7 @@ impl HashCheckpoints {
         HashCheckpoints {
             hasher: Hasher::resumable(algorithm),
             at: 0,
-            interval: INTERVAL_BYTES.max(size / MAX_CHECKPOINTS),
+            interval: CHECKPOINT_INTERVAL_BYTES.max(size / MAX_CHECKPOINTS),
             checkpoints: Vec::new(),
         }
     }

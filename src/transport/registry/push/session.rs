@@ -151,9 +151,9 @@ impl Target {
 /// The chunk size (bytes) after a chunk of `tried` bytes (`None`: a whole blob) broke off with `sent` bytes sent: a
 /// quarter, so that the connection carries several. `None` if `min_chunk` is too large for chunks.
 pub fn shorter_chunk(tried: Option<u64>, sent: u64, min_chunk: u64) -> Option<u64> {
-    const MIN_BYTES: u64 = 64 << 10;
-    const MAX_BYTES: u64 = 8 << 20;
-    let chunk = (tried.unwrap_or(sent) / 4).clamp(MIN_BYTES, MAX_BYTES).max(min_chunk);
+    const MIN_SHORTER_CHUNK_BYTES: u64 = 64 << 10;
+    const MAX_SHORTER_CHUNK_BYTES: u64 = 8 << 20;
+    let chunk = (tried.unwrap_or(sent) / 4).clamp(MIN_SHORTER_CHUNK_BYTES, MAX_SHORTER_CHUNK_BYTES).max(min_chunk);
     (chunk <= MAX_CHUNK_BYTES).then_some(chunk)
 }
 

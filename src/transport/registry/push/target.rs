@@ -11,7 +11,7 @@ use ureq::http::Method;
 use url::Url;
 
 /// Blobs up to this size are collected in memory and sent in one request, so that a retry needs no new read.
-pub const MONOLITHIC_LIMIT_BYTES: u64 = 1 << 20;
+pub const MAX_MONOLITHIC_BYTES: u64 = 1 << 20;
 
 /// One repository that is pushed to.
 #[derive(Clone)]

@@ -50,18 +50,18 @@ pub struct AuthFile {
 impl AuthFile {
     /// Reads `path`. Returns `None` if it does not exist.
     pub fn read(path: &Path) -> Result<Option<AuthFile>> {
-        let shown = path.display();
+        let name = path.display();
         let file = match fs::File::open(path) {
             Ok(file) => file,
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
-            Err(e) => return Err(Error::reading(format!("the credentials file {shown}"), e)),
+            Err(e) => return Err(Error::reading(format!("the credentials file {name}"), e)),
         };
         let mut bytes = Vec::new();
         file.take(MAX_FILE_BYTES + 1)
             .read_to_end(&mut bytes)
-            .map_err(|e| Error::reading(format!("the credentials file {shown}"), e))?;
+            .map_err(|e| Error::reading(format!("the credentials file {name}"), e))?;
         AuthFile::parse(path, &bytes).map(Some)
     }
 

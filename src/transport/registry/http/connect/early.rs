@@ -9,7 +9,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Body, Error};
 
 /// The wait for a response after sending has failed. The registry sent it before the connection ended.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The limit on interim responses (1xx) before that response.
 const MAX_INTERIM_BYTES: usize = 16 << 10;
@@ -25,7 +25,7 @@ impl<T: Transport> EarlyResponses<T> {
 
     /// Reads a response's head. Its body is the rest of the input buffer, so the buffer's size limits it.
     fn read_response(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
-        let timeout = NextTimeout { after: RESPONSE_TIMEOUT.into(), ..timeout };
+        let timeout = NextTimeout { after: EARLY_RESPONSE_TIMEOUT.into(), ..timeout };
         let mut interim = 0;
         while interim <= MAX_INTERIM_BYTES {
             let input = self.0.buffers().input();

@@ -12,7 +12,7 @@ use super::body_pipe::{BodyPipe, Ended};
 use super::hash_checkpoints::HashCheckpoints;
 use super::resume_cache::ResumableUpload;
 use super::session::{Session, SessionStatus};
-use super::target::{MONOLITHIC_LIMIT_BYTES, Target};
+use super::target::{MAX_MONOLITHIC_BYTES, Target};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::transfer::BlobWriter;
@@ -99,7 +99,7 @@ impl StreamedUpload {
     /// status.
     fn save(&self, session: &Url) {
         if let Some((digest, size)) = &self.expected
-            && *size > MONOLITHIC_LIMIT_BYTES
+            && *size > MAX_MONOLITHIC_BYTES
         {
             let checkpoints = self.checkpoints.as_ref().map_or(&[][..], HashCheckpoints::recorded);
             self.target.save_upload(digest, session, self.lengths.connection_chunk, checkpoints);
