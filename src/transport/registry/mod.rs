@@ -16,8 +16,9 @@
 //! responds with 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).
 //!
-//! A *chunk* is the body of one `PATCH` of an upload, a *range* the bytes of one ranged `GET` of a download; the
-//! bytes between two threads are *buffers*.
+//! **Words.** A *chunk* is the body of one `PATCH` of an upload. A *range* is the bytes of one ranged `GET` of a download.
+//! Threads exchange *buffers*. A *session* is an upload session. A registry sends a *response*, at a *URL*; an *address*
+//! is a SRC or DST argument.
 //!
 //! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
 //! or more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory

@@ -5,7 +5,7 @@ use super::auth::token::Scope;
 use super::http::Call;
 use super::http::client::RegistryClient;
 use super::pull::manifest;
-use super::pull::manifest::At;
+use super::pull::manifest::ManifestRef;
 use super::pull::skipped::Skipped;
 use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
@@ -105,7 +105,7 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
 
 /// Reads the index of the referrers tag; empty if the tag does not exist.
 fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    match manifest::fetch(client, repository, At::Tag(&tag(subject))) {
+    match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
         Ok((_, bytes)) => {
             let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
             let found = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;

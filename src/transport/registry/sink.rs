@@ -5,7 +5,7 @@ use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::{Call, Payload};
 use super::pull::manifest;
-use super::pull::manifest::At;
+use super::pull::manifest::ManifestRef;
 use super::push::body_limit;
 use super::push::monolithic::MonolithicUpload;
 use super::push::resume_cache;
@@ -235,7 +235,7 @@ impl RepositorySink {
     /// error yet: the push reports it.
     fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
         let digest = reference.parse::<Digest>().ok();
-        let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);
+        let at = digest.as_ref().map_or(ManifestRef::Tag(reference), ManifestRef::Digest);
         match manifest::fetch(&self.target.client, &self.target.repository, at) {
             Ok((found, _)) => Ok(Some(found.digest)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Failed) => Ok(None),
