@@ -4,7 +4,7 @@
 
 use imgmv::Reference;
 use imgmv::internals::registry::configuration::{ConfigurationKind, Settings, read};
-use imgmv::internals::remote::builtin::{host_and_port_in, algorithms_in};
+use imgmv::internals::remote::builtin::{algorithms_in, host_and_port_in};
 use libfuzzer_sys::fuzz_target;
 
 /// Addresses, since docker's networks make it look names up.
