@@ -1,7 +1,7 @@
 //! The definition of the command line: the verbs and the global options. Help, man pages and completions are generated
 //! from it. Options of several verbs are in [`super::options`], options of one verb are in its file.
 
-use super::context::Run;
+use super::context::CliRun;
 use super::output::options::OutputOptions;
 use super::verbs::{
     blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
@@ -54,26 +54,26 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Copy(Box<copy::Copy>),
-    Save(save::Save),
-    Load(load::Load),
-    Serve(serve::Serve),
-    Tag(tag::Tag),
-    List(list::List),
-    Inspect(inspect::Inspect),
-    Blob(blob::Blob),
-    Digest(digest::Digest),
-    Verify(verify::Verify),
-    Cache(cache::Cache),
-    Login(login::Login),
-    Logout(logout::Logout),
-    Completions(completions::Completions),
+    Copy(Box<copy::CopyCommand>),
+    Save(save::SaveCommand),
+    Load(load::LoadCommand),
+    Serve(serve::ServeCommand),
+    Tag(tag::TagCommand),
+    List(list::ListCommand),
+    Inspect(inspect::InspectCommand),
+    Blob(blob::BlobCommand),
+    Digest(digest::DigestCommand),
+    Verify(verify::VerifyCommand),
+    Cache(cache::CacheCommand),
+    Login(login::LoginCommand),
+    Logout(logout::LogoutCommand),
+    Completions(completions::CompletionsCommand),
     #[command(hide = true)]
-    Man(man::Man),
+    Man(man::ManCommand),
 }
 
 impl Verb {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         match self {
             Verb::Copy(copy) => copy.run(run),
             Verb::Save(save) => save.run(run),

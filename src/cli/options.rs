@@ -1,7 +1,7 @@
 //! Groups of options that several verbs share.
 
 use crate::image::Coding;
-use crate::transport::engine::{Engine, LineCompression};
+use crate::transport::engine::{Engine, WireCompression};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -309,12 +309,12 @@ pub enum WireName {
 
 impl WireName {
     /// The compression; None if it depends on the host, the images and the connection.
-    pub fn wire(self) -> Option<LineCompression> {
+    pub fn compression(self) -> Option<WireCompression> {
         match self {
             WireName::Auto => None,
-            WireName::None => Some(LineCompression::Plain),
-            WireName::Gzip => Some(LineCompression::Gzip),
-            WireName::Zstd => Some(LineCompression::Zstd),
+            WireName::None => Some(WireCompression::Plain),
+            WireName::Gzip => Some(WireCompression::Gzip),
+            WireName::Zstd => Some(WireCompression::Zstd),
         }
     }
 }

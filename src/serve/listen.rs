@@ -10,7 +10,7 @@ use super::handlers::uploads::UploadSessions;
 use super::http::connection;
 use super::http::connection::ConnectionContext;
 use super::http::tls::Certificate;
-use super::server::{Options, Server};
+use super::server::{Server, ServerOptions};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::net::{SocketAddr, TcpListener};
@@ -41,7 +41,7 @@ impl Listener {
     /// Binds the address in `options`.
     ///
     /// Fails with `Usage` if the server cannot listen on the address.
-    pub fn bind(catalog: Catalog, options: Options) -> Result<Listener> {
+    pub fn bind(catalog: Catalog, options: ServerOptions) -> Result<Listener> {
         let at = options.listen;
         let cannot_listen = |e: std::io::Error| {
             Error::usage(format!("cannot listen on {at}: {}; choose another address with --listen", Error::from(e)))

@@ -3,7 +3,7 @@
 use super::{NetworkOptions, SourceOptions};
 use crate::Result;
 use crate::cli::address::Address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::backend::repository_names;
 use crate::serve::{LocalBackend, UpstreamBackend};
@@ -15,7 +15,7 @@ pub fn backend(
     address: &dyn Address,
     from: &SourceOptions,
     network: &NetworkOptions,
-    run: &Run,
+    run: &CliRun,
 ) -> Result<Arc<dyn Backend>> {
     Ok(match address.served(&from.read_options(network, run), &network.context(run))? {
         Served::Store { watched, poll_interval, repository, open } => {

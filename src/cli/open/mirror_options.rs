@@ -4,7 +4,7 @@ use super::NetworkOptions;
 use super::insecure;
 use crate::cancel::Cancel;
 use crate::cli::address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::options::Size;
 use crate::cli::vm_hosts;
@@ -15,7 +15,7 @@ use crate::serve::backend::catalog::Backend;
 use crate::serve::mirror::client_config;
 use crate::serve::mirror::client_config::{Client, ServerAddress};
 use crate::serve::{
-    Cache, CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorMode, Peers, Pools, Upstream,
+    CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorCache, MirrorMode, Peers, Pools, Upstream,
 };
 use crate::transport::layout::LayoutCache;
 use crate::transport::registry::mirrors;
@@ -124,7 +124,7 @@ impl MirrorOptions {
         metrics: &Arc<Metrics>,
         from: &open::SourceOptions,
         network: &NetworkOptions,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Option<Mirrored>> {
         if self.proxies.is_empty() && self.peers.is_empty() {
             return Ok(None);
@@ -178,7 +178,7 @@ impl MirrorOptions {
         from: &open::SourceOptions,
         network: &NetworkOptions,
         cancel: &Cancel,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Vec<Upstream>> {
         let all = self.endpoints(&network.common().mirrors)?;
         let hosts = all.iter().map(|(_, endpoints)| endpoints.len()).sum::<usize>();
@@ -207,7 +207,7 @@ impl MirrorOptions {
         pools: &Pools,
         metrics: &Arc<Metrics>,
         cancel: &Cancel,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Caches> {
         let address = address::parse(word)?;
         let dir = address
@@ -223,12 +223,12 @@ impl MirrorOptions {
         let limit = self.cache_size.map(|size| size.0);
         let budget =
             Arc::new(CacheBudget::new(limit, vec![public.clone(), private.clone()], metrics.clone(), run.watch()));
-        let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
+        let cache = |layout| Arc::new(MirrorCache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }
 
     /// Prints the settings for `client` of a server on `listen`.
-    pub fn print(&self, client: ClientName, listen: SocketAddr, tls: bool, run: &Run) -> Result<()> {
+    pub fn print(&self, client: ClientName, listen: SocketAddr, tls: bool, run: &CliRun) -> Result<()> {
         if listen.port() == 0 {
             return Err(Error::usage("--print-mirror-config needs a fixed port; give one with --listen"));
         }
@@ -265,7 +265,7 @@ impl MirrorOptions {
 }
 
 /// Prints how virtual machines reach a server that listens on loopback.
-pub fn print_vm_addresses(listen: SocketAddr, scheme: &str, run: &Run) {
+pub fn print_vm_addresses(listen: SocketAddr, scheme: &str, run: &CliRun) {
     for machine in virtual_machines(listen) {
         let (name, host, port) = (machine.name, machine.host, listen.port());
         run.screen.say(&format!(

@@ -1,7 +1,7 @@
 //! `imgmv login`: checks credentials at a registry and stores them.
 
 use crate::Result;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::insecure;
 use crate::cli::open::registry_access::{access, ask_user};
@@ -26,7 +26,7 @@ Examples:
   imgmv login ghcr.io -u me --password-stdin < token
   IMGMV_PASSWORD=… imgmv login registry.lan:5000 -u me
   imgmv login -u me")]
-pub struct Login {
+pub struct LoginCommand {
     /// Registry; docker.io is Docker Hub
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
@@ -57,8 +57,8 @@ pub struct Login {
     network: NetworkOptions,
 }
 
-impl Login {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl LoginCommand {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let user = match &self.username {
             Some(user) => user.clone(),
             None => ask_user(&self.host)?,

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// Write the man pages to DIR: imgmv.1 and one for each verb
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManCommand {
     /// Existing directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
-impl Man {
+impl ManCommand {
     pub fn run(self, root: Command) -> Result<()> {
         let mut root = root.disable_help_subcommand(true);
         root.build();

@@ -2,7 +2,7 @@
 
 use crate::cli::address;
 use crate::cli::address::help::SERVED;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::mirror_options;
@@ -12,7 +12,7 @@ use crate::progress::Watch;
 use crate::serve::access::users::Reading;
 use crate::serve::access_log::{AccessLog, LogRecord, Metrics};
 use crate::serve::backend::catalog::Catalog;
-use crate::serve::{Certificate, Limits, Listener, MirrorMode, Options, Rights, WritableBackend};
+use crate::serve::{Certificate, ClientLimits, Listener, MirrorMode, Rights, ServerOptions, WritableBackend};
 use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -37,7 +37,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// order.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVED}"))]
-pub struct Serve {
+pub struct ServeCommand {
     /// Location of the images to serve; several locations are served together
     #[arg(value_name = "SRC", required_unless_present_any = ["proxies", "print_mirror_config"])]
     src: Vec<OsString>,
@@ -138,8 +138,8 @@ Examples:
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
       only to users with a password, over TLS";
 
-impl Serve {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl ServeCommand {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let listen = parse_address(&self.service.listen)?;
         if let Some(client) = self.mirror.print_mirror_config {
             return self.mirror.print(client, listen, self.service.tls_cert.is_some(), run);
@@ -189,9 +189,9 @@ impl Serve {
     }
 }
 
-impl Serve {
+impl ServeCommand {
     /// The target of pushes and its directory, if --writable is given.
-    fn target(&self, run: &Run) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
+    fn target(&self, run: &CliRun) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
         if !self.service.writable {
             return Ok(None);
         }
@@ -210,7 +210,12 @@ impl Serve {
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<WritableBackend>>, metrics: Arc<Metrics>, run: &Run) -> Result<Options> {
+    fn options(
+        &self,
+        target: Option<Arc<WritableBackend>>,
+        metrics: Arc<Metrics>,
+        run: &CliRun,
+    ) -> Result<ServerOptions> {
         let reading = if self.anonymous_pull { Reading::Anonymous } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
@@ -227,14 +232,14 @@ impl Service {
         }
         let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
         let seconds = Duration::from_secs;
-        Ok(Options {
+        Ok(ServerOptions {
             listen,
             certificate: certificate.map(|(chain, key)| Certificate { chain, key }),
             rights,
             writable: target,
             upload_lifetime: Duration::from_secs(self.upload_life.saturating_mul(60)),
             allowed_hosts: self.names.clone(),
-            limits: Limits {
+            limits: ClientLimits {
                 connections: self.max_connections as usize,
                 head_timeout: seconds(self.idle_timeout),
                 idle_timeout: seconds(self.idle_timeout),
@@ -258,7 +263,7 @@ fn parse_address(text: &str) -> Result<SocketAddr> {
 }
 
 impl Log {
-    fn journal(self, run: &Run) -> Option<Arc<AccessLog>> {
+    fn journal(self, run: &CliRun) -> Option<Arc<AccessLog>> {
         let screen = run.screen.clone();
         match self {
             Log::None => None,

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::cli::address;
 use crate::cli::address::Address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
@@ -26,7 +26,7 @@ Examples:
   imgmv tag registry.lan/team/app:2 stable
   imgmv tag oci:./mirror:app-2 app-stable
   imgmv tag app.tar app:stable")]
-pub struct Tag {
+pub struct TagCommand {
     /// Location of the image: a registry, a layout or an archive
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -37,8 +37,8 @@ pub struct Tag {
     access: SourceAccess,
 }
 
-impl Tag {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl TagCommand {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let address = address::parse(&self.src)?;
         let names = self.names.iter().map(|text| address.spell(text)).collect::<Result<Vec<_>>>()?;
         let root = self.publish(&*address, &names, run)?;
@@ -53,7 +53,7 @@ impl Tag {
         }
     }
 
-    fn publish(&self, address: &dyn Address, names: &[Name], run: &Run) -> Result<Digest> {
+    fn publish(&self, address: &dyn Address, names: &[Name], run: &CliRun) -> Result<Digest> {
         let (store, selector, sink) = match self.access.in_place(address, run)? {
             InPlace::Store { store, selector, sink } => (store, selector, sink),
             InPlace::Archive { file, selector } => {

@@ -48,7 +48,7 @@ impl Pools {
 }
 
 /// A layout and the downloads into it.
-pub struct Cache {
+pub struct MirrorCache {
     layout: Arc<LayoutCache>,
     names: Reloading<HashMap<Name, Descriptor>>,
     downloads: Mutex<HashMap<Digest, Arc<DownloadedBlob>>>,
@@ -58,11 +58,11 @@ pub struct Cache {
     cancel: Cancel,
 }
 
-impl Cache {
-    pub fn new(layout: Arc<LayoutCache>, budget: Arc<CacheBudget>, pools: Pools, cancel: &Cancel) -> Cache {
+impl MirrorCache {
+    pub fn new(layout: Arc<LayoutCache>, budget: Arc<CacheBudget>, pools: Pools, cancel: &Cancel) -> MirrorCache {
         let named = layout.clone();
         let names = Reloading::new(layout.dir().join("index.json"), Duration::ZERO, move || named.names());
-        Cache { layout, names, downloads: Mutex::default(), pools, budget, cancel: cancel.clone() }
+        MirrorCache { layout, names, downloads: Mutex::default(), pools, budget, cancel: cancel.clone() }
     }
 
     /// Returns the manifest `digest`, verified.
@@ -130,7 +130,7 @@ impl Cache {
 
     /// Opens a stored blob, or joins or starts its download from `source`.
     pub fn fetch(
-        self: &Arc<Cache>,
+        self: &Arc<MirrorCache>,
         (digest, size): (Digest, u64),
         from: u64,
         source: impl FnOnce() -> Result<(Arc<dyn Store>, OnEnd)>,
@@ -160,7 +160,7 @@ impl Cache {
         partial.read(from, open_direct)
     }
 
-    fn start_download(self: &Arc<Cache>, partial: Arc<DownloadedBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
+    fn start_download(self: &Arc<MirrorCache>, partial: Arc<DownloadedBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
         let guard = DownloadGuard { cache: self.clone(), partial: partial.clone() };
         let (layout, budget, cancel) = (self.layout.clone(), self.budget.clone(), self.cancel.clone());
         let download = Download { partial, layout, budget, source, cancel, on_end };
@@ -174,7 +174,7 @@ impl Cache {
 
 /// Passes the result of a download to its clients, also after a panic.
 struct DownloadGuard {
-    cache: Arc<Cache>,
+    cache: Arc<MirrorCache>,
     partial: Arc<DownloadedBlob>,
 }
 

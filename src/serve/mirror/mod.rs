@@ -32,7 +32,7 @@ use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Digest, Manifest, is_host, is_repository};
 use crate::progress::Watch;
-use cache::Cache;
+use cache::MirrorCache;
 use download::OnEnd;
 use peers::{Peer, Peers, RepositoryId};
 use repository::MirroredRepository;
@@ -69,13 +69,13 @@ pub enum MirrorMode {
 /// The caches of a mirror.
 pub struct Caches {
     /// Content that upstream serves anonymously.
-    pub public: Arc<Cache>,
+    pub public: Arc<MirrorCache>,
     /// Content that needed credentials.
-    pub private: Arc<Cache>,
+    pub private: Arc<MirrorCache>,
 }
 
 impl Caches {
-    pub fn of(&self, identity: Identity) -> &Arc<Cache> {
+    pub fn of(&self, identity: Identity) -> &Arc<MirrorCache> {
         match identity {
             Identity::Anonymous => &self.public,
             Identity::Own => &self.private,

@@ -1,7 +1,7 @@
 //! One repository of a mirrored registry, with the permissions of one client: the search for tags, manifests and blobs,
 //! and the fallback if upstream does not answer.
 
-use super::cache::Cache;
+use super::cache::MirrorCache;
 use super::download::OpenDirect;
 use super::peers::{ContentKind, RepositoryId};
 use super::upstreams::{Identity, Upstream};
@@ -50,14 +50,14 @@ impl MirroredRepository {
     }
 
     /// The caches that this client may read.
-    fn caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
+    fn caches(&self) -> impl Iterator<Item = &Arc<MirrorCache>> {
         let caches = self.state.caches.as_ref();
         let private = caches.filter(|_| self.may_use_credentials).map(|caches| &caches.private);
         caches.map(|caches| &caches.public).into_iter().chain(private)
     }
 
     /// The cache for new content from upstream.
-    fn cache(&self) -> Option<&Arc<Cache>> {
+    fn cache(&self) -> Option<&Arc<MirrorCache>> {
         self.state.caches.as_ref().map(|caches| caches.of(self.identity()))
     }
 
