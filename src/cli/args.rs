@@ -97,13 +97,13 @@ impl Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::address::help::{PLACES, SERVED};
+    use crate::cli::address::help::{PLACES, SERVE_FORMS};
     use clap::{Arg, Command};
 
     fn verbs() -> Vec<Command> {
-        let mut root = Cli::command();
-        root.build();
-        root.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect()
+        let mut command = Cli::command();
+        command.build();
+        command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect()
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn every_verb_teaches_by_example() {
-        let places = format!("{PLACES}\n{SERVED}");
+        let places = format!("{PLACES}\n{SERVE_FORMS}");
         for verb in verbs().iter().filter(|verb| !verb.is_hide_set()) {
             let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(after.starts_with("Examples:\n  "), "{}", verb.get_name());

@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
     let signals = signals::listen(cancel.clone(), screen.clone());
     let run = CliRun::new(screen, cancel, Answer::new(output.json), signals);
     let result = verb.run(&run);
-    run.screen.end();
+    run.screen.clear();
     let Err(error) = result else { return ExitCode::SUCCESS };
     let (error, status) = error_and_status(error, run.signals.received());
     if !is_closed(&error) {

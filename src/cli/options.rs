@@ -85,7 +85,7 @@ macro_rules! side {
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
                     password_stdin: self.password_stdin,
                     password_file: self.password_file.clone(),
-                    insecure: self.insecure.and_then(YesOrNo::answer),
+                    insecure: self.insecure.and_then(YesOrNo::value),
                     ca: self.ca.clone(),
                     cert: self.cert.clone(),
                     key: self.key.clone(),
@@ -247,8 +247,8 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// The maximum age of partial files.
-    pub fn life(&self) -> Duration {
+    /// The lifetime of partial files.
+    pub fn partial_lifetime(&self) -> Duration {
         Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
     }
 }
@@ -343,7 +343,7 @@ impl From<EngineName> for Engine {
 pub struct YesOrNo(Option<bool>);
 
 impl YesOrNo {
-    pub fn answer(self) -> Option<bool> {
+    pub fn value(self) -> Option<bool> {
         self.0
     }
 }

@@ -1,7 +1,7 @@
 //! The state that all subscribers and their reads share, behind one lock.
 //!
 //! A chunk is stored until every subscriber that follows the read, or will follow it, has taken it. A full window waits
-//! for the slowest subscribers, at most for their patience. Then the oldest chunk is dropped, and a subscriber without it
+//! for the slowest subscribers, at most for `max_delay`. Then the oldest chunk is dropped, and a subscriber without it
 //! reads the blob itself. All subscribers open blobs in the same order. The read earliest in that order always has room
 //! for two chunks, so the slowest subscriber makes progress and the copies cannot deadlock.
 
@@ -227,7 +227,7 @@ impl Coordinator {
     }
 
     /// Adds the time since `since` to the delay of the subscribers that hold the oldest chunk. Drops the chunk when all
-    /// of them exceed their patience.
+    /// of them exceed the maximum delay.
     fn make_room(&self, state: &mut WindowState, key: Key, full: bool, since: Instant) {
         let WindowState { subscribers, reads, used, .. } = state;
         let oldest = match full {
@@ -259,7 +259,7 @@ impl Coordinator {
     }
 
     /// Ends the read.
-    pub fn end(&self, key: Key, how: Result<()>) {
+    pub fn end_read(&self, key: Key, how: Result<()>) {
         if let Some(read) = self.state().reads.get_mut(&key)
             && read.ended.is_none()
         {

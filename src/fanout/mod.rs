@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use store::{SharedStore, Subscriber};
 pub use tee::{TeeReader, split};
 
-/// One shared buffer.
+/// The size of a chunk: one shared buffer of a blob's bytes, without a relation to the chunks of an upload.
 const CHUNK_BYTES: usize = 128 << 10;
 
 /// The memory and the time for copies that are slower than the others.

@@ -82,7 +82,7 @@ impl Store for Subscriber {
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let Common { store, coordinator, documents } = &*self.common;
         let planned = coordinator.has_announced(self.number);
-        let limit = if planned { metadata::TINY_BLOB_BYTES } else { metadata::CONFIG_LIMIT_BYTES };
+        let limit = if planned { metadata::MAX_TINY_BLOB_BYTES } else { metadata::MAX_CONFIG_BYTES };
         let small = documents.small(&**store, blob, limit)?;
         if let Some(bytes) = small {
             coordinator.skip_blob(self.number, &blob.digest);

@@ -37,7 +37,7 @@ pub fn split(
     thread::Builder::new().name("reading".into()).spawn(move || {
         // The reader (perhaps a running command) is dropped before its end is reported.
         let how = pumped.pump(bytes);
-        pumped.end(how);
+        pumped.end_input(how);
     })?;
     Ok((0..readers).map(|own| TeeReader { tee: tee.clone(), own, at: 0, chunk: None }).collect())
 }
@@ -141,7 +141,7 @@ impl Tee {
         }
     }
 
-    fn end(&self, how: Result<()>) {
+    fn end_input(&self, how: Result<()>) {
         self.state().ended = Some(how);
         self.fresh.notify_all();
     }

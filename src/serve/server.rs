@@ -6,7 +6,7 @@ use super::access_log::{AccessLog, Metrics};
 use super::backend::catalog::{Catalog, Repository, RepositoryRequest};
 use super::backend::writable::WritableBackend;
 use super::handlers::manifest_memory::ManifestMemory;
-use super::handlers::uploads::UploadSessions;
+use super::handlers::uploads::OpenUploads;
 use super::http::errors::{ApiError, ErrorCode};
 use super::http::reply::blocking;
 use super::http::tls::Certificate;
@@ -73,7 +73,7 @@ pub(super) struct Server {
     pub access_log: Option<Arc<AccessLog>>,
     pub watch: Arc<dyn Watch>,
     pub writable: Option<Arc<WritableBackend>>,
-    pub sessions: UploadSessions,
+    pub uploads: OpenUploads,
     pub upload_lifetime: Duration,
     pub manifest_memory: ManifestMemory,
 }

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Decides for `repository` at `host`; `given` is the value of the option.
-pub fn of(host: &str, repository: &str, given: Option<bool>, run: &CliRun) -> Insecure {
+pub fn decide(host: &str, repository: &str, given: Option<bool>, run: &CliRun) -> Insecure {
     match given {
         Some(true) => return Insecure::ByUser,
         Some(false) => return Insecure::No,

@@ -83,7 +83,7 @@ impl SourceOptions {
         ReadOptions {
             access: Box::new(access),
             mirrors: &network.common.mirrors,
-            root: self.engine.src_root.as_deref(),
+            containerd_root: self.engine.src_root.as_deref(),
             namespace: self.engine.src_namespace.as_deref(),
             engine: self.engine.src_engine.map(Engine::from),
         }
@@ -228,7 +228,7 @@ fn access_to(
     network: &NetworkOptions,
     run: &CliRun,
 ) -> Result<Access> {
-    let insecure = insecure::of(host, repository, side.insecure, run);
+    let insecure = insecure::decide(host, repository, side.insecure, run);
     Ok(Access { insecure, ..network.access(side, run)? })
 }
 

@@ -124,7 +124,7 @@ impl Summary {
 
     /// Prints the answer to standard output, or to standard error if standard output is the archive.
     pub fn print(&self, run: &CliRun, stdout: Stdout) -> Result<()> {
-        run.screen.end();
+        run.screen.clear();
         if self.destinations.len() > 1 {
             for (one, report) in self.reports() {
                 run.screen.say(&format!("{}: {}", one.name, describe(report, report.images.len(), 0, one.duration)));

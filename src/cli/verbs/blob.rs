@@ -75,7 +75,7 @@ impl BlobCommand {
     }
 
     fn write(&self, from: &mut dyn Read, size: Option<u64>, run: &CliRun) -> Result<()> {
-        run.screen.end();
+        run.screen.clear();
         let mut hasher = Hasher::new(self.digest.algorithm());
         let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
         loop {

@@ -68,7 +68,7 @@ impl DigestCommand {
                 .map(|image| ImageDigest::new(image.names.first(), image.root().digest()))
                 .collect::<Vec<_>>(),
         };
-        run.screen.end();
+        run.screen.clear();
         if run.answer.json() {
             return run.answer.document(&DigestDocument { version: VERSION, images: entries });
         }

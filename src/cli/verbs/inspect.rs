@@ -65,7 +65,7 @@ impl InspectCommand {
 }
 
 fn write_exact(bytes: &[u8], run: &CliRun) -> Result<()> {
-    run.screen.end();
+    run.screen.clear();
     run.answer.bytes(bytes)
 }
 
@@ -81,7 +81,7 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
         }
         all.push(inspected);
     }
-    run.screen.end();
+    run.screen.clear();
     match run.answer.json() {
         true => run.answer.document(&ImageDocument::new(all)),
         false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),

@@ -75,7 +75,7 @@ impl ListCommand {
 }
 
 fn answer(entries: Vec<ListEntry>, run: &CliRun) -> Result<()> {
-    run.screen.end();
+    run.screen.clear();
     if run.answer.json() {
         return run.answer.document(&ListDocument { version: VERSION, images: entries });
     }

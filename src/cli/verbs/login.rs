@@ -64,10 +64,10 @@ impl LoginCommand {
             None => ask_user(&self.host)?,
         };
         let side = self.registry_options(user);
-        let insecure = insecure::of(&self.host, "", side.insecure, run);
+        let insecure = insecure::decide(&self.host, "", side.insecure, run);
         let access = Access { insecure, ..access(&side, self.network.common())? };
         let outcome = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
-        run.screen.end();
+        run.screen.clear();
         if !outcome.verified {
             run.screen.say(&format!(
                 "{}: the registry does not require authentication, so the password was not checked",
@@ -92,7 +92,7 @@ impl LoginCommand {
             password: std::env::var("IMGMV_PASSWORD").ok().filter(|password| !password.is_empty()),
             password_stdin: self.password_stdin,
             password_file: self.password_file.clone(),
-            insecure: self.insecure.and_then(YesOrNo::answer),
+            insecure: self.insecure.and_then(YesOrNo::value),
             ca: self.ca.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),

@@ -14,11 +14,11 @@ pub struct ManCommand {
 }
 
 impl ManCommand {
-    pub fn run(self, root: Command) -> Result<()> {
-        let mut root = root.disable_help_subcommand(true);
-        root.build();
-        write(&self.dir, root.clone(), "imgmv")?;
-        for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+    pub fn run(self, command: Command) -> Result<()> {
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        write(&self.dir, command.clone(), "imgmv")?;
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
             write(&self.dir, verb.clone(), &format!("imgmv-{}", verb.get_name()))?;
         }
         Ok(())

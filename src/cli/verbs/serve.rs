@@ -1,7 +1,7 @@
 //! `imgmv serve`: serves images as a registry, and mirrors other registries.
 
 use crate::cli::address;
-use crate::cli::address::help::SERVED;
+use crate::cli::address::help::SERVE_FORMS;
 use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
@@ -36,10 +36,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// not name a registry, which means docker.io. The server searches SRC, the cache, the peers and the registry, in this
 /// order.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVED}"))]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVE_FORMS}"))]
 pub struct ServeCommand {
     /// Location of the images to serve; several locations are served together
-    #[arg(value_name = "SRC", required_unless_present_any = ["proxies", "print_mirror_config"])]
+    #[arg(value_name = "SRC", required_unless_present_any = ["mirrored_registries", "print_mirror_config"])]
     src: Vec<OsString>,
     #[command(flatten)]
     service: Service,
@@ -147,18 +147,18 @@ impl ServeCommand {
         self.mirror.check()?;
         let mut catalog = Catalog::default();
         let target = self.target(run)?;
-        let mut served = &self.src[..];
+        let mut words = &self.src[..];
         if let Some((target, dir)) = &target {
             catalog.add(target.clone());
             // The directory itself is also served if it is a layout.
             if !dir.join("index.json").exists() {
-                served = &served[1..];
+                words = &words[1..];
             }
         }
-        for word in served {
-            let shelf =
+        for word in words {
+            let backend =
                 address::parse(word).and_then(|address| open::backend(&*address, &self.from, &self.network, run));
-            catalog.add(shelf.map_err(|error| open::with_hint(word, error))?);
+            catalog.add(backend.map_err(|error| open::with_hint(word, error))?);
         }
         let metrics: Arc<Metrics> = Arc::default();
         let mode = if target.is_some() { MirrorMode::WithPushes } else { MirrorMode::PullOnly };
@@ -177,15 +177,15 @@ impl ServeCommand {
         }
         let secure = options.certificate.is_some();
         let listening = Listener::bind(catalog, options)?;
-        run.screen.end();
+        run.screen.clear();
         let scheme = if secure { "https" } else { "http" };
-        run.screen.say(&format!("listening on {scheme}://{}", listening.address()));
-        mirror_options::print_vm_addresses(listening.address(), scheme, run);
-        let served = listening.run();
+        run.screen.say(&format!("listening on {scheme}://{}", listening.socket_address()));
+        mirror_options::print_vm_urls(listening.socket_address(), scheme, run);
+        let result = listening.run();
         if let Some(mirrored) = mirrored {
             mirrored.stop();
         }
-        served
+        result
     }
 }
 
@@ -280,7 +280,7 @@ fn plain_line(record: &LogRecord) -> String {
     let failure = record.failure.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
     format!(
         "{user}{} {} {} {} {} bytes in {} ms{failure}",
-        record.peer,
+        record.client,
         record.method,
         record.target,
         record.status,
@@ -293,7 +293,7 @@ fn json_line(record: &LogRecord) -> String {
     let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = json!({
         "time_ms": at.as_millis() as u64,
-        "remote_addr": record.peer.to_string(),
+        "remote_addr": record.client.to_string(),
         "user": record.user,
         "method": record.method,
         "uri": record.target,

@@ -41,15 +41,15 @@ impl TagCommand {
     pub fn run(self, run: &CliRun) -> Result<()> {
         let address = address::parse(&self.src)?;
         let names = self.names.iter().map(|text| address.spell(text)).collect::<Result<Vec<_>>>()?;
-        let root = self.publish(&*address, &names, run)?;
-        run.screen.end();
+        let digest = self.publish(&*address, &names, run)?;
+        run.screen.clear();
         match run.answer.json() {
             true => run.answer.document(&json!({
                 "version": VERSION,
                 "names": names.iter().map(Name::as_str).collect::<Vec<_>>(),
-                "digest": root,
+                "digest": digest,
             })),
-            false => name_lines(&names, &root).try_for_each(|line| run.answer.line(&line)),
+            false => name_lines(&names, &digest).try_for_each(|line| run.answer.line(&line)),
         }
     }
 

@@ -96,7 +96,7 @@ impl VerifyCommand {
         };
         let images = inspect_source::some(images, &*store)?;
         let verdicts = images.iter().map(|image| check_image(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
-        run.screen.end();
+        run.screen.clear();
         print(&verdicts, run)
     }
 }

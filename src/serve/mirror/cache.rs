@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Blobs below this size have a separate pool, so that they do not wait for larger ones.
-const SMALL_BYTES: u64 = 4 << 20;
+const MAX_SMALL_BLOB_BYTES: u64 = 4 << 20;
 /// The maximum number of simultaneous downloads in each pool. A large one takes about 2 MiB of memory.
 const MAX_DOWNLOADS: usize = 12;
 
@@ -37,7 +37,7 @@ impl Default for Pools {
 
 impl Pools {
     fn for_size(&self, size: u64) -> &Arc<Pool> {
-        if size < SMALL_BYTES { &self.small } else { &self.large }
+        if size < MAX_SMALL_BLOB_BYTES { &self.small } else { &self.large }
     }
 
     /// Waits until no download is running, for at most `timeout`.
@@ -68,8 +68,8 @@ impl MirrorCache {
     /// Returns the manifest `digest`, verified.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
         let Some(bytes) = self.layout.manifest(digest)? else { return Ok(None) };
-        let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        Ok(parse_if_manifest(bytes, &claim))
+        let descriptor = Descriptor::new("", *digest, bytes.len() as u64);
+        Ok(parse_if_manifest(bytes, &descriptor))
     }
 
     pub fn has(&self, digest: &Digest) -> bool {
@@ -144,7 +144,7 @@ impl MirrorCache {
             match downloads.get(&digest) {
                 Some(partial) => partial.clone(),
                 None => {
-                    // The download may have finished in the meantime.
+                    // The download may have ended in the meantime.
                     if let Some(bytes) = self.open(&digest, size, from)? {
                         return Ok(bytes);
                     }
@@ -164,7 +164,7 @@ impl MirrorCache {
         let guard = DownloadGuard { cache: self.clone(), partial: partial.clone() };
         let (layout, budget, cancel) = (self.layout.clone(), self.budget.clone(), self.cancel.clone());
         let download = Download { partial, layout, budget, source, cancel, on_end };
-        self.pools.for_size(guard.partial.size).run(move || guard.finish(download.run()));
+        self.pools.for_size(guard.partial.size).run(move || guard.end_download(download.run()));
     }
 
     fn downloads(&self) -> MutexGuard<'_, HashMap<Digest, Arc<DownloadedBlob>>> {
@@ -179,10 +179,10 @@ struct DownloadGuard {
 }
 
 impl DownloadGuard {
-    fn finish(self, result: Result<()>) {
+    fn end_download(self, result: Result<()>) {
         // Removed first, so that the next client opens the stored blob or starts a new download.
         self.cache.downloads().remove(&self.partial.digest);
-        self.partial.finish(result);
+        self.partial.set_result(result);
     }
 }
 
@@ -193,7 +193,7 @@ impl Drop for DownloadGuard {
             downloads.remove(&self.partial.digest);
         }
         drop(downloads);
-        self.partial.finish(Err(Error::failed("internal error: a download ended without a result")));
+        self.partial.set_result(Err(Error::failed("internal error: a download ended without a result")));
     }
 }
 

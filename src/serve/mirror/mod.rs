@@ -1,6 +1,12 @@
 //! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request.
 //! Content by digest comes from the cache, a peer, or upstream, in this order.
 //!
+//! **Words.** The *mirror* is this server's backend over other registries; `--proxy HOST` names a registry that it
+//! mirrors. An *upstream* is such a registry, and an *endpoint* is one host that serves it. A *peer* is a server that
+//! `--peer` names; the program at the other end of a connection is the *client*. To *evict* is to remove blobs from the
+//! cache to make room; to *prune* is to remove files that are older than their lifetime. A *reverse proxy* or an
+//! *HTTP proxy* is named in full.
+//!
 //! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before it takes a memory permit;
 //!   `single_flight` coalesces identical concurrent requests.
 //! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
@@ -10,7 +16,7 @@
 //!   processes may share a cache.
 //! - `upstreams` has two identities: content that upstream serves anonymously is in one layout, content that needed
 //!   this server's credentials in another. An anonymous client reaches only the first.
-//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server answers a marked request only from its own disk.
+//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server responds to a marked request only from its own disk.
 //!
 //! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
 //! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
@@ -62,7 +68,7 @@ pub enum CredentialSharing {
 pub enum MirrorMode {
     PullOnly,
     /// The server also accepts pushes: a name without a registry may be a pushed one. If upstream denies a request or
-    /// does not answer, the content counts as not found.
+    /// does not respond, the content counts as not found.
     WithPushes,
 }
 
@@ -75,7 +81,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    pub fn of(&self, identity: Identity) -> &Arc<MirrorCache> {
+    pub fn for_identity(&self, identity: Identity) -> &Arc<MirrorCache> {
         match identity {
             Identity::Anonymous => &self.public,
             Identity::Own => &self.private,
