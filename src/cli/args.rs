@@ -54,22 +54,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Copy(Box<copy::CopyCommand>),
-    Save(save::SaveCommand),
-    Load(load::LoadCommand),
-    Serve(serve::ServeCommand),
-    Tag(tag::TagCommand),
-    List(list::ListCommand),
-    Inspect(inspect::InspectCommand),
-    Blob(blob::BlobCommand),
-    Digest(digest::DigestCommand),
-    Verify(verify::VerifyCommand),
-    Cache(cache::CacheCommand),
-    Login(login::LoginCommand),
-    Logout(logout::LogoutCommand),
-    Completions(completions::CompletionsCommand),
+    Copy(Box<copy::CopyVerb>),
+    Save(save::SaveVerb),
+    Load(load::LoadVerb),
+    Serve(serve::ServeVerb),
+    Tag(tag::TagVerb),
+    List(list::ListVerb),
+    Inspect(inspect::InspectVerb),
+    Blob(blob::BlobVerb),
+    Digest(digest::DigestVerb),
+    Verify(verify::VerifyVerb),
+    Cache(cache::CacheVerb),
+    Login(login::LoginVerb),
+    Logout(logout::LogoutVerb),
+    Completions(completions::CompletionsVerb),
     #[command(hide = true)]
-    Man(man::ManCommand),
+    Man(man::ManVerb),
 }
 
 impl Verb {

@@ -1,12 +1,12 @@
 //! One source for several copies that run at the same time.
 //!
 //! Each destination is a copy with its own sink, plan and thread. One thread reads each blob of a **store** into a
-//! window of shared chunks (`reader`, `windows`). The window keeps a chunk until every copy that reads this
-//! blob, or has announced it (`Subscriber::announce`), has taken the chunk; `coordinator` is the one state behind one lock. All copies
-//! transfer their blobs in the order of the plan. The read earliest in that order always has room for two chunks, so
-//! the slowest copy makes progress and the copies cannot deadlock. A copy may delay the others for `FanoutLimits::max_delay`;
-//! after that it loses its oldest chunk and reads the blob itself. All windows together hold 12 MiB, and buffers shrink with the
-//! number of copies: 50 copies take 42 MiB.
+//! window of shared chunks (`reader`, `windows`). The window keeps a chunk until every copy that reads this blob, or
+//! has announced it (`Subscriber::announce`), has taken the chunk; `coordinator` is the one state behind one lock. All
+//! copies transfer their blobs in the order of the plan. The read earliest in that order always has room for two
+//! chunks, so the slowest copy makes progress and the copies cannot deadlock. A copy may delay the others for
+//! `FanoutLimits::max_delay`; after that it loses its oldest chunk and reads the blob itself. All windows together hold
+//! 12 MiB, and buffers shrink with the number of copies: 50 copies take 42 MiB.
 //!
 //! A **stream** is split as bytes before it is parsed (`tee`), so that every copy can relay, select and rename as it
 //! would alone.

@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// be discarded.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct BlobCommand {
+pub struct BlobVerb {
     /// Location of the blob
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -36,7 +36,7 @@ Examples:
   imgmv blob oci:./mirror sha256:4f4f… > layer.tar.gz
   imgmv blob app.tar sha256:54e2… | tar tz";
 
-impl BlobCommand {
+impl BlobVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         match source.into_store() {

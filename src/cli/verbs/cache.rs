@@ -21,7 +21,7 @@ const LAYER_CACHE_FILE: &str = "pairs";
 /// The layer cache lists the layers that imgmv has compressed before, so that it does not compress them again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CacheCommand {
+pub struct CacheVerb {
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -48,7 +48,7 @@ struct Prune {
     older_than: u64,
 }
 
-impl CacheCommand {
+impl CacheVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         match self.action {
             None => list(run),

@@ -12,13 +12,13 @@ Examples:
   imgmv completions bash > ~/.local/share/bash-completion/completions/imgmv
   imgmv completions zsh > \"${fpath[1]}/_imgmv\"
   imgmv completions fish > ~/.config/fish/completions/imgmv.fish")]
-pub struct CompletionsCommand {
+pub struct CompletionsVerb {
     /// Shell to print the script for
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
 
-impl CompletionsCommand {
+impl CompletionsVerb {
     pub fn run(self, run: &CliRun, mut command: Command) -> Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "imgmv", &mut script);

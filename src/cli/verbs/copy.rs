@@ -34,7 +34,7 @@ use std::time::Instant;
 /// completes the others.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct CopyCommand {
+pub struct CopyVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -83,7 +83,7 @@ Examples:
   imgmv copy app:2 ssh://node{1..50} registry.lan:5000/app:2 app.tar
   imgmv copy app:2 --hosts nodes.txt --parallel 10";
 
-impl CopyCommand {
+impl CopyVerb {
     pub fn run(mut self, run: &CliRun) -> Result<()> {
         self.network.jobs = self.copying.transfer.jobs;
         self.network.fetch_foreign = self.copying.fetches_foreign();

@@ -20,7 +20,7 @@ use std::ffi::OsString;
 /// If SRC has several images, each digest is followed by the image's name.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct DigestCommand {
+pub struct DigestVerb {
     /// Location of the image
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -48,7 +48,7 @@ struct ImageDigest {
     digest: Value,
 }
 
-impl DigestCommand {
+impl DigestVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }

@@ -24,7 +24,7 @@ use std::ffi::OsString;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 #[command(group = ArgGroup::new("exact").args(["raw", "config"]))]
-pub struct InspectCommand {
+pub struct InspectVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -47,7 +47,7 @@ Examples:
   imgmv inspect alpine:3.20 --config --platform linux/arm64
   imgmv inspect app.tar --json | jq -r '.images[].manifests[].layers[].digest'";
 
-impl InspectCommand {
+impl InspectVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }

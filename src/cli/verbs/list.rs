@@ -22,7 +22,7 @@ use std::ffi::OsString;
 /// NAME@DIGEST.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct ListCommand {
+pub struct ListVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -55,7 +55,7 @@ struct ListEntry {
     by_digest: bool,
 }
 
-impl ListCommand {
+impl ListVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }

@@ -25,7 +25,7 @@ Examples:
   imgmv load -i app.tar.zst --engine podman
   imgmv load -i app.tar --as app:stable
   ssh node1 docker save app:2 | imgmv load")]
-pub struct LoadCommand {
+pub struct LoadVerb {
     /// Archive to read; - is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-", env = "IMGMV_INPUT")]
     input: OsString,
@@ -40,7 +40,7 @@ pub struct LoadCommand {
     network: NetworkOptions,
 }
 
-impl LoadCommand {
+impl LoadVerb {
     pub fn run(mut self, run: &CliRun) -> Result<()> {
         self.network.jobs = self.copying.transfer.jobs;
         self.network.fetch_foreign = self.copying.fetches_foreign();

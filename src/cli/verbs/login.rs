@@ -26,7 +26,7 @@ Examples:
   imgmv login ghcr.io -u me --password-stdin < token
   IMGMV_PASSWORD=… imgmv login registry.lan:5000 -u me
   imgmv login -u me")]
-pub struct LoginCommand {
+pub struct LoginVerb {
     /// Registry; docker.io is Docker Hub
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
@@ -57,7 +57,7 @@ pub struct LoginCommand {
     network: NetworkOptions,
 }
 
-impl LoginCommand {
+impl LoginVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         let user = match &self.username {
             Some(user) => user.clone(),

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 Examples:
   imgmv logout ghcr.io
   imgmv logout registry.lan:5000 --authfile ./auth.json")]
-pub struct LogoutCommand {
+pub struct LogoutVerb {
     /// Registry
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
@@ -24,7 +24,7 @@ pub struct LogoutCommand {
     authfile: Option<PathBuf>,
 }
 
-impl LogoutCommand {
+impl LogoutVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         let access = Access { authfile: self.authfile, ..Access::default() };
         if !registry::logout(&self.host, &access)? {

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// Write the man pages to DIR: imgmv.1 and one for each verb
 #[derive(Debug, Args)]
-pub struct ManCommand {
+pub struct ManVerb {
     /// Existing directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
-impl ManCommand {
+impl ManVerb {
     pub fn run(self, command: Command) -> Result<()> {
         let mut command = command.disable_help_subcommand(true);
         command.build();

@@ -37,7 +37,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// order.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVE_FORMS}"))]
-pub struct ServeCommand {
+pub struct ServeVerb {
     /// Location of the images to serve; several locations are served together
     #[arg(value_name = "SRC", required_unless_present_any = ["mirrored_registries", "print_mirror_config"])]
     src: Vec<OsString>,
@@ -138,7 +138,7 @@ Examples:
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
       only to users with a password, over TLS";
 
-impl ServeCommand {
+impl ServeVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         let listen = parse_address(&self.service.listen)?;
         if let Some(client) = self.mirror.print_mirror_config {
@@ -189,7 +189,7 @@ impl ServeCommand {
     }
 }
 
-impl ServeCommand {
+impl ServeVerb {
     /// The target of pushes and its directory, if --writable is given.
     fn target(&self, run: &CliRun) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
         if !self.service.writable {

@@ -26,7 +26,7 @@ Examples:
   imgmv tag registry.lan/team/app:2 stable
   imgmv tag oci:./mirror:app-2 app-stable
   imgmv tag app.tar app:stable")]
-pub struct TagCommand {
+pub struct TagVerb {
     /// Location of the image: a registry, a layout or an archive
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -37,7 +37,7 @@ pub struct TagCommand {
     access: SourceAccess,
 }
 
-impl TagCommand {
+impl TagVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         let address = address::parse(&self.src)?;
         let names = self.names.iter().map(|text| address.spell(text)).collect::<Result<Vec<_>>>()?;

@@ -30,7 +30,7 @@ use std::sync::Arc;
 /// in the config. It names each broken blob on standard error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct VerifyCommand {
+pub struct VerifyVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -73,7 +73,7 @@ struct Verdict {
     broken: Vec<String>,
 }
 
-impl VerifyCommand {
+impl VerifyVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }

@@ -10,13 +10,14 @@
 //! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before it takes a memory permit;
 //!   `single_flight` coalesces identical concurrent requests.
 //! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
-//!   read that file up to its written length; the last byte is held back until the digest is verified. So a download has the locks,
-//!   checkpoints and resumption of any copy, and is independent of its clients.
+//!   read that file up to its written length; the last byte is held back until the digest is verified. So a download
+//!   has the locks, checkpoints and resumption of any copy, and is independent of its clients.
 //! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read. Two
 //!   processes may share a cache.
 //! - `upstreams` has two identities: content that upstream serves anonymously is in one layout, content that needed
 //!   this server's credentials in another. An anonymous client reaches only the first.
-//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server responds to a marked request only from its own disk.
+//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server responds to a marked request only from its own
+//!   disk.
 //!
 //! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
 //! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
