@@ -56,11 +56,11 @@ pub mod internals {
     }
     pub mod engine {
         pub use crate::transport::engine::{
-            DetectedEngine, Engine, EngineSink, FetchStore, LineCompression, Loader, detect, save,
+            DetectedEngine, Engine, EngineSink, FetchStore, Loader, WireCompression, detect, save,
         };
     }
     pub mod fanout {
-        pub use crate::fanout::{Limits, SharedStore, Subscriber, TeeReader, split};
+        pub use crate::fanout::{FanoutLimits, SharedStore, Subscriber, TeeReader, split};
     }
     pub mod image {
         pub use crate::image::{

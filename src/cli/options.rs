@@ -1,7 +1,7 @@
 //! Groups of options that several verbs share.
 
 use crate::image::Coding;
-use crate::transport::engine::{Engine, LineCompression};
+use crate::transport::engine::{Engine, WireCompression};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ macro_rules! side {
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
                     password_stdin: self.password_stdin,
                     password_file: self.password_file.clone(),
-                    insecure: self.insecure.and_then(YesOrNo::answer),
+                    insecure: self.insecure.and_then(YesOrNo::value),
                     ca: self.ca.clone(),
                     cert: self.cert.clone(),
                     key: self.key.clone(),
@@ -247,8 +247,8 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// The maximum age of partial files.
-    pub fn life(&self) -> Duration {
+    /// The lifetime of partial files.
+    pub fn partial_lifetime(&self) -> Duration {
         Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
     }
 }
@@ -309,12 +309,12 @@ pub enum WireName {
 
 impl WireName {
     /// The compression; None if it depends on the host, the images and the connection.
-    pub fn wire(self) -> Option<LineCompression> {
+    pub fn compression(self) -> Option<WireCompression> {
         match self {
             WireName::Auto => None,
-            WireName::None => Some(LineCompression::Plain),
-            WireName::Gzip => Some(LineCompression::Gzip),
-            WireName::Zstd => Some(LineCompression::Zstd),
+            WireName::None => Some(WireCompression::Plain),
+            WireName::Gzip => Some(WireCompression::Gzip),
+            WireName::Zstd => Some(WireCompression::Zstd),
         }
     }
 }
@@ -343,7 +343,7 @@ impl From<EngineName> for Engine {
 pub struct YesOrNo(Option<bool>);
 
 impl YesOrNo {
-    pub fn answer(self) -> Option<bool> {
+    pub fn value(self) -> Option<bool> {
         self.0
     }
 }

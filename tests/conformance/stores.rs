@@ -6,7 +6,7 @@ use crate::support::registry::Double;
 use imgmv::internals::archive::{Input, open};
 use imgmv::internals::containerd::ContainerdStore;
 use imgmv::internals::engine::{DetectedEngine, FetchStore, Loader};
-use imgmv::internals::fanout::{Limits, SharedStore};
+use imgmv::internals::fanout::{FanoutLimits, SharedStore};
 use imgmv::internals::image::media_type;
 use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::rate_limit::{Limit, Limited};
@@ -274,7 +274,7 @@ fn rate_limited(sample: Sample) -> Result<Case> {
 
 fn fan_out(sample: Sample) -> Result<Case> {
     let case = layout(sample)?;
-    let shared = SharedStore::new(case.store.clone(), Limits::default(), &Cancel::default());
+    let shared = SharedStore::new(case.store.clone(), FanoutLimits::default(), &Cancel::default());
     Ok(Case { store: Arc::new(shared.subscribe()), ..case })
 }
 

@@ -6,7 +6,7 @@ use crate::image::Name;
 use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{Address, InPlace, RepositoryName, SelectedSource, Served, Transport, all_of};
+use crate::transport::address::{Address, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::{file_and_selector, suffix};
@@ -19,7 +19,7 @@ pub(crate) const OCI: Transport = Transport {
     scheme: "oci:",
     syntax: "oci:DIR[:REF|:@DIGEST]",
     help: &["an OCI layout in a directory; without REF, every image in it"],
-    served: &[("oci:DIR", "an OCI layout")],
+    serve_forms: &[("oci:DIR", "an OCI layout")],
     parse: |address, rest| {
         let (dir, selector) = file_and_selector(address, rest)?;
         Ok(Box::new(LayoutAddress { dir, selector }))
@@ -67,10 +67,10 @@ impl Address for LayoutAddress {
         names::tag_or_full(text)
     }
 
-    fn served(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
+    fn serve_source(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
         all_of(self.selector())?;
         let dir = self.dir.clone();
-        Ok(Served::Store {
+        Ok(ServeSource::Store {
             watched: self.dir.join("index.json"),
             poll_interval: Duration::ZERO,
             repository: RepositoryName::FromPath(self.dir.clone()),
