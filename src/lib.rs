@@ -43,7 +43,7 @@ pub use transport::open::{open_sink, open_source};
 #[allow(missing_docs)]
 pub mod internals {
     pub mod archive {
-        pub use crate::transport::archive::{ArchiveSink, Input, open, prune, retag};
+        pub use crate::transport::archive::{ArchiveSink, Input, ResumeOptions, open, prune, retag};
     }
     pub mod compress {
         pub use crate::compress::recompress;

@@ -60,8 +60,7 @@ pub use source::Source;
 
 /// Copies what `options` select of `source` to `sink`.
 ///
-/// `layer_cache` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
-/// error; then no name was published.
+/// Fails with the [`crate::Kind`] of the first error; then no name was published.
 ///
 /// ```
 /// use imgmv::{Cancel, Options, Silent, copy, open_sink, open_source};

@@ -38,7 +38,7 @@ pub fn sink(
         line_compression: loading.wire.wire(),
         dry_run: transfer.dry_run,
         verify: transfer.verify,
-        partial_lifetime: transfer.life(),
+        partial_lifetime: transfer.partial_lifetime(),
         level: layers.level.filter(|_| layers.compress.is_none()),
     };
     address.sink(&options, &network.context(run))

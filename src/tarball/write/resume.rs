@@ -5,12 +5,13 @@ use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher, LayoutIndex};
+use crate::progress::Watch;
 use crate::tarball::read::contents::LAYOUT;
 use crate::tarball::tar::header;
 use crate::tarball::tar::header::{BLOCK, Flag, Header, HeaderKind};
 use crate::tarball::tar::output::TarWriter;
 use std::collections::HashSet;
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -24,6 +25,8 @@ pub(crate) struct Resume {
     /// Complete entries of an earlier run that were not requested yet.
     pub(crate) unused: HashSet<Digest>,
     pub(crate) cancel: Cancel,
+    /// The receiver of messages about damage.
+    pub(crate) watch: Arc<dyn Watch>,
 }
 
 /// The content of an archive that is resumed.
@@ -60,13 +63,14 @@ pub(crate) struct Scan {
 
 impl Resume {
     /// Creates the state with the checkpoint file, which is empty or from an earlier run.
-    pub fn new(checkpoints: File, cancel: &Cancel) -> Resume {
+    pub fn new(checkpoints: File, cancel: &Cancel, watch: Arc<dyn Watch>) -> Resume {
         Resume {
             checkpoints: Checkpoints::new(checkpoints),
             partial: None,
             repeatable: false,
             unused: HashSet::new(),
             cancel: cancel.clone(),
+            watch,
         }
     }
 

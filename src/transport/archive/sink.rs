@@ -4,6 +4,7 @@ use super::partial;
 use super::partial::PartialArchive;
 use crate::cancel::Cancel;
 use crate::compress::threads_per_layer;
+use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
@@ -49,14 +50,14 @@ enum Unfinished {
 #[derive(Clone)]
 pub struct ResumeOptions {
     /// The time that they are kept.
-    pub life: Duration,
+    pub lifetime: Duration,
     /// Cancels reading them.
     pub cancel: Cancel,
 }
 
 impl Default for ResumeOptions {
     fn default() -> Self {
-        ResumeOptions { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
+        ResumeOptions { lifetime: PARTIAL_LIFETIME, cancel: Cancel::default() }
     }
 }
 
@@ -85,10 +86,10 @@ impl ArchiveSink {
             ArchiveTarget::File(path) => path,
             ArchiveTarget::Device(device) => return Ok(Self::to_writer(Box::new(device), &shown)),
         };
-        let keep = !before.life.is_zero();
+        let keep = !before.lifetime.is_zero();
         let (writer, unfinished) = match PartialArchive::open_or_create(&path).map_err(writing)? {
             Some((partial, file, sums)) => {
-                let resume = Resume::new(sums, &before.cancel);
+                let resume = Resume::new(sums, &before.cancel, watch.clone());
                 (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), Unfinished::PartialArchive(partial))
             }
             None => {
@@ -97,7 +98,7 @@ impl ArchiveSink {
             }
         };
         if let Ok(directory) = partial::directory_of(&path) {
-            partial::sweep(&directory, before.life);
+            partial::sweep(&directory, before.lifetime);
         }
         Ok(ArchiveSink {
             writer,

@@ -170,9 +170,9 @@ impl LayoutCache {
         Ok(evicted)
     }
 
-    /// Removes files of interrupted writes without a write for `life`; returns their number.
-    pub fn sweep(&self, life: Duration) -> usize {
-        partial::sweep(&self.layout, life)
+    /// Removes files of interrupted writes without a write for `lifetime`; returns their number.
+    pub fn sweep(&self, lifetime: Duration) -> usize {
+        partial::sweep(&self.layout, lifetime)
     }
 
     fn remove(&self, digest: &Digest) -> bool {

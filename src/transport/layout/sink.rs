@@ -7,13 +7,13 @@ use super::partial::Partial;
 use super::temp_file;
 use super::temp_file::TempFile;
 use crate::cancel::Cancel;
+use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::transfer::BlobWriter;
-use crate::transfer::Verified;
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,8 +24,6 @@ use std::time::Duration;
 /// Blobs of at least this size are written to a partial file, which an interrupted copy keeps.
 const MIN_PARTIAL_BYTES: u64 = 256 << 10;
 const LANES: usize = 4;
-/// The default time that partial files are kept.
-const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// How an existing blob is checked before it is skipped.
@@ -55,7 +53,7 @@ pub struct LayoutSink {
     verify: Verify,
     durable: Durable,
     /// The time that partial files are kept.
-    life: Duration,
+    lifetime: Duration,
     /// Published and not yet in `index.json`.
     names: Mutex<Vec<Named>>,
     watch: Arc<dyn Watch>,
@@ -83,7 +81,16 @@ impl LayoutSink {
             layout.get_or_init(|| found);
         }
         let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
-        Ok(LayoutSink { dir: dir.to_owned(), layout, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
+        Ok(LayoutSink {
+            dir: dir.to_owned(),
+            layout,
+            verify,
+            durable,
+            lifetime: PARTIAL_LIFETIME,
+            names,
+            watch,
+            cancel,
+        })
     }
 
     /// Sets the files that are synced to the disk; the default is `index.json`.
@@ -93,8 +100,8 @@ impl LayoutSink {
     }
 
     /// Sets how long partial files of interrupted copies are kept; the default is a week.
-    pub fn keep_partials(mut self, life: Duration) -> Self {
-        self.life = life;
+    pub fn keep_partials(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
         self
     }
 
@@ -259,7 +266,7 @@ impl Sink for LayoutSink {
         self.write_names()?;
         if let Some(layout) = self.layout.get() {
             temp_file::sweep(&layout.directory);
-            partial::sweep(layout, self.life);
+            partial::sweep(layout, self.lifetime);
         }
         Ok(Finish::Done)
     }
@@ -348,7 +355,7 @@ impl BlobWriter for TempFileWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.written += bytes.len() as u64;
         if self.claim.size.is_some_and(|size| self.written > size) {
-            return Err(longer_than_announced());
+            return Err(longer_than_announced(&self.claim));
         }
         self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.shown(), e))
     }
@@ -364,12 +371,4 @@ impl BlobWriter for TempFileWriter<'_> {
         }
         self.commit_as(&digest)
     }
-}
-
-pub(super) fn longer_than_announced() -> Error {
-    Error::invalid("a blob has more bytes than were announced")
-}
-
-pub(super) fn not_announced(digest: &Digest) -> Error {
-    Error::failed(format!("blob {digest} is not the blob that was announced"))
 }

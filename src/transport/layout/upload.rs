@@ -202,9 +202,9 @@ impl Drop for Upload {
     }
 }
 
-/// Removes uploads without a write for `life`, and checkpoints without an upload; returns the number of uploads
+/// Removes uploads without a write for `lifetime`, and checkpoints without an upload; returns the number of uploads
 /// removed.
-pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
+pub(super) fn sweep(directory: &Directory, lifetime: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(directory) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };
@@ -212,7 +212,7 @@ pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
             let file = directory.file(&name).ok().flatten();
             let written = file.and_then(|file| file.metadata().ok()?.modified().ok());
             let age = written.and_then(|then| then.elapsed().ok()).unwrap_or_default();
-            if age >= life && temp_file::remove_if_unlocked(directory, &name) {
+            if age >= lifetime && temp_file::remove_if_unlocked(directory, &name) {
                 removed += 1;
                 let _ = unlinkat(directory.fd(), stem(id) + SUMS, AtFlags::empty());
             }
