@@ -56,7 +56,7 @@ pub mod internals {
     }
     pub mod engine {
         pub use crate::transport::engine::{
-            DetectedEngine, Engine, EngineSink, FetchStore, LineCompression, Loader, detect, save,
+            ConnectionCompression, DetectedEngine, Engine, EngineSink, FetchStore, Loader, detect, save,
         };
     }
     pub mod fanout {
@@ -68,7 +68,7 @@ pub mod internals {
         };
     }
     pub mod layout {
-        pub use crate::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
+        pub use crate::transport::layout::{BlobCheck, Durable, LayoutSink, LayoutStore};
     }
     pub mod registry {
         pub use crate::transport::registry::auth::challenge;

@@ -2,7 +2,7 @@
 
 use crate::disk::{DAY_SECONDS, PARTIAL_LIFETIME_DAYS};
 use crate::image::Coding;
-use crate::transport::engine::{Engine, LineCompression};
+use crate::transport::engine::{ConnectionCompression, Engine};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -310,12 +310,12 @@ pub enum WireName {
 
 impl WireName {
     /// The compression; None if it depends on the host, the images and the connection.
-    pub fn wire(self) -> Option<LineCompression> {
+    pub fn wire(self) -> Option<ConnectionCompression> {
         match self {
             WireName::Auto => None,
-            WireName::None => Some(LineCompression::Plain),
-            WireName::Gzip => Some(LineCompression::Gzip),
-            WireName::Zstd => Some(LineCompression::Zstd),
+            WireName::None => Some(ConnectionCompression::Plain),
+            WireName::Gzip => Some(ConnectionCompression::Gzip),
+            WireName::Zstd => Some(ConnectionCompression::Zstd),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A copy from a store: plan, find what the sink is missing, transfer that, publish.
 
 use super::convert::{Format, RecompressedLayer};
-use super::run::{Run, Work};
+use super::run::{CopyRun, Work};
 use super::{Count, parallel, plan};
 use crate::error::{Error, Result};
 use crate::image::{Body, Coding, Descriptor, Digest, Image, Name};
@@ -11,7 +11,7 @@ use crate::source::Store;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-impl Run<'_> {
+impl CopyRun<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
         let roots = store.roots(&self.options.selectors)?;
         let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;

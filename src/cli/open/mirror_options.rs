@@ -214,7 +214,7 @@ impl MirrorOptions {
             .ok_or_else(|| Error::usage(format!("--cache {word:?}: not an OCI layout; expected oci:DIR")))?;
         let open = |dir: &Path| -> Result<Arc<LayoutCache>> {
             let layout = LayoutCache::open(dir, run.watch(), cancel)?;
-            layout.sweep(PARTIAL_LIFETIME);
+            layout.remove_expired_partials(PARTIAL_LIFETIME);
             Ok(Arc::new(layout))
         };
         let public = open(dir)?;

@@ -111,10 +111,10 @@ impl WritableBackend {
 
     /// Removes uploads that were not written for `lifetime`, in every repository.
     pub fn expire(&self, lifetime: Duration) -> Result<usize> {
-        let mut expired = self.pool.expire(lifetime);
+        let mut expired = self.pool.remove_expired(lifetime);
         for name in self.repositories()? {
             self.cancel.check()?;
-            expired += self.layout(&name)?.map_or(0, |layout| layout.expire(lifetime));
+            expired += self.layout(&name)?.map_or(0, |layout| layout.remove_expired(lifetime));
         }
         Ok(expired)
     }

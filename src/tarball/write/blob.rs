@@ -5,7 +5,7 @@ use super::resume::PartialBlob;
 use crate::error::Result;
 use crate::image::{Digest, Hasher};
 use crate::source::Claim;
-use crate::tarball::tar::header::BLOCK;
+use crate::tarball::tar::header::BLOCK_BYTES;
 use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 
 /// The entry of a blob that is being written.
@@ -23,7 +23,7 @@ pub(crate) struct BlobEntry<'p> {
 impl BlobEntry<'_> {
     /// Returns the offset of the data.
     fn data_at(&self) -> u64 {
-        self.start + BLOCK as u64
+        self.start + BLOCK_BYTES as u64
     }
 }
 

@@ -123,7 +123,7 @@ pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Ar
 /// Removes partial archives of interrupted copies from `dir` that had no write for `lifetime`; returns their number.
 pub fn prune(dir: &Path, lifetime: Duration) -> Result<usize> {
     let directory = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
-    Ok(partial::sweep(&directory, lifetime))
+    Ok(partial::remove_expired(&directory, lifetime))
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {

@@ -82,7 +82,7 @@ impl PartialArchive {
 }
 
 /// Removes partial archives from `dir` that had no write for `lifetime`; returns their number.
-pub(super) fn sweep(dir: &Directory, lifetime: Duration) -> usize {
+pub(super) fn remove_expired(dir: &Directory, lifetime: Duration) -> usize {
     let Ok(entries) = rustix::fs::Dir::read_from(dir.fd()) else { return 0 };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
     let mut removed = 0;

@@ -10,7 +10,7 @@ use crate::image::{Coding, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::tarball::{ArchiveWriter, Compressed, Output, Resume};
+use crate::tarball::{ArchiveWriter, Compressed, Resume, TarOutput};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -94,11 +94,11 @@ impl ArchiveSink {
             }
             None => {
                 let (file, temporary) = temporary_for(&path).map_err(writing)?;
-                (ArchiveWriter::new(Output::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
+                (ArchiveWriter::new(TarOutput::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
             }
         };
         if let Ok(directory) = partial::directory_of(&path) {
-            partial::sweep(&directory, before.lifetime);
+            partial::remove_expired(&directory, before.lifetime);
         }
         Ok(ArchiveSink {
             writer,
@@ -123,7 +123,7 @@ impl ArchiveSink {
                 (compressed(file)?, Some((Unfinished::Temporary(temporary), path)))
             }
         };
-        let writer = ArchiveWriter::new(Output::Compressed(compressed), &shown, Platform::host());
+        let writer = ArchiveWriter::new(TarOutput::Compressed(compressed), &shown, Platform::host());
         let (kind, watch) = (ArchiveKind::Pipe, Arc::new(Silent));
         Ok(ArchiveSink { writer, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
@@ -144,7 +144,7 @@ impl ArchiveSink {
 
     /// An archive written to `pipe`; `label` is its name in messages.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
-        let writer = ArchiveWriter::new(Output::Pipe(pipe), label, Platform::host());
+        let writer = ArchiveWriter::new(TarOutput::Pipe(pipe), label, Platform::host());
         ArchiveSink {
             writer,
             target: Mutex::default(),

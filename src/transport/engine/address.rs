@@ -138,7 +138,9 @@ impl Address for HostAddress {
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
         let host = connect(&self.host, context)?;
-        Ok(Box::new(load(host, &Engine::ALL, options, context)?.with_line_compression(options.line_compression)))
+        Ok(Box::new(
+            load(host, &Engine::ALL, options, context)?.with_connection_compression(options.connection_compression),
+        ))
     }
 
     fn identity(&self) -> Option<String> {

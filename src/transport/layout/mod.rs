@@ -24,11 +24,11 @@ pub fn prune(dir: &Path, lifetime: Duration) -> Result<usize> {
     let layout = directory::LayoutDirectory::open(dir)?;
     let layout = layout.ok_or_else(|| Error::not_found(format!("{}: no such directory", dir.display())))?;
     temp_file::sweep(&layout.directory);
-    Ok(partial::sweep(&layout, lifetime) + upload::sweep(&layout.directory, lifetime))
+    Ok(partial::remove_expired(&layout, lifetime) + upload::remove_expired(&layout.directory, lifetime))
 }
 
 pub use cache::{Filling, LayoutCache};
 pub use pushed_layout::PushedLayout;
-pub use sink::{Durable, LayoutSink, Verify};
+pub use sink::{BlobCheck, Durable, LayoutSink};
 pub use store::LayoutStore;
 pub use upload::Upload;

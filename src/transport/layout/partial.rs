@@ -117,7 +117,7 @@ impl<'s> Partial<'s> {
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.shown()), error)
+        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.describe()), error)
     }
 }
 
@@ -187,7 +187,7 @@ impl Partial<'_> {
 
 /// Removes partial files whose blob exists by now or that had no write for `lifetime`, and checkpoints without a partial
 /// file. Returns the number of partial files removed.
-pub(super) fn sweep(layout: &LayoutDirectory, lifetime: Duration) -> usize {
+pub(super) fn remove_expired(layout: &LayoutDirectory, lifetime: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(&layout.directory) {
         let exists = |digest: &Digest| matches!(layout.size(digest), Ok(Some(_)));

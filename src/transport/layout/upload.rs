@@ -49,7 +49,7 @@ impl Upload {
         let id = format!("{:016x}{:016x}", random(), random());
         let flags = OFlags::CREATE | OFlags::EXCL;
         let found = Upload::open(layout, &id, flags)?;
-        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", layout.shown())))?;
+        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", layout.describe())))?;
         let (layout, incoming) = (layout.clone(), IncomingBlob::new(algorithm));
         Ok(Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() })
     }
@@ -191,7 +191,7 @@ impl Upload {
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("an upload in {}", self.layout.shown()), error)
+        Error::writing(format!("an upload in {}", self.layout.describe()), error)
     }
 }
 
@@ -204,7 +204,7 @@ impl Drop for Upload {
 
 /// Removes uploads without a write for `lifetime`, and checkpoints without an upload; returns the number of uploads
 /// removed.
-pub(super) fn sweep(directory: &Directory, lifetime: Duration) -> usize {
+pub(super) fn remove_expired(directory: &Directory, lifetime: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(directory) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };
