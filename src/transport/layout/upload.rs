@@ -281,8 +281,8 @@ mod tests {
         let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
         let living = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
         drop(Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap());
-        assert_eq!(sweep(&layout.directory, Duration::from_secs(3600)), 0);
-        assert_eq!(sweep(&layout.directory, Duration::ZERO), 1);
+        assert_eq!(remove_expired(&layout.directory, Duration::from_secs(3600)), 0);
+        assert_eq!(remove_expired(&layout.directory, Duration::ZERO), 1);
         assert_eq!(temp_file::unfinished_files(&layout.directory).len(), 2);
         drop(living);
     }
