@@ -56,7 +56,7 @@ pub mod internals {
     }
     pub mod engine {
         pub use crate::transport::engine::{
-            ConnectionCompression, DetectedEngine, Engine, EngineSink, FetchStore, Loader, detect, save,
+            DetectedEngine, Engine, EngineSink, FetchStore, Loader, WireCompression, detect, save,
         };
     }
     pub mod fanout {

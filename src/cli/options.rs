@@ -2,7 +2,7 @@
 
 use crate::disk::{DAY_SECONDS, PARTIAL_LIFETIME_DAYS};
 use crate::image::Coding;
-use crate::transport::engine::{ConnectionCompression, Engine};
+use crate::transport::engine::{Engine, WireCompression};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -310,12 +310,12 @@ pub enum WireName {
 
 impl WireName {
     /// The compression; None if it depends on the host, the images and the connection.
-    pub fn wire(self) -> Option<ConnectionCompression> {
+    pub fn wire(self) -> Option<WireCompression> {
         match self {
             WireName::Auto => None,
-            WireName::None => Some(ConnectionCompression::Plain),
-            WireName::Gzip => Some(ConnectionCompression::Gzip),
-            WireName::Zstd => Some(ConnectionCompression::Zstd),
+            WireName::None => Some(WireCompression::Plain),
+            WireName::Gzip => Some(WireCompression::Gzip),
+            WireName::Zstd => Some(WireCompression::Zstd),
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn open_sink(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Resul
         engine: None,
         namespace: None,
         remote_command: None,
-        connection_compression: None,
+        wire_compression: None,
         dry_run: false,
         verify: false,
         partial_lifetime: PARTIAL_LIFETIME,

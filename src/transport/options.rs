@@ -1,6 +1,6 @@
 //! The options of the command line that transports honour, as plain values. A transport ignores those of the others.
 
-use super::engine::{ConnectionCompression, Engine};
+use super::engine::{Engine, WireCompression};
 use super::registry::Access;
 use crate::Result;
 use crate::cancel::Cancel;
@@ -36,7 +36,7 @@ pub(crate) struct WriteOptions<'a> {
     /// `--remote-command`
     pub remote_command: Option<&'a str>,
     /// `--wire`; none: decided by the host, the images and the connection.
-    pub connection_compression: Option<ConnectionCompression>,
+    pub wire_compression: Option<WireCompression>,
     /// `--dry-run`: nothing is created or written.
     pub dry_run: bool,
     /// `--verify`: blobs at the destination are hashed, not only compared by size.

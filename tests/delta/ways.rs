@@ -5,7 +5,7 @@ use crate::engines::{Kind, Peer};
 use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
-use imgmv::internals::engine::{ConnectionCompression, Engine, EngineSink, detect};
+use imgmv::internals::engine::{Engine, EngineSink, WireCompression, detect};
 use imgmv::internals::image::media_type;
 use imgmv::internals::layout::{BlobCheck, LayoutSink};
 use imgmv::internals::remote::Local;
@@ -197,11 +197,9 @@ fn ssh_built_in_sends_as_little() {
 fn raw_layers_are_packed_for_the_way_and_are_raw_again_where_they_arrive() {
     for kind in Kind::ALL {
         let Some(mut far) = Far::start(kind) else { continue };
-        for (wire, most) in [
-            (None, 2 << 20),
-            (Some(ConnectionCompression::Gzip), 2 << 20),
-            (Some(ConnectionCompression::Plain), u64::MAX),
-        ] {
+        for (wire, most) in
+            [(None, 2 << 20), (Some(WireCompression::Gzip), 2 << 20), (Some(WireCompression::Plain), u64::MAX)]
+        {
             far.wire = wire;
             let mut memory = Memory::default();
             let words = format!("the same words by {wire:?} again and again ");

@@ -35,7 +35,7 @@ pub fn sink(
         engine: loading.engine.map(Engine::from),
         namespace: loading.namespace.as_deref(),
         remote_command: loading.remote_command.as_deref(),
-        connection_compression: loading.wire.wire(),
+        wire_compression: loading.wire.wire(),
         dry_run: transfer.dry_run,
         verify: transfer.verify,
         partial_lifetime: transfer.partial_lifetime(),

@@ -138,9 +138,7 @@ impl Address for HostAddress {
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
         let host = connect(&self.host, context)?;
-        Ok(Box::new(
-            load(host, &Engine::ALL, options, context)?.with_connection_compression(options.connection_compression),
-        ))
+        Ok(Box::new(load(host, &Engine::ALL, options, context)?.with_wire_compression(options.wire_compression)))
     }
 
     fn identity(&self) -> Option<String> {

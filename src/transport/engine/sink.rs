@@ -1,7 +1,6 @@
 //! An engine as a destination: queried for the layers it has, sent the missing ones as one archive to its load
 //! command's standard input, then queried for the images.
 
-use super::connection_compression::{AdaptiveWriter, ConnectionCompression};
 use super::delta::Delta;
 use super::expected::ExpectedImages;
 use super::kind::{DetectedEngine, ImageStore, Loader};
@@ -9,6 +8,7 @@ use super::load::{LoadCommand, LoadInput};
 use super::rename::TemporaryNames;
 use super::scripts::RunId;
 use super::session::{ScriptAnswer, ScriptSession};
+use super::wire_compression::{AdaptiveWriter, WireCompression};
 use super::{inventory, rename, scripts};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct EngineSink {
     pub(super) host: Arc<dyn Host>,
     pub(super) found: DetectedEngine,
     pub(super) run_id: RunId,
-    compression: Option<ConnectionCompression>,
+    compression: Option<WireCompression>,
     /// The delta, and the complete load after a delta that failed verification.
     loads: [OnceLock<RunningLoad>; 2],
     /// The index of the current load in `loads`.
@@ -72,17 +72,17 @@ pub(super) enum Form {
 }
 
 impl EngineSink {
-    /// The archive is sent uncompressed; see [`EngineSink::with_connection_compression`].
+    /// The archive is sent uncompressed; see [`EngineSink::with_wire_compression`].
     pub fn new(host: Arc<dyn Host>, found: DetectedEngine, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
         let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
-        let (run_id, compression, cancel) = (RunId::new(), Some(ConnectionCompression::Plain), cancel.clone());
+        let (run_id, compression, cancel) = (RunId::new(), Some(WireCompression::Plain), cancel.clone());
         EngineSink { host, found, run_id, compression, loads, attempt, state, watch, cancel }
     }
 
     /// Sets the compression of the archive on the connection. `None` selects it by the formats that the host can
     /// decompress, the layers of the images, and the speed of the connection.
-    pub fn with_connection_compression(mut self, compression: Option<ConnectionCompression>) -> EngineSink {
+    pub fn with_wire_compression(mut self, compression: Option<WireCompression>) -> EngineSink {
         self.compression = compression;
         self
     }
@@ -120,7 +120,7 @@ impl EngineSink {
         };
         state.inspector = self.found.with_ctr(&answer.ctr).filter(|_| answer.why.is_none());
         let compression = self.choose_compression(&answer, state.delta.all_compressed)?;
-        if compression != ConnectionCompression::Plain {
+        if compression != WireCompression::Plain {
             let text = format!(
                 "{}: the archive is compressed with {} for the connection",
                 self.host.name(),
@@ -143,11 +143,11 @@ impl EngineSink {
         }
     }
 
-    fn choose_compression(&self, answer: &ScriptAnswer, all_compressed: bool) -> Result<ConnectionCompression> {
+    fn choose_compression(&self, answer: &ScriptAnswer, all_compressed: bool) -> Result<WireCompression> {
         let host = self.host.name();
         match self.compression {
             Some(compression)
-                if compression != ConnectionCompression::Plain && !answer.decompressors.contains(&compression) =>
+                if compression != WireCompression::Plain && !answer.decompressors.contains(&compression) =>
             {
                 Err(Error::remote_host(format!(
                     "{host}: {} was not found on the host, which must decompress the archive; use --wire auto",
@@ -155,11 +155,11 @@ impl EngineSink {
                 )))
             }
             Some(compression) => Ok(compression),
-            None if all_compressed => Ok(ConnectionCompression::Plain),
-            None => Ok([ConnectionCompression::Zstd, ConnectionCompression::Gzip]
+            None if all_compressed => Ok(WireCompression::Plain),
+            None => Ok([WireCompression::Zstd, WireCompression::Gzip]
                 .into_iter()
                 .find(|w| answer.decompressors.contains(w))
-                .unwrap_or(ConnectionCompression::Plain)),
+                .unwrap_or(WireCompression::Plain)),
         }
     }
 
