@@ -43,7 +43,7 @@ pub use transport::open::{open_sink, open_source};
 #[allow(missing_docs)]
 pub mod internals {
     pub mod archive {
-        pub use crate::transport::archive::{ArchiveSink, Input, open, prune, retag};
+        pub use crate::transport::archive::{ArchiveSink, Input, ResumeOptions, open, prune, retag};
     }
     pub mod compress {
         pub use crate::compress::recompress;
@@ -68,7 +68,7 @@ pub mod internals {
         };
     }
     pub mod layout {
-        pub use crate::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
+        pub use crate::transport::layout::{BlobCheck, Durable, LayoutSink, LayoutStore};
     }
     pub mod registry {
         pub use crate::transport::registry::auth::challenge;

@@ -1,5 +1,6 @@
 //! Groups of options that several verbs share.
 
+use crate::disk::{DAY_SECONDS, PARTIAL_LIFETIME_DAYS};
 use crate::image::Coding;
 use crate::transport::engine::{Engine, WireCompression};
 use clap::builder::FalseyValueParser;
@@ -239,7 +240,7 @@ pub struct Transfer {
     pub allow_empty: bool,
     /// Keep partial files of interrupted copies, in a layout or next to an archive, for DAYS, so that a later copy
     /// resumes; 0 keeps none
-    #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
+    #[arg(long, value_name = "DAYS", default_value_t = PARTIAL_LIFETIME_DAYS, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,
     /// Write the digest of each image to FILE, one per line
     #[arg(long, value_name = "FILE", env = "IMGMV_DIGEST_FILE")]
@@ -247,9 +248,9 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// The lifetime of partial files.
+    /// The maximum age of partial files.
     pub fn partial_lifetime(&self) -> Duration {
-        Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
+        Duration::from_secs(self.keep_partials.saturating_mul(DAY_SECONDS))
     }
 }
 

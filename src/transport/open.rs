@@ -7,15 +7,12 @@ use super::registry::Access;
 use super::table;
 use crate::cancel::Cancel;
 use crate::copy::{Naming, Options, Source};
+use crate::disk::PARTIAL_LIFETIME;
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::{Error, Result};
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// An interrupted copy can be resumed for a week, as with the command line's default.
-const PARTIAL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Opens `address`, written as SRC of the command line. Registries get the stored credentials of docker and podman.
 ///

@@ -7,7 +7,7 @@ use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
 use imgmv::internals::engine::{Engine, EngineSink, WireCompression, detect};
 use imgmv::internals::image::media_type;
-use imgmv::internals::layout::{LayoutSink, Verify};
+use imgmv::internals::layout::{BlobCheck, LayoutSink};
 use imgmv::internals::remote::Local;
 use imgmv::{Cancel, Coding, Digest, Manifest, Options, Platform, Silent, Source, copy};
 use std::{
@@ -249,7 +249,7 @@ fn several_names_of_one_image_cost_no_more_than_one() {
 /// An OCI layout with `t/app:1` of these layers.
 fn write_layout(dir: &std::path::Path, seeds: &[u64]) {
     let told: Arc<crate::world::Told> = Default::default();
-    let sink = LayoutSink::open(dir, Verify::Size, told.clone()).unwrap();
+    let sink = LayoutSink::open(dir, BlobCheck::Size, told.clone()).unwrap();
     let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
     copy(source, &sink, &Options::default(), None, told.as_ref(), &Cancel::default()).unwrap();
 }

@@ -9,6 +9,7 @@ use crate::cli::open;
 use crate::cli::options::Size;
 use crate::cli::vm_hosts;
 use crate::cli::vm_hosts::{Environment, VirtualMachine};
+use crate::disk::PARTIAL_LIFETIME;
 use crate::progress::Watch;
 use crate::serve::access_log::Metrics;
 use crate::serve::backend::catalog::Backend;
@@ -35,8 +36,6 @@ use std::time::Duration;
 
 /// The subdirectory of the cache for content that needed credentials.
 const PRIVATE_DIR: &str = "private";
-/// Lifetime of partial blobs of interrupted downloads.
-const PARTIAL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Time for downloads to stop when the server ends.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -215,7 +214,7 @@ impl MirrorOptions {
             .ok_or_else(|| Error::usage(format!("--cache {word:?}: not an OCI layout; expected oci:DIR")))?;
         let open = |dir: &Path| -> Result<Arc<LayoutCache>> {
             let layout = LayoutCache::open(dir, run.watch(), cancel)?;
-            layout.sweep(PARTIAL_LIFETIME);
+            layout.remove_expired_partials(PARTIAL_LIFETIME);
             Ok(Arc::new(layout))
         };
         let public = open(dir)?;

@@ -111,10 +111,10 @@ impl WritableBackend {
 
     /// Prunes uploads that were not written for `lifetime`, in every repository; returns their number.
     pub fn prune_uploads(&self, lifetime: Duration) -> Result<usize> {
-        let mut pruned = self.pool.expire(lifetime);
+        let mut pruned = self.pool.remove_expired(lifetime);
         for name in self.repositories()? {
             self.cancel.check()?;
-            pruned += self.layout(&name)?.map_or(0, |layout| layout.expire(lifetime));
+            pruned += self.layout(&name)?.map_or(0, |layout| layout.remove_expired(lifetime));
         }
         Ok(pruned)
     }

@@ -89,7 +89,7 @@ impl Address for ArchiveAddress {
             return Ok(planned(&self.file.to_string_lossy()));
         }
         let Some(coding) = compression else {
-            let before = ResumeOptions { life: options.partial_lifetime, cancel: context.cancel.clone() };
+            let before = ResumeOptions { lifetime: options.partial_lifetime, cancel: context.cancel.clone() };
             return Ok(Box::new(ArchiveSink::to_file_after(&self.file, &before, context.watch.clone())?));
         };
         context.watch.event(Event::Detail(&format!(

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// A hundred times the size of an answer to a large query.
-const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
+const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
 /// The host's answer to a query. It is used only if it is complete.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl ScriptSession {
 
 /// Reads the answer between the markers; `None` if it is incomplete. Output of the login shell before it is ignored.
 fn read(from: &mut dyn BufRead) -> Result<Option<ScriptAnswer>> {
-    let mut from = from.take(ANSWER_LIMIT_BYTES);
+    let mut from = from.take(MAX_ANSWER_BYTES);
     let mut answer = ScriptAnswer::default();
     let mut started = false;
     let mut line = Vec::new();

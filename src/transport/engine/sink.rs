@@ -18,7 +18,7 @@ use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::tarball::{ArchiveWriter, Output};
+use crate::tarball::{ArchiveWriter, TarOutput};
 use std::{
     borrow::Cow,
     io::Write,
@@ -35,7 +35,7 @@ pub struct EngineSink {
     pub(super) run_id: RunId,
     compression: Option<WireCompression>,
     /// The delta, and the complete load after a delta that failed verification.
-    loads: [OnceLock<Load>; 2],
+    loads: [OnceLock<RunningLoad>; 2],
     /// The index of the current load in `loads`.
     pub(super) attempt: AtomicUsize,
     state: Mutex<SinkState>,
@@ -43,7 +43,7 @@ pub struct EngineSink {
     pub(super) cancel: Cancel,
 }
 
-pub(super) struct Load {
+pub(super) struct RunningLoad {
     archive: ArchiveWriter,
     pub command: Arc<LoadCommand>,
 }
@@ -91,20 +91,20 @@ impl EngineSink {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn current_load(&self) -> &OnceLock<Load> {
+    fn current_load(&self) -> &OnceLock<RunningLoad> {
         &self.loads[self.attempt.load(Ordering::SeqCst)]
     }
 
     /// Returns the load command, which the first call starts.
-    fn load(&self) -> Result<&Load> {
+    fn load(&self) -> Result<&RunningLoad> {
         // Locked during the start, so that it starts once.
         let mut state = self.state();
         if let Some(load) = self.current_load().get() {
             return Ok(load);
         }
         let (command, out) = self.start(&mut state)?;
-        let archive = ArchiveWriter::new(Output::Pipe(out), self.host.name(), self.found.platform.clone());
-        Ok(self.current_load().get_or_init(|| Load { archive, command }))
+        let archive = ArchiveWriter::new(TarOutput::Pipe(out), self.host.name(), self.found.platform.clone());
+        Ok(self.current_load().get_or_init(|| RunningLoad { archive, command }))
     }
 
     fn start(&self, state: &mut SinkState) -> Result<(Arc<LoadCommand>, Box<dyn Write + Send>)> {

@@ -1,6 +1,6 @@
 //! `oci:DIR[:REF]`.
 
-use super::{LayoutSink, LayoutStore, Verify};
+use super::{BlobCheck, LayoutSink, LayoutStore};
 use crate::Result;
 use crate::image::Name;
 use crate::progress::Event;
@@ -50,7 +50,7 @@ impl Address for LayoutAddress {
     }
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
-        let verify = if options.verify { Verify::Digest } else { Verify::Size };
+        let verify = if options.verify { BlobCheck::Digest } else { BlobCheck::Size };
         let sink = LayoutSink::open(&self.dir, verify, context.watch.clone())?;
         Ok(Box::new(sink.keep_partials(options.partial_lifetime).cancel(&context.cancel)))
     }
@@ -79,7 +79,7 @@ impl Address for LayoutAddress {
     }
 
     fn in_place(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {
-        let sink = LayoutSink::open(&self.dir, Verify::Size, context.watch.clone())?.cancel(&context.cancel);
+        let sink = LayoutSink::open(&self.dir, BlobCheck::Size, context.watch.clone())?.cancel(&context.cancel);
         let store = Arc::new(LayoutStore::open(&self.dir)?);
         Ok(InPlace::Store { store, selector: self.selector.clone(), sink: Box::new(sink) })
     }
