@@ -21,6 +21,7 @@ mod serve;
 mod sink;
 mod source;
 mod tarball;
+mod tarsplit;
 mod transfer;
 mod transport;
 

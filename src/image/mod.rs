@@ -11,6 +11,7 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+mod synthesised;
 mod tree;
 
 pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
@@ -24,4 +25,5 @@ pub use media_type::{Coding, layer_coding, with_coding};
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, Name, Reference};
 pub(crate) use reference::{is_host, is_repository, is_tag};
+pub use synthesised::{synthesised, uncompressed_layer};
 pub use tree::Image;

@@ -1,0 +1,286 @@
+use super::*;
+use crate::disk::rooted::{Resolution, Rooted};
+use crate::error::Kind;
+use serde_json::{Value, json};
+use std::io::{Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::{ffi::OsStr, fs};
+use tempfile::TempDir;
+
+#[path = "../../tests/support/tar_split.rs"]
+mod tar_split;
+use tar_split::{Parts, checksum, gzip, split};
+
+/// The label of every layer here.
+const LABEL: &str = "layer sha256:12 in /srv";
+
+/// A layer on the disk: its tar, its tar-split, its files.
+struct Layer {
+    tar: Vec<u8>,
+    parts: Parts,
+    dir: TempDir,
+}
+
+impl Layer {
+    /// A layer of files with these names and contents, of links, and of a whiteout.
+    fn new() -> Layer {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut add = |name: &[u8], kind: tar::EntryType, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name);
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append(&header, content).unwrap();
+        };
+        use tar::EntryType::{Directory, Regular};
+        add(b"etc", Directory, b"");
+        add(b"etc/passwd", Regular, b"root:x:0:0:root");
+        add(b"/abs", Regular, b"named from the root");
+        add(b"no/../up", Regular, b"up");
+        add(b"caf\xe9", Regular, b"not UTF-8");
+        add(b"a<b>&c\x7f", Regular, b"escaped in JSON");
+        add(b"etc/.wh.gone", Regular, b"");
+        add(b"large", Regular, &noise(700_000));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::Link);
+        tar.append_link(&mut header, "hard", "etc/passwd").unwrap();
+        let mut tar = tar.into_inner().unwrap();
+        tar.extend([0; 30_000]);
+        let parts = split(&tar);
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in &parts.files {
+            let name = if name == b"no/../up" { b"up" } else { &name[..] };
+            let path = dir.path().join(OsStr::from_bytes(name.strip_prefix(b"/").unwrap_or(name)));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        Layer { tar, parts, dir }
+    }
+
+    /// Reads the layer with the tar-split `text`.
+    fn read_split(&self, text: &[u8], from: u64) -> Result<Vec<u8>> {
+        let measured = measure(file(text), Recorded::Tar(self.tar.len() as u64), LABEL)?;
+        let rooted = Rooted::open(self.dir.path(), Resolution::Kernel).unwrap();
+        let mut layer = LayerTar::new(file(text), &measured, Digest::of(&self.tar), LABEL, |name| rooted.file(name))?;
+        layer.skip(from)?;
+        let mut bytes = Vec::new();
+        layer.read_to_end(&mut bytes)?;
+        assert_eq!(bytes.len() as u64 + from, measured.bytes);
+        Ok(bytes)
+    }
+
+    fn read(&self) -> Result<Vec<u8>> {
+        self.read_split(&self.parts.compressed(), 0)
+    }
+
+    /// The error with line `at` changed by `change`.
+    fn refused(mut self, at: usize, change: impl Fn(&mut Value)) -> String {
+        change(&mut self.parts.lines[at]);
+        let error = self.read().expect_err("the changed layer was accepted");
+        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        assert!(error.to_string().starts_with(LABEL), "{error}");
+        error.to_string()
+    }
+}
+
+fn noise(size: usize) -> Vec<u8> {
+    (0..size).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+#[test]
+fn a_layer_is_rebuilt_bit_for_bit() {
+    let layer = Layer::new();
+    assert!(layer.read().unwrap() == layer.tar);
+    let text = layer.parts.text();
+    assert!(layer.read_split(text.as_bytes(), 0).unwrap() == layer.tar, "not compressed");
+    assert!(layer.read_split(&zstd::bulk::compress(text.as_bytes(), 1).unwrap(), 0).unwrap() == layer.tar, "zstd");
+    // docker 20 and podman 4.3 end with an empty segment.
+    let end = json!({ "type": 2, "payload": "", "position": layer.parts.lines.len() });
+    assert!(layer.read_split(&gzip(format!("{text}{end}\n").as_bytes()), 0).unwrap() == layer.tar);
+}
+
+#[test]
+fn a_layer_is_read_from_any_offset() {
+    let layer = Layer::new();
+    let split = layer.parts.compressed();
+    for from in [0, 1, 511, 1025, 5_000, 600_000, layer.tar.len() - 1, layer.tar.len()] {
+        assert!(layer.read_split(&split, from as u64).unwrap() == layer.tar[from..], "{from}");
+    }
+    let behind = layer.read_split(&split, layer.tar.len() as u64 + 1).unwrap_err();
+    assert!(behind.to_string().contains("behind its end"), "{behind}");
+}
+
+#[test]
+fn a_layer_is_read_in_reads_of_any_size() {
+    let layer = Layer::new();
+    let measured = measure(file(&layer.parts.compressed()), Recorded::Contents(700_100), LABEL).unwrap();
+    for size in [1, 2, 3, 7, 4096] {
+        let rooted = Rooted::open(layer.dir.path(), Resolution::ByHand).unwrap();
+        let split = file(&layer.parts.compressed());
+        let mut tar = LayerTar::new(split, &measured, Digest::of(b""), LABEL, |name| rooted.file(name)).unwrap();
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; size]);
+        loop {
+            match tar.read(&mut buffer).unwrap() {
+                0 => break,
+                read => bytes.extend_from_slice(&buffer[..read]),
+            }
+        }
+        assert!(bytes == layer.tar, "{size}");
+    }
+}
+
+#[test]
+fn the_damaged_file_is_named() {
+    let passwd = |change: fn(&std::path::Path)| {
+        let layer = Layer::new();
+        change(&layer.dir.path().join("etc/passwd"));
+        let error = layer.read().unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        error.to_string()
+    };
+    for (change, told) in [
+        (
+            (|path| fs::write(path, "Root:x:0:0:root").unwrap()) as fn(&std::path::Path),
+            "its content changed: expected the checksum",
+        ),
+        (|path| fs::write(path, "root:x").unwrap(), "expected 15 bytes, found 6"),
+        (|path| fs::write(path, "root:x:0:0:root\n").unwrap(), "expected 15 bytes, found 16"),
+        (|path| fs::remove_file(path).unwrap(), "it is missing"),
+        (
+            |path| {
+                fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink("/etc/shadow", path).unwrap();
+            },
+            "it is missing",
+        ),
+    ] {
+        let error = passwd(change);
+        assert!(error.starts_with(&format!("{LABEL}: the layer's file etc/passwd is damaged: ")), "{error}");
+        assert!(error.contains(told), "{error}");
+    }
+    let fifo = passwd(|path| {
+        fs::remove_file(path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
+    });
+    assert!(fifo.starts_with(LABEL) && fifo.contains("etc/passwd: expected a regular file"), "{fifo}");
+}
+
+#[test]
+fn the_checksum_is_that_of_tar_split() {
+    // The check value of CRC-64/GO-ISO.
+    assert_eq!(content::CRC.checksum(b"123456789"), 0xb909_56c7_75a4_1001);
+    for size in [0, 1, 15, 16, 17, 70_000] {
+        assert_eq!(content::CRC.checksum(&noise(size)), checksum(&noise(size)), "{size}");
+    }
+}
+
+#[test]
+fn invalid_lines_are_refused_by_their_position() {
+    // Line 3 is the entry of etc/passwd.
+    for (change, told) in [
+        ((|line| line["position"] = 4.into()) as fn(&mut Value), "invalid line 3: its position is 4"),
+        (|line| line["type"] = 7.into(), "invalid line 3: its type is 7"),
+        (|line| line["size"] = (-1).into(), "invalid line 3"),
+        (|line| line["size"] = 14.into(), "expected 14 bytes, found 15"),
+        (|line| line["payload"] = "AAAA".into(), "a checksum of 3 bytes"),
+        (|line| line["payload"] = "%".into(), "invalid line 3: payload"),
+        (|line| line["name"] = Value::Null, "a file without a name"),
+        (|line| line["name_raw"] = "%".into(), "name_raw"),
+        (|line| line["name"] = "a\0b".into(), "cannot be the path"),
+        (|line| line["name"] = "x".repeat(5_000).into(), "cannot be the path"),
+        (|line| line["name"] = "x".repeat(2 << 20).into(), "a name of 2097152 bytes"),
+        (|line| line["name"] = "../../../etc/shadow".into(), "file ../../../etc/shadow is damaged: it is missing"),
+        (|line| *line = json!([]), "invalid line 3"),
+    ] {
+        let error = Layer::new().refused(3, change);
+        assert!(error.contains(told), "{told}: {error}");
+    }
+    for (change, told) in [
+        ((|line| line["payload"] = "AA=A".into()) as fn(&mut Value), "not base64"),
+        (|line| line["payload"] = "AAA".into(), "not base64"),
+        (|line| line["payload"] = "ä".into(), "not base64"),
+    ] {
+        let error = Layer::new().refused(0, change);
+        assert!(error.contains(told), "{told}: {error}");
+    }
+}
+
+#[test]
+fn sizes_that_lie_are_refused_before_a_file_is_opened() {
+    let recorded = |size: u64| {
+        let text = json!({ "type": 1, "name": "f", "size": size, "position": 0 }).to_string();
+        measure(file(text.as_bytes()), Recorded::Contents(1_000_000_000), LABEL)
+    };
+    assert_eq!(recorded(1_100_000_000).unwrap().bytes, 1_100_000_000);
+    for size in [1_100_000_000 + (16 << 20) + 1, 1 << 50, u64::MAX] {
+        let error = recorded(size).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.to_string().contains("recorded size of 1000000000 bytes"), "{error}");
+    }
+    let many: String = (0..100)
+        .map(|at| json!({ "type": 1, "name": "f", "size": u64::MAX / 50, "position": at }).to_string() + "\n")
+        .collect();
+    assert!(measure(file(many.as_bytes()), Recorded::Contents(u64::MAX / 2), LABEL).is_err());
+    // The tar's own size counts headers too.
+    let layer = Layer::new();
+    let small = measure(file(&layer.parts.compressed()), Recorded::Tar(0), LABEL).unwrap();
+    assert_eq!(small.bytes, layer.tar.len() as u64, "the allowance");
+}
+
+#[test]
+fn long_lines_and_bombs_are_refused() {
+    let line = |length: usize| json!({ "type": 2, "payload": "A".repeat(length), "position": 0 }).to_string();
+    let padding = measure(file(&gzip(line(12 << 20).as_bytes())), Recorded::Tar(0), LABEL);
+    assert_eq!(padding.unwrap().bytes, 9 << 20);
+    let long = measure(file(&gzip(line(17 << 20).as_bytes())), Recorded::Tar(0), LABEL).unwrap_err();
+    assert!(long.to_string().contains("line of more than 16777216 bytes"), "{long}");
+    let spaces = vec![b' '; 17 << 20];
+    assert!(measure(file(&gzip(&spaces)), Recorded::Tar(0), LABEL).unwrap_err().to_string().contains("line of more"));
+    let many: String = (0..110)
+        .map(|at| json!({ "type": 2, "payload": "", "position": at, "x": " ".repeat(1 << 20) }).to_string() + "\n")
+        .collect();
+    let bomb = measure(file(&gzip(many.as_bytes())), Recorded::Tar(0), LABEL).unwrap_err();
+    assert!(bomb.to_string().contains("decompression bomb"), "{bomb}");
+    for damaged in [&b"\x1f\x8b\x08\x00garbage"[..], &gzip(b"{}")[..12], b"\x28\xb5\x2f\xfdgarbage"] {
+        let error = measure(file(damaged), Recorded::Tar(0), LABEL).unwrap_err();
+        assert!(error.to_string().starts_with(LABEL) && error.kind() == Kind::Invalid, "{error}");
+    }
+    assert_eq!(measure(file(b""), Recorded::Tar(0), LABEL).unwrap().bytes, 0);
+}
+
+#[test]
+fn a_tar_split_that_changes_while_it_is_read_is_refused() {
+    let layer = Layer::new();
+    let measured = measure(file(&layer.parts.compressed()), Recorded::Tar(800_000), LABEL).unwrap();
+    for bytes in [measured.bytes - 1, measured.bytes + 1] {
+        let rooted = Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap();
+        let other = Measured { bytes, ..measured };
+        let split = file(&layer.parts.compressed());
+        let mut tar = LayerTar::new(split, &other, Digest::of(&layer.tar), LABEL, |name| rooted.file(name)).unwrap();
+        let error = Error::from(tar.read_to_end(&mut Vec::new()).unwrap_err());
+        assert!(error.to_string().contains("changed while it was read"), "{error}");
+    }
+}
+
+#[test]
+fn a_layer_with_pax_sparse_files_says_why_it_is_wrong() {
+    let header = b"22 GNU.sparse.major=1\n";
+    let mut layer = Layer::new();
+    let first = json!({ "type": 2, "payload": tar_split::base64(header), "position": 0 });
+    layer.parts.lines = vec![first];
+    let error = layer.read().unwrap_err();
+    assert!(error.to_string().contains("sparse files of the PAX format"), "{error}");
+    // The same bytes are right if the digest says so.
+    layer.tar = header.to_vec();
+    assert!(layer.read().unwrap() == header);
+}
