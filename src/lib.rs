@@ -55,6 +55,12 @@ pub mod internals {
     pub mod copy {
         pub use crate::copy::convert;
     }
+    pub mod disk {
+        pub use crate::disk::rooted::Resolution;
+    }
+    pub mod docker_dir {
+        pub use crate::transport::docker_dir::DockerDirStore;
+    }
     pub mod engine {
         pub use crate::transport::engine::{
             DetectedEngine, Engine, EngineSink, FetchStore, LineCompression, Loader, detect, save,

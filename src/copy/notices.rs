@@ -3,7 +3,7 @@
 use super::convert::Format;
 use super::unchanged;
 use super::{Compress, Foreign, Run, Work};
-use crate::image::{Coding, Image, Manifest};
+use crate::image::{Coding, Image, Manifest, Name};
 use std::collections::HashSet;
 
 impl Run<'_> {
@@ -19,6 +19,19 @@ impl Run<'_> {
             let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
             let (was, to) = (described(was), described(to));
             self.watch.say(&format!("{layers} recompressed for the destination ({was} to {to}); their digests change"));
+        }
+    }
+
+    /// Reports manifests that were made here because the source stores none.
+    pub(super) fn tell_synthesised(&self, images: &[Image]) {
+        for image in images.iter().filter(|image| image.synthesised) {
+            let Some(config) = image.root().config() else { continue };
+            let (root, config) = (image.root().digest(), config.digest);
+            let label = image.names.first().map_or_else(|| root.to_string(), Name::to_string);
+            self.watch.say(&format!(
+                "{label}: the source has no manifest of this image; it gets a new one, {root}; its config (the image ID), \
+                 {config}, does not change"
+            ));
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod documents;
 mod profile;
+mod several;
 mod wrapper;
 
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use crate::image::{Descriptor, Digest, Manifest, Name};
 use std::{collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
+pub use several::Several;
 pub use wrapper::Wrapper;
 
 /// One image as a user selects it in a source.

@@ -16,12 +16,15 @@
 //! the size and the checksum of each file, so that an error names the damaged one. The digest decides at the end, in
 //! `transfer/`: a checksum detects accidents only.
 //!
+//! [`ParkedReaders`] keeps the readers of a store that is read piece by piece, as `imgmv serve` does.
+//!
 //! Bounds, for hostile tar-splits: [`MAX_LINE_BYTES`] for each line, [`MAX_TEXT_RATIO`] for gzip, [`Recorded`] for the
 //! layer. One file is open at a time.
 
 mod content;
 mod lines;
 mod measure;
+mod parked;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -32,10 +35,14 @@ use content::Content;
 use lines::{Entry, Lines};
 use segment::Segment;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::io::Read;
 
 pub use lines::{MAX_LINE_BYTES, MAX_TEXT_RATIO};
 pub use measure::{Measured, Recorded, measure};
+pub use parked::ParkedReaders;
+
+const SKIP_BUFFER_BYTES: usize = 64 << 10;
 
 /// Opens the file of a layer by its name in the tar: any bytes. `None` if it does not exist.
 pub type FileOpener<'a> = dyn FnMut(&[u8]) -> Result<Option<File>> + Send + 'a;
@@ -62,6 +69,29 @@ enum Piece {
     File(Content),
 }
 
+impl Piece {
+    fn new(entry: Entry, open: &mut FileOpener<'_>) -> Result<Piece> {
+        Ok(match entry {
+            Entry::Segment(segment) => Piece::Segment(segment),
+            Entry::File(file) if file.size == 0 => Piece::None,
+            Entry::File(file) => Piece::File(Content::open(file, open)?),
+        })
+    }
+
+    /// Reads the next bytes; 0 at the end.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Piece::None => Ok(0),
+            Piece::Segment(segment) => segment.read(buffer),
+            Piece::File(content) => content.read(buffer),
+        }
+    }
+}
+
+fn changed() -> Error {
+    Error::invalid("its tar-split changed while it was read; run the same command again")
+}
+
 impl<'a> LayerTar<'a> {
     /// Starts to read the layer `diff_id` from its tar-split, with the files that `open` opens. `measured` is the answer
     /// of [`measure`] for the same tar-split, `label` the subject of every error (`layer sha256:… in DIR`).
@@ -81,38 +111,57 @@ impl<'a> LayerTar<'a> {
         Ok(LayerTar { label, diff_id, lines, open: Box::new(open), piece: Piece::None, left: measured.bytes, hasher })
     }
 
-    /// Reads and discards the first `bytes`, so that the tar is read from there: a tar-split has no index.
+    /// Passes over the first `bytes`, so that the tar is read from there. A tar-split has no index, so its lines are read,
+    /// but no file that ends before `bytes` is opened.
     ///
     /// # Errors
     /// - `Invalid`: the tar has fewer bytes.
     /// - Those of reading.
     pub fn skip(&mut self, bytes: u64) -> Result<()> {
-        let read = io::copy(&mut self.by_ref().take(bytes), &mut io::sink())?;
-        match read == bytes {
-            true => Ok(()),
-            false => {
-                Err(Error::invalid(format!("{}: it has {read} bytes; offset {bytes} is behind its end", self.label)))
+        if bytes == 0 {
+            return Ok(());
+        }
+        // The whole layer cannot be hashed any more.
+        self.hasher = None;
+        let end = self.left.saturating_sub(bytes);
+        if bytes > self.left {
+            return Err(Error::invalid(format!("{}: offset {bytes} is behind its end at {}", self.label, self.left)));
+        }
+        while self.left > end {
+            let skipped = self.skip_piece(self.left - end).map_err(|error| error.at(&self.label))?;
+            self.left -= skipped;
+        }
+        Ok(())
+    }
+
+    /// Passes over at least one byte and at most `wanted`.
+    fn skip_piece(&mut self, wanted: u64) -> Result<u64> {
+        if let Piece::None = self.piece {
+            match self.lines.next()? {
+                None => return Err(changed()),
+                Some(Entry::File(file)) if file.size <= wanted => return Ok(file.size),
+                Some(entry) => self.piece = Piece::new(entry, &mut self.open)?,
             }
         }
+        let mut buffer = vec![0; SKIP_BUFFER_BYTES.min(usize::try_from(wanted).unwrap_or(usize::MAX))];
+        let read = self.piece.read(&mut buffer)?;
+        if read == 0 {
+            self.piece = Piece::None;
+        }
+        Ok(read as u64)
     }
 
     /// Reads from the current piece, or from the next one; 0 at the end of the tar.
     fn read_piece(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
-            let read = match &mut self.piece {
-                Piece::None => 0,
-                Piece::Segment(segment) => segment.read(buffer)?,
-                Piece::File(content) => content.read(buffer)?,
-            };
+            let read = self.piece.read(buffer)?;
             if read > 0 {
                 return Ok(read);
             }
-            self.piece = match self.lines.next()? {
+            match self.lines.next()? {
                 None => return Ok(0),
-                Some(Entry::Segment(segment)) => Piece::Segment(segment),
-                Some(Entry::File(file)) if file.size == 0 => Piece::None,
-                Some(Entry::File(file)) => Piece::File(Content::open(file, &mut self.open)?),
-            };
+                Some(entry) => self.piece = Piece::new(entry, &mut self.open)?,
+            }
         }
     }
 
@@ -120,7 +169,7 @@ impl<'a> LayerTar<'a> {
     fn account(&mut self, bytes: &[u8]) -> Result<()> {
         let read = bytes.len() as u64;
         if read > self.left || bytes.is_empty() && self.left > 0 {
-            return Err(Error::invalid("its tar-split changed while it was read; run the same command again"));
+            return Err(changed());
         }
         self.left -= read;
         if let Some(hasher) = &mut self.hasher {

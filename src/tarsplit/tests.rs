@@ -284,3 +284,28 @@ fn a_layer_with_pax_sparse_files_says_why_it_is_wrong() {
     layer.tar = header.to_vec();
     assert!(layer.read().unwrap() == header);
 }
+
+#[test]
+fn a_layer_that_is_opened_for_each_buffer_is_read_once() {
+    let layer = Layer::new();
+    let split = layer.parts.compressed();
+    let measured = measure(file(&split), Recorded::Tar(layer.tar.len() as u64), LABEL).unwrap();
+    let (readers, diff_id) = (ParkedReaders::default(), Digest::of(&layer.tar));
+    let opened = std::cell::Cell::new(0);
+    let open = || {
+        opened.set(opened.get() + 1);
+        let rooted = Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap();
+        LayerTar::new(file(&split), &measured, diff_id, LABEL, move |name| rooted.file(name))
+    };
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 10_000]);
+    while bytes.len() < layer.tar.len() {
+        let mut reader = readers.read(diff_id, bytes.len() as u64, open).unwrap();
+        let read = reader.read(&mut buffer).unwrap();
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    assert!(bytes == layer.tar);
+    assert_eq!(opened.get(), 1);
+    readers.read(diff_id, 7, open).unwrap();
+    assert_eq!(opened.get(), 2, "another offset");
+    assert_eq!(readers.read(diff_id, layer.tar.len() as u64, open).unwrap().read(&mut buffer).unwrap(), 0);
+}

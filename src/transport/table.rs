@@ -15,6 +15,7 @@ pub(crate) const TABLE: &[Transport] = &[
     layout::address::OCI,
     combined::CONTAINERD,
     engine::address::DOCKER_DAEMON,
+    combined::DOCKER_DIR,
     engine::address::SSH,
 ];
 
@@ -23,16 +24,10 @@ pub(crate) const SHORT_FORMS: &[ShortForm] =
     &[archive::address::STDIO, combined::PATH, engine::address::HOST, registry::address::REFERENCE];
 
 /// Schemes that are not transports yet, and the error for them.
-const RESERVED: [(&str, &str); 2] = [
-    (
-        "docker-dir",
-        "docker-dir: is reserved for docker's own directory, which imgmv does not read yet; use docker-daemon:REF",
-    ),
-    (
-        "registry-dir",
-        "registry-dir: is reserved for a registry's storage tree, which imgmv does not read yet; use docker://",
-    ),
-];
+const RESERVED: [(&str, &str); 1] = [(
+    "registry-dir",
+    "registry-dir: is reserved for a registry's storage tree, which imgmv does not read yet; use docker://",
+)];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
 pub(crate) fn parse(word: &OsStr) -> Parsed {

@@ -32,6 +32,9 @@ fn each_address_has_one_canonical_form() {
         ("containerd:docker.io/library/app:2", "containerd:docker.io/library/app:2"),
         ("containerd:", "containerd:"),
         ("docker-daemon:app:2", "docker-daemon:app:2"),
+        ("docker-dir:app:2", "docker-dir:app:2"),
+        ("docker-dir:", "docker-dir:"),
+        ("docker-dir:0123456789ab", "docker-dir:0123456789ab"),
         ("ssh://node1", "ssh://node1"),
         ("ssh://root@node1:2222", "ssh://root@node1:2222"),
         ("ssh://root@node1/docker.io/library/app:2", "ssh://root@node1/docker.io/library/app:2"),
@@ -82,7 +85,6 @@ fn a_name_with_a_digest_stays_a_name_in_a_store() {
 fn a_word_that_is_not_an_address_is_a_usage_error_that_names_what_to_write() {
     for (word, told) in [
         ("", "empty"),
-        ("docker-dir:app", "reserved"),
         ("registry-dir:/srv/registry:app", "reserved"),
         ("https://ghcr.io/org/app", "docker://HOST"),
         ("dir://x", "dir:// is not a scheme of imgmv; it has docker:// and ssh://"),
