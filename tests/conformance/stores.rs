@@ -2,9 +2,12 @@
 
 use crate::harness::{self, Except};
 use crate::sample::{Sample, tar};
+use crate::support::docker_dir::DockerDir;
 use crate::support::registry::Double;
 use imgmv::internals::archive::{Input, open};
 use imgmv::internals::containerd::ContainerdStore;
+use imgmv::internals::disk::Resolution;
+use imgmv::internals::docker_dir::DockerDirStore;
 use imgmv::internals::engine::{DetectedEngine, FetchStore, Loader};
 use imgmv::internals::fanout::{Limits, SharedStore};
 use imgmv::internals::image::media_type;
@@ -62,6 +65,8 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("streamed archive's documents", &[("names_do_not_read_manifests", "all was read")], streamed),
         ("containerd's directory", &[], containerd),
         ("containerd by ctr", &[], fetch),
+        ("docker's directory, overlay2", SYNTHESISED, |sample| docker_dir(sample, "overlay2", Resolution::Kernel)),
+        ("docker's directory, vfs", SYNTHESISED, |sample| docker_dir(sample, "vfs", Resolution::ByHand)),
         ("registry", ONE_REPOSITORY, registry),
         ("registry, mirrored", ONE_REPOSITORY, mirrored),
         ("foreign layers", &[], foreign),
@@ -163,6 +168,19 @@ fn containerd(sample: Sample) -> Result<Case> {
     files.push(("io.containerd.metadata.v1.bolt/meta.db".to_owned(), database));
     write(dir.path(), &files);
     Ok(case(sample, Arc::new(ContainerdStore::open(dir.path(), Some("default"))?), dir))
+}
+
+fn docker_dir(sample: Sample, driver: &'static str, resolution: Resolution) -> Result<Case> {
+    let sample = sample.uncompressed();
+    let mut docker = DockerDir::new(driver);
+    for (name, image) in [("hello-imgmv:1", &sample.hello), ("bye-imgmv:1", &sample.bye)] {
+        let layers: Vec<Vec<u8>> = image.layers().iter().map(|layer| sample.bytes(layer).to_vec()).collect();
+        docker.add_config(&[name], sample.bytes(image.config().unwrap()), &layers);
+    }
+    let store = DockerDirStore::open(Some(docker.dir.path()), resolution, Arc::new(Silent))?;
+    // Layers have their digests after the roots were asked for.
+    store.roots(&[])?;
+    Ok(case(sample, Arc::new(store), docker))
 }
 
 /// A script in place of ctr, over a directory.

@@ -119,7 +119,8 @@ impl Peer {
                 command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data")]);
                 command.args(["--exec-root", &at("exec"), "--pidfile", &at("pid")]);
                 command.args(["-H", &format!("unix://{}", at("sock")), "--bridge=none", "--iptables=false"]);
-                if kind != Kind::Docker28c {
+                // dockerd refuses a driver that both say.
+                if kind != Kind::Docker28c && config["storage-driver"].is_null() {
                     command.args(["--storage-driver", "overlay2"]);
                 }
                 set("DOCKER_HOST", format!("unix://{}", at("sock")));

@@ -1,5 +1,6 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
+pub mod docker_dir;
 pub mod engines;
 pub mod fault_proxy;
 pub mod noise;
@@ -10,4 +11,5 @@ mod routes;
 pub mod shell;
 pub mod some_registry;
 pub mod sshd;
+pub mod tar_split;
 pub mod web;
