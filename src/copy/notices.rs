@@ -28,9 +28,12 @@ impl Run<'_> {
             let Some(config) = image.root().config() else { continue };
             let (root, config) = (image.root().digest(), config.digest);
             let label = image.names.first().map_or_else(|| root.to_string(), Name::to_string);
+            let why = match image.lost_manifest {
+                None => "the source has no manifest of this image".to_owned(),
+                Some(lost) => format!("the source does not have the compressed layers of its manifest {lost}"),
+            };
             self.watch.say(&format!(
-                "{label}: the source has no manifest of this image; it gets a new one, {root}; its config (the image ID), \
-                 {config}, does not change"
+                "{label}: {why}; it gets a new one, {root}; its config (the image ID), {config}, does not change"
             ));
         }
     }

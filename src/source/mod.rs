@@ -4,6 +4,7 @@
 
 pub mod documents;
 mod profile;
+pub(crate) mod rebuilt;
 mod several;
 mod wrapper;
 
@@ -43,6 +44,8 @@ pub struct Root {
     /// The source does not have this manifest. It was made from config and layers (docker-save's old form), or it is an
     /// index that was made of single-platform images.
     pub synthesised: bool,
+    /// The manifest that the source recorded for the image, but of which it does not have the blobs: `synthesised` is true.
+    pub lost_manifest: Option<Digest>,
     /// The manifest itself, where the source had to read it to know its digest (a registry's tag).
     pub manifest: Option<Arc<Manifest>>,
 }
@@ -50,7 +53,7 @@ pub struct Root {
 impl Root {
     /// Creates a root without its manifest. The store has the manifest (`synthesised` is false).
     pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
-        Root { name, descriptor, synthesised: false, manifest: None }
+        Root { name, descriptor, synthesised: false, lost_manifest: None, manifest: None }
     }
 
     /// The manifest, which `store` is asked for unless this root carries it.

@@ -26,6 +26,7 @@ mod lines;
 mod measure;
 mod parked;
 mod segment;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use std::io::Read;
 pub use lines::{MAX_LINE_BYTES, MAX_TEXT_RATIO};
 pub use measure::{Measured, Recorded, measure};
 pub use parked::ParkedReaders;
+pub use stored::{MeasuredLayers, StoredLayer};
 
 const SKIP_BUFFER_BYTES: usize = 64 << 10;
 

@@ -5,13 +5,15 @@ use crate::disk::rooted::Resolution;
 use crate::image::{Descriptor, Name};
 use crate::progress::Watch;
 use crate::sink::Sink;
+use crate::source::rebuilt::IdPrefix;
 use crate::source::{Profile, Root, Selector, Several, Store};
+use crate::tarsplit::MeasuredLayers;
 use crate::transport::address::{
     Address, Listed, OpenSource, RepositoryName, SelectedSource, Served, Transport, all_of,
 };
 use crate::transport::containerd::ContainerdStore;
 use crate::transport::docker_dir::data_root;
-use crate::transport::docker_dir::{DockerDirStore, IdPrefix, MeasuredLayers};
+use crate::transport::docker_dir::{DockerDir, DockerDirStore};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::selector;
@@ -134,7 +136,8 @@ impl Stores {
             watch.say(&format!("images of the graph driver {drivers} are not read; start that docker for them"));
         }
         let watched = watched.unwrap_or_default();
-        let graph = (!roots.drivers.is_empty()).then(|| DockerDirStore::new(roots, watch.clone(), measured.clone()));
+        let graph = (!roots.drivers.is_empty())
+            .then(|| DockerDirStore::new(DockerDir::new(roots, watch.clone()), measured.clone()));
         Ok(Stores { graph, containerds, watched })
     }
 

@@ -5,7 +5,6 @@ use crate::disk::rooted::{Resolution, Rooted};
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use std::path::Path;
-use std::sync::Arc;
 
 /// A graph driver whose layers are directories of files.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,9 +55,8 @@ impl Driver {
     }
 
     /// The files of the layer with the cache ID `cache_id`, which was checked; `None` if the directory does not exist.
-    pub fn files(&self, cache_id: &str) -> Result<Option<Arc<Rooted>>> {
-        let files = self.root.directory(self.files_path(cache_id)).map_err(with_root_hint)?;
-        Ok(files.map(Arc::new))
+    pub fn files(&self, cache_id: &str) -> Result<Option<Rooted>> {
+        self.root.directory(self.files_path(cache_id)).map_err(with_root_hint)
     }
 
     /// The path of a layer's files in the data root.

@@ -2,12 +2,9 @@
 
 use super::data_root::with_root_hint;
 use super::driver::Driver;
-use crate::disk::rooted::Rooted;
 use crate::error::{Error, Result};
 use crate::image::Digest;
-use crate::tarsplit::Recorded;
-use std::fs::File;
-use std::sync::Arc;
+use crate::tarsplit::{Recorded, StoredLayer};
 
 /// The maximum number of layers of an image. docker's own limit is 127.
 pub(super) const MAX_LAYERS: usize = 256;
@@ -16,7 +13,7 @@ const MAX_FIELD_BYTES: u64 = 200;
 
 /// A layer of an image: its diff ID, and its chain ID, which also identifies all layers below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Layer {
+pub struct Layer {
     pub diff_id: Digest,
     pub chain_id: Digest,
     pub parent: Option<Digest>,
@@ -35,15 +32,6 @@ pub(super) fn chain(diff_ids: &[Digest]) -> Vec<Layer> {
         parent = Some(chain_id);
     }
     layers
-}
-
-/// A layer on the disk.
-pub(super) struct StoredLayer {
-    /// The subject of messages about the layer.
-    pub label: String,
-    pub recorded: Recorded,
-    pub tar_split: File,
-    pub files: Arc<Rooted>,
 }
 
 /// Opens the record, the tar-split and the files of `layer`.

@@ -13,22 +13,17 @@
 //! | `names.rs` | `repositories.json` |
 //! | `images.rs` | configs, and the images without a name |
 //! | `layers.rs` | the records of layers, checked before they enter a path |
-//! | `select.rs` | an image by its name, ID or start of an ID |
-//! | `store.rs` | the store |
+//! | `directory.rs` | all of them together, for [`crate::source::rebuilt`], which is the store |
 //!
-//! No lock is taken. dockerd writes layer, config and name in this order and removes them in the opposite order, and
-//! replaces `repositories.json` by a rename. So names are read first, then configs, then layers. Where something is
-//! missing or wrong, the names are read again: they tell whether the image was removed meanwhile or is damaged.
+//! No lock is taken: dockerd replaces `repositories.json` by a rename, and moves layers in and out as a whole.
 //!
 //! docker's containerd store is not read here: see `transport/combined/docker_dir.rs`.
 
 pub(crate) mod data_root;
+mod directory;
 mod driver;
 mod images;
 mod layers;
 mod names;
-mod select;
-mod store;
 
-pub(crate) use select::IdPrefix;
-pub use store::{DockerDirStore, MeasuredLayers};
+pub use directory::{DockerDir, DockerDirStore};
