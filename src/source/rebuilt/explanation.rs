@@ -1,48 +1,46 @@
-//! The sentences for an image of which a part is missing or wrong.
+//! The reason behind an error, for an image of which a part is missing or wrong: the engine removed it meanwhile, or it
+//! is damaged.
 
-use super::ImageAt;
+use super::{EngineDirectory, ImageAt, RebuiltStore};
 use crate::error::{Error, Kind};
 
-/// An image of which a part is missing or wrong.
-pub(crate) struct Explanation<'a> {
-    pub image: &'a ImageAt,
-    /// The engine in the sentence: `docker`.
-    pub engine: &'a str,
-}
-
-/// The state of an image by the names that were read again.
+/// A change of an image since its name was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Now {
-    /// It is the same as before.
-    Same,
+pub enum Change {
     /// Another image has its name.
     Replaced,
-    /// Neither its name nor it exists.
+    /// Its name or the image does not exist any more.
     Removed,
-    /// The layer that was read is another one now.
-    StoredAgain,
 }
 
-impl Explanation<'_> {
-    /// Returns whether `error` has a reason that the names can tell.
-    pub fn concerns(error: &Error) -> bool {
-        matches!(error.kind(), Kind::NotFound | Kind::Invalid)
-    }
+/// Whether an error may mean that the engine changed the image meanwhile.
+pub(super) fn is_explained(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Invalid)
+}
 
-    /// The error for `error`, which [`Explanation::concerns`].
-    pub fn error(&self, now: Now, error: Error) -> Error {
-        let (image, engine) = (self.image.label(), self.engine);
-        let what = match now {
-            Now::Same if error.kind() == Kind::NotFound => {
-                return Error::invalid(format!("image {image} is damaged: {error}"));
-            }
-            Now::Same => return error.at(format!("image {image}")),
-            Now::Removed => format!("removed from {engine}"),
-            Now::Replaced => "replaced by another image of the same name".to_owned(),
-            Now::StoredAgain => format!("removed from {engine} and stored again"),
+impl<D: EngineDirectory> RebuiltStore<D> {
+    /// The error for `error`, which something of `image` caused. `layer` is the layer that was read, with its label.
+    pub(super) fn explained(&self, image: &ImageAt, layer: Option<(&D::Layer, &str)>, error: Error) -> Error {
+        if !is_explained(&error) {
+            return error;
+        }
+        let (directory, engine) = (self.directory(), self.directory().engine());
+        let change = || match directory.change_of(image)? {
+            Change::Removed => Some(format!("removed from {engine}")),
+            Change::Replaced => Some("replaced by another image of the same name".to_owned()),
         };
-        Error::not_found(format!(
-            "image {image} was {what} while it was read; run the same command again for the image that {engine} has now"
-        ))
+        let is_other = |(layer, label)| directory.is_replaced(image, layer, label);
+        let stored_again = || layer.is_some_and(is_other).then(|| format!("removed from {engine} and stored again"));
+        // A name is removed before its layers: after they were looked up, it tells what their absence means.
+        let change = change().or_else(stored_again).or_else(change);
+        let image = image.label();
+        match change {
+            Some(change) => Error::not_found(format!(
+                "image {image} was {change} while it was read; run the same command again for the image that {engine} \
+                 has now"
+            )),
+            None if error.kind() == Kind::NotFound => Error::invalid(format!("image {image} is damaged: {error}")),
+            None => error.at(format!("image {image}")),
+        }
     }
 }

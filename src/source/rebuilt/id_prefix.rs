@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::image::Digest;
 
-/// The minimum length of the start of an ID: engines list so many characters. A shorter word is a tag or name.
+/// The minimum length of the start of an ID: `docker images` and `podman images` print 12 characters. A shorter word is a tag or name.
 const MIN_PREFIX: usize = 12;
 const HEX: usize = 64;
 

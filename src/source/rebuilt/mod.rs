@@ -5,21 +5,21 @@
 //! ([`crate::tarsplit`]).
 //!
 //! Engines write layer, config and name in this order, and remove them in the opposite order. So names are read first,
-//! then configs, then layers. Where something is missing or wrong, [`EngineDirectory::explain`] reads the names again:
-//! they tell whether the image was removed meanwhile or is damaged.
+//! then configs, then layers. Where something is missing or wrong, [`EngineDirectory::change_of`] reads the names
+//! again: they tell whether the image was removed meanwhile or is damaged.
 
 mod explanation;
 mod id_prefix;
 mod select;
 mod store;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, media_type};
 use crate::progress::Watch;
 use crate::source::Root;
 use crate::tarsplit::StoredLayer;
 
-pub(crate) use explanation::{Explanation, Now};
+pub use explanation::Change;
 pub(crate) use id_prefix::IdPrefix;
 pub use store::RebuiltStore;
 
@@ -71,6 +71,9 @@ pub trait EngineDirectory: Send + Sync {
     /// A layer of an image, before it is opened.
     type Layer: Clone + Send + Sync;
 
+    /// The engine in messages: `docker`.
+    fn engine(&self) -> &'static str;
+
     /// The directory in messages: `docker's directory /var/lib/docker`.
     fn label(&self) -> &str;
 
@@ -117,7 +120,10 @@ pub trait EngineDirectory: Send + Sync {
     /// As [`EngineDirectory::contents`].
     fn layer(&self, image: &ImageAt, layer: &Self::Layer) -> Result<StoredLayer>;
 
-    /// The reason behind `error`, for something of `image` that is missing or wrong: the image was removed meanwhile, or
-    /// it is damaged. `layer` is the layer that was read, with its label.
-    fn explain(&self, image: &ImageAt, layer: Option<(&Self::Layer, &str)>, error: Error) -> Error;
+    /// The change of `image` since its name was read, by the records, which are read again. `None`: it is still there, or
+    /// the records cannot be read.
+    fn change_of(&self, image: &ImageAt) -> Option<Change>;
+
+    /// Whether `layer` is not the one any more that was opened under `label`.
+    fn is_replaced(&self, image: &ImageAt, layer: &Self::Layer, label: &str) -> bool;
 }

@@ -1,5 +1,6 @@
 //! The store over an engine's directory.
 
+use super::explanation::is_explained;
 use super::{Contents, EngineDirectory, ImageAt};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, media_type, synthesised, uncompressed_layer};
@@ -72,13 +73,16 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         if let Some(reason) = self.directory.unreadable(image) {
             return Err(Error::failed(reason));
         }
-        let contents = self.directory.contents(image);
-        let made = contents.and_then(|contents| self.make(image, contents));
-        made.map_err(|error| self.directory.explain(image, None, error))
+        let made = self.make(image).or_else(|error| match self.directory.change_of(image) {
+            // The engine may have removed the image and stored it again meanwhile.
+            None if is_explained(&error) => self.make(image),
+            _ => Err(error),
+        });
+        made.map_err(|error| self.explained(image, None, error))
     }
 
-    fn make(&self, image: &ImageAt, contents: Contents<D::Layer>) -> Result<ImageManifest> {
-        let Contents { config, layers, manifest, lost_manifest } = contents;
+    fn make(&self, image: &ImageAt) -> Result<ImageManifest> {
+        let Contents { config, layers, manifest, lost_manifest } = self.directory.contents(image)?;
         let mut blobs = vec![Blob {
             image: image.clone(),
             descriptor: Descriptor::of(media_type::OCI_CONFIG, &config),
@@ -127,8 +131,8 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         };
         let reader = self.readers.read(layer.diff_id, from, open);
         Ok(Box::new(ExplainingReader {
-            reader: reader.map_err(|error| self.directory.explain(&blob.image, None, error))?,
-            directory: &self.directory,
+            reader: reader.map_err(|error| self.explained(&blob.image, None, error))?,
+            store: self,
             image: blob.image.clone(),
             layer: layer.stored.clone(),
             label,
@@ -137,7 +141,7 @@ impl<D: EngineDirectory> RebuiltStore<D> {
 
     fn open_config(&self, image: &ImageAt, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let contents = self.directory.contents(image);
-        let contents = contents.map_err(|error| self.directory.explain(image, None, error))?;
+        let contents = contents.map_err(|error| self.explained(image, None, error))?;
         let mut config = Cursor::new(contents.config);
         config.set_position(from);
         Ok(Box::new(config))
@@ -224,7 +228,7 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
 /// A layer's reader whose errors tell whether the image was removed meanwhile.
 struct ExplainingReader<'a, D: EngineDirectory> {
     reader: Box<dyn Read + Send + 'a>,
-    directory: &'a D,
+    store: &'a RebuiltStore<D>,
     image: ImageAt,
     layer: D::Layer,
     /// The layer's label; `None` for a parked reader.
@@ -236,7 +240,7 @@ impl<D: EngineDirectory> Read for ExplainingReader<'_, D> {
         self.reader.read(buffer).map_err(|error| match Error::carried(error) {
             Ok(error) => {
                 let layer = self.label.as_deref().map(|label| (&self.layer, label));
-                self.directory.explain(&self.image, layer, error).into()
+                self.store.explained(&self.image, layer, error).into()
             }
             Err(error) => error,
         })

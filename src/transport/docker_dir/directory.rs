@@ -9,7 +9,7 @@ use crate::disk::rooted::Resolution;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Reference};
 use crate::progress::Watch;
-use crate::source::rebuilt::{Contents, EngineDirectory, Explanation, ImageAt, Now, RebuiltStore};
+use crate::source::rebuilt::{Change, Contents, EngineDirectory, ImageAt, RebuiltStore};
 use crate::tarsplit::{MeasuredLayers, StoredLayer};
 use std::path::Path;
 use std::sync::Arc;
@@ -53,25 +53,14 @@ impl DockerDir {
     fn driver(&self, image: &ImageAt) -> Result<&Driver> {
         self.drivers.get(image.driver).ok_or_else(|| Error::failed("a graph driver's store is missing"))
     }
-
-    /// The state of `image` by the names, which are read again; `None` where they cannot be read.
-    fn now(&self, image: &ImageAt, layer: Option<(&Layer, &str)>) -> Option<Now> {
-        let driver = self.driver(image).ok()?;
-        let names = names::read(driver).ok()?;
-        let now = names.iter().find(|named| image.name.is_some() && named.name() == image.name).map(|named| named.id);
-        let is_other = |(layer, label): (&Layer, &str)| layers::open(driver, layer).is_ok_and(|now| now.label != label);
-        Some(match (&image.name, now) {
-            (Some(_), None) => Now::Removed,
-            (Some(_), Some(id)) if id != image.id => Now::Replaced,
-            _ if matches!(driver.read(&config_path(&image.id), 0), Ok(None)) => Now::Removed,
-            _ if layer.is_some_and(is_other) => Now::StoredAgain,
-            _ => Now::Same,
-        })
-    }
 }
 
 impl EngineDirectory for DockerDir {
     type Layer = Layer;
+
+    fn engine(&self) -> &'static str {
+        "docker"
+    }
 
     fn label(&self) -> &str {
         &self.label
@@ -133,10 +122,18 @@ impl EngineDirectory for DockerDir {
         layers::open(self.driver(image)?, layer)
     }
 
-    fn explain(&self, image: &ImageAt, layer: Option<(&Layer, &str)>, error: Error) -> Error {
-        match self.now(image, layer) {
-            Some(now) if Explanation::concerns(&error) => Explanation { image, engine: "docker" }.error(now, error),
-            _ => error,
+    fn change_of(&self, image: &ImageAt) -> Option<Change> {
+        let driver = self.driver(image).ok()?;
+        let names = names::read(driver).ok()?;
+        let now = names.iter().find(|named| image.name.is_some() && named.name() == image.name).map(|named| named.id);
+        match (&image.name, now) {
+            (Some(_), None) => Some(Change::Removed),
+            (Some(_), Some(id)) if id != image.id => Some(Change::Replaced),
+            _ => matches!(driver.read(&config_path(&image.id), 0), Ok(None)).then_some(Change::Removed),
         }
+    }
+
+    fn is_replaced(&self, image: &ImageAt, layer: &Layer, label: &str) -> bool {
+        self.layer(image, layer).is_ok_and(|now| now.label != label)
     }
 }
