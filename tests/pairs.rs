@@ -66,7 +66,8 @@ impl Holds {
 impl From {
     /// A stream whose manifest would have to be made: an engine gets it in its own form, and makes one itself.
     fn passes_as_it_is(&self) -> bool {
-        let streams = self.stdin.is_some() || self.words.iter().any(|word| !word.ends_with(".tar"));
+        let is_file = |word: &String| word.ends_with(".tar") || word.starts_with("docker-dir:");
+        let streams = self.stdin.is_some() || !self.words.iter().any(is_file);
         streams && matches!(self.holds, Files(_) | RawFiles(_))
     }
 }
@@ -115,6 +116,10 @@ fn sources(world: &World) -> Vec<From> {
     ];
     if world.docker.is_some() {
         sources.push(from("docker-daemon (28)", &["docker-daemon:seed:1"], Raw(RAW)));
+    }
+    if let Some(docker) = &world.docker {
+        let root = docker.folder.path().join("data").display().to_string();
+        sources.push(from("docker's directory (28)", &["--src-root", &root, "docker-dir:seed:1"], RawFiles(RAW)));
     }
     sources
 }

@@ -18,7 +18,7 @@
 //!
 //! [`ParkedReaders`] keeps the readers of a store that is read piece by piece, as `imgmv serve` does.
 //!
-//! Bounds, for hostile tar-splits: [`MAX_LINE_BYTES`] for each line, [`MAX_TEXT_RATIO`] for gzip, [`Recorded`] for the
+//! Bounds, for hostile tar-splits: [`lines::MAX_LINE_BYTES`] for each line, [`lines::MAX_TEXT_RATIO`] for gzip, [`Recorded`] for the
 //! layer. One file is open at a time.
 
 mod content;
@@ -39,7 +39,6 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 
-pub use lines::{MAX_LINE_BYTES, MAX_TEXT_RATIO};
 pub use measure::{Measured, Recorded, measure};
 pub use parked::ParkedReaders;
 pub use stored::{MeasuredLayers, StoredLayer};

@@ -1,4 +1,5 @@
 //! Takes the tar of a layer apart as docker and containers-storage do: into the lines of a tar-split, and files.
+#![allow(dead_code)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
