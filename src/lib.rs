@@ -52,6 +52,9 @@ pub mod internals {
     pub mod containerd {
         pub use crate::transport::containerd::{ContainerdStore, images_in};
     }
+    pub mod containers_storage {
+        pub use crate::transport::containers_storage::ContainersStorageStore;
+    }
     pub mod copy {
         pub use crate::copy::convert;
     }

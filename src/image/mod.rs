@@ -18,7 +18,7 @@ pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
 pub use config::Config;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
-pub(crate) use json::tree as json_tree;
+pub(crate) use json::{bounds as json_bounds, tree as json_tree};
 pub use layout_index::{LayoutIndex, MAX_NAMES};
 pub use manifest::{Body, MAX_MANIFEST_BYTES, Manifest};
 pub use media_type::{Coding, layer_coding, with_coding};

@@ -3,7 +3,7 @@
 
 use super::address::{Parsed, ShortForm, Transport};
 use super::combined::PathAddress;
-use super::{archive, combined, engine, layout, registry};
+use super::{archive, combined, containers_storage, engine, layout, registry};
 use crate::Error;
 use std::ffi::OsStr;
 
@@ -16,6 +16,7 @@ pub(crate) const TABLE: &[Transport] = &[
     combined::CONTAINERD,
     engine::address::DOCKER_DAEMON,
     combined::DOCKER_DIR,
+    containers_storage::address::CONTAINERS_STORAGE,
     engine::address::SSH,
 ];
 

@@ -22,7 +22,7 @@ impl<D: EngineDirectory> RebuiltStore<D> {
     /// The error for `error`, which something of `image` caused. `layer` is the layer that was read, with its label.
     pub(super) fn explained(&self, image: &ImageAt, layer: Option<(&D::Layer, &str)>, error: Error) -> Error {
         if !is_explained(&error) {
-            return error;
+            return self.directory().with_hint(error);
         }
         let (directory, engine) = (self.directory(), self.directory().engine());
         let change = || match directory.change_of(image)? {

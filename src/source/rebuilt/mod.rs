@@ -13,7 +13,7 @@ mod id_prefix;
 mod select;
 mod store;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, media_type};
 use crate::progress::Watch;
 use crate::source::Root;
@@ -101,9 +101,19 @@ pub trait EngineDirectory: Send + Sync {
     /// As [`EngineDirectory::listed`].
     fn with_manifest(&self, digest: &Digest, repository: Option<&Reference>) -> Result<Option<ImageAt>>;
 
+    /// The name that the engine tries first for the name `text`, where the engine has such a rule.
+    fn local_name(&self, _text: &str) -> Option<String> {
+        None
+    }
+
     /// The reason why `image` cannot be read by itself, for one that is skipped when all are copied.
     fn unreadable(&self, _image: &ImageAt) -> Option<String> {
         None
+    }
+
+    /// Adds to a permission error what to do.
+    fn with_hint(&self, error: Error) -> Error {
+        error
     }
 
     /// The parts of `image`. No layer is opened.

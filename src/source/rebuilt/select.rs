@@ -10,6 +10,8 @@ impl<D: EngineDirectory> RebuiltStore<D> {
     /// The images that `selector` selects: one, or several of the same ID.
     pub(super) fn find_images(&self, selector: &Selector) -> Result<Vec<ImageAt>> {
         let listed = self.directory().listed()?;
+        let local = self.local(selector, &listed);
+        let selector = local.as_ref().unwrap_or(selector);
         let found = match selector {
             Selector::Digest(digest) => self.by_digest(digest, &listed)?,
             Selector::Name(text) => match Reference::from_str(text) {
@@ -26,6 +28,14 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             select(&roots, std::slice::from_ref(selector)).map_err(|error| error.at(self.directory().label()))?;
         let same = |image: &&ImageAt, root: &Root| image.name == root.name && image.id == root.descriptor.digest;
         Ok(chosen.iter().filter_map(|root| listed.iter().find(|image| same(image, root)).cloned()).collect())
+    }
+
+    /// The engine's own name for a name that is not complete, if an image has it.
+    fn local(&self, selector: &Selector, listed: &[ImageAt]) -> Option<Selector> {
+        let Selector::Name(text) = selector else { return None };
+        let local = Name::from(&Reference::from_str(&self.directory().local_name(text)?).ok()?.tagged());
+        let has_it = listed.iter().any(|image| image.name.as_ref() == Some(&local));
+        has_it.then(|| Selector::Name(local.to_string()))
     }
 
     /// An ID or its start, which is not the name of an image.

@@ -188,9 +188,9 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
         let known = self.known();
         let manifest = known.manifests.get(&at.digest);
-        manifest.map(|manifest| manifest.bytes.clone()).ok_or_else(|| {
-            Error::not_found(format!("{}: it has no manifest {}", self.directory.label(), at.digest))
-        })
+        manifest
+            .map(|manifest| manifest.bytes.clone())
+            .ok_or_else(|| Error::not_found(format!("{}: it has no manifest {}", self.directory.label(), at.digest)))
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
