@@ -8,7 +8,7 @@ use crate::image::{Descriptor, Digest, Name, Reference, media_type};
 use crate::source::{Root, Selector, select};
 use std::str::FromStr;
 
-/// The minimum length of the start of an ID: `docker images` prints so many characters. A shorter word is a tag or name.
+/// The minimum length of the start of an ID: `docker images` prints 12 characters. A shorter word is a tag or name.
 const MIN_PREFIX: usize = 12;
 const HEX: usize = 64;
 

@@ -125,7 +125,12 @@ impl DockerDirStore {
 
     /// The manifest that `image` gets. Its blobs can be opened from now on.
     pub(super) fn manifest_of(&self, image: &ImageAt) -> Result<Manifest> {
-        self.make(image).map_err(|error| self.explained(image, None, error))
+        let made = self.make(image).or_else(|error| match self.change_of(image) {
+            // docker may have removed the image and stored it again meanwhile.
+            None if is_explained(&error) => self.make(image),
+            _ => Err(error),
+        });
+        made.map_err(|error| self.explained(image, None, error))
     }
 
     fn make(&self, image: &ImageAt) -> Result<Manifest> {
@@ -202,33 +207,42 @@ impl DockerDirStore {
     /// The reason behind `error`, for something of `image` that is missing or wrong: the image was removed meanwhile, or
     /// it is damaged. `layer` is the layer that was read, with its label.
     fn explained(&self, image: &ImageAt, layer: Option<(&Layer, &str)>, error: Error) -> Error {
-        if !matches!(error.kind(), Kind::NotFound | Kind::Invalid) {
+        let Ok(driver) = self.driver(image) else { return error };
+        if !is_explained(&error) {
             return error;
         }
-        let Ok(driver) = self.driver(image) else { return error };
-        let Ok(names) = names::read(driver) else { return error };
-        let shown = image.name.as_ref().map_or_else(|| image.id.to_string(), Name::to_string);
-        let changed = |what: &str| {
-            Error::not_found(format!(
-                "image {shown} was {what} while it was read; run the same command again for the image that docker has now"
-            ))
-        };
-        let now = names.iter().find(|named| image.name.is_some() && named.name() == image.name).map(|named| named.id);
-        match (&image.name, now) {
-            (Some(_), None) => return changed("removed from docker"),
-            (Some(_), Some(id)) if id != image.id => return changed("replaced by another image of the same name"),
-            _ => {}
-        }
-        if matches!(driver.read(&config_path(&image.id), 0), Ok(None)) {
-            return changed("removed from docker");
-        }
         let is_other = |(layer, label): (&Layer, &str)| layers::open(driver, layer).is_ok_and(|now| now.label != label);
-        match layer.is_some_and(is_other) {
-            true => changed("removed from docker and stored again"),
-            false if error.kind() == Kind::NotFound => Error::invalid(format!("image {shown} is damaged: {error}")),
-            false => error.at(format!("image {shown}")),
+        let replaced = || layer.is_some_and(is_other).then_some("removed from docker and stored again");
+        // A name is removed before its layers: after they were looked up, it tells what their absence means.
+        let change = self.change_of(image).or_else(replaced).or_else(|| self.change_of(image));
+        let shown = image.name.as_ref().map_or_else(|| image.id.to_string(), Name::to_string);
+        match change {
+            Some(change) => Error::not_found(format!(
+                "image {shown} was {change} while it was read; run the same command again for the image that docker has \
+                 now"
+            )),
+            None if error.kind() == Kind::NotFound => Error::invalid(format!("image {shown} is damaged: {error}")),
+            None => error.at(format!("image {shown}")),
         }
     }
+
+    /// How docker changed the image since its name was read; `None` if it is still there.
+    fn change_of(&self, image: &ImageAt) -> Option<&'static str> {
+        let driver = self.driver(image).ok()?;
+        let names = names::read(driver).ok()?;
+        let now = names.iter().find(|named| image.name.is_some() && named.name() == image.name).map(|named| named.id);
+        match (&image.name, now) {
+            (Some(_), None) => return Some("removed from docker"),
+            (Some(_), Some(id)) if id != image.id => return Some("replaced by another image of the same name"),
+            _ => {}
+        }
+        matches!(driver.read(&config_path(&image.id), 0), Ok(None)).then_some("removed from docker")
+    }
+}
+
+/// Whether an error may mean that docker changed the image meanwhile.
+fn is_explained(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Invalid)
 }
 
 impl Store for DockerDirStore {
