@@ -96,7 +96,7 @@ pub mod internals {
         pub use crate::remote::{Host, Local, OpenSsh, Running, SshTarget, capture, quote, split_words};
     }
     pub mod source {
-        pub use crate::source::{Wrapper, select};
+        pub use crate::source::{Several, Wrapper, select};
     }
     pub mod tarball {
         pub use crate::tarball::{ArchiveCompression, ArchiveStore, StreamedStore};

@@ -24,10 +24,9 @@ impl Several {
                     if let (Some(one), Some(other)) = (found.first(), roots.first())
                         && one.descriptor.digest != other.descriptor.digest
                     {
-                        let (one, other) = (one.descriptor.digest, other.descriptor.digest);
+                        let (one, other) = (shown(one), shown(other));
                         return Err(Error::usage(format!(
-                            "{selector} selects two images in different stores, @{one} and @{other}; select one by its \
-                             digest"
+                            "{selector} matches images in different stores: {one}, {other}; select one by its digest"
                         )));
                     }
                 }
@@ -47,6 +46,12 @@ impl Several {
         }
         Err(Error::not_found(format!("none of the stores has {digest}")))
     }
+}
+
+/// The name and the digest of an image.
+fn shown(root: &Root) -> String {
+    let name = root.name.as_ref().map(Name::as_str).unwrap_or_default();
+    format!("{name}@{}", root.descriptor.digest)
 }
 
 impl Store for Several {

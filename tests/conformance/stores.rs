@@ -15,7 +15,7 @@ use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::rate_limit::{Limit, Limited};
 use imgmv::internals::registry::{Access, ForeignStore, MirroredStore, Registry, RepositoryStore};
 use imgmv::internals::remote::Local;
-use imgmv::internals::source::Wrapper;
+use imgmv::internals::source::{Several, Wrapper};
 use imgmv::internals::tarball::StreamedStore;
 use imgmv::{
     ArchiveStream, Cancel, Descriptor, Digest, Error, Name, Platform, Result, Selector, Silent, Source, Store,
@@ -69,6 +69,7 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("docker's directory, vfs", SYNTHESISED, |sample| docker_dir(sample, "vfs", Resolution::ByHand)),
         ("registry", ONE_REPOSITORY, registry),
         ("registry, mirrored", ONE_REPOSITORY, mirrored),
+        ("several stores", &[], several),
         ("foreign layers", &[], foreign),
         ("rate limit", &[], rate_limited),
         ("fan-out", &[], fan_out),
@@ -265,6 +266,19 @@ fn mirrored(mut sample: Sample) -> Result<Case> {
     let (home, at_home) = double(&mut sample);
     let store = MirroredStore::new(at_home, vec![(at_mirror, true)], Arc::new(Silent), Cancel::default());
     Ok(case(sample, Arc::new(store), (mirror, home)))
+}
+
+/// Two layouts, each with one of the named images.
+fn several(sample: Sample) -> Result<Case> {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    for (dir, root) in dirs.iter().zip(&sample.memory.roots) {
+        let mut part = sample.clone();
+        part.memory.roots = vec![root.clone()];
+        write(dir.path(), &part.layout_files());
+        stores.push(Arc::new(LayoutStore::open(dir.path())?));
+    }
+    Ok(case(sample, Arc::new(Several::new(stores)), dirs))
 }
 
 fn foreign(sample: Sample) -> Result<Case> {
