@@ -1,11 +1,13 @@
 //! The stores under test. A store is one line in `every_store`.
 
 use crate::harness::{self, Except};
-use crate::sample::{Sample, tar};
+use crate::sample::{BYE, HELLO, Sample, tar};
 use crate::support::docker_dir::DockerDir;
 use crate::support::registry::Double;
+use crate::support::storage_dir::StorageDir;
 use imgmv::internals::archive::{Input, open};
 use imgmv::internals::containerd::ContainerdStore;
+use imgmv::internals::containers_storage::ContainersStorageStore;
 use imgmv::internals::disk::Resolution;
 use imgmv::internals::docker_dir::DockerDirStore;
 use imgmv::internals::engine::{DetectedEngine, FetchStore, Loader};
@@ -52,6 +54,12 @@ const SYNTHESISED: &[(&str, &str)] = &[
     ("a_manifest_above_the_limit_is_refused", "manifests are synthesised"),
     ("names_do_not_read_manifests", "manifests are synthesised"),
 ];
+const REBUILT: &[(&str, &str)] = &[
+    ("a_digest_selects_an_unnamed_manifest", "the manifest of an image has the layers of its config"),
+    ("a_wrong_manifest_is_never_returned_as_right", "a damaged manifest is replaced by a synthesised one"),
+    ("a_manifest_above_the_limit_is_refused", "only the manifests of images are read"),
+    ("names_do_not_read_manifests", "manifests are synthesised"),
+];
 const ONE_REPOSITORY: &[(&str, &str)] =
     &[("an_ambiguous_name_is_usage", "tags are unique"), ("a_missing_name_lists_the_images", "a list costs requests")];
 
@@ -67,6 +75,8 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("containerd by ctr", &[], fetch),
         ("docker's directory, overlay2", SYNTHESISED, |sample| docker_dir(sample, "overlay2", Resolution::Kernel)),
         ("docker's directory, vfs", SYNTHESISED, |sample| docker_dir(sample, "vfs", Resolution::ByHand)),
+        ("containers-storage, overlay", REBUILT, |sample| containers_storage(sample, "overlay", Resolution::Kernel)),
+        ("containers-storage, vfs", REBUILT, |sample| containers_storage(sample, "vfs", Resolution::ByHand)),
         ("registry", ONE_REPOSITORY, registry),
         ("registry, mirrored", ONE_REPOSITORY, mirrored),
         ("several stores", &[], several),
@@ -182,6 +192,21 @@ fn docker_dir(sample: Sample, driver: &'static str, resolution: Resolution) -> R
     // Layers have their digests after the roots were asked for.
     store.roots(&[])?;
     Ok(case(sample, Arc::new(store), docker))
+}
+
+/// Manifests of uncompressed layers, which are kept.
+fn containers_storage(sample: Sample, driver: &'static str, resolution: Resolution) -> Result<Case> {
+    let sample = sample.uncompressed();
+    let mut storage = StorageDir::new(driver);
+    for (name, image) in [(HELLO, &sample.hello), (BYE, &sample.bye)] {
+        let layers: Vec<Vec<u8>> = image.layers().iter().map(|layer| sample.bytes(layer).to_vec()).collect();
+        let config = sample.bytes(image.config().unwrap());
+        storage.add_image(&[name], config, &layers, std::slice::from_ref(&image.bytes));
+    }
+    let store = ContainersStorageStore::open(Some(storage.dir.path()), resolution, Arc::new(Silent))?;
+    // Layers have their digests after the roots were asked for.
+    store.roots(&[])?;
+    Ok(case(sample, Arc::new(store), storage))
 }
 
 /// A script in place of ctr, over a directory.
