@@ -134,13 +134,18 @@ fn an_image_that_was_pulled_in_part_is_read() {
     let options = "[storage.options]\npull_options = { enable_partial_images = \"true\" }\n";
     let Some(peer) = podman(Kind::Podman5, "overlay", options) else { return };
     let registry = Registry::start(peer.folder.path());
-    load(&peer, "docker.io/t/odd:1");
+    let mut layers = odd_layers();
+    // podman fails to push files whose paths lead through an absolute link of their layer, and to pull names in part that
+    // are not UTF-8.
+    layers.drain(1..3);
+    let file = archive(peer.folder.path(), "docker.io/t/odd:1", &layers);
+    peer.client(&["load", "-q", "-i", file.to_str().unwrap()]);
     let name = format!("{}/t/chunked:1", registry.address);
     peer.client(&["push", "-q", "--tls-verify=false", "--compression-format", "zstd:chunked", "t/odd:1", &name]);
     peer.client(&["rmi", "-af"]);
     peer.client(&["pull", "-q", "--tls-verify=false", &name]);
-    let layers = fs::read_to_string(data(&peer).join("overlay-layers/layers.json")).unwrap();
-    assert!(layers.contains("toc-digest"), "podman pulled no layer in part: {layers}");
+    let records = fs::read_to_string(data(&peer).join("overlay-layers/layers.json")).unwrap();
+    assert!(records.contains("toc-digest"), "podman pulled no layer in part: {records}");
     loads_again("partial", &peer, &name);
 }
 

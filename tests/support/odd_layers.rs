@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use imgmv::Digest;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tar::EntryType::{Char, Directory, Fifo, Link, Regular, Symlink};
@@ -107,9 +107,10 @@ pub fn odd_layers() -> Vec<Vec<u8>> {
 /// An archive of docker-save's old form.
 pub fn archive(at: &Path, name: &str, layers: &[Vec<u8>]) -> PathBuf {
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+    let history: Vec<Value> = layers.iter().map(|_| json!({ "created_by": "imgmv" })).collect();
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/x"] }, "created": "2024-01-01T00:00:00Z",
-        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids }, "history": history,
     });
     let config = config.to_string();
     let mut tar = Builder::new(Vec::new());
