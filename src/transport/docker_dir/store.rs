@@ -307,7 +307,7 @@ impl Store for DockerDirStore {
     fn profile(&self) -> Profile {
         let drivers: Vec<&str> = self.drivers.iter().map(Driver::name).collect();
         let empty_message = format!("{} has no image (graph driver {})", self.label, drivers.join(", "));
-        Profile { empty_message, ..Profile::default() }
+        Profile { empty_message, reports_synthesised: true, ..Profile::default() }
     }
 }
 
