@@ -22,9 +22,9 @@ impl Run<'_> {
         }
     }
 
-    /// Reports manifests that were made here because the source stores none.
+    /// Reports manifests that were made here because the source stores none, where it wants that.
     pub(super) fn tell_synthesised(&self, images: &[Image]) {
-        for image in images.iter().filter(|image| image.synthesised) {
+        for image in images.iter().filter(|image| image.synthesised && self.profile.reports_synthesised) {
             let Some(config) = image.root().config() else { continue };
             let (root, config) = (image.root().digest(), config.digest);
             let label = image.names.first().map_or_else(|| root.to_string(), Name::to_string);

@@ -112,6 +112,7 @@ impl Store for Several {
         let messages: Vec<&str> = profiles.iter().map(|profile| &*profile.empty_message).collect();
         Profile {
             is_sparse: profiles.iter().any(|profile| profile.is_sparse),
+            reports_synthesised: profiles.iter().any(|profile| profile.reports_synthesised),
             empty_message: messages.join("; "),
             ..Profile::default()
         }

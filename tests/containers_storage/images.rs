@@ -3,6 +3,7 @@
 use super::support::docker_dir::tar_of;
 use super::support::storage_dir::{StorageDir, compressed_manifest, config, raw_manifest};
 use super::{BOTH, app, app_layers, by_name, imgmv, open, take, try_imgmv};
+use imgmv::internals::image::media_type;
 use imgmv::{Digest, Kind, Manifest, Root, Selector, Store};
 use serde_json::{Value, json};
 use std::fs;
@@ -54,6 +55,27 @@ fn a_manifest_of_compressed_layers_is_replaced_and_both_digests_are_printed() {
     let report: Value = serde_json::from_str(&done.stdout).unwrap();
     assert!(report.to_string().contains(&format!("\"source_digest\":\"{pulled}\"")), "{report}");
     assert_ne!(made, pulled.to_string());
+}
+
+#[test]
+fn layers_that_the_manifest_labels_as_compressed_are_recompressed_all_the_same() {
+    let layers = app_layers();
+    let config = config(&layers, "");
+    // podman labels the layers of archives that it loads so.
+    let manifest = String::from_utf8(raw_manifest(&config, &layers).bytes).unwrap();
+    let manifest = manifest.replace(media_type::OCI_LAYER, media_type::OCI_LAYER_GZIP);
+    let mut storage = StorageDir::new("overlay");
+    let id = storage.add_image(&["docker.io/t/app:1"], &config, &layers, &[manifest.clone().into_bytes()]);
+    let digest = imgmv(storage.dir.path(), &["digest", "containers-storage:t/app:1"]).stdout;
+    assert_eq!(digest.trim(), Digest::of(manifest.as_bytes()).to_string());
+    let layout = storage.dir.path().join("layout").display().to_string();
+    imgmv(
+        storage.dir.path(),
+        &["copy", "containers-storage:t/app:1", &format!("oci:{layout}:app"), "--compress", "zstd"],
+    );
+    let inspected = imgmv(storage.dir.path(), &["inspect", &format!("oci:{layout}:app"), "--json"]).stdout;
+    assert!(inspected.contains("tar+zstd") && inspected.contains(&id.to_string()), "{inspected}");
+    imgmv(storage.dir.path(), &["verify", &format!("oci:{layout}:app")]);
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
     }
 
     fn profile(&self) -> Profile {
-        Profile { empty_message: self.directory.empty_message(), ..Profile::default() }
+        Profile { empty_message: self.directory.empty_message(), reports_synthesised: true, ..Profile::default() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tar-splits that lie.
+//! Tar-splits with invalid lines, wrong sizes and too much text.
 
 use super::tar_split::gzip;
 use super::{LABEL, Layer, file, tar_split};
