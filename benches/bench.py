@@ -71,18 +71,18 @@ class Bench:
             atexit.register(subprocess.run, ["umount", str(CACHES)])
 
     def start_daemon(self, name):
-        kind = {"docker": daemon.Docker, "ctr": daemon.Containerd}[name]
+        kind = {"docker": daemon.Docker, "ctr": daemon.Containerd, "podman": daemon.Podman}[name]
         if name not in self.daemons:
             self.daemons[name] = kind(self.work / name, self.programs[name])
             atexit.register(self.daemons[name].stop)
         return self.daemons[name]
 
-    def loaded_docker(self):
-        """docker with the image of eleven.tar."""
-        docker = self.start_daemon("docker")
-        if subprocess.run(docker.command("image", "inspect", "bench/eleven:1"), capture_output=True).returncode:
-            subprocess.run(docker.command("load", "-q", "-i", self.images / "eleven.tar"), check=True, capture_output=True)
-        return docker
+    def loaded(self, name):
+        """The engine `name` with the image of eleven.tar."""
+        engine = self.start_daemon(name)
+        if subprocess.run(engine.command("image", "inspect", "bench/eleven:1"), capture_output=True).returncode:
+            engine.load(self.images / "eleven.tar")
+        return engine
 
     def environment(self, place):
         home = place.folder / "home"
@@ -97,9 +97,12 @@ class Bench:
         """One run in a place of its own; what it made is weighed and removed, outside the time that counts."""
         self.runs += 1
         helper = self.start_daemon(name) if name in ("docker", "ctr") and pair.name != "start" else None
-        loaded = self.loaded_docker() if pair.loaded else None
+        engines = {"docker": helper} if name == "docker" else {"containerd": helper}
+        loaded = self.loaded(pair.loaded) if pair.loaded else None
+        if loaded:
+            engines = {pair.loaded: loaded}
         place = Place(self.work / f"at{self.runs}", self.images, self.runs, self.source.address, self.target.address,
-                      self.programs, **({"docker": loaded or helper} if loaded or name == "docker" else {"containerd": helper}))
+                      self.programs, **engines)
         place.folder.mkdir()
         env, log = self.environment(place), place.folder / "log"
         command = pair.commands[name](place)

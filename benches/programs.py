@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PEERS = ("skopeo", "crane", "oras", "docker", "ctr")
+PEERS = ("skopeo", "crane", "oras", "docker", "ctr", "podman")
 # tests/peers.sh puts newer releases here.
 NEWER = Path(os.environ.get("IMGMV_PEERS_DIR", "/var/cache/imgmv-peers")) / "bin"
 VERSION = {"crane": ["version"], "oras": ["version"]}

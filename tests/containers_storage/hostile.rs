@@ -1,4 +1,4 @@
-//! Storages that lie: each ends in a sentence, and nothing outside of them is read.
+//! Storages with wrong records and files: each ends in a sentence, and nothing outside of them is read.
 
 use super::support::docker_dir::tar_of;
 use super::support::storage_dir::StorageDir;

@@ -64,7 +64,7 @@ impl Address for StorageAddress {
 
     fn sink(&self, _options: &WriteOptions<'_>, _context: &Context) -> Result<Box<dyn Sink>> {
         Err(Error::usage(format!(
-            "{self} is read only; use HOST: or ssh://HOST with --engine podman as DST, or podman load on an archive"
+            "{self} is read only; write an archive for podman load, or use ssh://HOST for the podman of another host"
         )))
     }
 

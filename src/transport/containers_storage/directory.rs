@@ -137,7 +137,7 @@ impl EngineDirectory for ContainersStorage {
         Ok(None)
     }
 
-    /// podman takes a name without a registry for one of its own images first.
+    /// podman looks first for a local image, where a name has no registry.
     fn local_name(&self, text: &str) -> Option<String> {
         Some(format!("localhost/{text}"))
     }
@@ -191,7 +191,7 @@ impl EngineDirectory for ContainersStorage {
     }
 
     fn is_replaced(&self, image: &ImageAt, layer: &Layer, _label: &str) -> bool {
-        self.driver(image).and_then(|driver| layers::is_recorded(driver, layer)).is_ok_and(|is_recorded| !is_recorded)
+        self.driver(image).and_then(|driver| layers::is_replaced(driver, layer)).unwrap_or(false)
     }
 }
 

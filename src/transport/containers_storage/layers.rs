@@ -94,11 +94,11 @@ pub(super) fn open(driver: &Driver, layer: &Layer) -> Result<StoredLayer> {
     })
 }
 
-/// Whether the record of `layer` is still the same: an ID may be used again for the same content.
-pub(super) fn is_recorded(driver: &Driver, layer: &Layer) -> Result<bool> {
+/// Whether `layer` was stored again since its record was read.
+pub(super) fn is_replaced(driver: &Driver, layer: &Layer) -> Result<bool> {
     let all = driver.layers()?;
     let now = all.iter().find_map(|records| records.get(&layer.id));
-    Ok(now.is_some_and(|now| now.created == layer.created))
+    Ok(now.is_some_and(|now| now.created != layer.created))
 }
 
 fn composefs(id: &str) -> Error {

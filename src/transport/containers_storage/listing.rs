@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::image::Digest;
 use std::collections::{HashMap, HashSet};
 
-/// The images of `driver` without a name of their own.
+/// The images of `driver` that have no name except one with a digest.
 pub(super) fn unnamed(driver: &Driver, records: &[ImageRecord]) -> Result<Vec<Digest>> {
     if records.iter().all(|record| record.full_names().next().is_some()) {
         return Ok(Vec::new());
