@@ -90,6 +90,9 @@ class Docker(Daemon):
     def command(self, *arguments):
         return [*self.client.start, "-H", f"unix://{self.socket}", *arguments]
 
+    def load(self, archive):
+        subprocess.run(self.command("load", "-q", "-i", archive), check=True, capture_output=True)
+
     def forget(self):
         images = subprocess.run(self.command("image", "ls", "-q"), capture_output=True, text=True).stdout.split()
         if images:
@@ -97,6 +100,31 @@ class Docker(Daemon):
 
     def kept_bytes(self):
         return 0
+
+
+class Podman:
+    """podman's storage. podman has no daemon."""
+
+    def __init__(self, folder, client):
+        self.folder, self.client = folder, client
+        folder.mkdir(parents=True)
+
+    def stop(self):
+        """The mount of its storage, which podman leaves."""
+        subprocess.run(["umount", str(self.folder / "data/overlay")], capture_output=True)
+
+    def arguments(self):
+        return ["--root", self.folder / "data", "--runroot", self.folder / "run", "--storage-driver", "overlay",
+                "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
+
+    def command(self, *arguments):
+        return [*self.client.start, *self.arguments(), *arguments]
+
+    def load(self, archive):
+        # To extract layers, podman starts itself again, for which it needs its wrapper.
+        new = programs.NEWER / "podman-new"
+        subprocess.run([str(new) if new.exists() else "podman", *self.arguments(), "load", "-q", "-i", archive],
+                       check=True, capture_output=True)
 
 
 class Containerd(Daemon):

@@ -16,6 +16,7 @@ class Place:
     target: str   # the registry that is empty
     programs: dict
     docker: object = None
+    podman: object = None
     containerd: object = None
 
     @property
@@ -57,6 +58,7 @@ class Pair:
     twice: bool = False     # the same command has run once before, with the same home
     seeded: bool = False    # the target registry holds the image already
     given: bool = False     # the run has an archive of its own
+    loaded: str = ""        # the engine that has the image, for every program
     times: float = 1        # so many runs for each round asked for: short runs need more
     heavy: bool = False     # left out of a quick run
     slow: tuple = ()        # programs left out of a quick run
@@ -129,6 +131,16 @@ RETAG_ARCHIVE = {
     "skopeo": lambda at: at.skopeo(f"docker-archive:{at.archive}", f"docker-archive:{at.out}:bench/other:2"),
     "cp": lambda at: ["cp", at.archive, at.out],
 }
+DOCKER_TO_ARCHIVE = {
+    "imgmv": lambda at: at.imgmv("--src-root", at.docker.folder / "data", "docker-dir:bench/eleven:1",
+                                 f"docker-archive:{at.out}:bench/eleven:1"),
+    "docker": lambda at: at.docker.command("save", "-o", at.out, "bench/eleven:1"),
+}
+PODMAN_TO_ARCHIVE = {
+    "imgmv": lambda at: at.imgmv("--src-root", at.podman.folder / "data", "containers-storage:bench/eleven:1",
+                                 f"docker-archive:{at.out}:bench/eleven:1"),
+    "podman": lambda at: at.podman.command("save", "-q", "-o", at.out, "bench/eleven:1"),
+}
 START = {name: (lambda name: lambda at: [*at.programs[name].start, "--help"])(name)
          for name in ("imgmv", "skopeo", "crane", "oras", "docker", "ctr")}
 
@@ -156,5 +168,9 @@ PAIRS = [
     Pair("archive-layout", "docker-save archive to layout, kept raw", ARCHIVE_TO_LAYOUT, {"wall": 1.15}, "out", "cp + hash"),
     Pair("layout-archive", "layout to archive", LAYOUT_TO_ARCHIVE, {"wall": 1.0}, "out", "skopeo"),
     Pair("archive-archive", "archive to archive, hashed", ARCHIVE_TO_ARCHIVE, {"wall": 1.0}, "out"),
+    Pair("docker-archive", "docker's directory to archive, beside docker save", DOCKER_TO_ARCHIVE, {"wall": 0.5}, "out", "docker",
+         loaded="docker", times=0.6),
+    Pair("podman-archive", "podman's storage to archive, beside podman save", PODMAN_TO_ARCHIVE, {"wall": 0.5}, "out", "podman",
+         loaded="podman", times=0.6),
     Pair("retag-archive", "an archive re-tagged", RETAG_ARCHIVE, {"wall": 1.15}, "out", "cp", given=True),
 ]

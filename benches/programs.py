@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PEERS = ("skopeo", "crane", "oras", "docker", "ctr")
+PEERS = ("skopeo", "crane", "oras", "docker", "ctr", "podman")
 # The build of `--old`; its second name shows how far two runs of one program differ.
 OTHER_BUILDS = ("imgmv-old", "imgmv-old-again")
 # tests/peers.sh puts newer releases here.

@@ -21,6 +21,7 @@ mod serve;
 mod sink;
 mod source;
 mod tarball;
+mod tarsplit;
 mod transfer;
 mod transport;
 
@@ -51,8 +52,17 @@ pub mod internals {
     pub mod containerd {
         pub use crate::transport::containerd::{ContainerdStore, images_in};
     }
+    pub mod containers_storage {
+        pub use crate::transport::containers_storage::ContainersStorageStore;
+    }
     pub mod copy {
         pub use crate::copy::convert;
+    }
+    pub mod disk {
+        pub use crate::disk::rooted::Resolution;
+    }
+    pub mod docker_dir {
+        pub use crate::transport::docker_dir::DockerDirStore;
     }
     pub mod engine {
         pub use crate::transport::engine::{
@@ -86,7 +96,7 @@ pub mod internals {
         pub use crate::remote::{Host, Local, OpenSsh, Running, SshTarget, capture, quote, split_words};
     }
     pub mod source {
-        pub use crate::source::{Wrapper, select};
+        pub use crate::source::{Several, Wrapper, select};
     }
     pub mod tarball {
         pub use crate::tarball::{ArchiveCompression, ArchiveStore, StreamedStore};

@@ -21,6 +21,8 @@ const OCI_GZIP: &str = "sha256:602b22ac0877e98491067019bf894774c63bd3f2b4be96809
 const INDEX: &str = "sha256:1e8da6cd7fd1d027d8c4b738aec76f1bf0686397fcc80da6e7a70db620d8aaf6";
 /// podman packs layers anew.
 const PODMAN: &str = "sha256:1385efb8720acec88c6dc21f2957e45dab8a7acb4e6d9ad3f068a5376bdde593";
+/// podman's manifest of an archive that it loads: the layers are uncompressed, but labelled as compressed with gzip.
+const PODMAN_LOADED: &str = "sha256:0ce2d058fc0c683c82bfc74ce3e5d810f7afd2da9b3204b9eacb72d04d17f1af";
 /// Of the image with its layers unpacked: docker 28's own, and what is made for an archive that has none. Frozen, since
 /// such a digest is known elsewhere from the day it is made. (The config, then base, text and whiteout as
 /// fixtures/README.md has them, 10240, 40960 and 10240 bytes.)
@@ -66,7 +68,8 @@ impl Holds {
 impl From {
     /// A stream whose manifest would have to be made: an engine gets it in its own form, and makes one itself.
     fn passes_as_it_is(&self) -> bool {
-        let streams = self.stdin.is_some() || self.words.iter().any(|word| !word.ends_with(".tar"));
+        let is_file = |word: &String| word.ends_with(".tar") || word.starts_with("docker-dir:");
+        let streams = self.stdin.is_some() || !self.words.iter().any(is_file);
         streams && matches!(self.holds, Files(_) | RawFiles(_))
     }
 }
@@ -116,6 +119,15 @@ fn sources(world: &World) -> Vec<From> {
     if world.docker.is_some() {
         sources.push(from("docker-daemon (28)", &["docker-daemon:seed:1"], Raw(RAW)));
     }
+    if let Some(docker) = &world.docker {
+        let root = docker.folder.path().join("data").display().to_string();
+        sources.push(from("docker's directory (28)", &["--src-root", &root, "docker-dir:seed:1"], RawFiles(RAW)));
+    }
+    if let Some(podman) = &world.podman {
+        let root = podman.folder.path().join("data").display().to_string();
+        let words = ["--src-root", &root, "containers-storage:hello-imgmv:1"];
+        sources.push(from("podman's storage (5)", &words, Manifest(PODMAN_LOADED)));
+    }
     sources
 }
 
@@ -161,6 +173,7 @@ struct World {
     registry: Registry,
     containerd: PathBuf,
     docker: Option<Peer>,
+    podman: Option<Peer>,
     ctr: Option<Peer>,
     far_docker: Option<Peer>,
     _far: Option<Sshd>,
@@ -172,7 +185,11 @@ impl World {
         let dir = TempDir::new().unwrap();
         let registry = Registry::start(dir.path());
         let containerd = containerd(dir.path());
-        let [docker, ctr, far_docker] = [Kind::Docker28, Kind::Containerd21, Kind::Docker28c].map(Peer::start);
+        let [docker, podman, ctr, far_docker] =
+            [Kind::Docker28, Kind::Podman5, Kind::Containerd21, Kind::Docker28c].map(Peer::start);
+        if let Some(podman) = &podman {
+            podman.client(&["load", "-q", "-i", &fixture("hello-docker20.tar")]);
+        }
         let far = far_docker.as_ref().and_then(|peer| Sshd::start("", &peer.environment));
         let mut environment: Vec<(String, String)> = Vec::new();
         for peer in [&docker, &ctr].into_iter().flatten() {
@@ -186,7 +203,7 @@ impl World {
         }
         let user = Shell::with(&environment);
         let far_docker = far_docker.filter(|_| far.is_some());
-        let world = World { dir, registry, containerd, docker, ctr, far_docker, _far: far, user };
+        let world = World { dir, registry, containerd, docker, podman, ctr, far_docker, _far: far, user };
         seed(&world.registry);
         if world.docker.is_some() {
             world.user.run("imgmv copy -q oci:$FIXTURES/layout:1 docker-daemon:seed:1");

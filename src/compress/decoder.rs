@@ -11,6 +11,9 @@ use zstd::stream::read::Decoder as ZstdDecoder;
 
 /// Large enough for few system calls on a file, small enough for few copies from a slow socket.
 const INPUT_BUFFER_BYTES: usize = 128 << 10;
+const TAR_BLOCK_BYTES: usize = 512;
+/// The place of `ustar` in the header of a tar's entry.
+const TAR_MAGIC: std::ops::Range<usize> = 257..262;
 /// The maximum zstd window is 2^27 bytes: the window of `zstd --long` and the limit of the zstd library.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -48,10 +51,11 @@ impl<'a> LayerReader<'a> {
         limit: SizeLimit,
         stop: &'a AtomicBool,
     ) -> Result<LayerReader<'a>> {
-        let source = BoundedSource { from, stop, count: 0 };
+        let mut source = BoundedSource { from, stop, count: 0, head: Vec::new(), read: 0 };
         let buffered = |source| BufReader::with_capacity(INPUT_BUFFER_BYTES, source);
         let bytes = match coding {
             Coding::Raw => Decoder::Raw(source),
+            _ if source.is_tar()? => Decoder::Raw(source),
             Coding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(source)))),
             Coding::Zstd => {
                 let out_of_memory = |_| Error::failed("not enough memory to decompress a layer with zstd");
@@ -66,7 +70,7 @@ impl<'a> LayerReader<'a> {
     /// Opens any bytes: they are neither decompressed nor hashed.
     pub fn unhashed(from: &'a mut (dyn Read + Send), stop: &'a AtomicBool) -> LayerReader<'a> {
         LayerReader {
-            bytes: Decoder::Raw(BoundedSource { from, stop, count: 0 }),
+            bytes: Decoder::Raw(BoundedSource { from, stop, count: 0, head: Vec::new(), read: 0 }),
             limit: SIZE_LIMIT,
             hasher: None,
             size: 0,
@@ -160,10 +164,34 @@ struct BoundedSource<'a> {
     from: &'a mut (dyn Read + Send),
     stop: &'a AtomicBool,
     count: u64,
+    /// The bytes at the start that were looked at.
+    head: Vec<u8>,
+    /// The number of those that were read.
+    read: usize,
 }
 
-impl Read for BoundedSource<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl BoundedSource<'_> {
+    /// Looks at the start of the layer: whether it is a tar. podman labels the layers of the archives that it loads as
+    /// compressed with gzip, also those that are not.
+    fn is_tar(&mut self) -> Result<bool> {
+        let mut head = vec![0; TAR_BLOCK_BYTES];
+        let mut filled = 0;
+        while filled < head.len() {
+            match self.read_on(&mut head[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::reading("a layer", error)),
+            }
+        }
+        head.truncate(filled);
+        let is_empty_tar = filled == TAR_BLOCK_BYTES && head.iter().all(|byte| *byte == 0);
+        let is_tar = is_empty_tar || head.get(TAR_MAGIC) == Some(b"ustar");
+        self.head = head;
+        Ok(is_tar)
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::interrupted().into());
         }
@@ -175,5 +203,18 @@ impl Read for BoundedSource<'_> {
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
             Err(error) => Err(Error::reading("a layer", error).into()),
         }
+    }
+}
+
+impl Read for BoundedSource<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let looked_at = self.head.get(self.read..).unwrap_or_default();
+        if looked_at.is_empty() {
+            return self.read_on(buffer);
+        }
+        let length = looked_at.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&looked_at[..length]);
+        self.read += length;
+        Ok(length)
     }
 }

@@ -260,6 +260,20 @@ fn a_damaged_or_cut_layer_is_invalid_at_every_place() {
 }
 
 #[test]
+fn an_uncompressed_layer_that_is_labelled_as_compressed_is_read_as_it_is() {
+    let mut tar = layer(3000);
+    tar[257..262].copy_from_slice(b"ustar");
+    for tar in [tar, vec![0; 1024]] {
+        for was in CODINGS {
+            assert!(decompressed(&tar, was).unwrap() == tar);
+        }
+    }
+    for short in [511, 300] {
+        assert!(decompressed(&vec![0; short], Coding::Gzip).is_err(), "not a tar");
+    }
+}
+
+#[test]
 fn a_bomb_is_refused_before_it_expands() {
     let zeros = vec![0; 64 << 20];
     for was in CODINGS {

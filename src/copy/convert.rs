@@ -233,7 +233,14 @@ mod tests {
         );
         let top = Manifest::from_bytes(text.into_bytes(), "").unwrap();
         let source_digest = top.digest();
-        Image { names: vec![], tree: vec![child, top], synthesised: false, source_digest, foreign_layers: vec![] }
+        Image {
+            names: vec![],
+            tree: vec![child, top],
+            synthesised: false,
+            lost_manifest: None,
+            source_digest,
+            foreign_layers: vec![],
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::convert::Format;
 use super::unchanged;
 use super::{Compress, CopyRun, Foreign, Work};
-use crate::image::{Coding, Image, Manifest};
+use crate::image::{Coding, Image, Manifest, Name};
 use std::collections::HashSet;
 
 impl CopyRun<'_> {
@@ -19,6 +19,22 @@ impl CopyRun<'_> {
             let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
             let (was, to) = (described(was), described(to));
             self.watch.say(&format!("{layers} recompressed for the destination ({was} to {to}); their digests change"));
+        }
+    }
+
+    /// Reports manifests that were made here because the source stores none, where it wants that.
+    pub(super) fn tell_synthesised(&self, images: &[Image]) {
+        for image in images.iter().filter(|image| image.synthesised && self.profile.reports_synthesised) {
+            let Some(config) = image.root().config() else { continue };
+            let (root, config) = (image.root().digest(), config.digest);
+            let label = image.names.first().map_or_else(|| root.to_string(), Name::to_string);
+            let why = match image.lost_manifest {
+                None => "the source has no manifest of this image".to_owned(),
+                Some(lost) => format!("the source does not have the compressed layers of its manifest {lost}"),
+            };
+            self.watch.say(&format!(
+                "{label}: {why}; it gets a new one, {root}; its config (the image ID), {config}, does not change"
+            ));
         }
     }
 

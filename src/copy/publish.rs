@@ -54,7 +54,7 @@ impl CopyRun<'_> {
             names: image.names.clone(),
             digest: root.digest(),
             media_type: root.descriptor.media_type.clone(),
-            source_digest,
+            source_digest: image.lost_manifest.unwrap_or(source_digest),
             platforms: image.platforms(),
         });
     }

@@ -17,6 +17,7 @@ impl CopyRun<'_> {
         let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
         self.fail_if_empty(&images, &self.profile.empty_message)?;
         self.note_images(&images);
+        self.tell_synthesised(&images);
         self.look_up_layers(&images);
         let (current, images) = self.split_current(images)?;
         self.report_current(current);

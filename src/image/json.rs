@@ -10,6 +10,12 @@ const MAX_VALUES: usize = 500_000;
 
 /// Parses `text`. The error is the reason as the end of a sentence.
 pub(crate) fn tree(text: &[u8]) -> Result<Value, String> {
+    bounds(text)?;
+    serde_json::from_slice(text).map_err(|e| format!("it is not JSON ({e})"))
+}
+
+/// Checks that `text` does not have too many values. The error is the reason as the end of a sentence.
+pub(crate) fn bounds(text: &[u8]) -> Result<(), String> {
     let (mut objects, mut values) = (0, 0);
     for byte in text {
         // Characters in strings count too: this is only an upper bound.
@@ -21,7 +27,7 @@ pub(crate) fn tree(text: &[u8]) -> Result<Value, String> {
             "it has {objects} objects and {values} values; at most {MAX_OBJECTS} and {MAX_VALUES} are allowed"
         ));
     }
-    serde_json::from_slice(text).map_err(|e| format!("it is not JSON ({e})"))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub struct Image {
     pub tree: Vec<Manifest>,
     /// The root was created here, because the source has none.
     pub synthesised: bool,
+    /// The manifest in whose place the root was created, where the source recorded one.
+    pub lost_manifest: Option<Digest>,
     /// The digest of the root in the source.
     pub source_digest: Digest,
     /// The foreign layers that are copied.

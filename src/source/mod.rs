@@ -4,6 +4,8 @@
 
 pub mod documents;
 mod profile;
+pub(crate) mod rebuilt;
+mod several;
 mod wrapper;
 
 use crate::error::{Error, Result};
@@ -11,6 +13,7 @@ use crate::image::{Descriptor, Digest, Manifest, Name};
 use std::{collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
+pub use several::Several;
 pub use wrapper::Wrapper;
 
 /// One image as a user selects it in a source.
@@ -41,6 +44,8 @@ pub struct Root {
     /// The source does not have this manifest. It was made from config and layers (docker-save's old form), or it is an
     /// index that was made of single-platform images.
     pub synthesised: bool,
+    /// The manifest that the source recorded for the image, but of which it does not have the blobs: `synthesised` is true.
+    pub lost_manifest: Option<Digest>,
     /// The manifest itself, where the source had to read it to know its digest (a registry's tag).
     pub manifest: Option<Arc<Manifest>>,
 }
@@ -48,7 +53,7 @@ pub struct Root {
 impl Root {
     /// Creates a root without its manifest. The store has the manifest (`synthesised` is false).
     pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
-        Root { name, descriptor, synthesised: false, manifest: None }
+        Root { name, descriptor, synthesised: false, lost_manifest: None, manifest: None }
     }
 
     /// The manifest, which `store` is asked for unless this root carries it.

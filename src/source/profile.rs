@@ -10,6 +10,9 @@ pub struct Profile {
     /// An index may be stored without some of the images it lists, as docker and containerd do. The copy then calls `find` before it
     /// plans to copy a child.
     pub is_sparse: bool,
+    /// The copy reports each manifest that was made here ([`super::Root::synthesised`]). Archives in docker-save's old form are
+    /// read without that report.
+    pub reports_synthesised: bool,
     /// Each blob costs a network round trip. The copy then reads several ahead for a sink that takes one at a time.
     pub is_remote: bool,
     /// The best number of blobs to read at the same time; advice.
@@ -25,6 +28,7 @@ impl Default for Profile {
         Profile {
             origin: None,
             is_sparse: false,
+            reports_synthesised: false,
             is_remote: false,
             parallel_reads: 4,
             empty_message: "the source holds no image".to_owned(),

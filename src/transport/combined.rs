@@ -1,4 +1,6 @@
-//! Addresses that several transports share: containerd's, and plain paths.
+//! Addresses that several transports share: containerd's, docker's directory, and plain paths.
+
+mod docker_dir;
 
 use super::address::{Address, InPlace, Parsed, SelectedSource, ServeSource, ShortForm, Transport};
 use super::archive::address::{ArchiveAddress, is_archive};
@@ -15,6 +17,8 @@ use crate::source::Selector;
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+pub(crate) use docker_dir::DOCKER_DIR;
 
 pub(crate) const CONTAINERD: Transport = Transport {
     scheme: "containerd:",

@@ -9,6 +9,8 @@ pub(crate) mod address;
 pub mod archive;
 pub(crate) mod combined;
 pub mod containerd;
+pub(crate) mod containers_storage;
+pub(crate) mod docker_dir;
 pub mod engine;
 pub mod layout;
 pub(crate) mod names;

@@ -19,7 +19,7 @@ pub(crate) struct ReadOptions<'a> {
     /// `--mirror`: `HOST[/PATH]`.
     pub mirrors: &'a [String],
     /// `--src-root`: the directory of a store on a disk.
-    pub containerd_root: Option<&'a Path>,
+    pub storage_root: Option<&'a Path>,
     /// `--src-namespace`
     pub namespace: Option<&'a str>,
     /// `--src-engine`

@@ -3,7 +3,7 @@
 
 use super::address::{Parsed, ShortForm, Transport};
 use super::combined::PathAddress;
-use super::{archive, combined, engine, layout, registry};
+use super::{archive, combined, containers_storage, engine, layout, registry};
 use crate::Error;
 use std::ffi::OsStr;
 
@@ -15,6 +15,8 @@ pub(crate) const TABLE: &[Transport] = &[
     layout::address::OCI,
     combined::CONTAINERD,
     engine::address::DOCKER_DAEMON,
+    combined::DOCKER_DIR,
+    containers_storage::address::CONTAINERS_STORAGE,
     engine::address::SSH,
 ];
 
@@ -23,16 +25,10 @@ pub(crate) const SHORT_FORMS: &[ShortForm] =
     &[archive::address::STDIO, combined::PATH, engine::address::HOST, registry::address::REFERENCE];
 
 /// Schemes that are not transports yet, and the error for them.
-const RESERVED: [(&str, &str); 2] = [
-    (
-        "docker-dir",
-        "docker-dir: is reserved for docker's own directory, which imgmv does not read yet; use docker-daemon:REF",
-    ),
-    (
-        "registry-dir",
-        "registry-dir: is reserved for a registry's storage tree, which imgmv does not read yet; use docker://",
-    ),
-];
+const RESERVED: [(&str, &str); 1] = [(
+    "registry-dir",
+    "registry-dir: is reserved for a registry's storage tree, which imgmv does not read yet; use docker://",
+)];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
 pub(crate) fn parse(word: &OsStr) -> Parsed {

@@ -29,6 +29,7 @@ impl Sent {
         let manifest = Manifest::parse(memory.blobs[&root.digest].clone(), &root).unwrap();
         let image = Image {
             names: vec![Name::new(name).unwrap()],
+            lost_manifest: None,
             source_digest: manifest.digest(),
             tree: vec![manifest],
             synthesised: false,

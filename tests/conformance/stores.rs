@@ -2,10 +2,15 @@
 
 use crate::harness::{self, Except};
 use crate::memory::tar;
-use crate::sample::Sample;
+use crate::sample::{BYE, HELLO, Sample};
+use crate::support::docker_dir::DockerDir;
 use crate::support::registry::Double;
+use crate::support::storage_dir::StorageDir;
 use imgmv::internals::archive::{Input, open};
 use imgmv::internals::containerd::ContainerdStore;
+use imgmv::internals::containers_storage::ContainersStorageStore;
+use imgmv::internals::disk::Resolution;
+use imgmv::internals::docker_dir::DockerDirStore;
 use imgmv::internals::engine::{DetectedEngine, FetchStore, Loader};
 use imgmv::internals::fanout::{FanoutLimits, SharedStore};
 use imgmv::internals::image::media_type;
@@ -13,7 +18,7 @@ use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::rate_limit::{Limit, Limited};
 use imgmv::internals::registry::{Access, ForeignStore, MirroredStore, Registry, RepositoryStore};
 use imgmv::internals::remote::Local;
-use imgmv::internals::source::Wrapper;
+use imgmv::internals::source::{Several, Wrapper};
 use imgmv::internals::tarball::StreamedStore;
 use imgmv::{
     ArchiveStream, Cancel, Descriptor, Digest, Error, Name, Platform, Result, Selector, Silent, Source, Store,
@@ -50,6 +55,12 @@ const SYNTHESISED: Except = &[&[
     ("a_manifest_above_the_limit_is_refused", "manifests are synthesised"),
     ("names_do_not_read_manifests", "manifests are synthesised"),
 ]];
+const REBUILT: Except = &[&[
+    ("a_digest_selects_an_unnamed_manifest", "the manifest of an image has the layers of its config"),
+    ("a_wrong_manifest_is_never_returned_as_right", "a damaged manifest is replaced by a synthesised one"),
+    ("a_manifest_above_the_limit_is_refused", "only the manifests of images are read"),
+    ("names_do_not_read_manifests", "manifests are synthesised"),
+]];
 const ONE_REPOSITORY: Except = &[&[
     ("an_ambiguous_name_is_usage", "tags are unique"),
     ("a_missing_name_lists_the_images", "a list costs requests"),
@@ -65,8 +76,13 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("streamed archive's documents", &[&[("names_do_not_read_manifests", "all was read")]], streamed),
         ("containerd's directory", &[], containerd),
         ("containerd by ctr", &[], fetch),
+        ("docker's directory, overlay2", SYNTHESISED, |sample| docker_dir(sample, "overlay2", Resolution::Kernel)),
+        ("docker's directory, vfs", SYNTHESISED, |sample| docker_dir(sample, "vfs", Resolution::ByHand)),
+        ("containers-storage, overlay", REBUILT, |sample| containers_storage(sample, "overlay", Resolution::Kernel)),
+        ("containers-storage, vfs", REBUILT, |sample| containers_storage(sample, "vfs", Resolution::ByHand)),
         ("registry", ONE_REPOSITORY, registry),
         ("registry, mirrored", ONE_REPOSITORY, mirrored),
+        ("several stores", &[], several),
         ("foreign layers", &[], foreign),
         ("rate limit", &[], rate_limited),
         ("fan-out", &[], fan_out),
@@ -168,6 +184,34 @@ fn containerd(sample: Sample) -> Result<Case> {
     Ok(case(sample, Arc::new(ContainerdStore::open(dir.path(), Some("default"))?), dir))
 }
 
+fn docker_dir(sample: Sample, driver: &'static str, resolution: Resolution) -> Result<Case> {
+    let sample = sample.uncompressed();
+    let mut docker = DockerDir::new(driver);
+    for (name, image) in [("hello-imgmv:1", &sample.hello), ("bye-imgmv:1", &sample.bye)] {
+        let layers: Vec<Vec<u8>> = image.layers().iter().map(|layer| sample.bytes(layer).to_vec()).collect();
+        docker.add_config(&[name], sample.bytes(image.config().unwrap()), &layers);
+    }
+    let store = DockerDirStore::open(Some(docker.dir.path()), resolution, Arc::new(Silent))?;
+    // Layers have their digests after the roots were asked for.
+    store.roots(&[])?;
+    Ok(case(sample, Arc::new(store), docker))
+}
+
+/// Manifests of uncompressed layers, which are kept.
+fn containers_storage(sample: Sample, driver: &'static str, resolution: Resolution) -> Result<Case> {
+    let sample = sample.uncompressed();
+    let mut storage = StorageDir::new(driver);
+    for (name, image) in [(HELLO, &sample.hello), (BYE, &sample.bye)] {
+        let layers: Vec<Vec<u8>> = image.layers().iter().map(|layer| sample.bytes(layer).to_vec()).collect();
+        let config = sample.bytes(image.config().unwrap());
+        storage.add_image(&[name], config, &layers, std::slice::from_ref(&image.bytes));
+    }
+    let store = ContainersStorageStore::open(Some(storage.dir.path()), resolution, Arc::new(Silent))?;
+    // Layers have their digests after the roots were asked for.
+    store.roots(&[])?;
+    Ok(case(sample, Arc::new(store), storage))
+}
+
 /// A script in place of ctr, over a directory.
 fn fetch(sample: Sample) -> Result<Case> {
     let dir = TempDir::new().unwrap();
@@ -250,6 +294,19 @@ fn mirrored(mut sample: Sample) -> Result<Case> {
     let (home, at_home) = double(&mut sample);
     let store = MirroredStore::new(at_home, vec![(at_mirror, true)], Arc::new(Silent), Cancel::default());
     Ok(case(sample, Arc::new(store), (mirror, home)))
+}
+
+/// Two layouts, each with one of the named images.
+fn several(sample: Sample) -> Result<Case> {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    for (dir, root) in dirs.iter().zip(&sample.memory.roots) {
+        let mut part = sample.clone();
+        part.memory.roots = vec![root.clone()];
+        write(dir.path(), &part.layout_files());
+        stores.push(Arc::new(LayoutStore::open(dir.path())?));
+    }
+    Ok(case(sample, Arc::new(Several::new(stores)), dirs))
 }
 
 fn foreign(sample: Sample) -> Result<Case> {

@@ -1,6 +1,8 @@
 //! What lies somewhere is served as it lies, also while somebody writes to it.
 
+use super::support::docker_dir::{DockerDir, tar_of};
 use super::support::program::{fixture, imgmv};
+use super::support::storage_dir::StorageDir;
 use super::*;
 use tempfile::TempDir;
 
@@ -62,6 +64,42 @@ fn several_sources_are_served_together() {
     assert_eq!((tagged(""), tagged("?ns=registry.lan:5000"), tagged("?ns=docker.io")), (200, 200, 404));
     let hello = server.get(&format!("/v2/{HELLO}/manifests/1?ns=docker.io"));
     assert_eq!(hello.header("docker-content-digest"), digest);
+}
+
+#[test]
+fn dockers_directory_is_served_and_new_names_appear() {
+    let mut docker = DockerDir::new("overlay2");
+    let noise: Vec<u8> = (0..3_000_000).map(|i: usize| (i * 31 + i / 251) as u8).collect();
+    let id = docker.add(&["t/app:1"], &[tar_of(&[("noise", &noise), ("small", b"small")]), tar_of(&[("f", b"f")])]);
+    let root = docker.dir.path().display().to_string();
+    let server = Server::start(&["docker-dir:", "--src-root", &root]);
+    let digest = pulled(&server, "t/app:1");
+    assert_eq!(run(&["digest", "docker-dir:t/app:1", "--src-root", &root]), digest);
+    docker.name("t/app:2", &id);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while server.head("/v2/t/app/manifests/2").status != 200 {
+        assert!(std::time::Instant::now() < until, "the new name does not appear");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(pulled(&server, "t/app:2"), digest);
+}
+
+#[test]
+fn containers_storage_is_served_and_new_names_appear() {
+    let mut storage = StorageDir::new("overlay");
+    let noise: Vec<u8> = (0..3_000_000).map(|i: usize| (i * 31 + i / 251) as u8).collect();
+    storage.add(&["docker.io/t/app:1"], &[tar_of(&[("noise", &noise), ("small", b"small")]), tar_of(&[("f", b"f")])]);
+    let root = storage.dir.path().display().to_string();
+    let server = Server::start(&["containers-storage:", "--src-root", &root]);
+    let digest = pulled(&server, "t/app:1");
+    storage.images[0]["names"] = json!(["docker.io/t/app:1", "docker.io/t/app:2"]);
+    storage.write();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while server.head("/v2/t/app/manifests/2").status != 200 {
+        assert!(std::time::Instant::now() < until, "the new name does not appear");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(pulled(&server, "t/app:2"), digest);
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl Peer {
         Peer::start_in(kind, folder(), "{}")
     }
 
-    /// With `settings`, as docker has them in its daemon.json.
+    /// With `settings`, as docker has them in its daemon.json; of podman `storage-driver`, and `storage-options` as lines
+    /// of its storage.conf.
     pub fn start_told(kind: Kind, settings: &str) -> Option<Peer> {
         Peer::start_in(kind, folder(), settings)
     }
@@ -119,7 +120,8 @@ impl Peer {
                 command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data")]);
                 command.args(["--exec-root", &at("exec"), "--pidfile", &at("pid")]);
                 command.args(["-H", &format!("unix://{}", at("sock")), "--bridge=none", "--iptables=false"]);
-                if kind != Kind::Docker28c {
+                // dockerd refuses a driver that both say.
+                if kind != Kind::Docker28c && config["storage-driver"].is_null() {
                     command.args(["--storage-driver", "overlay2"]);
                 }
                 set("DOCKER_HOST", format!("unix://{}", at("sock")));
@@ -130,8 +132,11 @@ impl Peer {
                 set("CONTAINERD_ADDRESS", at("sock"));
             }
             Engine::Podman => {
+                let config: serde_json::Value = serde_json::from_str(settings).unwrap();
+                let driver = config["storage-driver"].as_str().unwrap_or("vfs");
+                let options = config["storage-options"].as_str().unwrap_or_default();
                 let storage = format!(
-                    "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+                    "[storage]\ndriver = \"{driver}\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n{options}",
                     at("data"),
                     at("run")
                 );

@@ -1,8 +1,10 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
+pub mod docker_dir;
 pub mod engines;
 pub mod fault_proxy;
 pub mod noise;
+pub mod odd_layers;
 pub mod program;
 pub mod proxy;
 pub mod registry;
@@ -10,4 +12,6 @@ mod routes;
 pub mod shell;
 pub mod some_registry;
 pub mod sshd;
+pub mod storage_dir;
+pub mod tar_split;
 pub mod web;

@@ -83,7 +83,7 @@ impl SourceOptions {
         ReadOptions {
             access: Box::new(access),
             mirrors: &network.common.mirrors,
-            containerd_root: self.engine.src_root.as_deref(),
+            storage_root: self.engine.src_root.as_deref(),
             namespace: self.engine.src_namespace.as_deref(),
             engine: self.engine.src_engine.map(Engine::from),
         }

@@ -80,6 +80,8 @@ Examples:
   imgmv copy bundle.tar docker://registry.lan:5000/
   imgmv copy ghcr.io/org/app:2 oci:./mirror:app-2 --platform linux/arm64
   imgmv copy containerd:app:2 app.tar --src-root /mnt/disk/var/lib/containerd
+  imgmv copy docker-dir: all.tar --src-root /mnt/disk/var/lib/docker
+  imgmv copy containers-storage:app:2 registry.lan:5000/app:2
   imgmv copy app:2 ssh://node{1..50} registry.lan:5000/app:2 app.tar
   imgmv copy app:2 --hosts nodes.txt --parallel 10";
 

@@ -98,8 +98,9 @@ pub fn images(
             )));
         }
         let foreign_layers = foreign_layers(store, &tree, options.foreign)?;
-        let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
-        planned.push(Image { names: names.clone(), tree, synthesised, source_digest, foreign_layers });
+        let (synthesised, lost_manifest) = (root.synthesised, root.lost_manifest);
+        let source_digest = root.descriptor.digest;
+        planned.push(Image { names: names.clone(), tree, synthesised, lost_manifest, source_digest, foreign_layers });
     }
     names::give(&mut planned, &options.naming, capabilities, watch)?;
     sizes_agree(&planned)?;

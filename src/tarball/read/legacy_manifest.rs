@@ -2,7 +2,7 @@
 
 use super::contents::{Contents, Layer, document};
 use crate::error::{Error, Result};
-use crate::image::{Config, Descriptor, Manifest, media_type, with_coding};
+use crate::image::{Config, Descriptor, Manifest, media_type, synthesised, with_coding};
 use crate::tarball::manifest_json::SavedImage;
 use crate::tarball::tar::path::shown;
 
@@ -35,6 +35,6 @@ pub(crate) fn create(contents: &dyn Contents, saved: &SavedImage) -> Result<Lega
         .iter()
         .map(|(_, layer)| Descriptor::new(with_coding(media_type::OCI_LAYER, layer.coding), layer.digest, layer.size))
         .collect();
-    let manifest = Manifest::synthesise(&Descriptor::of(media_type::OCI_CONFIG, &config), &described);
+    let manifest = synthesised(&config, &described)?;
     Ok(LegacyImage { manifest, config, layers })
 }

@@ -34,8 +34,8 @@ pub(crate) fn serve_source(selector: Option<&Selector>, options: &ReadOptions<'_
 
 /// The directory and the namespace: the given one, else `CONTAINERD_NAMESPACE` for this host's directory, else all.
 fn location(options: &ReadOptions<'_>) -> (PathBuf, Option<String>) {
-    let is_default = options.containerd_root.is_none();
+    let is_default = options.storage_root.is_none();
     let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|value| is_default && !value.is_empty());
     let namespace = options.namespace.map(str::to_owned).or_else(environment);
-    (options.containerd_root.unwrap_or(Path::new(ROOT)).to_owned(), namespace)
+    (options.storage_root.unwrap_or(Path::new(ROOT)).to_owned(), namespace)
 }

@@ -1,0 +1,248 @@
+//! The store over an engine's directory.
+
+use super::explanation::is_explained;
+use super::{Contents, EngineDirectory, ImageAt};
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Manifest, Name, media_type, synthesised, uncompressed_layer};
+use crate::source::{Profile, Root, Selector, Store};
+use crate::tarsplit::{Measured, MeasuredLayers, ParkedReaders};
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The images of an engine's directory.
+///
+/// Layers have their digests here only after `roots` returned their image.
+pub struct RebuiltStore<D: EngineDirectory> {
+    directory: D,
+    measured: MeasuredLayers,
+    known: Mutex<Known<D::Layer>>,
+    readers: ParkedReaders,
+}
+
+/// The manifests of images that were found, and their blobs.
+struct Known<L> {
+    manifests: HashMap<Digest, Manifest>,
+    blobs: HashMap<Digest, Blob<L>>,
+}
+
+#[derive(Clone)]
+struct Blob<L> {
+    /// The image that has the blob.
+    image: ImageAt,
+    descriptor: Descriptor,
+    /// `None`: the config.
+    layer: Option<Layer<L>>,
+}
+
+#[derive(Clone)]
+struct Layer<L> {
+    diff_id: Digest,
+    stored: L,
+    measured: Measured,
+}
+
+/// The manifest of an image.
+pub(super) struct ImageManifest {
+    pub manifest: Manifest,
+    /// Made here, and not stored.
+    synthesised: bool,
+    /// The manifest in whose place it was made.
+    lost: Option<Digest>,
+}
+
+impl<D: EngineDirectory> RebuiltStore<D> {
+    /// The store over `directory`. `measured` has the layers that were measured before.
+    pub(crate) fn new(directory: D, measured: MeasuredLayers) -> RebuiltStore<D> {
+        let known = Mutex::new(Known { manifests: HashMap::new(), blobs: HashMap::new() });
+        RebuiltStore { directory, measured, known, readers: ParkedReaders::default() }
+    }
+
+    pub(super) fn directory(&self) -> &D {
+        &self.directory
+    }
+
+    /// The name of each image, and the ID of each image without one. No layer is read.
+    pub(crate) fn names_and_ids(&self) -> Result<Vec<Name>> {
+        let images = self.directory.listed()?.into_iter();
+        images.map(|image| image.name.map_or_else(|| Name::new(image.id.to_string()), Ok)).collect()
+    }
+
+    /// The manifest of `image`. Its blobs can be opened from now on.
+    pub(super) fn manifest_of(&self, image: &ImageAt) -> Result<ImageManifest> {
+        if let Some(reason) = self.directory.unreadable(image) {
+            return Err(Error::failed(reason));
+        }
+        let made = self.make(image).or_else(|error| match self.directory.change_of(image) {
+            // The engine may have removed the image and stored it again meanwhile.
+            None if is_explained(&error) => self.make(image),
+            _ => Err(error),
+        });
+        made.map_err(|error| self.explained(image, None, error))
+    }
+
+    fn make(&self, image: &ImageAt) -> Result<ImageManifest> {
+        let Contents { config, layers, manifest, lost_manifest } = self.directory.contents(image)?;
+        let mut blobs = vec![Blob {
+            image: image.clone(),
+            descriptor: Descriptor::of(media_type::OCI_CONFIG, &config),
+            layer: None,
+        }];
+        for (diff_id, stored) in layers {
+            let measured = self.measured.of(diff_id, || self.directory.layer(image, &stored))?;
+            let descriptor = uncompressed_layer(&diff_id, measured.bytes);
+            let layer = Some(Layer { diff_id, stored, measured });
+            blobs.push(Blob { image: image.clone(), descriptor, layer });
+        }
+        let made = match manifest {
+            Some(manifest) => {
+                sizes_agree(&manifest, &blobs)?;
+                ImageManifest { manifest, synthesised: false, lost: None }
+            }
+            None => {
+                let layers: Vec<Descriptor> = blobs.iter().skip(1).map(|blob| blob.descriptor.clone()).collect();
+                let manifest = synthesised(&config, &layers)?;
+                ImageManifest { manifest, synthesised: true, lost: lost_manifest }
+            }
+        };
+        let mut known = self.known();
+        for blob in blobs {
+            known.blobs.entry(blob.descriptor.digest).or_insert(blob);
+        }
+        known.manifests.insert(made.manifest.digest(), made.manifest.clone());
+        Ok(made)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known<D::Layer>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_layer(
+        &self,
+        blob: &Blob<D::Layer>,
+        layer: &Layer<D::Layer>,
+        from: u64,
+    ) -> Result<Box<dyn Read + Send + '_>> {
+        let mut label = None;
+        let open = || {
+            let stored = self.directory.layer(&blob.image, &layer.stored)?;
+            label = Some(stored.label.clone());
+            stored.tar(&layer.measured, layer.diff_id)
+        };
+        let reader = self.readers.read(layer.diff_id, from, open);
+        Ok(Box::new(ExplainingReader {
+            reader: reader.map_err(|error| self.explained(&blob.image, None, error))?,
+            store: self,
+            image: blob.image.clone(),
+            layer: layer.stored.clone(),
+            label,
+        }))
+    }
+
+    fn open_config(&self, image: &ImageAt, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let contents = self.directory.contents(image);
+        let contents = contents.map_err(|error| self.explained(image, None, error))?;
+        let mut config = Cursor::new(contents.config);
+        config.set_position(from);
+        Ok(Box::new(config))
+    }
+}
+
+/// Checks that the stored manifest `manifest` lists the sizes of `blobs`.
+fn sizes_agree<L>(manifest: &Manifest, blobs: &[Blob<L>]) -> Result<()> {
+    for (listed, blob) in manifest.blobs().into_iter().flat_map(|listed| blobs.iter().map(move |blob| (listed, blob))) {
+        let (expected, found) = (listed.size, blob.descriptor.size);
+        if listed.digest == blob.descriptor.digest && expected != found {
+            return Err(Error::invalid(format!(
+                "manifest {} lists blob {} with {expected} bytes, found {found}",
+                manifest.digest(),
+                listed.digest
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl<D: EngineDirectory> Store for RebuiltStore<D> {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        let mut images = Vec::new();
+        for selector in selectors {
+            images.extend(self.find_images(selector)?);
+        }
+        if selectors.is_empty() {
+            for image in self.directory.listed()? {
+                match self.directory.unreadable(&image) {
+                    Some(reason) => self.directory.watch().say(&format!("{reason}; it is skipped")),
+                    None => images.push(image),
+                }
+            }
+        }
+        let with_manifest = |image: ImageAt| {
+            let made = self.manifest_of(&image)?;
+            let (descriptor, synthesised, lost_manifest) = (made.manifest.descriptor, made.synthesised, made.lost);
+            Ok(Root { synthesised, lost_manifest, ..Root::new(image.name, descriptor) })
+        };
+        images.into_iter().map(with_manifest).collect()
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        let known = self.known();
+        let manifest = known.manifests.get(&at.digest);
+        manifest
+            .map(|manifest| manifest.bytes.clone())
+            .ok_or_else(|| Error::not_found(format!("{}: it has no manifest {}", self.directory.label(), at.digest)))
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let label = self.directory.label();
+        let found = self.known().blobs.get(&blob.digest).cloned();
+        let found = found.ok_or_else(|| Error::not_found(format!("{label}: it has no blob {}", blob.digest)))?;
+        let size = found.descriptor.size;
+        if size != blob.size || from > size {
+            return Err(Error::invalid(format!(
+                "{label}: blob {} does not match: expected {} bytes by its descriptor, got {size}",
+                blob.digest, blob.size
+            )));
+        }
+        match &found.layer {
+            Some(layer) => self.open_layer(&found, layer, from),
+            None => self.open_config(&found.image, from),
+        }
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let known = self.known();
+        let manifest = known.manifests.get(digest).map(|manifest| manifest.descriptor.clone());
+        Ok(manifest.or_else(|| known.blobs.get(digest).map(|blob| blob.descriptor.clone())))
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        Ok(self.directory.listed()?.into_iter().filter_map(|image| image.name).collect())
+    }
+
+    fn profile(&self) -> Profile {
+        Profile { empty_message: self.directory.empty_message(), reports_synthesised: true, ..Profile::default() }
+    }
+}
+
+/// A layer's reader whose errors tell whether the image was removed meanwhile.
+struct ExplainingReader<'a, D: EngineDirectory> {
+    reader: Box<dyn Read + Send + 'a>,
+    store: &'a RebuiltStore<D>,
+    image: ImageAt,
+    layer: D::Layer,
+    /// The layer's label; `None` for a parked reader.
+    label: Option<String>,
+}
+
+impl<D: EngineDirectory> Read for ExplainingReader<'_, D> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| match Error::carried(error) {
+            Ok(error) => {
+                let layer = self.label.as_deref().map(|label| (&self.layer, label));
+                self.store.explained(&self.image, layer, error).into()
+            }
+            Err(error) => error,
+        })
+    }
+}

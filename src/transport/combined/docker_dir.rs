@@ -1,0 +1,211 @@
+//! `docker-dir:[REF]`: docker's own directory. Its images are in the stores of graph drivers, or in the containerd that
+//! dockerd starts for itself; after the feature was switched, in both.
+
+use crate::disk::rooted::Resolution;
+use crate::image::{Descriptor, Name};
+use crate::progress::Watch;
+use crate::sink::Sink;
+use crate::source::rebuilt::IdPrefix;
+use crate::source::{Profile, Root, Selector, Several, Store};
+use crate::tarsplit::MeasuredLayers;
+use crate::transport::address::{
+    Address, Listed, OpenSource, RepositoryName, SelectedSource, ServeSource, Transport, all_of,
+};
+use crate::transport::containerd::ContainerdStore;
+use crate::transport::docker_dir::data_root;
+use crate::transport::docker_dir::{DockerDir, DockerDirStore};
+use crate::transport::names;
+use crate::transport::options::{Context, ReadOptions, WriteOptions};
+use crate::transport::syntax::selector;
+use crate::{Digest, Error, Kind, Result};
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The shortest time between two checks of the names of a running docker.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// containerd's namespace for docker.
+const NAMESPACE: &str = "moby";
+/// docker's name in containerd for an image without a tag.
+const DANGLING: &str = "moby-dangling@";
+
+pub(crate) const DOCKER_DIR: Transport = Transport {
+    scheme: "docker-dir:",
+    syntax: "docker-dir:[REF]",
+    help: &[
+        "SRC: docker's own directory, without a daemon or while it runs; REF is a",
+        "name or an image ID; without REF, every image in it",
+    ],
+    serve_forms: &[("docker-dir:", "docker's own directory")],
+    parse: |_, rest| Ok(Box::new(DockerDirAddress { selector: selector(rest)? })),
+};
+
+/// docker's directory, and an image in it.
+#[derive(Debug)]
+struct DockerDirAddress {
+    selector: Option<Selector>,
+}
+
+impl fmt::Display for DockerDirAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(DOCKER_DIR.scheme)?;
+        self.selector.as_ref().map_or(Ok(()), |selector| selector.fmt(f))
+    }
+}
+
+impl Address for DockerDirAddress {
+    fn source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<SelectedSource> {
+        let stores = Stores::open(options.storage_root, &context.watch, &MeasuredLayers::default())?;
+        Ok(SelectedSource { source: OpenSource::Store(stores.together()), selector: self.selector.clone(), name: None })
+    }
+
+    fn sink(&self, _options: &WriteOptions<'_>, _context: &Context) -> Result<Box<dyn Sink>> {
+        Err(Error::usage(format!(
+            "{self} is read only: dockerd would not know an image that is written to its directory; use \
+             docker-daemon:REF as DST"
+        )))
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(format!("{}{}", DOCKER_DIR.scheme, names::selector_key(self.selector())))
+    }
+
+    fn selector(&self) -> Option<&Selector> {
+        self.selector.as_ref()
+    }
+
+    /// Lists without reading a layer, for which every tar-split would be read. Images without a name have their IDs.
+    fn list(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Option<Vec<Listed>>> {
+        let stores = Stores::open(options.storage_root, &context.watch, &MeasuredLayers::default())?;
+        match &stores {
+            Stores { graph: Some(graph), containerds, .. } if self.selector.is_none() && containerds.is_empty() => {
+                Ok(Some(graph.names_and_ids()?.into_iter().map(|name| (name, None)).collect()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn serve_source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
+        all_of(self.selector())?;
+        let (root, watch, measured) =
+            (options.storage_root.map(Path::to_owned), context.watch.clone(), MeasuredLayers::default());
+        Ok(ServeSource::Store {
+            watched: Stores::open(root.as_deref(), &watch, &measured)?.watched,
+            poll_interval: POLL_INTERVAL,
+            repository: RepositoryName::Fixed("docker"),
+            open: Box::new(move || Ok(Stores::open(root.as_deref(), &watch, &measured)?.together())),
+        })
+    }
+}
+
+/// The stores in docker's directory.
+struct Stores {
+    graph: Option<DockerDirStore>,
+    containerds: Vec<ContainerdStore>,
+    /// A file that changes with the names of images.
+    watched: PathBuf,
+}
+
+impl Stores {
+    /// Opens the stores in `root`, or in this host's directories.
+    fn open(root: Option<&Path>, watch: &Arc<dyn Watch>, measured: &MeasuredLayers) -> Result<Stores> {
+        let roots = data_root::find(root, Resolution::default())?;
+        let mut containerds = Vec::new();
+        let mut watched = roots.names_file();
+        for directory in &roots.containerds {
+            match ContainerdStore::open(directory, Some(NAMESPACE)) {
+                // With graph drivers, this containerd runs containers only.
+                Ok(store) if store.records().is_empty() => {}
+                Ok(store) => {
+                    watched.get_or_insert_with(|| directory.join("io.containerd.metadata.v1.bolt/meta.db"));
+                    containerds.push(store);
+                }
+                Err(error) if matches!(error.kind(), Kind::NotFound) => {}
+                // Without a database, containerd has not started yet.
+                Err(error) if roots.drivers.is_empty() => return Err(error),
+                Err(error) => watch.say(&format!("{error}; only the images of graph drivers are read")),
+            }
+        }
+        if roots.drivers.is_empty() && containerds.is_empty() {
+            return Err(roots.nothing());
+        }
+        if !roots.unsupported.is_empty() {
+            let drivers = roots.unsupported.join(", ");
+            watch.say(&format!("images of the graph driver {drivers} are not read; start that docker for them"));
+        }
+        let watched = watched.unwrap_or_default();
+        let graph = (!roots.drivers.is_empty())
+            .then(|| DockerDirStore::new(DockerDir::new(roots, watch.clone()), measured.clone()));
+        Ok(Stores { graph, containerds, watched })
+    }
+
+    /// All of them as one store.
+    fn together(self) -> Arc<dyn Store> {
+        let graph = self.graph.map(|store| Arc::new(store) as Arc<dyn Store>);
+        let containerds = self.containerds.into_iter().map(|store| Arc::new(MobyStore(store)) as Arc<dyn Store>);
+        let mut stores: Vec<Arc<dyn Store>> = graph.into_iter().chain(containerds).collect();
+        match stores.len() {
+            1 => stores.remove(0),
+            _ => Arc::new(Several::new(stores)),
+        }
+    }
+}
+
+/// containerd's directory as docker uses it: an image ID is the digest of a manifest or index.
+struct MobyStore(ContainerdStore);
+
+impl MobyStore {
+    fn by_id(&self, text: &str) -> Result<Option<Digest>> {
+        let Some(prefix) = IdPrefix::parse(text) else { return Ok(None) };
+        let is_name = |name: &Name| name.matches(text);
+        match self.0.names()?.iter().any(is_name) {
+            true => Ok(None),
+            false => prefix.only(self.0.records().iter().map(|record| record.target.digest)),
+        }
+    }
+}
+
+impl Store for MobyStore {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        let mut translated = Vec::with_capacity(selectors.len());
+        for selector in selectors {
+            let id = match selector {
+                Selector::Name(text) => self.by_id(text)?,
+                Selector::Digest(_) => None,
+            };
+            translated.push(id.map_or_else(|| selector.clone(), Selector::Digest));
+        }
+        let mut roots = self.0.roots(&translated)?;
+        for root in &mut roots {
+            root.name = root.name.take().filter(|name| !name.as_str().starts_with(DANGLING));
+        }
+        Ok(roots)
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        self.0.manifest(at)
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        self.0.open(blob, from)
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        self.0.find(digest)
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        let names = self.0.names()?.into_iter();
+        Ok(names.filter(|name| !name.as_str().starts_with(DANGLING)).collect())
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.0.referrers(subject)
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile()
+    }
+}

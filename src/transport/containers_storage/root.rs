@@ -1,0 +1,149 @@
+//! The storage's directory, and the storage drivers in it.
+
+use super::driver::{Driver, FORMS, with_owner_hint};
+use super::storage_conf::StorageConf;
+use crate::disk::rooted::{Resolution, Rooted};
+use crate::error::{Error, Result};
+use std::env::var_os;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The directory of root's storage, unless `storage.conf` names another one.
+const ROOT: &str = "/var/lib/containers/storage";
+/// The files that containers/storage reads for root; the first that exists decides.
+const SYSTEM_CONF: [&str; 2] = ["/etc/containers/storage.conf", "/usr/share/containers/storage.conf"];
+/// The maximum number of entries of the directory.
+const MAX_ENTRIES: usize = 100_000;
+/// Entries of every storage.
+const SIGNS: [&str; 2] = ["storage.lock", "libpod"];
+
+/// A directory, and the file that names it.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    conf: Option<PathBuf>,
+}
+
+/// The storage drivers in a storage's directory.
+pub(super) struct Storage {
+    /// The directory in messages.
+    pub label: String,
+    pub drivers: Vec<Driver>,
+    /// The names of storage drivers that imgmv does not read.
+    pub unsupported: Vec<String>,
+}
+
+/// Finds the storage drivers in `given` (`--src-root`), else in this user's storage.
+///
+/// # Errors
+/// - `NotFound`: the directory does not exist, or is not a storage.
+/// - `Denied`: it may not be read.
+pub(super) fn find(given: Option<&Path>, resolution: Resolution) -> Result<Storage> {
+    let place = match given {
+        Some(path) => Place { path: path.to_owned(), conf: None },
+        None => default_place()?,
+    };
+    let named_by = place.conf.map(|conf| format!(" (graphroot of {})", conf.display())).unwrap_or_default();
+    let label = format!("containers-storage {}{named_by}", place.path.display());
+    search(&place.path, &label, resolution)
+}
+
+/// Lists the storage drivers of the directory `root`.
+fn search(root: &Path, label: &str, resolution: Resolution) -> Result<Storage> {
+    let open = || Rooted::open(root, resolution);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::not_found(format!("{label}: the directory does not exist; name another one with --src-root"))
+        }
+        _ => with_owner_hint(Error::reading(root.display(), error)),
+    };
+    let names = open().map_err(failed)?.names(MAX_ENTRIES).map_err(with_owner_hint)?;
+    let names: Vec<String> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let mut storage = Storage { label: label.to_owned(), drivers: Vec::new(), unsupported: Vec::new() };
+    for name in names.iter().filter_map(|name| name.strip_suffix("-images")) {
+        match FORMS.iter().find(|form| form.name == name) {
+            Some(form) => storage.drivers.push(Driver::new(open().map_err(failed)?, form)),
+            None => storage.unsupported.push(name.to_owned()),
+        }
+    }
+    let is_storage = names.iter().any(|name| SIGNS.contains(&&**name) || name.ends_with("-images"));
+    match is_storage {
+        true => Ok(storage),
+        false => Err(not_a_storage(root, label)),
+    }
+}
+
+fn not_a_storage(root: &Path, label: &str) -> Error {
+    let inner = root.join("var/lib/containers/storage");
+    let hint = match inner.is_dir() {
+        true => format!("name {} with --src-root", inner.display()),
+        false => "name the storage (usually var/lib/containers/storage on its disk) with --src-root".to_owned(),
+    };
+    Error::not_found(format!(
+        "{label}: it is not a storage of podman, CRI-O or buildah: it has none of its files; {hint}"
+    ))
+}
+
+impl Storage {
+    /// The error for a storage without a driver that imgmv reads.
+    pub fn nothing(&self) -> Error {
+        let label = &self.label;
+        match self.unsupported.is_empty() {
+            true => Error::not_found(format!("{label} has no image: nothing was ever stored there")),
+            false => Error::not_found(format!(
+                "{label} has images of the storage driver {}, of which imgmv cannot read the layers; use podman save there",
+                self.unsupported.join(", ")
+            )),
+        }
+    }
+}
+
+/// The storage of this user, as containers/storage finds it.
+fn default_place() -> Result<Place> {
+    let rooted_user = rustix::process::geteuid().is_root() && variable("_CONTAINERS_ROOTLESS_UID").is_none();
+    if let Some(conf) = variable("CONTAINERS_STORAGE_CONF") {
+        if let Some(place) = named(&conf, "graphroot") {
+            return Ok(place);
+        }
+    }
+    match rooted_user {
+        true => Ok(system().unwrap_or_else(|| Place { path: ROOT.into(), conf: None })),
+        false => rootless(),
+    }
+}
+
+/// The directory that the system's file names.
+fn system() -> Option<Place> {
+    let conf = SYSTEM_CONF.iter().map(Path::new).find(|conf| conf.is_file())?;
+    named(conf, "graphroot")
+}
+
+fn rootless() -> Result<Place> {
+    let home = variable("HOME");
+    let below = |variable_name: &str, default: &str| {
+        variable(variable_name).or_else(|| home.as_ref().map(|home| home.join(default)))
+    };
+    let own = below("XDG_CONFIG_HOME", ".config").map(|config| config.join("containers/storage.conf"));
+    let own = own.and_then(|conf| named(&conf, "graphroot"));
+    let system = || SYSTEM_CONF.iter().find_map(|conf| named(Path::new(conf), "rootless_storage_path"));
+    let default =
+        || Some(Place { path: below("XDG_DATA_HOME", ".local/share")?.join("containers/storage"), conf: None });
+    own.or_else(system).or_else(default).ok_or_else(|| {
+        Error::not_found(
+            "containers-storage: HOME is not set, so that this user's storage is unknown; name it with --src-root",
+        )
+    })
+}
+
+/// The directory that the text `key` of `conf` names. `$HOME` and `$UID` are replaced, as containers/storage does.
+fn named(conf: &Path, key: &str) -> Option<Place> {
+    let found = StorageConf::read(conf)?;
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let home = variable("HOME").unwrap_or_default();
+    let path = found.text(key)?.replace("$HOME", home.to_str().unwrap_or_default()).replace("$UID", &uid);
+    path.starts_with('/').then(|| Place { path: path.into(), conf: Some(conf.to_owned()) })
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

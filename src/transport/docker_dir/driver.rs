@@ -1,0 +1,77 @@
+//! The files of one graph driver in a data root.
+
+use super::data_root::with_root_hint;
+use crate::disk::rooted::{Resolution, Rooted};
+use crate::error::{Error, Result};
+use crate::image::Digest;
+use std::path::Path;
+
+/// A graph driver whose layers are directories of files.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// The name of the driver, and of its directory below `image/`.
+    pub name: &'static str,
+    /// The path of a layer's files in the data root: before and after its cache ID.
+    files: (&'static str, &'static str),
+}
+
+/// The supported graph drivers. The others store layers as volumes or snapshots of their filesystems.
+pub(crate) const FORMS: [Form; 3] = [
+    Form { name: "overlay2", files: ("overlay2/", "/diff") },
+    Form { name: "vfs", files: ("vfs/dir/", "") },
+    Form { name: "fuse-overlayfs", files: ("fuse-overlayfs/", "/diff") },
+];
+
+/// The images of one graph driver.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    root: Rooted,
+    form: &'static Form,
+}
+
+impl Driver {
+    /// The images of the driver `form` in the data root `root`.
+    pub fn new(root: &Path, resolution: Resolution, form: &'static Form) -> Result<Driver> {
+        let root = Rooted::open(root, resolution).map_err(|e| with_root_hint(Error::reading(root.display(), e)))?;
+        Ok(Driver { root, form })
+    }
+
+    pub fn root(&self) -> &Rooted {
+        &self.root
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.form.name
+    }
+
+    /// The path of `name` below `image/DRIVER/`, in the data root.
+    pub fn path(&self, name: &str) -> String {
+        format!("image/{}/{name}", self.form.name)
+    }
+
+    /// Reads the file `name` below `image/DRIVER/`; `None` if it does not exist. At most `limit` bytes are read.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.root.read(self.path(name), limit).map_err(with_root_hint)
+    }
+
+    /// The files of the layer with the cache ID `cache_id`, which was checked; `None` if the directory does not exist.
+    pub fn files(&self, cache_id: &str) -> Result<Option<Rooted>> {
+        self.root.directory(self.files_path(cache_id)).map_err(with_root_hint)
+    }
+
+    /// The path of a layer's files in the data root.
+    pub fn files_path(&self, cache_id: &str) -> String {
+        let (before, after) = self.form.files;
+        format!("{before}{cache_id}{after}")
+    }
+
+    /// The path of `name` below `image/DRIVER/`, for messages.
+    pub fn display(&self, name: &str) -> String {
+        self.root.display(self.path(name))
+    }
+}
+
+/// The path of the config with the ID `id`, below `image/DRIVER/`.
+pub(super) fn config_path(id: &Digest) -> String {
+    format!("imagedb/content/{}/{}", id.algorithm().name(), id.hex())
+}

@@ -1,0 +1,106 @@
+//! Which directories are docker's, and what is said about those that are not.
+
+use super::support::program::command;
+use super::{app, imgmv, try_imgmv};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn told(root: &Path, status: i32, words: &[&str]) {
+    let done = try_imgmv(root, &["copy", "docker-dir:t/app:1", "-"]);
+    assert_eq!(done.status.code(), Some(status), "{}", done.stderr);
+    for word in words {
+        assert!(done.stderr.contains(word), "{word}: {}", done.stderr);
+    }
+}
+
+fn listed(root: &Path) -> String {
+    imgmv(root, &["list", "docker-dir:"]).stdout
+}
+
+#[test]
+fn the_directory_of_a_remapped_user_is_found() {
+    let docker = app("overlay2");
+    let outer = TempDir::new().unwrap();
+    fs::rename(docker.dir.path(), outer.path().join("200000.200000")).unwrap();
+    assert_eq!(listed(outer.path()), "docker.io/t/app:1\n");
+    imgmv(outer.path(), &["copy", "docker-dir:t/app:1", "-"]);
+}
+
+#[test]
+fn the_directory_of_a_rootless_docker_is_found() {
+    let docker = app("fuse-overlayfs");
+    let home = TempDir::new().unwrap();
+    fs::create_dir_all(home.path().join(".local/share")).unwrap();
+    fs::rename(docker.dir.path(), home.path().join(".local/share/docker")).unwrap();
+    for (variable, value) in [("HOME", home.path().to_owned()), ("XDG_DATA_HOME", home.path().join(".local/share"))] {
+        let mut run = command(env!("CARGO_BIN_EXE_imgmv"));
+        let done = run.args(["list", "docker-dir:"]).env(variable, value).output().unwrap();
+        let (said, stdout) = (String::from_utf8_lossy(&done.stderr), String::from_utf8_lossy(&done.stdout));
+        assert!(stdout.contains("docker.io/t/app:1\n"), "{variable}: {stdout}{said}");
+    }
+}
+
+#[test]
+fn every_drivers_store_is_read_and_others_are_named() {
+    let docker = app("overlay2");
+    let second = {
+        let mut second = super::DockerDir::new("vfs");
+        second.add(&["t/second:1"], &super::app_layers());
+        second
+    };
+    fs::rename(second.dir.path().join("image/vfs"), docker.dir.path().join("image/vfs")).unwrap();
+    fs::rename(second.dir.path().join("vfs"), docker.dir.path().join("vfs")).unwrap();
+    fs::create_dir(docker.dir.path().join("image/btrfs")).unwrap();
+    let done = imgmv(docker.dir.path(), &["list", "docker-dir:"]);
+    assert_eq!(done.stdout, "docker.io/t/app:1\ndocker.io/t/second:1\n");
+    assert!(done.stderr.contains("the graph driver btrfs are not read"), "{}", done.stderr);
+    imgmv(docker.dir.path(), &["copy", "docker-dir:t/second:1", "-"]);
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_named_with_the_way_around() {
+    for driver in ["btrfs", "zfs", "devicemapper", "aufs"] {
+        let root = TempDir::new().unwrap();
+        fs::create_dir_all(root.path().join("image").join(driver)).unwrap();
+        told(root.path(), 3, &[driver, "start that docker", "docker-daemon:REF"]);
+    }
+    let root = TempDir::new().unwrap();
+    fs::create_dir(root.path().join("containers")).unwrap();
+    told(root.path(), 3, &["has no image store", "containerd:REF --src-namespace moby"]);
+    let empty = TempDir::new().unwrap();
+    told(empty.path(), 3, &["is not docker's directory", "--src-root"]);
+    let disk = TempDir::new().unwrap();
+    fs::create_dir_all(disk.path().join("var/lib/docker")).unwrap();
+    told(disk.path(), 3, &[disk.path().join("var/lib/docker").to_str().unwrap()]);
+    told(&disk.path().join("nowhere"), 3, &["no docker directory at"]);
+    let none = super::DockerDir::new("overlay2");
+    let done = try_imgmv(none.dir.path(), &["copy", "docker-dir:", "-"]);
+    assert!(done.stderr.contains("has no image (graph driver overlay2)"), "{}", done.stderr);
+}
+
+#[test]
+fn a_directory_of_root_needs_root() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can give a directory to root");
+    }
+    let docker = app("overlay2");
+    let program = TempDir::new().unwrap();
+    let copied = program.path().join("imgmv");
+    fs::copy(env!("CARGO_BIN_EXE_imgmv"), &copied).unwrap();
+    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(docker.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for private in ["", "image"] {
+        let private = docker.dir.path().join(private);
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+        let root = docker.dir.path().display().to_string();
+        let mut run = command(copied.to_str().unwrap());
+        let done = run.args(["list", "docker-dir:", "--src-root", &root]).uid(65534).gid(65534).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(4), "{said}");
+        assert!(said.contains("run imgmv as root"), "{said}");
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
