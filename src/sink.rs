@@ -46,6 +46,8 @@ pub struct SinkCapabilities {
     pub unnamed_blobs: bool,
     /// Whether an image may stay without a name.
     pub unnamed_images: bool,
+    /// Whether it can store manifests that belong to an image: referrers, and what cosign's tags name.
+    pub referrers: bool,
     /// Whether its writers may ask for the latest bytes again ([`BlobWriter::recover`]). The copy keeps those of a
     /// stream and of a recompressed layer in memory then.
     pub needs_replay: bool,
@@ -82,6 +84,11 @@ pub trait Sink: Send + Sync {
     /// - `Usage`: the sink cannot store these images.
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         Ok(Missing::new(upcoming.into_blobs()))
+    }
+
+    /// Whether the sink has `referrer` and lists it for its subject. Asked for images that are published already.
+    fn has_referrer(&self, _referrer: &Manifest) -> Result<bool> {
+        Ok(false)
     }
 
     /// Opens a blob for writing, or answers that it is stored already. `from` is the repository that the source's blobs

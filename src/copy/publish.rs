@@ -33,13 +33,21 @@ impl Run<'_> {
                 let (was, now) = (image.root().digest(), made.root().digest());
                 self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
             }
-            for manifest in &made.tree {
+            if made.attached.len() < image.attached.len() {
+                let count = image.attached.len() - made.attached.len();
+                self.watch.say(&format!(
+                    "{count} referrers of {} are not copied: they belong to a digest that the destination does not get",
+                    image.root().digest()
+                ));
+            }
+            for manifest in made.tree.iter().filter(|_| !made.is_current) {
                 self.sink.put_manifest(manifest)?;
             }
+            self.publish_attached(&made)?;
             if made.names.is_empty() {
                 self.sink.publish(None, made.root())?;
             }
-            for name in &made.names {
+            for name in made.names.iter().filter(|_| !made.is_current) {
                 self.sink.publish(Some(name), made.root())?;
             }
             self.report_image(&made, image.source_digest);
@@ -55,6 +63,7 @@ impl Run<'_> {
             digest: root.digest(),
             media_type: root.descriptor.media_type.clone(),
             source_digest,
+            referrers: image.attached.iter().map(|attached| attached.manifest.digest()).collect(),
             platforms: image.platforms(),
         });
     }

@@ -13,9 +13,13 @@ use std::collections::HashSet;
 
 impl Run<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
-        let roots = store.roots(&self.options.selectors)?;
-        let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
+        let mut roots = store.roots(&self.options.selectors)?;
+        if self.options.selectors.is_empty() {
+            roots = self.without_attached(store, roots)?;
+        }
+        let mut images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
         self.fail_if_empty(&images, &self.profile.empty_message)?;
+        self.attach(store, &mut images)?;
         self.note_images(&images);
         self.look_up_layers(&images);
         let (current, images) = self.split_current(images)?;
@@ -75,7 +79,10 @@ impl Run<'_> {
                     same = same && self.sink.published(name)? == Some(made.root().digest());
                 }
             }
-            if same { current.push(image) } else { others.push(image) }
+            match same && self.has_all_attached(&image)? {
+                true => current.push(image),
+                false => others.push(Image { is_current: same, ..image }),
+            }
         }
         Ok((current, others))
     }

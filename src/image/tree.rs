@@ -1,6 +1,7 @@
 //! One image of a copy: its manifests and its names at the sink.
 
-use super::{Descriptor, Digest, Manifest, Name, Platform};
+use super::{Attached, Descriptor, Digest, Manifest, Name, Platform, Reference};
+use crate::error::Result;
 use std::collections::HashSet;
 
 /// One image of a copy.
@@ -16,6 +17,10 @@ pub struct Image {
     pub source_digest: Digest,
     /// The foreign layers that are copied.
     pub foreign_layers: Vec<Descriptor>,
+    /// The manifests that belong to the image, in the order in which they are stored: after the image, before its names.
+    pub attached: Vec<Attached>,
+    /// The sink has the image under its names, and only `attached` is copied.
+    pub is_current: bool,
 }
 
 impl Image {
@@ -24,9 +29,21 @@ impl Image {
         self.tree.last().expect("a tree has a root")
     }
 
+    /// Returns the name `tag` in the repository of the image's first name; only the tag for an image without one.
+    pub fn sibling(&self, tag: &str) -> Result<Name> {
+        let repository = self.names.first().and_then(Name::reference);
+        match repository {
+            Some(named) => Ok(Name::from(&Reference { tag: Some(tag.to_owned()), digest: None, ..named })),
+            None => Name::new(tag),
+        }
+    }
+
     /// Returns all configs and layers that are copied; a digest may occur several times.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        self.tree.iter().flat_map(Manifest::blobs).chain(&self.foreign_layers)
+        let image = if self.is_current { &[] } else { &self.tree[..] };
+        let foreign_layers = if self.is_current { &[] } else { &self.foreign_layers[..] };
+        let attached = self.attached.iter().flat_map(|attached| attached.manifest.blobs());
+        image.iter().flat_map(Manifest::blobs).chain(foreign_layers).chain(attached)
     }
 
     /// Returns the foreign layers that are not copied.

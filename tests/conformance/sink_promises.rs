@@ -33,6 +33,8 @@ impl Sent {
             tree: vec![manifest],
             synthesised: false,
             foreign_layers: Vec::new(),
+            attached: Vec::new(),
+            is_current: false,
         };
         Sent { memory, image }
     }

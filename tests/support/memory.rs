@@ -188,6 +188,7 @@ pub fn takes() -> SinkCapabilities {
         unnamed_blobs: true,
         unnamed_images: true,
         needs_replay: false,
+        referrers: true,
     }
 }
 

@@ -43,6 +43,7 @@ pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, 
         unnamed_blobs: true,
         unnamed_images: true,
         needs_replay: false,
+        referrers: false,
     };
     let options = PlanOptions { platforms: platforms.clone(), ..PlanOptions::default() };
     plan::images(store, store.roots(selectors)?, &options, &capabilities, &*run.screen)

@@ -99,7 +99,15 @@ pub fn images(
         }
         let foreign_layers = foreign_layers(store, &tree, options.foreign)?;
         let (synthesised, source_digest) = (root.synthesised, root.descriptor.digest);
-        planned.push(Image { names: names.clone(), tree, synthesised, source_digest, foreign_layers });
+        planned.push(Image {
+            names: names.clone(),
+            tree,
+            synthesised,
+            source_digest,
+            foreign_layers,
+            attached: Vec::new(),
+            is_current: false,
+        });
     }
     names::give(&mut planned, &options.naming, capabilities, watch)?;
     sizes_agree(&planned)?;

@@ -1,0 +1,82 @@
+//! What belongs to the images of an archive, kept where no loader looks for images: a blob, an image index, that the
+//! annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag as
+//! `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
+
+use crate::error::{Error, Result};
+use crate::image::{
+    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, REF_NAME, digest_tags, is_digest_tag,
+    remove_name,
+};
+use crate::tarball::read::contents::{Contents, INDEX};
+use std::collections::HashMap;
+
+/// The annotation of `index.json` that names the blob.
+pub(crate) const ANNOTATION: &str = "imgmv.referrers";
+/// The maximum number of entries in the blob.
+const MAX_ENTRIES: usize = 50_000;
+
+/// The attached manifests of an archive.
+#[derive(Debug, Default)]
+pub(crate) struct AttachedTable {
+    /// By the digest of their subject.
+    referrers: HashMap<Digest, Vec<Descriptor>>,
+    tagged: HashMap<String, Descriptor>,
+}
+
+impl AttachedTable {
+    /// Reads the table of `contents`; empty for an archive without one.
+    ///
+    /// # Errors
+    /// `Invalid` for a blob that is missing, malformed or too large. An entry whose manifest is missing is skipped.
+    pub fn read(contents: &dyn Contents) -> Result<AttachedTable> {
+        let mut table = AttachedTable::default();
+        let Some(index) = contents.document(INDEX)? else { return Ok(table) };
+        let Some(digest) = LayoutIndex::parse(&index)?.annotation(ANNOTATION).map(str::to_owned) else {
+            return Ok(table);
+        };
+        let wrong = |why: &str| Error::invalid(format!("the annotation {ANNOTATION} of {INDEX} names {digest}, {why}"));
+        let digest: Digest = digest.parse().map_err(|_| wrong("which is not a digest"))?;
+        let bytes = document(contents, &digest)?.ok_or_else(|| wrong("which is not in the archive"))?;
+        if Hasher::new(digest.algorithm()).with(&bytes).finish() != digest {
+            return Err(wrong("whose bytes have another digest"));
+        }
+        let entries = LayoutIndex::parse(&bytes)?.entries()?;
+        if entries.len() > MAX_ENTRIES {
+            return Err(wrong(&format!("which lists more than {MAX_ENTRIES} manifests")));
+        }
+        for entry in entries {
+            table.insert(contents, entry)?;
+        }
+        Ok(table)
+    }
+
+    fn insert(&mut self, contents: &dyn Contents, mut entry: Descriptor) -> Result<()> {
+        let tag = entry.annotation(REF_NAME).filter(|tag| is_digest_tag(tag)).map(str::to_owned);
+        if let Some(tag) = tag {
+            remove_name(&mut entry);
+            self.tagged.insert(tag, entry);
+            return Ok(());
+        }
+        let Some(bytes) = document(contents, &entry.digest)? else { return Ok(()) };
+        let subject = Manifest::parse(bytes, &entry).ok().and_then(|manifest| manifest.subject);
+        if let Some(subject) = subject {
+            self.referrers.entry(subject.digest).or_default().push(entry);
+        }
+        Ok(())
+    }
+
+    /// As [`crate::source::Store::referrers`].
+    pub fn referrers(&self, subject: &Digest) -> Vec<Descriptor> {
+        self.referrers.get(subject).cloned().unwrap_or_default()
+    }
+
+    /// As [`crate::source::Store::digest_tagged`].
+    pub fn digest_tagged(&self, subject: &Digest) -> Vec<(String, Descriptor)> {
+        let tags = digest_tags(subject).into_iter();
+        tags.filter_map(|tag| self.tagged.get(&tag).map(|entry| (tag.clone(), entry.clone()))).collect()
+    }
+}
+
+fn document(contents: &dyn Contents, digest: &Digest) -> Result<Option<Vec<u8>>> {
+    Ok(contents.document(&digest.blob_path())?.filter(|bytes| bytes.len() as u64 <= MAX_MANIFEST_BYTES))
+}
