@@ -132,7 +132,7 @@ impl NetworkOptions {
         let limit = shared(self.common.limit_rate, run);
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
-        Ok(Access { parallel_parts: access.parallel_parts.min(most), rate_limit: limit, ..access })
+        Ok(Access { parallel_ranges: access.parallel_ranges.min(most), rate_limit: limit, ..access })
     }
 }
 

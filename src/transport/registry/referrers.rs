@@ -5,7 +5,7 @@ use super::auth::token::Scope;
 use super::http::Call;
 use super::http::client::RegistryClient;
 use super::pull::manifest;
-use super::pull::manifest::At;
+use super::pull::manifest::ManifestRef;
 use super::pull::skipped::Skipped;
 use super::pull::tags;
 use super::pull::tags::next_page;
@@ -182,7 +182,7 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
 /// Reads the index of the referrers tag; empty if the tag does not exist. GitLab resolves such a tag as the digest
 /// itself, so what is not an index, or is the subject, is not a list of referrers.
 fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let (found, bytes) = match manifest::fetch(client, repository, At::Tag(&tag(subject))) {
+    let (found, bytes) = match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
         Ok(found) => found,
         Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
