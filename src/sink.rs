@@ -9,9 +9,10 @@ use std::io::Write;
 /// The part of an index that a sink stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
-    /// An index with everything below it: a registry, and an archive, which `ctr images import --all-platforms` reads.
+    /// An index with everything below it: an archive, which `ctr images import --all-platforms` reads.
     Whole,
-    /// An index with as much below it as the source has: a layout.
+    /// An index with as much below it as the source has, or the user selects: a layout, a registry. If the sink refuses
+    /// such an index, it gets a smaller one.
     AsFound,
     /// An index that keeps its bytes, with only this platform's images below it: an engine.
     Sparse(Platform),

@@ -30,6 +30,8 @@ fuzz_target!(|bytes: &[u8]| {
         tree: vec![manifest],
         synthesised: false,
         foreign_layers: Vec::new(),
+            narrowed: None,
+            original: None,
             attached: Vec::new(),
             is_current: false,
     };

@@ -25,6 +25,9 @@ impl Run<'_> {
         let options = &self.options.referrers;
         let stores = self.capabilities.referrers;
         // An engine cannot store them, so a remote source is not asked.
+        if stores {
+            images.iter_mut().for_each(keep_original);
+        }
         if !options.wanted || (!stores && self.profile.is_remote && options.required.is_empty()) {
             return Ok(());
         }
@@ -36,7 +39,7 @@ impl Run<'_> {
                 self.watch.say(&format!("{label}: not all that belongs to the image is copied: {why}"));
             }
             if stores {
-                image.attached = found.attached;
+                image.attached.extend(found.attached);
             } else if !found.attached.is_empty() {
                 let count = found.attached.len();
                 self.watch.say(&format!(
@@ -113,6 +116,12 @@ impl Run<'_> {
     }
 }
 
+/// Attaches the index that `image` is a part of.
+fn keep_original(image: &mut Image) {
+    let original = image.original.iter().map(|original| Attached { manifest: original.clone(), tag: None });
+    image.attached.extend(original);
+}
+
 /// What belongs to one image.
 struct Found {
     attached: Vec<Attached>,
@@ -141,7 +150,7 @@ impl<'r> Search<'r> {
             let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
             digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
         };
-        for manifest in image.tree.iter().filter(|manifest| !made_here(manifest)) {
+        for manifest in image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest)) {
             self.referrers(&manifest.digest(), 1)?;
             self.digest_tagged(&manifest.digest())?;
         }

@@ -6,8 +6,8 @@ use super::unchanged;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{
-    Attached, Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, digest_tags,
-    json_tree, media_type, with_coding,
+    Attached, Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, json_tree,
+    media_type, tagged_subject, with_coding,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -61,12 +61,11 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
 /// Those of `attached` that belong to a manifest of `tree`, or to one another.
 fn still_attached(attached: &[Attached], tree: &[Manifest]) -> Vec<Attached> {
     let mut subjects: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
-    let mut tags: HashSet<String> = subjects.iter().flat_map(digest_tags).collect();
     let belongs = |one: &&Attached| match (&one.tag, &one.manifest.subject) {
-        (Some(tag), _) => tags.remove(tag),
+        (Some(tag), _) => tagged_subject(tag).is_some_and(|subject| subjects.contains(&subject)),
         (None, Some(subject)) => subjects.contains(&subject.digest) && subjects.insert(one.manifest.digest()),
-        // The child of an index that comes after it.
-        (None, None) => true,
+        // The index that the image is a part of, or a child of an index that comes after it.
+        (None, None) => subjects.insert(one.manifest.digest()),
     };
     attached.iter().filter(belongs).cloned().collect()
 }
@@ -253,6 +252,8 @@ mod tests {
             synthesised: false,
             source_digest,
             foreign_layers: vec![],
+            narrowed: None,
+            original: None,
             attached: vec![],
             is_current: false,
         }

@@ -3,7 +3,7 @@
 use super::Copied;
 use super::convert;
 use super::run::Run;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Image};
 
 impl Run<'_> {
@@ -28,7 +28,12 @@ impl Run<'_> {
     pub fn publish(&self, images: &[Image]) -> Result<()> {
         for image in images {
             self.cancel.check()?;
-            let made = self.converted(image)?;
+            let mut made = self.converted(image)?;
+            if !made.is_current
+                && let Some(narrowed) = self.put_tree(image, &made)?
+            {
+                made = narrowed;
+            }
             if made.root().digest() != image.root().digest() {
                 let (was, now) = (image.root().digest(), made.root().digest());
                 self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
@@ -40,9 +45,6 @@ impl Run<'_> {
                     image.root().digest()
                 ));
             }
-            for manifest in made.tree.iter().filter(|_| !made.is_current) {
-                self.sink.put_manifest(manifest)?;
-            }
             self.publish_attached(&made)?;
             if made.names.is_empty() {
                 self.sink.publish(None, made.root())?;
@@ -53,6 +55,29 @@ impl Run<'_> {
             self.report_image(&made, image.source_digest);
         }
         Ok(())
+    }
+
+    /// Stores the manifests of `made`, the converted `image`. Returns the smaller image that is stored instead where the
+    /// sink refuses an index of which children are missing.
+    fn put_tree(&self, image: &Image, made: &Image) -> Result<Option<Image>> {
+        let put = |made: &Image| made.tree.iter().try_for_each(|manifest| self.sink.put_manifest(manifest));
+        let Some(narrowed) = &image.narrowed else { return put(made).map(|()| None) };
+        let root = made.root();
+        match put(made).and_then(|()| self.sink.publish(None, root)) {
+            Ok(()) => Ok(None),
+            Err(refused) if matches!(refused.kind(), Kind::Failed | Kind::NotFound | Kind::Invalid) => {
+                let smaller = Image { tree: narrowed.clone(), narrowed: None, ..image.clone() };
+                let smaller = self.converted(&smaller)?;
+                let (was, now) = (root.digest(), smaller.root().digest());
+                self.watch.say(&format!(
+                    "the destination refuses index {was}, since children of it are missing there ({refused}); {now} is \
+                     stored instead"
+                ));
+                put(&smaller)?;
+                Ok(Some(smaller))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds `image` to the report.

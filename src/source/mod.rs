@@ -43,12 +43,14 @@ pub struct Root {
     pub synthesised: bool,
     /// The manifest itself, where the source had to read it to know its digest (a registry's tag).
     pub manifest: Option<Arc<Manifest>>,
+    /// The index that this root is a part of, where the source has its bytes although the root took its place.
+    pub original: Option<Descriptor>,
 }
 
 impl Root {
     /// Creates a root without its manifest. The store has the manifest (`synthesised` is false).
     pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
-        Root { name, descriptor, synthesised: false, manifest: None }
+        Root { name, descriptor, synthesised: false, manifest: None, original: None }
     }
 
     /// The manifest, which `store` is asked for unless this root carries it.

@@ -7,8 +7,9 @@ use crate::image::{
     Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, REF_NAME, digest_tags, is_digest_tag,
     remove_name,
 };
+use crate::source::{Root, Store};
 use crate::tarball::read::contents::{Contents, INDEX};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The annotation of `index.json` that names the blob.
 pub(crate) const ANNOTATION: &str = "imgmv.referrers";
@@ -21,6 +22,8 @@ pub(crate) struct AttachedTable {
     /// By the digest of their subject.
     referrers: HashMap<Digest, Vec<Descriptor>>,
     tagged: HashMap<String, Descriptor>,
+    /// Indexes that images of the archive are a part of, with the digests that they list.
+    originals: Vec<(Descriptor, HashSet<Digest>)>,
 }
 
 impl AttachedTable {
@@ -58,11 +61,33 @@ impl AttachedTable {
             return Ok(());
         }
         let Some(bytes) = document(contents, &entry.digest)? else { return Ok(()) };
-        let subject = Manifest::parse(bytes, &entry).ok().and_then(|manifest| manifest.subject);
-        if let Some(subject) = subject {
-            self.referrers.entry(subject.digest).or_default().push(entry);
+        let Ok(manifest) = Manifest::parse(bytes, &entry) else { return Ok(()) };
+        match &manifest.subject {
+            Some(subject) => self.referrers.entry(subject.digest).or_default().push(entry),
+            None => {
+                let children = manifest.children().iter().map(|child| child.digest).collect();
+                self.originals.push((entry, children));
+            }
         }
         Ok(())
+    }
+
+    /// The index that `root` is a part of; `None` if the archive has none. `children` are those of `root`.
+    fn original(&self, root: &Digest, children: &[Descriptor]) -> Option<Descriptor> {
+        let is_part = |listed: &HashSet<Digest>| match children {
+            [] => listed.contains(root),
+            children => children.iter().all(|child| listed.contains(&child.digest)),
+        };
+        self.originals.iter().find(|(_, listed)| is_part(listed)).map(|(entry, _)| entry.clone())
+    }
+
+    /// `roots` of the archive, with the indexes that they are a part of.
+    pub fn with_originals(&self, store: &dyn Store, mut roots: Vec<Root>) -> Vec<Root> {
+        for root in roots.iter_mut().filter(|_| !self.originals.is_empty()) {
+            let manifest = root.read(store).ok();
+            root.original = manifest.and_then(|manifest| self.original(&manifest.digest(), manifest.children()));
+        }
+        roots
     }
 
     /// As [`crate::source::Store::referrers`].

@@ -33,6 +33,8 @@ impl Sent {
             tree: vec![manifest],
             synthesised: false,
             foreign_layers: Vec::new(),
+            narrowed: None,
+            original: None,
             attached: Vec::new(),
             is_current: false,
         };

@@ -178,7 +178,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             Some(at) => self.with_manifest(root, at).map_err(|e| e.at(&self.label)),
             None => Ok(root),
         };
-        selected.into_iter().map(with_manifest).collect()
+        let roots = selected.into_iter().map(with_manifest).collect::<Result<Vec<Root>>>()?;
+        Ok(self.attached.with_originals(self, roots))
     }
 
     fn names(&self) -> Result<Vec<Name>> {

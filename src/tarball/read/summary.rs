@@ -38,7 +38,7 @@ pub struct StreamedStore {
 impl Store for StreamedStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         if selectors.is_empty() {
-            return self.summary.select(selectors);
+            return Ok(self.summary.attached.with_originals(self, self.summary.select(selectors)?));
         }
         let mut chosen = Vec::new();
         for selector in selectors {
@@ -54,7 +54,7 @@ impl Store for StreamedStore {
                 None => chosen.extend(self.summary.select(std::slice::from_ref(selector))?),
             }
         }
-        Ok(chosen)
+        Ok(self.summary.attached.with_originals(self, chosen))
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

@@ -89,7 +89,19 @@ impl ImageLists {
                 }
             }
         }
+        entries.extend(self.originals());
         (!entries.is_empty()).then(|| LayoutIndex::of(&entries))
+    }
+
+    /// The indexes in the archive that nothing publishes or lists: images of the archive are a part of them.
+    fn originals(&self) -> Vec<Descriptor> {
+        let published = self.names.iter().map(|(_, digest)| *digest);
+        let children = self.manifests.values().flat_map(|manifest| manifest.children.iter().map(|child| child.digest));
+        let reached: HashSet<Digest> = published.chain(children).collect();
+        let rest = self.manifests.iter().filter(|(digest, one)| !reached.contains(digest) && !one.children.is_empty());
+        let mut originals: Vec<Descriptor> = rest.map(|(_, manifest)| manifest.descriptor.clone()).collect();
+        originals.sort_by_key(|entry| entry.digest);
+        originals
     }
 
     /// cosign's tags for the manifests in the archive.

@@ -153,7 +153,7 @@ impl Sink for RepositorySink {
     fn capabilities(&self) -> SinkCapabilities {
         let RegistryClient { throttle, access, .. } = &*self.target.client;
         SinkCapabilities {
-            shape: Shape::Whole,
+            shape: Shape::AsFound,
             order: Order::Parallel(throttle.parallel_blobs(access.parallel_blobs)),
             large_uploads: (!throttle.is_far()).then_some(PARALLEL_LARGE_BLOBS),
             compress: Some(Coding::Gzip),
