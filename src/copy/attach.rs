@@ -4,7 +4,7 @@
 //! A source that lists too many, or lists what it does not have, does not stop the copy: the rest is copied, and a note
 //! says what is left out. `--require-referrers` makes that an error.
 
-use super::run::Run;
+use super::run::CopyRun;
 use crate::error::{Error, Kind, Result};
 use crate::image::{
     Attached, Descriptor, Digest, Image, MAX_COPIED_REFERRERS, Manifest, Name, ReferrerType, media_type, tagged_subject,
@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 8;
 /// The maximum size of the manifests that belong to one image, together.
 const MAX_ATTACHED_BYTES: u64 = 256 << 20;
 
-impl Run<'_> {
+impl CopyRun<'_> {
     /// Adds to each of `images` what belongs to it in `store`.
     ///
     /// Fails with `NotFound` where a required type is missing.
@@ -50,7 +50,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// `roots`, which are all of `store`, without those that belong to another one: [`Run::attach`] finds them again.
+    /// `roots`, which are all of `store`, without those that belong to another one: [`CopyRun::attach`] finds them again.
     pub(super) fn without_attached(&self, store: &dyn Store, roots: Vec<Root>) -> Result<Vec<Root>> {
         let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
         let mut images = Vec::new();
@@ -130,7 +130,7 @@ struct Found {
 }
 
 struct Search<'r> {
-    run: &'r Run<'r>,
+    run: &'r CopyRun<'r>,
     store: &'r dyn Store,
     seen: HashSet<Digest>,
     bytes: u64,
@@ -138,7 +138,7 @@ struct Search<'r> {
 }
 
 impl<'r> Search<'r> {
-    fn new(run: &'r Run<'r>, store: &'r dyn Store) -> Search<'r> {
+    fn new(run: &'r CopyRun<'r>, store: &'r dyn Store) -> Search<'r> {
         let found = Found { attached: Vec::new(), left_out: None };
         Search { run, store, seen: HashSet::new(), bytes: 0, found }
     }

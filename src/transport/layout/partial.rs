@@ -2,7 +2,6 @@
 //! and a later copy resumes after the last correct byte.
 
 use super::directory::LayoutDirectory;
-use super::sink::{longer_than_announced, not_announced};
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -12,8 +11,8 @@ use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
-use crate::transfer::BlobWriter;
-use crate::transfer::Verified;
+use crate::source::Claim;
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -118,7 +117,7 @@ impl<'s> Partial<'s> {
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.shown()), error)
+        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.describe()), error)
     }
 }
 
@@ -126,10 +125,7 @@ impl BlobWriter for Partial<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         let found = self.sums.verify((&self.file, 0), self.size, fresh, self.cancel)?;
         if found.damaged {
-            self.watch.say(&format!(
-                "the partial file of blob {} is damaged; resuming at {} of {} bytes",
-                self.digest, found.bytes, self.size
-            ));
+            self.watch.say(&found.damage_message(&self.digest, self.size));
         } else if found.bytes > 0 {
             self.watch.say(&format!("resuming blob {} at {} of {} bytes", self.digest.short(), found.bytes, self.size));
         }
@@ -146,7 +142,7 @@ impl BlobWriter for Partial<'_> {
             }
         };
         if at + bytes.len() as u64 > self.size {
-            return Err(longer_than_announced());
+            return Err(longer_than_announced(&Claim { digest: Some(self.digest), size: Some(self.size) }));
         }
         self.file.write_all(bytes).map_err(|e| {
             // The number of bytes written is unknown.
@@ -189,14 +185,14 @@ impl Partial<'_> {
     }
 }
 
-/// Removes partial files whose blob exists by now or that had no write for `life`, and checkpoints without a partial
+/// Removes partial files whose blob exists by now or that had no write for `lifetime`, and checkpoints without a partial
 /// file. Returns the number of partial files removed.
-pub(super) fn sweep(layout: &LayoutDirectory, life: Duration) -> usize {
+pub(super) fn remove_expired(layout: &LayoutDirectory, lifetime: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(&layout.directory) {
         let exists = |digest: &Digest| matches!(layout.size(digest), Ok(Some(_)));
         if let Some(digest) = digest_in(&name, PART) {
-            if (exists(&digest) || age(layout, &name) >= life)
+            if (exists(&digest) || age(layout, &name) >= lifetime)
                 && temp_file::remove_if_unlocked(&layout.directory, &name)
             {
                 removed += 1;

@@ -7,13 +7,13 @@ use super::partial::Partial;
 use super::temp_file;
 use super::temp_file::TempFile;
 use crate::cancel::Cancel;
+use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::transfer::BlobWriter;
-use crate::transfer::Verified;
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,13 +24,11 @@ use std::time::Duration;
 /// Blobs of at least this size are written to a partial file, which an interrupted copy keeps.
 const MIN_PARTIAL_BYTES: u64 = 256 << 10;
 const LANES: usize = 4;
-/// The default time that partial files are kept.
-const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// How an existing blob is checked before it is skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Verify {
+pub enum BlobCheck {
     /// By its size.
     #[default]
     Size,
@@ -52,10 +50,10 @@ pub enum Durable {
 pub struct LayoutSink {
     dir: PathBuf,
     layout: OnceLock<LayoutDirectory>,
-    verify: Verify,
+    verify: BlobCheck,
     durable: Durable,
     /// The time that partial files are kept.
-    life: Duration,
+    lifetime: Duration,
     /// Published and not yet in `index.json`.
     names: Mutex<Vec<Named>>,
     watch: Arc<dyn Watch>,
@@ -70,7 +68,7 @@ impl LayoutSink {
     ///
     /// Fails with `Usage` if `dir` is a file, and with `Invalid` if it has an `index.json` that is not a layout's, or a
     /// layout of an unknown version.
-    pub fn open(dir: &Path, verify: Verify, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
+    pub fn open(dir: &Path, verify: BlobCheck, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
         let layout = OnceLock::new();
         if let Some(found) = LayoutDirectory::open(dir)? {
             if !found.is_layout()? && found.directory.size(INDEX_FILE)?.is_some() {
@@ -83,7 +81,16 @@ impl LayoutSink {
             layout.get_or_init(|| found);
         }
         let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
-        Ok(LayoutSink { dir: dir.to_owned(), layout, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
+        Ok(LayoutSink {
+            dir: dir.to_owned(),
+            layout,
+            verify,
+            durable,
+            lifetime: PARTIAL_LIFETIME,
+            names,
+            watch,
+            cancel,
+        })
     }
 
     /// Sets the files that are synced to the disk; the default is `index.json`.
@@ -93,8 +100,8 @@ impl LayoutSink {
     }
 
     /// Sets how long partial files of interrupted copies are kept; the default is a week.
-    pub fn keep_partials(mut self, life: Duration) -> Self {
-        self.life = life;
+    pub fn keep_partials(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
         self
     }
 
@@ -189,14 +196,14 @@ impl LayoutSink {
         self.layout.get().is_some_and(|layout| matches!(self.hash(layout, digest), Ok(Some(found)) if found == *digest))
     }
 
-    /// Whether the existing blob `digest` passes the check of [`Verify`].
+    /// Whether the existing blob `digest` passes the check of [`BlobCheck`].
     fn trusts(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<bool> {
-        if self.verify == Verify::Size {
+        if self.verify == BlobCheck::Size {
             return Ok(true);
         }
         let right = self.hash(layout, digest)? == Some(*digest);
         if !right {
-            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", layout.shown()));
+            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", layout.describe()));
         }
         Ok(right)
     }
@@ -220,9 +227,9 @@ impl Sink for LayoutSink {
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
         let held = |blob: &Descriptor| match self.verify {
-            Verify::Size => self.has(&blob.digest, Some(blob.size)),
+            BlobCheck::Size => self.has(&blob.digest, Some(blob.size)),
             // `begin` checks the blobs, since several lanes hash in parallel.
-            Verify::Digest => dry_run && self.is_right(&blob.digest),
+            BlobCheck::Digest => dry_run && self.is_right(&blob.digest),
         };
         Ok(Missing::new(upcoming.into_blobs().into_iter().filter(|blob| !held(blob)).collect()))
     }
@@ -260,7 +267,7 @@ impl Sink for LayoutSink {
         self.write_names()?;
         if let Some(layout) = self.layout.get() {
             temp_file::sweep(&layout.directory);
-            partial::sweep(layout, self.life);
+            partial::remove_expired(layout, self.lifetime);
         }
         Ok(Finish::Done)
     }
@@ -325,7 +332,7 @@ pub(super) struct TempFileWriter<'s> {
 
 impl<'s> TempFileWriter<'s> {
     pub fn new(layout: &'s LayoutDirectory, sync: bool) -> Result<TempFileWriter<'s>> {
-        let temp = TempFile::new(&layout.directory).map_err(|e| Error::writing(layout.shown(), e))?;
+        let temp = TempFile::new(&layout.directory).map_err(|e| Error::writing(layout.describe(), e))?;
         Ok(TempFileWriter { layout, temp, sync, claim: Claim::default(), written: 0 })
     }
 
@@ -336,7 +343,7 @@ impl<'s> TempFileWriter<'s> {
 
     /// Renames the file to the blob `digest`.
     pub fn commit_as(&mut self, digest: &Digest) -> Result<()> {
-        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.layout.shown()), e);
+        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.layout.describe()), e);
         if self.sync {
             self.temp.file.sync_all().map_err(unwritten)?;
         }
@@ -349,9 +356,9 @@ impl BlobWriter for TempFileWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.written += bytes.len() as u64;
         if self.claim.size.is_some_and(|size| self.written > size) {
-            return Err(longer_than_announced());
+            return Err(longer_than_announced(&self.claim));
         }
-        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.shown(), e))
+        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.describe(), e))
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
@@ -365,12 +372,4 @@ impl BlobWriter for TempFileWriter<'_> {
         }
         self.commit_as(&digest)
     }
-}
-
-pub(super) fn longer_than_announced() -> Error {
-    Error::invalid("a blob has more bytes than were announced")
-}
-
-pub(super) fn not_announced(digest: &Digest) -> Error {
-    Error::failed(format!("blob {digest} is not the blob that was announced"))
 }
