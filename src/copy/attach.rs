@@ -87,20 +87,6 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Whether the sink has all that belongs to `image`.
-    pub(super) fn has_all_attached(&self, image: &Image) -> Result<bool> {
-        for attached in &image.attached {
-            let here = match &attached.tag {
-                Some(tag) => self.sink.published(&image.sibling(tag)?)? == Some(attached.manifest.digest()),
-                None => self.sink.has_referrer(&attached.manifest)?,
-            };
-            if !here {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Stores what belongs to `image`, whose own manifests are stored.
     pub(super) fn publish_attached(&self, image: &Image) -> Result<()> {
         for Attached { manifest, tag } in &image.attached {

@@ -28,6 +28,7 @@
 mod attach;
 pub(crate) mod compress_slots;
 pub mod convert;
+mod current;
 mod notices;
 mod options;
 pub(crate) mod parallel;

@@ -29,14 +29,14 @@ impl CopyRun<'_> {
         for image in images {
             self.cancel.check()?;
             let mut made = self.converted(image)?;
+            if made.root().digest() != image.root().digest() {
+                let (was, now) = (image.root().digest(), made.root().digest());
+                self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
+            }
             if !made.is_current
                 && let Some(narrowed) = self.put_tree(image, &made)?
             {
                 made = narrowed;
-            }
-            if made.root().digest() != image.root().digest() {
-                let (was, now) = (image.root().digest(), made.root().digest());
-                self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
             }
             if made.attached.len() < image.attached.len() {
                 let count = image.attached.len() - made.attached.len();

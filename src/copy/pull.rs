@@ -62,38 +62,6 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Splits off the images whose names all point at the same image in the sink.
-    fn split_current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
-        let (mut current, mut others) = (Vec::new(), Vec::new());
-        for image in images {
-            let is_known =
-                |blob: &Descriptor| self.recompression(blob).is_none() || self.recompressed(&blob.digest).is_some();
-            let mut same = image.blobs().all(is_known) && !image.names.is_empty();
-            if same {
-                let made = self.converted(&image)?;
-                same = !made.names.is_empty();
-                for name in &made.names {
-                    same = same && self.sink.published(name)? == Some(made.root().digest());
-                }
-            }
-            match same && self.has_all_attached(&image)? {
-                true => current.push(image),
-                false => others.push(Image { is_current: same, ..image }),
-            }
-        }
-        Ok((current, others))
-    }
-
-    fn report_current(&self, images: Vec<Image>) {
-        distinct_blobs(&images).for_each(|blob| self.tally().existing.add(blob.size));
-        for image in images {
-            if let Ok(made) = self.converted(&image) {
-                self.watch.event(Event::Detail(&format!("{} exists at the destination", made.root().digest())));
-                self.report_image(&made, image.source_digest);
-            }
-        }
-    }
-
     /// The blobs that the sink does not have, and the one that has to be sent first; the others are counted as held.
     fn missing(&self, images: &[Image], store: &dyn Store) -> Result<(Vec<Work>, Option<Digest>)> {
         let all: Vec<Work> = distinct_blobs(images).map(|blob| self.work(blob)).collect();

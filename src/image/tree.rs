@@ -42,6 +42,14 @@ impl Image {
         }
     }
 
+    /// Returns the name of the manifest `digest` in the repository of the image's first name.
+    pub fn at_digest(&self, digest: &Digest) -> Result<Name> {
+        match self.names.first().and_then(Name::reference) {
+            Some(named) => Ok(Name::from(&Reference { tag: None, digest: Some(*digest), ..named })),
+            None => Name::new(format!("@{digest}")),
+        }
+    }
+
     /// Returns all configs and layers that are copied; a digest may occur several times.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let image = if self.is_current { &[] } else { &self.tree[..] };
