@@ -1,8 +1,9 @@
 //! Images that are current: the sink has them under their names, with all that belongs to them.
 
+use super::pull::distinct_blobs;
 use super::run::CopyRun;
 use crate::error::Result;
-use crate::image::{Descriptor, Image, Manifest, distinct_blobs};
+use crate::image::{Descriptor, Image, Manifest};
 use crate::progress::Event;
 
 impl CopyRun<'_> {

@@ -97,7 +97,7 @@ impl CopyRun<'_> {
 }
 
 /// The blobs of `images`, each once.
-fn distinct_blobs(images: &[Image]) -> impl Iterator<Item = &Descriptor> {
+pub(super) fn distinct_blobs(images: &[Image]) -> impl Iterator<Item = &Descriptor> {
     let mut seen = HashSet::new();
     images.iter().flat_map(Image::blobs).filter(move |blob| seen.insert(blob.digest))
 }
