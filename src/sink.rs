@@ -102,7 +102,7 @@ pub trait Sink: Send + Sync {
     /// - `Usage`: the claim has no digest or no size, and the sink needs it (see `unnamed_blobs`).
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
 
-    /// Stores a manifest whose blobs and children are stored. Storing it twice has no effect.
+    /// Stores a manifest whose blobs are stored, and those of its children that are copied. Storing it twice has no effect.
     fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
 
     /// Makes `name` (`None`: only the digest) point at `root`, which is stored completely.
