@@ -6,6 +6,8 @@ mod copies;
 mod hostile;
 #[path = "referrers/options.rs"]
 mod options;
+#[path = "referrers/peers.rs"]
+mod peers;
 #[path = "referrers/signed.rs"]
 mod signed;
 #[path = "referrers/sparse.rs"]
