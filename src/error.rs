@@ -54,6 +54,7 @@ pub struct Error {
     message: String,
     digest_mismatch: bool,
     permanent: bool,
+    web_page: bool,
 }
 
 /// A result with this library's [`Error`].
@@ -63,12 +64,18 @@ impl Error {
     /// Creates an error of `kind`. `message` has no full stop and may quote untrusted text: it is put on one line, and
     /// control characters become `?`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: on_one_line(&message.into()), digest_mismatch: false, permanent: false }
+        Error { kind, message: on_one_line(&message.into()), digest_mismatch: false, permanent: false, web_page: false }
     }
     /// Creates an error of `kind` with one indented line below `message` for each of `causes`.
     pub fn several(kind: Kind, message: &str, causes: &[String]) -> Self {
         let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
-        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), digest_mismatch: false, permanent: false }
+        Error {
+            kind,
+            message: lines.collect::<Vec<_>>().join("\n  "),
+            digest_mismatch: false,
+            permanent: false,
+            web_page: false,
+        }
     }
     /// Creates a `Failed` error; see [`Error::new`] for the message.
     pub fn failed(message: impl Into<String>) -> Self {
@@ -115,6 +122,16 @@ impl Error {
     /// Whether [`Error::digest_mismatch`] made this error: one retry may help, a second one does not.
     pub fn is_digest_mismatch(&self) -> bool {
         self.digest_mismatch
+    }
+
+    /// Creates a `Network` error for a web page in place of the response that the protocol asks for.
+    pub fn web_page(message: impl Into<String>) -> Self {
+        Error { web_page: true, ..Self::network(message) }
+    }
+
+    /// Whether [`Error::web_page`] made this error: the host answers, but not this request.
+    pub fn is_web_page(&self) -> bool {
+        self.web_page
     }
 
     /// Marks the error as one that must not be retried.

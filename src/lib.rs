@@ -29,9 +29,11 @@ pub use cancel::Cancel;
 pub use cli::main;
 pub use compress::layer_cache::LayerCache;
 pub use copy::convert::Format;
-pub use copy::{Compress, Foreign, Naming, Options, Platforms, Report, Source, Sparse, copy, copy_all};
+pub use copy::{Compress, Foreign, Naming, Options, Platforms, Referrers, Report, Source, Sparse, copy, copy_all};
 pub use error::{Error, Kind, Result};
-pub use image::{Coding, Descriptor, Digest, Hasher, Image, Manifest, Name, Platform, Reference};
+pub use image::{
+    Attached, Coding, Descriptor, Digest, Hasher, Image, Manifest, Name, Platform, Reference, ReferrerType,
+};
 pub use progress::{Event, Outcome, Silent, Watch};
 pub use sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 pub use source::{Claim, Origin, Profile, Root, Selector, Store};

@@ -9,9 +9,10 @@ use std::io::Write;
 /// The part of an index that a sink stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
-    /// An index with everything below it: a registry, and an archive, which `ctr images import --all-platforms` reads.
+    /// An index with everything below it: an archive, which `ctr images import --all-platforms` reads.
     Whole,
-    /// An index with as much below it as the source has: a layout.
+    /// An index with as much below it as the source has, or the user selects: a layout, a registry. If the sink refuses
+    /// such an index, it gets a smaller one.
     AsFound,
     /// An index that keeps its bytes, with only this platform's images below it: an engine.
     Sparse(Platform),
@@ -46,6 +47,8 @@ pub struct SinkCapabilities {
     pub unnamed_blobs: bool,
     /// Whether an image may stay without a name.
     pub unnamed_images: bool,
+    /// Whether it can store manifests that belong to an image: referrers, and what cosign's tags name.
+    pub referrers: bool,
     /// Whether its writers may ask for the latest bytes again ([`BlobWriter::recover`]). The copy keeps those of a
     /// stream and of a recompressed layer in memory then.
     pub needs_replay: bool,
@@ -84,6 +87,11 @@ pub trait Sink: Send + Sync {
         Ok(Missing::new(upcoming.into_blobs()))
     }
 
+    /// Whether the sink has `referrer` and lists it for its subject. Asked for images that are published already.
+    fn has_referrer(&self, _referrer: &Manifest) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Opens a blob for writing, or answers that it is stored already. `from` is the repository that the source's blobs
     /// are in.
     ///
@@ -94,7 +102,7 @@ pub trait Sink: Send + Sync {
     /// - `Usage`: the claim has no digest or no size, and the sink needs it (see `unnamed_blobs`).
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>>;
 
-    /// Stores a manifest whose blobs and children are stored. Storing it twice has no effect.
+    /// Stores a manifest whose blobs are stored, and those of its children that are copied. Storing it twice has no effect.
     fn put_manifest(&self, manifest: &Manifest) -> Result<()>;
 
     /// Makes `name` (`None`: only the digest) point at `root`, which is stored completely.

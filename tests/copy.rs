@@ -7,7 +7,7 @@ use imgmv::internals::image::media_type;
 use imgmv::internals::tarball::ArchiveStore;
 use imgmv::{
     Cancel, Descriptor, Digest, Kind, Name, Naming, Options, Order, Platform, Platforms, Report, Result, Selector,
-    Shape, Silent, SinkCapabilities, Source, Store, copy,
+    Shape, Silent, SinkCapabilities, Source, Sparse, Store, copy,
 };
 use memory::{Kept, Memory, layer, takes};
 use std::sync::Arc;
@@ -87,14 +87,22 @@ fn a_wrong_blob_publishes_nothing() {
 }
 
 #[test]
-fn one_platform_of_an_index_is_the_image_itself() {
-    let (memory, single, _) = sample();
-    for (platform, shape) in [("linux/amd64", Shape::AsFound), ("linux/amd64/v3", Shape::Whole)] {
+fn one_platform_of_an_index_is_the_image_itself_or_below_the_index() {
+    let (memory, single, multi) = sample();
+    for (platform, shape, named) in
+        [("linux/amd64", Shape::AsFound, multi.digest), ("linux/amd64/v3", Shape::Whole, single.digest)]
+    {
         let sink = Kept::new(SinkCapabilities { shape, ..takes() });
         run(stored(&memory), &sink, &Options { platforms: only(&[platform]), ..selector("multi:1") }).unwrap();
-        assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
-        assert_eq!(sink.state().blobs.len(), 4);
+        assert_eq!(sink.state().names["docker.io/library/multi:1"], named);
+        assert_eq!(sink.state().manifests, [single.digest, multi.digest]);
+        assert_eq!(sink.state().blobs.len(), 5);
     }
+    let sink = Kept::new(takes());
+    let narrow = Options { platforms: only(&["linux/amd64"]), sparse: Sparse::Narrow, ..selector("multi:1") };
+    run(stored(&memory), &sink, &narrow).unwrap();
+    assert_eq!(sink.state().names["docker.io/library/multi:1"], single.digest);
+    assert_eq!(sink.state().blobs.len(), 4);
 }
 
 #[test]
@@ -143,9 +151,9 @@ fn an_index_of_which_the_source_has_one_image_goes_as_it_is_or_as_that_image() {
     let layout = Kept::new(takes());
     run(stored(&memory), &layout, &selector("multi:1")).unwrap();
     assert_eq!(layout.state().names["docker.io/library/multi:1"], multi.digest);
-    let registry = Kept::new(SinkCapabilities { shape: Shape::Whole, ..takes() });
-    run(stored(&memory), &registry, &selector("multi:1")).unwrap();
-    assert_eq!(registry.state().names["docker.io/library/multi:1"], single.digest);
+    let archive = Kept::new(SinkCapabilities { shape: Shape::Whole, ..takes() });
+    run(stored(&memory), &archive, &selector("multi:1")).unwrap();
+    assert_eq!(archive.state().names["docker.io/library/multi:1"], single.digest);
 }
 
 #[test]

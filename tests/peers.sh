@@ -16,6 +16,9 @@ suite=${IMGMV_PEERS_SUITE:-forky}
 
 installed=(skopeo containerd docker.io docker-registry openssh-server openssh-client podman umoci runc iptables chromium
     zstd xz-utils bzip2 pigz ca-certificates)
+# Signing programs, which only Debian's development suite has; they need nothing else of it.
+signers_suite=sid
+signers=(cosign notation)
 newer=(skopeo crane oras containerd docker.io docker-cli podman umoci runc crun netavark iptables)
 # No package needs these by name, since every whole Debian has them.
 essential=(bash dash coreutils grep sed mawk findutils tar gzip bzip2 xz-utils zstd mount util-linux procps kmod libc-bin)
@@ -64,9 +67,9 @@ mirror() {
 
 # An apt of its own: it knows the newer suite only, and thinks that nothing is installed.
 write_apt_config() {
-    local apt=$1 from=$2
+    local apt=$1 from=$2 of=$3
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$from" "$suite" >"$apt/sources.list"
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$from" "$of" >"$apt/sources.list"
     cat >"$apt/apt.conf" <<CONF
 Dir::State "$apt";
 Dir::State::status "/dev/null";
@@ -90,7 +93,7 @@ unpack_suite() {
     fi
     [ -n "$from" ] || fail "apt has no Debian archive configured"
     say "fetching $suite"
-    write_apt_config "$tree/apt" "$from"
+    write_apt_config "$tree/apt" "$from" "$suite"
     APT_CONFIG=$tree/apt/apt.conf apt-get update -qq
     APT_CONFIG=$tree/apt/apt.conf apt-get install -y -qq --download-only "${newer[@]}" "${essential[@]}" >&2
     # Unpacked and not installed: no maintainer script runs, and only /usr is used.
@@ -108,6 +111,20 @@ unpack_suite() {
         ln -sf "$tool-nft-restore" "$tree/suite/usr/sbin/$tool-restore"
     done
     ln -sf mawk "$tree/suite/usr/bin/awk"
+}
+
+unpack_signers() {
+    local tree=$1 from package
+    from=$(mirror)
+    say "fetching ${signers[*]}"
+    write_apt_config "$tree/apt" "$from" "$signers_suite"
+    APT_CONFIG=$tree/apt/apt.conf apt-get update -qq
+    (cd "$tree/apt/archives" && APT_CONFIG=$tree/apt/apt.conf apt-get download -qq "${signers[@]}" >&2)
+    mkdir -p "$tree/bin"
+    for package in "$tree"/apt/archives/*.deb; do
+        dpkg-deb --fsys-tarfile "$package" | tar -x -C "$tree/bin" --strip-components=3 ./usr/bin
+    done
+    rm -rf "$tree/apt"
 }
 
 # Each program runs with the newer suite's /usr over the machine's, in a mount namespace of its own: paths outside /usr,
@@ -138,8 +155,8 @@ WRAPPER
 
 # A change of what the tree is made of makes it anew.
 wanted() {
-    printf '%s\n' "$suite" "${newer[*]}" "${essential[*]}" "${programs[*]}"
-    declare -f unpack_suite write_wrappers | sha256sum
+    printf '%s\n' "$suite" "${newer[*]}" "${essential[*]}" "${programs[*]}" "$signers_suite" "${signers[*]}"
+    declare -f unpack_suite unpack_signers write_wrappers | sha256sum
 }
 
 make_chroot() {
@@ -153,6 +170,7 @@ make_chroot() {
         mkdir "$peers.making"
         unpack_suite "$peers.making"
         write_wrappers "$peers.making"
+        unpack_signers "$peers.making"
         wanted >"$peers.making/made"
         rm -rf "$peers"
         mv "$peers.making" "$peers"

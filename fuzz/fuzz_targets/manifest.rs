@@ -30,6 +30,10 @@ fuzz_target!(|bytes: &[u8]| {
         tree: vec![manifest],
         synthesised: false,
         foreign_layers: Vec::new(),
+            narrowed: None,
+            original: None,
+            attached: Vec::new(),
+            is_current: false,
     };
     let same = convert::image(&image, &HashMap::new(), Format::Keep).expect("nothing is to change");
     assert_eq!(same.root().bytes, bytes);

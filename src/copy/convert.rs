@@ -6,8 +6,8 @@ use super::unchanged;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{
-    Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, json_tree, media_type,
-    with_coding,
+    Attached, Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, json_tree,
+    media_type, tagged_subject, with_coding,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -54,7 +54,20 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
     // A name with a digest names only the manifest with that digest.
     let is_still_true = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
     let names = image.names.iter().filter(is_still_true).cloned().collect();
-    Ok(Image { names, tree, ..image.clone() })
+    let attached = still_attached(&image.attached, &tree);
+    Ok(Image { names, tree, attached, ..image.clone() })
+}
+
+/// Those of `attached` that belong to a manifest of `tree`, or to one another.
+fn still_attached(attached: &[Attached], tree: &[Manifest]) -> Vec<Attached> {
+    let mut subjects: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
+    let belongs = |one: &&Attached| match (&one.tag, &one.manifest.subject) {
+        (Some(tag), _) => tagged_subject(tag).is_some_and(|subject| subjects.contains(&subject)),
+        (None, Some(subject)) => subjects.contains(&subject.digest) && subjects.insert(one.manifest.digest()),
+        // The index that the image is a part of, or a child of an index that comes after it.
+        (None, None) => subjects.insert(one.manifest.digest()),
+    };
+    attached.iter().filter(belongs).cloned().collect()
 }
 
 /// The changes to an image's manifests, children first.
@@ -240,6 +253,10 @@ mod tests {
             lost_manifest: None,
             source_digest,
             foreign_layers: vec![],
+            narrowed: None,
+            original: None,
+            attached: vec![],
+            is_current: false,
         }
     }
 

@@ -25,8 +25,10 @@
 //! **Blob data is not fsynced** by default, as in every peer; `index.json` and auth files are. After a power cut the
 //! next copy replaces a blob of the wrong size, and `imgmv verify` reads everything.
 
+mod attach;
 pub(crate) mod compress_slots;
 pub mod convert;
+mod current;
 mod notices;
 mod options;
 pub(crate) mod parallel;
@@ -52,7 +54,7 @@ use crate::source::{Profile, Store};
 use crate::tarball::ArchiveStream;
 use std::sync::Arc;
 
-pub use options::{Compress, Options};
+pub use options::{Compress, Options, Referrers};
 pub use plan::{Foreign, Naming, Platforms, Sparse};
 pub use report::{Copied, Count, Report};
 pub(crate) use run::{CopyContext, CopyRun, Work};

@@ -2,7 +2,7 @@
 
 use super::convert::Format;
 use super::plan::{Foreign, Naming, PlanOptions, Platforms, Sparse};
-use crate::image::Coding;
+use crate::image::{Coding, ReferrerType};
 use crate::source::Selector;
 use crate::transfer::Budget;
 
@@ -19,6 +19,23 @@ pub enum Compress {
     To(Coding),
 }
 
+/// The manifests that belong to an image and are copied with it: its referrers, and those under cosign's tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referrers {
+    /// The types that are copied; every type when empty.
+    pub types: Vec<ReferrerType>,
+    /// Types of which each image must have one at the source.
+    pub required: Vec<ReferrerType>,
+    /// Whether the source is asked at all.
+    pub wanted: bool,
+}
+
+impl Default for Referrers {
+    fn default() -> Self {
+        Referrers { types: Vec::new(), required: Vec::new(), wanted: true }
+    }
+}
+
 /// The options of a copy.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -32,6 +49,8 @@ pub struct Options {
     pub sparse: Sparse,
     /// The treatment of nondistributable layers.
     pub foreign: Foreign,
+    /// The referrers that are copied with an image.
+    pub referrers: Referrers,
     /// The compression of layers at the destination.
     pub compress: Compress,
     /// The compression level; the codec's default when none.
@@ -56,6 +75,7 @@ impl Default for Options {
             platforms: Platforms::Default,
             sparse: Sparse::Auto,
             foreign: Foreign::Carry,
+            referrers: Referrers::default(),
             compress: Compress::Default,
             level: None,
             format: Format::Keep,

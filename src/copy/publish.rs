@@ -3,7 +3,7 @@
 use super::Copied;
 use super::convert;
 use super::run::CopyRun;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Image};
 
 impl CopyRun<'_> {
@@ -28,23 +28,56 @@ impl CopyRun<'_> {
     pub fn publish(&self, images: &[Image]) -> Result<()> {
         for image in images {
             self.cancel.check()?;
-            let made = self.converted(image)?;
+            let mut made = self.converted(image)?;
             if made.root().digest() != image.root().digest() {
                 let (was, now) = (image.root().digest(), made.root().digest());
                 self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
             }
-            for manifest in &made.tree {
-                self.sink.put_manifest(manifest)?;
+            if !made.is_current
+                && let Some(narrowed) = self.put_tree(image, &made)?
+            {
+                made = narrowed;
             }
+            if made.attached.len() < image.attached.len() {
+                let count = image.attached.len() - made.attached.len();
+                self.watch.say(&format!(
+                    "{count} referrers of {} are not copied: they belong to a digest that the destination does not get",
+                    image.root().digest()
+                ));
+            }
+            self.publish_attached(&made)?;
             if made.names.is_empty() {
                 self.sink.publish(None, made.root())?;
             }
-            for name in &made.names {
+            for name in made.names.iter().filter(|_| !made.is_current) {
                 self.sink.publish(Some(name), made.root())?;
             }
             self.report_image(&made, image.source_digest);
         }
         Ok(())
+    }
+
+    /// Stores the manifests of `made`, the converted `image`. Returns the smaller image that is stored instead where the
+    /// sink refuses an index of which children are missing.
+    fn put_tree(&self, image: &Image, made: &Image) -> Result<Option<Image>> {
+        let put = |made: &Image| made.tree.iter().try_for_each(|manifest| self.sink.put_manifest(manifest));
+        let Some(narrowed) = &image.narrowed else { return put(made).map(|()| None) };
+        let root = made.root();
+        match put(made).and_then(|()| self.sink.publish(None, root)) {
+            Ok(()) => Ok(None),
+            Err(refused) if matches!(refused.kind(), Kind::Failed | Kind::NotFound | Kind::Invalid) => {
+                let smaller = Image { tree: narrowed.clone(), narrowed: None, ..image.clone() };
+                let smaller = self.converted(&smaller)?;
+                let (was, now) = (root.digest(), smaller.root().digest());
+                self.watch.say(&format!(
+                    "the destination refuses index {was}, since children of it are missing there ({refused}); {now} is \
+                     stored instead"
+                ));
+                put(&smaller)?;
+                Ok(Some(smaller))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds `image` to the report.
@@ -55,6 +88,7 @@ impl CopyRun<'_> {
             digest: root.digest(),
             media_type: root.descriptor.media_type.clone(),
             source_digest: image.lost_manifest.unwrap_or(source_digest),
+            referrers: image.attached.iter().map(|attached| attached.manifest.digest()).collect(),
             platforms: image.platforms(),
         });
     }

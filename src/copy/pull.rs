@@ -13,9 +13,13 @@ use std::collections::HashSet;
 
 impl CopyRun<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
-        let roots = store.roots(&self.options.selectors)?;
-        let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
+        let mut roots = store.roots(&self.options.selectors)?;
+        if self.options.selectors.is_empty() {
+            roots = self.without_attached(store, roots)?;
+        }
+        let mut images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
         self.fail_if_empty(&images, &self.profile.empty_message)?;
+        self.attach(store, &mut images)?;
         self.note_images(&images);
         self.tell_synthesised(&images);
         self.look_up_layers(&images);
@@ -59,35 +63,6 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Splits off the images whose names all point at the same image in the sink.
-    fn split_current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
-        let (mut current, mut others) = (Vec::new(), Vec::new());
-        for image in images {
-            let is_known =
-                |blob: &Descriptor| self.recompression(blob).is_none() || self.recompressed(&blob.digest).is_some();
-            let mut same = image.blobs().all(is_known) && !image.names.is_empty();
-            if same {
-                let made = self.converted(&image)?;
-                same = !made.names.is_empty();
-                for name in &made.names {
-                    same = same && self.sink.published(name)? == Some(made.root().digest());
-                }
-            }
-            if same { current.push(image) } else { others.push(image) }
-        }
-        Ok((current, others))
-    }
-
-    fn report_current(&self, images: Vec<Image>) {
-        distinct_blobs(&images).for_each(|blob| self.tally().existing.add(blob.size));
-        for image in images {
-            if let Ok(made) = self.converted(&image) {
-                self.watch.event(Event::Detail(&format!("{} exists at the destination", made.root().digest())));
-                self.report_image(&made, image.source_digest);
-            }
-        }
-    }
-
     /// The blobs that the sink does not have, and the one that has to be sent first; the others are counted as held.
     fn missing(&self, images: &[Image], store: &dyn Store) -> Result<(Vec<Work>, Option<Digest>)> {
         let all: Vec<Work> = distinct_blobs(images).map(|blob| self.work(blob)).collect();
@@ -123,7 +98,7 @@ impl CopyRun<'_> {
 }
 
 /// The blobs of `images`, each once.
-fn distinct_blobs(images: &[Image]) -> impl Iterator<Item = &Descriptor> {
+pub(super) fn distinct_blobs(images: &[Image]) -> impl Iterator<Item = &Descriptor> {
     let mut seen = HashSet::new();
     images.iter().flat_map(Image::blobs).filter(move |blob| seen.insert(blob.digest))
 }

@@ -55,6 +55,8 @@ pub struct Copied {
     pub media_type: String,
     /// The digest of the manifest or index at the source; a conversion makes it differ from `digest`.
     pub source_digest: Digest,
+    /// The manifests that were copied because they belong to the image: referrers, and what cosign's tags name.
+    pub referrers: Vec<Digest>,
     /// The platforms of an index that were copied.
     pub platforms: Vec<Platform>,
 }

@@ -30,8 +30,9 @@ pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     }
     let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
     let roots = store.roots(&run.options.selectors)?;
-    let images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
+    let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
     run.fail_if_empty(&images, &store.summary.empty_message)?;
+    run.attach(&store, &mut images)?;
     run.note_images(&images);
     run.check_recompressed()?;
     copy_documents(run, &store, &images)?;

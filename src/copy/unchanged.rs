@@ -22,6 +22,8 @@ pub(crate) fn manifests(image: &Image) -> HashSet<Digest> {
 pub(crate) fn blobs(images: &[Image]) -> HashSet<Digest> {
     let mut blobs = HashSet::new();
     for image in images {
+        let attached = image.attached.iter().flat_map(|attached| attached.manifest.blobs());
+        blobs.extend(attached.map(|blob| blob.digest));
         let manifests = manifests(image);
         for manifest in &image.tree {
             let whole = manifests.contains(&manifest.digest());

@@ -102,6 +102,9 @@ impl Store for Subscriber {
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.common.store.referrers(subject)
     }
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        self.common.store.digest_tagged(subject)
+    }
     fn profile(&self) -> Profile {
         self.common.store.profile()
     }

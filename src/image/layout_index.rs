@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
 /// The annotation that carries a tag (annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation of containerd and docker that carries the full name.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The maximum number of entries in one index.
@@ -64,6 +64,11 @@ impl LayoutIndex {
         serde_json::to_vec(&self.0).expect("a JSON value can always be written")
     }
 
+    /// Returns an index of `entries`, each with its own annotations.
+    pub fn of(entries: &[Descriptor]) -> LayoutIndex {
+        LayoutIndex(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries }))
+    }
+
     fn list(&mut self) -> &mut Vec<Value> {
         self.0["manifests"].as_array_mut().expect("checked when read")
     }
@@ -77,6 +82,19 @@ impl LayoutIndex {
         let wrong = |e| Error::invalid(format!("index.json is refused: an entry is not a descriptor ({e})"));
         let list = self.0["manifests"].as_array().expect("checked when read");
         list.iter().map(move |entry| Descriptor::deserialize(entry).map_err(wrong))
+    }
+
+    /// Returns the annotation `key` of the index itself.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.0.get("annotations")?.get(key)?.as_str()
+    }
+
+    /// Sets the annotation `key` of the index itself.
+    pub fn annotate(&mut self, key: &str, value: &str) {
+        if !self.0.get("annotations").is_some_and(Value::is_object) {
+            self.0["annotations"] = json!({});
+        }
+        self.0["annotations"][key] = value.into();
     }
 
     /// Returns all entries with their names: the full name if containerd's annotation has it, otherwise the tag.
@@ -178,7 +196,7 @@ impl LayoutIndex {
 }
 
 /// Removes the name annotations of an entry.
-pub(super) fn remove_name(entry: &mut Descriptor) {
+pub fn remove_name(entry: &mut Descriptor) {
     if let Some(annotations) = &mut entry.annotations {
         annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
     }

@@ -1,6 +1,7 @@
 //! Values of the OCI image-spec and distribution-spec: digests, references, descriptors, manifests, platforms. No I/O.
 
 mod annotations;
+mod attached;
 mod config;
 mod descriptor;
 mod digest;
@@ -15,11 +16,13 @@ mod synthesised;
 mod tree;
 
 pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
+pub use attached::{Attached, MAX_COPIED_REFERRERS, ReferrerType, digest_tags, is_digest_tag, tagged_subject};
 pub use config::Config;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
 pub(crate) use json::{bounds as json_bounds, tree as json_tree};
 pub use layout_index::{LayoutIndex, MAX_NAMES};
+pub(crate) use layout_index::{REF_NAME, remove_name};
 pub use manifest::{Body, MAX_MANIFEST_BYTES, Manifest};
 pub use media_type::{Coding, layer_coding, with_coding};
 pub use platform::Platform;

@@ -1,6 +1,7 @@
 //! One image of a copy: its manifests and its names at the sink.
 
-use super::{Descriptor, Digest, Manifest, Name, Platform};
+use super::{Attached, Descriptor, Digest, Manifest, Name, Platform, Reference};
+use crate::error::Result;
 use std::collections::HashSet;
 
 /// One image of a copy.
@@ -18,6 +19,14 @@ pub struct Image {
     pub source_digest: Digest,
     /// The foreign layers that are copied.
     pub foreign_layers: Vec<Descriptor>,
+    /// The manifests to store if the sink refuses `tree`, an index of which children are missing.
+    pub narrowed: Option<Vec<Manifest>>,
+    /// The index that `tree` is a part of, for a sink that stores it beside the image.
+    pub original: Option<Manifest>,
+    /// The manifests that belong to the image, in the order in which they are stored: after the image, before its names.
+    pub attached: Vec<Attached>,
+    /// The sink has the image under its names, and only `attached` is copied.
+    pub is_current: bool,
 }
 
 impl Image {
@@ -26,9 +35,29 @@ impl Image {
         self.tree.last().expect("a tree has a root")
     }
 
+    /// Returns the name `tag` in the repository of the image's first name; only the tag for an image without one.
+    pub fn sibling(&self, tag: &str) -> Result<Name> {
+        let repository = self.names.first().and_then(Name::reference);
+        match repository {
+            Some(named) => Ok(Name::from(&Reference { tag: Some(tag.to_owned()), digest: None, ..named })),
+            None => Name::new(tag),
+        }
+    }
+
+    /// Returns the name of the manifest `digest` in the repository of the image's first name.
+    pub fn at_digest(&self, digest: &Digest) -> Result<Name> {
+        match self.names.first().and_then(Name::reference) {
+            Some(named) => Ok(Name::from(&Reference { tag: None, digest: Some(*digest), ..named })),
+            None => Name::new(format!("@{digest}")),
+        }
+    }
+
     /// Returns all configs and layers that are copied; a digest may occur several times.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        self.tree.iter().flat_map(Manifest::blobs).chain(&self.foreign_layers)
+        let image = if self.is_current { &[] } else { &self.tree[..] };
+        let foreign_layers = if self.is_current { &[] } else { &self.foreign_layers[..] };
+        let attached = self.attached.iter().flat_map(|attached| attached.manifest.blobs());
+        image.iter().flat_map(Manifest::blobs).chain(foreign_layers).chain(attached)
     }
 
     /// Returns the foreign layers that are not copied.

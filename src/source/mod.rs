@@ -9,7 +9,7 @@ mod several;
 mod wrapper;
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Manifest, Name};
+use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
 use std::{collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
@@ -48,12 +48,14 @@ pub struct Root {
     pub lost_manifest: Option<Digest>,
     /// The manifest itself, where the source had to read it to know its digest (a registry's tag).
     pub manifest: Option<Arc<Manifest>>,
+    /// The index that this root is a part of, where the source has its bytes although the root took its place.
+    pub original: Option<Descriptor>,
 }
 
 impl Root {
     /// Creates a root without its manifest. The store has the manifest (`synthesised` is false).
     pub fn new(name: Option<Name>, descriptor: Descriptor) -> Root {
-        Root { name, descriptor, synthesised: false, lost_manifest: None, manifest: None }
+        Root { name, descriptor, synthesised: false, lost_manifest: None, manifest: None, original: None }
     }
 
     /// The manifest, which `store` is asked for unless this root carries it.
@@ -119,6 +121,20 @@ pub trait Store: Send + Sync {
     /// The referrers of `subject` (signatures, SBOMs); empty where there are none.
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
         Ok(Vec::new())
+    }
+
+    /// The manifests under cosign's tags for `subject` ([`digest_tags`]), with their tags; empty where there are none.
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        let wanted = digest_tags(subject);
+        let mut found: Vec<(String, Descriptor)> = Vec::new();
+        for name in self.names()? {
+            let Some(tag) = name.tag().filter(|tag| wanted.contains(tag)) else { continue };
+            let root = self.roots(&[Selector::Name(name.as_str().to_owned())])?.into_iter().next();
+            found.extend(
+                root.filter(|_| found.iter().all(|(known, _)| *known != tag)).map(|root| (tag, root.descriptor)),
+            );
+        }
+        Ok(found)
     }
 
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.

@@ -44,6 +44,10 @@ impl<W: Wrapper> Store for W {
         self.wrapped().referrers(subject)
     }
 
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        self.wrapped().digest_tagged(subject)
+    }
+
     fn profile(&self) -> Profile {
         self.change(self.wrapped().profile())
     }

@@ -9,6 +9,7 @@
 //! A stream in the legacy form is copied to a pipe in its own form with other names, since the digests of its layers
 //! are unknown while they are streamed. For a file, a layout or a registry it is converted.
 
+mod attached;
 mod manifest_json;
 mod read;
 mod rewrite;

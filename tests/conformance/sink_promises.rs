@@ -34,6 +34,10 @@ impl Sent {
             tree: vec![manifest],
             synthesised: false,
             foreign_layers: Vec::new(),
+            narrowed: None,
+            original: None,
+            attached: Vec::new(),
+            is_current: false,
         };
         Sent { memory, image }
     }

@@ -42,6 +42,34 @@ fn what_imgmv_writes_every_engine_loads_under_its_names_and_digests_and_runs() {
     });
 }
 
+/// The referrers of an image are in its archive, and no engine takes them for images or fails on them.
+#[test]
+fn an_archive_of_a_signed_image_is_loaded_by_every_engine() {
+    everywhere(|peer, shell| {
+        if installed(&["oras"]).is_empty() {
+            return;
+        }
+        shell.run(&format!(
+            "imgmv copy -q oci:$FIXTURES/multi:1 oci:signed:1
+             echo sbom >sbom.json
+             oras attach --oci-layout --artifact-type application/spdx+json signed@{MULTI} sbom.json
+             imgmv copy -q oci:signed:1 signed.tar --as t/signed:1"
+        ));
+        assert!(shell.run("imgmv list --json signed.tar").contains("t/signed:1"));
+        let files = shell.run("tar -tf signed.tar | wc -l");
+        let without = shell.run(
+            "imgmv copy -q --no-referrers oci:signed:1 bare.tar --as t/bare:1 >/dev/null; tar -tf bare.tar | wc -l",
+        );
+        assert!(files.trim().parse::<u32>().unwrap() > without.trim().parse::<u32>().unwrap(), "{files} {without}");
+        shell.run(&format!("{} <signed.tar", load(peer.kind)));
+        assert!(peer.id("docker.io/t/signed:1").is_some(), "{:?}", peer.kind);
+        if matches!(peer.kind, Kind::Containerd16 | Kind::Containerd21) {
+            shell.run("ctr -n plain images import --all-platforms --digests signed.tar");
+            assert!(shell.run("ctr -n plain images ls -q").contains("docker.io/t/signed:1"));
+        }
+    });
+}
+
 #[test]
 fn what_imgmv_writes_skopeo_reads_as_both_kinds_of_archive() {
     for skopeo in installed(&["skopeo", "skopeo-new"]) {

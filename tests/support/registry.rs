@@ -124,6 +124,10 @@ pub struct Faults {
     /// Tags that are there cannot be put again, and what is said then.
     pub immutable: Option<String>,
     pub no_referrers: bool,
+    /// An index may lack children.
+    pub takes_sparse: bool,
+    /// Writes of a referrers tag that another writer undoes at once.
+    pub lost_referrers_tags: usize,
     /// Blobs that are stored without an answer: the connection breaks behind them.
     pub lose_answers: usize,
     /// Blobs of more than a MiB that are not stored: 500, and the upload stays as it is.

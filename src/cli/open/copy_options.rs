@@ -1,7 +1,7 @@
 //! The options of a copy that copy, save and load share.
 
 use super::Written;
-use super::selection::{Choice, ForeignName, Parts};
+use super::selection::{Choice, ForeignName, Parts, ReferrerOptions};
 use crate::Result;
 use crate::cli::context::CliRun;
 use crate::cli::options::{FormatName, LayerOptions, Transfer};
@@ -22,6 +22,8 @@ pub struct CopyOptions {
     #[command(flatten)]
     pub parts: Parts,
     #[command(flatten)]
+    pub referrers: ReferrerOptions,
+    #[command(flatten)]
     pub layers: LayerOptions,
     #[command(flatten)]
     pub transfer: Transfer,
@@ -40,12 +42,13 @@ impl CopyOptions {
 
     /// The options for the copy engine, still without selectors and names.
     pub fn engine_options(&self) -> Options {
-        let CopyOptions { choice, parts, layers, transfer } = self;
+        let CopyOptions { choice, parts, referrers, layers, transfer } = self;
         let defaults = Options::default();
         Options {
             platforms: choice.platforms(),
             sparse: parts.sparse.into(),
             foreign: parts.foreign.into(),
+            referrers: referrers.referrers(),
             compress: match layers.compress.map(|how| how.coding()) {
                 None => Compress::Default,
                 Some(None) => Compress::Keep,

@@ -3,7 +3,7 @@
 use crate::cli::context::CliRun;
 use crate::copy::plan;
 use crate::copy::plan::PlanOptions;
-use crate::copy::{Platforms, Source};
+use crate::copy::{Platforms, Source, Sparse};
 use crate::image::Image;
 use crate::sink::{Order, Shape, SinkCapabilities};
 use crate::source::{Selector, Store};
@@ -43,8 +43,11 @@ pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, 
         unnamed_blobs: true,
         unnamed_images: true,
         needs_replay: false,
+        referrers: false,
     };
-    let options = PlanOptions { platforms: platforms.clone(), ..PlanOptions::default() };
+    // A chosen platform is shown itself, without the index.
+    let sparse = if matches!(platforms, Platforms::Only(_)) { Sparse::Narrow } else { Sparse::Auto };
+    let options = PlanOptions { platforms: platforms.clone(), sparse, ..PlanOptions::default() };
     plan::images(store, store.roots(selectors)?, &options, &capabilities, &*run.screen)
 }
 

@@ -1,7 +1,7 @@
 //! Options that select parts of an image: platforms, missing parts, nondistributable layers.
 
-use crate::copy::{Foreign, Platforms, Sparse};
-use crate::image::Platform;
+use crate::copy::{Foreign, Platforms, Referrers, Sparse};
+use crate::image::{Platform, ReferrerType};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
@@ -45,6 +45,33 @@ fn os_version(text: &str) -> Result<String, String> {
     match format!("windows/amd64:{text}").parse::<Platform>() {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("expected the beginning of an os.version, for example 10.0.20348".to_owned()),
+    }
+}
+
+/// The options for what belongs to an image.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
+pub struct ReferrerOptions {
+    /// Copy only the image, without its signatures, SBOMs and attestations; the source is not asked for them
+    #[arg(long, env = "IMGMV_NO_REFERRERS", value_parser = FalseyValueParser::new(), conflicts_with_all = ["referrers", "require_referrers"])]
+    pub no_referrers: bool,
+    /// Copy only referrers of these types: media types, or signature, sbom, attestation; by default all that belong to
+    /// the image, and the tags that cosign makes of its digest
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', env = "IMGMV_REFERRERS")]
+    pub referrers: Vec<ReferrerType>,
+    /// Fail with exit status 3 before anything is copied if the image has no referrer of this type (repeatable)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', env = "IMGMV_REQUIRE_REFERRERS")]
+    pub require_referrers: Vec<ReferrerType>,
+}
+
+impl ReferrerOptions {
+    /// The options of the copy.
+    pub fn referrers(&self) -> Referrers {
+        Referrers {
+            wanted: !self.no_referrers,
+            types: self.referrers.clone(),
+            required: self.require_referrers.clone(),
+        }
     }
 }
 

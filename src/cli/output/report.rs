@@ -64,6 +64,8 @@ struct CopiedImageEntry<'a> {
     digest: &'a Digest,
     media_type: &'a str,
     source_digest: &'a Digest,
+    /// The manifests that belong to the image and were copied with it.
+    referrers: &'a [Digest],
     platforms: Vec<String>,
 }
 
@@ -214,6 +216,7 @@ impl<'a> CopiedImageEntry<'a> {
             digest: &image.digest,
             media_type: &image.media_type,
             source_digest: &image.source_digest,
+            referrers: &image.referrers,
             platforms: image.platforms.iter().map(Platform::to_string).collect(),
         }
     }

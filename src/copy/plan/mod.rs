@@ -8,7 +8,7 @@ mod subset;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Image, Manifest, Name, Platform};
 use crate::progress::Watch;
-use crate::sink::SinkCapabilities;
+use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store, ambiguous};
 use std::collections::{HashMap, HashSet};
 
@@ -83,7 +83,12 @@ pub fn images(
     let mut bytes = 0;
     for (names, root) in &merged {
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
-        let (tree, read) = select::choose(store, &known, &root.descriptor, options, capabilities, watch, &label)?;
+        let descriptor = wanted_form(root, options, capabilities);
+        let chosen = select::choose(store, &known, descriptor, options, capabilities, watch, &label)?;
+        let select::Chosen { tree, narrowed, mut original, bytes: read } = chosen;
+        if let (Shape::Whole, None, Some(known)) = (&capabilities.shape, &original, &root.original) {
+            original = Manifest::parse(store.manifest(known)?, known).ok();
+        }
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
             let digest = index.digest();
@@ -98,13 +103,32 @@ pub fn images(
             )));
         }
         let foreign_layers = foreign_layers(store, &tree, options.foreign)?;
-        let (synthesised, lost_manifest) = (root.synthesised, root.lost_manifest);
-        let source_digest = root.descriptor.digest;
-        planned.push(Image { names: names.clone(), tree, synthesised, lost_manifest, source_digest, foreign_layers });
+        let (synthesised, lost_manifest, source_digest) = (root.synthesised, root.lost_manifest, descriptor.digest);
+        planned.push(Image {
+            names: names.clone(),
+            tree,
+            synthesised,
+            lost_manifest,
+            source_digest,
+            foreign_layers,
+            narrowed,
+            original,
+            attached: Vec::new(),
+            is_current: false,
+        });
     }
     names::give(&mut planned, &options.naming, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
+}
+
+/// The root's own descriptor, or that of the index that it was narrowed from, for a sink that keeps indexes.
+fn wanted_form<'r>(root: &'r Root, options: &PlanOptions, capabilities: &SinkCapabilities) -> &'r Descriptor {
+    let keeps = capabilities.shape == Shape::AsFound && matches!(options.sparse, Sparse::Auto | Sparse::Keep);
+    match (&root.original, &options.platforms) {
+        (Some(original), Platforms::Default) if keeps => original,
+        _ => &root.descriptor,
+    }
 }
 
 /// The nondistributable layers of `tree` that are copied, each once.

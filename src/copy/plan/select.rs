@@ -14,8 +14,18 @@ pub(super) const MAX_DEPTH: usize = 8;
 /// The manifests in one image's tree together.
 const MAX_TREE_BYTES: u64 = 24 << 20;
 
-/// The manifests of the image at `root` that are copied, children before parents, and their size in bytes. `label` is the
-/// name of the image in messages.
+/// The manifests of an image that are copied, children before parents.
+pub(super) struct Chosen {
+    pub tree: Vec<Manifest>,
+    /// As [`crate::image::Image::narrowed`].
+    pub narrowed: Option<Vec<Manifest>>,
+    /// As [`crate::image::Image::original`].
+    pub original: Option<Manifest>,
+    /// The size of the manifests that were read, in bytes.
+    pub bytes: u64,
+}
+
+/// The manifests of the image at `root` that are copied. `label` is the name of the image in messages.
 pub(super) fn choose(
     store: &dyn Store,
     known: &HashMap<Digest, &Root>,
@@ -24,12 +34,14 @@ pub(super) fn choose(
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
     label: &str,
-) -> Result<(Vec<Manifest>, u64)> {
+) -> Result<Chosen> {
     let is_sparse = store.profile().is_sparse;
+    let (narrowed, original, seen) = (None, None, HashSet::new());
     let mut chooser =
-        Chooser { store, known, is_sparse, options, capabilities, watch, label, bytes: 0, seen: HashSet::new() };
+        Chooser { store, known, is_sparse, options, capabilities, watch, label, bytes: 0, seen, narrowed, original };
     let tree = chooser.tree(root)?;
-    Ok((tree, chooser.bytes))
+    let Chooser { narrowed, original, bytes, .. } = chooser;
+    Ok(Chosen { tree, narrowed, original, bytes })
 }
 
 pub(super) struct Chooser<'a> {
@@ -44,6 +56,8 @@ pub(super) struct Chooser<'a> {
     pub label: &'a str,
     bytes: u64,
     seen: HashSet<Digest>,
+    pub narrowed: Option<Vec<Manifest>>,
+    pub original: Option<Manifest>,
 }
 
 /// The manifests below an index, as far as the source has them.
@@ -126,7 +140,12 @@ impl Chooser<'_> {
     }
 
     fn tolerates_missing(&self) -> bool {
-        matches!(self.options.sparse, Sparse::Keep | Sparse::Narrow)
+        match self.options.sparse {
+            Sparse::Keep | Sparse::Narrow => true,
+            // Copies of chosen platforms leave such indexes in registries.
+            Sparse::Auto => matches!(self.options.platforms, Platforms::Default),
+            Sparse::Fail => false,
+        }
     }
 
     pub(super) fn too_deep(&self) -> Error {

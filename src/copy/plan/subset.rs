@@ -12,8 +12,9 @@ use std::collections::HashSet;
 /// The treatment of an index of which parts are missing at the source or not wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sparse {
-    /// The sink decides. A layout keeps the index, and so does an engine that knows indexes, as after its own pull. An
-    /// archive or a registry gets a smaller index, and so does every sink when the user selects platforms.
+    /// The sink decides. A layout and a registry keep the index, so that its digest and its signatures stay valid, and
+    /// so does an engine that knows indexes, as after its own pull. A registry that refuses it, and an archive, get a
+    /// smaller index; the archive has the index's bytes too, for a later copy to a registry or a layout.
     #[default]
     Auto,
     /// The index stays as it is.
@@ -30,6 +31,12 @@ impl Chooser<'_> {
         self.all_wanted(&top, &chosen)?;
         match self.options.sparse {
             Sparse::Keep => self.keep(top, &chosen),
+            Sparse::Auto if self.capabilities.shape == Shape::AsFound => {
+                let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };
+                let entries = [chosen, rest].concat();
+                self.narrowed = Some(self.narrowed_tree(&top, &entries)?);
+                self.keep(top, &entries)
+            }
             Sparse::Auto | Sparse::Narrow | Sparse::Fail => {
                 let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };
                 self.narrow(top, chosen, rest, None)
@@ -77,6 +84,8 @@ impl Chooser<'_> {
             ))),
             (Sparse::Auto, _) if keeps => {
                 self.watch.say(&format!("{label}: the source has only {have} of its index, which stays as it is"));
+                let rest = self.attestations(&top, &images)?;
+                self.narrowed = Some(self.narrowed_tree(&top, &[images, rest].concat())?);
                 found.tree.push(top);
                 Ok(found.tree)
             }
@@ -133,20 +142,16 @@ impl Chooser<'_> {
     ) -> Result<Vec<Manifest>> {
         let (label, was) = (self.label, top.digest());
         let entries = [images.clone(), rest].concat();
-        let tree = match &entries[..] {
-            [one] => vec![self.fetch(one)?],
-            _ => {
-                if let Shape::One(_) = self.capabilities.shape {
-                    return Err(Error::usage(format!(
-                        "{label}: the destination stores one platform of an image, not {}",
-                        listed(&images)
-                    )));
-                }
-                let index = crate::copy::convert::narrowed(&top, &entries)?;
-                let below = entries.iter().map(|entry| self.fetch(entry)).collect::<Result<Vec<_>>>()?;
-                below.into_iter().chain([index]).collect()
-            }
-        };
+        if let (Shape::One(_), 2..) = (&self.capabilities.shape, entries.len()) {
+            return Err(Error::usage(format!(
+                "{label}: the destination stores one platform of an image, not {}",
+                listed(&images)
+            )));
+        }
+        let tree = self.narrowed_tree(&top, &entries)?;
+        if self.options.sparse == Sparse::Auto && self.capabilities.shape == Shape::Whole {
+            self.original = Some(top);
+        }
         let now = tree.last().map(Manifest::digest).unwrap_or(was);
         match why {
             Some(why) if now != was => {
@@ -160,6 +165,15 @@ impl Chooser<'_> {
                 ));
             }
             _ => {}
+        }
+        Ok(tree)
+    }
+
+    /// The manifests `entries` of `top` below a smaller index, or the only one of them.
+    fn narrowed_tree(&mut self, top: &Manifest, entries: &[Descriptor]) -> Result<Vec<Manifest>> {
+        let mut tree = entries.iter().map(|entry| self.fetch(entry)).collect::<Result<Vec<_>>>()?;
+        if entries.len() != 1 {
+            tree.push(crate::copy::convert::narrowed(top, entries)?);
         }
         Ok(tree)
     }

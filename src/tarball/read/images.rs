@@ -8,12 +8,13 @@ use super::summary::StreamSummary;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest};
 use crate::source::Root;
+use crate::tarball::attached::AttachedTable;
 use std::collections::HashSet;
 
 /// Returns the images in `held`, with every manifest and config. `label` is the name of the archive in messages.
 pub(crate) fn agreed_images(held: &StreamContents, label: &str) -> Result<(Vec<(ArchiveImage, Root)>, StreamSummary)> {
     let empty_message = contents::empty(held, label);
-    let mut tail = StreamSummary { empty_message, ..StreamSummary::default() };
+    let mut tail = StreamSummary { empty_message, attached: AttachedTable::read(held)?, ..StreamSummary::default() };
     let mut images = Vec::new();
     for image in list(held)? {
         let root = match &image.form {

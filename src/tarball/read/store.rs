@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
 use crate::source::{Profile, Root, Selector, Store, select};
+use crate::tarball::attached::AttachedTable;
 use crate::tarball::tar::read_at::ReadAt;
 use std::{
     collections::{HashMap, HashSet},
@@ -20,6 +21,7 @@ use std::{
 pub struct ArchiveStore<B> {
     files: ArchiveFiles<B>,
     images: Vec<ArchiveImage>,
+    attached: AttachedTable,
     created: Mutex<Created>,
     /// The name of the archive in messages.
     label: String,
@@ -42,10 +44,11 @@ impl<B: ReadAt> ArchiveStore<B> {
         let table = EntryTable::read(&bytes).map_err(|e| e.at(label))?;
         let files = ArchiveFiles::new(bytes, table, watch);
         let images = list(&files).map_err(|e| e.at(label))?;
+        let attached = AttachedTable::read(&files).map_err(|e| e.at(label))?;
         let indexes = images.iter().filter_map(|image| image.index.clone());
         let manifests = indexes.map(|index| (index.digest(), index)).collect();
         let created = Mutex::new(Created { manifests, ..Created::default() });
-        Ok(ArchiveStore { files, images, created, label: label.to_owned() })
+        Ok(ArchiveStore { files, images, attached, created, label: label.to_owned() })
     }
 
     /// Returns the roots without hashing a layer: a legacy image has the descriptor of its config.
@@ -175,7 +178,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             Some(at) => self.with_manifest(root, at).map_err(|e| e.at(&self.label)),
             None => Ok(root),
         };
-        selected.into_iter().map(with_manifest).collect()
+        let roots = selected.into_iter().map(with_manifest).collect::<Result<Vec<Root>>>()?;
+        Ok(self.attached.with_originals(self, roots))
     }
 
     fn names(&self) -> Result<Vec<Name>> {
@@ -215,7 +219,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut found: Vec<Descriptor> = Vec::new();
+        let mut found = self.attached.referrers(subject);
         for image in &self.images {
             let ImageForm::Manifest(entry) = &image.form else { continue };
             if image.index.is_some()
@@ -230,6 +234,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             }
         }
         Ok(found)
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        Ok(self.attached.digest_tagged(subject))
     }
 
     /// Engines store only some manifests of an index, and write only those into archives.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, media_type};
 use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
+use crate::tarball::attached::AttachedTable;
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -14,6 +15,7 @@ pub struct StreamSummary {
     pub roots: Vec<Root>,
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
+    pub(crate) attached: AttachedTable,
     /// [`Profile::empty_message`] for this archive.
     pub empty_message: String,
 }
@@ -37,7 +39,7 @@ impl Store for StreamedStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let roots = self.summary.roots.clone();
         let known = with_unlisted(roots, selectors, |digest| Ok(self.summary.documents.get(digest).cloned()))?;
-        select(&known, selectors)
+        Ok(self.summary.attached.with_originals(self, select(&known, selectors)?))
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -62,6 +64,14 @@ impl Store for StreamedStore {
         let document = self.summary.documents.get(digest).map(|bytes| bytes.len() as u64);
         let streamed = self.blobs.as_ref().is_some_and(|blobs| blobs.contains(digest)).then_some(0);
         Ok(document.or(streamed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(self.summary.attached.referrers(subject))
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        Ok(self.summary.attached.digest_tagged(subject))
     }
 
     fn profile(&self) -> Profile {

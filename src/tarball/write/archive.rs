@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image::{Digest, LayoutIndex, Manifest, Name, Platform};
 use crate::sink::Begin;
 use crate::source::Claim;
+use crate::tarball::attached::ANNOTATION;
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{INDEX, LAYOUT};
 use crate::tarball::tar::header::HeaderKind;
@@ -177,11 +178,18 @@ impl ArchiveWriter {
             return state.take()?.close();
         }
         state.prepare_entry()?;
-        let index = state.lists.index().bytes();
+        let mut index = state.lists.index();
         let images = state.lists.manifest_json(&self.platform);
+        if let Some(attached) = state.lists.attached().map(|attached| attached.bytes()) {
+            let digest = Digest::of(&attached);
+            index.annotate(ANNOTATION, &digest.to_string());
+            if !state.reuse(&digest) {
+                state.tar()?.write_entry(&digest.blob_path(), &attached)?;
+            }
+        }
         state.remove_unused()?;
         let mut tar = state.take()?;
-        tar.write_entry(INDEX, &index)?;
+        tar.write_entry(INDEX, &index.bytes())?;
         if let Some(images) = images {
             tar.write_entry(manifest_json::FILE, &manifest_json::write(&images))?;
         }

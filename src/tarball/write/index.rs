@@ -1,9 +1,11 @@
 //! The two lists of images at the end of the universal form: `index.json`, which containerd, podman and docker's
 //! containerd store read, and `manifest.json`, which docker's other stores and crane read.
 
-use crate::image::{Descriptor, Digest, LayoutIndex, Manifest, Name, Platform, media_type};
+use crate::image::{
+    Descriptor, Digest, LayoutIndex, Manifest, Name, Platform, REF_NAME, digest_tags, is_digest_tag, media_type,
+};
 use crate::tarball::manifest_json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The maximum nesting of indexes.
 const MAX_DEPTH: usize = 8;
@@ -16,12 +18,23 @@ pub(crate) struct ImageLists {
     names: BTreeSet<(Option<Name>, Digest)>,
 }
 
+/// How a manifest belongs to another one in the archive.
+enum Belonging {
+    /// By its subject.
+    Referrer,
+    /// By one of cosign's tags.
+    Tagged(String),
+}
+
 /// A manifest without its bytes.
 struct ImageSummary {
     descriptor: Descriptor,
     children: Vec<Descriptor>,
     config: Option<Descriptor>,
     layers: Vec<Digest>,
+    subject: Option<Digest>,
+    /// The entry in a list of referrers, for a manifest with a subject.
+    referrer_entry: Option<Descriptor>,
 }
 
 impl ImageLists {
@@ -31,6 +44,8 @@ impl ImageLists {
             children: manifest.children().to_vec(),
             config: manifest.config().cloned(),
             layers: manifest.layers().iter().map(|layer| layer.digest).collect(),
+            subject: manifest.subject.as_ref().map(|subject| subject.digest),
+            referrer_entry: manifest.subject.as_ref().map(|_| manifest.referrer_entry()),
         };
         self.manifests.insert(manifest.digest(), summary);
     }
@@ -46,17 +61,71 @@ impl ImageLists {
 
     pub fn index(&self) -> LayoutIndex {
         let mut index = LayoutIndex::default();
-        for (name, digest) in &self.names {
+        for (name, digest) in self.images() {
             index.point(name.as_ref(), &self.manifests[digest].descriptor);
         }
         index
+    }
+
+    /// The published manifests that are listed as images: those that do not belong to another manifest in the archive.
+    fn images(&self) -> impl Iterator<Item = &(Option<Name>, Digest)> {
+        let tags = self.digest_tags();
+        self.names.iter().filter(move |(name, digest)| self.belonging(name.as_ref(), digest, &tags).is_none())
+    }
+
+    /// The list of the manifests that belong to the images ([`crate::tarball::attached`]); `None` if there are none.
+    pub fn attached(&self) -> Option<LayoutIndex> {
+        let tags = self.digest_tags();
+        let mut entries: Vec<Descriptor> = Vec::new();
+        for (name, digest) in &self.names {
+            let manifest = &self.manifests[digest];
+            match self.belonging(name.as_ref(), digest, &tags) {
+                None => {}
+                Some(Belonging::Referrer) => entries.extend(manifest.referrer_entry.clone()),
+                Some(Belonging::Tagged(tag)) => {
+                    let mut entry = manifest.descriptor.clone();
+                    entry.annotate(REF_NAME, &tag);
+                    entries.push(entry);
+                }
+            }
+        }
+        entries.extend(self.originals());
+        (!entries.is_empty()).then(|| LayoutIndex::of(&entries))
+    }
+
+    /// The indexes in the archive that nothing publishes or lists: images of the archive are a part of them.
+    fn originals(&self) -> Vec<Descriptor> {
+        let published = self.names.iter().map(|(_, digest)| *digest);
+        let children = self.manifests.values().flat_map(|manifest| manifest.children.iter().map(|child| child.digest));
+        let reached: HashSet<Digest> = published.chain(children).collect();
+        let rest = self.manifests.iter().filter(|(digest, one)| !reached.contains(digest) && !one.children.is_empty());
+        let mut originals: Vec<Descriptor> = rest.map(|(_, manifest)| manifest.descriptor.clone()).collect();
+        originals.sort_by_key(|entry| entry.digest);
+        originals
+    }
+
+    /// cosign's tags for the manifests in the archive.
+    fn digest_tags(&self) -> HashSet<String> {
+        let used =
+            self.names.iter().any(|(name, _)| name.as_ref().and_then(Name::tag).is_some_and(|tag| is_digest_tag(&tag)));
+        if used { self.manifests.keys().flat_map(digest_tags).collect() } else { HashSet::new() }
+    }
+
+    fn belonging(&self, name: Option<&Name>, digest: &Digest, tags: &HashSet<String>) -> Option<Belonging> {
+        match name {
+            Some(name) => name.tag().filter(|tag| tags.contains(tag)).map(Belonging::Tagged),
+            None => {
+                let subject = self.manifests[digest].subject?;
+                self.manifests.contains_key(&subject).then_some(Belonging::Referrer)
+            }
+        }
     }
 
     /// Returns the images for `manifest.json`; of an index, the image for `platform`. Artifacts, and indexes without
     /// such an image, are skipped. `None` if no image remains.
     pub fn manifest_json(&self, platform: &Platform) -> Option<Vec<manifest_json::ManifestEntry>> {
         let mut images: BTreeMap<(String, Vec<String>), BTreeSet<String>> = BTreeMap::new();
-        for (name, digest) in &self.names {
+        for (name, digest) in self.images() {
             let Some(image) = self.find_image(digest, platform, 0) else { continue };
             let Some(config) = &image.config else { continue };
             let layers = image.layers.iter().map(Digest::blob_path).collect();

@@ -233,6 +233,7 @@ impl Sink for ArchiveSink {
             unnamed_blobs: self.kind == ArchiveKind::File,
             unnamed_images: true,
             needs_replay: false,
+            referrers: true,
         }
     }
 

@@ -225,6 +225,7 @@ impl Sink for EngineSink {
             unnamed_blobs: false,
             unnamed_images: false,
             needs_replay: false,
+            referrers: false,
         }
     }
 

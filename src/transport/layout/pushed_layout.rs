@@ -131,15 +131,26 @@ impl PushedLayout {
         Ok(matches!((inode(&self.layout, digest)?, inode(&pool.layout, digest)?), (Some(one), Some(two)) if one == two))
     }
 
-    /// The first blob or child of `manifest` that is missing here; such a manifest must not be stored.
+    /// The first blob of `manifest` that is missing here; such a manifest must not be stored. An index needs one of its
+    /// children, since a client may push only some platforms of an image.
     pub fn first_missing(&self, manifest: &Manifest) -> Result<Option<Digest>> {
-        for needed in manifest.blobs().into_iter().chain(manifest.children()) {
-            match self.layout.size(&needed.digest)? {
-                Some(size) if size == needed.size => {}
-                _ => return Ok(Some(needed.digest)),
+        let mut missing = None;
+        for needed in manifest.blobs() {
+            if !self.has_blob(needed)? {
+                return Ok(Some(needed.digest));
             }
         }
-        Ok(None)
+        for child in manifest.children() {
+            match self.has_blob(child)? {
+                true => return Ok(None),
+                false => missing = missing.or(Some(child.digest)),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
+        Ok(self.layout.size(&blob.digest)? == Some(blob.size))
     }
 
     /// Stores `manifest` with `tag`, or only by digest. A manifest that had the tag before stays, without the tag.

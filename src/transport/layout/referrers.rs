@@ -4,8 +4,7 @@
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::source::Store;
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// Maps an image's digest to the descriptors of its referrers.
 pub(super) type Table = HashMap<Digest, Vec<Descriptor>>;
@@ -32,27 +31,10 @@ pub(super) fn walk<'r>(store: &dyn Store, roots: impl Iterator<Item = &'r Descri
         let Ok(manifest) = Manifest::parse(store.manifest(&at)?, &at) else { continue };
         if let Some(subject) = &manifest.subject {
             let listed = table.entry(subject.digest).or_default();
-            listed.push(listing(&manifest));
+            listed.push(manifest.referrer_entry());
         }
         let room = MAX_MANIFESTS.saturating_sub(ahead.len());
         ahead.extend(manifest.children().iter().take(room).cloned());
     }
     Ok(table)
-}
-
-/// The entry for `manifest` in a list of referrers: its artifact type (else its config's type) and annotations.
-fn listing(manifest: &Manifest) -> Descriptor {
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct ReferrerFields {
-        artifact_type: Option<String>,
-        annotations: Option<BTreeMap<String, String>>,
-    }
-    let fields: ReferrerFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
-    let artifact_type = fields.artifact_type.filter(|own| !own.is_empty());
-    Descriptor {
-        artifact_type: artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone())),
-        annotations: fields.annotations,
-        ..manifest.descriptor.clone()
-    }
 }

@@ -220,6 +220,7 @@ impl Sink for LayoutSink {
             unnamed_blobs: true,
             unnamed_images: true,
             needs_replay: false,
+            referrers: true,
         }
     }
 

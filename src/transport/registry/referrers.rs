@@ -7,43 +7,82 @@ use super::http::client::RegistryClient;
 use super::pull::manifest;
 use super::pull::manifest::ManifestRef;
 use super::pull::skipped::Skipped;
+use super::pull::tags;
 use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, json_tree, media_type};
+use crate::image::{
+    Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, Manifest, digest_tags, is_digest_tag, json_tree,
+    media_type,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
-const MAX_REFERRERS: usize = 20_000;
+/// The maximum number of entries that are read of a list; one more than a copy takes, so that it sees that there are more.
+const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
+/// The number of times that the referrers tag is written for one manifest, where other writers replace it.
+const MAX_TAG_UPDATES: usize = 5;
 
-/// Lists the manifests that refer to `subject`.
-pub fn list(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+/// What is known of a repository's referrers API and its tags, so that each is asked once.
+#[derive(Default)]
+pub struct ReferrersMemory {
+    /// The registry has no referrers API.
+    has_no_api: AtomicBool,
+    /// The number of subjects whose digest tags were asked for.
+    subjects: AtomicUsize,
+    /// The digest tags of the repository, once they were listed; `None` if the list cannot be had.
+    digest_tags: OnceLock<Option<HashSet<String>>>,
+}
+
+/// Lists the manifests that refer to `subject`, at most [`MAX_REFERRERS`].
+pub fn list(
+    client: &RegistryClient,
+    repository: &str,
+    subject: &Digest,
+    memory: &ReferrersMemory,
+) -> Result<Vec<Descriptor>> {
+    if memory.has_no_api.load(Ordering::Relaxed) {
+        return by_tag(client, repository, subject);
+    }
+    match by_api(client, repository, subject) {
+        // The registry has no such API; registries report that with different statuses, or with another document.
+        Err(error)
+            if error.is_web_page()
+                || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Invalid | Kind::Denied) =>
+        {
+            let found = by_tag(client, repository, subject)?;
+            memory.has_no_api.store(true, Ordering::Relaxed);
+            Ok(found)
+        }
+        answer => answer,
+    }
+}
+
+fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
     let mut next = Some(client.url(&format!("{repository}/referrers/{subject}"))?);
     let (mut all, mut skipped) = (Vec::new(), Skipped::default());
-    for page in 0..MAX_PAGES {
-        let Some(url) = next else {
-            skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
-            return Ok(all);
-        };
+    let mut known = HashSet::new();
+    for _ in 0..MAX_PAGES {
+        let Some(url) = next else { break };
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
-        let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST_BYTES) {
-            Ok(page) => page,
-            // The registry has no referrers API; registries report that with different statuses.
-            Err(error) if page == 0 && matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
-                return by_tag(client, repository, subject);
-            }
-            Err(error) => return Err(error),
-        };
-        all.extend(entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?);
-        if all.len() + skipped.count() > MAX_REFERRERS {
+        let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
+        let before = all.len();
+        let entries = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;
+        all.extend(entries.into_iter().filter(|entry| known.insert(entry.digest)));
+        if all.len() + skipped.count() >= MAX_REFERRERS {
             break;
         }
-        next = next_page(client, &response)?;
+        // Pages without a new entry would never end.
+        next = next_page(client, &response)?.filter(|_| all.len() > before);
     }
-    Err(Error::invalid(format!("{}: more than {MAX_REFERRERS} {what}, or more than {MAX_PAGES} pages", client.host)))
+    skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
+    all.truncate(MAX_REFERRERS);
+    Ok(all)
 }
 
 /// The referrers tag: `sha256-<hex>`.
@@ -52,33 +91,70 @@ fn tag(subject: &Digest) -> String {
     subject.to_string().replacen(':', "-", 1).chars().take(128).collect()
 }
 
-/// The referrers tag and its index with `manifest` added ("Pushing Manifests with Subject"). `None` if `manifest` is
-/// listed already or has no subject.
-pub fn with_listed(
+/// Adds `manifest` to the index under the referrers tag of its subject ("Pushing Manifests with Subject"). `put` stores
+/// an index under a tag.
+///
+/// Other writers may replace the index at the same time, so it is read again after each write.
+///
+/// # Errors
+/// - `Failed`: other writers removed the entry each time.
+pub fn list_by_tag(
     client: &RegistryClient,
     repository: &str,
     manifest: &Manifest,
-) -> Result<Option<(String, Manifest)>> {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct ReferrerFields {
-        artifact_type: Option<String>,
-        annotations: Option<BTreeMap<String, String>>,
+    put: &dyn Fn(&Manifest, &str) -> Result<()>,
+) -> Result<()> {
+    let Some(subject) = manifest.subject.as_ref().map(|subject| subject.digest) else { return Ok(()) };
+    for _ in 0..MAX_TAG_UPDATES {
+        let mut listed = by_tag(client, repository, &subject)?;
+        if listed.iter().any(|own| own.digest == manifest.digest()) {
+            return Ok(());
+        }
+        if listed.len() >= MAX_REFERRERS {
+            let host = &client.host;
+            return Err(Error::failed(format!(
+                "{host}: the referrers tag of {repository}@{subject} has {MAX_REFERRERS} entries; no more are added"
+            )));
+        }
+        listed.push(manifest.referrer_entry());
+        let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed }).to_string();
+        put(&Manifest::from_bytes(text.into_bytes(), media_type::OCI_INDEX)?, &tag(&subject))?;
     }
-    let Some(subject) = &manifest.subject else {
-        return Ok(None);
-    };
-    let mut listed = by_tag(client, repository, &subject.digest)?;
-    if listed.len() >= MAX_REFERRERS || listed.iter().any(|own| own.digest == manifest.digest()) {
-        return Ok(None);
+    if by_tag(client, repository, &subject)?.iter().any(|own| own.digest == manifest.digest()) {
+        return Ok(());
     }
-    let fields: ReferrerFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
-    let mut entry = manifest.descriptor.clone();
-    entry.artifact_type = fields.artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone()));
-    entry.annotations = fields.annotations;
-    listed.push(entry);
-    let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed }).to_string();
-    Ok(Some((tag(&subject.digest), Manifest::from_bytes(text.into_bytes(), media_type::OCI_INDEX)?)))
+    Err(Error::failed(format!(
+        "{}: referrer {} of {repository}@{subject} is stored, but other writers replaced the referrers tag \
+         {MAX_TAG_UPDATES} times; run the copy again",
+        client.host,
+        manifest.digest()
+    )))
+}
+
+/// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
+/// second on those of a list of all tags, which costs one request for many subjects.
+pub fn possible_digest_tags(
+    client: &RegistryClient,
+    repository: &str,
+    subject: &Digest,
+    memory: &ReferrersMemory,
+) -> Result<Vec<String>> {
+    let wanted = digest_tags(subject);
+    if memory.subjects.fetch_add(1, Ordering::Relaxed) == 0 {
+        return Ok(wanted.to_vec());
+    }
+    if memory.digest_tags.get().is_none() {
+        let listed = match tags::list(client, repository) {
+            Ok(tags) => Some(tags.into_iter().filter(|tag| is_digest_tag(tag)).collect()),
+            Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted) => return Err(error),
+            Err(_) => None,
+        };
+        let _ = memory.digest_tags.set(listed);
+    }
+    Ok(match memory.digest_tags.get().and_then(Option::as_ref) {
+        Some(listed) => wanted.into_iter().filter(|tag| listed.contains(tag)).collect(),
+        None => wanted.to_vec(),
+    })
 }
 
 /// The valid descriptors of an index; the other entries go to `skipped`. `None` if `index` is not an index.
@@ -103,16 +179,20 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
     Error::invalid(format!("{}: the response for the {what} is not an image index", client.host))
 }
 
-/// Reads the index of the referrers tag; empty if the tag does not exist.
+/// Reads the index of the referrers tag; empty if the tag does not exist. GitLab resolves such a tag as the digest
+/// itself, so what is not an index, or is the subject, is not a list of referrers.
 fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
-        Ok((_, bytes)) => {
-            let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
-            let found = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;
-            skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
-            Ok(found)
-        }
-        Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
+    let (found, bytes) = match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
+        Ok(found) => found,
+        Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    if found.digest == *subject || !media_type::is_index(&found.media_type) {
+        return Ok(Vec::new());
     }
+    let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
+    let mut listed = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;
+    skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
+    listed.truncate(MAX_REFERRERS);
+    Ok(listed)
 }

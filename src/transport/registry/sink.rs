@@ -13,12 +13,13 @@ use super::push::session::{Mount, Session};
 use super::push::streamed::StreamedUpload;
 use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
+use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 use ureq::http::{Method, header};
@@ -34,13 +35,22 @@ pub struct RepositorySink {
     unmountable: Mutex<HashSet<String>>,
     /// The manifest put last, not sent yet. If it is published next, the one request with its tag stores it too.
     deferred: Mutex<Option<Manifest>>,
+    memory: ReferrersMemory,
+    /// The referrers that the registry lists for a subject.
+    listed: Mutex<HashMap<Digest, HashSet<Digest>>>,
 }
 
 impl RepositorySink {
     pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositorySink {
         let scope = Scope::Push(repository.to_owned());
         let target = Target { client, repository: repository.to_owned(), scope };
-        RepositorySink { target, unmountable: Mutex::default(), deferred: Mutex::default() }
+        RepositorySink {
+            target,
+            unmountable: Mutex::default(),
+            deferred: Mutex::default(),
+            memory: ReferrersMemory::default(),
+            listed: Mutex::default(),
+        }
     }
 
     fn full_repository(&self) -> String {
@@ -118,10 +128,8 @@ impl RepositorySink {
 
     /// Adds a referrer to the referrers tag, for a registry without the referrers API.
     fn list_referrer(&self, manifest: &Manifest) -> Result<()> {
-        match referrers::with_listed(&self.target.client, &self.target.repository, manifest)? {
-            Some((tag, index)) => self.put(&index, &tag),
-            None => Ok(()),
-        }
+        let put = |index: &Manifest, tag: &str| self.put(index, tag);
+        referrers::list_by_tag(&self.target.client, &self.target.repository, manifest, &put)
     }
 }
 
@@ -145,7 +153,7 @@ impl Sink for RepositorySink {
     fn capabilities(&self) -> SinkCapabilities {
         let RegistryClient { throttle, access, .. } = &*self.target.client;
         SinkCapabilities {
-            shape: Shape::Whole,
+            shape: Shape::AsFound,
             order: Order::Parallel(throttle.parallel_blobs(access.parallel_blobs)),
             large_uploads: (!throttle.is_far()).then_some(PARALLEL_LARGE_BLOBS),
             compress: Some(Coding::Gzip),
@@ -153,6 +161,7 @@ impl Sink for RepositorySink {
             unnamed_blobs: true,
             unnamed_images: true,
             needs_replay: true,
+            referrers: true,
         }
     }
 
@@ -172,6 +181,20 @@ impl Sink for RepositorySink {
         }
         let response = self.target.client.expect(response, &[200], &self.target.scope, &what)?;
         Ok(response.header("docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
+    fn has_referrer(&self, referrer: &Manifest) -> Result<bool> {
+        let Some(subject) = &referrer.subject else { return Ok(false) };
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !listed.contains_key(&subject.digest) {
+            let (client, repository) = (&self.target.client, &self.target.repository);
+            let found = referrers::list(client, repository, &subject.digest, &self.memory);
+            // What cannot be listed is sent again.
+            let found =
+                found.or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(Vec::new()) })?;
+            listed.insert(subject.digest, found.into_iter().map(|entry| entry.digest).collect());
+        }
+        Ok(listed[&subject.digest].contains(&referrer.digest()))
     }
 
     /// Only a dry run asks for each blob here; a copy asks in `begin`.

@@ -11,6 +11,7 @@ use super::pull::manifest::ManifestRef;
 use super::pull::ranges;
 use super::pull::tags;
 use super::referrers;
+use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
 use crate::source::{Origin, Profile, Root, Selector, Store};
@@ -35,12 +36,13 @@ pub struct RepositoryStore {
     repository: String,
     /// The host and repository in the images' names; another one than the host that is asked, for a mirror.
     origin: Origin,
+    memory: ReferrersMemory,
 }
 
 impl RepositoryStore {
     pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: client.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { client, repository: repository.to_owned(), origin }
+        RepositoryStore { client, repository: repository.to_owned(), origin, memory: ReferrersMemory::default() }
     }
 
     /// This repository as a mirror of `origin`: its images have the names of `origin`.
@@ -251,7 +253,15 @@ impl Store for RepositoryStore {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers::list(&self.client, self.repository(), subject)
+        referrers::list(&self.client, self.repository(), subject, &self.memory)
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        let mut found = Vec::new();
+        for tag in referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)? {
+            found.extend(self.resolve_tag(&tag)?.map(|descriptor| (tag, descriptor)));
+        }
+        Ok(found)
     }
 
     fn profile(&self) -> Profile {

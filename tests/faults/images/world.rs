@@ -99,6 +99,14 @@ impl World {
         fs::write(self.path("l/index.json"), index.to_string()).unwrap();
     }
 
+    /// Lists `root` without a name in the layout.
+    #[allow(dead_code)]
+    pub fn list(&mut self, root: &Descriptor) {
+        self.named.push(serde_json::to_value(Descriptor { platform: None, ..root.clone() }).unwrap());
+        let index = json!({ "schemaVersion": 2, "manifests": self.named });
+        fs::write(self.path("l/index.json"), index.to_string()).unwrap();
+    }
+
     /// Removes a blob from the layout.
     pub fn lose(&self, blob: &Descriptor) {
         fs::remove_file(self.path("l").join(blob.digest.blob_path())).unwrap();

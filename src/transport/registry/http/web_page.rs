@@ -31,7 +31,7 @@ pub fn error(host: &str, response: &Response, what: &str) -> Error {
     let from = response.url.host_str().unwrap_or_default();
     let by = if host.starts_with(from) { String::new() } else { format!(" from {from}") };
     let seen = &response.url[..url::Position::AfterPath];
-    Error::network(format!(
+    Error::web_page(format!(
         "{host} responded with a web page{by}, not {what} (a proxy or captive portal?); open {seen} in a browser to \
          see it"
     ))

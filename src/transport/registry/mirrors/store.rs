@@ -111,6 +111,10 @@ impl Store for MirroredStore {
         self.home().referrers(subject)
     }
 
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        self.home().digest_tagged(subject)
+    }
+
     fn profile(&self) -> Profile {
         let parallel_reads = self.hosts.iter().map(RepositoryStore::parallel_reads).max().unwrap_or(1);
         Profile { parallel_reads, ..self.home().profile() }

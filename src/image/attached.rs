@@ -1,0 +1,175 @@
+//! Manifests that belong to an image without being part of it: referrers (image-spec, "subject"), and the manifests
+//! that cosign finds by a tag made of the image's digest.
+
+use super::{Descriptor, Digest, Manifest};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The maximum number of referrers of one subject that are copied.
+pub const MAX_COPIED_REFERRERS: usize = 10_000;
+/// The endings of cosign's tags: signatures, attestations, SBOMs.
+const DIGEST_TAG_ENDINGS: [&str; 3] = ["sig", "att", "sbom"];
+
+/// A manifest that belongs to an image.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// The manifest itself.
+    pub manifest: Manifest,
+    /// The tag that leads to it; `None` for a referrer, whose `subject` leads to the image.
+    pub tag: Option<String>,
+}
+
+/// The tags under which cosign stores what belongs to `subject`: `sha256-<hex>.sig`, `.att` and `.sbom`.
+pub fn digest_tags(subject: &Digest) -> [String; 3] {
+    DIGEST_TAG_ENDINGS.map(|ending| format!("{}.{ending}", subject.to_string().replacen(':', "-", 1)))
+}
+
+/// Whether `tag` has the form of [`digest_tags`].
+pub fn is_digest_tag(tag: &str) -> bool {
+    tag.contains('.') && tagged_subject(tag).is_some()
+}
+
+/// The subject in a tag of the form of [`digest_tags`], or in a referrers tag, `sha256-<hex>` (distribution-spec,
+/// "Referrers Tag Schema").
+pub fn tagged_subject(tag: &str) -> Option<Digest> {
+    let digest = match tag.rsplit_once('.') {
+        Some((digest, ending)) => DIGEST_TAG_ENDINGS.contains(&ending).then_some(digest)?,
+        None => tag,
+    };
+    digest.replacen('-', ":", 1).parse().ok()
+}
+
+impl Manifest {
+    /// The entry for this manifest in a list of referrers: its artifact type (else its config's type) and annotations
+    /// (distribution-spec, "Listing Referrers").
+    pub fn referrer_entry(&self) -> Descriptor {
+        #[derive(Default, Deserialize)]
+        struct Annotated {
+            annotations: Option<BTreeMap<String, String>>,
+        }
+        let config_type = || self.config().map(|config| config.media_type.clone());
+        let Annotated { annotations } = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        let artifact_type = self.artifact_type.clone().or_else(config_type);
+        Descriptor { artifact_type, annotations, ..self.descriptor.clone() }
+    }
+}
+
+/// A kind of referrer, as a user selects it: a media type, or a word for several of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReferrerType {
+    /// Signatures of cosign and notation.
+    Signature,
+    /// Software bills of materials: SPDX, CycloneDX, syft.
+    Sbom,
+    /// in-toto attestations.
+    Attestation,
+    /// An artifact type, or the media type of the config.
+    MediaType(String),
+}
+
+/// cosign's bundle, which carries signatures and attestations alike.
+const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
+
+impl ReferrerType {
+    /// Whether a referrer with this entry in a list is of this type.
+    fn matches_entry(&self, entry: &Descriptor) -> bool {
+        let own = entry.artifact_type.as_deref().unwrap_or_default();
+        let one_of = |beginnings: &[&str]| beginnings.iter().any(|beginning| own.starts_with(beginning));
+        match self {
+            ReferrerType::Signature => one_of(&[
+                SIGSTORE_BUNDLE,
+                "application/vnd.dev.cosign.artifact.sig",
+                "application/vnd.cncf.notary.signature",
+            ]),
+            ReferrerType::Sbom => one_of(&[
+                "application/spdx",
+                "text/spdx",
+                "application/vnd.cyclonedx",
+                "application/vnd.syft",
+                "application/vnd.dev.cosign.artifact.sbom",
+            ]),
+            ReferrerType::Attestation => {
+                one_of(&[SIGSTORE_BUNDLE, "application/vnd.in-toto", "application/vnd.dev.cosign.artifact.att"])
+            }
+            ReferrerType::MediaType(wanted) => own == wanted,
+        }
+    }
+
+    /// Whether a manifest under one of cosign's tags is of this type.
+    fn matches_tag(&self, tag: &str) -> bool {
+        let ending = tag.rsplit('.').next();
+        match self {
+            ReferrerType::Signature => ending == Some("sig"),
+            ReferrerType::Attestation => ending == Some("att"),
+            ReferrerType::Sbom => ending == Some("sbom"),
+            ReferrerType::MediaType(_) => false,
+        }
+    }
+
+    /// Whether `attached` is of this type.
+    pub fn matches(&self, attached: &Attached) -> bool {
+        match &attached.tag {
+            Some(tag) => self.matches_tag(tag),
+            None => self.matches_entry(&attached.manifest.referrer_entry()),
+        }
+    }
+}
+
+impl std::str::FromStr for ReferrerType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ReferrerType, String> {
+        match text {
+            "signature" => Ok(ReferrerType::Signature),
+            "sbom" => Ok(ReferrerType::Sbom),
+            "attestation" => Ok(ReferrerType::Attestation),
+            _ if text.contains('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(ReferrerType::MediaType(text.to_owned()))
+            }
+            _ => Err("expected a media type, or one of signature, sbom, attestation".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for ReferrerType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ReferrerType::Signature => "signature",
+            ReferrerType::Sbom => "sbom",
+            ReferrerType::Attestation => "attestation",
+            ReferrerType::MediaType(media_type) => media_type,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosigns_tags_are_known_by_their_form() {
+        let digest = Digest::of(b"image");
+        for tag in digest_tags(&digest) {
+            assert!(is_digest_tag(&tag), "{tag}");
+            assert_eq!(tagged_subject(&tag), Some(digest));
+        }
+        let hex = digest.hex();
+        for tag in ["v1.sig".to_owned(), format!("sha256-{hex}"), format!("sha256-{hex}.txt"), format!("{hex}.sig")] {
+            assert!(!is_digest_tag(&tag), "{tag}");
+        }
+    }
+
+    #[test]
+    fn types_are_words_or_media_types() {
+        assert_eq!("sbom".parse(), Ok(ReferrerType::Sbom));
+        assert_eq!("a/b".parse(), Ok(ReferrerType::MediaType("a/b".into())));
+        assert!("signatures".parse::<ReferrerType>().is_err());
+        let bundle = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
+        let attached = Attached { manifest: Manifest::from_bytes(bundle.to_vec(), "").unwrap(), tag: None };
+        let is = |text: &str| text.parse::<ReferrerType>().unwrap().matches(&attached);
+        assert!(is("signature") && is("attestation") && !is("sbom"));
+        assert!(is("application/vnd.dev.sigstore.bundle.v0.3+json") && !is("application/vnd.dev.sigstore.bundle"));
+        let tagged = Attached { tag: digest_tags(&Digest::of(b"x")).into_iter().next(), ..attached };
+        assert!(ReferrerType::Signature.matches(&tagged) && !ReferrerType::Sbom.matches(&tagged));
+    }
+}

@@ -1,0 +1,107 @@
+//! What belongs to the images of an archive, kept where no loader looks for images: a blob, an image index, that the
+//! annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag as
+//! `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
+
+use crate::error::{Error, Result};
+use crate::image::{
+    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, REF_NAME, digest_tags, is_digest_tag,
+    remove_name,
+};
+use crate::source::{Root, Store};
+use crate::tarball::read::contents::{Contents, INDEX};
+use std::collections::{HashMap, HashSet};
+
+/// The annotation of `index.json` that names the blob.
+pub(crate) const ANNOTATION: &str = "imgmv.referrers";
+/// The maximum number of entries in the blob.
+const MAX_ENTRIES: usize = 50_000;
+
+/// The attached manifests of an archive.
+#[derive(Debug, Default)]
+pub(crate) struct AttachedTable {
+    /// By the digest of their subject.
+    referrers: HashMap<Digest, Vec<Descriptor>>,
+    tagged: HashMap<String, Descriptor>,
+    /// Indexes that images of the archive are a part of, with the digests that they list.
+    originals: Vec<(Descriptor, HashSet<Digest>)>,
+}
+
+impl AttachedTable {
+    /// Reads the table of `contents`; empty for an archive without one.
+    ///
+    /// # Errors
+    /// `Invalid` for a blob that is missing, malformed or too large. An entry whose manifest is missing is skipped.
+    pub fn read(contents: &dyn Contents) -> Result<AttachedTable> {
+        let mut table = AttachedTable::default();
+        let Some(index) = contents.document(INDEX)? else { return Ok(table) };
+        let Some(digest) = LayoutIndex::parse(&index)?.annotation(ANNOTATION).map(str::to_owned) else {
+            return Ok(table);
+        };
+        let wrong = |why: &str| Error::invalid(format!("the annotation {ANNOTATION} of {INDEX} names {digest}, {why}"));
+        let digest: Digest = digest.parse().map_err(|_| wrong("which is not a digest"))?;
+        let bytes = document(contents, &digest)?.ok_or_else(|| wrong("which is not in the archive"))?;
+        if Hasher::new(digest.algorithm()).with(&bytes).finish() != digest {
+            return Err(wrong("whose bytes have another digest"));
+        }
+        let entries = LayoutIndex::parse(&bytes)?.entries()?;
+        if entries.len() > MAX_ENTRIES {
+            return Err(wrong(&format!("which lists more than {MAX_ENTRIES} manifests")));
+        }
+        for entry in entries {
+            table.insert(contents, entry)?;
+        }
+        Ok(table)
+    }
+
+    fn insert(&mut self, contents: &dyn Contents, mut entry: Descriptor) -> Result<()> {
+        let tag = entry.annotation(REF_NAME).filter(|tag| is_digest_tag(tag)).map(str::to_owned);
+        if let Some(tag) = tag {
+            remove_name(&mut entry);
+            self.tagged.insert(tag, entry);
+            return Ok(());
+        }
+        let Some(bytes) = document(contents, &entry.digest)? else { return Ok(()) };
+        let Ok(manifest) = Manifest::parse(bytes, &entry) else { return Ok(()) };
+        match &manifest.subject {
+            Some(subject) => self.referrers.entry(subject.digest).or_default().push(entry),
+            None => {
+                let children = manifest.children().iter().map(|child| child.digest).collect();
+                self.originals.push((entry, children));
+            }
+        }
+        Ok(())
+    }
+
+    /// The index that `root` is a part of; `None` if the archive has none. `children` are those of `root`.
+    fn original(&self, root: &Digest, children: &[Descriptor]) -> Option<Descriptor> {
+        let is_part = |listed: &HashSet<Digest>| match children {
+            [] => listed.contains(root),
+            children => children.iter().all(|child| listed.contains(&child.digest)),
+        };
+        self.originals.iter().find(|(_, listed)| is_part(listed)).map(|(entry, _)| entry.clone())
+    }
+
+    /// `roots` of the archive, with the indexes that they are a part of.
+    pub fn with_originals(&self, store: &dyn Store, mut roots: Vec<Root>) -> Vec<Root> {
+        for root in roots.iter_mut().filter(|_| !self.originals.is_empty()) {
+            let manifest = root.read(store).ok();
+            root.original = manifest.and_then(|manifest| self.original(&manifest.digest(), manifest.children()));
+        }
+        roots
+    }
+
+    /// As [`crate::source::Store::referrers`].
+    pub fn referrers(&self, subject: &Digest) -> Vec<Descriptor> {
+        self.referrers.get(subject).cloned().unwrap_or_default()
+    }
+
+    /// As [`crate::source::Store::digest_tagged`].
+    pub fn digest_tagged(&self, subject: &Digest) -> Vec<(String, Descriptor)> {
+        let tags = digest_tags(subject).into_iter();
+        tags.filter_map(|tag| self.tagged.get(&tag).map(|entry| (tag.clone(), entry.clone()))).collect()
+    }
+}
+
+fn document(contents: &dyn Contents, digest: &Digest) -> Result<Option<Vec<u8>>> {
+    Ok(contents.document(&digest.blob_path())?.filter(|bytes| bytes.len() as u64 <= MAX_MANIFEST_BYTES))
+}
