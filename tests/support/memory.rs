@@ -221,7 +221,9 @@ impl Sink for Kept {
         self.capabilities.clone()
     }
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
-        Ok(self.state().names.get(name.as_str()).copied())
+        let state = self.state();
+        let by_digest = name.digest().filter(|digest| state.manifests.contains(digest));
+        Ok(state.names.get(name.as_str()).copied().or(by_digest))
     }
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let state = self.state();
