@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blob_files;
 mod cancel;
 mod cli;
 mod compress;

@@ -7,14 +7,13 @@ pub(crate) mod address;
 mod cache;
 mod directory;
 mod index;
-mod partial;
 mod pushed_layout;
 mod referrers;
 mod sink;
 mod store;
-mod temp_file;
 mod upload;
 
+use crate::blob_files::{partial, temp_file};
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
 
@@ -27,8 +26,11 @@ pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
     Ok(partial::sweep(&layout, life) + upload::sweep(&layout.directory, life))
 }
 
+pub use crate::blob_files::Verify;
 pub use cache::{Filling, LayoutCache};
+#[cfg(test)]
+pub(crate) use directory::LayoutDirectory;
 pub use pushed_layout::PushedLayout;
-pub use sink::{Durable, LayoutSink, Verify};
+pub use sink::{Durable, LayoutSink};
 pub use store::LayoutStore;
 pub use upload::Upload;

@@ -3,10 +3,9 @@
 
 use super::directory::{INDEX_FILE, LayoutDirectory};
 use super::index;
-use super::sink::TempFileWriter;
 use super::upload;
 use super::upload::Upload;
-use super::{partial, temp_file};
+use crate::blob_files::{TempFileWriter, partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name};
@@ -144,7 +143,7 @@ impl PushedLayout {
 
     /// Stores `manifest` with `tag`, or only by digest. A manifest that had the tag before stays, without the tag.
     pub fn put_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()> {
-        let mut writer = TempFileWriter::new(&self.layout, false)?;
+        let mut writer = TempFileWriter::new(&*self.layout, false)?;
         writer.write(&manifest.bytes)?;
         writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
@@ -222,7 +221,7 @@ impl PushedLayout {
     /// removed.
     pub fn expire(&self, life: Duration) -> usize {
         temp_file::sweep(&self.layout.directory);
-        partial::sweep(&self.layout, life);
+        partial::sweep(&*self.layout, life);
         upload::sweep(&self.layout.directory, life)
     }
 

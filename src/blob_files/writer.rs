@@ -1,0 +1,208 @@
+//! Writing blobs: what is stored already is skipped, what is damaged is replaced.
+
+use super::partial::Partial;
+use super::temp_file::TempFile;
+use super::{BlobPlace, Verify};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Hasher};
+use crate::progress::Watch;
+use crate::source::Claim;
+use crate::transfer::{BlobWriter, Verified};
+use std::fs::File;
+use std::io::{Read, Write};
+
+/// Blobs of at least this size are written to a partial file, which an interrupted copy keeps.
+const MIN_PARTIAL_BYTES: u64 = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// The blobs of a place, as one copy writes them.
+#[derive(Clone, Copy)]
+pub(crate) struct BlobFiles<'p> {
+    pub place: &'p dyn BlobPlace,
+    pub verify: Verify,
+    /// Each blob is synced to the disk before it is stored.
+    pub sync: bool,
+    pub watch: &'p dyn Watch,
+    pub cancel: &'p Cancel,
+}
+
+impl<'p> BlobFiles<'p> {
+    /// Whether the blob `digest` exists, with `size` bytes if given.
+    pub fn has(&self, digest: &Digest, size: Option<u64>) -> bool {
+        has(self.place, digest, size)
+    }
+
+    /// Whether the blob `digest` is stored and has that digest.
+    fn is_right(&self, digest: &Digest) -> bool {
+        matches!(self.hash(digest), Ok(Some(found)) if found == *digest)
+    }
+
+    /// Whether `blob` does not have to be sent, for [`crate::sink::Sink::missing`].
+    pub fn is_held(&self, blob: &Descriptor, dry_run: bool) -> bool {
+        match self.verify {
+            Verify::Size => self.has(&blob.digest, Some(blob.size)),
+            // `writer` checks the blobs, since several lanes hash in parallel.
+            Verify::Digest => dry_run && self.is_right(&blob.digest),
+        }
+    }
+
+    /// Opens a writer for a blob; `None` if it exists.
+    ///
+    /// Fails with `Unwritable` if the place cannot be written.
+    pub fn writer(&self, claim: &Claim) -> Result<Option<Writer<'p>>> {
+        if let Some(digest) = &claim.digest {
+            if self.has(digest, claim.size) && self.trusts(digest)? {
+                return Ok(None);
+            }
+            if let Some(size) = claim.size.filter(|size| *size >= MIN_PARTIAL_BYTES)
+                && let Some(partial) = Partial::open_or_create(self.place, (*digest, size), self.watch, self.cancel)
+            {
+                return Ok(partial.with_sync(self.sync).finish_if_complete()?.map(Writer::Partial));
+            }
+        }
+        Ok(Some(Writer::TempFile(TempFileWriter::new(self.place, self.sync)?.announced(claim))))
+    }
+
+    /// Stores the manifest `bytes`, unless they are stored already.
+    ///
+    /// Fails with `Unwritable` if the place cannot be written.
+    pub fn put(&self, bytes: &[u8], digest: &Digest) -> Result<()> {
+        let size = bytes.len() as u64;
+        if self.has(digest, Some(size)) && self.bytes(digest, size)?.as_deref() == Some(bytes) {
+            return Ok(());
+        }
+        let mut writer = TempFileWriter::new(self.place, self.sync)?;
+        writer.write(bytes)?;
+        writer.commit_as(digest)
+    }
+
+    /// The first `size` bytes of the blob `digest`; `None` if it is missing.
+    fn bytes(&self, digest: &Digest, size: u64) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.place.blob(digest)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        // An unreadable blob (a bad sector) is written again.
+        Ok(file.take(size).read_to_end(&mut bytes).ok().map(|_| bytes))
+    }
+
+    fn hash(&self, digest: &Digest) -> Result<Option<Digest>> {
+        let Ok(Some(mut file)) = self.place.blob(digest) else { return Ok(None) };
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            self.cancel.check()?;
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Some(hasher.finish())),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // An unreadable blob (a bad sector) is written again.
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether the existing blob `digest` passes the check of [`Verify`].
+    fn trusts(&self, digest: &Digest) -> Result<bool> {
+        if self.verify == Verify::Size {
+            return Ok(true);
+        }
+        let right = self.hash(digest)? == Some(*digest);
+        if !right {
+            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", self.place.shown()));
+        }
+        Ok(right)
+    }
+}
+
+/// Whether `place` has the blob `digest`, with `size` bytes if given.
+pub(super) fn has(place: &dyn BlobPlace, digest: &Digest, size: Option<u64>) -> bool {
+    let found = place.size(digest).ok().flatten();
+    found.is_some_and(|found| size.is_none_or(|size| size == found))
+}
+
+/// The writer of a blob.
+pub(crate) enum Writer<'p> {
+    Partial(Partial<'p>),
+    TempFile(TempFileWriter<'p>),
+}
+
+impl<'p> Writer<'p> {
+    /// The file that gets the bytes.
+    pub fn file(&self) -> &File {
+        match self {
+            Writer::Partial(partial) => partial.file(),
+            Writer::TempFile(writer) => &writer.temp.file,
+        }
+    }
+
+    pub fn boxed(self) -> Box<dyn BlobWriter + 'p> {
+        match self {
+            Writer::Partial(partial) => Box::new(partial),
+            Writer::TempFile(writer) => Box::new(writer),
+        }
+    }
+}
+
+/// Writes a blob to a temporary file, which does not survive an interruption: a small blob, a blob without a known
+/// digest, or a blob whose partial file another process has locked.
+pub(crate) struct TempFileWriter<'p> {
+    place: &'p dyn BlobPlace,
+    temp: TempFile<'p>,
+    sync: bool,
+    claim: Claim,
+    /// In bytes.
+    written: u64,
+}
+
+impl<'p> TempFileWriter<'p> {
+    /// Creates the temporary file. With `sync`, its data is synced to the disk before the rename.
+    pub fn new(place: &'p dyn BlobPlace, sync: bool) -> Result<TempFileWriter<'p>> {
+        let temp = TempFile::new(place.unfinished()?).map_err(|e| Error::writing(place.shown(), e))?;
+        place.prepare(&temp.file)?;
+        Ok(TempFileWriter { place, temp, sync, claim: Claim::default(), written: 0 })
+    }
+
+    /// Refuses bytes that are not those of `claim`.
+    fn announced(self, claim: &Claim) -> TempFileWriter<'p> {
+        TempFileWriter { claim: claim.clone(), ..self }
+    }
+
+    /// Renames the file to the blob `digest`.
+    pub fn commit_as(&mut self, digest: &Digest) -> Result<()> {
+        if self.sync {
+            let synced = self.temp.file.sync_all();
+            synced.map_err(|e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e))?;
+        }
+        self.temp.store(self.place, digest)
+    }
+}
+
+impl BlobWriter for TempFileWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.written += bytes.len() as u64;
+        if self.claim.size.is_some_and(|size| self.written > size) {
+            return Err(longer_than_announced());
+        }
+        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.place.shown(), e))
+    }
+
+    fn commit(&mut self, blob: &Verified) -> Result<()> {
+        let (digest, size) = blob.stored();
+        let Claim { digest: announced, size: announced_size } = self.claim;
+        if announced.is_some_and(|announced| announced != digest)
+            || announced_size.is_some_and(|announced| announced != size)
+            || self.written != size
+        {
+            return Err(not_announced(&digest));
+        }
+        self.commit_as(&digest)
+    }
+}
+
+pub(super) fn longer_than_announced() -> Error {
+    Error::invalid("a blob has more bytes than were announced")
+}
+
+pub(super) fn not_announced(digest: &Digest) -> Error {
+    Error::failed(format!("blob {digest} is not the blob that was announced"))
+}
