@@ -79,6 +79,9 @@ pub mod internals {
             Secret, login, logout,
         };
     }
+    pub mod registry_dir {
+        pub use crate::transport::registry_dir::{RegistryDirSink, RegistryDirStore};
+    }
     pub mod rate_limit {
         pub use crate::rate_limit::{Limit, Limited};
     }

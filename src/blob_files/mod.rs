@@ -6,10 +6,12 @@
 
 pub(crate) mod partial;
 mod place;
+mod stored;
 pub(crate) mod temp_file;
 mod writer;
 
-pub(crate) use place::BlobPlace;
+pub(crate) use place::{BlobPlace, StoredBlobs};
+pub(crate) use stored::is_held;
 pub(crate) use writer::{BlobFiles, TempFileWriter, Writer};
 
 /// How an existing blob is checked before it is skipped.

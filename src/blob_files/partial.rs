@@ -2,9 +2,10 @@
 //! and a later copy resumes after the last correct byte.
 
 use super::BlobPlace;
+use super::stored::has;
 use super::temp_file;
 use super::temp_file::PREFIX;
-use super::writer::{has, longer_than_announced, not_announced};
+use super::writer::{longer_than_announced, not_announced};
 use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::disk::directory::Directory;

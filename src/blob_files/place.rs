@@ -5,8 +5,20 @@ use crate::error::Result;
 use crate::image::Digest;
 use std::fs::File;
 
-/// Blobs that are files below one directory.
-pub(crate) trait BlobPlace: Sync {
+/// Blobs that are files below one directory, for reading.
+pub(crate) trait StoredBlobs: Sync {
+    /// The size of the blob `digest` in bytes; `None` if it is missing.
+    fn size(&self, digest: &Digest) -> Result<Option<u64>>;
+
+    /// Opens the blob `digest` for reading; `None` if it is missing.
+    fn blob(&self, digest: &Digest) -> Result<Option<File>>;
+
+    /// The name of the place in messages.
+    fn shown(&self) -> String;
+}
+
+/// Blobs that are files below one directory, for writing.
+pub(crate) trait BlobPlace: StoredBlobs {
     /// The directory of unfinished files, on the file system of the blobs.
     ///
     /// Fails with `Unwritable` if it is missing and cannot be created.
@@ -21,13 +33,4 @@ pub(crate) trait BlobPlace: Sync {
     ///
     /// Fails with `Unwritable`.
     fn store(&self, name: &str, digest: &Digest) -> Result<()>;
-
-    /// The size of the blob `digest` in bytes; `None` if it is missing.
-    fn size(&self, digest: &Digest) -> Result<Option<u64>>;
-
-    /// Opens the blob `digest` for reading; `None` if it is missing.
-    fn blob(&self, digest: &Digest) -> Result<Option<File>>;
-
-    /// The name of the place in messages.
-    fn shown(&self) -> String;
 }

@@ -1,11 +1,12 @@
 //! Writing blobs: what is stored already is skipped, what is damaged is replaced.
 
 use super::partial::Partial;
+use super::stored::{has, hash};
 use super::temp_file::TempFile;
 use super::{BlobPlace, Verify};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher};
+use crate::image::Digest;
 use crate::progress::Watch;
 use crate::source::Claim;
 use crate::transfer::{BlobWriter, Verified};
@@ -14,7 +15,6 @@ use std::io::{Read, Write};
 
 /// Blobs of at least this size are written to a partial file, which an interrupted copy keeps.
 const MIN_PARTIAL_BYTES: u64 = 256 << 10;
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// The blobs of a place, as one copy writes them.
 #[derive(Clone, Copy)]
@@ -28,31 +28,12 @@ pub(crate) struct BlobFiles<'p> {
 }
 
 impl<'p> BlobFiles<'p> {
-    /// Whether the blob `digest` exists, with `size` bytes if given.
-    pub fn has(&self, digest: &Digest, size: Option<u64>) -> bool {
-        has(self.place, digest, size)
-    }
-
-    /// Whether the blob `digest` is stored and has that digest.
-    fn is_right(&self, digest: &Digest) -> bool {
-        matches!(self.hash(digest), Ok(Some(found)) if found == *digest)
-    }
-
-    /// Whether `blob` does not have to be sent, for [`crate::sink::Sink::missing`].
-    pub fn is_held(&self, blob: &Descriptor, dry_run: bool) -> bool {
-        match self.verify {
-            Verify::Size => self.has(&blob.digest, Some(blob.size)),
-            // `writer` checks the blobs, since several lanes hash in parallel.
-            Verify::Digest => dry_run && self.is_right(&blob.digest),
-        }
-    }
-
     /// Opens a writer for a blob; `None` if it exists.
     ///
     /// Fails with `Unwritable` if the place cannot be written.
     pub fn writer(&self, claim: &Claim) -> Result<Option<Writer<'p>>> {
         if let Some(digest) = &claim.digest {
-            if self.has(digest, claim.size) && self.trusts(digest)? {
+            if has(self.place, digest, claim.size) && self.trusts(digest)? {
                 return Ok(None);
             }
             if let Some(size) = claim.size.filter(|size| *size >= MIN_PARTIAL_BYTES)
@@ -69,7 +50,7 @@ impl<'p> BlobFiles<'p> {
     /// Fails with `Unwritable` if the place cannot be written.
     pub fn put(&self, bytes: &[u8], digest: &Digest) -> Result<()> {
         let size = bytes.len() as u64;
-        if self.has(digest, Some(size)) && self.bytes(digest, size)?.as_deref() == Some(bytes) {
+        if has(self.place, digest, Some(size)) && self.bytes(digest, size)?.as_deref() == Some(bytes) {
             return Ok(());
         }
         let mut writer = TempFileWriter::new(self.place, self.sync)?;
@@ -85,39 +66,17 @@ impl<'p> BlobFiles<'p> {
         Ok(file.take(size).read_to_end(&mut bytes).ok().map(|_| bytes))
     }
 
-    fn hash(&self, digest: &Digest) -> Result<Option<Digest>> {
-        let Ok(Some(mut file)) = self.place.blob(digest) else { return Ok(None) };
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            self.cancel.check()?;
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(Some(hasher.finish())),
-                Ok(n) => hasher.update(&buffer[..n]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // An unreadable blob (a bad sector) is written again.
-                Err(_) => return Ok(None),
-            }
-        }
-    }
-
     /// Whether the existing blob `digest` passes the check of [`Verify`].
     fn trusts(&self, digest: &Digest) -> Result<bool> {
         if self.verify == Verify::Size {
             return Ok(true);
         }
-        let right = self.hash(digest)? == Some(*digest);
+        let right = hash(self.place, digest, self.cancel)? == Some(*digest);
         if !right {
             self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", self.place.shown()));
         }
         Ok(right)
     }
-}
-
-/// Whether `place` has the blob `digest`, with `size` bytes if given.
-pub(super) fn has(place: &dyn BlobPlace, digest: &Digest, size: Option<u64>) -> bool {
-    let found = place.size(digest).ok().flatten();
-    found.is_some_and(|found| size.is_none_or(|size| size == found))
 }
 
 /// The writer of a blob.

@@ -3,7 +3,7 @@
 
 use super::address::{Parsed, ShortForm, Transport};
 use super::combined::PathAddress;
-use super::{archive, combined, engine, layout, registry};
+use super::{archive, combined, engine, layout, registry, registry_dir};
 use crate::Error;
 use std::ffi::OsStr;
 
@@ -13,6 +13,7 @@ pub(crate) const TABLE: &[Transport] = &[
     archive::address::DOCKER,
     archive::address::OCI,
     layout::address::OCI,
+    registry_dir::address::REGISTRY_DIR,
     combined::CONTAINERD,
     engine::address::DOCKER_DAEMON,
     engine::address::SSH,
@@ -23,16 +24,10 @@ pub(crate) const SHORT_FORMS: &[ShortForm] =
     &[archive::address::STDIO, combined::PATH, engine::address::HOST, registry::address::REFERENCE];
 
 /// Schemes that are not transports yet, and the error for them.
-const RESERVED: [(&str, &str); 2] = [
-    (
-        "docker-dir",
-        "docker-dir: is reserved for docker's own directory, which imgmv does not read yet; use docker-daemon:REF",
-    ),
-    (
-        "registry-dir",
-        "registry-dir: is reserved for a registry's storage tree, which imgmv does not read yet; use docker://",
-    ),
-];
+const RESERVED: &[(&str, &str)] = &[(
+    "docker-dir",
+    "docker-dir: is reserved for docker's own directory, which imgmv does not read yet; use docker-daemon:REF",
+)];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
 pub(crate) fn parse(word: &OsStr) -> Parsed {

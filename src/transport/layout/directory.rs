@@ -1,6 +1,6 @@
 //! The directory of a layout, and the files in it.
 
-use crate::blob_files::BlobPlace;
+use crate::blob_files::{BlobPlace, StoredBlobs};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, LayoutIndex};
@@ -111,18 +111,7 @@ impl LayoutDirectory {
     }
 }
 
-/// Unfinished files are in the layout's directory.
-impl BlobPlace for LayoutDirectory {
-    fn unfinished(&self) -> Result<&Directory> {
-        Ok(&self.directory)
-    }
-
-    fn store(&self, name: &str, digest: &Digest) -> Result<()> {
-        let blobs = self.make_blobs(digest.algorithm())?;
-        let renamed = renameat(self.directory.fd(), name, blobs.fd(), digest.hex());
-        renamed.map_err(|e| Error::writing(format!("blob {digest} in {}", self.shown()), e.into()))
-    }
-
+impl StoredBlobs for LayoutDirectory {
     fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         LayoutDirectory::size(self, digest)
     }
@@ -133,6 +122,19 @@ impl BlobPlace for LayoutDirectory {
 
     fn shown(&self) -> String {
         LayoutDirectory::shown(self)
+    }
+}
+
+/// Unfinished files are in the layout's directory.
+impl BlobPlace for LayoutDirectory {
+    fn unfinished(&self) -> Result<&Directory> {
+        Ok(&self.directory)
+    }
+
+    fn store(&self, name: &str, digest: &Digest) -> Result<()> {
+        let blobs = self.make_blobs(digest.algorithm())?;
+        let renamed = renameat(self.directory.fd(), name, blobs.fd(), digest.hex());
+        renamed.map_err(|e| Error::writing(format!("blob {digest} in {}", self.shown()), e.into()))
     }
 }
 

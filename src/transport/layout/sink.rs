@@ -2,7 +2,7 @@
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::index;
-use crate::blob_files::{BlobFiles, Verify, Writer, partial, temp_file};
+use crate::blob_files::{BlobFiles, Verify, Writer, is_held, partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, Manifest, Name};
@@ -155,8 +155,8 @@ impl Sink for LayoutSink {
         let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
         let blobs = upcoming.into_blobs();
         let Some(layout) = self.layout.get() else { return Ok(Missing::new(blobs)) };
-        let files = self.files(layout);
-        Ok(Missing::new(blobs.into_iter().filter(|blob| !files.is_held(blob, dry_run)).collect()))
+        let held = |blob: &Descriptor| is_held(layout, blob, self.verify, dry_run, &self.cancel);
+        Ok(Missing::new(blobs.into_iter().filter(|blob| !held(blob)).collect()))
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
