@@ -15,7 +15,7 @@ peers=${IMGMV_PEERS_DIR:-/var/cache/imgmv-peers}
 suite=${IMGMV_PEERS_SUITE:-forky}
 
 installed=(skopeo containerd docker.io docker-registry openssh-server openssh-client podman umoci runc iptables chromium
-    zstd xz-utils bzip2 pigz ca-certificates)
+    strace zstd xz-utils bzip2 pigz ca-certificates)
 newer=(skopeo crane oras containerd docker.io docker-cli podman umoci runc crun netavark iptables)
 # No package needs these by name, since every whole Debian has them.
 essential=(bash dash coreutils grep sed mawk findutils tar gzip bzip2 xz-utils zstd mount util-linux procps kmod libc-bin)

@@ -1,6 +1,7 @@
 //! The stores under test. A store is one line in `every_store`.
 
 use crate::harness::{self, Except};
+use crate::registry_tree::RegistryTree;
 use crate::sample::{Sample, tar};
 use crate::support::registry::Double;
 use imgmv::internals::archive::{Input, open};
@@ -11,6 +12,7 @@ use imgmv::internals::image::media_type;
 use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::rate_limit::{Limit, Limited};
 use imgmv::internals::registry::{Access, ForeignStore, MirroredStore, Registry, RepositoryStore};
+use imgmv::internals::registry_dir::RegistryDirStore;
 use imgmv::internals::remote::Local;
 use imgmv::internals::source::Wrapper;
 use imgmv::internals::tarball::StreamedStore;
@@ -62,6 +64,7 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("streamed archive's documents", &[("names_do_not_read_manifests", "all was read")], streamed),
         ("containerd's directory", &[], containerd),
         ("containerd by ctr", &[], fetch),
+        ("registry's tree", &[], registry_dir),
         ("registry", ONE_REPOSITORY, registry),
         ("registry, mirrored", ONE_REPOSITORY, mirrored),
         ("foreign layers", &[], foreign),
@@ -163,6 +166,27 @@ fn containerd(sample: Sample) -> Result<Case> {
     files.push(("io.containerd.metadata.v1.bolt/meta.db".to_owned(), database));
     write(dir.path(), &files);
     Ok(case(sample, Arc::new(ContainerdStore::open(dir.path(), Some("default"))?), dir))
+}
+
+/// A tree with each image in a repository of its path.
+fn registry_dir(mut sample: Sample) -> Result<Case> {
+    let dir = TempDir::new().unwrap();
+    let tree = RegistryTree::at(dir.path());
+    for root in &mut sample.memory.roots {
+        let name = root.name.take().unwrap().reference().unwrap();
+        let tag = name.tag.unwrap();
+        tree.put_tag(&name.repository, &tag, &root.descriptor.digest);
+        for (digest, bytes) in &sample.memory.blobs {
+            match sample.manifests.contains(digest) {
+                true => tree.put_manifest(&name.repository, digest, bytes),
+                false => tree.put_layer(&name.repository, digest, bytes),
+            }
+        }
+        let link = tree.revision_link(&name.repository, &root.descriptor.digest);
+        crate::registry_tree::write(&link, root.descriptor.digest.to_string().as_bytes());
+        root.name = Some(Name::new(format!("localhost/{}:{tag}", name.repository)).unwrap());
+    }
+    Ok(case(sample, Arc::new(RegistryDirStore::open(dir.path())?), dir))
 }
 
 /// A script in place of ctr, over a directory.

@@ -29,6 +29,8 @@ fn each_address_has_one_canonical_form() {
         ("oci:./mirror", "oci:./mirror"),
         ("oci:./mirror:app-2", "oci:./mirror:app-2"),
         (&in_layout, &in_layout),
+        ("registry-dir:/srv/registry", "registry-dir:/srv/registry"),
+        ("registry-dir:./r:team/app:2", "registry-dir:./r:team/app:2"),
         ("containerd:docker.io/library/app:2", "containerd:docker.io/library/app:2"),
         ("containerd:", "containerd:"),
         ("docker-daemon:app:2", "docker-daemon:app:2"),
@@ -83,7 +85,9 @@ fn a_word_that_is_not_an_address_is_a_usage_error_that_names_what_to_write() {
     for (word, told) in [
         ("", "empty"),
         ("docker-dir:app", "reserved"),
-        ("registry-dir:/srv/registry:app", "reserved"),
+        ("registry-dir:", "names no file"),
+        ("registry-dir:/srv/registry:App", "expected REPO:TAG"),
+        ("registry-dir:/srv/registry:localhost:5000/app", "expected REPO:TAG"),
         ("https://ghcr.io/org/app", "docker://HOST"),
         ("dir://x", "dir:// is not a scheme of imgmv; it has docker:// and ssh://"),
         ("oci:dir://x", "not a scheme"),
@@ -154,6 +158,10 @@ fn the_destinations_own_name_wins_then_as_then_the_sources() {
         ("oci:dir:v1", &[], &["v1"]),
         ("oci:dir:app:2", &[], &["docker.io/library/app:2"]),
         ("oci:dir", &["v1"], &["v1"]),
+        ("registry-dir:r", &[], &[]),
+        ("registry-dir:r", &["app:2"], &["docker.io/library/app:2"]),
+        ("registry-dir:r:app", &[], &["localhost/app:latest"]),
+        ("registry-dir:r:quay.io/org/app:2", &[], &["localhost/quay.io/org/app:2"]),
         ("node1:", &[], &[]),
         ("root@node1:app:2", &[], &["docker.io/library/app:2"]),
         ("-", &["app:2"], &["docker.io/library/app:2"]),
@@ -171,6 +179,8 @@ fn invalid_names_at_the_destination_are_refused() {
         ("node1:", &["App"]),
         (&format!("h.lan/app@{DIGEST}"), &[]),
         (&format!("oci:dir:@{DIGEST}"), &[]),
+        (&format!("registry-dir:r:@{DIGEST}"), &[]),
+        (&format!("registry-dir:r:app@{DIGEST}"), &[]),
     ] {
         assert_eq!(names(dst, given).unwrap_err().kind(), Kind::Usage, "{dst} {given:?}");
     }
