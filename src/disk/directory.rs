@@ -184,6 +184,17 @@ mod tests {
         let outer = Directory::open(temp.path()).unwrap();
         assert!(outer.subdirectory("in").unwrap().is_some());
         assert!(outer.subdirectory("link-to-in").unwrap_err().to_string().contains("symbolic links are not followed"));
+        let list = |limit| {
+            let mut names = Vec::new();
+            folder.each_folder(limit, |name| {
+                names.push(name.to_owned());
+                Ok(())
+            })?;
+            names.sort();
+            Ok::<_, Error>(names)
+        };
+        assert_eq!(list(5).unwrap(), ["dir", "link", "zero"]);
+        assert!(list(4).unwrap_err().to_string().contains("more than the 4 entries"));
         assert!(folder.subdirectory("plain").unwrap_err().to_string().contains("expected a directory, found a file"));
     }
 }
