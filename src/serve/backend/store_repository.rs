@@ -7,11 +7,13 @@ use crate::source::{Root, Selector, Store};
 use std::io::Read;
 use std::sync::Arc;
 
+/// Opens a blob of a store at an offset; the reader has its own share of the store.
+pub(super) type OpenReader = fn(Arc<dyn Store>, Descriptor, u64) -> Result<Box<dyn Read + Send>>;
+
 /// A store whose selectors by name are tags.
 pub(super) struct StoreRepository {
     pub store: Arc<dyn Store>,
-    /// Opens a blob of the store at an offset; the reader has its own share of the store.
-    pub open: fn(Arc<dyn Store>, Descriptor, u64) -> Result<Box<dyn Read + Send>>,
+    pub open: OpenReader,
 }
 
 impl StoreRepository {

@@ -20,10 +20,10 @@ pub(crate) const REGISTRY_DIR: Transport = Transport {
     scheme: "registry-dir:",
     syntax: "registry-dir:DIR[:REPO[:TAG]|:@DIGEST]",
     help: &[
-        "the storage tree of a CNCF distribution registry (its rootdirectory), which",
-        "may run or not; as SRC without REPO, every image in it. As DST, not while the",
-        "registry's garbage collection runs, which deletes what has no name yet; and",
-        "not Harbor's tree, which is only read",
+        "the storage tree of a CNCF distribution registry (its rootdirectory); the",
+        "registry may run. As SRC without REPO, every image in it. As DST, not while",
+        "the registry's garbage collection runs: it deletes blobs without a name. A",
+        "Harbor's tree is only read",
     ],
     served: &[("registry-dir:DIR", "a registry's storage tree")],
     parse: |address, rest| {

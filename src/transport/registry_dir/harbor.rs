@@ -19,8 +19,7 @@ pub(super) fn refuse(dir: &Path) -> Result<()> {
     let Ok(root) = fs::canonicalize(root(dir)) else { return Ok(()) };
     for place in [Some(&*root), root.parent()].into_iter().flatten() {
         let has = |name: &&str| place.join(name).exists();
-        let mark =
-            MARKS.iter().copied().find(has).or_else(|| DATABASES.iter().all(|name| has(&name)).then_some("database"));
+        let mark = MARKS.iter().copied().find(has).or_else(|| DATABASES.iter().all(has).then_some(DATABASES[0]));
         if let Some(mark) = mark {
             return Err(Error::usage(format!(
                 "{}: this is the tree of a Harbor, as {} shows; Harbor finds images in its database, not on the disk; \

@@ -4,6 +4,7 @@
 use super::owner::Owner;
 use crate::blob_files::temp_file::{fresh_name, unfinished_files};
 use crate::disk::directory::Directory;
+use crate::disk::lock::Lock;
 use crate::error::{Error, Result};
 use rustix::fs::{
     AtFlags, Dir, FlockOperation, Mode, RenameFlags, flock, fstat, mkdirat, renameat_with, statat, unlinkat,
@@ -35,7 +36,7 @@ impl<'d> TempDirectory<'d> {
             create(staging, &name)?;
             let Some(directory) = staging.subdirectory(&name)? else { continue };
             let temp = TempDirectory { staging, owner, name, directory, placed: false };
-            if lock(staging, &temp.name, &temp.directory) {
+            if lock(staging, &temp.name, &temp.directory) != Lock::Held {
                 owner.apply(temp.directory.fd())?;
                 return Ok(temp);
             }
@@ -105,7 +106,7 @@ pub(super) fn make(staging: &Directory, owner: &Owner, parent: &Directory, name:
 pub(super) fn sweep(staging: &Directory) {
     for name in unfinished_files(staging) {
         if let Ok(Some(directory)) = staging.subdirectory(&name)
-            && lock(staging, &name, &directory)
+            && lock(staging, &name, &directory) == Lock::Acquired
         {
             remove(staging, &name);
         }
@@ -120,14 +121,17 @@ fn create(parent: &Directory, name: &str) -> Result<()> {
     mkdirat(parent.fd(), name, Mode::RWXU).map_err(|e| Error::writing(parent.display(name), e.into()))
 }
 
-/// Locks `directory`; returns whether this process has the lock and the folder still has its name.
-fn lock(staging: &Directory, name: &str, directory: &Directory) -> bool {
-    if matches!(flock(directory.fd(), FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK)) {
-        return false;
-    }
+/// Tries to lock `directory`, which was opened as `name`; does not wait.
+fn lock(staging: &Directory, name: &str, directory: &Directory) -> Lock {
+    let locked = match flock(directory.fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Lock::Acquired,
+        Err(Errno::WOULDBLOCK) => return Lock::Held,
+        Err(_) => Lock::Unsupported,
+    };
+    // The previous owner may have renamed the folder into place.
     match (fstat(directory.fd()), statat(staging.fd(), name, AtFlags::SYMLINK_NOFOLLOW)) {
-        (Ok(open), Ok(named)) => (open.st_dev, open.st_ino) == (named.st_dev, named.st_ino),
-        _ => false,
+        (Ok(open), Ok(named)) if (open.st_dev, open.st_ino) == (named.st_dev, named.st_ino) => locked,
+        _ => Lock::Held,
     }
 }
 
