@@ -86,15 +86,19 @@ class Bench:
         return kept | {"HOME": str(home), "TMPDIR": str(home / "tmp"), "DOCKER_CONFIG": str(home / "docker"),
                        "REGISTRY_AUTH_FILE": str(home / "auth.json"), "XDG_RUNTIME_DIR": str(home)}
 
+    def programs_for(self, name):
+        """Another build of imgmv takes imgmv's place in its commands."""
+        return self.programs | {"imgmv": self.programs[name]} if name in programs.OTHER_BUILDS else self.programs
+
     def run_once(self, pair, name, runner):
         """One run in a place of its own; what it made is weighed and removed, outside the time that counts."""
         self.runs += 1
         helper = self.start_daemon(name) if name in ("docker", "ctr") and pair.name != "start" else None
         place = Place(self.work / f"at{self.runs}", self.images, self.runs, self.source.address, self.target.address,
-                      self.programs, **({"docker": helper} if name == "docker" else {"containerd": helper}))
+                      self.programs_for(name), **({"docker": helper} if name == "docker" else {"containerd": helper}))
         place.folder.mkdir()
         env, log = self.environment(place), place.folder / "log"
-        command = pair.commands[name](place)
+        command = pair.commands["imgmv" if name in programs.OTHER_BUILDS else name](place)
         if pair.seeded:
             self.target.seed(self.images / "eleven", "eleven")
         if pair.given:
@@ -169,6 +173,7 @@ def parse():
                          help="where images and results go; images are kept there for the next time (default: a temporary folder)")
     options.add_argument("--imgmv", metavar="PATH", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/release/imgmv")
     options.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help="use this program for that peer")
+    options.add_argument("--old", metavar="PATH", help="another build of imgmv, run twice a round: the second shows the noise")
     options.add_argument("--only", metavar="NAME,…", help="run these programs alone")
     options.add_argument("--pairs", metavar="NAME,…", help=", ".join(names))
     options.add_argument("--rounds", type=int, default=None, help="counted rounds; short pairs run several times as many (default 5)")
@@ -191,6 +196,8 @@ def main():
     measure.adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped and the folder removed
     found = programs.find_all(given.imgmv, dict(each.split("=", 1) for each in given.peer))
+    if given.old:
+        found |= {name: program for name in programs.OTHER_BUILDS if (program := programs.find("imgmv", Path(given.old).resolve()))}
     if given.only:
         found = {name: program for name, program in found.items() if name in given.only.split(",")}
     if "imgmv" not in found:
@@ -201,13 +208,15 @@ def main():
     results = {}
     for pair in given.pairs:
         say(pair.title)
-        names = [name for name in pair.commands
-                 if name in found or name not in (*programs.PEERS, "imgmv") if not (given.quick and name in pair.slow)]
+        names = [name for name in (*pair.commands, *programs.OTHER_BUILDS)
+                 if name in found or name not in (*programs.PEERS, *programs.OTHER_BUILDS, "imgmv") if not (given.quick and name in pair.slow)]
         rounds = given.rounds if given.quick else round(given.rounds * pair.times)
         results[pair.name] = bench.compare(pair, names, max(1, rounds))
         print(table.part(pair, results), flush=True)
     if "imgmv" in found:
         print(table.goals(given.pairs, results))
+    if given.old:
+        print(table.other_build(given.pairs, results))
     if given.json:
         given.json.write_text(json.dumps({"head": head, "pairs": {
             name: {program: {"traced": asdict(both["traced"]), "counted": [asdict(cost) for cost in both["counted"]]}

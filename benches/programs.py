@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PEERS = ("skopeo", "crane", "oras", "docker", "ctr")
+# The build of `--old`; its second name shows how far two runs of one program differ.
+OTHER_BUILDS = ("imgmv-old", "imgmv-old-again")
 # tests/peers.sh puts newer releases here.
 NEWER = Path(os.environ.get("IMGMV_PEERS_DIR", "/var/cache/imgmv-peers")) / "bin"
 VERSION = {"crane": ["version"], "oras": ["version"]}

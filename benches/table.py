@@ -89,5 +89,24 @@ def goals(pairs, results):
     return "\n".join(lines) + "\n"
 
 
+def other_build(pairs, results):
+    """Each pair's ratios to the other build of imgmv, and of that build to itself: medians of the rounds' own ratios."""
+    new, old, again = "imgmv", *programs.OTHER_BUILDS
+    lines = ["### The other build", "", "| pair | wall new/old | wall old/old | CPU new/old | CPU old/old | peak memory |", "|---|---|---|---|---|---|"]
+    for pair in pairs:
+        costs = results[pair.name]
+        if not {new, old, again} <= costs.keys():
+            continue
+        cells = [f"{by_rounds(costs, one, old, measure):.3f}" for measure in ("wall", "cpu") for one in (new, again)]
+        peaks = " / ".join(f"{median(costs[name], 'peak') / 2**20:.1f}" for name in (new, old))
+        lines.append(f"| {pair.name} | {' | '.join(cells)} | {peaks} MiB |")
+    return "\n".join(lines) + "\n"
+
+
+def by_rounds(costs, one, other, measure):
+    rounds = zip(costs[one]["counted"], costs[other]["counted"])
+    return statistics.median(getattr(a, measure) / max(getattr(b, measure), 1e-9) for a, b in rounds)
+
+
 def verdict(reached, goal):
     return "reached" if round(reached, 2) <= goal else "missed"

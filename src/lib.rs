@@ -44,7 +44,7 @@ pub use transport::open::{open_sink, open_source};
 #[allow(missing_docs)]
 pub mod internals {
     pub mod archive {
-        pub use crate::transport::archive::{ArchiveSink, Input, open, prune, retag};
+        pub use crate::transport::archive::{ArchiveSink, Input, ResumeOptions, open, prune, retag};
     }
     pub mod compress {
         pub use crate::compress::recompress;
@@ -57,11 +57,11 @@ pub mod internals {
     }
     pub mod engine {
         pub use crate::transport::engine::{
-            DetectedEngine, Engine, EngineSink, FetchStore, LineCompression, Loader, detect, save,
+            DetectedEngine, Engine, EngineSink, FetchStore, Loader, WireCompression, detect, save,
         };
     }
     pub mod fanout {
-        pub use crate::fanout::{Limits, SharedStore, Subscriber, TeeReader, split};
+        pub use crate::fanout::{FanoutLimits, SharedStore, Subscriber, TeeReader, split};
     }
     pub mod image {
         pub use crate::image::{
@@ -69,7 +69,7 @@ pub mod internals {
         };
     }
     pub mod layout {
-        pub use crate::transport::layout::{Durable, LayoutSink, LayoutStore, Verify};
+        pub use crate::transport::layout::{BlobCheck, Durable, LayoutSink, LayoutStore};
     }
     pub mod registry {
         pub use crate::transport::registry::auth::challenge;

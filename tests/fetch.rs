@@ -9,7 +9,7 @@ mod sshd;
 
 use engines::{Kind, Peer};
 use imgmv::internals::engine::{DetectedEngine, Engine, FetchStore, Loader, detect, save};
-use imgmv::internals::layout::{LayoutSink, LayoutStore, Verify};
+use imgmv::internals::layout::{BlobCheck, LayoutSink, LayoutStore};
 use imgmv::internals::remote::{Host, Local, Running};
 use imgmv::{
     Cancel, Digest, Event, Kind as Failure, Options, Platform, Report, Result, Selector, Silent, Sink, Source, Store,
@@ -55,7 +55,7 @@ fn source(host: Arc<dyn Host>, engine: Engine, watch: Arc<dyn Watch>) -> Result<
 }
 
 fn to_layout(source: Source, layout: &Path) -> Result<Report> {
-    let sink = LayoutSink::open(layout, Verify::Size, Arc::new(Silent))?;
+    let sink = LayoutSink::open(layout, BlobCheck::Size, Arc::new(Silent))?;
     let options = Options { selectors: vec![Selector::Name(NAME.to_owned())], ..Options::default() };
     copy(source, &sink as &dyn Sink, &options, None, &Silent, &Cancel::default())
 }

@@ -3,8 +3,8 @@
 #![no_main]
 
 use imgmv::Reference;
-use imgmv::internals::registry::configuration::{Kind, Settings, read};
-use imgmv::internals::remote::builtin::{address_in, algorithms_in};
+use imgmv::internals::registry::configuration::{ConfigurationKind, Settings, read};
+use imgmv::internals::remote::builtin::{algorithms_in, host_and_port_in};
 use libfuzzer_sys::fuzz_target;
 
 /// Addresses, since docker's networks make it look names up.
@@ -14,11 +14,11 @@ const REPOSITORY: &str = "team/app";
 fuzz_target!(|text: &str| {
     let Some((kind, text)) = text.split_once('\n') else { return };
     let kind = match kind {
-        "config.json" | "auth.json" => Kind::Credentials,
-        "registries.conf" => Kind::RegistriesConf,
-        "hosts.toml" => Kind::HostsToml,
-        "daemon.json" => Kind::DaemonJson,
-        "proxy" => Kind::Proxy,
+        "config.json" | "auth.json" => ConfigurationKind::Credentials,
+        "registries.conf" => ConfigurationKind::RegistriesConf,
+        "hosts.toml" => ConfigurationKind::HostsToml,
+        "daemon.json" => ConfigurationKind::DaemonJson,
+        "proxy" => ConfigurationKind::Proxy,
         "ssh" => return ssh(text),
         "known_hosts" => return assert!(algorithms_in(text, "node1.lan").contains("ssh-ed25519")),
         _ => return,
@@ -51,7 +51,7 @@ fn check(settings: &Settings, text: &str) {
 
 fn ssh(text: &str) {
     for host in ["node1", "10.1.2.3"] {
-        if let Ok((name, _)) = address_in(text, host) {
+        if let Ok((name, _)) = host_and_port_in(text, host) {
             assert!(name.len() <= (text.len() + 1) * (host.len() + 1));
         }
     }

@@ -16,7 +16,7 @@ pub(crate) use writer::{BlobFiles, TempFileWriter, Writer};
 
 /// How an existing blob is checked before it is skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Verify {
+pub enum BlobCheck {
     /// By its size.
     #[default]
     Size,

@@ -5,7 +5,6 @@ use super::BlobPlace;
 use super::stored::has;
 use super::temp_file;
 use super::temp_file::PREFIX;
-use super::writer::{longer_than_announced, not_announced};
 use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::disk::directory::Directory;
@@ -13,8 +12,8 @@ use crate::disk::lock::{Lock, try_lock};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
-use crate::transfer::BlobWriter;
-use crate::transfer::Verified;
+use crate::source::Claim;
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -125,7 +124,7 @@ impl<'s> Partial<'s> {
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.place.shown()), error)
+        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.place.describe()), error)
     }
 }
 
@@ -133,10 +132,7 @@ impl BlobWriter for Partial<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
         let found = self.sums.verify((&self.file, 0), self.size, fresh, self.cancel)?;
         if found.damaged {
-            self.watch.say(&format!(
-                "the partial file of blob {} is damaged; resuming at {} of {} bytes",
-                self.digest, found.bytes, self.size
-            ));
+            self.watch.say(&found.damage_message(&self.digest, self.size));
         } else if found.bytes > 0 {
             self.watch.say(&format!("resuming blob {} at {} of {} bytes", self.digest.short(), found.bytes, self.size));
         }
@@ -153,7 +149,7 @@ impl BlobWriter for Partial<'_> {
             }
         };
         if at + bytes.len() as u64 > self.size {
-            return Err(longer_than_announced());
+            return Err(longer_than_announced(&Claim { digest: Some(self.digest), size: Some(self.size) }));
         }
         self.file.write_all(bytes).map_err(|e| {
             // The number of bytes written is unknown.
@@ -196,15 +192,16 @@ impl Partial<'_> {
     }
 }
 
-/// Removes partial files whose blob exists by now or that had no write for `life`, and checkpoints without a partial
+/// Removes partial files whose blob exists by now or that had no write for `lifetime`, and checkpoints without a partial
 /// file. Returns the number of partial files removed.
-pub(crate) fn sweep(place: &dyn BlobPlace, life: Duration) -> usize {
+pub(crate) fn remove_expired(place: &dyn BlobPlace, lifetime: Duration) -> usize {
     let Ok(directory) = place.unfinished() else { return 0 };
     let mut removed = 0;
     for name in temp_file::unfinished_files(directory) {
         let exists = |digest: &Digest| has(place, digest, None);
         if let Some(digest) = digest_in(&name, PART) {
-            if (exists(&digest) || age(directory, &name) >= life) && temp_file::remove_if_unlocked(directory, &name) {
+            if (exists(&digest) || age(directory, &name) >= lifetime) && temp_file::remove_if_unlocked(directory, &name)
+            {
                 removed += 1;
                 let _ = unlinkat(directory.fd(), stem(&digest) + SUMS, AtFlags::empty());
             }

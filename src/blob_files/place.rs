@@ -14,7 +14,7 @@ pub(crate) trait StoredBlobs: Sync {
     fn blob(&self, digest: &Digest) -> Result<Option<File>>;
 
     /// The name of the place in messages.
-    fn shown(&self) -> String;
+    fn describe(&self) -> String;
 }
 
 /// Blobs that are files below one directory, for writing.

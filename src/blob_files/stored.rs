@@ -1,6 +1,6 @@
 //! The blobs that are stored already.
 
-use super::{StoredBlobs, Verify};
+use super::{BlobCheck, StoredBlobs};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Hasher};
@@ -12,14 +12,14 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub(crate) fn is_held(
     stored: &dyn StoredBlobs,
     blob: &Descriptor,
-    verify: Verify,
+    verify: BlobCheck,
     dry_run: bool,
     cancel: &Cancel,
 ) -> bool {
     match verify {
-        Verify::Size => has(stored, &blob.digest, Some(blob.size)),
+        BlobCheck::Size => has(stored, &blob.digest, Some(blob.size)),
         // `begin` checks the blobs, since several lanes hash in parallel.
-        Verify::Digest => {
+        BlobCheck::Digest => {
             dry_run && matches!(hash(stored, &blob.digest, cancel), Ok(Some(found)) if found == blob.digest)
         }
     }

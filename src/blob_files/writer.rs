@@ -3,13 +3,13 @@
 use super::partial::Partial;
 use super::stored::{has, hash};
 use super::temp_file::TempFile;
-use super::{BlobPlace, Verify};
+use super::{BlobCheck, BlobPlace};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use crate::progress::Watch;
 use crate::source::Claim;
-use crate::transfer::{BlobWriter, Verified};
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use std::fs::File;
 use std::io::{Read, Write};
 
@@ -20,7 +20,7 @@ const MIN_PARTIAL_BYTES: u64 = 256 << 10;
 #[derive(Clone, Copy)]
 pub(crate) struct BlobFiles<'p> {
     pub place: &'p dyn BlobPlace,
-    pub verify: Verify,
+    pub verify: BlobCheck,
     /// Each blob is synced to the disk before it is stored.
     pub sync: bool,
     pub watch: &'p dyn Watch,
@@ -66,14 +66,14 @@ impl<'p> BlobFiles<'p> {
         Ok(file.take(size).read_to_end(&mut bytes).ok().map(|_| bytes))
     }
 
-    /// Whether the existing blob `digest` passes the check of [`Verify`].
+    /// Whether the existing blob `digest` passes the check of [`BlobCheck`].
     fn trusts(&self, digest: &Digest) -> Result<bool> {
-        if self.verify == Verify::Size {
+        if self.verify == BlobCheck::Size {
             return Ok(true);
         }
         let right = hash(self.place, digest, self.cancel)? == Some(*digest);
         if !right {
-            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", self.place.shown()));
+            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", self.place.describe()));
         }
         Ok(right)
     }
@@ -116,7 +116,7 @@ pub(crate) struct TempFileWriter<'p> {
 impl<'p> TempFileWriter<'p> {
     /// Creates the temporary file. With `sync`, its data is synced to the disk before the rename.
     pub fn new(place: &'p dyn BlobPlace, sync: bool) -> Result<TempFileWriter<'p>> {
-        let temp = TempFile::new(place.unfinished()?).map_err(|e| Error::writing(place.shown(), e))?;
+        let temp = TempFile::new(place.unfinished()?).map_err(|e| Error::writing(place.describe(), e))?;
         place.prepare(&temp.file)?;
         Ok(TempFileWriter { place, temp, sync, claim: Claim::default(), written: 0 })
     }
@@ -130,7 +130,7 @@ impl<'p> TempFileWriter<'p> {
     pub fn commit_as(&mut self, digest: &Digest) -> Result<()> {
         if self.sync {
             let synced = self.temp.file.sync_all();
-            synced.map_err(|e| Error::writing(format!("blob {digest} in {}", self.place.shown()), e))?;
+            synced.map_err(|e| Error::writing(format!("blob {digest} in {}", self.place.describe()), e))?;
         }
         self.temp.store(self.place, digest)
     }
@@ -140,9 +140,9 @@ impl BlobWriter for TempFileWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.written += bytes.len() as u64;
         if self.claim.size.is_some_and(|size| self.written > size) {
-            return Err(longer_than_announced());
+            return Err(longer_than_announced(&self.claim));
         }
-        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.place.shown(), e))
+        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.place.describe(), e))
     }
 
     fn commit(&mut self, blob: &Verified) -> Result<()> {
@@ -156,12 +156,4 @@ impl BlobWriter for TempFileWriter<'_> {
         }
         self.commit_as(&digest)
     }
-}
-
-pub(super) fn longer_than_announced() -> Error {
-    Error::invalid("a blob has more bytes than were announced")
-}
-
-pub(super) fn not_announced(digest: &Digest) -> Error {
-    Error::failed(format!("blob {digest} is not the blob that was announced"))
 }

@@ -1,7 +1,7 @@
 //! The definition of the command line: the verbs and the global options. Help, man pages and completions are generated
 //! from it. Options of several verbs are in [`super::options`], options of one verb are in its file.
 
-use super::context::Run;
+use super::context::CliRun;
 use super::output::options::OutputOptions;
 use super::verbs::{
     blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
@@ -54,26 +54,26 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    Copy(Box<copy::Copy>),
-    Save(save::Save),
-    Load(load::Load),
-    Serve(serve::Serve),
-    Tag(tag::Tag),
-    List(list::List),
-    Inspect(inspect::Inspect),
-    Blob(blob::Blob),
-    Digest(digest::Digest),
-    Verify(verify::Verify),
-    Cache(cache::Cache),
-    Login(login::Login),
-    Logout(logout::Logout),
-    Completions(completions::Completions),
+    Copy(Box<copy::CopyVerb>),
+    Save(save::SaveVerb),
+    Load(load::LoadVerb),
+    Serve(serve::ServeVerb),
+    Tag(tag::TagVerb),
+    List(list::ListVerb),
+    Inspect(inspect::InspectVerb),
+    Blob(blob::BlobVerb),
+    Digest(digest::DigestVerb),
+    Verify(verify::VerifyVerb),
+    Cache(cache::CacheVerb),
+    Login(login::LoginVerb),
+    Logout(logout::LogoutVerb),
+    Completions(completions::CompletionsVerb),
     #[command(hide = true)]
-    Man(man::Man),
+    Man(man::ManVerb),
 }
 
 impl Verb {
-    pub fn run(self, run: &Run) -> Result<()> {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         match self {
             Verb::Copy(copy) => copy.run(run),
             Verb::Save(save) => save.run(run),
@@ -97,13 +97,13 @@ impl Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::address::help::{PLACES, SERVED};
+    use crate::cli::address::help::{PLACES, SERVE_FORMS};
     use clap::{Arg, Command};
 
     fn verbs() -> Vec<Command> {
-        let mut root = Cli::command();
-        root.build();
-        root.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect()
+        let mut command = Cli::command();
+        command.build();
+        command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect()
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn every_verb_teaches_by_example() {
-        let places = format!("{PLACES}\n{SERVED}");
+        let places = format!("{PLACES}\n{SERVE_FORMS}");
         for verb in verbs().iter().filter(|verb| !verb.is_hide_set()) {
             let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(after.starts_with("Examples:\n  "), "{}", verb.get_name());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// The context that every verb receives.
 #[derive(Clone)]
-pub struct Run {
+pub struct CliRun {
     pub screen: Arc<Screen>,
     /// The receiver of the engine's events: the screen, or its part for one destination.
     watch: Arc<dyn Watch>,
@@ -18,14 +18,14 @@ pub struct Run {
     pub signals: Signals,
 }
 
-impl Run {
-    pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer, signals: Signals) -> Run {
-        Run { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
+impl CliRun {
+    pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer, signals: Signals) -> CliRun {
+        CliRun { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
     }
 
     /// Returns the context of one of several destinations, which the screen shows as `name`.
-    pub fn for_destination(&self, name: &str) -> Run {
-        Run { watch: Screen::for_destination(&self.screen, name), ..self.clone() }
+    pub fn for_destination(&self, name: &str) -> CliRun {
+        CliRun { watch: Screen::for_destination(&self.screen, name), ..self.clone() }
     }
 
     pub fn watch(&self) -> Arc<dyn Watch> {

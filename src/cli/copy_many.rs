@@ -1,6 +1,6 @@
 //! Copies to several destinations in parallel.
 
-use super::context::Run;
+use super::context::CliRun;
 use super::output::terminal::lock;
 use crate::copy::Report;
 use crate::{Error, Result};
@@ -18,8 +18,8 @@ type Finished = (Result<Report>, Duration);
 pub fn copy_all(
     names: &[&str],
     parallel: usize,
-    run: &Run,
-    copy: impl Fn(usize, &Run) -> Result<Report> + Sync,
+    run: &CliRun,
+    copy: impl Fn(usize, &CliRun) -> Result<Report> + Sync,
 ) -> Vec<Finished> {
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Finished>>> = names.iter().map(|_| Mutex::new(None)).collect();

@@ -13,7 +13,7 @@ mod verify_blobs;
 mod vm_hosts;
 
 use self::args::Cli;
-use self::context::Run;
+use self::context::CliRun;
 use self::output::answer::{Answer, is_closed};
 use self::output::progress::Screen;
 use crate::Error;
@@ -27,9 +27,9 @@ pub fn main() -> ExitCode {
     let Cli { output, verb } = Cli::parse();
     let (screen, cancel) = (Arc::new(Screen::new(&output)), Cancel::default());
     let signals = signals::listen(cancel.clone(), screen.clone());
-    let run = Run::new(screen, cancel, Answer::new(output.json), signals);
+    let run = CliRun::new(screen, cancel, Answer::new(output.json), signals);
     let result = verb.run(&run);
-    run.screen.end();
+    run.screen.clear();
     let Err(error) = result else { return ExitCode::SUCCESS };
     let (error, status) = error_and_status(error, run.signals.received());
     if !is_closed(&error) {

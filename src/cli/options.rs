@@ -1,7 +1,8 @@
 //! Groups of options that several verbs share.
 
+use crate::disk::{DAY_SECONDS, PARTIAL_LIFETIME_DAYS};
 use crate::image::Coding;
-use crate::transport::engine::{Engine, LineCompression};
+use crate::transport::engine::{Engine, WireCompression};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -85,7 +86,7 @@ macro_rules! side {
                     password: std::env::var(concat!($env, "_PASSWORD")).ok().filter(|password| !password.is_empty()),
                     password_stdin: self.password_stdin,
                     password_file: self.password_file.clone(),
-                    insecure: self.insecure.and_then(YesOrNo::answer),
+                    insecure: self.insecure.and_then(YesOrNo::value),
                     ca: self.ca.clone(),
                     cert: self.cert.clone(),
                     key: self.key.clone(),
@@ -239,7 +240,7 @@ pub struct Transfer {
     pub allow_empty: bool,
     /// Keep partial files of interrupted copies, in a layout or next to an archive, for DAYS, so that a later copy
     /// resumes; 0 keeps none
-    #[arg(long, value_name = "DAYS", default_value_t = 7, env = "IMGMV_KEEP_PARTIALS")]
+    #[arg(long, value_name = "DAYS", default_value_t = PARTIAL_LIFETIME_DAYS, env = "IMGMV_KEEP_PARTIALS")]
     pub keep_partials: u64,
     /// Write the digest of each image to FILE, one per line
     #[arg(long, value_name = "FILE", env = "IMGMV_DIGEST_FILE")]
@@ -248,8 +249,8 @@ pub struct Transfer {
 
 impl Transfer {
     /// The maximum age of partial files.
-    pub fn life(&self) -> Duration {
-        Duration::from_secs(self.keep_partials.saturating_mul(24 * 60 * 60))
+    pub fn partial_lifetime(&self) -> Duration {
+        Duration::from_secs(self.keep_partials.saturating_mul(DAY_SECONDS))
     }
 }
 
@@ -309,12 +310,12 @@ pub enum WireName {
 
 impl WireName {
     /// The compression; None if it depends on the host, the images and the connection.
-    pub fn wire(self) -> Option<LineCompression> {
+    pub fn compression(self) -> Option<WireCompression> {
         match self {
             WireName::Auto => None,
-            WireName::None => Some(LineCompression::Plain),
-            WireName::Gzip => Some(LineCompression::Gzip),
-            WireName::Zstd => Some(LineCompression::Zstd),
+            WireName::None => Some(WireCompression::Plain),
+            WireName::Gzip => Some(WireCompression::Gzip),
+            WireName::Zstd => Some(WireCompression::Zstd),
         }
     }
 }
@@ -343,7 +344,7 @@ impl From<EngineName> for Engine {
 pub struct YesOrNo(Option<bool>);
 
 impl YesOrNo {
-    pub fn answer(self) -> Option<bool> {
+    pub fn value(self) -> Option<bool> {
         self.0
     }
 }

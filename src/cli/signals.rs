@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Default time from the first signal to the end of the process.
-const GRACE_MS: u64 = 1000;
+const GRACE_TIMEOUT_MS: u64 = 1000;
 
 /// The first signal that was received, and the grace period after it.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub fn exit_status(signal: i32) -> u8 {
 
 /// Handles signals until the process ends.
 pub fn listen(cancel: Cancel, screen: Arc<Screen>) -> Signals {
-    let signals = Signals { first: Arc::default(), grace_ms: Arc::new(AtomicU64::new(GRACE_MS)) };
+    let signals = Signals { first: Arc::default(), grace_ms: Arc::new(AtomicU64::new(GRACE_TIMEOUT_MS)) };
     let Ok(mut incoming) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else {
         // Without a handler, the system ends the process, which is safe too.
         return signals;
@@ -63,7 +63,7 @@ pub fn listen(cancel: Cancel, screen: Arc<Screen>) -> Signals {
 }
 
 fn exit(signal: i32, screen: &Screen) -> ! {
-    screen.end();
+    screen.clear();
     super::output::terminal::line(&format!("imgmv: {}", Error::interrupted()));
     std::process::exit(exit_status(signal).into())
 }

@@ -1,6 +1,6 @@
 //! Reads and hashes blobs in parallel, without storing them. A layer is hashed compressed and uncompressed in one read.
 
-use super::context::Run;
+use super::context::CliRun;
 use super::output::terminal::lock;
 use crate::compress;
 use crate::image::Image;
@@ -45,7 +45,7 @@ pub enum Uncompressed {
 pub type HashedBlobs = HashMap<Digest, Result<HashedBlob>>;
 
 /// Hashes every blob of `images`. Fails only for reasons outside the blobs (network, interruption).
-pub fn hash_store(store: &dyn Store, images: &[Image], run: &Run) -> Result<HashedBlobs> {
+pub fn hash_store(store: &dyn Store, images: &[Image], run: &CliRun) -> Result<HashedBlobs> {
     let mut seen = HashSet::new();
     let blobs: Vec<&Descriptor> =
         images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)).collect();
@@ -98,7 +98,13 @@ fn is_about_blob(error: &Error) -> bool {
     matches!(error.kind(), Kind::Invalid | Kind::NotFound)
 }
 
-fn hash_blob(store: &dyn Store, blob: &Descriptor, diff_ids: &[Algorithm], id: u64, run: &Run) -> Result<HashedBlob> {
+fn hash_blob(
+    store: &dyn Store,
+    blob: &Descriptor,
+    diff_ids: &[Algorithm],
+    id: u64,
+    run: &CliRun,
+) -> Result<HashedBlob> {
     let label = blob.digest.short();
     run.screen.event(Event::BlobStart { id, label: &label, size: Some(blob.size) });
     let result = store.open(blob, 0).and_then(|mut bytes| {
@@ -124,7 +130,7 @@ fn with_digest(error: Error, digest: &Digest) -> Error {
 }
 
 /// Hashes every blob of `stream`. Returns the stream's summary too.
-pub fn hash_stream(mut stream: ArchiveStream, run: &Run) -> Result<(StreamSummary, HashedBlobs)> {
+pub fn hash_stream(mut stream: ArchiveStream, run: &CliRun) -> Result<(StreamSummary, HashedBlobs)> {
     let mut hashed = HashedBlobs::new();
     let mut id = 0;
     while let Some(mut blob) = stream.next_blob()? {
@@ -157,7 +163,7 @@ fn hash(
     algorithm: Algorithm,
     diff_ids: &[Algorithm],
     id: u64,
-    run: &Run,
+    run: &CliRun,
 ) -> Result<(Digest, HashedBlob)> {
     let mut head = Vec::new();
     (&mut *bytes).take(MAGIC_BYTES).read_to_end(&mut head)?;
@@ -200,7 +206,7 @@ struct HashingReader<'a, R> {
     also: Vec<Hasher>,
     size: u64,
     id: u64,
-    run: &'a Run,
+    run: &'a CliRun,
 }
 
 impl<R: Read> Read for HashingReader<'_, R> {

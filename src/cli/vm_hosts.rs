@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Maximum size of docker's config.json.
-const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// A product that runs container engines in a virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn has_lima_instance(home: &Path) -> bool {
 
 /// The current context in docker's config.json.
 fn current_context(file: &Path) -> Option<String> {
-    if fs::metadata(file).ok()?.len() > CONFIG_LIMIT_BYTES {
+    if fs::metadata(file).ok()?.len() > MAX_CONFIG_BYTES {
         return None;
     }
     let settings: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;

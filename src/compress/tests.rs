@@ -144,9 +144,9 @@ fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 /// Gives `good` bytes, then an error.
-struct Failing<'a>(&'a [u8]);
+struct FailingReader<'a>(&'a [u8]);
 
-impl Read for Failing<'_> {
+impl Read for FailingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buffer)? {
             0 => Err(Error::network("the registry went away").into()),
@@ -162,7 +162,7 @@ fn a_source_that_fails_ends_it_with_its_own_error() {
         for to in [Coding::Raw, Coding::Gzip, Coding::Zstd] {
             for good in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 6 * BLOCK] {
                 for threads in [1, 3] {
-                    let mut from = Failing(&raw[..good]);
+                    let mut from = FailingReader(&raw[..good]);
                     let error = recompress(&mut from, Coding::Raw, to, None, threads, &mut |_| Ok(())).unwrap_err();
                     assert_eq!((error.kind(), &*error.to_string()), (Kind::Network, "the registry went away"));
                 }
@@ -171,7 +171,7 @@ fn a_source_that_fails_ends_it_with_its_own_error() {
         for was in CODINGS {
             let bytes = compressed(&raw, was);
             for good in [0, 5, bytes.len() / 2, bytes.len()] {
-                let mut from = Failing(&bytes[..good]);
+                let mut from = FailingReader(&bytes[..good]);
                 let error = recompress(&mut from, was, Coding::Zstd, None, 2, &mut |_| Ok(())).unwrap_err();
                 assert_eq!(error.kind(), Kind::Network, "{error}");
             }

@@ -55,13 +55,12 @@ use std::sync::Arc;
 pub use options::{Compress, Options};
 pub use plan::{Foreign, Naming, Platforms, Sparse};
 pub use report::{Copied, Count, Report};
-pub(crate) use run::{Context, Run, Work};
+pub(crate) use run::{CopyContext, CopyRun, Work};
 pub use source::Source;
 
 /// Copies what `options` select of `source` to `sink`.
 ///
-/// `layer_cache` is the cache of recompressed layers, `watch` receives the events. Fails with the [`crate::Kind`] of the first
-/// error; then no name was published.
+/// Fails with the [`crate::Kind`] of the first error; then no name was published.
 ///
 /// ```
 /// use imgmv::{Cancel, Options, Silent, copy, open_sink, open_source};
@@ -97,10 +96,10 @@ pub fn copy_all(
     watch: &dyn Watch,
     cancel: &Cancel,
 ) -> Result<Report> {
-    all(jobs, Context { sink, layer_cache, watch, cancel }).inspect_err(|why| sink.aborted(why))
+    all(jobs, CopyContext { sink, layer_cache, watch, cancel }).inspect_err(|why| sink.aborted(why))
 }
 
-fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
+fn all(jobs: Vec<(Source, Options)>, context: CopyContext<'_>) -> Result<Report> {
     let mut report = Report::default();
     let (mut stores, mut streamed) = (Vec::new(), false);
     for (source, options) in jobs {
@@ -110,7 +109,7 @@ fn all(jobs: Vec<(Source, Options)>, context: Context<'_>) -> Result<Report> {
             Source::Shared(shared) => StoreJob { store: shared.clone(), subscriber: Some(shared), options },
             Source::Stream(stream) => {
                 streamed = true;
-                let run = Run::new(context, &options, Profile::default(), None);
+                let run = CopyRun::new(context, &options, Profile::default(), None);
                 copy_stream(&run, *stream)?;
                 run.into_report(&mut report);
                 continue;
@@ -145,8 +144,8 @@ struct StoreJob {
 }
 
 impl StoreJob {
-    fn copy(&self, context: Context<'_>, report: &mut Report) -> Result<()> {
-        let run = Run::new(context, &self.options, self.store.profile(), self.subscriber.as_deref());
+    fn copy(&self, context: CopyContext<'_>, report: &mut Report) -> Result<()> {
+        let run = CopyRun::new(context, &self.options, self.store.profile(), self.subscriber.as_deref());
         run.copy_store(&*self.store)?;
         run.into_report(report);
         Ok(())
@@ -155,7 +154,7 @@ impl StoreJob {
 
 /// Copies the images of an archive that is read once, or rewrites the archive in its own form where its digests come
 /// too late for the sink.
-fn copy_stream(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
+fn copy_stream(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     if run.options.dry_run {
         return Err(Error::usage(
             "--dry-run needs to know the images before their bytes, and SRC is a stream; save it to a plain .tar first",

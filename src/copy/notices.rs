@@ -2,11 +2,11 @@
 
 use super::convert::Format;
 use super::unchanged;
-use super::{Compress, Foreign, Run, Work};
+use super::{Compress, CopyRun, Foreign, Work};
 use crate::image::{Coding, Image, Manifest};
 use std::collections::HashSet;
 
-impl Run<'_> {
+impl CopyRun<'_> {
     pub(super) fn tell_recompression(&self, work: &[Work]) {
         let mut counts: Vec<((Coding, Coding), usize)> = Vec::new();
         for how in work.iter().filter_map(|work| work.recompress) {

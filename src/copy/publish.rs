@@ -2,11 +2,11 @@
 
 use super::Copied;
 use super::convert;
-use super::run::Run;
+use super::run::CopyRun;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Image};
 
-impl Run<'_> {
+impl CopyRun<'_> {
     /// Fails with `Usage` where a stream's blob was recompressed and then turned out to belong to an artifact.
     pub fn check_recompressed(&self) -> Result<()> {
         let unchanged = self.unchanged.get().into_iter().flatten();

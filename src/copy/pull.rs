@@ -1,8 +1,8 @@
 //! A copy from a store: plan, find what the sink is missing, transfer that, publish.
 
 use super::convert::{Format, RecompressedLayer};
-use super::run::{Run, Work};
-use super::{parallel, plan};
+use super::run::{CopyRun, Work};
+use super::{Count, parallel, plan};
 use crate::error::{Error, Result};
 use crate::image::{Body, Coding, Descriptor, Digest, Image, Name};
 use crate::progress::Event;
@@ -11,7 +11,7 @@ use crate::source::Store;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-impl Run<'_> {
+impl CopyRun<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
         let roots = store.roots(&self.options.selectors)?;
         let images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
@@ -36,13 +36,12 @@ impl Run<'_> {
         let lists_nothing = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
         let why = match images.iter().find(lists_nothing) {
             _ if self.options.allow_empty => return Ok(()),
-            None if !images.is_empty() => return Ok(()),
-            None => empty_message.to_owned(),
             Some(image) => {
-                let digest = image.root().digest().to_string();
-                let name = image.names.first().map_or(&*digest, Name::as_str);
+                let name = image.names.first().map_or_else(|| image.root().digest().to_string(), Name::to_string);
                 format!("{name} is an index that lists no image")
             }
+            None if images.is_empty() => empty_message.to_owned(),
+            None => return Ok(()),
         };
         Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty accepts that)")))
     }
@@ -51,9 +50,7 @@ impl Run<'_> {
     fn look_up_layers(&self, images: &[Image]) {
         let Some(cache) = self.layer_cache else { return };
         for blob in images.iter().flat_map(Image::blobs) {
-            let Some(how) = self.recompression(blob).filter(|how| how.was == Coding::Raw) else {
-                continue;
-            };
+            let Some(how) = self.recompression(blob).filter(|how| how.was == Coding::Raw) else { continue };
             if let Some((digest, size)) = cache.find(&blob.digest, how.to, how.level) {
                 let layer = RecompressedLayer { digest, size, coding: how.to };
                 self.tally().recompressed.insert(blob.digest, layer);
@@ -81,9 +78,8 @@ impl Run<'_> {
     }
 
     fn report_current(&self, images: Vec<Image>) {
-        let mut seen = HashSet::new();
+        distinct_blobs(&images).for_each(|blob| self.tally().existing.add(blob.size));
         for image in images {
-            image.blobs().filter(|blob| seen.insert(blob.digest)).for_each(|blob| self.tally().existing.add(blob.size));
             if let Ok(made) = self.converted(&image) {
                 self.watch.event(Event::Detail(&format!("{} exists at the destination", made.root().digest())));
                 self.report_image(&made, image.source_digest);
@@ -93,9 +89,7 @@ impl Run<'_> {
 
     /// The blobs that the sink does not have, and the one that has to be sent first; the others are counted as held.
     fn missing(&self, images: &[Image], store: &dyn Store) -> Result<(Vec<Work>, Option<Digest>)> {
-        let mut seen = HashSet::new();
-        let blobs = images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest));
-        let all: Vec<Work> = blobs.map(|blob| self.work(blob)).collect();
+        let all: Vec<Work> = distinct_blobs(images).map(|blob| self.work(blob)).collect();
         self.tell_recompression(&all);
         let blobs = all.iter().filter_map(|work| self.target(work)).collect();
         let (images, dry_run) = (&*self.as_stored(images), self.options.dry_run);
@@ -105,23 +99,16 @@ impl Run<'_> {
         let is_missing = |work: &Work| self.target(work).is_none_or(|target| missing.contains(&target.digest));
         let (work, held): (Vec<Work>, Vec<Work>) = all.into_iter().partition(is_missing);
         held.iter().for_each(|work| self.tally().existing.add(work.blob.size));
-        let held = self.tally().existing;
-        let bytes = work.iter().map(|work| work.blob.size).sum();
-        self.watch.event(Event::Plan {
-            blobs: work.len(),
-            bytes,
-            existing_blobs: held.blobs,
-            existing_bytes: held.bytes,
-        });
+        let Count { blobs: existing_blobs, bytes: existing_bytes } = self.tally().existing;
+        let (blobs, bytes) = (work.len(), work.iter().map(|work| work.blob.size).sum());
+        self.watch.event(Event::Plan { blobs, bytes, existing_blobs, existing_bytes });
         Ok((work, resume_first))
     }
 
     /// Announces `work`, blobs of `images`, to the other copies that read the source.
     fn announce(&self, images: &[Image], work: &[Work]) {
         let Some(subscriber) = self.subscriber else { return };
-        let mut seen = HashSet::new();
-        let all = images.iter().flat_map(Image::blobs).map(|blob| blob.digest);
-        let all: Vec<Digest> = all.filter(|digest| seen.insert(*digest)).collect();
+        let all: Vec<Digest> = distinct_blobs(images).map(|blob| blob.digest).collect();
         subscriber.announce(&all, work.iter().map(|work| work.blob.digest));
     }
 
@@ -132,4 +119,10 @@ impl Run<'_> {
         }
         images.iter().map(|image| self.converted(image).unwrap_or_else(|_| image.clone())).collect()
     }
+}
+
+/// The blobs of `images`, each once.
+fn distinct_blobs(images: &[Image]) -> impl Iterator<Item = &Descriptor> {
+    let mut seen = HashSet::new();
+    images.iter().flat_map(Image::blobs).filter(move |blob| seen.insert(blob.digest))
 }

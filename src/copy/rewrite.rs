@@ -1,7 +1,7 @@
 //! A copy that rewrites an archive in its own form: docker-save's older form on its way to a pipe, which needs each
 //! layer's digest before its bytes.
 
-use super::Run;
+use super::CopyRun;
 use super::plan;
 use super::plan::{Naming, PlanOptions, Platforms};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::tarball::{ArchiveStream, Rewrite, StreamedStore};
 use std::collections::HashSet;
 
 /// Writes `stream` to the run's sink as it is, with new names.
-pub(crate) fn rewrite(run: &Run<'_>, stream: ArchiveStream) -> Result<()> {
+pub(crate) fn rewrite(run: &CopyRun<'_>, stream: ArchiveStream) -> Result<()> {
     let mut out = run.sink.raw_archive()?.ok_or_else(|| {
         Error::usage(
             "this archive names its layers only at its end, and the destination needs the names first; save it to a \
@@ -50,7 +50,7 @@ pub(crate) fn rewrite(run: &Run<'_>, stream: ArchiveStream) -> Result<()> {
     Ok(())
 }
 
-fn renamed(run: &Run<'_>, names: &[Name]) -> Result<Vec<Name>> {
+fn renamed(run: &CopyRun<'_>, names: &[Name]) -> Result<Vec<Name>> {
     match &run.options.naming {
         Naming::Names(names) => Ok(names.clone()),
         Naming::Keep if names.is_empty() && !run.capabilities.unnamed_images => {

@@ -37,7 +37,7 @@ impl Work {
 
 /// The parts that all copies to one sink share.
 #[derive(Clone, Copy)]
-pub(crate) struct Context<'a> {
+pub(crate) struct CopyContext<'a> {
     pub sink: &'a dyn Sink,
     pub layer_cache: Option<&'a LayerCache>,
     pub watch: &'a dyn Watch,
@@ -45,7 +45,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// The state of one source's copy.
-pub(crate) struct Run<'a> {
+pub(crate) struct CopyRun<'a> {
     pub sink: &'a dyn Sink,
     pub capabilities: SinkCapabilities,
     /// The source's.
@@ -72,18 +72,18 @@ pub(super) struct CopyTally {
     pub(super) images: Vec<Copied>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> CopyRun<'a> {
     pub(super) fn new(
-        context: Context<'a>,
+        context: CopyContext<'a>,
         options: &'a Options,
         profile: Profile,
         subscriber: Option<&'a Subscriber>,
-    ) -> Run<'a> {
-        let Context { sink, layer_cache, watch, cancel } = context;
+    ) -> CopyRun<'a> {
+        let CopyContext { sink, layer_cache, watch, cancel } = context;
         let mut capabilities = sink.capabilities();
         // An uncompressed layer in a registry was pushed like that: it keeps its digest in another registry.
         capabilities.compress = capabilities.compress.filter(|_| profile.origin.is_none());
-        Run {
+        CopyRun {
             sink,
             capabilities,
             profile,

@@ -1,14 +1,14 @@
 //! A copy from a stream: blobs in the order in which they come, their manifests after them.
 
 use super::plan;
-use super::{Run, Work};
+use super::{CopyRun, Work};
 use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Image, media_type, with_coding};
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, Upcoming};
 use crate::source::{Claim, Store};
-use crate::tarball::{ArchiveStream, Blob, StreamedStore};
+use crate::tarball::{ArchiveStream, StreamedBlob, StreamedStore};
 use crate::transfer;
 use crate::transfer::replay::Replay;
 use std::{
@@ -21,7 +21,7 @@ use std::{
 const HEAD_BYTES: usize = 512;
 
 /// Copies the images of `stream` that the run's options select to the run's sink.
-pub(crate) fn copy(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
+pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     // `begin` answers for each blob.
     run.sink.missing(Upcoming::DiffIds(stream.expected_diff_ids()))?;
     let mut streamed = HashSet::new();
@@ -39,8 +39,8 @@ pub(crate) fn copy(run: &Run<'_>, mut stream: ArchiveStream) -> Result<()> {
 }
 
 /// Copies one blob and returns its digest at the source.
-fn copy_blob(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
-    let Blob { claim, mut bytes } = blob;
+fn copy_blob(run: &CopyRun<'_>, blob: StreamedBlob<'_>) -> Result<Digest> {
+    let StreamedBlob { claim, mut bytes } = blob;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     (&mut bytes).take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     let recompress = if may_be_layer(&head) { run.recompression_from(Coding::sniff(&head)) } else { None };
@@ -96,7 +96,7 @@ fn copy_blob(run: &Run<'_>, blob: Blob<'_>) -> Result<Digest> {
 
 /// Copies the blobs of `images` that were not streamed as blobs: configs, which are documents, and those that only the
 /// sink has.
-fn copy_documents(run: &Run<'_>, store: &StreamedStore, images: &[Image]) -> Result<()> {
+fn copy_documents(run: &CopyRun<'_>, store: &StreamedStore, images: &[Image]) -> Result<()> {
     let mut seen = HashSet::new();
     for blob in images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)) {
         if store.blobs.as_ref().is_some_and(|streamed| streamed.contains(&blob.digest)) {

@@ -6,7 +6,7 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::image::Hasher;
+use crate::image::{Digest, Hasher};
 use flate2::Crc;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -40,6 +40,13 @@ pub(crate) struct ValidPrefix {
     pub hasher: Hasher,
     /// Whether recorded bytes behind it are missing or differ.
     pub damaged: bool,
+}
+
+impl ValidPrefix {
+    /// The message about a damaged partial file of the blob `digest`.
+    pub fn damage_message(&self, digest: &Digest, size: u64) -> String {
+        format!("the partial file of blob {digest} is damaged; resuming at {} of {size} bytes", self.bytes)
+    }
 }
 
 impl Checkpoints {
@@ -142,7 +149,7 @@ fn read_segment(partial: &File, mut at: u64, end: u64, mut hasher: Hasher, cance
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Algorithm, Digest};
+    use crate::image::Algorithm;
 
     fn noise(size: usize) -> Vec<u8> {
         (0..size).map(|i| (i * 31 + i / 251) as u8).collect()

@@ -1,12 +1,12 @@
 //! The state that all subscribers and their reads share, behind one lock.
 //!
 //! A chunk is stored until every subscriber that follows the read, or will follow it, has taken it. A full window waits
-//! for the slowest subscribers, at most for their patience. Then the oldest chunk is dropped, and a subscriber without it
+//! for the slowest subscribers, at most for `max_delay`. Then the oldest chunk is dropped, and a subscriber without it
 //! reads the blob itself. All subscribers open blobs in the same order. The read earliest in that order always has room
 //! for two chunks, so the slowest subscriber makes progress and the copies cannot deadlock.
 
 use super::windows::{Follower, SharedRead, SubscriberState, WindowState};
-use super::{CHUNK_BYTES, Limits};
+use super::{CHUNK_BYTES, FanoutLimits};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::Digest;
@@ -29,7 +29,7 @@ pub(super) struct Coordinator {
     state: Mutex<WindowState>,
     /// Wakes the reads: a chunk was dropped, or a subscriber changed.
     room: Condvar,
-    limits: Limits,
+    limits: FanoutLimits,
     cancel: Cancel,
     started: Instant,
 }
@@ -54,7 +54,7 @@ pub(super) enum Taken {
 }
 
 impl Coordinator {
-    pub fn new(limits: Limits, cancel: &Cancel) -> Coordinator {
+    pub fn new(limits: FanoutLimits, cancel: &Cancel) -> Coordinator {
         let (state, room) = (Mutex::default(), Condvar::new());
         Coordinator { state, room, limits, cancel: cancel.clone(), started: Instant::now() }
     }
@@ -211,9 +211,9 @@ impl Coordinator {
                 return false;
             }
             let runner = read.front_runner();
-            let full = (read.end - read.start) as usize >= self.limits.window.max(CHUNK_BYTES);
+            let full = (read.end - read.start) as usize >= self.limits.window_bytes.max(CHUNK_BYTES);
             let is_first = state.reads.keys().next() == Some(&key) && read.chunks.len() < 2;
-            let fits = !full && (state.used < self.limits.pool || is_first);
+            let fits = !full && (state.used < self.limits.all_windows_bytes || is_first);
             if read.end.saturating_sub(runner) < MAX_AHEAD_BYTES && fits {
                 return true;
             }
@@ -227,7 +227,7 @@ impl Coordinator {
     }
 
     /// Adds the time since `since` to the delay of the subscribers that hold the oldest chunk. Drops the chunk when all
-    /// of them exceed their patience.
+    /// of them exceed the maximum delay.
     fn make_room(&self, state: &mut WindowState, key: Key, full: bool, since: Instant) {
         let WindowState { subscribers, reads, used, .. } = state;
         let oldest = match full {
@@ -235,7 +235,7 @@ impl Coordinator {
             false => reads.values_mut().find(|read| !read.chunks.is_empty()),
         };
         let Some(read) = oldest else { return };
-        let (now, max_delay) = (Instant::now(), self.limits.patience + self.started.elapsed() / 10);
+        let (now, max_delay) = (Instant::now(), self.limits.max_delay + self.started.elapsed() / 10);
         let laggards = read.laggards(subscribers);
         for &laggard in &laggards {
             let subscriber = &mut subscribers[laggard];
@@ -259,7 +259,7 @@ impl Coordinator {
     }
 
     /// Ends the read.
-    pub fn end(&self, key: Key, how: Result<()>) {
+    pub fn end_read(&self, key: Key, how: Result<()>) {
         if let Some(read) = self.state().reads.get_mut(&key)
             && read.ended.is_none()
         {

@@ -10,13 +10,13 @@ use std::{
 };
 
 /// Manifests are stored up to this size together.
-const MANIFESTS_LIMIT_BYTES: usize = 8 << 20;
+const MAX_MANIFESTS_BYTES: usize = 8 << 20;
 /// The same for small blobs.
-const BLOBS_LIMIT_BYTES: u64 = 4 << 20;
+const MAX_BLOBS_BYTES: u64 = 4 << 20;
 /// Blobs that are opened before the plan are configs; larger ones are not stored.
-pub(super) const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Blobs up to this size are always stored.
-pub(super) const TINY_BLOB_BYTES: u64 = 32 << 10;
+pub(super) const MAX_TINY_BLOB_BYTES: u64 = 32 << 10;
 
 #[derive(Default)]
 pub(super) struct Documents {
@@ -39,8 +39,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Whether a second request would have the same result. A broken connection may work for the next subscriber.
-fn is_final<T>(answer: &Result<T>) -> bool {
-    answer.as_ref().err().is_none_or(|error| error.kind() == Kind::NotFound)
+fn is_final<T>(result: &Result<T>) -> bool {
+    result.as_ref().err().is_none_or(|error| error.kind() == Kind::NotFound)
 }
 
 impl Documents {
@@ -67,7 +67,7 @@ impl Documents {
         let bytes = store.manifest(at);
         let stored: usize = manifests.values().flatten().map(|bytes| bytes.len()).sum();
         match &bytes {
-            Ok(bytes) if stored + bytes.len() <= MANIFESTS_LIMIT_BYTES => {
+            Ok(bytes) if stored + bytes.len() <= MAX_MANIFESTS_BYTES => {
                 drop(manifests.insert(at.digest, Ok(bytes.as_slice().into())))
             }
             Ok(_) => {}
@@ -85,7 +85,7 @@ impl Documents {
         }
         let slot = {
             let mut blobs = lock(&self.blobs);
-            if !blobs.slots.contains_key(&blob.digest) && blobs.bytes + blob.size > BLOBS_LIMIT_BYTES {
+            if !blobs.slots.contains_key(&blob.digest) && blobs.bytes + blob.size > MAX_BLOBS_BYTES {
                 return Ok(None);
             }
             blobs.slots.entry(blob.digest).or_default().clone()

@@ -23,7 +23,7 @@ pub(super) fn start(
     thread::Builder::new().name("reading".into()).spawn(move || {
         let ending = EndOnDrop { coordinator: &coordinator, key };
         let how = read(&coordinator, &*store, key, &blob, from);
-        ending.coordinator.end(key, how);
+        ending.coordinator.end_read(key, how);
     })?;
     Ok(())
 }
@@ -73,6 +73,6 @@ struct EndOnDrop<'a> {
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        self.coordinator.end(self.key, Err(Error::failed("the thread that reads the source panicked")));
+        self.coordinator.end_read(self.key, Err(Error::failed("the thread that reads the source panicked")));
     }
 }

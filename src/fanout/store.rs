@@ -2,7 +2,7 @@
 
 use super::coordinator::{Chunk, Coordinator, Key, Subscription, Taken};
 use super::metadata::Documents;
-use super::{Limits, metadata, reader};
+use super::{FanoutLimits, metadata, reader};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
@@ -24,7 +24,7 @@ struct Common {
 
 impl SharedStore {
     /// Shares `store`. When `cancel` is raised, the copies' reads fail.
-    pub fn new(store: Arc<dyn Store>, limits: Limits, cancel: &Cancel) -> SharedStore {
+    pub fn new(store: Arc<dyn Store>, limits: FanoutLimits, cancel: &Cancel) -> SharedStore {
         let coordinator = Arc::new(Coordinator::new(limits, cancel));
         SharedStore(Arc::new(Common { store, coordinator, documents: Documents::default() }))
     }
@@ -82,7 +82,7 @@ impl Store for Subscriber {
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let Common { store, coordinator, documents } = &*self.common;
         let planned = coordinator.has_announced(self.number);
-        let limit = if planned { metadata::TINY_BLOB_BYTES } else { metadata::CONFIG_LIMIT_BYTES };
+        let limit = if planned { metadata::MAX_TINY_BLOB_BYTES } else { metadata::MAX_CONFIG_BYTES };
         let small = documents.small(&**store, blob, limit)?;
         if let Some(bytes) = small {
             coordinator.skip_blob(self.number, &blob.digest);

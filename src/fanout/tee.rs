@@ -2,7 +2,7 @@
 //! takes nothing is removed and fails.
 
 use super::coordinator::Chunk;
-use super::{CHUNK_BYTES, Limits};
+use super::{CHUNK_BYTES, FanoutLimits};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::{
@@ -17,7 +17,12 @@ use std::{
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Splits `bytes` for `readers` readers, each of which has to be read to its end or dropped.
-pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<TeeReader>> {
+pub fn split(
+    bytes: Box<dyn Read + Send>,
+    readers: usize,
+    limits: &FanoutLimits,
+    cancel: &Cancel,
+) -> Result<Vec<TeeReader>> {
     let now = Instant::now();
     let reader = || TeeSide { at: 0, state: ReaderState::Reading, last_read: now };
     let state = TeeState { readers: (0..readers).map(|_| reader()).collect(), ..TeeState::default() };
@@ -32,7 +37,7 @@ pub fn split(bytes: Box<dyn Read + Send>, readers: usize, limits: &Limits, cance
     thread::Builder::new().name("reading".into()).spawn(move || {
         // The reader (perhaps a running command) is dropped before its end is reported.
         let how = pumped.pump(bytes);
-        pumped.end(how);
+        pumped.end_input(how);
     })?;
     Ok((0..readers).map(|own| TeeReader { tee: tee.clone(), own, at: 0, chunk: None }).collect())
 }
@@ -41,7 +46,7 @@ struct Tee {
     state: Mutex<TeeState>,
     fresh: Condvar,
     room: Condvar,
-    limits: Limits,
+    limits: FanoutLimits,
     cancel: Cancel,
 }
 
@@ -119,7 +124,7 @@ impl Tee {
             if state.reading().next().is_none() {
                 return Ok(false);
             }
-            if state.end - state.start < self.limits.window as u64 {
+            if state.end - state.start < self.limits.window_bytes as u64 {
                 return Ok(true);
             }
             let (now, start) = (Instant::now(), state.start);
@@ -127,7 +132,7 @@ impl Tee {
             for reader in state.reading().filter(|reader| reader.at < oldest) {
                 if !waiting {
                     reader.last_read = now;
-                } else if now.duration_since(reader.last_read) > self.limits.silence {
+                } else if now.duration_since(reader.last_read) > self.limits.stall_timeout {
                     reader.state = ReaderState::TooSlow;
                 }
             }
@@ -136,7 +141,7 @@ impl Tee {
         }
     }
 
-    fn end(&self, how: Result<()>) {
+    fn end_input(&self, how: Result<()>) {
         self.state().ended = Some(how);
         self.fresh.notify_all();
     }
@@ -148,7 +153,7 @@ impl Tee {
             self.cancel.check()?;
             let reader = &mut state.readers[own];
             if reader.state == ReaderState::TooSlow {
-                let seconds = self.limits.silence.as_secs();
+                let seconds = self.limits.stall_timeout.as_secs();
                 return Err(Error::failed(format!(
                     "the destination took no data for {seconds} seconds while the others waited, and a pipe cannot be \
                      read again; copy to it from a file"

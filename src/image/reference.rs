@@ -9,9 +9,9 @@ use std::{fmt, str::FromStr};
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_TAG: &str = "latest";
 /// The maximum length of host and repository, in characters.
-const MAX_NAME: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 /// The maximum length of a tag, in characters.
-const MAX_TAG: usize = 128;
+const MAX_TAG_BYTES: usize = 128;
 
 /// A complete reference: host and repository, then a tag, a digest or both (the digest takes precedence).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,7 +99,7 @@ impl FromStr for Reference {
                 "a repository has lower-case letters and digits, with . _ - between them, in parts separated by /",
             ));
         }
-        if host.len() + 1 + repository.len() > MAX_NAME {
+        if host.len() + 1 + repository.len() > MAX_NAME_BYTES {
             return Err(wrong("its name is longer than 255 characters"));
         }
         Ok(Reference { host, repository, tag: tag.map(str::to_owned), digest })
@@ -154,7 +154,7 @@ pub(crate) fn is_host(text: &str) -> bool {
 
 pub(crate) fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    text.len() <= MAX_TAG
+    text.len() <= MAX_TAG_BYTES
         && text.bytes().enumerate().all(|(at, b)| word(b) || at > 0 && (b == b'.' || b == b'-'))
         && !text.is_empty()
 }

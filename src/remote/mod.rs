@@ -110,33 +110,33 @@ impl Exit {
 
 /// The output and exit of a command that has ended.
 #[derive(Debug, Clone)]
-pub struct Output {
+pub struct CapturedOutput {
     /// Standard output without control characters, except line feeds and tabs.
     pub stdout: String,
     pub exit: Exit,
 }
 
-const OUTPUT_LIMIT_BYTES: u64 = 4 << 20;
+const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 
 /// Runs `command` without input and collects its output. A failed command is not an error.
 ///
 /// Fails with `RemoteHost` if the output exceeds 4 MiB.
-pub fn capture(host: &dyn Host, command: &[&str]) -> Result<Output> {
+pub fn capture(host: &dyn Host, command: &[&str]) -> Result<CapturedOutput> {
     let mut running = host.run(command)?;
     running.stdin = None;
     let mut bytes = Vec::new();
     if let Some(stdout) = running.stdout.take() {
-        stdout.take(OUTPUT_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(|e| {
+        stdout.take(MAX_OUTPUT_BYTES + 1).read_to_end(&mut bytes).map_err(|e| {
             Error::remote_host(format!("{}: the output of {} was cut off: {e}", host.name(), command[0]))
         })?;
     }
-    if bytes.len() as u64 > OUTPUT_LIMIT_BYTES {
+    if bytes.len() as u64 > MAX_OUTPUT_BYTES {
         let name = host.name();
         return Err(Error::remote_host(format!(
-            "{name}: the output of {} exceeds {OUTPUT_LIMIT_BYTES} bytes",
+            "{name}: the output of {} exceeds {MAX_OUTPUT_BYTES} bytes",
             command[0]
         )));
     }
     let exit = running.wait()?;
-    Ok(Output { stdout: tail::sanitize(&String::from_utf8_lossy(&bytes)), exit })
+    Ok(CapturedOutput { stdout: tail::sanitize(&String::from_utf8_lossy(&bytes)), exit })
 }

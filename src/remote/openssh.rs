@@ -14,10 +14,10 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Lifetime of the shared connection after its last command, if this process is killed.
+/// The time that the shared connection stays open after its last command, if this process is killed.
 const CONTROL_PERSIST_SECONDS: u32 = 120;
 /// A socket path has at most 108 bytes, and ssh appends a random suffix while it creates the socket.
-const SOCKET_DIR_LIMIT_BYTES: usize = 70;
+const MAX_SOCKET_DIR_BYTES: usize = 70;
 /// Half the CPU of ssh's first choice on processors with AES instructions (measured), and equally secure.
 const AES_CIPHERS: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 
@@ -39,12 +39,12 @@ impl OpenSsh {
         let Some((program, options)) = command.split_first() else {
             return Err(Error::usage("--ssh is empty; expected builtin, auto, or an ssh command"));
         };
-        let mut address = Vec::new();
+        let mut target_options = Vec::new();
         if let Some(port) = target.port {
-            address.extend(["-p".to_owned(), port.to_string()]);
+            target_options.extend(["-p".to_owned(), port.to_string()]);
         }
         if let Some(user) = &target.user {
-            address.extend(["-l".to_owned(), user.clone()]);
+            target_options.extend(["-l".to_owned(), user.clone()]);
         }
         let mut host = OpenSsh {
             name: target.host.clone(),
@@ -53,7 +53,7 @@ impl OpenSsh {
             control: None,
             cancel: cancel.clone(),
         };
-        host.arguments.extend(address);
+        host.arguments.extend(target_options);
         let query = [&host.arguments[..], &["-G".into(), "--".into(), target.host.clone()]].concat();
         // A client with another name gets only the options that every client supports (as with rsync's -e).
         if is_openssh(program)
@@ -201,7 +201,7 @@ fn has_aes() -> bool {
 fn socket_dir() -> Option<TempDir> {
     let make = |parent: &Path| {
         let short =
-            parent.as_os_str().len() <= SOCKET_DIR_LIMIT_BYTES && !parent.to_str()?.contains(['%', '"', ' ', '\\']);
+            parent.as_os_str().len() <= MAX_SOCKET_DIR_BYTES && !parent.to_str()?.contains(['%', '"', ' ', '\\']);
         if !short {
             return None;
         }

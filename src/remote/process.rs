@@ -1,6 +1,6 @@
 //! A child process as a running command. Its standard error is stored, and it is stopped when the run is cancelled.
 
-use super::tail::{Tail, read_chunks};
+use super::tail::{Tail, read_all};
 use super::{Exit, Running, Waiter};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -36,10 +36,10 @@ pub(super) fn start(command: &mut Command, cancel: &Cancel) -> Result<Running> {
     let (finished, drained) = mpsc::channel();
     let keep = tail.clone();
     std::thread::spawn(move || {
-        read_chunks(stderr, |bytes| lock(&keep).push(bytes));
+        read_all(stderr, |bytes| lock(&keep).push(bytes));
         let _ = finished.send(());
     });
-    let pid = LivePid::of(&child);
+    let pid = LivePid::new(&child);
     let hook = pid.clone();
     cancel.on_raise(move || hook.signal(Signal::TERM));
     // The flag may have been raised between the check and the hook.
@@ -56,8 +56,8 @@ fn spawn_error(program: &str, error: &io::Error) -> Error {
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(|e| e.into_inner())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// The id of a process that is not yet reaped, so that no other process can have the same id.
@@ -65,7 +65,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 struct LivePid(Arc<Mutex<Option<Pid>>>);
 
 impl LivePid {
-    fn of(child: &Child) -> LivePid {
+    fn new(child: &Child) -> LivePid {
         LivePid(Arc::new(Mutex::new(i32::try_from(child.id()).ok().and_then(Pid::from_raw))))
     }
 

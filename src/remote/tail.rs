@@ -4,7 +4,7 @@ use crate::error::printable;
 use std::{collections::VecDeque, io::Read};
 
 /// Enough for a dozen lines, the last of which has the reason.
-const TAIL_LIMIT_BYTES: usize = 8 << 10;
+const MAX_TAIL_BYTES: usize = 8 << 10;
 
 /// The last bytes of a stream.
 #[derive(Default)]
@@ -12,8 +12,8 @@ pub(super) struct Tail(VecDeque<u8>);
 
 impl Tail {
     pub fn push(&mut self, bytes: &[u8]) {
-        let bytes = &bytes[bytes.len().saturating_sub(TAIL_LIMIT_BYTES)..];
-        let over = (self.0.len() + bytes.len()).saturating_sub(TAIL_LIMIT_BYTES);
+        let bytes = &bytes[bytes.len().saturating_sub(MAX_TAIL_BYTES)..];
+        let over = (self.0.len() + bytes.len()).saturating_sub(MAX_TAIL_BYTES);
         self.0.drain(..over.min(self.0.len()));
         self.0.extend(bytes);
     }
@@ -24,8 +24,8 @@ impl Tail {
     }
 }
 
-/// Reads `from` to its end and passes each chunk to `keep`.
-pub(super) fn read_chunks(mut from: impl Read, mut keep: impl FnMut(&[u8])) {
+/// Reads `from` to its end and passes the bytes of each read to `keep`.
+pub(super) fn read_all(mut from: impl Read, mut keep: impl FnMut(&[u8])) {
     let mut buffer = [0; 4096];
     loop {
         match from.read(&mut buffer) {
@@ -88,10 +88,10 @@ mod tests {
             tail.push(&[b'x'; 5000]);
         }
         tail.push(b"\nno space left on device\n");
-        assert!(tail.0.len() <= TAIL_LIMIT_BYTES);
+        assert!(tail.0.len() <= MAX_TAIL_BYTES);
         assert!(tail.text().ends_with("no space left on device\n"));
-        tail.push(&[b'y'; 3 * TAIL_LIMIT_BYTES]);
-        assert_eq!(tail.text(), "y".repeat(TAIL_LIMIT_BYTES));
+        tail.push(&[b'y'; 3 * MAX_TAIL_BYTES]);
+        assert_eq!(tail.text(), "y".repeat(MAX_TAIL_BYTES));
     }
 
     #[test]

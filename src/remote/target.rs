@@ -1,9 +1,9 @@
-//! The two forms of a remote host's address: an ssh URL, and scp's `HOST:`.
+//! The two forms in which a user names a remote host: an ssh URL, and scp's `HOST:`.
 
 use crate::error::{Error, Result};
 use crate::image::Digest;
 
-/// A remote host as the user wrote it: an address, or a name from DNS or `~/.ssh/config`.
+/// A remote host as the user wrote it: an IP address, or a name from DNS or `~/.ssh/config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshTarget {
     /// The user; `None`: from the ssh configuration.
@@ -66,7 +66,7 @@ impl SshTarget {
         }
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let fits = match bare {
-            Some(address) => is_ipv6(address),
+            Some(ip) => is_ipv6(ip),
             None => is_host(host),
         };
         if !fits {
@@ -117,10 +117,10 @@ fn is_host(host: &str) -> bool {
     !host.is_empty() && host.len() <= 253 && !host.starts_with('-') && host.bytes().all(safe)
 }
 
-/// An address may have a zone (RFC 4007), as in `fe80::1%eth0`.
-fn is_ipv6(address: &str) -> bool {
-    let (address, zone) = address.split_once('%').unwrap_or((address, "0"));
-    address.parse::<std::net::Ipv6Addr>().is_ok() && is_host(zone)
+/// An IPv6 address may have a zone (RFC 4007), as in `fe80::1%eth0`.
+fn is_ipv6(text: &str) -> bool {
+    let (ip, zone) = text.split_once('%').unwrap_or((text, "0"));
+    ip.parse::<std::net::Ipv6Addr>().is_ok() && is_host(zone)
 }
 
 #[cfg(test)]

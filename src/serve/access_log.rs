@@ -8,12 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 /// The logged status of a request whose client disconnected before the response.
 const STATUS_CLIENT_CLOSED: u16 = 499;
 
-/// One finished request.
+/// One completed request.
 #[derive(Debug, Clone)]
 pub struct LogRecord {
     /// The start of the request.
     pub at: SystemTime,
-    pub peer: IpAddr,
+    pub client: IpAddr,
     pub user: Option<String>,
     pub method: String,
     /// Path and query, as received.
@@ -63,7 +63,7 @@ pub struct Metrics {
     pub peer_hits: AtomicU64,
     /// Blobs served from a mirror's cache.
     pub cache_hits: AtomicU64,
-    /// Tags answered with the last known digest.
+    /// Tags resolved to the last known digest.
     pub stale_tags: AtomicU64,
     /// Bytes evicted from a cache.
     pub evicted_bytes: AtomicU64,

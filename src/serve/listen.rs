@@ -6,11 +6,11 @@ use super::backend::catalog::Catalog;
 use super::backend::reload::Reloading;
 use super::handlers::manifest_memory::ManifestMemory;
 use super::handlers::push;
-use super::handlers::uploads::UploadSessions;
+use super::handlers::uploads::OpenUploads;
 use super::http::connection;
 use super::http::connection::ConnectionContext;
 use super::http::tls::Certificate;
-use super::server::{Options, Server};
+use super::server::{Server, ServerOptions};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::net::{SocketAddr, TcpListener};
@@ -23,15 +23,15 @@ use tokio_rustls::TlsAcceptor;
 const MAX_BLOCKING_THREADS: usize = 256;
 /// The stack of each thread. The deepest use is parsing nested JSON, whose depth is bounded.
 const STACK_BYTES: usize = 1 << 20;
-/// The minimum and maximum of the interval between two removals of expired uploads; the default is their lifetime.
-const EXPIRY_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
+/// The minimum and maximum of the interval between two prunings of uploads; the default is their lifetime.
+const PRUNE_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 /// Open files in addition to two for each connection (its socket and a blob).
-const EXTRA_FILES: u64 = 1024;
+const EXTRA_OPEN_FILES: u64 = 1024;
 
-/// A server that is bound to its address and does not answer yet.
+/// A server that is bound to its socket address and does not respond yet.
 pub struct Listener {
     listener: TcpListener,
-    address: SocketAddr,
+    socket_address: SocketAddr,
     tls: Option<Reloading<TlsAcceptor>>,
     server: Arc<Server>,
     cancel: Cancel,
@@ -41,7 +41,7 @@ impl Listener {
     /// Binds the address in `options`.
     ///
     /// Fails with `Usage` if the server cannot listen on the address.
-    pub fn bind(catalog: Catalog, options: Options) -> Result<Listener> {
+    pub fn bind(catalog: Catalog, options: ServerOptions) -> Result<Listener> {
         let at = options.listen;
         let cannot_listen = |e: std::io::Error| {
             Error::usage(format!("cannot listen on {at}: {}; choose another address with --listen", Error::from(e)))
@@ -49,31 +49,31 @@ impl Listener {
         let tls = options.certificate.as_ref().map(Certificate::reloading_acceptor).transpose()?;
         let listener = TcpListener::bind(at).map_err(cannot_listen)?;
         listener.set_nonblocking(true).map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
+        let socket_address = listener.local_addr().map_err(cannot_listen)?;
         let server = Server {
             catalog,
             rights: options.rights.with_scheme(if tls.is_some() { "https" } else { "http" }),
-            browser_guard: BrowserGuard::new(address, &options.allowed_hosts),
+            browser_guard: BrowserGuard::new(socket_address, &options.allowed_hosts),
             limits: options.limits,
             metrics: options.metrics,
             access_log: options.access_log,
             watch: options.watch,
             writable: options.writable,
-            sessions: UploadSessions::default(),
+            uploads: OpenUploads::default(),
             upload_lifetime: options.upload_lifetime,
             manifest_memory: ManifestMemory::default(),
         };
-        Ok(Listener { listener, address, tls, server: Arc::new(server), cancel: options.cancel })
+        Ok(Listener { listener, socket_address, tls, server: Arc::new(server), cancel: options.cancel })
     }
 
-    /// The bound address, with the actual port.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The bound socket address, with the actual port.
+    pub fn socket_address(&self) -> SocketAddr {
+        self.socket_address
     }
 
-    /// Answers requests until `cancel` is raised; then waits for requests in flight, up to the stop timeout.
+    /// Responds to requests until `cancel` is raised; then waits for requests in flight, up to the stop timeout.
     pub fn run(self) -> Result<()> {
-        raise_file_limit(2 * self.server.limits.connections as u64 + EXTRA_FILES);
+        raise_file_limit(2 * self.server.limits.connections as u64 + EXTRA_OPEN_FILES);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS + self.server.limits.upstream_threads)
@@ -101,9 +101,9 @@ impl Listener {
         let permits = Arc::new(Semaphore::new(limits.connections));
         if self.server.writable.is_some() {
             let lifetime = self.server.upload_lifetime;
-            tokio::spawn(push::expire(
+            tokio::spawn(push::prune_uploads(
                 self.server.clone(),
-                lifetime.clamp(EXPIRY_INTERVAL.0, EXPIRY_INTERVAL.1),
+                lifetime.clamp(PRUNE_INTERVAL_RANGE.0, PRUNE_INTERVAL_RANGE.1),
                 lifetime,
             ));
         }
@@ -117,7 +117,7 @@ impl Listener {
                 accepted = listener.accept() => accepted,
                 _ = stopped.changed() => break,
             };
-            let Ok((socket, peer)) = accepted else {
+            let Ok((socket, client)) = accepted else {
                 // For example, the process has no free file descriptor; other connections may end meanwhile.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -125,7 +125,7 @@ impl Listener {
             let _ = socket.set_nodelay(true);
             let open_connections = limits.connections - permits.available_permits();
             let context =
-                ConnectionContext { peer, open_connections, server: self.server.clone(), stopped: stopped.clone() };
+                ConnectionContext { client, open_connections, server: self.server.clone(), stopped: stopped.clone() };
             let metrics = &self.server.metrics;
             metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let connection_gauge = GaugeGuard::new(metrics, |metrics| &metrics.connections);

@@ -22,6 +22,7 @@
 //! are stored after their content, `index.json` is written under its lock, and tags come last. A new request for an
 //! upload ends the previous request for it (`handlers/uploads.rs`): the client of that request has lost its connection.
 //! A request that writes continues as a task when its connection breaks, so the received bytes are stored and counted.
+//! A client *cancels* an upload (DELETE); the server *prunes* an upload without a request in its lifetime.
 
 pub mod access;
 pub mod access_log;
@@ -39,9 +40,9 @@ pub use backend::upstream::UpstreamBackend;
 pub use backend::writable::WritableBackend;
 pub use http::tls::Certificate;
 pub use listen::Listener;
-pub use mirror::cache::{Cache, Pools};
+pub use mirror::cache::{MirrorCache, Pools};
 pub use mirror::evict::CacheBudget;
 pub use mirror::peers::Peers;
 pub use mirror::upstreams::{Endpoint, Upstream};
 pub use mirror::{Caches, CredentialSharing, MirrorBackend, MirrorMode};
-pub use server::{Limits, Options};
+pub use server::{ClientLimits, ServerOptions};

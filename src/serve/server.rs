@@ -6,7 +6,7 @@ use super::access_log::{AccessLog, Metrics};
 use super::backend::catalog::{Catalog, Repository, RepositoryRequest};
 use super::backend::writable::WritableBackend;
 use super::handlers::manifest_memory::ManifestMemory;
-use super::handlers::uploads::UploadSessions;
+use super::handlers::uploads::OpenUploads;
 use super::http::errors::{ApiError, ErrorCode};
 use super::http::reply::blocking;
 use super::http::tls::Certificate;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Limits on the resources that clients may use.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ClientLimits {
     /// The maximum number of simultaneous connections; further ones wait until one ends.
     pub connections: usize,
     /// The time for a request's head, and between two requests of one connection.
@@ -32,9 +32,9 @@ pub struct Limits {
     pub stop_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
             connections: 1024,
             head_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
@@ -45,13 +45,13 @@ impl Default for Limits {
 }
 
 /// The options of a server.
-pub struct Options {
+pub struct ServerOptions {
     pub listen: SocketAddr,
     pub certificate: Option<Certificate>,
     pub rights: Rights,
     /// Host names that a server on loopback accepts in addition to loopback's own.
     pub allowed_hosts: Vec<String>,
-    pub limits: Limits,
+    pub limits: ClientLimits,
     pub access_log: Option<Arc<AccessLog>>,
     /// The counters of this server; backends also add to them.
     pub metrics: Arc<Metrics>,
@@ -68,12 +68,12 @@ pub(super) struct Server {
     pub catalog: Catalog,
     pub rights: Rights,
     pub browser_guard: BrowserGuard,
-    pub limits: Limits,
+    pub limits: ClientLimits,
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
     pub watch: Arc<dyn Watch>,
     pub writable: Option<Arc<WritableBackend>>,
-    pub sessions: UploadSessions,
+    pub uploads: OpenUploads,
     pub upload_lifetime: Duration,
     pub manifest_memory: ManifestMemory,
 }

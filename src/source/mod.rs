@@ -194,10 +194,26 @@ pub fn select(all: &[Root], selectors: &[Selector]) -> Result<Vec<Root>> {
     Ok(chosen)
 }
 
-/// The root of a manifest without a name; `None` where `bytes` are not the manifest `digest`.
-pub(crate) fn unnamed_root(digest: &Digest, bytes: Vec<u8>) -> Option<Root> {
-    let claim = Descriptor::new("", *digest, bytes.len() as u64);
-    Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor))
+/// `all`, and a root for each digest of `selectors` that `all` does not list, if `read` returns its manifest.
+///
+/// # Errors
+/// Those of `read`.
+pub(crate) fn with_unlisted(
+    all: Vec<Root>,
+    selectors: &[Selector],
+    read: impl Fn(&Digest) -> Result<Option<Vec<u8>>>,
+) -> Result<Vec<Root>> {
+    let mut known = all;
+    for selector in selectors {
+        let Selector::Digest(digest) = selector else { continue };
+        if known.iter().any(|root| root.descriptor.digest == *digest) {
+            continue;
+        }
+        let Some(bytes) = read(digest)? else { continue };
+        let claim = Descriptor::new("", *digest, bytes.len() as u64);
+        known.extend(Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor)));
+    }
+    Ok(known)
 }
 
 /// The error for the first of `all` that has the name of another image.

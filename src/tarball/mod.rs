@@ -16,14 +16,14 @@ mod tar;
 mod write;
 
 pub use read::store::ArchiveStore;
-pub use read::stream::{ArchiveStream, Blob};
+pub use read::stream::{ArchiveStream, StreamedBlob};
 pub use read::summary::{StreamSummary, StreamedStore};
 pub use read::unopened::UnopenedArchive;
 pub use rewrite::retag::retag;
 pub use rewrite::streamed::{Rewrite, rewrite};
 pub use tar::compress::Compressed;
 pub use tar::decompress::ArchiveCompression;
-pub use tar::output::Output;
+pub use tar::output::TarOutput;
 pub use tar::read_at::Section;
 pub use write::archive::ArchiveWriter;
 pub(crate) use write::resume::Resume;

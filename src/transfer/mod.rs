@@ -4,6 +4,7 @@ mod budget;
 mod incoming;
 mod pump;
 mod recompress;
+mod recovery;
 pub(crate) mod replay;
 mod verified;
 mod writer;
@@ -20,8 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use budget::Budget;
 pub use incoming::IncomingBlob;
 pub use recompress::{Recompress, measure_recompressed, transfer_recompressed};
+use recovery::LimitedWriter;
 pub use verified::Verified;
 use verified::check;
+pub(crate) use verified::{longer_than_announced, not_announced};
 pub use writer::BlobWriter;
 
 /// A blob of at least this size is hashed on a second thread while it is written.
@@ -68,16 +71,17 @@ pub type Opener<'o, 'r> = dyn FnMut(u64) -> Result<Box<dyn Read + Send + 'r>> + 
 pub fn transfer(
     claim: &Claim,
     open: &mut Opener<'_, '_>,
-    mut writer: Box<dyn BlobWriter + '_>,
+    writer: Box<dyn BlobWriter + '_>,
     context: &TransferContext<'_>,
 ) -> Result<Verified> {
+    let mut writer = LimitedWriter::new(writer, claim);
     let algorithm = claim.digest.map_or_else(Default::default, |digest| digest.algorithm());
     let (from, mut hasher) = writer.start(Hasher::new(algorithm))?;
     let (digest, size) = match claim.size.is_none_or(|size| size.saturating_sub(from) >= HASH_THREAD_BYTES) {
-        true => hash_on_thread(hasher, |hash| pump(claim, from, open, &mut *writer, hash, context))?,
+        true => hash_on_thread(hasher, |hash| pump(claim, from, open, &mut writer, hash, context))?,
         false => {
             let mut hash = |buffer: &Shared, range| hasher.update(&buffer[range]);
-            let size = pump(claim, from, open, &mut *writer, &mut hash, context)?;
+            let size = pump(claim, from, open, &mut writer, &mut hash, context)?;
             (hasher.finish(), size)
         }
     };
@@ -86,7 +90,7 @@ pub fn transfer(
     while let Err(error) = writer.commit(&verified) {
         let again = writer.recover(error)?;
         // These bytes were hashed already.
-        pump(claim, again, open, &mut *writer, &mut |_, _| {}, context)?;
+        pump(claim, again, open, &mut writer, &mut |_, _| {}, context)?;
     }
     Ok(verified)
 }
@@ -129,6 +133,11 @@ mod tests {
 
     fn run(bytes: &[u8], claim: &Claim, fail_at: Option<u64>) -> (Result<Verified>, Kept) {
         let kept = Kept::default();
+        let done = run_with(bytes, claim, Box::new(Keep(&kept, fail_at)));
+        (done, kept)
+    }
+
+    fn run_with(bytes: &[u8], claim: &Claim, writer: Box<dyn BlobWriter + '_>) -> Result<Verified> {
         let (cancel, stop) = (Cancel::default(), AtomicBool::new(false));
         let flow = TransferContext {
             watch: &Silent,
@@ -140,8 +149,7 @@ mod tests {
             replay_bytes: BUFFER_BYTES,
         };
         let mut open = |from: u64| Ok(Box::new(Cursor::new(bytes[from as usize..].to_vec())) as Box<dyn Read + Send>);
-        let done = transfer(claim, &mut open, Box::new(Keep(&kept, fail_at)), &flow);
-        (done, kept)
+        transfer(claim, &mut open, writer, &flow)
     }
 
     fn claim(bytes: &[u8]) -> Claim {
@@ -176,6 +184,34 @@ mod tests {
             let (done, kept) = run(sent, &claim, None);
             assert_eq!(done.unwrap_err().kind(), crate::Kind::Invalid);
             assert!(kept.0.into_inner().unwrap().1.is_none());
+        }
+    }
+
+    /// Refuses bytes or the commit, and always resumes at `from`.
+    struct Stubborn {
+        refuses_bytes: bool,
+        from: u64,
+    }
+    impl BlobWriter for Stubborn {
+        fn write(&mut self, _: &[u8]) -> Result<()> {
+            if self.refuses_bytes { Err(Error::network("cut")) } else { Ok(()) }
+        }
+        fn recover(&mut self, _: Error) -> Result<u64> {
+            Ok(self.from)
+        }
+        fn commit(&mut self, _: &Verified) -> Result<()> {
+            Err(Error::network("cut"))
+        }
+    }
+
+    #[test]
+    fn a_writer_that_always_recovers_ends_with_an_error_that_names_the_blob() {
+        let bytes = noise(5000);
+        for (refuses_bytes, from) in [(true, 0), (false, 0), (false, 5000)] {
+            let error = run_with(&bytes, &claim(&bytes), Box::new(Stubborn { refuses_bytes, from })).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Network);
+            let expected = format!("blob {}: resumed 10000 times without progress: cut", Digest::of(&bytes));
+            assert_eq!(error.to_string(), expected);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The loop that reads, hashes and writes a blob.
 
-use super::verified::named;
+use super::verified::longer_than_announced;
 use super::{BlobWriter, Opener, TransferContext};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
@@ -39,7 +39,7 @@ pub(super) fn pump(
         if let Some(size) = claim.size
             && at + filled as u64 > size
         {
-            return Err(Error::invalid(format!("{} has more than the {size} bytes announced", named(claim))));
+            return Err(longer_than_announced(claim));
         }
         let new = filled - (hashed.saturating_sub(at) as usize).min(filled);
         if new > 0 {

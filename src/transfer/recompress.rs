@@ -1,5 +1,6 @@
 //! The transfer of one layer that is recompressed.
 
+use super::recovery::LimitedWriter;
 use super::replay::ReplayBuffer;
 use super::verified::check;
 use super::{BlobWriter, TransferContext, Verified};
@@ -29,9 +30,10 @@ pub fn transfer_recompressed(
     expected: Option<Digest>,
     how: Recompress,
     from: &mut (dyn Read + Send),
-    mut writer: Box<dyn BlobWriter + '_>,
+    writer: Box<dyn BlobWriter + '_>,
     context: &TransferContext<'_>,
 ) -> Result<Verified> {
+    let mut writer = LimitedWriter::new(writer, claim);
     // `start` is not called: a recompression cannot be resumed.
     let (mut stored, mut stored_size) = (Hasher::default(), 0);
     let mut replay = ReplayBuffer::new(context.replay_bytes);
@@ -43,7 +45,7 @@ pub fn transfer_recompressed(
             return writer.write(bytes);
         }
         replay.add(bytes);
-        replay.write(offset, &mut *writer)
+        replay.write(offset, &mut writer)
     })?;
     let stored = (stored.finish(), stored_size);
     if let Some(expected) = expected
@@ -57,7 +59,7 @@ pub fn transfer_recompressed(
     let verified = Verified { source, stored, diff_id: Some(diff_id), resumed: 0 };
     while let Err(error) = writer.commit(&verified) {
         let again = writer.recover(error)?;
-        replay.write(again, &mut *writer)?;
+        replay.write(again, &mut writer)?;
     }
     Ok(verified)
 }

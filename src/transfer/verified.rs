@@ -64,3 +64,14 @@ pub(super) fn named(claim: &Claim) -> String {
         None => "a blob".to_owned(),
     }
 }
+
+/// The error for bytes behind the announced size.
+pub(crate) fn longer_than_announced(claim: &Claim) -> Error {
+    let size = claim.size.map_or_else(|| "the".to_owned(), |size| format!("the {size}"));
+    Error::invalid(format!("{} has more than {size} bytes announced", named(claim)))
+}
+
+/// The error for a commit of another blob than the announced one.
+pub(crate) fn not_announced(digest: &Digest) -> Error {
+    Error::failed(format!("blob {digest} is not the blob that was announced"))
+}

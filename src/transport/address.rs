@@ -25,7 +25,7 @@ pub(crate) struct Transport {
     /// The lines below `syntax` in the help.
     pub help: &'static [&'static str],
     /// Forms and descriptions for the help of `imgmv serve`; empty: cannot be served.
-    pub served: &'static [(&'static str, &'static str)],
+    pub serve_forms: &'static [(&'static str, &'static str)],
     /// Parses an address, given as a whole and without the scheme.
     pub parse: fn(&str, &str) -> Parsed,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Transport {
 pub(crate) struct ShortForm {
     pub syntax: &'static str,
     pub help: &'static [&'static str],
-    pub served: &'static [(&'static str, &'static str)],
+    pub serve_forms: &'static [(&'static str, &'static str)],
     /// Parses an address; `None` if it does not have this form.
     pub parse: fn(&str) -> Option<Parsed>,
 }
@@ -86,7 +86,7 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// Describes the store or registry that `imgmv serve` reads.
-    fn served(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
+    fn serve_source(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
         Err(Error::usage(
             "an engine or a pipe is not a store that can be served; serve containerd:, or copy it to a layout first",
         ))
@@ -149,7 +149,7 @@ pub(crate) type Listed = (Name, Option<(Digest, String)>);
 pub(crate) type Reopen = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
 
 /// A source of `imgmv serve`.
-pub(crate) enum Served {
+pub(crate) enum ServeSource {
     /// A store on this host, reopened when `watched` changes.
     Store {
         watched: PathBuf,

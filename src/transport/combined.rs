@@ -1,6 +1,6 @@
 //! Addresses that several transports share: containerd's, and plain paths.
 
-use super::address::{Address, InPlace, Parsed, SelectedSource, Served, ShortForm, Transport};
+use super::address::{Address, InPlace, Parsed, SelectedSource, ServeSource, ShortForm, Transport};
 use super::archive::address::{ArchiveAddress, is_archive};
 use super::containerd;
 use super::engine::Engine;
@@ -20,7 +20,7 @@ pub(crate) const CONTAINERD: Transport = Transport {
     scheme: "containerd:",
     syntax: "containerd:REF",
     help: &["containerd on this host: its directory as SRC, its engine as DST"],
-    served: &[("containerd:", "containerd's directory")],
+    serve_forms: &[("containerd:", "containerd's directory")],
     parse: |_, rest| {
         Ok(Box::new(ContainerdAddress(EngineAddress::here("containerd:", &Engine::CONTAINERD, selector(rest)?))))
     },
@@ -33,7 +33,7 @@ pub(crate) const PATH: ShortForm = ShortForm {
         "loads everywhere, compressed as its ending says. Only a plain .tar can be",
         "resumed, served, re-tagged and read in part",
     ],
-    served: &[("a path", "a layout or an archive")],
+    serve_forms: &[("a path", "a layout or an archive")],
     parse: path,
 };
 
@@ -64,8 +64,8 @@ impl Address for ContainerdAddress {
         self.0.selector()
     }
 
-    fn served(&self, options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
-        containerd::address::served(self.selector(), options)
+    fn serve_source(&self, options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
+        containerd::address::serve_source(self.selector(), options)
     }
 }
 
@@ -110,8 +110,8 @@ impl Address for PathAddress {
         self.found().spell(text)
     }
 
-    fn served(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Served> {
-        self.found().served(options, context)
+    fn serve_source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
+        self.found().serve_source(options, context)
     }
 
     fn in_place(&self, options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {

@@ -7,15 +7,12 @@ use super::registry::Access;
 use super::table;
 use crate::cancel::Cancel;
 use crate::copy::{Naming, Options, Source};
+use crate::disk::PARTIAL_LIFETIME;
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::{Error, Result};
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// An interrupted copy can be resumed for a week, as with the command line's default.
-const PARTIAL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Opens `address`, written as SRC of the command line. Registries get the stored credentials of docker and podman.
 ///
@@ -26,7 +23,13 @@ const PARTIAL_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// - `NotFound`, `Network`, `Denied`, `Invalid`, `RemoteHost`: the source cannot be opened.
 pub fn open_source(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<(Source, Options)> {
     let address = table::parse(OsStr::new(address))?;
-    let options = ReadOptions { access: stored_credentials(), mirrors: &[], root: None, namespace: None, engine: None };
+    let options = ReadOptions {
+        access: stored_credentials(),
+        mirrors: &[],
+        containerd_root: None,
+        namespace: None,
+        engine: None,
+    };
     let SelectedSource { source, selector, name } = address.source(&options, &context(watch, cancel))?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),
@@ -52,7 +55,7 @@ pub fn open_sink(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Resul
         engine: None,
         namespace: None,
         remote_command: None,
-        line_compression: None,
+        wire_compression: None,
         dry_run: false,
         verify: false,
         partial_lifetime: PARTIAL_LIFETIME,

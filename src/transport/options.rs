@@ -1,6 +1,6 @@
 //! The options of the command line that transports honour, as plain values. A transport ignores those of the others.
 
-use super::engine::{Engine, LineCompression};
+use super::engine::{Engine, WireCompression};
 use super::registry::Access;
 use crate::Result;
 use crate::cancel::Cancel;
@@ -19,7 +19,7 @@ pub(crate) struct ReadOptions<'a> {
     /// `--mirror`: `HOST[/PATH]`.
     pub mirrors: &'a [String],
     /// `--src-root`: the directory of a store on a disk.
-    pub root: Option<&'a Path>,
+    pub containerd_root: Option<&'a Path>,
     /// `--src-namespace`
     pub namespace: Option<&'a str>,
     /// `--src-engine`
@@ -36,7 +36,7 @@ pub(crate) struct WriteOptions<'a> {
     /// `--remote-command`
     pub remote_command: Option<&'a str>,
     /// `--wire`; none: decided by the host, the images and the connection.
-    pub line_compression: Option<LineCompression>,
+    pub wire_compression: Option<WireCompression>,
     /// `--dry-run`: nothing is created or written.
     pub dry_run: bool,
     /// `--verify`: blobs at the destination are hashed, not only compared by size.

@@ -2,9 +2,9 @@
 
 use crate::make::run;
 use crate::memory::{Memory, layer};
-use imgmv::internals::archive::{ArchiveSink, prune};
+use imgmv::internals::archive::{ArchiveSink, ResumeOptions, prune};
 use imgmv::internals::source::Wrapper;
-use imgmv::{Descriptor, Digest, Options, Result, Selector, Source, Store};
+use imgmv::{Descriptor, Digest, Event, Options, Result, Selector, Source, Store, Watch};
 use std::{
     fs,
     io::{self, Read},
@@ -82,10 +82,13 @@ impl Scene {
 
     /// Copies from a line that breaks after so many bytes.
     fn copy(&self, selectors: &[&str], left: u64) -> (Result<()>, Arc<Line>) {
+        self.copy_to(ArchiveSink::to_file(&self.path).unwrap(), selectors, left)
+    }
+
+    fn copy_to(&self, sink: ArchiveSink, selectors: &[&str], left: u64) -> (Result<()>, Arc<Line>) {
         let line = Line::new(images(), left);
         let selectors = selectors.iter().map(|name| Selector::Name(name.to_string())).collect();
         let options = Options { selectors, ..Options::default() };
-        let sink = ArchiveSink::to_file(&self.path).unwrap();
         (run(Source::Store(line.clone()), &sink, &options).map(|_| ()), line)
     }
 
@@ -152,6 +155,35 @@ fn damage_is_cut_away() {
         fs::write(scene.part(), bytes).unwrap();
         scene.copy(&selectors, u64::MAX).0.unwrap();
         same(&scene.path, &expected);
+    }
+}
+
+#[derive(Default)]
+struct Messages(Mutex<Vec<String>>);
+
+impl Watch for Messages {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Info(text) = event {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+}
+
+#[test]
+fn damage_in_the_last_partial_blob_is_reported() {
+    let damaged_blob = Digest::of(&layer(2, 1_500_000));
+    let is_report = |text: &String| text.starts_with(&format!("the partial file of blob {damaged_blob} is damaged"));
+    for (damage, reports) in [(Some(1_000_000), 1), (None, 0)] {
+        let scene = Scene::new();
+        scene.copy(&["app:1"], 1_300_000).0.unwrap_err();
+        let mut bytes = fs::read(scene.part()).unwrap();
+        damage.into_iter().for_each(|at: usize| bytes[at] ^= 0x40);
+        fs::write(scene.part(), bytes).unwrap();
+        let messages = Arc::new(Messages::default());
+        let sink = ArchiveSink::to_file_after(&scene.path, &ResumeOptions::default(), messages.clone()).unwrap();
+        scene.copy_to(sink, &["app:1"], u64::MAX).0.unwrap();
+        let texts = messages.0.lock().unwrap();
+        assert_eq!(texts.iter().filter(|text| is_report(text)).count(), reports, "{texts:?}");
     }
 }
 

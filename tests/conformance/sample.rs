@@ -126,15 +126,3 @@ impl Sample {
         ("manifest.json".to_owned(), list.to_string().into_bytes())
     }
 }
-
-/// A tar of `files`.
-pub fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, bytes) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, &bytes[..]).unwrap();
-    }
-    tar.into_inner().unwrap()
-}

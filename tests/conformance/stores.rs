@@ -1,13 +1,14 @@
 //! The stores under test. A store is one line in `every_store`.
 
 use crate::harness::{self, Except};
+use crate::memory::tar;
 use crate::registry_tree::RegistryTree;
-use crate::sample::{Sample, tar};
+use crate::sample::Sample;
 use crate::support::registry::Double;
 use imgmv::internals::archive::{Input, open};
 use imgmv::internals::containerd::ContainerdStore;
 use imgmv::internals::engine::{DetectedEngine, FetchStore, Loader};
-use imgmv::internals::fanout::{Limits, SharedStore};
+use imgmv::internals::fanout::{FanoutLimits, SharedStore};
 use imgmv::internals::image::media_type;
 use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::rate_limit::{Limit, Limited};
@@ -45,14 +46,16 @@ pub struct Case {
 
 type Build = fn(Sample) -> Result<Case>;
 
-const SYNTHESISED: &[(&str, &str)] = &[
+const SYNTHESISED: Except = &[&[
     ("a_digest_selects_an_unnamed_manifest", "manifests are synthesised"),
     ("a_wrong_manifest_is_never_returned_as_right", "manifests are synthesised"),
     ("a_manifest_above_the_limit_is_refused", "manifests are synthesised"),
     ("names_do_not_read_manifests", "manifests are synthesised"),
-];
-const ONE_REPOSITORY: &[(&str, &str)] =
-    &[("an_ambiguous_name_is_usage", "tags are unique"), ("a_missing_name_lists_the_images", "a list costs requests")];
+]];
+const ONE_REPOSITORY: Except = &[&[
+    ("an_ambiguous_name_is_usage", "tags are unique"),
+    ("a_missing_name_lists_the_images", "a list costs requests"),
+]];
 
 /// One line for each store: its name, the promises that do not apply, its constructor.
 fn every_store() -> Vec<(&'static str, Except, Build)> {
@@ -60,8 +63,8 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("layout", &[], layout),
         ("archive, OCI form", &[], oci_archive),
         ("archive, docker-save form", SYNTHESISED, docker_archive),
-        ("archive, both forms", &[("names_do_not_read_manifests", "compares both lists")], both_forms),
-        ("streamed archive's documents", &[("names_do_not_read_manifests", "all was read")], streamed),
+        ("archive, both forms", &[&[("names_do_not_read_manifests", "compares both lists")]], both_forms),
+        ("streamed archive's documents", &[&[("names_do_not_read_manifests", "all was read")]], streamed),
         ("containerd's directory", &[], containerd),
         ("containerd by ctr", &[], fetch),
         ("registry's tree", &[], registry_dir),
@@ -298,7 +301,7 @@ fn rate_limited(sample: Sample) -> Result<Case> {
 
 fn fan_out(sample: Sample) -> Result<Case> {
     let case = layout(sample)?;
-    let shared = SharedStore::new(case.store.clone(), Limits::default(), &Cancel::default());
+    let shared = SharedStore::new(case.store.clone(), FanoutLimits::default(), &Cancel::default());
     Ok(Case { store: Arc::new(shared.subscribe()), ..case })
 }
 

@@ -5,9 +5,9 @@ use crate::engines::{Kind, Peer};
 use crate::memory::Memory;
 use crate::sshd::Way;
 use crate::world::{APP, BESIDE, Far, LAYER, noise, put, tar, unnamed, version};
-use imgmv::internals::engine::{Engine, EngineSink, LineCompression, detect};
+use imgmv::internals::engine::{Engine, EngineSink, WireCompression, detect};
 use imgmv::internals::image::media_type;
-use imgmv::internals::layout::{LayoutSink, Verify};
+use imgmv::internals::layout::{BlobCheck, LayoutSink};
 use imgmv::internals::remote::Local;
 use imgmv::{Cancel, Coding, Digest, Manifest, Options, Platform, Silent, Source, copy};
 use std::{
@@ -198,7 +198,7 @@ fn raw_layers_are_packed_for_the_way_and_are_raw_again_where_they_arrive() {
     for kind in Kind::ALL {
         let Some(mut far) = Far::start(kind) else { continue };
         for (wire, most) in
-            [(None, 2 << 20), (Some(LineCompression::Gzip), 2 << 20), (Some(LineCompression::Plain), u64::MAX)]
+            [(None, 2 << 20), (Some(WireCompression::Gzip), 2 << 20), (Some(WireCompression::Plain), u64::MAX)]
         {
             far.wire = wire;
             let mut memory = Memory::default();
@@ -249,7 +249,7 @@ fn several_names_of_one_image_cost_no_more_than_one() {
 /// An OCI layout with `t/app:1` of these layers.
 fn write_layout(dir: &std::path::Path, seeds: &[u64]) {
     let told: Arc<crate::world::Told> = Default::default();
-    let sink = LayoutSink::open(dir, Verify::Size, told.clone()).unwrap();
+    let sink = LayoutSink::open(dir, BlobCheck::Size, told.clone()).unwrap();
     let source = Source::Store(Arc::new(version(seeds, Coding::Raw)));
     copy(source, &sink, &Options::default(), None, told.as_ref(), &Cancel::default()).unwrap();
 }

@@ -4,7 +4,7 @@ use crate::engines::{Kind, Peer};
 use crate::line::Line;
 use crate::memory::Memory;
 use crate::sshd::{Sshd, Way};
-use imgmv::internals::engine::{Engine, EngineSink, LineCompression, detect};
+use imgmv::internals::engine::{Engine, EngineSink, WireCompression, detect};
 use imgmv::internals::image::{media_type, with_coding};
 use imgmv::internals::remote::Host;
 use imgmv::internals::source::Wrapper;
@@ -98,7 +98,7 @@ pub struct Far {
     pub sshd: Sshd,
     pub line: Line,
     pub way: Way,
-    pub wire: Option<LineCompression>,
+    pub wire: Option<WireCompression>,
     pub engines: Vec<Engine>,
 }
 
@@ -125,7 +125,7 @@ impl Far {
         let line = Line::to(sshd.port);
         sshd.port = line.port;
         sshd.record(&sshd.host_key());
-        Some(Far { peer, sshd, line, way: Way::Client, wire: Some(LineCompression::Plain), engines })
+        Some(Far { peer, sshd, line, way: Way::Client, wire: Some(WireCompression::Plain), engines })
     }
 
     /// Copies everything in `memory` by one connection.
@@ -146,7 +146,7 @@ impl Far {
         let outcome = {
             let host: Arc<dyn Host> = Arc::from(self.sshd.host(self.way)?);
             let found = detect(host.as_ref(), &self.engines, None, None)?;
-            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).with_line_compression(self.wire);
+            let sink = EngineSink::new(host, found, told.clone(), &Cancel::default()).with_wire_compression(self.wire);
             copy(source, &sink, &options, None, told.as_ref(), &Cancel::default())
         };
         let said = told.0.lock().unwrap().join("\n");

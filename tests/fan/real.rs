@@ -5,7 +5,7 @@ use super::support::engines::{Kind, Peer};
 use super::support::program::imgmv;
 use super::support::registry::Double;
 use super::support::sshd::Sshd;
-use imgmv::internals::layout::{LayoutSink, Verify};
+use imgmv::internals::layout::{BlobCheck, LayoutSink};
 use imgmv::{Cancel, Options, Silent, Source, copy};
 use std::fs;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn engines_of_three_kinds_a_registry_and_a_layout_share_one_reading() {
     let mut memory = Memory::default();
     let image = memory.image("linux/amd64", &[1, 2, 3].map(|seed| layer(seed, 2_000_000)));
     memory.name(NAME, &image);
-    let sink = LayoutSink::open(&dir.path().join("image"), Verify::Size, Arc::new(Silent)).unwrap();
+    let sink = LayoutSink::open(&dir.path().join("image"), BlobCheck::Size, Arc::new(Silent)).unwrap();
     copy(Source::Store(Arc::new(memory)), &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
     let (source, target) = (Double::start(), Double::start());
     let place = format!("{}/library/app:2", source.host());

@@ -1,7 +1,7 @@
 //! Copies that run side by side on one store: how often it is read, whatever the others do.
 
 use super::memory::{Kept, Memory, layer, takes};
-use imgmv::internals::fanout::{Limits, SharedStore, Subscriber};
+use imgmv::internals::fanout::{FanoutLimits, SharedStore, Subscriber};
 use imgmv::internals::transfer::Budget;
 use imgmv::{
     Begin, BlobWriter, Cancel, Claim, Descriptor, Digest, Error, Finish, Kind, Manifest, Missing, Name, Options, Order,
@@ -151,8 +151,8 @@ fn sample(layers: u8, size: usize) -> Memory {
     memory
 }
 
-fn small(patience: Duration) -> Limits {
-    Limits { window: 512 << 10, pool: 1 << 20, patience, silence: patience }
+fn small(max_delay: Duration) -> FanoutLimits {
+    FanoutLimits { window_bytes: 512 << 10, all_windows_bytes: 1 << 20, max_delay, stall_timeout: max_delay }
 }
 
 fn copy_to(sharer: Subscriber, sink: &dyn Sink, copies: usize, cancel: &Cancel) -> Result<Report> {
@@ -161,7 +161,7 @@ fn copy_to(sharer: Subscriber, sink: &dyn Sink, copies: usize, cancel: &Cancel) 
 }
 
 /// Copies to every sink at once.
-fn fan(store: &Arc<Counting>, sinks: &[Moody], limits: Limits) -> Vec<Result<Report>> {
+fn fan(store: &Arc<Counting>, sinks: &[Moody], limits: FanoutLimits) -> Vec<Result<Report>> {
     let cancel = Cancel::default();
     let shared = SharedStore::new(store.clone(), limits, &cancel);
     let sharers: Vec<Subscriber> = sinks.iter().map(|_| shared.subscribe()).collect();

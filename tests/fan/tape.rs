@@ -1,6 +1,6 @@
 //! What passes once, for several readers.
 
-use imgmv::internals::fanout::{Limits, TeeReader, split};
+use imgmv::internals::fanout::{FanoutLimits, TeeReader, split};
 use imgmv::{Cancel, Error, Kind};
 use std::io::{self, Cursor, Read};
 use std::thread;
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 const SIZE: usize = 5 << 20;
 
-fn limits(silence: Duration) -> Limits {
-    Limits { window: 512 << 10, silence, ..Limits::default() }
+fn limits(stall_timeout: Duration) -> FanoutLimits {
+    FanoutLimits { window_bytes: 512 << 10, stall_timeout, ..FanoutLimits::default() }
 }
 
 fn noise() -> Vec<u8> {
     (0..SIZE).map(|i| (i * 31 + i / 251) as u8).collect()
 }
 
-fn ends(bytes: impl Read + Send + 'static, readers: usize, silence: Duration, cancel: &Cancel) -> Vec<TeeReader> {
-    split(Box::new(bytes), readers, &limits(silence), cancel).unwrap()
+fn ends(bytes: impl Read + Send + 'static, readers: usize, stall_timeout: Duration, cancel: &Cancel) -> Vec<TeeReader> {
+    split(Box::new(bytes), readers, &limits(stall_timeout), cancel).unwrap()
 }
 
 fn whole(mut end: TeeReader) -> io::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Where hostile images are copied to, and what is looked for there afterwards.
 
 use imgmv::internals::image::{Algorithm, LayoutIndex};
-use imgmv::internals::layout::{LayoutSink, Verify};
+use imgmv::internals::layout::{BlobCheck, LayoutSink};
 use imgmv::{Cancel, Descriptor, Digest, Error, Hasher, Manifest, Options, Report, Result, Silent, Source, copy};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl Target {
     }
 
     pub fn take_with(&self, source: Source, options: &Options) -> Result<Report> {
-        let sink = LayoutSink::open(&self.layout(), Verify::Size, Arc::new(Silent))?;
+        let sink = LayoutSink::open(&self.layout(), BlobCheck::Size, Arc::new(Silent))?;
         copy(source, &sink, options, None, &Silent, &Cancel::default())
     }
 

@@ -22,7 +22,7 @@ fn a_blob_with_wrong_bytes_is_replaced_when_digests_are_verified() {
     fs::write(dir.blob(&blob.digest), vec![1; blob.size as usize]).unwrap();
     assert_eq!(dir.take(&memory).unwrap().transferred.blobs, 0);
     let heard = Arc::new(Heard::default());
-    let sink = LayoutSink::open(&dir.layout(), Verify::Digest, heard.clone()).unwrap();
+    let sink = LayoutSink::open(&dir.layout(), BlobCheck::Digest, heard.clone()).unwrap();
     assert_eq!(put(Arc::new(memory.clone()), &sink).unwrap().transferred.blobs, 1);
     assert!(fs::read(dir.blob(&blob.digest)).unwrap() == memory.blobs[&blob.digest]);
     assert!(heard.0.lock().unwrap()[0].contains("is damaged; replacing it"));
@@ -84,7 +84,8 @@ fn links_in_a_layout_lead_nowhere() {
         let read = LayoutStore::open(&dir.layout()).and_then(|store| put(Arc::new(store), &Kept::new(takes())));
         assert!(read.unwrap_err().to_string().contains("symbolic link"), "{linked}");
         let other = Arc::new(one(9, "other:1"));
-        let write = LayoutSink::open(&dir.layout(), Verify::Size, Arc::new(Silent)).and_then(|sink| put(other, &sink));
+        let write =
+            LayoutSink::open(&dir.layout(), BlobCheck::Size, Arc::new(Silent)).and_then(|sink| put(other, &sink));
         assert_eq!(write.unwrap_err().kind(), Kind::Invalid, "{linked}");
         assert_eq!(count(), before, "{linked}");
     }
@@ -126,7 +127,7 @@ fn somebody_elses_index_json_is_left_alone() {
     let dir = Dir::new();
     fs::create_dir(dir.layout()).unwrap();
     fs::write(dir.layout().join("index.json"), r#"{"name":"a web page"}"#).unwrap();
-    let refused = LayoutSink::open(&dir.layout(), Verify::Size, Arc::new(Silent));
+    let refused = LayoutSink::open(&dir.layout(), BlobCheck::Size, Arc::new(Silent));
     assert_eq!(refused.err().unwrap().kind(), Kind::Invalid);
     assert_eq!(dir.top(), ["index.json"]);
 }
@@ -173,7 +174,7 @@ fn wrong_bytes_leave_nothing() {
 #[test]
 fn a_blob_larger_than_the_disk_is_told_at_once() {
     let dir = Dir::new();
-    let sink = dir.sink(Verify::Size);
+    let sink = dir.sink(BlobCheck::Size);
     let claim = Claim { digest: Some(Digest::of(b"x")), size: Some(1 << 60) };
     let Begin::Write(mut writer) = sink.begin(&claim, None).unwrap() else { panic!("it is not there") };
     let error = writer.start(Hasher::default()).err().unwrap();
@@ -186,7 +187,7 @@ fn a_blob_larger_than_the_disk_is_told_at_once() {
 fn a_read_only_place_is_said_to_be_one() {
     let dir = Dir::new();
     fs::write(dir.at("file"), b"").unwrap();
-    let sink = LayoutSink::open(&dir.at("file/layout"), Verify::Size, Arc::new(Silent));
+    let sink = LayoutSink::open(&dir.at("file/layout"), BlobCheck::Size, Arc::new(Silent));
     let error = sink.and_then(|sink| put(Arc::new(sample()), &sink)).unwrap_err();
     assert!(matches!(error.kind(), Kind::Unwritable | Kind::Usage), "{error}");
 }

@@ -7,7 +7,7 @@ mod peers;
 mod resume;
 
 use imgmv::internals::image::{Algorithm, LayoutIndex, media_type};
-use imgmv::internals::layout::{Durable, LayoutSink, LayoutStore, Verify};
+use imgmv::internals::layout::{BlobCheck, Durable, LayoutSink, LayoutStore};
 use imgmv::internals::source::Wrapper;
 use imgmv::{
     Begin, Cancel, Claim, Coding, Compress, Descriptor, Digest, Error, Event, Hasher, Kind, Manifest, Name, Options,
@@ -42,7 +42,7 @@ impl Dir {
         self.layout().join(digest.blob_path())
     }
 
-    fn sink(&self, verify: Verify) -> LayoutSink {
+    fn sink(&self, verify: BlobCheck) -> LayoutSink {
         LayoutSink::open(&self.layout(), verify, Arc::new(Silent)).unwrap()
     }
 
@@ -51,7 +51,7 @@ impl Dir {
     }
 
     fn take(&self, memory: &Memory) -> Result<Report> {
-        put(Arc::new(memory.clone()), &self.sink(Verify::Size))
+        put(Arc::new(memory.clone()), &self.sink(BlobCheck::Size))
     }
 
     /// Names of what lies at the top.
@@ -136,7 +136,7 @@ fn what_goes_in_comes_out() {
     assert_eq!(dir.top(), WHOLE);
 
     let back = Dir::new();
-    put(Arc::new(dir.store()), &back.sink(Verify::Size)).unwrap();
+    put(Arc::new(dir.store()), &back.sink(BlobCheck::Size)).unwrap();
     assert!(memory.blobs.iter().all(|(digest, bytes)| fs::read(back.blob(digest)).unwrap() == *bytes));
     assert_eq!(fs::read(back.layout().join("index.json")).unwrap(), fs::read(dir.layout().join("index.json")).unwrap());
     let [app, multi] = ["docker.io/library/app:2", "docker.io/library/multi:1"].map(|name| Name::new(name).unwrap());
@@ -157,14 +157,14 @@ fn a_second_copy_moves_no_blob_and_rewrites_nothing() {
     dir.take(&memory).unwrap();
     let inode = || fs::metadata(dir.layout().join("index.json")).unwrap().ino();
     let before = inode();
-    for verify in [Verify::Size, Verify::Digest] {
+    for verify in [BlobCheck::Size, BlobCheck::Digest] {
         let report = put(Arc::new(memory.clone()), &dir.sink(verify)).unwrap();
         assert_eq!((report.transferred.blobs, report.existing.blobs), (0, 7));
         assert_eq!(inode(), before);
     }
     let options = Options { dry_run: true, ..Options::default() };
     let source = Source::Store(Arc::new(memory));
-    let report = copy(source, &dir.sink(Verify::Digest), &options, None, &Silent, &Cancel::default()).unwrap();
+    let report = copy(source, &dir.sink(BlobCheck::Digest), &options, None, &Silent, &Cancel::default()).unwrap();
     assert_eq!((report.transferred.blobs, report.existing.blobs), (0, 7));
 }
 
@@ -173,7 +173,7 @@ fn a_dry_run_makes_no_directory() {
     let dir = Dir::new();
     let options = Options { dry_run: true, ..Options::default() };
     let source = Source::Store(Arc::new(sample()));
-    copy(source, &dir.sink(Verify::Size), &options, None, &Silent, &Cancel::default()).unwrap();
+    copy(source, &dir.sink(BlobCheck::Size), &options, None, &Silent, &Cancel::default()).unwrap();
     assert!(!dir.layout().exists());
 }
 
@@ -221,7 +221,7 @@ fn child() {
     let (Ok(layout), Ok(number)) = (std::env::var("TEST_LAYOUT"), std::env::var("TEST_NUMBER")) else { return };
     let number: u8 = number.parse().unwrap();
     for round in 0..5 {
-        let sink = LayoutSink::open(Path::new(&layout), Verify::Size, Arc::new(Silent)).unwrap();
+        let sink = LayoutSink::open(Path::new(&layout), BlobCheck::Size, Arc::new(Silent)).unwrap();
         put(Arc::new(one(number + round, &format!("registry.lan/app:t{number}-{round}"))), &sink).unwrap();
     }
 }
@@ -263,7 +263,7 @@ fn strangers_entries_stay() {
 fn an_image_is_tagged_in_place_and_untagged() {
     let (dir, memory) = (Dir::new(), sample());
     dir.take(&memory).unwrap();
-    let (store, sink) = (dir.store(), dir.sink(Verify::Size));
+    let (store, sink) = (dir.store(), dir.sink(BlobCheck::Size));
     let root = store.roots(&[Selector::Name("app:2".into())]).unwrap().remove(0);
     let manifest = Manifest::parse(store.manifest(&root.descriptor).unwrap(), &root.descriptor).unwrap();
     let stable = Name::new("stable").unwrap();
@@ -282,7 +282,7 @@ fn what_was_whole_before_a_copy_was_cut_has_its_name() {
     let mut broken = one(7, "broken:1");
     let blob = large(&broken).digest;
     broken.blobs.get_mut(&blob).unwrap()[9] ^= 1;
-    let sink = dir.sink(Verify::Size);
+    let sink = dir.sink(BlobCheck::Size);
     let jobs = [memory, broken].map(|memory| (Source::Store(Arc::new(memory)), Options::default()));
     imgmv::copy_all(jobs.into(), &sink, None, &Silent, &Cancel::default()).unwrap_err();
     drop(sink);
@@ -305,7 +305,7 @@ fn a_layer_packed_on_the_way_lands_under_its_new_digest() {
     let (dir, memory) = (Dir::new(), one(1, "app:1"));
     let options = Options { compress: Compress::To(Coding::Zstd), ..Options::default() };
     let source = Source::Store(Arc::new(memory.clone()));
-    copy(source, &dir.sink(Verify::Size), &options, None, &Silent, &Cancel::default()).unwrap();
+    copy(source, &dir.sink(BlobCheck::Size), &options, None, &Silent, &Cancel::default()).unwrap();
     assert!(!dir.blob(&large(&memory).digest).exists());
     assert_eq!(dir.top(), WHOLE);
     assert_eq!(dir.blobs(), 4);
@@ -315,6 +315,6 @@ fn a_layer_packed_on_the_way_lands_under_its_new_digest() {
 #[test]
 fn durable_blobs_are_the_same_blobs() {
     let (dir, memory) = (Dir::new(), sample());
-    put(Arc::new(memory.clone()), &dir.sink(Verify::Size).durable(Durable::Blobs)).unwrap();
+    put(Arc::new(memory.clone()), &dir.sink(BlobCheck::Size).durable(Durable::Blobs)).unwrap();
     assert!(memory.blobs.iter().all(|(digest, bytes)| fs::read(dir.blob(digest)).unwrap() == *bytes));
 }

@@ -26,7 +26,7 @@ fn fixture(dir: &Dir) -> Digest {
     let root = store.roots(&[Selector::Name("1".into())]).unwrap().remove(0).descriptor.digest;
     let naming = imgmv::Naming::Names(vec![Name::new("v1").unwrap()]);
     let options = Options { selectors: vec![Selector::Digest(root)], naming, ..Options::default() };
-    let (source, sink) = (Source::Store(Arc::new(store)), dir.sink(Verify::Size));
+    let (source, sink) = (Source::Store(Arc::new(store)), dir.sink(BlobCheck::Size));
     copy(source, &sink, &options, None, &Silent, &Cancel::default()).unwrap();
     root
 }

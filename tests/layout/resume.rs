@@ -57,7 +57,7 @@ fn a_copy_that_was_cut_goes_on_where_it_was() {
     let blob = large(&memory).digest;
     for (after, from) in [(1_000_000, 0), (4_000_001, 1_000_000), (u64::MAX, 4_000_001)] {
         let store = Cut::new(&memory, after);
-        let done = put(store.clone(), &dir.sink(Verify::Size));
+        let done = put(store.clone(), &dir.sink(BlobCheck::Size));
         assert_eq!(store.asked_from(&blob), Some(from));
         assert_eq!(done.is_ok(), after == u64::MAX);
         assert_eq!(dir.blob(&blob).exists(), after == u64::MAX);
@@ -70,12 +70,12 @@ fn a_copy_that_was_cut_goes_on_where_it_was() {
 fn a_damaged_partial_is_cut_back_and_that_is_said() {
     let (dir, memory) = (Dir::new(), big());
     let blob = large(&memory).digest;
-    put(Cut::new(&memory, 6_000_000), &dir.sink(Verify::Size)).unwrap_err();
+    put(Cut::new(&memory, 6_000_000), &dir.sink(BlobCheck::Size)).unwrap_err();
     let mut bytes = fs::read(partial(&dir)).unwrap();
     bytes[3_500_000] ^= 1;
     fs::write(partial(&dir), bytes).unwrap();
     let (store, heard) = (Cut::new(&memory, u64::MAX), Arc::new(Heard::default()));
-    put(store.clone(), &LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap()).unwrap();
+    put(store.clone(), &LayoutSink::open(&dir.layout(), BlobCheck::Size, heard.clone()).unwrap()).unwrap();
     let from = store.asked_from(&blob).unwrap();
     assert!((2_000_000..=3_500_000).contains(&from), "{from}");
     assert!(heard.0.lock().unwrap()[0].contains("is damaged"));
@@ -88,7 +88,7 @@ fn a_partial_with_wrong_bytes_fails_once_and_no_more() {
     let blob = large(&memory).digest;
     let mut lying = memory.clone();
     lying.blobs.get_mut(&blob).unwrap()[10] ^= 1;
-    put(Cut::new(&lying, 6_000_000), &dir.sink(Verify::Size)).unwrap_err();
+    put(Cut::new(&lying, 6_000_000), &dir.sink(BlobCheck::Size)).unwrap_err();
     assert_eq!(dir.take(&memory).unwrap_err().kind(), Kind::Invalid);
     dir.take(&memory).unwrap();
     assert!(fs::read(dir.blob(&blob)).unwrap() == memory.blobs[&blob]);
@@ -98,7 +98,7 @@ fn a_partial_with_wrong_bytes_fails_once_and_no_more() {
 fn a_partial_that_is_whole_becomes_the_blob_without_a_read() {
     let (dir, memory) = (Dir::new(), big());
     let blob = large(&memory);
-    put(Cut::new(&memory, blob.size - 1), &dir.sink(Verify::Size)).unwrap_err();
+    put(Cut::new(&memory, blob.size - 1), &dir.sink(BlobCheck::Size)).unwrap_err();
     // As if killed between the last write and the rename.
     let (part, bytes) = (partial(&dir), &memory.blobs[&blob.digest]);
     let sums = part.with_extension("sums");
@@ -111,7 +111,7 @@ fn a_partial_that_is_whole_becomes_the_blob_without_a_read() {
     fs::write(&part, bytes).unwrap();
     fs::write(&sums, records).unwrap();
     let store = Cut::new(&memory, u64::MAX);
-    put(store.clone(), &dir.sink(Verify::Size)).unwrap();
+    put(store.clone(), &dir.sink(BlobCheck::Size)).unwrap();
     assert_eq!(store.asked_from(&blob.digest), None);
     assert_eq!(dir.top(), WHOLE);
 }
@@ -119,9 +119,9 @@ fn a_partial_that_is_whole_becomes_the_blob_without_a_read() {
 #[test]
 fn a_stream_takes_up_a_partial_too() {
     let (dir, memory) = (Dir::new(), big());
-    put(Cut::new(&memory, 6_000_000), &dir.sink(Verify::Size)).unwrap_err();
+    put(Cut::new(&memory, 6_000_000), &dir.sink(BlobCheck::Size)).unwrap_err();
     let heard = Arc::new(Heard::default());
-    let sink = LayoutSink::open(&dir.layout(), Verify::Size, heard.clone()).unwrap();
+    let sink = LayoutSink::open(&dir.layout(), BlobCheck::Size, heard.clone()).unwrap();
     copy(memory.streamed(), &sink, &Options::default(), None, &Silent, &Cancel::default()).unwrap();
     assert!(heard.0.lock().unwrap()[0].starts_with("resuming blob"));
     assert!(fs::read(dir.blob(&large(&memory).digest)).unwrap() == memory.blobs[&large(&memory).digest]);
@@ -131,7 +131,7 @@ fn a_stream_takes_up_a_partial_too() {
 #[test]
 fn two_that_write_the_same_blob_do_not_meet() {
     let (dir, memory) = (Dir::new(), big());
-    let (sink, other) = (dir.sink(Verify::Size), dir.sink(Verify::Size));
+    let (sink, other) = (dir.sink(BlobCheck::Size), dir.sink(BlobCheck::Size));
     let claim = Claim::from(&large(&memory));
     let Begin::Write(mut first) = sink.begin(&claim, None).unwrap() else { panic!("it is not there") };
     first.start(Hasher::default()).unwrap();
@@ -147,7 +147,7 @@ fn two_that_write_the_same_blob_do_not_meet() {
 #[test]
 fn a_partial_that_is_a_link_is_not_written_through() {
     let (dir, memory) = (Dir::new(), big());
-    put(Cut::new(&memory, 6_000_000), &dir.sink(Verify::Size)).unwrap_err();
+    put(Cut::new(&memory, 6_000_000), &dir.sink(BlobCheck::Size)).unwrap_err();
     let victim = dir.at("victim");
     fs::write(&victim, b"precious").unwrap();
     for name in [partial(&dir), partial(&dir).with_extension("sums")] {
@@ -182,7 +182,7 @@ fn stuck() {
             Ok(Box::new(self.0.open(blob, from)?.take(GIVEN - from).chain(Nothing)))
         }
     }
-    let sink = LayoutSink::open(Path::new(&layout), Verify::Size, Arc::new(Silent)).unwrap();
+    let sink = LayoutSink::open(Path::new(&layout), BlobCheck::Size, Arc::new(Silent)).unwrap();
     let _ = put(Arc::new(Stuck(big())), &sink);
 }
 
@@ -210,7 +210,7 @@ fn what_a_killed_process_wrote_is_not_asked_for_again() {
     child.wait().unwrap();
     let there = written();
     let store = Cut::new(&memory, u64::MAX);
-    put(store.clone(), &dir.sink(Verify::Size)).unwrap();
+    put(store.clone(), &dir.sink(BlobCheck::Size)).unwrap();
     let from = store.asked_from(&large(&memory).digest).unwrap();
     // The last write's sum may not have been written down any more.
     assert!(there >= GIVEN - BUFFER && from + BUFFER >= there, "{there} bytes were there, went on from {from}");

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 fn refused(dir: &Dir, text: &str) -> (Kind, String) {
     let to = TempDir::new().unwrap();
     let sink =
-        imgmv::internals::layout::LayoutSink::open(&to.path().join("l"), Verify::Size, Arc::new(Silent)).unwrap();
+        imgmv::internals::layout::LayoutSink::open(&to.path().join("l"), BlobCheck::Size, Arc::new(Silent)).unwrap();
     let selectors = if text.is_empty() { Vec::new() } else { vec![by_name(text)] };
     let options = Options { selectors, compress: Compress::Keep, ..Options::default() };
     let source = Source::Store(Arc::new(dir.store()));

@@ -34,7 +34,7 @@ impl Scene {
     fn new() -> Scene {
         let (dir, wanted) = (Dir::new(), wanted());
         let layout = dir.at("layout");
-        let sink = imgmv::internals::layout::LayoutSink::open(&layout, Verify::Size, Arc::new(Silent)).unwrap();
+        let sink = imgmv::internals::layout::LayoutSink::open(&layout, BlobCheck::Size, Arc::new(Silent)).unwrap();
         put(Arc::new(wanted.clone()), &sink).unwrap();
         drop(sink);
         Scene { source: format!("oci:{}", layout.display()), dir, wanted }

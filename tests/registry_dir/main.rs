@@ -16,7 +16,7 @@ mod support;
 mod write;
 
 use imgmv::internals::image::{Algorithm, media_type};
-use imgmv::internals::layout::Verify;
+use imgmv::internals::layout::BlobCheck;
 use imgmv::internals::registry_dir::{RegistryDirSink, RegistryDirStore};
 use imgmv::{
     Cancel, Compress, Descriptor, Digest, Error, Hasher, Kind, Manifest, Name, Options, Report, Result, Selector,
@@ -48,7 +48,7 @@ impl Dir {
     }
 
     fn sink(&self) -> RegistryDirSink {
-        RegistryDirSink::open(self.tree.root(), Verify::Size, Arc::new(Silent)).unwrap()
+        RegistryDirSink::open(self.tree.root(), BlobCheck::Size, Arc::new(Silent)).unwrap()
     }
 
     fn store(&self) -> RegistryDirStore {

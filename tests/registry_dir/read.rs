@@ -40,7 +40,7 @@ fn the_root_directory_and_the_tree_itself_are_one_place() {
     assert_eq!(names(&store).len(), 2);
     put(
         Arc::new(one(9, 10, "h.lan/x:1")),
-        &RegistryDirSink::open(&dir.tree.base(), Verify::Size, Arc::new(Silent)).unwrap(),
+        &RegistryDirSink::open(&dir.tree.base(), BlobCheck::Size, Arc::new(Silent)).unwrap(),
     )
     .unwrap();
     assert_eq!(dir.tree.resolves(), 3);

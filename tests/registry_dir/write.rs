@@ -77,7 +77,7 @@ fn damaged_links_and_blobs_of_another_size_are_replaced() {
     assert_eq!(dir.tree.resolves(), 1);
     // With `--verify`, wrong bytes of the right size too.
     fs::write(dir.tree.data(&layer), vec![0; image.layers()[0].size as usize]).unwrap();
-    let sink = RegistryDirSink::open(dir.tree.root(), Verify::Digest, Arc::new(Silent)).unwrap();
+    let sink = RegistryDirSink::open(dir.tree.root(), BlobCheck::Digest, Arc::new(Silent)).unwrap();
     assert_eq!(put(Arc::new(memory.clone()), &sink).unwrap().transferred.blobs, 1);
     assert_eq!(dir.tree.resolves(), 1);
 }
@@ -111,7 +111,7 @@ fn a_name_without_a_repository_is_refused_before_anything_is_written() {
 fn a_directory_with_other_content_does_not_become_a_tree() {
     let dir = Dir::new();
     write_file(&dir.tree.root().join("index.json"), b"{}");
-    let refused = || RegistryDirSink::open(dir.tree.root(), Verify::Size, Arc::new(Silent)).err().expect("refused");
+    let refused = || RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, Arc::new(Silent)).err().expect("refused");
     assert!(refused().to_string().contains("\"index.json\""), "{}", refused());
     assert_eq!(refused().kind(), Kind::Usage);
     fs::remove_file(dir.tree.root().join("index.json")).unwrap();
@@ -126,7 +126,7 @@ fn a_harbors_tree_is_only_read() {
     let (dir, memory) = (Dir::new(), sample());
     dir.put(&memory).unwrap();
     fs::create_dir(dir.at("job_logs")).unwrap();
-    let error = RegistryDirSink::open(dir.tree.root(), Verify::Size, Arc::new(Silent)).err().expect("refused");
+    let error = RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, Arc::new(Silent)).err().expect("refused");
     assert!(error.kind() == Kind::Usage && error.to_string().contains("Harbor"), "{error}");
     assert_eq!(names(&dir.store()).len(), 2);
 }

@@ -16,12 +16,19 @@ use std::{
 
 /// A layer: a tar of one file with `size` bytes that depend on `seed`.
 pub fn layer(seed: u8, size: usize) -> Vec<u8> {
+    let content = (0..size).map(|i| (i / 7) as u8 ^ seed).collect();
+    tar(&[(format!("file-{seed}"), content)])
+}
+
+/// A tar of `files`.
+pub fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
-    let content: Vec<u8> = (0..size).map(|i| (i / 7) as u8 ^ seed).collect();
-    let mut header = tar::Header::new_ustar();
-    header.set_size(size as u64);
-    header.set_mode(0o644);
-    tar.append_data(&mut header, format!("file-{seed}"), &content[..]).unwrap();
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
     tar.into_inner().unwrap()
 }
 
@@ -139,14 +146,7 @@ impl Memory {
 }
 
 fn archive(files: &[(String, Vec<u8>)]) -> Source {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, bytes) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, &bytes[..]).unwrap();
-    }
-    let bytes = Cursor::new(tar.into_inner().unwrap());
+    let bytes = Cursor::new(tar(files));
     Source::Stream(Box::new(ArchiveStream::new(Box::new(bytes), "a.tar")))
 }
 

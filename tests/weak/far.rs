@@ -59,7 +59,7 @@ fn a_large_blob_is_read_in_several_ranges_at_once_and_no_byte_twice() {
     assert!(asked.len() > 8 && scene.line.traffic().most_at_once >= 4, "{:?}", scene.line.traffic());
 }
 
-/// A piece of 2 MiB takes as long to come as to be asked for, at 10 MB/s and 200 ms: eight under way at once are four
+/// A range of 2 MiB takes as long to come as to be asked for, at 10 MB/s and 200 ms: eight under way at once are four
 /// times what one connection moves.
 #[test]
 fn a_line_with_little_for_each_connection_gets_four_times_as_much_over_many() {

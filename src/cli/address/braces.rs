@@ -3,11 +3,11 @@
 use crate::{Error, Result};
 
 /// The most destinations of one run.
-pub const MAX_WORDS: usize = 10_000;
+pub const MAX_EXPANDED_WORDS: usize = 10_000;
 
 /// Expands the braces in `word`; a word without braces stays as it is.
 ///
-/// Fails with `Usage` for invalid braces (not closed, nested) and for more than [`MAX_WORDS`] words.
+/// Fails with `Usage` for invalid braces (not closed, nested) and for more than [`MAX_EXPANDED_WORDS`] words.
 pub fn expand(word: &str) -> Result<Vec<String>> {
     let Some((before, rest)) = word.split_once('{') else { return Ok(vec![word.to_owned()]) };
     let wrong = |why: &str| Error::usage(format!("{word:?}: {why}"));
@@ -21,8 +21,8 @@ pub fn expand(word: &str) -> Result<Vec<String>> {
         (None, false) => return Err(wrong("expected {1..50} or {x,y,z}")),
     };
     let behind = expand(behind)?;
-    if parts.len().saturating_mul(behind.len()) > MAX_WORDS {
-        return Err(wrong(&format!("more than {MAX_WORDS} destinations")));
+    if parts.len().saturating_mul(behind.len()) > MAX_EXPANDED_WORDS {
+        return Err(wrong(&format!("more than {MAX_EXPANDED_WORDS} destinations")));
     }
     let with = |part: &String| behind.iter().map(move |rest| format!("{before}{part}{rest}")).collect::<Vec<_>>();
     Ok(parts.iter().flat_map(with).collect())
@@ -52,8 +52,8 @@ fn range(text: &str) -> Option<Result<Vec<String>, String>> {
 
 fn steps(first: i64, last: i64, step: u64) -> Result<impl Iterator<Item = i64>, String> {
     let count = first.abs_diff(last) / step;
-    if count >= MAX_WORDS as u64 {
-        return Err(format!("more than {MAX_WORDS} destinations"));
+    if count >= MAX_EXPANDED_WORDS as u64 {
+        return Err(format!("more than {MAX_EXPANDED_WORDS} destinations"));
     }
     let step = i64::try_from(step).unwrap_or(i64::MAX);
     let sign = if first <= last { 1 } else { -1 };
@@ -87,6 +87,6 @@ mod tests {
         {
             assert_eq!(expand(word).unwrap_err().kind(), crate::Kind::Usage, "{word}");
         }
-        assert_eq!(expand("n{1..10000}").unwrap().len(), MAX_WORDS);
+        assert_eq!(expand("n{1..10000}").unwrap().len(), MAX_EXPANDED_WORDS);
     }
 }

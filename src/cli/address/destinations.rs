@@ -1,6 +1,6 @@
 //! The destinations of a copy: from the command line and from `--hosts`, with braces expanded and duplicates refused.
 
-use super::braces::{MAX_WORDS, expand};
+use super::braces::{MAX_EXPANDED_WORDS, expand};
 use super::{Address, parse};
 use crate::transport::archive::address::is_archive;
 use crate::transport::table::TABLE;
@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// The largest file of `--hosts`.
-const HOSTS_LIMIT_BYTES: u64 = 4 << 20;
+const MAX_HOSTS_FILE_BYTES: u64 = 4 << 20;
 
 /// One destination.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ pub fn parse_destinations(words: &[OsString], hosts: Option<&Path>) -> Result<Ve
     if all.is_empty() {
         return Err(Error::usage("--hosts names no destination"));
     }
-    if all.len() > MAX_WORDS {
-        return Err(Error::usage(format!("{} destinations are more than {MAX_WORDS}", all.len())));
+    if all.len() > MAX_EXPANDED_WORDS {
+        return Err(Error::usage(format!("{} destinations are more than {MAX_EXPANDED_WORDS}", all.len())));
     }
     each_once(&all)?;
     Ok(all)
@@ -67,12 +67,12 @@ fn lines(file: &Path) -> Result<Vec<String>> {
         false => Box::new(File::open(file).map_err(reading)?),
     };
     let mut lines = Vec::new();
-    let mut left = HOSTS_LIMIT_BYTES;
-    for line in BufReader::new(bytes.take(HOSTS_LIMIT_BYTES + 1)).lines() {
+    let mut left = MAX_HOSTS_FILE_BYTES;
+    for line in BufReader::new(bytes.take(MAX_HOSTS_FILE_BYTES + 1)).lines() {
         let line = line.map_err(reading)?;
         left = left.checked_sub(line.len() as u64 + 1).ok_or_else(|| {
             Error::usage(format!(
-                "{shown} has more than {HOSTS_LIMIT_BYTES} bytes; expected a destination on each line"
+                "{shown} has more than {MAX_HOSTS_FILE_BYTES} bytes; expected a destination on each line"
             ))
         })?;
         let mut words = line.split_whitespace();

@@ -6,10 +6,10 @@ use std::fmt;
 /// The forms of SRC and DST: shown below the help of every verb that has one of them.
 pub const PLACES: Forms = Forms;
 /// The forms of SRC that `imgmv serve` takes.
-pub const SERVED: ServedForms = ServedForms;
+pub const SERVE_FORMS: ServeForms = ServeForms;
 
 pub struct Forms;
-pub struct ServedForms;
+pub struct ServeForms;
 
 impl fmt::Display for Forms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,10 +29,10 @@ docker-daemon:app:2 and containerd:app:2.",
     }
 }
 
-impl fmt::Display for ServedForms {
+impl fmt::Display for ServeForms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Forms of SRC:")?;
-        let rows = TABLE.iter().map(|row| row.served).chain(SHORT_FORMS.iter().map(|form| form.served));
+        let rows = TABLE.iter().map(|row| row.serve_forms).chain(SHORT_FORMS.iter().map(|form| form.serve_forms));
         rows.flatten().try_for_each(|(syntax, text)| write!(f, "\n  {syntax:<36} {text}"))
     }
 }

@@ -3,7 +3,7 @@
 use super::Written;
 use super::selection::{Choice, ForeignName, Parts};
 use crate::Result;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::options::{FormatName, LayerOptions, Transfer};
 use crate::compress::layer_cache::LayerCache;
 use crate::copy;
@@ -66,7 +66,7 @@ impl CopyOptions {
 }
 
 /// Copies every job to `sink`. Layers that this user's imgmv compressed before are not compressed again.
-pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &Run) -> Result<Report> {
+pub fn copy_all(jobs: Vec<(Source, Options)>, sink: &dyn Sink, run: &CliRun) -> Result<Report> {
     let layer_cache = cache_dir().map(|directory| LayerCache::open(&directory));
     copy::copy_all(jobs, sink, layer_cache.as_ref(), &*run.watch(), &run.cancel)
 }

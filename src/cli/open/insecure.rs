@@ -1,7 +1,7 @@
 //! Whether a registry may be insecure: by the user's option (`--src-insecure[=true|false]`), else by the configuration of
 //! this host's engines, which is reported.
 
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::output::terminal::lock;
 use crate::progress::Watch;
 use crate::transport::registry::Insecure;
@@ -14,7 +14,7 @@ use std::sync::Mutex;
 static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Decides for `repository` at `host`; `given` is the value of the option.
-pub fn of(host: &str, repository: &str, given: Option<bool>, run: &Run) -> Insecure {
+pub fn decide(host: &str, repository: &str, given: Option<bool>, run: &CliRun) -> Insecure {
     match given {
         Some(true) => return Insecure::ByUser,
         Some(false) => return Insecure::No,

@@ -1,6 +1,6 @@
 //! A source that is read without a sink. A stream is read to its end first.
 
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::copy::plan;
 use crate::copy::plan::PlanOptions;
 use crate::copy::{Platforms, Source};
@@ -15,14 +15,14 @@ use std::sync::Arc;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Returns `source` as a store. Of a stream, only documents (manifests, configs) can be opened, not layers.
-pub fn store(source: Source, run: &Run) -> Result<Arc<dyn Store>> {
+pub fn store(source: Source, run: &CliRun) -> Result<Arc<dyn Store>> {
     match source.into_store() {
         Ok(store) => Ok(store),
         Err(stream) => Ok(Arc::new(StreamedStore { summary: read_to_end(*stream, run)?, blobs: None })),
     }
 }
 
-fn read_to_end(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
+fn read_to_end(mut stream: ArchiveStream, run: &CliRun) -> Result<StreamSummary> {
     while let Some(mut blob) = stream.next_blob()? {
         let mut buffer = vec![0; BUFFER_BYTES];
         while blob.bytes.read(&mut buffer)? > 0 {
@@ -33,7 +33,7 @@ fn read_to_end(mut stream: ArchiveStream, run: &Run) -> Result<StreamSummary> {
 }
 
 /// Returns the images that `selectors` select, each with the manifests and blobs that the source has.
-pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<Image>> {
+pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<Vec<Image>> {
     let capabilities = SinkCapabilities {
         shape: Shape::AsFound,
         order: Order::Sequential,

@@ -4,18 +4,19 @@ use super::NetworkOptions;
 use super::insecure;
 use crate::cancel::Cancel;
 use crate::cli::address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::options::Size;
 use crate::cli::vm_hosts;
 use crate::cli::vm_hosts::{Environment, VirtualMachine};
+use crate::disk::PARTIAL_LIFETIME;
 use crate::progress::Watch;
 use crate::serve::access_log::Metrics;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::mirror::client_config;
-use crate::serve::mirror::client_config::{Client, ServerAddress};
+use crate::serve::mirror::client_config::{Client, ServerUrl};
 use crate::serve::{
-    Cache, CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorMode, Peers, Pools, Upstream,
+    CacheBudget, Caches, CredentialSharing, Endpoint, MirrorBackend, MirrorCache, MirrorMode, Peers, Pools, Upstream,
 };
 use crate::transport::layout::LayoutCache;
 use crate::transport::registry::mirrors;
@@ -35,8 +36,6 @@ use std::time::Duration;
 
 /// The subdirectory of the cache for content that needed credentials.
 const PRIVATE_DIR: &str = "private";
-/// Maximum age of partial blobs of interrupted downloads.
-const PARTIAL_BLOB_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Time for downloads to stop when the server ends.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -47,7 +46,7 @@ pub struct MirrorOptions {
     /// separated by commas). HOST=ENDPOINT reads the images of HOST from ENDPOINT. With several endpoints for one HOST,
     /// imgmv uses the first that has the content; the last one is the registry itself, whose error counts
     #[arg(long = "proxy", value_name = "HOST[=ENDPOINT]", value_delimiter = ',', env = "IMGMV_PROXY")]
-    pub proxies: Vec<String>,
+    pub mirrored_registries: Vec<String>,
     /// OCI layout that stores pulled blobs and manifests. Content that needed credentials is stored in DIR/private
     #[arg(long, value_name = "oci:DIR", env = "IMGMV_CACHE")]
     cache: Option<OsString>,
@@ -56,7 +55,7 @@ pub struct MirrorOptions {
     #[arg(long, value_name = "SIZE", env = "IMGMV_CACHE_SIZE", requires = "cache")]
     cache_size: Option<Size>,
     /// Also serve images that need credentials upstream to clients without credentials
-    #[arg(long, env = "IMGMV_SHARE_PRIVATE", value_parser = FalseyValueParser::new(), requires = "proxies")]
+    #[arg(long, env = "IMGMV_SHARE_PRIVATE", value_parser = FalseyValueParser::new(), requires = "mirrored_registries")]
     share_private: bool,
     /// Ask the server at URL for missing blobs and manifests, by digest, before upstream (repeatable): another imgmv
     /// serve, or any registry. A host name in http://NAME stands for all of its addresses
@@ -108,7 +107,7 @@ impl Mirrored {
 impl MirrorOptions {
     /// Checks that the options fit together.
     pub fn check(&self) -> Result<()> {
-        match (self.cache.is_some(), self.proxies.is_empty(), self.peers.is_empty()) {
+        match (self.cache.is_some(), self.mirrored_registries.is_empty(), self.peers.is_empty()) {
             (true, true, true) => {
                 Err(Error::usage("--cache needs registries or peers to cache; add --proxy HOST or --peer URL"))
             }
@@ -124,9 +123,9 @@ impl MirrorOptions {
         metrics: &Arc<Metrics>,
         from: &open::SourceOptions,
         network: &NetworkOptions,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Option<Mirrored>> {
-        if self.proxies.is_empty() && self.peers.is_empty() {
+        if self.mirrored_registries.is_empty() && self.peers.is_empty() {
             return Ok(None);
         }
         // Not the cancel flag of the run: active requests may finish after a signal to stop.
@@ -150,9 +149,9 @@ impl MirrorOptions {
     }
 
     /// The mirrored registries, each with the endpoints to ask in order.
-    fn endpoints(&self, mirrors: &[String]) -> Result<Vec<(String, Vec<String>)>> {
+    fn endpoints(&self, first_endpoints: &[String]) -> Result<Vec<(String, Vec<String>)>> {
         let mut all: Vec<(String, Vec<String>)> = Vec::new();
-        for word in &self.proxies {
+        for word in &self.mirrored_registries {
             let (host, endpoint) = word.split_once('=').unwrap_or((word, word));
             let host = host.to_ascii_lowercase();
             match all.iter_mut().find(|(known, _)| *known == host) {
@@ -160,9 +159,9 @@ impl MirrorOptions {
                 None => all.push((host, vec![endpoint.to_owned()])),
             }
         }
-        match (&mut all[..], mirrors) {
+        match (&mut all[..], first_endpoints) {
             (_, []) => {}
-            ([(_, endpoints)], mirrors) => drop(endpoints.splice(0..0, mirrors.iter().cloned())),
+            ([(_, endpoints)], first) => drop(endpoints.splice(0..0, first.iter().cloned())),
             _ => {
                 return Err(Error::usage(
                     "--mirror is ambiguous with several registries; use --proxy HOST=MIRROR,HOST for each",
@@ -178,7 +177,7 @@ impl MirrorOptions {
         from: &open::SourceOptions,
         network: &NetworkOptions,
         cancel: &Cancel,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Vec<Upstream>> {
         let all = self.endpoints(&network.common().mirrors)?;
         let hosts = all.iter().map(|(_, endpoints)| endpoints.len()).sum::<usize>();
@@ -191,7 +190,7 @@ impl MirrorOptions {
             let error = || Error::usage(format!("--proxy {text:?}: not a registry; expected HOST[:PORT]"));
             let MirrorServer { host, insecure } =
                 mirrors::parse_server(text, access.insecure.is_allowed()).ok_or_else(error)?;
-            let insecure = if insecure { Insecure::ByUser } else { insecure::of(&host, "", from.insecure(), run) };
+            let insecure = if insecure { Insecure::ByUser } else { insecure::decide(&host, "", from.insecure(), run) };
             Ok(Endpoint { host, access: Access { insecure, ..access.clone() } })
         };
         let upstream = |(host, endpoints): &(String, Vec<String>)| {
@@ -207,7 +206,7 @@ impl MirrorOptions {
         pools: &Pools,
         metrics: &Arc<Metrics>,
         cancel: &Cancel,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Caches> {
         let address = address::parse(word)?;
         let dir = address
@@ -215,7 +214,7 @@ impl MirrorOptions {
             .ok_or_else(|| Error::usage(format!("--cache {word:?}: not an OCI layout; expected oci:DIR")))?;
         let open = |dir: &Path| -> Result<Arc<LayoutCache>> {
             let layout = LayoutCache::open(dir, run.watch(), cancel)?;
-            layout.sweep(PARTIAL_BLOB_LIFE);
+            layout.remove_expired_partials(PARTIAL_LIFETIME);
             Ok(Arc::new(layout))
         };
         let public = open(dir)?;
@@ -223,22 +222,22 @@ impl MirrorOptions {
         let limit = self.cache_size.map(|size| size.0);
         let budget =
             Arc::new(CacheBudget::new(limit, vec![public.clone(), private.clone()], metrics.clone(), run.watch()));
-        let cache = |layout| Arc::new(Cache::new(layout, budget.clone(), pools.clone(), cancel));
+        let cache = |layout| Arc::new(MirrorCache::new(layout, budget.clone(), pools.clone(), cancel));
         Ok(Caches { public: cache(public), private: cache(private) })
     }
 
     /// Prints the settings for `client` of a server on `listen`.
-    pub fn print(&self, client: ClientName, listen: SocketAddr, tls: bool, run: &Run) -> Result<()> {
+    pub fn print(&self, client: ClientName, listen: SocketAddr, tls: bool, run: &CliRun) -> Result<()> {
         if listen.port() == 0 {
             return Err(Error::usage("--print-mirror-config needs a fixed port; give one with --listen"));
         }
         let machine = virtual_machines(listen).into_iter().next();
         let host = match &machine {
             Some(machine) => format!("{}:{}", machine.host, listen.port()),
-            None => client_config::reachable_address(listen).to_string(),
+            None => client_config::reachable_socket_address(listen).to_string(),
         };
         let registries: Vec<String> = self.endpoints(&[])?.into_iter().map(|(host, _)| host).collect();
-        let mut settings = client_config::settings(client.into(), &registries, &ServerAddress { host, tls })?;
+        let mut settings = client_config::settings(client.into(), &registries, &ServerUrl { host, tls })?;
         if let Some(machine) = machine {
             let (name, host) = (machine.name, machine.host);
             settings.hints.push(format!("{host} is this host inside {name}; clients outside of {name} use {listen}"));
@@ -265,7 +264,7 @@ impl MirrorOptions {
 }
 
 /// Prints how virtual machines reach a server that listens on loopback.
-pub fn print_vm_addresses(listen: SocketAddr, scheme: &str, run: &Run) {
+pub fn print_vm_urls(listen: SocketAddr, scheme: &str, run: &CliRun) {
     for machine in virtual_machines(listen) {
         let (name, host, port) = (machine.name, machine.host, listen.port());
         run.screen.say(&format!(

@@ -12,7 +12,7 @@ pub(super) mod shared_source;
 mod sinks;
 
 use super::address::Address;
-use super::context::Run;
+use super::context::CliRun;
 use super::options::{
     DestinationRegistry, Hosts, LoadOptions, Network, PushOptions, RegistryOptions, SourceEngineOptions,
     SourceRegistry, WireName,
@@ -39,7 +39,7 @@ pub use backends::backend;
 pub use sinks::{Written, sink, stdout_for_archive};
 
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
-const MAX_LINE_COMPRESSIONS: usize = 6;
+const MAX_WIRE_COMPRESSIONS: usize = 6;
 
 /// The options of a SRC.
 #[derive(Debug, Clone, Default, Args)]
@@ -63,9 +63,9 @@ pub struct SinkOptions {
 
 impl SinkOptions {
     /// The same for several destinations at once: compressing an archive for a connection uses memory for each.
-    pub fn for_destinations(&self, count: usize, run: &Run) -> SinkOptions {
+    pub fn for_destinations(&self, count: usize, run: &CliRun) -> SinkOptions {
         let mut into = self.clone();
-        if count > MAX_LINE_COMPRESSIONS && into.load.wire == WireName::Auto {
+        if count > MAX_WIRE_COMPRESSIONS && into.load.wire == WireName::Auto {
             run.watch().event(Event::Detail(
                 "with more than 6 destinations archives are sent uncompressed; use --wire to compress them",
             ));
@@ -77,13 +77,13 @@ impl SinkOptions {
 
 impl SourceOptions {
     /// The options as a transport takes them.
-    fn read_options<'a>(&'a self, network: &'a NetworkOptions, run: &'a Run) -> ReadOptions<'a> {
+    fn read_options<'a>(&'a self, network: &'a NetworkOptions, run: &'a CliRun) -> ReadOptions<'a> {
         let access =
             move |host: &str, repository: &str| access_to(host, repository, &self.registry.options(), network, run);
         ReadOptions {
             access: Box::new(access),
             mirrors: &network.common.mirrors,
-            root: self.engine.src_root.as_deref(),
+            containerd_root: self.engine.src_root.as_deref(),
             namespace: self.engine.src_namespace.as_deref(),
             engine: self.engine.src_engine.map(Engine::from),
         }
@@ -114,7 +114,7 @@ pub struct NetworkOptions {
 }
 
 impl NetworkOptions {
-    fn context(&self, run: &Run) -> Context {
+    fn context(&self, run: &CliRun) -> Context {
         Context {
             watch: run.watch(),
             cancel: run.cancel.clone(),
@@ -127,12 +127,12 @@ impl NetworkOptions {
         &self.common
     }
 
-    fn access(&self, side: &RegistryOptions, run: &Run) -> Result<Access> {
+    fn access(&self, side: &RegistryOptions, run: &CliRun) -> Result<Access> {
         let access = access(side, &self.common)?;
         let limit = shared(self.common.limit_rate, run);
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
-        Ok(Access { parallel_parts: access.parallel_parts.min(most), rate_limit: limit, ..access })
+        Ok(Access { parallel_ranges: access.parallel_ranges.min(most), rate_limit: limit, ..access })
     }
 }
 
@@ -147,17 +147,17 @@ pub struct SourceAccess {
 
 impl SourceAccess {
     /// Opens `address` as a SRC.
-    pub fn source(&self, address: &dyn Address, run: &Run) -> Result<Opened> {
+    pub fn source(&self, address: &dyn Address, run: &CliRun) -> Result<Opened> {
         source(address, &self.from, &self.network, run)
     }
 
     /// The names at `address`, if its transport lists them without reading images.
-    pub fn list(&self, address: &dyn Address, run: &Run) -> Result<Option<Vec<Listed>>> {
+    pub fn list(&self, address: &dyn Address, run: &CliRun) -> Result<Option<Vec<Listed>>> {
         address.list(&self.from.read_options(&self.network, run), &self.network.context(run))
     }
 
     /// Opens `address` to give its images other names.
-    pub fn in_place(&self, address: &dyn Address, run: &Run) -> Result<InPlace> {
+    pub fn in_place(&self, address: &dyn Address, run: &CliRun) -> Result<InPlace> {
         address.in_place(&self.from.read_options(&self.network, run), &self.network.context(run))
     }
 }
@@ -182,7 +182,7 @@ impl Opened {
 }
 
 /// Opens `address` as a SRC.
-pub fn source(address: &dyn Address, from: &SourceOptions, network: &NetworkOptions, run: &Run) -> Result<Opened> {
+pub fn source(address: &dyn Address, from: &SourceOptions, network: &NetworkOptions, run: &CliRun) -> Result<Opened> {
     let SelectedSource { source, selector, name } = unread(address, from, network, run)?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),
@@ -192,7 +192,12 @@ pub fn source(address: &dyn Address, from: &SourceOptions, network: &NetworkOpti
 }
 
 /// Opens `address` as a SRC, but reads nothing of an archive that is read once.
-fn unread(address: &dyn Address, from: &SourceOptions, network: &NetworkOptions, run: &Run) -> Result<SelectedSource> {
+fn unread(
+    address: &dyn Address,
+    from: &SourceOptions,
+    network: &NetworkOptions,
+    run: &CliRun,
+) -> Result<SelectedSource> {
     let opened = address.source(&from.read_options(network, run), &network.context(run))?;
     // Where either end is on the network, its bytes are counted there.
     let rate = network.common.limit_rate.filter(|_| !network.to_network && !address.profile().is_remote);
@@ -221,14 +226,14 @@ fn access_to(
     repository: &str,
     side: &RegistryOptions,
     network: &NetworkOptions,
-    run: &Run,
+    run: &CliRun,
 ) -> Result<Access> {
-    let insecure = insecure::of(host, repository, side.insecure, run);
+    let insecure = insecure::decide(host, repository, side.insecure, run);
     Ok(Access { insecure, ..network.access(side, run)? })
 }
 
 /// The access to any other registry by the options of the source.
-pub fn upstream_access(from: &SourceOptions, network: &NetworkOptions, run: &Run) -> Result<Access> {
+pub fn upstream_access(from: &SourceOptions, network: &NetworkOptions, run: &CliRun) -> Result<Access> {
     network.access(&from.registry.options(), run)
 }
 

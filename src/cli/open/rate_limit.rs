@@ -2,7 +2,7 @@
 //! reading the source is.
 
 use crate::Result;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::options::Rate;
 use crate::image::Descriptor;
 use crate::rate_limit::{Limit, Limited};
@@ -14,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 static LIMIT: OnceLock<Arc<Limit>> = OnceLock::new();
 
 /// Returns the limit that all connections share, if there is a `rate`.
-pub fn shared(rate: Option<Rate>, run: &Run) -> Option<Arc<Limit>> {
+pub fn shared(rate: Option<Rate>, run: &CliRun) -> Option<Arc<Limit>> {
     rate.map(|rate| LIMIT.get_or_init(|| Limit::new(rate.0, &run.cancel)).clone())
 }
 
 /// Limits reading `store` to `rate`, if there is one.
-pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn Store> {
+pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &CliRun) -> Arc<dyn Store> {
     match shared(rate, run) {
         Some(limit) => Arc::new(SlowStore { store, limit }),
         None => store,
@@ -27,7 +27,7 @@ pub fn limited(store: Arc<dyn Store>, rate: Option<Rate>, run: &Run) -> Arc<dyn 
 }
 
 /// Limits reading `bytes` to `rate`, if there is one.
-pub fn limited_bytes(bytes: Box<dyn Read + Send>, rate: Option<Rate>, run: &Run) -> Box<dyn Read + Send> {
+pub fn limited_bytes(bytes: Box<dyn Read + Send>, rate: Option<Rate>, run: &CliRun) -> Box<dyn Read + Send> {
     match shared(rate, run) {
         Some(limit) => Box::new(Limited::new(bytes, Some(&limit))),
         None => bytes,

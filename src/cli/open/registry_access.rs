@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// The longest password; tokens can be long.
-const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
+const MAX_PASSWORD_BYTES: u64 = 64 << 10;
 
 /// Returns the access by the options of one side and of the network.
 pub fn access(side: &RegistryOptions, network: &Network) -> Result<Access> {
@@ -84,7 +84,7 @@ fn read_password(user: &str, side: &RegistryOptions) -> Result<String> {
 
 fn first_line(from: impl BufRead, label: &str) -> Result<String> {
     let mut text = String::new();
-    from.take(PASSWORD_LIMIT_BYTES).read_line(&mut text).map_err(|error| Error::reading(label, error))?;
+    from.take(MAX_PASSWORD_BYTES).read_line(&mut text).map_err(|error| Error::reading(label, error))?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(Error::usage(format!("{label} has no password in its first line"))),
         password => Ok(password.to_owned()),

@@ -2,10 +2,10 @@
 
 use super::{NetworkOptions, Opened, SourceOptions, unread};
 use crate::cli::address::Address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::output::terminal::lock;
 use crate::copy::Source;
-use crate::fanout::{Limits, SharedStore, Subscriber};
+use crate::fanout::{FanoutLimits, SharedStore, Subscriber};
 use crate::image::Name;
 use crate::source::{Selector, Store};
 use crate::tarball::UnopenedArchive;
@@ -33,11 +33,11 @@ pub fn shared_source(
     network: &NetworkOptions,
     copies: usize,
     at_once: usize,
-    run: &Run,
+    run: &CliRun,
 ) -> Result<SharedSource> {
     let SelectedSource { source, selector, name } = unread(address, from, network, run)?;
     let selectors = Vec::from_iter(selector);
-    let limits = Limits::default();
+    let limits = FanoutLimits::default();
     let readers = match source {
         OpenSource::Store(store) => {
             let shared = SharedStore::new(store, limits, &run.cancel);

@@ -2,7 +2,7 @@
 
 use super::{NetworkOptions, SinkOptions, access_to};
 use crate::cli::address::Address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::options::{LayerOptions, Transfer};
 use crate::sink::Sink;
 use crate::transport::engine::Engine;
@@ -22,7 +22,7 @@ pub fn sink(
     into: &SinkOptions,
     network: &NetworkOptions,
     options: &Written<'_>,
-    run: &Run,
+    run: &CliRun,
 ) -> Result<Box<dyn Sink>> {
     let access = move |host: &str, repository: &str| {
         let chunk = into.push.chunk_size.map(|size| size.0);
@@ -35,17 +35,17 @@ pub fn sink(
         engine: loading.engine.map(Engine::from),
         namespace: loading.namespace.as_deref(),
         remote_command: loading.remote_command.as_deref(),
-        line_compression: loading.wire.wire(),
+        wire_compression: loading.wire.compression(),
         dry_run: transfer.dry_run,
         verify: transfer.verify,
-        partial_lifetime: transfer.life(),
+        partial_lifetime: transfer.partial_lifetime(),
         level: layers.level.filter(|_| layers.compress.is_none()),
     };
     address.sink(&options, &network.context(run))
 }
 
 /// Reserves standard output for an archive.
-pub fn stdout_for_archive(run: &Run) -> Result<()> {
+pub fn stdout_for_archive(run: &CliRun) -> Result<()> {
     run.answer.leave_to_archive();
     match run.answer.json() {
         true => Err(Error::usage(

@@ -67,7 +67,7 @@ impl Lines {
         lock(&self.tallies).remove(&Some(name.to_owned()));
     }
 
-    pub fn end(&self) {
+    pub fn stop(&self) {
         if let Some((send, ticker)) = lock(&self.ticker).take() {
             drop(send);
             let _ = ticker.join();

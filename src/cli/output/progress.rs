@@ -82,10 +82,10 @@ impl Screen {
     }
 
     /// Removes the progress from the terminal. Called before an answer or an error is printed.
-    pub fn end(&self) {
+    pub fn clear(&self) {
         match &self.display {
             Display::Bars(bars) => bars.clear(),
-            Display::Lines(lines) => lines.end(),
+            Display::Lines(lines) => lines.stop(),
             Display::Json(_) | Display::None => {}
         }
     }

@@ -1,7 +1,7 @@
 //! The answer of a copy: one line per image, or one JSON document. Bytes and durations go to standard error.
 
 use super::answer::{VERSION, kind_word};
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::copy::{Copied, Count, Report};
 use crate::image::{Digest, Name, Platform};
 use crate::progress::Watch;
@@ -32,7 +32,7 @@ struct DestinationDocument {
 #[derive(Serialize)]
 struct CopyDocument<'a> {
     version: u32,
-    images: Vec<ImageEntry<'a>>,
+    images: Vec<CopiedImageEntry<'a>>,
     transferred: CountEntry,
     /// Bytes that an earlier run had written; `transferred` does not include them.
     resumed_bytes: u64,
@@ -58,7 +58,7 @@ struct DestinationEntry<'a> {
 }
 
 #[derive(Serialize)]
-struct ImageEntry<'a> {
+struct CopiedImageEntry<'a> {
     destination: &'a str,
     names: Vec<&'a str>,
     digest: &'a Digest,
@@ -123,8 +123,8 @@ impl Summary {
     }
 
     /// Prints the answer to standard output, or to standard error if standard output is the archive.
-    pub fn print(&self, run: &Run, stdout: Stdout) -> Result<()> {
-        run.screen.end();
+    pub fn print(&self, run: &CliRun, stdout: Stdout) -> Result<()> {
+        run.screen.clear();
         if self.destinations.len() > 1 {
             for (one, report) in self.reports() {
                 run.screen.say(&format!("{}: {}", one.name, describe(report, report.images.len(), 0, one.duration)));
@@ -175,7 +175,7 @@ impl Summary {
         });
         CopyDocument {
             version: VERSION,
-            images: self.images().map(|(one, image)| ImageEntry::new(one, image)).collect(),
+            images: self.images().map(|(one, image)| CopiedImageEntry::new(one, image)).collect(),
             transferred: sum.transferred.into(),
             resumed_bytes: sum.resumed_bytes,
             retries,
@@ -206,9 +206,9 @@ impl DestinationDocument {
     }
 }
 
-impl<'a> ImageEntry<'a> {
-    fn new(destination: &'a DestinationDocument, image: &'a Copied) -> ImageEntry<'a> {
-        ImageEntry {
+impl<'a> CopiedImageEntry<'a> {
+    fn new(destination: &'a DestinationDocument, image: &'a Copied) -> CopiedImageEntry<'a> {
+        CopiedImageEntry {
             destination: &destination.name,
             names: image.names.iter().map(Name::as_str).collect(),
             digest: &image.digest,

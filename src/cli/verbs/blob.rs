@@ -2,7 +2,7 @@
 
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open::{Opened, SourceAccess};
 use crate::image::{Digest, Hasher};
 use crate::source::Store;
@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// be discarded.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct Blob {
+pub struct BlobVerb {
     /// Location of the blob
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -36,8 +36,8 @@ Examples:
   imgmv blob oci:./mirror sha256:4f4f… > layer.tar.gz
   imgmv blob app.tar sha256:54e2… | tar tz";
 
-impl Blob {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl BlobVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         match source.into_store() {
             Ok(store) => self.write_from_store(&*store, run),
@@ -45,14 +45,14 @@ impl Blob {
         }
     }
 
-    fn write_from_store(&self, store: &dyn Store, run: &Run) -> Result<()> {
+    fn write_from_store(&self, store: &dyn Store, run: &CliRun) -> Result<()> {
         match store.find(&self.digest)? {
             Some(blob) => self.write(&mut *store.open(&blob, 0)?, Some(blob.size).filter(|size| *size > 0), run),
             None => Err(self.not_found()),
         }
     }
 
-    fn write_from_stream(&self, mut stream: ArchiveStream, run: &Run) -> Result<()> {
+    fn write_from_stream(&self, mut stream: ArchiveStream, run: &CliRun) -> Result<()> {
         if !stream.digests_known()? {
             return Err(Error::usage(
                 "SRC is streamed and has its digests at the end; save it to an uncompressed file first",
@@ -74,8 +74,8 @@ impl Blob {
         Error::not_found(format!("blob {} was not found; imgmv inspect lists the blobs of SRC", self.digest))
     }
 
-    fn write(&self, from: &mut dyn Read, size: Option<u64>, run: &Run) -> Result<()> {
-        run.screen.end();
+    fn write(&self, from: &mut dyn Read, size: Option<u64>, run: &CliRun) -> Result<()> {
+        run.screen.clear();
         let mut hasher = Hasher::new(self.digest.algorithm());
         let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
         loop {

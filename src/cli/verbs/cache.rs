@@ -1,6 +1,6 @@
 //! `imgmv cache`: lists and removes data that imgmv stores for later runs.
 
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open::copy_options::cache_dir;
 use crate::progress::Watch;
 use crate::transport::registry::push::{body_limit, resume_cache};
@@ -21,7 +21,7 @@ const LAYER_CACHE_FILE: &str = "pairs";
 /// The layer cache lists the layers that imgmv has compressed before, so that it does not compress them again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Cache {
+pub struct CacheVerb {
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -48,8 +48,8 @@ struct Prune {
     older_than: u64,
 }
 
-impl Cache {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl CacheVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         match self.action {
             None => list(run),
             Some(Action::Prune(prune)) => prune.run(run),
@@ -57,7 +57,7 @@ impl Cache {
     }
 }
 
-fn list(run: &Run) -> Result<()> {
+fn list(run: &CliRun) -> Result<()> {
     let Some(cache) = cache_dir() else { return Ok(()) };
     for upload in resume_cache::list(&cache) {
         let hours = upload.age.as_secs() / HOUR_SECONDS;
@@ -80,7 +80,7 @@ fn list(run: &Run) -> Result<()> {
 }
 
 impl Prune {
-    fn run(self, run: &Run) -> Result<()> {
+    fn run(self, run: &CliRun) -> Result<()> {
         let older = Duration::from_secs(self.older_than.saturating_mul(DAY_SECONDS));
         if let Some(cache) = cache_dir() {
             let uploads = resume_cache::prune(&cache, older);

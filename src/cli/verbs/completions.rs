@@ -1,7 +1,7 @@
 //! `imgmv completions`: the completion script for a shell.
 
 use crate::Result;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
@@ -12,16 +12,16 @@ Examples:
   imgmv completions bash > ~/.local/share/bash-completion/completions/imgmv
   imgmv completions zsh > \"${fpath[1]}/_imgmv\"
   imgmv completions fish > ~/.config/fish/completions/imgmv.fish")]
-pub struct Completions {
+pub struct CompletionsVerb {
     /// Shell to print the script for
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
 
-impl Completions {
-    pub fn run(self, run: &Run, mut root: Command) -> Result<()> {
+impl CompletionsVerb {
+    pub fn run(self, run: &CliRun, mut command: Command) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut root, "imgmv", &mut script);
+        clap_complete::generate(self.shell, &mut command, "imgmv", &mut script);
         run.answer.bytes(&script)
     }
 }

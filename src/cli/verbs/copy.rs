@@ -4,7 +4,7 @@ use crate::cli::address;
 use crate::cli::address::Address;
 use crate::cli::address::destinations::{Destination, parse_destinations};
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::copy_many;
 use crate::cli::open;
 use crate::cli::open::copy_options;
@@ -34,7 +34,7 @@ use std::time::Instant;
 /// completes the others.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct Copy {
+pub struct CopyVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -83,8 +83,8 @@ Examples:
   imgmv copy app:2 ssh://node{1..50} registry.lan:5000/app:2 app.tar
   imgmv copy app:2 --hosts nodes.txt --parallel 10";
 
-impl Copy {
-    pub fn run(mut self, run: &Run) -> Result<()> {
+impl CopyVerb {
+    pub fn run(mut self, run: &CliRun) -> Result<()> {
         self.network.jobs = self.copying.transfer.jobs;
         self.network.fetch_foreign = self.copying.fetches_foreign();
         let src = address::parse(&self.src)?;
@@ -111,7 +111,13 @@ impl Copy {
 
     /// Copies to all `targets` in parallel. An error of the source fails the run; an error of a destination fails only
     /// that destination.
-    fn copy_to_many(&self, src: &dyn Address, targets: &[Destination], summary: &mut Summary, run: &Run) -> Result<()> {
+    fn copy_to_many(
+        &self,
+        src: &dyn Address,
+        targets: &[Destination],
+        summary: &mut Summary,
+        run: &CliRun,
+    ) -> Result<()> {
         let at_once = usize::from(self.many.parallel).min(targets.len());
         let shared = shared_source(src, &self.from, &self.network, targets.len(), at_once, run)
             .map_err(|error| open::with_hint(&self.src, error))?;
@@ -129,7 +135,7 @@ impl Copy {
     }
 
     /// The content of standard output. Reserves it if it is the archive.
-    fn stdout(&self, targets: &[Destination], run: &Run) -> Result<Stdout> {
+    fn stdout(&self, targets: &[Destination], run: &CliRun) -> Result<Stdout> {
         match targets.iter().any(|target| target.address.profile().is_stdio) {
             true if !self.copying.transfer.dry_run => open::stdout_for_archive(run).map(|()| Stdout::Archive),
             _ => Ok(Stdout::Answer),
@@ -143,7 +149,7 @@ impl Copy {
         target: &dyn Address,
         into: &SinkOptions,
         copies: usize,
-        run: &Run,
+        run: &CliRun,
     ) -> Result<Report> {
         let options = Options { budget: Budget { copies }, ..self.copying.engine_options() };
         if let Some(prefix) = target.prefix() {
@@ -158,7 +164,7 @@ impl Copy {
     }
 
     /// Copies each image to its own repository below `prefix`.
-    fn copy_below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &Run) -> Result<Report> {
+    fn copy_below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &CliRun) -> Result<Report> {
         address::naming(prefix, &self.names)?;
         let Opened { source, selectors, name: own } = opened;
         let Some(store) = source.again().and_then(|source| source.into_store().ok()) else {

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
@@ -20,7 +20,7 @@ use std::ffi::OsString;
 /// If SRC has several images, each digest is followed by the image's name.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct Digest {
+pub struct DigestVerb {
     /// Location of the image
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -48,12 +48,12 @@ struct ImageDigest {
     digest: Value,
 }
 
-impl Digest {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl DigestVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn execute(&self, run: &Run) -> Result<()> {
+    fn execute(&self, run: &CliRun) -> Result<()> {
         let opened = self.access.source(&*address::parse(&self.src)?, run)?;
         let store = inspect_source::store(opened.source, run)?;
         let entries = match self.choice.platforms() {
@@ -68,7 +68,7 @@ impl Digest {
                 .map(|image| ImageDigest::new(image.names.first(), image.root().digest()))
                 .collect::<Vec<_>>(),
         };
-        run.screen.end();
+        run.screen.clear();
         if run.answer.json() {
             return run.answer.document(&DigestDocument { version: VERSION, images: entries });
         }

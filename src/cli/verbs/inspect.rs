@@ -2,7 +2,7 @@
 
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
@@ -24,7 +24,7 @@ use std::ffi::OsString;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 #[command(group = ArgGroup::new("exact").args(["raw", "config"]))]
-pub struct Inspect {
+pub struct InspectVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -47,12 +47,12 @@ Examples:
   imgmv inspect alpine:3.20 --config --platform linux/arm64
   imgmv inspect app.tar --json | jq -r '.images[].manifests[].layers[].digest'";
 
-impl Inspect {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl InspectVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn execute(&self, run: &Run) -> Result<()> {
+    fn execute(&self, run: &CliRun) -> Result<()> {
         let opened = self.access.source(&*address::parse(&self.src)?, run)?;
         let (selectors, store) = (opened.selectors, inspect_source::store(opened.source, run)?);
         let platforms = self.choice.platforms();
@@ -64,12 +64,12 @@ impl Inspect {
     }
 }
 
-fn write_exact(bytes: &[u8], run: &Run) -> Result<()> {
-    run.screen.end();
+fn write_exact(bytes: &[u8], run: &CliRun) -> Result<()> {
+    run.screen.clear();
     run.answer.bytes(bytes)
 }
 
-fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<()> {
+fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<()> {
     let roots = store.roots(selectors)?;
     let images = inspect_source::some(inspect_source::images(store, selectors, &Platforms::Default, run)?, store)?;
     let mut all = Vec::with_capacity(images.len());
@@ -81,7 +81,7 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
         }
         all.push(inspected);
     }
-    run.screen.end();
+    run.screen.clear();
     match run.answer.json() {
         true => run.answer.document(&ImageDocument::new(all)),
         false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),
@@ -89,7 +89,7 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
 }
 
 /// Reads the selected manifest or index, without its children.
-fn document(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Manifest> {
+fn document(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<Manifest> {
     match platforms {
         Platforms::Only(wanted) if wanted.len() > 1 => {
             Err(Error::usage("--raw and --config write one document; give only one --platform"))
@@ -105,7 +105,7 @@ fn document(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, ru
     }
 }
 
-fn config(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &Run) -> Result<Vec<u8>> {
+fn config(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<Vec<u8>> {
     let mut manifest = document(store, selectors, platforms, run)?;
     if !manifest.children().is_empty() {
         manifest = child_for_host(store, selectors, &manifest, run)?;
@@ -117,7 +117,7 @@ fn config(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run:
 }
 
 /// The only image of `index`, else its image for this host.
-fn child_for_host(store: &dyn Store, selectors: &[Selector], index: &Manifest, run: &Run) -> Result<Manifest> {
+fn child_for_host(store: &dyn Store, selectors: &[Selector], index: &Manifest, run: &CliRun) -> Result<Manifest> {
     let is_image = |child: &&Descriptor| child.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
     let images: Vec<&Descriptor> = index.children().iter().filter(is_image).collect();
     match images[..] {

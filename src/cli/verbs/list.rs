@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
@@ -22,7 +22,7 @@ use std::ffi::OsString;
 /// NAME@DIGEST.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct List {
+pub struct ListVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -42,11 +42,11 @@ Examples:
 #[derive(Serialize)]
 struct ListDocument {
     version: u32,
-    images: Vec<ImageEntry>,
+    images: Vec<ListEntry>,
 }
 
 #[derive(Serialize)]
-struct ImageEntry {
+struct ListEntry {
     name: Option<String>,
     /// Null for tags of a registry and for engines that do not report it, because it would take one request per image.
     digest: Option<Digest>,
@@ -55,27 +55,27 @@ struct ImageEntry {
     by_digest: bool,
 }
 
-impl List {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl ListVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn execute(&self, run: &Run) -> Result<()> {
+    fn execute(&self, run: &CliRun) -> Result<()> {
         let address = address::parse(&self.src)?;
         if let Some(listed) = self.access.list(&*address, run)? {
-            return answer(listed.into_iter().map(ImageEntry::from).collect(), run);
+            return answer(listed.into_iter().map(ListEntry::from).collect(), run);
         }
         let opened = self.access.source(&*address, run)?;
         let store = inspect_source::store(opened.source, run)?;
         answer(
-            with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(ImageEntry::from).collect()),
+            with_digest_if_ambiguous(store.roots(&opened.selectors)?.into_iter().map(ListEntry::from).collect()),
             run,
         )
     }
 }
 
-fn answer(entries: Vec<ImageEntry>, run: &Run) -> Result<()> {
-    run.screen.end();
+fn answer(entries: Vec<ListEntry>, run: &CliRun) -> Result<()> {
+    run.screen.clear();
     if run.answer.json() {
         return run.answer.document(&ListDocument { version: VERSION, images: entries });
     }
@@ -83,7 +83,7 @@ fn answer(entries: Vec<ImageEntry>, run: &Run) -> Result<()> {
 }
 
 /// Marks the names that several images have, so that they are shown with their digests.
-fn with_digest_if_ambiguous(mut entries: Vec<ImageEntry>) -> Vec<ImageEntry> {
+fn with_digest_if_ambiguous(mut entries: Vec<ListEntry>) -> Vec<ListEntry> {
     let mut digests: HashMap<String, HashSet<Option<Digest>>> = HashMap::new();
     for entry in &entries {
         digests.entry(entry.name.clone().unwrap_or_default()).or_default().insert(entry.digest);
@@ -94,16 +94,16 @@ fn with_digest_if_ambiguous(mut entries: Vec<ImageEntry>) -> Vec<ImageEntry> {
     entries
 }
 
-impl From<Listed> for ImageEntry {
-    fn from((name, known): Listed) -> ImageEntry {
+impl From<Listed> for ListEntry {
+    fn from((name, known): Listed) -> ListEntry {
         let (digest, media_type) = known.unzip();
-        ImageEntry { name: Some(name.to_string()), digest, media_type, by_digest: false }
+        ListEntry { name: Some(name.to_string()), digest, media_type, by_digest: false }
     }
 }
 
-impl From<Root> for ImageEntry {
-    fn from(root: Root) -> ImageEntry {
-        ImageEntry {
+impl From<Root> for ListEntry {
+    fn from(root: Root) -> ListEntry {
+        ListEntry {
             name: root.name.map(|name| name.to_string()),
             digest: Some(root.descriptor.digest),
             media_type: Some(root.descriptor.media_type),
@@ -112,7 +112,7 @@ impl From<Root> for ImageEntry {
     }
 }
 
-impl ImageEntry {
+impl ListEntry {
     fn line(&self) -> String {
         match (&self.name, &self.digest) {
             (Some(name), Some(digest)) if self.by_digest => format!("{name}@{digest}"),

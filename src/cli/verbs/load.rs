@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::cli::address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::copy_options::CopyOptions;
@@ -25,7 +25,7 @@ Examples:
   imgmv load -i app.tar.zst --engine podman
   imgmv load -i app.tar --as app:stable
   ssh node1 docker save app:2 | imgmv load")]
-pub struct Load {
+pub struct LoadVerb {
     /// Archive to read; - is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-", env = "IMGMV_INPUT")]
     input: OsString,
@@ -40,8 +40,8 @@ pub struct Load {
     network: NetworkOptions,
 }
 
-impl Load {
-    pub fn run(mut self, run: &Run) -> Result<()> {
+impl LoadVerb {
+    pub fn run(mut self, run: &CliRun) -> Result<()> {
         self.network.jobs = self.copying.transfer.jobs;
         self.network.fetch_foreign = self.copying.fetches_foreign();
         let source = address::archive(&self.input)?;

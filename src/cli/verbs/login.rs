@@ -1,7 +1,7 @@
 //! `imgmv login`: checks credentials at a registry and stores them.
 
 use crate::Result;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::insecure;
 use crate::cli::open::registry_access::{access, ask_user};
@@ -26,7 +26,7 @@ Examples:
   imgmv login ghcr.io -u me --password-stdin < token
   IMGMV_PASSWORD=… imgmv login registry.lan:5000 -u me
   imgmv login -u me")]
-pub struct Login {
+pub struct LoginVerb {
     /// Registry; docker.io is Docker Hub
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
@@ -57,17 +57,17 @@ pub struct Login {
     network: NetworkOptions,
 }
 
-impl Login {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl LoginVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let user = match &self.username {
             Some(user) => user.clone(),
             None => ask_user(&self.host)?,
         };
         let side = self.registry_options(user);
-        let insecure = insecure::of(&self.host, "", side.insecure, run);
+        let insecure = insecure::decide(&self.host, "", side.insecure, run);
         let access = Access { insecure, ..access(&side, self.network.common())? };
         let outcome = registry::login(&self.host, &access, run.watch(), run.cancel.clone())?;
-        run.screen.end();
+        run.screen.clear();
         if !outcome.verified {
             run.screen.say(&format!(
                 "{}: the registry does not require authentication, so the password was not checked",
@@ -92,7 +92,7 @@ impl Login {
             password: std::env::var("IMGMV_PASSWORD").ok().filter(|password| !password.is_empty()),
             password_stdin: self.password_stdin,
             password_file: self.password_file.clone(),
-            insecure: self.insecure.and_then(YesOrNo::answer),
+            insecure: self.insecure.and_then(YesOrNo::value),
             ca: self.ca.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),

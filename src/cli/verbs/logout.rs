@@ -1,6 +1,6 @@
 //! `imgmv logout`: removes stored credentials.
 
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::output::answer::VERSION;
 use crate::transport::registry;
 use crate::transport::registry::Access;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 Examples:
   imgmv logout ghcr.io
   imgmv logout registry.lan:5000 --authfile ./auth.json")]
-pub struct Logout {
+pub struct LogoutVerb {
     /// Registry
     #[arg(value_name = "HOST[:PORT]", default_value = "docker.io")]
     host: String,
@@ -24,8 +24,8 @@ pub struct Logout {
     authfile: Option<PathBuf>,
 }
 
-impl Logout {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl LogoutVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let access = Access { authfile: self.authfile, ..Access::default() };
         if !registry::logout(&self.host, &access)? {
             return Err(Error::not_found(format!("{}: no credentials are stored", self.host)));

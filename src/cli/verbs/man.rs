@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 /// Write the man pages to DIR: imgmv.1 and one for each verb
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManVerb {
     /// Existing directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
-impl Man {
-    pub fn run(self, root: Command) -> Result<()> {
-        let mut root = root.disable_help_subcommand(true);
-        root.build();
-        write(&self.dir, root.clone(), "imgmv")?;
-        for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+impl ManVerb {
+    pub fn run(self, command: Command) -> Result<()> {
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        write(&self.dir, command.clone(), "imgmv")?;
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
             write(&self.dir, verb.clone(), &format!("imgmv-{}", verb.get_name()))?;
         }
         Ok(())

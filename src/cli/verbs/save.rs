@@ -2,7 +2,7 @@
 
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::copy_options;
 use crate::cli::open::copy_options::CopyOptions;
@@ -22,7 +22,7 @@ use std::time::Instant;
 /// resumed, served, and read in part.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct Save {
+pub struct SaveVerb {
     /// Locations of the images
     #[arg(value_name = "SRC", required = true)]
     src: Vec<OsString>,
@@ -48,8 +48,8 @@ Examples:
   imgmv save app:2 -o /var/lib/rancher/k3s/agent/images/app.tar.zst
   imgmv save oci:./mirror -o mirror.tar --platform linux/arm64";
 
-impl Save {
-    pub fn run(mut self, run: &Run) -> Result<()> {
+impl SaveVerb {
+    pub fn run(mut self, run: &CliRun) -> Result<()> {
         self.network.jobs = self.copying.transfer.jobs;
         self.network.fetch_foreign = self.copying.fetches_foreign();
         let sources = self.src.iter().map(|word| address::parse(word)).collect::<Result<Vec<_>>>()?;

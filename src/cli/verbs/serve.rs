@@ -1,8 +1,8 @@
 //! `imgmv serve`: serves images as a registry, and mirrors other registries.
 
 use crate::cli::address;
-use crate::cli::address::help::SERVED;
-use crate::cli::context::Run;
+use crate::cli::address::help::SERVE_FORMS;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::mirror_options;
@@ -12,7 +12,7 @@ use crate::progress::Watch;
 use crate::serve::access::users::Reading;
 use crate::serve::access_log::{AccessLog, LogRecord, Metrics};
 use crate::serve::backend::catalog::Catalog;
-use crate::serve::{Certificate, Limits, Listener, MirrorMode, Options, Rights, WritableBackend};
+use crate::serve::{Certificate, ClientLimits, Listener, MirrorMode, Rights, ServerOptions, WritableBackend};
 use crate::{Error, Result};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -36,10 +36,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// not name a registry, which means docker.io. The server searches SRC, the cache, the peers and the registry, in this
 /// order.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVED}"))]
-pub struct Serve {
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{SERVE_FORMS}"))]
+pub struct ServeVerb {
     /// Location of the images to serve; several locations are served together
-    #[arg(value_name = "SRC", required_unless_present_any = ["proxies", "print_mirror_config"])]
+    #[arg(value_name = "SRC", required_unless_present_any = ["mirrored_registries", "print_mirror_config"])]
     src: Vec<OsString>,
     #[command(flatten)]
     service: Service,
@@ -138,8 +138,8 @@ Examples:
   imgmv serve ./mirror --listen :5000 --htpasswd users --tls-cert c --tls-key k
       only to users with a password, over TLS";
 
-impl Serve {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl ServeVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let listen = parse_address(&self.service.listen)?;
         if let Some(client) = self.mirror.print_mirror_config {
             return self.mirror.print(client, listen, self.service.tls_cert.is_some(), run);
@@ -147,18 +147,18 @@ impl Serve {
         self.mirror.check()?;
         let mut catalog = Catalog::default();
         let target = self.target(run)?;
-        let mut served = &self.src[..];
+        let mut words = &self.src[..];
         if let Some((target, dir)) = &target {
             catalog.add(target.clone());
             // The directory itself is also served if it is a layout.
             if !dir.join("index.json").exists() {
-                served = &served[1..];
+                words = &words[1..];
             }
         }
-        for word in served {
-            let shelf =
+        for word in words {
+            let backend =
                 address::parse(word).and_then(|address| open::backend(&*address, &self.from, &self.network, run));
-            catalog.add(shelf.map_err(|error| open::with_hint(word, error))?);
+            catalog.add(backend.map_err(|error| open::with_hint(word, error))?);
         }
         let metrics: Arc<Metrics> = Arc::default();
         let mode = if target.is_some() { MirrorMode::WithPushes } else { MirrorMode::PullOnly };
@@ -177,21 +177,21 @@ impl Serve {
         }
         let secure = options.certificate.is_some();
         let listening = Listener::bind(catalog, options)?;
-        run.screen.end();
+        run.screen.clear();
         let scheme = if secure { "https" } else { "http" };
-        run.screen.say(&format!("listening on {scheme}://{}", listening.address()));
-        mirror_options::print_vm_addresses(listening.address(), scheme, run);
-        let served = listening.run();
+        run.screen.say(&format!("listening on {scheme}://{}", listening.socket_address()));
+        mirror_options::print_vm_urls(listening.socket_address(), scheme, run);
+        let result = listening.run();
         if let Some(mirrored) = mirrored {
             mirrored.stop();
         }
-        served
+        result
     }
 }
 
-impl Serve {
+impl ServeVerb {
     /// The target of pushes and its directory, if --writable is given.
-    fn target(&self, run: &Run) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
+    fn target(&self, run: &CliRun) -> Result<Option<(Arc<WritableBackend>, PathBuf)>> {
         if !self.service.writable {
             return Ok(None);
         }
@@ -210,7 +210,12 @@ impl Serve {
 }
 
 impl Service {
-    fn options(&self, target: Option<Arc<WritableBackend>>, metrics: Arc<Metrics>, run: &Run) -> Result<Options> {
+    fn options(
+        &self,
+        target: Option<Arc<WritableBackend>>,
+        metrics: Arc<Metrics>,
+        run: &CliRun,
+    ) -> Result<ServerOptions> {
         let reading = if self.anonymous_pull { Reading::Anonymous } else { Reading::Users };
         let writers = (!self.push_users.is_empty()).then_some(&self.push_users[..]);
         let rights = match &self.htpasswd {
@@ -227,14 +232,14 @@ impl Service {
         }
         let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
         let seconds = Duration::from_secs;
-        Ok(Options {
+        Ok(ServerOptions {
             listen,
             certificate: certificate.map(|(chain, key)| Certificate { chain, key }),
             rights,
             writable: target,
             upload_lifetime: Duration::from_secs(self.upload_life.saturating_mul(60)),
             allowed_hosts: self.names.clone(),
-            limits: Limits {
+            limits: ClientLimits {
                 connections: self.max_connections as usize,
                 head_timeout: seconds(self.idle_timeout),
                 idle_timeout: seconds(self.idle_timeout),
@@ -258,7 +263,7 @@ fn parse_address(text: &str) -> Result<SocketAddr> {
 }
 
 impl Log {
-    fn journal(self, run: &Run) -> Option<Arc<AccessLog>> {
+    fn journal(self, run: &CliRun) -> Option<Arc<AccessLog>> {
         let screen = run.screen.clone();
         match self {
             Log::None => None,
@@ -275,7 +280,7 @@ fn plain_line(record: &LogRecord) -> String {
     let failure = record.failure.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
     format!(
         "{user}{} {} {} {} {} bytes in {} ms{failure}",
-        record.peer,
+        record.client,
         record.method,
         record.target,
         record.status,
@@ -288,7 +293,7 @@ fn json_line(record: &LogRecord) -> String {
     let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let text = json!({
         "time_ms": at.as_millis() as u64,
-        "remote_addr": record.peer.to_string(),
+        "remote_addr": record.client.to_string(),
         "user": record.user,
         "method": record.method,
         "uri": record.target,

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::cli::address;
 use crate::cli::address::Address;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::output::answer::VERSION;
@@ -26,7 +26,7 @@ Examples:
   imgmv tag registry.lan/team/app:2 stable
   imgmv tag oci:./mirror:app-2 app-stable
   imgmv tag app.tar app:stable")]
-pub struct Tag {
+pub struct TagVerb {
     /// Location of the image: a registry, its storage tree, a layout or an archive
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -37,23 +37,23 @@ pub struct Tag {
     access: SourceAccess,
 }
 
-impl Tag {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl TagVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         let address = address::parse(&self.src)?;
         let names = self.names.iter().map(|text| address.spell(text)).collect::<Result<Vec<_>>>()?;
-        let root = self.publish(&*address, &names, run)?;
-        run.screen.end();
+        let digest = self.publish(&*address, &names, run)?;
+        run.screen.clear();
         match run.answer.json() {
             true => run.answer.document(&json!({
                 "version": VERSION,
                 "names": names.iter().map(Name::as_str).collect::<Vec<_>>(),
-                "digest": root,
+                "digest": digest,
             })),
-            false => name_lines(&names, &root).try_for_each(|line| run.answer.line(&line)),
+            false => name_lines(&names, &digest).try_for_each(|line| run.answer.line(&line)),
         }
     }
 
-    fn publish(&self, address: &dyn Address, names: &[Name], run: &Run) -> Result<Digest> {
+    fn publish(&self, address: &dyn Address, names: &[Name], run: &CliRun) -> Result<Digest> {
         let (store, selector, sink) = match self.access.in_place(address, run)? {
             InPlace::Store { store, selector, sink } => (store, selector, sink),
             InPlace::Archive { file, selector } => {

@@ -2,7 +2,7 @@
 
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
-use crate::cli::context::Run;
+use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 /// in the config. It names each broken blob on standard error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
-pub struct Verify {
+pub struct VerifyVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
@@ -73,12 +73,12 @@ struct Verdict {
     broken: Vec<String>,
 }
 
-impl Verify {
-    pub fn run(self, run: &Run) -> Result<()> {
+impl VerifyVerb {
+    pub fn run(self, run: &CliRun) -> Result<()> {
         self.execute(run).map_err(|error| open::with_hint(&self.src, error))
     }
 
-    fn execute(&self, run: &Run) -> Result<()> {
+    fn execute(&self, run: &CliRun) -> Result<()> {
         let Opened { source, selectors, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         let platforms = self.choice.platforms();
         let (store, images, hashed) = match source.into_store() {
@@ -96,12 +96,12 @@ impl Verify {
         };
         let images = inspect_source::some(images, &*store)?;
         let verdicts = images.iter().map(|image| check_image(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
-        run.screen.end();
+        run.screen.clear();
         print(&verdicts, run)
     }
 }
 
-fn print(verdicts: &[Verdict], run: &Run) -> Result<()> {
+fn print(verdicts: &[Verdict], run: &CliRun) -> Result<()> {
     match run.answer.json() {
         true => run
             .answer

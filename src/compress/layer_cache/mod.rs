@@ -22,7 +22,7 @@ const MAX_ENTRIES: usize = 10_000;
 /// Rewriting the file is expensive, so the file may grow by a quarter first.
 const PRUNE_LINES: usize = MAX_ENTRIES + MAX_ENTRIES / 4;
 /// The part of the file that is read: its end, with the newest entries.
-const READ_LIMIT_BYTES: u64 = 8 << 20;
+const MAX_READ_BYTES: u64 = 8 << 20;
 const FILE: &CStr = c"pairs";
 const TEMP_FILE: &CStr = c"pairs.new";
 
@@ -86,7 +86,7 @@ impl LayerCache {
             let Some(directory) = own_directory(&self.directory, IfMissing::Create) else { return };
             let length = append(&directory, &line(&key, blob, size)).unwrap_or(0);
             entries.lines += 1;
-            if (entries.lines > PRUNE_LINES || length > READ_LIMIT_BYTES) && prune(&directory).is_some() {
+            if (entries.lines > PRUNE_LINES || length > MAX_READ_BYTES) && prune(&directory).is_some() {
                 entries.lines = MAX_ENTRIES;
             }
         })
@@ -182,9 +182,9 @@ fn own_file(directory: &OwnedFd, name: &CStr, how: OFlags) -> Option<File> {
 fn read(directory: &OwnedFd) -> Option<String> {
     let mut file = own_file(directory, FILE, OFlags::RDONLY)?;
     let size = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(READ_LIMIT_BYTES))).ok()?;
+    file.seek(SeekFrom::Start(size.saturating_sub(MAX_READ_BYTES))).ok()?;
     let mut bytes = Vec::new();
-    file.take(READ_LIMIT_BYTES).read_to_end(&mut bytes).ok()?;
+    file.take(MAX_READ_BYTES).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -3,7 +3,7 @@
 use super::LARGE_BYTES;
 use crate::compress::threads_per_layer;
 use crate::copy::compress_slots::CompressSlot;
-use crate::copy::{Run, Work};
+use crate::copy::{CopyRun, Work};
 use crate::error::{Kind, Result};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Transfers one blob, with one retry where that may help.
-pub(super) fn transfer(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+pub(super) fn transfer(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
     retried(run, store, work, stop, from_store(run, store, work, stop))
 }
 
@@ -25,7 +25,7 @@ pub(super) fn transfer(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &Ato
 /// A registry's blob that the connection altered is read again; a second time the connection is not the reason. A layer
 /// that is recompressed is sent again when the registry forgot its upload. Bytes in a pipe cannot be replaced, so it gets one attempt.
 pub(super) fn retried(
-    run: &Run<'_>,
+    run: &CopyRun<'_>,
     store: &dyn Store,
     work: &Work,
     stop: &AtomicBool,
@@ -45,7 +45,7 @@ pub(super) fn retried(
     from_store(run, store, work, stop)
 }
 
-fn from_store(run: &Run<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+fn from_store(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
     let ordered = !run.options.budget.is_shared() && run.sink.capabilities().large_uploads.is_some();
     let upload = (ordered && work.blob.size >= LARGE_BYTES).then(|| run.uploads.begin(work.blob.size));
     let mut open = |from| {
@@ -76,7 +76,7 @@ pub(super) fn open<'s>(store: &'s dyn Store, blob: &Descriptor, from: u64) -> Re
 
 /// Transfers the blob whose bytes `open` gives, unless the sink has it.
 pub(super) fn transfer_once<'s>(
-    run: &Run<'_>,
+    run: &CopyRun<'_>,
     work: &Work,
     open: &mut transfer::Opener<'_, 's>,
     stop: &AtomicBool,
@@ -100,7 +100,7 @@ pub(super) fn transfer_once<'s>(
 }
 
 fn begin<'k>(
-    run: &Run<'k>,
+    run: &CopyRun<'k>,
     work: &Work,
     open: &mut transfer::Opener<'_, '_>,
     context: &TransferContext<'_>,
@@ -116,7 +116,7 @@ fn begin<'k>(
 }
 
 fn write(
-    run: &Run<'_>,
+    run: &CopyRun<'_>,
     work: &Work,
     open: &mut transfer::Opener<'_, '_>,
     writer: Box<dyn BlobWriter + '_>,

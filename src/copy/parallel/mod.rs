@@ -6,7 +6,7 @@ mod queue;
 mod workers;
 
 use super::upload_order::LineFill;
-use super::{Run, Work, prefetch};
+use super::{CopyRun, Work, prefetch};
 use crate::error::Result;
 use crate::image::Digest;
 use crate::sink::Order;
@@ -24,7 +24,7 @@ const MAX_LARGE: usize = 6;
 
 /// Transfers every blob in `work` from `store` to the run's sink, `resume_first` before all others.
 pub(crate) fn transfer_all(
-    run: &Run<'_>,
+    run: &CopyRun<'_>,
     store: &dyn Store,
     mut work: Vec<Work>,
     resume_first: Option<Digest>,
@@ -60,7 +60,7 @@ pub(crate) fn transfer_all(
     }
 }
 
-fn read_ahead(run: &Run<'_>, store: &dyn Store, work: &[Work], stop: &AtomicBool) -> Result<()> {
+fn read_ahead(run: &CopyRun<'_>, store: &dyn Store, work: &[Work], stop: &AtomicBool) -> Result<()> {
     let open = |blob: &_| blob::open(store, blob, 0);
     prefetch::each(work, wanted(run, store), &open, stop, &mut |work, bytes| {
         let mut bytes = Some(bytes);
@@ -75,7 +75,7 @@ fn read_ahead(run: &Run<'_>, store: &dyn Store, work: &[Work], stop: &AtomicBool
 
 /// The number of blobs to transfer at the same time. It may change: the distance of a registry shows only in its
 /// answers.
-fn wanted(run: &Run<'_>, store: &dyn Store) -> usize {
+fn wanted(run: &CopyRun<'_>, store: &dyn Store) -> usize {
     let at_sink = match run.sink.capabilities().order {
         Order::Parallel(blobs) => blobs,
         Order::Sequential => 1,

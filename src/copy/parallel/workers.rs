@@ -3,7 +3,7 @@
 use super::queue::Queue;
 use super::{LARGE_BYTES, MAX_LARGE, blob, wanted};
 use crate::copy::upload_order::LineFill;
-use crate::copy::{Run, Work};
+use crate::copy::{CopyRun, Work};
 use crate::error::{Error, Kind, Result};
 use crate::source::Store;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ const MAX_RECOMPRESSED: usize = 2;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(super) struct Workers<'w, 'r> {
-    run: &'w Run<'r>,
+    run: &'w CopyRun<'r>,
     store: &'w dyn Store,
     stop: &'w AtomicBool,
     queue: Mutex<Queue>,
@@ -32,7 +32,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<'w, 'r> Workers<'w, 'r> {
     pub fn new(
-        run: &'w Run<'r>,
+        run: &'w CopyRun<'r>,
         store: &'w dyn Store,
         stop: &'w AtomicBool,
         queue: Queue,

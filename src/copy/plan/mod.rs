@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 pub use subset::Sparse;
 
 /// The manifests of all images of one copy together.
-const MANIFESTS_LIMIT_BYTES: u64 = 64 << 20;
+const MAX_MANIFESTS_BYTES: u64 = 64 << 20;
 /// The annotation of an attestation's entry in an index: the digest of the image that it attests (BuildKit).
 pub(crate) const ATTESTS: &str = "vnd.docker.reference.digest";
 
@@ -92,9 +92,9 @@ pub fn images(
             ));
         }
         bytes += read;
-        if bytes > MANIFESTS_LIMIT_BYTES {
+        if bytes > MAX_MANIFESTS_BYTES {
             return Err(Error::invalid(format!(
-                "the manifests of these images have more than {MANIFESTS_LIMIT_BYTES} bytes together; copy fewer images at once"
+                "the manifests of these images have more than {MAX_MANIFESTS_BYTES} bytes together; copy fewer images at once"
             )));
         }
         let foreign_layers = foreign_layers(store, &tree, options.foreign)?;

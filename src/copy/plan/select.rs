@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 /// Maximum depth of indexes in indexes.
 pub(super) const MAX_DEPTH: usize = 8;
 /// The manifests in one image's tree together.
-const TREE_LIMIT_BYTES: u64 = 24 << 20;
+const MAX_TREE_BYTES: u64 = 24 << 20;
 
 /// The manifests of the image at `root` that are copied, children before parents, and their size in bytes. `label` is the
 /// name of the image in messages.
@@ -200,10 +200,8 @@ impl Chooser<'_> {
         if self.seen.insert(*digest) {
             self.bytes += bytes as u64;
         }
-        match self.bytes > TREE_LIMIT_BYTES {
-            true => {
-                Err(Error::invalid(format!("{}: its manifests have more than {TREE_LIMIT_BYTES} bytes", self.label)))
-            }
+        match self.bytes > MAX_TREE_BYTES {
+            true => Err(Error::invalid(format!("{}: its manifests have more than {MAX_TREE_BYTES} bytes", self.label))),
             false => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 /// Servers disconnect after six attempts (`MaxAuthTries`), and an agent may hold more keys than that.
 const MAX_AGENT_KEYS: usize = 4;
-const KEY_FILE_LIMIT_BYTES: u64 = 1 << 20;
+const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
 /// Prompts for one passphrase or password, at most.
 const MAX_ATTEMPTS: usize = 3;
@@ -33,12 +33,12 @@ pub(super) enum Agent {
     Skip,
 }
 
-/// Logs in to `session`'s server as `user`. `host` is for messages.
+/// Logs in to the server of `ssh` as `user`. `host` is for messages.
 ///
 /// Fails with `Denied` if the server accepted no credential; the message lists those that were tried.
-pub(super) fn authenticate(session: &Session, user: &str, host: &str, keys: &Keys) -> Result<()> {
-    let methods = session.auth_methods(user).map(str::to_owned);
-    if session.authenticated() {
+pub(super) fn authenticate(ssh: &Session, user: &str, host: &str, keys: &Keys) -> Result<()> {
+    let methods = ssh.auth_methods(user).map(str::to_owned);
+    if ssh.authenticated() {
         return Ok(());
     }
     let methods =
@@ -46,17 +46,17 @@ pub(super) fn authenticate(session: &Session, user: &str, host: &str, keys: &Key
     let offers = |method: &str| methods.split(',').any(|offered| offered == method);
     let mut tried = Vec::new();
     if offers("publickey") {
-        if keys.agent == Agent::Use && try_agent(session, user, &mut tried) {
+        if keys.agent == Agent::Use && try_agent(ssh, user, &mut tried) {
             return Ok(());
         }
         for identity in &keys.identities {
-            if try_key_file(session, user, identity, &keys.certificates, &mut tried) {
+            if try_key_file(ssh, user, identity, &keys.certificates, &mut tried) {
                 return Ok(());
             }
         }
     }
-    if offers("keyboard-interactive") && try_keyboard_interactive(session, user, host, &mut tried)
-        || offers("password") && try_password(session, user, host, &mut tried)
+    if offers("keyboard-interactive") && try_keyboard_interactive(ssh, user, host, &mut tried)
+        || offers("password") && try_password(ssh, user, host, &mut tried)
     {
         return Ok(());
     }
@@ -70,14 +70,14 @@ pub(super) fn authenticate(session: &Session, user: &str, host: &str, keys: &Key
     )))
 }
 
-fn try_password(session: &Session, user: &str, host: &str, tried: &mut Vec<String>) -> bool {
+fn try_password(ssh: &Session, user: &str, host: &str, tried: &mut Vec<String>) -> bool {
     let question = format!("{user}@{host}'s password: ");
     for attempt in 0..MAX_ATTEMPTS {
         let Some(password) = terminal::ask_secret(&question) else { return false };
         if attempt == 0 {
             tried.push("a password".to_owned());
         }
-        if session.userauth_password(user, &password).is_ok() && session.authenticated() {
+        if ssh.userauth_password(user, &password).is_ok() && ssh.authenticated() {
             return true;
         }
         terminal::forget(&question, &password);
@@ -85,10 +85,10 @@ fn try_password(session: &Session, user: &str, host: &str, tried: &mut Vec<Strin
     false
 }
 
-fn try_keyboard_interactive(session: &Session, user: &str, host: &str, tried: &mut Vec<String>) -> bool {
+fn try_keyboard_interactive(ssh: &Session, user: &str, host: &str, tried: &mut Vec<String>) -> bool {
     for attempt in 0..MAX_ATTEMPTS {
         let mut asking = TerminalPrompt { host: format!("{user}@{host}"), asked: Vec::new(), no_terminal: false };
-        let accepted = session.userauth_keyboard_interactive(user, &mut asking).is_ok() && session.authenticated();
+        let accepted = ssh.userauth_keyboard_interactive(user, &mut asking).is_ok() && ssh.authenticated();
         if accepted {
             return true;
         }
@@ -103,9 +103,9 @@ fn try_keyboard_interactive(session: &Session, user: &str, host: &str, tried: &m
     false
 }
 
-fn try_agent(session: &Session, user: &str, tried: &mut Vec<String>) -> bool {
+fn try_agent(ssh: &Session, user: &str, tried: &mut Vec<String>) -> bool {
     let accepted = || -> Result<Option<usize>, ssh2::Error> {
-        let mut agent = session.agent()?;
+        let mut agent = ssh.agent()?;
         agent.connect()?;
         agent.list_identities()?;
         let identities = agent.identities()?;
@@ -124,15 +124,9 @@ fn try_agent(session: &Session, user: &str, tried: &mut Vec<String>) -> bool {
     false
 }
 
-fn try_key_file(
-    session: &Session,
-    user: &str,
-    identity: &Path,
-    certificates: &[PathBuf],
-    tried: &mut Vec<String>,
-) -> bool {
+fn try_key_file(ssh: &Session, user: &str, identity: &Path, certificates: &[PathBuf], tried: &mut Vec<String>) -> bool {
     let mut key = String::new();
-    let read = std::fs::File::open(identity).and_then(|file| file.take(KEY_FILE_LIMIT_BYTES).read_to_string(&mut key));
+    let read = std::fs::File::open(identity).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut key));
     if read.is_err() {
         return false;
     }
@@ -158,8 +152,8 @@ fn try_key_file(
             certificates.iter().chain([&adjacent]).filter(|file| file.exists()).map(|file| Some(file.as_path()));
         let mut refused = None;
         for public in certificates.chain([None]) {
-            match session.userauth_pubkey_file(user, public, identity, passphrase.as_deref()) {
-                Ok(()) if session.authenticated() => return true,
+            match ssh.userauth_pubkey_file(user, public, identity, passphrase.as_deref()) {
+                Ok(()) if ssh.authenticated() => return true,
                 Ok(()) => {}
                 Err(e) => refused = Some(e),
             }

@@ -13,7 +13,7 @@ use std::{
 const MAX_DEPTH: usize = 16;
 /// Files read for one host, at most.
 const MAX_FILES: usize = 1000;
-const FILE_LIMIT_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The configuration that applies to one host.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl ConfigReader<'_> {
             )));
         }
         let mut text = String::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT_BYTES).read_to_string(&mut text));
+        let read = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
         match read {
             Ok(_) => self.read_text(&text, folder, depth, applies),
             Err(_) => Ok(()),
@@ -228,7 +228,7 @@ Host by
         home
     }
 
-    fn of(host: &str, home: &Path) -> Result<SshSettings> {
+    fn settings_of(host: &str, home: &Path) -> Result<SshSettings> {
         SshSettings::read(host, home, Path::new("/nowhere"))
     }
 
@@ -236,32 +236,32 @@ Host by
     fn the_first_value_that_fits_counts() {
         let home = home();
         let in_ssh = |name: &str| home.path().join(".ssh").join(name);
-        let web = of("web2", home.path()).unwrap();
+        let web = settings_of("web2", home.path()).unwrap();
         assert_eq!(web.host_name.as_deref(), Some("web2.lan"));
         assert_eq!((web.user.as_deref(), web.port, web.identities_only), (Some("deploy"), Some(2222), Some(true)));
         assert_eq!(web.identities, [in_ssh("web"), PathBuf::from("/keys/a b")]);
-        let other = of("db", home.path()).unwrap();
+        let other = settings_of("db", home.path()).unwrap();
         assert_eq!((other.host_name, other.user.as_deref(), other.identities_only), (None, Some("root"), None));
     }
 
     #[test]
     fn included_files_say_what_they_say_where_they_are_included() {
         let home = home();
-        let db = of("db", home.path()).unwrap();
+        let db = settings_of("db", home.path()).unwrap();
         // The port was set before.
         assert_eq!((db.port, db.key_alias.as_deref()), (Some(2222), Some("db-alias")));
         assert_eq!(db.known_hosts, Some(vec![home.path().join("kh"), home.path().join(".ssh/k2")]));
         assert_eq!(db.certificates, [home.path().join(".ssh/cert")]);
         // A section of an included file ends with the section that includes it.
-        assert_eq!(of("other", home.path()).unwrap().port, Some(2222));
+        assert_eq!(settings_of("other", home.path()).unwrap().port, Some(2222));
         std::fs::write(home.path().join(".ssh/config"), "Include config\n").unwrap();
-        assert!(of("db", home.path()).unwrap_err().to_string().contains("too many files"));
+        assert!(settings_of("db", home.path()).unwrap_err().to_string().contains("too many files"));
     }
 
     #[test]
     fn a_jump_is_told_and_a_command_refused() {
         let home = home();
-        assert_eq!(of("far", home.path()).unwrap().jump.as_deref(), Some("bastion"));
-        assert!(of("by", home.path()).unwrap_err().to_string().contains("ProxyCommand"));
+        assert_eq!(settings_of("far", home.path()).unwrap().jump.as_deref(), Some("bastion"));
+        assert!(settings_of("by", home.path()).unwrap_err().to_string().contains("ProxyCommand"));
     }
 }

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::path::Path;
 
 /// A file is read up to this size.
-const FILE_LIMIT_BYTES: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The keys recorded for one host.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ struct HostKeyEntry {
 pub(super) enum HostKeyVerdict {
     Known,
     Unknown,
-    /// Other keys are recorded: the host was reinstalled, or another host answers.
+    /// Other keys are recorded: the host was reinstalled, or another host responds.
     Changed,
     /// Marked `@revoked`.
     Revoked,
@@ -36,7 +36,7 @@ impl KnownHost {
         for file in files {
             use std::io::Read;
             let mut bytes = Vec::new();
-            let read = std::fs::File::open(file).and_then(|file| file.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes));
+            let read = std::fs::File::open(file).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
             if read.is_ok() {
                 keys.add(&String::from_utf8_lossy(&bytes), name);
             }

@@ -38,13 +38,15 @@ const MAX_JUMPS: usize = 8;
 /// Size of the pipes between imgmv and the pump.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// A remote host reached by libssh2. A command uses an idle connection or opens one, since a libssh2 session runs one
-/// operation at a time.
+/// A remote host reached by libssh2. A command uses an idle connection or opens one, since libssh2 runs one
+/// operation at a time on a connection.
 pub struct Builtin(Arc<HostEndpoint>);
 
 struct HostEndpoint {
+    /// The host's name for messages.
     name: String,
-    address: String,
+    /// The name or the IP address that is connected to.
+    host_name: String,
     port: u16,
     user: String,
     keys: Keys,
@@ -59,7 +61,7 @@ struct HostEndpoint {
 }
 
 struct Connection {
-    session: Session,
+    ssh: Session,
     socket: OwnedFd,
     /// The thread that moves bytes through the jump hosts.
     tunnel: Option<PumpThread>,
@@ -69,7 +71,7 @@ impl Builtin {
     /// Connects with the configuration, known_hosts and keys in `home/.ssh`.
     ///
     /// Fails with `Denied` if the host key is not the recorded one or the login is denied, with `RemoteHost` if the host
-    /// does not answer.
+    /// does not respond.
     pub fn connect(target: &SshTarget, home: &Path, cancel: &Cancel) -> Result<Builtin> {
         let endpoint = HostEndpoint::resolve(target, home, cancel, 0)?;
         let first = endpoint.dial()?;
@@ -78,10 +80,10 @@ impl Builtin {
     }
 }
 
-/// The host name or address, and the port, that `config` (the text of a `~/.ssh/config`) sets for `host`.
+/// The host name or IP address, and the port, that `config` (the text of a `~/.ssh/config`) sets for `host`.
 ///
 /// Fails with `Usage` for ProxyCommand and for Include.
-pub fn address_in(config: &str, host: &str) -> Result<(String, u16)> {
+pub fn host_and_port_in(config: &str, host: &str) -> Result<(String, u16)> {
     let settings = SshSettings::parse(config, host)?;
     Ok((settings.host_name.unwrap_or_else(|| host.to_owned()), settings.port.unwrap_or(22)))
 }
@@ -114,15 +116,15 @@ impl HostEndpoint {
             true => in_ssh(&["id_ed25519", "id_ecdsa", "id_rsa"]),
             false => settings.identities,
         };
-        let address = settings.host_name.unwrap_or_else(|| host.clone());
+        let host_name = settings.host_name.unwrap_or_else(|| host.clone());
         let port = target.port.or(settings.port).unwrap_or(22);
         let global = || vec!["/etc/ssh/ssh_known_hosts".into(), "/etc/ssh/ssh_known_hosts2".into()];
         let mut known_hosts = settings.known_hosts.unwrap_or_else(|| in_ssh(&["known_hosts", "known_hosts2"]));
         known_hosts.extend(settings.global_known_hosts.unwrap_or_else(global));
         Ok(HostEndpoint {
             name: host.clone(),
-            known_hosts_name: settings.key_alias.unwrap_or_else(|| known_hosts_name(&address, port)),
-            address,
+            known_hosts_name: settings.key_alias.unwrap_or_else(|| known_hosts_name(&host_name, port)),
+            host_name,
             port,
             user,
             keys: Keys { identities, certificates: settings.certificates, agent },
@@ -138,30 +140,30 @@ impl HostEndpoint {
         let (socket, tunnel) = match &self.jump {
             None => (OwnedFd::from(self.socket()?), None),
             Some(jump) => {
-                let (socket, tunnel) = jump.open_tunnel(&self.address, self.port)?;
+                let (socket, tunnel) = jump.open_tunnel(&self.host_name, self.port)?;
                 (socket, Some(tunnel))
             }
         };
         let refused =
             |e: ssh2::Error| Error::remote_host(format!("{}: the ssh handshake failed: {}", self.name, e.message()));
-        let mut session = Session::new().map_err(refused)?;
-        session.set_timeout(REPLY_TIMEOUT.as_millis() as u32);
+        let mut ssh = Session::new().map_err(refused)?;
+        ssh.set_timeout(REPLY_TIMEOUT.as_millis() as u32);
         let known = KnownHost::read(self.known_hosts.iter().map(PathBuf::as_path), &self.known_hosts_name);
-        session.method_pref(MethodType::HostKey, &known.algorithms()).map_err(refused)?;
-        session.set_tcp_stream(socket.try_clone()?);
-        session.handshake().map_err(refused)?;
-        self.check_host_key(&session, &known)?;
-        auth::authenticate(&session, &self.user, &self.name, &self.keys)?;
-        session.set_keepalive(true, 2);
-        Ok(Connection { session, socket, tunnel })
+        ssh.method_pref(MethodType::HostKey, &known.algorithms()).map_err(refused)?;
+        ssh.set_tcp_stream(socket.try_clone()?);
+        ssh.handshake().map_err(refused)?;
+        self.check_host_key(&ssh, &known)?;
+        auth::authenticate(&ssh, &self.user, &self.name, &self.keys)?;
+        ssh.set_keepalive(true, 2);
+        Ok(Connection { ssh, socket, tunnel })
     }
 
-    /// Opens a connection through this host to `address`: a local socket, and the thread that moves its bytes.
-    fn open_tunnel(&self, address: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
-        let Connection { session, socket, tunnel } = self.dial()?;
-        let channel = session.channel_direct_tcpip(address, port, None).map_err(|e| {
+    /// Opens a connection through this host to `host_name`: a local socket, and the thread that moves its bytes.
+    fn open_tunnel(&self, host_name: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
+        let Connection { ssh, socket, tunnel } = self.dial()?;
+        let channel = ssh.channel_direct_tcpip(host_name, port, None).map_err(|e| {
             Error::remote_host(format!(
-                "{}: the jump host cannot connect to {address} port {port}: {}",
+                "{}: the jump host cannot connect to {host_name} port {port}: {}",
                 self.name,
                 e.message()
             ))
@@ -170,7 +172,7 @@ impl HostEndpoint {
         remote.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pump = Pump {
-            session,
+            ssh,
             channel,
             socket,
             stdin: OwnedFd::from(remote.try_clone()?).into(),
@@ -180,7 +182,7 @@ impl HostEndpoint {
             host: self.name.clone(),
         };
         let thread = std::thread::Builder::new().name("ssh".into()).spawn(move || {
-            let (exit, _session) = pump.run()?;
+            let (exit, _ssh) = pump.run()?;
             // The connections to earlier jump hosts stay open until here.
             drop(tunnel);
             Ok(exit)
@@ -192,11 +194,11 @@ impl HostEndpoint {
         let unreachable = |e: &dyn std::fmt::Display| {
             Error::remote_host(format!("{}: cannot connect to port {}: {e}", self.name, self.port))
         };
-        let addresses = (self.address.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
+        let socket_addresses = (self.host_name.as_str(), self.port).to_socket_addrs().map_err(|e| unreachable(&e))?;
         let mut failed = None;
-        for address in addresses {
+        for socket_address in socket_addresses {
             self.cancel.check()?;
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {
                 Ok(socket) => {
                     socket.set_nodelay(true)?;
                     return Ok(socket);
@@ -206,18 +208,18 @@ impl HostEndpoint {
         }
         Err(match failed {
             Some(e) => unreachable(&e),
-            None => unreachable(&"the name resolves to no address"),
+            None => unreachable(&"the name resolves to no IP address"),
         })
     }
 
     /// Checks that the host key is a recorded one. The user at the terminal may accept an unknown key, which is then
     /// recorded.
-    fn check_host_key(&self, session: &Session, known: &KnownHost) -> Result<()> {
+    fn check_host_key(&self, ssh: &Session, known: &KnownHost) -> Result<()> {
         let name = &self.name;
-        let Some((key, _)) = session.host_key() else {
+        let Some((key, _)) = ssh.host_key() else {
             return Err(Error::remote_host(format!("{name}: the server presented no host key")));
         };
-        let hash = session.host_key_hash(HashType::Sha256).unwrap_or_default();
+        let hash = ssh.host_key_hash(HashType::Sha256).unwrap_or_default();
         let fingerprint = format!("SHA256:{}", STANDARD_NO_PAD.encode(hash));
         match known.check(key) {
             HostKeyVerdict::Known => Ok(()),
@@ -258,12 +260,12 @@ impl HostEndpoint {
         self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop()
     }
 
-    /// Runs `line` in a channel of an idle or new connection. An idle connection that broke is replaced.
-    fn start(&self, line: &str) -> Result<(Connection, ssh2::Channel)> {
+    /// Runs `command_line` in a channel of an idle or new connection. An idle connection that broke is replaced.
+    fn start(&self, command_line: &str) -> Result<(Connection, ssh2::Channel)> {
         let exec = |connection: &Connection| -> Result<ssh2::Channel, ssh2::Error> {
-            connection.session.set_blocking(true);
-            let mut channel = connection.session.channel_session()?;
-            channel.exec(line)?;
+            connection.ssh.set_blocking(true);
+            let mut channel = connection.ssh.channel_session()?;
+            channel.exec(command_line)?;
             Ok(channel)
         };
         if let Some(connection) = self.idle()
@@ -313,7 +315,7 @@ impl Host for Builtin {
 
     fn run(&self, command: &[&str]) -> Result<Running> {
         let endpoint = self.0.clone();
-        let (Connection { session, socket, tunnel }, channel) = endpoint.start(&quote(command)?)?;
+        let (Connection { ssh, socket, tunnel }, channel) = endpoint.start(&quote(command)?)?;
         let (command_stdin, stdin) = io::pipe()?;
         let (stdout, command_stdout) = io::pipe()?;
         // A larger pipe is only an optimisation: a failure is ignored.
@@ -323,7 +325,7 @@ impl Host for Builtin {
         rustix::fs::fcntl_setfl(&command_stdout, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
         let stop = Arc::new(AtomicBool::new(false));
         let pump = Pump {
-            session,
+            ssh,
             channel,
             socket: socket.try_clone()?,
             stdin: command_stdin,
@@ -333,8 +335,8 @@ impl Host for Builtin {
             host: endpoint.name.clone(),
         };
         let thread = std::thread::Builder::new().name("ssh".into()).spawn(move || {
-            let (exit, session) = pump.run()?;
-            endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { session, socket, tunnel });
+            let (exit, ssh) = pump.run()?;
+            endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(Connection { ssh, socket, tunnel });
             Ok(exit)
         })?;
         Ok(Running::new(stdin, stdout, PumpThread { thread: Some(thread), stop }))

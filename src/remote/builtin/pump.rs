@@ -3,7 +3,7 @@
 //!
 //! libssh2's blocking write never returns if the remote command ends early. So only `poll` blocks here. Standard output
 //! and error are always drained, since the end of the command is not seen otherwise. A half-sent packet is completed
-//! before any other call to the session.
+//! before any other call on the connection.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -21,15 +21,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CHUNK_BYTES: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 /// Interval at which the pump checks whether it must stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// A silent host is sent a keepalive after `KEEPALIVE_AFTER`; after `SILENCE_LIMIT` the connection counts as lost.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
-const SILENCE_LIMIT: Duration = Duration::from_secs(75);
+/// A silent host is sent a keepalive after `KEEPALIVE_INTERVAL`; after `SILENCE_TIMEOUT` the connection counts as lost.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
 
 pub(super) struct Pump {
-    pub session: Session,
+    pub ssh: Session,
     pub channel: Channel,
     pub socket: OwnedFd,
     pub stdin: PipeReader,
@@ -73,7 +73,7 @@ struct PumpState {
 }
 
 /// A buffer that is filled in one call and emptied in several. libssh2 requires the bytes of a half-sent packet at the
-/// same address again.
+/// same place in memory again.
 struct PumpBuffer {
     bytes: Box<[u8]>,
     start: usize,
@@ -82,7 +82,7 @@ struct PumpBuffer {
 
 impl PumpBuffer {
     fn new() -> PumpBuffer {
-        PumpBuffer { bytes: vec![0; CHUNK_BYTES].into(), start: 0, end: 0 }
+        PumpBuffer { bytes: vec![0; BUFFER_BYTES].into(), start: 0, end: 0 }
     }
 
     fn is_empty(&self) -> bool {
@@ -107,9 +107,9 @@ enum PumpInput {
 }
 
 impl Pump {
-    /// Moves bytes until the command has ended. Returns the session, which can be reused.
+    /// Moves bytes until the command has ended. Returns the connection, which can be reused.
     pub fn run(self) -> Result<(Exit, Session)> {
-        self.session.set_blocking(false);
+        self.ssh.set_blocking(false);
         let now = Instant::now();
         let mut state = PumpState {
             pump: self,
@@ -220,7 +220,7 @@ impl PumpState {
                 self.last_received = Instant::now();
                 Ok((PumpStep::Moved, n))
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.pump.session.block_directions() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.pump.ssh.block_directions() {
                 BlockDirections::Outbound | BlockDirections::Both => Ok((PumpStep::HalfSent, 0)),
                 BlockDirections::Inbound | BlockDirections::None => Ok((PumpStep::Idle, 0)),
             },
@@ -238,8 +238,8 @@ impl PumpState {
         let wants_input = step != PumpStep::HalfSent && self.outgoing.is_empty();
         let send_eof = wants_input && self.input == PumpInput::AtEnd;
         let keepalive = step != PumpStep::HalfSent
-            && self.last_received.elapsed() > KEEPALIVE_AFTER
-            && self.last_keepalive.elapsed() > KEEPALIVE_AFTER;
+            && self.last_received.elapsed() > KEEPALIVE_INTERVAL
+            && self.last_keepalive.elapsed() > KEEPALIVE_INTERVAL;
         let mut flags = PollFlags::IN;
         if step == PumpStep::HalfSent || send_eof || keepalive {
             flags |= PollFlags::OUT;
@@ -272,14 +272,14 @@ impl PumpState {
         if socket.contains(PollFlags::OUT) && keepalive {
             self.last_keepalive = Instant::now();
             // A failure is reported by the next read.
-            let _ = self.pump.session.keepalive_send();
+            let _ = self.pump.ssh.keepalive_send();
         }
         Ok(())
     }
 
     fn check_alive(&self) -> Result<()> {
-        match self.last_received.elapsed() > SILENCE_LIMIT {
-            true => Err(self.connection_lost(&format!("no data for {} seconds", SILENCE_LIMIT.as_secs()))),
+        match self.last_received.elapsed() > SILENCE_TIMEOUT {
+            true => Err(self.connection_lost(&format!("no data for {} seconds", SILENCE_TIMEOUT.as_secs()))),
             false => Ok(()),
         }
     }
@@ -307,7 +307,7 @@ impl PumpState {
 
     /// Closes the pipes first, so that a local writer fails immediately, then the channel.
     fn close(mut self) -> Result<(Exit, Session)> {
-        let Pump { session, mut channel, socket, stdin, stdout, cancel, host, .. } = self.pump;
+        let Pump { ssh, mut channel, socket, stdin, stdout, cancel, host, .. } = self.pump;
         drop((stdin, stdout));
         let lost = |why: &str| Error::remote_host(format!("{host}: the connection was lost: {why}"));
         let started = Instant::now();
@@ -323,7 +323,7 @@ impl PumpState {
                 Err(e) => return Err(lost(&e.to_string())),
             }
             cancel.check()?;
-            if started.elapsed() > SILENCE_LIMIT {
+            if started.elapsed() > SILENCE_TIMEOUT {
                 return Err(lost("the server did not report the command's end"));
             }
             let timeout = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.as_nanos() as i64 };
@@ -334,8 +334,8 @@ impl PumpState {
         let signal = signal.filter(|name| !name.is_empty()).map(|name| crate::remote::tail::sanitize(&name));
         // libssh2 reports status 0 for a command that a signal ended.
         let status = signal.is_none().then_some(status);
-        session.set_blocking(true);
+        ssh.set_blocking(true);
         drop(channel);
-        Ok((Exit { status, signal, stderr: self.tail.text() }, session))
+        Ok((Exit { status, signal, stderr: self.tail.text() }, ssh))
     }
 }

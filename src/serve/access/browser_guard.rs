@@ -16,7 +16,7 @@ const HOST_ALIASES: [&str; 6] = [
     "host.rancher-desktop.internal",
 ];
 
-/// The host names that a server answers to.
+/// The host names that a server responds to.
 #[derive(Debug, Clone)]
 pub struct BrowserGuard {
     loopback: bool,
@@ -24,10 +24,10 @@ pub struct BrowserGuard {
 }
 
 impl BrowserGuard {
-    /// Creates the guard of a server that listens on `address` and accepts the additional host names `names`.
-    pub fn new(address: SocketAddr, names: &[String]) -> BrowserGuard {
+    /// Creates the guard of a server that listens on `socket_address` and accepts the additional host names `names`.
+    pub fn new(socket_address: SocketAddr, names: &[String]) -> BrowserGuard {
         let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        BrowserGuard { loopback: address.ip().is_loopback(), names }
+        BrowserGuard { loopback: socket_address.ip().is_loopback(), names }
     }
 
     /// Fails with 403 if a request may come from a foreign web page.
@@ -53,11 +53,11 @@ impl BrowserGuard {
     fn is_allowed(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
-        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         name.is_empty()
             || name == "localhost"
             || name.ends_with(".localhost")
-            || address.is_ok_and(|address| address.is_loopback())
+            || ip.is_ok_and(|ip| ip.is_loopback())
             || HOST_ALIASES.contains(&name)
             || self.names.iter().any(|allowed| allowed == name)
     }
@@ -82,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn loopback_answers_only_to_its_own_names() {
-        for (host, answers) in [
+    fn loopback_responds_only_to_its_own_names() {
+        for (host, allowed) in [
             ("localhost:5000", true),
             ("127.0.0.1:5000", true),
             ("127.8.9.1", true),
@@ -97,7 +97,7 @@ mod tests {
             ("127.0.0.1.evil.example:5000", false),
             ("10.0.0.1:5000", false),
         ] {
-            assert_eq!(check("127.0.0.1:5000", Method::GET, &[("host", host)]), answers, "{host}");
+            assert_eq!(check("127.0.0.1:5000", Method::GET, &[("host", host)]), allowed, "{host}");
             assert!(check("0.0.0.0:5000", Method::GET, &[("host", host)]), "{host}");
         }
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// The token of clients without a password; it permits only anonymous access.
 const ANONYMOUS_TOKEN: &str = "anybody";
-const LIFETIME: Duration = Duration::from_secs(300);
-/// The maximum number of stored tokens; clients request discarded ones again.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
+/// The maximum number of stored tokens; clients request removed ones again.
 const MAX_TOKENS: usize = 10_000;
 
 /// The issued tokens of users, with their expiry.
@@ -32,7 +32,7 @@ impl Tokens {
     /// The response of the token service for `user`, or for an anonymous client.
     pub fn issue(&self, user: Option<&str>) -> String {
         let token = user.map_or_else(|| ANONYMOUS_TOKEN.to_owned(), |user| self.create(user));
-        json!({ "token": token, "access_token": token, "expires_in": LIFETIME.as_secs() }).to_string()
+        json!({ "token": token, "access_token": token, "expires_in": TOKEN_LIFETIME.as_secs() }).to_string()
     }
 
     fn create(&self, user: &str) -> String {
@@ -49,7 +49,7 @@ impl Tokens {
         if tokens.len() >= MAX_TOKENS {
             tokens.clear();
         }
-        tokens.insert(token.clone(), (user.to_owned(), Instant::now() + LIFETIME));
+        tokens.insert(token.clone(), (user.to_owned(), Instant::now() + TOKEN_LIFETIME));
         token
     }
 

@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// The maximum size of an htpasswd file.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+const MAX_HTPASSWD_BYTES: u64 = 4 << 20;
 /// The maximum number of simultaneous bcrypt checks; bcrypt is slow on purpose and must not take all cores.
 const MAX_CONCURRENT_CHECKS: usize = 2;
 /// The maximum number of remembered correct passwords, which need no further bcrypt check.
-const MAX_REMEMBERED: usize = 1024;
+const MAX_REMEMBERED_PASSWORDS: usize = 1024;
 
 /// The kind of access that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl Rights {
             return Err(self.challenge(headers, "wrong user name or password"));
         }
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= MAX_REMEMBERED {
+        if verified.len() >= MAX_REMEMBERED_PASSWORDS {
             verified.clear();
         }
         verified.insert(key, password);
@@ -227,8 +227,8 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 fn htpasswd(path: &Path) -> Result<HashMap<String, String>> {
     let shown = path.display();
     let size = std::fs::metadata(path).map_err(|e| Error::reading(&shown, e))?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(Error::invalid(format!("{shown} has {size} bytes; the limit is {MAX_FILE_BYTES}")));
+    if size > MAX_HTPASSWD_BYTES {
+        return Err(Error::invalid(format!("{shown} has {size} bytes; the limit is {MAX_HTPASSWD_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::reading(&shown, e))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

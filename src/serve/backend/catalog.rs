@@ -36,11 +36,11 @@ pub enum Search {
     Local,
 }
 
-/// The freshness of an answer.
+/// The freshness of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
     Current,
-    /// The last known answer, because upstream does not respond now.
+    /// The last known result, because upstream does not respond now.
     LastKnown,
 }
 
@@ -204,8 +204,8 @@ impl Repository for MergedRepository {
     }
 }
 
-/// Parses `bytes` as the manifest that `claim` describes; `None` if they are not a manifest, for example if a client
+/// Parses `bytes` as the manifest that `descriptor` describes; `None` if they are not a manifest, for example if a client
 /// requested a layer as a manifest.
-pub fn parse_if_manifest(bytes: Vec<u8>, claim: &Descriptor) -> Option<Manifest> {
-    (bytes.len() as u64 <= MAX_MANIFEST_BYTES).then(|| Manifest::parse(bytes, claim).ok()).flatten()
+pub fn parse_if_manifest(bytes: Vec<u8>, descriptor: &Descriptor) -> Option<Manifest> {
+    (bytes.len() as u64 <= MAX_MANIFEST_BYTES).then(|| Manifest::parse(bytes, descriptor).ok()).flatten()
 }

@@ -105,12 +105,12 @@ impl Repository for StoreRepository {
             },
             TagOrDigest::Digest(digest) => {
                 let listed = self.tags.by_digest(digest).cloned();
-                let claim = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
-                    Some(claim) if claim.size <= MAX_MANIFEST_BYTES => claim,
+                let descriptor = match listed.map_or_else(|| self.store.find(digest), |entry| Ok(Some(entry)))? {
+                    Some(descriptor) if descriptor.size <= MAX_MANIFEST_BYTES => descriptor,
                     _ => return Ok(None),
                 };
-                match self.store.manifest(&claim) {
-                    Ok(bytes) => Ok(parse_if_manifest(bytes, &claim)),
+                match self.store.manifest(&descriptor) {
+                    Ok(bytes) => Ok(parse_if_manifest(bytes, &descriptor)),
                     Err(error) if error.kind() == Kind::NotFound => Ok(None),
                     Err(error) => Err(error),
                 }

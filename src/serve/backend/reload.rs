@@ -11,11 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 /// time.
 const TIME_GRANULARITY: Duration = Duration::from_millis(50);
 
-type Load<T> = dyn Fn() -> Result<T> + Send + Sync;
+type Reload<T> = dyn Fn() -> Result<T> + Send + Sync;
 
 /// A `T` that is reloaded when its file changes.
 pub struct Reloading<T> {
-    load: Box<Load<T>>,
+    load: Box<Reload<T>>,
     file: PathBuf,
     /// The minimum time between two reloads.
     min_interval: Duration,

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// The maximum number of open repositories; each may hold manifests that were resolved and not read yet.
-const MAX_OPEN: usize = 256;
+const MAX_OPEN_REPOSITORIES: usize = 256;
 /// The size of a read buffer; two of them wait for a slow client.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -38,7 +38,7 @@ impl UpstreamBackend {
 
     fn store(&self, repository: String) -> Arc<RepositoryStore> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= MAX_OPEN && !open.contains_key(&repository) {
+        if open.len() >= MAX_OPEN_REPOSITORIES && !open.contains_key(&repository) {
             open.clear();
         }
         let store = open.entry(repository).or_insert_with_key(|name| Arc::new(self.registry.repository(name)));

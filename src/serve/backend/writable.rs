@@ -21,7 +21,7 @@ const SHARED_DIR: &str = ".imgmv-shared";
 /// Names of files in a layout. A name part that equals one of them gets the suffix `_`, which a name part cannot have.
 const RESERVED_NAMES: [&str; 3] = ["blobs", "index.json", "oci-layout"];
 /// The maximum number of open layouts.
-const MAX_OPEN: usize = 64;
+const MAX_OPEN_LAYOUTS: usize = 64;
 /// The maximum number of directories that are read for a list of repositories.
 const MAX_DIRECTORIES: usize = 100_000;
 
@@ -102,29 +102,29 @@ impl WritableBackend {
             layout,
             loaded: Reloading::new(file, Duration::ZERO, move || load_layout(&dir)),
         });
-        if open.len() >= MAX_OPEN {
+        if open.len() >= MAX_OPEN_LAYOUTS {
             open.clear();
         }
         open.insert(name.to_owned(), open_repository.clone());
         Ok(Some(open_repository))
     }
 
-    /// Removes uploads that were not written for `lifetime`, in every repository.
-    pub fn expire(&self, lifetime: Duration) -> Result<usize> {
-        let mut expired = self.pool.expire(lifetime);
+    /// Prunes uploads that were not written for `lifetime`, in every repository; returns their number.
+    pub fn prune_uploads(&self, lifetime: Duration) -> Result<usize> {
+        let mut pruned = self.pool.remove_expired(lifetime);
         for name in self.repositories()? {
             self.cancel.check()?;
-            expired += self.layout(&name)?.map_or(0, |layout| layout.expire(lifetime));
+            pruned += self.layout(&name)?.map_or(0, |layout| layout.remove_expired(lifetime));
         }
-        Ok(expired)
+        Ok(pruned)
     }
 }
 
 fn load_layout(dir: &Path) -> Result<LoadedLayout> {
     let store = LayoutStore::open(dir)?;
     let mut tags = BTreeMap::new();
-    for (at, root) in store.entries().iter().enumerate() {
-        let Some(name) = &root.name else { continue };
+    for (at, entry) in store.entries().iter().enumerate() {
+        let Some(name) = &entry.name else { continue };
         let Some(tag) = name.tag() else { continue };
         // A plain tag takes precedence over a full name, which another tool may have written.
         match name.reference() {
@@ -196,8 +196,8 @@ impl Repository for WritableRepository {
                 None => Ok(None),
             },
             TagOrDigest::Digest(digest) => match store.find(digest)? {
-                Some(claim) if claim.size <= MAX_MANIFEST_BYTES => {
-                    Ok(parse_if_manifest(store.manifest(&claim)?, &claim))
+                Some(descriptor) if descriptor.size <= MAX_MANIFEST_BYTES => {
+                    Ok(parse_if_manifest(store.manifest(&descriptor)?, &descriptor))
                 }
                 _ => Ok(None),
             },

@@ -17,7 +17,7 @@ use hyper::{Response, StatusCode};
 use std::sync::Arc;
 
 /// The maximum number of tags that one push by digest may set.
-const MAX_TAGS: usize = 16;
+const MAX_TAGS_PER_PUSH: usize = 16;
 
 /// Handles `PUT manifests/<reference>`.
 pub async fn put_manifest(
@@ -79,20 +79,20 @@ pub async fn put_manifest(
 /// The tags in the query of a push by digest.
 fn tags(request: &RequestHead) -> Result<Vec<String>, ApiError> {
     let tags: Vec<String> = request.query.values("tag").map(str::to_owned).collect();
-    match tags.len() <= MAX_TAGS && tags.iter().all(|tag| is_tag(tag)) {
+    match tags.len() <= MAX_TAGS_PER_PUSH && tags.iter().all(|tag| is_tag(tag)) {
         true => Ok(tags),
         false => Err(ApiError::bad_request(
             ErrorCode::ManifestInvalid,
-            format!("invalid ?tag=; use valid tags, at most {MAX_TAGS}"),
+            format!("invalid ?tag=; use valid tags, at most {MAX_TAGS_PER_PUSH}"),
         )),
     }
 }
 
 fn parse_manifest(bytes: Vec<u8>, media_type: &str, digest: Digest) -> Result<Manifest, ApiError> {
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    let claim = Descriptor::new(media_type, digest, bytes.len() as u64);
+    let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
     let invalid = |why: String| ApiError::bad_request(ErrorCode::ManifestInvalid, why);
-    let manifest = Manifest::parse(bytes, &claim).map_err(|error| invalid(error.to_string()))?;
+    let manifest = Manifest::parse(bytes, &descriptor).map_err(|error| invalid(error.to_string()))?;
     match manifest.body {
         Body::Opaque => Err(invalid(format!("{media_type:?} is not a supported manifest media type"))),
         _ => Ok(manifest),

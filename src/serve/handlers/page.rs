@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 /// The maximum number of repositories on a page.
 const MAX_REPOSITORIES: usize = 100;
 /// The maximum number of tags of each repository in the list.
-const MAX_TAGS: usize = 10;
+const MAX_TAGS_PER_REPOSITORY: usize = 10;
 /// The maximum number of tags on the page of one repository.
-const MAX_TAGS_OF_ONE: usize = 1000;
+const MAX_TAGS_OF_ONE_REPOSITORY: usize = 1000;
 /// The maximum number of platforms of an image.
 const MAX_PLATFORMS: usize = 20;
 /// The time for reading images; the remaining tags are listed without platforms.
-const TIME_LIMIT: Duration = Duration::from_secs(3);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(3);
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
 color:#222;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .3rem}table{border-collapse:collapse;\
@@ -44,7 +44,7 @@ pub async fn page(server: &Arc<Server>, request: RequestHead) -> HandlerResult {
     let _memory = server.manifest_memory.reserve(MAX_MANIFEST_BYTES).await;
     let host = request.header(header::HOST).filter(|host| is_plain(host)).unwrap_or("HOST").to_owned();
     let catalog = server.catalog.clone();
-    let builder = PageBuilder { catalog, host, user: request.user.clone(), deadline: Instant::now() + TIME_LIMIT };
+    let builder = PageBuilder { catalog, host, user: request.user.clone(), deadline: Instant::now() + PAGE_TIMEOUT };
     let only = request.query.value("repository").map(str::to_owned);
     let last = request.query.value("last").unwrap_or_default().to_owned();
     let html = blocking(move || match only {
@@ -104,7 +104,7 @@ impl PageBuilder {
             return Ok(None);
         };
         let mut body = "<p><a href=\"/\">All repositories</a></p>".to_owned();
-        self.add_repository(&mut body, name, &*repository, MAX_TAGS_OF_ONE);
+        self.add_repository(&mut body, name, &*repository, MAX_TAGS_OF_ONE_REPOSITORY);
         Ok(Some(html_document(&body)))
     }
 
@@ -118,7 +118,7 @@ impl PageBuilder {
         let listed: Vec<&String> = names.by_ref().take(MAX_REPOSITORIES).collect();
         for name in &listed {
             match self.repository(name) {
-                Ok(Some(repository)) => self.add_repository(&mut body, name, &*repository, MAX_TAGS),
+                Ok(Some(repository)) => self.add_repository(&mut body, name, &*repository, MAX_TAGS_PER_REPOSITORY),
                 Ok(None) => {}
                 Err(error) => drop(write!(body, "<h2>{}</h2><p>{}</p>", escaped(name), escaped(&error.to_string()))),
             }

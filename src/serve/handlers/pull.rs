@@ -1,6 +1,6 @@
 //! Pulls manifests and blobs (distribution-spec, "Pulling manifests" and "Pulling blobs").
 
-use super::manifest_memory::SMALL_BYTES;
+use super::manifest_memory::MAX_SMALL_MANIFEST_BYTES;
 use crate::image::{Digest, Manifest, media_type};
 use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, TagOrDigest};
 use crate::serve::http::errors::{ApiError, ErrorCode};
@@ -31,7 +31,7 @@ pub async fn manifest(server: &Arc<Server>, request: RequestHead, name: String, 
             Prefetched::NotFound => return Ok((Fetched::InMemory(None), Freshness::Current)),
         };
         let fetched = match repository.manifest_size(&at)? {
-            Some(size) if size > SMALL_BYTES => Fetched::Large(at, size),
+            Some(size) if size > MAX_SMALL_MANIFEST_BYTES => Fetched::Large(at, size),
             _ => Fetched::InMemory(repository.manifest(&at)?.map(Box::new)),
         };
         Ok((fetched, freshness))

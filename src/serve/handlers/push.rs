@@ -56,7 +56,7 @@ pub async fn start_upload(
             return Ok(created(&name, &digest));
         }
     }
-    let mut guard = server.sessions.start(&name, layout, algorithm).await?;
+    let mut guard = server.uploads.start(&name, layout, algorithm).await?;
     match digest {
         Some(digest) => {
             if let Err(mut api_error) = receive_body(&mut guard, &request, body).await {
@@ -94,7 +94,7 @@ pub async fn handle_upload(
         }
         _ => None,
     };
-    let mut guard = server.sessions.resume(&name, &id, writable).await?;
+    let mut guard = server.uploads.resume(&name, &id, writable).await?;
     match request.method {
         Method::GET | Method::HEAD => Ok(upload_status(StatusCode::NO_CONTENT, &name, &guard)),
         Method::DELETE => {
@@ -188,13 +188,13 @@ async fn receive_body(guard: &mut UploadGuard, request: &RequestHead, body: &mut
             end = body.read_at_least(request.buffer_bytes) => end,
             () = guard.superseded() => Some(BodyEnd::Cut),
         };
-        let pieces = body.take();
+        let buffers = body.take();
         let (mut upload, written) = writing.await.map_err(|_| panicked())?;
         if let Err(error) = written {
             return put_back(guard, upload, BodyEnd::Complete, before).await.and(Err(error.into()));
         }
         writing = tokio::task::spawn_blocking(move || {
-            let written = pieces.iter().try_for_each(|piece| upload.write(piece));
+            let written = buffers.iter().try_for_each(|buffer| upload.write(buffer));
             (upload, written)
         });
         if let Some(end) = end {
@@ -215,7 +215,7 @@ async fn receive_body(guard: &mut UploadGuard, request: &RequestHead, body: &mut
 /// Puts the upload back with the bytes that it has.
 async fn put_back(guard: &mut UploadGuard, mut upload: Upload, end: BodyEnd, before: u64) -> Result<(), ApiError> {
     let upload = blocking(move || {
-        // The range `0-0` means both zero bytes and one byte, so a single byte is discarded.
+        // The range `0-0` means both zero bytes and one byte, so a single byte is dropped.
         if end == BodyEnd::Cut && before == 0 && upload.size() == 1 {
             let _ = upload.clear();
         }
@@ -228,14 +228,14 @@ async fn put_back(guard: &mut UploadGuard, mut upload: Upload, end: BodyEnd, bef
 
 async fn cancel_upload(server: &Arc<Server>, mut guard: UploadGuard) -> Result<(), ApiError> {
     let upload = guard.take_out()?;
-    server.sessions.remove(upload.id());
+    server.uploads.remove(upload.id());
     blocking(move || upload.remove()).await
 }
 
 async fn complete_upload(server: &Arc<Server>, mut guard: UploadGuard, name: String, digest: Digest) -> HandlerResult {
     let writable = writable_backend(server)?.clone();
     let upload = guard.take_out()?;
-    server.sessions.remove(upload.id());
+    server.uploads.remove(upload.id());
     let repository = name.clone();
     let committed = blocking(move || {
         let layout = writable.create_layout(&repository)?;
@@ -282,14 +282,14 @@ fn upload_range(guard: &UploadGuard) -> String {
     format!("0-{}", guard.size().saturating_sub(1))
 }
 
-/// Removes expired uploads periodically.
-pub async fn expire(server: Arc<Server>, interval: std::time::Duration, lifetime: std::time::Duration) {
+/// Prunes uploads periodically.
+pub async fn prune_uploads(server: Arc<Server>, interval: std::time::Duration, lifetime: std::time::Duration) {
     loop {
-        server.sessions.close_idle(lifetime);
+        server.uploads.close_idle(lifetime);
         if let Some(writable) = server.writable.clone() {
-            let expired = blocking(move || writable.expire(lifetime)).await;
-            if let Ok(Ok(expired @ 1..)) = expired {
-                server.watch.say(&format!("removed {expired} expired uploads"));
+            let pruned = blocking(move || writable.prune_uploads(lifetime)).await;
+            if let Ok(Ok(pruned @ 1..)) = pruned {
+                server.watch.say(&format!("removed {pruned} expired uploads"));
             }
         }
         tokio::time::sleep(interval).await;

@@ -14,15 +14,15 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
 /// The maximum number of open uploads; others are resumed from disk.
-const MAX_OPEN: usize = 256;
+const MAX_OPEN_UPLOADS: usize = 256;
 /// The time for the previous request to release an upload; it writes at most one buffer.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// All open uploads of a server.
 #[derive(Default)]
-pub struct UploadSessions(Mutex<HashMap<String, Arc<UploadSession>>>);
+pub struct OpenUploads(Mutex<HashMap<String, Arc<OpenUpload>>>);
 
-struct UploadSession {
+struct OpenUpload {
     repository: String,
     upload: Arc<tokio::sync::Mutex<Option<Upload>>>,
     /// The number of the latest request for this upload.
@@ -30,15 +30,15 @@ struct UploadSession {
     touched: Mutex<Instant>,
 }
 
-/// Exclusive access to one upload, until another request claims it.
+/// Exclusive access to one upload, until another request takes it over.
 pub struct UploadGuard {
-    session: Arc<UploadSession>,
+    open_upload: Arc<OpenUpload>,
     upload: OwnedMutexGuard<Option<Upload>>,
     number: u64,
     latest: watch::Receiver<u64>,
 }
 
-impl UploadSessions {
+impl OpenUploads {
     /// Starts an upload in `layout`, the layout of `repository`.
     pub async fn start(
         &self,
@@ -48,8 +48,8 @@ impl UploadSessions {
     ) -> Result<UploadGuard, ApiError> {
         let upload = blocking(move || layout.start_upload(algorithm)).await??;
         let id = upload.id().to_owned();
-        let session = self.insert(id, repository, upload);
-        UploadGuard::claim(session).await
+        let open_upload = self.insert(id, repository, upload);
+        UploadGuard::take_over(open_upload).await
     }
 
     /// Resumes the upload `id` of `repository`, also one that a previous process started.
@@ -65,9 +65,9 @@ impl UploadSessions {
                 "upload not found; it was completed, cancelled or removed",
             )
         };
-        let open = self.sessions().get(id).cloned();
-        let session = match open {
-            Some(session) => session,
+        let known = self.uploads().get(id).cloned();
+        let open_upload = match known {
+            Some(open_upload) => open_upload,
             None => {
                 let (writable, name, wanted) = (writable.clone(), repository.to_owned(), id.to_owned());
                 let found = blocking(move || match writable.layout(&name)? {
@@ -78,14 +78,14 @@ impl UploadSessions {
                 match upload {
                     Some(upload) => self.insert(id.to_owned(), repository, upload),
                     // Another request may have resumed it in the meantime.
-                    None => self.sessions().get(id).cloned().ok_or_else(unknown)?,
+                    None => self.uploads().get(id).cloned().ok_or_else(unknown)?,
                 }
             }
         };
-        if session.repository != repository {
+        if open_upload.repository != repository {
             return Err(unknown());
         }
-        let guard = UploadGuard::claim(session).await?;
+        let guard = UploadGuard::take_over(open_upload).await?;
         match guard.upload.is_some() {
             true => Ok(guard),
             false => Err(unknown()),
@@ -94,44 +94,44 @@ impl UploadSessions {
 
     /// Removes a completed or cancelled upload.
     pub fn remove(&self, id: &str) {
-        self.sessions().remove(id);
+        self.uploads().remove(id);
     }
 
     /// Closes uploads without a request in `lifetime`, so that their files can be removed.
     pub fn close_idle(&self, lifetime: Duration) {
-        self.sessions().retain(|_, session| {
-            session.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < lifetime
-                || Arc::strong_count(session) > 1
+        self.uploads().retain(|_, open_upload| {
+            open_upload.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < lifetime
+                || Arc::strong_count(open_upload) > 1
         });
     }
 
-    fn insert(&self, id: String, repository: &str, upload: Upload) -> Arc<UploadSession> {
-        let session = Arc::new(UploadSession {
+    fn insert(&self, id: String, repository: &str, upload: Upload) -> Arc<OpenUpload> {
+        let open_upload = Arc::new(OpenUpload {
             repository: repository.to_owned(),
             upload: Arc::new(tokio::sync::Mutex::new(Some(upload))),
             latest: watch::Sender::new(0),
             touched: Mutex::new(Instant::now()),
         });
-        let mut sessions = self.sessions();
-        if sessions.len() >= MAX_OPEN {
-            let idle = sessions.iter().filter(|(_, session)| Arc::strong_count(session) == 1);
+        let mut uploads = self.uploads();
+        if uploads.len() >= MAX_OPEN_UPLOADS {
+            let idle = uploads.iter().filter(|(_, open_upload)| Arc::strong_count(open_upload) == 1);
             let oldest =
-                idle.min_by_key(|(_, session)| *session.touched.lock().unwrap_or_else(PoisonError::into_inner));
+                idle.min_by_key(|(_, open_upload)| *open_upload.touched.lock().unwrap_or_else(PoisonError::into_inner));
             if let Some(id) = oldest.map(|(id, _)| id.clone()) {
-                sessions.remove(&id);
+                uploads.remove(&id);
             }
         }
-        sessions.insert(id, session.clone());
-        session
+        uploads.insert(id, open_upload.clone());
+        open_upload
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<UploadSession>>> {
+    fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OpenUpload>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl UploadGuard {
-    async fn claim(session: Arc<UploadSession>) -> Result<UploadGuard, ApiError> {
+    async fn take_over(open_upload: Arc<OpenUpload>) -> Result<UploadGuard, ApiError> {
         let busy = || {
             ApiError::new(
                 StatusCode::CONFLICT,
@@ -140,33 +140,32 @@ impl UploadGuard {
             )
         };
         let mut number = 0;
-        session.latest.send_modify(|latest| {
+        open_upload.latest.send_modify(|latest| {
             *latest += 1;
             number = *latest;
         });
-        let latest = session.latest.subscribe();
-        let upload = timeout(RELEASE_TIMEOUT, session.upload.clone().lock_owned()).await.map_err(|_| busy())?;
-        *session.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        Ok(UploadGuard { session, upload, number, latest })
+        let latest = open_upload.latest.subscribe();
+        let upload = timeout(RELEASE_TIMEOUT, open_upload.upload.clone().lock_owned()).await.map_err(|_| busy())?;
+        *open_upload.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(UploadGuard { open_upload, upload, number, latest })
     }
 
-    /// Completes when another request claims the upload.
+    /// Completes when another request takes over the upload.
     pub async fn superseded(&mut self) {
         let number = self.number;
-        // Fails only if the session was dropped; this guard holds it.
+        // Fails only if the open upload was dropped; this guard holds it.
         let _ = self.latest.wait_for(|latest| *latest > number).await;
     }
 
     /// Takes the upload out; the caller puts it back, completes it or cancels it.
     pub fn take_out(&mut self) -> Result<Upload, ApiError> {
-        let finished =
-            || ApiError::not_found(ErrorCode::BlobUploadUnknown, "the upload is already completed or cancelled");
-        self.upload.take().ok_or_else(finished)
+        let gone = || ApiError::not_found(ErrorCode::BlobUploadUnknown, "the upload is already completed or cancelled");
+        self.upload.take().ok_or_else(gone)
     }
 
     pub fn put_back(&mut self, upload: Upload) {
         *self.upload = Some(upload);
-        *self.session.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.open_upload.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// The number of received bytes.

@@ -8,16 +8,16 @@ use std::sync::{Mutex, PoisonError};
 pub const MIN_BUFFER_BYTES: usize = 16 << 10;
 
 /// The maximum number of unused buffers in the pool.
-const MAX_FREE: usize = 16;
+const MAX_FREE_BUFFERS: usize = 16;
 
-static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static FREE_BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// A pooled buffer and the number of its valid bytes.
 struct PooledBuffer(Vec<u8>, usize);
 
 /// Calls `read` on a buffer of `want` bytes, and returns the bytes that it wrote; `read` returns their number.
 pub fn fill(want: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = FREE_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     let fitting = free.iter().position(|buffer| buffer.len() >= want && buffer.len() / 2 <= want);
     let buffer = fitting.map(|at| free.swap_remove(at));
     drop(free);
@@ -34,8 +34,8 @@ impl AsRef<[u8]> for PooledBuffer {
 
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < MAX_FREE {
+        let mut free = FREE_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < MAX_FREE_BUFFERS {
             free.push(std::mem::take(&mut self.0));
         }
     }

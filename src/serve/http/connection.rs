@@ -30,13 +30,13 @@ const MAX_ENCRYPTED_BYTES: usize = 64 << 10;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time for a client that is still sending to read its error response.
-const LINGER: Duration = Duration::from_secs(1);
-/// The maximum number of buffers discarded in one poll.
-const MAX_DISCARDED_BUFFERS: usize = 64;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The maximum number of buffers drained in one poll.
+const MAX_DRAINED_BUFFERS: usize = 64;
 
 /// The context of one connection.
 pub struct ConnectionContext {
-    pub peer: SocketAddr,
+    pub client: SocketAddr,
     /// The number of open connections when this one was accepted.
     pub open_connections: usize,
     pub server: Arc<Server>,
@@ -63,7 +63,7 @@ pub async fn serve(socket: TcpStream, tls: Option<TlsAcceptor>, context: Connect
         Some(tls) => {
             // Encrypted bytes that are not sent yet also take memory.
             let buffer_bytes = context.buffer_bytes().min(MAX_ENCRYPTED_BYTES);
-            let accepted = tls.accept_with(socket, |session| session.set_buffer_limit(Some(buffer_bytes)));
+            let accepted = tls.accept_with(socket, |tls_session| tls_session.set_buffer_limit(Some(buffer_bytes)));
             // A client that fails the handshake gets no response.
             if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, accepted).await {
                 serve_http(MinimumRateStream::new(stream, idle), context).await;
@@ -80,10 +80,10 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .max_buf_size(buffer_bytes.max(MAX_HEAD_BYTES));
-    let (server, peer) = (context.server.clone(), context.peer.ip());
+    let (server, client) = (context.server.clone(), context.client.ip());
     // Boxed, so that an idle connection does not take the memory of a handler's state.
     let service = service_fn(move |request: Request<Incoming>| {
-        Box::pin(router::respond(server.clone(), peer, buffer_bytes, request))
+        Box::pin(router::respond(server.clone(), client, buffer_bytes, request))
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut stopped = context.stopped;
@@ -175,18 +175,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MinimumRateStream<S> {
         self.check_rate(cx, polled)
     }
 
-    /// Shuts the write side down, then reads for up to `LINGER`: closing while a client still sends would discard the
+    /// Shuts the write side down, then reads for up to `LINGER_TIMEOUT`: closing while a client still sends would discard the
     /// response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger_until.is_none() {
             let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
             ready!(self.check_rate(cx, polled))?;
-            self.linger_until = Some(Box::pin(sleep(LINGER)));
+            self.linger_until = Some(Box::pin(sleep(LINGER_TIMEOUT)));
         }
         let this = &mut *self;
-        let mut discarded = [0; 16 << 10];
-        for _ in 0..MAX_DISCARDED_BUFFERS {
-            let mut buffer = ReadBuf::new(&mut discarded);
+        let mut drained = [0; 16 << 10];
+        for _ in 0..MAX_DRAINED_BUFFERS {
+            let mut buffer = ReadBuf::new(&mut drained);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),

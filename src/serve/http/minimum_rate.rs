@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// The minimum number of bytes in one idle time.
-const MIN_BYTES: u64 = 1 << 10;
+const MIN_BYTES_PER_IDLE_TIME: u64 = 1 << 10;
 
 /// The progress of one connection in one direction. Only the time in which the server waits for the client counts.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl MinimumRate {
     pub fn record(&mut self, time: Duration, bytes: usize) {
         self.waited += time;
         self.moved += bytes as u64;
-        if self.moved >= MIN_BYTES {
+        if self.moved >= MIN_BYTES_PER_IDLE_TIME {
             (self.waited, self.moved) = (Duration::ZERO, 0);
         }
     }

@@ -1,4 +1,4 @@
-//! The body of a request, collected into pieces of the size of a write. Detects slow and disconnected clients.
+//! The body of a request, collected into buffers of the size of a write. Detects slow and disconnected clients.
 
 use super::minimum_rate::MinimumRate;
 use hyper::body::{Body, Bytes, Incoming};
@@ -84,7 +84,7 @@ impl RequestBody {
         }
     }
 
-    /// Reads and discards a limited part of the rest. Then a client that is still sending can read the error response.
+    /// Drains a limited part of the rest. Then a client that is still sending can read the error response.
     pub async fn drain(&mut self) {
         const MAX_DRAINED_BYTES: usize = 1 << 20;
         const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

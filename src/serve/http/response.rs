@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 
 /// The first pause before a reader without available bytes is polled again; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const MAX_PAUSE: Duration = Duration::from_millis(160);
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(20);
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(160);
 
 /// The body of a response.
 pub struct ResponseBody {
@@ -52,7 +52,8 @@ impl ResponseBody {
 
     /// `size` bytes of `reader`, in buffers of at most `buffer_bytes` bytes.
     pub fn blob(reader: Box<dyn Read + Send>, size: u64, buffer_bytes: usize) -> ResponseBody {
-        let content = Content::Blob { left: size, buffer_bytes, pause: FIRST_PAUSE, state: ReadState::Idle(reader) };
+        let content =
+            Content::Blob { left: size, buffer_bytes, pause: FIRST_RETRY_PAUSE, state: ReadState::Idle(reader) };
         ResponseBody { content, log: None, _memory: None }
     }
 
@@ -176,12 +177,12 @@ fn poll_blob(
                 return Poll::Ready(Some(match read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
                     Ok((reader, buffer)) if buffer.is_empty() => {
                         *state = ReadState::Waiting(reader, Box::pin(sleep(*pause)));
-                        *pause = (2 * *pause).min(MAX_PAUSE);
+                        *pause = (2 * *pause).min(MAX_RETRY_PAUSE);
                         continue;
                     }
                     Ok((reader, buffer)) => {
                         *left -= buffer.len() as u64;
-                        *pause = FIRST_PAUSE;
+                        *pause = FIRST_RETRY_PAUSE;
                         // Reads the next buffer while this one is sent, unless the connection has only one buffer.
                         *state = match *left {
                             0 => ReadState::Done,
@@ -224,10 +225,10 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let sent = |size| {
             runtime.block_on(async move {
-                let mut answer = ResponseBody::blob(Box::new(Halting(3, false)), size, 100);
+                let mut response = ResponseBody::blob(Box::new(Halting(3, false)), size, 100);
                 let mut sent = Vec::new();
                 loop {
-                    match poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
+                    match poll_fn(|cx| Pin::new(&mut response).poll_frame(cx)).await {
                         None => return Ok(sent),
                         Some(Ok(frame)) => sent.extend_from_slice(&frame.into_data().unwrap()),
                         Some(Err(error)) => return Err(error.kind()),

@@ -6,7 +6,7 @@ use crate::image::{Digest, is_repository, is_tag};
 use crate::serve::backend::catalog::TagOrDigest;
 
 /// The maximum length of a repository name; distribution-spec mentions 255 as the limit of many clients.
-const MAX_NAME: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// The endpoint of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub fn route(path: &str) -> Result<Route, ApiError> {
 
 /// Checks a repository name.
 pub fn repository_name(name: &str) -> Result<String, ApiError> {
-    match name.len() <= MAX_NAME && is_repository(name) {
+    match name.len() <= MAX_NAME_BYTES && is_repository(name) {
         true => Ok(name.to_owned()),
         false => Err(ApiError::bad_request(
             ErrorCode::NameInvalid,

@@ -22,14 +22,14 @@ use std::time::{Duration, SystemTime};
 /// The maximum length, in characters, of client-supplied text in the access log.
 const MAX_LOGGED_CHARS: usize = 512;
 
-/// Answers `request`; the access log gets its record when the response has been sent.
+/// Responds to `request`; the access log gets its record when the response has been sent.
 pub async fn respond(
     server: Arc<Server>,
-    peer: IpAddr,
+    client: IpAddr,
     buffer_bytes: usize,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut log = RequestLog::start(record(peer, &request), &server.metrics, server.access_log.clone());
+    let mut log = RequestLog::start(record(client, &request), &server.metrics, server.access_log.clone());
     let (head, body) = request.into_parts();
     let query = UrlQuery::parse(head.uri.query());
     let request = RequestHead { method: head.method, query, headers: head.headers, buffer_bytes, user: None };
@@ -143,12 +143,12 @@ fn error_to_response(api_error: &ApiError) -> Response<ResponseBody> {
     response
 }
 
-fn record(peer: IpAddr, request: &Request<Incoming>) -> LogRecord {
+fn record(client: IpAddr, request: &Request<Incoming>) -> LogRecord {
     let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     LogRecord {
         at: SystemTime::now(),
-        peer,
+        client,
         user: None,
         method: request.method().as_str().chars().take(16).collect(),
         target: target.chars().take(MAX_LOGGED_CHARS).collect(),

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Blobs below this size have a separate pool, so that they do not wait for larger ones.
-const SMALL_BYTES: u64 = 4 << 20;
+const MAX_SMALL_BLOB_BYTES: u64 = 4 << 20;
 /// The maximum number of simultaneous downloads in each pool. A large one takes about 2 MiB of memory.
 const MAX_DOWNLOADS: usize = 12;
 
@@ -37,7 +37,7 @@ impl Default for Pools {
 
 impl Pools {
     fn for_size(&self, size: u64) -> &Arc<Pool> {
-        if size < SMALL_BYTES { &self.small } else { &self.large }
+        if size < MAX_SMALL_BLOB_BYTES { &self.small } else { &self.large }
     }
 
     /// Waits until no download is running, for at most `timeout`.
@@ -48,7 +48,7 @@ impl Pools {
 }
 
 /// A layout and the downloads into it.
-pub struct Cache {
+pub struct MirrorCache {
     layout: Arc<LayoutCache>,
     names: Reloading<HashMap<Name, Descriptor>>,
     downloads: Mutex<HashMap<Digest, Arc<DownloadedBlob>>>,
@@ -58,18 +58,18 @@ pub struct Cache {
     cancel: Cancel,
 }
 
-impl Cache {
-    pub fn new(layout: Arc<LayoutCache>, budget: Arc<CacheBudget>, pools: Pools, cancel: &Cancel) -> Cache {
+impl MirrorCache {
+    pub fn new(layout: Arc<LayoutCache>, budget: Arc<CacheBudget>, pools: Pools, cancel: &Cancel) -> MirrorCache {
         let named = layout.clone();
         let names = Reloading::new(layout.dir().join("index.json"), Duration::ZERO, move || named.names());
-        Cache { layout, names, downloads: Mutex::default(), pools, budget, cancel: cancel.clone() }
+        MirrorCache { layout, names, downloads: Mutex::default(), pools, budget, cancel: cancel.clone() }
     }
 
     /// Returns the manifest `digest`, verified.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
         let Some(bytes) = self.layout.manifest(digest)? else { return Ok(None) };
-        let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        Ok(parse_if_manifest(bytes, &claim))
+        let descriptor = Descriptor::new("", *digest, bytes.len() as u64);
+        Ok(parse_if_manifest(bytes, &descriptor))
     }
 
     pub fn has(&self, digest: &Digest) -> bool {
@@ -130,7 +130,7 @@ impl Cache {
 
     /// Opens a stored blob, or joins or starts its download from `source`.
     pub fn fetch(
-        self: &Arc<Cache>,
+        self: &Arc<MirrorCache>,
         (digest, size): (Digest, u64),
         from: u64,
         source: impl FnOnce() -> Result<(Arc<dyn Store>, OnEnd)>,
@@ -144,7 +144,7 @@ impl Cache {
             match downloads.get(&digest) {
                 Some(partial) => partial.clone(),
                 None => {
-                    // The download may have finished in the meantime.
+                    // The download may have ended in the meantime.
                     if let Some(bytes) = self.open(&digest, size, from)? {
                         return Ok(bytes);
                     }
@@ -160,11 +160,11 @@ impl Cache {
         partial.read(from, open_direct)
     }
 
-    fn start_download(self: &Arc<Cache>, partial: Arc<DownloadedBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
+    fn start_download(self: &Arc<MirrorCache>, partial: Arc<DownloadedBlob>, source: Arc<dyn Store>, on_end: OnEnd) {
         let guard = DownloadGuard { cache: self.clone(), partial: partial.clone() };
         let (layout, budget, cancel) = (self.layout.clone(), self.budget.clone(), self.cancel.clone());
         let download = Download { partial, layout, budget, source, cancel, on_end };
-        self.pools.for_size(guard.partial.size).run(move || guard.finish(download.run()));
+        self.pools.for_size(guard.partial.size).run(move || guard.end_download(download.run()));
     }
 
     fn downloads(&self) -> MutexGuard<'_, HashMap<Digest, Arc<DownloadedBlob>>> {
@@ -174,15 +174,15 @@ impl Cache {
 
 /// Passes the result of a download to its clients, also after a panic.
 struct DownloadGuard {
-    cache: Arc<Cache>,
+    cache: Arc<MirrorCache>,
     partial: Arc<DownloadedBlob>,
 }
 
 impl DownloadGuard {
-    fn finish(self, result: Result<()>) {
+    fn end_download(self, result: Result<()>) {
         // Removed first, so that the next client opens the stored blob or starts a new download.
         self.cache.downloads().remove(&self.partial.digest);
-        self.partial.finish(result);
+        self.partial.set_result(result);
     }
 }
 
@@ -193,7 +193,7 @@ impl Drop for DownloadGuard {
             downloads.remove(&self.partial.digest);
         }
         drop(downloads);
-        self.partial.finish(Err(Error::failed("internal error: a download ended without a result")));
+        self.partial.set_result(Err(Error::failed("internal error: a download ended without a result")));
     }
 }
 

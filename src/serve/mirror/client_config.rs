@@ -13,15 +13,15 @@ pub enum Client {
     Podman,
 }
 
-/// The address by which clients reach the server.
+/// The URL by which clients reach the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerAddress {
+pub struct ServerUrl {
     /// `HOST:PORT`.
     pub host: String,
     pub tls: bool,
 }
 
-impl ServerAddress {
+impl ServerUrl {
     pub fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.host)
     }
@@ -38,7 +38,7 @@ pub struct ClientSettings {
 /// The settings that make `client` use the server as a mirror of `registries`; of all registries if the list is empty.
 ///
 /// Fails with `Usage` if the client does not support such a setting.
-pub fn settings(client: Client, registries: &[String], server: &ServerAddress) -> Result<ClientSettings> {
+pub fn settings(client: Client, registries: &[String], server: &ServerUrl) -> Result<ClientSettings> {
     match client {
         Client::Containerd => Ok(containerd(registries, server)),
         Client::Docker => docker(registries, server),
@@ -46,7 +46,7 @@ pub fn settings(client: Client, registries: &[String], server: &ServerAddress) -
     }
 }
 
-fn containerd(registries: &[String], server: &ServerAddress) -> ClientSettings {
+fn containerd(registries: &[String], server: &ServerUrl) -> ClientSettings {
     let mut settings = ClientSettings::default();
     let every = ["_default".to_owned()];
     for registry in if registries.is_empty() { &every } else { registries } {
@@ -75,7 +75,7 @@ fn containerd(registries: &[String], server: &ServerAddress) -> ClientSettings {
     settings
 }
 
-fn docker(registries: &[String], server: &ServerAddress) -> Result<ClientSettings> {
+fn docker(registries: &[String], server: &ServerUrl) -> Result<ClientSettings> {
     if !registries.is_empty() && !registries.iter().any(|registry| registry == DEFAULT_REGISTRY) {
         return Err(Error::usage("docker uses a mirror only for docker.io; add --proxy docker.io"));
     }
@@ -92,7 +92,7 @@ fn docker(registries: &[String], server: &ServerAddress) -> Result<ClientSetting
     Ok(ClientSettings { files: vec![("/etc/docker/daemon.json".to_owned(), text)], hints })
 }
 
-fn podman(registries: &[String], server: &ServerAddress) -> Result<ClientSettings> {
+fn podman(registries: &[String], server: &ServerUrl) -> Result<ClientSettings> {
     if registries.is_empty() {
         return Err(Error::usage("podman needs a mirror entry for each registry; name the registries with --proxy"));
     }
@@ -114,23 +114,23 @@ fn podman(registries: &[String], server: &ServerAddress) -> Result<ClientSetting
     Ok(ClientSettings { files: vec![("/etc/containers/registries.conf.d/imgmv.conf".to_owned(), text)], hints })
 }
 
-/// The address by which other hosts reach a server on `listen`; for a wildcard address, this host's own address.
-pub fn reachable_address(listen: SocketAddr) -> SocketAddr {
+/// The socket address by which other hosts reach a server on `listen`; for a wildcard, with this host's own IP address.
+pub fn reachable_socket_address(listen: SocketAddr) -> SocketAddr {
     match listen.ip().is_unspecified() {
-        true => SocketAddr::new(own_address(), listen.port()),
+        true => SocketAddr::new(own_ip(), listen.port()),
         false => listen,
     }
 }
 
-/// The source address of packets to other hosts; no packet is sent.
-fn own_address() -> IpAddr {
+/// The source IP address of packets to other hosts; no packet is sent.
+fn own_ip() -> IpAddr {
     let outward = || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
-        // An address reserved for documentation (RFC 5737).
+        // An IP address reserved for documentation (RFC 5737).
         socket.connect("192.0.2.1:9")?;
         socket.local_addr()
     };
-    outward().map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
+    outward().map_or(IpAddr::from([127, 0, 0, 1]), |socket_address| socket_address.ip())
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_client_is_told_in_its_own_words() {
-        let server = ServerAddress { host: "10.0.0.7:5000".into(), tls: false };
+        let server = ServerUrl { host: "10.0.0.7:5000".into(), tls: false };
         let both = ["docker.io".to_owned(), "quay.io".to_owned()];
         let of = |client| settings(client, &both, &server).unwrap().files;
         let files = of(Client::Containerd);
@@ -153,7 +153,7 @@ mod tests {
         let podman = &of(Client::Podman)[0].1;
         assert!(podman.contains("location = \"10.0.0.7:5000/quay.io\"\ninsecure = true\n"), "{podman}");
         assert!(settings(Client::Docker, &both[1..], &server).is_err());
-        let secure = ServerAddress { tls: true, ..server };
+        let secure = ServerUrl { tls: true, ..server };
         let podman = &settings(Client::Podman, &both, &secure).unwrap();
         assert!(!podman.files[0].1.contains("insecure") && podman.hints[0].contains("ca.crt"));
         assert!(settings(Client::Containerd, &[], &secure).unwrap().files[0].0.contains("_default"));

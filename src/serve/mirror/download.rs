@@ -70,7 +70,7 @@ impl DownloadedBlob {
     }
 
     /// Sets the result, if the download has not ended.
-    pub fn finish(&self, result: Result<()>) {
+    pub fn set_result(&self, result: Result<()>) {
         self.change(|state| {
             state.result.get_or_insert(result);
         });

@@ -59,7 +59,7 @@ impl CacheBudget {
         }
         if used.stored > available {
             for layout in &self.layouts {
-                layout.sweep(PARTIAL_LIFETIME);
+                layout.remove_expired_partials(PARTIAL_LIFETIME);
             }
             // Evicts 2% of the limit more than needed, so that the next reservations need no eviction.
             let evicted = LayoutCache::evict(&self.layouts, used.stored - available + limit / 50)?;

@@ -1,16 +1,23 @@
 //! A mirror: repositories of other registries, with their blobs in a cache. A tag is resolved upstream at each request.
 //! Content by digest comes from the cache, a peer, or upstream, in this order.
 //!
+//! **Words.** The *mirror* is this server's backend over other registries; `--proxy HOST` names a registry that it
+//! mirrors. An *upstream* is such a registry, and an *endpoint* is one host that serves it. A *peer* is a server that
+//! `--peer` names; the program at the other end of a connection is the *client*. To *evict* is to remove blobs from the
+//! cache to make room; to *prune* is to remove files that are older than their lifetime. A *reverse proxy* or an
+//! *HTTP proxy* is named in full.
+//!
 //! - `repository` does slow upstream work (HEAD a tag, fetch a missing manifest) before it takes a memory permit;
 //!   `single_flight` coalesces identical concurrent requests.
 //! - `download` fills the cache: a thread of a small `pool` runs `transfer` into the layout's partial file. Clients
-//!   read that file up to its written length; the last byte is held back until the digest is verified. So a download has the locks,
-//!   checkpoints and resumption of any copy, and is independent of its clients.
+//!   read that file up to its written length; the last byte is held back until the digest is verified. So a download
+//!   has the locks, checkpoints and resumption of any copy, and is independent of its clients.
 //! - `cache` and `evict`: file times record the order of use, and a shared lock protects blobs that are being read. Two
 //!   processes may share a cache.
 //! - `upstreams` has two identities: content that upstream serves anonymously is in one layout, content that needed
 //!   this server's credentials in another. An anonymous client reaches only the first.
-//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server answers a marked request only from its own disk.
+//! - `peers` marks its requests with a header (`Imgmv-Peer`); a server responds to a marked request only from its own
+//!   disk.
 //!
 //! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
 //! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
@@ -32,7 +39,7 @@ use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{DEFAULT_REGISTRY, Digest, Manifest, is_host, is_repository};
 use crate::progress::Watch;
-use cache::Cache;
+use cache::MirrorCache;
 use download::OnEnd;
 use peers::{Peer, Peers, RepositoryId};
 use repository::MirroredRepository;
@@ -62,20 +69,20 @@ pub enum CredentialSharing {
 pub enum MirrorMode {
     PullOnly,
     /// The server also accepts pushes: a name without a registry may be a pushed one. If upstream denies a request or
-    /// does not answer, the content counts as not found.
+    /// does not respond, the content counts as not found.
     WithPushes,
 }
 
 /// The caches of a mirror.
 pub struct Caches {
     /// Content that upstream serves anonymously.
-    pub public: Arc<Cache>,
+    pub public: Arc<MirrorCache>,
     /// Content that needed credentials.
-    pub private: Arc<Cache>,
+    pub private: Arc<MirrorCache>,
 }
 
 impl Caches {
-    pub fn of(&self, identity: Identity) -> &Arc<Cache> {
+    pub fn for_identity(&self, identity: Identity) -> &Arc<MirrorCache> {
         match identity {
             Identity::Anonymous => &self.public,
             Identity::Own => &self.private,

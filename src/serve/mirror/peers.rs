@@ -1,7 +1,7 @@
 //! Peers: other servers of this kind that may have missing content. Requests to them are by digest only, in parallel
 //! and with short timeouts, and a peer does not forward them. A peer may be this server itself.
 
-use super::upstreams::{COOLDOWN, Cooldown, Permits};
+use super::upstreams::{COOLDOWN_PAUSE, Cooldown, Permits};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// The interval between two DNS lookups of the peers.
-const DNS_INTERVAL: Duration = Duration::from_secs(10);
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum number of peer addresses.
-const MAX_ADDRESSES: usize = 256;
+const MAX_PEERS: usize = 256;
 /// The number of peers that are queried in parallel for one digest.
-const MAX_PARALLEL: usize = 8;
+const MAX_PARALLEL_QUERIES: usize = 8;
 /// The maximum number of simultaneous queries to peers; above it, a lookup continues without peers.
 const MAX_QUERIES: usize = 64;
 /// If a peer sends no bytes for this time, the next source is used.
@@ -125,10 +125,10 @@ impl Peers {
     ) -> Option<(Arc<Peer>, Descriptor)> {
         let until = Instant::now() + 2 * self.timeout;
         let mut available = self.current().into_iter().filter(|peer| !peer.cooldown.is_active());
-        let (sender, answers) = mpsc::channel();
+        let (sender, results) = mpsc::channel();
         let mut running = 0;
         loop {
-            while running < MAX_PARALLEL
+            while running < MAX_PARALLEL_QUERIES
                 && let Some(peer) = available.next()
             {
                 let (own, sender, digest, repository_id) =
@@ -142,7 +142,7 @@ impl Peers {
             if running == 0 {
                 return None;
             }
-            match answers.recv_timeout(until.saturating_duration_since(Instant::now())).ok()? {
+            match results.recv_timeout(until.saturating_duration_since(Instant::now())).ok()? {
                 Some(found) => return Some(found),
                 None => running -= 1,
             }
@@ -168,7 +168,7 @@ impl Peers {
             Ok(found) => found.map(|found| (peer, found)),
             Err(error) => {
                 if error.kind() == Kind::Network && !self.cancel.raised() {
-                    let pause = COOLDOWN.as_secs();
+                    let pause = COOLDOWN_PAUSE.as_secs();
                     self.watch.say(&format!("peer {} is skipped for {pause} s: {error}", peer.host));
                     peer.cooldown.start();
                 }
@@ -198,7 +198,7 @@ impl Peers {
 
     fn current(self: &Arc<Peers>) -> Vec<Arc<Peer>> {
         let age = self.resolved_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        if age > DNS_INTERVAL && !self.resolving.swap(true, Ordering::SeqCst) {
+        if age > RESOLVE_INTERVAL && !self.resolving.swap(true, Ordering::SeqCst) {
             // A DNS lookup may take seconds; until then the known addresses are used.
             let own = self.clone();
             let started = std::thread::Builder::new().name("lookup".into()).spawn(move || own.resolve_all());
@@ -213,7 +213,7 @@ impl Peers {
         let mut hosts: Vec<(String, bool)> = Vec::new();
         for url in &self.urls {
             for host in self.resolve(url) {
-                if hosts.len() < MAX_ADDRESSES && !hosts.iter().any(|(known, _)| *known == host) {
+                if hosts.len() < MAX_PEERS && !hosts.iter().any(|(known, _)| *known == host) {
                     hosts.push((host, url.insecure));
                 }
             }
@@ -248,6 +248,6 @@ impl Peers {
             return vec![url.host.clone()];
         }
         let found = (name, port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>).unwrap_or_default();
-        found.into_iter().map(|address| address.to_string()).collect()
+        found.into_iter().map(|socket_address| socket_address.to_string()).collect()
     }
 }

@@ -37,7 +37,7 @@ impl Pool {
             return;
         }
         state.threads += 1;
-        let thread = Thread { pool: self.clone(), finished: AtomicBool::new(false) };
+        let thread = Thread { pool: self.clone(), ended: AtomicBool::new(false) };
         drop(state);
         let started =
             std::thread::Builder::new().name("download".into()).stack_size(STACK_BYTES).spawn(move || thread.work());
@@ -67,7 +67,7 @@ impl Pool {
 /// One counted thread of the pool.
 struct Thread {
     pool: Arc<Pool>,
-    finished: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Thread {
@@ -76,7 +76,7 @@ impl Thread {
             let mut state = self.pool.state();
             let Some(job) = state.queue.pop_front() else {
                 // Under the same lock as the check of the queue, so that a new job starts a new thread.
-                self.finish(state);
+                self.end_thread(state);
                 return;
             };
             drop(state);
@@ -84,8 +84,8 @@ impl Thread {
         }
     }
 
-    fn finish(&self, mut state: MutexGuard<'_, PoolState>) {
-        self.finished.store(true, Ordering::Relaxed);
+    fn end_thread(&self, mut state: MutexGuard<'_, PoolState>) {
+        self.ended.store(true, Ordering::Relaxed);
         state.threads -= 1;
         self.pool.changed.notify_all();
     }
@@ -93,8 +93,8 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if !self.finished.load(Ordering::Relaxed) {
-            self.finish(self.pool.state());
+        if !self.ended.load(Ordering::Relaxed) {
+            self.end_thread(self.pool.state());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One repository of a mirrored registry, with the permissions of one client: the search for tags, manifests and blobs,
-//! and the fallback if upstream does not answer.
+//! and the fallback if upstream does not respond.
 
-use super::cache::Cache;
+use super::cache::MirrorCache;
 use super::download::OpenDirect;
 use super::peers::{ContentKind, RepositoryId};
 use super::upstreams::{Identity, Upstream};
@@ -32,7 +32,7 @@ pub(crate) struct MirroredRepository {
     pub repository_id: RepositoryId,
     /// The client may read content that needs this server's credentials.
     pub may_use_credentials: bool,
-    /// If upstream denies a request or does not answer, the content counts as not found.
+    /// If upstream denies a request or does not respond, the content counts as not found.
     pub hide_upstream_errors: bool,
     pub search: Search,
 }
@@ -50,15 +50,15 @@ impl MirroredRepository {
     }
 
     /// The caches that this client may read.
-    fn caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
+    fn caches(&self) -> impl Iterator<Item = &Arc<MirrorCache>> {
         let caches = self.state.caches.as_ref();
         let private = caches.filter(|_| self.may_use_credentials).map(|caches| &caches.private);
         caches.map(|caches| &caches.public).into_iter().chain(private)
     }
 
     /// The cache for new content from upstream.
-    fn cache(&self) -> Option<&Arc<Cache>> {
-        self.state.caches.as_ref().map(|caches| caches.of(self.identity()))
+    fn cache(&self) -> Option<&Arc<MirrorCache>> {
+        self.state.caches.as_ref().map(|caches| caches.for_identity(self.identity()))
     }
 
     fn key(&self, digest: &Digest) -> ContentKey {

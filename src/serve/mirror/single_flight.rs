@@ -16,7 +16,7 @@ pub struct SingleFlight<K, T> {
 
 struct Lookup<T> {
     result: Mutex<Option<Result<T>>>,
-    finished: Condvar,
+    result_set: Condvar,
 }
 
 impl<K, T> Default for SingleFlight<K, T> {
@@ -33,7 +33,7 @@ impl<K: Clone + Eq + Hash, T: Clone> SingleFlight<K, T> {
             match running.get(&key) {
                 Some(lookup) => (lookup.clone(), false),
                 None => {
-                    let lookup = Arc::new(Lookup { result: Mutex::new(None), finished: Condvar::new() });
+                    let lookup = Arc::new(Lookup { result: Mutex::new(None), result_set: Condvar::new() });
                     running.insert(key.clone(), lookup.clone());
                     (lookup, true)
                 }
@@ -53,7 +53,7 @@ impl<K: Clone + Eq + Hash, T: Clone> SingleFlight<K, T> {
 impl<T: Clone> Lookup<T> {
     fn set(&self, result: Result<T>) {
         self.result.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
-        self.finished.notify_all();
+        self.result_set.notify_all();
     }
 
     /// Waits for the result. The first caller always provides one, an error if its lookup panicked.
@@ -63,7 +63,7 @@ impl<T: Clone> Lookup<T> {
             if let Some(result) = &*result {
                 return result.clone();
             }
-            result = self.finished.wait_timeout(result, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+            result = self.result_set.wait_timeout(result, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -10,19 +10,19 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The maximum number of repositories for which the result of the search for credentials is remembered.
-const MAX_REMEMBERED: usize = 1024;
+const MAX_REMEMBERED_LOGINS: usize = 1024;
 /// The maximum number of simultaneous lookups at all registries.
 const MAX_LOOKUPS: usize = 32;
 /// The buffer of a connection for lookups; a server may have many connections.
 const LOOKUP_BUFFER_BYTES: usize = 16 << 10;
 /// The buffer of a connection for blobs.
 const BLOB_BUFFER_BYTES: usize = 128 << 10;
-/// The timeout of a lookup. It is shorter than a blob's, since a client waits for the answer.
+/// The timeout of a lookup. It is shorter than a blob's, since a client waits for the response.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// The number of retries if another host, or the last known answer, can be used instead.
+/// The number of retries if another host, or the last known result, can be used instead.
 const LOOKUP_RETRIES: u32 = 1;
-/// A host that did not answer is skipped for this time while another one exists.
-pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
+/// A host that did not respond is skipped for this time while another one exists.
+pub(super) const COOLDOWN_PAUSE: Duration = Duration::from_secs(30);
 
 /// The identity with which this server sends requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ pub struct Endpoint {
 /// A mirrored registry.
 pub struct Upstream {
     host: String,
-    /// The mirrors of the registry, then the registry itself, whose answer is authoritative.
+    /// The other endpoints of the registry, then the registry itself, whose response is authoritative.
     hosts: Vec<UpstreamHost>,
     logins: Mutex<HashMap<String, bool>>,
     lookup_permits: Arc<Permits>,
@@ -110,7 +110,7 @@ impl Upstream {
     /// credentials exist.
     pub fn identity(&self, repository: &str) -> Identity {
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        if logins.len() >= MAX_REMEMBERED && !logins.contains_key(repository) {
+        if logins.len() >= MAX_REMEMBERED_LOGINS && !logins.contains_key(repository) {
             logins.clear();
         }
         let knows =
@@ -119,7 +119,7 @@ impl Upstream {
         if known { Identity::Own } else { Identity::Anonymous }
     }
 
-    /// The result of the first host that has one; otherwise the answer of the last host.
+    /// The result of the first host that has one; otherwise the result of the last host.
     pub fn lookup_in_order<T>(
         &self,
         identity: Identity,
@@ -127,23 +127,23 @@ impl Upstream {
         lookup: impl Fn(&RepositoryStore) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let _permit = self.lookup_permits.acquire(LOOKUP_TIMEOUT)?;
-        let mut answer = Ok(None);
+        let mut result = Ok(None);
         for (at, host) in self.hosts.iter().enumerate() {
             let is_last = at + 1 == self.hosts.len();
             if host.cooldown.is_active() && !is_last {
                 continue;
             }
-            answer = match lookup(&host.connections(identity).lookups.repository(repository)) {
+            result = match lookup(&host.connections(identity).lookups.repository(repository)) {
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
-                answer => answer,
+                result => result,
             };
-            match &answer {
-                Ok(Some(_)) => return answer,
+            match &result {
+                Ok(Some(_)) => return result,
                 Err(error) if error.kind() == Kind::Network && !is_last => host.cooldown.start(),
                 _ => {}
             }
         }
-        answer
+        result
     }
 
     /// `repository` at every host that is not skipped, in order.
@@ -163,7 +163,7 @@ impl UpstreamHost {
     }
 }
 
-/// The time for which a host that did not answer is skipped.
+/// The time for which a host that did not respond is skipped.
 #[derive(Debug, Default)]
 pub struct Cooldown(Mutex<Option<Instant>>);
 
@@ -173,7 +173,7 @@ impl Cooldown {
     }
 
     pub fn is_active(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|start| start.elapsed() < COOLDOWN)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|start| start.elapsed() < COOLDOWN_PAUSE)
     }
 }
 

@@ -16,11 +16,11 @@ use std::io::Read;
 /// The first bytes of an entry, which tell a document from a layer: a tar's header.
 const HEAD_BYTES: usize = 512;
 /// All stored documents together.
-const DOCUMENTS_LIMIT_BYTES: u64 = 32 << 20;
+const MAX_DOCUMENTS_BYTES: u64 = 32 << 20;
 /// All skipped entries that are neither layer nor document.
-const SKIPPED_LIMIT_BYTES: u64 = 1 << 30;
+const MAX_SKIPPED_BYTES: u64 = 1 << 30;
 /// Bytes after the end mark.
-const TRAILER_LIMIT_BYTES: u64 = 64 << 20;
+const MAX_TRAILER_BYTES: u64 = 64 << 20;
 /// Skipped entries up to this size are passed on by a rewrite: docker's old form has one per layer (`VERSION`).
 const TINY_FILE_BYTES: u64 = 16;
 const BUFFER_BYTES: usize = 64 << 10;
@@ -64,7 +64,7 @@ impl Steps {
         let Some(entry) = self.walk.next_entry()? else {
             self.ended = true;
             // A decompressor checks its checksum here, and a writer can end.
-            self.walk.input().drain(TRAILER_LIMIT_BYTES)?;
+            self.walk.input().drain(MAX_TRAILER_BYTES)?;
             return Ok(Step::End);
         };
         self.held.backslashes |= entry.name.contains('\\');
@@ -73,12 +73,12 @@ impl Steps {
             return Ok(Step::Other(entry));
         }
         let head = self.head()?;
-        let fits = entry.size <= MAX_DOCUMENT_BYTES && self.held.bytes + entry.size <= DOCUMENTS_LIMIT_BYTES;
+        let fits = entry.size <= MAX_DOCUMENT_BYTES && self.held.bytes + entry.size <= MAX_DOCUMENTS_BYTES;
         // Read in any case: a list that is not JSON is an error, as in a file.
         let list = [manifest_json::FILE, manifest_json::REPOSITORIES, INDEX, LAYOUT].contains(&entry.name.as_str());
         if list && !fits {
             return Err(Error::invalid(format!(
-                "{} has {} bytes, more than the {MAX_DOCUMENT_BYTES} allowed ({DOCUMENTS_LIMIT_BYTES} for all documents)",
+                "{} has {} bytes, more than the {MAX_DOCUMENT_BYTES} allowed ({MAX_DOCUMENTS_BYTES} for all documents)",
                 shown(&entry.name),
                 entry.size
             )));
@@ -98,9 +98,9 @@ impl Steps {
             self.held.unnamed_layers.insert(entry.name.clone());
         }
         self.skipped_bytes += entry.size;
-        match self.skipped_bytes > SKIPPED_LIMIT_BYTES {
+        match self.skipped_bytes > MAX_SKIPPED_BYTES {
             true => Err(Error::invalid(format!(
-                "the archive has more than {SKIPPED_LIMIT_BYTES} bytes that do not belong to an image"
+                "the archive has more than {MAX_SKIPPED_BYTES} bytes that do not belong to an image"
             ))),
             false if entry.size <= TINY_FILE_BYTES => Ok(Step::Skipped(entry.name, head)),
             false => Ok(Step::Skipped(entry.name, Vec::new())),

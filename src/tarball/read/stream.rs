@@ -26,7 +26,7 @@ pub struct ArchiveStream {
 }
 
 /// A blob of a stream.
-pub struct Blob<'a> {
+pub struct StreamedBlob<'a> {
     pub claim: Claim,
     pub bytes: Box<dyn Read + Send + 'a>,
 }
@@ -70,7 +70,7 @@ impl ArchiveStream {
     ///
     /// # Errors
     /// `Invalid` for a malformed or hostile archive, and the errors of the reader.
-    pub fn next_blob(&mut self) -> Result<Option<Blob<'_>>> {
+    pub fn next_blob(&mut self) -> Result<Option<StreamedBlob<'_>>> {
         if !std::mem::take(&mut self.waiting) {
             while !matches!(self.steps.step().map_err(|e| e.at(&self.label))?, Step::Layer) {
                 if self.steps.ended {
@@ -82,7 +82,7 @@ impl ArchiveStream {
         let (name, size) = self.steps.current().expect("a step to a layer sets it");
         let digest = self.steps.digests_known.filter(|known| *known).and_then(|_| blob_digest(name));
         let claim = Claim { digest, size: Some(size) };
-        Ok(Some(Blob { claim, bytes: Box::new(CurrentLayerReader(self)) }))
+        Ok(Some(StreamedBlob { claim, bytes: Box::new(CurrentLayerReader(self)) }))
     }
 
     /// Returns the images, after the last blob.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, media_type};
-use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
+use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -35,24 +35,9 @@ pub struct StreamedStore {
 
 impl Store for StreamedStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
-        if selectors.is_empty() {
-            return self.summary.select(selectors);
-        }
-        let mut chosen = Vec::new();
-        for selector in selectors {
-            let unlisted = match selector {
-                Selector::Digest(digest) if self.summary.roots.iter().all(|root| root.descriptor.digest != *digest) => {
-                    let bytes = self.summary.documents.get(digest);
-                    bytes.and_then(|bytes| unnamed_root(digest, bytes.clone()))
-                }
-                _ => None,
-            };
-            match unlisted {
-                Some(root) => chosen.push(root),
-                None => chosen.extend(self.summary.select(std::slice::from_ref(selector))?),
-            }
-        }
-        Ok(chosen)
+        let roots = self.summary.roots.clone();
+        let known = with_unlisted(roots, selectors, |digest| Ok(self.summary.documents.get(digest).cloned()))?;
+        select(&known, selectors)
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fanout;
-use crate::fanout::Limits;
+use crate::fanout::FanoutLimits;
 use crate::image::Digest;
 use crate::tarball::ArchiveStream;
 use std::io::Read;
@@ -24,7 +24,7 @@ impl UnopenedArchive {
     }
 
     /// Splits the archive into `readers` equal streams, which must be read in parallel.
-    pub fn split(self, readers: usize, limits: &Limits, cancel: &Cancel) -> Result<Vec<UnopenedArchive>> {
+    pub fn split(self, readers: usize, limits: &FanoutLimits, cancel: &Cancel) -> Result<Vec<UnopenedArchive>> {
         let ends = fanout::split(self.bytes, readers, limits, cancel)?;
         let archive = |bytes| UnopenedArchive {
             bytes,

@@ -8,7 +8,7 @@ use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{ArchiveImage, INDEX, ImageForm};
 use crate::tarball::read::store::ArchiveStore;
 use crate::tarball::tar::entries::TarReader;
-use crate::tarball::tar::output::{Output, TarWriter};
+use crate::tarball::tar::output::{TarOutput, TarWriter};
 use crate::tarball::tar::read_at::{ForwardReader, ReadAt};
 use serde_json::{Map, Value};
 use std::{
@@ -57,7 +57,7 @@ pub fn retag<B: ReadAt>(
     // Loaders look for `manifest.json` first. It is the last entry, so that no loader accepts a truncated archive.
     lists.sort_by_key(|(name, _)| *name == manifest_json::FILE);
     let to = copy_entries(store, from, to, label)?;
-    let mut tar = TarWriter::new(Output::File(to), label);
+    let mut tar = TarWriter::new(TarOutput::File(to), label);
     for (name, bytes) in lists {
         tar.write_entry(name, &bytes)?;
     }

@@ -15,7 +15,7 @@ use crate::tarball::read::stream::ArchiveStream;
 use crate::tarball::read::summary::StreamSummary;
 use crate::tarball::tar::entries::{EntryKind, TarEntry};
 use crate::tarball::tar::header::HeaderKind;
-use crate::tarball::tar::output::{Output, TarWriter};
+use crate::tarball::tar::output::{TarOutput, TarWriter};
 use crate::tarball::tar::path::{follow, shown};
 use std::collections::{BTreeMap, HashMap};
 
@@ -49,7 +49,7 @@ pub fn rewrite(
 
 fn steps(stream: &mut ArchiveStream, out: &mut (dyn std::io::Write + Send), how: Rewrite<'_>) -> Result<StreamSummary> {
     let Rewrite { selectors, rename, moved } = how;
-    let mut tar = TarWriter::new(Output::Pipe(Box::new(out)), "the archive");
+    let mut tar = TarWriter::new(TarOutput::Pipe(Box::new(out)), "the archive");
     let mut reported = 0;
     let mut moved = |at: u64| moved(at - std::mem::replace(&mut reported, at));
     let mut early = stream.early_steps().into_iter();

@@ -51,7 +51,7 @@ impl ArchiveCompression {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ArchiveCompression::Xz,
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => ArchiveCompression::Bzip2,
             head if super::header::is_header(head) => ArchiveCompression::Plain,
-            head if head.len() >= super::header::BLOCK && head.iter().all(|byte| *byte == 0) => {
+            head if head.len() >= super::header::BLOCK_BYTES && head.iter().all(|byte| *byte == 0) => {
                 ArchiveCompression::Plain
             }
             _ => return None,

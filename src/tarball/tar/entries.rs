@@ -1,7 +1,7 @@
 //! Reads the entries of a tar in order: applies extension records (PAX, GNU), cleans names, and limits counts and
 //! lengths. Duplicate names and entries that no image archive has are refused.
 
-use super::header::{BLOCK, Flag, Header, padding};
+use super::header::{BLOCK_BYTES, Flag, Header, padding};
 use super::path::{MAX_NAME_BYTES, clean, shown};
 use crate::error::{Error, Result};
 use std::{
@@ -187,7 +187,7 @@ impl<T: TarBytes> TarReader<T> {
 
     /// Reads the next header; `None` at the end mark, for which one block of zeros is enough.
     fn header(&mut self) -> Result<Option<Header>> {
-        let mut block = [0; BLOCK];
+        let mut block = [0; BLOCK_BYTES];
         self.fill(&mut block)?;
         Header::parse(&block)
     }
@@ -200,7 +200,7 @@ impl<T: TarBytes> TarReader<T> {
         }
         let mut record = vec![0; size as usize];
         self.fill(&mut record)?;
-        let mut rest = [0; BLOCK];
+        let mut rest = [0; BLOCK_BYTES];
         self.fill(&mut rest[..padding(size)])?;
         Ok(record)
     }

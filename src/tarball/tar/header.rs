@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// The size of a tar block in bytes.
-pub(crate) const BLOCK: usize = 512;
+pub(crate) const BLOCK_BYTES: usize = 512;
 /// From this size on, the octal field is too short, so the number is written in base 256.
 const MIN_BASE256_BYTES: u64 = 1 << 33;
 
@@ -38,12 +38,12 @@ pub(crate) struct Header {
 
 /// Whether `block` is a tar header: its checksum is correct.
 pub(crate) fn is_header(block: &[u8]) -> bool {
-    block.len() >= BLOCK && checksum_fits(&block[..BLOCK])
+    block.len() >= BLOCK_BYTES && checksum_fits(&block[..BLOCK_BYTES])
 }
 
 impl Header {
     /// Parses one block; `None` for a block of zeros (an end mark).
-    pub fn parse(block: &[u8; BLOCK]) -> Result<Option<Header>> {
+    pub fn parse(block: &[u8; BLOCK_BYTES]) -> Result<Option<Header>> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
@@ -127,13 +127,13 @@ pub(crate) fn encode(name: &str, kind: HeaderKind<'_>, size: u64) -> Vec<u8> {
         HeaderKind::SymbolicLink(target) | HeaderKind::HardLink(target) => target,
         _ => "",
     };
-    let mut out = Vec::with_capacity(BLOCK);
+    let mut out = Vec::with_capacity(BLOCK_BYTES);
     for (text, flag) in [(name, b'L'), (target, b'K')] {
         if text.len() > 100 {
             out.extend(encode_block(b"././@LongLink", b"", flag, text.len() as u64 + 1));
             out.extend(text.as_bytes());
             out.push(0);
-            out.resize(out.len().next_multiple_of(BLOCK), 0);
+            out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
         }
     }
     let flag = match kind {
@@ -146,8 +146,8 @@ pub(crate) fn encode(name: &str, kind: HeaderKind<'_>, size: u64) -> Vec<u8> {
     out
 }
 
-fn encode_block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
+fn encode_block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK_BYTES] {
+    let mut block = [0; BLOCK_BYTES];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &name[..name.len().min(100)]);
     put(100, if flag == b'5' { b"0000755\0" } else { b"0000644\0" });
@@ -175,13 +175,13 @@ fn encode_block(name: &[u8], link: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
 pub(crate) fn encode_entry(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut out = encode(name, HeaderKind::File, bytes.len() as u64);
     out.extend(bytes);
-    out.resize(out.len().next_multiple_of(BLOCK), 0);
+    out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
     out
 }
 
 /// Returns the number of zeros that fill the last block of `size` bytes of data.
 pub(crate) fn padding(size: u64) -> usize {
-    (size.next_multiple_of(BLOCK as u64) - size) as usize
+    (size.next_multiple_of(BLOCK_BYTES as u64) - size) as usize
 }
 
 #[cfg(test)]
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn read_back(bytes: &[u8]) -> Header {
-        let last = bytes.len() - BLOCK;
+        let last = bytes.len() - BLOCK_BYTES;
         Header::parse(bytes[last..].try_into().unwrap()).unwrap().unwrap()
     }
 
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_changed_header_is_refused() {
-        let mut block: [u8; BLOCK] = encode("a", HeaderKind::File, 7)[..].try_into().unwrap();
+        let mut block: [u8; BLOCK_BYTES] = encode("a", HeaderKind::File, 7)[..].try_into().unwrap();
         block[0] = b'b';
         assert!(Header::parse(&block).is_err());
         assert!(!is_header(&block));
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_checksum_in_base_256_is_a_number_like_any_other() {
-        let mut block: [u8; BLOCK] = encode("a", HeaderKind::File, 1)[..].try_into().unwrap();
+        let mut block: [u8; BLOCK_BYTES] = encode("a", HeaderKind::File, 1)[..].try_into().unwrap();
         block[148..156].copy_from_slice(b"        ");
         let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
         block[148..156].copy_from_slice(&sum.to_be_bytes());

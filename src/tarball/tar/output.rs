@@ -2,17 +2,17 @@
 
 use super::compress::Compressed;
 use super::header;
-use super::header::{BLOCK, HeaderKind};
+use super::header::{BLOCK_BYTES, HeaderKind};
 use crate::error::{Error, Result};
 use std::{fs::File, io::Write, os::unix::fs::FileExt};
 
 /// Smaller writes are buffered; larger ones are written without a copy.
 const BUFFER_BYTES: usize = 64 << 10;
 /// The end mark of a tar: two blocks of zeros.
-const END_MARK: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+const END_MARK: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 
 /// The destination of an archive.
-pub enum Output<'o> {
+pub enum TarOutput<'o> {
     Pipe(Box<dyn Write + Send + 'o>),
     /// An empty file.
     File(File),
@@ -22,7 +22,7 @@ pub enum Output<'o> {
 
 /// Writes a tar.
 pub(crate) struct TarWriter<'o> {
-    out: Output<'o>,
+    out: TarOutput<'o>,
     buffer: Vec<u8>,
     /// The number of bytes written, including buffered ones.
     at: u64,
@@ -31,7 +31,7 @@ pub(crate) struct TarWriter<'o> {
 
 impl<'o> TarWriter<'o> {
     /// Creates a writer. `label` is the name of the destination in messages.
-    pub fn new(out: Output<'o>, label: &str) -> TarWriter<'o> {
+    pub fn new(out: TarOutput<'o>, label: &str) -> TarWriter<'o> {
         TarWriter { out, buffer: Vec::with_capacity(BUFFER_BYTES), at: 0, label: label.to_owned() }
     }
 
@@ -42,8 +42,8 @@ impl<'o> TarWriter<'o> {
     /// Returns the file if the output is one; buffered bytes are not in it yet.
     pub fn file(&self) -> Option<&File> {
         match &self.out {
-            Output::File(file) => Some(file),
-            Output::Pipe(_) | Output::Compressed(_) => None,
+            TarOutput::File(file) => Some(file),
+            TarOutput::Pipe(_) | TarOutput::Compressed(_) => None,
         }
     }
 
@@ -95,7 +95,7 @@ impl<'o> TarWriter<'o> {
         self.flush()?;
         let header = header::encode(name, HeaderKind::File, size);
         match &self.out {
-            Output::File(file) if header.len() == BLOCK => {
+            TarOutput::File(file) if header.len() == BLOCK_BYTES => {
                 file.write_all_at(&header, at).map_err(|e| Error::writing(&self.label, e))
             }
             _ => Err(Error::failed("only an entry in a file can be named after its data")),
@@ -110,7 +110,7 @@ impl<'o> TarWriter<'o> {
     /// Continues at the offset `at` of a file; bytes behind it stay until they are overwritten.
     pub fn seek(&mut self, at: u64) -> Result<()> {
         self.flush()?;
-        let Output::File(file) = &mut self.out else {
+        let TarOutput::File(file) = &mut self.out else {
             return Err(Error::failed("bytes written to a pipe cannot be changed"));
         };
         std::io::Seek::seek(file, std::io::SeekFrom::Start(at)).map_err(|e| Error::writing(&self.label, e))?;
@@ -135,9 +135,9 @@ impl<'o> TarWriter<'o> {
     pub fn close(mut self) -> Result<Option<File>> {
         self.flush()?;
         match self.out {
-            Output::File(file) => Ok(Some(file)),
-            Output::Compressed(compressed) => compressed.finish().map(Some),
-            Output::Pipe(mut pipe) => {
+            TarOutput::File(file) => Ok(Some(file)),
+            TarOutput::Compressed(compressed) => compressed.finish().map(Some),
+            TarOutput::Pipe(mut pipe) => {
                 pipe.flush().map_err(|e| Error::writing(&self.label, e))?;
                 Ok(None)
             }
@@ -146,9 +146,9 @@ impl<'o> TarWriter<'o> {
 
     fn write_through(&mut self, bytes: &[u8]) -> Result<()> {
         let done = match &mut self.out {
-            Output::Pipe(pipe) => pipe.write_all(bytes),
-            Output::File(file) => file.write_all(bytes),
-            Output::Compressed(compressed) => compressed.write_all(bytes),
+            TarOutput::Pipe(pipe) => pipe.write_all(bytes),
+            TarOutput::File(file) => file.write_all(bytes),
+            TarOutput::Compressed(compressed) => compressed.write_all(bytes),
         };
         done.map_err(|e| Error::writing(&self.label, e))
     }

@@ -12,7 +12,7 @@ use crate::source::Claim;
 use crate::tarball::manifest_json;
 use crate::tarball::read::contents::{INDEX, LAYOUT};
 use crate::tarball::tar::header::HeaderKind;
-use crate::tarball::tar::output::{Output, TarWriter};
+use crate::tarball::tar::output::{TarOutput, TarWriter};
 use std::{
     collections::HashSet,
     fs::File,
@@ -51,7 +51,7 @@ pub(crate) enum Phase {
 impl ArchiveWriter {
     /// Creates an archive in `out`. `label` is its name in messages. Loaders that do not support indexes find the images
     /// for `platform`.
-    pub fn new(out: Output<'static>, label: &str, platform: Platform) -> ArchiveWriter {
+    pub fn new(out: TarOutput<'static>, label: &str, platform: Platform) -> ArchiveWriter {
         let tar = Some(TarWriter::new(out, label));
         let (blobs, lists) = (HashSet::new(), ImageLists::default());
         ArchiveWriter {
@@ -63,7 +63,7 @@ impl ArchiveWriter {
     /// Creates an archive in a file that an earlier run may have started. Its content is not used before
     /// [`ArchiveWriter::resume`].
     pub(crate) fn resumable(file: File, resume: Resume, label: &str, platform: Platform) -> ArchiveWriter {
-        let archive = ArchiveWriter::new(Output::File(file), label, platform);
+        let archive = ArchiveWriter::new(TarOutput::File(file), label, platform);
         archive.state().resume = Some(resume);
         archive
     }

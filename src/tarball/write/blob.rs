@@ -2,11 +2,11 @@
 
 use super::archive::{ArchiveState, ArchiveWriter, Phase, closed};
 use super::resume::PartialBlob;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::{Digest, Hasher};
-use crate::tarball::tar::header::BLOCK;
-use crate::transfer::BlobWriter;
-use crate::transfer::Verified;
+use crate::source::Claim;
+use crate::tarball::tar::header::BLOCK_BYTES;
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 
 /// The entry of a blob that is being written.
 pub(crate) struct BlobEntry<'p> {
@@ -23,19 +23,22 @@ pub(crate) struct BlobEntry<'p> {
 impl BlobEntry<'_> {
     /// Returns the offset of the data.
     fn data_at(&self) -> u64 {
-        self.start + BLOCK as u64
+        self.start + BLOCK_BYTES as u64
     }
 }
 
 impl BlobWriter for BlobEntry<'_> {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        let (None, Some((_, size))) = (self.written, self.named) else { return Ok((0, fresh)) };
+        let (None, Some((digest, size))) = (self.written, self.named) else { return Ok((0, fresh)) };
         let mut state = self.archive.state();
         let ArchiveState { tar: Some(tar), resume: Some(resume), .. } = &mut *state else { return Ok((0, fresh)) };
         tar.flush()?;
         let Some(file) = tar.file() else { return Ok((0, fresh)) };
         let found = resume.checkpoints.verify((file, self.data_at()), size, fresh, &resume.cancel)?;
         tar.truncate(self.data_at() + found.bytes)?;
+        if found.damaged {
+            resume.watch.say(&found.damage_message(&digest, size));
+        }
         self.written = Some(found.bytes);
         Ok((found.bytes, found.hasher))
     }
@@ -53,8 +56,8 @@ impl BlobWriter for BlobEntry<'_> {
             }
         };
         let end = written + bytes.len() as u64;
-        if self.named.is_some_and(|(_, size)| end > size) {
-            return Err(Error::invalid("a blob has more bytes than its announced size"));
+        if let Some((digest, size)) = self.named.filter(|(_, size)| end > *size) {
+            return Err(longer_than_announced(&Claim { digest: Some(digest), size: Some(size) }));
         }
         let ArchiveState { tar: Some(tar), resume, .. } = &mut *state else { return Err(closed()) };
         self.written = Some(written);
@@ -73,7 +76,7 @@ impl BlobWriter for BlobEntry<'_> {
     fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         if self.written != Some(size) || self.named.is_some_and(|named| named != (digest, size)) {
-            return Err(Error::failed(format!("blob {digest} is not the one that was started")));
+            return Err(not_announced(&digest));
         }
         let mut state = self.archive.state();
         if self.named.is_none() && state.blobs.contains(&digest) {

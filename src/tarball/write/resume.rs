@@ -5,12 +5,13 @@ use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher, LayoutIndex};
+use crate::progress::Watch;
 use crate::tarball::read::contents::LAYOUT;
 use crate::tarball::tar::header;
-use crate::tarball::tar::header::{BLOCK, Flag, Header, HeaderKind};
+use crate::tarball::tar::header::{BLOCK_BYTES, Flag, Header, HeaderKind};
 use crate::tarball::tar::output::TarWriter;
 use std::collections::HashSet;
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -24,6 +25,8 @@ pub(crate) struct Resume {
     /// Complete entries of an earlier run that were not requested yet.
     pub(crate) unused: HashSet<Digest>,
     pub(crate) cancel: Cancel,
+    /// The receiver of messages about damage.
+    pub(crate) watch: Arc<dyn Watch>,
 }
 
 /// The content of an archive that is resumed.
@@ -60,13 +63,14 @@ pub(crate) struct Scan {
 
 impl Resume {
     /// Creates the state with the checkpoint file, which is empty or from an earlier run.
-    pub fn new(checkpoints: File, cancel: &Cancel) -> Resume {
+    pub fn new(checkpoints: File, cancel: &Cancel, watch: Arc<dyn Watch>) -> Resume {
         Resume {
             checkpoints: Checkpoints::new(checkpoints),
             partial: None,
             repeatable: false,
             unused: HashSet::new(),
             cancel: cancel.clone(),
+            watch,
         }
     }
 
@@ -95,8 +99,9 @@ pub(crate) fn scan(file: &File, label: &str, cancel: &Cancel) -> Result<Scan> {
         return Ok(scan);
     }
     scan.end = layout.len() as u64;
-    while let Some((digest, size)) = read(file, scan.end, BLOCK).map_err(reading)?.and_then(|block| blob(&block)) {
-        let (header_at, data_at) = (scan.end, scan.end + BLOCK as u64);
+    while let Some((digest, size)) = read(file, scan.end, BLOCK_BYTES).map_err(reading)?.and_then(|block| blob(&block))
+    {
+        let (header_at, data_at) = (scan.end, scan.end + BLOCK_BYTES as u64);
         if data_at.saturating_add(size) > length {
             scan.partial = Some(PartialBlob { digest, size, header_at });
             break;
@@ -151,8 +156,8 @@ fn hash(file: &File, mut from: u64, size: u64, expected: &Digest, cancel: &Cance
 fn ranges(file: &File, digests: &HashSet<Digest>) -> Result<Vec<(u64, u64)>> {
     let mut from = header::encode_entry(LAYOUT, LayoutIndex::layout_file()).len() as u64;
     let mut ranges = Vec::new();
-    while let Some((digest, size)) = read(file, from, BLOCK)?.and_then(|block| blob(&block)) {
-        let end = from + BLOCK as u64 + size + header::padding(size) as u64;
+    while let Some((digest, size)) = read(file, from, BLOCK_BYTES)?.and_then(|block| blob(&block)) {
+        let end = from + BLOCK_BYTES as u64 + size + header::padding(size) as u64;
         if digests.contains(&digest) {
             ranges.push((from, end));
         }

@@ -6,7 +6,8 @@ use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, AddressProfile, InPlace, OpenSource, RepositoryName, SelectedSource, Served, ShortForm, Transport, all_of,
+    Address, AddressProfile, InPlace, OpenSource, RepositoryName, SelectedSource, ServeSource, ShortForm, Transport,
+    all_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -25,7 +26,7 @@ pub(crate) const DOCKER: Transport = Transport {
     scheme: "docker-archive:",
     syntax: "docker-archive:FILE[:REF]",
     help: &["a docker-save tar; without REF, every image in it"],
-    served: &[("docker-archive:FILE", "an uncompressed archive in a file")],
+    serve_forms: &[("docker-archive:FILE", "an uncompressed archive in a file")],
     parse: |address, rest| {
         let (file, selector) = file_and_selector(address, rest)?;
         Ok(Box::new(ArchiveAddress::file("docker-archive:", file, selector)))
@@ -36,7 +37,7 @@ pub(crate) const OCI: Transport = Transport {
     scheme: "oci-archive:",
     syntax: "oci-archive:FILE[:REF]",
     help: &["an OCI layout in a tar; without REF, every image in it"],
-    served: &[("oci-archive:FILE", "the same")],
+    serve_forms: &[("oci-archive:FILE", "the same")],
     parse: |address, rest| {
         let (file, selector) = file_and_selector(address, rest)?;
         Ok(Box::new(ArchiveAddress::file("oci-archive:", file, selector)))
@@ -46,7 +47,7 @@ pub(crate) const OCI: Transport = Transport {
 pub(crate) const STDIO: ShortForm = ShortForm {
     syntax: "-",
     help: &["an archive on standard input or output"],
-    served: &[],
+    serve_forms: &[],
     parse: |text| (text == "-").then(|| Ok(Box::new(StdioAddress) as Box<dyn Address>)),
 };
 
@@ -88,7 +89,7 @@ impl Address for ArchiveAddress {
             return Ok(planned(&self.file.to_string_lossy()));
         }
         let Some(coding) = compression else {
-            let before = ResumeOptions { life: options.partial_lifetime, cancel: context.cancel.clone() };
+            let before = ResumeOptions { lifetime: options.partial_lifetime, cancel: context.cancel.clone() };
             return Ok(Box::new(ArchiveSink::to_file_after(&self.file, &before, context.watch.clone())?));
         };
         context.watch.event(Event::Detail(&format!(
@@ -107,14 +108,14 @@ impl Address for ArchiveAddress {
         self.selector.as_ref()
     }
 
-    fn served(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<Served> {
+    fn serve_source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
         all_of(self.selector())?;
         let (file, watch) = (self.file.clone(), context.watch.clone());
         let open = move || match find(&Input::File(file.clone()), watch.clone())? {
             Found::Store(store) => Ok(store as Arc<dyn Store>),
             Found::UnopenedArchive(_) => Err(compressed(&file)),
         };
-        Ok(Served::Store {
+        Ok(ServeSource::Store {
             watched: self.file.clone(),
             poll_interval: Duration::ZERO,
             repository: RepositoryName::FromPath(self.file.clone()),

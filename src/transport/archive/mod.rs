@@ -120,10 +120,10 @@ pub fn retag(path: &Path, selector: Option<&Selector>, names: &[Name], watch: Ar
     Ok(root)
 }
 
-/// Removes partial archives of interrupted copies from `dir` that had no write for `life`; returns their number.
-pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
+/// Removes partial archives of interrupted copies from `dir` that had no write for `lifetime`; returns their number.
+pub fn prune(dir: &Path, lifetime: Duration) -> Result<usize> {
     let directory = Directory::open(dir).map_err(|e| Error::reading(dir.display(), e))?;
-    Ok(partial::sweep(&directory, life))
+    Ok(partial::remove_expired(&directory, lifetime))
 }
 
 fn unknown(label: &str, head: &[u8]) -> Error {

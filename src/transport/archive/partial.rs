@@ -81,8 +81,8 @@ impl PartialArchive {
     }
 }
 
-/// Removes partial archives from `dir` that had no write for `life`; returns their number.
-pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
+/// Removes partial archives from `dir` that had no write for `lifetime`; returns their number.
+pub(super) fn remove_expired(dir: &Directory, lifetime: Duration) -> usize {
     let Ok(entries) = rustix::fs::Dir::read_from(dir.fd()) else { return 0 };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
     let mut removed = 0;
@@ -96,7 +96,7 @@ pub(super) fn sweep(dir: &Directory, life: Duration) -> usize {
             continue;
         }
         let Ok(Some(file)) = dir.file(&name) else { continue };
-        let old = |found: Metadata| found.modified().ok().and_then(|then| then.elapsed().ok()) >= Some(life);
+        let old = |found: Metadata| found.modified().ok().and_then(|then| then.elapsed().ok()) >= Some(lifetime);
         let expired = file.metadata().is_ok_and(|found| is_private(&found) && old(found));
         if expired
             && try_lock(dir, &name, &file) == Lock::Acquired

@@ -4,12 +4,13 @@ use super::partial;
 use super::partial::PartialArchive;
 use crate::cancel::Cancel;
 use crate::compress::threads_per_layer;
+use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Manifest, Name, Platform};
 use crate::progress::{Silent, Watch};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::tarball::{ArchiveWriter, Compressed, Output, Resume};
+use crate::tarball::{ArchiveWriter, Compressed, Resume, TarOutput};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
@@ -49,14 +50,14 @@ enum Unfinished {
 #[derive(Clone)]
 pub struct ResumeOptions {
     /// The time that they are kept.
-    pub life: Duration,
+    pub lifetime: Duration,
     /// Cancels reading them.
     pub cancel: Cancel,
 }
 
 impl Default for ResumeOptions {
     fn default() -> Self {
-        ResumeOptions { life: Duration::from_secs(7 * 24 * 60 * 60), cancel: Cancel::default() }
+        ResumeOptions { lifetime: PARTIAL_LIFETIME, cancel: Cancel::default() }
     }
 }
 
@@ -85,19 +86,19 @@ impl ArchiveSink {
             ArchiveTarget::File(path) => path,
             ArchiveTarget::Device(device) => return Ok(Self::to_writer(Box::new(device), &shown)),
         };
-        let keep = !before.life.is_zero();
+        let keep = !before.lifetime.is_zero();
         let (writer, unfinished) = match PartialArchive::open_or_create(&path).map_err(writing)? {
             Some((partial, file, sums)) => {
-                let resume = Resume::new(sums, &before.cancel);
+                let resume = Resume::new(sums, &before.cancel, watch.clone());
                 (ArchiveWriter::resumable(file, resume, &shown, Platform::host()), Unfinished::PartialArchive(partial))
             }
             None => {
                 let (file, temporary) = temporary_for(&path).map_err(writing)?;
-                (ArchiveWriter::new(Output::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
+                (ArchiveWriter::new(TarOutput::File(file), &shown, Platform::host()), Unfinished::Temporary(temporary))
             }
         };
         if let Ok(directory) = partial::directory_of(&path) {
-            partial::sweep(&directory, before.life);
+            partial::remove_expired(&directory, before.lifetime);
         }
         Ok(ArchiveSink {
             writer,
@@ -122,7 +123,7 @@ impl ArchiveSink {
                 (compressed(file)?, Some((Unfinished::Temporary(temporary), path)))
             }
         };
-        let writer = ArchiveWriter::new(Output::Compressed(compressed), &shown, Platform::host());
+        let writer = ArchiveWriter::new(TarOutput::Compressed(compressed), &shown, Platform::host());
         let (kind, watch) = (ArchiveKind::Pipe, Arc::new(Silent));
         Ok(ArchiveSink { writer, target: Mutex::new(target), kind, keep: false.into(), watch })
     }
@@ -143,7 +144,7 @@ impl ArchiveSink {
 
     /// An archive written to `pipe`; `label` is its name in messages.
     pub fn to_writer(pipe: Box<dyn Write + Send>, label: &str) -> ArchiveSink {
-        let writer = ArchiveWriter::new(Output::Pipe(pipe), label, Platform::host());
+        let writer = ArchiveWriter::new(TarOutput::Pipe(pipe), label, Platform::host());
         ArchiveSink {
             writer,
             target: Mutex::default(),

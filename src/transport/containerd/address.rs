@@ -3,7 +3,7 @@
 use super::ContainerdStore;
 use crate::Result;
 use crate::source::{Selector, Store};
-use crate::transport::address::{RepositoryName, SelectedSource, Served, all_of};
+use crate::transport::address::{RepositoryName, SelectedSource, ServeSource, all_of};
 use crate::transport::options::ReadOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ pub(crate) fn source(selector: Option<&Selector>, options: &ReadOptions<'_>) -> 
 }
 
 /// Describes the directory for `imgmv serve`.
-pub(crate) fn served(selector: Option<&Selector>, options: &ReadOptions<'_>) -> Result<Served> {
+pub(crate) fn serve_source(selector: Option<&Selector>, options: &ReadOptions<'_>) -> Result<ServeSource> {
     all_of(selector)?;
     let (root, namespace) = location(options);
-    Ok(Served::Store {
+    Ok(ServeSource::Store {
         watched: root.join("io.containerd.metadata.v1.bolt/meta.db"),
         poll_interval: POLL_INTERVAL,
         repository: RepositoryName::Fixed("containerd"),
@@ -34,8 +34,8 @@ pub(crate) fn served(selector: Option<&Selector>, options: &ReadOptions<'_>) -> 
 
 /// The directory and the namespace: the given one, else `CONTAINERD_NAMESPACE` for this host's directory, else all.
 fn location(options: &ReadOptions<'_>) -> (PathBuf, Option<String>) {
-    let is_default = options.root.is_none();
+    let is_default = options.containerd_root.is_none();
     let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|value| is_default && !value.is_empty());
     let namespace = options.namespace.map(str::to_owned).or_else(environment);
-    (options.root.unwrap_or(Path::new(ROOT)).to_owned(), namespace)
+    (options.containerd_root.unwrap_or(Path::new(ROOT)).to_owned(), namespace)
 }

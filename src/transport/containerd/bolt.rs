@@ -1,7 +1,9 @@
 //! The file format of bolt (go.etcd.io/bbolt), as far as reading needs it: the newest state, and the tree of pages of a
 //! bucket. Every field is checked before use. The free list is not read, since containerd 2 writes none.
 
-use super::page::{BRANCH, HEADER, LEAF, branch, count, damaged, elements_fit, find_in, flags, leaf, u32_at, u64_at};
+use super::page::{
+    BRANCH, HEADER_BYTES, LEAF, branch, count, damaged, elements_fit, find_in, flags, leaf, u32_at, u64_at,
+};
 use crate::error::{Error, Result};
 use std::cell::Cell;
 use std::fs::File;
@@ -13,7 +15,7 @@ pub use super::page::{Bucket, Item};
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
 /// The size of a meta: magic, version, page size, flags, root bucket, free list, pages, txid. Their checksum follows.
-const META: usize = 56;
+const META_BYTES: usize = 56;
 const MAX_DEPTH: u32 = 24;
 /// The limit for a page with its overflow; containerd's pages have a few KiB.
 const MAX_PAGE_BYTES: u64 = 4 << 20;
@@ -71,12 +73,12 @@ impl Meta {
     }
 
     fn at(pages: &dyn Pages, at: u32) -> Option<Meta> {
-        let mut bytes = [0; HEADER + META + 8];
+        let mut bytes = [0; HEADER_BYTES + META_BYTES + 8];
         pages.read(at.into(), &mut bytes).ok()?;
-        let meta = &bytes[HEADER..];
+        let meta = &bytes[HEADER_BYTES..];
         let is_valid = u32_at(meta, 0)? == MAGIC
             && u32_at(meta, 4)? == VERSION
-            && u64_at(meta, META)? == fnv1a(&meta[..META])
+            && u64_at(meta, META_BYTES)? == fnv1a(&meta[..META_BYTES])
             && PAGE_SIZES.contains(&u32_at(meta, 8)?.trailing_zeros())
             && u32_at(meta, 8)?.is_power_of_two();
         is_valid.then_some(Meta {
@@ -215,7 +217,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::transport::containerd::page::ELEMENT;
+    use crate::transport::containerd::page::ELEMENT_BYTES;
     use proptest::prelude::*;
     use std::io::Read;
 
@@ -229,9 +231,9 @@ pub(super) mod tests {
 
     /// Makes the first meta of `bytes` the newest, with the given `txid`.
     pub fn commit(bytes: &mut [u8], txid: u64) {
-        bytes[HEADER + 48..HEADER + META].copy_from_slice(&txid.to_le_bytes());
-        let sum = fnv1a(&bytes[HEADER..HEADER + META]);
-        bytes[HEADER + META..HEADER + META + 8].copy_from_slice(&sum.to_le_bytes());
+        bytes[HEADER_BYTES + 48..HEADER_BYTES + META_BYTES].copy_from_slice(&txid.to_le_bytes());
+        let sum = fnv1a(&bytes[HEADER_BYTES..HEADER_BYTES + META_BYTES]);
+        bytes[HEADER_BYTES + META_BYTES..HEADER_BYTES + META_BYTES + 8].copy_from_slice(&sum.to_le_bytes());
     }
 
     /// Collects every key in the tree down to `depth`, and whether it is a bucket.
@@ -304,7 +306,7 @@ pub(super) mod tests {
         let branch = (2..bytes.len() / size).find(|page| flags(&bytes[page * size..]) == BRANCH).unwrap();
         let mut circle = bytes;
         for element in 0..count(&circle[branch * size..]) {
-            let child = branch * size + HEADER + element * ELEMENT + 8;
+            let child = branch * size + HEADER_BYTES + element * ELEMENT_BYTES + 8;
             circle[child..child + 8].copy_from_slice(&(branch as u64).to_le_bytes());
         }
         let error = read_all(&circle).unwrap_err();
@@ -319,7 +321,7 @@ pub(super) mod tests {
         for page in bytes.chunks_mut(size).skip(2).filter(|page| many(page)) {
             for element in 0..count(page) {
                 // Each value ends with the page.
-                let start = HEADER + element * ELEMENT;
+                let start = HEADER_BYTES + element * ELEMENT_BYTES;
                 let key_ends = start as u32 + u32_at(page, start + 4).unwrap() + u32_at(page, start + 8).unwrap();
                 page[start + 12..start + 16].copy_from_slice(&(size as u32 - key_ends).to_le_bytes());
             }

@@ -3,14 +3,14 @@
 
 use crate::error::{Error, Result};
 
-pub(super) const HEADER: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 pub(super) const BRANCH: u16 = 0x01;
 pub(super) const LEAF: u16 = 0x02;
-pub(super) const ELEMENT: usize = 16;
+pub(super) const ELEMENT_BYTES: usize = 16;
 /// A flag of a leaf's element: its value is a bucket.
 const IS_BUCKET: u32 = 0x01;
 /// The size of the header before an inline bucket's page: root page and sequence.
-const BUCKET: usize = 16;
+const BUCKET_BYTES: usize = 16;
 
 #[derive(Debug, Clone)]
 pub enum Bucket {
@@ -38,7 +38,7 @@ pub(super) fn find_in(page: &[u8], key: &[u8]) -> Result<Option<Item>> {
 
 /// The key and child page of a branch's element: `{pos u32, ksize u32, page u64}`.
 pub(super) fn branch(page: &[u8], at: usize) -> Result<(&[u8], u64)> {
-    let start = HEADER + at * ELEMENT;
+    let start = HEADER_BYTES + at * ELEMENT_BYTES;
     let read = || {
         let key = part(page, start, u32_at(page, start)?, u32_at(page, start + 4)?)?;
         Some((key, u64_at(page, start + 8)?))
@@ -48,7 +48,7 @@ pub(super) fn branch(page: &[u8], at: usize) -> Result<(&[u8], u64)> {
 
 /// The key and value of a leaf's element: `{flags u32, pos u32, ksize u32, vsize u32}`.
 pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Result<Item>)> {
-    let start = HEADER + at * ELEMENT;
+    let start = HEADER_BYTES + at * ELEMENT_BYTES;
     let read = || {
         let (pos, key_size) = (u32_at(page, start + 4)?, u32_at(page, start + 8)?);
         let key = part(page, start, pos, key_size)?;
@@ -60,8 +60,8 @@ pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Re
         if !is_bucket {
             return Ok(Item::Value(value.to_vec()));
         }
-        match (u64_at(value, 0), value.get(BUCKET..)) {
-            (Some(0), Some(page)) if page.len() >= HEADER && flags(page) == LEAF => {
+        match (u64_at(value, 0), value.get(BUCKET_BYTES..)) {
+            (Some(0), Some(page)) if page.len() >= HEADER_BYTES && flags(page) == LEAF => {
                 Ok(Item::Bucket(Bucket::Inline(page.to_vec())))
             }
             (Some(0), _) | (_, None) | (None, _) => Err(damaged("a bucket is truncated")),
@@ -75,7 +75,7 @@ pub(super) fn leaf(page: &[u8], at: usize) -> Result<(&[u8], impl FnOnce() -> Re
 /// any number of bytes.
 pub(super) fn elements_fit(page: &[u8]) -> Result<()> {
     let size = |at| {
-        let start = HEADER + at * ELEMENT;
+        let start = HEADER_BYTES + at * ELEMENT_BYTES;
         Some(u64::from(u32_at(page, start + 8)?) + u64::from(u32_at(page, start + 12)?))
     };
     let bytes: u64 = (0..count(page)).filter_map(size).sum();

@@ -5,7 +5,7 @@ use super::records::{Listing, Record};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
-use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
+use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
@@ -159,28 +159,20 @@ impl ContainerdStore {
 
 impl Store for ContainerdStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
-        let all = self.all();
+        let read = |digest: &Digest| Ok(self.manifest(&Descriptor::new("", *digest, 0)).ok());
+        let all = with_unlisted(self.all(), selectors, read)?;
         let mut chosen = Vec::new();
         for selector in selectors {
-            let id = match selector {
-                Selector::Name(text) => self.by_id(text),
-                Selector::Digest(digest) if all.iter().all(|root| root.descriptor.digest != *digest) => {
-                    let bytes = self.manifest(&Descriptor::new("", *digest, 0));
-                    bytes.ok().and_then(|bytes| unnamed_root(digest, bytes))
+            if let Selector::Name(text) = selector {
+                if let Some(root) = self.by_id(text) {
+                    chosen.push(root);
+                    continue;
                 }
-                Selector::Digest(_) => None,
-            };
-            match id {
-                Some(root) => chosen.push(root),
-                None => {
-                    if let Selector::Name(text) = selector {
-                        let is_named = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
-                        self.check_unambiguous(&all.iter().filter(is_named).cloned().collect::<Vec<_>>())?;
-                    }
-                    let found = select(&all, std::slice::from_ref(selector));
-                    chosen.extend(found.map_err(|e| e.at(format!("containerd at {}", self.root)))?);
-                }
+                let is_named = |root: &&Root| root.name.as_ref().is_some_and(|name| name.as_str() == text);
+                self.check_unambiguous(&all.iter().filter(is_named).cloned().collect::<Vec<_>>())?;
             }
+            let found = select(&all, std::slice::from_ref(selector));
+            chosen.extend(found.map_err(|e| e.at(format!("containerd at {}", self.root)))?);
         }
         let chosen = if selectors.is_empty() { all } else { chosen };
         self.check_unambiguous(&chosen)?;

@@ -22,7 +22,7 @@ pub(crate) const DOCKER_DAEMON: Transport = Transport {
     scheme: "docker-daemon:",
     syntax: "docker-daemon:REF",
     help: &["docker on this host"],
-    served: &[],
+    serve_forms: &[],
     parse: |_, rest| Ok(Box::new(EngineAddress::here("docker-daemon:", &[Engine::Docker], selector(rest)?))),
 };
 
@@ -30,14 +30,14 @@ pub(crate) const SSH: Transport = Transport {
     scheme: "ssh://",
     syntax: "ssh://[USER@]HOST[:PORT][/REF]",
     help: &["the engine of another host"],
-    served: &[],
+    serve_forms: &[],
     parse: |text, _| host(text),
 };
 
 pub(crate) const HOST: ShortForm = ShortForm {
     syntax: "[USER@]HOST:[REF]",
     help: &["the engine of another host, written as for scp"],
-    served: &[],
+    serve_forms: &[],
     // `app@sha256:…` is a reference.
     parse: |text| (SshTarget::matches(text) && !has_digest(text)).then(|| host(text)),
 };
@@ -138,7 +138,7 @@ impl Address for HostAddress {
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
         let host = connect(&self.host, context)?;
-        Ok(Box::new(load(host, &Engine::ALL, options, context)?.with_line_compression(options.line_compression)))
+        Ok(Box::new(load(host, &Engine::ALL, options, context)?.with_wire_compression(options.wire_compression)))
     }
 
     fn identity(&self) -> Option<String> {

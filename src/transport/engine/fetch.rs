@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Name, media_type};
 use crate::progress::Watch;
 use crate::remote::{Host, capture};
-use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
+use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -123,18 +123,6 @@ impl FetchStore {
         Ok(bytes)
     }
 
-    /// The manifest without a name that `selector` selects.
-    fn unlisted(&self, selector: &Selector) -> Result<Option<Root>> {
-        match selector {
-            Selector::Digest(digest)
-                if self.blobs.contains(digest) && self.listed.iter().all(|(_, at)| at.digest != *digest) =>
-            {
-                Ok(unnamed_root(digest, self.read_manifest(digest)?))
-            }
-            _ => Ok(None),
-        }
-    }
-
     fn blob(&self, blob: &Descriptor, from: u64, size: BlobSize) -> CtrBlobReader {
         let size = (size == BlobSize::Exact).then_some(blob.size);
         let command = self.found.command(&["content", "get", &blob.digest.to_string()]);
@@ -153,17 +141,12 @@ impl Store for FetchStore {
     /// Without a selector only named images are roots: containerd garbage-collects content without a name.
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let all: Vec<Root> = self.listed.iter().map(|(name, at)| Root::new(Some(name.clone()), at.clone())).collect();
-        let mut chosen = Vec::new();
-        for selector in selectors {
-            match self.unlisted(selector)? {
-                Some(root) => chosen.push(root),
-                None => {
-                    let found = select(&all, std::slice::from_ref(selector));
-                    chosen.extend(found.map_err(|error| error.at(self.host.name()))?);
-                }
-            }
-        }
-        let chosen = if selectors.is_empty() { all } else { chosen };
+        let read = |digest: &Digest| match self.blobs.contains(digest) {
+            true => self.read_manifest(digest).map(Some),
+            false => Ok(None),
+        };
+        let known = with_unlisted(all, selectors, read)?;
+        let chosen = select(&known, selectors).map_err(|error| error.at(self.host.name()))?;
         let sized = |root: Root| {
             let size = self.read_manifest(&root.descriptor.digest)?.len() as u64;
             Ok(Root { descriptor: Descriptor { size, ..root.descriptor }, ..root })

@@ -1,7 +1,7 @@
 //! The end of a load: the images are verified and tagged, or the load is undone and possibly repeated completely.
 
 use super::kind::{DetectedEngine, Loader};
-use super::sink::{EngineSink, Form, Load, SinkState};
+use super::sink::{EngineSink, Form, RunningLoad, SinkState};
 use super::verify;
 use crate::error::{Error, Result};
 use crate::remote::capture;
@@ -51,7 +51,7 @@ impl EngineSink {
     }
 
     /// Returns `SendAll` with the reason if sending the complete image can help; otherwise fails with `error`.
-    pub(super) fn recover(&self, state: &mut SinkState, load: &Load, error: Error) -> Result<Finish> {
+    pub(super) fn recover(&self, state: &mut SinkState, load: &RunningLoad, error: Error) -> Result<Finish> {
         let first = self.attempt.load(Ordering::SeqCst) == 0;
         let unrecoverable = load.command.is_unrecoverable() || self.cancel.raised();
         if !load.command.is_connection_lost() {

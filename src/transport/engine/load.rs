@@ -14,7 +14,7 @@ use std::{
 };
 
 /// The first part of standard output that is stored: a line for each image.
-const OUTPUT_LIMIT_BYTES: usize = 64 << 10;
+const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
 /// A load command and its result.
 pub(super) struct LoadCommand {
@@ -158,7 +158,7 @@ fn is_full(output_and_stderr: &str) -> bool {
 fn read_output(mut stdout: impl Read) -> String {
     let mut bytes = Vec::new();
     // The exit status reports a failed read.
-    let _ = (&mut stdout).take(OUTPUT_LIMIT_BYTES as u64).read_to_end(&mut bytes);
+    let _ = (&mut stdout).take(MAX_OUTPUT_BYTES as u64).read_to_end(&mut bytes);
     let _ = io::copy(&mut stdout, &mut io::sink());
     crate::remote::sanitize(&String::from_utf8_lossy(&bytes))
 }

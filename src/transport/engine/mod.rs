@@ -36,7 +36,7 @@
 //! streamed; containerd's blobs are read one by one (`fetch`, `ctr content get`), only the missing ones, four at once,
 //! and a broken read resumes at its byte.
 //!
-//! `line_compression` compresses for the connection only: the remote `zstd -dc` or `gzip -dc` runs before the engine,
+//! `wire_compression` compresses for the connection only: the remote `zstd -dc` or `gzip -dc` runs before the engine,
 //! so digests stay. The archive is split into chunks of 1 MiB, each a frame, compressed or stored. The first eight are
 //! compressed; then both modes are timed, and the faster one is used for 128 MiB. A chunk that does not shrink is
 //! stored, and so are the next seven.
@@ -49,7 +49,6 @@ mod fetch_blob;
 mod finish;
 mod inventory;
 mod kind;
-mod line_compression;
 mod load;
 mod missing;
 mod probe;
@@ -59,10 +58,11 @@ mod scripts;
 mod session;
 mod sink;
 mod verify;
+mod wire_compression;
 
 pub use fetch::FetchStore;
 pub use kind::{DetectedEngine, Engine, Loader};
-pub use line_compression::LineCompression;
 pub use probe::detect;
 pub use saved::{list_names, save};
 pub use sink::EngineSink;
+pub use wire_compression::WireCompression;

@@ -1,9 +1,9 @@
 //! The one remote command of a copy. It reads a query, answers which layers the host has, pins them, and then loads the
 //! archive from the same standard input. So two exchanges precede the archive: the probe and this query.
 
-use super::line_compression::LineCompression;
 use super::load::{LoadCommand, LoadInput};
 use super::scripts::{BEGIN, END};
+use super::wire_compression::WireCompression;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Digest;
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// A hundred times the size of an answer to a large query.
-const ANSWER_LIMIT_BYTES: u64 = 4 << 20;
+const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
 /// The host's answer to a query. It is used only if it is complete.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub(super) struct ScriptAnswer {
     /// The command of ctr for docker's or nerdctl's containerd (`sudo -n PATH [--address SOCKET NAMESPACE]`).
     pub ctr: Vec<String>,
     /// The formats that the host can decompress.
-    pub decompressors: Vec<LineCompression>,
+    pub decompressors: Vec<WireCompression>,
 }
 
 /// A script that has answered its query and waits for the archive.
@@ -73,7 +73,7 @@ impl ScriptSession {
     /// Starts the load of the archive that is written next, compressed with `compression`.
     pub fn load(
         mut self,
-        compression: LineCompression,
+        compression: WireCompression,
         label: &str,
         cancel: &Cancel,
     ) -> Result<(Arc<LoadCommand>, LoadInput)> {
@@ -96,7 +96,7 @@ impl ScriptSession {
 
 /// Reads the answer between the markers; `None` if it is incomplete. Output of the login shell before it is ignored.
 fn read(from: &mut dyn BufRead) -> Result<Option<ScriptAnswer>> {
-    let mut from = from.take(ANSWER_LIMIT_BYTES);
+    let mut from = from.take(MAX_ANSWER_BYTES);
     let mut answer = ScriptAnswer::default();
     let mut started = false;
     let mut line = Vec::new();
@@ -132,7 +132,7 @@ impl ScriptAnswer {
             "pinned" => self.pinned = true,
             "why" => self.why = Some(value.trim().to_owned()),
             "ctr" => self.ctr = value.split_whitespace().map(str::to_owned).collect(),
-            "undo" => self.decompressors.extend(LineCompression::by_name(value.trim())),
+            "undo" => self.decompressors.extend(WireCompression::by_name(value.trim())),
             _ => {}
         }
     }

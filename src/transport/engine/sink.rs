@@ -4,11 +4,11 @@
 use super::delta::Delta;
 use super::expected::ExpectedImages;
 use super::kind::{DetectedEngine, ImageStore, Loader};
-use super::line_compression::{AdaptiveWriter, LineCompression};
 use super::load::{LoadCommand, LoadInput};
 use super::rename::TemporaryNames;
 use super::scripts::RunId;
 use super::session::{ScriptAnswer, ScriptSession};
+use super::wire_compression::{AdaptiveWriter, WireCompression};
 use super::{inventory, rename, scripts};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::tarball::{ArchiveWriter, Output};
+use crate::tarball::{ArchiveWriter, TarOutput};
 use std::{
     borrow::Cow,
     io::Write,
@@ -33,9 +33,9 @@ pub struct EngineSink {
     pub(super) host: Arc<dyn Host>,
     pub(super) found: DetectedEngine,
     pub(super) run_id: RunId,
-    compression: Option<LineCompression>,
+    compression: Option<WireCompression>,
     /// The delta, and the complete load after a delta that failed verification.
-    loads: [OnceLock<Load>; 2],
+    loads: [OnceLock<RunningLoad>; 2],
     /// The index of the current load in `loads`.
     pub(super) attempt: AtomicUsize,
     state: Mutex<SinkState>,
@@ -43,7 +43,7 @@ pub struct EngineSink {
     pub(super) cancel: Cancel,
 }
 
-pub(super) struct Load {
+pub(super) struct RunningLoad {
     archive: ArchiveWriter,
     pub command: Arc<LoadCommand>,
 }
@@ -72,17 +72,17 @@ pub(super) enum Form {
 }
 
 impl EngineSink {
-    /// The archive is sent uncompressed; see [`EngineSink::with_line_compression`].
+    /// The archive is sent uncompressed; see [`EngineSink::with_wire_compression`].
     pub fn new(host: Arc<dyn Host>, found: DetectedEngine, watch: Arc<dyn Watch>, cancel: &Cancel) -> EngineSink {
         watch.say(&format!("{}: loading into {found}", host.name()));
         let (loads, attempt, state) = (Default::default(), AtomicUsize::new(0), Mutex::default());
-        let (run_id, compression, cancel) = (RunId::new(), Some(LineCompression::Plain), cancel.clone());
+        let (run_id, compression, cancel) = (RunId::new(), Some(WireCompression::Plain), cancel.clone());
         EngineSink { host, found, run_id, compression, loads, attempt, state, watch, cancel }
     }
 
     /// Sets the compression of the archive on the connection. `None` selects it by the formats that the host can
     /// decompress, the layers of the images, and the speed of the connection.
-    pub fn with_line_compression(mut self, compression: Option<LineCompression>) -> EngineSink {
+    pub fn with_wire_compression(mut self, compression: Option<WireCompression>) -> EngineSink {
         self.compression = compression;
         self
     }
@@ -91,20 +91,20 @@ impl EngineSink {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn current_load(&self) -> &OnceLock<Load> {
+    fn current_load(&self) -> &OnceLock<RunningLoad> {
         &self.loads[self.attempt.load(Ordering::SeqCst)]
     }
 
     /// Returns the load command, which the first call starts.
-    fn load(&self) -> Result<&Load> {
+    fn load(&self) -> Result<&RunningLoad> {
         // Locked during the start, so that it starts once.
         let mut state = self.state();
         if let Some(load) = self.current_load().get() {
             return Ok(load);
         }
         let (command, out) = self.start(&mut state)?;
-        let archive = ArchiveWriter::new(Output::Pipe(out), self.host.name(), self.found.platform.clone());
-        Ok(self.current_load().get_or_init(|| Load { archive, command }))
+        let archive = ArchiveWriter::new(TarOutput::Pipe(out), self.host.name(), self.found.platform.clone());
+        Ok(self.current_load().get_or_init(|| RunningLoad { archive, command }))
     }
 
     fn start(&self, state: &mut SinkState) -> Result<(Arc<LoadCommand>, Box<dyn Write + Send>)> {
@@ -120,7 +120,7 @@ impl EngineSink {
         };
         state.inspector = self.found.with_ctr(&answer.ctr).filter(|_| answer.why.is_none());
         let compression = self.choose_compression(&answer, state.delta.all_compressed)?;
-        if compression != LineCompression::Plain {
+        if compression != WireCompression::Plain {
             let text = format!(
                 "{}: the archive is compressed with {} for the connection",
                 self.host.name(),
@@ -143,11 +143,11 @@ impl EngineSink {
         }
     }
 
-    fn choose_compression(&self, answer: &ScriptAnswer, all_compressed: bool) -> Result<LineCompression> {
+    fn choose_compression(&self, answer: &ScriptAnswer, all_compressed: bool) -> Result<WireCompression> {
         let host = self.host.name();
         match self.compression {
             Some(compression)
-                if compression != LineCompression::Plain && !answer.decompressors.contains(&compression) =>
+                if compression != WireCompression::Plain && !answer.decompressors.contains(&compression) =>
             {
                 Err(Error::remote_host(format!(
                     "{host}: {} was not found on the host, which must decompress the archive; use --wire auto",
@@ -155,11 +155,11 @@ impl EngineSink {
                 )))
             }
             Some(compression) => Ok(compression),
-            None if all_compressed => Ok(LineCompression::Plain),
-            None => Ok([LineCompression::Zstd, LineCompression::Gzip]
+            None if all_compressed => Ok(WireCompression::Plain),
+            None => Ok([WireCompression::Zstd, WireCompression::Gzip]
                 .into_iter()
                 .find(|w| answer.decompressors.contains(w))
-                .unwrap_or(LineCompression::Plain)),
+                .unwrap_or(WireCompression::Plain)),
         }
     }
 

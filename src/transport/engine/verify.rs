@@ -5,7 +5,7 @@ use super::kind::{DetectedEngine, ImageStore, Loader};
 use super::session;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
-use crate::remote::{Host, Output, capture};
+use crate::remote::{CapturedOutput, Host, capture};
 
 /// Names per command, since the length of a command line is limited.
 const NAMES_PER_COMMAND: usize = 40;
@@ -79,7 +79,7 @@ fn inspect_command(found: &DetectedEngine, images: &[ExpectedImage]) -> Option<V
     Some(argv)
 }
 
-fn check_output(found: &DetectedEngine, images: &[ExpectedImage], answer: &Output) -> Result<()> {
+fn check_output(found: &DetectedEngine, images: &[ExpectedImage], answer: &CapturedOutput) -> Result<()> {
     if let Loader::Ctr = found.loader {
         return images.iter().try_for_each(|image| check_table_row(image, &answer.stdout, &answer.exit.describe()));
     }
@@ -179,7 +179,7 @@ mod tests {
         let platform = Platform::new("linux", "amd64", None);
         let found = DetectedEngine { loader, argv: vec!["e".into()], namespace: None, platform, version: None };
         let exit = Exit { status: Some(status), ..Exit::default() };
-        check_output(&found, &[one()], &Output { stdout: stdout.into(), exit })
+        check_output(&found, &[one()], &CapturedOutput { stdout: stdout.into(), exit })
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `oci:DIR[:REF]`.
 
-use super::{LayoutSink, LayoutStore, Verify};
+use super::{BlobCheck, LayoutSink, LayoutStore};
 use crate::Result;
 use crate::image::Name;
 use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{Address, InPlace, RepositoryName, SelectedSource, Served, Transport, all_of};
+use crate::transport::address::{Address, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::{file_and_selector, suffix};
@@ -19,7 +19,7 @@ pub(crate) const OCI: Transport = Transport {
     scheme: "oci:",
     syntax: "oci:DIR[:REF|:@DIGEST]",
     help: &["an OCI layout in a directory; without REF, every image in it"],
-    served: &[("oci:DIR", "an OCI layout")],
+    serve_forms: &[("oci:DIR", "an OCI layout")],
     parse: |address, rest| {
         let (dir, selector) = file_and_selector(address, rest)?;
         Ok(Box::new(LayoutAddress { dir, selector }))
@@ -50,7 +50,7 @@ impl Address for LayoutAddress {
     }
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
-        let verify = if options.verify { Verify::Digest } else { Verify::Size };
+        let verify = if options.verify { BlobCheck::Digest } else { BlobCheck::Size };
         let sink = LayoutSink::open(&self.dir, verify, context.watch.clone())?;
         Ok(Box::new(sink.keep_partials(options.partial_lifetime).cancel(&context.cancel)))
     }
@@ -67,10 +67,10 @@ impl Address for LayoutAddress {
         names::tag_or_full(text)
     }
 
-    fn served(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
+    fn serve_source(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
         all_of(self.selector())?;
         let dir = self.dir.clone();
-        Ok(Served::Store {
+        Ok(ServeSource::Store {
             watched: self.dir.join("index.json"),
             poll_interval: Duration::ZERO,
             repository: RepositoryName::FromPath(self.dir.clone()),
@@ -79,7 +79,7 @@ impl Address for LayoutAddress {
     }
 
     fn in_place(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {
-        let sink = LayoutSink::open(&self.dir, Verify::Size, context.watch.clone())?.cancel(&context.cancel);
+        let sink = LayoutSink::open(&self.dir, BlobCheck::Size, context.watch.clone())?.cancel(&context.cancel);
         let store = Arc::new(LayoutStore::open(&self.dir)?);
         Ok(InPlace::Store { store, selector: self.selector.clone(), sink: Box::new(sink) })
     }

@@ -7,7 +7,7 @@
 use super::directory::LayoutDirectory;
 use super::index;
 use super::sink::LayoutSink;
-use crate::blob_files::{Verify, partial, temp_file};
+use crate::blob_files::{BlobCheck, partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
@@ -60,11 +60,11 @@ impl LayoutCache {
     ///
     /// Fails like [`LayoutSink::open`], and with `Unwritable` if the directory cannot be written.
     pub fn open(dir: &Path, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<LayoutCache> {
-        LayoutSink::open(dir, Verify::Size, watch.clone())?;
+        LayoutSink::open(dir, BlobCheck::Size, watch.clone())?;
         let layout = LayoutDirectory::create(dir)?;
         index::rewrite(&layout, &*watch, cancel, |_| {})?;
         temp_file::sweep(&layout.directory);
-        let sink = LayoutSink::open(dir, Verify::Size, watch.clone())?.cancel(cancel);
+        let sink = LayoutSink::open(dir, BlobCheck::Size, watch.clone())?.cancel(cancel);
         Ok(LayoutCache { layout, sink, watch, cancel: cancel.clone() })
     }
 
@@ -106,7 +106,7 @@ impl LayoutCache {
     pub fn fill(&self, digest: Digest, size: u64) -> Result<Option<Filling<'_>>> {
         let claim = Claim { digest: Some(digest), size: Some(size) };
         let Some(writer) = self.sink.writer(&claim)? else { return Ok(None) };
-        let bytes = writer.file().try_clone().map_err(|e| Error::writing(self.layout.shown(), e))?;
+        let bytes = writer.file().try_clone().map_err(|e| Error::writing(self.layout.describe(), e))?;
         Ok(Some(Filling { writer: writer.boxed(), bytes }))
     }
 
@@ -169,9 +169,9 @@ impl LayoutCache {
         Ok(evicted)
     }
 
-    /// Removes files of interrupted writes without a write for `life`; returns their number.
-    pub fn sweep(&self, life: Duration) -> usize {
-        partial::sweep(&self.layout, life)
+    /// Removes files of interrupted writes without a write for `lifetime`; returns their number.
+    pub fn remove_expired_partials(&self, lifetime: Duration) -> usize {
+        partial::remove_expired(&self.layout, lifetime)
     }
 
     fn remove(&self, digest: &Digest) -> bool {

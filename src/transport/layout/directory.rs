@@ -66,7 +66,7 @@ impl LayoutDirectory {
     /// Reads `index.json`; `None` if it is missing.
     pub fn index(&self) -> Result<Option<LayoutIndex>> {
         let bytes = self.directory.read(INDEX_FILE, MAX_INDEX_BYTES)?;
-        bytes.map(|bytes| LayoutIndex::parse(&bytes)).transpose().map_err(|e| e.at(self.shown()))
+        bytes.map(|bytes| LayoutIndex::parse(&bytes)).transpose().map_err(|e| e.at(self.describe()))
     }
 
     /// The size of the blob `digest`, in bytes; `None` if it is missing.
@@ -100,13 +100,13 @@ impl LayoutDirectory {
     pub fn make_blobs(&self, algorithm: Algorithm) -> Result<&Directory> {
         if self.blobs(algorithm)?.is_none() {
             make(&self.directory, "blobs")?;
-            let all = self.directory.subdirectory("blobs")?.ok_or_else(|| removed(self.shown()))?;
+            let all = self.directory.subdirectory("blobs")?.ok_or_else(|| removed(self.describe()))?;
             make(&all, algorithm.name())?;
         }
-        self.blobs(algorithm)?.ok_or_else(|| removed(self.shown()))
+        self.blobs(algorithm)?.ok_or_else(|| removed(self.describe()))
     }
 
-    pub fn shown(&self) -> String {
+    pub fn describe(&self) -> String {
         self.directory.path().display().to_string()
     }
 }
@@ -120,8 +120,8 @@ impl StoredBlobs for LayoutDirectory {
         LayoutDirectory::blob(self, digest)
     }
 
-    fn shown(&self) -> String {
-        LayoutDirectory::shown(self)
+    fn describe(&self) -> String {
+        LayoutDirectory::describe(self)
     }
 }
 
@@ -134,7 +134,7 @@ impl BlobPlace for LayoutDirectory {
     fn store(&self, name: &str, digest: &Digest) -> Result<()> {
         let blobs = self.make_blobs(digest.algorithm())?;
         let renamed = renameat(self.directory.fd(), name, blobs.fd(), digest.hex());
-        renamed.map_err(|e| Error::writing(format!("blob {digest} in {}", self.shown()), e.into()))
+        renamed.map_err(|e| Error::writing(format!("blob {digest} in {}", self.describe()), e.into()))
     }
 }
 

@@ -84,7 +84,7 @@ impl<'p> IndexLock<'p> {
                 Lock::Unsupported => {
                     watch.say(&format!(
                         "{}: the file system has no file locks; make sure that no other process writes to it",
-                        layout.shown()
+                        layout.describe()
                     ));
                     return Ok(IndexLock { directory, name, file });
                 }

@@ -17,16 +17,16 @@ use crate::blob_files::{partial, temp_file};
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
 
-/// Removes the files of interrupted copies and pushes from the layout `dir`: partial blobs without a write for `life`,
+/// Removes the files of interrupted copies and pushes from the layout `dir`: partial blobs without a write for `lifetime`,
 /// and temporary files. Files that a running process has locked stay. Returns the number of partial blobs removed.
-pub fn prune(dir: &Path, life: Duration) -> Result<usize> {
+pub fn prune(dir: &Path, lifetime: Duration) -> Result<usize> {
     let layout = directory::LayoutDirectory::open(dir)?;
     let layout = layout.ok_or_else(|| Error::not_found(format!("{}: no such directory", dir.display())))?;
     temp_file::sweep(&layout.directory);
-    Ok(partial::sweep(&layout, life) + upload::sweep(&layout.directory, life))
+    Ok(partial::remove_expired(&layout, lifetime) + upload::remove_expired(&layout.directory, lifetime))
 }
 
-pub use crate::blob_files::Verify;
+pub use crate::blob_files::BlobCheck;
 pub use cache::{Filling, LayoutCache};
 #[cfg(test)]
 pub(crate) use directory::LayoutDirectory;

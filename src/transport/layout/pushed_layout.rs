@@ -217,12 +217,12 @@ impl PushedLayout {
         }
     }
 
-    /// Removes uploads without a write for `life`, and files of killed processes; returns the number of uploads
+    /// Removes uploads without a write for `lifetime`, and files of killed processes; returns the number of uploads
     /// removed.
-    pub fn expire(&self, life: Duration) -> usize {
+    pub fn remove_expired(&self, lifetime: Duration) -> usize {
         temp_file::sweep(&self.layout.directory);
-        partial::sweep(&*self.layout, life);
-        upload::sweep(&self.layout.directory, life)
+        partial::remove_expired(&*self.layout, lifetime);
+        upload::remove_expired(&self.layout.directory, lifetime)
     }
 
     /// Lists those of `digests` that are referrers: only the index leads to them.

@@ -44,11 +44,11 @@ pub(super) fn walk<'r>(store: &dyn Store, roots: impl Iterator<Item = &'r Descri
 fn listing(manifest: &Manifest) -> Descriptor {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct ListedFields {
+    struct ReferrerFields {
         artifact_type: Option<String>,
         annotations: Option<BTreeMap<String, String>>,
     }
-    let fields: ListedFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+    let fields: ReferrerFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
     let artifact_type = fields.artifact_type.filter(|own| !own.is_empty());
     Descriptor {
         artifact_type: artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone())),

@@ -2,8 +2,9 @@
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::index;
-use crate::blob_files::{BlobFiles, Verify, Writer, is_held, partial, temp_file};
+use crate::blob_files::{BlobCheck, BlobFiles, Writer, is_held, partial, temp_file};
 use crate::cancel::Cancel;
+use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
@@ -15,8 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 const LANES: usize = 4;
-/// The default time that partial files are kept.
-const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The files that are synced to the disk before an image gets its name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,10 +31,10 @@ pub enum Durable {
 pub struct LayoutSink {
     dir: PathBuf,
     layout: OnceLock<LayoutDirectory>,
-    verify: Verify,
+    verify: BlobCheck,
     durable: Durable,
     /// The time that partial files are kept.
-    life: Duration,
+    lifetime: Duration,
     /// Published and not yet in `index.json`.
     names: Mutex<Vec<Named>>,
     watch: Arc<dyn Watch>,
@@ -50,7 +49,7 @@ impl LayoutSink {
     ///
     /// Fails with `Usage` if `dir` is a file, and with `Invalid` if it has an `index.json` that is not a layout's, or a
     /// layout of an unknown version.
-    pub fn open(dir: &Path, verify: Verify, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
+    pub fn open(dir: &Path, verify: BlobCheck, watch: Arc<dyn Watch>) -> Result<LayoutSink> {
         let layout = OnceLock::new();
         if let Some(found) = LayoutDirectory::open(dir)? {
             if !found.is_layout()? && found.directory.size(INDEX_FILE)?.is_some() {
@@ -63,7 +62,16 @@ impl LayoutSink {
             layout.get_or_init(|| found);
         }
         let (durable, names, cancel) = (Durable::Index, Mutex::default(), Cancel::default());
-        Ok(LayoutSink { dir: dir.to_owned(), layout, verify, durable, life: PARTIAL_LIFE, names, watch, cancel })
+        Ok(LayoutSink {
+            dir: dir.to_owned(),
+            layout,
+            verify,
+            durable,
+            lifetime: PARTIAL_LIFETIME,
+            names,
+            watch,
+            cancel,
+        })
     }
 
     /// Sets the files that are synced to the disk; the default is `index.json`.
@@ -73,8 +81,8 @@ impl LayoutSink {
     }
 
     /// Sets how long partial files of interrupted copies are kept; the default is a week.
-    pub fn keep_partials(mut self, life: Duration) -> Self {
-        self.life = life;
+    pub fn keep_partials(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
         self
     }
 
@@ -181,7 +189,7 @@ impl Sink for LayoutSink {
         self.write_names()?;
         if let Some(layout) = self.layout.get() {
             temp_file::sweep(&layout.directory);
-            partial::sweep(layout, self.life);
+            partial::remove_expired(layout, self.lifetime);
         }
         Ok(Finish::Done)
     }

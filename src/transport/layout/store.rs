@@ -5,7 +5,7 @@ use super::referrers;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, implicit_index};
 use crate::source::documents;
-use crate::source::{Profile, Root, Selector, Store, select};
+use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -70,44 +70,22 @@ impl LayoutStore {
         self.layout.blob(digest)
     }
 
-    /// The root for a manifest that no entry of the index names.
-    fn unlisted(&self, digest: &Digest) -> Result<Option<Root>> {
-        match self.layout.size(digest)? {
-            Some(size) if size <= MAX_MANIFEST_BYTES => {
-                let claim = Descriptor::new("", *digest, size);
-                let manifest = Manifest::parse(self.manifest(&claim)?, &claim)?;
-                Ok(Some(Root::new(None, manifest.descriptor)))
-            }
-            _ => Ok(None),
-        }
-    }
-
     fn missing(&self, what: &str, digest: &Digest) -> Error {
-        Error::not_found(format!("{what} {digest} is not in {}", self.layout.shown()))
+        Error::not_found(format!("{what} {digest} is not in {}", self.layout.describe()))
     }
 }
 
 impl Store for LayoutStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
-        if selectors.is_empty() {
-            return Ok(self.roots.clone());
-        }
-        let mut chosen = Vec::new();
-        for selector in selectors {
-            let listed = |digest: &Digest| self.roots.iter().any(|root| root.descriptor.digest == *digest);
-            let unlisted = match selector {
-                Selector::Digest(digest) if !listed(digest) => self.unlisted(digest)?,
-                _ => None,
-            };
-            match unlisted {
-                Some(root) => chosen.push(root),
-                None => {
-                    let found = select(&self.roots, std::slice::from_ref(selector));
-                    chosen.extend(found.map_err(|e| e.at(self.layout.shown()))?);
-                }
+        let read = |digest: &Digest| match self.layout.size(digest)? {
+            Some(size) if size <= MAX_MANIFEST_BYTES => {
+                let claim = Descriptor::new("", *digest, size);
+                Ok(Some(Manifest::parse(self.manifest(&claim)?, &claim)?.bytes))
             }
-        }
-        Ok(chosen)
+            _ => Ok(None),
+        };
+        let known = with_unlisted(self.roots.clone(), selectors, read)?;
+        select(&known, selectors).map_err(|e| e.at(self.layout.describe()))
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -123,7 +101,7 @@ impl Store for LayoutStore {
         let mut file = self.layout.blob(&blob.digest)?.ok_or_else(|| self.missing("blob", &blob.digest))?;
         if from > 0 {
             let sought = file.seek(SeekFrom::Start(from));
-            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.layout.shown()), e))?;
+            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.layout.describe()), e))?;
         }
         Ok(Box::new(file))
     }
@@ -153,7 +131,7 @@ impl Store for LayoutStore {
 
     /// A layout may have an index with only some of its images.
     fn profile(&self) -> Profile {
-        let empty_message = format!("{} has no image: its {INDEX_FILE} lists no manifests", self.layout.shown());
+        let empty_message = format!("{} has no image: its {INDEX_FILE} lists no manifests", self.layout.describe());
         Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

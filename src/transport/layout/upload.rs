@@ -49,7 +49,7 @@ impl Upload {
         let id = format!("{:016x}{:016x}", random(), random());
         let flags = OFlags::CREATE | OFlags::EXCL;
         let found = Upload::open(layout, &id, flags)?;
-        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", layout.shown())))?;
+        let (file, sums) = found.ok_or_else(|| Error::unwritable(format!("{} is locked", layout.describe())))?;
         let (layout, incoming) = (layout.clone(), IncomingBlob::new(algorithm));
         Ok(Upload { layout, id, file, sums, incoming, reserved: false, cancel: cancel.clone() })
     }
@@ -191,7 +191,7 @@ impl Upload {
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("an upload in {}", self.layout.shown()), error)
+        Error::writing(format!("an upload in {}", self.layout.describe()), error)
     }
 }
 
@@ -202,9 +202,9 @@ impl Drop for Upload {
     }
 }
 
-/// Removes uploads without a write for `life`, and checkpoints without an upload; returns the number of uploads
+/// Removes uploads without a write for `lifetime`, and checkpoints without an upload; returns the number of uploads
 /// removed.
-pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
+pub(super) fn remove_expired(directory: &Directory, lifetime: Duration) -> usize {
     let mut removed = 0;
     for name in temp_file::unfinished_files(directory) {
         let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(UPLOAD)) else { continue };
@@ -212,7 +212,7 @@ pub(super) fn sweep(directory: &Directory, life: Duration) -> usize {
             let file = directory.file(&name).ok().flatten();
             let written = file.and_then(|file| file.metadata().ok()?.modified().ok());
             let age = written.and_then(|then| then.elapsed().ok()).unwrap_or_default();
-            if age >= life && temp_file::remove_if_unlocked(directory, &name) {
+            if age >= lifetime && temp_file::remove_if_unlocked(directory, &name) {
                 removed += 1;
                 let _ = unlinkat(directory.fd(), stem(id) + SUMS, AtFlags::empty());
             }
@@ -281,8 +281,8 @@ mod tests {
         let (layout, cancel) = (Arc::new(LayoutDirectory::create(dir.path()).unwrap()), Cancel::default());
         let living = Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap();
         drop(Upload::create(&layout, Algorithm::Sha256, &cancel).unwrap());
-        assert_eq!(sweep(&layout.directory, Duration::from_secs(3600)), 0);
-        assert_eq!(sweep(&layout.directory, Duration::ZERO), 1);
+        assert_eq!(remove_expired(&layout.directory, Duration::from_secs(3600)), 0);
+        assert_eq!(remove_expired(&layout.directory, Duration::ZERO), 1);
         assert_eq!(temp_file::unfinished_files(&layout.directory).len(), 2);
         drop(living);
     }

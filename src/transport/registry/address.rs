@@ -8,7 +8,7 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, AddressProfile, InPlace, Listed, OpenSource, Parsed, SelectedSource, Served, ShortForm, Transport,
+    Address, AddressProfile, InPlace, Listed, OpenSource, Parsed, SelectedSource, ServeSource, ShortForm, Transport,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -24,7 +24,7 @@ pub(crate) const DOCKER: Transport = Transport {
     scheme: "docker://",
     syntax: "docker://[HOST[:PORT]/]REPO[:TAG|@DIGEST]",
     help: &["a registry; a DST that ends in / is a prefix: each image keeps its own", "path below it"],
-    served: &[
+    serve_forms: &[
         ("docker://HOST/[PATH/]", "a registry, or repositories below a path"),
         ("docker://HOST/REPO", "one repository of a registry"),
     ],
@@ -37,7 +37,7 @@ pub(crate) const DOCKER: Transport = Transport {
 pub(crate) const REFERENCE: ShortForm = ShortForm {
     syntax: "any other reference",
     help: &["a registry"],
-    served: &[],
+    serve_forms: &[],
     parse: |text| Some(reference(text)),
 };
 
@@ -127,12 +127,12 @@ impl Address for RepositoryAddress {
         Ok(Some(store.names()?.into_iter().map(|name| (name, None)).collect()))
     }
 
-    fn served(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Served> {
+    fn serve_source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
         if !self.is_whole() {
             return Err(Error::usage("serve takes a repository with all its tags; remove the tag or digest"));
         }
         let access = (options.access)(&self.0.host, &self.0.repository)?;
-        Ok(Served::Repository { registry: self.registry(access, context)?, repository: self.0.repository.clone() })
+        Ok(ServeSource::Repository { registry: self.registry(access, context)?, repository: self.0.repository.clone() })
     }
 
     fn in_place(&self, options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {

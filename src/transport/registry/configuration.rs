@@ -2,7 +2,7 @@
 //! uses this; the program reads the files in `auth`, `http` and `mirrors`.
 
 use super::auth::file::AuthFile;
-use super::auth::secret::Login;
+use super::auth::secret::LoginSecret;
 use super::http::proxy::Proxies;
 use super::mirrors;
 use super::mirrors::Mirror;
@@ -14,7 +14,7 @@ use url::Url;
 
 /// A kind of configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ConfigurationKind {
     /// docker's config.json and containers' auth.json.
     Credentials,
     /// containers-registries.conf(5).
@@ -43,31 +43,31 @@ pub struct Settings {
 /// Parses the settings for `repository` at `host` (`HOST[:PORT]`).
 ///
 /// Fails with `Invalid` or `Usage`; the message quotes nothing of `text`, which may have secrets.
-pub fn read(kind: Kind, text: &str, host: &str, repository: &str) -> Result<Settings> {
+pub fn read(kind: ConfigurationKind, text: &str, host: &str, repository: &str) -> Result<Settings> {
     let nothing = Settings::default();
     Ok(match kind {
-        Kind::Credentials => {
+        ConfigurationKind::Credentials => {
             let kept = AuthFile::parse(Path::new("config.json"), text.as_bytes())?.stored(host, repository);
             let user = kept.map(|login| match login {
-                Login::Password { user, .. } => user,
-                Login::Identity(_) | Login::Token(_) => String::new(),
+                LoginSecret::Password { user, .. } => user,
+                LoginSecret::Identity(_) | LoginSecret::Token(_) => String::new(),
             });
             Settings { user, ..nothing }
         }
-        Kind::RegistriesConf => {
+        ConfigurationKind::RegistriesConf => {
             let all = registries_conf::parse(text);
             let insecure = insecure::find_insecure(all.iter(), host, repository).is_some();
             Settings { mirrors: mirrors::from_registries_conf(&all, host, repository), insecure, ..nothing }
         }
-        Kind::HostsToml => {
+        ConfigurationKind::HostsToml => {
             let mirrors = mirrors::from_hosts_toml(text, host, repository);
             Settings { insecure: mirrors.iter().any(|mirror| mirror.insecure), mirrors, ..nothing }
         }
-        Kind::DaemonJson => {
+        ConfigurationKind::DaemonJson => {
             let mirrors = mirrors::from_daemon_json(text, repository);
             Settings { mirrors, insecure: insecure::in_daemon_json(text, host), ..nothing }
         }
-        Kind::Proxy => {
+        ConfigurationKind::Proxy => {
             let (proxy, exempt) = text.split_once('\n').unwrap_or((text, ""));
             let url = Url::parse(&format!("https://{host}/{repository}"));
             let found = url.ok().map(|url| Proxies::from_text(proxy, exempt).for_url(&url)).transpose()?.flatten();

@@ -11,10 +11,14 @@
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
 //! count. Content with a wrong digest (`Error::is_digest_mismatch`) is requested once more. After a 401 all requests share one
 //! new token. If that token is refused too, the request fetches another token for itself (`TokenUse::Own`), so parallel requests cannot starve
-//! each other. If the target of a redirect refuses a request, the client asks the registry for another address, at most
+//! each other. If the target of a redirect refuses a request, the client asks the registry for another URL, at most
 //! three times in a row, and then reports the storage host. `http/web_page.rs` detects web pages (a captive portal
-//! answers 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
+//! responds with 200 to every request); `Manifest::check_fields` detects documents that are not manifests. Unusable entries of a
 //! list are skipped and counted (`pull/skipped.rs`).
+//!
+//! **Words.** A *chunk* is the body of one `PATCH` of an upload. A *range* is the bytes of one ranged `GET` of a download.
+//! Threads exchange *buffers*. A *session* is an upload session. A registry sends a *response*, at a *URL*; an *address*
+//! is a SRC or DST argument.
 //!
 //! **Downloads** resume with `Range`; a blob shorter than announced is resumed once. A registry with a latency of 30 ms
 //! or more gets 32 small requests in parallel, and large blobs in ranges of 2 MiB, at most 24 MiB in memory

@@ -1,11 +1,11 @@
 //! The connection options of one side's registries (source or destination): credentials, trust, time-outs, retries.
 
-use super::http::throttle::MAX_PIECES;
+use super::http::throttle::MAX_BUFFERED_RANGES;
 use crate::rate_limit::Limit;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// The path of a registry's API by the distribution-spec.
-pub const ROOT: &str = "/v2";
+pub const API_ROOT: &str = "/v2";
 
 /// A password or a token. `Debug` prints dots.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -84,11 +84,11 @@ pub struct Access {
     pub token_hosts: Vec<String>,
     /// The directories with `HOST[:PORT]/*.crt`, `*.cert` and `*.key`; by default those of docker and containers.
     pub certs_dirs: Vec<PathBuf>,
-    /// The time-out of a connection without a byte. A registry that stores a blob may take ten times as long to answer.
+    /// The time-out of a connection without a byte. A registry that stores a blob may take ten times as long to respond.
     pub timeout: Duration,
     /// The time-out of connecting; `None`: as `timeout`.
     pub connect_timeout: Option<Duration>,
-    /// The time-out of the first byte of an answer; `None`: four times `timeout`.
+    /// The time-out of the first byte of a response; `None`: four times `timeout`.
     pub response_timeout: Option<Duration>,
     /// The maximum number of retries of a request; a body's progress between two failures resets it.
     pub retries: u32,
@@ -103,8 +103,8 @@ pub struct Access {
     pub cache_dir: Option<PathBuf>,
     /// The number of blobs transferred in parallel.
     pub parallel_blobs: usize,
-    /// The maximum number of parallel parts of a large blob of a remote registry; 1: one connection per blob.
-    pub parallel_parts: usize,
+    /// The maximum number of parallel ranges of a large blob of a remote registry; 1: one connection per blob.
+    pub parallel_ranges: usize,
     /// The rate limit of blobs and manifests, both directions together; `None`: unlimited.
     pub rate_limit: Option<Arc<Limit>>,
     /// The path of the registry's API: `/v2`, unless a mirror has another path.
@@ -137,9 +137,9 @@ impl Default for Access {
             chunk_above_bytes: 64 << 20,
             cache_dir: None,
             parallel_blobs: 6,
-            parallel_parts: 1 + MAX_PIECES,
+            parallel_ranges: 1 + MAX_BUFFERED_RANGES,
             rate_limit: None,
-            api_root: ROOT.to_owned(),
+            api_root: API_ROOT.to_owned(),
             namespace: None,
             buffer_bytes: 128 << 10,
             headers: Vec::new(),

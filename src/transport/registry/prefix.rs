@@ -4,7 +4,7 @@ use super::Registry;
 use super::address::RepositoryAddress;
 use crate::image::{Name, Reference};
 use crate::sink::Sink;
-use crate::transport::address::{Address, AddressProfile, SelectedSource, Served};
+use crate::transport::address::{Address, AddressProfile, SelectedSource, ServeSource};
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::{Error, Result};
 use std::fmt;
@@ -75,10 +75,10 @@ impl Address for Prefix {
         AddressProfile { is_remote: true, ..AddressProfile::default() }
     }
 
-    fn served(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Served> {
+    fn serve_source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
         let access = (options.access)(&self.host, &self.path)?;
         let registry = Registry::new(&self.host, access, context.watch.clone(), context.cancel.clone())?;
-        Ok(Served::Below { registry, path: self.path.clone() })
+        Ok(ServeSource::Below { registry, path: self.path.clone() })
     }
 
     fn prefix(&self) -> Option<&Prefix> {

@@ -5,7 +5,7 @@ use super::auth::token::Scope;
 use super::http::Call;
 use super::http::client::RegistryClient;
 use super::pull::manifest;
-use super::pull::manifest::At;
+use super::pull::manifest::ManifestRef;
 use super::pull::skipped::Skipped;
 use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
@@ -61,7 +61,7 @@ pub fn with_listed(
 ) -> Result<Option<(String, Manifest)>> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
-    struct ListedFields {
+    struct ReferrerFields {
         artifact_type: Option<String>,
         annotations: Option<BTreeMap<String, String>>,
     }
@@ -72,7 +72,7 @@ pub fn with_listed(
     if listed.len() >= MAX_REFERRERS || listed.iter().any(|own| own.digest == manifest.digest()) {
         return Ok(None);
     }
-    let fields: ListedFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+    let fields: ReferrerFields = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
     let mut entry = manifest.descriptor.clone();
     entry.artifact_type = fields.artifact_type.or_else(|| manifest.config().map(|config| config.media_type.clone()));
     entry.annotations = fields.annotations;
@@ -105,7 +105,7 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
 
 /// Reads the index of the referrers tag; empty if the tag does not exist.
 fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    match manifest::fetch(client, repository, At::Tag(&tag(subject))) {
+    match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
         Ok((_, bytes)) => {
             let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
             let found = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;

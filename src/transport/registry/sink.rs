@@ -5,13 +5,13 @@ use super::http::client::RegistryClient;
 use super::http::error_body::refuses_head;
 use super::http::{Call, Payload};
 use super::pull::manifest;
-use super::pull::manifest::At;
+use super::pull::manifest::ManifestRef;
 use super::push::body_limit;
 use super::push::monolithic::MonolithicUpload;
 use super::push::resume_cache;
 use super::push::session::{Mount, Session};
 use super::push::streamed::StreamedUpload;
-use super::push::target::{MONOLITHIC_LIMIT_BYTES, Target};
+use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Digest, Manifest, Name};
@@ -24,7 +24,7 @@ use std::{
 use ureq::http::{Method, header};
 
 /// The number of large blobs sent at once to a nearby registry: one is sent while it stores the other. A single
-/// connection to a remote registry rarely fills the line.
+/// connection to a remote registry rarely uses the whole bandwidth.
 const PARALLEL_LARGE_BLOBS: usize = 2;
 
 /// A repository as a destination.
@@ -43,11 +43,11 @@ impl RepositorySink {
         RepositorySink { target, unmountable: Mutex::default(), deferred: Mutex::default() }
     }
 
-    fn address(&self) -> String {
+    fn full_repository(&self) -> String {
         format!("{}/{}", self.target.client.host, self.target.repository)
     }
 
-    /// Decides whether the blob `digest` must be uploaded, after a try to mount it from `from`.
+    /// Decides whether the blob `digest` must be uploaded, after an attempt to mount it from `from`.
     fn decide(&self, digest: &Digest, claim: &Claim, from: Option<&Origin>) -> Result<Decision> {
         let mut session = None;
         if let Some(from) = self.mountable(from) {
@@ -63,7 +63,7 @@ impl RepositorySink {
                 let claimed = claim.size.unwrap_or_default();
                 self.target.client.watch.say(&format!(
                     "{}: blob {digest} has {size} bytes, expected {claimed}; sending it again",
-                    self.address()
+                    self.full_repository()
                 ));
             }
             Some(_) => {
@@ -156,7 +156,7 @@ impl Sink for RepositorySink {
         }
     }
 
-    /// Sends one `HEAD`, if the registry answers it. A registry accepts a manifest only after all its blobs and
+    /// Sends one `HEAD`, if the registry supports it. A registry accepts a manifest only after all its blobs and
     /// children, so an existing manifest is complete.
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
@@ -192,7 +192,7 @@ impl Sink for RepositorySink {
         };
         let target = self.target.clone();
         Ok(Begin::Write(match claim.size {
-            Some(size) if size <= MONOLITHIC_LIMIT_BYTES => {
+            Some(size) if size <= MAX_MONOLITHIC_BYTES => {
                 Box::new(MonolithicUpload::new(target, session, (*digest, size)))
             }
             Some(size) => {
@@ -231,11 +231,11 @@ impl Sink for RepositorySink {
 }
 
 impl RepositorySink {
-    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not response, is not an
+    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not respond, is not an
     /// error yet: the push reports it.
     fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
         let digest = reference.parse::<Digest>().ok();
-        let at = digest.as_ref().map_or(At::Tag(reference), At::Digest);
+        let at = digest.as_ref().map_or(ManifestRef::Tag(reference), ManifestRef::Digest);
         match manifest::fetch(&self.target.client, &self.target.repository, at) {
             Ok((found, _)) => Ok(Some(found.digest)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Failed) => Ok(None),
@@ -258,7 +258,10 @@ impl RepositorySink {
     fn reference(&self, name: &Name) -> Result<String> {
         let by_digest = || name.reference().and_then(|reference| reference.digest).map(|digest| digest.to_string());
         name.tag().or_else(by_digest).ok_or_else(|| {
-            Error::usage(format!("{name} cannot be pushed to {}: it has no valid tag; name one", self.address()))
+            Error::usage(format!(
+                "{name} cannot be pushed to {}: it has no valid tag; name one",
+                self.full_repository()
+            ))
         })
     }
 }

@@ -7,7 +7,7 @@ use super::http::retry;
 use super::http::web_page;
 use super::http::{Call, Payload, Response};
 use super::pull::manifest;
-use super::pull::manifest::At;
+use super::pull::manifest::ManifestRef;
 use super::pull::ranges;
 use super::pull::tags;
 use super::referrers;
@@ -26,7 +26,7 @@ use std::{
 use ureq::http::{Method, header};
 
 /// The size limit of the manifests that the roots of one request carry together.
-const CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
+const MAX_CARRIED_MANIFESTS_BYTES: usize = 8 << 20;
 
 /// A repository as a source.
 pub struct RepositoryStore {
@@ -81,25 +81,25 @@ impl RepositoryStore {
     }
 
     /// Fetches the manifest with one request; the root carries it if the `budget` allows it.
-    fn root(&self, at: At<'_>, budget: &ManifestBudget) -> Result<Root> {
-        let (descriptor, bytes) = manifest::fetch(&self.client, self.repository(), at)?;
-        let name = match at {
-            At::Tag(tag) => Some(self.name(tag)),
-            At::Digest(_) => None,
+    fn root(&self, reference: ManifestRef<'_>, budget: &ManifestBudget) -> Result<Root> {
+        let (descriptor, bytes) = manifest::fetch(&self.client, self.repository(), reference)?;
+        let name = match reference {
+            ManifestRef::Tag(tag) => Some(self.name(tag)),
+            ManifestRef::Digest(_) => None,
         };
         let manifest = budget.reserve(&descriptor).then(|| Manifest::hashed(bytes, &descriptor));
-        // The engine fetches an invalid manifest again, and reports it.
+        // The copy fetches an invalid manifest again, and reports it.
         let manifest = manifest.and_then(Result::ok).map(Arc::new);
         Ok(Root { manifest, ..Root::new(name, descriptor) })
     }
 
     fn select_root(&self, selector: &Selector, budget: &ManifestBudget) -> Result<Root> {
         let text = match selector {
-            Selector::Digest(digest) => return self.root(At::Digest(digest), budget),
+            Selector::Digest(digest) => return self.root(ManifestRef::Digest(digest), budget),
             Selector::Name(text) => text,
         };
         if is_tag(text) {
-            return self.root(At::Tag(text), budget);
+            return self.root(ManifestRef::Tag(text), budget);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -107,8 +107,8 @@ impl RepositoryStore {
             return Err(Error::usage(format!("{text} is not in the repository {repository}")));
         }
         match (&reference.digest, reference.tag_or_latest()) {
-            (Some(digest), _) => self.root(At::Digest(digest), budget),
-            (None, tag) => self.root(At::Tag(tag.unwrap_or("latest")), budget),
+            (Some(digest), _) => self.root(ManifestRef::Digest(digest), budget),
+            (None, tag) => self.root(ManifestRef::Tag(tag.unwrap_or("latest")), budget),
         }
     }
 
@@ -116,15 +116,15 @@ impl RepositoryStore {
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
         let (next, budget) = (AtomicUsize::new(0), ManifestBudget::default());
         let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
-        let lanes = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
+        let workers = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
         thread::scope(|scope| {
-            for _ in 0..lanes {
+            for _ in 0..workers {
                 scope.spawn(|| {
                     while let Some((at, tag)) = {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         tags.get(at).map(|tag| (at, tag))
                     } {
-                        let root = self.root(At::Tag(tag), &budget);
+                        let root = self.root(ManifestRef::Tag(tag), &budget);
                         let failed = root.is_err();
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
                         if failed {
@@ -141,20 +141,20 @@ impl RepositoryStore {
 
     /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
     pub fn resolve_tag(&self, tag: &str) -> Result<Option<Descriptor>> {
-        self.descriptor_at(At::Tag(tag))
+        self.descriptor_at(ManifestRef::Tag(tag))
     }
 
     /// The descriptor of the manifest `digest`; `None` if it is missing.
     pub fn find_manifest(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        self.descriptor_at(At::Digest(digest))
+        self.descriptor_at(ManifestRef::Digest(digest))
     }
 
     /// The descriptor of a manifest: from the response to `HEAD` if it is complete, else from the manifest itself.
-    fn descriptor_at(&self, at: At<'_>) -> Result<Option<Descriptor>> {
-        let response = self.head("manifests", &at.to_string())?;
-        let stated = match at {
-            At::Digest(digest) => Some(*digest),
-            At::Tag(_) => response.header("docker-content-digest").and_then(|text| text.parse().ok()),
+    fn descriptor_at(&self, reference: ManifestRef<'_>) -> Result<Option<Descriptor>> {
+        let response = self.head("manifests", &reference.to_string())?;
+        let stated = match reference {
+            ManifestRef::Digest(digest) => Some(*digest),
+            ManifestRef::Tag(_) => response.header("docker-content-digest").and_then(|text| text.parse().ok()),
         };
         match (response.status, stated, response.length()) {
             (404, ..) => Ok(None),
@@ -162,10 +162,10 @@ impl RepositoryStore {
                 Ok(Some(Descriptor::new(type_of(&response), digest, size)))
             }
             (status, ..) if retry::is_transient(status) => {
-                self.client.expect(response, &[200], &self.scope(), &at.name(self.repository())).map(|_| None)
+                self.client.expect(response, &[200], &self.scope(), &reference.name(self.repository())).map(|_| None)
             }
             // HEAD only saves time: after a failure GET may succeed, or fails with a better message.
-            _ => match manifest::fetch(&self.client, self.repository(), at) {
+            _ => match manifest::fetch(&self.client, self.repository(), reference) {
                 Ok((found, _)) => Ok(Some(found)),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -213,7 +213,7 @@ impl ManifestBudget {
     /// Reserves memory for the manifest `at`; returns whether it fits. The same manifest counts once.
     fn reserve(&self, at: &Descriptor) -> bool {
         let mut carried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = carried.values().sum::<usize>() + at.size as usize <= CARRIED_MANIFESTS_BYTES;
+        let fits = carried.values().sum::<usize>() + at.size as usize <= MAX_CARRIED_MANIFESTS_BYTES;
         if fits {
             carried.insert(at.digest, at.size as usize);
         }
@@ -232,7 +232,7 @@ impl Store for RepositoryStore {
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        Ok(manifest::fetch(&self.client, self.repository(), At::Digest(&at.digest))?.1)
+        Ok(manifest::fetch(&self.client, self.repository(), ManifestRef::Digest(&at.digest))?.1)
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {

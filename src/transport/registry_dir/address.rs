@@ -3,11 +3,11 @@
 use super::image_name::TreeReference;
 use super::tree::root;
 use super::{RegistryDirSink, RegistryDirStore, TreeRepositories};
-use crate::blob_files::Verify;
+use crate::blob_files::BlobCheck;
 use crate::image::Name;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{Address, InPlace, Listed, SelectedSource, Served, Transport, all_of};
+use crate::transport::address::{Address, InPlace, Listed, SelectedSource, ServeSource, Transport, all_of};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::{file_and_selector, suffix};
@@ -25,7 +25,7 @@ pub(crate) const REGISTRY_DIR: Transport = Transport {
         "the registry's garbage collection runs: it deletes blobs without a name. A",
         "Harbor's tree is only read",
     ],
-    served: &[("registry-dir:DIR", "a registry's storage tree")],
+    serve_forms: &[("registry-dir:DIR", "a registry's storage tree")],
     parse: |address, rest| {
         let (dir, selector) = file_and_selector(address, rest)?;
         if let Some(Selector::Name(text)) = &selector {
@@ -64,7 +64,7 @@ impl Address for RegistryDirAddress {
     }
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
-        let verify = if options.verify { Verify::Digest } else { Verify::Size };
+        let verify = if options.verify { BlobCheck::Digest } else { BlobCheck::Size };
         let sink = RegistryDirSink::open(&self.dir, verify, context.watch.clone())?;
         Ok(Box::new(sink.keep_partials(options.partial_lifetime).cancel(&context.cancel)))
     }
@@ -109,14 +109,14 @@ impl Address for RegistryDirAddress {
         Ok(Some(names.into_iter().map(|name| (name, None)).collect()))
     }
 
-    fn served(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
+    fn serve_source(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
         all_of(self.selector())?;
-        Ok(Served::Repositories(Arc::new(TreeRepositories::open(&self.dir)?)))
+        Ok(ServeSource::Repositories(Arc::new(TreeRepositories::open(&self.dir)?)))
     }
 
     fn in_place(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {
         let store = Arc::new(RegistryDirStore::open(&self.dir)?);
-        let sink = RegistryDirSink::open(&self.dir, Verify::Size, context.watch.clone())?.cancel(&context.cancel);
+        let sink = RegistryDirSink::open(&self.dir, BlobCheck::Size, context.watch.clone())?.cancel(&context.cancel);
         Ok(InPlace::Store { store, selector: self.selector.clone(), sink: Box::new(sink) })
     }
 }

@@ -5,8 +5,9 @@ use super::read_back::{self, NamedImage};
 use super::repository::{LAYERS, MANIFESTS, REVISIONS, Repository};
 use super::sink_tree::{SinkTree, owner};
 use super::tree::{Tree, open, root};
-use crate::blob_files::{BlobFiles, Verify, is_held, partial};
+use crate::blob_files::{BlobCheck, BlobFiles, is_held, partial};
 use crate::cancel::Cancel;
+use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
 use crate::progress::Watch;
@@ -18,8 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 const LANES: usize = 4;
-/// The default time that partial files are kept.
-const PARTIAL_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A new tree may be made in a folder that has only this: the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 const MAX_ENTRIES: usize = 1000;
@@ -30,9 +29,9 @@ pub struct RegistryDirSink {
     /// The tree as it was found; `None` if it did not exist.
     found: Option<Tree>,
     made: OnceLock<SinkTree>,
-    verify: Verify,
+    verify: BlobCheck,
     /// The time that partial files are kept.
-    life: Duration,
+    lifetime: Duration,
     /// The manifests that this copy stored.
     stored: Mutex<HashSet<Digest>>,
     /// The images that this copy named.
@@ -47,7 +46,7 @@ impl RegistryDirSink {
     ///
     /// Fails with `Usage` if `dir` is a Harbor's tree, a file, or a directory with other content, and with `Denied` if
     /// new files cannot get the owner of the tree's files.
-    pub fn open(dir: &Path, verify: Verify, watch: Arc<dyn Watch>) -> Result<RegistryDirSink> {
+    pub fn open(dir: &Path, verify: BlobCheck, watch: Arc<dyn Watch>) -> Result<RegistryDirSink> {
         harbor::refuse(dir)?;
         let found = Tree::open(dir)?;
         if found.is_none() {
@@ -61,7 +60,7 @@ impl RegistryDirSink {
             found,
             made: OnceLock::new(),
             verify,
-            life: PARTIAL_LIFE,
+            lifetime: PARTIAL_LIFETIME,
             stored: Mutex::default(),
             named: Mutex::default(),
             watch,
@@ -70,8 +69,8 @@ impl RegistryDirSink {
     }
 
     /// Sets how long partial files of interrupted copies are kept; the default is a week.
-    pub fn keep_partials(mut self, life: Duration) -> Self {
-        self.life = life;
+    pub fn keep_partials(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
         self
     }
 
@@ -229,7 +228,7 @@ impl Sink for RegistryDirSink {
     fn finish(&self) -> Result<Finish> {
         if let Some(tree) = self.made.get() {
             tree.sweep();
-            partial::sweep(tree, self.life);
+            partial::remove_expired(tree, self.lifetime);
         }
         self.read_back()?;
         Ok(Finish::Done)

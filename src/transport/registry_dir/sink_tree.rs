@@ -160,8 +160,8 @@ impl StoredBlobs for SinkTree {
         self.tree.blob(digest)
     }
 
-    fn shown(&self) -> String {
-        self.tree.shown()
+    fn describe(&self) -> String {
+        self.tree.describe()
     }
 }
 

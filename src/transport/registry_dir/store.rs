@@ -6,7 +6,7 @@ use super::tree::{REPOSITORIES, Tree, root};
 use super::walk::each_repository;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
-use crate::source::{Profile, Root, Selector, Store, select, unnamed_root};
+use crate::source::{Profile, Root, Selector, Store, select};
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -84,7 +84,7 @@ impl RegistryDirStore {
                 Kind::Invalid,
                 &format!(
                     "{}: {count} of {} images cannot be read; select the others by name:",
-                    self.tree.shown(),
+                    self.tree.describe(),
                     roots.len() + count
                 ),
                 &broken,
@@ -96,7 +96,7 @@ impl RegistryDirStore {
         match count >= MAX_IMAGES {
             true => Err(Error::invalid(format!(
                 "{} has more than {MAX_IMAGES} images; select some of them as registry-dir:DIR:REPO:TAG",
-                self.tree.shown()
+                self.tree.describe()
             ))),
             false => Ok(()),
         }
@@ -114,7 +114,7 @@ impl RegistryDirStore {
             }
             Ok(())
         })?;
-        let found = select(&all, std::slice::from_ref(selector)).map_err(|e| e.at(self.tree.shown()))?.pop();
+        let found = select(&all, std::slice::from_ref(selector)).map_err(|e| e.at(self.tree.describe()))?.pop();
         let name = found.and_then(|root| root.name).map(|name| name.to_string()).unwrap_or_default();
         self.named(&name)?.ok_or_else(|| Error::not_found(format!("image {name} was removed while imgmv read it")))
     }
@@ -176,7 +176,7 @@ pub(super) fn reader(tree: &Tree, data: Option<Digest>, blob: &Digest, from: u64
     let mut file = file.ok_or_else(|| missing(tree, "blob", blob))?;
     if from > 0 {
         let sought = file.seek(SeekFrom::Start(from));
-        sought.map_err(|e| Error::reading(format!("blob {blob} in {}", tree.shown()), e))?;
+        sought.map_err(|e| Error::reading(format!("blob {blob} in {}", tree.describe()), e))?;
     }
     Ok(Box::new(file))
 }
@@ -218,12 +218,7 @@ impl Store for RegistryDirStore {
                 Some(root) => Ok(root),
                 None => self.searched(selector),
             },
-            Selector::Digest(digest) => match self.tree.read(digest, MAX_MANIFEST_BYTES)? {
-                Some(bytes) => unnamed_root(digest, bytes).ok_or_else(|| {
-                    Error::invalid(format!("{} is not the manifest {digest}", self.tree.blob_path(digest)))
-                }),
-                None => Err(missing(&self.tree, "manifest", digest)),
-            },
+            Selector::Digest(digest) => root_at(&self.tree, None, digest, digest),
         };
         selectors.iter().map(one).collect()
     }
@@ -266,7 +261,7 @@ impl Store for RegistryDirStore {
 
     /// A registry's tree may have an index with only some of its images: a copy of another tool or of imgmv wrote it.
     fn profile(&self) -> Profile {
-        let empty_message = format!("{} has no image: no tag is in {REPOSITORIES}", self.tree.shown());
+        let empty_message = format!("{} has no image: no tag is in {REPOSITORIES}", self.tree.describe());
         Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

@@ -129,7 +129,7 @@ impl Tree {
     }
 
     /// The path of the tree, for messages.
-    pub fn shown(&self) -> String {
+    pub fn describe(&self) -> String {
         self.base.path().display().to_string()
     }
 }
@@ -143,8 +143,8 @@ impl StoredBlobs for Tree {
         Tree::blob(self, digest)
     }
 
-    fn shown(&self) -> String {
-        Tree::shown(self)
+    fn describe(&self) -> String {
+        Tree::describe(self)
     }
 }
 

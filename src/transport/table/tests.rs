@@ -193,7 +193,7 @@ fn every_row_is_distinct_and_fits_the_help() {
     for row in TABLE {
         assert!(row.syntax.starts_with(row.scheme) && row.scheme.ends_with([':', '/']), "{}", row.scheme);
         assert!(!row.help.is_empty(), "{}", row.scheme);
-        assert!(row.served.iter().all(|(syntax, _)| syntax.starts_with(row.scheme)), "{}", row.scheme);
+        assert!(row.serve_forms.iter().all(|(syntax, _)| syntax.starts_with(row.scheme)), "{}", row.scheme);
         assert!(RESERVED.iter().all(|(reserved, _)| row.scheme.trim_end_matches([':', '/']) != *reserved));
     }
 }

@@ -121,8 +121,8 @@ fn a_manifest_behind_an_expired_address_is_asked_for_again_and_one_that_is_missi
 }
 
 #[test]
-fn the_pieces_of_a_large_blob_outlive_their_addresses_too() {
-    // Far away, so that the blob comes in pieces; an address is given out three times and is good for two requests.
+fn the_ranges_of_a_large_blob_outlive_their_urls_too() {
+    // Far away, so that the blob comes in ranges; a URL is given out three times and is good for two requests.
     let far = || std::thread::sleep(Duration::from_millis(40));
     let bytes = Arc::new(noise(2, 20 << 20));
     let blob = Descriptor::of(media_type::OCI_LAYER, &bytes);
@@ -148,7 +148,7 @@ fn the_pieces_of_a_large_blob_outlive_their_addresses_too() {
     let _ = store.names();
     assert!(read(&store, &blob, 0).unwrap() == *bytes);
     let asked = asked.lock().unwrap();
-    assert!(asked.iter().filter(|request| request.header("range").is_some()).count() >= 10, "not in pieces");
+    assert!(asked.iter().filter(|request| request.header("range").is_some()).count() >= 10, "not in ranges");
 }
 
 #[test]

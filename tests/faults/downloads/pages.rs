@@ -26,10 +26,10 @@ fn what_is_not_an_image_is_refused_and_not_stored() {
         ("TEXT/HTML", "{}", 6, "responded with a web page"),
         ("application/json", PAGE, 6, "responded with a web page"),
         (manifest, PAGE, 6, "responded with a web page"),
-        ("text/plain", "It works!", 5, "answered with something that is not JSON, not image lib/img"),
+        ("text/plain", "It works!", 5, "is something that is not JSON, not image lib/img"),
         ("", "", 5, "not JSON"),
         ("image/png", "\u{1}PNG", 5, "not JSON"),
-        ("application/json", r#"{"error":"log in"}"#, 5, "answered with JSON without a manifest's fields"),
+        ("application/json", r#"{"error":"log in"}"#, 5, "is JSON without a manifest's fields"),
         ("application/vnd.other+json", r#"["schemaVersion",2]"#, 5, "without a manifest's fields"),
         (manifest, "{}", 5, "without a manifest's fields"),
     ] {

@@ -1,7 +1,7 @@
-//! Authorization of requests: answers a registry's challenge with credentials or a token, and replaces a refused token.
+//! Authorization of requests: responds to a registry's challenge with credentials or a token, and replaces a refused token.
 
 use super::credentials::FoundCredentials;
-use super::secret::Login;
+use super::secret::LoginSecret;
 use super::state;
 use super::state::AuthScheme;
 use super::token;
@@ -84,9 +84,9 @@ impl RegistryClient {
                     return Err(Error::denied(self.plain_http_note()));
                 }
                 return Ok(match found.login {
-                    Some(Login::Password { user, password }) => Some(state::basic_header(&user, &password)),
-                    Some(Login::Token(token)) => Some(state::bearer_header(&token)),
-                    Some(Login::Identity(_)) | None => None,
+                    Some(LoginSecret::Password { user, password }) => Some(state::basic_header(&user, &password)),
+                    Some(LoginSecret::Token(token)) => Some(state::bearer_header(&token)),
+                    Some(LoginSecret::Identity(_)) | None => None,
                 });
             }
             AuthScheme::Bearer { realm, service } => (realm, service),
@@ -103,7 +103,7 @@ impl RegistryClient {
             auth.withheld.get_or_insert_with(|| found.note.clone());
         }
         let fetched = match found.login.clone() {
-            Some(Login::Token(token)) => Token::permanent(token),
+            Some(LoginSecret::Token(token)) => Token::permanent(token),
             _ => self.fetch_token(&TokenRequest { realm, service, scopes: auth.scopes(scope) }, scope, &found)?,
         };
         let header = state::bearer_header(&fetched.secret);
@@ -140,7 +140,7 @@ impl RegistryClient {
             self.watch.say(&note);
             return Ok(FoundCredentials { note, ..FoundCredentials::default() });
         }
-        let sends_secret = matches!(found.login, Some(Login::Password { .. } | Login::Identity(_)));
+        let sends_secret = matches!(found.login, Some(LoginSecret::Password { .. } | LoginSecret::Identity(_)));
         if !sends_secret || token::may_see_credentials(realm, self.api()?, &self.access.token_hosts) {
             return Ok(found);
         }
@@ -157,11 +157,11 @@ impl RegistryClient {
     fn fetch_token(&self, request: &TokenRequest, scope: &Scope, found: &FoundCredentials) -> Result<Token> {
         let requested = Instant::now();
         let mut response = match &found.login {
-            Some(Login::Identity(secret)) => self.exchange_identity_token(request, secret)?,
-            Some(Login::Password { user, password }) => {
+            Some(LoginSecret::Identity(secret)) => self.exchange_identity_token(request, secret)?,
+            Some(LoginSecret::Password { user, password }) => {
                 self.get_token(request, Some(&state::basic_header(user, password)))?
             }
-            Some(Login::Token(_)) | None => self.get_token(request, None)?,
+            Some(LoginSecret::Token(_)) | None => self.get_token(request, None)?,
         };
         let from = response.url.host_str().unwrap_or_default().to_owned();
         if response.status == 200 && web_page::is_page(&response) {

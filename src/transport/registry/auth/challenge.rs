@@ -19,7 +19,7 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// Returns the address of the token service, if this is `bearer` and has one.
+    /// Returns the URL of the token service, if this is `bearer` and has one.
     pub fn realm(&self) -> Option<&str> {
         self.parameter("realm").filter(|realm| self.scheme == "bearer" && !realm.is_empty())
     }

@@ -3,14 +3,14 @@
 
 use super::file::AuthFile;
 use super::files;
-use super::secret::Login;
+use super::secret::LoginSecret;
 use crate::progress::Watch;
 use crate::transport::registry::options::{Access, Credentials};
 
 /// The result of a search for credentials.
 #[derive(Debug, Clone, Default)]
 pub struct FoundCredentials {
-    pub login: Option<Login>,
+    pub login: Option<LoginSecret>,
     /// The origin of `login`, or the reason for its absence, for error messages.
     pub note: String,
     /// A login over plain HTTP stored it.
@@ -26,7 +26,7 @@ pub fn exist(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -
 /// helper that fails, and reports it to `watch`.
 pub fn find(access: &Access, host: &str, repository: &str, watch: &dyn Watch) -> FoundCredentials {
     if let Credentials::Password { user, password } = &access.credentials {
-        let login = Login::Password { user: user.clone(), password: password.clone() };
+        let login = LoginSecret::Password { user: user.clone(), password: password.clone() };
         let note = "those given on the command line or in the environment".to_owned();
         return FoundCredentials { login: Some(login), note, over_http: false };
     }

@@ -19,14 +19,14 @@ pub(crate) fn docker_config() -> Option<PathBuf> {
 }
 
 /// Returns the files to search; the first with an entry for the registry wins. `authfile` (`--authfile`) or
-/// `REGISTRY_AUTH_FILE` is the only file; otherwise docker's file, then podman's of this session and of the user.
+/// `REGISTRY_AUTH_FILE` is the only file; otherwise docker's file, then podman's in `XDG_RUNTIME_DIR` and of the user.
 pub(crate) fn search_paths(authfile: Option<&Path>) -> Vec<PathBuf> {
     if let Some(only) = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE")) {
         return vec![only];
     }
-    let session = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
+    let runtime = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
     let user = config_home().map(|dir| dir.join("containers/auth.json"));
-    [docker_config(), session, user].into_iter().flatten().collect()
+    [docker_config(), runtime, user].into_iter().flatten().collect()
 }
 
 /// Returns the file that `login` and `logout` change.

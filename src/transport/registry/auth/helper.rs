@@ -1,7 +1,7 @@
 //! Credential helpers, `docker-credential-NAME` (docker's credential helper protocol): get, store and erase, each
 //! within a time limit. Errors describe the helper's failure; `file` adds the helper's name and its task.
 
-use super::secret::Login;
+use super::secret::LoginSecret;
 use crate::error::{Error, Result};
 use crate::transport::registry::options::Secret;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ const NOT_FOUND: &str = "credentials not found";
 const TOKEN_USER: &str = "<token>";
 
 /// Gets the credentials for `server` from helper `name`.
-pub fn get(name: &str, server: &str) -> Result<Option<Login>> {
+pub fn get(name: &str, server: &str) -> Result<Option<LoginSecret>> {
     let output = match run(name, "get", server, HELPER_TIMEOUT)? {
         Ok(output) => output,
         Err(output) if output.contains(NOT_FOUND) => return Ok(None),
@@ -55,10 +55,10 @@ pub fn erase(name: &str, server: &str) -> Result<bool> {
 }
 
 /// Converts a user name and a secret. docker marks identity tokens by their user name.
-pub fn login(user: &str, secret: &str) -> Login {
+pub fn login(user: &str, secret: &str) -> LoginSecret {
     match user {
-        TOKEN_USER => Login::Identity(Secret::new(secret)),
-        user => Login::Password { user: user.to_owned(), password: Secret::new(secret) },
+        TOKEN_USER => LoginSecret::Identity(Secret::new(secret)),
+        user => LoginSecret::Password { user: user.to_owned(), password: Secret::new(secret) },
     }
 }
 

@@ -4,7 +4,7 @@ use crate::transport::registry::options::Secret;
 
 /// A secret for a registry or its token service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Login {
+pub enum LoginSecret {
     Password {
         user: String,
         password: Secret,

@@ -5,7 +5,7 @@ use super::challenge;
 use super::challenge::Challenge;
 use super::credentials;
 use super::credentials::FoundCredentials;
-use super::secret::Login;
+use super::secret::LoginSecret;
 use super::token;
 use super::token::{Scope, Token};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use url::Url;
 
 /// The header with a server's challenges.
-const CHALLENGE: &str = "www-authenticate";
+const CHALLENGE_HEADER: &str = "www-authenticate";
 /// The limit on a challenge that an error quotes.
 const MAX_QUOTED_CHARS: usize = 80;
 
@@ -25,7 +25,7 @@ const MAX_QUOTED_CHARS: usize = 80;
 const MAX_SCOPE_BYTES: usize = 1024;
 
 /// The limit on remembered repositories. A mirror's clients may name any number.
-const MAX_REMEMBERED: usize = 1024;
+const MAX_REMEMBERED_REPOSITORIES: usize = 1024;
 
 /// The authentication scheme of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl AuthState {
         repository: &str,
         watch: &dyn Watch,
     ) -> FoundCredentials {
-        if self.found.len() >= MAX_REMEMBERED && !self.found.contains_key(repository) {
+        if self.found.len() >= MAX_REMEMBERED_REPOSITORIES && !self.found.contains_key(repository) {
             self.found.clear();
         }
         let search = || credentials::find(access, host, repository, watch);
@@ -84,10 +84,10 @@ impl AuthState {
     /// Stores `token`. The request for `scope` that fetched it is its first use.
     pub fn store_token(&mut self, scope: &Scope, mut token: Token) {
         token.uses = 1;
-        if self.tokens.len() >= MAX_REMEMBERED {
+        if self.tokens.len() >= MAX_REMEMBERED_REPOSITORIES {
             self.tokens.retain(|_, token| token.is_fresh());
         }
-        if self.tokens.len() >= MAX_REMEMBERED {
+        if self.tokens.len() >= MAX_REMEMBERED_REPOSITORIES {
             self.tokens.clear();
         }
         self.tokens.insert(scope.clone(), token);
@@ -113,7 +113,7 @@ impl AuthState {
         if self.tokens.get(scope).is_some_and(|token| Some(&*bearer_header(&token.secret)) == sent) {
             self.tokens.remove(scope);
         }
-        let challenges: Vec<Challenge> = response.headers(CHALLENGE).flat_map(challenge::parse).collect();
+        let challenges: Vec<Challenge> = response.headers(CHALLENGE_HEADER).flat_map(challenge::parse).collect();
         let bearer = challenges.iter().find_map(|challenge| Some((challenge, challenge.realm()?)));
         if let Some((bearer, realm)) = bearer {
             let realm = token::parse_realm(realm, registry, access)?;
@@ -121,14 +121,14 @@ impl AuthState {
             if let Some(extra_scopes) =
                 bearer.parameter("scope").filter(|text| !text.is_empty() && text.len() <= MAX_SCOPE_BYTES)
             {
-                if self.extra_scopes.len() >= MAX_REMEMBERED {
+                if self.extra_scopes.len() >= MAX_REMEMBERED_REPOSITORIES {
                     self.extra_scopes.clear();
                 }
                 self.extra_scopes.insert(scope.clone(), extra_scopes.to_owned());
             }
         } else if challenges.iter().any(|c| c.scheme == "basic") {
             self.scheme = Some(AuthScheme::Basic);
-        } else if self.scheme.is_none() && response.has(CHALLENGE) {
+        } else if self.scheme.is_none() && response.has(CHALLENGE_HEADER) {
             return Err(unsupported_challenge(response, &challenges));
         }
         Ok(())
@@ -142,7 +142,7 @@ fn unsupported_challenge(response: &Response, challenges: &[Challenge]) -> Error
         let schemes: String = schemes.join(", ").chars().take(MAX_QUOTED_CHARS).collect();
         return Error::denied(format!("the registry requires {schemes}; imgmv supports Basic and Bearer"));
     }
-    let text = response.header(CHALLENGE).unwrap_or("bytes that are not text");
+    let text = response.header(CHALLENGE_HEADER).unwrap_or("bytes that are not text");
     let start: String = text.chars().take(MAX_QUOTED_CHARS).collect();
     Error::denied(format!(
         "the header WWW-Authenticate of the 401 response is invalid ({start:?}, {} bytes in total); ask the owner of \
@@ -160,12 +160,12 @@ pub fn basic_header(user: &str, password: &Secret) -> String {
 }
 
 /// Replaces every secret in `text`, also in its Basic form. A server may quote the credentials that it was sent.
-pub fn scrub(text: &str, login: Option<&Login>) -> String {
+pub fn scrub(text: &str, login: Option<&LoginSecret>) -> String {
     let secrets = match login {
-        Some(Login::Password { user, password }) => {
+        Some(LoginSecret::Password { user, password }) => {
             vec![password.reveal().to_owned(), STANDARD.encode(format!("{user}:{}", password.reveal()))]
         }
-        Some(Login::Identity(secret) | Login::Token(secret)) => vec![secret.reveal().to_owned()],
+        Some(LoginSecret::Identity(secret) | LoginSecret::Token(secret)) => vec![secret.reveal().to_owned()],
         None => Vec::new(),
     };
     // A secret of one or two characters is not replaced: it would erase most of the text.

@@ -1,5 +1,5 @@
 //! Tokens (distribution's token specification: "Token Authentication", "Oauth2 Token Authentication"): their scopes,
-//! their lifetime, and the token services that receive credentials.
+//! their maximum age, and the token services that receive credentials.
 //!
 //! A registry names its token service (the *realm*), and a forged response could name an attacker's. A realm receives
 //! the registry's credentials only if it is on the registry's own host name, is docker's pair (docker.io and
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 /// The token specification's default.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
-const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// A token is renewed this long before it expires, or in the last quarter of a short lifetime.
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// A token is renewed this long before it expires, or in the last quarter of a short maximum age.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
 /// A longer token does not fit into a header.
 const MAX_TOKEN_BYTES: usize = 32 << 10;
@@ -87,7 +87,7 @@ pub struct Token {
 impl Token {
     /// Creates a token that does not expire during the run.
     pub fn permanent(secret: Secret) -> Token {
-        Token { secret, uses: 0, until: Instant::now() + MAX_LIFETIME }
+        Token { secret, uses: 0, until: Instant::now() + MAX_AGE }
     }
 
     pub fn is_fresh(&self) -> bool {
@@ -97,7 +97,7 @@ impl Token {
     /// Parses a token service's response; `requested` is the time of the request.
     pub fn parse(bytes: &[u8], from: &str, requested: Instant) -> Result<Token> {
         #[derive(Deserialize)]
-        struct Body {
+        struct TokenResponse {
             token: Option<String>,
             access_token: Option<String>,
             expires_in: Option<f64>,
@@ -105,16 +105,17 @@ impl Token {
         let wrong =
             |why: &str| Error::invalid(format!("the token service {from} did not return a usable token: {why}"));
         // The parser's message could quote the token.
-        let body: Body = serde_json::from_slice(bytes).map_err(|_| wrong("its response is not the expected JSON"))?;
+        let body: TokenResponse =
+            serde_json::from_slice(bytes).map_err(|_| wrong("its response is not the expected JSON"))?;
         let text = [body.token, body.access_token].into_iter().flatten().find(|text| !text.is_empty());
         let text = text.ok_or_else(|| wrong("its response does not contain one"))?;
         if text.len() > MAX_TOKEN_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(wrong("the token does not fit into a header"));
         }
         let seconds = body.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
-        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(MAX_LIFETIME.as_secs_f64()));
-        let lifetime = seconds.map_or(DEFAULT_LIFETIME, bounded);
-        Ok(Token { secret: Secret::new(text), uses: 0, until: requested + lifetime - RENEWAL_MARGIN.min(lifetime / 4) })
+        let bounded = |seconds: f64| Duration::from_secs_f64(seconds.min(MAX_AGE.as_secs_f64()));
+        let max_age = seconds.map_or(DEFAULT_MAX_AGE, bounded);
+        Ok(Token { secret: Secret::new(text), uses: 0, until: requested + max_age - RENEWAL_MARGIN.min(max_age / 4) })
     }
 }
 
@@ -181,8 +182,8 @@ fn same_domain(a: &str, b: &str) -> bool {
         "workers.dev",
     ];
     let labels = |host: &str| -> Vec<String> {
-        let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
-        if is_address { Vec::new() } else { host.to_ascii_lowercase().split('.').rev().map(str::to_owned).collect() }
+        let is_ip = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+        if is_ip { Vec::new() } else { host.to_ascii_lowercase().split('.').rev().map(str::to_owned).collect() }
     };
     let (a, b) = (labels(a), labels(b));
     let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -255,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tokens_life_is_bounded_and_its_text_is_fit_for_a_header() {
+    fn a_tokens_age_is_bounded_and_its_text_is_fit_for_a_header() {
         let now = Instant::now();
         let parse = |text: &str| Token::parse(text.as_bytes(), "auth.lan", now);
         let until = |text: &str| parse(text).unwrap().until - now;
-        assert_eq!(until(r#"{"token":"t"}"#), DEFAULT_LIFETIME - RENEWAL_MARGIN);
+        assert_eq!(until(r#"{"token":"t"}"#), DEFAULT_MAX_AGE - RENEWAL_MARGIN);
         assert_eq!(until(r#"{"access_token":"t","expires_in":4}"#), Duration::from_secs(3));
-        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), MAX_LIFETIME - RENEWAL_MARGIN);
+        assert_eq!(until(r#"{"token":"t","expires_in":1e300}"#), MAX_AGE - RENEWAL_MARGIN);
         assert_eq!(until(r#"{"token":"t","expires_in":300}"#), Duration::from_secs(290));
         for wrong in [r#"{"token":"a\r\nb"}"#, r#"{"token":""}"#, "{}", "secret", r#"{"token":5}"#] {
             let error = parse(wrong).unwrap_err().to_string();

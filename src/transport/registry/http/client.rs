@@ -11,7 +11,7 @@ use super::retry::RetryPolicy;
 use super::throttle::Throttle;
 use super::transport_error::TransportError;
 use super::web_page;
-use super::{Call, Http, Payload, PeerKind, Response};
+use super::{Call, HostKind, Http, Payload, Response};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::DEFAULT_REGISTRY;
@@ -29,8 +29,8 @@ use ureq::http::{HeaderValue, Method, header};
 use url::{Origin, Url};
 
 const MAX_REDIRECTS: usize = 8;
-/// The limit on requests for a new redirect address after the redirect's target refused the last one.
-const MAX_REDIRECT_ADDRESSES: u32 = 3;
+/// The limit on requests for a new redirect URL after the redirect's target refused the last one.
+const MAX_REDIRECT_URLS: u32 = 3;
 
 /// The state that all requests to one registry share.
 pub struct RegistryClient {
@@ -103,8 +103,8 @@ impl RegistryClient {
     /// Whether the server at `root` speaks TLS, trusted or not.
     fn speaks_tls(&self, root: &Url) -> bool {
         let call = Call::new(Method::GET, root.clone());
-        match self.http.send(&call, &mut Payload::Nothing, PeerKind::Probe) {
-            // Usually an untrusted certificate, since a probe trusts none: the server has answered the handshake.
+        match self.http.send(&call, &mut Payload::Nothing, HostKind::Probe) {
+            // Usually an untrusted certificate, since a probe trusts none: the server has responded to the handshake.
             Ok(_) | Err(TransportError::Permanent(_)) => true,
             Err(
                 TransportError::NotTls
@@ -160,13 +160,13 @@ impl RegistryClient {
     }
 
     /// Sends a request that the registry may redirect to another host. A status in `refusals` from that host may mean
-    /// that the redirect's address has expired, so the registry is asked for a new one.
+    /// that the redirect's URL has expired, so the registry is asked for a new one.
     pub fn get(&self, call: &Call, scope: &Scope, what: &str, refusals: &[u16]) -> Result<Response> {
         let mut retries = self.retry_policy(0);
         loop {
             let response = self.send(call, Payload::Nothing, scope, what)?;
             let refused = refusals.contains(&response.status) && self.is_from_other_host(&response);
-            if !refused || retries.failures() == MAX_REDIRECT_ADDRESSES {
+            if !refused || retries.failures() == MAX_REDIRECT_URLS {
                 return Ok(response);
             }
             let from = response.url.host_str().unwrap_or_default();
@@ -222,10 +222,10 @@ impl RegistryClient {
             {
                 call.headers.insert(header::AUTHORIZATION, value);
             }
-            let to = if call.url.origin() == home { PeerKind::Registry } else { PeerKind::Other };
+            let to = if call.url.origin() == home { HostKind::Registry } else { HostKind::Other };
             for (name, value) in &self.access.headers {
                 call.headers.remove(*name);
-                if let (PeerKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
+                if let (HostKind::Registry, Ok(value)) = (to, HeaderValue::from_str(value)) {
                     call.headers.insert(*name, value);
                 }
             }
@@ -269,11 +269,11 @@ impl RegistryClient {
         )))
     }
 
-    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that address are not
+    /// Resolves a `Location` or `Link` header of a response from `base`. Fails if requests to that URL are not
     /// allowed.
     pub fn location(&self, base: &Url, text: &str) -> Result<Url> {
         let wrong =
-            |why: &str| Error::invalid(format!("{} names an address that imgmv does not use: {why}", self.host));
+            |why: &str| Error::invalid(format!("{} names a location that imgmv does not use: {why}", self.host));
         let next = base.join(text).map_err(|_| wrong("it is not a URL"))?;
         if !next.username().is_empty() || next.password().is_some() {
             return Err(wrong("it contains credentials"));

@@ -102,7 +102,7 @@ fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str)
             redirect_refusal_kind(verb),
             format!(
                 "{from}, to which {host} redirects for {what}, refused the request with status {status}{reason}; the \
-                 address may have expired: check the clock of this host, or retry later"
+                 URL may have expired: check the clock of this host, or retry later"
             ),
         ),
         404 if *from_other_host => {

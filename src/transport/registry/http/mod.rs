@@ -30,7 +30,7 @@ use ureq::{Agent, Body, SendBody};
 use url::Url;
 
 /// The limit on the rest of a response that is read so that its connection can be reused.
-const DRAIN_LIMIT_BYTES: u64 = 64 << 10;
+const MAX_DRAINED_BYTES: u64 = 64 << 10;
 const MAX_IDLE_CONNECTIONS: usize = 32;
 /// Shorter than the idle time of docker-registry and of most proxies.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(20);
@@ -102,13 +102,13 @@ pub struct Http {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct AgentKey {
     tls: bool,
-    to: PeerKind,
+    to: HostKind,
     proxy: Option<Proxy>,
 }
 
 /// The kind of host that a connection leads to. It decides which certificates are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PeerKind {
+pub enum HostKind {
     /// The registry's own host.
     Registry,
     /// A token service or storage on another host.
@@ -142,7 +142,7 @@ impl Http {
         &self,
         call: &Call,
         payload: &mut Payload<'_>,
-        to: PeerKind,
+        to: HostKind,
     ) -> std::result::Result<Response, TransportError> {
         let proxy = self.proxies.for_url(&call.url).map_err(TransportError::Permanent)?;
         let key = AgentKey { tls: call.url.scheme() == "https", to, proxy };
@@ -192,7 +192,7 @@ impl Http {
     ) -> std::result::Result<ureq::http::Response<Body>, TransportError> {
         let host = call.url.host_str().unwrap_or_default();
         let request = request.map_err(|_| {
-            TransportError::Permanent(Error::invalid(format!("an address at {host} is not a valid request target")))
+            TransportError::Permanent(Error::invalid(format!("a URL at {host} is not a valid request target")))
         })?;
         let sent = match call.wait {
             ResponseWait::Normal => agent.run(request),
@@ -243,9 +243,9 @@ impl Http {
 
     fn connector(&self, key: &AgentKey) -> Result<RegistryConnector> {
         let tls = || match key.to {
-            PeerKind::Registry => tls::for_registry(&self.access, &self.host),
-            PeerKind::Other => tls::for_other_hosts(&self.access),
-            PeerKind::Probe => tls::for_probe(),
+            HostKind::Registry => tls::for_registry(&self.access, &self.host),
+            HostKind::Other => tls::for_other_hosts(&self.access),
+            HostKind::Probe => tls::for_probe(),
         };
         let tls_to_proxy = key.proxy.as_ref().is_some_and(|proxy| proxy.kind() == ProxyKind::Https);
         Ok(RegistryConnector {
@@ -343,9 +343,9 @@ impl Response {
 
     /// Reads a short rest of the body, so that the connection can be reused.
     pub fn drain(self) {
-        if self.length().is_none_or(|length| length <= DRAIN_LIMIT_BYTES) {
+        if self.length().is_none_or(|length| length <= MAX_DRAINED_BYTES) {
             let deadline = Instant::now() + self.read_timeout;
-            let mut reader = self.into_reader().take(DRAIN_LIMIT_BYTES);
+            let mut reader = self.into_reader().take(MAX_DRAINED_BYTES);
             let mut buffer = vec![0; 8 << 10];
             while matches!(reader.read(&mut buffer), Ok(n) if n > 0) && Instant::now() < deadline {}
         }

@@ -23,7 +23,7 @@ pub struct Proxy {
     variable: &'static str,
     inner: ureq::Proxy,
     /// `http://HOST:PORT`.
-    address: Uri,
+    uri: Uri,
 }
 
 impl Proxy {
@@ -42,10 +42,10 @@ impl Proxy {
         if port.len() > 1 && port[1..].parse::<u16>().is_err() {
             return Err(wrong("its port is not a number up to 65535"));
         }
-        let address = format!("http://{}:{}", inner.host(), inner.port()).parse::<Uri>();
-        let address = address.ok().filter(|address| address.host().is_some_and(|host| !host.is_empty()));
-        let address = address.ok_or_else(|| wrong("it has no host"))?;
-        Ok(Proxy { variable, inner, address })
+        let uri = format!("http://{}:{}", inner.host(), inner.port()).parse::<Uri>();
+        let uri = uri.ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+        let uri = uri.ok_or_else(|| wrong("it has no host"))?;
+        Ok(Proxy { variable, inner, uri })
     }
 
     pub fn kind(&self) -> ProxyKind {
@@ -56,14 +56,14 @@ impl Proxy {
         }
     }
 
-    /// Returns a name, or an address, which may be in brackets.
+    /// Returns a name, or an IP address, which may be in brackets.
     pub fn host(&self) -> &str {
-        self.address.host().unwrap_or_default()
+        self.uri.host().unwrap_or_default()
     }
 
     /// Returns `http://HOST:PORT`, for any protocol.
-    pub fn address(&self) -> &Uri {
-        &self.address
+    pub fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// Converts it for ureq's own connector.
@@ -104,7 +104,7 @@ impl Proxy {
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authority = self.address.authority().map_or("", |authority| authority.as_str());
+        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
         write!(f, "{authority} ({})", self.variable)
     }
 }
@@ -171,8 +171,8 @@ impl Proxies {
             if let Some((network, bits)) = rule.split_once('/') {
                 return is_in_network(&host, network, bits);
             }
-            if let Ok(address) = rule.trim_matches(['[', ']']).parse::<IpAddr>() {
-                return host.parse() == Ok(address);
+            if let Ok(ip) = rule.trim_matches(['[', ']']).parse::<IpAddr>() {
+                return host.parse() == Ok(ip);
             }
             let (name, only) = match rule.rsplit_once(':') {
                 Some((name, number)) => (name, number.parse::<u16>().ok()),
@@ -185,16 +185,16 @@ impl Proxies {
     }
 }
 
-/// Whether `host` (a name or an address, brackets allowed) is this host.
+/// Whether `host` (a name or an IP address, brackets allowed) is this host.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Whether the address `host` is in `network/bits`.
+/// Whether the IP address `host` is in `network/bits`.
 pub fn is_in_network(host: &str, network: &str, bits: &str) -> bool {
     let widen = |text: &str| {
-        text.parse::<IpAddr>().ok().map(|address| match address {
+        text.parse::<IpAddr>().ok().map(|ip| match ip {
             IpAddr::V4(four) => (u128::from(u32::from(four)) << 96, 32),
             IpAddr::V6(six) => (u128::from(six), 128),
         })

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that is honoured; a longer one ends the run with an error.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// After progress the pause is divided by this number.
@@ -80,7 +80,7 @@ impl<'a> RetryPolicy<'a> {
         }
         // A connection that delivers data between failures resumes quickly: it may break hundreds of times.
         let divisor = if std::mem::take(&mut self.progressed) { PROGRESS_PAUSE_DIVISOR } else { 1 };
-        let doubled = self.access.retry_pause.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
+        let doubled = self.access.retry_pause.saturating_mul(1 << self.failures.min(16)).min(MAX_RETRY_PAUSE);
         self.failures += 1;
         let backoff = (doubled / divisor).mul_f64(0.75 + 0.5 * random_fraction());
         let after = retry_after.map_or(backoff, |retry_after| retry_after.max(backoff));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_a_servers_wish_is_kept_up_to_a_cap_or_ends_the_tries() {
+    fn pauses_grow_and_a_servers_wish_is_kept_up_to_a_cap_or_ends_the_retries() {
         use std::sync::Mutex;
         struct Recorded(Mutex<Vec<Duration>>);
         impl Watch for Recorded {
@@ -186,20 +186,20 @@ mod tests {
         }
         let (recorded, cancel) = (Recorded(Mutex::default()), Cancel::default());
         let access = Access { retry_pause: Duration::from_micros(10), retries: 3, ..Access::default() };
-        let mut tries = RetryPolicy::new(&access, &recorded, &cancel, 0);
-        while tries.may_retry() {
-            tries.wait("the test", "it fails", None).unwrap();
+        let mut retries = RetryPolicy::new(&access, &recorded, &cancel, 0);
+        while retries.may_retry() {
+            retries.wait("the test", "it fails", None).unwrap();
         }
         let waits = recorded.0.lock().unwrap().clone();
         assert_eq!(waits.len(), 3);
         assert!(waits[2] > waits[0] * 2, "{waits:?}");
         let began = std::time::Instant::now();
-        let mut tries = RetryPolicy::new(&access, &recorded, &cancel, 0);
-        let error = tries.wait("the test", "status 429", Some(Duration::from_secs(99_999_999))).unwrap_err();
+        let mut retries = RetryPolicy::new(&access, &recorded, &cancel, 0);
+        let error = retries.wait("the test", "status 429", Some(Duration::from_secs(99_999_999))).unwrap_err();
         assert!(error.to_string().contains("1158 days"), "{error}");
         assert!(began.elapsed() < MAX_RETRY_AFTER && recorded.0.lock().unwrap().len() == 3);
         cancel.raise();
-        assert!(tries.wait("the test", "it fails", Some(MAX_RETRY_AFTER)).is_err());
+        assert!(retries.wait("the test", "it fails", Some(MAX_RETRY_AFTER)).is_err());
         assert_eq!(recorded.0.lock().unwrap().last(), Some(&MAX_RETRY_AFTER));
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The latency from which a registry counts as far away. Most of a request's time is then latency.
-const FAR_LATENCY: Duration = Duration::from_millis(30);
+const MIN_FAR_LATENCY: Duration = Duration::from_millis(30);
 /// The number of parallel blobs of a registry that is far away.
 const PARALLEL_BLOBS_WHEN_FAR: usize = 32;
-/// The limit on pieces of one registry's large blobs in memory (see `pull/ranges.rs`).
-pub const MAX_PIECES: usize = 12;
+/// The limit on ranges of one registry's large blobs in memory (see `pull/ranges.rs`).
+pub const MAX_BUFFERED_RANGES: usize = 12;
 
 /// The latency and the refusals of one registry so far.
 pub struct Throttle {
@@ -17,7 +17,7 @@ pub struct Throttle {
     min_latency_micros: AtomicU64,
     /// The number of responses with status 429.
     too_many_requests: AtomicUsize,
-    pieces: Mutex<PiecePool>,
+    range_buffers: Mutex<RangeBuffers>,
     /// The size of an upload's chunks; 0 while uploads are not chunked.
     chunk_bytes: AtomicU64,
     /// The registry has refused a request with a body.
@@ -29,7 +29,7 @@ impl Default for Throttle {
         Throttle {
             min_latency_micros: AtomicU64::new(u64::MAX),
             too_many_requests: AtomicUsize::new(0),
-            pieces: Mutex::default(),
+            range_buffers: Mutex::default(),
             chunk_bytes: AtomicU64::new(0),
             refused_body: AtomicBool::new(false),
         }
@@ -61,7 +61,7 @@ impl Throttle {
 
     /// Whether the latency is high.
     pub fn is_far(&self) -> bool {
-        self.min_latency().is_some_and(|latency| latency >= FAR_LATENCY)
+        self.min_latency().is_some_and(|latency| latency >= MIN_FAR_LATENCY)
     }
 
     pub fn record_refused_body(&self) {
@@ -90,33 +90,33 @@ impl Throttle {
         self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
     }
 
-    /// Takes a buffer for one more piece, unless `limit` pieces are in use.
-    pub fn acquire_piece(&self, limit: usize) -> Option<Vec<u8>> {
-        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        if pieces.taken >= limit.min(MAX_PIECES) {
+    /// Takes a buffer for one more range, unless `limit` buffers are in use.
+    pub fn take_buffer(&self, limit: usize) -> Option<Vec<u8>> {
+        let mut buffers = self.range_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.taken >= limit.min(MAX_BUFFERED_RANGES) {
             return None;
         }
-        pieces.taken += 1;
-        Some(pieces.spare.pop().unwrap_or_default())
+        buffers.taken += 1;
+        Some(buffers.spare.pop().unwrap_or_default())
     }
 
-    /// Whether `acquire_piece` would return a buffer.
+    /// Whether `take_buffer` would return a buffer.
     pub fn has_room(&self, limit: usize) -> bool {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).taken < limit.min(MAX_PIECES)
+        self.range_buffers.lock().unwrap_or_else(PoisonError::into_inner).taken < limit.min(MAX_BUFFERED_RANGES)
     }
 
-    /// Returns a buffer from `acquire_piece`.
-    pub fn release_piece(&self, mut buffer: Vec<u8>) {
+    /// Returns a buffer from `take_buffer`.
+    pub fn return_buffer(&self, mut buffer: Vec<u8>) {
         buffer.clear();
-        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        pieces.taken = pieces.taken.saturating_sub(1);
-        pieces.spare.push(buffer);
+        let mut buffers = self.range_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        buffers.taken = buffers.taken.saturating_sub(1);
+        buffers.spare.push(buffer);
     }
 }
 
-/// Buffers of pieces. They are reused, since memory that many threads free does not all return to the system.
+/// The buffers of ranges. They are reused, since memory that many threads free does not all return to the system.
 #[derive(Default)]
-struct PiecePool {
+struct RangeBuffers {
     taken: usize,
     spare: Vec<Vec<u8>>,
 }

@@ -51,26 +51,26 @@ fn from_docker(host: &str, root: &Path) -> Option<PathBuf> {
     files.into_iter().flatten().find(|file| toml::read(file).is_some_and(|text| in_daemon_json(&text, host)))
 }
 
-/// Whether docker's daemon.json declares `host` insecure, by its name or by the network of one of its addresses.
+/// Whether docker's daemon.json declares `host` insecure, by its name or by the network of one of its IP addresses.
 pub(crate) fn in_daemon_json(text: &str, host: &str) -> bool {
     let document: Value = serde_json::from_str(text).unwrap_or_default();
     let list = document.get("insecure-registries").and_then(Value::as_array);
     let entries: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).map(without_scheme).collect();
     let networks: Vec<(&str, &str)> = entries.iter().filter_map(|entry| entry.split_once('/')).collect();
     entries.contains(&host)
-        || !networks.is_empty() && addresses(host).iter().any(|own| is_in_any_network(own, &networks))
+        || !networks.is_empty() && resolve_ips(host).iter().any(|own| is_in_any_network(own, &networks))
 }
 
 fn without_scheme(entry: &str) -> &str {
     entry.strip_prefix("http://").or(entry.strip_prefix("https://")).unwrap_or(entry).trim_end_matches('/')
 }
 
-fn is_in_any_network(address: &str, networks: &[(&str, &str)]) -> bool {
-    networks.iter().any(|(network, bits)| is_in_network(address, network, bits))
+fn is_in_any_network(ip: &str, networks: &[(&str, &str)]) -> bool {
+    networks.iter().any(|(network, bits)| is_in_network(ip, network, bits))
 }
 
-/// Resolves `HOST[:PORT]`.
-fn addresses(host: &str) -> Vec<String> {
+/// Resolves `HOST[:PORT]` to IP addresses.
+fn resolve_ips(host: &str) -> Vec<String> {
     let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         host.to_owned()
     } else {

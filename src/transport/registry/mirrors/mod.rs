@@ -7,7 +7,7 @@ pub(super) mod store;
 pub(super) mod toml;
 
 use crate::image::{DEFAULT_REGISTRY, Reference, is_host};
-use crate::transport::registry::options::ROOT;
+use crate::transport::registry::options::API_ROOT;
 use registries_conf::{MirrorEntry, RegistryEntry};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl Mirror {
         let rest = rest.strip_suffix("/v2").unwrap_or(rest);
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let repository = if path.is_empty() { repository.to_owned() } else { format!("{path}/{repository}") };
-        let root = ROOT.to_owned();
+        let root = API_ROOT.to_owned();
         let mirror = Mirror {
             host: host.to_owned(),
             repository,
@@ -75,7 +75,7 @@ impl Mirror {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_matches('/');
         let path = if path.is_empty() { String::new() } else { format!("/{path}") };
-        let root = if whole_path || path.ends_with(ROOT) { path } else { path + ROOT };
+        let root = if whole_path || path.ends_with(API_ROOT) { path } else { path + API_ROOT };
         let mirror = Mirror {
             host: host.to_owned(),
             repository: repository.to_owned(),
@@ -122,7 +122,7 @@ pub fn configured_mirrors(host: &str, repository: &str, root: &Path) -> Vec<Mirr
         let same = |known: &Mirror| {
             (&known.host, &known.repository, &known.root) == (&mirror.host, &mirror.repository, &mirror.root)
         };
-        let home = mirror.host == host && mirror.repository == repository && mirror.root == ROOT;
+        let home = mirror.host == host && mirror.repository == repository && mirror.root == API_ROOT;
         if !home && !unique.iter().any(same) {
             unique.push(mirror);
         }
@@ -206,7 +206,7 @@ mod tests {
     use std::fs;
 
     /// Formats `HOST REPOSITORY ROOT` and the flags.
-    fn shown(mirrors: Vec<Mirror>) -> Vec<String> {
+    fn formatted(mirrors: Vec<Mirror>) -> Vec<String> {
         let one = |m: Mirror| {
             let marks = [(m.insecure, " insecure"), (!m.resolves, " no-tags"), (m.namespace.is_some(), " ns")];
             let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
@@ -245,8 +245,8 @@ mod tests {
             "last.lan library/app /cache/v2 ns",
             "three.lan library/app /v2",
         ];
-        assert_eq!(shown(configured_mirrors(DEFAULT_REGISTRY, "library/app", root.path()))[..5], expected);
-        assert_eq!(shown(from_containerd(root.path(), "other.lan", "app")), Vec::<String>::new());
+        assert_eq!(formatted(configured_mirrors(DEFAULT_REGISTRY, "library/app", root.path()))[..5], expected);
+        assert_eq!(formatted(from_containerd(root.path(), "other.lan", "app")), Vec::<String>::new());
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
             ("sub.lan", "app", &[]),
             ("other.lan", "app", &[]),
         ] {
-            assert_eq!(shown(from_podman(&file, host, repository)), expected, "{host}/{repository}");
+            assert_eq!(formatted(from_podman(&file, host, repository)), expected, "{host}/{repository}");
         }
     }
 }

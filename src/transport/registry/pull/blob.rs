@@ -22,12 +22,12 @@ pub struct BlobReader<'a> {
     repository: &'a str,
     blob: Descriptor,
     at: u64,
-    /// The end of the requested range: the blob's end, unless the server supports ranges and a part was requested.
+    /// The end of the requested range: the blob's end, unless the server supports ranges and a shorter one was requested.
     end: u64,
     body: Box<dyn Read + Send>,
     /// The number of body bytes to discard, since they were read before: the server does not support ranges.
     discard: u64,
-    tries: RetryPolicy<'a>,
+    retries: RetryPolicy<'a>,
     /// The offset at which the current connection started.
     connection_start: u64,
     /// A response announced fewer bytes than the blob has.
@@ -45,20 +45,20 @@ impl<'a> BlobReader<'a> {
         BlobReader::open_range(client, repository, blob, from..blob.size)
     }
 
-    /// Requests a part of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end`].
+    /// Requests a range of `blob`. A server without ranges sends the complete blob: see [`BlobReader::end_offset`].
     pub fn open_range(
         client: &'a RegistryClient,
         repository: &'a str,
         blob: &Descriptor,
         range: Range<u64>,
     ) -> Result<BlobReader<'a>> {
-        let (at, blob, tries) = (range.start, blob.clone(), client.retry_policy(0));
+        let (at, blob, retries) = (range.start, blob.clone(), client.retry_policy(0));
         let RangeBody { body, discard, end, short } = request(client, repository, &blob, range)?;
-        Ok(BlobReader { client, repository, blob, at, end, body, discard, tries, connection_start: at, short })
+        Ok(BlobReader { client, repository, blob, at, end, body, discard, retries, connection_start: at, short })
     }
 
     /// The offset at which reading ends, in bytes.
-    pub fn end(&self) -> u64 {
+    pub fn end_offset(&self) -> u64 {
         self.end
     }
 
@@ -66,13 +66,13 @@ impl<'a> BlobReader<'a> {
     fn reconnect(&mut self, why: &str) -> Result<()> {
         self.client.cancel.check()?;
         if self.at - self.connection_start >= PROGRESS_BYTES {
-            self.tries.reset();
+            self.retries.reset();
         }
         let what = format!("blob {} of {}/{}", self.blob.digest.short(), self.client.host, self.repository);
-        if !self.tries.may_retry() {
-            return Err(self.tries.final_error(&what, why));
+        if !self.retries.may_retry() {
+            return Err(self.retries.final_error(&what, why));
         }
-        self.tries.wait(&what, why, None)?;
+        self.retries.wait(&what, why, None)?;
         let RangeBody { body, discard, end, short } =
             request(self.client, self.repository, &self.blob, self.at..self.end)?;
         if short && self.short {
@@ -126,12 +126,12 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// The response to a request for a part of a blob.
+/// The response to a request for a range of a blob.
 struct RangeBody {
     body: Box<dyn Read + Send>,
-    /// The number of body bytes before the part.
+    /// The number of body bytes before the range.
     discard: u64,
-    /// The offset at which the part ends, in bytes.
+    /// The offset at which the range ends, in bytes.
     end: u64,
     /// The announced length of the body is too small: a truncated transfer that looks complete.
     short: bool,
@@ -173,7 +173,7 @@ fn request(client: &RegistryClient, repository: &str, blob: &Descriptor, range: 
     }
     match response.length() {
         _ if response.status != 200 => Err(Error::invalid(format!(
-            "{}: answered with a part of blob {}, expected all of it",
+            "{}: the response has a range of blob {}, expected all of it",
             client.host, blob.digest
         ))),
         Some(length) if length > size => Err(too_long(blob, client)),
@@ -193,7 +193,7 @@ fn get(client: &RegistryClient, repository: &str, blob: &Descriptor, range: Opti
         call = call.with(header::RANGE, range);
     }
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("blob {digest} in {repository}"));
-    // The storage host may answer 404 for an expired address, too.
+    // The storage host may respond with 404 for an expired URL, too.
     let response = client.get(&call, &scope, &what, &[400, 401, 403, 404, 410])?;
     match response.status {
         206 | 416 if range.is_some() => Ok(response),

@@ -1,6 +1,6 @@
 //! Foreign (nondistributable) layers, fetched from the `urls` of their descriptors (descriptor.md) if the user asks for
 //! it. The image's author chose these hosts, so they are not trusted: HTTPS only, also after a redirect, with a valid
-//! certificate; no credentials and no client certificate; at most as many bytes as the descriptor announces. The engine
+//! certificate; no credentials and no client certificate; at most as many bytes as the descriptor announces. The copy
 //! hashes them like those of any blob.
 
 use crate::cancel::Cancel;
@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 use crate::image::Descriptor;
 use crate::source::{Profile, Store, Wrapper};
 use crate::transport::registry::http::transport_error::{TransportError, from_body};
-use crate::transport::registry::http::{Call, Http, Payload, PeerKind, Response};
+use crate::transport::registry::http::{Call, HostKind, Http, Payload, Response};
 use crate::transport::registry::options::{Access, Credentials, Insecure};
 use std::io::{self, Read};
 use std::sync::Arc;
 use ureq::http::{Method, header};
 use url::Url;
 
-/// The maximum number of addresses tried per layer.
+/// The maximum number of URLs tried per layer.
 const MAX_URLS: usize = 4;
 const MAX_REDIRECTS: usize = 5;
 
@@ -37,8 +37,8 @@ impl ForeignStore {
     }
 }
 
-/// The usable addresses of `layer`.
-fn addresses(layer: &Descriptor) -> impl Iterator<Item = Url> {
+/// The usable URLs of `layer`.
+fn usable_urls(layer: &Descriptor) -> impl Iterator<Item = Url> {
     let urls = layer.urls.iter().flatten().filter_map(|url| Url::parse(url).ok());
     urls.filter(is_plain_https).take(MAX_URLS)
 }
@@ -82,10 +82,10 @@ impl Read for ForeignLayerReader {
     }
 }
 
-/// Opens `layer` at offset `from`, at the first address that has it.
+/// Opens `layer` at offset `from`, at the first URL that has it.
 fn fetch(http: &Http, layer: &Descriptor, from: u64) -> Result<Box<dyn Read + Send>> {
     let mut why = Vec::new();
-    for url in addresses(layer) {
+    for url in usable_urls(layer) {
         let host = url.host_str().unwrap_or_default().to_owned();
         match ask(http, url, from) {
             Ok(response) => return positioned(response, from),
@@ -103,7 +103,7 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Response, St
         if from > 0 {
             call = call.with(header::RANGE, &format!("bytes={from}-"));
         }
-        let response = http.send(&call, &mut Payload::Nothing, PeerKind::Other).map_err(|fault| match fault {
+        let response = http.send(&call, &mut Payload::Nothing, HostKind::Other).map_err(|fault| match fault {
             TransportError::Permanent(error) | TransportError::TunnelRefused(error) => error.to_string(),
             TransportError::Transient(why) | TransportError::Unreachable(why) => why,
             TransportError::NotTls => "it does not speak TLS".to_owned(),
@@ -112,7 +112,7 @@ fn ask(http: &Http, mut url: Url, from: u64) -> std::result::Result<Response, St
             200 | 206 => return Ok(response),
             301 | 302 | 303 | 307 | 308 => {
                 let target = response.header("location").and_then(|to| url.join(to).ok());
-                url = target.filter(is_plain_https).ok_or("it redirects to an address that is not https")?;
+                url = target.filter(is_plain_https).ok_or("it redirects to a URL that is not https")?;
             }
             status => return Err(format!("status {status}")),
         }
@@ -126,7 +126,7 @@ fn positioned(response: Response, from: u64) -> Result<Box<dyn Read + Send>> {
     let honoured = response.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {from}-")));
     let (status, host) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
     if status == 206 && !honoured {
-        return Err(Error::network(format!("{host} answered with another range than requested")));
+        return Err(Error::network(format!("the response of {host} has another range than requested")));
     }
     let mut body = response.into_reader();
     if status == 200 {
@@ -153,5 +153,5 @@ impl Wrapper for ForeignStore {
 }
 
 fn is_downloadable(layer: &Descriptor) -> bool {
-    layer.is_foreign() && addresses(layer).next().is_some()
+    layer.is_foreign() && usable_urls(layer).next().is_some()
 }

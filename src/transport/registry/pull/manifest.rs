@@ -12,26 +12,26 @@ use ureq::http::{Method, header};
 
 /// A manifest's reference within a repository.
 #[derive(Debug, Clone, Copy)]
-pub enum At<'a> {
+pub enum ManifestRef<'a> {
     Tag(&'a str),
     Digest(&'a Digest),
 }
 
-impl fmt::Display for At<'_> {
+impl fmt::Display for ManifestRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            At::Tag(tag) => f.write_str(tag),
-            At::Digest(digest) => digest.fmt(f),
+            ManifestRef::Tag(tag) => f.write_str(tag),
+            ManifestRef::Digest(digest) => digest.fmt(f),
         }
     }
 }
 
-impl At<'_> {
+impl ManifestRef<'_> {
     /// Formats it for messages: `image team/app:2`.
     pub fn name(&self, repository: &str) -> String {
         match self {
-            At::Tag(tag) => format!("image {repository}:{tag}"),
-            At::Digest(digest) => format!("image {repository}@{digest}"),
+            ManifestRef::Tag(tag) => format!("image {repository}:{tag}"),
+            ManifestRef::Digest(digest) => format!("image {repository}@{digest}"),
         }
     }
 }
@@ -45,11 +45,11 @@ pub fn accepted_types() -> String {
 /// Fetches a manifest; returns its descriptor, made from the response, and its bytes.
 ///
 /// Fails with `Network` if the response is a web page, and with `Invalid` if it is not a manifest. Bytes with another
-/// digest than `at` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
-pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(Descriptor, Vec<u8>)> {
-    let call = Call::new(Method::GET, client.url(&format!("{repository}/manifests/{at}"))?)
+/// digest than `reference` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
+pub fn fetch(client: &RegistryClient, repository: &str, reference: ManifestRef<'_>) -> Result<(Descriptor, Vec<u8>)> {
+    let call = Call::new(Method::GET, client.url(&format!("{repository}/manifests/{reference}"))?)
         .with(header::ACCEPT, &accepted_types());
-    let (scope, what) = (Scope::Pull(repository.to_owned()), at.name(repository));
+    let (scope, what) = (Scope::Pull(repository.to_owned()), reference.name(repository));
     let mut retried = false;
     loop {
         let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
@@ -58,9 +58,9 @@ pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(D
         }
         let media_type = web_page::media_type(&response);
         let stated = response.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
-        let expected = match at {
-            At::Digest(digest) => Some(*digest),
-            At::Tag(_) => stated,
+        let expected = match reference {
+            ManifestRef::Digest(digest) => Some(*digest),
+            ManifestRef::Tag(_) => stated,
         };
         let algorithm = expected.map(|digest| digest.algorithm()).unwrap_or_default();
         let found = Hasher::new(algorithm).with(&bytes).finish();
@@ -79,7 +79,7 @@ pub fn fetch(client: &RegistryClient, repository: &str, at: At<'_>) -> Result<(D
             }
             _ => {
                 Manifest::check_fields(&bytes)
-                    .map_err(|why| Error::invalid(format!("{} answered with {why}, not {what}", client.host)))?;
+                    .map_err(|why| Error::invalid(format!("the response of {} is {why}, not {what}", client.host)))?;
                 return Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes));
             }
         }

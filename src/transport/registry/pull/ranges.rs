@@ -1,6 +1,6 @@
-//! Downloads a large blob of a remote registry in parallel pieces, since one connection moves at most one window per
-//! round trip. The pieces are returned in order; their number in memory is limited. If a server does not support
-//! ranges, or a piece fails, the rest is read over one connection.
+//! Downloads a large blob of a remote registry in parallel ranges, since one connection moves at most one window per
+//! round trip. The ranges are returned in order; their number in memory is limited. If a server does not support
+//! ranges, or a range fails, the rest is read over one connection.
 
 use super::blob::BlobReader;
 use crate::error::{Error, Kind, Result};
@@ -12,16 +12,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-const PIECE_BYTES: u64 = 2 << 20;
-/// The minimum number of bytes left for a download in pieces.
+const RANGE_BYTES: u64 = 2 << 20;
+/// The minimum number of bytes left for a download in ranges.
 const MIN_RANGED_BYTES: u64 = 16 << 20;
-/// The number of connections at the start; each completed piece adds one.
+/// The number of connections at the start; each completed range adds one.
 const INITIAL_WORKERS: usize = 4;
 const BUFFER_BYTES: usize = 64 << 10;
 /// The interval at which waiting threads check the cancel flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Opens `blob` at offset `from`: in pieces if it is large and the registry remote, else over one connection.
+/// Opens `blob` at offset `from`: in ranges if it is large and the registry remote, else over one connection.
 pub fn open<'a>(
     client: &'a Arc<RegistryClient>,
     repository: &'a str,
@@ -34,42 +34,42 @@ pub fn open<'a>(
     }
     if blob.size.saturating_sub(from) < MIN_RANGED_BYTES
         || !client.throttle.is_far()
-        || client.access.parallel_parts < 2
+        || client.access.parallel_ranges < 2
     {
         return Ok(Box::new(BlobReader::open(client, repository, blob, from)?));
     }
-    let first = match BlobReader::open_range(client, repository, blob, from..from + PIECE_BYTES) {
+    let first = match BlobReader::open_range(client, repository, blob, from..from + RANGE_BYTES) {
         Err(error) if error.kind() == Kind::Failed => BlobReader::open(client, repository, blob, from)?,
         first => first?,
     };
-    if first.end() == blob.size {
+    if first.end_offset() == blob.size {
         return Ok(Box::new(first));
     }
     let state = RangesState {
-        next: first.end(),
+        next: first.end_offset(),
         workers: 0,
-        max_workers: INITIAL_WORKERS.min(client.access.parallel_parts),
+        max_workers: INITIAL_WORKERS.min(client.access.parallel_ranges),
         closed: false,
-        pieces: VecDeque::new(),
+        ranges: VecDeque::new(),
     };
     let (state, changed) = (Mutex::new(state), Condvar::new());
-    let shared = Arc::new(Shared {
+    let download = Arc::new(RangedDownload {
         client: client.clone(),
         repository: repository.to_owned(),
         blob: blob.clone(),
         state,
         changed,
     });
-    shared.start_workers();
-    Ok(Box::new(RangedReader { client, repository, shared, at: from, read: 0, direct: Some(first) }))
+    download.start_workers();
+    Ok(Box::new(RangedReader { client, repository, download, at: from, read: 0, direct: Some(first) }))
 }
 
-/// The maximum number of pieces in memory. The first piece is not among them: the reader reads it directly.
-fn max_pieces(client: &RegistryClient) -> usize {
-    client.access.parallel_parts - 1
+/// The maximum number of ranges in memory. The first range is not among them: the reader reads it directly.
+fn max_ranges(client: &RegistryClient) -> usize {
+    client.access.parallel_ranges - 1
 }
 
-struct Shared {
+struct RangedDownload {
     client: Arc<RegistryClient>,
     repository: String,
     blob: Descriptor,
@@ -78,24 +78,24 @@ struct Shared {
 }
 
 struct RangesState {
-    /// The offset of the next piece.
+    /// The offset of the next range.
     next: u64,
     workers: usize,
     max_workers: usize,
     /// The reader was dropped or has failed.
     closed: bool,
     /// In ascending order.
-    pieces: VecDeque<RangePiece>,
+    ranges: VecDeque<BufferedRange>,
 }
 
-struct RangePiece {
+struct BufferedRange {
     from: u64,
     bytes: Vec<u8>,
-    /// The result, once the download of the piece has ended.
+    /// The result, once the download of the range has ended.
     ended: Option<Result<()>>,
 }
 
-impl Shared {
+impl RangedDownload {
     fn state(&self) -> MutexGuard<'_, RangesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,17 +114,17 @@ impl Shared {
     }
 
     fn work(self: Arc<Self>) {
-        while let Some(from) = self.claim_piece() {
+        while let Some(from) = self.reserve_range() {
             let refusals = self.client.throttle.too_many_requests();
             let done = self.fetch(from);
             let good = done.is_ok() && self.client.throttle.too_many_requests() == refusals;
             let is_surplus = {
                 let mut state = self.state();
                 // A failure, or a 429, halves the number of workers.
-                let more = (state.max_workers + 1).min(max_pieces(&self.client));
+                let more = (state.max_workers + 1).min(max_ranges(&self.client));
                 state.max_workers = if good { more } else { (state.max_workers / 2).max(1) };
-                if let Some(piece) = state.pieces.iter_mut().find(|piece| piece.from == from) {
-                    piece.ended = Some(done);
+                if let Some(range) = state.ranges.iter_mut().find(|range| range.from == from) {
+                    range.ended = Some(done);
                 }
                 state.workers > state.max_workers
             };
@@ -138,34 +138,34 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits for memory for the next piece and returns its offset; `None` if no piece is left or the reader is closed.
-    fn claim_piece(&self) -> Option<u64> {
+    /// Waits for memory for the next range and returns its offset; `None` if no range is left or the reader is closed.
+    fn reserve_range(&self) -> Option<u64> {
         let mut state = self.state();
         loop {
             if state.closed || state.next >= self.blob.size || self.client.cancel.raised() {
                 return None;
             }
-            let limit = max_pieces(&self.client);
-            if state.pieces.len() < limit
-                && let Some(mut buffer) = self.client.throttle.acquire_piece(limit)
+            let limit = max_ranges(&self.client);
+            if state.ranges.len() < limit
+                && let Some(mut buffer) = self.client.throttle.take_buffer(limit)
             {
                 let from = state.next;
-                state.next = (from + PIECE_BYTES).min(self.blob.size);
-                buffer.reserve_exact(PIECE_BYTES as usize);
-                state.pieces.push_back(RangePiece { from, bytes: buffer, ended: None });
+                state.next = (from + RANGE_BYTES).min(self.blob.size);
+                buffer.reserve_exact(RANGE_BYTES as usize);
+                state.ranges.push_back(BufferedRange { from, bytes: buffer, ended: None });
                 return Some(from);
             }
-            // Other blobs may use all the memory for pieces. A reader without a piece then reads directly
-            // (`FrontPiece`), so it does not wait forever.
+            // Other blobs may use all the memory for ranges. A reader without a range then reads directly
+            // (`FrontRange`), so it does not wait forever.
             let waited = self.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn fetch(&self, from: u64) -> Result<()> {
-        let to = (from + PIECE_BYTES).min(self.blob.size);
+        let to = (from + RANGE_BYTES).min(self.blob.size);
         let mut reader = BlobReader::open_range(&self.client, &self.repository, &self.blob, from..to)?;
-        if reader.end() != to {
+        if reader.end_offset() != to {
             return Err(Error::failed(format!("{} does not support ranges", self.client.host)));
         }
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -179,8 +179,8 @@ impl Shared {
                 if state.closed {
                     return Err(Error::interrupted());
                 }
-                if let Some(piece) = state.pieces.iter_mut().find(|piece| piece.from == from) {
-                    piece.bytes.extend_from_slice(&buffer[..n]);
+                if let Some(range) = state.ranges.iter_mut().find(|range| range.from == from) {
+                    range.bytes.extend_from_slice(&buffer[..n]);
                 }
             }
             self.changed.notify_all();
@@ -188,64 +188,64 @@ impl Shared {
     }
 }
 
-/// Reads the pieces in order.
+/// Reads the ranges in order.
 struct RangedReader<'a> {
     client: &'a Arc<RegistryClient>,
     repository: &'a str,
-    shared: Arc<Shared>,
+    download: Arc<RangedDownload>,
     at: u64,
-    /// The number of bytes read of the front piece.
+    /// The number of bytes read of the front range.
     read: usize,
-    /// A direct connection: the first piece, or the rest after a failure.
+    /// A direct connection: the first range, or the rest after a failure.
     direct: Option<BlobReader<'a>>,
 }
 
-/// The result of reading from the front piece.
-enum FrontPiece {
+/// The result of reading from the front range.
+enum FrontRange {
     Bytes(usize),
     /// Read to its end.
     Finished,
-    /// Not available: it failed, or other blobs use all the memory for pieces.
+    /// Not available: it failed, or other blobs use all the memory for ranges.
     Failed,
 }
 
 impl RangedReader<'_> {
-    /// Waits for bytes of the front piece.
-    fn wait(&mut self, buffer: &mut [u8]) -> Result<FrontPiece> {
-        let mut state = self.shared.state();
+    /// Waits for bytes of the front range.
+    fn wait(&mut self, buffer: &mut [u8]) -> Result<FrontRange> {
+        let mut state = self.download.state();
         loop {
             self.client.cancel.check()?;
-            match state.pieces.front() {
-                Some(piece) if piece.bytes.len() > self.read => {
-                    let n = buffer.len().min(piece.bytes.len() - self.read);
-                    buffer[..n].copy_from_slice(&piece.bytes[self.read..self.read + n]);
-                    return Ok(FrontPiece::Bytes(n));
+            match state.ranges.front() {
+                Some(range) if range.bytes.len() > self.read => {
+                    let n = buffer.len().min(range.bytes.len() - self.read);
+                    buffer[..n].copy_from_slice(&range.bytes[self.read..self.read + n]);
+                    return Ok(FrontRange::Bytes(n));
                 }
-                Some(RangePiece { ended: Some(Ok(())), .. }) => {
-                    let finished = state.pieces.pop_front();
+                Some(BufferedRange { ended: Some(Ok(())), .. }) => {
+                    let finished = state.ranges.pop_front();
                     drop(state);
-                    self.client.throttle.release_piece(finished.map(|piece| piece.bytes).unwrap_or_default());
-                    self.shared.changed.notify_all();
-                    return Ok(FrontPiece::Finished);
+                    self.client.throttle.return_buffer(finished.map(|range| range.bytes).unwrap_or_default());
+                    self.download.changed.notify_all();
+                    return Ok(FrontRange::Finished);
                 }
-                Some(RangePiece { ended: Some(Err(_)), .. }) => return Ok(FrontPiece::Failed),
+                Some(BufferedRange { ended: Some(Err(_)), .. }) => return Ok(FrontRange::Failed),
                 Some(_) => {}
-                // Other blobs use all the memory for pieces.
-                None if !self.client.throttle.has_room(max_pieces(self.client)) => return Ok(FrontPiece::Failed),
+                // Other blobs use all the memory for ranges.
+                None if !self.client.throttle.has_room(max_ranges(self.client)) => return Ok(FrontRange::Failed),
                 None => {}
             }
-            let waited = self.shared.changed.wait_timeout(state, POLL_INTERVAL);
+            let waited = self.download.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Stops the workers and drops their pieces.
+    /// Stops the workers and drops their ranges.
     fn close(&self) {
-        let mut state = self.shared.state();
+        let mut state = self.download.state();
         state.closed = true;
-        state.pieces.drain(..).for_each(|piece| self.client.throttle.release_piece(piece.bytes));
+        state.ranges.drain(..).for_each(|range| self.client.throttle.return_buffer(range.bytes));
         drop(state);
-        self.shared.changed.notify_all();
+        self.download.changed.notify_all();
     }
 }
 
@@ -258,24 +258,24 @@ impl Read for RangedReader<'_> {
             if let Some(direct) = &mut self.direct {
                 let n = direct.read(buffer)?;
                 self.at += n as u64;
-                if n > 0 || self.at == self.shared.blob.size {
+                if n > 0 || self.at == self.download.blob.size {
                     return Ok(n);
                 }
                 self.direct = None;
             }
-            if self.at == self.shared.blob.size {
+            if self.at == self.download.blob.size {
                 return Ok(0);
             }
             match self.wait(buffer)? {
-                FrontPiece::Bytes(n) => {
+                FrontRange::Bytes(n) => {
                     self.read += n;
                     self.at += n as u64;
                     return Ok(n);
                 }
-                FrontPiece::Finished => self.read = 0,
-                FrontPiece::Failed => {
+                FrontRange::Finished => self.read = 0,
+                FrontRange::Failed => {
                     self.close();
-                    self.direct = Some(BlobReader::open(self.client, self.repository, &self.shared.blob, self.at)?);
+                    self.direct = Some(BlobReader::open(self.client, self.repository, &self.download.blob, self.at)?);
                 }
             }
         }

@@ -4,9 +4,9 @@ use crate::progress::Watch;
 use serde_json::Value;
 
 /// The number of entries that the report quotes.
-const MAX_QUOTED: usize = 3;
+const MAX_QUOTED_ENTRIES: usize = 3;
 /// The maximum length of a quoted entry.
-const QUOTE_CHARS: usize = 60;
+const MAX_QUOTED_CHARS: usize = 60;
 
 /// The skipped entries of one list.
 #[derive(Default)]
@@ -19,9 +19,9 @@ impl Skipped {
     /// Counts `entry`; it is quoted with control characters escaped.
     pub fn add(&mut self, entry: &Value) {
         self.count += 1;
-        if self.quoted.len() < MAX_QUOTED {
+        if self.quoted.len() < MAX_QUOTED_ENTRIES {
             let text = entry.as_str().map_or_else(|| entry.to_string(), str::to_owned);
-            self.quoted.push(format!("{:?}", text.chars().take(QUOTE_CHARS).collect::<String>()));
+            self.quoted.push(format!("{:?}", text.chars().take(MAX_QUOTED_CHARS).collect::<String>()));
         }
     }
 

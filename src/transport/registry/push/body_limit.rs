@@ -14,9 +14,9 @@ pub const MIN_CHUNK_BYTES: u64 = 256 << 10;
 /// A limit that no refusal confirms expires after this time.
 pub const MAX_AGE: Duration = Duration::from_secs(7 * DAY_SECONDS);
 /// A limit of this age is tested once with a larger chunk.
-const TRIAL_AFTER: Duration = Duration::from_secs(DAY_SECONDS);
+const MIN_TRIAL_AGE: Duration = Duration::from_secs(DAY_SECONDS);
 const DAY_SECONDS: u64 = 24 * 60 * 60;
-const DIRECTORY: &str = "limits";
+const LIMITS_DIRECTORY: &str = "limits";
 
 /// A limit that an earlier run learned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +33,17 @@ pub struct LearnedLimit {
 
 /// Lists the limits in `cache`, the user's cache directory of imgmv.
 pub fn list(cache: &Path) -> Vec<LearnedLimit> {
-    cache_file::files(&cache.join(DIRECTORY)).iter().filter_map(|file| read(file)).collect()
+    cache_file::files(&cache.join(LIMITS_DIRECTORY)).iter().filter_map(|file| read(file)).collect()
 }
 
 /// Removes limits of at least age `older`; returns their number.
 pub fn prune(cache: &Path, older: Duration) -> usize {
     let old = |file: &&PathBuf| read(file).is_none_or(|learned| learned.age >= older);
-    cache_file::files(&cache.join(DIRECTORY)).iter().filter(old).filter(|file| fs::remove_file(file).is_ok()).count()
+    cache_file::files(&cache.join(LIMITS_DIRECTORY))
+        .iter()
+        .filter(old)
+        .filter(|file| fs::remove_file(file).is_ok())
+        .count()
 }
 
 fn read(file: &Path) -> Option<LearnedLimit> {
@@ -77,13 +81,13 @@ struct LimitState {
 impl BodyLimit {
     /// For `host` (`HOST[:PORT]`), with the limit that an earlier run saved in `cache`.
     pub fn new(host: &str, cache: Option<&Path>) -> BodyLimit {
-        let file = cache.map(|cache| cache.join(DIRECTORY).join(Digest::of(host.as_bytes()).hex()));
+        let file = cache.map(|cache| cache.join(LIMITS_DIRECTORY).join(Digest::of(host.as_bytes()).hex()));
         let learned = file.as_deref().and_then(read).filter(|learned| learned.host == host && learned.age < MAX_AGE);
         let state =
             learned.map_or_else(LimitState::default, |LearnedLimit { max_body, refuses_chunks, age, .. }| LimitState {
                 max_body,
                 refuses_chunks,
-                trial: max_body.filter(|_| age >= TRIAL_AFTER).map(|bytes| bytes.saturating_mul(2)),
+                trial: max_body.filter(|_| age >= MIN_TRIAL_AGE).map(|bytes| bytes.saturating_mul(2)),
                 ..LimitState::default()
             });
         BodyLimit { host: host.to_owned(), file, state: Mutex::new(state) }
@@ -203,7 +207,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let of = || BodyLimit::new("r.lan", Some(cache.path()));
         let older = |days: u64| {
-            let file = cache_file::files(&cache.path().join(DIRECTORY)).remove(0);
+            let file = cache_file::files(&cache.path().join(LIMITS_DIRECTORY)).remove(0);
             let then = SystemTime::now() - Duration::from_secs(days * DAY_SECONDS);
             fs::File::options().write(true).open(file).unwrap().set_modified(then).unwrap();
         };

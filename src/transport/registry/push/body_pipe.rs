@@ -1,4 +1,4 @@
-//! A request whose body is pushed in pieces: a thread sends the request and reads the pieces from a bounded channel.
+//! A request whose body is pushed in buffers: a thread sends the request and reads the buffers from a bounded channel.
 
 use super::target::Target;
 use crate::error::{Error, Result};
@@ -11,20 +11,20 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-/// The number of pieces that may wait for the sending thread.
+/// The number of buffers that may wait for the sending thread.
 const QUEUE_LENGTH: usize = 1;
 
 /// The request ended before its body; [`BodyPipe::finish`] returns the reason.
 pub struct Ended;
 
-enum BodyPiece {
+enum BodyItem {
     Bytes(Vec<u8>),
     End,
 }
 
 /// A request in progress. Dropped without [`BodyPipe::end_body`], the body breaks off.
 pub struct BodyPipe {
-    pieces: SyncSender<BodyPiece>,
+    items: SyncSender<BodyItem>,
     spare: Receiver<Vec<u8>>,
     /// The number of body bytes that the connection has read.
     consumed: Arc<AtomicU64>,
@@ -33,26 +33,26 @@ pub struct BodyPipe {
 
 impl BodyPipe {
     pub fn start(target: Target, call: Call, size: Option<u64>, what: String) -> Result<BodyPipe> {
-        let (pieces, incoming) = sync_channel(QUEUE_LENGTH);
+        let (items, incoming) = sync_channel(QUEUE_LENGTH);
         let (used, spare) = channel();
         let consumed: Arc<AtomicU64> = Arc::default();
         let count = consumed.clone();
         let thread = Builder::new()
             .name("upload".to_owned())
             .spawn(move || {
-                let mut body = PipeReader { incoming, used, count, piece: Vec::new(), at: 0, ended: false };
+                let mut body = PipeReader { incoming, used, count, current: Vec::new(), at: 0, ended: false };
                 target.client.send(&call, Payload::Stream { bytes: &mut body, size }, &target.scope, &what)
             })
             .map_err(|e| Error::reading("the blob to upload: its thread did not start", e))?;
-        Ok(BodyPipe { pieces, spare, consumed, thread })
+        Ok(BodyPipe { items, spare, consumed, thread })
     }
 
-    pub fn send(&mut self, piece: Vec<u8>) -> std::result::Result<(), Ended> {
-        self.pieces.send(BodyPiece::Bytes(piece)).map_err(|_| Ended)
+    pub fn send(&mut self, bytes: Vec<u8>) -> std::result::Result<(), Ended> {
+        self.items.send(BodyItem::Bytes(bytes)).map_err(|_| Ended)
     }
 
     pub fn end_body(&mut self) -> std::result::Result<(), Ended> {
-        self.pieces.send(BodyPiece::End).map_err(|_| Ended)
+        self.items.send(BodyItem::End).map_err(|_| Ended)
     }
 
     /// A sent buffer, for reuse.
@@ -62,7 +62,7 @@ impl BodyPipe {
 
     /// The response, and the number of body bytes that the connection has read; the registry has not received the rest.
     pub fn finish(self) -> (Result<Response>, u64) {
-        drop(self.pieces);
+        drop(self.items);
         let ended = self.thread.join();
         let response = ended.unwrap_or_else(|_| Err(Error::failed("the thread that sends a blob panicked")));
         (response, self.consumed.load(Ordering::Relaxed))
@@ -71,32 +71,32 @@ impl BodyPipe {
 
 /// The reading end: the request's body.
 struct PipeReader {
-    incoming: Receiver<BodyPiece>,
+    incoming: Receiver<BodyItem>,
     used: Sender<Vec<u8>>,
     count: Arc<AtomicU64>,
-    piece: Vec<u8>,
+    current: Vec<u8>,
     at: usize,
     ended: bool,
 }
 
 impl Read for PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
+        while self.at == self.current.len() {
             if self.ended {
                 return Ok(0);
             }
             match self.incoming.recv() {
-                Ok(BodyPiece::Bytes(piece)) => {
+                Ok(BodyItem::Bytes(bytes)) => {
                     // Fails if the `BodyPipe` is gone; then the buffer is not reused.
-                    let _ = self.used.send(std::mem::replace(&mut self.piece, piece));
+                    let _ = self.used.send(std::mem::replace(&mut self.current, bytes));
                     self.at = 0;
                 }
-                Ok(BodyPiece::End) => self.ended = true,
+                Ok(BodyItem::End) => self.ended = true,
                 Err(_) => return Err(Error::failed("the upload of the blob was aborted").into()),
             }
         }
-        let n = buffer.len().min(self.piece.len() - self.at);
-        buffer[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
+        let n = buffer.len().min(self.current.len() - self.at);
+        buffer[..n].copy_from_slice(&self.current[self.at..self.at + n]);
         self.at += n;
         self.count.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)

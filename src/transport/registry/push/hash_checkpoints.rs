@@ -1,10 +1,10 @@
 //! Saved states of a blob's hash, for a source that is remote too: a later run resumes without reading the sent bytes
-//! again. Stored in the user's cache with the upload's address.
+//! again. Stored in the user's cache with the upload's URL.
 
 use crate::image::{Algorithm, Hasher};
 
 /// The distance of two checkpoints, in bytes: a later run reads at most this much again.
-const INTERVAL_BYTES: u64 = 4 << 20;
+const CHECKPOINT_INTERVAL_BYTES: u64 = 4 << 20;
 /// The maximum number per blob; very large blobs get a longer interval.
 const MAX_CHECKPOINTS: u64 = 64;
 
@@ -26,7 +26,7 @@ impl HashCheckpoints {
         HashCheckpoints {
             hasher: Hasher::resumable(algorithm),
             at: 0,
-            interval: INTERVAL_BYTES.max(size / MAX_CHECKPOINTS),
+            interval: CHECKPOINT_INTERVAL_BYTES.max(size / MAX_CHECKPOINTS),
             checkpoints: Vec::new(),
         }
     }
@@ -77,14 +77,14 @@ mod tests {
     use crate::image::Digest;
 
     #[test]
-    fn a_hash_goes_on_at_the_last_mark_that_the_registry_has() {
+    fn a_hash_resumes_at_the_last_checkpoint_that_the_registry_has() {
         let bytes: Vec<u8> = (0..20_000_003_u32).map(|n| (n ^ (n >> 9)) as u8).collect();
         let algorithm = Algorithm::Sha256;
         let mut checkpoints = HashCheckpoints::new(algorithm, bytes.len() as u64);
         let mut at = 0;
-        for piece in bytes.chunks(300_000) {
-            checkpoints.update(at, piece);
-            at += piece.len() as u64;
+        for part in bytes.chunks(300_000) {
+            checkpoints.update(at, part);
+            at += part.len() as u64;
             // Sent again after a broken connection.
             checkpoints.update(at - 1000, &bytes[at as usize - 1000..at as usize]);
         }

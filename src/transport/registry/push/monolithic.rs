@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use super::streamed::StreamedUpload;
-use super::target::{MONOLITHIC_LIMIT_BYTES, Target};
+use super::target::{MAX_MONOLITHIC_BYTES, Target};
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use crate::transfer::BlobWriter;
@@ -19,7 +19,7 @@ pub struct MonolithicUpload {
 
 impl MonolithicUpload {
     pub fn new(target: Target, session: Option<Session>, announced: (Digest, u64)) -> MonolithicUpload {
-        let bytes = Vec::with_capacity(announced.1.min(MONOLITHIC_LIMIT_BYTES) as usize);
+        let bytes = Vec::with_capacity(announced.1.min(MAX_MONOLITHIC_BYTES) as usize);
         MonolithicUpload { target, session, announced, bytes }
     }
 }

@@ -1,4 +1,4 @@
-//! Unfinished uploads in the user's cache, so that a later run resumes at the registry's offset. A session's address
+//! Unfinished uploads in the user's cache, so that a later run resumes at the registry's offset. A session's URL
 //! grants write access: the file is private to its owner, valid for one host, and expires.
 
 use super::cache_file;
@@ -15,7 +15,7 @@ use url::Url;
 
 /// Entries older than this are ignored. docker-registry purges uploads after a week; most other registries earlier.
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-const DIRECTORY: &str = "uploads";
+const UPLOADS_DIRECTORY: &str = "uploads";
 
 /// An upload that an earlier run did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn prune(cache: &Path, older: Duration) -> usize {
 }
 
 fn files(cache: &Path) -> Vec<PathBuf> {
-    cache_file::files(&cache.join(DIRECTORY))
+    cache_file::files(&cache.join(UPLOADS_DIRECTORY))
 }
 
 /// The part of a file that resuming needs.
@@ -73,7 +73,7 @@ pub struct ResumableUpload {
 impl Target {
     fn file(&self, digest: &Digest) -> Option<PathBuf> {
         let key = format!("{}\n{}\n{digest}", self.client.host, self.repository);
-        Some(self.client.access.cache_dir.as_ref()?.join(DIRECTORY).join(Digest::of(key.as_bytes()).hex()))
+        Some(self.client.access.cache_dir.as_ref()?.join(UPLOADS_DIRECTORY).join(Digest::of(key.as_bytes()).hex()))
     }
 
     /// Saves where the upload of `digest` resumes. A failure is reported once: a later run then sends the blob again.
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn what_others_could_read_or_write_is_not_believed() {
         let cache = tempfile::tempdir().unwrap();
-        let file = cache.path().join(DIRECTORY).join("one");
+        let file = cache.path().join(UPLOADS_DIRECTORY).join("one");
         let digest = Digest::of(b"x");
         write(&file, &format!("h.lan\nteam/app\n{digest}\nhttps://h.lan/v2/up?state=secret\n0\n")).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);

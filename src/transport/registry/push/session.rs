@@ -14,7 +14,7 @@ pub const MAX_CHUNK_BYTES: u64 = 64 << 20;
 /// An open upload session.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// The address of the next request.
+    /// The URL of the next request.
     pub url: Url,
     /// The minimum size of a chunk except the last, in bytes (`OCI-Chunk-Min-Length`); 0 if the registry names none.
     pub min_chunk: u64,
@@ -23,10 +23,10 @@ pub struct Session {
 /// The state of an upload session at the registry.
 #[derive(Debug)]
 pub enum SessionStatus {
-    /// The number of bytes stored, and the address of the next request. Registries disagree whether `0-0` means one
+    /// The number of bytes stored, and the URL of the next request. Registries disagree whether `0-0` means one
     /// byte or none; it is read as none, which at worst sends one byte again.
     Stored(u64, Url),
-    /// The response has no address for the next request.
+    /// The response has no URL for the next request.
     NoLocation,
     /// The registry does not know the session (any more).
     Unknown,
@@ -80,7 +80,7 @@ impl Target {
         Ok(Session { url: self.next_location(response)?, min_chunk })
     }
 
-    /// The address of the session's next request, from the `Location` of `response`.
+    /// The URL of the session's next request, from the `Location` of `response`.
     pub fn next_location(&self, response: Response) -> Result<Url> {
         let location = response.header("location").ok_or_else(|| {
             Error::failed(format!(
@@ -151,9 +151,9 @@ impl Target {
 /// The chunk size (bytes) after a chunk of `tried` bytes (`None`: a whole blob) broke off with `sent` bytes sent: a
 /// quarter, so that the connection carries several. `None` if `min_chunk` is too large for chunks.
 pub fn shorter_chunk(tried: Option<u64>, sent: u64, min_chunk: u64) -> Option<u64> {
-    const MIN_BYTES: u64 = 64 << 10;
-    const MAX_BYTES: u64 = 8 << 20;
-    let chunk = (tried.unwrap_or(sent) / 4).clamp(MIN_BYTES, MAX_BYTES).max(min_chunk);
+    const MIN_SHORTER_CHUNK_BYTES: u64 = 64 << 10;
+    const MAX_SHORTER_CHUNK_BYTES: u64 = 8 << 20;
+    let chunk = (tried.unwrap_or(sent) / 4).clamp(MIN_SHORTER_CHUNK_BYTES, MAX_SHORTER_CHUNK_BYTES).max(min_chunk);
     (chunk <= MAX_CHUNK_BYTES).then_some(chunk)
 }
 

@@ -11,7 +11,7 @@ use ureq::http::Method;
 use url::Url;
 
 /// Blobs up to this size are collected in memory and sent in one request, so that a retry needs no new read.
-pub const MONOLITHIC_LIMIT_BYTES: u64 = 1 << 20;
+pub const MAX_MONOLITHIC_BYTES: u64 = 1 << 20;
 
 /// One repository that is pushed to.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl Target {
         self.client.url(&format!("{}/{path}", self.repository))
     }
 
-    /// Sends `HEAD` for a blob. `None`: the blob is missing, or the registry does not answer `HEAD`; the inner value is
+    /// Sends `HEAD` for a blob. `None`: the blob is missing, or the registry does not support `HEAD`; the inner value is
     /// the size in bytes, if the registry reports it.
     pub fn head_blob(&self, digest: &Digest) -> Result<Option<Option<u64>>> {
         let call = Call::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);

@@ -2,7 +2,7 @@
 //! for login and logout. Content that imgmv does not know is preserved.
 
 use super::helper;
-use super::secret::Login;
+use super::secret::LoginSecret;
 use crate::error::{Error, Result};
 use crate::transport::registry::options::Secret;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -50,18 +50,18 @@ pub struct AuthFile {
 impl AuthFile {
     /// Reads `path`. Returns `None` if it does not exist.
     pub fn read(path: &Path) -> Result<Option<AuthFile>> {
-        let shown = path.display();
+        let name = path.display();
         let file = match fs::File::open(path) {
             Ok(file) => file,
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
-            Err(e) => return Err(Error::reading(format!("the credentials file {shown}"), e)),
+            Err(e) => return Err(Error::reading(format!("the credentials file {name}"), e)),
         };
         let mut bytes = Vec::new();
         file.take(MAX_FILE_BYTES + 1)
             .read_to_end(&mut bytes)
-            .map_err(|e| Error::reading(format!("the credentials file {shown}"), e))?;
+            .map_err(|e| Error::reading(format!("the credentials file {name}"), e))?;
         AuthFile::parse(path, &bytes).map(Some)
     }
 
@@ -85,7 +85,7 @@ impl AuthFile {
 
     /// Returns the credentials for `repository` at `host` from the helpers that the file names, or from the file.
     /// `report` receives the error of a helper that fails; the helper is skipped.
-    pub fn find(&self, host: &str, repository: &str, report: &mut dyn FnMut(Error)) -> Option<Login> {
+    pub fn find(&self, host: &str, repository: &str, report: &mut dyn FnMut(Error)) -> Option<LoginSecret> {
         let helpers = self.document.get("credHelpers").and_then(Value::as_object);
         let own =
             helpers.and_then(|all| all.iter().find(|(name, _)| normalized_key(name) == host)).map(|(_, name)| name);
@@ -101,7 +101,7 @@ impl AuthFile {
     }
 
     /// Returns the credentials for `repository` at `host` in the file itself.
-    pub fn stored(&self, host: &str, repository: &str) -> Option<Login> {
+    pub fn stored(&self, host: &str, repository: &str) -> Option<LoginSecret> {
         let auths = self.document.get("auths")?.as_object()?;
         for wanted in lookup_keys(host, repository) {
             let entry =
@@ -242,13 +242,13 @@ fn normalized_key(name: &str) -> String {
 
 /// Parses one entry of `auths`. Returns `None` for an empty entry, which docker writes when a helper has the
 /// credentials.
-fn login(entry: &Value) -> Option<Login> {
+fn login(entry: &Value) -> Option<LoginSecret> {
     let text = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     if let Some(token) = text("identitytoken") {
-        return Some(Login::Identity(Secret::new(token)));
+        return Some(LoginSecret::Identity(Secret::new(token)));
     }
     if let Some(token) = text("registrytoken") {
-        return Some(Login::Token(Secret::new(token)));
+        return Some(LoginSecret::Token(Secret::new(token)));
     }
     if let Some(auth) = text("auth") {
         let decoded = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;

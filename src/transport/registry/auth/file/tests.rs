@@ -9,9 +9,9 @@ fn file(text: &str) -> AuthFile {
 
 fn found(file: &AuthFile, host: &str, repository: &str) -> Option<String> {
     match file.find(host, repository, &mut |e| panic!("{e}")) {
-        Some(Login::Password { user, password }) => Some(format!("{user}:{}", password.reveal())),
-        Some(Login::Identity(token)) => Some(format!("identity {}", token.reveal())),
-        Some(Login::Token(token)) => Some(format!("token {}", token.reveal())),
+        Some(LoginSecret::Password { user, password }) => Some(format!("{user}:{}", password.reveal())),
+        Some(LoginSecret::Identity(token)) => Some(format!("identity {}", token.reveal())),
+        Some(LoginSecret::Token(token)) => Some(format!("token {}", token.reveal())),
         None => None,
     }
 }

@@ -8,7 +8,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 /// A connection to a proxy that rewrites each request target from a path to a URL.
 pub struct AbsoluteForm {
-    line: Box<dyn Transport>,
+    connection: Box<dyn Transport>,
     /// `http://HOST[:PORT]`, inserted before the path.
     origin: String,
     /// Header lines for the proxy only.
@@ -19,24 +19,24 @@ pub struct AbsoluteForm {
 
 impl std::fmt::Debug for AbsoluteForm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} over {:?}", self.origin, self.line)
+        write!(f, "{} over {:?}", self.origin, self.connection)
     }
 }
 
 impl AbsoluteForm {
-    pub fn new(line: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> AbsoluteForm {
+    pub fn new(connection: Box<dyn Transport>, proxy: &Proxy, target: &Uri) -> AbsoluteForm {
         let origin = format!("http://{}", target.authority().map_or("", |authority| authority.as_str()));
         let headers =
             proxy.authorization().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
-        AbsoluteForm { line, origin, headers, at_start: true }
+        AbsoluteForm { connection, origin, headers, at_start: true }
     }
 
     fn send(&mut self, mut bytes: &[u8], timeout: NextTimeout) -> Result<(), Error> {
         while !bytes.is_empty() {
-            let output = self.line.buffers().output();
+            let output = self.connection.buffers().output();
             let n = output.len().min(bytes.len());
             output[..n].copy_from_slice(&bytes[..n]);
-            self.line.transmit_output(n, timeout)?;
+            self.connection.transmit_output(n, timeout)?;
             bytes = &bytes[n..];
         }
         Ok(())
@@ -56,25 +56,25 @@ fn rewrite_head(head: &[u8], origin: &str, headers: &str) -> Vec<u8> {
 
 impl Transport for AbsoluteForm {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.line.buffers()
+        self.connection.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         if !std::mem::take(&mut self.at_start) {
-            return self.line.transmit_output(amount, timeout);
+            return self.connection.transmit_output(amount, timeout);
         }
-        let head = rewrite_head(&self.line.buffers().output()[..amount], &self.origin, &self.headers);
+        let head = rewrite_head(&self.connection.buffers().output()[..amount], &self.origin, &self.headers);
         self.send(&head, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         // ureq does not read while it sends, so the next byte sent starts a request.
         self.at_start = true;
-        self.line.await_input(timeout)
+        self.connection.await_input(timeout)
     }
 
     fn is_open(&mut self) -> bool {
-        self.line.is_open()
+        self.connection.is_open()
     }
 }
 

@@ -9,7 +9,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 use ureq::{Body, Error};
 
 /// The wait for a response after sending has failed. The registry sent it before the connection ended.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The limit on interim responses (1xx) before that response.
 const MAX_INTERIM_BYTES: usize = 16 << 10;
@@ -19,13 +19,13 @@ const MAX_INTERIM_BYTES: usize = 16 << 10;
 pub struct EarlyResponses<T>(T);
 
 impl<T: Transport> EarlyResponses<T> {
-    pub fn new(line: T) -> EarlyResponses<T> {
-        EarlyResponses(line)
+    pub fn new(connection: T) -> EarlyResponses<T> {
+        EarlyResponses(connection)
     }
 
     /// Reads a response's head. Its body is the rest of the input buffer, so the buffer's size limits it.
     fn read_response(&mut self, timeout: NextTimeout) -> Option<EarlyResponse> {
-        let timeout = NextTimeout { after: RESPONSE_TIMEOUT.into(), ..timeout };
+        let timeout = NextTimeout { after: EARLY_RESPONSE_TIMEOUT.into(), ..timeout };
         let mut interim = 0;
         while interim <= MAX_INTERIM_BYTES {
             let input = self.0.buffers().input();
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_that_counts_is_found_behind_interim_ones() {
+    fn the_final_response_is_found_behind_interim_ones() {
         let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nRetry-After: 7\r\n\r\nwhy";
         let (response, before) = parse_head(input).unwrap();
         let response = response.unwrap();

@@ -61,21 +61,27 @@ impl Connector<()> for RegistryConnector {
         _: Option<()>,
     ) -> Result<Option<EarlyResponses<StallGuard>>, Error> {
         let deadline = ConnectDeadline::new(details);
-        let mut line = self.connect_host(details)?;
+        let mut connection = self.connect_host(details)?;
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.kind() != ProxyKind::Socks) {
             if let (ProxyKind::Https, Some(tls)) = (proxy.kind(), &self.proxy_tls) {
-                let wrapped = tls_transport::wrap(line, proxy.host(), tls, details.config, &deadline);
-                line = wrapped.map_err(|error| transport_error::from_proxy(error, proxy))?;
+                let wrapped = tls_transport::wrap(connection, proxy.host(), tls, details.config, &deadline);
+                connection = wrapped.map_err(|error| transport_error::from_proxy(error, proxy))?;
             }
-            line = match details.needs_tls() {
-                true => tunnel::open(line, proxy, details.uri, &deadline)?,
-                false => Box::new(absolute_form::AbsoluteForm::new(line, proxy, details.uri)),
+            connection = match details.needs_tls() {
+                true => tunnel::open(connection, proxy, details.uri, &deadline)?,
+                false => Box::new(absolute_form::AbsoluteForm::new(connection, proxy, details.uri)),
             };
         }
         if let (true, Some(tls)) = (details.needs_tls(), &self.tls) {
-            line = tls_transport::wrap(line, details.uri.host().unwrap_or_default(), tls, details.config, &deadline)?;
+            connection = tls_transport::wrap(
+                connection,
+                details.uri.host().unwrap_or_default(),
+                tls,
+                details.config,
+                &deadline,
+            )?;
         }
-        Ok(Some(EarlyResponses::new(StallGuard::new(line, self.rules))))
+        Ok(Some(EarlyResponses::new(StallGuard::new(connection, self.rules))))
     }
 }
 
@@ -108,7 +114,7 @@ struct ProxyResolver {
 
 impl Resolver for ProxyResolver {
     fn resolve(&self, _: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let looked_up = self.resolver.resolve(self.proxy.address(), config, timeout);
+        let looked_up = self.resolver.resolve(self.proxy.uri(), config, timeout);
         looked_up.map_err(|error| transport_error::from_proxy(error, &self.proxy).into())
     }
 }

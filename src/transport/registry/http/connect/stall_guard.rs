@@ -36,17 +36,17 @@ impl StallRules {
 /// A connection that fails when the remote host sends too slowly.
 #[derive(Debug)]
 pub struct StallGuard {
-    line: Box<dyn Transport>,
+    connection: Box<dyn Transport>,
     rules: StallRules,
-    head: Head,
-    body: Body,
+    head: HeadProgress,
+    body: BodyProgress,
     /// The position in the response's body; `None` until its head is complete.
     chunked: Option<Chunked>,
 }
 
 /// The response head that is awaited.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadProgress {
     since: Option<Instant>,
     /// The number of 1xx responses so far.
     interim: usize,
@@ -54,14 +54,14 @@ struct Head {
 
 /// The progress since the minimum was last reached.
 #[derive(Debug, Default)]
-struct Body {
+struct BodyProgress {
     waited: Duration,
     bytes: usize,
 }
 
 impl StallGuard {
-    pub fn new(line: Box<dyn Transport>, rules: StallRules) -> StallGuard {
-        StallGuard { line, rules, head: Head::default(), body: Body::default(), chunked: None }
+    pub fn new(connection: Box<dyn Transport>, rules: StallRules) -> StallGuard {
+        StallGuard { connection, rules, head: HeadProgress::default(), body: BodyProgress::default(), chunked: None }
     }
 
     /// Waits for a response's head. ureq's configuration limits the time before its first byte.
@@ -73,7 +73,7 @@ impl StallGuard {
                 return Err(self.stalled("the response head is not complete"));
             }
         }
-        match self.line.await_input(timeout) {
+        match self.connection.await_input(timeout) {
             Err(Error::Timeout(_)) if self.head.since.is_some() => {
                 return Err(self.stalled("the response head is not complete"));
             }
@@ -82,7 +82,7 @@ impl StallGuard {
             Ok(true) => {}
         }
         // ureq consumes every complete response before it waits for more, so each is counted once.
-        let input = self.line.buffers().input();
+        let input = self.connection.buffers().input();
         let (interim, rest) = interim_responses(input);
         self.head.interim += interim;
         if self.head.interim > MAX_INTERIM_RESPONSES {
@@ -102,11 +102,11 @@ impl StallGuard {
     /// Waits for a body, or for `100 Continue`. Counts only the time spent waiting: a slow reader is not the remote
     /// host's fault.
     fn await_body(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let before = self.line.buffers().input().len();
+        let before = self.connection.buffers().input().len();
         let started = Instant::now();
-        let more = self.line.await_input(timeout)?;
+        let more = self.connection.await_input(timeout)?;
         self.body.waited += started.elapsed();
-        let input = self.line.buffers().input();
+        let input = self.connection.buffers().input();
         self.body.bytes += input.len() - before;
         match &mut self.chunked {
             Some(chunked) => chunked.advance(&input[before..]),
@@ -120,7 +120,7 @@ impl StallGuard {
             .into());
         }
         if self.body.bytes >= self.rules.min_bytes {
-            self.body = Body::default();
+            self.body = BodyProgress::default();
         } else if more && self.body.waited >= self.rules.timeout {
             return Err(self.stalled(&format!("fewer than {} bytes arrived", self.rules.min_bytes)));
         }
@@ -150,13 +150,13 @@ fn early_response(input: &[u8]) -> Option<Chunked> {
 
 impl Transport for StallGuard {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.line.buffers()
+        self.connection.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        (self.head, self.body) = (Head::default(), Body::default());
-        self.chunked = early_response(self.line.buffers().input());
-        self.line.transmit_output(amount, timeout)
+        (self.head, self.body) = (HeadProgress::default(), BodyProgress::default());
+        self.chunked = early_response(self.connection.buffers().input());
+        self.connection.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
@@ -168,11 +168,11 @@ impl Transport for StallGuard {
     }
 
     fn is_open(&mut self) -> bool {
-        self.line.is_open()
+        self.connection.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.line.is_tls()
+        self.connection.is_tls()
     }
 }
 
@@ -226,8 +226,8 @@ mod tests {
             let first = [interim, REFUSAL].concat().into_bytes();
             let trailers = b"a: b\r\n".repeat(1000);
             let reads = [first].into_iter().chain(std::iter::repeat_n(trailers.clone(), 3)).collect();
-            let line = Scripted { buffers: LazyBuffers::new(8 << 10, 8 << 10), reads };
-            let mut guard = StallGuard::new(Box::new(line), StallRules::new(TIMEOUT, None));
+            let connection = Scripted { buffers: LazyBuffers::new(8 << 10, 8 << 10), reads };
+            let mut guard = StallGuard::new(Box::new(connection), StallRules::new(TIMEOUT, None));
             guard.transmit_output(0, within(Timeout::SendRequest)).unwrap();
             guard.await_input(within(Timeout::Await100)).unwrap();
             guard.buffers().input_consume(interim.len());
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_counted_and_the_one_that_counts_is_left() {
+    fn interim_responses_are_counted_and_the_final_one_is_left() {
         let early = "HTTP/1.1 100 Continue\r\n\r\n".repeat(3) + "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
         let last = "HTTP/1.1 200 OK\r\nA: b\r\n\r\nHTTP/1.1 100";
         assert_eq!(interim_responses((early.clone() + last).as_bytes()), (4, last.as_bytes()));

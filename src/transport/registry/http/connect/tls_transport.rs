@@ -9,22 +9,22 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, TransportAdapter};
 
-/// Adds TLS to `line` with a handshake with `host`, a name or an address, which may be in brackets.
+/// Adds TLS to `connection` with a handshake with `host`, a name or an IP address, which may be in brackets.
 pub fn wrap(
-    line: Box<dyn Transport>,
+    connection: Box<dyn Transport>,
     host: &str,
     tls: &Arc<ClientConfig>,
     config: &Config,
     deadline: &ConnectDeadline,
 ) -> Result<Box<dyn Transport>, Error> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
-    let name = name.map_err(|_| Error::Tls("the host is neither a DNS name nor an address"))?;
-    let mut session = ClientConnection::new(tls.clone(), name).map_err(std::io::Error::other)?;
-    let mut socket = TransportAdapter::new(line, deadline.current_time.clone());
+    let name = name.map_err(|_| Error::Tls("the host is neither a DNS name nor an IP address"))?;
+    let mut client = ClientConnection::new(tls.clone(), name).map_err(std::io::Error::other)?;
+    let mut socket = TransportAdapter::new(connection, deadline.current_time.clone());
     socket.set_timeout(deadline.remaining());
-    session.complete_io(&mut socket)?;
+    client.complete_io(&mut socket)?;
     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-    Ok(Box::new(TlsTransport { stream: StreamOwned::new(session, socket), buffers }))
+    Ok(Box::new(TlsTransport { stream: StreamOwned::new(client, socket), buffers }))
 }
 
 struct TlsTransport {

@@ -12,16 +12,16 @@ use ureq::unversioned::transport::{Transport, TransportAdapter};
 /// The limit on the head of a proxy's response.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
-/// Asks `proxy`, to which `line` is connected, for a tunnel to the host of `target`.
+/// Asks `proxy`, to which `connection` leads, for a tunnel to the host of `target`.
 pub fn open(
-    line: Box<dyn Transport>,
+    connection: Box<dyn Transport>,
     proxy: &Proxy,
     target: &Uri,
     deadline: &ConnectDeadline,
 ) -> Result<Box<dyn Transport>, ureq::Error> {
     let host = target.host().unwrap_or_default();
     let to = format!("{host}:{}", target.port_u16().unwrap_or(443));
-    let mut adapter = TransportAdapter::new(line, deadline.current_time.clone());
+    let mut adapter = TransportAdapter::new(connection, deadline.current_time.clone());
     adapter.set_timeout(deadline.remaining());
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
     request += concat!("User-Agent: imgmv/", env!("CARGO_PKG_VERSION"), "\r\n");

@@ -4,8 +4,8 @@ use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::push::session::MAX_CHUNK_BYTES;
 use std::time::Duration;
 
-/// The minimum ratio of a chunk's transfer time to the registry's response time: waiting then costs below 3 %.
-const MIN_TRANSFER_PER_ANSWER: u32 = 34;
+/// The minimum ratio of a chunk's transfer time to the registry's latency: waiting then costs below 3 %.
+const MIN_TRANSFER_PER_LATENCY: u32 = 34;
 
 /// All sizes are in bytes.
 #[derive(Debug, Default)]
@@ -67,10 +67,10 @@ impl Lengths {
         (self.large_chunk, self.in_chunks) = (None, false);
     }
 
-    /// Doubles the chunk size if a chunk took `took` in all and the registry's response time `response` is too large a
-    /// part of it.
-    pub(super) fn chunk_took(&mut self, took: Duration, response: Duration) {
-        if response * MIN_TRANSFER_PER_ANSWER > took {
+    /// Doubles the chunk size if a chunk took `took` in all and the registry's `latency` is too large a part
+    /// of it.
+    pub(super) fn chunk_took(&mut self, took: Duration, latency: Duration) {
+        if latency * MIN_TRANSFER_PER_LATENCY > took {
             self.large_chunk = self.large_chunk.map(|chunk| chunk * 2).filter(|chunk| *chunk <= self.max_large_chunk);
         }
     }

@@ -1,9 +1,9 @@
-//! The writer for large blobs. The engine pushes bytes and an HTTP request pulls them: a thread sends one request whose
+//! The writer for large blobs. The copy pushes bytes and an HTTP request pulls them: a thread sends one request whose
 //! body is the bytes written here. If digest and size are known in advance, that request is the closing `PUT` itself
 //! (monolithic: one request for the whole blob). Otherwise it is a `PATCH`, closed by a `PUT` once the digest is known.
-//! `lengths` decides when a blob is sent in several chunks instead, `recovery` how an upload continues after a failure.
+//! `lengths` decides when a blob is sent in several chunks instead, `recovery` how an upload resumes after a failure.
 //!
-//! The last piece is sent only by `commit`, so an unverified blob is never complete at the registry.
+//! The last written bytes are sent only by `commit`, so an unverified blob is never complete at the registry.
 
 mod lengths;
 mod recovery;
@@ -12,7 +12,7 @@ use super::body_pipe::{BodyPipe, Ended};
 use super::hash_checkpoints::HashCheckpoints;
 use super::resume_cache::ResumableUpload;
 use super::session::{Session, SessionStatus};
-use super::target::{MONOLITHIC_LIMIT_BYTES, Target};
+use super::target::{MAX_MONOLITHIC_BYTES, Target};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::transfer::BlobWriter;
@@ -41,7 +41,7 @@ pub struct StreamedUpload {
     consumed: u64,
     requested_at: Instant,
     /// The bytes that `commit` sends.
-    last_piece: Vec<u8>,
+    unsent: Vec<u8>,
     /// The offset of the next byte for a request.
     sent: u64,
     /// The offset at which the current request starts.
@@ -71,7 +71,7 @@ impl StreamedUpload {
             body_size: None,
             consumed: 0,
             requested_at: Instant::now(),
-            last_piece: Vec::new(),
+            unsent: Vec::new(),
             sent: 0,
             request_start: 0,
             stored_before: 0,
@@ -99,7 +99,7 @@ impl StreamedUpload {
     /// status.
     fn save(&self, session: &Url) {
         if let Some((digest, size)) = &self.expected
-            && *size > MONOLITHIC_LIMIT_BYTES
+            && *size > MAX_MONOLITHIC_BYTES
         {
             let checkpoints = self.checkpoints.as_ref().map_or(&[][..], HashCheckpoints::recorded);
             self.target.save_upload(digest, session, self.lengths.connection_chunk, checkpoints);
@@ -153,20 +153,20 @@ impl StreamedUpload {
         Ok(self.request.as_mut().expect("made above"))
     }
 
-    /// Sends the last piece.
-    fn send_last_piece(&mut self) -> Result<()> {
-        let mut piece = std::mem::take(&mut self.last_piece);
-        let stored = self.stored_before.saturating_sub(self.sent).min(piece.len() as u64);
+    /// Sends the bytes of the last write.
+    fn send_unsent(&mut self) -> Result<()> {
+        let mut bytes = std::mem::take(&mut self.unsent);
+        let stored = self.stored_before.saturating_sub(self.sent).min(bytes.len() as u64);
         self.sent += stored;
-        piece.drain(..stored as usize);
-        while !piece.is_empty() {
+        bytes.drain(..stored as usize);
+        while !bytes.is_empty() {
             self.request()?;
-            let rest = piece.split_off((self.room.min(piece.len() as u64)) as usize);
-            let size = piece.len() as u64;
-            if let Some(Err(Ended)) = self.request.as_mut().map(|request| request.send(piece)) {
+            let rest = bytes.split_off((self.room.min(bytes.len() as u64)) as usize);
+            let size = bytes.len() as u64;
+            if let Some(Err(Ended)) = self.request.as_mut().map(|request| request.send(bytes)) {
                 return Err(self.early_end());
             }
-            (self.sent, self.room, piece) = (self.sent + size, self.room - size, rest);
+            (self.sent, self.room, bytes) = (self.sent + size, self.room - size, rest);
             if self.room == 0 {
                 self.finish_patch()?;
             }
@@ -190,8 +190,8 @@ impl StreamedUpload {
         self.lengths.trial = None;
         let client = &self.target.client;
         client.bodies.body_accepted(self.sent - self.request_start);
-        if let Some(response) = client.throttle.min_latency() {
-            self.lengths.chunk_took(self.requested_at.elapsed(), response);
+        if let Some(latency) = client.throttle.min_latency() {
+            self.lengths.chunk_took(self.requested_at.elapsed(), latency);
         }
     }
 
@@ -216,7 +216,7 @@ impl StreamedUpload {
             Ok(response) => match self.expect(response, &[]) {
                 Err(error) => error,
                 Ok(_) => Error::failed(format!(
-                    "{}: {what} was answered before all bytes were sent",
+                    "{}: the response to {what} arrived before all bytes were sent",
                     self.target.client.host
                 )),
             },
@@ -251,26 +251,26 @@ impl BlobWriter for StreamedUpload {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        // An empty write at the end of the blob must not release the last piece.
+        // An empty write at the end of the blob must not release the last bytes.
         if bytes.is_empty() {
             return Ok(());
         }
         if let Some((_, size)) = self.expected
-            && self.sent + (self.last_piece.len() + bytes.len()) as u64 > size
+            && self.sent + (self.unsent.len() + bytes.len()) as u64 > size
         {
             return Err(Error::invalid(format!("{} has more than the {size} bytes announced", self.what())));
         }
-        let at = self.sent + self.last_piece.len() as u64;
-        self.send_last_piece()?;
+        let at = self.sent + self.unsent.len() as u64;
+        self.send_unsent()?;
         if self.checkpoints.as_mut().is_some_and(|checkpoints| checkpoints.update(at, bytes))
             && let Some(session) = &self.session
         {
             self.save(session);
         }
-        let mut piece = self.request.as_mut().and_then(BodyPipe::spare).unwrap_or_default();
-        piece.clear();
-        piece.extend_from_slice(bytes);
-        self.last_piece = piece;
+        let mut buffer = self.request.as_mut().and_then(BodyPipe::spare).unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        self.unsent = buffer;
         Ok(())
     }
 
@@ -305,7 +305,7 @@ impl Drop for StreamedUpload {
     fn drop(&mut self) {
         if let Some((digest, size)) = self.expected
             && self.verified.is_none()
-            && self.sent + self.last_piece.len() as u64 == size
+            && self.sent + self.unsent.len() as u64 == size
             && !self.target.client.cancel.raised()
         {
             self.target.forget_upload(&digest);
@@ -314,13 +314,13 @@ impl Drop for StreamedUpload {
 }
 
 impl StreamedUpload {
-    /// Sends the last piece and closes the upload.
+    /// Sends the bytes of the last write and closes the upload.
     fn close(&mut self, blob: (Digest, u64)) -> Result<()> {
         if self.stored {
             return Ok(());
         }
         self.verified = Some(blob);
-        self.send_last_piece()?;
+        self.send_unsent()?;
         if !self.closing {
             self.finish_patch()?;
         } else if let Some(response) = self.finish_request()? {

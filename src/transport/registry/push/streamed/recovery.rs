@@ -31,7 +31,7 @@ pub(super) struct Failures {
     broken_body: Option<u64>,
     /// The current chunk was refused after a broken connection.
     chunk_refused: bool,
-    /// Two bodies of similar size broke off. Bodies get shorter until the registry answers one.
+    /// Two bodies of similar size broke off. Bodies get shorter until the registry responds to one.
     suspects_limit: bool,
     /// The number of new sessions after the first.
     new_sessions: u32,
@@ -133,19 +133,19 @@ impl StreamedUpload {
             return Err(error);
         }
         self.request = None;
-        self.last_piece.clear();
+        self.unsent.clear();
         // From now on the registry reports the offset.
         self.stored_before = 0;
         if !std::mem::take(&mut self.failures.retry_at_once) {
-            let mut tries = client.retry_policy(self.failures.count);
-            if !tries.may_retry() {
+            let mut retries = client.retry_policy(self.failures.count);
+            if !retries.may_retry() {
                 return Err(self.with_limit(error));
             }
             if std::mem::take(&mut self.failures.progressed) {
-                tries.reset();
+                retries.reset();
             }
-            tries.wait(&self.what(), &error.to_string(), self.failures.retry_after.take())?;
-            self.failures.count = tries.failures();
+            retries.wait(&self.what(), &error.to_string(), self.failures.retry_after.take())?;
+            self.failures.count = retries.failures();
         }
         self.sent = self.resume_offset(error)?;
         self.verified = None;

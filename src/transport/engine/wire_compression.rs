@@ -24,7 +24,7 @@ const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 
 /// The compression of an archive on the connection to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LineCompression {
+pub enum WireCompression {
     /// No compression.
     Plain,
     /// gzip (RFC 1952).
@@ -33,26 +33,26 @@ pub enum LineCompression {
     Zstd,
 }
 
-impl LineCompression {
+impl WireCompression {
     /// Returns the name on the command line: `none`, `gzip` or `zstd`.
     pub fn name(self) -> &'static str {
         match self {
-            LineCompression::Plain => "none",
-            LineCompression::Gzip => "gzip",
-            LineCompression::Zstd => "zstd",
+            WireCompression::Plain => "none",
+            WireCompression::Gzip => "gzip",
+            WireCompression::Zstd => "zstd",
         }
     }
 
-    pub(super) fn by_name(text: &str) -> Option<LineCompression> {
-        [LineCompression::Gzip, LineCompression::Zstd].into_iter().find(|compression| compression.name() == text)
+    pub(super) fn by_name(text: &str) -> Option<WireCompression> {
+        [WireCompression::Gzip, WireCompression::Zstd].into_iter().find(|compression| compression.name() == text)
     }
 }
 
-impl FromStr for LineCompression {
+impl FromStr for WireCompression {
     type Err = Error;
 
-    fn from_str(text: &str) -> Result<LineCompression> {
-        let all = [LineCompression::Plain, LineCompression::Gzip, LineCompression::Zstd];
+    fn from_str(text: &str) -> Result<WireCompression> {
+        let all = [WireCompression::Plain, WireCompression::Gzip, WireCompression::Zstd];
         let found = all.into_iter().find(|compression| compression.name() == text);
         found.ok_or_else(|| Error::usage(format!("{text:?} is not a line compression: expected none, gzip or zstd")))
     }
@@ -73,12 +73,12 @@ enum Encoder {
 }
 
 impl<W: Write> AdaptiveWriter<W> {
-    /// Returns `out` itself for [`LineCompression::Plain`].
-    pub fn new(out: W, compression: LineCompression) -> io::Result<Result<AdaptiveWriter<W>, W>> {
+    /// Returns `out` itself for [`WireCompression::Plain`].
+    pub fn new(out: W, compression: WireCompression) -> io::Result<Result<AdaptiveWriter<W>, W>> {
         let encoder = match compression {
-            LineCompression::Plain => return Ok(Err(out)),
-            LineCompression::Zstd => Encoder::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
-            LineCompression::Gzip => {
+            WireCompression::Plain => return Ok(Err(out)),
+            WireCompression::Zstd => Encoder::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+            WireCompression::Gzip => {
                 let level = |n| libdeflater::CompressionLvl::new(n).unwrap_or_default();
                 let compressor = |n| libdeflater::Compressor::new(level(n));
                 Encoder::Gzip(Box::new((compressor(GZIP_LEVEL), compressor(0))))
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    fn through(compression: LineCompression, bytes: &[u8], slow: Duration) -> Vec<u8> {
+    fn through(compression: WireCompression, bytes: &[u8], slow: Duration) -> Vec<u8> {
         struct Line(Vec<u8>, Duration);
         impl Write for Line {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -268,10 +268,10 @@ mod tests {
         (0..size).map(|_| next()).collect()
     }
 
-    fn decompressed(compression: LineCompression, bytes: &[u8]) -> Vec<u8> {
+    fn decompressed(compression: WireCompression, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         match compression {
-            LineCompression::Zstd => zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap(),
+            WireCompression::Zstd => zstd::stream::read::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap(),
             _ => flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out).unwrap(),
         };
         out
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_host_gets_back_what_was_written_packed_or_stored() {
-        for compression in [LineCompression::Zstd, LineCompression::Gzip] {
+        for compression in [WireCompression::Zstd, WireCompression::Gzip] {
             for bytes in [text(1), text(CHUNK_BYTES), noise(CHUNK_BYTES + 1), [text(3 << 20), noise(9 << 20)].concat()]
             {
                 let compressed = through(compression, &bytes, Duration::ZERO);
@@ -291,9 +291,9 @@ mod tests {
     #[test]
     fn a_slow_line_gets_it_packed_and_packed_layers_as_they_are() {
         let slow = Duration::from_millis(40);
-        let compressed = through(LineCompression::Zstd, &text(12 << 20), slow);
+        let compressed = through(WireCompression::Zstd, &text(12 << 20), slow);
         assert!(compressed.len() < 6 << 20, "{}", compressed.len());
-        let stored = through(LineCompression::Zstd, &noise(3 << 20), slow);
+        let stored = through(WireCompression::Zstd, &noise(3 << 20), slow);
         assert!(stored.len() < (3 << 20) + (1 << 12));
     }
 
