@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blob_files;
 mod cancel;
 mod cli;
 mod compress;
@@ -89,6 +90,9 @@ pub mod internals {
             Access, Credentials, ForeignStore, Insecure, MirroredStore, Registry, RepositorySink, RepositoryStore,
             Secret, login, logout,
         };
+    }
+    pub mod registry_dir {
+        pub use crate::transport::registry_dir::{RegistryDirSink, RegistryDirStore};
     }
     pub mod rate_limit {
         pub use crate::rate_limit::{Limit, Limited};

@@ -51,7 +51,7 @@ fn each_kind_of_failure_has_its_exit_status_and_leaves_standard_output_empty() {
     let (junk, out) = (into("junk.tar"), into("out.tar"));
     fs::write(&junk, "no archive").unwrap();
     for (expected, args, told) in [
-        (2, &["copy", "registry-dir:app", &out][..], "reserved"),
+        (2, &["copy", "registry-dir:", &out][..], "names no file"),
         (2, &["copy", "--", "-host:", &out], "names no host"),
         (2, &["copy", &archive, "user@-host:"], "host"),
         (2, &["copy", &archive, &into("out.tar.xz")], "| xz > "),

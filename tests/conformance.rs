@@ -5,6 +5,8 @@
 
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "support/registry_tree.rs"]
+mod registry_tree;
 #[path = "support/mod.rs"]
 mod support;
 

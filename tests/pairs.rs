@@ -116,6 +116,13 @@ fn sources(world: &World) -> Vec<From> {
         piped("pipe: crane", "hello-crane.tar", Files(OCI_GZIP)),
         piped("pipe: oci-archive", "hello-skopeo-oci.tar", Manifest(OCI_GZIP)),
     ];
+    let tree = world.dir.path().join("registry");
+    if tree.exists() {
+        let address = format!("registry-dir:{}:seed/hello:1", tree.display());
+        sources.push(from("registry's tree", &[&address], Manifest(OCI_GZIP)));
+        let address = format!("registry-dir:{}:seed/multi:1", tree.display());
+        sources.push(from("registry's tree, index", &[&address], Manifest(INDEX)));
+    }
     if world.docker.is_some() {
         sources.push(from("docker-daemon (28)", &["docker-daemon:seed:1"], Raw(RAW)));
     }
@@ -144,6 +151,7 @@ fn sinks(world: &World, number: usize) -> Vec<To> {
     let place = |label, dst: String, back: String| To::Place { label, dst, back };
     let layout = format!("oci:{dir}/layout-{number}:new");
     let registry = format!("docker://{}/pairs/n{number}:new", world.registry.address);
+    let tree = format!("registry-dir:{dir}/tree:pairs/n{number}:new");
     let archive = format!("{dir}/archive-{number}.tar");
     let oci = format!("{dir}/oci-{number}.tar");
     let mut sinks = vec![
@@ -152,6 +160,7 @@ fn sinks(world: &World, number: usize) -> Vec<To> {
         place("oci-archive", format!("oci-archive:{oci}:new"), oci),
         place("pipe", "-".to_owned(), format!("{dir}/pipe-{number}.tar")),
         place("registry", registry.clone(), registry),
+        place("registry's tree", tree.clone(), tree),
     ];
     let name = format!("docker.io/t/n{number}:1");
     for (label, peer, scheme) in [
@@ -240,7 +249,7 @@ impl World {
             To::Place { back, .. } => {
                 let verified = self.user.run(&format!("imgmv verify -q {back}"));
                 let found = verified.rsplit('@').next().and_then(|rest| rest.split(' ').next()).unwrap_or_default();
-                if *label == "registry" && from.holds.is_raw() {
+                if label.starts_with("registry") && from.holds.is_raw() {
                     assert_ne!(found, from.holds.digest(), "{what}");
                     // Packed by the same recipe, the same layers are the same image wherever they came from.
                     if from.holds.digest() == RAW {

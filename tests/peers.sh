@@ -15,7 +15,7 @@ peers=${IMGMV_PEERS_DIR:-/var/cache/imgmv-peers}
 suite=${IMGMV_PEERS_SUITE:-forky}
 
 installed=(skopeo containerd docker.io docker-registry openssh-server openssh-client podman umoci runc iptables chromium
-    zstd xz-utils bzip2 pigz ca-certificates)
+    strace zstd xz-utils bzip2 pigz ca-certificates)
 # Signing programs, which only Debian's development suite has; they need nothing else of it.
 signers_suite=sid
 signers=(cosign notation)

@@ -43,7 +43,7 @@ impl CopyRun<'_> {
             } else if !found.attached.is_empty() {
                 let count = found.attached.len();
                 self.watch.say(&format!(
-                    "{label}: {count} signatures or other referrers are not copied: an engine cannot store them"
+                    "{label}: {count} signatures or other referrers are not copied: the destination cannot store them"
                 ));
             }
         }

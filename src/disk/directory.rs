@@ -2,7 +2,7 @@
 //! by itself, no link is followed, and only regular files are opened.
 
 use crate::error::{Error, Result};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
@@ -33,6 +33,46 @@ impl Directory {
             Err(Errno::LOOP | Errno::NOTDIR) => Err(self.wrong_type(name, "a directory")),
             Err(error) => Err(Error::reading(self.display(name), error.into())),
         }
+    }
+
+    /// Opens the subdirectory at the path `names`; `None` if it does not exist.
+    pub fn descend(&self, names: &[&str]) -> Result<Option<Directory>> {
+        let mut at: Option<Directory> = None;
+        for name in names {
+            match at.as_ref().unwrap_or(self).subdirectory(name)? {
+                Some(found) => at = Some(found),
+                None => return Ok(None),
+            }
+        }
+        Ok(at)
+    }
+
+    /// Calls `each` with the name of each entry that is a directory, or a link. Names that are not UTF-8 are skipped.
+    ///
+    /// Fails with `Invalid` if there are more than `limit` entries, and with the error of `each`.
+    pub fn each_folder(&self, limit: usize, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let reading = |error: Errno| Error::reading(self.path.display(), error.into());
+        let mut count = 0;
+        for entry in Dir::read_from(&self.fd).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            let Some(name) = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | "..")) else {
+                continue;
+            };
+            count += 1;
+            if count > limit {
+                return Err(Error::invalid(format!("it has more than the {limit} entries allowed")));
+            }
+            // Some file systems do not have the type in the list.
+            let kind = match entry.file_type() {
+                FileType::Unknown => statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+                kind => kind,
+            };
+            if matches!(kind, FileType::Directory | FileType::Symlink) {
+                each(name)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -144,6 +184,17 @@ mod tests {
         let outer = Directory::open(temp.path()).unwrap();
         assert!(outer.subdirectory("in").unwrap().is_some());
         assert!(outer.subdirectory("link-to-in").unwrap_err().to_string().contains("symbolic links are not followed"));
+        let list = |limit| {
+            let mut names = Vec::new();
+            folder.each_folder(limit, |name| {
+                names.push(name.to_owned());
+                Ok(())
+            })?;
+            names.sort();
+            Ok::<_, Error>(names)
+        };
+        assert_eq!(list(5).unwrap(), ["dir", "link", "zero"]);
+        assert!(list(4).unwrap_err().to_string().contains("more than the 4 entries"));
         assert!(folder.subdirectory("plain").unwrap_err().to_string().contains("expected a directory, found a file"));
     }
 }

@@ -6,8 +6,8 @@
 //! - [`listen`] accepts connections; [`server`] has the state that requests share; `http` parses requests, routes them
 //!   and streams bodies; [`access`] decides which clients may read and write; `handlers` has one file for each group of
 //!   endpoints; [`access_log`] records every request.
-//! - [`backend`] has the two traits: a `Backend` finds a `Repository` by name. `local` serves a store, `upstream` a
-//!   registry, `writable` a directory that clients push to. `reload` reopens a store when its file changes.
+//! - [`backend`] has the two traits: a `Backend` finds a `Repository` by name. `local` serves a store,
+//!   `repositories` a location with several repositories, `upstream` a registry, `writable` a directory that clients push to. `reload` reopens a store when its file changes.
 //!   `repository_names` maps image names to repositories.
 //! - [`mirror`] is a backend over other registries, with a cache.
 //!
@@ -35,6 +35,7 @@ pub mod server;
 
 pub use access::users::Rights;
 pub use backend::local::LocalBackend;
+pub use backend::repositories::RepositoriesBackend;
 pub use backend::upstream::UpstreamBackend;
 pub use backend::writable::WritableBackend;
 pub use http::tls::Certificate;

@@ -143,6 +143,18 @@ pub trait Store: Send + Sync {
     }
 }
 
+/// A location with several repositories, each of which is a store.
+pub trait Repositories: Send + Sync {
+    /// The names of all repositories, in any order.
+    ///
+    /// # Errors
+    /// - `Invalid`: there are more than the location lists.
+    fn names(&self) -> Result<Vec<String>>;
+
+    /// Opens the repository `name`, whose selectors by name are tags; `None` if it does not exist.
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn Store>>>;
+}
+
 /// The unverified description of a blob.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {

@@ -5,7 +5,7 @@ use super::options::{Context, ReadOptions, WriteOptions};
 use super::registry::{Prefix, Registry};
 use crate::image::{Digest, Name};
 use crate::sink::Sink;
-use crate::source::{Selector, Store};
+use crate::source::{Repositories, Selector, Store};
 use crate::tarball::UnopenedArchive;
 use crate::{Error, Result};
 use std::fmt;
@@ -159,6 +159,8 @@ pub(crate) enum ServeSource {
         repository: RepositoryName,
         open: Reopen,
     },
+    /// Repositories on this host, each opened by its name for each request.
+    Repositories(Arc<dyn Repositories>),
     /// The repositories of a registry below a path (empty, or ending in `/`).
     Below { registry: Arc<Registry>, path: String },
     /// One repository of a registry.

@@ -17,5 +17,6 @@ pub(crate) mod names;
 pub(crate) mod open;
 pub(crate) mod options;
 pub mod registry;
+pub mod registry_dir;
 mod syntax;
 pub(crate) mod table;

@@ -3,7 +3,7 @@
 
 use super::address::{Parsed, ShortForm, Transport};
 use super::combined::PathAddress;
-use super::{archive, combined, containers_storage, engine, layout, registry};
+use super::{archive, combined, containers_storage, engine, layout, registry, registry_dir};
 use crate::Error;
 use std::ffi::OsStr;
 
@@ -13,6 +13,7 @@ pub(crate) const TABLE: &[Transport] = &[
     archive::address::DOCKER,
     archive::address::OCI,
     layout::address::OCI,
+    registry_dir::address::REGISTRY_DIR,
     combined::CONTAINERD,
     engine::address::DOCKER_DAEMON,
     combined::DOCKER_DIR,
@@ -23,12 +24,6 @@ pub(crate) const TABLE: &[Transport] = &[
 /// The forms without a scheme; the first that fits is taken.
 pub(crate) const SHORT_FORMS: &[ShortForm] =
     &[archive::address::STDIO, combined::PATH, engine::address::HOST, registry::address::REFERENCE];
-
-/// Schemes that are not transports yet, and the error for them.
-const RESERVED: [(&str, &str); 1] = [(
-    "registry-dir",
-    "registry-dir: is reserved for a registry's storage tree, which imgmv does not read yet; use docker://",
-)];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
 pub(crate) fn parse(word: &OsStr) -> Parsed {
@@ -72,7 +67,7 @@ fn with_scheme(text: &str) -> Option<Parsed> {
             let known = known.join(" and ");
             Some(Err(Error::usage(format!("{text:?}: {scheme}:// is not a scheme of imgmv; it has {known}"))))
         }
-        _ => RESERVED.iter().find(|(name, _)| *name == scheme).map(|(_, error)| Err(Error::usage(*error))),
+        _ => None,
     }
 }
 

@@ -2,12 +2,14 @@
 
 use crate::contents::Contents;
 use crate::harness::{self, Except};
+use crate::registry_tree::RegistryTree;
 use crate::stores::access;
 use crate::support::registry::Double;
 use imgmv::internals::archive::ArchiveSink;
 use imgmv::internals::engine::{Engine, EngineSink, detect};
 use imgmv::internals::layout::{BlobCheck, LayoutSink, LayoutStore};
 use imgmv::internals::registry::{Access, Registry};
+use imgmv::internals::registry_dir::RegistryDirSink;
 use imgmv::internals::remote::Local;
 use imgmv::{Cancel, Coding, Digest, Silent, Sink};
 use std::any::Any;
@@ -72,6 +74,8 @@ fn every_sink() -> Vec<(&'static str, Except, Build)> {
     vec![
         ("layout", LAYOUT, || layout(BlobCheck::Size)),
         ("layout, hashed", LAYOUT_HASHED, || layout(BlobCheck::Digest)),
+        ("registry's tree", LAYOUT, || registry_dir(BlobCheck::Size)),
+        ("registry's tree, hashed", LAYOUT_HASHED, || registry_dir(BlobCheck::Digest)),
         ("archive in a file", FILE, archive),
         ("archive, compressed", COMPRESSED, compressed),
         ("archive to a writer", PIPE, writer),
@@ -127,6 +131,19 @@ fn layout(verify: BlobCheck) -> Place {
         },
     );
     let plant = move |digest: Digest, bytes: &[u8]| fs::write(planted.join(digest.blob_path()), bytes).unwrap();
+    Place { plant: Some(Box::new(plant)), ..place }
+}
+
+fn registry_dir(verify: BlobCheck) -> Place {
+    let dir = TempDir::new().unwrap();
+    let tree = RegistryTree::at(&dir.path().join("registry"));
+    let [opened, seen, planted] = [(); 3].map(|()| tree.clone());
+    let place = place(
+        dir,
+        move || Box::new(RegistryDirSink::open(opened.root(), verify, Arc::new(Silent)).unwrap()),
+        move || Contents { blobs: seen.blobs(), tags: seen.tags(REPOSITORY) },
+    );
+    let plant = move |digest: Digest, bytes: &[u8]| planted.put_data(&digest, bytes);
     Place { plant: Some(Box::new(plant)), ..place }
 }
 

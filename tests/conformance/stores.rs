@@ -2,6 +2,7 @@
 
 use crate::harness::{self, Except};
 use crate::memory::tar;
+use crate::registry_tree::RegistryTree;
 use crate::sample::{BYE, HELLO, Sample};
 use crate::support::docker_dir::DockerDir;
 use crate::support::registry::Double;
@@ -17,6 +18,7 @@ use imgmv::internals::image::media_type;
 use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::rate_limit::{Limit, Limited};
 use imgmv::internals::registry::{Access, ForeignStore, MirroredStore, Registry, RepositoryStore};
+use imgmv::internals::registry_dir::RegistryDirStore;
 use imgmv::internals::remote::Local;
 use imgmv::internals::source::{Several, Wrapper};
 use imgmv::internals::tarball::StreamedStore;
@@ -80,6 +82,7 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("docker's directory, vfs", SYNTHESISED, |sample| docker_dir(sample, "vfs", Resolution::ByHand)),
         ("containers-storage, overlay", REBUILT, |sample| containers_storage(sample, "overlay", Resolution::Kernel)),
         ("containers-storage, vfs", REBUILT, |sample| containers_storage(sample, "vfs", Resolution::ByHand)),
+        ("registry's tree", &[], registry_dir),
         ("registry", ONE_REPOSITORY, registry),
         ("registry, mirrored", ONE_REPOSITORY, mirrored),
         ("several stores", &[], several),
@@ -210,6 +213,27 @@ fn containers_storage(sample: Sample, driver: &'static str, resolution: Resoluti
     // Layers have their digests after the roots were asked for.
     store.roots(&[])?;
     Ok(case(sample, Arc::new(store), storage))
+}
+
+/// A tree with each image in a repository of its path.
+fn registry_dir(mut sample: Sample) -> Result<Case> {
+    let dir = TempDir::new().unwrap();
+    let tree = RegistryTree::at(dir.path());
+    for root in &mut sample.memory.roots {
+        let name = root.name.take().unwrap().reference().unwrap();
+        let tag = name.tag.unwrap();
+        tree.put_tag(&name.repository, &tag, &root.descriptor.digest);
+        for (digest, bytes) in &sample.memory.blobs {
+            match sample.manifests.contains(digest) {
+                true => tree.put_manifest(&name.repository, digest, bytes),
+                false => tree.put_layer(&name.repository, digest, bytes),
+            }
+        }
+        let link = tree.revision_link(&name.repository, &root.descriptor.digest);
+        crate::registry_tree::write(&link, root.descriptor.digest.to_string().as_bytes());
+        root.name = Some(Name::new(format!("localhost/{}:{tag}", name.repository)).unwrap());
+    }
+    Ok(case(sample, Arc::new(RegistryDirStore::open(dir.path())?), dir))
 }
 
 /// A script in place of ctr, over a directory.

@@ -103,6 +103,40 @@ fn containers_storage_is_served_and_new_names_appear() {
 }
 
 #[test]
+fn a_registrys_tree_is_served_while_it_is_written_to() {
+    let dir = TempDir::new().unwrap();
+    let tree = format!("registry-dir:{}", dir.path().join("registry").display());
+    let (archive, layout) = (fixture("hello-docker28c.tar"), format!("oci:{}:1", fixture("multi")));
+    let hello = run(&["copy", "-q", &archive, &format!("{tree}:hello:1")]);
+    let hello = hello.rsplit('@').next().unwrap();
+    let server = Server::start(&[&tree]);
+    let catalog = || server.get("/v2/_catalog").json()["repositories"].clone();
+    assert_eq!(catalog(), json!(["hello"]));
+    assert_eq!(pulled(&server, "hello:1"), hello);
+    // What is written is served at once: a tag, a repository, a tag that moves.
+    run(&["tag", "-q", &format!("{tree}:hello:1"), "stable"]);
+    run(&["copy", "-q", &layout, &format!("{tree}:quay.io/org/multi:1")]);
+    assert_eq!(server.get("/v2/hello/tags/list").json()["tags"], json!(["1", "stable"]));
+    assert_eq!(catalog(), json!(["hello", "quay.io/org/multi"]));
+    let multi = pulled(&server, "quay.io/org/multi:1");
+    run(&["copy", "-q", &layout, &format!("{tree}:hello:1")]);
+    assert_eq!((pulled(&server, "hello:1"), pulled(&server, "hello:stable")), (multi.clone(), hello.to_owned()));
+    // A mirror's client names the registry; a path with its name is preferred.
+    let status = |path: &str| server.get(path).status;
+    assert_eq!(status("/v2/org/multi/manifests/1?ns=quay.io"), 200);
+    assert_eq!(status("/v2/hello/manifests/1?ns=quay.io"), 200);
+    assert_eq!(status("/v2/org/multi/manifests/1"), 404);
+    // As in the registry itself, a repository has the blobs that it has links to.
+    run(&["copy", "-q", &format!("{tree}:hello:stable"), &format!("{tree}:other:1")]);
+    assert_eq!(status(&format!("/v2/other/manifests/{hello}")), 200);
+    assert_eq!(status(&format!("/v2/other/manifests/{multi}")), 404);
+    assert_eq!(status(&format!("/v2/other/blobs/{multi}")), 404);
+    assert_eq!(status("/v2/absent/tags/list"), 404);
+    let refused = imgmv(&["serve", "--writable", &tree], None);
+    assert!(refused.stderr.contains("expected oci:DIR"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_layout_is_served_while_it_is_written_to() {
     let dir = TempDir::new().unwrap();
     let layout = dir.path().join("mirror").display().to_string();

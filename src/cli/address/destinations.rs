@@ -148,12 +148,14 @@ mod tests {
             ["h.lan/app", "docker://h.lan/app:latest"],
             ["alpine", "docker.io/library/alpine:latest"],
             ["oci:m:app", "oci:./m:app:latest"],
+            ["registry-dir:r:app", "registry-dir:./r/docker/registry/v2:app:latest"],
             ["containerd:", "containerd:"],
         ] {
             assert_eq!(words(&twice).map_err(|error| error.kind()), Err(Kind::Usage), "{twice:?}");
         }
         for apart in [
             ["oci:m:v1", "oci:m:v2"],
+            ["registry-dir:r:app:1", "registry-dir:r:app:2"],
             ["ssh://a@node1", "ssh://b@node1"],
             ["ssh://node1/app:1", "ssh://node1/app:2"],
             ["h.lan/app:1", "h.lan/app:2"],

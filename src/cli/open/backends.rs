@@ -6,7 +6,7 @@ use crate::cli::address::Address;
 use crate::cli::context::CliRun;
 use crate::serve::backend::catalog::Backend;
 use crate::serve::backend::repository_names;
-use crate::serve::{LocalBackend, UpstreamBackend};
+use crate::serve::{LocalBackend, RepositoriesBackend, UpstreamBackend};
 use crate::transport::address::{RepositoryName, ServeSource};
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ pub fn backend(
             };
             Arc::new(LocalBackend::reloading(watched, poll_interval, repository, open, run.watch())?)
         }
+        ServeSource::Repositories(location) => Arc::new(RepositoriesBackend::new(location)),
         ServeSource::Below { registry, path } => Arc::new(UpstreamBackend::below_prefix(registry, &path)),
         ServeSource::Repository { registry, repository } => {
             Arc::new(UpstreamBackend::one_repository(registry, &repository))

@@ -25,8 +25,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Serve the images in SRC as a registry for docker, containerd, podman and other clients
 ///
-/// imgmv serves OCI layouts, archive files, containerd's directory and other registries in place, without a copy; other
-/// programs may write to them at the same time. docker.io/library/app:2 is served as app:2, as library/app:2 and as
+/// imgmv serves OCI layouts, archive files, containerd's directory, registries' storage trees and other registries in
+/// place, without a copy; other programs may write to them at the same time. docker.io/library/app:2 is served as app:2, as library/app:2 and as
 /// docker.io/library/app:2. Images that have only a tag, and untagged images, are served in a repository named after
 /// the directory or file.
 ///

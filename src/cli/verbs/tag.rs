@@ -18,8 +18,8 @@ use std::ffi::OsString;
 
 /// Give an image another name at its location
 ///
-/// SRC is in a registry (the name is a tag in the same repository), an OCI layout or an archive. An archive is replaced
-/// atomically. Layers are not transferred.
+/// SRC is in a registry or its storage tree (the name is a tag in the same repository), an OCI layout or an archive. An
+/// archive is replaced atomically. Layers are not transferred.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,7 +27,7 @@ Examples:
   imgmv tag oci:./mirror:app-2 app-stable
   imgmv tag app.tar app:stable")]
 pub struct TagVerb {
-    /// Location of the image: a registry, a layout or an archive
+    /// Location of the image: a registry, its storage tree, a layout or an archive
     #[arg(value_name = "SRC")]
     src: OsString,
     /// New name

@@ -139,6 +139,11 @@ impl Chooser<'_> {
         Ok(())
     }
 
+    /// Whether `top` was made of single images of the source.
+    pub(super) fn is_synthesised(&self, top: &Manifest) -> bool {
+        self.known.get(&top.digest()).is_some_and(|root| root.synthesised)
+    }
+
     fn tolerates_missing(&self) -> bool {
         match self.options.sparse {
             Sparse::Keep | Sparse::Narrow => true,

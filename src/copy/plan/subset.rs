@@ -31,7 +31,7 @@ impl Chooser<'_> {
         self.all_wanted(&top, &chosen)?;
         match self.options.sparse {
             Sparse::Keep => self.keep(top, &chosen),
-            Sparse::Auto if self.capabilities.shape == Shape::AsFound => {
+            Sparse::Auto if self.capabilities.shape == Shape::AsFound && !self.is_synthesised(&top) => {
                 let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };
                 let entries = [chosen, rest].concat();
                 self.narrowed = Some(self.narrowed_tree(&top, &entries)?);
@@ -149,7 +149,8 @@ impl Chooser<'_> {
             )));
         }
         let tree = self.narrowed_tree(&top, &entries)?;
-        if self.options.sparse == Sparse::Auto && self.capabilities.shape == Shape::Whole {
+        if self.options.sparse == Sparse::Auto && self.capabilities.shape == Shape::Whole && !self.is_synthesised(&top)
+        {
             self.original = Some(top);
         }
         let now = tree.last().map(Manifest::digest).unwrap_or(was);

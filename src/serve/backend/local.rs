@@ -130,16 +130,21 @@ impl Repository for StoreRepository {
     }
 
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        let reopened =
-            ReopeningReader { store: self.store.clone(), blob: Descriptor::new("", *digest, size), at: from };
-        // An error of the first open is reported before the response starts.
-        reopened.store.open(&reopened.blob, from)?;
-        Ok(Box::new(reopened))
+        reopening_reader(self.store.clone(), Descriptor::new("", *digest, size), from)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.store.referrers(subject)
     }
+}
+
+/// Reads `blob` from offset `from`, without an open file between two buffers.
+///
+/// Fails if the blob cannot be opened.
+pub(super) fn reopening_reader(store: Arc<dyn Store>, blob: Descriptor, from: u64) -> Result<Box<dyn Read + Send>> {
+    // An error of the first open is reported before the response starts.
+    store.open(&blob, from)?;
+    Ok(Box::new(ReopeningReader { store, blob, at: from }))
 }
 
 /// Reads a blob by reopening it for each buffer: a store's reader borrows the store, and a slow client must not keep a

@@ -3,7 +3,9 @@
 pub mod catalog;
 pub(super) mod local;
 pub(super) mod reload;
+pub(super) mod repositories;
 pub mod repository_names;
+mod store_repository;
 pub(super) mod upstream;
 pub(super) mod verified_reader;
 pub(super) mod writable;

@@ -1,9 +1,10 @@
 //! Another registry as a backend: every request is forwarded, and nothing is cached.
 
-use super::catalog::{Backend, Repository, RepositoryRequest, Search, TagOrDigest};
-use crate::error::{Kind, Result};
-use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Manifest};
-use crate::source::{Root, Selector, Store};
+use super::catalog::{Backend, Repository, RepositoryRequest, Search};
+use super::store_repository::StoreRepository;
+use crate::error::Result;
+use crate::image::{DEFAULT_REGISTRY, Descriptor};
+use crate::source::Store;
 use crate::transport::registry::{Registry, RepositoryStore};
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -60,51 +61,8 @@ impl Backend for UpstreamBackend {
         // On docker.io a name with one part belongs to `library/`.
         let docker = self.registry.host() == DEFAULT_REGISTRY && self.prefix.is_empty() && !request.name.contains('/');
         let prefix = if docker { "library/" } else { &self.prefix };
-        Ok(Some(Arc::new(UpstreamRepository(self.store(format!("{prefix}{}", request.name))))))
-    }
-}
-
-struct UpstreamRepository(Arc<RepositoryStore>);
-
-impl UpstreamRepository {
-    fn root(&self, at: &TagOrDigest) -> Result<Option<Root>> {
-        let selector = match at {
-            TagOrDigest::Tag(tag) => Selector::Name(tag.clone()),
-            TagOrDigest::Digest(digest) => Selector::Digest(*digest),
-        };
-        Ok(none_if_not_found(self.0.roots(&[selector]))?.and_then(|mut roots| roots.pop()))
-    }
-}
-
-fn none_if_not_found<T>(found: Result<T>) -> Result<Option<T>> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-impl Repository for UpstreamRepository {
-    fn tags(&self) -> Result<Vec<String>> {
-        let names = none_if_not_found(self.0.names())?.unwrap_or_default();
-        Ok(names.iter().filter_map(|name| name.tag()).collect())
-    }
-
-    fn manifest(&self, at: &TagOrDigest) -> Result<Option<Manifest>> {
-        let Some(root) = self.root(at)? else { return Ok(None) };
-        root.read(&*self.0).map(Some)
-    }
-
-    fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
-        Ok(self.0.find(digest)?.map(|found| found.size))
-    }
-
-    fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        spawn_reader(self.0.clone(), Descriptor::new("", *digest, size), from)
-    }
-
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(none_if_not_found(self.0.referrers(subject))?.unwrap_or_default())
+        let store = self.store(format!("{prefix}{}", request.name));
+        Ok(Some(Arc::new(StoreRepository { store, open: spawn_reader })))
     }
 }
 

@@ -6,9 +6,8 @@
 
 use super::directory::LayoutDirectory;
 use super::index;
-use super::partial;
-use super::sink::{BlobCheck, LayoutSink};
-use super::temp_file;
+use super::sink::LayoutSink;
+use crate::blob_files::{BlobCheck, partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};

@@ -1,9 +1,10 @@
 //! The directory of a layout, and the files in it.
 
+use crate::blob_files::{BlobPlace, StoredBlobs};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, LayoutIndex};
-use rustix::fs::{Mode, mkdirat};
+use rustix::fs::{Mode, mkdirat, renameat};
 use rustix::io::Errno;
 use serde::Deserialize;
 use std::{fs::File, io, path::Path, sync::OnceLock};
@@ -15,7 +16,7 @@ pub(super) const MAX_INDEX_BYTES: u64 = 8 << 20;
 const MAX_LAYOUT_FILE_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct LayoutDirectory {
+pub(crate) struct LayoutDirectory {
     pub directory: Directory,
     /// `blobs/sha256` and `blobs/sha512`, opened on first use.
     blobs: [OnceLock<Directory>; 2],
@@ -107,6 +108,33 @@ impl LayoutDirectory {
 
     pub fn describe(&self) -> String {
         self.directory.path().display().to_string()
+    }
+}
+
+impl StoredBlobs for LayoutDirectory {
+    fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        LayoutDirectory::size(self, digest)
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Option<File>> {
+        LayoutDirectory::blob(self, digest)
+    }
+
+    fn describe(&self) -> String {
+        LayoutDirectory::describe(self)
+    }
+}
+
+/// Unfinished files are in the layout's directory.
+impl BlobPlace for LayoutDirectory {
+    fn unfinished(&self) -> Result<&Directory> {
+        Ok(&self.directory)
+    }
+
+    fn store(&self, name: &str, digest: &Digest) -> Result<()> {
+        let blobs = self.make_blobs(digest.algorithm())?;
+        let renamed = renameat(self.directory.fd(), name, blobs.fd(), digest.hex());
+        renamed.map_err(|e| Error::writing(format!("blob {digest} in {}", self.describe()), e.into()))
     }
 }
 

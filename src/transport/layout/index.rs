@@ -2,7 +2,7 @@
 //! layout.
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory, MAX_INDEX_BYTES};
-use super::temp_file::{PREFIX, TempFile};
+use crate::blob_files::temp_file::{PREFIX, TempFile};
 use crate::cancel::Cancel;
 use crate::disk::directory::Directory;
 use crate::disk::lock::{Lock, try_lock};

@@ -7,14 +7,13 @@ pub(crate) mod address;
 mod cache;
 mod directory;
 mod index;
-mod partial;
 mod pushed_layout;
 mod referrers;
 mod sink;
 mod store;
-mod temp_file;
 mod upload;
 
+use crate::blob_files::{partial, temp_file};
 use crate::error::{Error, Result};
 use std::{path::Path, time::Duration};
 
@@ -27,8 +26,11 @@ pub fn prune(dir: &Path, lifetime: Duration) -> Result<usize> {
     Ok(partial::remove_expired(&layout, lifetime) + upload::remove_expired(&layout.directory, lifetime))
 }
 
+pub use crate::blob_files::BlobCheck;
 pub use cache::{Filling, LayoutCache};
+#[cfg(test)]
+pub(crate) use directory::LayoutDirectory;
 pub use pushed_layout::PushedLayout;
-pub use sink::{BlobCheck, Durable, LayoutSink};
+pub use sink::{Durable, LayoutSink};
 pub use store::LayoutStore;
 pub use upload::Upload;

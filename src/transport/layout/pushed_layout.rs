@@ -3,10 +3,9 @@
 
 use super::directory::{INDEX_FILE, LayoutDirectory};
 use super::index;
-use super::sink::TempFileWriter;
 use super::upload;
 use super::upload::Upload;
-use super::{partial, temp_file};
+use crate::blob_files::{TempFileWriter, partial, temp_file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name};
@@ -155,7 +154,7 @@ impl PushedLayout {
 
     /// Stores `manifest` with `tag`, or only by digest. A manifest that had the tag before stays, without the tag.
     pub fn put_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()> {
-        let mut writer = TempFileWriter::new(&self.layout, false)?;
+        let mut writer = TempFileWriter::new(&*self.layout, false)?;
         writer.write(&manifest.bytes)?;
         writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
@@ -233,7 +232,7 @@ impl PushedLayout {
     /// removed.
     pub fn remove_expired(&self, lifetime: Duration) -> usize {
         temp_file::sweep(&self.layout.directory);
-        partial::remove_expired(&self.layout, lifetime);
+        partial::remove_expired(&*self.layout, lifetime);
         upload::remove_expired(&self.layout.directory, lifetime)
     }
 

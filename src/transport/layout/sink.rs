@@ -2,39 +2,20 @@
 
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::index;
-use super::partial;
-use super::partial::Partial;
-use super::temp_file;
-use super::temp_file::TempFile;
+use crate::blob_files::{BlobCheck, BlobFiles, Writer, is_held, partial, temp_file};
 use crate::cancel::Cancel;
 use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
-use crate::image::{Algorithm, Descriptor, Digest, Hasher, LayoutIndex, Manifest, Name};
+use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-/// Blobs of at least this size are written to a partial file, which an interrupted copy keeps.
-const MIN_PARTIAL_BYTES: u64 = 256 << 10;
 const LANES: usize = 4;
-const BUFFER_BYTES: usize = 256 << 10;
-
-/// How an existing blob is checked before it is skipped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum BlobCheck {
-    /// By its size.
-    #[default]
-    Size,
-    /// By its digest: the blob is read and hashed.
-    Digest,
-}
 
 /// The files that are synced to the disk before an image gets its name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -152,60 +133,15 @@ impl LayoutSink {
         Ok(self.layout.get().expect("set just now"))
     }
 
-    /// Whether the blob `digest` exists, with `size` bytes if given.
-    fn has(&self, digest: &Digest, size: Option<u64>) -> bool {
-        let found = self.layout.get().and_then(|layout| layout.size(digest).ok().flatten());
-        found.is_some_and(|found| size.is_none_or(|size| size == found))
-    }
-
-    fn hash(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<Option<Digest>> {
-        let Ok(Some(mut file)) = layout.blob(digest) else { return Ok(None) };
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            self.cancel.check()?;
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(Some(hasher.finish())),
-                Ok(n) => hasher.update(&buffer[..n]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // An unreadable blob (a bad sector) is written again.
-                Err(_) => return Ok(None),
-            }
-        }
+    /// The blobs of `layout`, as this copy writes them.
+    fn files<'a>(&'a self, layout: &'a LayoutDirectory) -> BlobFiles<'a> {
+        let sync = self.durable == Durable::Blobs;
+        BlobFiles { place: layout, verify: self.verify, sync, watch: &*self.watch, cancel: &self.cancel }
     }
 
     /// Opens a writer for a blob; `None` if it exists.
     pub(super) fn writer<'a>(&'a self, claim: &Claim) -> Result<Option<Writer<'a>>> {
-        let layout = self.layout()?;
-        let sync = self.durable == Durable::Blobs;
-        if let Some(digest) = &claim.digest {
-            if self.has(digest, claim.size) && self.trusts(layout, digest)? {
-                return Ok(None);
-            }
-            if let Some(size) = claim.size.filter(|size| *size >= MIN_PARTIAL_BYTES)
-                && let Some(partial) = Partial::open_or_create(layout, (*digest, size), &*self.watch, &self.cancel)
-            {
-                return Ok(partial.with_sync(sync).finish_if_complete()?.map(Writer::Partial));
-            }
-        }
-        Ok(Some(Writer::TempFile(TempFileWriter::new(layout, sync)?.announced(claim))))
-    }
-
-    /// Whether the blob `digest` is stored and has that digest.
-    fn is_right(&self, digest: &Digest) -> bool {
-        self.layout.get().is_some_and(|layout| matches!(self.hash(layout, digest), Ok(Some(found)) if found == *digest))
-    }
-
-    /// Whether the existing blob `digest` passes the check of [`BlobCheck`].
-    fn trusts(&self, layout: &LayoutDirectory, digest: &Digest) -> Result<bool> {
-        if self.verify == BlobCheck::Size {
-            return Ok(true);
-        }
-        let right = self.hash(layout, digest)? == Some(*digest);
-        if !right {
-            self.watch.say(&format!("blob {digest} in {} is damaged; replacing it", layout.describe()));
-        }
-        Ok(right)
+        self.files(self.layout()?).writer(claim)
     }
 }
 
@@ -226,12 +162,10 @@ impl Sink for LayoutSink {
 
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
-        let held = |blob: &Descriptor| match self.verify {
-            BlobCheck::Size => self.has(&blob.digest, Some(blob.size)),
-            // `begin` checks the blobs, since several lanes hash in parallel.
-            BlobCheck::Digest => dry_run && self.is_right(&blob.digest),
-        };
-        Ok(Missing::new(upcoming.into_blobs().into_iter().filter(|blob| !held(blob)).collect()))
+        let blobs = upcoming.into_blobs();
+        let Some(layout) = self.layout.get() else { return Ok(Missing::new(blobs)) };
+        let held = |blob: &Descriptor| is_held(layout, blob, self.verify, dry_run, &self.cancel);
+        Ok(Missing::new(blobs.into_iter().filter(|blob| !held(blob)).collect()))
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
@@ -242,18 +176,7 @@ impl Sink for LayoutSink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let layout = self.layout()?;
-        let digest = manifest.digest();
-        let stored = match self.has(&digest, Some(manifest.descriptor.size)) {
-            true => layout.make_blobs(digest.algorithm())?.read(&digest.hex(), manifest.descriptor.size)?,
-            false => None,
-        };
-        if stored.as_ref() == Some(&manifest.bytes) {
-            return Ok(());
-        }
-        let mut writer = TempFileWriter::new(layout, self.durable == Durable::Blobs)?;
-        writer.write(&manifest.bytes)?;
-        writer.commit_as(&digest)
+        self.files(self.layout()?).put(&manifest.bytes, &manifest.digest())
     }
 
     /// The names are written by `finish`, or on drop, so that `index.json` is replaced once per copy.
@@ -294,82 +217,4 @@ fn changes(index: LayoutIndex, names: Vec<Named>) -> Vec<Named> {
         None => true,
     };
     names.into_iter().filter(is_new).collect()
-}
-
-/// The writer of a blob.
-pub(super) enum Writer<'s> {
-    Partial(Partial<'s>),
-    TempFile(TempFileWriter<'s>),
-}
-
-impl<'s> Writer<'s> {
-    /// The file that gets the bytes.
-    pub fn file(&self) -> &File {
-        match self {
-            Writer::Partial(partial) => partial.file(),
-            Writer::TempFile(writer) => &writer.temp.file,
-        }
-    }
-
-    pub fn boxed(self) -> Box<dyn BlobWriter + 's> {
-        match self {
-            Writer::Partial(partial) => Box::new(partial),
-            Writer::TempFile(writer) => Box::new(writer),
-        }
-    }
-}
-
-/// Writes a blob to a temporary file, which does not survive an interruption: a small blob, a blob without a known
-/// digest, or a blob whose partial file another process has locked.
-pub(super) struct TempFileWriter<'s> {
-    layout: &'s LayoutDirectory,
-    temp: TempFile<'s>,
-    sync: bool,
-    claim: Claim,
-    /// In bytes.
-    written: u64,
-}
-
-impl<'s> TempFileWriter<'s> {
-    pub fn new(layout: &'s LayoutDirectory, sync: bool) -> Result<TempFileWriter<'s>> {
-        let temp = TempFile::new(&layout.directory).map_err(|e| Error::writing(layout.describe(), e))?;
-        Ok(TempFileWriter { layout, temp, sync, claim: Claim::default(), written: 0 })
-    }
-
-    /// Refuses bytes that are not those of `claim`.
-    fn announced(self, claim: &Claim) -> TempFileWriter<'s> {
-        TempFileWriter { claim: claim.clone(), ..self }
-    }
-
-    /// Renames the file to the blob `digest`.
-    pub fn commit_as(&mut self, digest: &Digest) -> Result<()> {
-        let unwritten = |e| Error::writing(format!("blob {digest} in {}", self.layout.describe()), e);
-        if self.sync {
-            self.temp.file.sync_all().map_err(unwritten)?;
-        }
-        let blobs = self.layout.make_blobs(digest.algorithm())?;
-        self.temp.persist(blobs, &digest.hex()).map_err(unwritten)
-    }
-}
-
-impl BlobWriter for TempFileWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.written += bytes.len() as u64;
-        if self.claim.size.is_some_and(|size| self.written > size) {
-            return Err(longer_than_announced(&self.claim));
-        }
-        self.temp.file.write_all(bytes).map_err(|e| Error::writing(self.layout.describe(), e))
-    }
-
-    fn commit(&mut self, blob: &Verified) -> Result<()> {
-        let (digest, size) = blob.stored();
-        let Claim { digest: announced, size: announced_size } = self.claim;
-        if announced.is_some_and(|announced| announced != digest)
-            || announced_size.is_some_and(|announced| announced != size)
-            || self.written != size
-        {
-            return Err(not_announced(&digest));
-        }
-        self.commit_as(&digest)
-    }
 }

@@ -2,8 +2,8 @@
 //! it is a file with checkpoints: acknowledged bytes survive a kill, and bytes that a crash damaged are dropped.
 
 use super::directory::LayoutDirectory;
-use super::temp_file;
-use super::temp_file::PREFIX;
+use crate::blob_files::temp_file;
+use crate::blob_files::temp_file::PREFIX;
 use crate::cancel::Cancel;
 use crate::disk::checkpoints::Checkpoints;
 use crate::disk::directory::Directory;

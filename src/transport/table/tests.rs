@@ -29,6 +29,8 @@ fn each_address_has_one_canonical_form() {
         ("oci:./mirror", "oci:./mirror"),
         ("oci:./mirror:app-2", "oci:./mirror:app-2"),
         (&in_layout, &in_layout),
+        ("registry-dir:/srv/registry", "registry-dir:/srv/registry"),
+        ("registry-dir:./r:team/app:2", "registry-dir:./r:team/app:2"),
         ("containerd:docker.io/library/app:2", "containerd:docker.io/library/app:2"),
         ("containerd:", "containerd:"),
         ("docker-daemon:app:2", "docker-daemon:app:2"),
@@ -88,7 +90,9 @@ fn a_name_with_a_digest_stays_a_name_in_a_store() {
 fn a_word_that_is_not_an_address_is_a_usage_error_that_names_what_to_write() {
     for (word, told) in [
         ("", "empty"),
-        ("registry-dir:/srv/registry:app", "reserved"),
+        ("registry-dir:", "names no file"),
+        ("registry-dir:/srv/registry:App", "expected REPO:TAG"),
+        ("registry-dir:/srv/registry:localhost:5000/app", "expected REPO:TAG"),
         ("https://ghcr.io/org/app", "docker://HOST"),
         ("dir://x", "dir:// is not a scheme of imgmv; it has docker:// and ssh://"),
         ("oci:dir://x", "not a scheme"),
@@ -161,6 +165,10 @@ fn the_destinations_own_name_wins_then_as_then_the_sources() {
         ("oci:dir:v1", &[], &["v1"]),
         ("oci:dir:app:2", &[], &["docker.io/library/app:2"]),
         ("oci:dir", &["v1"], &["v1"]),
+        ("registry-dir:r", &[], &[]),
+        ("registry-dir:r", &["app:2"], &["docker.io/library/app:2"]),
+        ("registry-dir:r:app", &[], &["localhost/app:latest"]),
+        ("registry-dir:r:quay.io/org/app:2", &[], &["localhost/quay.io/org/app:2"]),
         ("node1:", &[], &[]),
         ("root@node1:app:2", &[], &["docker.io/library/app:2"]),
         ("-", &["app:2"], &["docker.io/library/app:2"]),
@@ -178,6 +186,8 @@ fn invalid_names_at_the_destination_are_refused() {
         ("node1:", &["App"]),
         (&format!("h.lan/app@{DIGEST}"), &[]),
         (&format!("oci:dir:@{DIGEST}"), &[]),
+        (&format!("registry-dir:r:@{DIGEST}"), &[]),
+        (&format!("registry-dir:r:app@{DIGEST}"), &[]),
     ] {
         assert_eq!(names(dst, given).unwrap_err().kind(), Kind::Usage, "{dst} {given:?}");
     }
@@ -191,7 +201,6 @@ fn every_row_is_distinct_and_fits_the_help() {
         assert!(row.syntax.starts_with(row.scheme) && row.scheme.ends_with([':', '/']), "{}", row.scheme);
         assert!(!row.help.is_empty(), "{}", row.scheme);
         assert!(row.serve_forms.iter().all(|(syntax, _)| syntax.starts_with(row.scheme)), "{}", row.scheme);
-        assert!(RESERVED.iter().all(|(reserved, _)| row.scheme.trim_end_matches([':', '/']) != *reserved));
     }
 }
 

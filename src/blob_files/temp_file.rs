@@ -1,8 +1,11 @@
-//! Temporary files: written in the layout under a name that is not a blob's, and renamed when complete. The writing
+//! Temporary files: written under a name that is not a blob's, and renamed when complete. The writing
 //! process locks the file, so the files of killed processes can be recognised.
 
+use super::BlobPlace;
 use crate::disk::directory::Directory;
 use crate::disk::lock::{Lock, try_lock};
+use crate::error::Result;
+use crate::image::Digest;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -10,14 +13,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 
 /// The prefix of all temporary and partial files.
-pub(super) const PREFIX: &str = ".imgmv-";
+pub(crate) const PREFIX: &str = ".imgmv-";
 const SUFFIX: &str = ".tmp";
 /// The number of attempts at a free name. A name has 64 random bits, so only a concurrent sweep causes a second
 /// attempt.
 const MAX_ATTEMPTS: usize = 16;
 
 /// A file that is removed on drop, unless it was renamed with [`TempFile::persist`].
-pub(super) struct TempFile<'f> {
+pub(crate) struct TempFile<'f> {
     directory: &'f Directory,
     name: String,
     pub file: File,
@@ -47,6 +50,13 @@ impl<'f> TempFile<'f> {
         self.persisted = true;
         Ok(())
     }
+
+    /// Renames the file to the blob `digest` of `place`.
+    pub fn store(&mut self, place: &dyn BlobPlace, digest: &Digest) -> Result<()> {
+        place.store(&self.name, digest)?;
+        self.persisted = true;
+        Ok(())
+    }
 }
 
 impl Drop for TempFile<'_> {
@@ -59,12 +69,12 @@ impl Drop for TempFile<'_> {
 }
 
 /// A new random name for a temporary file.
-pub(super) fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     format!("{PREFIX}{:016x}{SUFFIX}", RandomState::new().build_hasher().finish())
 }
 
 /// Removes temporary files that no process has locked.
-pub(super) fn sweep(directory: &Directory) {
+pub(crate) fn sweep(directory: &Directory) {
     for name in unfinished_files(directory) {
         if name.ends_with(SUFFIX) {
             remove_if_unlocked(directory, &name);
@@ -73,13 +83,13 @@ pub(super) fn sweep(directory: &Directory) {
 }
 
 /// Removes `name` unless a process has locked it; returns whether it did.
-pub(super) fn remove_if_unlocked(directory: &Directory, name: &str) -> bool {
+pub(crate) fn remove_if_unlocked(directory: &Directory, name: &str) -> bool {
     let Ok(Some(file)) = directory.file(name) else { return false };
     try_lock(directory, name, &file) == Lock::Acquired && unlinkat(directory.fd(), name, AtFlags::empty()).is_ok()
 }
 
 /// The names of all files in `directory` that start with [`PREFIX`].
-pub(super) fn unfinished_files(directory: &Directory) -> Vec<String> {
+pub(crate) fn unfinished_files(directory: &Directory) -> Vec<String> {
     let Ok(entries) = rustix::fs::Dir::read_from(directory.fd()) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
     names.filter(|name| name.starts_with(PREFIX)).collect()

@@ -1,7 +1,8 @@
 //! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays
 //! and a later copy resumes after the last correct byte.
 
-use super::directory::LayoutDirectory;
+use super::BlobPlace;
+use super::stored::has;
 use super::temp_file;
 use super::temp_file::PREFIX;
 use crate::cancel::Cancel;
@@ -13,7 +14,7 @@ use crate::image::{Digest, Hasher};
 use crate::progress::Watch;
 use crate::source::Claim;
 use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -23,8 +24,10 @@ const PART: &str = ".part";
 const SUMS: &str = ".sums";
 
 /// The partial file of one blob, locked.
-pub(super) struct Partial<'s> {
-    layout: &'s LayoutDirectory,
+pub(crate) struct Partial<'s> {
+    place: &'s dyn BlobPlace,
+    /// That of `place`'s unfinished files.
+    directory: &'s Directory,
     watch: &'s dyn Watch,
     cancel: &'s Cancel,
     digest: Digest,
@@ -40,20 +43,26 @@ pub(super) struct Partial<'s> {
 
 impl<'s> Partial<'s> {
     /// Opens or creates the partial file of a blob of `size` bytes. `None` if another process writes it or it cannot be
-    /// locked; the caller then writes to a temporary file.
+    /// created or locked; the caller then writes to a temporary file.
     pub fn open_or_create(
-        layout: &'s LayoutDirectory,
+        place: &'s dyn BlobPlace,
         (digest, size): (Digest, u64),
         watch: &'s dyn Watch,
         cancel: &'s Cancel,
     ) -> Option<Partial<'s>> {
         let name = stem(&digest) + PART;
-        let file = open(&layout.directory, &name)?;
-        if try_lock(&layout.directory, &name, &file) != Lock::Acquired {
+        let directory = place.unfinished().ok()?;
+        let file = open(directory, &name)?;
+        if try_lock(directory, &name, &file) != Lock::Acquired {
             return None;
         }
-        let sums = Checkpoints::new(open(&layout.directory, &(stem(&digest) + SUMS))?);
-        Some(Partial { layout, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
+        let sums = open(directory, &(stem(&digest) + SUMS))?;
+        if place.prepare(&file).and_then(|()| place.prepare(&sums)).is_err() {
+            remove(directory, &digest);
+            return None;
+        }
+        let sums = Checkpoints::new(sums);
+        Some(Partial { place, directory, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
     }
 
     /// With `sync`, the data is synced to the disk before the rename.
@@ -108,16 +117,14 @@ impl<'s> Partial<'s> {
         if self.sync {
             self.file.sync_all().map_err(|e| self.unwritten(e))?;
         }
-        let (directory, blobs) = (&self.layout.directory, self.layout.make_blobs(digest.algorithm())?);
-        let renamed = renameat(directory.fd(), stem(&self.digest) + PART, blobs.fd(), digest.hex());
-        renamed.map_err(|e| self.unwritten(e.into()))?;
-        let _ = unlinkat(directory.fd(), stem(&self.digest) + SUMS, AtFlags::empty());
+        self.place.store(&(stem(&self.digest) + PART), digest)?;
+        let _ = unlinkat(self.directory.fd(), stem(&self.digest) + SUMS, AtFlags::empty());
         self.at = None;
         Ok(())
     }
 
     fn unwritten(&self, error: std::io::Error) -> Error {
-        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.layout.describe()), error)
+        Error::writing(format!("blob {} ({} bytes) in {}", self.digest, self.size, self.place.describe()), error)
     }
 }
 
@@ -181,35 +188,35 @@ impl Partial<'_> {
             self.sums.flush();
             return;
         }
-        remove(&self.layout.directory, &self.digest);
+        remove(self.directory, &self.digest);
     }
 }
 
 /// Removes partial files whose blob exists by now or that had no write for `lifetime`, and checkpoints without a partial
 /// file. Returns the number of partial files removed.
-pub(super) fn remove_expired(layout: &LayoutDirectory, lifetime: Duration) -> usize {
+pub(crate) fn remove_expired(place: &dyn BlobPlace, lifetime: Duration) -> usize {
+    let Ok(directory) = place.unfinished() else { return 0 };
     let mut removed = 0;
-    for name in temp_file::unfinished_files(&layout.directory) {
-        let exists = |digest: &Digest| matches!(layout.size(digest), Ok(Some(_)));
+    for name in temp_file::unfinished_files(directory) {
+        let exists = |digest: &Digest| has(place, digest, None);
         if let Some(digest) = digest_in(&name, PART) {
-            if (exists(&digest) || age(layout, &name) >= lifetime)
-                && temp_file::remove_if_unlocked(&layout.directory, &name)
+            if (exists(&digest) || age(directory, &name) >= lifetime) && temp_file::remove_if_unlocked(directory, &name)
             {
                 removed += 1;
-                let _ = unlinkat(layout.directory.fd(), stem(&digest) + SUMS, AtFlags::empty());
+                let _ = unlinkat(directory.fd(), stem(&digest) + SUMS, AtFlags::empty());
             }
         } else if let Some(digest) = digest_in(&name, SUMS)
-            && matches!(layout.directory.size(&(stem(&digest) + PART)), Ok(None))
+            && matches!(directory.size(&(stem(&digest) + PART)), Ok(None))
         {
-            let _ = unlinkat(layout.directory.fd(), &name, AtFlags::empty());
+            let _ = unlinkat(directory.fd(), &name, AtFlags::empty());
         }
     }
     removed
 }
 
 /// The time since the last write to `name`.
-fn age(layout: &LayoutDirectory, name: &str) -> Duration {
-    let file = layout.directory.file(name).ok().flatten();
+fn age(directory: &Directory, name: &str) -> Duration {
+    let file = directory.file(name).ok().flatten();
     let modified = file.and_then(|file| file.metadata().ok()?.modified().ok());
     modified.and_then(|then| then.elapsed().ok()).unwrap_or_default()
 }
@@ -240,6 +247,7 @@ fn remove(directory: &Directory, digest: &Digest) {
 mod tests {
     use super::*;
     use crate::progress::Silent;
+    use crate::transport::layout::LayoutDirectory;
 
     #[test]
     fn a_child_process_that_is_just_being_started_does_not_hold_a_partial() {

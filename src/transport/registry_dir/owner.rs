@@ -1,0 +1,75 @@
+//! The owner and the permissions of new files: those that the registry's own files have.
+
+use crate::disk::directory::Directory;
+use crate::error::{Error, Result};
+use rustix::fs::{Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
+use std::os::fd::AsFd;
+
+/// Set-group-ID and the permissions; a registry's folders have nothing else.
+const DIRECTORY_MODE: u32 = 0o2777;
+/// Files are not executable.
+const FILE_MODE: u32 = 0o666;
+
+/// The owner and the permissions of a tree.
+#[derive(Debug, Clone)]
+pub(super) struct Owner {
+    user: u32,
+    group: u32,
+    /// Of folders.
+    mode: u32,
+    /// The tree, for messages.
+    shown: String,
+}
+
+impl Owner {
+    /// The owner of `directory`.
+    ///
+    /// Fails if it cannot be read.
+    pub fn of(directory: &Directory, shown: String) -> Result<Owner> {
+        let found = fstat(directory.fd()).map_err(|e| Error::reading(directory.path().display(), e.into()))?;
+        Ok(Owner { user: found.st_uid, group: found.st_gid, mode: found.st_mode & DIRECTORY_MODE, shown })
+    }
+
+    /// Fails with `Denied` if this process is not able to give files this owner.
+    pub fn check(&self) -> Result<()> {
+        let user = rustix::process::geteuid();
+        let in_group = || {
+            rustix::process::getegid().as_raw() == self.group
+                || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|one| one.as_raw() == self.group))
+        };
+        match user.is_root() || user.as_raw() == self.user && in_group() {
+            true => Ok(()),
+            false => Err(self.refused()),
+        }
+    }
+
+    /// Gives a new file or folder this owner.
+    ///
+    /// Fails with `Denied` if this process is not able to, and with `Unwritable`.
+    pub fn apply(&self, file: impl AsFd) -> Result<()> {
+        let found = fstat(&file).map_err(|e| Error::reading(&self.shown, e.into()))?;
+        if (found.st_uid, found.st_gid) != (self.user, self.group) {
+            let (user, group) = (Uid::from_raw(self.user), Gid::from_raw(self.group));
+            fchown(&file, Some(user), Some(group)).map_err(|_| self.refused())?;
+        }
+        let mode = self.mode_of(&found);
+        match found.st_mode & 0o7777 == mode {
+            true => Ok(()),
+            false => fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| Error::writing(&self.shown, e.into())),
+        }
+    }
+
+    fn mode_of(&self, found: &Stat) -> u32 {
+        let is_directory = rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Directory;
+        if is_directory { self.mode } else { self.mode & FILE_MODE }
+    }
+
+    fn refused(&self) -> Error {
+        let user = rustix::process::geteuid().as_raw();
+        Error::denied(format!(
+            "{}: its files belong to user {} and group {}, but imgmv runs as user {user} and cannot give new files that \
+             owner, so the registry could not write to them later; nothing was written; run imgmv as root or as user {}",
+            self.shown, self.user, self.group, self.user
+        ))
+    }
+}

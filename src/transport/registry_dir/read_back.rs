@@ -1,0 +1,117 @@
+//! The files of an image: which manifests it has, and whether all of them still exist.
+
+use super::repository::Repository;
+use super::tree::Tree;
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
+use std::collections::HashSet;
+
+/// The maximum number of manifests of one image.
+const MAX_MANIFESTS: usize = 20_000;
+/// The files that an error names.
+const MAX_NAMED: usize = 8;
+
+/// An image that was named in this copy.
+pub(super) struct NamedImage {
+    pub name: Name,
+    pub repository: String,
+    pub tag: Option<String>,
+    pub root: Descriptor,
+}
+
+/// The manifests of the image `root`, parents first: those that the tree has, and those in `written`, which this copy
+/// stored. An index may be stored without some of its images.
+///
+/// Fails with `Invalid` for a damaged manifest, and if there are more than `MAX_MANIFESTS`.
+pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest>) -> Result<Vec<Descriptor>> {
+    let (mut seen, mut found, mut ahead) = (HashSet::new(), Vec::new(), vec![root.clone()]);
+    while let Some(at) = ahead.pop() {
+        let is_needed = at.digest == root.digest || written.contains(&at.digest);
+        if !at.names_manifest() || !seen.insert(at.digest) || !is_needed && tree.size(&at.digest)?.is_none() {
+            continue;
+        }
+        if seen.len() + ahead.len() > MAX_MANIFESTS {
+            return Err(Error::invalid(format!("image {} has more than {MAX_MANIFESTS} manifests", root.digest)));
+        }
+        ahead.extend(manifest(tree, &at)?.children().iter().take(MAX_MANIFESTS + 1).cloned());
+        found.push(at);
+    }
+    Ok(found)
+}
+
+/// Reads the manifest `at`.
+///
+/// Fails with `Failed` if it was removed, and with `Invalid` if it is damaged.
+pub(super) fn manifest(tree: &Tree, at: &Descriptor) -> Result<Manifest> {
+    let bytes = tree.read(&at.digest, MAX_MANIFEST_BYTES)?;
+    let bytes =
+        bytes.ok_or_else(|| Error::failed(format!("{} was removed during the copy", tree.blob_path(&at.digest))))?;
+    Manifest::parse(bytes, at)
+}
+
+/// Checks that each link and each blob of `image` still exists, with its content or its size.
+///
+/// Fails with `Failed` and the files that do not.
+pub(super) fn check(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>) -> Result<()> {
+    let mut gone = Gone::default();
+    if let Err(error) = check_files(tree, image, written, &mut gone) {
+        gone.add(error.to_string());
+    }
+    let NamedImage { name, root, .. } = image;
+    match gone.count {
+        0 => Ok(()),
+        count => Err(Error::failed(format!(
+            "{name}: {count} files of image {} were removed or changed after imgmv wrote them ({}); stop the registry's \
+             garbage collection, or what else removes them, and run the same command again",
+            root.digest,
+            gone.shown.join(", ")
+        ))),
+    }
+}
+
+fn check_files(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>, gone: &mut Gone) -> Result<()> {
+    let Some(repository) = tree.repository(&image.repository)? else {
+        gone.add(format!("repository {}", image.repository));
+        return Ok(());
+    };
+    // Another process may have moved the tag.
+    if let Some(tag) = &image.tag
+        && repository.current(tag)?.is_none()
+    {
+        gone.add(format!("the link of tag {tag}"));
+    }
+    for at in manifests(tree, &image.root, written)? {
+        if repository.revision(&at.digest)? != Some(at.digest) {
+            gone.add(format!("the revision link of {}", at.digest));
+        }
+        for blob in manifest(tree, &at)?.blobs() {
+            check_blob(tree, &repository, blob, gone)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_blob(tree: &Tree, repository: &Repository, blob: &Descriptor, gone: &mut Gone) -> Result<()> {
+    if repository.linked(&blob.digest)? != Some(blob.digest) {
+        gone.add(format!("the layer link of {}", blob.digest));
+    }
+    if tree.size(&blob.digest)? != Some(blob.size) {
+        gone.add(tree.blob_path(&blob.digest));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Gone {
+    count: usize,
+    shown: Vec<String>,
+}
+
+impl Gone {
+    fn add(&mut self, what: String) {
+        self.count += 1;
+        if self.shown.len() < MAX_NAMED {
+            self.shown.push(what);
+        }
+    }
+}

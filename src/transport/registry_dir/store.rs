@@ -1,0 +1,267 @@
+//! A tree as a source.
+
+use super::image_name::{TreeReference, image_name};
+use super::repository::Repository;
+use super::tree::{REPOSITORIES, Tree, root};
+use super::walk::each_repository;
+use crate::error::{Error, Kind, Result};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
+use crate::source::{Profile, Root, Selector, Store, select};
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The maximum number of images that are listed.
+const MAX_IMAGES: usize = 100_000;
+/// The broken images that an error names.
+const MAX_BROKEN: usize = 20;
+
+/// Every repository of a tree.
+pub struct RegistryDirStore {
+    tree: Arc<Tree>,
+    /// The repositories of the images that were selected: their links lead to blobs that are stored by another digest.
+    selected: Mutex<BTreeSet<String>>,
+}
+
+impl RegistryDirStore {
+    /// Opens the tree in `dir`, the `rootdirectory` of a registry or its `docker/registry/v2`.
+    ///
+    /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a
+    /// tree.
+    pub fn open(dir: &Path) -> Result<RegistryDirStore> {
+        Ok(RegistryDirStore { tree: Arc::new(open(dir)?), selected: Mutex::default() })
+    }
+
+    /// The image that `text` names as `REPO[:TAG][@DIGEST]`; `None` if no repository has that name.
+    fn named(&self, text: &str) -> Result<Option<Root>> {
+        for asked in TreeReference::candidates(text) {
+            let Some(repository) = self.tree.repository(&asked.repository)? else { continue };
+            if let Some(digest) = asked.digest {
+                let name = Name::new(format!("{}@{digest}", name_of(&repository)))?;
+                return self.root(&repository, Some(name), &digest, &repository.manifest(&digest)?).map(Some);
+            }
+            if repository.current(asked.tag_or_latest())?.is_some() {
+                return self.tagged(&repository, asked.tag_or_latest()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn tagged(&self, repository: &Repository, tag: &str) -> Result<Root> {
+        let (digest, data) = repository.tagged(tag)?;
+        self.root(repository, Some(image_name(repository.name(), tag)?), &digest, &data)
+    }
+
+    fn root(&self, repository: &Repository, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
+        let root = root_at(&self.tree, name, digest, data).map_err(|e| e.at(repository.name()))?;
+        self.selected().insert(repository.name().to_owned());
+        Ok(root)
+    }
+
+    /// All images. Those that are broken are an error, which names them.
+    fn all(&self) -> Result<Vec<Root>> {
+        let (mut roots, mut broken, mut count) = (Vec::new(), Vec::new(), 0);
+        each_repository(&self.tree, |repository| {
+            for name in repository.names()? {
+                self.bounded(roots.len() + count)?;
+                let tag = name.tag().unwrap_or_default();
+                match self.tagged(&repository, &tag) {
+                    Ok(root) => roots.push(root),
+                    Err(error) => {
+                        count += 1;
+                        if broken.len() < MAX_BROKEN {
+                            broken.push(format!("{}:{tag}: {error}", repository.name()));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        match count {
+            0 => Ok(roots),
+            _ => Err(Error::several(
+                Kind::Invalid,
+                &format!(
+                    "{}: {count} of {} images cannot be read; select the others by name:",
+                    self.tree.describe(),
+                    roots.len() + count
+                ),
+                &broken,
+            )),
+        }
+    }
+
+    fn bounded(&self, count: usize) -> Result<()> {
+        match count >= MAX_IMAGES {
+            true => Err(Error::invalid(format!(
+                "{} has more than {MAX_IMAGES} images; select some of them as registry-dir:DIR:REPO:TAG",
+                self.tree.describe()
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// Selects among all names, without reading a manifest.
+    fn searched(&self, selector: &Selector) -> Result<Root> {
+        let mut all = Vec::new();
+        each_repository(&self.tree, |repository| {
+            for name in repository.names()? {
+                self.bounded(all.len())?;
+                // A broken link is reported for the image that is selected.
+                let Ok(Some(digest)) = repository.current(&name.tag().unwrap_or_default()) else { continue };
+                all.push(Root::new(Some(name), Descriptor::new("", digest, 0)));
+            }
+            Ok(())
+        })?;
+        let found = select(&all, std::slice::from_ref(selector)).map_err(|e| e.at(self.tree.describe()))?.pop();
+        let name = found.and_then(|root| root.name).map(|name| name.to_string()).unwrap_or_default();
+        self.named(&name)?.ok_or_else(|| Error::not_found(format!("image {name} was removed while imgmv read it")))
+    }
+
+    fn selected(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.selected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The digest by which the blob `digest` is stored; `None` if it is missing.
+    fn stored(&self, digest: &Digest) -> Result<Option<Digest>> {
+        if self.tree.size(digest)?.is_some() {
+            return Ok(Some(*digest));
+        }
+        let selected = self.selected().clone();
+        for name in selected {
+            let Some(repository) = self.tree.repository(&name)? else { continue };
+            if let Some(data) = repository.linked(digest)?
+                && self.tree.size(&data)?.is_some()
+            {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Opens the tree in `dir`, which must exist.
+pub(super) fn open(dir: &Path) -> Result<Tree> {
+    if let Some(tree) = Tree::open(dir)? {
+        return Ok(tree);
+    }
+    let shown = dir.display();
+    let Some(found) = super::tree::open(&root(dir))? else {
+        return Err(Error::not_found(format!("no registry's storage tree at {shown}: the directory does not exist")));
+    };
+    let other = match found.size("oci-layout")? {
+        Some(_) => "it is an OCI layout; write oci:DIR",
+        None => "it has no docker/registry/v2; name the rootdirectory of the registry's configuration",
+    };
+    Err(Error::invalid(format!("{shown} is not a registry's storage tree: {other}")))
+}
+
+/// The name of `repository` in the names of its images.
+fn name_of(repository: &Repository) -> String {
+    let name = image_name(repository.name(), "x").map(|name| name.to_string()).unwrap_or_default();
+    name.strip_suffix(":x").unwrap_or_default().to_owned()
+}
+
+/// The root `digest`, whose manifest is stored as `data`.
+pub(super) fn root_at(tree: &Tree, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
+    let bytes = tree.read(data, MAX_MANIFEST_BYTES)?.ok_or_else(|| missing(tree, "manifest", data))?;
+    let claim = Descriptor::new("", *digest, bytes.len() as u64);
+    Ok(Root::new(name, Manifest::parse(bytes, &claim)?.descriptor))
+}
+
+/// The bytes of the blob that is stored as `data`, from offset `from`.
+pub(super) fn reader(tree: &Tree, data: Option<Digest>, blob: &Digest, from: u64) -> Result<Box<dyn Read + Send>> {
+    let file = data.map(|data| tree.blob(&data)).transpose()?.flatten();
+    let mut file = file.ok_or_else(|| missing(tree, "blob", blob))?;
+    if from > 0 {
+        let sought = file.seek(SeekFrom::Start(from));
+        sought.map_err(|e| Error::reading(format!("blob {blob} in {}", tree.describe()), e))?;
+    }
+    Ok(Box::new(file))
+}
+
+/// The raw manifest that is stored as `data`.
+pub(super) fn manifest(tree: &Tree, data: Option<Digest>, digest: &Digest) -> Result<Vec<u8>> {
+    let bytes = data.map(|data| tree.read(&data, MAX_MANIFEST_BYTES)).transpose()?.flatten();
+    bytes.ok_or_else(|| missing(tree, "manifest", digest))
+}
+
+fn missing(tree: &Tree, what: &str, digest: &Digest) -> Error {
+    Error::not_found(format!(
+        "{what} {digest} is not in the tree: {} is missing; a garbage collection removed it, or the disk is damaged",
+        tree.blob_path(digest)
+    ))
+}
+
+/// The referrers of `subject` in `repository`, from the index that clients keep under the tag `ALG-HEX`
+/// (distribution-spec, "Referrers Tag Schema").
+pub(super) fn referrers(tree: &Tree, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    let hex: String = subject.hex().chars().take(64).collect();
+    let tag = format!("{}-{hex}", subject.algorithm().name());
+    if repository.current(&tag)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let (digest, data) = repository.tagged(&tag)?;
+    let bytes = manifest(tree, Some(data), &digest)?;
+    let claim = Descriptor::new("", digest, bytes.len() as u64);
+    Ok(Manifest::parse(bytes, &claim)?.children().to_vec())
+}
+
+impl Store for RegistryDirStore {
+    fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
+        if selectors.is_empty() {
+            return self.all();
+        }
+        let one = |selector: &Selector| match selector {
+            Selector::Name(text) => match self.named(text)? {
+                Some(root) => Ok(root),
+                None => self.searched(selector),
+            },
+            Selector::Digest(digest) => root_at(&self.tree, None, digest, digest),
+        };
+        selectors.iter().map(one).collect()
+    }
+
+    fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+        manifest(&self.tree, self.stored(&at.digest)?, &at.digest)
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        reader(&self.tree, self.stored(&blob.digest)?, &blob.digest, from)
+    }
+
+    fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let Some(data) = self.stored(digest)? else { return Ok(None) };
+        Ok(self.tree.size(&data)?.map(|size| Descriptor::new("", *digest, size)))
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        each_repository(&self.tree, |repository| {
+            names.extend(repository.names()?);
+            self.bounded(names.len())
+        })?;
+        Ok(names)
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let selected = self.selected().clone();
+        let mut found: Vec<Descriptor> = Vec::new();
+        for name in selected {
+            let Some(repository) = self.tree.repository(&name)? else { continue };
+            for one in referrers(&self.tree, &repository, subject)? {
+                if found.iter().all(|known| known.digest != one.digest) {
+                    found.push(one);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A registry's tree may have an index with only some of its images: a copy of another tool or of imgmv wrote it.
+    fn profile(&self) -> Profile {
+        let empty_message = format!("{} has no image: no tag is in {REPOSITORIES}", self.tree.describe());
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
+    }
+}

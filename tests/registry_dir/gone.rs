@@ -1,0 +1,83 @@
+//! What a garbage collection takes away during a copy is reported.
+
+use super::*;
+
+/// Writes the image, removes `what` between naming and the end, and returns the error.
+fn without(what: impl Fn(&Dir, &Memory)) -> Error {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let sink = dir.sink();
+    for nth in 0..2 {
+        let root = manifest(&memory, nth);
+        for child in root.children() {
+            let child = Manifest::parse(memory.blobs[&child.digest].clone(), child).unwrap();
+            sink.put_manifest(&child).unwrap();
+        }
+        sink.put_manifest(&root).unwrap();
+        sink.publish(memory.roots[nth].name.as_ref(), &root).unwrap();
+    }
+    what(&dir, &memory);
+    sink.finish().unwrap_err()
+}
+
+#[test]
+fn every_file_that_is_gone_after_naming_is_a_failure_of_its_image() {
+    type Remove = fn(&Dir, &Memory) -> PathBuf;
+    let removed: [Remove; 8] = [
+        |dir, memory| dir.tree.data(&manifest(memory, 1).layers()[0].digest),
+        |dir, memory| dir.tree.data(&manifest(memory, 1).config().unwrap().digest),
+        |dir, memory| dir.tree.data(&memory.roots[1].descriptor.digest),
+        |dir, memory| dir.tree.data(&manifest(memory, 0).children()[1].digest),
+        |dir, memory| dir.tree.layer_link("library/app", &manifest(memory, 1).layers()[0].digest),
+        |dir, memory| dir.tree.revision_link("library/app", &memory.roots[1].descriptor.digest),
+        |dir, memory| dir.tree.revision_link("t/multi", &manifest(memory, 0).children()[0].digest),
+        |dir, _| dir.tree.tag_link("library/app", "2"),
+    ];
+    for (nth, file) in removed.into_iter().enumerate() {
+        let error = without(|dir, memory| fs::remove_file(file(dir, memory)).unwrap());
+        assert_eq!(error.kind(), Kind::Partial, "{nth}: {error}");
+        let name = if [3, 6].contains(&nth) { "quay.io/t/multi:1" } else { "docker.io/library/app:2" };
+        let told = error.to_string();
+        assert!(told.contains(name) && told.contains("garbage collection"), "{nth}: {told}");
+        assert!(told.contains("1 of 2 images"), "{nth}: {told}");
+    }
+}
+
+#[test]
+fn a_changed_file_is_one_that_is_gone() {
+    for (nth, content) in [&b"short"[..], b""].into_iter().enumerate() {
+        let error = without(|dir, memory| {
+            let layer = manifest(memory, 1).layers()[0].digest;
+            fs::write(dir.tree.data(&layer), content).unwrap();
+        });
+        assert!(error.to_string().contains("docker.io/library/app:2"), "{nth}: {error}");
+    }
+    let error = without(|dir, memory| {
+        let link = dir.tree.layer_link("library/app", &manifest(memory, 1).layers()[0].digest);
+        fs::write(link, memory.roots[0].descriptor.digest.to_string()).unwrap();
+    });
+    assert!(error.to_string().contains("the layer link"), "{error}");
+}
+
+/// Another process may give the tag to its own image meanwhile.
+#[test]
+fn a_tag_that_was_moved_is_not_a_failure() {
+    let (dir, memory) = (Dir::new(), one(1, 100, "h.lan/t/app:1"));
+    let sink = dir.sink();
+    put(Arc::new(memory), &sink).unwrap();
+    let other = one(2, 100, "h.lan/t/app:1");
+    dir.put(&other).unwrap();
+    sink.finish().unwrap();
+}
+
+#[test]
+fn a_blob_that_vanishes_before_its_link_is_not_named() {
+    let (dir, memory) = (Dir::new(), one(1, 100, "h.lan/t/app:1"));
+    dir.put(&one(1, 100, "h.lan/t/other:1")).unwrap();
+    let (sink, root) = (dir.sink(), manifest(&memory, 0));
+    sink.put_manifest(&root).unwrap();
+    fs::remove_file(dir.tree.data(&root.layers()[0].digest)).unwrap();
+    let error = sink.publish(memory.roots[0].name.as_ref(), &root).unwrap_err();
+    assert!(error.kind() == Kind::Failed && error.to_string().contains("was removed during the copy"), "{error}");
+    assert!(dir.tree.tags("t/app").is_empty());
+}

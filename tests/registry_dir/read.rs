@@ -1,0 +1,119 @@
+//! Reading a tree.
+
+use super::*;
+
+#[test]
+fn an_image_is_found_by_every_name_that_means_it() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let store = dir.store();
+    assert_eq!(names(&store), ["localhost/library/app:2", "localhost/t/multi:1"]);
+    let [multi, app] = [0, 1].map(|nth| memory.roots[nth].descriptor.digest);
+    for (text, digest) in [
+        ("t/multi:1", multi),
+        ("localhost/t/multi:1", multi),
+        ("quay.io/t/multi:1", multi),
+        ("library/app:2", app),
+        ("app:2", app),
+        ("docker.io/library/app:2", app),
+        ("2", app),
+        (&format!("library/app@{app}"), app),
+        (&format!("library/app:2@{app}"), app),
+    ] {
+        assert_eq!(selected(&store, text).unwrap(), digest, "{text}");
+    }
+    for text in ["app", "t/multi:2", "t:1", "t/multi/x:1", &format!("library/app@{multi}")] {
+        let error = selected(&store, text).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{text}: {error}");
+    }
+    assert_eq!(store.roots(&[Selector::Digest(multi)]).unwrap()[0].name, None);
+    // `latest` is the tag of a repository without one.
+    dir.put(&one(7, 100, "docker.io/library/app:latest")).unwrap();
+    assert!(selected(&dir.store(), "library/app").is_ok());
+}
+
+#[test]
+fn the_root_directory_and_the_tree_itself_are_one_place() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let store = RegistryDirStore::open(&dir.tree.base()).unwrap();
+    assert_eq!(names(&store).len(), 2);
+    put(
+        Arc::new(one(9, 10, "h.lan/x:1")),
+        &RegistryDirSink::open(&dir.tree.base(), BlobCheck::Size, Arc::new(Silent)).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(dir.tree.resolves(), 3);
+    assert_eq!(names(&dir.store()).len(), 3);
+}
+
+/// A registry stores a push by sha512 as sha256 data, with a sha512 link whose content is the sha256 digest.
+#[test]
+fn a_links_content_counts_and_not_its_path() {
+    let (dir, mut memory) = (Dir::new(), Memory::default());
+    let sha512 = |bytes: &[u8]| Hasher::new(Algorithm::Sha512).with(bytes).finish();
+    let (config, bytes) = (memory.keep(media_type::OCI_CONFIG, b"{\"os\":\"linux\"}".to_vec()), layer(1, 3_000));
+    let layer = Descriptor::new(media_type::OCI_LAYER, sha512(&bytes), bytes.len() as u64);
+    let manifest = Manifest::synthesise(&config, std::slice::from_ref(&layer));
+    dir.tree.put_layer("t/app", &config.digest, &memory.blobs[&config.digest]);
+    dir.tree.put_data(&Digest::of(&bytes), &bytes);
+    let link = dir.tree.layer_link("t/app", &layer.digest);
+    write_file(&link, Digest::of(&bytes).to_string().as_bytes());
+    let by_sha512 = sha512(&manifest.bytes);
+    dir.tree.put_data(&manifest.digest(), &manifest.bytes);
+    write_file(&dir.tree.revision_link("t/app", &by_sha512), manifest.digest().to_string().as_bytes());
+    write_file(&dir.tree.tag_link("t/app", "1"), by_sha512.to_string().as_bytes());
+    let store = dir.store();
+    let root = store.roots(&[by_name("t/app:1")]).unwrap().remove(0);
+    assert_eq!((root.descriptor.digest, root.descriptor.size), (by_sha512, manifest.bytes.len() as u64));
+    assert_eq!(root.read(&store).unwrap().bytes, manifest.bytes);
+    let mut read = Vec::new();
+    store.open(&layer, 100).unwrap().read_to_end(&mut read).unwrap();
+    assert!(read == bytes[100..]);
+    assert_eq!(store.find(&layer.digest).unwrap().unwrap().size, bytes.len() as u64);
+}
+
+#[test]
+fn referrers_are_those_of_the_tag_that_clients_keep() {
+    let (dir, mut memory) = (Dir::new(), Memory::default());
+    let image = memory.image("linux/amd64", &[layer(1, 100)]);
+    memory.name("h.lan/t/app:1", &image);
+    let signature = memory.image("linux/amd64", &[layer(2, 100)]);
+    let index = memory.index(std::slice::from_ref(&signature));
+    memory.name(&format!("h.lan/t/app:sha256-{}", image.digest.hex()), &index);
+    dir.put(&memory).unwrap();
+    let store = dir.store();
+    store.roots(&[by_name("t/app:1")]).unwrap();
+    let found: Vec<Digest> = store.referrers(&image.digest).unwrap().iter().map(|one| one.digest).collect();
+    assert_eq!(found, [signature.digest]);
+    assert_eq!(store.referrers(&signature.digest).unwrap(), []);
+}
+
+#[test]
+fn a_directory_that_is_not_a_tree_is_named_with_what_to_write() {
+    let dir = Dir::new();
+    let told = |path: &Path| {
+        let error = RegistryDirStore::open(path).err().expect("it is not a tree");
+        (error.kind(), error.to_string())
+    };
+    let (kind, message) = told(&dir.at("absent"));
+    assert!(kind == Kind::NotFound && message.contains("does not exist"), "{message}");
+    let (kind, message) = told(dir.dir.path());
+    assert!(kind == Kind::Invalid && message.contains("has no docker/registry/v2"), "{message}");
+    let (kind, message) = told(Path::new("fixtures/layout"));
+    assert!(kind == Kind::Invalid && message.contains("write oci:DIR"), "{message}");
+    let (kind, message) = told(Path::new("Cargo.toml"));
+    assert!(kind == Kind::Usage && message.contains("is not a directory"), "{message}");
+}
+
+#[test]
+fn a_tag_that_a_registry_is_just_writing_is_not_an_image_yet() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let root = memory.roots[1].descriptor.digest;
+    write_file(&dir.tree.index_link("library/app", "new", &root), root.to_string().as_bytes());
+    let store = dir.store();
+    assert_eq!(names(&store).len(), 2);
+    assert_eq!(store.roots(&[]).unwrap().len(), 2);
+    assert_eq!(selected(&store, "library/app:new").unwrap_err().kind(), Kind::NotFound);
+}

@@ -1,0 +1,184 @@
+//! Writing a tree.
+
+use super::*;
+use std::os::unix::fs::MetadataExt;
+
+#[test]
+fn each_image_is_stored_under_its_own_path_with_every_link() {
+    let (dir, memory) = (Dir::new(), sample());
+    let report = dir.put(&memory).unwrap();
+    assert_eq!(report.images.len(), 2);
+    assert_eq!(dir.tree.resolves(), 2);
+    assert_eq!(dir.tree.repositories().into_iter().collect::<Vec<_>>(), ["library/app", "t/multi"]);
+    assert_eq!(dir.tree.blobs().len(), memory.blobs.len());
+    assert!(dir.tree.unfinished().is_empty());
+    // A second copy moves nothing, and changes no file.
+    let changed = |dir: &Dir| -> Vec<(PathBuf, i64, u64)> {
+        let files = walkdir::WalkDir::new(dir.tree.root()).sort_by_file_name().into_iter().flatten();
+        let files = files.filter(|entry| entry.file_type().is_file());
+        files.map(|e| (e.path().to_owned(), e.metadata().unwrap().mtime_nsec(), e.metadata().unwrap().ino())).collect()
+    };
+    let before = changed(&dir);
+    assert_eq!(dir.put(&memory).unwrap().transferred.blobs, 0);
+    assert_eq!(changed(&dir), before);
+}
+
+#[test]
+fn a_tree_copied_to_a_tree_keeps_every_path() {
+    let (dir, other, memory) = (Dir::new(), Dir::new(), sample());
+    let app = memory.roots[1].descriptor.clone();
+    let mut memory = memory;
+    // A path whose first part looks like a host, and one without `library/`.
+    memory.name("localhost/quay.io/org/app:1", &app);
+    memory.name("localhost/app:1", &app);
+    dir.put(&memory).unwrap();
+    put(Arc::new(dir.store()), &other.sink()).unwrap();
+    assert_eq!(other.tree.resolves(), 4);
+    assert_eq!(other.tree.repositories(), dir.tree.repositories());
+    assert!(other.tree.blobs() == dir.tree.blobs());
+}
+
+#[test]
+fn a_tag_moves_at_once_and_the_old_image_stays_by_digest() {
+    let dir = Dir::new();
+    let [old, new] = [1, 2].map(|seed| one(seed, 1_000, "h.lan/t/app:1"));
+    let digests = [&old, &new].map(|memory| memory.roots[0].descriptor.digest);
+    dir.put(&old).unwrap();
+    dir.put(&new).unwrap();
+    assert_eq!(dir.tree.tags("t/app")["1"], digests[1]);
+    // A registry finds the tags of a digest that is deleted by these.
+    for digest in digests {
+        assert!(dir.tree.index_link("t/app", "1", &digest).exists());
+        assert_eq!(selected(&dir.store(), &format!("t/app@{digest}")).unwrap(), digest);
+    }
+}
+
+#[test]
+fn damaged_links_and_blobs_of_another_size_are_replaced() {
+    let (dir, memory) = (Dir::new(), one(1, 300_000, "h.lan/t/app:1"));
+    dir.put(&memory).unwrap();
+    let (root, image) = (memory.roots[0].descriptor.digest, manifest(&memory, 0));
+    let layer = image.layers()[0].digest;
+    for link in [
+        dir.tree.layer_link("t/app", &layer),
+        dir.tree.revision_link("t/app", &root),
+        dir.tree.index_link("t/app", "1", &root),
+        dir.tree.tag_link("t/app", "1"),
+    ] {
+        for wrong in [&b""[..], b"sha256:12\n"] {
+            fs::write(&link, wrong).unwrap();
+            dir.put(&memory).unwrap();
+            assert_eq!(dir.tree.resolves(), 1, "{}", link.display());
+        }
+    }
+    fs::write(dir.tree.data(&layer), b"short").unwrap();
+    fs::write(dir.tree.data(&root), vec![b' '; image.bytes.len()]).unwrap();
+    assert_eq!(dir.put(&memory).unwrap().transferred.blobs, 1);
+    assert_eq!(dir.tree.resolves(), 1);
+    // With `--verify`, wrong bytes of the right size too.
+    fs::write(dir.tree.data(&layer), vec![0; image.layers()[0].size as usize]).unwrap();
+    let sink = RegistryDirSink::open(dir.tree.root(), BlobCheck::Digest, Arc::new(Silent)).unwrap();
+    assert_eq!(put(Arc::new(memory.clone()), &sink).unwrap().transferred.blobs, 1);
+    assert_eq!(dir.tree.resolves(), 1);
+}
+
+#[test]
+fn an_index_of_which_parts_are_missing_keeps_its_digest() {
+    let (dir, mut memory) = (Dir::new(), sample());
+    let index = manifest(&memory, 0);
+    let gone = index.children()[1].digest;
+    memory.blobs.remove(&gone);
+    memory.lacks = true;
+    dir.put(&memory).unwrap();
+    assert_eq!(dir.tree.tags("t/multi")["1"], index.digest());
+    assert!(!dir.tree.data(&gone).exists() && !dir.tree.revision_link("t/multi", &gone).exists());
+}
+
+#[test]
+fn a_name_without_a_repository_is_refused_before_anything_is_written() {
+    let (dir, mut memory) = (Dir::new(), Memory::default());
+    let root = memory.image("linux/amd64", &[layer(1, 10)]);
+    memory.name("v1", &root);
+    let error = dir.put(&memory).unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.to_string().contains("registry-dir:DIR:REPO:TAG"), "{error}");
+    memory.roots[0].name = None;
+    assert_eq!(dir.put(&memory).unwrap_err().kind(), Kind::Usage);
+    assert!(!dir.tree.root().exists());
+}
+
+#[test]
+fn a_directory_with_other_content_does_not_become_a_tree() {
+    let dir = Dir::new();
+    write_file(&dir.tree.root().join("index.json"), b"{}");
+    let refused = || RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, Arc::new(Silent)).err().expect("refused");
+    assert!(refused().to_string().contains("\"index.json\""), "{}", refused());
+    assert_eq!(refused().kind(), Kind::Usage);
+    fs::remove_file(dir.tree.root().join("index.json")).unwrap();
+    // The root of a new file system.
+    fs::create_dir(dir.tree.root().join("lost+found")).unwrap();
+    dir.put(&sample()).unwrap();
+    assert_eq!(dir.tree.resolves(), 2);
+}
+
+#[test]
+fn a_harbors_tree_is_only_read() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    fs::create_dir(dir.at("job_logs")).unwrap();
+    let error = RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, Arc::new(Silent)).err().expect("refused");
+    assert!(error.kind() == Kind::Usage && error.to_string().contains("Harbor"), "{error}");
+    assert_eq!(names(&dir.store()).len(), 2);
+}
+
+#[test]
+fn two_processes_write_the_same_tree() {
+    let dir = Dir::new();
+    let common = layer(9, 700_000);
+    let memories: Vec<Memory> = (0..4)
+        .map(|nth: u8| {
+            let mut memory = Memory::default();
+            let root = memory.image("linux/amd64", &[common.clone(), layer(nth, 50_000)]);
+            memory.name(&format!("h.lan/t/app:{nth}"), &root);
+            memory.name("h.lan/t/app:same", &root);
+            memory
+        })
+        .collect();
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for memory in &memories {
+                scope.spawn(|| dir.put(memory).unwrap());
+            }
+        });
+        assert_eq!(dir.tree.resolves(), 5);
+        assert!(dir.tree.unfinished().is_empty(), "{:?}", dir.tree.unfinished());
+        fs::remove_dir_all(dir.tree.root()).unwrap();
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_tells_what_exists() {
+    let (dir, memory) = (Dir::new(), sample());
+    let dry = || {
+        let options = Options { compress: Compress::Keep, dry_run: true, ..Options::default() };
+        let source = Source::Store(Arc::new(memory.clone()));
+        copy(source, &dir.sink(), &options, None, &Silent, &Cancel::default()).unwrap()
+    };
+    assert_eq!(dry().existing.blobs, 0);
+    assert!(!dir.tree.root().exists());
+    dir.put(&memory).unwrap();
+    assert_eq!(dry().transferred.blobs, 0);
+}
+
+#[test]
+fn a_tag_is_added_in_place() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let root = manifest(&memory, 1);
+    let sink = dir.sink();
+    sink.put_manifest(&root).unwrap();
+    sink.publish(Some(&Name::new("localhost/library/app:stable").unwrap()), &root).unwrap();
+    sink.finish().unwrap();
+    assert_eq!(dir.tree.tags("library/app")["stable"], root.digest());
+    assert_eq!(dir.tree.resolves(), 3);
+}
