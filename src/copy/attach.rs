@@ -4,6 +4,8 @@
 //! A source that lists too many, or lists what it does not have, does not stop the copy: the rest is copied, and a note
 //! says what is left out. `--require-referrers` makes that an error.
 
+use super::plan;
+use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
 use crate::error::{Error, Kind, Result};
 use crate::image::{
@@ -50,10 +52,14 @@ impl CopyRun<'_> {
         Ok(())
     }
 
-    /// `roots`, which are all of `store`, without those that belong to another one: [`CopyRun::attach`] finds them again.
-    pub(super) fn without_attached(&self, store: &dyn Store, roots: Vec<Root>) -> Result<Vec<Root>> {
+    /// The images among `roots`, and those that belong to another one: [`CopyRun::attach`] finds them again. What the
+    /// user selected is an image.
+    pub(super) fn split_attached(&self, store: &dyn Store, roots: Vec<Root>) -> Result<(Vec<Root>, Vec<Root>)> {
+        if !self.options.selectors.is_empty() {
+            return Ok((roots, Vec::new()));
+        }
         let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
-        let mut images = Vec::new();
+        let (mut images, mut belonging) = (Vec::new(), Vec::new());
         for root in roots {
             let subject = match root.name.as_ref().map(Name::tag) {
                 Some(tag) => tag.as_deref().and_then(tagged_subject),
@@ -63,11 +69,29 @@ impl CopyRun<'_> {
                 Some(subject) => here.contains(subject) || store.find(subject)?.is_some(),
                 None => false,
             };
-            if !belongs {
-                images.push(root);
-            }
+            if belongs { belonging.push(root) } else { images.push(root) }
         }
-        Ok(images)
+        Ok((images, belonging))
+    }
+
+    /// Adds those of `belonging` that were not attached to an image, since the store lists no referrers.
+    pub(super) fn add_unattached(
+        &self,
+        store: &dyn Store,
+        belonging: Vec<Root>,
+        images: &mut Vec<Image>,
+    ) -> Result<()> {
+        let attached = images.iter().flat_map(|image| &image.attached).map(|attached| attached.manifest.digest());
+        let attached: HashSet<Digest> = attached.collect();
+        let rest: Vec<Root> =
+            belonging.into_iter().filter(|root| !attached.contains(&root.descriptor.digest)).collect();
+        let types = &self.options.referrers.types;
+        if rest.is_empty() || !self.options.referrers.wanted || !types.is_empty() || !self.capabilities.referrers {
+            return Ok(());
+        }
+        let options = PlanOptions { naming: Naming::Keep, ..self.options.plan_options() };
+        images.extend(plan::images(store, rest, &options, &self.capabilities, self.watch)?);
+        Ok(())
     }
 
     fn check_required(&self, label: &str, found: &Found) -> Result<()> {

@@ -13,13 +13,11 @@ use std::collections::HashSet;
 
 impl CopyRun<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
-        let mut roots = store.roots(&self.options.selectors)?;
-        if self.options.selectors.is_empty() {
-            roots = self.without_attached(store, roots)?;
-        }
+        let (roots, belonging) = self.split_attached(store, store.roots(&self.options.selectors)?)?;
         let mut images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
         self.fail_if_empty(&images, &self.profile.empty_message)?;
         self.attach(store, &mut images)?;
+        self.add_unattached(store, belonging, &mut images)?;
         self.note_images(&images);
         self.tell_synthesised(&images);
         self.look_up_layers(&images);
