@@ -21,6 +21,8 @@ pub(crate) struct AttachedTable {
     /// By the digest of their subject.
     referrers: HashMap<Digest, Vec<Descriptor>>,
     tagged: HashMap<String, Descriptor>,
+    /// Listed, but not in the archive.
+    missing: Vec<Digest>,
 }
 
 impl AttachedTable {
@@ -57,12 +59,20 @@ impl AttachedTable {
             self.tagged.insert(tag, entry);
             return Ok(());
         }
-        let Some(bytes) = document(contents, &entry.digest)? else { return Ok(()) };
+        let Some(bytes) = document(contents, &entry.digest)? else {
+            self.missing.push(entry.digest);
+            return Ok(());
+        };
         let subject = Manifest::parse(bytes, &entry).ok().and_then(|manifest| manifest.subject);
         if let Some(subject) = subject {
             self.referrers.entry(subject.digest).or_default().push(entry);
         }
         Ok(())
+    }
+
+    /// As [`crate::source::Store::missing_attached`].
+    pub fn missing(&self) -> &[Digest] {
+        &self.missing
     }
 
     /// As [`crate::source::Store::referrers`].

@@ -1,6 +1,6 @@
 //! Addresses that several transports share: containerd's, and plain paths.
 
-use super::address::{Address, InPlace, Parsed, SelectedSource, Served, ShortForm, Transport};
+use super::address::{Address, AddressProfile, Deletable, InPlace, Parsed, SelectedSource, Served, ShortForm, Transport};
 use super::archive::address::{ArchiveAddress, is_archive};
 use super::containerd;
 use super::engine::Engine;
@@ -64,6 +64,10 @@ impl Address for ContainerdAddress {
         self.0.selector()
     }
 
+    fn profile(&self) -> AddressProfile {
+        self.0.profile()
+    }
+
     fn served(&self, options: &ReadOptions<'_>, _context: &Context) -> Result<Served> {
         containerd::address::served(self.selector(), options)
     }
@@ -116,6 +120,10 @@ impl Address for PathAddress {
 
     fn in_place(&self, options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {
         self.found().in_place(options, context)
+    }
+
+    fn deletable(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Deletable> {
+        self.found().deletable(options, context)
     }
 
     fn layout(&self) -> Option<&Path> {

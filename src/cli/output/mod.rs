@@ -6,6 +6,7 @@ pub(super) mod image_report;
 pub(super) mod line_progress;
 pub mod options;
 pub mod progress;
+pub(super) mod referrer_tree;
 pub(super) mod report;
 pub mod tally;
 pub mod terminal;
