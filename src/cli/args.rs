@@ -4,7 +4,7 @@
 use super::context::Run;
 use super::output::options::OutputOptions;
 use super::verbs::{
-    blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
+    blob, cache, completions, copy, delete, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
 };
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -59,6 +59,7 @@ pub enum Verb {
     Load(load::Load),
     Serve(serve::Serve),
     Tag(tag::Tag),
+    Delete(delete::Delete),
     List(list::List),
     Inspect(inspect::Inspect),
     Blob(blob::Blob),
@@ -80,6 +81,7 @@ impl Verb {
             Verb::Load(load) => load.run(run),
             Verb::Serve(serve) => serve.run(run),
             Verb::Tag(tag) => tag.run(run),
+            Verb::Delete(delete) => delete.run(run),
             Verb::List(list) => list.run(run),
             Verb::Inspect(inspect) => inspect.run(run),
             Verb::Blob(blob) => blob.run(run),

@@ -2,8 +2,10 @@
 
 mod address;
 mod args;
+mod ask;
 mod context;
 mod copy_many;
+mod deletion;
 mod open;
 mod options;
 mod output;

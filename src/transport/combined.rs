@@ -1,6 +1,8 @@
 //! Addresses that several transports share: containerd's, and plain paths.
 
-use super::address::{Address, AddressProfile, Deletable, InPlace, Parsed, SelectedSource, Served, ShortForm, Transport};
+use super::address::{
+    Address, AddressProfile, Deletable, InPlace, Parsed, SelectedSource, Served, ShortForm, Transport,
+};
 use super::archive::address::{ArchiveAddress, is_archive};
 use super::containerd;
 use super::engine::Engine;

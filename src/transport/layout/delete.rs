@@ -18,12 +18,7 @@ pub(super) struct LayoutDeleter {
 
 impl LayoutDeleter {
     /// Opens the layout in `dir`, which `store` reads.
-    pub fn open(
-        dir: &Path,
-        store: Arc<LayoutStore>,
-        watch: Arc<dyn Watch>,
-        cancel: &Cancel,
-    ) -> Result<LayoutDeleter> {
+    pub fn open(dir: &Path, store: Arc<LayoutStore>, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<LayoutDeleter> {
         let layout = PushedLayout::open(dir, watch, cancel)?;
         let missing = || Error::invalid(format!("{} is not an OCI layout: it has no file oci-layout", dir.display()));
         Ok(LayoutDeleter { layout: layout.ok_or_else(missing)?, store })

@@ -8,8 +8,8 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, AddressProfile, Deletable, InPlace, Listed, OpenSource, Parsed, SelectedSource, Served, ShortForm, Transport,
-    one_of,
+    Address, AddressProfile, Deletable, InPlace, Listed, OpenSource, Parsed, SelectedSource, Served, ShortForm,
+    Transport, one_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};

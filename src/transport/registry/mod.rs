@@ -98,7 +98,7 @@ impl Registry {
     }
 
     /// `repository` (`team/app`), which `store` reads, to delete tags and manifests.
-    pub(crate) fn deleter(&self, repository: &str, store: Arc<RepositoryStore>) -> delete::RepositoryDeleter {
+    fn deleter(&self, repository: &str, store: Arc<RepositoryStore>) -> delete::RepositoryDeleter {
         delete::RepositoryDeleter::new(self.client.clone(), repository, store)
     }
 
