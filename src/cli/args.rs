@@ -4,7 +4,8 @@
 use super::context::Run;
 use super::output::options::OutputOptions;
 use super::verbs::{
-    blob, cache, completions, copy, delete, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
+    blob, cache, completions, copy, delete, diff, digest, inspect, list, load, login, logout, man, save, serve, tag,
+    verify,
 };
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -65,6 +66,7 @@ pub enum Verb {
     Blob(blob::Blob),
     Digest(digest::Digest),
     Verify(verify::Verify),
+    Diff(diff::Diff),
     Cache(cache::Cache),
     Login(login::Login),
     Logout(logout::Logout),
@@ -87,6 +89,7 @@ impl Verb {
             Verb::Blob(blob) => blob.run(run),
             Verb::Digest(digest) => digest.run(run),
             Verb::Verify(verify) => verify.run(run),
+            Verb::Diff(diff) => diff.run(run),
             Verb::Cache(cache) => cache.run(run),
             Verb::Login(login) => login.run(run),
             Verb::Logout(logout) => logout.run(run),

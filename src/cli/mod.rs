@@ -3,6 +3,7 @@
 mod address;
 mod args;
 mod ask;
+mod compare;
 mod context;
 mod copy_many;
 mod deletion;

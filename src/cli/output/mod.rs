@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub(super) mod bars;
+pub(super) mod diff_report;
 pub(super) mod image_report;
 pub(super) mod line_progress;
 pub mod options;
