@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::collections::HashSet;
 use std::fmt;
 
-/// At most so many names of an image are shown in a message.
+/// The maximum number of names of an image in a message.
 const MAX_SHOWN_NAMES: usize = 20;
 
 /// The options of a deletion.
@@ -50,7 +50,7 @@ pub struct Deletion {
     root: Root,
     /// The names that go with the manifest, with `--manifest`.
     pointing: PointingNames,
-    /// What belongs to the image.
+    /// The manifests that belong to the image.
     attached: Vec<Attached>,
     /// Why `attached` is not complete.
     left_out: Option<String>,
@@ -129,7 +129,7 @@ impl Deletion {
         Deleted { name, digest: *digest, kind }
     }
 
-    /// What belongs to the image.
+    /// The manifests that belong to the image.
     pub fn referrers(&self) -> Vec<Deleted> {
         let entry = |attached: &Attached| {
             let kind = ReferrerType::of(&attached.manifest.referrer_entry(), attached.tag.as_deref()).to_string();
@@ -150,7 +150,7 @@ impl Deletion {
         }
     }
 
-    /// What the user is told before the deletion.
+    /// The notes for the user before the deletion.
     pub fn notes(&self, options: DeletionOptions) -> Vec<String> {
         let label = self.label();
         let mut notes = Vec::new();
@@ -224,7 +224,7 @@ impl Deletion {
             let digest = attached.manifest.digest();
             match &attached.tag {
                 Some(tag) if !options.manifest => {
-                    let name = Name::new(&self.sibling(tag))?;
+                    let name = Name::new(self.sibling(tag))?;
                     if let TagDeletion::Unsupported(answer) = deleter.delete_name(&name)? {
                         return Err(Error::failed(format!(
                             "{name}: the registry cannot delete a tag ({answer}); --manifest deletes the manifests"
@@ -241,7 +241,7 @@ impl Deletion {
     }
 }
 
-/// What belongs to `root` and to the manifests below it.
+/// Finds the manifests that belong to `root` and to the manifests below it.
 fn belonging(target: &Deletable, root: &Root, run: &Run) -> Result<Found> {
     let store = &*target.store;
     let mut found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };

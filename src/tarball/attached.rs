@@ -1,6 +1,6 @@
-//! What belongs to the images of an archive, kept where no loader looks for images: a blob, an image index, that the
-//! annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag as
-//! `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
+//! The manifests that belong to the images of an archive, kept where no loader looks for images: a blob, an image index,
+//! that the annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag
+//! as `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
 
 use crate::error::{Error, Result};
 use crate::image::{
