@@ -375,16 +375,16 @@ fn hostile_layers_are_refused_and_names_cannot_move_the_cursor() {
     fails(&["diff", &a, &garbage, "--files"], 5, "wrong checksum");
     spoil(&layout.path(&layout.gzip(&tar_of(&[file("d", b"x")])).digest.blob_path()));
     good(&["diff", &a, &damaged_image]);
-    fails(&["diff", &a, &damaged_image, "--files"], 5, "layer sha256:");
+    fails(&["diff", &a, &damaged_image, "--files"], 5, "does not match");
     let archive = Path::new(&fixture("hello-docker28.tar")).to_owned();
     let out = imgmv(&["diff", "-", &a, "--files"], Some(&archive));
     assert_eq!(out.status.code(), Some(2), "{}", out.stderr);
     fails(&["diff", &fixture("two-images-docker28.tar"), &a], 2, "2 images");
 }
 
-/// Changes the last byte of `file`.
+/// Changes the time in the header of the gzip `file`, which its checksum does not cover.
 fn spoil(file: &Path) {
     let mut bytes = std::fs::read(file).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
+    bytes[4] ^= 1;
     std::fs::write(file, bytes).unwrap();
 }
