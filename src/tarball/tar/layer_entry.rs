@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn damaged_records_are_refused_and_strange_bytes_are_shown() {
         assert_eq!(readable(b"a\xff/b"), "a\\xff/b");
-        for wrong in [&b"5 a=\n99 b=c\n"[..], b"0 a=b\n", b"1 a=b\n", b"x a=b\n", b"7 size=\n", b"11 size=12x\n"] {
+        for wrong in
+            [&b"6 a=bc"[..], b"5 a=\n99 b=c\n", b"0 a=b\n", b"1 a=b\n", b"x a=b\n", b"7 size=\n", b"11 size=12x\n"]
+        {
             assert!(Extensions::default().read(wrong).is_err(), "{wrong:?}");
         }
         let mut large = Extensions::default();
