@@ -333,7 +333,7 @@ fn random_layers_give_the_differences_of_the_applied_layers() {
         }
         entries
     };
-    for round in 0..60 {
+    for round in 0..100 {
         let layout = Layout::new();
         let shared: Vec<Vec<Entry>> = (0..round % 3).map(|_| layer()).collect();
         let [a, b] = [0, 1].map(|_| [shared.clone(), (0..1 + round % 2).map(|_| layer()).collect()].concat());

@@ -5,12 +5,16 @@
 
 use crate::tarball::{LayerEntry, LayerEntryKind};
 use crate::{Error, Result};
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 
 /// The records of one comparison; about 400 bytes of memory each, with their part of a JSON document.
 const MAX_RECORDS: usize = 100_000;
 /// The paths of one comparison.
 const MAX_PATH_BYTES: usize = 8 << 20;
+/// About 40 bytes of memory each.
+const MAX_SHARED_FILES: usize = 700_000;
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 /// Other files of the aufs file system.
@@ -116,6 +120,18 @@ impl FileTable {
         !hides("") && !path.match_indices('/').any(|(at, _)| hides(&path[..at]))
     }
 
+    /// Hides the content of the directory `path` in lower layers if the current layer has a file there. Only a file that
+    /// is not visible itself needs it.
+    pub fn cover(&mut self, path: &str, budget: &mut Budget) -> Result<()> {
+        let is_directory =
+            |(layer, state): &(u16, FileState)| *layer != self.layer && state.kind == LayerEntryKind::Directory;
+        if self.files.get(path).is_some_and(is_directory) {
+            budget.take(path)?;
+            self.pending.push(Hidden::Opaque(path.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Records a file of the current layer; a later entry of a layer replaces an earlier one.
     pub fn insert(&mut self, path: &str, state: FileState, budget: &mut Budget) -> Result<()> {
         if !self.files.contains_key(path) {
@@ -133,6 +149,39 @@ impl FileTable {
     /// The recorded files.
     pub fn into_files(self) -> HashMap<Box<str>, FileState> {
         self.files.into_iter().map(|(path, (_, state))| (path, state)).collect()
+    }
+}
+
+/// The paths of files that both images have from the same layer, by hash: they hide the content of a directory at the
+/// same path in lower layers.
+#[derive(Default)]
+pub struct SharedFiles {
+    hash_keys: RandomState,
+    paths: HashSet<u64>,
+    /// Those of the current layer.
+    pending: Vec<u64>,
+}
+
+impl SharedFiles {
+    /// Fails with `Failed` for more than [`MAX_SHARED_FILES`].
+    pub fn insert(&mut self, path: &str) -> Result<()> {
+        self.pending.push(self.hash_keys.hash_one(path));
+        match self.paths.len() + self.pending.len() > MAX_SHARED_FILES {
+            true => Err(Error::failed(format!(
+                "the layers have more than {MAX_SHARED_FILES} files; compare the images without --files"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// Continues with the next lower layer.
+    pub fn next_layer(&mut self) {
+        self.paths.extend(self.pending.drain(..));
+    }
+
+    /// Whether a file of a higher layer is above `path`.
+    pub fn hides(&self, path: &str) -> bool {
+        path.match_indices('/').any(|(at, _)| self.paths.contains(&self.hash_keys.hash_one(&path[..at])))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The files of two images: their layers are read from the highest one down, decompressed and hashed, without a copy.
 
-use super::file_table::{Budget, FileState, FileTable};
+use super::file_table::{Budget, FileState, FileTable, SharedFiles};
 use super::platforms::PlatformImage;
 use crate::cli::context::Run;
 use crate::compress;
@@ -92,16 +92,18 @@ pub fn differences(
 ) -> Result<FileDifferences> {
     let most = a.layers().len().min(b.layers().len());
     let shared = (0..most).find(|at| !a.has_same_layer(*at, b, *at)).unwrap_or(most);
+    let mut shared_files = SharedFiles::default();
     let (mut of_a, mut of_b) = (FileTable::default(), FileTable::default());
     for (store, image, table) in [(store_a, a, &mut of_a), (store_b, b, &mut of_b)] {
         for layer in image.layers()[shared..].iter().rev() {
-            read(store, layer, Visitor::new(vec![&mut *table], budget), run)?;
+            read(store, layer, Visitor::new(vec![&mut *table], budget, &mut shared_files), run)?;
             table.next_layer();
         }
     }
     let (store, image) = if store_a.profile().is_remote { (store_b, b) } else { (store_a, a) };
     for layer in image.layers()[..shared].iter().rev() {
-        read(store, layer, Visitor::new(vec![&mut of_a, &mut of_b], budget), run)?;
+        read(store, layer, Visitor::new(vec![&mut of_a, &mut of_b], budget, &mut shared_files), run)?;
+        shared_files.next_layer();
         of_a.next_layer();
         of_b.next_layer();
     }
@@ -182,6 +184,7 @@ impl<R: Read> Read for LayerReader<'_, R> {
 struct Visitor<'t> {
     tables: Vec<&'t mut FileTable>,
     budget: &'t mut Budget,
+    shared_files: &'t mut SharedFiles,
     current: Option<CurrentFile>,
 }
 
@@ -194,18 +197,30 @@ struct CurrentFile {
 }
 
 impl<'t> Visitor<'t> {
-    fn new(tables: Vec<&'t mut FileTable>, budget: &'t mut Budget) -> Visitor<'t> {
-        Visitor { tables, budget, current: None }
+    fn new(tables: Vec<&'t mut FileTable>, budget: &'t mut Budget, shared_files: &'t mut SharedFiles) -> Visitor<'t> {
+        Visitor { tables, budget, shared_files, current: None }
     }
 
-    /// The table that records `path`. A file that both images have is the same one.
-    fn table_for(&self, path: &str) -> Option<usize> {
-        let shown: Vec<bool> = self.tables.iter().map(|table| table.shows(path)).collect();
-        match shown[..] {
+    /// The table that records `entry`. A file that both images have is the same one.
+    fn table_for(&mut self, entry: &LayerEntry) -> Result<Option<usize>> {
+        if self.shared_files.hides(&entry.path) {
+            return Ok(None);
+        }
+        let is_directory = entry.kind == LayerEntryKind::Directory;
+        let mut shown = Vec::with_capacity(self.tables.len());
+        for table in &mut self.tables {
+            let shows = table.shows(&entry.path);
+            if !shows && !is_directory {
+                table.cover(&entry.path, self.budget)?;
+            }
+            shown.push(shows);
+        }
+        Ok(match shown[..] {
             [true] | [true, false] => Some(0),
             [false, true] => Some(1),
+            [true, true] if !is_directory => self.shared_files.insert(&entry.path).map(|()| None)?,
             _ => None,
-        }
+        })
     }
 }
 
@@ -215,7 +230,10 @@ impl LayerVisitor for Visitor<'_> {
         for table in &mut self.tables {
             is_whiteout |= table.hide(&entry.path, self.budget)?;
         }
-        let Some(table) = self.table_for(&entry.path).filter(|_| !is_whiteout) else { return Ok(false) };
+        if is_whiteout {
+            return Ok(false);
+        }
+        let Some(table) = self.table_for(&entry)? else { return Ok(false) };
         let state = FileState::new(&entry);
         if entry.kind == LayerEntryKind::File {
             self.current = Some(CurrentFile { table, path: entry.path, state, hasher: Hasher::default() });

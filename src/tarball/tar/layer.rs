@@ -238,7 +238,10 @@ mod tests {
             header.set_gid(8);
             match kind {
                 tar::EntryType::Symlink | tar::EntryType::Link => {
-                    tar.append_link(&mut header, name, "usr/./bin/x").unwrap();
+                    header.set_path(name).unwrap();
+                    header.set_link_name_literal("usr/./bin/x").unwrap();
+                    header.set_cksum();
+                    tar.append(&header, content).unwrap();
                 }
                 _ => tar.append_data(&mut header, name, content).unwrap(),
             }
