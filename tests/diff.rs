@@ -253,7 +253,7 @@ fn files_are_compared_as_the_layers_show_them() {
         file("etc/touched", b"x"),
         Entry("hard", HARD_LINK, b"lib/inside", 0o644),
     ]);
-    let a = layout.manifest(&[base.clone()], json!({}));
+    let a = layout.manifest(std::slice::from_ref(&base), json!({}));
     let b = layout.manifest(&[base, upper], json!({}));
     let [a, b] = layout.name([("a", a), ("b", b)]);
     let expected = [
@@ -354,7 +354,8 @@ fn random_layers_give_the_differences_of_the_applied_layers() {
         let found = files(&diff(&of_a, &of_b, &["--files"]));
         let mut found: Vec<String> =
             found.iter().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
-        (expected.sort(), found.sort());
+        expected.sort();
+        found.sort();
         let names = |layers: &[Vec<Entry>]| -> Vec<Vec<&str>> {
             layers.iter().map(|layer| layer.iter().map(|entry| entry.0).collect()).collect()
         };
