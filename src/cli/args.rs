@@ -4,7 +4,8 @@
 use super::context::CliRun;
 use super::output::options::OutputOptions;
 use super::verbs::{
-    blob, cache, completions, copy, digest, inspect, list, load, login, logout, man, save, serve, tag, verify,
+    blob, cache, completions, copy, delete, diff, digest, inspect, list, load, login, logout, man, save, serve, tag,
+    verify,
 };
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -59,11 +60,13 @@ pub enum Verb {
     Load(load::LoadVerb),
     Serve(serve::ServeVerb),
     Tag(tag::TagVerb),
+    Delete(delete::DeleteVerb),
     List(list::ListVerb),
     Inspect(inspect::InspectVerb),
     Blob(blob::BlobVerb),
     Digest(digest::DigestVerb),
     Verify(verify::VerifyVerb),
+    Diff(diff::DiffVerb),
     Cache(cache::CacheVerb),
     Login(login::LoginVerb),
     Logout(logout::LogoutVerb),
@@ -80,11 +83,13 @@ impl Verb {
             Verb::Load(load) => load.run(run),
             Verb::Serve(serve) => serve.run(run),
             Verb::Tag(tag) => tag.run(run),
+            Verb::Delete(delete) => delete.run(run),
             Verb::List(list) => list.run(run),
             Verb::Inspect(inspect) => inspect.run(run),
             Verb::Blob(blob) => blob.run(run),
             Verb::Digest(digest) => digest.run(run),
             Verb::Verify(verify) => verify.run(run),
+            Verb::Diff(diff) => diff.run(run),
             Verb::Cache(cache) => cache.run(run),
             Verb::Login(login) => login.run(run),
             Verb::Logout(logout) => logout.run(run),

@@ -2,8 +2,11 @@
 
 mod address;
 mod args;
+mod ask;
+mod compare;
 mod context;
 mod copy_many;
+mod deletion;
 mod open;
 mod options;
 mod output;

@@ -1,23 +1,15 @@
-//! The manifests that belong to an image are found at the source and copied with it: its referrers, those of its
-//! children and of the referrers themselves, and what cosign's tags name.
+//! The manifests that belong to an image are found at the source ([`crate::source::attached`]) and copied with it.
 //!
-//! A source that lists too many, or lists what it does not have, does not stop the copy: the rest is copied, and a note
-//! says what is left out. `--require-referrers` makes that an error.
+//! If something is left out, the rest is copied, and a note says why. `--require-referrers` makes that an error.
 
 use super::plan;
 use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
-use crate::error::{Error, Kind, Result};
-use crate::image::{
-    Attached, Descriptor, Digest, Image, MAX_COPIED_REFERRERS, Manifest, Name, ReferrerType, media_type, tagged_subject,
-};
+use crate::error::{Error, Result};
+use crate::image::{Attached, Digest, Image, Name, ReferrerType};
+use crate::source::attached::{Found, attached_to, belongs_to_another};
 use crate::source::{Root, Store};
 use std::collections::HashSet;
-
-/// The maximum number of steps from an image to a referrer.
-const MAX_DEPTH: usize = 8;
-/// The maximum size of the manifests that belong to one image, together.
-const MAX_ATTACHED_BYTES: u64 = 256 << 20;
 
 impl CopyRun<'_> {
     /// Adds to each of `images` what belongs to it in `store`.
@@ -35,7 +27,7 @@ impl CopyRun<'_> {
         }
         for image in images {
             let label = image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string);
-            let found = Search::new(self, store).attached_to(image)?;
+            let found = attached_to(image, store, &options.types, self.cancel)?;
             self.check_required(&label, &found)?;
             if let Some(why) = &found.left_out {
                 self.watch.say(&format!("{label}: not all that belongs to the image is copied: {why}"));
@@ -61,15 +53,10 @@ impl CopyRun<'_> {
         let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
         let (mut images, mut belonging) = (Vec::new(), Vec::new());
         for root in roots {
-            let subject = match root.name.as_ref().map(Name::tag) {
-                Some(tag) => tag.as_deref().and_then(tagged_subject),
-                None => root.read(store).ok().and_then(|manifest| manifest.subject).map(|subject| subject.digest),
-            };
-            let belongs = match &subject {
-                Some(subject) => here.contains(subject) || store.find(subject)?.is_some(),
-                None => false,
-            };
-            if belongs { belonging.push(root) } else { images.push(root) }
+            match belongs_to_another(&root, store, &here)? {
+                true => belonging.push(root),
+                false => images.push(root),
+            }
         }
         Ok((images, belonging))
     }
@@ -130,137 +117,4 @@ impl CopyRun<'_> {
 fn keep_original(image: &mut Image) {
     let original = image.original.iter().map(|original| Attached { manifest: original.clone(), tag: None });
     image.attached.extend(original);
-}
-
-/// What belongs to one image.
-struct Found {
-    attached: Vec<Attached>,
-    /// The first reason why something is left out.
-    left_out: Option<String>,
-}
-
-struct Search<'r> {
-    run: &'r CopyRun<'r>,
-    store: &'r dyn Store,
-    seen: HashSet<Digest>,
-    bytes: u64,
-    found: Found,
-}
-
-impl<'r> Search<'r> {
-    fn new(run: &'r CopyRun<'r>, store: &'r dyn Store) -> Search<'r> {
-        let found = Found { attached: Vec::new(), left_out: None };
-        Search { run, store, seen: HashSet::new(), bytes: 0, found }
-    }
-
-    fn attached_to(mut self, image: &Image) -> Result<Found> {
-        self.seen.extend(image.tree.iter().map(Manifest::digest));
-        // The source does not know a manifest that was made here.
-        let made_here = |manifest: &Manifest| {
-            let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
-            digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
-        };
-        for manifest in image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest)) {
-            self.referrers(&manifest.digest(), 1)?;
-            self.digest_tagged(&manifest.digest())?;
-        }
-        Ok(self.found)
-    }
-
-    fn referrers(&mut self, subject: &Digest, depth: usize) -> Result<()> {
-        let answer = self.store.referrers(subject);
-        let Some(mut entries) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
-            return Ok(());
-        };
-        if entries.len() > MAX_COPIED_REFERRERS {
-            self.leave_out(format!("{subject} has more than {MAX_COPIED_REFERRERS} referrers"));
-            entries.truncate(MAX_COPIED_REFERRERS);
-        }
-        for entry in entries {
-            self.run.cancel.check()?;
-            if self.seen.contains(&entry.digest) {
-                continue;
-            }
-            if depth > MAX_DEPTH {
-                self.leave_out(format!("referrers of referrers are more than {MAX_DEPTH} steps away from the image"));
-                return Ok(());
-            }
-            let Some(manifest) = self.manifest(&entry)? else { continue };
-            if manifest.subject.as_ref().is_none_or(|own| own.digest != *subject) {
-                self.leave_out(format!(
-                    "{} is listed as a referrer of {subject}, but has another subject",
-                    entry.digest
-                ));
-                continue;
-            }
-            let digest = manifest.digest();
-            if self.add(Attached { manifest, tag: None })? {
-                self.referrers(&digest, depth + 1)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn digest_tagged(&mut self, subject: &Digest) -> Result<()> {
-        let answer = self.store.digest_tagged(subject);
-        for (tag, entry) in self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?.unwrap_or_default()
-        {
-            let Some(manifest) = self.manifest(&entry)? else { continue };
-            self.add(Attached { manifest, tag: Some(tag) })?;
-        }
-        Ok(())
-    }
-
-    /// Adds `attached`, after what it lists itself; returns whether the user wants its type.
-    fn add(&mut self, attached: Attached) -> Result<bool> {
-        let types = &self.run.options.referrers.types;
-        if !types.is_empty() && !types.iter().any(|wanted| wanted.matches(&attached)) {
-            return Ok(false);
-        }
-        self.children(&attached.manifest, 1)?;
-        self.seen.insert(attached.manifest.digest());
-        self.found.attached.push(attached);
-        Ok(true)
-    }
-
-    /// Adds the children of `index` that the source has.
-    fn children(&mut self, index: &Manifest, depth: usize) -> Result<()> {
-        for child in index.children() {
-            if depth > MAX_DEPTH || !self.seen.insert(child.digest) {
-                continue;
-            }
-            let Some(manifest) = self.manifest(child)? else { continue };
-            self.children(&manifest, depth + 1)?;
-            self.found.attached.push(Attached { manifest, tag: None });
-        }
-        Ok(())
-    }
-
-    /// Reads the manifest `entry`; `None` where it is left out.
-    fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Manifest>> {
-        if self.bytes.saturating_add(entry.size) > MAX_ATTACHED_BYTES {
-            self.leave_out(format!("the manifests have more than {MAX_ATTACHED_BYTES} bytes together"));
-            return Ok(None);
-        }
-        let answer = Root::new(None, entry.clone()).read(self.store);
-        let manifest = self.unless_unreadable(answer, &format!("referrer {}", entry.digest))?;
-        self.bytes += manifest.as_ref().map_or(0, |manifest| manifest.descriptor.size);
-        Ok(manifest)
-    }
-
-    /// `answer`, or `None` where the source cannot give `what` and the copy can do without it.
-    fn unless_unreadable<T>(&mut self, answer: Result<T>, what: &str) -> Result<Option<T>> {
-        match answer {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Denied | Kind::Failed) => {
-                self.leave_out(format!("{what} cannot be read ({error})"));
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn leave_out(&mut self, why: String) {
-        self.found.left_out.get_or_insert(why);
-    }
 }

@@ -69,8 +69,27 @@ pub enum ReferrerType {
 
 /// cosign's bundle, which carries signatures and attestations alike.
 const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
+/// Annotation of a bundle: the type of its statement.
+const BUNDLE_PREDICATE: &str = "dev.sigstore.bundle.predicateType";
+const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign";
 
 impl ReferrerType {
+    /// The type of the manifest with this entry in a list, or under this one of cosign's tags. A bundle of cosign is an
+    /// attestation if its annotation names another predicate than cosign's own for signatures.
+    pub fn of(entry: &Descriptor, tag: Option<&str>) -> ReferrerType {
+        if let (None, Some(predicate)) = (tag, entry.annotation(BUNDLE_PREDICATE)) {
+            let is_signature = predicate.starts_with(SIGNATURE_PREDICATE);
+            return if is_signature { ReferrerType::Signature } else { ReferrerType::Attestation };
+        }
+        let matches = |word: &ReferrerType| match tag {
+            Some(tag) => word.matches_tag(tag),
+            None => word.matches_entry(entry),
+        };
+        let words = [ReferrerType::Signature, ReferrerType::Sbom, ReferrerType::Attestation];
+        let media_type = || entry.artifact_type.clone().unwrap_or_else(|| entry.media_type.clone());
+        words.into_iter().find(matches).unwrap_or_else(|| ReferrerType::MediaType(media_type()))
+    }
+
     /// Whether a referrer with this entry in a list is of this type.
     fn matches_entry(&self, entry: &Descriptor) -> bool {
         let own = entry.artifact_type.as_deref().unwrap_or_default();

@@ -2,6 +2,7 @@
 //!
 //! An archive that is read once is not a store: see [`crate::tarball::ArchiveStream`].
 
+pub(crate) mod attached;
 pub mod documents;
 mod profile;
 pub(crate) mod rebuilt;
@@ -135,6 +136,11 @@ pub trait Store: Send + Sync {
             );
         }
         Ok(found)
+    }
+
+    /// The manifests that the store lists as belonging to an image, and does not have.
+    fn missing_attached(&self) -> Vec<Digest> {
+        Vec::new()
     }
 
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.

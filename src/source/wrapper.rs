@@ -48,6 +48,10 @@ impl<W: Wrapper> Store for W {
         self.wrapped().digest_tagged(subject)
     }
 
+    fn missing_attached(&self) -> Vec<Digest> {
+        self.wrapped().missing_attached()
+    }
+
     fn profile(&self) -> Profile {
         self.change(self.wrapped().profile())
     }

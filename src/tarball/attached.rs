@@ -1,6 +1,6 @@
-//! What belongs to the images of an archive, kept where no loader looks for images: a blob, an image index, that the
-//! annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag as
-//! `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
+//! The manifests that belong to the images of an archive, kept where no loader looks for images: a blob, an image index,
+//! that the annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag
+//! as `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
 
 use crate::error::{Error, Result};
 use crate::image::{
@@ -24,6 +24,8 @@ pub(crate) struct AttachedTable {
     tagged: HashMap<String, Descriptor>,
     /// Indexes that images of the archive are a part of, with the digests that they list.
     originals: Vec<(Descriptor, HashSet<Digest>)>,
+    /// Listed, but not in the archive.
+    missing: Vec<Digest>,
 }
 
 impl AttachedTable {
@@ -60,7 +62,10 @@ impl AttachedTable {
             self.tagged.insert(tag, entry);
             return Ok(());
         }
-        let Some(bytes) = document(contents, &entry.digest)? else { return Ok(()) };
+        let Some(bytes) = document(contents, &entry.digest)? else {
+            self.missing.push(entry.digest);
+            return Ok(());
+        };
         let Ok(manifest) = Manifest::parse(bytes, &entry) else { return Ok(()) };
         match &manifest.subject {
             Some(subject) => self.referrers.entry(subject.digest).or_default().push(entry),
@@ -88,6 +93,11 @@ impl AttachedTable {
             root.original = manifest.and_then(|manifest| self.original(&manifest.digest(), manifest.children()));
         }
         roots
+    }
+
+    /// As [`crate::source::Store::missing_attached`].
+    pub fn missing(&self) -> &[Digest] {
+        &self.missing
     }
 
     /// As [`crate::source::Store::referrers`].

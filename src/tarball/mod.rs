@@ -24,6 +24,8 @@ pub use rewrite::retag::retag;
 pub use rewrite::streamed::{Rewrite, rewrite};
 pub use tar::compress::Compressed;
 pub use tar::decompress::ArchiveCompression;
+pub(crate) use tar::layer::{LayerTar, LayerVisitor};
+pub(crate) use tar::layer_entry::{LayerEntry, LayerEntryKind};
 pub use tar::output::TarOutput;
 pub use tar::read_at::Section;
 pub use write::archive::ArchiveWriter;

@@ -97,6 +97,14 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
         Err(Error::usage("tag works on a registry, a layout or an archive in a file; use imgmv copy --as"))
     }
 
+    /// Opens the address to delete the image that it selects, or only its name.
+    fn deletable(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Deletable> {
+        Err(Error::usage(format!(
+            "{self}: delete works on a registry or a layout; copy the images of an archive that you keep to another \
+             one, and use an engine's own command"
+        )))
+    }
+
     /// The prefix of a registry below which each image keeps its path.
     fn prefix(&self) -> Option<&Prefix> {
         None
@@ -117,6 +125,8 @@ pub(crate) struct AddressProfile {
     pub is_stdio: bool,
     /// A repository, whose registry may need a password.
     pub is_repository: bool,
+    /// An engine, which does not store referrers.
+    pub is_engine: bool,
     /// Another host: braces in the address stand for several, even where it is valid with them.
     pub is_host: bool,
 }
@@ -180,6 +190,56 @@ pub(crate) enum InPlace {
     Store { store: Arc<dyn Store>, selector: Option<Selector>, sink: Box<dyn Sink> },
     /// An archive, which is replaced.
     Archive { file: PathBuf, selector: Option<Selector> },
+}
+
+/// An image that is deleted, or only its name.
+pub(crate) struct Deletable {
+    pub store: Arc<dyn Store>,
+    /// The image; its name is deleted if it is selected by name.
+    pub selector: Selector,
+    /// The digest that the image must have.
+    pub digest: Option<Digest>,
+    pub deleter: Box<dyn Deleter>,
+}
+
+/// A repository or layout of which names and manifests are deleted.
+pub(crate) trait Deleter: Send + Sync {
+    /// Deletes `name`, and never its manifest.
+    fn delete_name(&self, name: &Name) -> Result<TagDeletion>;
+
+    /// The names that point to `digest`.
+    fn names_of(&self, digest: &Digest) -> Result<PointingNames>;
+
+    /// Deletes the manifest `digest` and every name of it; returns whether it existed.
+    fn delete_manifest(&self, digest: &Digest) -> Result<bool>;
+
+    /// Deletes the list of the referrers of `subject`, which were all deleted, where such a list is stored.
+    fn forget_referrers(&self, _subject: &Digest) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The end of a deletion of a name.
+#[derive(Debug)]
+pub(crate) enum TagDeletion {
+    Deleted,
+    /// The registry cannot delete tags, and its answer.
+    Unsupported(String),
+}
+
+/// The names that point to one manifest.
+#[derive(Debug, Default)]
+pub(crate) struct PointingNames {
+    pub names: Vec<Name>,
+    /// The number of names that were not asked, because there are too many.
+    pub unchecked: usize,
+}
+
+/// The selector of the image that `delete` deletes; `Usage` if the address selects none.
+pub(crate) fn one_of(selector: Option<&Selector>, address: &dyn Address) -> Result<Selector> {
+    selector.cloned().ok_or_else(|| {
+        Error::usage(format!("{address} names no image; write the tag or the digest of the image to delete"))
+    })
 }
 
 /// Fails if the address selects one image: `serve` takes all.

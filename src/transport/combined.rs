@@ -2,7 +2,9 @@
 
 mod docker_dir;
 
-use super::address::{Address, InPlace, Parsed, SelectedSource, ServeSource, ShortForm, Transport};
+use super::address::{
+    Address, AddressProfile, Deletable, InPlace, Parsed, SelectedSource, ServeSource, ShortForm, Transport,
+};
 use super::archive::address::{ArchiveAddress, is_archive};
 use super::containerd;
 use super::engine::Engine;
@@ -68,6 +70,10 @@ impl Address for ContainerdAddress {
         self.0.selector()
     }
 
+    fn profile(&self) -> AddressProfile {
+        self.0.profile()
+    }
+
     fn serve_source(&self, options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
         containerd::address::serve_source(self.selector(), options)
     }
@@ -120,6 +126,10 @@ impl Address for PathAddress {
 
     fn in_place(&self, options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {
         self.found().in_place(options, context)
+    }
+
+    fn deletable(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Deletable> {
+        self.found().deletable(options, context)
     }
 
     fn layout(&self) -> Option<&Path> {

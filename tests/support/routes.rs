@@ -5,7 +5,7 @@ use super::registry::{Auth, Ranges, Shared, Stumble};
 use super::web::{Body, Request, Response};
 use base64::Engine as _;
 use imgmv::internals::image::media_type;
-use imgmv::{Digest, Manifest};
+use imgmv::{Descriptor, Digest, Manifest};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -289,6 +289,12 @@ fn tags(shared: &Shared, name: &str, _: &str, request: &mut Request, _: &mut dyn
     })
 }
 
+fn referrer_entry(manifest: &Manifest) -> Descriptor {
+    let config_type = || manifest.config().map(|config| config.media_type.clone());
+    let artifact_type = manifest.artifact_type.clone().or_else(config_type);
+    Descriptor { artifact_type, ..manifest.descriptor.clone() }
+}
+
 fn referrers(shared: &Shared, name: &str, subject: &str, _: &mut Request, _: &mut dyn Read) -> Option<Response> {
     if shared.faults().no_referrers {
         return Some(Response::new(404));
@@ -298,7 +304,7 @@ fn referrers(shared: &Shared, name: &str, subject: &str, _: &mut Request, _: &mu
     let refers = all.filter_map(|(_, (media_type, bytes))| {
         let manifest = Manifest::from_bytes(bytes.clone(), media_type).ok()?;
         let fits = manifest.subject.as_ref().is_some_and(|own| own.digest.to_string() == subject);
-        fits.then_some(manifest.descriptor)
+        fits.then(|| referrer_entry(&manifest))
     });
     let list = serde_json::to_string(&refers.collect::<Vec<_>>()).ok()?;
     let index = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":{list}}}"#, media_type::OCI_INDEX);

@@ -15,6 +15,13 @@ pub struct Registry {
     _runs: Runs,
 }
 
+impl Registry {
+    /// Whether it is docker's own.
+    pub fn is_real(&self) -> bool {
+        matches!(self._runs, Runs::Real(_))
+    }
+}
+
 enum Runs {
     Real(Daemon),
     Double(super::registry::Double),
@@ -23,6 +30,11 @@ enum Runs {
 impl Registry {
     /// Starts one that keeps its files in `dir`.
     pub fn start(dir: &Path) -> Registry {
+        Registry::start_with(dir, true)
+    }
+
+    /// One that allows deletions or not; the double knows none.
+    pub fn start_with(dir: &Path, deletions: bool) -> Registry {
         if peer("docker-registry").is_none() {
             let double = super::registry::Double::start();
             return Registry { address: double.host(), _runs: Runs::Double(double) };
@@ -33,7 +45,7 @@ impl Registry {
             let root = dir.join("registry");
             let text = format!(
                 "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\nstorage:\n  filesystem: \
-                 {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+                 {{rootdirectory: {}}}\n  delete: {{enabled: {deletions}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
                 root.display()
             );
             fs::write(&config, text).unwrap();

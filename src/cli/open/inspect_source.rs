@@ -6,7 +6,7 @@ use crate::copy::plan::PlanOptions;
 use crate::copy::{Platforms, Source, Sparse};
 use crate::image::Image;
 use crate::sink::{Order, Shape, SinkCapabilities};
-use crate::source::{Selector, Store};
+use crate::source::{Root, Selector, Store};
 use crate::tarball::{ArchiveStream, StreamSummary, StreamedStore};
 use crate::{Error, Result};
 use std::io::Read;
@@ -34,6 +34,11 @@ fn read_to_end(mut stream: ArchiveStream, run: &CliRun) -> Result<StreamSummary>
 
 /// Returns the images that `selectors` select, each with the manifests and blobs that the source has.
 pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<Vec<Image>> {
+    images_of(store, store.roots(selectors)?, platforms, run)
+}
+
+/// Returns the images of `roots`, as [`images`] does.
+pub fn images_of(store: &dyn Store, roots: Vec<Root>, platforms: &Platforms, run: &CliRun) -> Result<Vec<Image>> {
     let capabilities = SinkCapabilities {
         shape: Shape::AsFound,
         order: Order::Sequential,
@@ -48,7 +53,7 @@ pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, 
     // A chosen platform is shown itself, without the index.
     let sparse = if matches!(platforms, Platforms::Only(_)) { Sparse::Narrow } else { Sparse::Auto };
     let options = PlanOptions { platforms: platforms.clone(), sparse, ..PlanOptions::default() };
-    plan::images(store, store.roots(selectors)?, &options, &capabilities, &*run.screen)
+    plan::images(store, roots, &options, &capabilities, &*run.screen)
 }
 
 /// Returns `all`, or `NotFound` if it is empty.

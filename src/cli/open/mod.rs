@@ -23,7 +23,7 @@ use crate::image::Name;
 use crate::progress::Event;
 use crate::source::Selector;
 use crate::tarball::UnopenedArchive;
-use crate::transport::address::{AddressProfile, InPlace, Listed, OpenSource, SelectedSource};
+use crate::transport::address::{AddressProfile, Deletable, InPlace, Listed, OpenSource, SelectedSource};
 use crate::transport::engine::Engine;
 use crate::transport::options::{Context, ReadOptions};
 use crate::transport::registry::{Access, ForeignStore};
@@ -154,6 +154,11 @@ impl SourceAccess {
     /// The names at `address`, if its transport lists them without reading images.
     pub fn list(&self, address: &dyn Address, run: &CliRun) -> Result<Option<Vec<Listed>>> {
         address.list(&self.from.read_options(&self.network, run), &self.network.context(run))
+    }
+
+    /// Opens `address` to delete its image, or only the name.
+    pub fn deletable(&self, address: &dyn Address, run: &CliRun) -> Result<Deletable> {
+        address.deletable(&self.from.read_options(&self.network, run), &self.network.context(run))
     }
 
     /// Opens `address` to give its images other names.

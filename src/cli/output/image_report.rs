@@ -4,13 +4,15 @@ use super::answer::VERSION;
 use crate::error::printable;
 use crate::image::Image;
 use crate::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
-use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
+use crate::image::{Descriptor, Digest, Manifest, Name, Platform, ReferrerType};
 use crate::source::Store;
 use crate::source::documents;
 use crate::{Error, Result};
 use indicatif::HumanBytes;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+
+const MAX_SHOWN_TYPES: usize = 8;
 
 #[derive(Serialize)]
 pub struct ImageDocument {
@@ -35,6 +37,10 @@ pub struct InspectedImage {
     synthesised: bool,
     indexes: Vec<IndexEntry>,
     manifests: Vec<ImageManifest>,
+    /// The referrers of the root; null if they are not known.
+    referrers: Option<Vec<IndexEntry>>,
+    #[serde(skip)]
+    referrer_types: Vec<String>,
     /// Entries of the indexes that are not manifests (BuildKit's cache).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     index_blobs: Vec<IndexEntry>,
@@ -94,6 +100,8 @@ impl InspectedImage {
             synthesised,
             indexes: Vec::new(),
             manifests: Vec::new(),
+            referrers: None,
+            referrer_types: Vec::new(),
             index_blobs: Vec::new(),
         };
         inspected.descend(&image.root().descriptor, &manifests, store)?;
@@ -116,6 +124,12 @@ impl InspectedImage {
         self.indexes.push(IndexEntry { media_type: manifest.descriptor.media_type.clone(), ..IndexEntry::from(at) });
         self.index_blobs.extend(manifest.layers().iter().map(IndexEntry::from));
         manifest.children().iter().try_for_each(|child| self.descend(child, manifests, store))
+    }
+
+    /// Adds the referrers of the root.
+    pub fn add_referrers(&mut self, referrers: &[Descriptor]) {
+        self.referrers = Some(referrers.iter().map(IndexEntry::from).collect());
+        self.referrer_types = referrer_types(referrers);
     }
 
     /// Removes all manifests except the best match for each of `wanted`.
@@ -142,6 +156,9 @@ impl InspectedImage {
     pub fn lines(&self) -> Vec<String> {
         let names = if self.names.is_empty() { "(no name)".to_owned() } else { self.names.join(", ") };
         let mut lines = vec![names];
+        if let Some(count) = self.referrers.as_ref().map(Vec::len).filter(|count| *count > 0) {
+            lines.push(format!("  referrers: {count} ({})", self.referrer_types.join(", ")));
+        }
         lines.extend(self.indexes.iter().map(|index| index.line("index", 1)));
         lines.extend(self.index_blobs.iter().map(|blob| blob.line("blob", 2)));
         for manifest in &self.manifests {
@@ -158,6 +175,18 @@ impl InspectedImage {
         }
         lines
     }
+}
+
+/// The types of `referrers`, each once; at most [`MAX_SHOWN_TYPES`].
+fn referrer_types(referrers: &[Descriptor]) -> Vec<String> {
+    let mut types: Vec<String> = Vec::new();
+    for entry in referrers {
+        let one = ReferrerType::of(entry, None).to_string();
+        if types.len() < MAX_SHOWN_TYPES && !types.contains(&one) {
+            types.push(one);
+        }
+    }
+    types
 }
 
 impl ImageManifest {

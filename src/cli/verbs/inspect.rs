@@ -10,10 +10,11 @@ use crate::cli::open::selection::Choice;
 use crate::cli::output::image_report::{ImageDocument, InspectedImage};
 use crate::copy::Platforms;
 use crate::image::media_type::is_manifest;
-use crate::image::{Descriptor, Manifest, Platform};
+use crate::image::{Descriptor, Digest, Manifest, Platform};
+use crate::progress::{Event, Watch};
 use crate::source::documents;
 use crate::source::{Selector, Store};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args};
 use std::ffi::OsString;
@@ -76,6 +77,9 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
     for image in &images {
         let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);
         let mut inspected = InspectedImage::new(image, synthesised, store)?;
+        if let Some(referrers) = referrers(store, &image.source_digest, run)? {
+            inspected.add_referrers(&referrers);
+        }
         if let Platforms::Only(wanted) = platforms {
             inspected.retain_platforms(wanted)?;
         }
@@ -85,6 +89,18 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
     match run.answer.json() {
         true => run.answer.document(&ImageDocument::new(all)),
         false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),
+    }
+}
+
+/// The referrers of the image `digest`, by one request; `None` where they cannot be listed.
+fn referrers(store: &dyn Store, digest: &Digest, run: &CliRun) -> Result<Option<Vec<Descriptor>>> {
+    match store.referrers(digest) {
+        Ok(referrers) => Ok(Some(referrers)),
+        Err(error) if error.kind() == Kind::Interrupted => Err(error),
+        Err(error) => {
+            run.screen.event(Event::Detail(&format!("the referrers of {digest} cannot be listed: {error}")));
+            Ok(None)
+        }
     }
 }
 

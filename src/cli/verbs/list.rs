@@ -1,16 +1,21 @@
 //! `imgmv list`: lists the names of images.
 
-use crate::Result;
 use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::CliRun;
 use crate::cli::open;
 use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
+use crate::cli::options::YesOrNo;
 use crate::cli::output::answer::VERSION;
+use crate::cli::output::referrer_tree::{ReferrerTree, ReferrersDocument};
+use crate::copy::Platforms;
 use crate::image::Digest;
-use crate::source::Root;
-use crate::transport::address::Listed;
+use crate::progress::Watch;
+use crate::source::attached::{Found, attached_to, belongs_to_another};
+use crate::source::{Root, Store};
+use crate::transport::address::{Address, Listed};
+use crate::{Error, Result};
 use clap::Args;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +31,10 @@ pub struct ListVerb {
     /// Location of the images
     #[arg(value_name = "SRC")]
     src: OsString,
+    /// Print what belongs to each image as a tree: signatures, SBOMs, attestations and other referrers, and the manifests
+    /// under cosign's tags. A reference to a registry without a tag is latest
+    #[arg(long, env = "IMGMV_REFERRERS", value_parser = is_yes)]
+    referrers: bool,
     #[command(flatten)]
     access: SourceAccess,
 }
@@ -38,7 +47,8 @@ Examples:
   imgmv list containerd: --src-namespace k8s.io
   imgmv list docker-dir: --src-root /mnt/disk/var/lib/docker
   imgmv list ssh://root@node1
-  imgmv list bundle.tar --json";
+  imgmv list bundle.tar --json
+  imgmv list --referrers registry.lan:5000/team/app:2";
 
 #[derive(Serialize)]
 struct ListDocument {
@@ -63,6 +73,9 @@ impl ListVerb {
 
     fn execute(&self, run: &CliRun) -> Result<()> {
         let address = address::parse(&self.src)?;
+        if self.referrers {
+            return self.print_referrers(&*address, run);
+        }
         if let Some(listed) = self.access.list(&*address, run)? {
             return answer(listed.into_iter().map(ListEntry::from).collect(), run);
         }
@@ -73,6 +86,54 @@ impl ListVerb {
             run,
         )
     }
+}
+
+impl ListVerb {
+    fn print_referrers(&self, address: &dyn Address, run: &CliRun) -> Result<()> {
+        if address.profile().is_engine {
+            return Err(Error::usage(format!(
+                "{address}: an engine does not store signatures or other referrers; list them in the registry of the image"
+            )));
+        }
+        let opened = self.access.source(address, run)?;
+        let store = inspect_source::store(opened.source, run)?;
+        let mut roots = inspect_source::some(store.roots(&opened.selectors)?, &*store)?;
+        if opened.selectors.is_empty() {
+            roots = without_attached(roots, &*store)?;
+        }
+        let mut trees = Vec::new();
+        for image in inspect_source::images_of(&*store, roots, &Platforms::Default, run)? {
+            let Found { attached, left_out, .. } = attached_to(&image, &*store, &[], &run.cancel)?;
+            trees.push(ReferrerTree::new(&image, &attached, left_out));
+        }
+        run.screen.clear();
+        for tree in &trees {
+            if let Some(why) = &tree.left_out {
+                run.screen.say(&format!("{}: not all that belongs to the image is listed: {why}", tree.label()));
+            }
+        }
+        match run.answer.json() {
+            true => run.answer.document(&ReferrersDocument::new(&trees)),
+            false => trees.iter().flat_map(ReferrerTree::lines).try_for_each(|line| run.answer.line(&line)),
+        }
+    }
+}
+
+/// The variable is a list of types for other verbs; then it asks for nothing here.
+fn is_yes(text: &str) -> Result<bool, String> {
+    Ok(text.parse::<YesOrNo>().ok().and_then(YesOrNo::value).unwrap_or_default())
+}
+
+/// `roots`, which are all of `store`, without those that belong to another one.
+fn without_attached(roots: Vec<Root>, store: &dyn Store) -> Result<Vec<Root>> {
+    let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
+    let mut images = Vec::new();
+    for root in roots {
+        if !belongs_to_another(&root, store, &here)? {
+            images.push(root);
+        }
+    }
+    Ok(images)
 }
 
 fn answer(entries: Vec<ListEntry>, run: &CliRun) -> Result<()> {

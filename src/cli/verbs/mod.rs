@@ -4,6 +4,8 @@ pub(super) mod blob;
 pub(super) mod cache;
 pub(super) mod completions;
 pub(super) mod copy;
+pub(super) mod delete;
+pub(super) mod diff;
 pub(super) mod digest;
 pub(super) mod inspect;
 pub(super) mod list;

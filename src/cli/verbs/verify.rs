@@ -14,6 +14,7 @@ use crate::cli::verify_blobs::{HashedBlob, HashedBlobs, Uncompressed};
 use crate::image::Image;
 use crate::image::{Config, Descriptor, Digest, Manifest, Name};
 use crate::source::Store;
+use crate::source::attached::attached_to;
 use crate::source::documents;
 use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
@@ -27,7 +28,7 @@ use std::sync::Arc;
 /// Read and hash all blobs of the images in SRC
 ///
 /// imgmv compares manifests, configs and layers with their digests and sizes, and uncompressed layers with the diff_ids
-/// in the config. It names each broken blob on standard error; the exit status is then 5.
+/// in the config. In a layout or an archive it also checks the signatures and other referrers of the images. It names each broken blob on standard error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct VerifyVerb {
@@ -47,6 +48,9 @@ Examples:
   imgmv verify registry.lan:5000/team/app:2 --platform linux/amd64
   ssh node1 docker save app:2 | imgmv verify -";
 
+/// The maximum number of missing referrers that are named.
+const MAX_MISSING: usize = 100;
+
 #[derive(Serialize)]
 struct VerifyDocument<'a> {
     version: u32,
@@ -60,6 +64,7 @@ struct VerifiedImage<'a> {
     ok: bool,
     blobs: usize,
     bytes: u64,
+    referrers: usize,
     /// One message for each broken blob.
     broken: &'a [String],
 }
@@ -70,6 +75,7 @@ struct Verdict {
     digest: Digest,
     blobs: usize,
     bytes: u64,
+    referrers: usize,
     broken: Vec<String>,
 }
 
@@ -81,24 +87,50 @@ impl VerifyVerb {
     fn execute(&self, run: &CliRun) -> Result<()> {
         let Opened { source, selectors, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         let platforms = self.choice.platforms();
+        let unreadable;
         let (store, images, hashed) = match source.into_store() {
             Ok(store) => {
-                let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
+                let mut images = inspect_source::images(&*store, &selectors, &platforms, run)?;
+                unreadable = attach(&mut images, &*store, run)?;
                 let hashed = verify_blobs::hash_store(&*store, &images, run)?;
                 (store, images, hashed)
             }
             Err(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(*stream, run)?;
                 let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
-                let images = inspect_source::images(&*store, &selectors, &platforms, run)?;
+                let mut images = inspect_source::images(&*store, &selectors, &platforms, run)?;
+                unreadable = attach(&mut images, &*store, run)?;
                 (store, images, hashed)
             }
         };
         let images = inspect_source::some(images, &*store)?;
-        let verdicts = images.iter().map(|image| check_image(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
+        let mut verdicts =
+            images.iter().map(|image| check_image(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
+        verdicts.iter_mut().zip(unreadable).for_each(|(verdict, why)| verdict.broken.extend(why));
         run.screen.clear();
         print(&verdicts, run)
     }
+}
+
+/// Adds to each of `images` what belongs to it in a layout or archive, so that it is checked too. Returns for each image
+/// the errors of manifests that belong to it and cannot be read.
+fn attach(images: &mut [Image], store: &dyn Store, run: &CliRun) -> Result<Vec<Vec<String>>> {
+    if store.profile().is_remote {
+        return Ok(Vec::new());
+    }
+    let missing: Vec<String> = store
+        .missing_attached()
+        .iter()
+        .take(MAX_MISSING)
+        .map(|digest| format!("referrer {digest}: is listed in the archive, but is missing"))
+        .collect();
+    let mut unreadable = Vec::with_capacity(images.len());
+    for image in images {
+        let found = attached_to(image, store, &[], &run.cancel)?;
+        image.attached = found.attached;
+        unreadable.push([missing.clone(), found.unreadable].concat());
+    }
+    Ok(unreadable)
 }
 
 fn print(verdicts: &[Verdict], run: &CliRun) -> Result<()> {
@@ -126,6 +158,7 @@ impl Verdict {
             ok: self.broken.is_empty(),
             blobs: self.blobs,
             bytes: self.bytes,
+            referrers: self.referrers,
             broken: &self.broken,
         }
     }
@@ -141,8 +174,14 @@ impl Verdict {
 
 /// Compares the blobs of `image` with the results in `hashed`.
 fn check_image(image: &Image, store: &dyn Store, hashed: &HashedBlobs) -> Result<Verdict> {
-    let mut verdict =
-        Verdict { names: image.names.clone(), digest: image.root().digest(), blobs: 0, bytes: 0, broken: Vec::new() };
+    let mut verdict = Verdict {
+        names: image.names.clone(),
+        digest: image.root().digest(),
+        blobs: 0,
+        bytes: 0,
+        referrers: image.attached.len(),
+        broken: Vec::new(),
+    };
     let mut seen = HashSet::new();
     for blob in image.blobs().filter(|blob| seen.insert(blob.digest)) {
         verdict.blobs += 1;

@@ -236,6 +236,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         Ok(found)
     }
 
+    fn missing_attached(&self) -> Vec<Digest> {
+        self.attached.missing().to_vec()
+    }
+
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         Ok(self.attached.digest_tagged(subject))
     }

@@ -70,6 +70,10 @@ impl Store for StreamedStore {
         Ok(self.summary.attached.referrers(subject))
     }
 
+    fn missing_attached(&self) -> Vec<Digest> {
+        self.summary.attached.missing().to_vec()
+    }
+
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         Ok(self.summary.attached.digest_tagged(subject))
     }

@@ -82,7 +82,7 @@ fn text(field: &[u8]) -> &[u8] {
 }
 
 /// Parses a number field: octal, or base 256 if the first bit is set (GNU; star).
-fn number(field: &[u8]) -> Option<u64> {
+pub(super) fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         if field[0] != 0x80 {
             return None;

@@ -98,6 +98,10 @@ impl Address for EngineAddress {
         self.selector.as_ref()
     }
 
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { is_engine: true, ..AddressProfile::default() }
+    }
+
     fn list(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<Option<Vec<Listed>>> {
         if self.selector.is_some() {
             return Ok(None);
@@ -152,7 +156,7 @@ impl Address for HostAddress {
     }
 
     fn profile(&self) -> AddressProfile {
-        AddressProfile { is_remote: true, is_host: true, ..AddressProfile::default() }
+        AddressProfile { is_remote: true, is_engine: true, is_host: true, ..AddressProfile::default() }
     }
 
     fn list(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Option<Vec<Listed>>> {

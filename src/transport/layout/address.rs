@@ -1,12 +1,15 @@
 //! `oci:DIR[:REF]`.
 
+use super::delete::LayoutDeleter;
 use super::{BlobCheck, LayoutSink, LayoutStore};
 use crate::Result;
 use crate::image::Name;
 use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{Address, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of};
+use crate::transport::address::{
+    Address, Deletable, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of, one_of,
+};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::{file_and_selector, suffix};
@@ -82,6 +85,13 @@ impl Address for LayoutAddress {
         let sink = LayoutSink::open(&self.dir, BlobCheck::Size, context.watch.clone())?.cancel(&context.cancel);
         let store = Arc::new(LayoutStore::open(&self.dir)?);
         Ok(InPlace::Store { store, selector: self.selector.clone(), sink: Box::new(sink) })
+    }
+
+    fn deletable(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<Deletable> {
+        let selector = one_of(self.selector(), self)?;
+        let store = Arc::new(LayoutStore::open(&self.dir)?);
+        let deleter = LayoutDeleter::open(&self.dir, store.clone(), context.watch.clone(), &context.cancel)?;
+        Ok(Deletable { store, selector, digest: None, deleter: Box::new(deleter) })
     }
 
     fn layout(&self) -> Option<&Path> {

@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 mod cache;
+mod delete;
 mod directory;
 mod index;
 mod pushed_layout;

@@ -174,6 +174,17 @@ impl PushedLayout {
         })
     }
 
+    /// Removes `name`; returns whether it existed. The manifest stays.
+    pub fn remove_name(&self, name: &Name) -> Result<bool> {
+        let mut existed = false;
+        self.rewrite(|index| {
+            let before = index.target(name);
+            existed = index.remove(name);
+            self.keep_referrers(index, before.into_iter());
+        })?;
+        Ok(existed)
+    }
+
     /// Removes `tag`; returns whether it existed. The manifest stays.
     pub fn untag(&self, tag: &str) -> Result<bool> {
         let mut had = false;

@@ -8,7 +8,8 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, AddressProfile, InPlace, Listed, OpenSource, Parsed, SelectedSource, ServeSource, ShortForm, Transport,
+    Address, AddressProfile, Deletable, InPlace, Listed, OpenSource, Parsed, SelectedSource, ServeSource, ShortForm,
+    Transport, one_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -139,6 +140,18 @@ impl Address for RepositoryAddress {
         let registry = self.registry((options.access)(&self.0.host, &self.0.repository)?, context)?;
         let sink = Box::new(registry.sink(&self.0.repository));
         Ok(InPlace::Store { store: Arc::new(registry.repository(&self.0.repository)), selector: self.image(), sink })
+    }
+
+    /// Mirrors are not asked.
+    fn deletable(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Deletable> {
+        let digest = self.0.digest;
+        let by_digest = || digest.map(Selector::Digest);
+        let selector = self.0.tag.clone().map(Selector::Name).or_else(by_digest);
+        let selector = one_of(selector.as_ref(), self)?;
+        let registry = self.registry((options.access)(&self.0.host, &self.0.repository)?, context)?;
+        let store = Arc::new(registry.repository(&self.0.repository));
+        let deleter = Box::new(registry.deleter(&self.0.repository, store.clone()));
+        Ok(Deletable { store, selector, digest, deleter })
     }
 }
 

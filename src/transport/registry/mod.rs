@@ -6,6 +6,7 @@
 //! - `auth`: challenges, tokens, credential files and helpers, login and logout.
 //! - `pull` and `store`: manifests, blobs and their ranges, tags, referrers.
 //! - `push` and `sink`: upload sessions, chunks, body limits, resuming.
+//! - `delete`: tags and manifests.
 //! - `mirrors`: the mirrors and insecure registries from the configuration of this host's engines.
 //!
 //! **Retries.** One policy (`http/retry.rs`) counts attempts without progress; 16 KiB between two failures reset the
@@ -44,6 +45,7 @@
 pub(crate) mod address;
 pub mod auth;
 pub mod configuration;
+mod delete;
 pub mod http;
 pub mod mirrors;
 mod options;
@@ -93,6 +95,11 @@ impl Registry {
     /// `repository` (`team/app`) as a source.
     pub fn repository(&self, repository: &str) -> RepositoryStore {
         RepositoryStore::new(self.client.clone(), repository)
+    }
+
+    /// `repository` (`team/app`), which `store` reads, to delete tags and manifests.
+    fn deleter(&self, repository: &str, store: Arc<RepositoryStore>) -> delete::RepositoryDeleter {
+        delete::RepositoryDeleter::new(self.client.clone(), repository, store)
     }
 
     /// `repository` (`team/app`) as a destination.

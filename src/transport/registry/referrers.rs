@@ -86,7 +86,7 @@ fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
 }
 
 /// The referrers tag: `sha256-<hex>`.
-fn tag(subject: &Digest) -> String {
+pub fn tag(subject: &Digest) -> String {
     // A tag has at most 128 characters, so a sha512 digest is cut.
     subject.to_string().replacen(':', "-", 1).chars().take(128).collect()
 }

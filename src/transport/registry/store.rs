@@ -73,7 +73,7 @@ impl RepositoryStore {
     }
 
     /// The full name with `tag`.
-    fn name(&self, tag: &str) -> Name {
+    pub(super) fn name(&self, tag: &str) -> Name {
         Name::from(&Reference {
             host: self.origin.host.clone(),
             repository: self.origin.repository.clone(),

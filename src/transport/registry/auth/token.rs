@@ -28,6 +28,7 @@ pub enum Scope {
     Login,
     Pull(String),
     Push(String),
+    Delete(String),
     /// To mount blobs of another repository of the same registry.
     Mount {
         into: String,
@@ -42,6 +43,7 @@ impl Scope {
             Scope::Login => Vec::new(),
             Scope::Pull(repository) => vec![format!("repository:{repository}:pull")],
             Scope::Push(repository) => vec![format!("repository:{repository}:pull,push")],
+            Scope::Delete(repository) => vec![format!("repository:{repository}:pull,delete")],
             Scope::Mount { into, from } => {
                 vec![format!("repository:{into}:pull,push"), format!("repository:{from}:pull")]
             }
@@ -52,7 +54,10 @@ impl Scope {
     pub fn repository(&self) -> &str {
         match self {
             Scope::Login => "",
-            Scope::Pull(repository) | Scope::Push(repository) | Scope::Mount { into: repository, .. } => repository,
+            Scope::Pull(repository)
+            | Scope::Push(repository)
+            | Scope::Delete(repository)
+            | Scope::Mount { into: repository, .. } => repository,
         }
     }
 
@@ -62,6 +67,7 @@ impl Scope {
             Scope::Login => "log in to",
             Scope::Pull(_) => "read",
             Scope::Push(_) | Scope::Mount { .. } => "push to",
+            Scope::Delete(_) => "delete from",
         }
     }
 }

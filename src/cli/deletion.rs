@@ -1,0 +1,253 @@
+//! One deletion: what it covers, and how it is carried out. Everything is read before the first deletion.
+
+use super::context::CliRun;
+use super::open::inspect_source;
+use crate::copy::Platforms;
+use crate::image::{Attached, Digest, Image, Name, ReferrerType};
+use crate::source::attached::{Found, attached_to};
+use crate::source::{Root, Selector};
+use crate::transport::address::{Deletable, PointingNames, TagDeletion};
+use crate::{Error, Kind, Result};
+use serde::Serialize;
+use std::collections::HashSet;
+use std::fmt;
+
+/// The maximum number of names of an image in a message.
+const MAX_SHOWN_NAMES: usize = 20;
+
+/// The options of a deletion.
+#[derive(Clone, Copy)]
+pub struct DeletionOptions {
+    /// Whether the manifest is deleted, and not only a name.
+    pub manifest: bool,
+    pub with_referrers: bool,
+}
+
+/// A name or a manifest that is deleted.
+#[derive(Debug, Clone, Serialize)]
+pub struct Deleted {
+    /// Null for a manifest without a name.
+    name: Option<String>,
+    digest: Digest,
+    /// `tag`, `manifest`, or the type of a referrer.
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl fmt::Display for Deleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or_default();
+        match name.contains('@') {
+            true => write!(f, "{} {name}", self.kind),
+            false => write!(f, "{} {name}@{}", self.kind, self.digest),
+        }
+    }
+}
+
+/// The deletion of one image, or of its name.
+pub struct Deletion {
+    target: Deletable,
+    root: Root,
+    /// The names that go with the manifest, with `--manifest`.
+    pointing: PointingNames,
+    /// The manifests that belong to the image.
+    attached: Vec<Attached>,
+    /// Why `attached` is not complete.
+    left_out: Option<String>,
+}
+
+impl Deletion {
+    /// Reads the image that `target` selects, and what belongs to it.
+    ///
+    /// # Errors
+    /// - `NotFound`: the image does not exist.
+    /// - `Usage`: it is selected by a digest only and `--manifest` is not given, or it was made by imgmv.
+    /// - `Invalid`: the tag points to another digest than the reference.
+    pub fn plan(target: Deletable, options: DeletionOptions, run: &CliRun) -> Result<Deletion> {
+        let mut roots = target.store.roots(std::slice::from_ref(&target.selector))?;
+        roots.dedup_by_key(|root| root.descriptor.digest);
+        let root = inspect_source::one(roots)?;
+        let digest = root.descriptor.digest;
+        if target.digest.is_some_and(|expected| expected != digest) {
+            return Err(Error::invalid(format!("the tag points to {digest}, not to the digest of the reference")));
+        }
+        let by_digest = matches!(target.selector, Selector::Digest(_));
+        if by_digest && !options.manifest {
+            return Err(Error::usage(
+                "a digest is not a tag; add --manifest to delete the manifest and every tag that points to it",
+            ));
+        }
+        if options.manifest && root.synthesised {
+            return Err(Error::usage(
+                "this index does not exist there: imgmv made it of several images with one name; select an image by \
+                 its digest",
+            ));
+        }
+        let pointing = if options.manifest { target.deleter.names_of(&digest)? } else { PointingNames::default() };
+        let (attached, left_out) = match belonging(&target, &root, run) {
+            Ok(Found { attached, left_out, .. }) => (attached, left_out),
+            Err(error) if error.kind() == Kind::Interrupted || options.with_referrers => return Err(error),
+            // The deletion does not need them.
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        Ok(Deletion { target, root, pointing, attached, left_out })
+    }
+
+    fn digest(&self) -> Digest {
+        self.root.descriptor.digest
+    }
+
+    /// The name or digest of the image.
+    fn label(&self) -> String {
+        self.root.name.as_ref().map_or_else(|| format!("@{}", self.digest()), Name::to_string)
+    }
+
+    /// The names and manifests that are deleted.
+    pub fn planned(&self, options: DeletionOptions) -> Vec<Deleted> {
+        let mut planned = self.own(options);
+        if options.with_referrers {
+            planned.extend(self.referrers());
+        }
+        planned
+    }
+
+    /// The name; with `--manifest` the manifest and its names.
+    fn own(&self, options: DeletionOptions) -> Vec<Deleted> {
+        let tag = |name: &Name| Deleted { name: Some(name.to_string()), digest: self.digest(), kind: "tag".into() };
+        match options.manifest {
+            false => self.root.name.iter().map(tag).collect(),
+            true => [self.manifest(&self.digest(), "manifest".to_owned())]
+                .into_iter()
+                .chain(self.pointing.names.iter().map(tag))
+                .collect(),
+        }
+    }
+
+    fn manifest(&self, digest: &Digest, kind: String) -> Deleted {
+        let origin = self.target.store.profile().origin;
+        let name = origin.map(|origin| format!("{}/{}@{digest}", origin.host, origin.repository));
+        Deleted { name, digest: *digest, kind }
+    }
+
+    /// The manifests that belong to the image.
+    pub fn referrers(&self) -> Vec<Deleted> {
+        let entry = |attached: &Attached| {
+            let kind = ReferrerType::of(&attached.manifest.referrer_entry(), attached.tag.as_deref()).to_string();
+            let manifest = self.manifest(&attached.manifest.digest(), kind);
+            match &attached.tag {
+                Some(tag) => Deleted { name: Some(self.sibling(tag)), ..manifest },
+                None => manifest,
+            }
+        };
+        self.attached.iter().map(entry).collect()
+    }
+
+    /// The name `tag` in the repository of the image.
+    fn sibling(&self, tag: &str) -> String {
+        match self.target.store.profile().origin {
+            Some(origin) => format!("{}/{}:{tag}", origin.host, origin.repository),
+            None => tag.to_owned(),
+        }
+    }
+
+    /// The notes for the user before the deletion.
+    pub fn notes(&self, options: DeletionOptions) -> Vec<String> {
+        let label = self.label();
+        let mut notes = Vec::new();
+        if !self.attached.is_empty() && !options.with_referrers {
+            let listed: Vec<String> = self
+                .referrers()
+                .iter()
+                .take(MAX_SHOWN_NAMES)
+                .map(|one| format!("{} {}", one.kind, one.digest))
+                .collect();
+            let (count, listed) = (self.attached.len(), listed.join(", "));
+            notes.push(format!(
+                "{label}: {count} signatures or other referrers stay ({listed}); --with-referrers deletes them too"
+            ));
+        }
+        if let Some(why) = &self.left_out {
+            notes.push(format!("{label}: not all that belongs to the image is listed: {why}"));
+        }
+        if self.pointing.unchecked > 0 {
+            let unchecked = self.pointing.unchecked;
+            notes.push(format!(
+                "{label}: {unchecked} more tags of the repository were not compared; those of this image are deleted too"
+            ));
+        }
+        notes
+    }
+
+    /// Deletes; each deletion is added to `deleted`. The image comes first, so that it never loses its signatures
+    /// before its name.
+    pub fn carry_out(&self, options: DeletionOptions, deleted: &mut Vec<Deleted>) -> Result<()> {
+        match (options.manifest, &self.root.name) {
+            (false, Some(name)) => self.delete_name(name)?,
+            (false, None) => return Err(Error::usage(format!("{}: the image has no name", self.label()))),
+            (true, _) => {
+                if !self.target.deleter.delete_manifest(&self.digest())? {
+                    return Err(Error::not_found(format!("{}: the manifest was deleted before", self.label())));
+                }
+            }
+        }
+        deleted.extend(self.own(options));
+        if options.with_referrers { self.delete_attached(options, deleted) } else { Ok(()) }
+    }
+
+    fn delete_name(&self, name: &Name) -> Result<()> {
+        let TagDeletion::Unsupported(answer) = self.target.deleter.delete_name(name)? else { return Ok(()) };
+        let PointingNames { names, unchecked } = self.target.deleter.names_of(&self.digest())?;
+        let others: Vec<String> = names.iter().filter(|other| *other != name).filter_map(Name::tag).collect();
+        let more = others.len().saturating_sub(MAX_SHOWN_NAMES);
+        let mut with = match &others[..] {
+            [] => String::new(),
+            others => format!(" and the tags {}", others[..others.len() - more].join(", ")),
+        };
+        if more > 0 {
+            with += &format!(" and {more} more");
+        }
+        if unchecked > 0 {
+            with += &format!(" (and those of {unchecked} tags that were not compared)");
+        }
+        Err(Error::failed(format!(
+            "{name}: the registry cannot delete a tag ({answer}); nothing was deleted. --manifest deletes the manifest \
+             {}, with it this tag{with}",
+            self.digest()
+        )))
+    }
+
+    fn delete_attached(&self, options: DeletionOptions, deleted: &mut Vec<Deleted>) -> Result<()> {
+        let deleter = &self.target.deleter;
+        let mut subjects = HashSet::new();
+        // Each manifest after those that refer to it.
+        for (attached, entry) in self.attached.iter().zip(self.referrers()).rev() {
+            let digest = attached.manifest.digest();
+            match &attached.tag {
+                Some(tag) if !options.manifest => {
+                    let name = Name::new(self.sibling(tag))?;
+                    if let TagDeletion::Unsupported(answer) = deleter.delete_name(&name)? {
+                        return Err(Error::failed(format!(
+                            "{name}: the registry cannot delete a tag ({answer}); --manifest deletes the manifests"
+                        )));
+                    }
+                }
+                // A registry may delete the referrers together with their subject.
+                _ => drop(deleter.delete_manifest(&digest)?),
+            }
+            subjects.extend(attached.manifest.subject.as_ref().map(|subject| subject.digest));
+            deleted.push(entry);
+        }
+        subjects.iter().try_for_each(|subject| deleter.forget_referrers(subject))
+    }
+}
+
+/// Finds the manifests that belong to `root` and to the manifests below it.
+fn belonging(target: &Deletable, root: &Root, run: &CliRun) -> Result<Found> {
+    let store = &*target.store;
+    let mut found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
+    let images: Vec<Image> = inspect_source::images_of(store, vec![root.clone()], &Platforms::Default, run)?;
+    for image in images {
+        found = attached_to(&image, store, &[], &run.cancel)?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,176 @@
+//! The search for the manifests that belong to an image in a store: its referrers, those of its children and of the
+//! referrers themselves, and the manifests under cosign's tags.
+//!
+//! A store that lists too many, or lists manifests that it does not have, does not stop the search: the rest is found,
+//! with the first reason why something is left out.
+
+use super::{Root, Store};
+use crate::cancel::Cancel;
+use crate::error::{Kind, Result};
+use crate::image::{
+    Attached, Descriptor, Digest, Image, MAX_COPIED_REFERRERS, Manifest, Name, ReferrerType, media_type, tagged_subject,
+};
+use std::collections::HashSet;
+
+/// The maximum number of steps from an image to a referrer.
+const MAX_DEPTH: usize = 8;
+/// The maximum size of the manifests that belong to one image, together.
+const MAX_ATTACHED_BYTES: u64 = 256 << 20;
+
+const MAX_UNREADABLE: usize = 100;
+
+/// The manifests that belong to one image.
+pub(crate) struct Found {
+    /// Each after what it lists itself.
+    pub attached: Vec<Attached>,
+    /// The first reason why something is left out.
+    pub left_out: Option<String>,
+    /// The lists and manifests that cannot be read, and why; at most [`MAX_UNREADABLE`].
+    pub unreadable: Vec<String>,
+}
+
+/// Finds what belongs to `image` in `store`; only `types`, unless they are empty.
+///
+/// # Errors
+/// `Network`, `RemoteHost` and `Interrupted`. Other errors are a reason to leave something out.
+pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerType], cancel: &Cancel) -> Result<Found> {
+    let found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
+    Search { store, types, cancel, seen: HashSet::new(), bytes: 0, found }.attached_to(image)
+}
+
+/// Whether `root` belongs to another manifest that `store` has. `here` are the digests of all roots of the store.
+pub(crate) fn belongs_to_another(root: &Root, store: &dyn Store, here: &HashSet<Digest>) -> Result<bool> {
+    let subject = match root.name.as_ref().map(Name::tag) {
+        Some(tag) => tag.as_deref().and_then(tagged_subject),
+        None => root.read(store).ok().and_then(|manifest| manifest.subject).map(|subject| subject.digest),
+    };
+    match &subject {
+        Some(subject) => Ok(here.contains(subject) || store.find(subject)?.is_some()),
+        None => Ok(false),
+    }
+}
+
+struct Search<'r> {
+    store: &'r dyn Store,
+    types: &'r [ReferrerType],
+    cancel: &'r Cancel,
+    seen: HashSet<Digest>,
+    bytes: u64,
+    found: Found,
+}
+
+impl Search<'_> {
+    fn attached_to(mut self, image: &Image) -> Result<Found> {
+        self.seen.extend(image.tree.iter().map(Manifest::digest));
+        // The source does not know a manifest that was made here.
+        let made_here = |manifest: &Manifest| {
+            let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
+            digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
+        };
+        for manifest in image.tree.iter().filter(|manifest| !made_here(manifest)) {
+            self.referrers(&manifest.digest(), 1)?;
+            self.digest_tagged(&manifest.digest())?;
+        }
+        Ok(self.found)
+    }
+
+    fn referrers(&mut self, subject: &Digest, depth: usize) -> Result<()> {
+        let answer = self.store.referrers(subject);
+        let Some(mut entries) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
+            return Ok(());
+        };
+        if entries.len() > MAX_COPIED_REFERRERS {
+            self.leave_out(format!("{subject} has more than {MAX_COPIED_REFERRERS} referrers"));
+            entries.truncate(MAX_COPIED_REFERRERS);
+        }
+        for entry in entries {
+            self.cancel.check()?;
+            if self.seen.contains(&entry.digest) {
+                continue;
+            }
+            if depth > MAX_DEPTH {
+                self.leave_out(format!("referrers of referrers are more than {MAX_DEPTH} steps away from the image"));
+                return Ok(());
+            }
+            let Some(manifest) = self.manifest(&entry)? else { continue };
+            if manifest.subject.as_ref().is_none_or(|own| own.digest != *subject) {
+                self.leave_out(format!(
+                    "{} is listed as a referrer of {subject}, but has another subject",
+                    entry.digest
+                ));
+                continue;
+            }
+            let digest = manifest.digest();
+            if self.add(Attached { manifest, tag: None })? {
+                self.referrers(&digest, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn digest_tagged(&mut self, subject: &Digest) -> Result<()> {
+        let answer = self.store.digest_tagged(subject);
+        for (tag, entry) in self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?.unwrap_or_default()
+        {
+            let Some(manifest) = self.manifest(&entry)? else { continue };
+            self.add(Attached { manifest, tag: Some(tag) })?;
+        }
+        Ok(())
+    }
+
+    /// Adds `attached`, after what it lists itself; returns whether the user wants its type.
+    fn add(&mut self, attached: Attached) -> Result<bool> {
+        if !self.types.is_empty() && !self.types.iter().any(|wanted| wanted.matches(&attached)) {
+            return Ok(false);
+        }
+        self.children(&attached.manifest, 1)?;
+        self.seen.insert(attached.manifest.digest());
+        self.found.attached.push(attached);
+        Ok(true)
+    }
+
+    /// Adds the children of `index` that the source has.
+    fn children(&mut self, index: &Manifest, depth: usize) -> Result<()> {
+        for child in index.children() {
+            if depth > MAX_DEPTH || !self.seen.insert(child.digest) {
+                continue;
+            }
+            let Some(manifest) = self.manifest(child)? else { continue };
+            self.children(&manifest, depth + 1)?;
+            self.found.attached.push(Attached { manifest, tag: None });
+        }
+        Ok(())
+    }
+
+    /// Reads the manifest `entry`; `None` where it is left out.
+    fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Manifest>> {
+        if self.bytes.saturating_add(entry.size) > MAX_ATTACHED_BYTES {
+            self.leave_out(format!("the manifests have more than {MAX_ATTACHED_BYTES} bytes together"));
+            return Ok(None);
+        }
+        let answer = Root::new(None, entry.clone()).read(self.store);
+        let manifest = self.unless_unreadable(answer, &format!("referrer {}", entry.digest))?;
+        self.bytes += manifest.as_ref().map_or(0, |manifest| manifest.descriptor.size);
+        Ok(manifest)
+    }
+
+    /// `answer`, or `None` where the source cannot give `what` and the copy can do without it.
+    fn unless_unreadable<T>(&mut self, answer: Result<T>, what: &str) -> Result<Option<T>> {
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Denied | Kind::Failed) => {
+                let why = format!("{what} cannot be read ({error})");
+                if self.found.unreadable.len() < MAX_UNREADABLE {
+                    self.found.unreadable.push(why.clone());
+                }
+                self.leave_out(why);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn leave_out(&mut self, why: String) {
+        self.found.left_out.get_or_insert(why);
+    }
+}

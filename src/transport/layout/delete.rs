@@ -1,0 +1,47 @@
+//! Deleting names and manifests of a layout. Layers and configs stay, since other images may have them.
+
+use super::PushedLayout;
+use super::store::LayoutStore;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::image::{Digest, Name};
+use crate::progress::Watch;
+use crate::transport::address::{Deleter, PointingNames, TagDeletion};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A layout of which names and manifests are deleted.
+pub(super) struct LayoutDeleter {
+    layout: PushedLayout,
+    store: Arc<LayoutStore>,
+}
+
+impl LayoutDeleter {
+    /// Opens the layout in `dir`, which `store` reads.
+    pub fn open(dir: &Path, store: Arc<LayoutStore>, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<LayoutDeleter> {
+        let layout = PushedLayout::open(dir, watch, cancel)?;
+        let missing = || Error::invalid(format!("{} is not an OCI layout: it has no file oci-layout", dir.display()));
+        Ok(LayoutDeleter { layout: layout.ok_or_else(missing)?, store })
+    }
+}
+
+impl Deleter for LayoutDeleter {
+    /// A name that the layout does not have stands for every name with its tag.
+    fn delete_name(&self, name: &Name) -> Result<TagDeletion> {
+        if !self.layout.remove_name(name)?
+            && let Some(tag) = name.tag()
+        {
+            self.layout.untag(&tag)?;
+        }
+        Ok(TagDeletion::Deleted)
+    }
+
+    fn names_of(&self, digest: &Digest) -> Result<PointingNames> {
+        let pointing = self.store.entries().iter().filter(|root| root.descriptor.digest == *digest);
+        Ok(PointingNames { names: pointing.filter_map(|root| root.name.clone()).collect(), unchecked: 0 })
+    }
+
+    fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
+        self.layout.remove_manifest(digest)
+    }
+}

@@ -1,0 +1,152 @@
+//! Deleting tags and manifests of a repository (distribution-spec, "Content Management").
+//!
+//! A registry may refuse the deletion of a tag: docker-registry 2.8 answers 400, and 405 where deleting is disabled.
+//! Nothing here deletes a manifest in place of a tag.
+
+use super::auth::token::Scope;
+use super::http::client::RegistryClient;
+use super::http::error_body;
+use super::http::{Call, Payload, Response};
+use super::pull::manifest::ManifestRef;
+use super::pull::tags;
+use super::referrers;
+use super::store::RepositoryStore;
+use crate::error::{Error, Kind, Result};
+use crate::image::{Digest, Name, media_type};
+use crate::transport::address::{Deleter, PointingNames, TagDeletion};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use ureq::http::Method;
+
+/// The maximum number of tags of which the digest is asked.
+const MAX_ASKED_TAGS: usize = 2000;
+
+/// A repository of which tags and manifests are deleted.
+pub(super) struct RepositoryDeleter {
+    client: Arc<RegistryClient>,
+    repository: String,
+    store: Arc<RepositoryStore>,
+}
+
+impl RepositoryDeleter {
+    pub fn new(client: Arc<RegistryClient>, repository: &str, store: Arc<RepositoryStore>) -> RepositoryDeleter {
+        RepositoryDeleter { client, repository: repository.to_owned(), store }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Delete(self.repository.clone())
+    }
+
+    /// Whatever the response's status is.
+    fn ask(&self, at: ManifestRef<'_>) -> Result<Response> {
+        let url = self.client.url(&format!("{}/manifests/{at}", self.repository))?;
+        self.client.send(&Call::new(Method::DELETE, url), Payload::Nothing, &self.scope(), &at.name(&self.repository))
+    }
+
+    fn delete(&self, tag: &str) -> Result<TagDeletion> {
+        let at = ManifestRef::Tag(tag);
+        let response = self.ask(at)?;
+        match response.status {
+            400 | 404 | 405 | 406 | 415 | 501 => {}
+            _ => {
+                self.client.expect(response, &[200, 202, 204], &self.scope(), &at.name(&self.repository))?.drain();
+                return Ok(TagDeletion::Deleted);
+            }
+        }
+        let (status, text) = (response.status, error_body::text(response));
+        // A repeated request finds that the first one was carried out.
+        if status == 404 && self.store.resolve_tag(tag)?.is_none() {
+            return Ok(TagDeletion::Deleted);
+        }
+        let reason = if text.is_empty() { String::new() } else { format!(": {text}") };
+        Ok(TagDeletion::Unsupported(format!("status {status}{reason}")))
+    }
+
+    /// Those of `tags` that point to `digest`, asked in parallel.
+    fn pointing<'t>(&self, tags: &'t [String], digest: &Digest) -> Result<Vec<&'t String>> {
+        let (next, failed): (_, Mutex<Option<Error>>) = (AtomicUsize::new(0), Mutex::default());
+        let found: Mutex<Vec<(usize, &String)>> = Mutex::default();
+        let worker = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(tag) = tags.get(at) else { return };
+                match self.store.resolve_tag(tag) {
+                    Ok(Some(target)) if target.digest == *digest => {
+                        found.lock().unwrap_or_else(PoisonError::into_inner).push((at, tag));
+                    }
+                    // A tag that cannot be read points elsewhere, or was deleted.
+                    Ok(_) => {}
+                    Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => {
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        next.store(tags.len(), Ordering::Relaxed);
+                    }
+                    Err(_) => {}
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..self.client.access.parallel_blobs.clamp(1, tags.len().max(1)) {
+                scope.spawn(worker);
+            }
+        });
+        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_unstable();
+        Ok(found.into_iter().map(|(_, tag)| tag).collect())
+    }
+}
+
+impl Deleter for RepositoryDeleter {
+    fn delete_name(&self, name: &Name) -> Result<TagDeletion> {
+        match name.tag() {
+            Some(tag) => self.delete(&tag),
+            None => Err(Error::usage(format!("{name} has no tag"))),
+        }
+    }
+
+    fn names_of(&self, digest: &Digest) -> Result<PointingNames> {
+        let mut tags = tags::list(&self.client, &self.repository)?;
+        let unchecked = tags.len().saturating_sub(MAX_ASKED_TAGS);
+        tags.truncate(MAX_ASKED_TAGS);
+        let names = self.pointing(&tags, digest)?.into_iter().map(|tag| self.store.name(tag)).collect();
+        Ok(PointingNames { names, unchecked })
+    }
+
+    fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
+        let at = ManifestRef::Digest(digest);
+        let response = self.ask(at)?;
+        match response.status {
+            404 => Ok(false),
+            status @ (405 | 501) => {
+                let text = error_body::text(response);
+                Err(Error::failed(format!(
+                    "{}: the registry does not allow to delete {} (status {status}: {text}); allow it in the \
+                     registry's configuration (docker-registry: storage.delete.enabled)",
+                    self.client.host,
+                    at.name(&self.repository)
+                )))
+            }
+            _ => {
+                self.client.expect(response, &[200, 202, 204], &self.scope(), &at.name(&self.repository))?.drain();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Deletes the referrers tag of `subject`, which a registry without the referrers API has.
+    fn forget_referrers(&self, subject: &Digest) -> Result<()> {
+        let tag = referrers::tag(subject);
+        let Some(list) = self.store.resolve_tag(&tag)? else { return Ok(()) };
+        if list.digest == *subject || !media_type::is_index(&list.media_type) {
+            return Ok(());
+        }
+        match self.delete(&tag)? {
+            TagDeletion::Deleted => Ok(()),
+            // The index under this tag is only the list of the referrers.
+            TagDeletion::Unsupported(_) => self.delete_manifest(&list.digest).map(drop),
+        }
+    }
+}
