@@ -257,9 +257,8 @@ impl Transfer {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines as a source")]
 pub struct SourceEngineOptions {
-    /// Root directory of containerd, docker or containers-storage, also on the mounted disk of another host [default:
-    /// /var/lib/containerd; /var/lib/docker and a rootless docker's directory; graphroot of storage.conf, else
-    /// /var/lib/containers/storage, without root's rights ~/.local/share/containers/storage]
+    /// Directory of the store that SRC reads, also on the mounted disk of another host [default: this host's own, as
+    /// /var/lib/containerd or /var/lib/docker]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE (not with --src-root), else all namespaces; on a remote host
