@@ -211,7 +211,8 @@ fn the_damaged_file_is_named() {
 
 #[test]
 fn an_image_that_changes_meanwhile_is_told_so() {
-    let cases: [(&str, fn(&mut StorageDir)); 4] = [
+    type Changing = fn(&mut StorageDir);
+    let cases: [(&str, Changing); 4] = [
         ("was removed from the storage", |storage| storage.images.clear()),
         ("was removed from the storage", |storage| storage.images[0]["names"] = json!([])),
         ("was replaced by another image", |storage| {

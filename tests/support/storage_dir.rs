@@ -38,7 +38,7 @@ impl StorageDir {
     pub fn add_pulled(&mut self, names: &[&str], layers: &[Vec<u8>]) -> (Digest, Digest) {
         let config = config(layers, "");
         let manifest = compressed_manifest(&config, layers);
-        (self.add_image(names, &config, layers, &[manifest.bytes.clone()]), manifest.digest())
+        (self.add_image(names, &config, layers, std::slice::from_ref(&manifest.bytes)), manifest.digest())
     }
 
     /// Adds the image with the config `config`, `layers`, and the manifests `manifests`, of which the last is the last

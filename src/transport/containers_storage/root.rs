@@ -101,10 +101,8 @@ impl Storage {
 /// The storage of this user, as containers/storage finds it.
 fn default_place() -> Result<Place> {
     let rooted_user = rustix::process::geteuid().is_root() && variable("_CONTAINERS_ROOTLESS_UID").is_none();
-    if let Some(conf) = variable("CONTAINERS_STORAGE_CONF") {
-        if let Some(place) = named(&conf, "graphroot") {
-            return Ok(place);
-        }
+    if let Some(place) = variable("CONTAINERS_STORAGE_CONF").and_then(|conf| named(&conf, "graphroot")) {
+        return Ok(place);
     }
     match rooted_user {
         true => Ok(system().unwrap_or_else(|| Place { path: ROOT.into(), conf: None })),
