@@ -27,7 +27,7 @@ const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
 /// The number of times that the referrers tag is written for one manifest, where other writers replace it.
 const MAX_TAG_UPDATES: usize = 5;
 
-/// What is known of a repository's referrers API and its tags, so that each is asked once.
+/// The properties of a repository's referrers API and of its tags, so that each is asked for once.
 #[derive(Default)]
 pub struct ReferrersMemory {
     /// The registry has no referrers API.
@@ -48,31 +48,33 @@ pub fn list(
     if memory.has_no_api.load(Ordering::Relaxed) {
         return by_tag(client, repository, subject);
     }
-    match by_api(client, repository, subject) {
-        // The registry has no such API; registries report that with different statuses, or with another document.
-        Err(error)
-            if error.is_web_page()
-                || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Invalid | Kind::Denied) =>
-        {
-            let found = by_tag(client, repository, subject)?;
-            memory.has_no_api.store(true, Ordering::Relaxed);
-            Ok(found)
-        }
-        answer => answer,
+    if let Some(found) = by_api(client, repository, subject)? {
+        return Ok(found);
     }
+    let found = by_tag(client, repository, subject)?;
+    memory.has_no_api.store(true, Ordering::Relaxed);
+    Ok(found)
 }
 
-fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+/// Lists by the API; `None` if the registry has none. Registries report that with different statuses, or with another
+/// document.
+fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
     let mut next = Some(client.url(&format!("{repository}/referrers/{subject}"))?);
     let (mut all, mut skipped) = (Vec::new(), Skipped::default());
     let mut known = HashSet::new();
-    for _ in 0..MAX_PAGES {
+    for page in 0..MAX_PAGES {
         let Some(url) = next else { break };
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
-        let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
+        let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST_BYTES) {
+            Err(error) if page == 0 && is_no_api(&error) => return Ok(None),
+            answer => answer?,
+        };
         let before = all.len();
-        let entries = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;
+        let entries = match entries(&bytes, &mut skipped) {
+            None if page == 0 => return Ok(None),
+            entries => entries.ok_or_else(|| not_an_index(client, &what))?,
+        };
         all.extend(entries.into_iter().filter(|entry| known.insert(entry.digest)));
         if all.len() + skipped.count() >= MAX_REFERRERS {
             break;
@@ -82,7 +84,11 @@ fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
     }
     skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     all.truncate(MAX_REFERRERS);
-    Ok(all)
+    Ok(Some(all))
+}
+
+fn is_no_api(error: &Error) -> bool {
+    error.is_web_page() || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Denied)
 }
 
 /// The referrers tag: `sha256-<hex>`.
