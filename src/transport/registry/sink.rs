@@ -186,15 +186,16 @@ impl Sink for RepositorySink {
     fn has_referrer(&self, referrer: &Manifest) -> Result<bool> {
         let Some(subject) = &referrer.subject else { return Ok(false) };
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        if !listed.contains_key(&subject.digest) {
-            let (client, repository) = (&self.target.client, &self.target.repository);
-            let found = referrers::list(client, repository, &subject.digest, &self.memory);
-            // What cannot be listed is sent again.
-            let found =
-                found.or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(Vec::new()) })?;
-            listed.insert(subject.digest, found.into_iter().map(|entry| entry.digest).collect());
+        if let Some(known) = listed.get(&subject.digest) {
+            return Ok(known.contains(&referrer.digest()));
         }
-        Ok(listed[&subject.digest].contains(&referrer.digest()))
+        let found = referrers::list(&self.target.client, &self.target.repository, &subject.digest, &self.memory);
+        // A list that cannot be read is not an error yet: the push reports it.
+        let found = found.or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(Vec::new()) })?;
+        let found: HashSet<Digest> = found.into_iter().map(|entry| entry.digest).collect();
+        let is_listed = found.contains(&referrer.digest());
+        listed.insert(subject.digest, found);
+        Ok(is_listed)
     }
 
     /// Only a dry run asks for each blob here; a copy asks in `begin`.
