@@ -4,14 +4,17 @@
 //! the blobs of a store, several at once, in the order of `upload_order` where the sink keeps only finished blobs;
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
 //! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
+//! `attach` finds what belongs to an image (referrers, cosign's tags), which is stored after the image and before its
+//! names; `current` finds the images that the sink has already;
 //! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
 //! tags first, and drops a name whose digest is not the digest of its image; `convert` does the same where a conversion
 //! changes the root. So a sink may trust a name by digest. Two roots with one name are listed, and `plan` refuses them.
 //!
-//! **Indexes.** A registry or an archive gets the whole index, or the subset that the source has. A layout gets the
-//! index as it is, with as much below it as the source has. An engine gets the index as it is with its own platform
+//! **Indexes.** A layout and a registry get the index as it is, with as much below it as the source has or the user
+//! selects, so that its digest and its signatures stay valid; a registry that refuses missing children gets a smaller
+//! index. An archive gets a smaller index, and the bytes of the index itself for a later copy. An engine gets the index as it is with its own platform
 //! below it, as after its own pull (the index's digest is what a pod asks for), or the image of that platform where the
 //! engine does not know indexes. `plan/subset.rs` has these rules and `--sparse`, which changes them.
 //!

@@ -90,8 +90,9 @@ pub struct Parts {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SparseName {
-    /// Layouts, containerd and docker's containerd store keep the index; archives and registries get a smaller one.
-    /// With --platform every destination gets a smaller one; with --all-platforms missing parts are an error
+    /// Registries, layouts, containerd and docker's containerd store keep the index and its digest; a registry that
+    /// refuses missing parts, and archives, get a smaller one. An archive has the index's bytes too, for a later copy.
+    /// With --all-platforms missing parts are an error
     Auto,
     /// Keep the index and its digest; it also lists the missing parts
     Keep,
