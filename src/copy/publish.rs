@@ -61,7 +61,9 @@ impl CopyRun<'_> {
     /// sink refuses an index of which children are missing.
     fn put_tree(&self, image: &Image, made: &Image) -> Result<Option<Image>> {
         let put = |made: &Image| made.tree.iter().try_for_each(|manifest| self.sink.put_manifest(manifest));
-        let Some(narrowed) = &image.narrowed else { return put(made).map(|()| None) };
+        // A sink without unnamed images is a directory, which refuses nothing.
+        let narrowed = image.narrowed.as_ref().filter(|_| self.capabilities.unnamed_images);
+        let Some(narrowed) = narrowed else { return put(made).map(|()| None) };
         let root = made.root();
         match put(made).and_then(|()| self.sink.publish(None, root)) {
             Ok(()) => Ok(None),
