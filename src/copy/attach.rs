@@ -6,7 +6,8 @@ use super::plan;
 use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
 use crate::error::{Error, Result};
-use crate::image::{Attached, Digest, Image, Name, ReferrerType};
+use crate::image::{Attached, Digest, Image, Name, ReferrerType, is_referrers_tag};
+use crate::progress::Event;
 use crate::source::attached::{Found, attached_to, belongs_to_another};
 use crate::source::{Root, Store};
 use std::collections::HashSet;
@@ -18,12 +19,21 @@ impl CopyRun<'_> {
     pub(super) fn attach(&self, store: &dyn Store, images: &mut [Image]) -> Result<()> {
         let options = &self.options.referrers;
         let stores = self.capabilities.referrers;
-        // An engine cannot store them, so a remote source is not asked.
         if stores {
             images.iter_mut().for_each(keep_original);
         }
-        if !options.wanted || (!stores && self.profile.is_remote && options.required.is_empty()) {
+        if !options.wanted {
             return Ok(());
+        }
+        if !stores {
+            self.refuse_if_required()?;
+            // A remote source is not asked for what cannot be stored.
+            if self.profile.is_remote {
+                self.watch.event(Event::Detail(
+                    "signatures and other referrers are not copied: the destination cannot store them",
+                ));
+                return Ok(());
+            }
         }
         for image in images {
             let label = image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string);
@@ -70,8 +80,10 @@ impl CopyRun<'_> {
     ) -> Result<()> {
         let attached = images.iter().flat_map(|image| &image.attached).map(|attached| attached.manifest.digest());
         let attached: HashSet<Digest> = attached.collect();
-        let rest: Vec<Root> =
-            belonging.into_iter().filter(|root| !attached.contains(&root.descriptor.digest)).collect();
+        let rest: Vec<Root> = belonging
+            .into_iter()
+            .filter(|root| !attached.contains(&root.descriptor.digest) && !is_list(root))
+            .collect();
         let types = &self.options.referrers.types;
         if rest.is_empty() || !self.options.referrers.wanted || !types.is_empty() || !self.capabilities.referrers {
             return Ok(());
@@ -79,6 +91,17 @@ impl CopyRun<'_> {
         let options = PlanOptions { naming: Naming::Keep, ..self.options.plan_options() };
         images.extend(plan::images(store, rest, &options, &self.capabilities, self.watch)?);
         Ok(())
+    }
+
+    /// Fails with `Usage` if referrers are required that the sink cannot store.
+    fn refuse_if_required(&self) -> Result<()> {
+        match self.options.referrers.required.first() {
+            Some(required) => Err(Error::usage(format!(
+                "--require-referrers {required}: the destination cannot store referrers; copy to a registry, a layout or \
+                 an archive, or check the source with imgmv list --referrers"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn check_required(&self, label: &str, found: &Found) -> Result<()> {
@@ -111,6 +134,11 @@ impl CopyRun<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether `root` is a list of referrers, which each registry writes for itself.
+fn is_list(root: &Root) -> bool {
+    root.name.as_ref().and_then(Name::tag).is_some_and(|tag| is_referrers_tag(&tag))
 }
 
 /// Attaches the index that `image` is a part of.

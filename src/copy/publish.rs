@@ -40,6 +40,13 @@ impl CopyRun<'_> {
             }
             if made.attached.len() < image.attached.len() {
                 let count = image.attached.len() - made.attached.len();
+                if let Some(required) = self.options.referrers.required.first() {
+                    return Err(Error::not_found(format!(
+                        "{count} referrers of {} belong to a digest that the destination does not get, and \
+                         --require-referrers {required} is given; the image gets no name",
+                        image.root().digest()
+                    )));
+                }
                 self.watch.say(&format!(
                     "{count} referrers of {} are not copied: they belong to a digest that the destination does not get",
                     image.root().digest()

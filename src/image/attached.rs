@@ -29,6 +29,11 @@ pub fn is_digest_tag(tag: &str) -> bool {
     tag.contains('.') && tagged_subject(tag).is_some()
 }
 
+/// Whether `tag` has the form of a referrers tag, `sha256-<hex>` (distribution-spec, "Referrers Tag Schema").
+pub fn is_referrers_tag(tag: &str) -> bool {
+    !tag.contains('.') && tagged_subject(tag).is_some()
+}
+
 /// The subject in a tag of the form of [`digest_tags`], or in a referrers tag, `sha256-<hex>` (distribution-spec,
 /// "Referrers Tag Schema").
 pub fn tagged_subject(tag: &str) -> Option<Digest> {

@@ -16,7 +16,9 @@ mod synthesised;
 mod tree;
 
 pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
-pub use attached::{Attached, MAX_COPIED_REFERRERS, ReferrerType, digest_tags, is_digest_tag, tagged_subject};
+pub use attached::{
+    Attached, MAX_COPIED_REFERRERS, ReferrerType, digest_tags, is_digest_tag, is_referrers_tag, tagged_subject,
+};
 pub use config::Config;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};

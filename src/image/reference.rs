@@ -222,9 +222,12 @@ impl Name {
         }
     }
 
-    /// Returns the digest in the name (`app@sha256:…`).
+    /// Returns the digest in the name (`app@sha256:…`, or only `@sha256:…`).
     pub fn digest(&self) -> Option<Digest> {
-        self.reference()?.digest
+        match self.reference() {
+            Some(reference) => reference.digest,
+            None => self.0.strip_prefix('@')?.parse().ok(),
+        }
     }
 
     /// Splits a name with tag and digest as containerd does: `app:2@sha256:…` becomes `app:2` and `app@sha256:…`, both

@@ -17,6 +17,7 @@ const MAX_DEPTH: usize = 8;
 /// The maximum size of the manifests that belong to one image, together.
 const MAX_ATTACHED_BYTES: u64 = 256 << 20;
 
+/// The maximum number of reasons that are recorded.
 const MAX_UNREADABLE: usize = 100;
 
 /// The manifests that belong to one image.
@@ -67,7 +68,7 @@ impl Search<'_> {
             let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
             digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
         };
-        for manifest in image.tree.iter().filter(|manifest| !made_here(manifest)) {
+        for manifest in image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest)) {
             self.referrers(&manifest.digest(), 1)?;
             self.digest_tagged(&manifest.digest())?;
         }

@@ -13,6 +13,8 @@ use std::collections::{HashMap, HashSet};
 
 /// The annotation of `index.json` that names the blob.
 pub(crate) const ANNOTATION: &str = "imgmv.referrers";
+/// The maximum size of the manifests that the blob lists, together.
+const MAX_TABLE_BYTES: u64 = 32 << 20;
 /// The maximum number of entries in the blob.
 const MAX_ENTRIES: usize = 50_000;
 
@@ -49,7 +51,12 @@ impl AttachedTable {
         if entries.len() > MAX_ENTRIES {
             return Err(wrong(&format!("which lists more than {MAX_ENTRIES} manifests")));
         }
-        for entry in entries {
+        let (mut seen, mut bytes) = (HashSet::new(), 0);
+        for entry in entries.into_iter().filter(|entry| seen.insert((entry.digest, entry.annotations.clone()))) {
+            bytes += entry.size.min(MAX_MANIFEST_BYTES);
+            if bytes > MAX_TABLE_BYTES {
+                return Err(wrong(&format!("whose manifests have more than {MAX_TABLE_BYTES} bytes together")));
+            }
             table.insert(contents, entry)?;
         }
         Ok(table)
@@ -68,7 +75,7 @@ impl AttachedTable {
         };
         let Ok(manifest) = Manifest::parse(bytes, &entry) else { return Ok(()) };
         match &manifest.subject {
-            Some(subject) => self.referrers.entry(subject.digest).or_default().push(entry),
+            Some(subject) => self.referrers.entry(subject.digest).or_default().push(manifest.referrer_entry()),
             None => {
                 let children = manifest.children().iter().map(|child| child.digest).collect();
                 self.originals.push((entry, children));

@@ -2,7 +2,7 @@
 
 use super::select::{Chooser, MAX_DEPTH};
 use super::{ATTESTS, Platforms};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_NAMES, Manifest, Platform, media_type};
 use crate::source::documents::config;
 use std::collections::HashSet;
@@ -105,14 +105,14 @@ impl Chooser<'_> {
     }
 
     fn available(&mut self, leaf: &Descriptor) -> Result<bool> {
-        if !self.is_sparse {
-            return Ok(true);
-        }
         if !self.has(&leaf.digest)? {
             return Ok(false);
         }
-        let manifest = self.fetch(leaf)?;
-        self.complete(&manifest)
+        // A registry gets no request beforehand.
+        match self.fetch(leaf) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            manifest => Ok(!self.is_sparse || self.complete(&manifest?)?),
+        }
     }
 
     /// Checks that a single image is for one of the wanted platforms.

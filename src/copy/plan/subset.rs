@@ -30,12 +30,16 @@ impl Chooser<'_> {
     pub(super) fn asked(&mut self, top: Manifest, chosen: Vec<Descriptor>) -> Result<Vec<Manifest>> {
         self.all_wanted(&top, &chosen)?;
         match self.options.sparse {
-            Sparse::Keep => self.keep(top, &chosen),
+            Sparse::Keep => {
+                let rest = self.attestations(&top, &chosen)?;
+                self.keep(top, &[chosen, rest].concat())
+            }
             Sparse::Auto if self.capabilities.shape == Shape::AsFound && !self.is_synthesised(&top) => {
-                let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };
-                let entries = [chosen, rest].concat();
-                self.narrowed = Some(self.narrowed_tree(&top, &entries)?);
-                self.keep(top, &entries)
+                let rest = self.attestations(&top, &chosen)?;
+                // A single platform is narrowed to its own manifest.
+                let smaller = if chosen.len() > 1 { [&chosen[..], &rest].concat() } else { chosen.clone() };
+                self.narrowed = Some(self.narrowed_tree(&top, &smaller)?);
+                self.keep(top, &[chosen, rest].concat())
             }
             Sparse::Auto | Sparse::Narrow | Sparse::Fail => {
                 let rest = if chosen.len() > 1 { self.attestations(&top, &chosen)? } else { Vec::new() };

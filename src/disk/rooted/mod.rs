@@ -12,12 +12,12 @@ mod by_hand;
 mod tests;
 
 use crate::error::{Error, Result};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -92,16 +92,32 @@ impl Rooted {
     /// - `Denied` and `Failed`: the system's.
     pub fn file(&self, name: impl AsRef<[u8]>) -> Result<Option<File>> {
         let name = name.as_ref();
+        match self.regular_file(&cleaned(name)) {
+            Ok(Some(fd)) => Ok(Some(File::from(fd))),
+            Ok(None) => Err(self.not_a_file(name)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(self.failed(name, error)),
+        }
+    }
+
+    /// Opens the file at `path`; `None` if it is not a regular file. Opening a device may have effects (a watchdog starts,
+    /// a tape rewinds), so the kind of the file is known before it is opened.
+    fn regular_file(&self, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match self.resolve(&cleaned(name), flags) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(self.failed(name, error)),
-        };
-        let found = file.metadata().map_err(|error| Error::reading(self.display(name), error))?;
-        match found.is_file() {
-            true => Ok(Some(file)),
-            false => Err(self.not_a_file(name)),
+        let handle = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC)?;
+        let found = fstat(&handle)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        match rustix::fs::open(format!("/proc/self/fd/{}", handle.as_raw_fd()), flags, Mode::empty()) {
+            // Without /proc the path is resolved again.
+            Err(Errno::NOENT) => {
+                let file = self.resolve(path, flags)?;
+                let again = fstat(&file)?;
+                let is_same = (again.st_dev, again.st_ino) == (found.st_dev, found.st_ino);
+                if is_same { Ok(Some(file)) } else { Err(Errno::AGAIN) }
+            }
+            file => file.map(Some),
         }
     }
 

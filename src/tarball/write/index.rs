@@ -45,7 +45,11 @@ impl ImageLists {
             config: manifest.config().cloned(),
             layers: manifest.layers().iter().map(|layer| layer.digest).collect(),
             subject: manifest.subject.as_ref().map(|subject| subject.digest),
-            referrer_entry: manifest.subject.as_ref().map(|_| manifest.referrer_entry()),
+            // Annotations may have any length, and the manifest has them.
+            referrer_entry: manifest
+                .subject
+                .as_ref()
+                .map(|_| Descriptor { annotations: None, ..manifest.referrer_entry() }),
         };
         self.manifests.insert(manifest.digest(), summary);
     }

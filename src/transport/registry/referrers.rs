@@ -71,7 +71,7 @@ fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
             answer => answer?,
         };
         let before = all.len();
-        let entries = match entries(&bytes, &mut skipped) {
+        let entries = match entries(&bytes, &mut skipped).map_err(|why| error_at(client, &what, &why))? {
             None if page == 0 => return Ok(None),
             entries => entries.ok_or_else(|| not_an_index(client, &what))?,
         };
@@ -164,12 +164,17 @@ pub fn possible_digest_tags(
 }
 
 /// The valid descriptors of an index; the other entries go to `skipped`. `None` if `index` is not an index.
-fn entries(index: &[u8], skipped: &mut Skipped) -> Option<Vec<Descriptor>> {
-    let index = json_tree(index).ok()?;
-    let list = match index.get("manifests")? {
-        Value::Array(list) => &list[..],
-        Value::Null => &[],
-        _ => return None,
+///
+/// Fails for a document that is too large or nested too deep, which may be an index.
+fn entries(index: &[u8], skipped: &mut Skipped) -> std::result::Result<Option<Vec<Descriptor>>, String> {
+    if !index.trim_ascii_start().starts_with(b"{") {
+        return Ok(None);
+    }
+    let index = json_tree(index)?;
+    let list = match index.get("manifests") {
+        Some(Value::Array(list)) => &list[..],
+        Some(Value::Null) => &[],
+        _ => return Ok(None),
     };
     let mut found = Vec::new();
     for entry in list {
@@ -178,7 +183,11 @@ fn entries(index: &[u8], skipped: &mut Skipped) -> Option<Vec<Descriptor>> {
             Err(_) => skipped.add(entry),
         }
     }
-    Some(found)
+    Ok(Some(found))
+}
+
+fn error_at(client: &RegistryClient, what: &str, why: &str) -> Error {
+    Error::invalid(format!("{}: the {what} cannot be read: {why}", client.host))
 }
 
 fn not_an_index(client: &RegistryClient, what: &str) -> Error {
@@ -197,7 +206,8 @@ fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
         return Ok(Vec::new());
     }
     let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
-    let mut listed = entries(&bytes, &mut skipped).ok_or_else(|| not_an_index(client, &what))?;
+    let listed = entries(&bytes, &mut skipped).map_err(|why| error_at(client, &what, &why))?;
+    let mut listed = listed.ok_or_else(|| not_an_index(client, &what))?;
     skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     listed.truncate(MAX_REFERRERS);
     Ok(listed)

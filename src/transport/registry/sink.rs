@@ -97,8 +97,15 @@ impl RepositorySink {
         (is_other && !refused()).then_some(&*from.repository)
     }
 
-    /// Puts `manifest` under `reference`, a tag or its digest (distribution-spec, "Pushing Manifests").
+    /// Puts `manifest` under `reference`, a tag or its digest, and lists it for its subject.
     fn put(&self, manifest: &Manifest, reference: &str) -> Result<()> {
+        let registry_lists_it = self.send(manifest, reference)?;
+        self.list_referrer(manifest, registry_lists_it)
+    }
+
+    /// Sends `manifest` to `reference` (distribution-spec, "Pushing Manifests"). Returns whether the registry lists it for
+    /// its subject.
+    fn send(&self, manifest: &Manifest, reference: &str) -> Result<bool> {
         let (media_type, digest) = (&*manifest.descriptor.media_type, manifest.digest());
         let call = Call::new(Method::PUT, self.target.url(&format!("manifests/{reference}"))?)
             .with(header::CONTENT_TYPE, media_type)
@@ -120,14 +127,14 @@ impl RepositorySink {
         target.check_reported_digest(&response, &digest, &what)?;
         let registry_lists_it = response.header("oci-subject").is_some();
         response.drain();
-        match (&manifest.subject, registry_lists_it) {
-            (Some(_), false) => self.list_referrer(manifest),
-            _ => Ok(()),
-        }
+        Ok(registry_lists_it)
     }
 
-    /// Adds a referrer to the referrers tag, for a registry without the referrers API.
-    fn list_referrer(&self, manifest: &Manifest) -> Result<()> {
+    /// Adds a referrer to the referrers tag, unless the registry lists it.
+    fn list_referrer(&self, manifest: &Manifest, registry_lists_it: bool) -> Result<()> {
+        if registry_lists_it || manifest.subject.is_none() {
+            return Ok(());
+        }
         let put = |index: &Manifest, tag: &str| self.put(index, tag);
         referrers::list_by_tag(&self.target.client, &self.target.repository, manifest, &put)
     }
@@ -235,11 +242,16 @@ impl Sink for RepositorySink {
         let before = self.defer(None).filter(|deferred| deferred.digest() != root.digest());
         self.put_deferred(before)?;
         match name {
-            Some(name) => self.put(root, &self.reference(name)?).or_else(|refused| match refused.kind() {
-                // The registry refuses to put an immutable tag, but the tag points to this manifest already.
-                Kind::Failed | Kind::Denied if self.published(name).ok().flatten() == Some(root.digest()) => Ok(()),
-                _ => Err(refused),
-            }),
+            Some(name) => {
+                let listed = self.send(root, &self.reference(name)?).or_else(|refused| match refused.kind() {
+                    // The registry refuses to put an immutable tag, but the tag points to this manifest already.
+                    Kind::Failed | Kind::Denied if self.published(name).ok().flatten() == Some(root.digest()) => {
+                        Ok(false)
+                    }
+                    _ => Err(refused),
+                })?;
+                self.list_referrer(root, listed)
+            }
             None => self.put(root, &root.digest().to_string()),
         }
     }
@@ -280,7 +292,7 @@ impl RepositorySink {
 impl RepositorySink {
     /// The tag (or digest) of `name`.
     fn reference(&self, name: &Name) -> Result<String> {
-        let by_digest = || name.reference().and_then(|reference| reference.digest).map(|digest| digest.to_string());
+        let by_digest = || name.digest().map(|digest| digest.to_string());
         name.tag().or_else(by_digest).ok_or_else(|| {
             Error::usage(format!(
                 "{name} cannot be pushed to {}: it has no valid tag; name one",

@@ -5,8 +5,9 @@ use crate::error::{Error, Result};
 use rustix::fs::{Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
 use std::os::fd::AsFd;
 
-/// Set-group-ID and the permissions; a registry's folders have nothing else.
-const DIRECTORY_MODE: u32 = 0o2777;
+/// Set-group-ID and the permissions of a registry's folders. Other users never get the right to write, whatever the
+/// folder has above a new tree (0777 for a volume of Kubernetes).
+const DIRECTORY_MODE: u32 = 0o2775;
 /// Files are not executable.
 const FILE_MODE: u32 = 0o666;
 

@@ -19,15 +19,15 @@ pub(super) struct NamedImage {
     pub root: Descriptor,
 }
 
-/// The manifests of the image `root`, parents first: those that the tree has, and those in `written`, which this copy
-/// stored. An index may be stored without some of its images.
+/// The manifests of the image `root`, parents first: those in `written`, which this copy stored, and those whose blobs the
+/// tree has too. An index may be stored without some of its images, of which the tree may have a part (a cache).
 ///
 /// Fails with `Invalid` for a damaged manifest, and if there are more than `MAX_MANIFESTS`.
 pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest>) -> Result<Vec<Descriptor>> {
     let (mut seen, mut found, mut ahead) = (HashSet::new(), Vec::new(), vec![root.clone()]);
     while let Some(at) = ahead.pop() {
         let is_needed = at.digest == root.digest || written.contains(&at.digest);
-        if !at.names_manifest() || !seen.insert(at.digest) || !is_needed && tree.size(&at.digest)?.is_none() {
+        if !at.names_manifest() || !seen.insert(at.digest) || !is_needed && !is_complete(tree, &at)? {
             continue;
         }
         if seen.len() + ahead.len() > MAX_MANIFESTS {
@@ -37,6 +37,19 @@ pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest
         found.push(at);
     }
     Ok(found)
+}
+
+/// Whether the tree has the manifest `at` and its blobs.
+fn is_complete(tree: &Tree, at: &Descriptor) -> Result<bool> {
+    if tree.size(&at.digest)?.is_none() {
+        return Ok(false);
+    }
+    for blob in manifest(tree, at)?.blobs() {
+        if tree.size(&blob.digest)? != Some(blob.size) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads the manifest `at`.
