@@ -79,13 +79,8 @@ const BUNDLE_PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign";
 
 impl ReferrerType {
-    /// The type of the manifest with this entry in a list, or under this one of cosign's tags. A bundle of cosign is an
-    /// attestation if its annotation names another predicate than cosign's own for signatures.
+    /// The type of the manifest with this entry in a list, or under this one of cosign's tags.
     pub fn of(entry: &Descriptor, tag: Option<&str>) -> ReferrerType {
-        if let (None, Some(predicate)) = (tag, entry.annotation(BUNDLE_PREDICATE)) {
-            let is_signature = predicate.starts_with(SIGNATURE_PREDICATE);
-            return if is_signature { ReferrerType::Signature } else { ReferrerType::Attestation };
-        }
         let matches = |word: &ReferrerType| match tag {
             Some(tag) => word.matches_tag(tag),
             None => word.matches_entry(entry),
@@ -99,12 +94,17 @@ impl ReferrerType {
     fn matches_entry(&self, entry: &Descriptor) -> bool {
         let own = entry.artifact_type.as_deref().unwrap_or_default();
         let one_of = |beginnings: &[&str]| beginnings.iter().any(|beginning| own.starts_with(beginning));
+        // A bundle of cosign is an attestation if its annotation names another predicate than cosign's for signatures.
+        let predicate = entry.annotation(BUNDLE_PREDICATE);
+        let is_bundle = |of_signature: bool| {
+            own.starts_with(SIGSTORE_BUNDLE)
+                && predicate.is_none_or(|predicate| predicate.starts_with(SIGNATURE_PREDICATE) == of_signature)
+        };
         match self {
-            ReferrerType::Signature => one_of(&[
-                SIGSTORE_BUNDLE,
-                "application/vnd.dev.cosign.artifact.sig",
-                "application/vnd.cncf.notary.signature",
-            ]),
+            ReferrerType::Signature => {
+                is_bundle(true)
+                    || one_of(&["application/vnd.dev.cosign.artifact.sig", "application/vnd.cncf.notary.signature"])
+            }
             ReferrerType::Sbom => one_of(&[
                 "application/spdx",
                 "text/spdx",
@@ -113,7 +113,7 @@ impl ReferrerType {
                 "application/vnd.dev.cosign.artifact.sbom",
             ]),
             ReferrerType::Attestation => {
-                one_of(&[SIGSTORE_BUNDLE, "application/vnd.in-toto", "application/vnd.dev.cosign.artifact.att"])
+                is_bundle(false) || one_of(&["application/vnd.in-toto", "application/vnd.dev.cosign.artifact.att"])
             }
             ReferrerType::MediaType(wanted) => own == wanted,
         }

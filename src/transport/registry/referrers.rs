@@ -93,8 +93,9 @@ fn is_no_api(error: &Error) -> bool {
 
 /// The referrers tag: `sha256-<hex>`.
 pub fn tag(subject: &Digest) -> String {
-    // A tag has at most 128 characters, so a sha512 digest is cut.
-    subject.to_string().replacen(':', "-", 1).chars().take(128).collect()
+    // The specification cuts the hex digits of a longer digest.
+    let hex: String = subject.hex().chars().take(64).collect();
+    format!("{}-{hex}", subject.algorithm().name())
 }
 
 /// Adds `manifest` to the index under the referrers tag of its subject ("Pushing Manifests with Subject"). `put` stores
@@ -111,10 +112,15 @@ pub fn list_by_tag(
     put: &dyn Fn(&Manifest, &str) -> Result<()>,
 ) -> Result<()> {
     let Some(subject) = manifest.subject.as_ref().map(|subject| subject.digest) else { return Ok(()) };
-    for _ in 0..MAX_TAG_UPDATES {
-        let mut listed = by_tag(client, repository, &subject)?;
-        if listed.iter().any(|own| own.digest == manifest.digest()) {
+    for attempt in 0..=MAX_TAG_UPDATES {
+        let mut index = tagged_index(client, repository, &subject)?;
+        let listed = index["manifests"].as_array_mut().ok_or_else(|| not_an_index(client, &tag(&subject)))?;
+        let digest = manifest.digest().to_string();
+        if listed.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest)) {
             return Ok(());
+        }
+        if attempt == MAX_TAG_UPDATES {
+            break;
         }
         if listed.len() >= MAX_REFERRERS {
             let host = &client.host;
@@ -122,12 +128,8 @@ pub fn list_by_tag(
                 "{host}: the referrers tag of {repository}@{subject} has {MAX_REFERRERS} entries; no more are added"
             )));
         }
-        listed.push(manifest.referrer_entry());
-        let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed }).to_string();
-        put(&Manifest::from_bytes(text.into_bytes(), media_type::OCI_INDEX)?, &tag(&subject))?;
-    }
-    if by_tag(client, repository, &subject)?.iter().any(|own| own.digest == manifest.digest()) {
-        return Ok(());
+        listed.push(json!(manifest.referrer_entry()));
+        put(&Manifest::from_bytes(index.to_string().into_bytes(), media_type::OCI_INDEX)?, &tag(&subject))?;
     }
     Err(Error::failed(format!(
         "{}: referrer {} of {repository}@{subject} is stored, but other writers replaced the referrers tag \
@@ -135,6 +137,18 @@ pub fn list_by_tag(
         client.host,
         manifest.digest()
     )))
+}
+
+/// The index of the referrers tag with everything that other writers put into it; a new one if there is none.
+fn tagged_index(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Value> {
+    let new = || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] });
+    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(new()) };
+    let what = format!("referrers of {repository}@{subject}");
+    let mut index = json_tree(&bytes).map_err(|why| error_at(client, &what, &why))?;
+    if index.get("manifests").is_none_or(Value::is_null) {
+        index["manifests"] = json!([]);
+    }
+    Ok(index)
 }
 
 /// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
@@ -194,21 +208,24 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
     Error::invalid(format!("{}: the response for the {what} is not an image index", client.host))
 }
 
-/// Reads the index of the referrers tag; empty if the tag does not exist. GitLab resolves such a tag as the digest
-/// itself, so what is not an index, or is the subject, is not a list of referrers.
+/// Reads the index of the referrers tag; empty if the tag does not exist.
 fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let (found, bytes) = match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
-        Ok(found) => found,
-        Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    if found.digest == *subject || !media_type::is_index(&found.media_type) {
-        return Ok(Vec::new());
-    }
+    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(Vec::new()) };
     let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
     let listed = entries(&bytes, &mut skipped).map_err(|why| error_at(client, &what, &why))?;
     let mut listed = listed.ok_or_else(|| not_an_index(client, &what))?;
     skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     listed.truncate(MAX_REFERRERS);
     Ok(listed)
+}
+
+/// The bytes of the index of the referrers tag; `None` if there is none. GitLab resolves such a tag as the digest itself,
+/// so what is not an index, or is the subject, is not a list of referrers.
+fn fetch_tagged(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<u8>>> {
+    match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
+        Ok((found, _)) if found.digest == *subject || !media_type::is_index(&found.media_type) => Ok(None),
+        Ok((_, bytes)) => Ok(Some(bytes)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -9,7 +9,7 @@ use crate::source::{Profile, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The same repository at several hosts.
 pub struct MirroredStore {
@@ -21,6 +21,8 @@ pub struct MirroredStore {
     cancel: Cancel,
     /// The number of reads of each blob. If a blob was wrong, the next read starts at the next host.
     opened: Mutex<HashMap<Digest, usize>>,
+    /// The error of the registry, once it could not be reached for what only it knows.
+    home_is_unreachable: OnceLock<Error>,
 }
 
 impl MirroredStore {
@@ -36,11 +38,37 @@ impl MirroredStore {
         let (mirrors, mut trusts_tags): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
         trusts_tags.push(true);
         let hosts = mirrors.into_iter().map(stand_in).chain([home]).collect();
-        MirroredStore { hosts, trusts_tags, watch, cancel, opened: Mutex::default() }
+        MirroredStore {
+            hosts,
+            trusts_tags,
+            watch,
+            cancel,
+            opened: Mutex::default(),
+            home_is_unreachable: OnceLock::new(),
+        }
     }
 
     fn home(&self) -> &RepositoryStore {
         self.hosts.last().expect("the registry is always in the list")
+    }
+
+    /// What the registry answers; if it cannot be reached, what a mirror answers whose tags are trusted. A copy can do
+    /// without the answer, so `Failed` stands for no connection.
+    fn from_home<T>(&self, ask: impl Fn(&RepositoryStore) -> Result<T>) -> Result<T> {
+        let unreachable = match self.home_is_unreachable.get() {
+            Some(error) => error.clone(),
+            None => match ask(self.home()) {
+                Err(error) if error.kind() == Kind::Network => self.home_is_unreachable.get_or_init(|| error).clone(),
+                answer => return answer,
+            },
+        };
+        for (mirror, trusts_tags) in self.hosts.iter().zip(&self.trusts_tags).take(self.hosts.len() - 1) {
+            self.cancel.check()?;
+            if let (true, Ok(answer)) = (*trusts_tags, ask(mirror)) {
+                return Ok(answer);
+            }
+        }
+        Err(Error::failed(unreachable.to_string()))
     }
 
     /// Returns the first success, starting at the host `at`, and the index of its host.
@@ -108,11 +136,11 @@ impl Store for MirroredStore {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.home().referrers(subject)
+        self.from_home(|host| host.referrers(subject))
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        self.home().digest_tagged(subject)
+        self.from_home(|host| host.digest_tagged(subject))
     }
 
     fn profile(&self) -> Profile {
