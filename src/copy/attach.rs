@@ -8,7 +8,7 @@ use super::run::CopyRun;
 use crate::error::{Error, Result};
 use crate::image::{Attached, Digest, Image, Name, ReferrerType, is_referrers_tag};
 use crate::progress::Event;
-use crate::source::attached::{Found, attached_to, belongs_to_another};
+use crate::source::attached::{Found, attached_to, split};
 use crate::source::{Root, Store};
 use std::collections::HashSet;
 
@@ -57,18 +57,10 @@ impl CopyRun<'_> {
     /// The images among `roots`, and those that belong to another one: [`CopyRun::attach`] finds them again. What the
     /// user selected is an image.
     pub(super) fn split_attached(&self, store: &dyn Store, roots: Vec<Root>) -> Result<(Vec<Root>, Vec<Root>)> {
-        if !self.options.selectors.is_empty() {
-            return Ok((roots, Vec::new()));
+        match self.options.selectors.is_empty() {
+            true => split(store, roots),
+            false => Ok((roots, Vec::new())),
         }
-        let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
-        let (mut images, mut belonging) = (Vec::new(), Vec::new());
-        for root in roots {
-            match belongs_to_another(&root, store, &here)? {
-                true => belonging.push(root),
-                false => images.push(root),
-            }
-        }
-        Ok((images, belonging))
     }
 
     /// Adds those of `belonging` that were not attached to an image, since the store lists no referrers.

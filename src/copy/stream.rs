@@ -29,10 +29,11 @@ pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
         streamed.insert(copy_blob(run, blob)?);
     }
     let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
-    let roots = store.roots(&run.options.selectors)?;
+    let (roots, belonging) = run.split_attached(&store, store.roots(&run.options.selectors)?)?;
     let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
     run.fail_if_empty(&images, &store.summary.empty_message)?;
     run.attach(&store, &mut images)?;
+    run.add_unattached(&store, belonging, &mut images)?;
     run.note_images(&images);
     run.check_recompressed()?;
     copy_documents(run, &store, &images)?;

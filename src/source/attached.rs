@@ -4,7 +4,7 @@
 //! A store that lists too many, or lists manifests that it does not have, does not stop the search: the rest is found,
 //! with the first reason why something is left out.
 
-use super::{Root, Store};
+use super::{Root, Selector, Store};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{
@@ -39,8 +39,30 @@ pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerTyp
     Search { store, types, cancel, seen: HashSet::new(), bytes: 0, found }.attached_to(image)
 }
 
+/// The roots of `store` that `selectors` select; without any, all that are images and do not belong to another one.
+///
+/// # Errors
+/// Those of [`Store::roots`].
+pub(crate) fn image_roots(store: &dyn Store, selectors: &[Selector]) -> Result<Vec<Root>> {
+    let roots = store.roots(selectors)?;
+    if selectors.is_empty() { Ok(split(store, roots)?.0) } else { Ok(roots) }
+}
+
+/// The images among `roots`, which are all of `store`, and those that belong to another one.
+pub(crate) fn split(store: &dyn Store, roots: Vec<Root>) -> Result<(Vec<Root>, Vec<Root>)> {
+    let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
+    let (mut images, mut belonging) = (Vec::new(), Vec::new());
+    for root in roots {
+        match belongs_to_another(&root, store, &here)? {
+            true => belonging.push(root),
+            false => images.push(root),
+        }
+    }
+    Ok((images, belonging))
+}
+
 /// Whether `root` belongs to another manifest that `store` has. `here` are the digests of all roots of the store.
-pub(crate) fn belongs_to_another(root: &Root, store: &dyn Store, here: &HashSet<Digest>) -> Result<bool> {
+fn belongs_to_another(root: &Root, store: &dyn Store, here: &HashSet<Digest>) -> Result<bool> {
     let subject = match root.name.as_ref().map(Name::tag) {
         Some(tag) => tag.as_deref().and_then(tagged_subject),
         None => root.read(store).ok().and_then(|manifest| manifest.subject).map(|subject| subject.digest),

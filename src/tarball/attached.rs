@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{
-    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, REF_NAME, digest_tags, is_digest_tag,
+    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, REF_NAME, digest_tags, is_digest_tag,
     remove_name,
 };
 use crate::source::{Root, Store};
@@ -38,9 +38,9 @@ impl AttachedTable {
     pub fn read(contents: &dyn Contents) -> Result<AttachedTable> {
         let mut table = AttachedTable::default();
         let Some(index) = contents.document(INDEX)? else { return Ok(table) };
-        let Some(digest) = LayoutIndex::parse(&index)?.annotation(ANNOTATION).map(str::to_owned) else {
-            return Ok(table);
-        };
+        let index = LayoutIndex::parse(&index)?;
+        table.add_listed(contents, &index)?;
+        let Some(digest) = index.annotation(ANNOTATION).map(str::to_owned) else { return Ok(table) };
         let wrong = |why: &str| Error::invalid(format!("the annotation {ANNOTATION} of {INDEX} names {digest}, {why}"));
         let digest: Digest = digest.parse().map_err(|_| wrong("which is not a digest"))?;
         let bytes = document(contents, &digest)?.ok_or_else(|| wrong("which is not in the archive"))?;
@@ -60,6 +60,28 @@ impl AttachedTable {
             table.insert(contents, entry)?;
         }
         Ok(table)
+    }
+
+    /// Adds what other tools list beside the images: manifests with a subject and no name, and cosign's tags.
+    fn add_listed(&mut self, contents: &dyn Contents, index: &LayoutIndex) -> Result<()> {
+        let mut bytes = 0;
+        for (name, entry) in index.named()? {
+            if let Some(tag) = name.as_ref().and_then(Name::tag).filter(|tag| is_digest_tag(tag)) {
+                self.tagged.insert(tag, entry);
+                continue;
+            }
+            bytes += entry.size.min(MAX_MANIFEST_BYTES);
+            if name.is_some() || !entry.names_manifest() || bytes > MAX_TABLE_BYTES {
+                continue;
+            }
+            let Some(bytes) = document(contents, &entry.digest)? else { continue };
+            let subject =
+                Manifest::parse(bytes, &entry).ok().and_then(|manifest| Some((manifest.subject.clone()?, manifest)));
+            if let Some((subject, manifest)) = subject {
+                self.referrers.entry(subject.digest).or_default().push(manifest.referrer_entry());
+            }
+        }
+        Ok(())
     }
 
     fn insert(&mut self, contents: &dyn Contents, mut entry: Descriptor) -> Result<()> {

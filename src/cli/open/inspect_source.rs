@@ -6,6 +6,7 @@ use crate::copy::plan::PlanOptions;
 use crate::copy::{Platforms, Source, Sparse};
 use crate::image::Image;
 use crate::sink::{Order, Shape, SinkCapabilities};
+use crate::source::attached::image_roots;
 use crate::source::{Root, Selector, Store};
 use crate::tarball::{ArchiveStream, StreamSummary, StreamedStore};
 use crate::{Error, Result};
@@ -34,7 +35,7 @@ fn read_to_end(mut stream: ArchiveStream, run: &CliRun) -> Result<StreamSummary>
 
 /// Returns the images that `selectors` select, each with the manifests and blobs that the source has.
 pub fn images(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<Vec<Image>> {
-    images_of(store, store.roots(selectors)?, platforms, run)
+    images_of(store, image_roots(store, selectors)?, platforms, run)
 }
 
 /// Returns the images of `roots`, as [`images`] does.

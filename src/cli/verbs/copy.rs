@@ -15,6 +15,7 @@ use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
 use crate::source::Selector;
+use crate::source::attached::image_roots;
 use crate::transfer::Budget;
 use crate::transport::registry::Prefix;
 use crate::{Error, Result};
@@ -176,7 +177,7 @@ impl CopyVerb {
             ));
         };
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
-        let mut roots = store.roots(&selectors)?;
+        let mut roots = image_roots(&*store, &selectors)?;
         if roots.is_empty() && !options.allow_empty {
             return Err(Error::not_found(store.profile().empty_message));
         }

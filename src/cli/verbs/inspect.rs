@@ -12,6 +12,7 @@ use crate::copy::Platforms;
 use crate::image::media_type::is_manifest;
 use crate::image::{Descriptor, Digest, Manifest, Platform};
 use crate::progress::{Event, Watch};
+use crate::source::attached::image_roots;
 use crate::source::documents;
 use crate::source::{Selector, Store};
 use crate::{Error, Kind, Result};
@@ -114,7 +115,7 @@ fn document(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, ru
             Ok(inspect_source::one(inspect_source::images(store, selectors, platforms, run)?)?.root().clone())
         }
         Platforms::Default | Platforms::All => {
-            let mut roots = store.roots(selectors)?;
+            let mut roots = image_roots(store, selectors)?;
             roots.dedup_by_key(|root| root.descriptor.digest);
             inspect_source::one(roots)?.read(store)
         }

@@ -12,8 +12,8 @@ use crate::cli::output::referrer_tree::{ReferrerTree, ReferrersDocument};
 use crate::copy::Platforms;
 use crate::image::Digest;
 use crate::progress::Watch;
-use crate::source::attached::{Found, attached_to, belongs_to_another};
-use crate::source::{Root, Store};
+use crate::source::Root;
+use crate::source::attached::{Found, attached_to, image_roots};
 use crate::transport::address::{Address, Listed};
 use crate::{Error, Result};
 use clap::Args;
@@ -97,10 +97,7 @@ impl ListVerb {
         }
         let opened = self.access.source(address, run)?;
         let store = inspect_source::store(opened.source, run)?;
-        let mut roots = inspect_source::some(store.roots(&opened.selectors)?, &*store)?;
-        if opened.selectors.is_empty() {
-            roots = without_attached(roots, &*store)?;
-        }
+        let roots = inspect_source::some(image_roots(&*store, &opened.selectors)?, &*store)?;
         let mut trees = Vec::new();
         for image in inspect_source::images_of(&*store, roots, &Platforms::Default, run)? {
             let Found { attached, left_out, .. } = attached_to(&image, &*store, &[], &run.cancel)?;
@@ -122,18 +119,6 @@ impl ListVerb {
 /// The variable is a list of types for other verbs; then it asks for nothing here.
 fn is_yes(text: &str) -> Result<bool, String> {
     Ok(text.parse::<YesOrNo>().ok().and_then(YesOrNo::value).unwrap_or_default())
-}
-
-/// `roots`, which are all of `store`, without those that belong to another one.
-fn without_attached(roots: Vec<Root>, store: &dyn Store) -> Result<Vec<Root>> {
-    let here: HashSet<Digest> = roots.iter().map(|root| root.descriptor.digest).collect();
-    let mut images = Vec::new();
-    for root in roots {
-        if !belongs_to_another(&root, store, &here)? {
-            images.push(root);
-        }
-    }
-    Ok(images)
 }
 
 fn answer(entries: Vec<ListEntry>, run: &CliRun) -> Result<()> {

@@ -219,21 +219,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut found = self.attached.referrers(subject);
-        for image in &self.images {
-            let ImageForm::Manifest(entry) = &image.form else { continue };
-            if image.index.is_some()
-                || self.extent(&entry.digest)?.is_none()
-                || found.iter().any(|known| known.digest == entry.digest)
-            {
-                continue;
-            }
-            let manifest = Manifest::parse(self.manifest(entry)?, entry)?;
-            if manifest.subject.is_some_and(|about| about.digest == *subject) {
-                found.push(Descriptor::clone(entry));
-            }
-        }
-        Ok(found)
+        Ok(self.attached.referrers(subject))
     }
 
     fn missing_attached(&self) -> Vec<Digest> {
