@@ -112,6 +112,12 @@ impl Stores {
     /// Opens the stores in `root`, or in this host's directories.
     fn open(root: Option<&Path>, watch: &Arc<dyn Watch>, measured: &MeasuredLayers) -> Result<Stores> {
         let roots = data_root::find(root, Resolution::default())?;
+        for link in &roots.links {
+            watch.say(&format!(
+                "{} is a symbolic link, which is not followed; mount its target there (mount --bind), or copy it",
+                link.display()
+            ));
+        }
         let mut containerds = Vec::new();
         let mut watched = roots.names_file();
         for directory in &roots.containerds {

@@ -27,6 +27,9 @@ pub(crate) struct DataRoots {
     pub unsupported: Vec<String>,
     /// The directories of containerds that dockerd starts for itself.
     pub containerds: Vec<PathBuf>,
+    /// Symbolic links in place of directories. They are not followed: on the disk of another host they would lead to this
+    /// host's files.
+    pub links: Vec<PathBuf>,
 }
 
 /// Finds the data roots of `given` (`--src-root`), else those of this host.
@@ -35,7 +38,8 @@ pub(crate) struct DataRoots {
 /// - `NotFound`: the directory does not exist, or is not docker's.
 /// - `Denied`: it may not be read.
 pub(crate) fn find(given: Option<&Path>, resolution: Resolution) -> Result<DataRoots> {
-    let mut found = DataRoots { searched: vec![], drivers: vec![], unsupported: vec![], containerds: vec![] };
+    let mut found =
+        DataRoots { searched: vec![], drivers: vec![], unsupported: vec![], containerds: vec![], links: vec![] };
     if let Some(root) = given {
         search(root, resolution, &mut found)?;
         return Ok(found);
@@ -69,6 +73,8 @@ fn search(root: &Path, resolution: Resolution, found: &mut DataRoots) -> Result<
     add(root, resolution, found)?;
     let remapped = names.iter().filter_map(|name| std::str::from_utf8(name).ok()).filter(|name| is_remapped(name));
     let remapped: Vec<PathBuf> = remapped.map(|name| root.join(name)).collect();
+    let (remapped, links): (Vec<PathBuf>, Vec<PathBuf>) = remapped.into_iter().partition(|path| !path.is_symlink());
+    found.links.extend(links);
     remapped.iter().try_for_each(|root| add(root, resolution, found))?;
     let is_docker = !remapped.is_empty() || SIGNS.iter().any(|sign| names.iter().any(|name| name == sign.as_bytes()));
     if is_docker { Ok(()) } else { Err(not_dockers(root)) }
@@ -86,10 +92,14 @@ fn add(root: &Path, resolution: Resolution, found: &mut DataRoots) -> Result<()>
             }
         }
     }
+    let directories = FORMS.iter().map(|form| form.name).chain(["image", "containerd", CONTAINERD]);
+    let links: Vec<PathBuf> = directories.map(|name| root.join(name)).filter(|path| path.is_symlink()).collect();
     let containerd = root.join(CONTAINERD);
-    if rooted.directory(CONTAINERD).map_err(with_root_hint)?.is_some() {
+    let is_inside = links.iter().all(|link| !containerd.starts_with(link));
+    if is_inside && rooted.directory(CONTAINERD).map_err(with_root_hint)?.is_some() {
         found.containerds.push(containerd);
     }
+    found.links.extend(links);
     Ok(())
 }
 
