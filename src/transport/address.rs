@@ -160,9 +160,9 @@ pub(crate) type Reopen = Box<dyn Fn() -> Result<Arc<dyn Store>> + Send + Sync>;
 
 /// A source of `imgmv serve`.
 pub(crate) enum ServeSource {
-    /// A store on this host, reopened when `watched` changes.
+    /// A store on this host, reopened when one of the files `watched` changes.
     Store {
-        watched: PathBuf,
+        watched: Vec<PathBuf>,
         /// The least time between two looks at `watched`.
         poll_interval: Duration,
         /// The repository of images that have no full name.

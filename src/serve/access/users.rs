@@ -77,7 +77,7 @@ impl Rights {
     /// Fails if the file cannot be read, has no user with a bcrypt hash, or does not contain one of `writers`.
     pub fn users(file: &Path, writers: Option<&[String]>, reading: Reading) -> Result<Rights> {
         let path = file.to_owned();
-        let users = Reloading::new(file.to_owned(), Duration::from_secs(1), move || htpasswd(&path));
+        let users = Reloading::new(vec![file.to_owned()], Duration::from_secs(1), move || htpasswd(&path));
         let known = users.current()?;
         if let Some(missing) = writers.unwrap_or_default().iter().find(|name| !known.contains_key(*name)) {
             return Err(Error::usage(format!("user {missing} is not in {}; add it with htpasswd -B", file.display())));

@@ -24,19 +24,19 @@ struct OpenStore {
 }
 
 impl LocalBackend {
-    /// Opens a store, and reopens it when `file` changes, at most once in `min_interval`. Images without a full name
+    /// Opens a store, and reopens it when one of `files` changes, at most once in `min_interval`. Images without a full name
     /// are served in the repository `default_repository`.
     ///
     /// Fails if the store cannot be opened, or its images cannot be listed.
     pub fn reloading(
-        file: PathBuf,
+        files: Vec<PathBuf>,
         min_interval: Duration,
         default_repository: String,
         open: impl Fn() -> Result<Arc<dyn Store>> + Send + Sync + 'static,
         watch: Arc<dyn Watch>,
     ) -> Result<LocalBackend> {
         let warned = Once::new();
-        let open_store = Reloading::new(file, min_interval, move || {
+        let open_store = Reloading::new(files, min_interval, move || {
             load(open()?, &default_repository, |ambiguous_name| {
                 warned
                     .call_once(|| watch.say(&format!("{ambiguous_name}; until then it is not served under that name")));

@@ -1,9 +1,9 @@
-//! Loads a value from a file, and reloads it when the file changes. For example, other tools may write to a layout, or
+//! Loads a value from files, and reloads it when one of them changes. For example, other tools may write to a layout, or
 //! to containerd's database, while it is served.
 
 use crate::error::Result;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,17 +13,17 @@ const TIME_GRANULARITY: Duration = Duration::from_millis(50);
 
 type Reload<T> = dyn Fn() -> Result<T> + Send + Sync;
 
-/// A `T` that is reloaded when its file changes.
+/// A `T` that is reloaded when one of its files changes.
 pub struct Reloading<T> {
     load: Box<Reload<T>>,
-    file: PathBuf,
+    files: Vec<PathBuf>,
     /// The minimum time between two reloads.
     min_interval: Duration,
     loaded: Mutex<Option<Loaded<T>>>,
 }
 
 struct Loaded<T> {
-    stamp: Option<Stamp>,
+    stamps: Vec<Option<Stamp>>,
     checked: Instant,
     value: Arc<T>,
 }
@@ -40,13 +40,13 @@ struct Stamp {
 }
 
 impl<T> Reloading<T> {
-    /// Creates a value that `load` loads again when `file` changes, at most once in `min_interval`.
+    /// Creates a value that `load` loads again when one of `files` changes, at most once in `min_interval`.
     pub fn new(
-        file: PathBuf,
+        files: Vec<PathBuf>,
         min_interval: Duration,
         load: impl Fn() -> Result<T> + Send + Sync + 'static,
     ) -> Reloading<T> {
-        Reloading { load: Box::new(load), file, min_interval, loaded: Mutex::default() }
+        Reloading { load: Box::new(load), files, min_interval, loaded: Mutex::default() }
     }
 
     /// The current value. If reloading fails, the previous value stays, if one exists.
@@ -56,20 +56,22 @@ impl<T> Reloading<T> {
             if loaded.checked.elapsed() < self.min_interval {
                 return Ok(loaded.value.clone());
             }
-            let stamp = self.stamp();
-            if stamp.is_some_and(|stamp| stamp.stable) && stamp == loaded.stamp {
+            // A file that does not exist yet is as good as one that did not change.
+            let stamps = self.stamps();
+            let is_stable = stamps.iter().flatten().all(|stamp| stamp.stable) && stamps.iter().any(Option::is_some);
+            if is_stable && stamps == loaded.stamps {
                 return Ok(loaded.value.clone());
             }
         }
-        // Taken before the file is read, so that a write in the meantime counts as a change.
-        let stamp = self.stamp();
+        // Taken before the files are read, so that a write in the meantime counts as a change.
+        let stamps = self.stamps();
         match ((self.load)(), &mut *loaded) {
             (Ok(value), _) => {
                 let value = Arc::new(value);
-                *loaded = Some(Loaded { stamp, checked: Instant::now(), value: value.clone() });
+                *loaded = Some(Loaded { stamps, checked: Instant::now(), value: value.clone() });
                 Ok(value)
             }
-            (Err(_), Some(loaded)) if stamp.is_some() => {
+            (Err(_), Some(loaded)) if stamps.iter().any(Option::is_some) => {
                 loaded.checked = Instant::now();
                 Ok(loaded.value.clone())
             }
@@ -77,8 +79,14 @@ impl<T> Reloading<T> {
         }
     }
 
-    fn stamp(&self) -> Option<Stamp> {
-        let found = std::fs::metadata(&self.file).ok()?;
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.files.iter().map(|file| Stamp::of(file)).collect()
+    }
+}
+
+impl Stamp {
+    fn of(file: &Path) -> Option<Stamp> {
+        let found = std::fs::metadata(file).ok()?;
         let age = found.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
         Some(Stamp {
             device: found.dev(),
@@ -103,7 +111,7 @@ mod tests {
             "bad" => Err(crate::Error::invalid("bad")),
             text => Ok(text.to_owned()),
         };
-        let value = Reloading::new(file.clone(), Duration::ZERO, load);
+        let value = Reloading::new(vec![file.clone()], Duration::ZERO, load);
         assert!(value.current().is_err());
         for (written, loaded) in [("one", "one"), ("two", "two"), ("bad", "two"), ("three", "three")] {
             std::fs::write(&file, written).unwrap();

@@ -100,7 +100,7 @@ impl WritableBackend {
         let file = dir.join("index.json");
         let open_repository = Arc::new(OpenRepository {
             layout,
-            loaded: Reloading::new(file, Duration::ZERO, move || load_layout(&dir)),
+            loaded: Reloading::new(vec![file], Duration::ZERO, move || load_layout(&dir)),
         });
         if open.len() >= MAX_OPEN_LAYOUTS {
             open.clear();

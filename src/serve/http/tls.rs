@@ -23,7 +23,7 @@ impl Certificate {
     /// Fails with `Invalid` if a file is not valid, or the key does not match the chain.
     pub(crate) fn reloading_acceptor(&self) -> Result<Reloading<TlsAcceptor>> {
         let certificate = self.clone();
-        let acceptor = Reloading::new(self.chain.clone(), Duration::ZERO, move || certificate.load());
+        let acceptor = Reloading::new(vec![self.chain.clone()], Duration::ZERO, move || certificate.load());
         acceptor.current()?;
         Ok(acceptor)
     }

@@ -61,7 +61,7 @@ pub struct MirrorCache {
 impl MirrorCache {
     pub fn new(layout: Arc<LayoutCache>, budget: Arc<CacheBudget>, pools: Pools, cancel: &Cancel) -> MirrorCache {
         let named = layout.clone();
-        let names = Reloading::new(layout.dir().join("index.json"), Duration::ZERO, move || named.names());
+        let names = Reloading::new(vec![layout.dir().join("index.json")], Duration::ZERO, move || named.names());
         MirrorCache { layout, names, downloads: Mutex::default(), pools, budget, cancel: cancel.clone() }
     }
 

@@ -116,7 +116,7 @@ impl Address for ArchiveAddress {
             Found::UnopenedArchive(_) => Err(compressed(&file)),
         };
         Ok(ServeSource::Store {
-            watched: self.file.clone(),
+            watched: vec![self.file.clone()],
             poll_interval: Duration::ZERO,
             repository: RepositoryName::FromPath(self.file.clone()),
             open: Box::new(open),

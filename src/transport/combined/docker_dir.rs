@@ -104,8 +104,8 @@ impl Address for DockerDirAddress {
 struct Stores {
     graph: Option<DockerDirStore>,
     containerds: Vec<ContainerdStore>,
-    /// A file that changes with the names of images.
-    watched: PathBuf,
+    /// The files that change with the names of images.
+    watched: Vec<PathBuf>,
 }
 
 impl Stores {
@@ -119,13 +119,13 @@ impl Stores {
             ));
         }
         let mut containerds = Vec::new();
-        let mut watched = roots.names_file();
+        let mut watched = roots.names_files();
         for directory in &roots.containerds {
+            watched.push(directory.join("io.containerd.metadata.v1.bolt/meta.db"));
             match ContainerdStore::open(directory, Some(NAMESPACE)) {
                 // With graph drivers, this containerd runs containers only.
                 Ok(store) if store.records().is_empty() => {}
                 Ok(store) => {
-                    watched.get_or_insert_with(|| directory.join("io.containerd.metadata.v1.bolt/meta.db"));
                     containerds.push(store);
                 }
                 Err(error) if matches!(error.kind(), Kind::NotFound) => {}
@@ -141,7 +141,6 @@ impl Stores {
             let drivers = roots.unsupported.join(", ");
             watch.say(&format!("images of the graph driver {drivers} are not read; start that docker for them"));
         }
-        let watched = watched.unwrap_or_default();
         let graph = (!roots.drivers.is_empty())
             .then(|| DockerDirStore::new(DockerDir::new(roots, watch.clone()), measured.clone()));
         Ok(Stores { graph, containerds, watched })

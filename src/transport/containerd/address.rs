@@ -25,7 +25,7 @@ pub(crate) fn serve_source(selector: Option<&Selector>, options: &ReadOptions<'_
     all_of(selector)?;
     let (root, namespace) = location(options);
     Ok(ServeSource::Store {
-        watched: root.join("io.containerd.metadata.v1.bolt/meta.db"),
+        watched: vec![root.join("io.containerd.metadata.v1.bolt/meta.db")],
         poll_interval: POLL_INTERVAL,
         repository: RepositoryName::Fixed("containerd"),
         open: Box::new(move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>)),

@@ -89,7 +89,7 @@ impl Address for StorageAddress {
         all_of(self.selector())?;
         let (root, watch) = (options.storage_root.map(Path::to_owned), context.watch.clone());
         let open = move || ContainersStorage::open(root.as_deref(), Resolution::default(), watch.clone());
-        let (watched, measured) = (open()?.names_file().unwrap_or_default(), MeasuredLayers::default());
+        let (watched, measured) = (open()?.names_files(), MeasuredLayers::default());
         Ok(ServeSource::Store {
             watched,
             poll_interval: POLL_INTERVAL,

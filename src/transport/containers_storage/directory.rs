@@ -59,9 +59,9 @@ impl ContainersStorage {
         Ok(ContainersStorage { drivers, label, watch, told: Mutex::default() })
     }
 
-    /// A file that changes with the names of images.
-    pub(super) fn names_file(&self) -> Option<PathBuf> {
-        self.drivers.first().map(Driver::names_file)
+    /// The files that change with the names of images.
+    pub(super) fn names_files(&self) -> Vec<PathBuf> {
+        self.drivers.iter().map(Driver::names_file).collect()
     }
 
     fn driver(&self, image: &ImageAt) -> Result<&Driver> {

@@ -119,9 +119,9 @@ fn not_dockers(root: &Path) -> Error {
 }
 
 impl DataRoots {
-    /// A file that changes with the names of images; `None` without a graph driver's store.
-    pub fn names_file(&self) -> Option<PathBuf> {
-        self.drivers.first().map(names::path)
+    /// The files that change with the names of images.
+    pub fn names_files(&self) -> Vec<PathBuf> {
+        self.drivers.iter().map(names::path).collect()
     }
 
     /// The error for data roots without a store that imgmv reads.

@@ -74,7 +74,7 @@ impl Address for LayoutAddress {
         all_of(self.selector())?;
         let dir = self.dir.clone();
         Ok(ServeSource::Store {
-            watched: self.dir.join("index.json"),
+            watched: vec![self.dir.join("index.json")],
             poll_interval: Duration::ZERO,
             repository: RepositoryName::FromPath(self.dir.clone()),
             open: Box::new(move || Ok(Arc::new(LayoutStore::open(&dir)?) as Arc<dyn Store>)),
