@@ -10,6 +10,9 @@ use std::collections::HashMap;
 use std::io::{self, Cursor, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// The maximum number of broken images that an error names.
+const MAX_NAMED: usize = 20;
+
 /// The images of an engine's directory.
 ///
 /// Layers have their digests here only after `roots` returned their image.
@@ -113,6 +116,20 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         Ok(made)
     }
 
+    /// The error for images that cannot be read, of `count` images.
+    fn broken(&self, count: usize, errors: &[Error]) -> Error {
+        let label = self.directory.label();
+        if let ([error], 1) = (errors, count) {
+            return error.clone();
+        }
+        let causes: Vec<String> = errors.iter().take(MAX_NAMED).map(Error::to_string).collect();
+        let message = format!(
+            "{label}: {} of {count} images cannot be read; copy the others by name (imgmv list shows the names)",
+            errors.len()
+        );
+        Error::several(errors[0].kind(), &message, &causes)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known<D::Layer>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,7 +199,17 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
             let (descriptor, synthesised, lost_manifest) = (made.manifest.descriptor, made.synthesised, made.lost);
             Ok(Root { synthesised, lost_manifest, ..Root::new(image.name, descriptor) })
         };
-        images.into_iter().map(with_manifest).collect()
+        if !selectors.is_empty() {
+            return images.into_iter().map(with_manifest).collect();
+        }
+        let (count, mut roots, mut broken) = (images.len(), Vec::new(), Vec::new());
+        for image in images {
+            match with_manifest(image) {
+                Ok(root) => roots.push(root),
+                Err(error) => broken.push(error),
+            }
+        }
+        if broken.is_empty() { Ok(roots) } else { Err(self.broken(count, &broken)) }
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {

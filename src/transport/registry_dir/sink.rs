@@ -215,6 +215,8 @@ impl Sink for RegistryDirSink {
 
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         let (name, repository, tag) = place(name)?;
+        // After a power cut no link leads to data that was not written.
+        self.tree()?.sync()?;
         self.link_image(&repository, &root.descriptor)?;
         if let Some(tag) = &tag {
             let tree = self.tree()?;

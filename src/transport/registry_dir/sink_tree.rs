@@ -143,6 +143,13 @@ impl SinkTree {
         written.map_err(|e| Error::writing(folder.display(LINK), e))
     }
 
+    /// Writes the blobs that were stored so far to the disk.
+    ///
+    /// Fails with `Unwritable`.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(self.unfinished.fd()).map_err(|e| Error::writing(self.unfinished.path().display(), e.into()))
+    }
+
     /// Removes what killed processes left, except partial blobs.
     pub fn sweep(&self) {
         temp_file::sweep(&self.unfinished);
