@@ -83,14 +83,42 @@ impl Deletion {
                  its digest",
             ));
         }
-        let pointing = if options.manifest { target.deleter.names_of(&digest)? } else { PointingNames::default() };
+        let pointing = match options.manifest || options.with_referrers {
+            true => target.deleter.names_of(&digest)?,
+            false => PointingNames::default(),
+        };
         let (attached, left_out) = match belonging(&target, &root, run) {
             Ok(Found { attached, left_out, .. }) => (attached, left_out),
             Err(error) if error.kind() == Kind::Interrupted || options.with_referrers => return Err(error),
             // The deletion does not need them.
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        Ok(Deletion { target, root, pointing, attached, left_out })
+        let deletion = Deletion { target, root, pointing, attached, left_out };
+        if options.with_referrers {
+            deletion.may_take_referrers(options)?
+        }
+        Ok(deletion)
+    }
+
+    /// Fails with `Usage` where other tags need the referrers, or not all of them are known.
+    fn may_take_referrers(&self, options: DeletionOptions) -> Result<()> {
+        let label = self.label();
+        if let Some(why) = &self.left_out {
+            return Err(Error::usage(format!(
+                "{label}: not all that belongs to the image is listed ({why}), so --with-referrers deletes nothing; \
+                 delete the tag without it"
+            )));
+        }
+        let others = self.pointing.names.iter().filter(|name| self.root.name.as_ref() != Some(name));
+        let others: Vec<String> = others.filter_map(Name::tag).take(MAX_SHOWN_NAMES).collect();
+        if options.manifest || others.is_empty() && self.pointing.unchecked == 0 {
+            return Ok(());
+        }
+        let others = if others.is_empty() { "tags that were not compared".to_owned() } else { others.join(", ") };
+        Err(Error::usage(format!(
+            "{label}: {others} may point to the same image and would lose their signatures; delete the tag without \
+             --with-referrers, or the image with --manifest"
+        )))
     }
 
     fn digest(&self) -> Digest {
