@@ -24,6 +24,8 @@ use ureq::http::{Method, header};
 const MAX_PAGES: usize = 200;
 /// The maximum number of entries that are read of a list; one more than a copy takes, so that it sees that there are more.
 const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
+/// The maximum number of pages of a list of tags that is read in place of three requests for each subject.
+const MAX_TAG_PAGES: usize = 3;
 /// The number of times that the referrers tag is written for one manifest, where other writers replace it.
 const MAX_TAG_UPDATES: usize = 5;
 
@@ -164,8 +166,9 @@ pub fn possible_digest_tags(
         return Ok(wanted.to_vec());
     }
     if memory.digest_tags.get().is_none() {
-        let listed = match tags::list(client, repository) {
-            Ok(tags) => Some(tags.into_iter().filter(|tag| is_digest_tag(tag)).collect()),
+        let listed = match tags::list_within(client, repository, MAX_TAG_PAGES) {
+            Ok(None) => None,
+            Ok(Some(tags)) => Some(tags.into_iter().filter(|tag| is_digest_tag(tag)).collect()),
             Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted) => return Err(error),
             Err(_) => None,
         };

@@ -18,14 +18,21 @@ const TAGS_PER_PAGE: usize = 1000;
 
 /// Lists every tag of `repository`, in the registry's order. Entries that are not tags are skipped and reported.
 pub fn list(client: &RegistryClient, repository: &str) -> Result<Vec<String>> {
+    let too_many =
+        || Error::invalid(format!("{}: the tags of {repository} have more than {MAX_PAGES} pages", client.host));
+    list_within(client, repository, MAX_PAGES)?.ok_or_else(too_many)
+}
+
+/// As [`list`]; `None` if the list has more than `max_pages` pages.
+pub fn list_within(client: &RegistryClient, repository: &str, max_pages: usize) -> Result<Option<Vec<String>>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
     let mut next = Some(client.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?);
     let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
     let mut known = HashSet::new();
-    for _ in 0..MAX_PAGES {
+    for _ in 0..max_pages {
         let Some(url) = next else {
             skipped.report(&*client.watch, &format!("tags of {}/{repository}", client.host), "a tag");
-            return Ok(tags);
+            return Ok(Some(tags));
         };
         let (response, bytes) = client.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
         let entries = entries(&bytes).ok_or_else(|| {
@@ -58,7 +65,10 @@ pub fn list(client: &RegistryClient, repository: &str) -> Result<Vec<String>> {
             )));
         }
     }
-    Err(Error::invalid(format!("{}: the tags of {repository} have more than {MAX_PAGES} pages", client.host)))
+    match next {
+        Some(_) => Ok(None),
+        None => Ok(Some(tags)),
+    }
 }
 
 /// The entries of one page, of any JSON type. A repository without tags may have `tags` null or missing.
