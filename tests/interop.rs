@@ -97,7 +97,9 @@ fn container() -> String {
 fn save(kind: Kind, names: &str) -> String {
     match kind {
         Kind::Docker20 | Kind::Docker28 | Kind::Docker28c => format!("docker save {names}"),
-        Kind::Containerd16 | Kind::Containerd21 => format!("ctr images export - {names}"),
+        Kind::Containerd16 => format!("ctr images export - {names}"),
+        // Its transfer service can lose the end of the stream (containerd #12968); ctr itself reads the images here.
+        Kind::Containerd21 => format!("ctr images export --local - {names}"),
         Kind::Podman4 | Kind::Podman5 => format!("podman save -q -m {names}"),
     }
 }
