@@ -262,6 +262,10 @@ pub struct SourceEngineOptions {
     /// /var/lib/containerd or /var/lib/docker]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
+    /// Socket of containerd, also one that ssh -L forwards from another host [default: CONTAINERD_ADDRESS (not with
+    /// --src-root), else containerd's directory, else its usual socket]
+    #[arg(long, value_name = "SOCKET", env = "IMGMV_SRC_ADDRESS", conflicts_with = "src_root")]
+    pub src_address: Option<String>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE (not with --src-root), else all namespaces; on a remote host
     /// CONTAINERD_NAMESPACE there, else k8s.io if it exists]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
@@ -287,7 +291,11 @@ pub struct LoadOptions {
     /// Engine that loads the images [default: the first of these that answers]
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
-    /// containerd namespace for nerdctl and ctr [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]
+    /// Socket of containerd for containerd: [default: CONTAINERD_ADDRESS, else containerd's usual socket; if it cannot be
+    /// opened, nerdctl or ctr loads the images]
+    #[arg(long, value_name = "SOCKET", env = "IMGMV_DST_ADDRESS")]
+    pub dst_address: Option<String>,
+    /// containerd namespace [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]
     #[arg(long, visible_alias = "dst-namespace", value_name = "NS", env = "IMGMV_NAMESPACE")]
     pub namespace: Option<String>,
     /// Command that loads an archive from its standard input, instead of the engine's own, for example "sudo nerdctl

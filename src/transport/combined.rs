@@ -1,36 +1,22 @@
 //! Addresses that several transports share: containerd's, docker's directory, and plain paths.
 
+mod containerd;
 mod docker_dir;
 
-use super::address::{
-    Address, AddressProfile, Deletable, InPlace, Parsed, SelectedSource, ServeSource, ShortForm, Transport,
-};
+use super::address::{Address, Deletable, InPlace, Parsed, SelectedSource, ServeSource, ShortForm};
 use super::archive::address::{ArchiveAddress, is_archive};
-use super::containerd;
-use super::engine::Engine;
-use super::engine::address::EngineAddress;
 use super::layout::address::LayoutAddress;
 use super::names;
 use super::options::{Context, ReadOptions, WriteOptions};
-use super::syntax::{expand_home, selector};
+use super::syntax::expand_home;
 use crate::image::Name;
 use crate::sink::Sink;
-use crate::source::Selector;
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use containerd::CONTAINERD;
 pub(crate) use docker_dir::DOCKER_DIR;
-
-pub(crate) const CONTAINERD: Transport = Transport {
-    scheme: "containerd:",
-    syntax: "containerd:REF",
-    help: &["containerd on this host: its directory as SRC, its engine as DST"],
-    serve_forms: &[("containerd:", "containerd's directory")],
-    parse: |_, rest| {
-        Ok(Box::new(ContainerdAddress(EngineAddress::here("containerd:", &Engine::CONTAINERD, selector(rest)?))))
-    },
-};
 
 pub(crate) const PATH: ShortForm = ShortForm {
     syntax: "/path, ./path, ../path, ~/path, *.tar, *.tar.gz, *.tgz, *.tar.zst, *.tzst",
@@ -42,42 +28,6 @@ pub(crate) const PATH: ShortForm = ShortForm {
     serve_forms: &[("a path", "a layout or an archive")],
     parse: path,
 };
-
-/// containerd of this host: read from its directory, written by an engine.
-#[derive(Debug)]
-struct ContainerdAddress(EngineAddress);
-
-impl fmt::Display for ContainerdAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Address for ContainerdAddress {
-    fn source(&self, options: &ReadOptions<'_>, _context: &Context) -> Result<SelectedSource> {
-        containerd::address::source(self.selector(), options)
-    }
-
-    fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
-        self.0.sink(options, context)
-    }
-
-    fn identity(&self) -> Option<String> {
-        self.0.identity()
-    }
-
-    fn selector(&self) -> Option<&Selector> {
-        self.0.selector()
-    }
-
-    fn profile(&self) -> AddressProfile {
-        self.0.profile()
-    }
-
-    fn serve_source(&self, options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
-        containerd::address::serve_source(self.selector(), options)
-    }
-}
 
 /// A file or directory without a scheme: a directory is a layout, all else is an archive.
 #[derive(Debug)]

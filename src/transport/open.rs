@@ -24,7 +24,14 @@ use std::sync::Arc;
 pub fn open_source(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<(Source, Options)> {
     let address = table::parse(OsStr::new(address))?;
     let options =
-        ReadOptions { access: stored_credentials(), mirrors: &[], storage_root: None, namespace: None, engine: None };
+        ReadOptions {
+            access: stored_credentials(),
+            mirrors: &[],
+            storage_root: None,
+            address: None,
+            namespace: None,
+            engine: None,
+        };
     let SelectedSource { source, selector, name } = address.source(&options, &context(watch, cancel))?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),
@@ -48,6 +55,7 @@ pub fn open_sink(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Resul
     let options = WriteOptions {
         access: stored_credentials(),
         engine: None,
+        address: None,
         namespace: None,
         remote_command: None,
         wire_compression: None,
@@ -65,5 +73,6 @@ fn stored_credentials() -> AccessTo<'static> {
 }
 
 fn context(watch: Arc<dyn Watch>, cancel: &Cancel) -> Context {
-    Context { watch, cancel: cancel.clone(), ssh: "ssh".to_owned(), limit: None }
+    let timeout = Access::default().timeout;
+    Context { watch, cancel: cancel.clone(), ssh: "ssh".to_owned(), timeout, limit: None }
 }

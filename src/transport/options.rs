@@ -20,6 +20,8 @@ pub(crate) struct ReadOptions<'a> {
     pub mirrors: &'a [String],
     /// `--src-root`: the directory of a store on a disk.
     pub storage_root: Option<&'a Path>,
+    /// `--src-address`: containerd's socket.
+    pub address: Option<&'a str>,
     /// `--src-namespace`
     pub namespace: Option<&'a str>,
     /// `--src-engine`
@@ -31,6 +33,8 @@ pub(crate) struct WriteOptions<'a> {
     pub access: AccessTo<'a>,
     /// `--engine`
     pub engine: Option<Engine>,
+    /// `--dst-address`: containerd's socket.
+    pub address: Option<&'a str>,
     /// `--namespace`
     pub namespace: Option<&'a str>,
     /// `--remote-command`
@@ -53,6 +57,8 @@ pub(crate) struct Context {
     pub cancel: Cancel,
     /// `--ssh`, parsed only for a connection.
     pub ssh: String,
+    /// `--timeout`: the longest time without progress.
+    pub timeout: Duration,
     /// `--limit-rate`, for connections to hosts. [`Access`] has it for registries.
     pub limit: Option<Arc<Limit>>,
 }

@@ -33,6 +33,7 @@ use rate_limit::{limited, limited_bytes, shared};
 use registry_access::access;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use super::address::hint::with_hint;
 pub use backends::backend;
@@ -84,6 +85,7 @@ impl SourceOptions {
             access: Box::new(access),
             mirrors: &network.common.mirrors,
             storage_root: self.engine.src_root.as_deref(),
+            address: self.engine.src_address.as_deref(),
             namespace: self.engine.src_namespace.as_deref(),
             engine: self.engine.src_engine.map(Engine::from),
         }
@@ -119,6 +121,7 @@ impl NetworkOptions {
             watch: run.watch(),
             cancel: run.cancel.clone(),
             ssh: self.hosts.ssh.clone().unwrap_or_default(),
+            timeout: Duration::from_secs(self.common.timeout),
             limit: shared(self.common.limit_rate, run),
         }
     }

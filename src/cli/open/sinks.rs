@@ -33,6 +33,7 @@ pub fn sink(
     let options = WriteOptions {
         access: Box::new(access),
         engine: loading.engine.map(Engine::from),
+        address: loading.dst_address.as_deref(),
         namespace: loading.namespace.as_deref(),
         remote_command: loading.remote_command.as_deref(),
         wire_compression: loading.wire.compression(),

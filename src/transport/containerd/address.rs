@@ -1,41 +1,129 @@
-//! `containerd:[REF]` as a SRC: the directory of containerd. Writing needs an engine (`transport/combined.rs`).
+//! `containerd:[REF]`: containerd's directory or its socket as a SRC, its socket as a DST. Another way to write is in
+//! `transport/combined/containerd.rs`.
 
 use super::ContainerdStore;
-use crate::Result;
+use super::socket::{Connection, DEFAULT_SOCKET, Limits, LocalSocket, SocketSink, SocketStore};
+use crate::progress::Event;
+use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{RepositoryName, SelectedSource, ServeSource, all_of};
-use crate::transport::options::ReadOptions;
+use crate::transport::address::{OpenSource, RepositoryName, SelectedSource, ServeSource, all_of};
+use crate::transport::options::{Context, ReadOptions, WriteOptions};
+use crate::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The default of `--src-root`.
 const ROOT: &str = "/var/lib/containerd";
-/// The shortest time between two checks of the database of a running containerd.
+/// The shortest time between two checks of a running containerd for other images.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Opens the directory as a SRC.
-pub(crate) fn source(selector: Option<&Selector>, options: &ReadOptions<'_>) -> Result<SelectedSource> {
-    let (root, namespace) = location(options);
-    Ok(SelectedSource::store(ContainerdStore::open(&root, namespace.as_deref())?, selector.cloned()))
+/// Opens the directory or the socket as a SRC.
+pub(crate) fn source(
+    selector: Option<&Selector>,
+    options: &ReadOptions<'_>,
+    context: &Context,
+) -> Result<SelectedSource> {
+    let (store, _) = open(&Location::of(options), options, context)?;
+    Ok(SelectedSource { source: OpenSource::Store(store), selector: selector.cloned(), name: None })
 }
 
-/// Describes the directory for `imgmv serve`.
-pub(crate) fn serve_source(selector: Option<&Selector>, options: &ReadOptions<'_>) -> Result<ServeSource> {
+/// Describes the directory or the socket for `imgmv serve`.
+pub(crate) fn serve_source(
+    selector: Option<&Selector>,
+    options: &ReadOptions<'_>,
+    context: &Context,
+) -> Result<ServeSource> {
     all_of(selector)?;
-    let (root, namespace) = location(options);
-    Ok(ServeSource::Store {
-        watched: vec![root.join("io.containerd.metadata.v1.bolt/meta.db")],
-        poll_interval: POLL_INTERVAL,
-        repository: RepositoryName::Fixed("containerd"),
-        open: Box::new(move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>)),
-    })
+    let location = Location::of(options);
+    let namespace = location.namespace.clone();
+    let (_, place) = open(&location, options, context)?;
+    let watch = context.watch.clone();
+    let (watched, reopen): (Vec<PathBuf>, crate::transport::address::Reopen) = match place {
+        Place::Directory(root) => (
+            vec![root.join("io.containerd.metadata.v1.bolt/meta.db")],
+            Box::new(move || Ok(Arc::new(ContainerdStore::open(&root, namespace.as_deref())?) as Arc<dyn Store>)),
+        ),
+        // No file tells of changes, so the images are listed again.
+        Place::Socket(connection) => (
+            Vec::new(),
+            Box::new(move || {
+                let store = SocketStore::open(connection.clone(), namespace.as_deref(), watch.clone())?;
+                Ok(Arc::new(store) as Arc<dyn Store>)
+            }),
+        ),
+    };
+    let repository = RepositoryName::Fixed("containerd");
+    Ok(ServeSource::Store { watched, poll_interval: POLL_INTERVAL, repository, open: reopen })
 }
 
-/// The directory and the namespace: the given one, else `CONTAINERD_NAMESPACE` for this host's directory, else all.
-fn location(options: &ReadOptions<'_>) -> (PathBuf, Option<String>) {
-    let is_default = options.storage_root.is_none();
-    let environment = || std::env::var("CONTAINERD_NAMESPACE").ok().filter(|value| is_default && !value.is_empty());
-    let namespace = options.namespace.map(str::to_owned).or_else(environment);
-    (options.storage_root.unwrap_or(Path::new(ROOT)).to_owned(), namespace)
+/// Opens the socket as a DST.
+///
+/// # Errors
+/// - `NotFound`, `Denied`, `RemoteHost`: the socket cannot be opened, or nothing answers on it.
+pub(crate) fn sink(options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
+    let address = options.address.map(str::to_owned).or_else(|| environment("CONTAINERD_ADDRESS"));
+    let namespace = options.namespace.map(str::to_owned).or_else(|| environment("CONTAINERD_NAMESPACE"));
+    let connection = connect(address.as_deref().unwrap_or(DEFAULT_SOCKET), context)?;
+    let sink = SocketSink::open(connection, namespace.as_deref(), options.verify, context.watch.clone())?;
+    Ok(Box::new(sink))
+}
+
+/// Where containerd's images are read.
+struct Location {
+    root: PathBuf,
+    /// The socket that the user names; `None`: the directory, or the usual socket.
+    address: Option<String>,
+    /// `None`: all.
+    namespace: Option<String>,
+}
+
+/// Where they were found.
+enum Place {
+    Directory(PathBuf),
+    Socket(Arc<Connection>),
+}
+
+impl Location {
+    /// The options, and the environment, which describes this host's containerd and not the directory of `--src-root`.
+    fn of(options: &ReadOptions<'_>) -> Location {
+        let is_default = options.storage_root.is_none();
+        let set = |name: &str| environment(name).filter(|_| is_default);
+        Location {
+            root: options.storage_root.unwrap_or(Path::new(ROOT)).to_owned(),
+            address: options.address.map(str::to_owned).or_else(|| set("CONTAINERD_ADDRESS")),
+            namespace: options.namespace.map(str::to_owned).or_else(|| set("CONTAINERD_NAMESPACE")),
+        }
+    }
+}
+
+fn open(location: &Location, options: &ReadOptions<'_>, context: &Context) -> Result<(Arc<dyn Store>, Place)> {
+    let namespace = location.namespace.as_deref();
+    let by_socket = |address: &str| -> Result<(Arc<dyn Store>, Place)> {
+        let connection = connect(address, context)?;
+        let store = SocketStore::open(connection.clone(), namespace, context.watch.clone())?;
+        Ok((Arc::new(store), Place::Socket(connection)))
+    };
+    if let Some(address) = &location.address {
+        return by_socket(address);
+    }
+    let unreadable = match ContainerdStore::open(&location.root, namespace) {
+        Ok(store) => return Ok((Arc::new(store), Place::Directory(location.root.clone()))),
+        Err(error) => error,
+    };
+    let is_closed = matches!(unreadable.kind(), Kind::NotFound | Kind::Denied);
+    if options.storage_root.is_some() || !is_closed || !Path::new(DEFAULT_SOCKET).exists() {
+        return Err(unreadable);
+    }
+    context.watch.event(Event::Detail(&format!("{unreadable}; the socket is used instead")));
+    by_socket(DEFAULT_SOCKET).map_err(|error| Error::new(error.kind(), format!("{unreadable}; {error}")))
+}
+
+fn connect(address: &str, context: &Context) -> Result<Arc<Connection>> {
+    let limits = Limits { timeout: context.timeout, rate: None, cancel: context.cancel.clone() };
+    Ok(Arc::new(Connection::new(Box::new(LocalSocket::new(address)), limits)?))
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

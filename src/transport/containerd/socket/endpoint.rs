@@ -1,0 +1,68 @@
+//! The way to a containerd's socket.
+
+use crate::error::{Error, Result};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+/// The socket of containerd's packages; the default of `CONTAINERD_ADDRESS`.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// A containerd that can be connected to, repeatedly.
+pub(crate) trait Endpoint: Send + Sync {
+    /// The subject of messages: `containerd at /run/containerd/containerd.sock`, `web1: containerd`.
+    fn name(&self) -> &str;
+
+    /// Whether its bytes go over a network.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// - `NotFound`: the socket does not exist.
+    /// - `Denied`: this user may not open it.
+    /// - `RemoteHost`: nothing listens there, or the host cannot be reached.
+    fn connect(&self) -> Result<UnixStream>;
+}
+
+/// A socket in this host's file system.
+pub(crate) struct LocalSocket {
+    path: PathBuf,
+    name: String,
+}
+
+impl LocalSocket {
+    /// Names the socket at `address`, a path that may begin with `unix://`.
+    pub fn new(address: &str) -> LocalSocket {
+        let path = PathBuf::from(address.strip_prefix("unix://").unwrap_or(address));
+        let name = format!("containerd at {}", path.display());
+        LocalSocket { path, name }
+    }
+}
+
+impl Endpoint for LocalSocket {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn connect(&self) -> Result<UnixStream> {
+        UnixStream::connect(&self.path).map_err(|error| {
+            let name = &self.name;
+            match error.kind() {
+                io::ErrorKind::NotFound => Error::not_found(format!(
+                    "{name}: the socket does not exist; start containerd, or name its socket with --src-address or \
+                     --dst-address"
+                )),
+                io::ErrorKind::PermissionDenied => Error::denied(format!(
+                    "{name}: this user may not open the socket; run imgmv as root"
+                )),
+                io::ErrorKind::ConnectionRefused => Error::remote_host(format!(
+                    "{name}: nothing listens on the socket; start containerd"
+                )),
+                _ => Error::remote_host(format!("{name}: the socket cannot be opened: {error}")),
+            }
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! A containerd as a destination, by its socket.
+
+use super::call::Scope;
+use super::connection::Connection;
+use super::host::HostInfo;
+use super::images::Images;
+use super::ingest::{Ingest, IngestTarget, Opened};
+use super::messages::ContentRequest;
+use super::read::{Attempts, BlobReader, size};
+use super::status::{Failure, code};
+use super::writer::SocketWriter;
+use super::{call, labels, lease};
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Hasher, Manifest, Name, Reference};
+use crate::progress::Watch;
+use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
+use crate::source::{Claim, Origin};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Blobs that are written at the same time.
+const LANES: usize = 4;
+
+/// One namespace of a containerd.
+pub(crate) struct SocketSink {
+    connection: Arc<Connection>,
+    host: HostInfo,
+    /// The lease of this copy, which its first write creates.
+    lease: Mutex<Option<String>>,
+    images: Images,
+    /// The number of blobs that were started before their digests were known.
+    unnamed: AtomicU64,
+    /// Whether blobs that exist are hashed.
+    verify: bool,
+    watch: Arc<dyn Watch>,
+}
+
+impl SocketSink {
+    /// Queries containerd. Without `namespace`, images go to kubelet's if it exists, else to containerd's default.
+    ///
+    /// # Errors
+    /// - `NotFound`, `Denied`, `RemoteHost`: the socket cannot be opened, or nothing answers on it.
+    /// - `Invalid`: what answers does not follow containerd's protocol.
+    pub fn open(
+        connection: Arc<Connection>,
+        namespace: Option<&str>,
+        verify: bool,
+        watch: Arc<dyn Watch>,
+    ) -> Result<SocketSink> {
+        let host = HostInfo::query(&connection, namespace)?;
+        watch.say(&format!("{}: writing to its namespace {}", connection.name(), host.namespace));
+        let (lease, images, unnamed) = (Mutex::default(), Images::default(), AtomicU64::new(0));
+        Ok(SocketSink { connection, host, lease, images, unnamed, verify, watch })
+    }
+
+    fn error(&self, failure: Failure, action: &str) -> Error {
+        failure.into_error(self.connection.name(), action)
+    }
+
+    /// The namespace without a lease, for reading.
+    fn plain(&self) -> Scope {
+        Scope::namespace(&self.host.namespace)
+    }
+
+    /// The namespace and the lease of this copy.
+    fn leased(&self) -> Result<Scope> {
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease.is_none() {
+            let id = lease::create(&self.connection, &self.plain());
+            *lease = Some(id.map_err(|failure| self.error(failure, "creating a lease"))?);
+        }
+        Ok(Scope { lease: lease.clone(), ..self.plain() })
+    }
+
+    /// Opens an ingest. While another process writes it, this waits, and then writes one of its own.
+    fn open_ingest(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Opened, Failure> {
+        let mut attempts = Attempts::default();
+        loop {
+            let failure = match Ingest::open(&self.connection, scope, target) {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => failure,
+            };
+            let is_locked = matches!(&failure, Failure::Status(status) if status.message.contains("locked"));
+            match attempts.again(&self.connection, &*self.watch, &target.reference, failure) {
+                Ok(()) => {}
+                Err(_) if is_locked && !target.reference.contains(OWN) => {
+                    target.reference = format!("{}{OWN}{}", target.reference, scope.lease.as_deref().unwrap_or(""));
+                    attempts.reset();
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Whether the blob, which containerd lists, has `size` bytes (0: any), and is readable; with `--verify`, whether
+    /// its bytes are right.
+    fn is_intact(&self, digest: &Digest, expected: u64) -> Result<bool> {
+        let action = format!("looking for {digest}");
+        let scope = self.plain();
+        let size = size(&self.connection, &scope, digest).map_err(|failure| self.error(failure, &action))?;
+        let Some(size) = size.filter(|size| expected == 0 || *size == expected) else { return Ok(false) };
+        let from = if self.verify { 0 } else { size.saturating_sub(1) };
+        let watch = self.watch.clone();
+        let mut reader = BlobReader::new(self.connection.clone(), scope, *digest, from, Some(size), watch);
+        match reader.open() {
+            Ok(()) => {}
+            Err(Failure::Status(status)) if status.code != code::UNAVAILABLE => return Ok(false),
+            Err(failure) => return Err(self.error(failure, &action)),
+        }
+        if !self.verify {
+            let mut last = [0];
+            return Ok(size == 0 || reader.read(&mut last)? == 1);
+        }
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish() == *digest),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Removes a damaged blob from the namespace.
+    fn delete_blob(&self, scope: &Scope, digest: &Digest) -> Result<()> {
+        self.watch.say(&format!("{}: blob {digest} is damaged there; it is sent again", self.connection.name()));
+        let request = ContentRequest { digest: digest.to_string() };
+        match call::unary(&self.connection, "containerd.services.content.v1.Content/Delete", scope, &request, 4096) {
+            Err(failure) if !failure.is(code::NOT_FOUND) => Err(self.error(failure, "deleting a damaged blob")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the ingest of a blob; `None` if it is stored.
+    fn open_blob(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Option<Ingest>> {
+        for attempt in 0..2 {
+            let opened = self.open_ingest(scope, target);
+            let opened = opened.map_err(|failure| self.error(failure, &format!("opening {}", target.reference)))?;
+            match (opened, target.digest) {
+                (Opened::Ingest(ingest), _) => return Ok(Some(ingest)),
+                (Opened::Held, Some(digest)) if attempt == 0 && !self.is_intact(&digest, target.size)? => {
+                    self.delete_blob(scope, &digest)?;
+                }
+                (Opened::Held, _) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns `name` as containerd stores it.
+    fn canonical(&self, name: Option<&Name>) -> Result<Name> {
+        let place = self.connection.name();
+        let Some(name) = name else {
+            return Err(Error::usage(format!("{place}: containerd needs a name for the image; give one with --as")));
+        };
+        let fits = |reference: &Reference| reference.tag.is_some() != reference.digest.is_some();
+        let reference = name.reference().filter(fits);
+        reference.as_ref().map(Name::from).ok_or_else(|| {
+            Error::usage(format!("{place}: containerd cannot store the name {name}; give REPO:TAG with --as"))
+        })
+    }
+}
+
+/// Separates the reference of an ingest from the lease of the only copy that writes it.
+const OWN: &str = " by ";
+
+impl Sink for SocketSink {
+    fn capabilities(&self) -> SinkCapabilities {
+        SinkCapabilities {
+            shape: Shape::Sparse(self.host.platform.clone()),
+            order: Order::Parallel(LANES),
+            large_uploads: None,
+            compress: None,
+            unsupported: &[],
+            unnamed_blobs: true,
+            unnamed_images: false,
+            needs_replay: true,
+            referrers: false,
+        }
+    }
+
+    /// Names are checked, and blobs only for a dry run: `begin` asks containerd under the lease, so that what exists
+    /// is not collected before the image refers to it.
+    fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
+        let Upcoming::Blobs { images, blobs, dry_run, .. } = upcoming else { return Ok(Missing::default()) };
+        for image in images {
+            image.names.iter().try_for_each(|name| self.canonical(Some(name)).map(|_| ()))?;
+        }
+        if !dry_run {
+            return Ok(Missing::new(blobs));
+        }
+        let mut missing: Vec<Descriptor> = Vec::new();
+        for blob in blobs {
+            let found = size(&self.connection, &self.plain(), &blob.digest);
+            let found = found.map_err(|failure| self.error(failure, &format!("looking for {}", blob.digest)))?;
+            if found != Some(blob.size) {
+                missing.push(blob);
+            }
+        }
+        Ok(Missing::new(missing))
+    }
+
+    fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
+        let scope = self.leased()?;
+        let reference = match &claim.digest {
+            Some(digest) => format!("imgmv-{digest}"),
+            None => {
+                let number = self.unnamed.fetch_add(1, Ordering::Relaxed);
+                format!("imgmv-{}-{number}", scope.lease.as_deref().unwrap_or(""))
+            }
+        };
+        let mut target = IngestTarget { reference, digest: claim.digest, size: claim.size.unwrap_or(0) };
+        Ok(match self.open_blob(&scope, &mut target)? {
+            None => Begin::Held,
+            Some(ingest) => {
+                let (connection, watch) = (self.connection.clone(), self.watch.clone());
+                Begin::Write(Box::new(SocketWriter::new(connection, scope, target, ingest, watch)))
+            }
+        })
+    }
+
+    fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let scope = self.leased()?;
+        let digest = manifest.digest();
+        let action = format!("writing manifest {digest}");
+        let size = manifest.bytes.len() as u64;
+        let mut target = IngestTarget { reference: format!("imgmv-{digest}"), digest: Some(digest), size };
+        let labels = labels::of_manifest(manifest);
+        match self.open_blob(&scope, &mut target)? {
+            None => labels::add(&self.connection, &scope, &digest, labels),
+            Some(mut ingest) => {
+                let from = usize::try_from(ingest.offset()).unwrap_or(usize::MAX).min(manifest.bytes.len());
+                let parts = manifest.bytes[from..].chunks(super::ingest::PART_BYTES);
+                let sent = parts.into_iter().try_for_each(|part| ingest.write(part.to_vec().into()));
+                sent.and_then(|()| ingest.commit(&digest, labels))
+            }
+        }
+        .map_err(|failure| self.error(failure, &action))?;
+        self.images.add(manifest);
+        Ok(())
+    }
+
+    fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
+        let name = self.canonical(name)?;
+        let scope = self.leased()?;
+        self.images.unpack(&self.connection, &scope, &self.host, root, &self.watch)?;
+        let put = labels::put_image(&self.connection, &scope, &name, &root.descriptor);
+        put.map_err(|failure| self.error(failure, &format!("naming the image {name}")))
+    }
+
+    fn finish(&self) -> Result<Finish> {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(id) = lease {
+            let deleted = lease::delete(&self.connection, &self.plain(), &id);
+            deleted.map_err(|failure| self.error(failure, "deleting the lease of the copy"))?;
+        }
+        Ok(Finish::Done)
+    }
+}

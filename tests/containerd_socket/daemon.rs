@@ -1,0 +1,109 @@
+//! A containerd that can be killed and started again on the same directory.
+
+use crate::support::engines::folder;
+use crate::support::program::{Daemon, peer};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The namespace of the tests.
+pub const NAMESPACE: &str = "imgmv-test";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    Containerd16,
+    Containerd21,
+}
+
+pub const RELEASES: [Release; 2] = [Release::Containerd16, Release::Containerd21];
+
+pub struct Containerd {
+    pub release: Release,
+    folder: tempfile::TempDir,
+    daemon: Option<Daemon>,
+    server: PathBuf,
+    client: PathBuf,
+}
+
+impl Containerd {
+    /// `None` where its programs are not here, which is said.
+    pub fn start(release: Release) -> Option<Containerd> {
+        let (server, client) = match release {
+            Release::Containerd16 => ("containerd", "ctr"),
+            Release::Containerd21 => ("containerd-new", "ctr-new"),
+        };
+        let (server, client) = (peer(server)?, peer(client)?);
+        let mut containerd = Containerd { release, folder: folder(), daemon: None, server, client };
+        containerd.run();
+        Some(containerd)
+    }
+
+    /// Each of the releases that are here.
+    pub fn each() -> impl Iterator<Item = Containerd> {
+        RELEASES.into_iter().filter_map(Containerd::start)
+    }
+
+    pub fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> String {
+        self.at("sock")
+    }
+
+    /// Starts it, again after a kill.
+    pub fn run(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.at("log")).unwrap();
+        let mut command = Command::new(&self.server);
+        command.args(["--config", "/dev/null", "--root", &self.at("data"), "--state", &self.at("state")]);
+        command.args(["--address", &self.socket()]).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.daemon = Some(Daemon(command.spawn().unwrap()));
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.try_ctr(&["version"]).is_none() {
+            let log = fs::read_to_string(self.at("log")).unwrap_or_default();
+            assert!(Instant::now() < until, "{:?} did not come up:\n{log}", self.release);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills it, so that it cannot end anything itself.
+    pub fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.0.kill().unwrap();
+            daemon.0.wait().unwrap();
+        }
+    }
+
+    /// What ctr prints in the namespace of the tests; panics where it fails.
+    pub fn ctr(&self, arguments: &[&str]) -> String {
+        self.try_ctr(arguments).unwrap_or_else(|| panic!("{:?}: ctr {arguments:?} failed", self.release))
+    }
+
+    pub fn try_ctr(&self, arguments: &[&str]) -> Option<String> {
+        let mut command = Command::new(&self.client);
+        command.args(["--address", &self.socket(), "--namespace", NAMESPACE]).args(arguments);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Runs the garbage collection and waits for it.
+    pub fn collect_garbage(&self) {
+        self.ctr(&["leases", "create", "--id", "collect"]);
+        self.ctr(&["leases", "delete", "--sync", "collect"]);
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.daemon = None;
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let mine: Vec<&str> = places.filter(|place| place.starts_with(&self.at(""))).collect();
+        for place in mine.into_iter().rev() {
+            let _ = Command::new("umount").arg(place).stderr(Stdio::null()).status();
+        }
+    }
+}
