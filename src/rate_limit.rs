@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::remote::{Host, Running};
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,6 +125,13 @@ pub struct LimitedHost {
 impl Host for LimitedHost {
     fn name(&self) -> &str {
         self.host.name()
+    }
+    /// The user of the socket keeps to the limit, since a socket's bytes are not all of images.
+    fn connect_socket(&self, path: &str) -> Result<UnixStream> {
+        self.host.connect_socket(path)
+    }
+    fn refusal(&self) -> String {
+        self.host.refusal()
     }
     fn run(&self, command: &[&str]) -> Result<Running> {
         let mut running = self.host.run(command)?;

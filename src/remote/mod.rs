@@ -3,7 +3,9 @@
 
 pub mod builtin;
 mod local;
+mod forward;
 mod openssh;
+mod private_dir;
 mod process;
 mod prompt;
 mod quote;
@@ -13,6 +15,7 @@ mod target;
 
 use crate::error::{Error, Result};
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
 pub use local::Local;
 pub use openssh::OpenSsh;
@@ -29,6 +32,20 @@ pub trait Host: Send + Sync {
     /// Starts `command`: a program and its arguments, which no shell interprets. A missing program may be reported only
     /// by [`Running::wait`].
     fn run(&self, command: &[&str]) -> Result<Running>;
+
+    /// Connects to the socket at `path` on the host. The host may refuse only after the connection was opened; then the
+    /// connection ends, and [`Host::refusal`] has the reason.
+    ///
+    /// # Errors
+    /// - `RemoteHost`: the host cannot be reached, or it refuses.
+    fn connect_socket(&self, _path: &str) -> Result<UnixStream> {
+        Err(Error::remote_host(format!("{}: sockets of this host cannot be forwarded", self.name())))
+    }
+
+    /// What the ssh client printed about a forwarded socket, on one line; empty if it printed nothing.
+    fn refusal(&self) -> String {
+        String::new()
+    }
 }
 
 /// A running command. Dropped without [`Running::wait`], it is stopped.
@@ -43,6 +60,16 @@ pub struct Running {
 /// Waits for one kind of command. Dropped, it stops the command.
 trait Waiter: Send {
     fn wait(self: Box<Self>) -> Result<Exit>;
+
+    /// Whether the command has ended, where that is known without waiting.
+    fn has_ended(&mut self) -> bool {
+        false
+    }
+
+    /// The last few KiB of standard error so far.
+    fn stderr(&self) -> String {
+        String::new()
+    }
 }
 
 impl Running {
@@ -52,6 +79,16 @@ impl Running {
         waiter: impl Waiter + 'static,
     ) -> Running {
         Running { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), waiter: Some(Box::new(waiter)) }
+    }
+
+    /// Whether the command has ended, where that is known without waiting.
+    fn has_ended(&mut self) -> bool {
+        self.waiter.as_mut().is_none_or(|waiter| waiter.has_ended())
+    }
+
+    /// The last few KiB of standard error so far.
+    fn stderr(&self) -> String {
+        self.waiter.as_ref().map(|waiter| waiter.stderr()).unwrap_or_default()
     }
 
     /// Closes the command's input, discards the rest of its output, and waits for its end.

@@ -1,23 +1,23 @@
 //! Remote hosts through the user's ssh client, so that the user's configuration, agent and jump hosts apply. All
 //! commands of a run share one connection.
 
+use super::forward::Forward;
+use super::private_dir::PrivateDir;
 use super::{Host, Running, SshTarget, process, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::{
     collections::HashMap,
-    fs::{File, Permissions},
+    fs::File,
     io::IsTerminal,
-    os::unix::fs::PermissionsExt,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
-use tempfile::TempDir;
 
 /// The time that the shared connection stays open after its last command, if this process is killed.
 const CONTROL_PERSIST_SECONDS: u32 = 120;
-/// A socket path has at most 108 bytes, and ssh appends a random suffix while it creates the socket.
-const MAX_SOCKET_DIR_BYTES: usize = 70;
 /// Half the CPU of ssh's first choice on processors with AES instructions (measured), and equally secure.
 const AES_CIPHERS: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 
@@ -27,7 +27,9 @@ pub struct OpenSsh {
     program: String,
     /// The arguments before the remote command.
     arguments: Vec<String>,
-    control: Option<TempDir>,
+    control: Option<PrivateDir>,
+    /// Forwarded sockets, by their paths on the host.
+    forwards: Mutex<HashMap<String, Forward>>,
     cancel: Cancel,
 }
 
@@ -51,6 +53,7 @@ impl OpenSsh {
             program: program.clone(),
             arguments: options.to_vec(),
             control: None,
+            forwards: Mutex::default(),
             cancel: cancel.clone(),
         };
         host.arguments.extend(target_options);
@@ -105,7 +108,7 @@ impl OpenSsh {
         }
         // A ControlPath in the user's configuration is used as it is.
         if is("controlpath", "none")
-            && let Some(control) = socket_dir()
+            && let Some(control) = PrivateDir::create()
         {
             set("ControlMaster=auto");
             set(&format!("ControlPersist={CONTROL_PERSIST_SECONDS}"));
@@ -126,6 +129,24 @@ impl Host for OpenSsh {
     fn run(&self, command: &[&str]) -> Result<Running> {
         let line = quote(command)?;
         process::start(Command::new(&self.program).args(&self.arguments).arg(line), &self.cancel)
+    }
+
+    fn connect_socket(&self, path: &str) -> Result<UnixStream> {
+        let mut forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(forward) = forwards.get(path)
+            && let Ok(socket) = forward.connect()
+        {
+            return Ok(socket);
+        }
+        let forward = Forward::start(&self.name, &self.program, &self.arguments, path, &self.cancel)?;
+        let socket = forward.connect()?;
+        forwards.insert(path.to_owned(), forward);
+        Ok(socket)
+    }
+
+    fn refusal(&self) -> String {
+        let forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
+        forwards.values().map(Forward::refusal).find(|words| !words.is_empty()).unwrap_or_default()
     }
 }
 
@@ -195,21 +216,4 @@ fn has_aes() -> bool {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn has_aes() -> bool {
     false
-}
-
-/// A directory for the socket that only the user can enter. `None`: each command opens its own connection.
-fn socket_dir() -> Option<TempDir> {
-    let make = |parent: &Path| {
-        let short =
-            parent.as_os_str().len() <= MAX_SOCKET_DIR_BYTES && !parent.to_str()?.contains(['%', '"', ' ', '\\']);
-        if !short {
-            return None;
-        }
-        tempfile::Builder::new().prefix("imgmv-").permissions(Permissions::from_mode(0o700)).tempdir_in(parent).ok()
-    };
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    runtime
-        .and_then(|dir| make(Path::new(&dir)))
-        .or_else(|| make(&std::env::temp_dir()))
-        .or_else(|| make("/tmp".as_ref()))
 }

@@ -107,6 +107,18 @@ impl Waiter for Process {
         let signal = status.signal().map(signal_name);
         Ok(Exit { status: status.code(), signal, stderr: lock(&self.tail).text() })
     }
+
+    fn has_ended(&mut self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        match *lock(&self.pid.0) {
+            Some(pid) => !matches!(waitid(WaitId::Pid(pid), options), Ok(None)),
+            None => true,
+        }
+    }
+
+    fn stderr(&self) -> String {
+        lock(&self.tail).text()
+    }
 }
 
 impl Drop for Process {

@@ -1,7 +1,8 @@
-//! Addresses that several transports share: containerd's, docker's directory, and plain paths.
+//! Addresses that several transports share: containerd's, docker's directory, other hosts, and plain paths.
 
 mod containerd;
 mod docker_dir;
+mod host;
 
 use super::address::{Address, Deletable, InPlace, Parsed, SelectedSource, ServeSource, ShortForm};
 use super::archive::address::{ArchiveAddress, is_archive};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use containerd::CONTAINERD;
 pub(crate) use docker_dir::DOCKER_DIR;
+pub(crate) use host::{HOST, SSH};
 
 pub(crate) const PATH: ShortForm = ShortForm {
     syntax: "/path, ./path, ../path, ~/path, *.tar, *.tar.gz, *.tgz, *.tar.zst, *.tzst",

@@ -18,12 +18,12 @@ pub(crate) const TABLE: &[Transport] = &[
     engine::address::DOCKER_DAEMON,
     combined::DOCKER_DIR,
     containers_storage::address::CONTAINERS_STORAGE,
-    engine::address::SSH,
+    combined::SSH,
 ];
 
 /// The forms without a scheme; the first that fits is taken.
 pub(crate) const SHORT_FORMS: &[ShortForm] =
-    &[archive::address::STDIO, combined::PATH, engine::address::HOST, registry::address::REFERENCE];
+    &[archive::address::STDIO, combined::PATH, combined::HOST, registry::address::REFERENCE];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
 pub(crate) fn parse(word: &OsStr) -> Parsed {

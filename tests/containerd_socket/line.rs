@@ -15,6 +15,7 @@ pub struct Line {
     up: Arc<AtomicU64>,
     /// The bytes from the server to the client.
     down: Arc<AtomicU64>,
+    event: Arc<Mutex<Option<Event>>>,
 }
 
 impl Line {
@@ -25,6 +26,7 @@ impl Line {
         let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let event: Arc<Mutex<Option<Event>>> = Arc::new(Mutex::new(Some(Box::new(event))));
         let (counted_up, counted_down, target) = (up.clone(), down.clone(), target.to_owned());
+        let pending = event.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
@@ -44,7 +46,12 @@ impl Line {
                 thread::spawn(move || pass(server, client, &count, &|_| {}));
             }
         });
-        Line { up, down }
+        Line { up, down, event: pending }
+    }
+
+    /// Whether the event is still to come.
+    pub fn killed_nothing_yet(&self) -> bool {
+        self.event.lock().unwrap().is_some()
     }
 
     pub fn up(&self) -> u64 {

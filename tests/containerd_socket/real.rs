@@ -47,7 +47,7 @@ fn a_name_is_looked_for_in_every_namespace_unless_one_is_given() {
         let dir = TempDir::new().unwrap();
         containerd.ctr(&["images", "import", &archive(dir.path())]);
         let other = ["--dst-address", &containerd.socket(), "--namespace", "other"];
-        let bye = format!("oci:{}:2", fixture("layout"));
+        let bye = format!("oci:{}:bye", fixture("layout"));
         done(&[&["copy", &bye, "containerd:", "--as", "docker.io/t/bye:1"], &other[..]].concat());
         let address = ["--src-address", &containerd.socket()];
         let all = done(&[&["list", "containerd:"], &address[..]].concat()).stdout;

@@ -40,7 +40,14 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// A remote host reached by libssh2. A command uses an idle connection or opens one, since libssh2 runs one
 /// operation at a time on a connection.
-pub struct Builtin(Arc<HostEndpoint>);
+pub struct Builtin(Arc<HostEndpoint>, Mutex<Forwards>);
+
+/// The connections to sockets of the host, and why one was refused.
+#[derive(Default)]
+struct Forwards {
+    pumps: Vec<PumpThread>,
+    refusal: String,
+}
 
 struct HostEndpoint {
     /// The host's name for messages.
@@ -76,7 +83,7 @@ impl Builtin {
         let endpoint = HostEndpoint::resolve(target, home, cancel, 0)?;
         let first = endpoint.dial()?;
         endpoint.idle.lock().unwrap_or_else(|e| e.into_inner()).push(first);
-        Ok(Builtin(Arc::new(endpoint)))
+        Ok(Builtin(Arc::new(endpoint), Mutex::default()))
     }
 }
 
@@ -160,14 +167,29 @@ impl HostEndpoint {
 
     /// Opens a connection through this host to `host_name`: a local socket, and the thread that moves its bytes.
     fn open_tunnel(&self, host_name: &str, port: u16) -> Result<(OwnedFd, PumpThread)> {
-        let Connection { ssh, socket, tunnel } = self.dial()?;
-        let channel = ssh.channel_direct_tcpip(host_name, port, None).map_err(|e| {
+        let connection = self.dial()?;
+        let channel = connection.ssh.channel_direct_tcpip(host_name, port, None).map_err(|e| {
             Error::remote_host(format!(
                 "{}: the jump host cannot connect to {host_name} port {port}: {}",
                 self.name,
                 e.message()
             ))
         })?;
+        self.pump(connection, channel)
+    }
+
+    /// Opens a connection to the socket at `path` on this host, as [`HostEndpoint::open_tunnel`].
+    fn open_socket(&self, path: &str) -> Result<(OwnedFd, PumpThread)> {
+        let connection = self.dial()?;
+        let channel = connection.ssh.channel_direct_streamlocal(path, None).map_err(|e| {
+            Error::remote_host(format!("{}: the host refused to forward {path}: {}", self.name, e.message()))
+        })?;
+        self.pump(connection, channel)
+    }
+
+    /// Starts the thread that moves the bytes of `channel`; returns the local end.
+    fn pump(&self, connection: Connection, channel: ssh2::Channel) -> Result<(OwnedFd, PumpThread)> {
+        let Connection { ssh, socket, tunnel } = connection;
         let (local, remote) = UnixStream::pair()?;
         remote.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -311,6 +333,25 @@ fn key_type(key: &[u8]) -> String {
 impl Host for Builtin {
     fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Over an ssh connection of its own, since libssh2 runs one operation at a time on a connection.
+    fn connect_socket(&self, path: &str) -> Result<UnixStream> {
+        let mut forwards = self.1.lock().unwrap_or_else(|e| e.into_inner());
+        match self.0.open_socket(path) {
+            Ok((socket, pump)) => {
+                forwards.pumps.push(pump);
+                Ok(socket.into())
+            }
+            Err(error) => {
+                forwards.refusal = error.to_string();
+                Err(error)
+            }
+        }
+    }
+
+    fn refusal(&self) -> String {
+        self.1.lock().unwrap_or_else(|e| e.into_inner()).refusal.clone()
     }
 
     fn run(&self, command: &[&str]) -> Result<Running> {

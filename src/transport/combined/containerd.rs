@@ -1,7 +1,6 @@
 //! `containerd:[REF]`: containerd on this host. It is read from its directory or by its socket, and written by its socket
 //! or by an engine's commands.
 
-use crate::image::Name;
 use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::Selector;
@@ -74,10 +73,6 @@ impl Address for ContainerdAddress {
 
     fn profile(&self) -> AddressProfile {
         self.0.profile()
-    }
-
-    fn spell(&self, text: &str) -> Result<Name> {
-        self.0.spell(text)
     }
 
     fn serve_source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {

@@ -4,6 +4,7 @@
 use super::ContainerdStore;
 use super::socket::{Connection, DEFAULT_SOCKET, Limits, LocalSocket, SocketSink, SocketStore};
 use crate::progress::Event;
+use crate::rate_limit::Limit;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{OpenSource, RepositoryName, SelectedSource, ServeSource, all_of};
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// The default of `--src-root`.
 const ROOT: &str = "/var/lib/containerd";
 /// The shortest time between two checks of a running containerd for other images.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Opens the directory or the socket as a SRC.
 pub(crate) fn source(
@@ -120,8 +121,12 @@ fn open(location: &Location, options: &ReadOptions<'_>, context: &Context) -> Re
 }
 
 fn connect(address: &str, context: &Context) -> Result<Arc<Connection>> {
-    let limits = Limits { timeout: context.timeout, rate: None, cancel: context.cancel.clone() };
-    Ok(Arc::new(Connection::new(Box::new(LocalSocket::new(address)), limits)?))
+    Ok(Arc::new(Connection::new(Box::new(LocalSocket::new(address)), limits(context, None))?))
+}
+
+/// The limits of a connection in this run.
+pub(crate) fn limits(context: &Context, rate: Option<Arc<Limit>>) -> Limits {
+    Limits { timeout: context.timeout, rate, cancel: context.cancel.clone() }
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -1,11 +1,13 @@
 //! The way to a containerd's socket.
 
 use crate::error::{Error, Result};
+use crate::remote::Host;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// The socket of containerd's packages; the default of `CONTAINERD_ADDRESS`.
+/// The socket of containerd's packages.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// A containerd that can be connected to, repeatedly.
@@ -64,5 +66,35 @@ impl Endpoint for LocalSocket {
                 _ => Error::remote_host(format!("{name}: the socket cannot be opened: {error}")),
             }
         })
+    }
+}
+
+/// A socket of another host, which ssh forwards.
+pub(crate) struct ForwardedSocket {
+    host: Arc<dyn Host>,
+    path: String,
+    name: String,
+}
+
+impl ForwardedSocket {
+    /// Names the socket at `address` on `host`.
+    pub fn new(host: Arc<dyn Host>, address: &str) -> ForwardedSocket {
+        let path = address.strip_prefix("unix://").unwrap_or(address).to_owned();
+        let name = format!("{}: containerd at {path}", host.name());
+        ForwardedSocket { host, path, name }
+    }
+}
+
+impl Endpoint for ForwardedSocket {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn connect(&self) -> Result<UnixStream> {
+        self.host.connect_socket(&self.path)
     }
 }

@@ -5,10 +5,6 @@ use bytes::Bytes;
 use prost::Message;
 use std::collections::HashMap;
 
-/// `google.protobuf.Empty`
-#[derive(Clone, PartialEq, Message)]
-pub struct Empty {}
-
 /// `google.protobuf.FieldMask`
 #[derive(Clone, PartialEq, Message)]
 pub struct FieldMask {
@@ -218,22 +214,6 @@ pub struct DeleteLeaseRequest {
     pub id: String,
     #[prost(bool, tag = "2")]
     pub sync: bool,
-}
-
-/// `services.leases.v1.ListRequest`
-#[derive(Clone, PartialEq, Message)]
-pub struct ListLeasesRequest {
-    #[prost(string, repeated, tag = "1")]
-    pub filters: Vec<String>,
-}
-
-/// `services.leases.v1.Lease`
-#[derive(Clone, PartialEq, Message)]
-pub struct Lease {
-    #[prost(string, tag = "1")]
-    pub id: String,
-    #[prost(map = "string, string", tag = "3")]
-    pub labels: HashMap<String, String>,
 }
 
 /// `services.introspection.v1.PluginsRequest`

@@ -33,6 +33,6 @@ mod unpack;
 mod writer;
 
 pub(crate) use connection::{Connection, Limits};
-pub(crate) use endpoint::{DEFAULT_SOCKET, Endpoint, LocalSocket};
+pub(crate) use endpoint::{DEFAULT_SOCKET, ForwardedSocket, LocalSocket};
 pub(crate) use sink::SocketSink;
 pub(crate) use store::SocketStore;

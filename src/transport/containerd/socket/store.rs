@@ -10,6 +10,7 @@ use crate::image::{Descriptor, Digest, MAX_NAMES, Name};
 use crate::progress::Watch;
 use crate::rate_limit::Limited;
 use crate::source::{Profile, Root, Selector, Store};
+use crate::transport::address::Listed;
 use crate::transport::containerd::catalog::Catalog;
 use crate::transport::containerd::records::Record;
 use std::collections::HashMap;
@@ -51,9 +52,11 @@ impl SocketStore {
         Ok(SocketStore { connection, catalog, found_in: Mutex::default(), watch })
     }
 
-    /// All names of the requested namespaces.
-    pub fn records(&self) -> &[Record] {
-        self.catalog.records()
+    /// The names with the digests and media types that they point at.
+    pub fn listed(&self) -> Vec<Listed> {
+        let roots = self.catalog.all().into_iter();
+        let listed = roots.filter_map(|root| Some((root.name?, Some((root.descriptor.digest, root.descriptor.media_type)))));
+        listed.collect()
     }
 
     fn found_in(&self) -> MutexGuard<'_, HashMap<Digest, String>> {

@@ -1,0 +1,171 @@
+//! A stand-in for containerd that answers as a test says: HTTP/2 is h2's, messages are written byte by byte, so that
+//! they may be wrong.
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use std::collections::HashMap;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+
+/// A field with a length: a string, bytes or a message.
+pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2][..], &varint(content.len() as u64), content].concat()
+}
+
+/// A field with a number.
+pub fn number(number: u8, value: i64) -> Vec<u8> {
+    [&[number << 3][..], &varint(value as u64)].concat()
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// A message with its length before it.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat()
+}
+
+/// What is sent for one call.
+#[derive(Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    /// Bytes of the body, as they are.
+    pub body: Vec<u8>,
+    /// `None`: the stream stays open.
+    pub trailers: Option<Vec<(&'static str, String)>>,
+}
+
+impl Answer {
+    /// One message and the status 0.
+    pub fn message(message: &[u8]) -> Answer {
+        Answer::bytes(framed(message))
+    }
+
+    /// A body and the status 0.
+    pub fn bytes(body: Vec<u8>) -> Answer {
+        Answer { body, trailers: Some(vec![("grpc-status", "0".into())]), ..Answer::silence() }
+    }
+
+    /// A status without a body, in the trailers.
+    pub fn status(code: &str, message: &str) -> Answer {
+        let trailers = vec![("grpc-status", code.to_owned()), ("grpc-message", message.to_owned())];
+        Answer { trailers: Some(trailers), ..Answer::silence() }
+    }
+
+    /// Headers, and then nothing.
+    pub fn silence() -> Answer {
+        let headers = vec![("content-type", "application/grpc".to_owned())];
+        Answer { status: 200, headers, body: Vec::new(), trailers: None }
+    }
+}
+
+/// The answers by the last two parts of the path: `Images/List`.
+pub type Answers = HashMap<&'static str, Answer>;
+
+pub struct StandIn {
+    folder: TempDir,
+}
+
+impl StandIn {
+    /// Answers calls that `answers` does not have with the status UNIMPLEMENTED.
+    pub fn start(answers: Answers) -> StandIn {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = StdListener::bind(folder.path().join("sock")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let answers = Arc::new(answers);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = UnixListener::from_std(listener).unwrap();
+                while let Ok((socket, _)) = listener.accept().await {
+                    let answers = answers.clone();
+                    tokio::spawn(async move {
+                        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+                        while let Some(Ok((request, respond))) = connection.accept().await {
+                            tokio::spawn(answer(request, respond, answers.clone()));
+                        }
+                    });
+                }
+            });
+        });
+        StandIn { folder }
+    }
+
+    /// Sends `bytes` to each client, and closes.
+    pub fn sending(bytes: &'static [u8]) -> StandIn {
+        use std::io::{Read, Write};
+        let folder = tempfile::tempdir().unwrap();
+        let listener = StdListener::bind(folder.path().join("sock")).unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(mut client) = client else { return };
+                let _ = client.read(&mut [0; 1024]);
+                let _ = client.write_all(bytes);
+            }
+        });
+        StandIn { folder }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("sock")
+    }
+}
+
+async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, answers: Arc<Answers>) {
+    let path = request.uri().path().to_owned();
+    let service = Path::new(&path).parent().and_then(Path::extension).unwrap_or_default().to_string_lossy();
+    let call = format!("{service}/{}", path.rsplit('/').next().unwrap_or_default());
+    let answer = answers.get(call.as_str()).cloned().unwrap_or_else(|| Answer::status("12", "not here"));
+    let mut response = Response::builder().status(answer.status);
+    for (name, value) in &answer.headers {
+        response = response.header(*name, value);
+    }
+    let ends = answer.body.is_empty() && answer.trailers.as_ref().is_some_and(Vec::is_empty);
+    let Ok(mut stream) = respond.send_response(response.body(()).unwrap(), ends) else { return };
+    let mut body = request.into_body();
+    tokio::spawn(async move {
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+    });
+    if ends {
+        return;
+    }
+    let mut bytes = Bytes::from(answer.body);
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        match std::future::poll_fn(|context| stream.poll_capacity(context)).await {
+            Some(Ok(n)) => {
+                if stream.send_data(bytes.split_to(n.min(bytes.len())), false).is_err() {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+    match answer.trailers {
+        Some(trailers) => {
+            let name = |name: &'static str| HeaderName::from_static(name);
+            let map: HeaderMap =
+                trailers.into_iter().map(|(key, value)| (name(key), HeaderValue::from_str(&value).unwrap())).collect();
+            let _ = stream.send_trailers(map);
+        }
+        // The stream stays open as long as the client wants.
+        None => {
+            let _ = std::future::poll_fn(|context| stream.poll_reset(context)).await;
+        }
+    }
+}
