@@ -126,11 +126,12 @@ fn bytes_of_a_blob_are_checked_as_they_come() {
     let manifest = format!("{{\"schemaVersion\":2,\"config\":{config},\"layers\":[{blob}]}}").into_bytes();
     let cases: Vec<(Answer, i32, &str)> = vec![
         (Answer::bytes(part(5, &manifest)), 5, "offset 5 instead of 0"),
-        (Answer::bytes(part(0, &vec![b' '; 5 << 20])), 5, "more than 4194304 bytes"),
+        (Answer::bytes(part(0, &vec![b' '; 5 << 20])), 5, "more than the 339 bytes announced"),
         (Answer::bytes(part(0, &manifest[1..])), 5, "does not match"),
-        (Answer::bytes([part(0, &manifest), part(0, &manifest)].concat()), 5, "instead of"),
+        (Answer::bytes([part(0, &manifest), part(0, &manifest)].concat()), 5, "at offset 0 instead of 339"),
         (Answer::status("5", "gone"), 3, "is not in the content store"),
-        (Answer { trailers: None, ..Answer::bytes(part(0, &manifest)) }, 7, "no progress"),
+        (Answer { trailers: None, ..Answer::bytes(part(0, &manifest)) }, 5, "more than the 339 bytes announced"),
+        (Answer::silence(), 7, "made no progress for 1 seconds (--timeout)"),
     ];
     for (answer, status, word) in cases {
         let mut answers = honest();

@@ -13,8 +13,6 @@ type Event = Box<dyn FnOnce() + Send>;
 pub struct Line {
     /// The bytes from the client to the server.
     up: Arc<AtomicU64>,
-    /// The bytes from the server to the client.
-    down: Arc<AtomicU64>,
     event: Arc<Mutex<Option<Event>>>,
 }
 
@@ -23,16 +21,16 @@ impl Line {
     pub fn new(socket: &Path, target: &Path, at: u64, event: impl FnOnce() + Send + 'static) -> Line {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).unwrap();
-        let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let up = Arc::new(AtomicU64::new(0));
         let event: Arc<Mutex<Option<Event>>> = Arc::new(Mutex::new(Some(Box::new(event))));
-        let (counted_up, counted_down, target) = (up.clone(), down.clone(), target.to_owned());
+        let (counted, target) = (up.clone(), target.to_owned());
         let pending = event.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
                 let Ok(server) = UnixStream::connect(&target) else { continue };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let (count, event) = (counted_up.clone(), event.clone());
+                let (count, event) = (counted.clone(), event.clone());
                 thread::spawn(move || {
                     pass(from, to, &count, &|sum| {
                         if sum >= at
@@ -42,11 +40,10 @@ impl Line {
                         }
                     });
                 });
-                let count = counted_down.clone();
-                thread::spawn(move || pass(server, client, &count, &|_| {}));
+                thread::spawn(move || pass(server, client, &AtomicU64::new(0), &|_| {}));
             }
         });
-        Line { up, down, event: pending }
+        Line { up, event: pending }
     }
 
     /// Whether the event is still to come.
@@ -56,10 +53,6 @@ impl Line {
 
     pub fn up(&self) -> u64 {
         self.up.load(Ordering::SeqCst)
-    }
-
-    pub fn down(&self) -> u64 {
-        self.down.load(Ordering::SeqCst)
     }
 }
 

@@ -85,10 +85,10 @@ fn what_is_written_is_complete_unpacked_and_survives_a_collection() {
         check();
         assert_eq!(containerd.ctr(&["leases", "ls", "-q"]), "", "{:?}", containerd.release);
         assert_eq!(containerd.ctr(&["content", "active"]).lines().count(), 1);
-        let before = (containerd.ctr(&["content", "ls"]), containerd.ctr(&["snapshots", "ls"]));
+        let before = (containerd.ctr(&["content", "ls", "-q"]), containerd.ctr(&["snapshots", "ls"]));
         containerd.collect_garbage();
         check();
-        assert_eq!((containerd.ctr(&["content", "ls"]), containerd.ctr(&["snapshots", "ls"])), before);
+        assert_eq!((containerd.ctr(&["content", "ls", "-q"]), containerd.ctr(&["snapshots", "ls"])), before);
         // The second run sends no blob.
         done(&[&["copy", &file, &format!("containerd:{NAME}")], &to[..]].concat());
         assert!(line.up() - first < first, "{} after {first}", line.up());

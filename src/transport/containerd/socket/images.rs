@@ -90,7 +90,7 @@ impl Images {
         if self.state().unpacked.contains(&image.digest) {
             return Ok(());
         }
-        let bytes = small(connection, scope, &config.digest, watch)?;
+        let bytes = small(connection, scope, &config.digest, Some(config.size), watch)?;
         let bytes = bytes.filter(|bytes| Hasher::new(config.digest.algorithm()).with(bytes).finish() == config.digest);
         let bytes = bytes.ok_or_else(|| {
             Error::remote_host(format!("{place}: the config {} was stored and is not readable", config.digest))

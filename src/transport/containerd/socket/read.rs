@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Consecutive attempts without progress.
+/// Consecutive attempts without progress; a time without progress counts as several.
 pub(super) const MAX_ATTEMPTS: u32 = 6;
 /// The pause before the second attempt; it doubles for each later one.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -43,17 +43,13 @@ impl Attempts {
         what: &str,
         failure: Failure,
     ) -> Result<(), Failure> {
-        self.0 += 1;
+        let is_stall = matches!(failure, Failure::Stalled(_));
+        self.0 += if is_stall { MAX_ATTEMPTS / 2 } else { 1 };
         if !failure.is_transient() || self.0 >= MAX_ATTEMPTS {
             return Err(failure);
         }
         let after = RETRY_PAUSE * (1 << (self.0 - 1));
-        let why = match &failure {
-            Failure::Status(status) => status.message.clone(),
-            Failure::Lost(why) => why.clone(),
-            other => format!("{other:?}"),
-        };
-        watch.event(Event::Retry { what, why: &why, after });
+        watch.event(Event::Retry { what, why: &failure.reason(), after });
         if !matches!(failure, Failure::Status(_)) {
             connection.disconnect();
         }
@@ -85,14 +81,16 @@ pub(super) fn size(connection: &Arc<Connection>, scope: &Scope, digest: &Digest)
     }
 }
 
-/// Reads the small blob `digest` completely; `None` if it is not there. The bytes are not verified.
+/// Reads the small blob `digest` completely; `None` if it is not there. `size` is the announced size, where there is
+/// one. The bytes are not verified.
 pub(super) fn small(
     connection: &Arc<Connection>,
     scope: &Scope,
     digest: &Digest,
+    size: Option<u64>,
     watch: &Arc<dyn Watch>,
 ) -> Result<Option<Vec<u8>>> {
-    let mut reader = BlobReader::new(connection.clone(), scope.clone(), *digest, 0, None, watch.clone());
+    let mut reader = BlobReader::new(connection.clone(), scope.clone(), *digest, 0, size, watch.clone());
     match reader.open() {
         Ok(()) => {}
         Err(failure) if failure.is(code::NOT_FOUND) => return Ok(None),
@@ -116,6 +114,8 @@ pub(super) struct BlobReader {
     digest: Digest,
     /// The offset of the next byte.
     at: u64,
+    /// The offset where the call started.
+    started_at: u64,
     /// The announced size.
     size: Option<u64>,
     call: Option<Call>,
@@ -137,7 +137,8 @@ impl BlobReader {
         watch: Arc<dyn Watch>,
     ) -> BlobReader {
         let (call, received, is_at_end, attempts) = (None, Bytes::new(), false, Attempts::default());
-        BlobReader { connection, scope, digest, at: from, size, call, received, is_at_end, attempts, watch }
+        let (at, started_at) = (from, from);
+        BlobReader { connection, scope, digest, at, started_at, size, call, received, is_at_end, attempts, watch }
     }
 
     /// Starts the call and waits for its first bytes, so that a missing blob is noticed here.
@@ -179,7 +180,8 @@ impl BlobReader {
         Ok(())
     }
 
-    fn start(&self) -> Result<Call, Failure> {
+    fn start(&mut self) -> Result<Call, Failure> {
+        self.started_at = self.at;
         let offset = i64::try_from(self.at).map_err(|_| Failure::protocol("cannot read behind 8 EiB"))?;
         let method = "containerd.services.content.v1.Content/Read";
         let mut call = Call::start(&self.connection, method, &self.scope, MAX_MESSAGE_BYTES)?;
@@ -189,7 +191,9 @@ impl BlobReader {
 
     /// The bytes of `part`, if they are the next ones.
     fn check(&self, part: ReadResponse) -> Result<Bytes, Failure> {
-        if u64::try_from(part.offset) != Ok(self.at) {
+        // The API counts offsets from the start of the blob, containerd counts them from the start of the call.
+        let offset = u64::try_from(part.offset).ok();
+        if offset != Some(self.at) && offset != Some(self.at - self.started_at) {
             let (offset, at, digest) = (part.offset, self.at, self.digest);
             return Err(Failure::protocol(format!("sent the bytes of {digest} at offset {offset} instead of {at}")));
         }

@@ -84,6 +84,16 @@ impl Failure {
         matches!(self, Failure::Status(status) if status.code == code)
     }
 
+    /// The reason, for a message about a retry.
+    pub fn reason(&self) -> String {
+        match self {
+            Failure::Status(status) => status.message.clone(),
+            Failure::Lost(why) | Failure::Protocol(why) => why.clone(),
+            Failure::Stalled(after) => format!("no progress for {} seconds", after.as_secs()),
+            Failure::Other(error) => error.to_string(),
+        }
+    }
+
     /// The error for the user. `place` names containerd; `action` is what failed, as `reading blob sha256:…`.
     pub fn into_error(self, place: &str, action: &str) -> Error {
         match self {

@@ -89,8 +89,8 @@ impl SocketStore {
         Ok(None)
     }
 
-    fn read_small(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        self.in_its_namespace(digest, |scope| small(&self.connection, scope, digest, &self.watch))
+    fn read_small(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Vec<u8>>> {
+        self.in_its_namespace(digest, |scope| small(&self.connection, scope, digest, size, &self.watch))
     }
 
     /// Looks for the blobs of a manifest in the namespace of the manifest first.
@@ -108,11 +108,12 @@ impl SocketStore {
 
 impl Store for SocketStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
-        self.catalog.roots(selectors, |digest| self.read_small(digest))
+        self.catalog.roots(selectors, |digest| self.read_small(digest, None))
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-        let bytes = self.read_small(&at.digest)?.ok_or_else(|| self.catalog.missing_manifest(&at.digest))?;
+        let size = (at.size > 0).then_some(at.size);
+        let bytes = self.read_small(&at.digest, size)?.ok_or_else(|| self.catalog.missing_manifest(&at.digest))?;
         self.expect_children(&at.digest, &bytes);
         Ok(bytes)
     }
