@@ -13,5 +13,7 @@ mod killed;
 mod line;
 #[path = "containerd_socket/real.rs"]
 mod real;
+#[path = "containerd_socket/ssh.rs"]
+mod ssh;
 #[path = "containerd_socket/stand_in.rs"]
 mod stand_in;

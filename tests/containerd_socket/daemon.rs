@@ -3,7 +3,7 @@
 use crate::support::engines::folder;
 use crate::support::program::{Daemon, peer};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,21 @@ impl Containerd {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.0.kill().unwrap();
             daemon.0.wait().unwrap();
+            // Its id is free.
+            std::mem::forget(daemon);
         }
+    }
+
+    /// What a user of it has in the environment.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut path = std::env::var("PATH").unwrap_or_default();
+        if self.release == Release::Containerd21 {
+            // The newer ctr under its plain name.
+            let real = fs::canonicalize(&self.client).unwrap();
+            let new = real.parent().and_then(Path::parent).unwrap().join("new");
+            path = format!("{}:{path}", new.display());
+        }
+        vec![("CONTAINERD_ADDRESS".to_owned(), self.socket()), ("PATH".to_owned(), path)]
     }
 
     /// What ctr prints in the namespace of the tests; panics where it fails.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const NAME: &str = "docker.io/t/big:1";
 const MB: u64 = 1 << 20;
-const LAYER_BYTES: u64 = 40 * MB;
+const LAYER_BYTES: u64 = 24 * MB;
 /// The largest part that may be sent twice after a kill.
 const TWICE_BYTES: u64 = 8 * MB;
 /// Frames, headers and small blobs.
