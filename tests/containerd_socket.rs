@@ -13,6 +13,8 @@ mod killed;
 mod line;
 #[path = "containerd_socket/real.rs"]
 mod real;
+#[path = "containerd_socket/serve.rs"]
+mod serve;
 #[path = "containerd_socket/ssh.rs"]
 mod ssh;
 #[path = "containerd_socket/stand_in.rs"]

@@ -24,7 +24,7 @@ const SOCKET_FILE: &str = "c";
 
 /// A running `ssh -L`, stopped on drop.
 pub(super) struct Forward {
-    /// Dropped first: ssh removes its socket.
+    /// Its input stays open. Dropped first: ssh removes its socket.
     client: Mutex<Running>,
     socket: PathBuf,
     _directory: PrivateDir,
@@ -47,11 +47,11 @@ impl Forward {
         let socket = directory.path().join(SOCKET_FILE);
         let mut command = Command::new(program);
         // The first value of an option counts. The host's name comes last in `arguments`.
-        command.args(["-N", "-o", "ControlPath=none", "-o", "ControlMaster=no", "-o", "ExitOnForwardFailure=yes"]);
+        command.args(["-o", "ControlPath=none", "-o", "ControlMaster=no", "-o", "ExitOnForwardFailure=yes"]);
         command.args(["-o", "ClearAllForwardings=no", "-o", "LogLevel=INFO", "-o", "StreamLocalBindMask=0177"]);
         command.arg("-L").arg(format!("{}:{path}", socket.display())).args(arguments);
-        let mut client = process::start(&mut command, cancel)?;
-        client.stdin = None;
+        // Not -N: `cat` ends with its input, so that no ssh outlives a killed imgmv.
+        let mut client = process::start(command.arg("cat"), cancel)?;
         let started = Instant::now();
         while !socket.exists() {
             cancel.check()?;

@@ -5,7 +5,7 @@ use crate::support::program::{Output, command, fixture, imgmv};
 use crate::support::sshd::{Sshd, Way};
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const NAME: &str = "docker.io/t/hello:1";
@@ -13,8 +13,8 @@ const NAME: &str = "docker.io/t/hello:1";
 const HELLO: &str = "sha256:602b22ac0877e98491067019bf894774c63bd3f2b4be96809c3c1e9a29cca06c";
 const BY_COMMANDS: &str = "are used instead";
 
-/// Runs imgmv with the keys and the configuration of the user of `sshd`.
-fn over_ssh(sshd: &Sshd, way: Way, runtime: &Path, arguments: &[&str]) -> Output {
+/// imgmv with the keys and the configuration of the user of `sshd`, and its sockets in `runtime`.
+pub fn imgmv_of(sshd: &Sshd, way: Way, runtime: &Path, arguments: &[&str]) -> Command {
     sshd.client_config("");
     let client = match way {
         Way::Client => format!("ssh -F {} -o BatchMode=yes", sshd.at("home/.ssh/config")),
@@ -22,7 +22,12 @@ fn over_ssh(sshd: &Sshd, way: Way, runtime: &Path, arguments: &[&str]) -> Output
     };
     let mut run = command(env!("CARGO_BIN_EXE_imgmv"));
     run.args(arguments).args(["--ssh", &client]).env("HOME", sshd.at("home")).env("XDG_RUNTIME_DIR", runtime);
-    let output = run.stdin(Stdio::null()).output().unwrap();
+    run.stdin(Stdio::null());
+    run
+}
+
+fn over_ssh(sshd: &Sshd, way: Way, runtime: &Path, arguments: &[&str]) -> Output {
+    let output = imgmv_of(sshd, way, runtime, arguments).output().unwrap();
     Output {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -32,7 +37,7 @@ fn over_ssh(sshd: &Sshd, way: Way, runtime: &Path, arguments: &[&str]) -> Output
 }
 
 /// A short path: sockets lie below it.
-fn runtime() -> TempDir {
+pub fn runtime() -> TempDir {
     tempfile::Builder::new().prefix("imgmv-r").tempdir_in("/tmp").unwrap()
 }
 
