@@ -1,7 +1,6 @@
 //! A socket of another host, forwarded by the user's ssh client (`ssh -L`) to a socket in a private directory.
 //!
-//! The client opens a connection of its own: through a shared one, the words with which ssh refuses a connection would go
-//! to another process. ssh accepts a local connection before the host has opened its end, so a refusal shows only as the
+//! The client does not use the shared connection, whose messages about a refused socket another process prints. ssh accepts a local connection before the host has opened its end, so a refusal shows only as the
 //! end of the connection.
 
 use super::private_dir::PrivateDir;
@@ -43,7 +42,7 @@ impl Forward {
             return Err(Error::usage(format!("{host}: {path:?} cannot be forwarded; write the socket's full path")));
         }
         let directory = PrivateDir::create()
-            .ok_or_else(|| Error::failed(format!("{host}: there is no directory for a forwarded socket; set TMPDIR")))?;
+            .ok_or_else(|| Error::failed(format!("{host}: a directory for the forwarded socket cannot be created; set TMPDIR to a short path")))?;
         let socket = directory.path().join(SOCKET_FILE);
         let mut command = Command::new(program);
         // The first value of an option counts. The host's name comes last in `arguments`.
@@ -69,7 +68,7 @@ impl Forward {
         UnixStream::connect(&self.socket).map_err(|e| Error::remote_host(format!("the forwarded socket failed: {e}")))
     }
 
-    /// What ssh printed, on one line. Waits shortly for it.
+    /// The last lines that ssh printed, joined to one. Waits shortly for them.
     pub fn refusal(&self) -> String {
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         let started = Instant::now();

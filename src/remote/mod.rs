@@ -42,7 +42,7 @@ pub trait Host: Send + Sync {
         Err(Error::remote_host(format!("{}: sockets of this host cannot be forwarded", self.name())))
     }
 
-    /// What the ssh client printed about a forwarded socket, on one line; empty if it printed nothing.
+    /// The last lines that the ssh client printed about a forwarded socket, joined to one; empty if it printed nothing.
     fn refusal(&self) -> String {
         String::new()
     }

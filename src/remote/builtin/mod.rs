@@ -335,7 +335,7 @@ impl Host for Builtin {
         &self.0.name
     }
 
-    /// Over an ssh connection of its own, since libssh2 runs one operation at a time on a connection.
+    /// Each call opens an ssh connection, since libssh2 runs one operation at a time on a connection.
     fn connect_socket(&self, path: &str) -> Result<UnixStream> {
         let mut forwards = self.1.lock().unwrap_or_else(|e| e.into_inner());
         match self.0.open_socket(path) {

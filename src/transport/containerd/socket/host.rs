@@ -1,4 +1,4 @@
-//! What a containerd runs and unpacks: its platform, its namespaces, its snapshotter.
+//! The properties of a containerd as a destination: its platform, its namespaces, its snapshotter.
 
 use super::call::{Scope, unary};
 use super::connection::Connection;

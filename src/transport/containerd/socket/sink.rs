@@ -73,7 +73,7 @@ impl SocketSink {
         Ok(Scope { lease: lease.clone(), ..self.plain() })
     }
 
-    /// Opens an ingest. While another process writes it, this waits, and then writes one of its own.
+    /// Opens an ingest. While another process writes it, this waits, and then writes a separate one.
     fn open_ingest(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Opened, Failure> {
         let mut attempts = Attempts::default();
         loop {
@@ -164,7 +164,7 @@ impl SocketSink {
     }
 }
 
-/// Separates the reference of an ingest from the lease of the only copy that writes it.
+/// Separates the reference of an ingest from the lease of the copy that writes it alone.
 const OWN: &str = " by ";
 
 impl Sink for SocketSink {

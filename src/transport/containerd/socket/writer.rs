@@ -1,4 +1,4 @@
-//! The writer of one blob, which goes on after a lost connection.
+//! The writer of one blob, which resumes after a lost connection.
 
 use super::call::Scope;
 use super::connection::Connection;
