@@ -39,8 +39,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def host(folder):
-    """An sshd, and a home whose ssh configuration calls it `node`. The process."""
+def host(folder, variables=""):
+    """An sshd that sets `variables`, and a home whose ssh configuration calls it `node`. The process and the home."""
     home = folder / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     for key in (folder / "host_key", home / ".ssh/id_ed25519"):
@@ -56,7 +56,7 @@ def host(folder):
     )
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized_keys\n"
-        f"PidFile none\nUsePAM no\nStrictModes no\nSetEnv PATH={folder}/bin:/usr/bin:/bin\n"
+        f"PidFile none\nUsePAM no\nStrictModes no\nSetEnv PATH={folder}/bin:/usr/bin:/bin {variables}\n"
     )
     os.makedirs("/run/sshd", exist_ok=True)
     server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", folder / "sshd_config", "-E", folder / "log"])

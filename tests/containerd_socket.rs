@@ -17,5 +17,3 @@ mod real;
 mod serve;
 #[path = "containerd_socket/ssh.rs"]
 mod ssh;
-#[path = "containerd_socket/stand_in.rs"]
-mod stand_in;

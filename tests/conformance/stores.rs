@@ -4,11 +4,12 @@ use crate::harness::{self, Except};
 use crate::memory::tar;
 use crate::registry_tree::RegistryTree;
 use crate::sample::{BYE, HELLO, Sample};
+use crate::support::containerd_stand_in::{self, StandIn, field};
 use crate::support::docker_dir::DockerDir;
 use crate::support::registry::Double;
 use crate::support::storage_dir::StorageDir;
 use imgmv::internals::archive::{Input, open};
-use imgmv::internals::containerd::ContainerdStore;
+use imgmv::internals::containerd::{Connection, ContainerdStore, Limits, LocalSocket, SocketStore};
 use imgmv::internals::containers_storage::ContainersStorageStore;
 use imgmv::internals::disk::Resolution;
 use imgmv::internals::docker_dir::DockerDirStore;
@@ -31,6 +32,7 @@ use std::io::{Cursor, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -78,6 +80,7 @@ fn every_store() -> Vec<(&'static str, Except, Build)> {
         ("streamed archive's documents", &[&[("names_do_not_read_manifests", "all was read")]], streamed),
         ("containerd's directory", &[], containerd),
         ("containerd by ctr", &[], fetch),
+        ("containerd by its socket", &[], containerd_socket),
         ("docker's directory, overlay2", SYNTHESISED, |sample| docker_dir(sample, "overlay2", Resolution::Kernel)),
         ("docker's directory, vfs", SYNTHESISED, |sample| docker_dir(sample, "vfs", Resolution::ByHand)),
         ("containers-storage, overlay", REBUILT, |sample| containers_storage(sample, "overlay", Resolution::Kernel)),
@@ -185,6 +188,24 @@ fn containerd(sample: Sample) -> Result<Case> {
     files.push(("io.containerd.metadata.v1.bolt/meta.db".to_owned(), database));
     write(dir.path(), &files);
     Ok(case(sample, Arc::new(ContainerdStore::open(dir.path(), Some("default"))?), dir))
+}
+
+fn containerd_socket(sample: Sample) -> Result<Case> {
+    let number = |value: u64| containerd_stand_in::number(3, value as i64);
+    let target = |at: &Descriptor| {
+        [field(1, at.media_type.as_bytes()), field(2, at.digest.to_string().as_bytes()), number(at.size)].concat()
+    };
+    let roots = &sample.memory.roots;
+    let images = roots.iter().map(|root| (root.name.as_ref().unwrap().to_string(), target(&root.descriptor)));
+    let blobs = sample.memory.blobs.iter().map(|(digest, bytes)| (digest.to_string(), bytes.clone()));
+    let reads = Arc::new(AtomicUsize::new(0));
+    let stand_in = StandIn::with_images(images.collect(), blobs.collect(), reads.clone());
+    let limits = Limits { timeout: Duration::from_secs(30), rate: None, cancel: Cancel::default() };
+    let socket = LocalSocket::new(&stand_in.socket().display().to_string());
+    let connection = Arc::new(Connection::new(Box::new(socket), limits)?);
+    let store = SocketStore::open(connection, None, Arc::new(Silent))?;
+    let case = case(sample, Arc::new(store), stand_in);
+    Ok(Case { reads: Some(Box::new(move || reads.load(Ordering::SeqCst))), ..case })
 }
 
 fn docker_dir(sample: Sample, driver: &'static str, resolution: Resolution) -> Result<Case> {

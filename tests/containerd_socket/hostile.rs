@@ -1,6 +1,6 @@
 //! A containerd that lies, or is none: each case ends in a sentence that says what was wrong, and nothing panics.
 
-use crate::stand_in::{Answer, Answers, StandIn, field, framed, number};
+use crate::support::containerd_stand_in::{Answer, Answers, StandIn, field, framed, number};
 use crate::support::program::{Output, imgmv};
 use imgmv::Digest;
 use std::path::Path;

@@ -26,16 +26,17 @@ const MAX_SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// The limits of a connection, and what ends it.
 #[derive(Clone)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// The longest time without progress.
     pub timeout: Duration,
     /// `--limit-rate`, for a connection to another host.
     pub rate: Option<Arc<Limit>>,
+    /// Ends every wait.
     pub cancel: Cancel,
 }
 
 /// The connection to a containerd.
-pub(crate) struct Connection {
+pub struct Connection {
     endpoint: Box<dyn Endpoint>,
     /// `None` only while this is dropped.
     runtime: Option<Runtime>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(crate) const DEFAULT_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// A containerd that can be connected to, repeatedly.
-pub(crate) trait Endpoint: Send + Sync {
+pub trait Endpoint: Send + Sync {
     /// The subject of messages: `containerd at /run/containerd/containerd.sock`, `web1: containerd`.
     fn name(&self) -> &str;
 
@@ -30,7 +30,7 @@ pub(crate) trait Endpoint: Send + Sync {
 }
 
 /// A socket in this host's file system.
-pub(crate) struct LocalSocket {
+pub struct LocalSocket {
     path: PathBuf,
     name: String,
 }

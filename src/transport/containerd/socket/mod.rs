@@ -32,7 +32,8 @@ mod store;
 mod unpack;
 mod writer;
 
-pub(crate) use connection::{Connection, Limits};
-pub(crate) use endpoint::{DEFAULT_SOCKET, ForwardedSocket, LocalSocket};
-pub(crate) use sink::SocketSink;
-pub(crate) use store::SocketStore;
+pub use connection::{Connection, Limits};
+pub(crate) use endpoint::{DEFAULT_SOCKET, ForwardedSocket};
+pub use endpoint::{Endpoint, LocalSocket};
+pub use sink::SocketSink;
+pub use store::SocketStore;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const LANES: usize = 4;
 
 /// One namespace of a containerd.
-pub(crate) struct SocketSink {
+pub struct SocketSink {
     connection: Arc<Connection>,
     host: HostInfo,
     /// The lease of this copy, which its first write creates.

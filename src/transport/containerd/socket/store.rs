@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The images of one containerd, as it listed them when the store was opened.
 ///
 /// containerd gives a blob only to a namespace that has it, so each blob's namespace is looked up.
-pub(crate) struct SocketStore {
+pub struct SocketStore {
     connection: Arc<Connection>,
     catalog: Catalog,
     /// The namespaces of the blobs that were found so far.
@@ -53,7 +53,7 @@ impl SocketStore {
     }
 
     /// The names with the digests and media types that they point at.
-    pub fn listed(&self) -> Vec<Listed> {
+    pub(crate) fn listed(&self) -> Vec<Listed> {
         let roots = self.catalog.all().into_iter();
         let listed = roots.filter_map(|root| Some((root.name?, Some((root.descriptor.digest, root.descriptor.media_type)))));
         listed.collect()

@@ -1,5 +1,6 @@
 //! A stand-in for containerd that answers as a test says: HTTP/2 is h2's, messages are written byte by byte, so that
 //! they may be wrong.
+#![allow(dead_code)]
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -8,9 +9,13 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
+
+/// The bytes of a blob in one message.
+const PART_BYTES: usize = 1 << 20;
 
 /// A field with a length: a string, bytes or a message.
 pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
@@ -72,8 +77,43 @@ impl Answer {
     }
 }
 
-/// The answers by the last two parts of the path: `Images/List`.
+/// The answers by service and name: `Images/List`.
 pub type Answers = HashMap<&'static str, Answer>;
+
+/// Answers a call by its service and name, and its first message.
+pub type Handler = dyn Fn(&str, &[u8]) -> Option<Answer> + Send + Sync;
+
+/// The bytes of the first field `wanted` that has a length, and the number of the first field `wanted` that has one.
+pub fn parse(mut message: &[u8], wanted: u8) -> (Option<Vec<u8>>, Option<u64>) {
+    let take_varint = |bytes: &mut &[u8]| {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = bytes.split_first()?;
+            *bytes = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    };
+    while let Some(key) = take_varint(&mut message) {
+        let Some(value) = take_varint(&mut message) else { break };
+        let is_wanted = key >> 3 == u64::from(wanted);
+        match key & 7 {
+            2 => {
+                let Some((content, rest)) = message.split_at_checked(value as usize) else { break };
+                if is_wanted {
+                    return (Some(content.to_vec()), None);
+                }
+                message = rest;
+            }
+            _ if is_wanted => return (None, Some(value)),
+            _ => {}
+        }
+    }
+    (None, None)
+}
 
 pub struct StandIn {
     folder: TempDir,
@@ -82,20 +122,60 @@ pub struct StandIn {
 impl StandIn {
     /// Answers calls that `answers` does not have with the status UNIMPLEMENTED.
     pub fn start(answers: Answers) -> StandIn {
+        StandIn::handled(move |call, _| answers.get(call).cloned())
+    }
+
+    /// One that has `images` (name, and descriptor as a message) and `blobs`, all in the namespace `default`. `reads`
+    /// counts the blobs that were read.
+    pub fn with_images(
+        images: Vec<(String, Vec<u8>)>,
+        blobs: HashMap<String, Vec<u8>>,
+        reads: Arc<AtomicUsize>,
+    ) -> StandIn {
+        let listed: Vec<u8> = images
+            .iter()
+            .flat_map(|(name, target)| field(1, &[field(1, name.as_bytes()), field(3, target)].concat()))
+            .collect();
+        StandIn::handled(move |call, message| {
+            let asked = parse(message, 1).0.unwrap_or_default();
+            let blob = blobs.get(&String::from_utf8_lossy(&asked).into_owned());
+            let gone = || Answer::status("5", "content not found");
+            Some(match call {
+                "Namespaces/List" => Answer::message(&field(1, &field(1, b"default"))),
+                "Images/List" => Answer::message(&listed),
+                "Content/Info" => blob.map_or_else(gone, |blob| {
+                    Answer::message(&field(1, &[field(1, &asked), number(2, blob.len() as i64)].concat()))
+                }),
+                "Content/Read" => blob.map_or_else(gone, |blob| {
+                    reads.fetch_add(1, Ordering::SeqCst);
+                    let from = parse(message, 2).1.unwrap_or(0) as usize;
+                    let Some(rest) = blob.get(from..) else { return Answer::status("11", "behind the end") };
+                    let part = |(at, part): (usize, &[u8])| {
+                        framed(&[number(1, (at * PART_BYTES) as i64), field(2, part)].concat())
+                    };
+                    Answer::bytes(rest.chunks(PART_BYTES).enumerate().flat_map(part).collect())
+                }),
+                _ => return None,
+            })
+        })
+    }
+
+    /// Answers calls by `handler`, else with the status UNIMPLEMENTED.
+    pub fn handled(handler: impl Fn(&str, &[u8]) -> Option<Answer> + Send + Sync + 'static) -> StandIn {
         let folder = tempfile::tempdir().unwrap();
         let listener = StdListener::bind(folder.path().join("sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let answers = Arc::new(answers);
+        let handler: Arc<Handler> = Arc::new(handler);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = UnixListener::from_std(listener).unwrap();
                 while let Ok((socket, _)) = listener.accept().await {
-                    let answers = answers.clone();
+                    let handler = handler.clone();
                     tokio::spawn(async move {
                         let Ok(mut connection) = h2::server::handshake(socket).await else { return };
                         while let Some(Ok((request, respond))) = connection.accept().await {
-                            tokio::spawn(answer(request, respond, answers.clone()));
+                            tokio::spawn(answer(request, respond, handler.clone()));
                         }
                     });
                 }
@@ -124,18 +204,32 @@ impl StandIn {
     }
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, answers: Arc<Answers>) {
+/// Whether `received` has the first message of a call.
+fn is_complete(received: &[u8]) -> bool {
+    let length = received.get(1..5).map(|length| u32::from_be_bytes(length.try_into().unwrap()) as usize);
+    length.is_some_and(|length| received.len() >= 5 + length)
+}
+
+async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, handler: Arc<Handler>) {
     let path = request.uri().path().to_owned();
     let service = Path::new(&path).parent().and_then(Path::extension).unwrap_or_default().to_string_lossy();
     let call = format!("{service}/{}", path.rsplit('/').next().unwrap_or_default());
-    let answer = answers.get(call.as_str()).cloned().unwrap_or_else(|| Answer::status("12", "not here"));
+    let mut body = request.into_body();
+    let mut message = Vec::new();
+    while !is_complete(&message)
+        && let Some(Ok(data)) = body.data().await
+    {
+        let _ = body.flow_control().release_capacity(data.len());
+        message.extend_from_slice(&data);
+    }
+    let answer = handler(&call, message.get(5..).unwrap_or_default());
+    let answer = answer.unwrap_or_else(|| Answer::status("12", "not here"));
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {
         response = response.header(*name, value);
     }
     let ends = answer.body.is_empty() && answer.trailers.as_ref().is_some_and(Vec::is_empty);
     let Ok(mut stream) = respond.send_response(response.body(()).unwrap(), ends) else { return };
-    let mut body = request.into_body();
     tokio::spawn(async move {
         while let Some(Ok(data)) = body.data().await {
             let _ = body.flow_control().release_capacity(data.len());
