@@ -37,7 +37,8 @@ def image(folder, size):
     with tarfile.open(layer, "w") as tar:
         entry = tarfile.TarInfo("noise")
         entry.size = size
-        tar.addfile(entry, io.BytesIO(random.Random(1).randbytes(size)))
+        noise = random.Random(1)
+        tar.addfile(entry, io.BytesIO(b"".join(noise.randbytes(min(MIB, size - at)) for at in range(0, size, MIB))))
     digest = hashlib.sha256(layer.read_bytes()).hexdigest()
     config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
     config = json.dumps(config).encode()

@@ -53,7 +53,9 @@ pub mod internals {
         pub use crate::compress::recompress;
     }
     pub mod containerd {
-        pub use crate::transport::containerd::socket::{Connection, Limits, LocalSocket, SocketSink, SocketStore};
+        pub use crate::transport::containerd::socket::{
+            Connection, Limits, LocalSocket, SocketSink, SocketStore, decode_answers,
+        };
         pub use crate::transport::containerd::{ContainerdStore, images_in};
     }
     pub mod containers_storage {

@@ -2,7 +2,10 @@
 
 use crate::daemon::{Containerd, NAMESPACE};
 use crate::ssh::{imgmv_of, runtime};
+use crate::support::docker_dir::tar_of;
 use crate::support::engines::{Kind, Peer};
+use crate::support::noise::noise;
+use crate::support::odd_layers::archive;
 use crate::support::program::{Daemon, command, fixture};
 use crate::support::sshd::{Sshd, Way};
 use imgmv::Digest;
@@ -85,6 +88,13 @@ fn curl(server: &Server) {
     assert_eq!(server.get("/v2/t/hello/manifests/2").0, 404);
 }
 
+/// The most memory that the server had, in KiB.
+fn peak_memory(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn docker_pulls(server: &Server) {
     for kind in [Kind::Docker20, Kind::Docker28] {
         let settings = format!("{{\"registry-mirrors\":[\"http://{}\"]}}", server.host);
@@ -136,6 +146,30 @@ fn a_forwarded_socket_is_served_to_curl_docker_and_containerd() {
         assert!(Instant::now() < until, "it was not seen");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn large_blobs_are_served_in_little_memory() {
+    let Some(containerd) = Containerd::each().next() else { return };
+    let dir = TempDir::new().unwrap();
+    let layers: Vec<Vec<u8>> = (0..4).map(|seed| tar_of(&[("noise", &noise(seed, 24 << 20))])).collect();
+    let file = archive(dir.path(), "docker.io/t/large:1", &layers);
+    let mut copy = command(env!("CARGO_BIN_EXE_imgmv"));
+    copy.args(["copy", "-q", file.to_str().unwrap(), "containerd:", "--dst-address", &containerd.socket()]);
+    assert!(copy.args(["--namespace", NAMESPACE]).status().unwrap().success());
+    let mut serve = command(env!("CARGO_BIN_EXE_imgmv"));
+    serve.args(["serve", "containerd:", "--src-address", &containerd.socket(), "--listen", "127.0.0.1:0"]);
+    let server = Server::spawn(&mut serve);
+    std::thread::scope(|scope| {
+        for layer in &layers {
+            let (server, digest) = (&server, Digest::of(layer));
+            scope.spawn(move || {
+                let (status, bytes) = server.get(&format!("/v2/t/large/blobs/{digest}"));
+                assert_eq!((status, Digest::of(&bytes)), (200, digest));
+            });
+        }
+    });
+    assert!(peak_memory(&server) < 64 << 10, "{} KiB", peak_memory(&server));
 }
 
 fn appears(path: &Path) {

@@ -2,6 +2,7 @@
 //! thread moves the bytes. Every wait ends with the cancelled copy, and after a time without progress.
 
 use super::endpoint::Endpoint;
+use super::incoming::within;
 use super::status::Failure;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -90,21 +91,27 @@ impl Connection {
 
     /// Waits for `future`, the cancelled copy, or the end of the time without progress.
     pub(super) fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
-        self.wait_for(self.limits.timeout, future)
+        self.until_cancelled(within(self.limits.timeout, future))
     }
 
-    /// Waits for `future` at most for `patience`, or for the cancelled copy.
-    pub(super) fn wait_for<T>(&self, patience: Duration, future: impl Future<Output = T>) -> Result<T, Failure> {
+    /// Waits for `future` or the cancelled copy.
+    pub(super) fn until_cancelled<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let Some(runtime) = &self.runtime else { return Err(Failure::Lost("the connection was closed".to_owned())) };
         let mut cancelled = self.cancelled.clone();
         runtime.block_on(async move {
             tokio::select! {
                 biased;
-                done = future => Ok(done),
+                done = future => done,
                 _ = cancelled.wait_for(|raised| *raised) => Err(Failure::Other(Error::interrupted())),
-                () = tokio::time::sleep(patience) => Err(Failure::Stalled(patience)),
             }
         })
+    }
+
+    /// Runs `future` on the connection's thread.
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(future);
+        }
     }
 
     /// Starts a request. Connects if the connection is not open or was lost.
@@ -167,17 +174,6 @@ impl Connection {
             *end = format!("the connection was lost: {error}");
         }
         Failure::Lost(if end.is_empty() { format!("containerd ended the call: {error}") } else { end.clone() })
-    }
-
-    /// The failure of a stream with `error`.
-    pub(super) fn stream_failure(&self, error: &h2::Error) -> Failure {
-        if error.is_go_away() || error.is_io() {
-            // The task of the connection ends too; the next call must not use it.
-            if let Some(live) = &*self.live() {
-                return self.lost(live, error);
-            }
-        }
-        Failure::Lost(format!("the stream was cut: {error}"))
     }
 
     /// Closes the connection, so that the next call opens another one.

@@ -1,8 +1,9 @@
 //! Blobs written to containerd's content store. An unfinished blob (an ingest) stays there under a reference, and a later
 //! run resumes it at the byte where it ended, also after a kill of imgmv or of containerd.
 
-use super::call::{Call, MAX_MESSAGE_BYTES, Scope, unary};
+use super::call::{Call, Scope, unary};
 use super::connection::Connection;
+use super::frames::MAX_MESSAGE_BYTES;
 use super::messages::{AbortRequest, WriteAction, WriteRequest, WriteResponse};
 use super::status::{Failure, code};
 use crate::image::Digest;

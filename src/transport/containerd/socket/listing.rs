@@ -1,8 +1,9 @@
 //! The namespaces and images that containerd lists. A list is decoded entry by entry, since a hostile list of empty
 //! entries would need a hundred times the memory of its bytes.
 
-use super::call::{Scope, decode, unary};
+use super::call::{Scope, unary};
 use super::connection::Connection;
+use super::frames::decode;
 use super::messages::{Image, ListImagesRequest, ListNamespacesRequest, Namespace};
 use super::status::Failure;
 use crate::error::{Error, Result};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 const MAX_IMAGES_BYTES: usize = 64 << 20;
 /// The longest list of namespaces.
 const MAX_NAMESPACES_BYTES: usize = 1 << 20;
+/// Each namespace costs a call.
+const MAX_NAMESPACES: usize = 1000;
 /// The field of the entries in every list of containerd's API.
 const ENTRIES: u32 = 1;
 
@@ -26,6 +29,9 @@ pub(super) fn namespaces(connection: &Arc<Connection>) -> Result<Vec<Namespace>,
     let answer = unary(connection, method, &Scope::default(), &ListNamespacesRequest {}, MAX_NAMESPACES_BYTES)?;
     let mut namespaces: Vec<Namespace> = Vec::new();
     entries(answer, "namespaces", |namespace| namespaces.push(namespace))?;
+    if namespaces.len() > MAX_NAMESPACES {
+        return Err(Failure::protocol(format!("has more than {MAX_NAMESPACES} namespaces")));
+    }
     namespaces.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(namespaces)
 }
@@ -39,8 +45,13 @@ pub(super) fn images(
     let method = "containerd.services.images.v1.Images/List";
     let scope = Scope::namespace(namespace);
     let answer = unary(connection, method, &scope, &ListImagesRequest { filters: Vec::new() }, MAX_IMAGES_BYTES)?;
+    decode_images(namespace, answer, records)
+}
+
+/// Adds the images of a received list to `records`.
+pub(super) fn decode_images(namespace: &str, list: Bytes, records: &mut Vec<Record>) -> Result<(), Failure> {
     let mut wrong = None;
-    entries(answer, "images", |image: Image| match record(namespace, image) {
+    entries(list, "images", |image: Image| match record(namespace, image) {
         Ok(record) => records.push(record),
         Err(error) => wrong = Some(error),
     })?;

@@ -1,7 +1,7 @@
 //! containerd by its socket, as a source and as a destination.
 //!
-//! containerd's API is gRPC. `call` has its framing over HTTP/2 (the crate h2), `messages` the few messages that imgmv
-//! uses, `status` how calls end. `connection` bridges from the copy's blocking threads to the one thread that moves
+//! containerd's API is gRPC. `call`, `incoming` and `frames` are its calls over HTTP/2 (the crate h2), `messages` has the
+//! few messages that imgmv uses, `status` how calls end. `connection` bridges from the copy's blocking threads to the one thread that moves
 //! bytes, and connects again after a lost connection. `endpoint` is the way to the socket.
 //!
 //! **Reading** (`store`, `read`): one streamed call for each blob, from any offset. `ctr content get` asks for 32 KiB at
@@ -18,8 +18,10 @@
 mod call;
 mod connection;
 mod endpoint;
+mod frames;
 mod host;
 mod images;
+mod incoming;
 mod ingest;
 mod labels;
 mod lease;
@@ -34,6 +36,33 @@ mod writer;
 
 pub use connection::{Connection, Limits};
 pub(crate) use endpoint::{DEFAULT_SOCKET, ForwardedSocket};
-pub use endpoint::{Endpoint, LocalSocket};
+pub use endpoint::LocalSocket;
 pub use sink::SocketSink;
 pub use store::SocketStore;
+
+/// Decodes `received` as the bytes of answers, for a fuzz target: no answer may cause a panic or use much memory.
+pub fn decode_answers(received: &[u8]) {
+    let mut frames = frames::Frames::new(frames::MAX_MESSAGE_BYTES);
+    for part in received.chunks(1000) {
+        frames.push(part);
+        while let Ok(Some(message)) = frames.next() {
+            let mut records = Vec::new();
+            let _ = listing::decode_images("default", message.clone(), &mut records);
+            assert!(records.len() <= message.len(), "{} images in {} bytes", records.len(), message.len());
+            let _ = listing::entries(message.clone(), "plugins", |_: messages::Plugin| {});
+            let _ = frames::decode::<messages::ReadResponse>(message.clone());
+            let _ = frames::decode::<messages::WriteResponse>(message.clone());
+            let _ = frames::decode::<messages::InfoResponse>(message.clone());
+            let _ = frames::decode::<messages::PrepareSnapshotResponse>(message.clone());
+            let _ = frames::decode::<messages::ApplyResponse>(message);
+        }
+    }
+    let mut headers = http::HeaderMap::new();
+    if let Ok(value) = http::HeaderValue::from_bytes(received) {
+        headers.insert("grpc-status", value.clone());
+        headers.insert("grpc-message", value);
+    }
+    if let Some(status) = status::Status::read(&headers) {
+        assert!(status.message.chars().all(|c| !c.is_control()), "{:?}", status.message);
+    }
+}

@@ -1,7 +1,8 @@
 //! Blobs read from containerd's content store: one streamed call from any offset, started again where it was cut.
 
-use super::call::{Call, MAX_MESSAGE_BYTES, Scope, decode, unary};
+use super::call::{Call, Messages, Scope, unary};
 use super::connection::Connection;
+use super::frames::decode;
 use super::messages::{ContentRequest, InfoResponse, ReadRequest, ReadResponse};
 use super::status::{Failure, code};
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ pub(super) const MAX_ATTEMPTS: u32 = 6;
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Interval at which a pause checks for a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The largest message with bytes of a blob: containerd sends 1 MiB, and several are in memory for each blob.
+const MAX_PART_BYTES: usize = 4 << 20;
 /// The longest answer about one blob: its labels are in it.
 const MAX_INFO_BYTES: usize = 4 << 20;
 
@@ -118,7 +121,7 @@ pub(super) struct BlobReader {
     started_at: u64,
     /// The announced size.
     size: Option<u64>,
-    call: Option<Call>,
+    call: Option<Messages>,
     /// Received bytes that were not read yet.
     received: Bytes,
     is_at_end: bool,
@@ -169,9 +172,9 @@ impl BlobReader {
                 Some(call) => call,
                 None => self.start()?,
             };
-            match call.receive::<ReadResponse>()? {
+            match call.next()? {
                 Some(part) => {
-                    self.received = self.check(part)?;
+                    self.received = self.check(decode(part)?)?;
                     self.call = Some(call);
                 }
                 None => self.is_at_end = true,
@@ -180,13 +183,13 @@ impl BlobReader {
         Ok(())
     }
 
-    fn start(&mut self) -> Result<Call, Failure> {
+    fn start(&mut self) -> Result<Messages, Failure> {
         self.started_at = self.at;
         let offset = i64::try_from(self.at).map_err(|_| Failure::protocol("cannot read behind 8 EiB"))?;
         let method = "containerd.services.content.v1.Content/Read";
-        let mut call = Call::start(&self.connection, method, &self.scope, MAX_MESSAGE_BYTES)?;
+        let mut call = Call::start(&self.connection, method, &self.scope, MAX_PART_BYTES)?;
         call.send(&ReadRequest { digest: self.digest.to_string(), offset, size: 0 }, true)?;
-        Ok(call)
+        Ok(call.receive_ahead())
     }
 
     /// The bytes of `part`, if they are the next ones.

@@ -1,8 +1,9 @@
 //! Unpacking an image into containerd's snapshots, as `ctr images import` and CRI do: one snapshot for each layer, named
 //! by the chain of diff IDs up to it.
 
-use super::call::{Call, MAX_MESSAGE_BYTES, Scope, decode, finish_unary, unary};
+use super::call::{Call, Scope, finish_unary, unary};
 use super::connection::Connection;
+use super::frames::{MAX_MESSAGE_BYTES, decode};
 use super::messages::{
     ApplyRequest, ApplyResponse, CommitSnapshotRequest, Descriptor as Pointer, Mount, PrepareSnapshotRequest,
     PrepareSnapshotResponse, SnapshotRequest,
