@@ -3,14 +3,13 @@
 
     containerd.py [--imgmv PROGRAM] [--mib N] [--rounds N] [--containerd PROGRAM --ctr PROGRAM]
 
-A containerd with a directory of its own, with one image of one layer of noise. Every program runs once in each round; the
+A containerd with a directory of its own, with one image of one layer of noise. The plain stream passes the same delay. Every program runs once in each round; the
 first round is not counted. The goals: reading over ssh takes at most 0.35 of `ctr content get` over ssh; through 30 ms,
 reading reaches 0.8 of one plain stream; writing over ssh is at least as fast as `ctr content ingest` over ssh; imgmv
 needs at most 64 MiB.
 """
 import argparse
 import hashlib
-import io
 import json
 import os
 import random
@@ -31,26 +30,45 @@ ONE_WAY = 0.015
 PIECE = 256 << 10
 
 
+class Noise:
+    """A file of noise that is never in memory, so that this process stays small: its memory counts in its children's."""
+
+    def __init__(self):
+        self.noise = random.Random(1)
+
+    def read(self, size):
+        return b"".join(self.noise.randbytes(min(MIB, size - at)) for at in range(0, size, MIB))
+
+
+def stored(blobs, content, media_type):
+    """Stores a document; its descriptor."""
+    digest = hashlib.sha256(content).hexdigest()
+    (blobs / digest).write_bytes(content)
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+
 def image(folder, size):
-    """An archive of docker-save's form with one layer of `size` bytes of noise; the layer, and its digest."""
-    layer, archive = folder / "layer.tar", folder / "image.tar"
-    with tarfile.open(layer, "w") as tar:
+    """An OCI layout of one image with one uncompressed layer, a file of `size` bytes of noise. The layer's descriptor."""
+    oci = "application/vnd.oci.image."
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    layer = folder / "layer.tar"
+    with tarfile.open(layer, "w", copybufsize=MIB) as tar:
         entry = tarfile.TarInfo("noise")
         entry.size = size
-        noise = random.Random(1)
-        tar.addfile(entry, io.BytesIO(b"".join(noise.randbytes(min(MIB, size - at)) for at in range(0, size, MIB))))
-    digest = hashlib.sha256(layer.read_bytes()).hexdigest()
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
-    config = json.dumps(config).encode()
-    name = hashlib.sha256(config).hexdigest() + ".json"
-    listed = json.dumps([{"Config": name, "RepoTags": [REF], "Layers": ["layer.tar"]}]).encode()
-    with tarfile.open(archive, "w") as tar:
-        for path, content in ((name, config), ("manifest.json", listed)):
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-        tar.add(layer, "layer.tar")
-    return archive, layer, f"sha256:{digest}"
+        tar.addfile(entry, Noise())
+    with layer.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    described = {"mediaType": oci + "layer.v1.tar", "digest": f"sha256:{digest}", "size": layer.stat().st_size}
+    layer.rename(blobs / digest)
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [described["digest"]]}}
+    config = stored(blobs, json.dumps(config).encode(), oci + "config.v1+json")
+    manifest = {"schemaVersion": 2, "mediaType": oci + "manifest.v1+json", "config": config, "layers": [described]}
+    root = stored(blobs, json.dumps(manifest).encode(), oci + "manifest.v1+json")
+    root["annotations"] = {"org.opencontainers.image.ref.name": "1"}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [root]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return described
 
 
 def delayed(source, target):
@@ -167,7 +185,9 @@ def main():
 
 def measure(folder, options):
     imgmv, size = str(options.imgmv), options.mib * MIB
-    archive, blob, digest = image(folder, size)
+    layer = image(folder / "layout", size)
+    digest = layer["digest"]
+    blob, source = folder / "layout/blobs/sha256" / digest.removeprefix("sha256:"), f"oci:{folder}/layout:1"
     server, address = started(folder, options.containerd, options.ctr)
     (folder / "bin").mkdir()
     # Under the name that imgmv looks for; docker and nerdctl of this host must not answer first.
@@ -181,7 +201,7 @@ def measure(folder, options):
         ssh = ["ssh", "-F", f"{home}/.ssh/config"]
         on_host = [*ssh, "node", *ctr]
         client = ["--ssh", " ".join(ssh), "-q"]
-        subprocess.run([imgmv, "copy", archive, f"containerd:{REF}", "--namespace", "default", "-q"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([imgmv, "copy", source, f"containerd:{REF}", "--namespace", "default", "-q"], env=environment, check=True, stdout=subprocess.DEVNULL)
         far, stream, far_stream = folder / "far.sock", folder / "stream.sock", folder / "far-stream.sock"
         delay(far, address)
         plain(stream, size)
@@ -212,9 +232,9 @@ def measure(folder, options):
             "read by 30 ms: one stream": lambda: received(far_stream),
         }
         writes = {
-            "write here: imgmv": lambda: written([imgmv, "copy", str(archive), f"containerd:{REF}", "-q", "--namespace", "NAMESPACE"]),
+            "write here: imgmv": lambda: written([imgmv, "copy", source, f"containerd:{REF}", "-q", "--namespace", "NAMESPACE"]),
             "write here: ctr content ingest": lambda: written([*ctr, "--namespace", "NAMESPACE", "content", "ingest", "one"], blob),
-            "write by ssh: imgmv": lambda: written([imgmv, "copy", str(archive), "ssh://node", *client, "--namespace", "NAMESPACE"]),
+            "write by ssh: imgmv": lambda: written([imgmv, "copy", source, f"ssh://node/{REF}", *client, "--namespace", "NAMESPACE"]),
             "write by ssh: ctr content ingest": lambda: written([*on_host, "--namespace", "NAMESPACE", "content", "ingest", "one"], blob),
         }
         print(f"{options.mib} MiB, medians of {options.rounds}: seconds, MB/s, CPU seconds, MiB of memory")

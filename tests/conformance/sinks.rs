@@ -4,8 +4,11 @@ use crate::contents::Contents;
 use crate::harness::{self, Except};
 use crate::registry_tree::RegistryTree;
 use crate::stores::access;
+use crate::support::containerd_stand_in::StandIn;
+use crate::support::containerd_storage::Storage;
 use crate::support::registry::Double;
 use imgmv::internals::archive::ArchiveSink;
+use imgmv::internals::containerd::{Connection, Limits, LocalSocket, SocketSink};
 use imgmv::internals::engine::{Engine, EngineSink, detect};
 use imgmv::internals::layout::{BlobCheck, LayoutSink, LayoutStore};
 use imgmv::internals::registry::{Access, Registry};
@@ -18,6 +21,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A destination, which is empty at first.
@@ -56,6 +60,9 @@ const REGISTRY: Except = &[&[
     ("a_cut_blob_resumes_in_the_next_run", "marks are 4 MiB apart"),
 ]];
 
+const CONTAINERD: Except = &[&[("a_damaged_blob_is_sent_again", "checks sizes only")], READ_AGAIN];
+const CONTAINERD_HASHED: Except = &[READ_AGAIN];
+
 type Reasons = &'static [(&'static str, &'static str)];
 
 const WRITTEN_AS_A_WHOLE: Reasons = &[
@@ -65,6 +72,8 @@ const WRITTEN_AS_A_WHOLE: Reasons = &[
     ("a_second_image_joins_the_first", "written as a whole"),
     ("two_copies_at_once_both_arrive", "written as a whole"),
 ];
+const READ_AGAIN: Reasons =
+    &[("a_cut_blob_resumes_in_the_next_run", "bytes that containerd has are read and hashed again, and not sent")];
 const NO_RETRY: Reasons = &[("a_failed_writer_recovers", "no retry")];
 const STREAMED: Reasons =
     &[("a_cut_blob_resumes_in_the_next_run", "streamed"), ("a_sink_is_usable_after_a_dropped_writer", "streamed")];
@@ -80,6 +89,8 @@ fn every_sink() -> Vec<(&'static str, Except, Build)> {
         ("archive, compressed", COMPRESSED, compressed),
         ("archive to a writer", PIPE, writer),
         ("registry", REGISTRY, registry),
+        ("containerd by its socket", CONTAINERD, || containerd(false)),
+        ("containerd by its socket, hashed", CONTAINERD_HASHED, || containerd(true)),
         ("engine, custom command", PIPE, custom_engine),
         ("engine, docker load", PIPE, docker),
     ]
@@ -132,6 +143,32 @@ fn layout(verify: BlobCheck) -> Place {
     );
     let plant = move |digest: Digest, bytes: &[u8]| fs::write(planted.join(digest.blob_path()), bytes).unwrap();
     Place { plant: Some(Box::new(plant)), ..place }
+}
+
+fn containerd(verify: bool) -> Place {
+    let storage: Arc<Mutex<Storage>> = Arc::default();
+    let stand_in = StandIn::storing(storage.clone());
+    let socket = stand_in.socket().display().to_string();
+    let [seen, planted, failing] = [(); 3].map(|()| storage.clone());
+    let open = move || -> Box<dyn Sink> {
+        let limits = Limits { timeout: Duration::from_secs(30), rate: None, cancel: Cancel::default() };
+        let connection = Connection::new(Box::new(LocalSocket::new(&socket)), limits).unwrap();
+        Box::new(SocketSink::open(Arc::new(connection), None, verify, Arc::new(Silent)).unwrap())
+    };
+    let contents = move || {
+        let storage = seen.lock().unwrap();
+        let tag = |name: &String| name.rsplit(':').next().unwrap().to_owned();
+        Contents {
+            blobs: storage.blobs.iter().map(|(digest, blob)| (digest.parse().unwrap(), blob.clone())).collect(),
+            tags: storage.images.iter().map(|(name, digest)| (tag(name), digest.parse().unwrap())).collect(),
+        }
+    };
+    let plant = move |digest: Digest, bytes: &[u8]| {
+        planted.lock().unwrap().blobs.insert(digest.to_string(), bytes.to_vec());
+    };
+    let place = place(stand_in, open, contents);
+    let fail_once = Box::new(move || failing.lock().unwrap().fails_once = true);
+    Place { plant: Some(Box::new(plant)), fail_once: Some(fail_once), ..place }
 }
 
 fn registry_dir(verify: BlobCheck) -> Place {

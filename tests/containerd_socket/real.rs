@@ -2,7 +2,7 @@
 
 use crate::daemon::{Containerd, NAMESPACE};
 use crate::line::Line;
-use crate::support::program::{Output, fixture, imgmv};
+use crate::support::program::{Output, command, fixture, imgmv};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -105,24 +105,49 @@ fn a_blob_of_another_namespace_is_adopted_and_a_lost_one_is_sent_again() {
     for containerd in Containerd::each() {
         let dir = TempDir::new().unwrap();
         let file = archive(dir.path());
-        let to = |namespace: &'static str| ["--namespace".to_owned(), namespace.to_owned()];
-        let copy = |socket: &Path, namespace: &'static str| {
-            let words = to(namespace);
+        let socket = dir.path().join("line");
+        let line = Line::new(&socket, containerd.socket().as_ref(), u64::MAX, || {});
+        let copy = |namespace: &str| {
             let name = format!("containerd:{NAME}");
-            let address = socket.display().to_string();
-            done(&["copy", &file, &name, "--dst-address", &address, &words[0], &words[1]]);
+            let before = line.up();
+            done(&["copy", &file, &name, "--dst-address", socket.to_str().unwrap(), "--namespace", namespace]);
+            line.up() - before
         };
-        copy(containerd.socket().as_ref(), "first");
-        copy(containerd.socket().as_ref(), NAMESPACE);
+        let (first, second) = (copy("first"), copy(NAMESPACE));
+        assert!(second + 15_000 < first, "{second} after {first}");
         assert!(containerd.ctr(&["images", "check"]).contains(" complete ("));
         // A layer whose file is gone, though containerd lists it.
         let layers = containerd.ctr(&["content", "ls", "-q"]);
         let blobs = Path::new(&containerd.at("data")).join("io.containerd.content.v1.content/blobs/sha256");
         let layer = layers.lines().find(|digest| !digest.contains(HELLO)).unwrap().trim_start_matches("sha256:");
-        containerd.try_ctr(&["images", "rm", "--sync", "none"]);
         std::fs::remove_file(blobs.join(layer)).unwrap();
-        copy(containerd.socket().as_ref(), NAMESPACE);
+        copy(NAMESPACE);
         assert!(blobs.join(layer).exists(), "{:?}", containerd.release);
+    }
+}
+
+#[test]
+fn the_environment_names_the_socket_unless_a_directory_is_named() {
+    for containerd in Containerd::each() {
+        let dir = TempDir::new().unwrap();
+        let file = archive(dir.path());
+        let run = |arguments: &[&str]| {
+            let mut imgmv = command(env!("CARGO_BIN_EXE_imgmv"));
+            imgmv.args(arguments).env("CONTAINERD_ADDRESS", containerd.socket()).env("CONTAINERD_NAMESPACE", NAMESPACE);
+            let output = imgmv.output().unwrap();
+            let (stdout, stderr) = (output.stdout, output.stderr);
+            let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            (output.status.code(), text)
+        };
+        let (status, text) = run(&["copy", &file, &format!("containerd:{NAME}")]);
+        assert_eq!(status, Some(0), "{text}");
+        assert!(containerd.ctr(&["images", "ls", "-q"]).contains(NAME));
+        let (status, text) = run(&["list", "containerd:"]);
+        assert!(status == Some(0) && text.contains(NAME), "{text}");
+        let (status, text) = run(&["list", "containerd:", "--src-root", "/nowhere"]);
+        assert!(status == Some(3) && text.contains("no containerd directory at /nowhere"), "{text}");
+        let both = ["list", "containerd:", "--src-root", "/nowhere", "--src-address", "/none"];
+        assert_eq!(run(&both).0, Some(2));
     }
 }
 

@@ -5,17 +5,15 @@
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use super::containerd_storage::{Storage, ingest, read};
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
-
-/// The bytes of a blob in one message.
-const PART_BYTES: usize = 1 << 20;
 
 /// A field with a length: a string, bytes or a message.
 pub fn field(number: u8, content: &[u8]) -> Vec<u8> {
@@ -137,31 +135,30 @@ impl StandIn {
             .flat_map(|(name, target)| field(1, &[field(1, name.as_bytes()), field(3, target)].concat()))
             .collect();
         StandIn::handled(move |call, message| {
-            let asked = parse(message, 1).0.unwrap_or_default();
-            let blob = blobs.get(&String::from_utf8_lossy(&asked).into_owned());
-            let gone = || Answer::status("5", "content not found");
-            Some(match call {
-                "Namespaces/List" => Answer::message(&field(1, &field(1, b"default"))),
-                "Images/List" => Answer::message(&listed),
-                "Content/Info" => blob.map_or_else(gone, |blob| {
-                    Answer::message(&field(1, &[field(1, &asked), number(2, blob.len() as i64)].concat()))
-                }),
-                "Content/Read" => blob.map_or_else(gone, |blob| {
-                    reads.fetch_add(1, Ordering::SeqCst);
-                    let from = parse(message, 2).1.unwrap_or(0) as usize;
-                    let Some(rest) = blob.get(from..) else { return Answer::status("11", "behind the end") };
-                    let part = |(at, part): (usize, &[u8])| {
-                        framed(&[number(1, (at * PART_BYTES) as i64), field(2, part)].concat())
-                    };
-                    Answer::bytes(rest.chunks(PART_BYTES).enumerate().flat_map(part).collect())
-                }),
-                _ => return None,
-            })
+            reads.fetch_add(usize::from(call == "Content/Read"), Ordering::SeqCst);
+            match call {
+                "Images/List" => Some(Answer::message(&listed)),
+                _ => read(&blobs, call, message),
+            }
         })
+    }
+
+    /// One that stores in `storage`.
+    pub fn storing(storage: Arc<Mutex<Storage>>) -> StandIn {
+        let calls = storage.clone();
+        StandIn::serving(move |call, message| calls.lock().unwrap().call(call, message), Some(storage))
     }
 
     /// Answers calls by `handler`, else with the status UNIMPLEMENTED.
     pub fn handled(handler: impl Fn(&str, &[u8]) -> Option<Answer> + Send + Sync + 'static) -> StandIn {
+        StandIn::serving(handler, None)
+    }
+
+    /// Also takes writes into `storage`.
+    fn serving(
+        handler: impl Fn(&str, &[u8]) -> Option<Answer> + Send + Sync + 'static,
+        storage: Option<Arc<Mutex<Storage>>>,
+    ) -> StandIn {
         let folder = tempfile::tempdir().unwrap();
         let listener = StdListener::bind(folder.path().join("sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -171,11 +168,18 @@ impl StandIn {
             runtime.block_on(async move {
                 let listener = UnixListener::from_std(listener).unwrap();
                 while let Ok((socket, _)) = listener.accept().await {
-                    let handler = handler.clone();
+                    let (handler, storage) = (handler.clone(), storage.clone());
                     tokio::spawn(async move {
                         let Ok(mut connection) = h2::server::handshake(socket).await else { return };
                         while let Some(Ok((request, respond))) = connection.accept().await {
-                            tokio::spawn(answer(request, respond, handler.clone()));
+                            match &storage {
+                                Some(storage) if request.uri().path().ends_with("Content/Write") => {
+                                    tokio::spawn(ingest(request.into_body(), respond, storage.clone()));
+                                }
+                                _ => {
+                                    tokio::spawn(answer(request, respond, handler.clone()));
+                                }
+                            }
                         }
                     });
                 }
@@ -205,7 +209,7 @@ impl StandIn {
 }
 
 /// Whether `received` has the first message of a call.
-fn is_complete(received: &[u8]) -> bool {
+pub fn is_complete(received: &[u8]) -> bool {
     let length = received.get(1..5).map(|length| u32::from_be_bytes(length.try_into().unwrap()) as usize);
     length.is_some_and(|length| received.len() >= 5 + length)
 }

@@ -1,6 +1,7 @@
 //! What tests share. Use as `#[path = "support/mod.rs"] mod support;`.
 
 pub mod containerd_stand_in;
+pub mod containerd_storage;
 pub mod docker_dir;
 pub mod engines;
 pub mod fault_proxy;

@@ -16,7 +16,9 @@ use crate::transport::containerd::socket::{
     Connection, DEFAULT_SOCKET, ForwardedSocket, SocketSink, SocketStore,
 };
 use crate::transport::engine::address::{archive, loader, save};
-use crate::transport::engine::{DetectedEngine, Engine, EngineSink, FetchStore, Loader, detect, list_names};
+use crate::transport::engine::{
+    DetectedEngine, Engine, EngineSink, FetchStore, Loader, detect_with_address, list_names,
+};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::selector;
@@ -86,17 +88,17 @@ impl Address for HostAddress {
                 "--dst-address writes by containerd's socket, --engine and --remote-command by commands; remove one",
             ));
         }
-        let by_socket = |namespace: Option<&str>| {
-            let connection = forwarded(&host, options.address, context)?;
+        let by_socket = |address: Option<&str>, namespace: Option<&str>| {
+            let connection = forwarded(&host, address, context)?;
             SocketSink::open(connection, namespace, options.verify, context.watch.clone())
         };
         if options.address.is_some() {
-            return Ok(Box::new(by_socket(options.namespace)?));
+            return Ok(Box::new(by_socket(options.address, options.namespace)?));
         }
-        let found = loader(&*host, &Engine::ALL, options)?;
+        let (found, address) = loader(&*host, &Engine::ALL, options)?;
         let by_commands = options.engine.is_some() || options.wire_compression.is_some();
         if uses_containerd(&found) && !by_commands {
-            match by_socket(found.namespace.as_deref()) {
+            match by_socket(address.as_deref(), found.namespace.as_deref()) {
                 Ok(sink) => return Ok(Box::new(sink)),
                 Err(error) => explain(&*host, error, &found, context)?,
             }
@@ -175,20 +177,21 @@ impl HostAddress {
     /// Connects to the host and finds the engine to read from.
     fn reader(&self, options: &ReadOptions<'_>, context: &Context) -> Result<Reader> {
         let host = self.connect(context)?;
-        let by_socket = |namespace: Option<&str>| {
-            let connection = forwarded(&host, options.address, context)?;
+        let by_socket = |address: Option<&str>, namespace: Option<&str>| {
+            let connection = forwarded(&host, address, context)?;
             let store = SocketStore::open(connection.clone(), namespace, context.watch.clone())?;
             Ok(Reader::Socket(store, RemoteSocket { connection, namespace: namespace.map(str::to_owned) }))
         };
         if options.address.is_some() {
-            return by_socket(options.namespace);
+            return by_socket(options.address, options.namespace);
         }
         let engines = options.engine.as_ref().map_or(&Engine::ALL[..], std::slice::from_ref);
-        let found = detect(&*host, engines, options.namespace, None).map_err(|error| {
+        let found = detect_with_address(&*host, engines, options.namespace, None);
+        let (found, address) = found.map_err(|error| {
             Error::new(error.kind(), error.to_string().replace("--engine or --remote-command", "--src-engine"))
         })?;
         if uses_containerd(&found) && options.engine.is_none() {
-            match by_socket(found.namespace.as_deref()) {
+            match by_socket(address.as_deref(), found.namespace.as_deref()) {
                 Ok(reader) => {
                     context.watch.say(&format!("{}: reading from containerd by its socket", host.name()));
                     return Ok(reader);
@@ -209,22 +212,10 @@ fn uses_containerd(found: &DetectedEngine) -> bool {
     matches!(found.loader, Loader::Ctr | Loader::Nerdctl)
 }
 
-/// Prepares the connection to containerd's socket on `host`: at `address`, else where the environment there says.
+/// Prepares the connection to containerd's socket on `host`, at `address` or the usual path.
 fn forwarded(host: &Arc<dyn Host>, address: Option<&str>, context: &Context) -> Result<Arc<Connection>> {
-    let address = match address {
-        Some(address) => address.to_owned(),
-        None => environment_address(&**host)?.unwrap_or_else(|| DEFAULT_SOCKET.to_owned()),
-    };
-    let endpoint = ForwardedSocket::new(host.clone(), &address);
+    let endpoint = ForwardedSocket::new(host.clone(), address.unwrap_or(DEFAULT_SOCKET));
     Ok(Arc::new(Connection::new(Box::new(endpoint), limits(context, context.limit.clone()))?))
-}
-
-/// The value of `CONTAINERD_ADDRESS` on `host`.
-fn environment_address(host: &dyn Host) -> Result<Option<String>> {
-    const MARK: &str = "imgmv-address=";
-    let answer = remote::capture(host, &["sh", "-c", "echo; echo imgmv-address=$CONTAINERD_ADDRESS"])?;
-    let value = answer.stdout.lines().find_map(|line| line.strip_prefix(MARK)).map(str::trim);
-    Ok(value.filter(|value| !value.is_empty()).map(str::to_owned))
 }
 
 /// Reports with `-v` why the commands of `found` are used: `error`, and ssh's own words.
@@ -235,9 +226,9 @@ fn explain(host: &dyn Host, error: Error, found: &DetectedEngine, context: &Cont
     if !matches!(error.kind(), Kind::RemoteHost | Kind::Denied | Kind::NotFound) {
         return Err(error);
     }
-    let words = host.refusal();
-    let words = if words.is_empty() || error.to_string().contains(&words) { words } else { format!(" ({words})") };
-    let words = if words.starts_with(" (") { words } else { String::new() };
-    context.watch.event(Event::Detail(&format!("{error}{words}; the commands of {found} are used instead")));
+    let reason = error.to_string();
+    let words = Some(host.refusal()).filter(|words| !words.is_empty() && !reason.contains(words.as_str()));
+    let words = words.map(|words| format!(" ({words})")).unwrap_or_default();
+    context.watch.event(Event::Detail(&format!("{reason}{words}; the commands of {found} are used instead")));
     Ok(())
 }

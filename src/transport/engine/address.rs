@@ -1,6 +1,6 @@
 //! `docker-daemon:REF`, and what the addresses of engines have in common.
 
-use super::{DetectedEngine, Engine, EngineSink, detect, list_names};
+use super::{DetectedEngine, Engine, EngineSink, detect, detect_with_address, list_names};
 use crate::image::Reference;
 use crate::remote::{Host, Local};
 use crate::sink::Sink;
@@ -88,12 +88,17 @@ pub(crate) fn archive(archive: UnopenedArchive) -> Result<SelectedSource> {
 
 /// The first of `engines` that answers, or the one that the options name.
 fn load(host: Arc<dyn Host>, engines: &[Engine], options: &WriteOptions<'_>, context: &Context) -> Result<EngineSink> {
-    let found = loader(&*host, engines, options)?;
+    let (found, _) = loader(&*host, engines, options)?;
     Ok(EngineSink::new(host, found, context.watch.clone(), &context.cancel))
 }
 
-/// Finds the first of `engines` that answers on `host`, or the one that the options name.
-pub(crate) fn loader(host: &dyn Host, engines: &[Engine], options: &WriteOptions<'_>) -> Result<DetectedEngine> {
+/// Finds the first of `engines` that answers on `host`, or the one that the options name. Also returns the socket that
+/// `CONTAINERD_ADDRESS` names there.
+pub(crate) fn loader(
+    host: &dyn Host,
+    engines: &[Engine],
+    options: &WriteOptions<'_>,
+) -> Result<(DetectedEngine, Option<String>)> {
     if let Some(named) = options.engine.filter(|named| !engines.contains(named)) {
         let name = named.name();
         return Err(Error::usage(format!(
@@ -101,7 +106,7 @@ pub(crate) fn loader(host: &dyn Host, engines: &[Engine], options: &WriteOptions
         )));
     }
     let engines = options.engine.as_ref().map_or(engines, std::slice::from_ref);
-    detect(host, engines, options.namespace, options.remote_command)
+    detect_with_address(host, engines, options.namespace, options.remote_command)
 }
 
 pub(crate) fn save(host: Arc<dyn Host>, found: &DetectedEngine, selector: Option<&Selector>) -> Result<UnopenedArchive> {

@@ -62,7 +62,7 @@ mod wire_compression;
 
 pub use fetch::FetchStore;
 pub use kind::{DetectedEngine, Engine, Loader};
-pub use probe::detect;
+pub use probe::{detect, detect_with_address};
 pub use saved::{list_names, save};
 pub use sink::EngineSink;
 pub use wire_compression::WireCompression;

@@ -14,7 +14,7 @@ const END: &str = "imgmv-probe-end";
 /// for a missing socket, so the script checks that the socket exists.
 const SCRIPT: &str = r#"
 PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/snap/bin:/opt/bin; export PATH;
-echo; echo imgmv-probe-begin; echo "machine=$(uname -m)"; echo "namespace=$CONTAINERD_NAMESPACE";
+echo; echo imgmv-probe-begin; echo "machine=$(uname -m)"; echo "namespace=$CONTAINERD_NAMESPACE"; echo "address=$CONTAINERD_ADDRESS";
 t=; if command -v timeout >/dev/null 2>&1; then t="timeout 20"; fi;
 s=; if test "$(id -u)" -gt 0 && command -v sudo >/dev/null 2>&1 && sudo -n true >/dev/null 2>&1 </dev/null; then s="sudo -n"; fi;
 answer() {
@@ -56,6 +56,16 @@ pub fn detect(
     namespace: Option<&str>,
     remote_command: Option<&str>,
 ) -> Result<DetectedEngine> {
+    Ok(detect_with_address(host, wanted, namespace, remote_command)?.0)
+}
+
+/// As [`detect`], and the socket that `CONTAINERD_ADDRESS` names on the host.
+pub fn detect_with_address(
+    host: &dyn Host,
+    wanted: &[Engine],
+    namespace: Option<&str>,
+    remote_command: Option<&str>,
+) -> Result<(DetectedEngine, Option<String>)> {
     if let Some(namespace) = namespace
         && !is_namespace(namespace)
     {
@@ -72,7 +82,8 @@ pub fn detect(
     let Some(answer) = ProbeAnswer::parse(&answer.stdout) else {
         return Err(probe_failed(host.name(), &answer.exit));
     };
-    answer.into_engine(host.name(), wanted, namespace, remote_command)
+    let address = answer.environment_address.clone();
+    Ok((answer.into_engine(host.name(), wanted, namespace, remote_command)?, address))
 }
 
 /// The error of a probe without an answer. An ssh client that cannot log in exits with status 255 and prints the
@@ -107,6 +118,7 @@ fn is_namespace(text: &str) -> bool {
 struct ProbeAnswer {
     machine: String,
     environment_namespace: Option<String>,
+    environment_address: Option<String>,
     engine: Option<Engine>,
     command: Vec<String>,
     output: Vec<String>,
@@ -125,6 +137,7 @@ impl ProbeAnswer {
             match key {
                 "machine" => answer.machine = value.to_owned(),
                 "namespace" => answer.environment_namespace = Some(value.to_owned()).filter(|ns| is_namespace(ns)),
+                "address" => answer.environment_address = Some(value.to_owned()).filter(|address| !address.is_empty()),
                 "engine" => answer.engine = value.parse().ok(),
                 "command" => answer.command = words(),
                 "said" => answer.output.push(value.to_owned()),

@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::frames::{decode, encode};
-use super::incoming::{Incoming, stream_failure};
+use super::incoming::{Incoming, stream_failure, within};
 use super::status::Failure;
 use crate::error::Error;
 use bytes::Bytes;
@@ -56,29 +56,19 @@ impl Call {
 
     /// Sends one message; `last` ends the requests.
     pub fn send(&mut self, message: &impl Message, last: bool) -> Result<(), Failure> {
-        let mut bytes = encode(message)?;
-        while !bytes.is_empty() {
-            self.requests.reserve_capacity(bytes.len());
-            let requests = &mut self.requests;
-            let granted = self.connection.wait(poll_fn(|context| requests.poll_capacity(context)))?;
-            let sent = match granted {
-                Some(Ok(n)) => {
-                    let part = bytes.split_to(n.min(bytes.len()));
-                    self.requests.send_data(part, last && bytes.is_empty())
-                }
-                Some(Err(error)) => Err(error),
-                None => return Err(self.early_end(Failure::Lost("containerd ended the call".to_owned()))),
-            };
-            if let Err(error) = sent {
-                return Err(self.early_end(stream_failure(&error)));
-            }
-        }
-        Ok(())
+        let bytes = encode(message)?;
+        let patience = self.connection.limits().timeout;
+        let sent = self.connection.until_cancelled(send(&mut self.requests, bytes, last, patience));
+        sent.map_err(|failure| match failure {
+            Failure::Lost(_) => self.early_end(failure),
+            failure => failure,
+        })
     }
 
     /// The server's status where it ended the call before the requests ended, else `failure`.
     fn early_end(&mut self, failure: Failure) -> Failure {
-        for _ in 0..2 {
+        // Acknowledgements may come before it.
+        for _ in 0..16 {
             match self.receive_bytes() {
                 Err(status @ Failure::Status(_)) => return status,
                 Ok(Some(_)) => {}
@@ -134,6 +124,24 @@ impl Messages {
         let closed = || Err(Failure::Lost("the connection was closed".to_owned()));
         self.connection.until_cancelled(async { self.received.recv().await.unwrap_or_else(closed) })
     }
+}
+
+/// Sends `bytes` as fast as containerd takes them, and waits at most `patience` for each part.
+async fn send(
+    requests: &mut SendStream<Bytes>,
+    mut bytes: Bytes,
+    last: bool,
+    patience: Duration,
+) -> Result<(), Failure> {
+    while !bytes.is_empty() {
+        requests.reserve_capacity(bytes.len());
+        let granted = within(patience, poll_fn(|context| requests.poll_capacity(context))).await?;
+        let granted = granted.ok_or_else(|| Failure::Lost("containerd ended the call".to_owned()))?;
+        let part = granted.map(|n| bytes.split_to(n.min(bytes.len())));
+        let sent = part.and_then(|part| requests.send_data(part, last && bytes.is_empty()));
+        sent.map_err(|error| stream_failure(&error))?;
+    }
+    Ok(())
 }
 
 /// Calls `method`, whose answer is one message of at most `max_bytes`.

@@ -27,8 +27,8 @@ pub(super) struct IngestTarget {
     pub reference: String,
     /// The digest, where it is known before the bytes.
     pub digest: Option<Digest>,
-    /// In bytes; 0: not known.
-    pub size: u64,
+    /// In bytes, where it is known before the bytes.
+    pub size: Option<u64>,
 }
 
 /// The answer to the opening of an ingest.
@@ -54,9 +54,9 @@ impl Ingest {
     /// Opens or resumes the ingest of `target`.
     pub fn open(connection: &Arc<Connection>, scope: &Scope, target: &IngestTarget) -> Result<Opened, Failure> {
         let mut call = Call::start(connection, WRITE, scope, MAX_MESSAGE_BYTES)?;
-        let size = signed(target.size)?;
+        let size = signed(target.size.unwrap_or(0))?;
         // containerd hashes the bytes that it has before it answers.
-        call.wait_for_work(target.size, MIN_HASH_RATE);
+        call.wait_for_work(target.size.unwrap_or(0), MIN_HASH_RATE);
         // Only here and at the end: containerd looks for an expected digest at each message that has one.
         let expected = target.digest.map(|digest| digest.to_string()).unwrap_or_default();
         let reference = target.reference.clone();
@@ -72,9 +72,9 @@ impl Ingest {
             Err(failure) if failure.is(code::ALREADY_EXISTS) => return Ok(Opened::Held),
             answer => answer?.ok_or_else(|| Failure::protocol("ended an ingest without an answer"))?,
         };
-        let offset = u64::try_from(answer.offset).ok().filter(|offset| target.size == 0 || *offset <= target.size);
-        let Some(offset) = offset else {
-            let (offset, size) = (answer.offset, target.size);
+        let is_possible = |offset: &u64| target.size.is_none_or(|size| *offset <= size);
+        let Some(offset) = u64::try_from(answer.offset).ok().filter(is_possible) else {
+            let offset = answer.offset;
             return Err(Failure::protocol(format!("reports {offset} bytes of an ingest of {size} bytes")));
         };
         Ok(Opened::Ingest(Ingest { call, reference, size, offset, unacknowledged: VecDeque::new() }))

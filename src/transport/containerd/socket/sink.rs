@@ -93,34 +93,29 @@ impl SocketSink {
         }
     }
 
-    /// Whether the blob, which containerd lists, has `size` bytes (0: any), and is readable; with `--verify`, whether
-    /// its bytes are right.
-    fn is_intact(&self, digest: &Digest, expected: u64) -> Result<bool> {
+    /// Whether the blob, which containerd lists, has `expected` bytes (`None`: any), and its last byte is readable; with
+    /// `--verify`, whether its bytes are right.
+    fn is_intact(&self, digest: &Digest, expected: Option<u64>) -> Result<bool> {
         let action = format!("looking for {digest}");
         let scope = self.plain();
-        let size = size(&self.connection, &scope, digest).map_err(|failure| self.error(failure, &action))?;
-        let Some(size) = size.filter(|size| expected == 0 || *size == expected) else { return Ok(false) };
+        let size = match expected {
+            None => size(&self.connection, &scope, digest).map_err(|failure| self.error(failure, &action))?,
+            expected => expected,
+        };
+        let Some(size) = size else { return Ok(false) };
         let from = if self.verify { 0 } else { size.saturating_sub(1) };
         let watch = self.watch.clone();
         let mut reader = BlobReader::new(self.connection.clone(), scope, *digest, from, Some(size), watch);
         match reader.open() {
             Ok(()) => {}
-            Err(Failure::Status(status)) if status.code != code::UNAVAILABLE => return Ok(false),
+            // Its file is missing, or it is shorter or longer.
+            Err(failure) if failure.is(code::NOT_FOUND) || failure.is(code::OUT_OF_RANGE) => return Ok(false),
+            Err(Failure::Protocol(_)) => return Ok(false),
             Err(failure) => return Err(self.error(failure, &action)),
         }
-        if !self.verify {
-            let mut last = [0];
-            return Ok(size == 0 || reader.read(&mut last)? == 1);
-        }
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finish() == *digest),
-                Ok(n) => hasher.update(&buffer[..n]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
+        match self.verify {
+            true => Ok(hash(&mut reader, digest)? == *digest),
+            false => Ok(size == 0 || reader.read(&mut [0])? == 1),
         }
     }
 
@@ -136,18 +131,25 @@ impl SocketSink {
 
     /// Opens the ingest of a blob; `None` if it is stored.
     fn open_blob(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Option<Ingest>> {
-        for attempt in 0..2 {
+        let mut is_deleted = false;
+        loop {
             let opened = self.open_ingest(scope, target);
             let opened = opened.map_err(|failure| self.error(failure, &format!("opening {}", target.reference)))?;
             match (opened, target.digest) {
+                (Opened::Ingest(ingest), Some(digest)) if is_deleted && ingest.offset() > 0 && Some(ingest.offset()) == target.size => {
+                    return Err(Error::remote_host(format!(
+                        "{}: blob {digest} is damaged, and another namespace shares it; remove its images there",
+                        self.connection.name()
+                    )));
+                }
                 (Opened::Ingest(ingest), _) => return Ok(Some(ingest)),
-                (Opened::Held, Some(digest)) if attempt == 0 && !self.is_intact(&digest, target.size)? => {
+                (Opened::Held, Some(digest)) if !is_deleted && !self.is_intact(&digest, target.size)? => {
                     self.delete_blob(scope, &digest)?;
+                    is_deleted = true;
                 }
                 (Opened::Held, _) => return Ok(None),
             }
         }
-        Ok(None)
     }
 
     /// Returns `name` as containerd stores it.
@@ -161,6 +163,20 @@ impl SocketSink {
         reference.as_ref().map(Name::from).ok_or_else(|| {
             Error::usage(format!("{place}: containerd cannot store the name {name}; give REPO:TAG with --as"))
         })
+    }
+}
+
+/// Hashes all bytes of `reader` with the algorithm of `expected`.
+fn hash(reader: &mut impl Read, expected: &Digest) -> Result<Digest> {
+    let mut hasher = Hasher::new(expected.algorithm());
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -212,7 +228,7 @@ impl Sink for SocketSink {
                 format!("imgmv-{}-{number}", scope.lease.as_deref().unwrap_or(""))
             }
         };
-        let mut target = IngestTarget { reference, digest: claim.digest, size: claim.size.unwrap_or(0) };
+        let mut target = IngestTarget { reference, digest: claim.digest, size: claim.size };
         Ok(match self.open_blob(&scope, &mut target)? {
             None => Begin::Held,
             Some(ingest) => {
@@ -227,7 +243,7 @@ impl Sink for SocketSink {
         let digest = manifest.digest();
         let action = format!("writing manifest {digest}");
         let size = manifest.bytes.len() as u64;
-        let mut target = IngestTarget { reference: format!("imgmv-{digest}"), digest: Some(digest), size };
+        let mut target = IngestTarget { reference: format!("imgmv-{digest}"), digest: Some(digest), size: Some(size) };
         let labels = labels::of_manifest(manifest);
         match self.open_blob(&scope, &mut target)? {
             None => labels::add(&self.connection, &scope, &digest, labels),

@@ -100,7 +100,8 @@ impl SocketWriter {
     fn collect(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if self.part.capacity() == 0 {
-                self.part.reserve(PART_BYTES.min(usize::try_from(self.target.size).unwrap_or(PART_BYTES).max(4096)));
+                let size = self.target.size.and_then(|size| usize::try_from(size).ok());
+                self.part.reserve(size.map_or(PART_BYTES, |size| size.clamp(1, PART_BYTES)));
             }
             let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - self.part.len()));
             self.part.extend_from_slice(now);
@@ -145,9 +146,8 @@ impl BlobWriter for SocketWriter {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.position + bytes.len() as u64;
-        if self.target.size > 0 && end > self.target.size {
-            let claim = Claim { digest: self.target.digest, size: Some(self.target.size) };
-            return Err(longer_than_announced(&claim));
+        if self.target.size.is_some_and(|size| end > size) {
+            return Err(longer_than_announced(&Claim { digest: self.target.digest, size: self.target.size }));
         }
         // The bytes before this offset were sent, or are in `part`.
         let collected = match &self.ingest {
@@ -177,7 +177,7 @@ impl BlobWriter for SocketWriter {
     fn commit(&mut self, blob: &Verified) -> Result<()> {
         let (digest, size) = blob.stored();
         let is_other = self.target.digest.is_some_and(|expected| expected != digest);
-        if is_other || self.target.size > 0 && self.target.size != size {
+        if is_other || self.target.size.is_some_and(|expected| expected != size) {
             return Err(not_announced(&digest));
         }
         if self.is_held {
