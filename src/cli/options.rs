@@ -262,15 +262,16 @@ pub struct SourceEngineOptions {
     /// /var/lib/containerd or /var/lib/docker]
     #[arg(long, value_name = "DIR", env = "IMGMV_SRC_ROOT")]
     pub src_root: Option<PathBuf>,
-    /// Socket of containerd, also one that ssh -L forwards from another host [default: CONTAINERD_ADDRESS (not with
-    /// --src-root), else containerd's directory, else its usual socket]
+    /// Socket of containerd, here or on the remote host; also one that ssh -L forwards [default: CONTAINERD_ADDRESS (not
+    /// with --src-root), else containerd's directory, else its usual socket]
     #[arg(long, value_name = "SOCKET", env = "IMGMV_SRC_ADDRESS", conflicts_with = "src_root")]
     pub src_address: Option<String>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE (not with --src-root), else all namespaces; on a remote host
     /// CONTAINERD_NAMESPACE there, else k8s.io if it exists]
     #[arg(long, value_name = "NS", env = "IMGMV_SRC_NAMESPACE")]
     pub src_namespace: Option<String>,
-    /// Engine of the remote host [default: the first of these that answers]
+    /// Engine of the remote host, read by its commands [default: the first of these that answers; containerd by its
+    /// socket, if ssh forwards it]
     #[arg(long, value_name = "ENGINE", env = "IMGMV_SRC_ENGINE")]
     pub src_engine: Option<EngineName>,
 }
@@ -288,11 +289,12 @@ pub struct Hosts {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engines and other hosts")]
 pub struct LoadOptions {
-    /// Engine that loads the images [default: the first of these that answers]
+    /// Engine that loads the images by its commands [default: the first of these that answers; containerd by its socket,
+    /// if it can be opened]
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
-    /// Socket of containerd for containerd: [default: CONTAINERD_ADDRESS, else containerd's usual socket; if it cannot be
-    /// opened, nerdctl or ctr loads the images]
+    /// Socket of containerd, here or on the remote host [default: CONTAINERD_ADDRESS, else containerd's usual socket; if it
+    /// cannot be opened, or uncompressed layers go to a remote host, nerdctl or ctr loads the images]
     #[arg(long, value_name = "SOCKET", env = "IMGMV_DST_ADDRESS")]
     pub dst_address: Option<String>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]

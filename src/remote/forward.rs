@@ -46,7 +46,9 @@ impl Forward {
         let socket = directory.path().join(SOCKET_FILE);
         let mut command = Command::new(program);
         // The first value of an option counts. The host's name comes last in `arguments`.
-        command.args(["-o", "ControlPath=none", "-o", "ControlMaster=no", "-o", "ExitOnForwardFailure=yes"]);
+        command.args(["-o", "ControlPath=none", "-o", "ControlMaster=no"]);
+        // Forwardings of the user's configuration are set up too; they may fail because they exist already.
+        command.args(["-o", "ExitOnForwardFailure=no"]);
         command.args(["-o", "ClearAllForwardings=no", "-o", "LogLevel=INFO", "-o", "StreamLocalBindMask=0177"]);
         command.arg("-L").arg(format!("{}:{path}", socket.display())).args(arguments);
         // Not -N: `cat` ends with its input, so that no ssh outlives a killed imgmv.

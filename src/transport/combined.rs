@@ -3,6 +3,7 @@
 mod containerd;
 mod docker_dir;
 mod host;
+mod host_sink;
 
 use super::address::{Address, Deletable, InPlace, Parsed, SelectedSource, ServeSource, ShortForm};
 use super::archive::address::{ArchiveAddress, is_archive};

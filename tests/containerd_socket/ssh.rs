@@ -1,6 +1,9 @@
 //! The socket of another host, through a real sshd, by both ssh clients; and a host that refuses to forward it.
 
 use crate::daemon::{Containerd, NAMESPACE};
+use crate::support::docker_dir::tar_of;
+use crate::support::noise::noise;
+use crate::support::odd_layers;
 use crate::support::program::{Output, command, fixture, imgmv};
 use crate::support::sshd::{Sshd, Way};
 use std::fs;
@@ -108,4 +111,24 @@ fn a_socket_that_the_user_names_is_not_replaced_by_commands() {
         let missing = list("/tmp/no-such-socket");
         assert_eq!(missing.status.code(), Some(7), "{way:?}: {}", missing.stderr);
     }
+}
+
+#[test]
+fn uncompressed_layers_go_by_commands_which_compress_them() {
+    let Some(containerd) = Containerd::each().next() else { return };
+    let Some(sshd) = Sshd::start("", &containerd.environment()) else { return };
+    let (dir, runtime) = (TempDir::new().unwrap(), runtime());
+    let layer = tar_of(&[("noise", &noise(1, 6 << 20))]);
+    let file = odd_layers::archive(dir.path(), NAME, &[layer]).display().to_string();
+    let copy = |file: &str, more: &[&str]| {
+        let arguments = [&["-v", "copy", file, "ssh://node1", "--namespace", NAMESPACE], more].concat();
+        let output = over_ssh(&sshd, Way::Client, runtime.path(), &arguments);
+        assert!(output.status.success(), "{}", output.stderr);
+        (output.stderr.contains("writing to its namespace"), output.stderr.contains("loading into ctr"))
+    };
+    assert_eq!(copy(&file, &[]), (false, true));
+    containerd.ctr(&["images", "rm", "--sync", NAME]);
+    assert_eq!(copy(&file, &["--dst-address", &containerd.socket()]), (true, false));
+    assert_eq!(copy(&archive(dir.path()), &[]), (true, false));
+    assert_eq!(copy(&archive(dir.path()), &["--engine", "ctr"]), (false, true));
 }

@@ -25,8 +25,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Serve the images in SRC as a registry for docker, containerd, podman and other clients
 ///
-/// imgmv serves OCI layouts, archive files, containerd's directory, registries' storage trees and other registries in
-/// place, without a copy; other programs may write to them at the same time. docker.io/library/app:2 is served as app:2, as library/app:2 and as
+/// imgmv serves OCI layouts, archive files, containerd (by its directory or its socket, also on another host), registries'
+/// storage trees and other registries in place, without a copy; other programs may write to them at the same time. docker.io/library/app:2 is served as app:2, as library/app:2 and as
 /// docker.io/library/app:2. Images that have only a tag, and untagged images, are served in a repository named after
 /// the directory or file.
 ///
@@ -127,6 +127,8 @@ Examples:
       docker push localhost:5000/team/app:2 creates the layout ./store/team/app
   imgmv serve containerd: --src-namespace k8s.io --listen 0.0.0.0:5000
       other hosts pull the images of this node
+  imgmv serve ssh://node1
+      the images of a neighbour's containerd, by its socket
   imgmv serve app.tar db.tar
       archives of docker save and imgmv save
   imgmv serve docker://registry.lan:5000/

@@ -33,7 +33,8 @@ pub(crate) fn transfer_all(
     let stop = AtomicBool::new(false);
     // Copies that share a source keep the order of the plan.
     let alone = !run.options.budget.is_shared();
-    let order = run.capabilities.order;
+    // A sink may know the order only now, with the blobs.
+    let order = run.sink.capabilities().order;
     if alone
         && order == Order::Sequential
         && let Some(first) = resume_first

@@ -1,6 +1,7 @@
 //! `ssh://HOST[/REF]` and `HOST:[REF]`: the engine of another host. Its containerd is read and written by its socket, which
 //! ssh forwards; where that is refused, by commands, as every other engine.
 
+use super::host_sink::HostSink;
 use crate::progress::Event;
 use crate::rate_limit::LimitedHost;
 use crate::remote;
@@ -99,7 +100,13 @@ impl Address for HostAddress {
         let by_commands = options.engine.is_some() || options.wire_compression.is_some();
         if uses_containerd(&found) && !by_commands {
             match by_socket(address.as_deref(), found.namespace.as_deref()) {
-                Ok(sink) => return Ok(Box::new(sink)),
+                Ok(socket) => {
+                    let (watch, cancel) = (context.watch.clone(), context.cancel.clone());
+                    let by_commands = move || {
+                        EngineSink::new(host.clone(), found.clone(), watch.clone(), &cancel).with_wire_compression(None)
+                    };
+                    return Ok(Box::new(HostSink::new(socket, Box::new(by_commands))));
+                }
                 Err(error) => explain(&*host, error, &found, context)?,
             }
         }

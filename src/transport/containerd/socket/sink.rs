@@ -49,7 +49,6 @@ impl SocketSink {
         watch: Arc<dyn Watch>,
     ) -> Result<SocketSink> {
         let host = HostInfo::query(&connection, namespace)?;
-        watch.say(&format!("{}: writing to its namespace {}", connection.name(), host.namespace));
         let (lease, images, unnamed) = (Mutex::default(), Images::default(), AtomicU64::new(0));
         Ok(SocketSink { connection, host, lease, images, unnamed, verify, watch })
     }
@@ -67,6 +66,7 @@ impl SocketSink {
     fn leased(&self) -> Result<Scope> {
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         if lease.is_none() {
+            self.watch.say(&format!("{}: writing to its namespace {}", self.connection.name(), self.host.namespace));
             let id = lease::create(&self.connection, &self.plain());
             *lease = Some(id.map_err(|failure| self.error(failure, "creating a lease"))?);
         }
