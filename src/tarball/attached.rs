@@ -62,7 +62,7 @@ impl AttachedTable {
         Ok(table)
     }
 
-    /// Adds what other tools list with the images: manifests with a subject and no name, and cosign's tags.
+    /// Adds what other tools list beside the images: manifests with a subject and no name, and cosign's tags.
     fn add_listed(&mut self, contents: &dyn Contents, index: &LayoutIndex) -> Result<()> {
         let mut bytes = 0;
         for (name, entry) in index.named()? {
