@@ -11,7 +11,7 @@ mod wrapper;
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
-use std::{collections::HashMap, io::Read, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
 pub use several::Several;
@@ -225,12 +225,12 @@ pub fn select(all: &[Root], selectors: &[Selector]) -> Result<Vec<Root>> {
 ///
 /// # Errors
 /// Those of `read`.
-pub(crate) fn with_unlisted(
-    all: Vec<Root>,
+pub(crate) fn with_unlisted<'r>(
+    all: impl Into<Cow<'r, [Root]>>,
     selectors: &[Selector],
     read: impl Fn(&Digest) -> Result<Option<Vec<u8>>>,
-) -> Result<Vec<Root>> {
-    let mut known = all;
+) -> Result<Cow<'r, [Root]>> {
+    let mut known = all.into();
     for selector in selectors {
         let Selector::Digest(digest) = selector else { continue };
         if known.iter().any(|root| root.descriptor.digest == *digest) {
@@ -238,7 +238,9 @@ pub(crate) fn with_unlisted(
         }
         let Some(bytes) = read(digest)? else { continue };
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        known.extend(Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor)));
+        if let Ok(manifest) = Manifest::parse(bytes, &claim) {
+            known.to_mut().push(Root::new(None, manifest.descriptor));
+        }
     }
     Ok(known)
 }
