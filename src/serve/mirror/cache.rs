@@ -108,7 +108,7 @@ impl MirrorCache {
 
     /// The stored referrers of `subject`.
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        LayoutStore::open(self.layout.dir())?.referrers(subject)
+        Ok(LayoutStore::open(self.layout.dir())?.referrers(subject)?.entries)
     }
 
     /// The size of a stored blob in bytes.

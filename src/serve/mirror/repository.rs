@@ -338,7 +338,8 @@ impl Repository for MirroredRepository {
         if self.search == Search::Local {
             return Ok(Vec::new());
         }
-        match self.hide_errors(self.lookup_upstream(|store| store.referrers(subject).map(Some))) {
+        match self.hide_errors(self.lookup_upstream(|store| store.referrers(subject).map(|found| Some(found.entries))))
+        {
             Ok(found) => Ok(found.unwrap_or_default()),
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
             Err(error) => {

@@ -14,7 +14,7 @@ use super::referrers;
 use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
-use crate::source::{Origin, Profile, Root, Selector, Store};
+use crate::source::{Origin, Profile, ReferrerList, Root, Selector, Store};
 use std::{
     collections::HashMap,
     io::Read,
@@ -252,7 +252,7 @@ impl Store for RepositoryStore {
         Ok(tags::list(&self.client, self.repository())?.iter().map(|tag| self.name(tag)).collect())
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         referrers::list(&self.client, self.repository(), subject, &self.memory)
     }
 

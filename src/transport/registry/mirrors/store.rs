@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use crate::progress::Watch;
-use crate::source::{Profile, Root, Selector, Store};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -135,7 +135,7 @@ impl Store for MirroredStore {
         self.home().names()
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         self.from_home(|host| host.referrers(subject))
     }
 
