@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 
 /// The maximum number of referrers of one subject that are copied.
 pub const MAX_COPIED_REFERRERS: usize = 10_000;
+/// The annotation of an image in the list of an archive: the digest of the index that the image is a part of.
+pub(crate) const ORIGINAL: &str = "imgmv.original";
 /// The endings of cosign's tags: signatures, attestations, SBOMs.
 const DIGEST_TAG_ENDINGS: [&str; 3] = ["sig", "att", "sbom"];
 
@@ -18,9 +20,16 @@ pub struct Attached {
     pub manifest: Manifest,
     /// The tag that leads to it; `None` for a referrer, whose `subject` leads to the image.
     pub tag: Option<String>,
+    /// The sink has it already, so it is not copied.
+    pub is_held: bool,
 }
 
 impl Attached {
+    /// Creates a manifest that the sink is not known to have.
+    pub fn new(manifest: Manifest, tag: Option<String>) -> Attached {
+        Attached { manifest, tag, is_held: false }
+    }
+
     /// Whether the manifest is only a part of what belongs to the image: an attached index lists it, or it is the index
     /// that the image is a part of.
     pub fn is_part(&self) -> bool {
@@ -230,7 +239,7 @@ mod tests {
         assert_eq!("a/b".parse(), Ok(ReferrerType::MediaType("a/b".into())));
         assert!("signatures".parse::<ReferrerType>().is_err());
         let bundle = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
-        let attached = Attached { manifest: Manifest::from_bytes(bundle.to_vec(), "").unwrap(), tag: None };
+        let attached = Attached::new(Manifest::from_bytes(bundle.to_vec(), "").unwrap(), None);
         let is = |text: &str| text.parse::<ReferrerType>().unwrap().matches(&attached);
         assert!(is("signature") && is("attestation") && !is("sbom"));
         assert!(is("application/vnd.dev.sigstore.bundle.v0.3+json") && !is("application/vnd.dev.sigstore.bundle"));

@@ -12,7 +12,7 @@ mod wrapper;
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
-use std::{collections::HashMap, io::Read, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
 pub use referrers::ReferrerList;
@@ -224,12 +224,12 @@ pub fn select(all: &[Root], selectors: &[Selector]) -> Result<Vec<Root>> {
 ///
 /// # Errors
 /// Those of `read`.
-pub(crate) fn with_unlisted(
-    all: Vec<Root>,
+pub(crate) fn with_unlisted<'r>(
+    all: impl Into<Cow<'r, [Root]>>,
     selectors: &[Selector],
     read: impl Fn(&Digest) -> Result<Option<Vec<u8>>>,
-) -> Result<Vec<Root>> {
-    let mut known = all;
+) -> Result<Cow<'r, [Root]>> {
+    let mut known = all.into();
     for selector in selectors {
         let Selector::Digest(digest) = selector else { continue };
         if known.iter().any(|root| root.descriptor.digest == *digest) {
@@ -237,7 +237,9 @@ pub(crate) fn with_unlisted(
         }
         let Some(bytes) = read(digest)? else { continue };
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        known.extend(Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor)));
+        if let Ok(manifest) = Manifest::parse(bytes, &claim) {
+            known.to_mut().push(Root::new(None, manifest.descriptor));
+        }
     }
     Ok(known)
 }

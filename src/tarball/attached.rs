@@ -7,8 +7,8 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::{
-    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, REF_NAME, digest_tags, is_digest_tag,
-    media_type, remove_name,
+    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, ORIGINAL, REF_NAME, digest_tags,
+    is_digest_tag, media_type, remove_name,
 };
 use crate::source::{ReferrerList, Root, Store};
 use crate::tarball::read::contents::{Contents, INDEX};
@@ -52,20 +52,23 @@ impl AttachedTable {
         Ok(reader.table)
     }
 
-    /// The index that `root` is a part of; `None` if the archive has none. `children` are those of `root`.
-    fn original(&self, root: &Digest, children: &[Descriptor]) -> Option<Descriptor> {
-        let is_part = |listed: &HashSet<Digest>| match children {
-            [] => listed.contains(root),
+    /// The index that `root`, of the manifest `manifest`, names as the one that it is a part of. `None` if it names none, or
+    /// one that does not list it.
+    fn original(&self, root: &Root, manifest: &Manifest) -> Option<Descriptor> {
+        let named: Digest = root.descriptor.annotation(ORIGINAL)?.parse().ok()?;
+        let is_part = |listed: &HashSet<Digest>| match manifest.children() {
+            [] => listed.contains(&manifest.digest()),
             children => children.iter().all(|child| listed.contains(&child.digest)),
         };
-        self.originals.iter().find(|(_, listed)| is_part(listed)).map(|(entry, _)| entry.clone())
+        let (entry, listed) = self.originals.iter().find(|(entry, _)| entry.digest == named)?;
+        is_part(listed).then(|| entry.clone())
     }
 
     /// `roots` of the archive, with the indexes that they are a part of.
     pub fn with_originals(&self, store: &dyn Store, mut roots: Vec<Root>) -> Vec<Root> {
-        for root in roots.iter_mut().filter(|_| !self.originals.is_empty()) {
+        for root in roots.iter_mut().filter(|root| root.descriptor.annotation(ORIGINAL).is_some()) {
             let manifest = root.read(store).ok();
-            root.original = manifest.and_then(|manifest| self.original(&manifest.digest(), manifest.children()));
+            root.original = manifest.and_then(|manifest| self.original(root, &manifest));
         }
         roots
     }

@@ -84,7 +84,7 @@ impl Store for LayoutStore {
             }
             _ => Ok(None),
         };
-        let known = with_unlisted(self.roots.clone(), selectors, read)?;
+        let known = with_unlisted(&*self.roots, selectors, read)?;
         select(&known, selectors).map_err(|e| e.at(self.layout.describe()))
     }
 

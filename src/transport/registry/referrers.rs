@@ -12,11 +12,11 @@ use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
 use crate::image::{
     Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, Manifest, digest_tags, is_digest_tag, json_tree,
-    media_type,
+    media_type, referrers_tag, with_referrers,
 };
 use crate::source::ReferrerList;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ const MAX_PAGES: usize = 200;
 const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
 /// The maximum number of pages of a list of tags that is read in place of three requests for each subject.
 const MAX_TAG_PAGES: usize = 3;
-/// The number of times that the referrers tag is written for one manifest, where other writers replace it.
+/// The number of times that a referrers tag is written, where other writers replace it.
 const MAX_TAG_UPDATES: usize = 5;
 
 /// The properties of a repository's referrers API and of its tags, so that each is asked for once.
@@ -110,64 +110,41 @@ fn is_no_api(error: &Error) -> bool {
     error.is_web_page() || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Denied)
 }
 
-/// The referrers tag: `sha256-<hex>`.
-pub fn tag(subject: &Digest) -> String {
-    // The specification cuts the hex digits of a longer digest.
-    let hex: String = subject.hex().chars().take(64).collect();
-    format!("{}-{hex}", subject.algorithm().name())
-}
-
-/// Adds `manifest` to the index under the referrers tag of its subject ("Pushing Manifests with Subject"). `put` stores
-/// an index under a tag.
+/// Adds `referrers` to the index under the referrers tag of `subject` ("Pushing Manifests with Subject"). `put` stores an
+/// index under a tag.
 ///
 /// Other writers may replace the index at the same time, so it is read again after each write.
 ///
 /// # Errors
-/// - `Failed`: other writers removed the entry each time.
+/// - `Failed`: other writers removed an entry each time.
 pub fn list_by_tag(
     client: &RegistryClient,
     repository: &str,
-    manifest: &Manifest,
+    subject: &Digest,
+    referrers: &[Descriptor],
     put: &dyn Fn(&Manifest, &str) -> Result<()>,
 ) -> Result<()> {
-    let Some(subject) = manifest.subject.as_ref().map(|subject| subject.digest) else { return Ok(()) };
+    let (tag, what) = (referrers_tag(subject), format!("referrers of {repository}@{subject}"));
     for attempt in 0..=MAX_TAG_UPDATES {
-        let mut index = tagged_index(client, repository, &subject)?;
-        let listed = index["manifests"].as_array_mut().ok_or_else(|| not_an_index(client, &tag(&subject)))?;
-        let digest = manifest.digest().to_string();
-        if listed.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest)) {
-            return Ok(());
-        }
-        if attempt == MAX_TAG_UPDATES {
-            break;
-        }
-        if listed.len() >= MAX_REFERRERS {
-            let host = &client.host;
+        let list = fetch_tagged(client, repository, subject)?;
+        let list = with_referrers(list.as_deref(), referrers).map_err(|why| error_at(client, &what, &why))?;
+        let Some(list) = list else { return Ok(()) };
+        let entries = list.children().len() + list.layers().len();
+        if entries > MAX_REFERRERS {
             return Err(Error::failed(format!(
-                "{host}: the referrers tag of {repository}@{subject} has {MAX_REFERRERS} entries; no more are added"
+                "{}: the list of the {what} would have {entries} entries, more than {MAX_REFERRERS}; none is added",
+                client.host
             )));
         }
-        listed.push(json!(manifest.referrer_entry()));
-        put(&Manifest::from_bytes(index.to_string().into_bytes(), media_type::OCI_INDEX)?, &tag(&subject))?;
+        if attempt < MAX_TAG_UPDATES {
+            put(&list, &tag)?;
+        }
     }
     Err(Error::failed(format!(
-        "{}: referrer {} of {repository}@{subject} is stored, but other writers replaced the referrers tag \
-         {MAX_TAG_UPDATES} times; run the copy again",
-        client.host,
-        manifest.digest()
+        "{}: the {what} are stored, but other writers replaced the referrers tag {MAX_TAG_UPDATES} times; run the copy \
+         again",
+        client.host
     )))
-}
-
-/// The index of the referrers tag with everything that other writers put into it; a new one if there is none.
-fn tagged_index(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Value> {
-    let new = || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] });
-    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(new()) };
-    let what = format!("referrers of {repository}@{subject}");
-    let mut index = json_tree(&bytes).map_err(|why| error_at(client, &what, &why))?;
-    if index.get("manifests").is_none_or(Value::is_null) {
-        index["manifests"] = json!([]);
-    }
-    Ok(index)
 }
 
 /// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
@@ -221,7 +198,7 @@ fn entries(index: &[u8], skipped: &mut Skipped) -> std::result::Result<Option<Ve
 }
 
 fn error_at(client: &RegistryClient, what: &str, why: &str) -> Error {
-    Error::invalid(format!("{}: the {what} cannot be read: {why}", client.host))
+    Error::invalid(format!("{}: the list of the {what} cannot be used: {why}", client.host))
 }
 
 fn not_an_index(client: &RegistryClient, what: &str) -> Error {
@@ -241,7 +218,7 @@ fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
 /// The bytes of the index of the referrers tag; `None` if there is none. GitLab resolves such a tag as the digest itself,
 /// so what is not an index, or is the subject, is not a list of referrers.
 fn fetch_tagged(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<u8>>> {
-    match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
+    match manifest::fetch(client, repository, ManifestRef::Tag(&referrers_tag(subject))) {
         Ok((found, _)) if found.digest == *subject || !media_type::is_index(&found.media_type) => Ok(None),
         Ok((_, bytes)) => Ok(Some(bytes)),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
