@@ -150,20 +150,20 @@ impl CopyRun<'_> {
         let count = |image: &Image| image.attached.iter().filter(|attached| !attached.is_part()).count();
         let dropped = match count(image).saturating_sub(count(made)) {
             0 => return Ok(()),
-            1 => "1 referrer".to_owned(),
-            dropped => format!("{dropped} referrers"),
+            1 => "1 referrer is".to_owned(),
+            dropped => format!("{dropped} referrers are"),
         };
         let root = image.root().digest();
-        if let Some(required) = self.options.referrers.required.first() {
-            return Err(Error::not_found(format!(
-                "{dropped} of {root}: the destination does not get the digest to which they belong, and \
-                 --require-referrers {required} is given; the image gets no name"
-            )));
+        let what = format!("{root}: {dropped} not copied: the destination does not get the digest that they refer to");
+        match self.options.referrers.required.first() {
+            Some(required) => Err(Error::not_found(format!(
+                "{what}, and --require-referrers {required} is given; the image gets no name"
+            ))),
+            None => {
+                self.watch.say(&what);
+                Ok(())
+            }
         }
-        self.watch.say(&format!(
-            "{dropped} of {root} are not copied: they belong to a digest that the destination does not get"
-        ));
-        Ok(())
     }
 
     /// Stores what belongs to `image`, whose own manifests are stored, unless the sink has it.

@@ -1,12 +1,12 @@
-//! The manifests under cosign's tags, which lists signatures as its layers: the destination may have signatures of its
-//! own under the same tag, and none of them is ever lost. A merged manifest would be one that nobody made, so there is
-//! either the source's or the destination's.
+//! The manifests under cosign's tags, whose layers are signatures. The destination may have other signatures under the
+//! same tag, and it loses none of them: the tag keeps its manifest or gets the source's. A merged manifest would have a
+//! digest that neither place knows.
 
 use super::run::CopyRun;
 use crate::error::{Error, Result};
 use crate::image::{Attached, Image, Manifest};
 
-/// What happens with a tag of cosign at the destination.
+/// The decision about one of cosign's tags at the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TagDecision {
     /// It gets the source's manifest: the destination has none, or only signatures that the source has too.

@@ -22,7 +22,7 @@ pub struct Image {
     pub foreign_layers: Vec<Descriptor>,
     /// The manifests to store if the sink refuses `tree`, an index of which children are missing.
     pub narrowed: Option<Vec<Manifest>>,
-    /// The index that `tree` is a part of, for a sink that stores it in addition to the image.
+    /// The index that `tree` is a part of, for a sink that stores it too.
     pub original: Option<Manifest>,
     /// The manifests that belong to the image, in the order in which they are stored: after the image, before its names.
     pub attached: Vec<Attached>,

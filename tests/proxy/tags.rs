@@ -133,9 +133,16 @@ fn referrers_come_from_upstream_and_the_last_known_list_without_it() {
     let (double, image) = upstream(&noise(9, 1000));
     let server = mirror_in(&dir, &double.host(), &["--retry", "0"]);
     assert_eq!(listed(&server, &image.digest()), [""; 0]);
+    let plain = double.image("library/app", "plain", &[&noise(12, 1000)]);
+    pull(&server, "/v2/library/app/manifests/plain");
+    assert_eq!(listed(&server, &plain.digest()), [""; 0]);
     let signature = sign(&double, &image).digest().to_string();
     assert_eq!(listed(&server, &image.digest()), [&*signature]);
     pull(&server, TAG);
+    // A digest that upstream does not have takes no place in the cache.
+    let unknown = Digest::of(b"of no image");
+    assert_eq!(listed(&server, &unknown), [""; 0]);
+    assert!(!std::fs::read_to_string(cached(&dir).join("index.json")).unwrap().contains(&unknown.hex()));
     // A client without the referrers API asks for the referrers tag, which upstream does not have.
     let tag = format!("/v2/library/app/manifests/sha256-{}", image.digest().hex());
     assert_eq!(server.get(&tag).status, 404);
@@ -143,7 +150,9 @@ fn referrers_come_from_upstream_and_the_last_known_list_without_it() {
     let server = mirror_in(&dir, "127.0.0.1:1", &["--retry", "0"]);
     assert_eq!(listed(&server, &image.digest()), [&*signature]);
     server.says("cannot list the referrers");
-    assert_eq!(server.get("/v2/library/app/tags/list").json()["tags"], serde_json::json!(["1"]));
+    assert_eq!(listed(&server, &plain.digest()), [""; 0]);
+    let tags = server.get("/v2/library/app/tags/list").json();
+    assert_eq!(tags["tags"], serde_json::json!(["1", "plain"]));
     let unknown = Digest::of(b"never asked");
     assert_eq!(server.get(&format!("/v2/library/app/referrers/{unknown}")).status, 502);
 }

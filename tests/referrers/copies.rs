@@ -213,7 +213,7 @@ fn referrers_of_a_converted_image_are_not_sent() {
     let target = format!("docker://{}/app:1", to.host());
     let convert = ["copy", "--format", "docker", "oci:DIR/l:1", &target];
     let said = signed.done(&convert);
-    assert!(said.contains("4 referrers of") && said.contains("are not copied"), "{said}");
+    assert!(said.contains("4 referrers are not copied"), "{said}");
     let (contents, tags) = to.contents("app");
     for content in [&b"signature"[..], b"sbom", b"{}\n", b"{}"] {
         assert!(!contents.contains_key(&Digest::of(content)), "{}", String::from_utf8_lossy(content));

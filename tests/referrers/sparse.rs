@@ -108,7 +108,7 @@ fn an_archive_keeps_the_original_index_beside_the_image() {
     assert_eq!(digest.stdout.trim(), signed.image.digest.to_string());
 }
 
-/// Two indexes share the image of the chosen platform, which also has a name of its own: each name keeps its digest.
+/// Two indexes share the image of the chosen platform, which also has a name: each name keeps its digest.
 #[test]
 fn images_that_share_a_platform_keep_their_own_indexes() {
     let mut signed = Signed::new();

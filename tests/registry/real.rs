@@ -91,7 +91,9 @@ fn an_image_survives_the_way_through_docker_registry() {
     assert_eq!(name.host, docker.host);
     assert!(docker.registry().repository("team/app").referrers(&image.digest()).unwrap().entries.is_empty());
     let signature = referrer(&image);
-    docker.registry().sink("team/app").publish(None, &signature).unwrap();
+    let sink = docker.registry().sink("team/app");
+    sink.publish(None, &signature).unwrap();
+    sink.finish().unwrap();
     let found = docker.registry().repository("team/app").referrers(&image.digest()).unwrap().entries;
     assert_eq!(found[0].digest, signature.digest());
 }

@@ -47,6 +47,10 @@ impl MirroredRepository {
 
     fn remember_referrers(&self, subject: &Digest, found: &[Descriptor]) -> Result<()> {
         let (Some(name), Some(cache)) = (self.full_name(&referrers_tag(subject)), self.cache()) else { return Ok(()) };
+        // A client may ask for any digest, and an entry for each would fill the list of names.
+        if found.is_empty() && !cache.has(subject) && cache.last_known(&name)?.is_none() {
+            return Ok(());
+        }
         let mut found = found.to_vec();
         // The same list gives the same bytes.
         found.sort_by_key(|entry| entry.digest);

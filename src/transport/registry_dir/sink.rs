@@ -10,7 +10,7 @@ use crate::blob_files::{BlobCheck, BlobFiles, is_held, partial};
 use crate::cancel::Cancel;
 use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
+use crate::image::{Coding, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
@@ -216,6 +216,22 @@ impl Sink for RegistryDirSink {
         let Some(tree) = tree else { return Ok(Missing::new(blobs)) };
         let held = |blob: &Descriptor| is_held(tree, blob, self.verify, dry_run, &self.cancel);
         Ok(Missing::new(blobs.into_iter().filter(|blob| !held(blob)).collect()))
+    }
+
+    fn tagged(&self, name: &Name) -> Result<Option<Manifest>> {
+        let (_, repository, tag) = place(Some(name))?;
+        let tree = self.made.get().map(|made| &made.tree).or(self.found.as_ref());
+        let (Some(tree), Some(tag)) = (tree, tag) else { return Ok(None) };
+        let Some(repository) = tree.repository(&repository)? else { return Ok(None) };
+        let data = match repository.tagged(&tag) {
+            Ok((_, data)) => data,
+            // A broken link is replaced.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(bytes) = tree.read(&data, MAX_MANIFEST_BYTES)? else { return Ok(None) };
+        let claim = Descriptor::new("", data, bytes.len() as u64);
+        Ok(Manifest::parse(bytes, &claim).ok())
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {

@@ -52,7 +52,7 @@ impl MirroredStore {
         self.hosts.last().expect("the registry is always in the list")
     }
 
-    /// What the registry answers; if it cannot be reached, what a mirror answers whose tags are trusted. A copy can do
+    /// The answer of the registry; if it cannot be reached, that of a mirror whose tags are trusted. A copy can do
     /// without the answer, so `Failed` stands for no connection.
     fn from_home<T>(&self, ask: impl Fn(&RepositoryStore) -> Result<T>) -> Result<T> {
         let unreachable = match self.home_is_unreachable.get() {
