@@ -236,3 +236,28 @@ fn the_original_index_of_an_archive_is_what_is_inspected_and_verified() {
     let digests: Vec<&str> = listed.iter().map(|node| node["digest"].as_str().unwrap()).collect();
     assert_eq!(digests, [signed.signature.digest.to_string(), signed.cosign.digest.to_string()]);
 }
+
+/// The destination was signed by another key: its signatures stay under the tag, and a sentence names both.
+#[test]
+fn layouts_and_trees_keep_the_signatures_that_the_source_does_not_have() {
+    for place in ["oci:DIR/to:1", "registry-dir:DIR/tree:app:1"] {
+        let mut signed = Signed::new();
+        signed.done(&["copy", "oci:DIR/l:1", place]);
+        let config = signed.world.config("linux/amd64", &[]);
+        let payload = signed.world.blob("application/vnd.dev.cosign.simplesigning.v1+json", b"another payload");
+        let other = signed.world.manifest(&config, &[payload], json!({}));
+        let index = signed.world.path("l/index.json");
+        let mut listed: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+        for entry in listed["manifests"].as_array_mut().unwrap() {
+            if entry["digest"] == signed.cosign.digest.to_string() {
+                (entry["digest"], entry["size"]) = (json!(other.digest), json!(other.size));
+            }
+        }
+        fs::write(&index, listed.to_string()).unwrap();
+        let said = signed.done(&["copy", "oci:DIR/l:1", place]);
+        assert!([&signed.cosign, &other].iter().all(|one| said.contains(&one.digest.to_string())), "{place}: {said}");
+        let to = Double::start();
+        signed.done(&["copy", place, &format!("docker://{}/app:1", to.host())]);
+        assert_all(&to, &signed);
+    }
+}
