@@ -249,6 +249,11 @@ pub fn on_one_line(text: &str) -> String {
     printable(text).replace(['\n', '\t'], " ")
 }
 
+/// `count` of `what` for a message: `1 blob`, `2 blobs`.
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

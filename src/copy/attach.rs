@@ -105,9 +105,11 @@ impl CopyRun<'_> {
         let required = &self.options.referrers.required;
         let is_missing = |wanted: &&ReferrerType| !found.attached.iter().any(|attached| wanted.matches(attached));
         if let Some(missing) = required.iter().find(is_missing) {
+            let why =
+                found.left_out.as_ref().map_or_else(String::new, |why| format!(" (not all can be copied: {why})"));
             return Err(Error::not_found(format!(
                 "{label}: the source has no referrer of the type {missing}, which --require-referrers asks for; the image \
-                 is not copied"
+                 is not copied{why}"
             )));
         }
         match &found.left_out {

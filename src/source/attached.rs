@@ -4,7 +4,7 @@
 //! A store that lists too many, or lists manifests that it does not have, does not stop the search: the rest is found,
 //! with the first reason why something is left out.
 
-use super::{Root, Selector, Store};
+use super::{ReferrerList, Root, Selector, Store};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{
@@ -27,7 +27,7 @@ pub(crate) struct Found {
     pub attached: Vec<Attached>,
     /// The first reason why something is left out.
     pub left_out: Option<String>,
-    /// The lists and manifests that cannot be read, and why; at most [`MAX_UNREADABLE`].
+    /// The lists and manifests that cannot be read completely, and why; at most [`MAX_UNREADABLE`].
     pub unreadable: Vec<String>,
 }
 
@@ -37,8 +37,8 @@ pub(crate) struct Found {
 /// `Network`, `RemoteHost` and `Interrupted`. Other errors are a reason to leave something out.
 pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerType], cancel: &Cancel) -> Result<Found> {
     let found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
-    let (seen, refused) = (HashSet::new(), HashSet::new());
-    Search { store, types, cancel, seen, refused, bytes: 0, found }.attached_to(image)
+    let (is_sparse, seen, refused) = (store.profile().is_sparse, HashSet::new(), HashSet::new());
+    Search { store, is_sparse, types, cancel, seen, refused, bytes: 0, found }.attached_to(image)
 }
 
 /// The roots of `store` that `selectors` select; without any, all that are images and do not belong to another one.
@@ -81,6 +81,7 @@ pub(crate) fn subject_of(root: &Root, store: &dyn Store) -> Option<Digest> {
 
 struct Search<'r> {
     store: &'r dyn Store,
+    is_sparse: bool,
     types: &'r [ReferrerType],
     cancel: &'r Cancel,
     /// The manifests of the image, and those that belong to it.
@@ -109,9 +110,13 @@ impl Search<'_> {
 
     fn referrers(&mut self, subject: &Digest, depth: usize) -> Result<()> {
         let answer = self.store.referrers(subject);
-        let Some(mut entries) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
+        let Some(list) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
             return Ok(());
         };
+        let ReferrerList { mut entries, incomplete } = list;
+        if let Some(why) = incomplete {
+            self.leave_out_unreadable(why);
+        }
         if entries.len() > MAX_COPIED_REFERRERS {
             self.leave_out(format!("{subject} has more than {MAX_COPIED_REFERRERS} referrers"));
             entries.truncate(MAX_COPIED_REFERRERS);
@@ -153,9 +158,12 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Adds `attached`, after what it lists itself; returns whether the user wants its type.
+    /// Adds `attached`, after what it lists itself; returns whether the user wants its type and it can be copied.
     fn add(&mut self, attached: Attached) -> Result<bool> {
         if !self.types.is_empty() && !self.types.iter().any(|wanted| wanted.matches(&attached)) {
+            return Ok(false);
+        }
+        if !self.has_blobs(&attached.manifest)? {
             return Ok(false);
         }
         self.children(&attached.manifest, 1)?;
@@ -171,6 +179,9 @@ impl Search<'_> {
                 continue;
             }
             let Some(manifest) = self.manifest(child)? else { continue };
+            if !self.has_blobs(&manifest)? {
+                continue;
+            }
             self.children(&manifest, depth + 1)?;
             self.found.attached.push(Attached::new(manifest, None));
         }
@@ -196,20 +207,45 @@ impl Search<'_> {
         Ok(manifest)
     }
 
+    /// Whether the source has the blobs of `manifest`, where that costs no request. Otherwise the manifest is left out.
+    fn has_blobs(&mut self, manifest: &Manifest) -> Result<bool> {
+        for blob in manifest.blobs().into_iter().filter(|_| self.is_sparse) {
+            let why = match self.store.find(&blob.digest)? {
+                None if blob.embedded().is_none() => "is missing".to_owned(),
+                // A size of 0 is not known.
+                Some(found) if ![0, blob.size].contains(&found.size) => {
+                    format!("has {} bytes, expected {}", found.size, blob.size)
+                }
+                _ => continue,
+            };
+            self.leave_out_unreadable(format!(
+                "referrer {} is not complete (its blob {} {why})",
+                manifest.digest(),
+                blob.digest
+            ));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     /// `answer`, or `None` where the source cannot give `what` and the copy can do without it.
     fn unless_unreadable<T>(&mut self, answer: Result<T>, what: &str) -> Result<Option<T>> {
         match answer {
             Ok(value) => Ok(Some(value)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Denied | Kind::Failed) => {
-                let why = format!("{what} cannot be read ({error})");
-                if self.found.unreadable.len() < MAX_UNREADABLE {
-                    self.found.unreadable.push(why.clone());
-                }
-                self.leave_out(why);
+                self.leave_out_unreadable(format!("{what} cannot be read ({error})"));
                 Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn leave_out_unreadable(&mut self, why: String) {
+        let unreadable = &mut self.found.unreadable;
+        if unreadable.len() < MAX_UNREADABLE && !unreadable.contains(&why) {
+            unreadable.push(why.clone());
+        }
+        self.leave_out(why);
     }
 
     fn leave_out(&mut self, why: String) {
@@ -248,8 +284,8 @@ mod tests {
             Ok(None)
         }
 
-        fn referrers(&self, _: &Digest) -> Result<Vec<Descriptor>> {
-            Ok(self.listed.clone())
+        fn referrers(&self, _: &Digest) -> Result<ReferrerList> {
+            Ok(ReferrerList::from(self.listed.clone()))
         }
     }
 

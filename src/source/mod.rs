@@ -6,6 +6,7 @@ pub(crate) mod attached;
 pub mod documents;
 mod profile;
 pub(crate) mod rebuilt;
+mod referrers;
 mod several;
 mod wrapper;
 
@@ -14,6 +15,7 @@ use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
 use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
+pub use referrers::ReferrerList;
 pub use several::Several;
 pub use wrapper::Wrapper;
 
@@ -120,8 +122,10 @@ pub trait Store: Send + Sync {
     }
 
     /// The referrers of `subject` (signatures, SBOMs); empty where there are none.
-    fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    ///
+    /// 1. What is damaged, missing or too long to be listed is never left out without a reason in the list.
+    fn referrers(&self, _subject: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
 
     /// The manifests under cosign's tags for `subject` ([`digest_tags`]), with their tags; empty where there are none.
@@ -136,11 +140,6 @@ pub trait Store: Send + Sync {
             );
         }
         Ok(found)
-    }
-
-    /// The manifests that the store lists as belonging to an image, and does not have.
-    fn missing_attached(&self) -> Vec<Digest> {
-        Vec::new()
     }
 
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Body, Descriptor, Digest, LayoutIndex, Manifest, media_type, referrers_tag};
 use crate::serve::access_log::add;
 use crate::serve::backend::catalog::Search;
-use crate::source::Store;
+use crate::source::{ReferrerList, Store};
 
 impl MirroredRepository {
     /// The referrers of `subject`: those that upstream lists, else the last known ones.
@@ -16,14 +16,16 @@ impl MirroredRepository {
         }
         // A host may be a mirror that has the image without its referrers, so an empty list is not an answer yet.
         let listed = self.lookup_upstream(|store| {
-            let found: Vec<Descriptor> = store.referrers(subject)?;
-            Ok(Some(found).filter(|found| !found.is_empty()))
+            let found = store.referrers(subject)?;
+            Ok(Some(found).filter(|found| !found.entries.is_empty()))
         });
         match listed {
             Ok(found) => {
-                let found = found.unwrap_or_default();
-                self.warn_on_error(self.remember_referrers(subject, &found));
-                Ok(found)
+                let ReferrerList { entries, incomplete } = found.unwrap_or_default();
+                if incomplete.is_none() {
+                    self.warn_on_error(self.remember_referrers(subject, &entries));
+                }
+                Ok(entries)
             }
             Err(error) if error.kind() == Kind::Denied && self.hide_upstream_errors => Ok(Vec::new()),
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),

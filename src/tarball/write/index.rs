@@ -5,6 +5,7 @@ use crate::image::{
     Descriptor, Digest, LayoutIndex, Manifest, Name, ORIGINAL, Platform, REF_NAME, digest_tags, is_digest_tag,
     media_type,
 };
+use crate::tarball::attached::SUBJECT;
 use crate::tarball::manifest_json;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,8 +23,8 @@ pub(crate) struct ImageLists {
 
 /// How a manifest belongs to another one in the archive.
 enum Belonging {
-    /// By its subject.
-    Referrer,
+    /// By this subject.
+    Referrer(Digest),
     /// By one of cosign's tags.
     Tagged(String),
 }
@@ -97,7 +98,11 @@ impl ImageLists {
             let manifest = &self.manifests[digest];
             match self.belonging(name.as_ref(), digest, &tags) {
                 None => {}
-                Some(Belonging::Referrer) => entries.extend(manifest.referrer_entry.clone()),
+                Some(Belonging::Referrer(subject)) => {
+                    let mut entry = manifest.referrer_entry.clone().unwrap_or_else(|| manifest.descriptor.clone());
+                    entry.annotate(SUBJECT, &subject.to_string());
+                    entries.push(entry);
+                }
                 Some(Belonging::Tagged(tag)) => {
                     let mut entry = manifest.descriptor.clone();
                     entry.annotate(REF_NAME, &tag);
@@ -127,7 +132,7 @@ impl ImageLists {
             Some(name) => name.tag().filter(|tag| tags.contains(tag)).map(Belonging::Tagged),
             None => {
                 let subject = self.manifests[digest].subject?;
-                self.manifests.contains_key(&subject).then_some(Belonging::Referrer)
+                self.manifests.contains_key(&subject).then_some(Belonging::Referrer(subject))
             }
         }
     }

@@ -14,11 +14,12 @@ use crate::image::{
     Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, Manifest, digest_tags, is_digest_tag, json_tree,
     media_type, referrers_tag, with_referrers,
 };
+use crate::source::ReferrerList;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
@@ -32,12 +33,19 @@ const MAX_TAG_UPDATES: usize = 5;
 /// The properties of a repository's referrers API and of its tags, so that each is asked for once.
 #[derive(Default)]
 pub struct ReferrersMemory {
-    /// The registry has no referrers API.
-    has_no_api: AtomicBool,
+    /// Whether the registry has the referrers API, once it was asked.
+    has_api: OnceLock<bool>,
     /// The number of subjects whose digest tags were asked for.
     subjects: AtomicUsize,
     /// The digest tags of the repository, once they were listed; `None` if the list cannot be had.
     digest_tags: OnceLock<Option<HashSet<String>>>,
+}
+
+impl ReferrersMemory {
+    /// Whether the API was asked and answered.
+    pub fn has_api(&self) -> bool {
+        self.has_api.get() == Some(&true)
+    }
 }
 
 /// Lists the manifests that refer to `subject`, at most [`MAX_REFERRERS`].
@@ -46,27 +54,32 @@ pub fn list(
     repository: &str,
     subject: &Digest,
     memory: &ReferrersMemory,
-) -> Result<Vec<Descriptor>> {
-    if memory.has_no_api.load(Ordering::Relaxed) {
+) -> Result<ReferrerList> {
+    if memory.has_api.get() == Some(&false) {
         return by_tag(client, repository, subject);
     }
     if let Some(found) = by_api(client, repository, subject)? {
+        let _ = memory.has_api.set(true);
         return Ok(found);
     }
     let found = by_tag(client, repository, subject)?;
-    memory.has_no_api.store(true, Ordering::Relaxed);
+    let _ = memory.has_api.set(false);
     Ok(found)
 }
 
 /// Lists by the API; `None` if the registry has none. Registries report that with different statuses, or with another
 /// document.
-fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<ReferrerList>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
     let mut next = Some(client.url(&format!("{repository}/referrers/{subject}"))?);
     let (mut all, mut skipped) = (Vec::new(), Skipped::default());
-    let mut known = HashSet::new();
-    for page in 0..MAX_PAGES {
+    let (mut known, mut incomplete) = (HashSet::new(), None);
+    for page in 0.. {
         let Some(url) = next else { break };
+        if page == MAX_PAGES {
+            incomplete = Some(format!("the {what} at {} have more than {MAX_PAGES} pages", client.host));
+            break;
+        }
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
         let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST_BYTES) {
             Err(error) if page == 0 && is_no_api(&error) => return Ok(None),
@@ -81,12 +94,24 @@ fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
         if all.len() + skipped.count() >= MAX_REFERRERS {
             break;
         }
+        next = next_page(client, &response)?;
         // Pages without a new entry would never end.
-        next = next_page(client, &response)?.filter(|_| all.len() > before);
+        if next.is_some() && all.len() == before {
+            incomplete =
+                Some(format!("a page of the {what} at {} has no new entry, but names a next page", client.host));
+            break;
+        }
     }
-    skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     all.truncate(MAX_REFERRERS);
-    Ok(Some(all))
+    Ok(Some(without_skipped(client, &what, &skipped, ReferrerList { entries: all, incomplete })))
+}
+
+/// Reports the entries that were skipped; they make `list` incomplete.
+fn without_skipped(client: &RegistryClient, what: &str, skipped: &Skipped, list: ReferrerList) -> ReferrerList {
+    let what = format!("{what} at {}", client.host);
+    skipped.report(&*client.watch, &what, "a descriptor");
+    let why = (skipped.count() > 0).then(|| format!("not every entry of the {what} is a descriptor"));
+    ReferrerList { incomplete: list.incomplete.or(why), ..list }
 }
 
 fn is_no_api(error: &Error) -> bool {
@@ -189,14 +214,13 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
 }
 
 /// Reads the index of the referrers tag; empty if the tag does not exist.
-fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(Vec::new()) };
+fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<ReferrerList> {
+    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(ReferrerList::default()) };
     let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
     let listed = entries(&bytes, &mut skipped).map_err(|why| error_at(client, &what, &why))?;
     let mut listed = listed.ok_or_else(|| not_an_index(client, &what))?;
-    skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     listed.truncate(MAX_REFERRERS);
-    Ok(listed)
+    Ok(without_skipped(client, &what, &skipped, ReferrerList::from(listed)))
 }
 
 /// The bytes of the index of the referrers tag; `None` if there is none. GitLab resolves such a tag as the digest itself,

@@ -17,7 +17,7 @@ use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, ReferrerList};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -211,8 +211,9 @@ impl Sink for RepositorySink {
         }
         let found = referrers::list(&self.target.client, &self.target.repository, &subject.digest, &self.memory);
         // A list that cannot be read is not an error yet: the push reports it.
-        let found = found.or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(Vec::new()) })?;
-        let found: HashSet<Digest> = found.into_iter().map(|entry| entry.digest).collect();
+        let found = found
+            .or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(ReferrerList::default()) })?;
+        let found: HashSet<Digest> = found.entries.into_iter().map(|entry| entry.digest).collect();
         let is_listed = found.contains(&referrer.digest());
         listed.insert(subject.digest, found);
         Ok(is_listed)

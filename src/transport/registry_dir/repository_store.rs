@@ -1,13 +1,14 @@
 //! One repository of a tree as a source, and all repositories by name, for `imgmv serve`. Each request reads the tree,
 //! so what another process writes is served at once.
 
+use super::referrers;
 use super::repository::Repository;
-use super::store::{manifest, open, reader, referrers, root_at};
+use super::store::{manifest, open, reader, root_at};
 use super::tree::Tree;
 use super::walk::each_repository;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Repositories, Root, Selector, Store};
+use crate::source::{ReferrerList, Repositories, Root, Selector, Store};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,7 +77,11 @@ impl Store for RepositoryStore {
         self.repository.names()
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers(&self.tree, &self.repository, subject)
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        referrers::list(&self.tree, &self.repository, subject).map(ReferrerList::from)
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        referrers::digest_tagged(&self.tree, &self.repository, subject)
     }
 }
