@@ -7,7 +7,6 @@ use super::convert::RecompressedLayer;
 use super::plan;
 use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
-use super::tagged::TagDecision;
 use crate::error::{Error, Result};
 use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, is_referrers_tag};
 use crate::progress::Event;
@@ -171,19 +170,11 @@ impl CopyRun<'_> {
         for attached in image.attached.iter().filter(|attached| !attached.is_held) {
             self.cancel.check()?;
             let Attached { manifest, tag, .. } = attached;
+            self.sink.put_manifest(manifest)?;
             match tag {
-                // Another client may have signed the image there during the copy.
-                Some(tag) if self.tag_decision(image, tag, manifest)? != TagDecision::Write => {}
-                Some(tag) => {
-                    self.sink.put_manifest(manifest)?;
-                    self.sink.publish(Some(&image.sibling(tag)?), manifest)?;
-                }
-                None => {
-                    self.sink.put_manifest(manifest)?;
-                    if manifest.subject.is_some() {
-                        self.sink.publish(None, manifest)?;
-                    }
-                }
+                Some(tag) => self.sink.publish(Some(&image.sibling(tag)?), manifest)?,
+                None if manifest.subject.is_some() => self.sink.publish(None, manifest)?,
+                None => {}
             }
         }
         Ok(())

@@ -2,9 +2,8 @@
 
 use super::pull::distinct_blobs;
 use super::run::CopyRun;
-use super::tagged::TagDecision;
 use crate::error::Result;
-use crate::image::{Attached, Descriptor, Image, Manifest};
+use crate::image::{Descriptor, Image, Manifest};
 use crate::progress::Event;
 
 impl CopyRun<'_> {
@@ -66,24 +65,20 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Marks what belongs to `image` and the sink has. A tag of which the sink keeps other signatures is not copied.
+    /// Marks what belongs to `image` and the sink has. The referrers of an image that it does not have are not asked for.
     fn mark_held(&self, image: &mut Image) -> Result<()> {
-        let mut kept = Vec::with_capacity(image.attached.len());
-        for mut attached in std::mem::take(&mut image.attached) {
-            let Attached { manifest, tag, .. } = &attached;
-            attached.is_held = match (tag, image.is_current) {
-                (Some(tag), _) => match self.tag_decision(image, tag, manifest)? {
-                    TagDecision::Other => continue,
-                    decision => decision == TagDecision::Held,
-                },
-                // The referrers of an image that the sink does not have are not asked for.
-                (None, false) => false,
-                (None, true) if manifest.subject.is_some() => self.sink.has_referrer(manifest)?,
-                (None, true) => self.has_manifest(image, manifest)?,
-            };
-            kept.push(attached);
+        self.decide_tags(image)?;
+        if !image.is_current {
+            return Ok(());
         }
-        image.attached = kept;
+        let mut all = std::mem::take(&mut image.attached);
+        for attached in all.iter_mut().filter(|attached| attached.tag.is_none()) {
+            attached.is_held = match attached.is_part() {
+                true => self.has_manifest(image, &attached.manifest)?,
+                false => self.sink.has_referrer(&attached.manifest)?,
+            };
+        }
+        image.attached = all;
         Ok(())
     }
 

@@ -42,6 +42,8 @@ impl CopyRun<'_> {
             made = narrowed;
         }
         self.tell_dropped(image, &made)?;
+        // Other clients may have signed the image there during the copy.
+        self.decide_tags(&mut made)?;
         self.publish_attached(&made)?;
         let root = made.listed_root();
         if made.names.is_empty() {

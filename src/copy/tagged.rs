@@ -4,11 +4,12 @@
 
 use super::run::CopyRun;
 use crate::error::{Error, Result};
-use crate::image::{Attached, Image, Manifest};
+use crate::image::{Attached, Descriptor, Image, Manifest};
+use std::collections::HashSet;
 
 /// The decision about one of cosign's tags at the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TagDecision {
+enum TagDecision {
     /// It gets the source's manifest: the destination has none, or only signatures that the source has too.
     Write,
     /// The destination has all signatures of the source.
@@ -18,19 +19,35 @@ pub(super) enum TagDecision {
 }
 
 impl CopyRun<'_> {
-    /// Decides whether `tag`, which belongs to `image`, gets `manifest` at the destination, and reports that it does not.
+    /// Marks the manifests under cosign's tags that the sink has, and removes those of which it keeps others.
     ///
-    /// Fails with `Failed` where the destination keeps other signatures and `--require-referrers` asks for these.
-    pub(super) fn tag_decision(&self, image: &Image, tag: &str, manifest: &Manifest) -> Result<TagDecision> {
+    /// Fails with `Failed` where it keeps others and `--require-referrers` asks for these.
+    pub(super) fn decide_tags(&self, image: &mut Image) -> Result<()> {
+        let mut copied = Vec::with_capacity(image.attached.len());
+        for mut attached in std::mem::take(&mut image.attached) {
+            if let (Some(tag), false) = (&attached.tag, attached.is_held) {
+                match self.tag_decision(image, tag, &attached)? {
+                    TagDecision::Write => {}
+                    TagDecision::Held => attached.is_held = true,
+                    TagDecision::Other => continue,
+                }
+            }
+            copied.push(attached);
+        }
+        image.attached = copied;
+        Ok(())
+    }
+
+    /// Decides about `attached` and its `tag`, which belongs to `image`; reports [`TagDecision::Other`].
+    fn tag_decision(&self, image: &Image, tag: &str, attached: &Attached) -> Result<TagDecision> {
         let name = image.sibling(tag)?;
         let Some(there) = self.sink.tagged(&name)? else { return Ok(TagDecision::Write) };
-        let decision = decide(manifest, &there);
+        let decision = decide(&attached.manifest, &there);
         if decision != TagDecision::Other {
             return Ok(decision);
         }
-        let (own, other) = (manifest.digest(), there.digest());
-        let attached = Attached::new(manifest.clone(), Some(tag.to_owned()));
-        if let Some(required) = self.options.referrers.required.iter().find(|wanted| wanted.matches(&attached)) {
+        let (own, other) = (attached.manifest.digest(), there.digest());
+        if let Some(required) = self.options.referrers.required.iter().find(|wanted| wanted.matches(attached)) {
             return Err(Error::failed(format!(
                 "{name}: the source has {own} and the destination {other}, each with layers that the other does not have, \
                  and --require-referrers {required} is given; delete one of the tags, or copy to another repository"
@@ -55,16 +72,15 @@ fn decide(own: &Manifest, there: &Manifest) -> TagDecision {
 /// Whether `one` has all layers of `other`, which has some. A layer is a payload that several keys may sign: the signature
 /// is in its annotations.
 fn has_all(one: &Manifest, other: &Manifest) -> bool {
-    let has = |layer: &crate::image::Descriptor| {
-        one.layers().iter().any(|own| own.digest == layer.digest && own.annotations == layer.annotations)
-    };
+    let known: HashSet<_> = one.layers().iter().map(|layer| (layer.digest, &layer.annotations)).collect();
+    let has = |layer: &Descriptor| known.contains(&(layer.digest, &layer.annotations));
     !other.layers().is_empty() && other.layers().iter().all(has)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Descriptor, media_type};
+    use crate::image::media_type;
 
     fn signed(by: &[&str]) -> Manifest {
         let config = Descriptor::of(media_type::OCI_CONFIG, b"{}");

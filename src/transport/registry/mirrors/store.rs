@@ -54,7 +54,7 @@ impl MirroredStore {
 
     /// The answer of the registry; if it cannot be reached, that of a mirror whose tags are trusted. A copy can do
     /// without the answer, so `Failed` stands for no connection.
-    fn from_home<T>(&self, ask: impl Fn(&RepositoryStore) -> Result<T>) -> Result<T> {
+    fn ask_home<T>(&self, ask: impl Fn(&RepositoryStore) -> Result<T>) -> Result<T> {
         let unreachable = match self.home_is_unreachable.get() {
             Some(error) => error.clone(),
             None => match ask(self.home()) {
@@ -136,11 +136,11 @@ impl Store for MirroredStore {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
-        self.from_home(|host| host.referrers(subject))
+        self.ask_home(|host| host.referrers(subject))
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        self.from_home(|host| host.digest_tagged(subject))
+        self.ask_home(|host| host.digest_tagged(subject))
     }
 
     fn profile(&self) -> Profile {
