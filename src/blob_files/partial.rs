@@ -38,6 +38,8 @@ pub(crate) struct Partial<'s> {
     at: Option<u64>,
     /// The file stays after a drop.
     keep: bool,
+    /// The file is complete and its digest is right.
+    verified: bool,
     sync: bool,
 }
 
@@ -62,7 +64,7 @@ impl<'s> Partial<'s> {
             return None;
         }
         let sums = Checkpoints::new(sums);
-        Some(Partial { place, directory, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
+        Some(Partial { place, directory, watch, cancel, digest, size, file, sums, at: None, keep: true, verified: false, sync: false })
     }
 
     /// With `sync`, the data is synced to the disk before the rename.
@@ -113,7 +115,9 @@ impl<'s> Partial<'s> {
         }
     }
 
+    /// Renames the file, whose digest is right, to the blob. If that fails, a later run tries it again.
     fn become_blob(&mut self, digest: &Digest) -> Result<()> {
+        self.verified = true;
         if self.sync {
             self.file.sync_all().map_err(|e| self.unwritten(e))?;
         }
@@ -183,8 +187,8 @@ impl Partial<'_> {
     fn keep_or_remove(&mut self) {
         let empty = || self.file.metadata().is_ok_and(|file| file.len() == 0);
         let Some(at) = self.at.or_else(|| empty().then_some(0)) else { return };
-        // A complete file that was not committed has a wrong digest.
-        if self.keep && at > 0 && at < self.size {
+        // A complete file that was not committed has a wrong digest, unless only its rename failed.
+        if self.keep && at > 0 && (at < self.size || self.verified) {
             self.sums.flush();
             return;
         }

@@ -136,12 +136,17 @@ fn sizes_that_lie_are_refused() {
 
 #[test]
 fn long_lines_and_bombs_are_refused() {
-    refused("a line of more than 16777216 bytes", |docker| {
+    refused("a line of more than 262144 bytes that is not a segment", |docker| {
         fs::write(record(docker, "tar-split.json.gz"), gzip(&vec![b'A'; 17 << 20])).unwrap();
     });
+    refused("a line of more than 16777216 bytes", |docker| {
+        let line = format!("{{\"type\":2,\"payload\":\"{}\",\"position\":0}}", "A".repeat(17 << 20));
+        fs::write(record(docker, "size"), (20 << 20).to_string()).unwrap();
+        fs::write(record(docker, "tar-split.json.gz"), gzip(line.as_bytes())).unwrap();
+    });
     refused("decompression bomb", |docker| {
-        let line = |at: usize| format!("{{\"type\":2,\"payload\":\"\",\"position\":{at}}}{}\n", " ".repeat(1 << 20));
-        let text: String = (0..110).map(line).collect();
+        let line = |at: usize| format!("{{\"type\":2,\"payload\":\"\",\"position\":{at}}}{}\n", " ".repeat(200 << 10));
+        let text: String = (0..600).map(line).collect();
         fs::write(record(docker, "tar-split.json.gz"), gzip(text.as_bytes())).unwrap();
     });
     refused("its tar-split is damaged", |docker| {

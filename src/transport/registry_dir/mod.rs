@@ -18,6 +18,7 @@
 
 pub(crate) mod address;
 mod harbor;
+mod hashed_reads;
 mod image_name;
 mod link;
 mod owner;

@@ -19,13 +19,22 @@ pub(super) struct NamedImage {
     pub root: Descriptor,
 }
 
-/// The manifests of the image `root`, parents first: those in `written`, which this copy stored, and those whose blobs the
-/// tree has too. An index may be stored without some of its images, of which the tree may have a part (a cache).
+/// The manifests of the image `root`, each behind those below it: those in `written`, which this copy stored, and those
+/// whose blobs the tree has too. An index may be stored without some of its images, of which the tree may have a part (a
+/// cache).
 ///
 /// Fails with `Invalid` for a damaged manifest, and if there are more than `MAX_MANIFESTS`.
 pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest>) -> Result<Vec<Descriptor>> {
-    let (mut seen, mut found, mut ahead) = (HashSet::new(), Vec::new(), vec![root.clone()]);
-    while let Some(at) = ahead.pop() {
+    let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    let mut ahead = vec![Step::Enter(root.clone())];
+    while let Some(step) = ahead.pop() {
+        let at = match step {
+            Step::Leave(at) => {
+                found.push(at);
+                continue;
+            }
+            Step::Enter(at) => at,
+        };
         let is_needed = at.digest == root.digest || written.contains(&at.digest);
         if !at.names_manifest() || !seen.insert(at.digest) || !is_needed && !is_complete(tree, &at)? {
             continue;
@@ -33,10 +42,18 @@ pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest
         if seen.len() + ahead.len() > MAX_MANIFESTS {
             return Err(Error::invalid(format!("image {} has more than {MAX_MANIFESTS} manifests", root.digest)));
         }
-        ahead.extend(manifest(tree, &at)?.children().iter().take(MAX_MANIFESTS + 1).cloned());
-        found.push(at);
+        let children = manifest(tree, &at)?;
+        ahead.push(Step::Leave(at));
+        ahead.extend(children.children().iter().take(MAX_MANIFESTS + 1).cloned().map(Step::Enter));
     }
     Ok(found)
+}
+
+/// A step of the walk through an image's manifests.
+enum Step {
+    Enter(Descriptor),
+    /// After everything below it.
+    Leave(Descriptor),
 }
 
 /// Whether the tree has the manifest `at` and its blobs.
@@ -88,10 +105,13 @@ fn check_files(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>, gone:
         return Ok(());
     };
     // Another process may have moved the tag.
-    if let Some(tag) = &image.tag
-        && repository.current(tag)?.is_none()
-    {
-        gone.add(format!("the link of tag {tag}"));
+    if let Some(tag) = &image.tag {
+        if repository.current(tag)?.is_none() {
+            gone.add(format!("the link of tag {tag}"));
+        }
+        if repository.tag_index(tag, &image.root.digest)? != Some(image.root.digest) {
+            gone.add(format!("the index link of tag {tag} to {}", image.root.digest));
+        }
     }
     for at in manifests(tree, &image.root, written)? {
         if repository.revision(&at.digest)? != Some(at.digest) {
