@@ -1,6 +1,9 @@
 //! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays
 //! and a later copy resumes after the last correct byte.
 
+#[cfg(test)]
+mod tests;
+
 use super::BlobPlace;
 use super::stored::has;
 use super::temp_file;
@@ -64,7 +67,20 @@ impl<'s> Partial<'s> {
             return None;
         }
         let sums = Checkpoints::new(sums);
-        Some(Partial { place, directory, watch, cancel, digest, size, file, sums, at: None, keep: true, verified: false, sync: false })
+        Some(Partial {
+            place,
+            directory,
+            watch,
+            cancel,
+            digest,
+            size,
+            file,
+            sums,
+            at: None,
+            keep: true,
+            verified: false,
+            sync: false,
+        })
     }
 
     /// With `sync`, the data is synced to the disk before the rename.
@@ -245,27 +261,4 @@ fn remove(directory: &Directory, digest: &Digest) {
     // The checkpoints first: a partial file without checkpoints starts again at 0, checkpoints alone are garbage.
     let _ = unlinkat(directory.fd(), stem(digest) + SUMS, AtFlags::empty());
     let _ = unlinkat(directory.fd(), stem(digest) + PART, AtFlags::empty());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::progress::Silent;
-    use crate::transport::layout::LayoutDirectory;
-
-    #[test]
-    fn a_child_process_that_is_just_being_started_does_not_hold_a_partial() {
-        let dir = tempfile::tempdir().unwrap();
-        let (layout, cancel) = (LayoutDirectory::create(dir.path()).unwrap(), Cancel::default());
-        let blob = (Digest::of(b"it"), 1_000_000);
-        let open = || Partial::open_or_create(&layout, blob, &Silent, &cancel);
-        let mut partial = open().unwrap();
-        partial.start(Hasher::default()).unwrap();
-        partial.write(&[1; 300_000]).unwrap();
-        assert!(open().is_none());
-        // As a fork does with open files.
-        let _twin = partial.file.try_clone().unwrap();
-        drop(partial);
-        assert_eq!(open().unwrap().start(Hasher::default()).unwrap().0, 300_000);
-    }
 }

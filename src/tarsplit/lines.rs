@@ -248,13 +248,15 @@ impl Lines {
     fn end_long(&mut self, long: &LongLine) -> Result<()> {
         let is_whole = self.line.ends_with(b"\n") || self.read_line(WHOLE_LINE_BYTES)?;
         let check = || {
+            if !is_whole {
+                return Err(format!("more than {WHOLE_LINE_BYTES} bytes behind its payload"));
+            }
             let text = long.without_payload(&self.line);
             let line: Line<'_> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
             check_position(&line, long.position)?;
-            match (line.r#type, is_whole) {
-                (2, true) => Ok(()),
-                (2, false) => Err(format!("more than {WHOLE_LINE_BYTES} bytes behind its payload")),
-                (other, _) => Err(format!("its type is {other}")),
+            match line.r#type {
+                2 => Ok(()),
+                other => Err(format!("its type is {other}")),
             }
         };
         check().map_err(|why: String| invalid_line(long.position, &why))

@@ -27,7 +27,7 @@ impl FileStamp {
     }
 }
 
-/// What a file says, parsed once for each of its versions.
+/// The parsed content of a file: each version is parsed once.
 #[derive(Debug)]
 pub(crate) struct CachedFile<T>(Mutex<Option<(FileStamp, Arc<T>)>>);
 
@@ -38,8 +38,8 @@ impl<T> Default for CachedFile<T> {
 }
 
 impl<T: Default> CachedFile<T> {
-    /// What `parse` makes of the file `path` in `root`, of at most `limit` bytes; the default if it does not exist. The
-    /// error of `parse` is the end of a sentence.
+    /// The content of the file `path` in `root`, of at most `limit` bytes, as `parse` parses it; the default if the file does
+    /// not exist. The error of `parse` is the end of a sentence.
     ///
     /// # Errors
     /// - `Invalid`: the file is damaged or too large.

@@ -1,4 +1,4 @@
-//! What the directories of docker and of containers-storage have in common.
+//! The common parts of docker's directory and of containers-storage.
 
 use crate::disk::rooted::Rooted;
 use crate::error::{Error, Kind};

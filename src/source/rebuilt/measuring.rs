@@ -24,15 +24,18 @@ pub(super) fn measured<D: EngineDirectory>(
     let next = AtomicUsize::new(0);
     let measured: Vec<OnceLock<Result<Measured>>> = layers.iter().map(|_| OnceLock::new()).collect();
     let measure = || {
-        while let Some((slot, (_, stored))) = Some(next.fetch_add(1, Ordering::Relaxed))
-            .and_then(|at| Some((measured.get(at)?, layers.get(at)?)))
-        {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(slot), Some((_, stored))) = (measured.get(at), layers.get(at)) else { break };
             let done = directory.layer(image, stored).and_then(|stored| sizes.of(stored));
             slot.get_or_init(|| done);
         }
     };
     thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(measure)));
+        for _ in 1..threads {
+            // Without another thread, this one measures all.
+            let _ = thread::Builder::new().spawn_scoped(scope, measure);
+        }
         measure();
     });
     let layer = |((diff_id, stored), slot): ((Digest, D::Layer), OnceLock<Result<Measured>>)| {

@@ -114,7 +114,8 @@ fn zstd_with_a_large_window_is_refused() {
         encoder.write_all(&[b'\n'; 100]).unwrap();
         encoder.finish().unwrap()
     };
-    let told = |window_log: u32| measure(file(&compressed(window_log)), Recorded::Tar(0), LABEL).unwrap_err().to_string();
+    let told =
+        |window_log: u32| measure(file(&compressed(window_log)), Recorded::Tar(0), LABEL).unwrap_err().to_string();
     assert!(told(23).contains("invalid line 0"), "{}", told(23));
     assert!(told(24).contains("its tar-split is damaged"), "{}", told(24));
 }

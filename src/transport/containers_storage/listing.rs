@@ -1,8 +1,8 @@
 //! The images without a name that `podman images` lists: not those that are only a step of another image's build.
 
+use super::documents;
 use super::driver::Driver;
 use super::records::ImageRecord;
-use super::documents;
 use crate::error::Result;
 use crate::image::Digest;
 use crate::source::rebuilt::MAX_LAYERS;

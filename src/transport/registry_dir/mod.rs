@@ -15,6 +15,8 @@
 //! folder has the owner and the permissions of `repositories`: a registry that runs as another user could not write
 //! otherwise. The registry's garbage collection has no lock, and deletes data without links. So a copy reads back what
 //! it has named, and reports what was removed.
+//!
+//! **Serving.** `imgmv serve` hashes each blob while it sends it, and withholds the end of a damaged one.
 
 pub(crate) mod address;
 mod harbor;

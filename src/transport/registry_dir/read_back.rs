@@ -148,3 +148,47 @@ impl Gone {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::directory::Directory;
+    use crate::image::media_type;
+    use serde_json::json;
+    use std::fs;
+    use std::path::Path;
+
+    /// Stores `bytes` as a blob of the tree at `base`.
+    fn put(base: &Path, media_type: &str, bytes: &[u8]) -> Descriptor {
+        let blob = Descriptor::of(media_type, bytes);
+        let hex = blob.digest.hex();
+        let directory = base.join("blobs/sha256").join(&hex[..2]).join(&hex);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("data"), bytes).unwrap();
+        blob
+    }
+
+    fn index(base: &Path, children: &[&Descriptor]) -> Descriptor {
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children });
+        put(base, media_type::OCI_INDEX, index.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_manifest_comes_behind_everything_below_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path();
+        let config = put(base, media_type::OCI_CONFIG, b"{}");
+        let image =
+            json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [] });
+        let image = put(base, media_type::OCI_MANIFEST, image.to_string().as_bytes());
+        let inner = index(base, &[&image]);
+        let tree = Tree::at(Directory::open(base).unwrap());
+        // The image is below both indexes, in either order.
+        for children in [[&inner, &image], [&image, &inner]] {
+            let root = index(base, &children);
+            let found = manifests(&tree, &root, &HashSet::new()).unwrap();
+            let digests: Vec<Digest> = found.iter().map(|one| one.digest).collect();
+            assert_eq!(digests, [image.digest, inner.digest, root.digest]);
+        }
+    }
+}

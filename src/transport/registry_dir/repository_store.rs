@@ -37,11 +37,7 @@ impl Repositories for TreeRepositories {
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
         let Some(repository) = self.0.repository(name)? else { return Ok(None) };
-        Ok(Some(Arc::new(RepositoryStore {
-            tree: self.0.clone(),
-            repository,
-            reads: HashedReads::default(),
-        })))
+        Ok(Some(Arc::new(RepositoryStore { tree: self.0.clone(), repository, reads: HashedReads::default() })))
     }
 }
 

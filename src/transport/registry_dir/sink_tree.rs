@@ -59,7 +59,14 @@ impl SinkTree {
         let base = below(&below(&docker, BASE[1])?, BASE[2])?;
         let unfinished = below(&below(&base, BLOBS)?, Algorithm::Sha256.name())?;
         let repositories = below(&base, REPOSITORIES)?;
-        Ok(SinkTree { tree: Tree::at(base), root, repositories, unfinished, owner, has_unsynced: AtomicBool::new(true) })
+        Ok(SinkTree {
+            tree: Tree::at(base),
+            root,
+            repositories,
+            unfinished,
+            owner,
+            has_unsynced: AtomicBool::new(true),
+        })
     }
 
     /// The folder of the repository `name`, created if it is missing.
