@@ -7,7 +7,7 @@ use crate::image::{Descriptor, Name};
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::source::rebuilt::IdPrefix;
-use crate::source::{Profile, Root, Selector, Several, Store};
+use crate::source::{Profile, ReferrerList, Root, Selector, Several, Store};
 use crate::tarsplit::MeasuredLayers;
 use crate::transport::address::{
     Address, Listed, OpenSource, RepositoryName, SelectedSource, ServeSource, Transport, all_of,
@@ -207,7 +207,7 @@ impl Store for MobyStore {
         Ok(names.filter(|name| !name.as_str().starts_with(DANGLING)).collect())
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         self.0.referrers(subject)
     }
 

@@ -160,7 +160,7 @@ impl ContainerdStore {
 impl Store for ContainerdStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let read = |digest: &Digest| Ok(self.manifest(&Descriptor::new("", *digest, 0)).ok());
-        let all = with_unlisted(self.all(), selectors, read)?;
+        let all = with_unlisted(self.all(), selectors, read)?.into_owned();
         let mut chosen = Vec::new();
         for selector in selectors {
             if let Selector::Name(text) = selector {

@@ -2,7 +2,7 @@
 
 use super::repository::Repository;
 use super::tree::Tree;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use std::collections::HashSet;
 
@@ -17,6 +17,15 @@ pub(super) struct NamedImage {
     pub repository: String,
     pub tag: Option<String>,
     pub root: Descriptor,
+    /// It is a list of referrers, which may list others than this copy stored.
+    pub is_list: bool,
+}
+
+impl NamedImage {
+    pub fn new(name: &Name, repository: &str, tag: Option<&str>, root: &Descriptor) -> NamedImage {
+        let (repository, tag) = (repository.to_owned(), tag.map(str::to_owned));
+        NamedImage { name: name.clone(), repository, tag, root: root.clone(), is_list: false }
+    }
 }
 
 /// The manifests of the image `root`, each behind those below it: those in `written`, which this copy stored, and those
@@ -90,12 +99,15 @@ pub(super) fn check(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>) 
     let NamedImage { name, root, .. } = image;
     match gone.count {
         0 => Ok(()),
-        count => Err(Error::failed(format!(
-            "{name}: {count} files of image {} were removed or changed after imgmv wrote them ({}); stop the registry's \
-             garbage collection, or what else removes them, and run the same command again",
-            root.digest,
-            gone.shown.join(", ")
-        ))),
+        count => {
+            let (files, shown) = (counted(count, "file"), gone.shown.join(", "));
+            let (were, them) = if count == 1 { ("was", "it") } else { ("were", "them") };
+            Err(Error::failed(format!(
+                "{name}: {files} of image {} {were} removed or changed after imgmv wrote {them} ({shown}); stop the \
+                 registry's garbage collection, or what else removes them, and run the same command again",
+                root.digest
+            )))
+        }
     }
 }
 
@@ -112,6 +124,10 @@ fn check_files(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>, gone:
         if repository.tag_index(tag, &image.root.digest)? != Some(image.root.digest) {
             gone.add(format!("the index link of tag {tag} to {}", image.root.digest));
         }
+    }
+    if image.is_list {
+        // Another process may have replaced the list too, and removed this one.
+        return Ok(());
     }
     for at in manifests(tree, &image.root, written)? {
         if repository.revision(&at.digest)? != Some(at.digest) {

@@ -2,13 +2,14 @@
 //! so what another process writes is served at once.
 
 use super::hashed_reads::HashedReads;
+use super::referrers;
 use super::repository::Repository;
-use super::store::{file, manifest, open, referrers, root_at};
+use super::store::{file, manifest, open, root_at};
 use super::tree::Tree;
 use super::walk::each_repository;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Repositories, Root, Selector, Store};
+use crate::source::{ReferrerList, Repositories, Root, Selector, Store};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -79,7 +80,11 @@ impl Store for RepositoryStore {
         self.repository.names()
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers(&self.tree, &self.repository, subject)
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        referrers::list(&self.tree, &self.repository, subject).map(ReferrerList::from)
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        referrers::digest_tagged(&self.tree, &self.repository, subject)
     }
 }
