@@ -2,6 +2,7 @@
 //! dockerd starts for itself; after the feature was switched, in both.
 
 use crate::disk::rooted::Resolution;
+use crate::disk::some_of;
 use crate::image::{Descriptor, Name};
 use crate::progress::Watch;
 use crate::sink::Sink;
@@ -138,7 +139,7 @@ impl Stores {
             return Err(roots.nothing());
         }
         if !roots.unsupported.is_empty() {
-            let drivers = roots.unsupported.join(", ");
+            let drivers = some_of(&roots.unsupported);
             watch.say(&format!("images of the graph driver {drivers} are not read; start that docker for them"));
         }
         let graph = (!roots.drivers.is_empty())

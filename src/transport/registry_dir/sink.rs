@@ -104,7 +104,7 @@ impl RegistryDirSink {
         let layers = tree.folder(&folder, &[LAYERS])?;
         let revisions = tree.folder(&folder, &[MANIFESTS, REVISIONS])?;
         let manifests = read_back::manifests(&tree.tree, root, &self.stored())?;
-        for at in manifests.iter().rev() {
+        for at in &manifests {
             self.cancel.check()?;
             let manifest = read_back::manifest(&tree.tree, at)?;
             for blob in manifest.blobs() {
@@ -144,7 +144,6 @@ impl RegistryDirSink {
         let stored = self.stored();
         let mut failed = Vec::new();
         for image in &named {
-            self.cancel.check()?;
             failed.extend(read_back::check(&tree.tree, image, &stored).err());
         }
         match (&failed[..], named.len()) {
@@ -275,6 +274,13 @@ impl Sink for RegistryDirSink {
         self.referrers().all_linked()?;
         self.read_back()?;
         Ok(Finish::Done)
+    }
+
+    /// Names that were published before the copy failed stay, so their images are checked too.
+    fn aborted(&self, _why: &Error) {
+        if let Err(error) = self.read_back() {
+            self.watch.say(&error.to_string());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::source::{Profile, ReferrerList, Root, Selector, Store, select};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -177,15 +178,10 @@ pub(super) fn root_at(tree: &Tree, name: Option<Name>, digest: &Digest, data: &D
     Ok(Root::new(name, Manifest::parse(bytes, &claim)?.descriptor))
 }
 
-/// The bytes of the blob that is stored as `data`, from offset `from`.
-pub(super) fn reader(tree: &Tree, data: Option<Digest>, blob: &Digest, from: u64) -> Result<Box<dyn Read + Send>> {
+/// The file of the blob that is stored as `data`.
+pub(super) fn file(tree: &Tree, data: Option<Digest>, blob: &Digest) -> Result<File> {
     let file = data.map(|data| tree.blob(&data)).transpose()?.flatten();
-    let mut file = file.ok_or_else(|| missing(tree, "blob", blob))?;
-    if from > 0 {
-        let sought = file.seek(SeekFrom::Start(from));
-        sought.map_err(|e| Error::reading(format!("blob {blob} in {}", tree.describe()), e))?;
-    }
-    Ok(Box::new(file))
+    file.ok_or_else(|| missing(tree, "blob", blob))
 }
 
 /// The raw manifest that is stored as `data`.
@@ -221,7 +217,12 @@ impl Store for RegistryDirStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        reader(&self.tree, self.stored(&blob.digest)?, &blob.digest, from)
+        let mut file = file(&self.tree, self.stored(&blob.digest)?, &blob.digest)?;
+        if from > 0 {
+            let sought = file.seek(SeekFrom::Start(from));
+            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.tree.describe()), e))?;
+        }
+        Ok(Box::new(file))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
