@@ -103,10 +103,11 @@ class Docker(Daemon):
 
 
 class Podman:
-    """podman's storage. podman has no daemon."""
+    """podman's storage. podman has no daemon. It starts itself and helpers, for which the newer one needs its wrapper."""
 
     def __init__(self, folder, client):
-        self.folder, self.client = folder, client
+        new = programs.NEWER / "podman-new"
+        self.folder, self.start = folder, [str(new)] if new.exists() else client.start
         folder.mkdir(parents=True)
 
     def stop(self):
@@ -118,13 +119,10 @@ class Podman:
                 "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
 
     def command(self, *arguments):
-        return [*self.client.start, *self.arguments(), *arguments]
+        return [*self.start, *self.arguments(), *arguments]
 
     def load(self, archive):
-        # To extract layers, podman starts itself again, for which it needs its wrapper.
-        new = programs.NEWER / "podman-new"
-        subprocess.run([str(new) if new.exists() else "podman", *self.arguments(), "load", "-q", "-i", archive],
-                       check=True, capture_output=True)
+        subprocess.run(self.command("load", "-q", "-i", archive), check=True, capture_output=True)
 
 
 class Containerd(Daemon):

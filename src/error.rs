@@ -52,9 +52,16 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: String,
-    digest_mismatch: bool,
+    cause: Option<Cause>,
     permanent: bool,
-    web_page: bool,
+}
+
+/// A cause that callers treat in a special way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    DigestMismatch,
+    WebPage,
+    MissingContent,
 }
 
 /// A result with this library's [`Error`].
@@ -64,18 +71,12 @@ impl Error {
     /// Creates an error of `kind`. `message` has no full stop and may quote untrusted text: it is put on one line, and
     /// control characters become `?`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: on_one_line(&message.into()), digest_mismatch: false, permanent: false, web_page: false }
+        Error { kind, message: on_one_line(&message.into()), cause: None, permanent: false }
     }
     /// Creates an error of `kind` with one indented line below `message` for each of `causes`.
     pub fn several(kind: Kind, message: &str, causes: &[String]) -> Self {
         let lines = std::iter::once(message).chain(causes.iter().map(String::as_str)).map(on_one_line);
-        Error {
-            kind,
-            message: lines.collect::<Vec<_>>().join("\n  "),
-            digest_mismatch: false,
-            permanent: false,
-            web_page: false,
-        }
+        Error { kind, message: lines.collect::<Vec<_>>().join("\n  "), cause: None, permanent: false }
     }
     /// Creates a `Failed` error; see [`Error::new`] for the message.
     pub fn failed(message: impl Into<String>) -> Self {
@@ -116,22 +117,32 @@ impl Error {
 
     /// Creates an `Invalid` error for bytes with a wrong digest; the connection may have altered them.
     pub fn digest_mismatch(message: impl Into<String>) -> Self {
-        Error { digest_mismatch: true, ..Self::invalid(message) }
+        Error { cause: Some(Cause::DigestMismatch), ..Self::invalid(message) }
     }
 
     /// Whether [`Error::digest_mismatch`] made this error: one retry may help, a second one does not.
     pub fn is_digest_mismatch(&self) -> bool {
-        self.digest_mismatch
+        self.cause == Some(Cause::DigestMismatch)
     }
 
     /// Creates a `Network` error for a web page in place of the response that the protocol asks for.
     pub fn web_page(message: impl Into<String>) -> Self {
-        Error { web_page: true, ..Self::network(message) }
+        Error { cause: Some(Cause::WebPage), ..Self::network(message) }
     }
 
     /// Whether [`Error::web_page`] made this error: the host answers, but not this request.
     pub fn is_web_page(&self) -> bool {
-        self.web_page
+        self.cause == Some(Cause::WebPage)
+    }
+
+    /// Marks the error as a refusal of a manifest of which blobs or children are missing at the registry.
+    pub fn missing_content(self) -> Self {
+        Error { cause: Some(Cause::MissingContent), ..self }
+    }
+
+    /// Whether [`Error::missing_content`] marked this error.
+    pub fn is_missing_content(&self) -> bool {
+        self.cause == Some(Cause::MissingContent)
     }
 
     /// Marks the error as one that must not be retried.
@@ -152,6 +163,11 @@ impl Error {
     /// Prefixes the message with a location: `location: message`.
     pub fn at(self, location: impl fmt::Display) -> Self {
         Error { message: format!("{}: {}", on_one_line(&location.to_string()), self.message), ..self }
+    }
+
+    /// Replaces the message; see [`Error::new`] for `message`.
+    pub fn reworded(self, message: impl Into<String>) -> Self {
+        Error { message: on_one_line(&message.into()), ..self }
     }
 
     /// Converts an I/O error from writing `what`. The kind is always `Unwritable`.
@@ -231,6 +247,11 @@ pub fn printable(text: &str) -> String {
 /// As [`printable`], and on one line: untrusted text cannot imitate a line of imgmv's output.
 pub fn on_one_line(text: &str) -> String {
     printable(text).replace(['\n', '\t'], " ")
+}
+
+/// `count` of `what` for a message: `1 blob`, `2 blobs`.
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub use image::{
 };
 pub use progress::{Event, Outcome, Silent, Watch};
 pub use sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
-pub use source::{Claim, Origin, Profile, Root, Selector, Store};
+pub use source::{Claim, Origin, Profile, ReferrerList, Root, Selector, Store};
 pub use tarball::ArchiveStream;
 pub use transfer::{BlobWriter, Verified};
 pub use transport::open::{open_sink, open_source};

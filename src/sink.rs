@@ -56,9 +56,9 @@ pub struct SinkCapabilities {
 
 /// A destination: one repository, one layout, one archive or one engine.
 ///
-/// The copy calls, in this order: `published` for each name, `missing` once, then `begin` … `commit` for each blob,
-/// `put_manifest` (children before parents), `publish` for each name, and `finish` once. After an error it calls
-/// `aborted` and nothing else.
+/// The copy calls, in this order: `published`, `tagged` and `has_referrer` for what may be stored already, `missing`
+/// once, then `begin` … `commit` for each blob, `put_manifest` (children before parents), `publish` for each name, and
+/// `finish` once. After an error it calls `aborted` and nothing else.
 ///
 /// Every method may fail with `Network`, `Denied`, `Unwritable` or `RemoteHost` where the storage, the connection or the
 /// remote host does, and with `Interrupted` when the copy is cancelled.
@@ -90,6 +90,11 @@ pub trait Sink: Send + Sync {
     /// Whether the sink has `referrer` and lists it for its subject. Asked for images that are published already.
     fn has_referrer(&self, _referrer: &Manifest) -> Result<bool> {
         Ok(false)
+    }
+
+    /// The manifest that `name`, one of cosign's tags, points at; `None` where the sink does not have one, or cannot tell.
+    fn tagged(&self, _name: &Name) -> Result<Option<Manifest>> {
+        Ok(None)
     }
 
     /// Opens a blob for writing, or answers that it is stored already. `from` is the repository that the source's blobs

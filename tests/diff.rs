@@ -159,6 +159,33 @@ fn layers_bytes_and_config_are_compared() {
     assert_eq!(document["images"][0]["files"], Value::Null);
 }
 
+/// The same layers in another order give other files; what is listed has the order of the images.
+#[test]
+fn layers_in_another_order_differ() {
+    let layout = Layout::new();
+    let tars = ["base", "one", "two", "three"].map(|name| tar_of(&[file("x", name.as_bytes())]));
+    let pick = |order: &[usize]| order.iter().map(|at| tars[*at].clone()).collect::<Vec<_>>();
+    let images = [&[0, 1, 2][..], &[0, 2, 1], &[0, 1, 2, 2], &[3, 0]];
+    let images = images.map(|order| layout.manifest(&pick(order), json!({})));
+    let digests = tars.each_ref().map(|tar| layout.gzip(tar).digest.to_string());
+    let [a, b, c, d] = images;
+    let [a, b, c, d] = layout.name([("a", a), ("b", b), ("c", c), ("d", d)]);
+    for (other, is_reordered) in [(&a, false), (&b, true), (&c, true), (&d, false)] {
+        let document = diff(&a, other, &[]);
+        assert_eq!(document["images"][0]["layers"]["reordered"], is_reordered, "{other}: {document}");
+        assert_eq!(document["differs"], *other != a, "{other}");
+    }
+    let text = good(&["diff", &a, &b]).stdout;
+    assert!(text.contains("the shared layers have another order"), "{text}");
+    let layers = |a: &str, b: &str, kind: &str| -> Vec<String> {
+        let document = diff(a, b, &[]);
+        let list = document["images"][0]["layers"][kind].as_array().unwrap().clone();
+        list.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(layers(&b, &d, "gone"), [digests[2].clone(), digests[1].clone()]);
+    assert_eq!(layers(&d, &b, "new"), [digests[2].clone(), digests[1].clone()]);
+}
+
 #[test]
 fn the_exit_status_tells_of_differences_only_if_it_is_asked_to() {
     let layout = Layout::new();

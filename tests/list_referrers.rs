@@ -206,6 +206,32 @@ fn without(archive: &std::path::Path, name: &str, to: &std::path::Path) {
     out.finish().unwrap();
 }
 
+/// An attached index is one referrer; its children are a part of it and count in its size.
+#[test]
+fn the_children_of_an_attached_index_are_a_part_of_it() {
+    let registry = Double::start();
+    let [app, ..] = signed(&registry);
+    let child = artifact(None, "application/vnd.test.part");
+    registry.put_manifest("app", None, &child);
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "artifactType": "a/set",
+                        "manifests": [child.descriptor], "subject": app.descriptor });
+    let index = Manifest::from_bytes(index.to_string().into_bytes(), media_type::OCI_INDEX).unwrap();
+    registry.put_manifest("app", None, &index);
+    let source = format!("{}/app:1", registry.host());
+    let (image, tree) = listed(&source);
+    assert!(tree.contains(&format!("/a/set {}", index.digest())), "{tree:?}");
+    assert!(!tree.iter().any(|path| path.contains(&child.digest().hex())), "{tree:?}");
+    let nodes = image["referrers"].as_array().unwrap();
+    let node = nodes.iter().find(|node| node["digest"] == index.digest().to_string()).unwrap();
+    let size = |manifest: &Manifest| manifest.bytes.len() as u64;
+    assert_eq!((&node["size"], &node["total_size"]), (&json!(size(&index)), &json!(size(&index) + size(&child) + 2)));
+    // The same number in `verify`, which reads a layout.
+    let dir = TempDir::new().unwrap();
+    let layout = format!("oci:{}:1", dir.path().join("layout").display());
+    good(&["copy", &source, &layout]);
+    assert_eq!(document(&["verify", "--json", &layout])["images"][0]["referrers"], 5);
+}
+
 #[test]
 fn an_engine_gets_a_sentence() {
     for engine in ["docker-daemon:app:1", "ssh://node1/app:1", "containerd:app:1"] {

@@ -16,9 +16,10 @@ suite=${IMGMV_PEERS_SUITE:-forky}
 
 installed=(skopeo containerd docker.io docker-registry openssh-server openssh-client podman umoci runc iptables chromium
     strace zstd xz-utils bzip2 pigz ca-certificates)
-# Signing programs, which only Debian's development suite has; they need nothing else of it.
-signers_suite=sid
-signers=(cosign notation)
+# Of Debian's development suite: signing programs, which no other suite has, and the newest docker-registry. They need
+# nothing else of it.
+single_suite=sid
+single=(cosign notation docker-registry)
 newer=(skopeo crane oras containerd docker.io docker-cli podman umoci runc crun netavark iptables)
 # No package needs these by name, since every whole Debian has them.
 essential=(bash dash coreutils grep sed mawk findutils tar gzip bzip2 xz-utils zstd mount util-linux procps kmod libc-bin)
@@ -113,17 +114,18 @@ unpack_suite() {
     ln -sf mawk "$tree/suite/usr/bin/awk"
 }
 
-unpack_signers() {
+unpack_single() {
     local tree=$1 from package
     from=$(mirror)
-    say "fetching ${signers[*]}"
-    write_apt_config "$tree/apt" "$from" "$signers_suite"
+    say "fetching ${single[*]}"
+    write_apt_config "$tree/apt" "$from" "$single_suite"
     APT_CONFIG=$tree/apt/apt.conf apt-get update -qq
-    (cd "$tree/apt/archives" && APT_CONFIG=$tree/apt/apt.conf apt-get download -qq "${signers[@]}" >&2)
+    (cd "$tree/apt/archives" && APT_CONFIG=$tree/apt/apt.conf apt-get download -qq "${single[@]}" >&2)
     mkdir -p "$tree/bin"
     for package in "$tree"/apt/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$package" | tar -x -C "$tree/bin" --strip-components=3 ./usr/bin
     done
+    mv "$tree/bin/docker-registry" "$tree/bin/docker-registry-new"
     rm -rf "$tree/apt"
 }
 
@@ -155,8 +157,8 @@ WRAPPER
 
 # A change of what the tree is made of makes it anew.
 wanted() {
-    printf '%s\n' "$suite" "${newer[*]}" "${essential[*]}" "${programs[*]}" "$signers_suite" "${signers[*]}"
-    declare -f unpack_suite unpack_signers write_wrappers | sha256sum
+    printf '%s\n' "$suite" "${newer[*]}" "${essential[*]}" "${programs[*]}" "$single_suite" "${single[*]}"
+    declare -f unpack_suite unpack_single write_wrappers | sha256sum
 }
 
 make_chroot() {
@@ -170,7 +172,7 @@ make_chroot() {
         mkdir "$peers.making"
         unpack_suite "$peers.making"
         write_wrappers "$peers.making"
-        unpack_signers "$peers.making"
+        unpack_single "$peers.making"
         wanted >"$peers.making/made"
         rm -rf "$peers"
         mv "$peers.making" "$peers"

@@ -4,6 +4,8 @@
 mod copies;
 #[path = "referrers/hostile.rs"]
 mod hostile;
+#[path = "referrers/incomplete.rs"]
+mod incomplete;
 #[path = "referrers/options.rs"]
 mod options;
 #[path = "referrers/peers.rs"]

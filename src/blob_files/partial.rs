@@ -1,6 +1,9 @@
 //! A partial large blob, stored under a name made of its digest. If the copy is interrupted or killed, the file stays
 //! and a later copy resumes after the last correct byte.
 
+#[cfg(test)]
+mod tests;
+
 use super::BlobPlace;
 use super::stored::has;
 use super::temp_file;
@@ -38,6 +41,8 @@ pub(crate) struct Partial<'s> {
     at: Option<u64>,
     /// The file stays after a drop.
     keep: bool,
+    /// The file is complete and its digest is right.
+    verified: bool,
     sync: bool,
 }
 
@@ -62,7 +67,20 @@ impl<'s> Partial<'s> {
             return None;
         }
         let sums = Checkpoints::new(sums);
-        Some(Partial { place, directory, watch, cancel, digest, size, file, sums, at: None, keep: true, sync: false })
+        Some(Partial {
+            place,
+            directory,
+            watch,
+            cancel,
+            digest,
+            size,
+            file,
+            sums,
+            at: None,
+            keep: true,
+            verified: false,
+            sync: false,
+        })
     }
 
     /// With `sync`, the data is synced to the disk before the rename.
@@ -113,7 +131,9 @@ impl<'s> Partial<'s> {
         }
     }
 
+    /// Renames the file, whose digest is right, to the blob. If that fails, a later run tries it again.
     fn become_blob(&mut self, digest: &Digest) -> Result<()> {
+        self.verified = true;
         if self.sync {
             self.file.sync_all().map_err(|e| self.unwritten(e))?;
         }
@@ -183,8 +203,8 @@ impl Partial<'_> {
     fn keep_or_remove(&mut self) {
         let empty = || self.file.metadata().is_ok_and(|file| file.len() == 0);
         let Some(at) = self.at.or_else(|| empty().then_some(0)) else { return };
-        // A complete file that was not committed has a wrong digest.
-        if self.keep && at > 0 && at < self.size {
+        // A complete file that was not committed has a wrong digest, unless only its rename failed.
+        if self.keep && at > 0 && (at < self.size || self.verified) {
             self.sums.flush();
             return;
         }
@@ -241,27 +261,4 @@ fn remove(directory: &Directory, digest: &Digest) {
     // The checkpoints first: a partial file without checkpoints starts again at 0, checkpoints alone are garbage.
     let _ = unlinkat(directory.fd(), stem(digest) + SUMS, AtFlags::empty());
     let _ = unlinkat(directory.fd(), stem(digest) + PART, AtFlags::empty());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::progress::Silent;
-    use crate::transport::layout::LayoutDirectory;
-
-    #[test]
-    fn a_child_process_that_is_just_being_started_does_not_hold_a_partial() {
-        let dir = tempfile::tempdir().unwrap();
-        let (layout, cancel) = (LayoutDirectory::create(dir.path()).unwrap(), Cancel::default());
-        let blob = (Digest::of(b"it"), 1_000_000);
-        let open = || Partial::open_or_create(&layout, blob, &Silent, &cancel);
-        let mut partial = open().unwrap();
-        partial.start(Hasher::default()).unwrap();
-        partial.write(&[1; 300_000]).unwrap();
-        assert!(open().is_none());
-        // As a fork does with open files.
-        let _twin = partial.file.try_clone().unwrap();
-        drop(partial);
-        assert_eq!(open().unwrap().start(Hasher::default()).unwrap().0, 300_000);
-    }
 }

@@ -3,6 +3,7 @@
 use super::context::CliRun;
 use super::open::inspect_source;
 use crate::copy::Platforms;
+use crate::error::counted;
 use crate::image::{Attached, Digest, Image, Name, ReferrerType};
 use crate::source::attached::{Found, attached_to};
 use crate::source::{Root, Selector};
@@ -189,18 +190,23 @@ impl Deletion {
                 .take(MAX_SHOWN_NAMES)
                 .map(|one| format!("{} {}", one.kind, one.digest))
                 .collect();
-            let (count, listed) = (self.attached.len(), listed.join(", "));
-            notes.push(format!(
-                "{label}: {count} signatures or other referrers stay ({listed}); --with-referrers deletes them too"
-            ));
+            let listed = listed.join(", ");
+            notes.push(match self.attached.len() {
+                1 => {
+                    format!("{label}: a signature or other referrer stays ({listed}); --with-referrers deletes it too")
+                }
+                count => format!(
+                    "{label}: {count} signatures or other referrers stay ({listed}); --with-referrers deletes them too"
+                ),
+            });
         }
         if let Some(why) = &self.left_out {
             notes.push(format!("{label}: not all that belongs to the image is listed: {why}"));
         }
         if self.pointing.unchecked > 0 {
-            let unchecked = self.pointing.unchecked;
+            let unchecked = counted(self.pointing.unchecked, "more tag");
             notes.push(format!(
-                "{label}: {unchecked} more tags of the repository were not compared; those of this image are deleted too"
+                "{label}: imgmv did not compare {unchecked} of the repository; tags of this image are deleted too"
             ));
         }
         notes
@@ -235,7 +241,7 @@ impl Deletion {
             with += &format!(" and {more} more");
         }
         if unchecked > 0 {
-            with += &format!(" (and those of {unchecked} tags that were not compared)");
+            with += &format!(" (and those of {} that imgmv did not compare)", counted(unchecked, "tag"));
         }
         Err(Error::failed(format!(
             "{name}: the registry cannot delete a tag ({answer}); nothing was deleted. --manifest deletes the manifest \

@@ -2,15 +2,17 @@
 //!
 //! If something is left out, the rest is copied, and a note says why. `--require-referrers` makes that an error.
 
+use super::convert;
+use super::convert::RecompressedLayer;
 use super::plan;
 use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
 use crate::error::{Error, Result};
-use crate::image::{Attached, Digest, Image, Name, ReferrerType, is_referrers_tag};
+use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, is_referrers_tag};
 use crate::progress::Event;
-use crate::source::attached::{Found, attached_to, split};
+use crate::source::attached::{Found, MAX_DEPTH, attached_to, split, subject_of};
 use crate::source::{Root, Store};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 impl CopyRun<'_> {
     /// Adds to each of `images` what belongs to it in `store`.
@@ -63,21 +65,24 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Adds those of `belonging` that were not attached to an image, since the store lists no referrers.
+    /// Adds those of `belonging` that belong to `images` and were not attached, since the store lists no referrers.
     pub(super) fn add_unattached(
         &self,
         store: &dyn Store,
         belonging: Vec<Root>,
         images: &mut Vec<Image>,
     ) -> Result<()> {
-        let attached = images.iter().flat_map(|image| &image.attached).map(|attached| attached.manifest.digest());
-        let attached: HashSet<Digest> = attached.collect();
-        let rest: Vec<Root> = belonging
-            .into_iter()
-            .filter(|root| !attached.contains(&root.descriptor.digest) && !is_list(root))
-            .collect();
         let types = &self.options.referrers.types;
-        if rest.is_empty() || !self.options.referrers.wanted || !types.is_empty() || !self.capabilities.referrers {
+        if belonging.is_empty() || !self.options.referrers.wanted || !types.is_empty() || !self.capabilities.referrers {
+            return Ok(());
+        }
+        let attached = images.iter().flat_map(|image| &image.attached).map(|attached| &attached.manifest);
+        let attached: HashSet<Digest> = attached.map(Manifest::digest).collect();
+        let others = belonging.into_iter().filter(|root| !attached.contains(&root.descriptor.digest) && !is_list(root));
+        let with_subject = others.filter_map(|root| Some((subject_of(&root, store)?, root)));
+        let copied = images.iter().flat_map(|image| image.tree.iter().chain(&image.original)).map(Manifest::digest);
+        let rest = reached(with_subject.collect(), copied.chain(attached).collect());
+        if rest.is_empty() {
             return Ok(());
         }
         let options = PlanOptions { naming: Naming::Keep, ..self.options.plan_options() };
@@ -100,9 +105,11 @@ impl CopyRun<'_> {
         let required = &self.options.referrers.required;
         let is_missing = |wanted: &&ReferrerType| !found.attached.iter().any(|attached| wanted.matches(attached));
         if let Some(missing) = required.iter().find(is_missing) {
+            let why =
+                found.left_out.as_ref().map_or_else(String::new, |why| format!(" (not all can be copied: {why})"));
             return Err(Error::not_found(format!(
-                "{label}: the source has no referrer of the type {missing}, which --require-referrers asks for; nothing \
-                 was copied"
+                "{label}: the source has no referrer of the type {missing}, which --require-referrers asks for; the image \
+                 is not copied{why}"
             )));
         }
         match &found.left_out {
@@ -113,10 +120,56 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Stores what belongs to `image`, whose own manifests are stored.
+    /// Removes from `images` what belongs to digests that a conversion changes, before its blobs are transferred.
+    pub(super) fn drop_unattachable(&self, images: &mut [Image]) -> Result<()> {
+        for image in images.iter_mut().filter(|image| !image.attached.is_empty()) {
+            let expected = convert::image(image, &self.expected_layers(image), self.options.format)?;
+            self.tell_dropped(image, &expected)?;
+            (image.attached, image.original) = (expected.attached, expected.original);
+        }
+        Ok(())
+    }
+
+    /// The layers of `image` that will be recompressed. A digest that is not known yet is any other digest.
+    fn expected_layers(&self, image: &Image) -> HashMap<Digest, RecompressedLayer> {
+        let layers = image.tree.iter().flat_map(Manifest::layers);
+        let expected = layers.filter_map(|layer| {
+            let to = self.recompression(layer)?.to;
+            let other = Digest::of(layer.digest.to_string().as_bytes());
+            let unknown = RecompressedLayer { digest: other, size: layer.size, coding: to };
+            Some((layer.digest, self.recompressed(&layer.digest).unwrap_or(unknown)))
+        });
+        expected.collect()
+    }
+
+    /// Reports what belongs to `image` and not to `made`, which is stored instead.
+    ///
+    /// Fails with `NotFound` where referrers are required.
+    pub(super) fn tell_dropped(&self, image: &Image, made: &Image) -> Result<()> {
+        let count = |image: &Image| image.attached.iter().filter(|attached| !attached.is_part()).count();
+        let dropped = match count(image).saturating_sub(count(made)) {
+            0 => return Ok(()),
+            1 => "1 referrer is".to_owned(),
+            dropped => format!("{dropped} referrers are"),
+        };
+        let root = image.root().digest();
+        let what = format!("{root}: {dropped} not copied: the destination does not get the digest that they refer to");
+        match self.options.referrers.required.first() {
+            Some(required) => Err(Error::not_found(format!(
+                "{what}, and --require-referrers {required} is given; the image gets no name"
+            ))),
+            None => {
+                self.watch.say(&what);
+                Ok(())
+            }
+        }
+    }
+
+    /// Stores what belongs to `image`, whose own manifests are stored, unless the sink has it.
     pub(super) fn publish_attached(&self, image: &Image) -> Result<()> {
-        for Attached { manifest, tag } in &image.attached {
+        for attached in image.attached.iter().filter(|attached| !attached.is_held) {
             self.cancel.check()?;
+            let Attached { manifest, tag, .. } = attached;
             self.sink.put_manifest(manifest)?;
             match tag {
                 Some(tag) => self.sink.publish(Some(&image.sibling(tag)?), manifest)?,
@@ -128,6 +181,21 @@ impl CopyRun<'_> {
     }
 }
 
+/// Those of `others`, each with its subject, that belong to `copied` or to one another.
+fn reached(mut others: Vec<(Digest, Root)>, mut copied: HashSet<Digest>) -> Vec<Root> {
+    let mut found = Vec::new();
+    for _ in 0..MAX_DEPTH {
+        let (next, later): (Vec<_>, Vec<_>) = others.into_iter().partition(|(subject, _)| copied.contains(subject));
+        if next.is_empty() {
+            break;
+        }
+        copied.extend(next.iter().map(|(_, root)| root.descriptor.digest));
+        found.extend(next.into_iter().map(|(_, root)| root));
+        others = later;
+    }
+    found
+}
+
 /// Whether `root` is a list of referrers, which each registry writes for itself.
 fn is_list(root: &Root) -> bool {
     root.name.as_ref().and_then(Name::tag).is_some_and(|tag| is_referrers_tag(&tag))
@@ -135,6 +203,6 @@ fn is_list(root: &Root) -> bool {
 
 /// Attaches the index that `image` is a part of.
 fn keep_original(image: &mut Image) {
-    let original = image.original.iter().map(|original| Attached { manifest: original.clone(), tag: None });
+    let original = image.original.iter().map(|original| Attached::new(original.clone(), None));
     image.attached.extend(original);
 }

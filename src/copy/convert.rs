@@ -54,12 +54,16 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
     // A name with a digest names only the manifest with that digest.
     let is_still_true = |name: &&Name| name.digest().is_none_or(|digest| Some(digest) == root);
     let names = image.names.iter().filter(is_still_true).cloned().collect();
-    let attached = still_attached(&image.attached, &tree);
-    Ok(Image { names, tree, attached, ..image.clone() })
+    // A converted image is not a part of the index any more.
+    let original = image.original.clone().filter(|_| root == Some(image.root().digest()));
+    let left = image.original.as_ref().filter(|_| original.is_none()).map(Manifest::digest);
+    let before = image.attached.iter().filter(|one| Some(one.manifest.digest()) != left);
+    let attached = still_attached(before, &tree);
+    Ok(Image { names, tree, attached, original, ..image.clone() })
 }
 
 /// Those of `attached` that belong to a manifest of `tree`, or to one another.
-fn still_attached(attached: &[Attached], tree: &[Manifest]) -> Vec<Attached> {
+fn still_attached<'a>(attached: impl Iterator<Item = &'a Attached>, tree: &[Manifest]) -> Vec<Attached> {
     let mut subjects: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
     let belongs = |one: &&Attached| match (&one.tag, &one.manifest.subject) {
         (Some(tag), _) => tagged_subject(tag).is_some_and(|subject| subjects.contains(&subject)),
@@ -67,7 +71,7 @@ fn still_attached(attached: &[Attached], tree: &[Manifest]) -> Vec<Attached> {
         // The index that the image is a part of, or a child of an index that comes after it.
         (None, None) => subjects.insert(one.manifest.digest()),
     };
-    attached.iter().filter(belongs).cloned().collect()
+    attached.filter(belongs).cloned().collect()
 }
 
 /// The changes to an image's manifests, children first.

@@ -7,23 +7,30 @@ use crate::image::{Descriptor, Image, Manifest};
 use crate::progress::Event;
 
 impl CopyRun<'_> {
-    /// Splits off the images whose names all point at the same image in the sink.
+    /// Splits off the images whose names all point at the same image in the sink. Of the others, what belongs to them and
+    /// the sink has is not copied.
     pub(super) fn split_current(&self, images: Vec<Image>) -> Result<(Vec<Image>, Vec<Image>)> {
         let (mut current, mut others) = (Vec::new(), Vec::new());
-        for image in images {
-            let is_known =
-                |blob: &Descriptor| self.recompression(blob).is_none() || self.recompressed(&blob.digest).is_some();
-            let mut same = image.blobs().all(is_known) && !image.names.is_empty();
-            if same {
-                let made = self.converted(&image)?;
-                same = !made.names.is_empty() && self.is_published(&made)?;
-            }
-            match same && self.has_all_attached(&image)? {
+        for mut image in images {
+            image.is_current = self.is_current(&image)?;
+            self.mark_held(&mut image)?;
+            match image.is_current && image.attached.iter().all(|attached| attached.is_held) {
                 true => current.push(image),
-                false => others.push(Image { is_current: same, ..image }),
+                false => others.push(image),
             }
         }
         Ok((current, others))
+    }
+
+    /// Whether the sink has `image` under all its names, without what belongs to it.
+    fn is_current(&self, image: &Image) -> Result<bool> {
+        let is_known =
+            |blob: &Descriptor| self.recompression(blob).is_none() || self.recompressed(&blob.digest).is_some();
+        if image.names.is_empty() || !image.blobs().all(is_known) {
+            return Ok(false);
+        }
+        let made = self.converted(image)?;
+        Ok(!made.names.is_empty() && self.is_published(&made)?)
     }
 
     /// Whether all names of `made` point at its root, and the sink has the children that are copied: a registry may have
@@ -34,8 +41,8 @@ impl CopyRun<'_> {
                 return Ok(false);
             }
         }
-        for child in made.tree.iter().rev().skip(1).map(Manifest::digest) {
-            if self.sink.published(&made.at_digest(&child)?)? != Some(child) {
+        for child in made.tree.iter().rev().skip(1) {
+            if !self.has_manifest(made, child)? {
                 return Ok(false);
             }
         }
@@ -43,6 +50,12 @@ impl CopyRun<'_> {
     }
 
     pub(super) fn report_current(&self, images: Vec<Image>) {
+        let counted = |mut image: Image| {
+            image.is_current = false;
+            image.attached.iter_mut().for_each(|attached| attached.is_held = false);
+            image
+        };
+        let images: Vec<Image> = images.into_iter().map(counted).collect();
         distinct_blobs(&images).for_each(|blob| self.tally().existing.add(blob.size));
         for image in images {
             if let Ok(made) = self.converted(&image) {
@@ -52,17 +65,26 @@ impl CopyRun<'_> {
         }
     }
 
-    /// Whether the sink has all that belongs to `image`.
-    fn has_all_attached(&self, image: &Image) -> Result<bool> {
-        for attached in &image.attached {
-            let here = match &attached.tag {
-                Some(tag) => self.sink.published(&image.sibling(tag)?)? == Some(attached.manifest.digest()),
-                None => self.sink.has_referrer(&attached.manifest)?,
-            };
-            if !here {
-                return Ok(false);
-            }
+    /// Marks what belongs to `image` and the sink has. The referrers of an image that it does not have are not asked for.
+    fn mark_held(&self, image: &mut Image) -> Result<()> {
+        self.decide_tags(image)?;
+        if !image.is_current {
+            return Ok(());
         }
-        Ok(true)
+        let mut all = std::mem::take(&mut image.attached);
+        for attached in all.iter_mut().filter(|attached| attached.tag.is_none()) {
+            attached.is_held = match attached.is_part() {
+                true => self.has_manifest(image, &attached.manifest)?,
+                false => self.sink.has_referrer(&attached.manifest)?,
+            };
+        }
+        image.attached = all;
+        Ok(())
+    }
+
+    /// Whether the sink has `manifest` by its digest, in the repository of `image`.
+    fn has_manifest(&self, image: &Image, manifest: &Manifest) -> Result<bool> {
+        let digest = manifest.digest();
+        Ok(self.sink.published(&image.at_digest(&digest)?)? == Some(digest))
     }
 }

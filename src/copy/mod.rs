@@ -5,7 +5,7 @@
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
 //! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
 //! `attach` finds what belongs to an image (referrers, cosign's tags), which is stored after the image and before its
-//! names; `current` finds the images that the sink has already;
+//! names; `tagged` decides which of cosign's tags the sink keeps; `current` finds the images that the sink has already;
 //! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
@@ -14,9 +14,10 @@
 //!
 //! **Indexes.** A layout and a registry get the index as it is, with as much below it as the source has or the user
 //! selects, so that its digest and its signatures stay valid; a registry that refuses missing children gets a smaller
-//! index. An archive gets a smaller index, and the bytes of the index itself for a later copy. An engine gets the index as it is with its own platform
-//! below it, as after its own pull (the index's digest is what a pod asks for), or the image of that platform where the
-//! engine does not know indexes. `plan/subset.rs` has these rules and `--sparse`, which changes them.
+//! index. An archive gets a smaller index, and the bytes of the index itself for a later copy. An engine gets the index
+//! as it is with its own platform below it, as after its own pull (the index's digest is what a pod asks for), or the
+//! image of that platform where the engine does not know indexes. `plan/subset.rs` has these rules and `--sparse`, which
+//! changes them.
 //!
 //! **Only container images are converted** (`unchanged.rs`): a manifest with an image's config type, without a subject
 //! and without another `artifactType`, whose layers have an image's types. All other content keeps its bytes. A stream
@@ -44,6 +45,7 @@ mod rewrite;
 mod run;
 mod source;
 pub(crate) mod stream;
+mod tagged;
 pub(crate) mod unchanged;
 pub(crate) mod upload_order;
 

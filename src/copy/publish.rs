@@ -13,7 +13,7 @@ impl CopyRun<'_> {
         match unchanged.into_iter().find(|digest| self.recompressed(digest).is_some()) {
             Some(digest) => Err(Error::usage(format!(
                 "blob {digest} was compressed like an image's layer, but an artifact in the same stream needs it \
-                 unchanged; nothing was published; use --compress keep, or save the archive to a file first"
+                 unchanged; nothing of it was published; use --compress keep, or save the archive to a file first"
             ))),
             None => Ok(()),
         }
@@ -26,41 +26,33 @@ impl CopyRun<'_> {
 
     /// Stores the manifests of `images`, children first, then their names. Every blob is stored already.
     pub fn publish(&self, images: &[Image]) -> Result<()> {
-        for image in images {
-            self.cancel.check()?;
-            let mut made = self.converted(image)?;
-            if made.root().digest() != image.root().digest() {
-                let (was, now) = (image.root().digest(), made.root().digest());
-                self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
-            }
-            if !made.is_current
-                && let Some(narrowed) = self.put_tree(image, &made)?
-            {
-                made = narrowed;
-            }
-            if made.attached.len() < image.attached.len() {
-                let count = image.attached.len() - made.attached.len();
-                if let Some(required) = self.options.referrers.required.first() {
-                    return Err(Error::not_found(format!(
-                        "{count} referrers of {} belong to a digest that the destination does not get, and \
-                         --require-referrers {required} is given; the image gets no name",
-                        image.root().digest()
-                    )));
-                }
-                self.watch.say(&format!(
-                    "{count} referrers of {} are not copied: they belong to a digest that the destination does not get",
-                    image.root().digest()
-                ));
-            }
-            self.publish_attached(&made)?;
-            if made.names.is_empty() {
-                self.sink.publish(None, made.root())?;
-            }
-            for name in made.names.iter().filter(|_| !made.is_current) {
-                self.sink.publish(Some(name), made.root())?;
-            }
-            self.report_image(&made, image.source_digest);
+        images.iter().try_for_each(|image| self.publish_image(image))
+    }
+
+    fn publish_image(&self, image: &Image) -> Result<()> {
+        self.cancel.check()?;
+        let mut made = self.converted(image)?;
+        if made.root().digest() != image.root().digest() {
+            let (was, now) = (image.root().digest(), made.root().digest());
+            self.watch.say(&format!("{was} becomes {now} at the destination: its layers or types were converted"));
         }
+        if !made.is_current
+            && let Some(narrowed) = self.put_tree(image, &made)?
+        {
+            made = narrowed;
+        }
+        self.tell_dropped(image, &made)?;
+        // Other clients may have signed the image there during the copy.
+        self.decide_tags(&mut made)?;
+        self.publish_attached(&made)?;
+        let root = made.listed_root();
+        if made.names.is_empty() {
+            self.sink.publish(None, &root)?;
+        }
+        for name in made.names.iter().filter(|_| !made.is_current) {
+            self.sink.publish(Some(name), &root)?;
+        }
+        self.report_image(&made, image.source_digest);
         Ok(())
     }
 
@@ -78,10 +70,10 @@ impl CopyRun<'_> {
                 let smaller = Image { tree: narrowed.clone(), narrowed: None, ..image.clone() };
                 let smaller = self.converted(&smaller)?;
                 let (was, now) = (root.digest(), smaller.root().digest());
-                self.watch.say(&format!(
-                    "the destination refuses index {was}, since children of it are missing there ({refused}); {now} is \
-                     stored instead"
-                ));
+                let means_missing = refused.is_missing_content() || refused.kind() == Kind::NotFound;
+                let why = if means_missing { ", since children of it are missing there" } else { "" };
+                self.watch
+                    .say(&format!("the destination refuses index {was}{why} ({refused}); {now} is stored instead"));
                 put(&smaller)?;
                 Ok(Some(smaller))
             }

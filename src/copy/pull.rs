@@ -21,6 +21,7 @@ impl CopyRun<'_> {
         self.note_images(&images);
         self.tell_synthesised(&images);
         self.look_up_layers(&images);
+        self.drop_unattachable(&mut images)?;
         let (current, images) = self.split_current(images)?;
         self.report_current(current);
         let (work, resume_first) = self.missing(&images, store)?;
@@ -46,7 +47,7 @@ impl CopyRun<'_> {
             None if images.is_empty() => empty_message.to_owned(),
             None => return Ok(()),
         };
-        Err(Error::not_found(format!("{why}; nothing was copied (--allow-empty accepts that)")))
+        Err(Error::not_found(format!("{why}; nothing of it was copied (--allow-empty accepts that)")))
     }
 
     /// Looks up, in the layer cache, uncompressed layers that will be compressed.

@@ -115,7 +115,7 @@ fn copy_documents(run: &CopyRun<'_>, store: &StreamedStore, images: &[Image]) ->
         };
         let Some(bytes) = bytes else {
             return Err(Error::not_found(format!(
-                "the archive ended without blob {}; nothing was published",
+                "the archive ended without blob {}; nothing of it was published",
                 blob.digest
             )));
         };

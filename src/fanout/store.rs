@@ -6,7 +6,7 @@ use super::{FanoutLimits, metadata, reader};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Profile, Root, Selector, Store};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store};
 use std::{
     io::{self, Cursor, Read},
     sync::Arc,
@@ -99,7 +99,7 @@ impl Store for Subscriber {
     fn names(&self) -> Result<Vec<Name>> {
         self.common.store.names()
     }
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         self.common.store.referrers(subject)
     }
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {

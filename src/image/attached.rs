@@ -1,12 +1,15 @@
 //! Manifests that belong to an image without being part of it: referrers (image-spec, "subject"), and the manifests
 //! that cosign finds by a tag made of the image's digest.
 
-use super::{Descriptor, Digest, Manifest};
+use super::{Descriptor, Digest, Manifest, json_tree, media_type};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
 
 /// The maximum number of referrers of one subject that are copied.
 pub const MAX_COPIED_REFERRERS: usize = 10_000;
+/// The annotation of an image in the list of an archive: the digest of the index that the image is a part of.
+pub(crate) const ORIGINAL: &str = "imgmv.original";
 /// The endings of cosign's tags: signatures, attestations, SBOMs.
 const DIGEST_TAG_ENDINGS: [&str; 3] = ["sig", "att", "sbom"];
 
@@ -17,6 +20,21 @@ pub struct Attached {
     pub manifest: Manifest,
     /// The tag that leads to it; `None` for a referrer, whose `subject` leads to the image.
     pub tag: Option<String>,
+    /// The sink has it already, so it is not copied.
+    pub is_held: bool,
+}
+
+impl Attached {
+    /// Creates a manifest that the sink is not known to have.
+    pub fn new(manifest: Manifest, tag: Option<String>) -> Attached {
+        Attached { manifest, tag, is_held: false }
+    }
+
+    /// Whether the manifest is only a part of what belongs to the image: an attached index lists it, or it is the index
+    /// that the image is a part of.
+    pub fn is_part(&self) -> bool {
+        self.tag.is_none() && self.manifest.subject.is_none()
+    }
 }
 
 /// The tags under which cosign stores what belongs to `subject`: `sha256-<hex>.sig`, `.att` and `.sbom`.
@@ -32,6 +50,38 @@ pub fn is_digest_tag(tag: &str) -> bool {
 /// Whether `tag` has the form of a referrers tag, `sha256-<hex>` (distribution-spec, "Referrers Tag Schema").
 pub fn is_referrers_tag(tag: &str) -> bool {
     !tag.contains('.') && tagged_subject(tag).is_some()
+}
+
+/// The referrers tag of `subject`: `sha256-<hex>` (distribution-spec, "Referrers Tag Schema").
+pub fn referrers_tag(subject: &Digest) -> String {
+    // The specification cuts the hex digits of a longer digest.
+    let hex: String = subject.hex().chars().take(64).collect();
+    format!("{}-{hex}", subject.algorithm().name())
+}
+
+/// The list of referrers `list`, the bytes under a referrers tag, with `added`; a new list where there is none. `None` if
+/// it has all of them. Entries and fields that imgmv does not know stay.
+///
+/// Fails, with the reason, if `list` is not an index or becomes too large.
+pub fn with_referrers(list: Option<&[u8]>, added: &[Descriptor]) -> Result<Option<Manifest>, String> {
+    let new = || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] });
+    let mut list = list.map_or_else(|| Ok(new()), json_tree)?;
+    if list.get("manifests").is_some_and(Value::is_null) {
+        list["manifests"] = json!([]);
+    }
+    let entries = match list.get_mut("manifests") {
+        Some(Value::Array(entries)) => entries,
+        _ => return Err("it is not an image index".to_owned()),
+    };
+    let digest = |entry: &Value| entry.get("digest").and_then(Value::as_str).map(str::to_owned);
+    let mut known: HashSet<String> = entries.iter().filter_map(digest).collect();
+    let before = entries.len();
+    entries.extend(added.iter().filter(|entry| known.insert(entry.digest.to_string())).map(|entry| json!(entry)));
+    if entries.len() == before {
+        return Ok(None);
+    }
+    let made = Manifest::from_bytes(list.to_string().into_bytes(), media_type::OCI_INDEX);
+    made.map(Some).map_err(|error| error.to_string())
 }
 
 /// The subject in a tag of the form of [`digest_tags`], or in a referrers tag, `sha256-<hex>` (distribution-spec,
@@ -189,7 +239,7 @@ mod tests {
         assert_eq!("a/b".parse(), Ok(ReferrerType::MediaType("a/b".into())));
         assert!("signatures".parse::<ReferrerType>().is_err());
         let bundle = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
-        let attached = Attached { manifest: Manifest::from_bytes(bundle.to_vec(), "").unwrap(), tag: None };
+        let attached = Attached::new(Manifest::from_bytes(bundle.to_vec(), "").unwrap(), None);
         let is = |text: &str| text.parse::<ReferrerType>().unwrap().matches(&attached);
         assert!(is("signature") && is("attestation") && !is("sbom"));
         assert!(is("application/vnd.dev.sigstore.bundle.v0.3+json") && !is("application/vnd.dev.sigstore.bundle"));

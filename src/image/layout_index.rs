@@ -181,6 +181,14 @@ impl LayoutIndex {
         self.list().len() != before
     }
 
+    /// Returns those of `digests` that have an unnamed entry, each once.
+    pub fn unnamed(&self, digests: &HashSet<Digest>) -> Vec<Digest> {
+        let list = self.0["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let nameless = list.iter().filter(|entry| matches!(ListingKey::of(entry), ListingKey::Unnamed(_)));
+        let mut seen = HashSet::new();
+        nameless.filter_map(digest_of).filter(|own| digests.contains(own) && seen.insert(*own)).collect()
+    }
+
     /// Removes the unnamed entries for `digests`.
     pub fn remove_unnamed(&mut self, digests: &[Digest]) {
         let nameless = |old: &Value| matches!(ListingKey::of(old), ListingKey::Unnamed(_));
@@ -307,6 +315,16 @@ mod tests {
         let left: Vec<Digest> = index.entries().unwrap().iter().map(|entry| entry.digest).collect();
         assert_eq!(left, [Digest::of(b"one"), Digest::of(b"left")]);
         assert!(index.remove_digest(&Digest::of(b"one")) && !index.remove_digest(&Digest::of(b"one")));
+    }
+
+    #[test]
+    fn unnamed_entries_are_found_once() {
+        let mut index = LayoutIndex::default();
+        index.point(Some(&Name::new("v1").unwrap()), &root(b"named"));
+        index.point(None, &root(b"bare"));
+        index.list().push(serde_json::to_value(root(b"bare")).unwrap());
+        let digests = [&b"named"[..], b"bare", b"absent"].map(Digest::of);
+        assert_eq!(index.unnamed(&HashSet::from(digests)), [Digest::of(b"bare")]);
     }
 
     #[test]

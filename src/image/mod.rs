@@ -16,8 +16,10 @@ mod synthesised;
 mod tree;
 
 pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
+pub(crate) use attached::ORIGINAL;
 pub use attached::{
-    Attached, MAX_COPIED_REFERRERS, ReferrerType, digest_tags, is_digest_tag, is_referrers_tag, tagged_subject,
+    Attached, MAX_COPIED_REFERRERS, ReferrerType, digest_tags, is_digest_tag, is_referrers_tag, referrers_tag,
+    tagged_subject, with_referrers,
 };
 pub use config::Config;
 pub use descriptor::Descriptor;

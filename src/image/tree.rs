@@ -1,7 +1,8 @@
 //! One image of a copy: its manifests and its names at the sink.
 
-use super::{Attached, Descriptor, Digest, Manifest, Name, Platform, Reference};
+use super::{Attached, Descriptor, Digest, Manifest, Name, ORIGINAL, Platform, Reference};
 use crate::error::Result;
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// One image of a copy.
@@ -21,7 +22,7 @@ pub struct Image {
     pub foreign_layers: Vec<Descriptor>,
     /// The manifests to store if the sink refuses `tree`, an index of which children are missing.
     pub narrowed: Option<Vec<Manifest>>,
-    /// The index that `tree` is a part of, for a sink that stores it beside the image.
+    /// The index that `tree` is a part of, for a sink that stores it too.
     pub original: Option<Manifest>,
     /// The manifests that belong to the image, in the order in which they are stored: after the image, before its names.
     pub attached: Vec<Attached>,
@@ -33,6 +34,14 @@ impl Image {
     /// Returns the manifest or index that the names point at.
     pub fn root(&self) -> &Manifest {
         self.tree.last().expect("a tree has a root")
+    }
+
+    /// Returns the root as a list of images has it: its annotation names the index that the image is a part of.
+    pub fn listed_root(&self) -> Cow<'_, Manifest> {
+        let Some(original) = &self.original else { return Cow::Borrowed(self.root()) };
+        let mut root = self.root().clone();
+        root.descriptor.annotate(ORIGINAL, &original.digest().to_string());
+        Cow::Owned(root)
     }
 
     /// Returns the name `tag` in the repository of the image's first name; only the tag for an image without one.
@@ -52,11 +61,13 @@ impl Image {
         }
     }
 
-    /// Returns all configs and layers that are copied; a digest may occur several times.
+    /// Returns all configs and layers that are copied, without those of attached manifests that the sink has; a digest may
+    /// occur several times.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let image = if self.is_current { &[] } else { &self.tree[..] };
         let foreign_layers = if self.is_current { &[] } else { &self.foreign_layers[..] };
-        let attached = self.attached.iter().flat_map(|attached| attached.manifest.blobs());
+        let attached = self.attached.iter().filter(|attached| !attached.is_held);
+        let attached = attached.flat_map(|attached| attached.manifest.blobs());
         image.iter().flat_map(Manifest::blobs).chain(foreign_layers).chain(attached)
     }
 

@@ -4,7 +4,7 @@
 //! A store that lists too many, or lists manifests that it does not have, does not stop the search: the rest is found,
 //! with the first reason why something is left out.
 
-use super::{Root, Selector, Store};
+use super::{ReferrerList, Root, Selector, Store};
 use crate::cancel::Cancel;
 use crate::error::{Kind, Result};
 use crate::image::{
@@ -13,10 +13,11 @@ use crate::image::{
 use std::collections::HashSet;
 
 /// The maximum number of steps from an image to a referrer.
-const MAX_DEPTH: usize = 8;
-/// The maximum size of the manifests that belong to one image, together.
+pub(crate) const MAX_DEPTH: usize = 8;
+/// The maximum size of the manifests that are read for one image, together.
 const MAX_ATTACHED_BYTES: u64 = 256 << 20;
-
+/// The size that a smaller manifest counts, so that the number of requests is bounded too.
+const MIN_COUNTED_BYTES: u64 = 1 << 10;
 /// The maximum number of reasons that are recorded.
 const MAX_UNREADABLE: usize = 100;
 
@@ -26,7 +27,7 @@ pub(crate) struct Found {
     pub attached: Vec<Attached>,
     /// The first reason why something is left out.
     pub left_out: Option<String>,
-    /// The lists and manifests that cannot be read, and why; at most [`MAX_UNREADABLE`].
+    /// The lists and manifests that cannot be read completely, and why; at most [`MAX_UNREADABLE`].
     pub unreadable: Vec<String>,
 }
 
@@ -36,7 +37,8 @@ pub(crate) struct Found {
 /// `Network`, `RemoteHost` and `Interrupted`. Other errors are a reason to leave something out.
 pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerType], cancel: &Cancel) -> Result<Found> {
     let found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
-    Search { store, types, cancel, seen: HashSet::new(), bytes: 0, found }.attached_to(image)
+    let (is_sparse, seen, refused) = (store.profile().is_sparse, HashSet::new(), HashSet::new());
+    Search { store, is_sparse, types, cancel, seen, refused, bytes: 0, found }.attached_to(image)
 }
 
 /// The roots of `store` that `selectors` select; without any, all that are images and do not belong to another one.
@@ -63,21 +65,30 @@ pub(crate) fn split(store: &dyn Store, roots: Vec<Root>) -> Result<(Vec<Root>, V
 
 /// Whether `root` belongs to another manifest that `store` has. `here` are the digests of all roots of the store.
 fn belongs_to_another(root: &Root, store: &dyn Store, here: &HashSet<Digest>) -> Result<bool> {
-    let subject = match root.name.as_ref().map(Name::tag) {
-        Some(tag) => tag.as_deref().and_then(tagged_subject),
-        None => root.read(store).ok().and_then(|manifest| manifest.subject).map(|subject| subject.digest),
-    };
-    match &subject {
-        Some(subject) => Ok(here.contains(subject) || store.find(subject)?.is_some()),
+    match subject_of(root, store) {
+        Some(subject) => Ok(here.contains(&subject) || store.find(&subject)?.is_some()),
         None => Ok(false),
+    }
+}
+
+/// The manifest to which `root` belongs, by its tag or its subject.
+pub(crate) fn subject_of(root: &Root, store: &dyn Store) -> Option<Digest> {
+    match root.name.as_ref().map(Name::tag) {
+        Some(tag) => tag.as_deref().and_then(tagged_subject),
+        None => root.read(store).ok()?.subject.map(|subject| subject.digest),
     }
 }
 
 struct Search<'r> {
     store: &'r dyn Store,
+    is_sparse: bool,
     types: &'r [ReferrerType],
     cancel: &'r Cancel,
+    /// The manifests of the image, and those that belong to it.
     seen: HashSet<Digest>,
+    /// The manifests that cannot be read; none is asked for twice.
+    refused: HashSet<Digest>,
+    /// The size of the manifests that were asked for, whether or not they could be read.
     bytes: u64,
     found: Found,
 }
@@ -99,16 +110,22 @@ impl Search<'_> {
 
     fn referrers(&mut self, subject: &Digest, depth: usize) -> Result<()> {
         let answer = self.store.referrers(subject);
-        let Some(mut entries) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
+        let Some(list) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
             return Ok(());
         };
+        let ReferrerList { mut entries, incomplete } = list;
+        if let Some(why) = incomplete {
+            self.leave_out_unreadable(why);
+        }
         if entries.len() > MAX_COPIED_REFERRERS {
             self.leave_out(format!("{subject} has more than {MAX_COPIED_REFERRERS} referrers"));
             entries.truncate(MAX_COPIED_REFERRERS);
         }
+        // A manifest that this list should not have may still be a referrer of another subject, so this is for each list.
+        let mut listed = HashSet::new();
         for entry in entries {
             self.cancel.check()?;
-            if self.seen.contains(&entry.digest) {
+            if self.seen.contains(&entry.digest) || !listed.insert(entry.digest) {
                 continue;
             }
             if depth > MAX_DEPTH {
@@ -124,7 +141,7 @@ impl Search<'_> {
                 continue;
             }
             let digest = manifest.digest();
-            if self.add(Attached { manifest, tag: None })? {
+            if self.add(Attached::new(manifest, None))? {
                 self.referrers(&digest, depth + 1)?;
             }
         }
@@ -136,14 +153,17 @@ impl Search<'_> {
         for (tag, entry) in self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?.unwrap_or_default()
         {
             let Some(manifest) = self.manifest(&entry)? else { continue };
-            self.add(Attached { manifest, tag: Some(tag) })?;
+            self.add(Attached::new(manifest, Some(tag)))?;
         }
         Ok(())
     }
 
-    /// Adds `attached`, after what it lists itself; returns whether the user wants its type.
+    /// Adds `attached`, after what it lists itself; returns whether the user wants its type and it can be copied.
     fn add(&mut self, attached: Attached) -> Result<bool> {
         if !self.types.is_empty() && !self.types.iter().any(|wanted| wanted.matches(&attached)) {
+            return Ok(false);
+        }
+        if !self.has_blobs(&attached.manifest)? {
             return Ok(false);
         }
         self.children(&attached.manifest, 1)?;
@@ -159,22 +179,53 @@ impl Search<'_> {
                 continue;
             }
             let Some(manifest) = self.manifest(child)? else { continue };
+            if !self.has_blobs(&manifest)? {
+                continue;
+            }
             self.children(&manifest, depth + 1)?;
-            self.found.attached.push(Attached { manifest, tag: None });
+            self.found.attached.push(Attached::new(manifest, None));
         }
         Ok(())
     }
 
     /// Reads the manifest `entry`; `None` where it is left out.
     fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Manifest>> {
-        if self.bytes.saturating_add(entry.size) > MAX_ATTACHED_BYTES {
+        if self.refused.contains(&entry.digest) {
+            return Ok(None);
+        }
+        let bytes = self.bytes.saturating_add(entry.size.max(MIN_COUNTED_BYTES));
+        if bytes > MAX_ATTACHED_BYTES {
             self.leave_out(format!("the manifests have more than {MAX_ATTACHED_BYTES} bytes together"));
             return Ok(None);
         }
+        self.bytes = bytes;
         let answer = Root::new(None, entry.clone()).read(self.store);
         let manifest = self.unless_unreadable(answer, &format!("referrer {}", entry.digest))?;
-        self.bytes += manifest.as_ref().map_or(0, |manifest| manifest.descriptor.size);
+        if manifest.is_none() {
+            self.refused.insert(entry.digest);
+        }
         Ok(manifest)
+    }
+
+    /// Whether the source has the blobs of `manifest`, where that costs no request. Otherwise the manifest is left out.
+    fn has_blobs(&mut self, manifest: &Manifest) -> Result<bool> {
+        for blob in manifest.blobs().into_iter().filter(|_| self.is_sparse) {
+            let why = match self.store.find(&blob.digest)? {
+                None if blob.embedded().is_none() => "is missing".to_owned(),
+                // A size of 0 is not known.
+                Some(found) if ![0, blob.size].contains(&found.size) => {
+                    format!("has {} bytes, expected {}", found.size, blob.size)
+                }
+                _ => continue,
+            };
+            self.leave_out_unreadable(format!(
+                "referrer {} is not complete (its blob {} {why})",
+                manifest.digest(),
+                blob.digest
+            ));
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// `answer`, or `None` where the source cannot give `what` and the copy can do without it.
@@ -182,18 +233,101 @@ impl Search<'_> {
         match answer {
             Ok(value) => Ok(Some(value)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Denied | Kind::Failed) => {
-                let why = format!("{what} cannot be read ({error})");
-                if self.found.unreadable.len() < MAX_UNREADABLE {
-                    self.found.unreadable.push(why.clone());
-                }
-                self.leave_out(why);
+                self.leave_out_unreadable(format!("{what} cannot be read ({error})"));
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
+    fn leave_out_unreadable(&mut self, why: String) {
+        let unreadable = &mut self.found.unreadable;
+        if unreadable.len() < MAX_UNREADABLE && !unreadable.contains(&why) {
+            unreadable.push(why.clone());
+        }
+        self.leave_out(why);
+    }
+
     fn leave_out(&mut self, why: String) {
         self.found.left_out.get_or_insert(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A store with a list of referrers and without manifests.
+    struct Empty {
+        listed: Vec<Descriptor>,
+        asked: AtomicUsize,
+    }
+
+    impl Store for Empty {
+        fn roots(&self, _: &[Selector]) -> Result<Vec<Root>> {
+            Ok(Vec::new())
+        }
+
+        fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Err(Error::not_found(format!("no manifest {}", at.digest)))
+        }
+
+        fn open(&self, _: &Descriptor, _: u64) -> Result<Box<dyn Read + Send + '_>> {
+            Err(Error::not_found("no blob"))
+        }
+
+        fn find(&self, _: &Digest) -> Result<Option<Descriptor>> {
+            Ok(None)
+        }
+
+        fn referrers(&self, _: &Digest) -> Result<ReferrerList> {
+            Ok(ReferrerList::from(self.listed.clone()))
+        }
+    }
+
+    /// An image of two manifests, for each of which a store lists `listed`: the number of requests for manifests.
+    fn requests_for(listed: Vec<Descriptor>) -> (usize, Found) {
+        let config = Descriptor::of(media_type::OCI_CONFIG, b"{}");
+        let tree: Vec<Manifest> = [b"one", b"two"]
+            .iter()
+            .map(|layer| Manifest::synthesise(&config, &[Descriptor::of(media_type::OCI_LAYER, *layer)]))
+            .collect();
+        let image = Image {
+            names: vec![],
+            source_digest: tree[1].digest(),
+            tree,
+            synthesised: false,
+            lost_manifest: None,
+            foreign_layers: vec![],
+            narrowed: None,
+            original: None,
+            attached: vec![],
+            is_current: false,
+        };
+        let store = Empty { listed, asked: AtomicUsize::new(0) };
+        let found = attached_to(&image, &store, &[], &Cancel::default()).unwrap();
+        (store.asked.into_inner(), found)
+    }
+
+    fn entry(content: u32, size: u64) -> Descriptor {
+        Descriptor { size, ..Descriptor::of(media_type::OCI_MANIFEST, &content.to_le_bytes()) }
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_is_asked_for_once() {
+        let (requests, found) = requests_for(vec![entry(1, 500), entry(1, 500), entry(2, 500)]);
+        assert_eq!((requests, found.unreadable.len()), (2, 2));
+    }
+
+    #[test]
+    fn manifests_that_cannot_be_read_count_too() {
+        let size = 4 << 20;
+        let (requests, found) = requests_for((0..1000).map(|nth| entry(nth, size)).collect());
+        assert_eq!(requests as u64, MAX_ATTACHED_BYTES / size);
+        assert!(found.left_out.is_some());
     }
 }

@@ -6,14 +6,16 @@ pub(crate) mod attached;
 pub mod documents;
 mod profile;
 pub(crate) mod rebuilt;
+mod referrers;
 mod several;
 mod wrapper;
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
-use std::{collections::HashMap, io::Read, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
 pub use profile::{Origin, Profile};
+pub use referrers::ReferrerList;
 pub use several::Several;
 pub use wrapper::Wrapper;
 
@@ -120,8 +122,10 @@ pub trait Store: Send + Sync {
     }
 
     /// The referrers of `subject` (signatures, SBOMs); empty where there are none.
-    fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    ///
+    /// 1. What is damaged, missing or too long to be listed is never left out without a reason in the list.
+    fn referrers(&self, _subject: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
 
     /// The manifests under cosign's tags for `subject` ([`digest_tags`]), with their tags; empty where there are none.
@@ -136,11 +140,6 @@ pub trait Store: Send + Sync {
             );
         }
         Ok(found)
-    }
-
-    /// The manifests that the store lists as belonging to an image, and does not have.
-    fn missing_attached(&self) -> Vec<Digest> {
-        Vec::new()
     }
 
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
@@ -225,12 +224,12 @@ pub fn select(all: &[Root], selectors: &[Selector]) -> Result<Vec<Root>> {
 ///
 /// # Errors
 /// Those of `read`.
-pub(crate) fn with_unlisted(
-    all: Vec<Root>,
+pub(crate) fn with_unlisted<'r>(
+    all: impl Into<Cow<'r, [Root]>>,
     selectors: &[Selector],
     read: impl Fn(&Digest) -> Result<Option<Vec<u8>>>,
-) -> Result<Vec<Root>> {
-    let mut known = all;
+) -> Result<Cow<'r, [Root]>> {
+    let mut known = all.into();
     for selector in selectors {
         let Selector::Digest(digest) = selector else { continue };
         if known.iter().any(|root| root.descriptor.digest == *digest) {
@@ -238,7 +237,9 @@ pub(crate) fn with_unlisted(
         }
         let Some(bytes) = read(digest)? else { continue };
         let claim = Descriptor::new("", *digest, bytes.len() as u64);
-        known.extend(Manifest::parse(bytes, &claim).ok().map(|manifest| Root::new(None, manifest.descriptor)));
+        if let Ok(manifest) = Manifest::parse(bytes, &claim) {
+            known.to_mut().push(Root::new(None, manifest.descriptor));
+        }
     }
     Ok(known)
 }

@@ -1,6 +1,6 @@
 //! Several stores as one: a place whose images are in stores of different kinds.
 
-use super::{Profile, Root, Selector, Store};
+use super::{Profile, ReferrerList, Root, Selector, Store};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use std::io::Read;
@@ -95,14 +95,10 @@ impl Store for Several {
         Ok(names)
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut found: Vec<Descriptor> = Vec::new();
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        let mut found = ReferrerList::default();
         for store in &self.0 {
-            for referrer in store.referrers(subject)? {
-                if found.iter().all(|known| known.digest != referrer.digest) {
-                    found.push(referrer);
-                }
-            }
+            found.merge(store.referrers(subject)?);
         }
         Ok(found)
     }

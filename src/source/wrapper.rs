@@ -1,6 +1,6 @@
 //! Stores that change how blobs are opened, and leave everything else to another store.
 
-use super::{Profile, Root, Selector, Store};
+use super::{Profile, ReferrerList, Root, Selector, Store};
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
 use std::io::Read;
@@ -40,16 +40,12 @@ impl<W: Wrapper> Store for W {
         self.wrapped().names()
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         self.wrapped().referrers(subject)
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         self.wrapped().digest_tagged(subject)
-    }
-
-    fn missing_attached(&self) -> Vec<Digest> {
-        self.wrapped().missing_attached()
     }
 
     fn profile(&self) -> Profile {

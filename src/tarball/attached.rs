@@ -1,18 +1,25 @@
 //! The manifests that belong to the images of an archive, kept where no loader looks for images: a blob, an image index,
 //! that the annotation [`ANNOTATION`] of `index.json` names. It lists referrers, and what cosign's tags name with the tag
 //! as `org.opencontainers.image.ref.name`. containerd 1.6 and podman refuse an archive that lists them in `index.json`.
+//!
+//! A damaged or missing manifest here does not make the images unreadable: the lists of referrers say that they are not
+//! complete.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{
-    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, REF_NAME, digest_tags, is_digest_tag,
-    remove_name,
+    Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, ORIGINAL, REF_NAME, digest_tags,
+    is_digest_tag, media_type, remove_name,
 };
-use crate::source::{Root, Store};
+use crate::source::{ReferrerList, Root, Store};
 use crate::tarball::read::contents::{Contents, INDEX};
+use crate::tarball::tar::path::shown;
 use std::collections::{HashMap, HashSet};
 
 /// The annotation of `index.json` that names the blob.
 pub(crate) const ANNOTATION: &str = "imgmv.referrers";
+/// The annotation of an entry in the blob: the subject, by which a missing referrer is told apart from those of other
+/// images.
+pub(crate) const SUBJECT: &str = "imgmv.subject";
 /// The maximum size of the manifests that the blob lists, together.
 const MAX_TABLE_BYTES: u64 = 32 << 20;
 /// The maximum number of entries in the blob.
@@ -26,118 +33,174 @@ pub(crate) struct AttachedTable {
     tagged: HashMap<String, Descriptor>,
     /// Indexes that images of the archive are a part of, with the digests that they list.
     originals: Vec<(Descriptor, HashSet<Digest>)>,
-    /// Listed, but not in the archive.
-    missing: Vec<Digest>,
+    /// The first reason why there may be more.
+    incomplete: Option<String>,
 }
 
 impl AttachedTable {
-    /// Reads the table of `contents`; empty for an archive without one.
-    ///
-    /// # Errors
-    /// `Invalid` for a blob that is missing, malformed or too large. An entry whose manifest is missing is skipped.
+    /// Reads the table of `contents`, whose lists of images are valid; empty for an archive without one.
     pub fn read(contents: &dyn Contents) -> Result<AttachedTable> {
-        let mut table = AttachedTable::default();
-        let Some(index) = contents.document(INDEX)? else { return Ok(table) };
+        let Some(index) = contents.document(INDEX)? else { return Ok(AttachedTable::default()) };
         let index = LayoutIndex::parse(&index)?;
-        table.add_listed(contents, &index)?;
-        let Some(digest) = index.annotation(ANNOTATION).map(str::to_owned) else { return Ok(table) };
-        let wrong = |why: &str| Error::invalid(format!("the annotation {ANNOTATION} of {INDEX} names {digest}, {why}"));
-        let digest: Digest = digest.parse().map_err(|_| wrong("which is not a digest"))?;
-        let bytes = document(contents, &digest)?.ok_or_else(|| wrong("which is not in the archive"))?;
-        if Hasher::new(digest.algorithm()).with(&bytes).finish() != digest {
-            return Err(wrong("whose bytes have another digest"));
+        let mut reader = Reader { contents, table: AttachedTable::default(), seen: HashSet::new(), bytes: 0 };
+        reader.listed(index.named()?)?;
+        match index.annotation(ANNOTATION).map(|digest| reader.annotated(digest)) {
+            Some(Err(error)) if error.kind() == Kind::Invalid => reader.note(error.to_string()),
+            Some(Err(error)) => return Err(error),
+            None | Some(Ok(())) => {}
         }
-        let entries = LayoutIndex::parse(&bytes)?.entries()?;
-        if entries.len() > MAX_ENTRIES {
-            return Err(wrong(&format!("which lists more than {MAX_ENTRIES} manifests")));
-        }
-        let (mut seen, mut bytes) = (HashSet::new(), 0);
-        for entry in entries.into_iter().filter(|entry| seen.insert((entry.digest, entry.annotations.clone()))) {
-            bytes += entry.size.min(MAX_MANIFEST_BYTES);
-            if bytes > MAX_TABLE_BYTES {
-                return Err(wrong(&format!("whose manifests have more than {MAX_TABLE_BYTES} bytes together")));
-            }
-            table.insert(contents, entry)?;
-        }
-        Ok(table)
+        Ok(reader.table)
     }
 
-    /// Adds what other tools list beside the images: manifests with a subject and no name, and cosign's tags.
-    fn add_listed(&mut self, contents: &dyn Contents, index: &LayoutIndex) -> Result<()> {
-        let mut bytes = 0;
-        for (name, entry) in index.named()? {
-            if let Some(tag) = name.as_ref().and_then(Name::tag).filter(|tag| is_digest_tag(tag)) {
-                self.tagged.insert(tag, entry);
-                continue;
-            }
-            bytes += entry.size.min(MAX_MANIFEST_BYTES);
-            if name.is_some() || !entry.names_manifest() || bytes > MAX_TABLE_BYTES {
-                continue;
-            }
-            let Some(bytes) = document(contents, &entry.digest)? else { continue };
-            let subject =
-                Manifest::parse(bytes, &entry).ok().and_then(|manifest| Some((manifest.subject.clone()?, manifest)));
-            if let Some((subject, manifest)) = subject {
-                self.referrers.entry(subject.digest).or_default().push(manifest.referrer_entry());
-            }
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, contents: &dyn Contents, mut entry: Descriptor) -> Result<()> {
-        let tag = entry.annotation(REF_NAME).filter(|tag| is_digest_tag(tag)).map(str::to_owned);
-        if let Some(tag) = tag {
-            remove_name(&mut entry);
-            self.tagged.insert(tag, entry);
-            return Ok(());
-        }
-        let Some(bytes) = document(contents, &entry.digest)? else {
-            self.missing.push(entry.digest);
-            return Ok(());
-        };
-        let Ok(manifest) = Manifest::parse(bytes, &entry) else { return Ok(()) };
-        match &manifest.subject {
-            Some(subject) => self.referrers.entry(subject.digest).or_default().push(manifest.referrer_entry()),
-            None => {
-                let children = manifest.children().iter().map(|child| child.digest).collect();
-                self.originals.push((entry, children));
-            }
-        }
-        Ok(())
-    }
-
-    /// The index that `root` is a part of; `None` if the archive has none. `children` are those of `root`.
-    fn original(&self, root: &Digest, children: &[Descriptor]) -> Option<Descriptor> {
-        let is_part = |listed: &HashSet<Digest>| match children {
-            [] => listed.contains(root),
+    /// The index that `root`, of the manifest `manifest`, names as the one that it is a part of. `None` if it names none, or
+    /// one that does not list it.
+    fn original(&self, root: &Root, manifest: &Manifest) -> Option<Descriptor> {
+        let named: Digest = root.descriptor.annotation(ORIGINAL)?.parse().ok()?;
+        let is_part = |listed: &HashSet<Digest>| match manifest.children() {
+            [] => listed.contains(&manifest.digest()),
             children => children.iter().all(|child| listed.contains(&child.digest)),
         };
-        self.originals.iter().find(|(_, listed)| is_part(listed)).map(|(entry, _)| entry.clone())
+        let (entry, listed) = self.originals.iter().find(|(entry, _)| entry.digest == named)?;
+        is_part(listed).then(|| entry.clone())
     }
 
     /// `roots` of the archive, with the indexes that they are a part of.
     pub fn with_originals(&self, store: &dyn Store, mut roots: Vec<Root>) -> Vec<Root> {
-        for root in roots.iter_mut().filter(|_| !self.originals.is_empty()) {
+        for root in roots.iter_mut().filter(|root| root.descriptor.annotation(ORIGINAL).is_some()) {
             let manifest = root.read(store).ok();
-            root.original = manifest.and_then(|manifest| self.original(&manifest.digest(), manifest.children()));
+            root.original = manifest.and_then(|manifest| self.original(root, &manifest));
         }
         roots
     }
 
-    /// As [`crate::source::Store::missing_attached`].
-    pub fn missing(&self) -> &[Digest] {
-        &self.missing
-    }
-
     /// As [`crate::source::Store::referrers`].
-    pub fn referrers(&self, subject: &Digest) -> Vec<Descriptor> {
-        self.referrers.get(subject).cloned().unwrap_or_default()
+    pub fn referrers(&self, subject: &Digest) -> ReferrerList {
+        let entries = self.referrers.get(subject).cloned().unwrap_or_default();
+        ReferrerList { entries, incomplete: self.incomplete.clone() }
     }
 
     /// As [`crate::source::Store::digest_tagged`].
     pub fn digest_tagged(&self, subject: &Digest) -> Vec<(String, Descriptor)> {
         let tags = digest_tags(subject).into_iter();
         tags.filter_map(|tag| self.tagged.get(&tag).map(|entry| (tag.clone(), entry.clone()))).collect()
+    }
+}
+
+/// Reads the table of an archive.
+struct Reader<'c> {
+    contents: &'c dyn Contents,
+    table: AttachedTable,
+    /// The referrers in the table.
+    seen: HashSet<Digest>,
+    /// The size of the manifests that were read, together.
+    bytes: u64,
+}
+
+impl Reader<'_> {
+    /// Adds the manifests that other tools list like images: those with a subject and no name, and cosign's tags.
+    fn listed(&mut self, entries: Vec<(Option<Name>, Descriptor)>) -> Result<()> {
+        for (name, entry) in entries {
+            if let Some(tag) = name.as_ref().and_then(Name::tag).filter(|tag| is_digest_tag(tag)) {
+                self.table.tagged.insert(tag, entry);
+            } else if name.is_none() && entry.names_manifest() && self.fits(&entry) {
+                // The list of images fails for one that is missing or damaged, unless it is not copied.
+                let Some(manifest) = self.manifest(&entry)? else { continue };
+                if let Some(subject) = manifest.subject.as_ref().map(|subject| subject.digest) {
+                    self.add_referrer(subject, manifest.referrer_entry());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the blob lists that the annotation names.
+    ///
+    /// # Errors
+    /// `Invalid` for a blob that is missing, malformed or too large.
+    fn annotated(&mut self, named: &str) -> Result<()> {
+        let wrong =
+            |why: &str| Error::invalid(format!("the annotation {ANNOTATION} of {INDEX} names {}, {why}", shown(named)));
+        let digest: Digest = named.parse().map_err(|_| wrong("which is not a digest"))?;
+        let bytes = document(self.contents, &digest)?.ok_or_else(|| wrong("which is not in the archive"))?;
+        if Hasher::new(digest.algorithm()).with(&bytes).finish() != digest {
+            return Err(wrong("whose bytes have another digest"));
+        }
+        let entries = LayoutIndex::parse(&bytes).and_then(|list| list.entries());
+        let entries = entries.map_err(|error| wrong(&format!("which is not a list of manifests ({error})")))?;
+        if entries.len() > MAX_ENTRIES {
+            return Err(wrong(&format!("which lists more than {MAX_ENTRIES} manifests")));
+        }
+        entries.into_iter().try_for_each(|entry| self.insert(entry))
+    }
+
+    fn insert(&mut self, mut entry: Descriptor) -> Result<()> {
+        let tag = entry.annotation(REF_NAME).filter(|tag| is_digest_tag(tag)).map(str::to_owned);
+        if let Some(tag) = tag {
+            remove_name(&mut entry);
+            self.table.tagged.insert(tag, entry);
+            return Ok(());
+        }
+        if self.seen.contains(&entry.digest) || !self.fits(&entry) {
+            return Ok(());
+        }
+        let annotated = entry.annotation(SUBJECT).and_then(|subject| subject.parse::<Digest>().ok());
+        entry.annotations = None;
+        let manifest = match annotated {
+            Some(_) => self.readable(&entry)?,
+            None => self.manifest(&entry)?,
+        };
+        let own = manifest.as_ref().and_then(|manifest| manifest.subject.as_ref());
+        match (manifest.as_ref(), own.map(|subject| subject.digest).or(annotated)) {
+            (Some(manifest), Some(subject)) => self.add_referrer(subject, manifest.referrer_entry()),
+            // The search for referrers cannot read it, and names it.
+            (None, Some(subject)) => self.add_referrer(subject, entry),
+            (Some(manifest), None) if media_type::is_index(&manifest.descriptor.media_type) => {
+                let children = manifest.children().iter().map(|child| child.digest).collect();
+                self.table.originals.push((entry, children));
+            }
+            (_, None) => {}
+        }
+        Ok(())
+    }
+
+    fn add_referrer(&mut self, subject: Digest, entry: Descriptor) {
+        if self.seen.insert(entry.digest) {
+            self.table.referrers.entry(subject).or_default().push(entry);
+        }
+    }
+
+    /// Counts the bytes of `entry`; whether they may be read.
+    fn fits(&mut self, entry: &Descriptor) -> bool {
+        self.bytes = self.bytes.saturating_add(entry.size.min(MAX_MANIFEST_BYTES));
+        let fits = self.bytes <= MAX_TABLE_BYTES;
+        if !fits {
+            self.note(format!(
+                "the manifests that belong to the images have more than {MAX_TABLE_BYTES} bytes together"
+            ));
+        }
+        fits
+    }
+
+    /// The manifest `entry`; `None`, with a note, if it is missing or damaged.
+    fn manifest(&mut self, entry: &Descriptor) -> Result<Option<Manifest>> {
+        let manifest = self.readable(entry)?;
+        if manifest.is_none() {
+            self.note(format!("manifest {}, which may be a referrer, is missing or damaged", entry.digest));
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest `entry`; `None` if it is missing or damaged.
+    fn readable(&self, entry: &Descriptor) -> Result<Option<Manifest>> {
+        let bytes = match document(self.contents, &entry.digest) {
+            Err(error) if error.kind() != Kind::Invalid => return Err(error),
+            bytes => bytes.ok().flatten(),
+        };
+        Ok(bytes.and_then(|bytes| Manifest::parse(bytes, entry).ok()))
+    }
+
+    fn note(&mut self, why: String) {
+        self.table.incomplete.get_or_insert(why);
     }
 }
 

@@ -1,14 +1,12 @@
 //! The content of one file of a layer, compared with its size and its checksum while it is read.
 
 use super::FileOpener;
+use super::crc::Crc;
 use super::lines::FileEntry;
+use crate::disk::shortened;
 use crate::error::{Error, Result};
-use crc::{CRC_64_GO_ISO, Crc, Digest, Table};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-
-/// tar-split's checksum (Go's hash/crc64, polynomial ISO).
-pub(super) static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO);
 
 /// An open file of the layer.
 pub(super) struct Content {
@@ -16,7 +14,7 @@ pub(super) struct Content {
     file: File,
     /// In bytes.
     left: u64,
-    digest: Digest<'static, u64, Table<16>>,
+    crc: Crc,
 }
 
 impl Content {
@@ -27,7 +25,7 @@ impl Content {
         if found != entry.size {
             return Err(damaged(&entry, &format!("expected {} bytes, found {found}", entry.size)));
         }
-        Ok(Content { left: entry.size, entry, file, digest: CRC.digest() })
+        Ok(Content { left: entry.size, entry, file, crc: Crc::new() })
     }
 
     /// Reads the next bytes; 0 at the end, where the checksum is right.
@@ -47,7 +45,7 @@ impl Content {
             let missing = self.left;
             return Err(damaged(&self.entry, &format!("its last {missing} bytes are missing")));
         }
-        self.digest.update(&buffer[..read]);
+        self.crc.update(&buffer[..read]);
         self.left -= read as u64;
         if self.left == 0 {
             self.check()?;
@@ -56,7 +54,7 @@ impl Content {
     }
 
     fn check(&mut self) -> Result<()> {
-        let found = std::mem::replace(&mut self.digest, CRC.digest()).finalize().to_be_bytes();
+        let found = std::mem::replace(&mut self.crc, Crc::new()).finish();
         match self.entry.checksum {
             Some(expected) if expected != found => {
                 let hex = |bytes: [u8; 8]| format!("{:016x}", u64::from_be_bytes(bytes));
@@ -78,8 +76,7 @@ fn reading(entry: &FileEntry, error: std::io::Error) -> Error {
     Error::reading(format!("the layer's file {}", shown(entry)), error)
 }
 
-/// The name of the file for messages, at most 300 characters.
+/// The name of the file for messages.
 fn shown(entry: &FileEntry) -> String {
-    let name = String::from_utf8_lossy(&entry.name);
-    name.chars().take(300).collect()
+    shortened(&String::from_utf8_lossy(&entry.name))
 }

@@ -10,15 +10,41 @@ const ALLOWANCE_BYTES: u64 = 16 << 20;
 const PAX_SPARSE: &[u8] = b"GNU.sparse.major=";
 /// A longer segment is not only a header.
 const MAX_HEADER_BYTES: u64 = 64 << 10;
+/// The maximum size of a layer of which the store recorded none, in bytes.
+const MAX_UNRECORDED_BYTES: u64 = 256 << 30;
 
 /// The size that the store recorded for a layer, in bytes. The layer may have 1.1 times the size, and 16 MiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Recorded {
     /// The contents of its files together (docker's `size`).
     Contents(u64),
-    /// Its tar (`diff-size` of containers-storage, which only the tests have yet).
-    #[allow(dead_code)]
+    /// Its tar (`diff-size` of containers-storage).
     Tar(u64),
+    /// None, as for some layers that podman pulled in part: at most [`MAX_UNRECORDED_BYTES`].
+    Unknown,
+}
+
+impl Recorded {
+    /// Fails with `Invalid` where the size does not allow a tar of `bytes` whose files have `contents` together.
+    fn check(self, bytes: u64, contents: u64) -> Result<()> {
+        let (found, expected) = match self {
+            Recorded::Contents(expected) => (contents, expected),
+            Recorded::Tar(expected) => (bytes, expected),
+            Recorded::Unknown if bytes > MAX_UNRECORDED_BYTES => {
+                return Err(Error::invalid(format!(
+                    "its tar-split lists more than the {MAX_UNRECORDED_BYTES} bytes allowed for a layer without a \
+                     recorded size; the layer is refused"
+                )));
+            }
+            Recorded::Unknown => return Ok(()),
+        };
+        match found > expected.saturating_add(expected / 10).saturating_add(ALLOWANCE_BYTES) {
+            true => Err(Error::invalid(format!(
+                "its tar-split lists more than its recorded size of {expected} bytes allows; the layer is refused"
+            ))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A measured tar-split.
@@ -50,22 +76,14 @@ fn sum(split: File, recorded: Recorded) -> Result<Measured> {
                 contents = contents.saturating_add(file.size);
                 file.size
             }
-            Entry::Segment(mut segment) => {
-                let added = segment.bytes();
-                is_sparse = is_sparse || added <= MAX_HEADER_BYTES && segment.contains(PAX_SPARSE)?;
+            Entry::Segment => {
+                let (added, found) = lines.pass_segment(PAX_SPARSE, MAX_HEADER_BYTES)?;
+                is_sparse = is_sparse || found;
                 added
             }
         };
         bytes = bytes.saturating_add(added);
-        let (found, expected) = match recorded {
-            Recorded::Contents(expected) => (contents, expected),
-            Recorded::Tar(expected) => (bytes, expected),
-        };
-        if found > expected.saturating_add(expected / 10).saturating_add(ALLOWANCE_BYTES) {
-            return Err(Error::invalid(format!(
-                "its tar-split lists more than its recorded size of {expected} bytes allows; the layer is refused"
-            )));
-        }
+        recorded.check(bytes, contents)?;
     }
     Ok(Measured { bytes, is_sparse })
 }

@@ -18,11 +18,13 @@
 //!
 //! [`ParkedReaders`] keeps the readers of a store that is read piece by piece, as `imgmv serve` does.
 //!
-//! Bounds, for hostile tar-splits: [`lines::MAX_LINE_BYTES`] for each line, [`lines::MAX_TEXT_RATIO`] for gzip, [`Recorded`] for the
-//! layer. One file is open at a time.
+//! Bounds, for hostile tar-splits: [`lines::MAX_LINE_BYTES`] for each line, which is never in memory as a whole,
+//! [`lines::MAX_LINES`], [`lines::MAX_TEXT_RATIO`] for gzip, [`Recorded`] for the layer. One file is open at a time.
 
 mod content;
+mod crc;
 mod lines;
+mod long_line;
 mod measure;
 mod parked;
 mod segment;
@@ -34,7 +36,6 @@ use crate::error::{Error, Result};
 use crate::image::{Digest, Hasher};
 use content::Content;
 use lines::{Entry, Lines};
-use segment::Segment;
 use std::fs::File;
 use std::io;
 use std::io::Read;
@@ -66,24 +67,25 @@ pub struct LayerTar<'a> {
 /// The part of the tar that is read at the moment.
 enum Piece {
     None,
-    Segment(Segment),
+    /// That of `lines`.
+    Segment,
     File(Content),
 }
 
 impl Piece {
     fn new(entry: Entry, open: &mut FileOpener<'_>) -> Result<Piece> {
         Ok(match entry {
-            Entry::Segment(segment) => Piece::Segment(segment),
+            Entry::Segment => Piece::Segment,
             Entry::File(file) if file.size == 0 => Piece::None,
             Entry::File(file) => Piece::File(Content::open(file, open)?),
         })
     }
 
     /// Reads the next bytes; 0 at the end.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    fn read(&mut self, lines: &mut Lines, buffer: &mut [u8]) -> Result<usize> {
         match self {
             Piece::None => Ok(0),
-            Piece::Segment(segment) => segment.read(buffer),
+            Piece::Segment => lines.read_segment(buffer),
             Piece::File(content) => content.read(buffer),
         }
     }
@@ -112,6 +114,11 @@ impl<'a> LayerTar<'a> {
         Ok(LayerTar { label, diff_id, lines, open: Box::new(open), piece: Piece::None, left: measured.bytes, hasher })
     }
 
+    /// About the memory that the reader needs, in bytes.
+    fn memory_bytes(&self) -> usize {
+        self.lines.memory_bytes()
+    }
+
     /// Passes over the first `bytes`, so that the tar is read from there. A tar-split has no index, so its lines are read,
     /// but no file that ends before `bytes` is opened.
     ///
@@ -128,15 +135,16 @@ impl<'a> LayerTar<'a> {
         if bytes > self.left {
             return Err(Error::invalid(format!("{}: offset {bytes} is behind its end at {}", self.label, self.left)));
         }
+        let mut buffer = vec![0; SKIP_BUFFER_BYTES];
         while self.left > end {
-            let skipped = self.skip_piece(self.left - end).map_err(|error| error.at(&self.label))?;
+            let skipped = self.skip_piece(self.left - end, &mut buffer).map_err(|error| error.at(&self.label))?;
             self.left -= skipped;
         }
         Ok(())
     }
 
-    /// Passes over at least one byte and at most `wanted`.
-    fn skip_piece(&mut self, wanted: u64) -> Result<u64> {
+    /// Passes over at most `wanted` bytes, with `buffer` for those that have to be read.
+    fn skip_piece(&mut self, wanted: u64, buffer: &mut [u8]) -> Result<u64> {
         if let Piece::None = self.piece {
             match self.lines.next()? {
                 None => return Err(changed()),
@@ -144,18 +152,30 @@ impl<'a> LayerTar<'a> {
                 Some(entry) => self.piece = Piece::new(entry, &mut self.open)?,
             }
         }
-        let mut buffer = vec![0; SKIP_BUFFER_BYTES.min(usize::try_from(wanted).unwrap_or(usize::MAX))];
-        let read = self.piece.read(&mut buffer)?;
+        let wanted = buffer.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let read = self.piece.read(&mut self.lines, &mut buffer[..wanted])?;
         if read == 0 {
             self.piece = Piece::None;
         }
         Ok(read as u64)
     }
 
+    /// Fills `buffer` from the current piece and those behind it, since most are small; less only at the end of the tar.
+    fn read_pieces(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_piece(&mut buffer[filled..])? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
+    }
+
     /// Reads from the current piece, or from the next one; 0 at the end of the tar.
     fn read_piece(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
-            let read = self.piece.read(buffer)?;
+            let read = self.piece.read(&mut self.lines, buffer)?;
             if read > 0 {
                 return Ok(read);
             }
@@ -192,7 +212,7 @@ impl Read for LayerTar<'_> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let read = self.read_piece(buffer).and_then(|read| self.account(&buffer[..read]).map(|()| read));
+        let read = self.read_pieces(buffer).and_then(|read| self.account(&buffer[..read]).map(|()| read));
         read.map_err(|error| error.at(&self.label).into())
     }
 }

@@ -1,12 +1,15 @@
 //! A layer as an engine's own directory has it, and the sizes of layers that were measured.
 
 use super::{LayerTar, Measured, Recorded, measure};
-use crate::disk::rooted::Rooted;
-use crate::error::Result;
+use crate::disk::rooted::{FileStamp, Rooted};
+use crate::error::{Error, Result};
 use crate::image::Digest;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The maximum number of sizes that are kept. A server that runs for years sees more layers than its store has.
+const MAX_SIZES: usize = 100_000;
 
 /// The parts of a layer on the disk, open.
 pub struct StoredLayer {
@@ -31,23 +34,30 @@ impl StoredLayer {
     }
 }
 
-/// The sizes of layers that were measured. A store that is opened again needs not read every tar-split again.
+/// The sizes of layers that were measured, by the files of their tar-splits: the same layer may be stored twice, and one
+/// of both be damaged. A store that is opened again needs not read every tar-split again.
 #[derive(Debug, Clone, Default)]
-pub struct MeasuredLayers(Arc<Mutex<HashMap<Digest, Measured>>>);
+pub struct MeasuredLayers(Arc<Mutex<HashMap<(FileStamp, Recorded), Measured>>>);
 
 impl MeasuredLayers {
-    /// The size of the layer `diff_id`, which `open` opens unless it was measured before.
+    /// The size of the layer `stored`, whose tar-split is read unless it was measured before.
     ///
     /// # Errors
-    /// Those of `open` and of [`measure`].
-    pub fn of(&self, diff_id: Digest, open: impl FnOnce() -> Result<StoredLayer>) -> Result<Measured> {
+    /// Those of [`measure`].
+    pub fn of(&self, stored: StoredLayer) -> Result<Measured> {
         let sizes = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(measured) = sizes().get(&diff_id) {
+        let metadata = stored.tar_split.metadata();
+        let stamp = FileStamp::of(&metadata.map_err(|error| Error::reading(&stored.label, error))?);
+        let key = (stamp, stored.recorded);
+        if let Some(measured) = sizes().get(&key) {
             return Ok(*measured);
         }
-        let stored = open()?;
         let measured = measure(stored.tar_split, stored.recorded, &stored.label)?;
-        sizes().insert(diff_id, measured);
+        let mut sizes = sizes();
+        if sizes.len() >= MAX_SIZES {
+            sizes.clear();
+        }
+        sizes.insert(key, measured);
         Ok(measured)
     }
 }

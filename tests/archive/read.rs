@@ -274,8 +274,8 @@ fn signatures_are_found_by_what_they_are_about() {
     files.push((blob(&about), about.clone()));
     let store = store(tar(&files)).unwrap();
     let found = store.referrers(&subject.digest).unwrap();
-    assert_eq!(found.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [Digest::of(&about)]);
-    assert!(store.referrers(&Digest::of(b"other")).unwrap().is_empty());
+    assert_eq!(found.entries.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [Digest::of(&about)]);
+    assert!(store.referrers(&Digest::of(b"other")).unwrap().entries.is_empty());
 }
 
 #[test]

@@ -214,6 +214,47 @@ fn several_images_go_into_one_archive_without_manifest_lists() {
     assert!(refused.stderr.contains("copy these images by their own names"), "{}", refused.stderr);
 }
 
+/// One image of another form does not hide the others.
+#[test]
+fn an_image_of_composefs_is_skipped_by_name_and_refused_by_name() {
+    let mut storage = app("overlay");
+    let other = [layer("other")];
+    storage.add(&["localhost/t/composefs:1"], &other);
+    let files = storage.files(&Digest::of(&other[0]));
+    fs::create_dir(files.parent().unwrap().join("composefs-data")).unwrap();
+    let told = "localhost/t/composefs:1 cannot be read: its layer";
+    let out = storage.dir.path().join("all.tar").display().to_string();
+    let done = imgmv(storage.dir.path(), &["copy", "containers-storage:", &out]);
+    assert!(done.stderr.contains(told) && done.stderr.contains("it is skipped"), "{}", done.stderr);
+    assert_eq!(imgmv(storage.dir.path(), &["list", &out]).stdout, "docker.io/t/app:1\n");
+    let listed = imgmv(storage.dir.path(), &["list", "containers-storage:"]);
+    assert_eq!(listed.stdout, "docker.io/t/app:1\n");
+    assert!(listed.stderr.contains(told), "{}", listed.stderr);
+    let refused = try_imgmv(storage.dir.path(), &["copy", "containers-storage:t/composefs:1", "-"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains(told) && refused.stderr.contains("composefs"), "{}", refused.stderr);
+}
+
+/// Each image is one instruction longer than the one before. Comparing all with all would read each config hundreds of
+/// times.
+#[test]
+fn of_many_builds_on_the_same_layers_only_the_last_is_listed() {
+    let (mut storage, layers) = (StorageDir::new("overlay"), [layer("one")]);
+    let template: Value = serde_json::from_slice(&config(&layers, "")).unwrap();
+    let mut history = Vec::new();
+    let mut ids = Vec::new();
+    for nth in 0..300 {
+        history.push(json!({ "created_by": format!("ENV n={nth}"), "empty_layer": true }));
+        let mut config = template.clone();
+        config["history"] = json!(history);
+        let config = config.to_string().into_bytes();
+        let manifest = raw_manifest(&config, &layers).bytes;
+        ids.push(storage.add_image(&[], &config, &layers, &[manifest]));
+    }
+    let listed = imgmv(storage.dir.path(), &["list", "containers-storage:"]).stdout;
+    assert_eq!(listed.trim(), ids[299].to_string());
+}
+
 #[test]
 fn the_storage_is_never_written_and_is_not_part_of_the_address() {
     let storage = app("overlay");

@@ -3,11 +3,12 @@
 use super::support::docker_dir::{DockerDir, tar_of};
 use super::support::tar_split::{base64, checksum, gzip, split};
 use super::{BOTH, app, app_layers, by_name, open, take};
-use imgmv::{Digest, Kind};
+use imgmv::{Digest, Kind, Store};
 use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 use serde_json::json;
 use std::fs;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -136,12 +137,17 @@ fn sizes_that_lie_are_refused() {
 
 #[test]
 fn long_lines_and_bombs_are_refused() {
-    refused("a line of more than 16777216 bytes", |docker| {
+    refused("a line of more than 262144 bytes that is not a segment", |docker| {
         fs::write(record(docker, "tar-split.json.gz"), gzip(&vec![b'A'; 17 << 20])).unwrap();
     });
+    refused("a line of more than 16777216 bytes", |docker| {
+        let line = format!("{{\"type\":2,\"payload\":\"{}\",\"position\":0}}", "A".repeat(17 << 20));
+        fs::write(record(docker, "size"), (20 << 20).to_string()).unwrap();
+        fs::write(record(docker, "tar-split.json.gz"), gzip(line.as_bytes())).unwrap();
+    });
     refused("decompression bomb", |docker| {
-        let line = |at: usize| format!("{{\"type\":2,\"payload\":\"\",\"position\":{at}}}{}\n", " ".repeat(1 << 20));
-        let text: String = (0..110).map(line).collect();
+        let line = |at: usize| format!("{{\"type\":2,\"payload\":\"\",\"position\":{at}}}{}\n", " ".repeat(200 << 10));
+        let text: String = (0..600).map(line).collect();
         fs::write(record(docker, "tar-split.json.gz"), gzip(text.as_bytes())).unwrap();
     });
     refused("its tar-split is damaged", |docker| {
@@ -219,4 +225,55 @@ fn an_image_of_too_many_layers_is_refused() {
     let error = take(open(docker.dir.path(), BOTH[0]).unwrap(), &[]).err().unwrap();
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(error.to_string().contains("257 layers; at most 256"), "{error}");
+}
+
+/// The stores of two graph drivers have the same layers.
+#[test]
+fn a_layer_that_one_driver_has_damaged_is_read_from_the_other() {
+    type Damage = fn(&DockerDir);
+    let damages: [Damage; 2] = [
+        |docker| fs::remove_dir_all(docker.files_of(&chains()[0])).unwrap(),
+        |docker| {
+            let mut parts = split(&app_layers()[0]);
+            parts.lines.truncate(1);
+            fs::write(record(docker, "tar-split.json.gz"), parts.compressed()).unwrap();
+        },
+    ];
+    for (nth, damage) in damages.into_iter().enumerate() {
+        let (docker, mut other) = (app("overlay2"), DockerDir::new("vfs"));
+        other.add(&["t/other:1"], &app_layers());
+        for directory in ["image/vfs", "vfs"] {
+            fs::rename(other.dir.path().join(directory), docker.dir.path().join(directory)).unwrap();
+        }
+        if nth == 1 {
+            damage(&docker);
+        }
+        let store = open(docker.dir.path(), BOTH[0]).unwrap();
+        store.roots(&[by_name("t/app:1")]).unwrap();
+        let manifest = store.roots(&[by_name("t/other:1")]).unwrap().remove(0).read(&store).unwrap();
+        if nth == 0 {
+            damage(&docker);
+        }
+        for (layer, expected) in manifest.layers().iter().zip(app_layers()) {
+            let mut bytes = Vec::new();
+            store.open(layer, 0).unwrap().read_to_end(&mut bytes).unwrap();
+            assert!(bytes == expected, "{nth}");
+        }
+    }
+}
+
+#[test]
+fn a_message_does_not_quote_a_text_of_megabytes() {
+    for name in ["x".repeat(3 << 20), format!("t/app:{}", "\u{1b}[31m".repeat(100_000))] {
+        let docker = app("overlay2");
+        let text = json!({ "Repositories": { "t": { name: "../../x" } } }).to_string();
+        fs::write(docker.image().join("repositories.json"), text).unwrap();
+        let error = open(docker.dir.path(), BOTH[0]).and_then(|store| take(store, &[])).err().unwrap().to_string();
+        assert!(error.len() < 1500 && error.contains("is not a digest") && !error.contains('\u{1b}'), "{error}");
+    }
+    let docker = app("overlay2");
+    let line = json!({ "type": "x".repeat(100_000), "position": 0 }).to_string();
+    fs::write(record(&docker, "tar-split.json.gz"), gzip(line.as_bytes())).unwrap();
+    let error = open(docker.dir.path(), BOTH[0]).and_then(|store| take(store, &[])).err().unwrap().to_string();
+    assert!(error.len() < 1500 && error.contains("invalid line 0"), "{error}");
 }

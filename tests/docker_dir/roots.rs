@@ -1,6 +1,6 @@
 //! Which directories are docker's, and what is said about those that are not.
 
-use super::support::program::command;
+use super::support::program::{command, peer};
 use super::{app, imgmv, try_imgmv};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -102,5 +102,30 @@ fn a_directory_of_root_needs_root() {
         assert_eq!(done.status.code(), Some(4), "{said}");
         assert!(said.contains("run imgmv as root"), "{said}");
         fs::set_permissions(&private, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// gVisor and old seccomp profiles: the call is missing, or forbidden.
+#[test]
+fn a_directory_is_read_where_the_kernel_does_not_resolve_paths() {
+    if peer("strace").is_none() {
+        return;
+    }
+    let docker = app("overlay2");
+    let root = docker.dir.path().display().to_string();
+    for errno in ["ENOSYS", "EPERM"] {
+        let (out, log) = (docker.dir.path().join(errno), docker.dir.path().join("log"));
+        let mut strace = command("strace");
+        strace.args(["-f", "-qq", "-e", "trace=openat2", "-e", &format!("inject=openat2:error={errno}"), "-o"]);
+        strace.arg(&log).arg(env!("CARGO_BIN_EXE_imgmv"));
+        strace.args(["copy", "docker-dir:t/app:1", &format!("docker-archive:{}", out.display()), "--src-root", &root]);
+        let done = strace.output().unwrap();
+        if !log.exists() {
+            assert_ne!(std::env::var("IMGMV_REQUIRE_PEERS").as_deref(), Ok("1"), "strace may not trace");
+            return println!("skipped: strace may not trace");
+        }
+        assert!(done.status.success(), "{errno}: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(fs::read_to_string(&log).unwrap().contains("(INJECTED)"), "{errno}: openat2 was not called");
+        assert!(out.metadata().unwrap().len() > 300_000, "{errno}");
     }
 }

@@ -112,12 +112,33 @@ fn one_bad_entry_of_a_list_hides_no_others() {
     assert!(said.contains("skipped 4 entries that are not a tag") && said.contains(r"a\u{1b}[31mred\nx"), "{said}");
     assert!(!said.contains('\u{1b}') && said.lines().count() == 1, "{said:?}");
     let found = store.referrers(&Digest::of(b"an image")).unwrap();
-    assert_eq!(found.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [digest]);
+    assert_eq!(found.entries.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [digest]);
+    assert!(found.incomplete.is_some_and(|why| why.contains("not every entry")));
     assert!(heard.all().contains("skipped 2 entries that are not a descriptor"), "{}", heard.all());
     // The program lists the rest and says the same.
     let out = support::program::imgmv(&["list", &format!("{}/app", web.address)], None);
     assert_eq!((out.status.code(), out.stdout.lines().count()), (Some(0), 3), "{}", out.stderr);
     assert!(out.stderr.contains("4 entries") && !out.stderr.contains('\u{1b}'), "{}", out.stderr);
+}
+
+/// A list of referrers that ends before the registry says so is not a complete one.
+#[test]
+fn a_list_of_referrers_without_an_end_says_that_it_is_not_complete() {
+    let page = |nth: usize| {
+        let digest = Digest::of(&nth.to_le_bytes());
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"{digest}","size":1}}]}}"#);
+        let next = format!("</v2/app/referrers/{}?page={}>; rel=\"next\"", Digest::of(b"an image"), nth + 1);
+        Response::json(200, &text).with("link", next)
+    };
+    for (distinct, found, told) in [(usize::MAX, 200, "more than 200 pages"), (3, 3, "has no new entry")] {
+        let (web, _) = noting(move |request, _| {
+            let nth = request.parameter("page").and_then(|page| page.parse().ok()).unwrap_or(0usize);
+            page(nth.min(distinct - 1))
+        });
+        let list = registry(&web.address.to_string()).repository("app").referrers(&Digest::of(b"an image")).unwrap();
+        assert_eq!(list.entries.len(), found);
+        assert!(list.incomplete.as_deref().is_some_and(|why| why.contains(told)), "{:?}", list.incomplete);
+    }
 }
 
 #[test]

@@ -143,12 +143,12 @@ fn what_goes_in_comes_out() {
     assert_eq!(back.index().target(&app), Some(memory.roots[0].descriptor.digest));
     assert_eq!(back.index().target(&multi), Some(memory.roots[1].descriptor.digest));
     assert_eq!(back.store().roots(&[Selector::Digest(artifact.digest)]).unwrap()[0].name, None);
-    let referrers = back.store().referrers(&subject.digest).unwrap();
+    let referrers = back.store().referrers(&subject.digest).unwrap().entries;
     assert_eq!(referrers.len(), 1);
     assert_eq!(referrers[0].digest, artifact.digest);
     assert_eq!(referrers[0].artifact_type.as_deref(), Some("application/x.sbom"));
     assert_eq!(referrers[0].annotation("a"), Some("b"));
-    assert!(dir.store().referrers(&artifact.digest).unwrap().is_empty());
+    assert!(dir.store().referrers(&artifact.digest).unwrap().entries.is_empty());
 }
 
 #[test]

@@ -107,9 +107,8 @@ fn what_lies_here_comes_before_the_mirror() {
     pull(&server, TAG);
 }
 
-#[test]
-fn referrers_come_from_upstream() {
-    let (double, image) = upstream(&noise(9, 1000));
+/// Adds a signature of `image` to `double`.
+fn sign(double: &Double, image: &Manifest) -> Manifest {
     let config = Descriptor::of(media_type::OCI_CONFIG, support::registry::config());
     let text = serde_json::json!({
         "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/x.signature",
@@ -117,9 +116,72 @@ fn referrers_come_from_upstream() {
     });
     let signature = Manifest::from_bytes(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
     double.put_manifest("library/app", None, &signature);
-    let server = mirror(&double.host(), &[]);
-    let list = server.get(&format!("/v2/library/app/referrers/{}", image.digest())).json();
-    assert_eq!(list["manifests"][0]["digest"], signature.digest().to_string());
+    signature
+}
+
+/// The digests that `server` lists as referrers of `subject`.
+fn listed(server: &Server, subject: &Digest) -> Vec<String> {
+    let reply = server.get(&format!("/v2/library/app/referrers/{subject}"));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let list = reply.json();
+    list["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn referrers_come_from_upstream_and_the_last_known_list_without_it() {
+    let dir = folder();
+    let (double, image) = upstream(&noise(9, 1000));
+    let server = mirror_in(&dir, &double.host(), &["--retry", "0"]);
+    assert_eq!(listed(&server, &image.digest()), [""; 0]);
+    let plain = double.image("library/app", "plain", &[&noise(12, 1000)]);
+    pull(&server, "/v2/library/app/manifests/plain");
+    assert_eq!(listed(&server, &plain.digest()), [""; 0]);
+    let signature = sign(&double, &image).digest().to_string();
+    assert_eq!(listed(&server, &image.digest()), [&*signature]);
+    pull(&server, TAG);
+    // A digest that upstream does not have takes no place in the cache.
+    let unknown = Digest::of(b"of no image");
+    assert_eq!(listed(&server, &unknown), [""; 0]);
+    assert!(!std::fs::read_to_string(cached(&dir).join("index.json")).unwrap().contains(&unknown.hex()));
+    // A client without the referrers API asks for the referrers tag, which upstream does not have.
+    let tag = format!("/v2/library/app/manifests/sha256-{}", image.digest().hex());
+    assert_eq!(server.get(&tag).status, 404);
+    drop((server, double));
+    let server = mirror_in(&dir, "127.0.0.1:1", &["--retry", "0"]);
+    assert_eq!(listed(&server, &image.digest()), [&*signature]);
+    server.says("cannot list the referrers");
+    assert_eq!(listed(&server, &plain.digest()), [""; 0]);
+    let tags = server.get("/v2/library/app/tags/list").json();
+    assert_eq!(tags["tags"], serde_json::json!(["1", "plain"]));
+    let unknown = Digest::of(b"never asked");
+    assert_eq!(server.get(&format!("/v2/library/app/referrers/{unknown}")).status, 502);
+}
+
+/// A mirror of the registry that has the image without its signatures.
+#[test]
+fn an_empty_list_of_one_host_does_not_hide_the_referrers_at_another() {
+    let layer = noise(11, 1000);
+    let ((first, image), (second, _)) = (upstream(&layer), upstream(&layer));
+    let signature = sign(&second, &image).digest().to_string();
+    let server = mirror(&format!("{},docker.io={}", first.host(), second.host()), &["--retry", "0"]);
+    assert_eq!(listed(&server, &image.digest()), [signature]);
+    assert_eq!(first.count("GET", "/referrers/"), 1);
+}
+
+/// A server that also takes pushes hides an upstream that does not respond, but it does not say that an image is not
+/// signed.
+#[test]
+fn an_upstream_that_is_gone_is_not_a_list_without_referrers() {
+    let dir = folder();
+    let (store, cache) = (format!("oci:{}", dir.path().join("store").display()), cached(&dir));
+    let cache = format!("oci:{}", cache.display());
+    let options = [&store, "--writable", "--proxy", "docker.io=127.0.0.1:1", "--cache", &cache, "--retry", "0"];
+    let server = Server::start_in(dir.clone(), &options);
+    let unknown = Digest::of(b"of upstream");
+    assert_eq!(server.get(&format!("/v2/library/app/referrers/{unknown}")).status, 502);
+    // What was pushed here has its referrers here.
+    let [_, _, own] = server.push_image("library/app", "1", 1000);
+    assert_eq!(listed(&server, &Digest::of(&own)), [""; 0]);
 }
 
 #[test]

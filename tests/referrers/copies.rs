@@ -2,7 +2,9 @@
 
 use crate::signed::{SIGNATURE, Signed, assert_all, referrer, referrers_tag, sig_tag};
 use crate::support::registry::Double;
-use serde_json::Value;
+use imgmv::internals::image::media_type;
+use imgmv::{Descriptor, Digest, Manifest};
+use serde_json::{Value, json};
 use std::fs;
 
 fn registry(has_api: bool) -> Double {
@@ -132,4 +134,95 @@ fn a_whole_place_is_copied_without_its_referrers_as_images() {
     let report: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(report["images"].as_array().unwrap().len(), 1, "{report}");
     assert_eq!(report["images"][0]["referrers"].as_array().unwrap().len(), 4, "{report}");
+}
+
+/// One read, one write and one more read of the referrers tag for each subject, however many referrers it has.
+#[test]
+fn the_referrers_of_a_subject_are_listed_together() {
+    let mut signed = Signed::new();
+    let image = signed.image.clone();
+    let more = (0..5).map(|nth| referrer(&mut signed.world, SIGNATURE, &image, format!("more {nth}").as_bytes()));
+    let more: Vec<_> = more.collect();
+    let to = registry(false);
+    signed.push(&to);
+    assert_all(&to, &signed);
+    for subject in [&signed.image, &signed.amd64, &signed.sbom] {
+        let path = format!("/manifests/{}", referrers_tag(subject));
+        let count =
+            |method: &str| to.requests().iter().filter(|r| r.method == method && r.path.ends_with(&path)).count();
+        assert_eq!((count("PUT"), count("GET")), (1, 2), "{}", subject.digest);
+    }
+    let (manifests, tags) = to.contents("app");
+    let list = String::from_utf8_lossy(&manifests[&tags[&referrers_tag(&image)]]).into_owned();
+    assert!(more.iter().all(|one| list.contains(&one.digest.to_string())), "{list}");
+}
+
+/// A manifest under cosign's tag that has these signatures, in `registry`.
+fn tagged(registry: &Double, signed: &Signed, signatures: &[&str]) -> Manifest {
+    let config = serde_json::from_slice::<Value>(&signed.world.read("l", &signed.cosign.digest).unwrap()).unwrap();
+    let layer = |signature: &&str| {
+        let mut layer = Descriptor::of("application/vnd.dev.cosign.simplesigning.v1+json", b"{}\n");
+        layer.annotate("dev.cosignproject.cosign/signature", signature);
+        layer
+    };
+    let layers: Vec<Descriptor> = signatures.iter().map(layer).collect();
+    let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config["config"],
+                       "layers": layers });
+    let manifest = Manifest::from_bytes(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
+    let config: Digest = config["config"]["digest"].as_str().unwrap().parse().unwrap();
+    registry.put_blob("app", &signed.world.read("l", &config).unwrap());
+    registry.put_blob("app", b"{}\n");
+    registry.put_manifest("app", Some(&sig_tag(&signed.image)), &manifest);
+    manifest
+}
+
+/// An image that was signed again at the destination keeps those signatures.
+#[test]
+fn signatures_of_the_destination_are_never_lost() {
+    let signed = Signed::new();
+    for (own, there, is_replaced, is_told) in [
+        (&["a"][..], &["a", "b"][..], false, false),
+        (&["a", "b"], &["b", "a"], false, false),
+        (&["a", "b"], &["a"], true, false),
+        (&["a"], &["b"], false, true),
+    ] {
+        let (from, to) = (registry(true), registry(true));
+        let (source, target) = (signed.push(&from), format!("docker://{}/app:1", to.host()));
+        let own_manifest = tagged(&from, &signed, own);
+        let other = tagged(&to, &signed, there);
+        let said = signed.done(&["copy", &source, &target]);
+        let expected = if is_replaced { own_manifest.digest() } else { other.digest() };
+        assert_eq!(to.tag("app", &sig_tag(&signed.image)), Some(expected), "{own:?} {there:?}");
+        let both = [own_manifest.digest(), other.digest()];
+        assert_eq!(both.iter().all(|digest| said.contains(&digest.to_string())), is_told, "{own:?} {there:?}: {said}");
+        // The image counts as copied.
+        to.forget_requests();
+        signed.done(&["copy", &source, &target]);
+        assert_eq!((to.count("PUT", ""), to.count("POST", "")), (0, 0), "{own:?} {there:?}");
+        let required = signed.world.run(&["copy", "--require-referrers", "signature", &source, &target]);
+        assert_eq!(required.status.success(), !is_told, "{own:?} {there:?}: {}", required.stderr);
+    }
+}
+
+/// The referrers of a converted image belong to a digest that the destination does not get: their blobs are not sent
+/// either, and the image is current afterwards.
+#[test]
+fn referrers_of_a_converted_image_are_not_sent() {
+    let signed = Signed::new();
+    let to = registry(true);
+    let target = format!("docker://{}/app:1", to.host());
+    let convert = ["copy", "--format", "docker", "oci:DIR/l:1", &target];
+    let said = signed.done(&convert);
+    assert!(said.contains("4 referrers are not copied"), "{said}");
+    let (contents, tags) = to.contents("app");
+    for content in [&b"signature"[..], b"sbom", b"{}\n", b"{}"] {
+        assert!(!contents.contains_key(&Digest::of(content)), "{}", String::from_utf8_lossy(content));
+    }
+    assert_eq!(tags.len(), 1);
+    to.forget_requests();
+    signed.done(&convert);
+    assert_eq!((to.count("PUT", ""), to.count("POST", "")), (0, 0), "an unchanged image is written again");
+    let required = ["--require-referrers", "signature"];
+    let required = signed.world.run(&[&convert[..], &required].concat());
+    assert_eq!(required.status.code(), Some(3), "{}", required.stderr);
 }

@@ -40,7 +40,7 @@ fn a_referrer_of_another_image_is_not_copied() {
     from.put_blob("app", b"{}");
     from.put_blob("app", b"sbom");
     from.put_manifest("app", None, &Manifest::parse(bytes, &signed.sbom).unwrap());
-    from.put_manifest("app", Some(&referrers_tag(&signed.image)), &index(&[signed.sbom.clone()]));
+    from.put_manifest("app", Some(&referrers_tag(&signed.image)), &index(std::slice::from_ref(&signed.sbom)));
     copied_without(&signed, &source, "but has another subject");
 }
 
@@ -48,7 +48,7 @@ fn a_referrer_of_another_image_is_not_copied() {
 fn a_referrer_that_is_listed_and_missing_is_named() {
     let signed = Signed::new();
     let (from, source) = bare(&signed);
-    from.put_manifest("app", Some(&referrers_tag(&signed.image)), &index(&[signed.signature.clone()]));
+    from.put_manifest("app", Some(&referrers_tag(&signed.image)), &index(std::slice::from_ref(&signed.signature)));
     copied_without(&signed, &source, &format!("referrer {} cannot be read", signed.signature.digest));
 }
 

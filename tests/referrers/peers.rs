@@ -15,6 +15,12 @@ struct Registry {
 }
 
 impl Registry {
+    /// The storage.
+    fn directory(&self, shell: &Shell) -> std::path::PathBuf {
+        let port = self.host.rsplit(':').next().unwrap_or_default();
+        shell.at(&format!("registry-{port}"))
+    }
+
     fn start(shell: &Shell, has_api: bool) -> Registry {
         for _ in 0..5 {
             let port = free_port();
@@ -121,6 +127,12 @@ fn signatures_are_verified_behind_every_copy() {
     copied("all.tar", true);
     shell.run(&format!("imgmv save -q --platform linux/amd64 {} -o one.tar", source.image()));
     copied("one.tar", true);
+    // Into the tree of a running registry, and out of it.
+    let running = start(false);
+    let tree = format!("registry-dir:{}:team/app:1", running.directory(&shell).display());
+    shell.run(&format!("imgmv copy -q {} {tree}", source.image()));
+    assert_eq!(verify(&shell, &running), expected, "{tree}");
+    copied(&tree, true);
 }
 
 /// A cache between the signed image and its users passes everything on.

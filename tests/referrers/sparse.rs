@@ -1,7 +1,10 @@
 //! One platform of an index: the index stays as it is where the destination takes it.
 
 use crate::signed::{Signed, sig_tag};
-use crate::support::registry::Double;
+use crate::support::registry::{Double, Stumble};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
 
 const ARM64: [&str; 2] = ["--platform", "linux/arm64"];
 
@@ -103,4 +106,103 @@ fn an_archive_keeps_the_original_index_beside_the_image() {
     signed.done(&["copy", "DIR/a.tar", "oci:DIR/back:1"]);
     let digest = signed.world.run(&["digest", "oci:DIR/back:1"]);
     assert_eq!(digest.stdout.trim(), signed.image.digest.to_string());
+}
+
+/// Two indexes share the image of the chosen platform, which also has a name: each name keeps its digest.
+#[test]
+fn images_that_share_a_platform_keep_their_own_indexes() {
+    let mut signed = Signed::new();
+    let amd64 = signed.world.image("linux/amd64", b"three");
+    let (two, arm64) = (signed.world.index(&[amd64, signed.arm64.clone()], json!({})), signed.arm64.clone());
+    signed.world.name("2", &two);
+    signed.world.name("3", &arm64);
+    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l", "-o", "DIR/a.tar"]);
+    signed.done(&["copy", "DIR/a.tar", "DIR/b.tar"]);
+    signed.done(&["copy", "DIR/b.tar", "oci:DIR/back"]);
+    let archive = signed.world.path("b.tar");
+    let piped = signed.world.run_with(&["copy", "-", "oci:DIR/piped"], Some(&archive));
+    assert!(piped.status.success(), "{}", piped.stderr);
+    for layout in ["back", "piped"] {
+        for (tag, digest) in [("1", signed.image.digest), ("2", two.digest), ("3", arm64.digest)] {
+            let found = signed.world.run(&["digest", &format!("oci:DIR/{layout}:{tag}")]);
+            assert_eq!(found.stdout.trim(), digest.to_string(), "{layout}:{tag}");
+        }
+    }
+    let listed = signed.world.run(&["list", "--json", "DIR/a.tar"]);
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed["images"].as_array().unwrap().len(), 3, "what belongs to another platform is an image: {listed}");
+    // What an engine loads is the platform itself, under each name.
+    for tag in ["1", "2", "3"] {
+        let found = signed.world.run(&["digest", &format!("oci-archive:DIR/a.tar:{tag}")]);
+        assert_eq!(found.stdout.trim(), arm64.digest.to_string(), "{tag}: {}", found.stderr);
+    }
+}
+
+/// An archive that says of an image that it is a part of an index which does not list it.
+#[test]
+fn an_index_that_does_not_list_the_image_is_not_its_original() {
+    let mut signed = Signed::new();
+    let other = signed.world.image("linux/arm64", b"other");
+    signed.world.name("2", &other);
+    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l", "-o", "DIR/a.tar"]);
+    // Both names now have the entry that names the index.
+    let mut builder = tar::Builder::new(Vec::new());
+    let tar = fs::read(signed.world.path("a.tar")).unwrap();
+    for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let (name, mut bytes) = (entry.path().unwrap().display().to_string(), Vec::new());
+        entry.read_to_end(&mut bytes).unwrap();
+        match &*name {
+            "manifest.json" => continue,
+            "index.json" => {
+                let mut index: Value = serde_json::from_slice(&bytes).unwrap();
+                let entries = index["manifests"].as_array_mut().unwrap();
+                assert_eq!(entries.len(), 2);
+                let original = entries.iter().find_map(|entry| entry["annotations"].get("imgmv.original").cloned());
+                for entry in entries {
+                    entry["annotations"]["imgmv.original"] = original.clone().expect("one of them names its index");
+                }
+                bytes = index.to_string().into_bytes();
+            }
+            _ => {}
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    fs::write(signed.world.path("altered.tar"), builder.into_inner().unwrap()).unwrap();
+    signed.done(&["copy", "DIR/altered.tar", "oci:DIR/back"]);
+    for (tag, digest) in [("1", signed.image.digest), ("2", other.digest)] {
+        let found = signed.world.run(&["digest", &format!("oci:DIR/back:{tag}")]);
+        assert_eq!(found.stdout.trim(), digest.to_string(), "{tag}");
+    }
+}
+
+/// Other refusals are told in the registry's own words.
+#[test]
+fn a_refusal_for_another_reason_is_not_called_a_missing_child() {
+    let signed = Signed::new();
+    let to = tolerant();
+    let path: &'static str = format!("/manifests/{}", signed.image.digest).leak();
+    let body = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"the index is too odd"}]}"#.to_owned();
+    to.faults().stumbles.push(Stumble { body, ..Stumble::new("PUT", path, 400, 1) });
+    let said = copy(&signed, &ARM64, "oci:DIR/l:1", &to);
+    assert!(said.contains("the index is too odd") && said.contains("is stored instead"), "{said}");
+    assert!(!said.contains("children of it are missing"), "{said}");
+    assert_eq!(to.tag("app", "1"), Some(signed.arm64.digest));
+}
+
+/// By the code, whatever the status is.
+#[test]
+fn a_missing_child_is_known_by_its_code() {
+    let signed = Signed::new();
+    for (status, code) in [(400, "MANIFEST_BLOB_UNKNOWN"), (422, "MANIFEST_UNKNOWN"), (404, "")] {
+        let to = tolerant();
+        let path: &'static str = format!("/manifests/{}", signed.image.digest).leak();
+        let body = format!(r#"{{"errors":[{{"code":"{code}","message":"what is that"}}]}}"#);
+        to.faults().stumbles.push(Stumble { body, ..Stumble::new("PUT", path, status, 1) });
+        let said = copy(&signed, &ARM64, "oci:DIR/l:1", &to);
+        assert!(said.contains("children of it are missing there"), "{status}: {said}");
+    }
 }

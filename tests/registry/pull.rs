@@ -208,14 +208,14 @@ fn referrers_come_from_the_api_and_else_from_their_tag() {
     let signature = referrer(&subject);
     double.put_manifest("app", None, &signature);
     let store = store(&double, "app");
-    assert_eq!(store.referrers(&subject.digest()).unwrap()[0].digest, signature.digest());
+    assert_eq!(store.referrers(&subject.digest()).unwrap().entries[0].digest, signature.digest());
     double.faults().no_referrers = true;
-    assert!(store.referrers(&subject.digest()).unwrap().is_empty());
+    assert!(store.referrers(&subject.digest()).unwrap().entries.is_empty());
     let list = serde_json::to_string(&[&signature.descriptor]).unwrap();
     let index = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":{list}}}"#, media_type::OCI_INDEX);
     let index = Manifest::from_bytes(index.into_bytes(), media_type::OCI_INDEX).unwrap();
     double.put_manifest("app", Some(&subject.digest().to_string().replace(':', "-")), &index);
-    assert_eq!(store.referrers(&subject.digest()).unwrap()[0].digest, signature.digest());
+    assert_eq!(store.referrers(&subject.digest()).unwrap().entries[0].digest, signature.digest());
 }
 
 #[test]

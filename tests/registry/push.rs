@@ -245,7 +245,7 @@ fn a_referrer_is_listed_under_its_tag_where_the_registry_does_not_list_it() {
             sink.put_manifest(&referrer(&subject)).unwrap();
             sink.finish().unwrap();
         }
-        let found = store(&double, "app").referrers(&subject.digest()).unwrap();
+        let found = store(&double, "app").referrers(&subject.digest()).unwrap().entries;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].digest, referrer(&subject).digest());
         if no_api {

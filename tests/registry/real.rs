@@ -89,10 +89,12 @@ fn an_image_survives_the_way_through_docker_registry() {
     assert_eq!(tags, ["1", "2"]);
     let name: Reference = names[0].as_str().parse().unwrap();
     assert_eq!(name.host, docker.host);
-    assert!(docker.registry().repository("team/app").referrers(&image.digest()).unwrap().is_empty());
+    assert!(docker.registry().repository("team/app").referrers(&image.digest()).unwrap().entries.is_empty());
     let signature = referrer(&image);
-    docker.registry().sink("team/app").publish(None, &signature).unwrap();
-    let found = docker.registry().repository("team/app").referrers(&image.digest()).unwrap();
+    let sink = docker.registry().sink("team/app");
+    sink.publish(None, &signature).unwrap();
+    sink.finish().unwrap();
+    let found = docker.registry().repository("team/app").referrers(&image.digest()).unwrap().entries;
     assert_eq!(found[0].digest, signature.digest());
 }
 

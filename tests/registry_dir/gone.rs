@@ -1,12 +1,20 @@
-//! What a garbage collection takes away during a copy is reported.
+//! A copy reports the files that a garbage collection removes meanwhile.
 
 use super::*;
+use imgmv::{Event, Watch};
+use std::sync::Mutex;
 
 /// Writes the image, removes `what` between naming and the end, and returns the error.
 fn without(what: impl Fn(&Dir, &Memory)) -> Error {
+    let (_dir, sink) = named(what, Arc::new(Silent));
+    sink.finish().unwrap_err()
+}
+
+/// Writes and names the images, then does `what`.
+fn named(what: impl Fn(&Dir, &Memory), watch: Arc<dyn Watch>) -> (Dir, RegistryDirSink) {
     let (dir, memory) = (Dir::new(), sample());
     dir.put(&memory).unwrap();
-    let sink = dir.sink();
+    let sink = RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, watch).unwrap();
     for nth in 0..2 {
         let root = manifest(&memory, nth);
         for child in root.children() {
@@ -17,13 +25,35 @@ fn without(what: impl Fn(&Dir, &Memory)) -> Error {
         sink.publish(memory.roots[nth].name.as_ref(), &root).unwrap();
     }
     what(&dir, &memory);
-    sink.finish().unwrap_err()
+    (dir, sink)
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Watch for Told {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Info(text) = event {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+}
+
+/// The names that were published before it stay.
+#[test]
+fn a_copy_that_fails_later_tells_what_is_gone_too() {
+    let told = Arc::new(Told::default());
+    let (_dir, sink) =
+        named(|dir, memory| fs::remove_file(dir.tree.data(&memory.roots[1].descriptor.digest)).unwrap(), told.clone());
+    sink.aborted(&Error::network("cut"));
+    let told = told.0.lock().unwrap();
+    assert!(told.len() == 1 && told[0].contains("docker.io/library/app:2"), "{told:?}");
 }
 
 #[test]
 fn every_file_that_is_gone_after_naming_is_a_failure_of_its_image() {
     type Remove = fn(&Dir, &Memory) -> PathBuf;
-    let removed: [Remove; 8] = [
+    let removed: [Remove; 9] = [
         |dir, memory| dir.tree.data(&manifest(memory, 1).layers()[0].digest),
         |dir, memory| dir.tree.data(&manifest(memory, 1).config().unwrap().digest),
         |dir, memory| dir.tree.data(&memory.roots[1].descriptor.digest),
@@ -32,6 +62,7 @@ fn every_file_that_is_gone_after_naming_is_a_failure_of_its_image() {
         |dir, memory| dir.tree.revision_link("library/app", &memory.roots[1].descriptor.digest),
         |dir, memory| dir.tree.revision_link("t/multi", &manifest(memory, 0).children()[0].digest),
         |dir, _| dir.tree.tag_link("library/app", "2"),
+        |dir, memory| dir.tree.index_link("library/app", "2", &memory.roots[1].descriptor.digest),
     ];
     for (nth, file) in removed.into_iter().enumerate() {
         let error = without(|dir, memory| fs::remove_file(file(dir, memory)).unwrap());

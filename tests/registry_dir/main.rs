@@ -9,6 +9,7 @@ mod owner;
 mod peers;
 mod read;
 mod recipes;
+mod referrers;
 #[path = "../support/registry_tree.rs"]
 mod registry_tree;
 #[path = "../support/mod.rs"]
@@ -19,8 +20,8 @@ use imgmv::internals::image::{Algorithm, media_type};
 use imgmv::internals::layout::BlobCheck;
 use imgmv::internals::registry_dir::{RegistryDirSink, RegistryDirStore};
 use imgmv::{
-    Cancel, Compress, Descriptor, Digest, Error, Hasher, Kind, Manifest, Name, Options, Report, Result, Selector,
-    Silent, Sink, Source, Store, copy,
+    Cancel, Compress, Descriptor, Digest, Error, Hasher, Kind, Manifest, Name, Options, ReferrerList, Report, Result,
+    Selector, Silent, Sink, Source, Store, copy,
 };
 use memory::{Memory, layer};
 use registry_tree::{RegistryTree, write as write_file};

@@ -23,11 +23,7 @@ struct Server {
 
 /// The releases of the registry that this host has.
 fn programs() -> Vec<&'static str> {
-    let mut found: Vec<&str> = peer("docker-registry").map(|_| "docker-registry").into_iter().collect();
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let newer = std::env::split_paths(&paths).any(|dir| dir.join("docker-registry-new").is_file());
-    found.extend(newer.then_some("docker-registry-new"));
-    found
+    ["docker-registry", "docker-registry-new"].into_iter().filter(|program| peer(program).is_some()).collect()
 }
 
 /// Without a cache of blob descriptors, and with the one in memory that most configurations have.

@@ -80,13 +80,14 @@ fn referrers_are_those_of_the_tag_that_clients_keep() {
     memory.name("h.lan/t/app:1", &image);
     let signature = memory.image("linux/amd64", &[layer(2, 100)]);
     let index = memory.index(std::slice::from_ref(&signature));
-    memory.name(&format!("h.lan/t/app:sha256-{}", image.digest.hex()), &index);
     dir.put(&memory).unwrap();
+    dir.tree.put_manifest("t/app", &index.digest, &memory.blobs[&index.digest]);
+    dir.tree.put_tag("t/app", &format!("sha256-{}", image.digest.hex()), &index.digest);
     let store = dir.store();
     store.roots(&[by_name("t/app:1")]).unwrap();
-    let found: Vec<Digest> = store.referrers(&image.digest).unwrap().iter().map(|one| one.digest).collect();
+    let found: Vec<Digest> = store.referrers(&image.digest).unwrap().entries.iter().map(|one| one.digest).collect();
     assert_eq!(found, [signature.digest]);
-    assert_eq!(store.referrers(&signature.digest).unwrap(), []);
+    assert_eq!(store.referrers(&signature.digest).unwrap(), ReferrerList::default());
 }
 
 #[test]

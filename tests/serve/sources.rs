@@ -136,6 +136,30 @@ fn a_registrys_tree_is_served_while_it_is_written_to() {
     assert!(refused.stderr.contains("expected oci:DIR"), "{}", refused.stderr);
 }
 
+/// A registry sends whatever its disk has.
+#[test]
+fn the_end_of_a_damaged_blob_of_a_registrys_tree_is_not_sent() {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().join("registry");
+    let tree = format!("registry-dir:{}", root.display());
+    run(&["copy", "-q", &fixture("hello-docker28c.tar"), &format!("{tree}:hello:1")]);
+    let server = Server::start(&[&tree]);
+    let manifest = server.get("/v2/hello/manifests/1").json();
+    for blob in [&manifest["layers"][0], &manifest["config"]] {
+        let (digest, size) = (blob["digest"].as_str().unwrap(), blob["size"].as_u64().unwrap());
+        let path = format!("/v2/hello/blobs/{digest}");
+        assert_eq!(server.get(&path).body.len() as u64, size);
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let data = root.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
+        let mut bytes = std::fs::read(&data).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(&data, bytes).unwrap();
+        assert!((server.get(&path).body.len() as u64) < size, "{path}");
+        let rest = server.ask("GET", &path, &[("Range", "bytes=20-")], b"");
+        assert!((rest.body.len() as u64) < size - 20, "{path}");
+    }
+}
+
 #[test]
 fn a_layout_is_served_while_it_is_written_to() {
     let dir = TempDir::new().unwrap();

@@ -197,7 +197,7 @@ fn a_run_that_gave_up_is_gone_on_with_by_the_next() {
 fn an_image_over_latency_takes_one_request_a_blob() {
     let scene = Scene::new(3 << 20);
     scene.line.is(Line { latency: Duration::from_millis(30), ..Line::default() });
-    good(scene.pull(&[]));
+    good(scene.pull(&["--no-referrers"]));
     scene.is_there();
     assert_eq!(scene.line.seen("", "").len(), 3, "{:?}", scene.line.seen("", ""));
 }

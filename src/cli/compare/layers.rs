@@ -16,6 +16,8 @@ pub struct LayerDifferences {
     pub gone: Vec<LayerEntry>,
     /// In both with the same content, but compressed in another way.
     pub recompressed: Vec<RecompressedLayer>,
+    /// Whether the shared layers have another order, or another number of repetitions.
+    pub reordered: bool,
 }
 
 #[derive(Serialize)]
@@ -36,7 +38,7 @@ pub struct RecompressedLayer {
 impl LayerDifferences {
     /// Whether the layers have other content or another order.
     pub fn differ(&self) -> bool {
-        !self.new.is_empty() || !self.gone.is_empty() || !self.recompressed.is_empty()
+        !self.new.is_empty() || !self.gone.is_empty() || !self.recompressed.is_empty() || self.reordered
     }
 }
 
@@ -46,13 +48,18 @@ impl From<&Descriptor> for LayerEntry {
     }
 }
 
-/// Compares the layers of `a` and `b`; each digest once.
+/// Compares the layers of `a` and `b`; each digest once, in the order of the image that has it, of B's for both.
 pub fn differences(a: &PlatformImage<'_>, b: &PlatformImage<'_>) -> LayerDifferences {
     let digests =
         |image: &PlatformImage<'_>| -> HashSet<Digest> { image.layers().iter().map(|layer| layer.digest).collect() };
     let (in_a, in_b) = (digests(a), digests(b));
-    let mut found =
-        LayerDifferences { shared: Vec::new(), new: Vec::new(), gone: Vec::new(), recompressed: Vec::new() };
+    let in_both = |image: &PlatformImage<'_>| -> Vec<Digest> {
+        let digests = image.layers().iter().map(|layer| layer.digest);
+        digests.filter(|digest| in_a.contains(digest) && in_b.contains(digest)).collect()
+    };
+    let reordered = in_both(a) != in_both(b);
+    let (shared, new, gone, recompressed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut found = LayerDifferences { shared, new, gone, recompressed, reordered };
     let mut seen = HashSet::new();
     let mut recompressed = HashSet::new();
     for (at, layer) in b.layers().iter().enumerate().filter(|(_, layer)| seen.insert(layer.digest)) {

@@ -106,7 +106,7 @@ impl Bars {
                 bar.set_style(style(DESTINATION));
                 bar.set_length(total);
             }
-            bar.set_message(format!("{} of {} blobs", tally.blobs_done, tally.blobs));
+            bar.set_message(tally.blobs_done_of_all());
         }
         bar.set_position(tally.done);
     }
@@ -140,7 +140,7 @@ impl BarsState {
         }
         if let Some(total) = self.tally.total {
             bar.set_length(total);
-            bar.set_message(format!("{} of {} blobs", self.tally.blobs_done, self.tally.blobs));
+            bar.set_message(self.tally.blobs_done_of_all());
         }
         bar.set_position(self.tally.done);
     }

@@ -2,6 +2,7 @@
 
 use crate::cli::compare::files::{FileDifference, FileDifferences};
 use crate::cli::compare::{Comparison, PlatformComparison};
+use crate::error::counted;
 use indicatif::HumanBytes;
 
 /// Longer values of a config are cut, except in JSON.
@@ -12,11 +13,10 @@ pub fn lines(comparison: &Comparison) -> impl Iterator<Item = String> + '_ {
     let platforms = [("+", &comparison.new_platforms), ("-", &comparison.gone_platforms)];
     let platforms =
         platforms.into_iter().flat_map(|(sign, names)| names.iter().map(move |name| format!("{sign} platform {name}")));
-    let blobs = if comparison.blobs_to_move == 1 { "blob" } else { "blobs" };
     let last = format!(
-        "to move from B to where A is: {} ({} {blobs})",
+        "to move from B to where A is: {} ({})",
         HumanBytes(comparison.bytes_to_move),
-        comparison.blobs_to_move
+        counted(comparison.blobs_to_move, "blob")
     );
     platforms.chain(comparison.images.iter().flat_map(image)).chain([last])
 }
@@ -49,6 +49,7 @@ fn layers(image: &PlatformComparison) -> Vec<String> {
             list.iter().map(|layer| format!("    {sign} {}  {:>10}", layer.digest, HumanBytes(layer.size).to_string())),
         );
     }
+    lines.extend(layers.reordered.then(|| "    the shared layers have another order".to_owned()));
     lines.extend(layers.recompressed.iter().map(|pair| {
         let (a, b) = (&pair.a, &pair.b);
         let sizes = format!("{} -> {}", HumanBytes(a.size), HumanBytes(b.size));

@@ -2,10 +2,10 @@
 
 use super::answer::VERSION;
 use super::report::name_lines;
-use crate::image::{Attached, Digest, Image, Name, ReferrerType, tagged_subject};
+use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, tagged_subject};
 use indicatif::HumanBytes;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The annotation with the time of creation (image-spec, annotations.md).
 const CREATED: &str = "org.opencontainers.image.created";
@@ -51,7 +51,7 @@ struct ReferrerNode {
     artifact_type: Option<String>,
     /// The size of the manifest in bytes.
     size: u64,
-    /// The size of the manifest and its blobs in bytes.
+    /// The size in bytes of the manifest, its blobs, and the manifests that it lists with theirs.
     total_size: u64,
     created: Option<String>,
     annotations: BTreeMap<String, String>,
@@ -65,25 +65,23 @@ struct ReferrerNode {
 impl ReferrerTree {
     /// Arranges `attached`, which belongs to `image`.
     pub fn new(image: &Image, attached: &[Attached], left_out: Option<String>) -> ReferrerTree {
-        let mut below: HashMap<Digest, Vec<&Attached>> = HashMap::new();
-        let listing = |digest: Digest| {
-            let lists = |other: &&Attached| other.manifest.children().iter().any(|child| child.digest == digest);
-            attached.iter().find(lists).map(|other| other.manifest.digest())
-        };
+        let parts = attached.iter().filter(|one| one.is_part()).map(|one| (one.manifest.digest(), &one.manifest));
+        let mut below = Below { belonging: HashMap::new(), parts: parts.collect() };
         for one in attached {
             let subject = match &one.tag {
                 Some(tag) => tagged_subject(tag),
                 None => one.manifest.subject.as_ref().map(|subject| subject.digest),
             };
-            if let Some(subject) = subject.or_else(|| listing(one.manifest.digest())) {
-                below.entry(subject).or_default().push(one);
+            if let Some(subject) = subject {
+                below.belonging.entry(subject).or_default().push(one);
             }
         }
         let children = image.tree.iter().flat_map(|manifest| manifest.children());
         let platforms =
             children.filter_map(|child| Some((child.digest, child.platform.as_ref()?.to_string()))).collect();
         // The root is the last manifest of the tree, and its referrers come first.
-        let referrers = image.tree.iter().rev().flat_map(|manifest| nodes(&manifest.digest(), &mut below)).collect();
+        let subjects = image.original.iter().chain(image.tree.iter().rev());
+        let referrers = subjects.flat_map(|manifest| below.nodes(&manifest.digest())).collect();
         ReferrerTree {
             names: image.names.clone(),
             digest: image.root().digest(),
@@ -145,17 +143,38 @@ impl<'t> ReferrersDocument<'t> {
     }
 }
 
-/// Takes the manifests that belong to `subject` out of `below`, each with those that belong to it. Each list is taken
-/// once, so this ends.
-fn nodes(subject: &Digest, below: &mut HashMap<Digest, Vec<&Attached>>) -> Vec<ReferrerNode> {
-    let own = below.remove(subject).unwrap_or_default();
-    own.into_iter().map(|one| ReferrerNode::new(one, *subject, below)).collect()
+/// The manifests that are not in the tree yet.
+struct Below<'a> {
+    /// By the digest of their subject.
+    belonging: HashMap<Digest, Vec<&'a Attached>>,
+    /// The manifests that attached indexes list, which are not referrers themselves.
+    parts: HashMap<Digest, &'a Manifest>,
+}
+
+impl Below<'_> {
+    /// Takes the manifests that belong to `subject`, each with those that belong to it. Each list is taken once, so this
+    /// ends.
+    fn nodes(&mut self, subject: &Digest) -> Vec<ReferrerNode> {
+        let own = self.belonging.remove(subject).unwrap_or_default();
+        own.into_iter().map(|one| ReferrerNode::new(one, *subject, self)).collect()
+    }
+
+    /// The size of `manifest`, its blobs and its parts, in bytes.
+    fn total_size(&self, manifest: &Manifest) -> u64 {
+        let (mut seen, mut ahead, mut total) = (HashSet::new(), vec![manifest], 0u64);
+        while let Some(manifest) = ahead.pop() {
+            let sizes = manifest.blobs().into_iter().map(|blob| blob.size).chain([manifest.descriptor.size]);
+            total = sizes.fold(total, u64::saturating_add);
+            let children = manifest.children().iter().filter(|child| seen.insert(child.digest));
+            ahead.extend(children.filter_map(|child| self.parts.get(&child.digest).copied()));
+        }
+        total
+    }
 }
 
 impl ReferrerNode {
-    fn new(one: &Attached, subject: Digest, below: &mut HashMap<Digest, Vec<&Attached>>) -> ReferrerNode {
+    fn new(one: &Attached, subject: Digest, below: &mut Below<'_>) -> ReferrerNode {
         let entry = one.manifest.referrer_entry();
-        let blobs: u64 = one.manifest.blobs().iter().map(|blob| blob.size).sum();
         ReferrerNode {
             kind: ReferrerType::of(&entry, one.tag.as_deref()).to_string(),
             digest: entry.digest,
@@ -163,11 +182,11 @@ impl ReferrerNode {
             media_type: entry.media_type,
             artifact_type: entry.artifact_type,
             size: entry.size,
-            total_size: entry.size.saturating_add(blobs),
+            total_size: below.total_size(&one.manifest),
             annotations: entry.annotations.unwrap_or_default(),
             subject,
             tag: one.tag.clone(),
-            referrers: nodes(&one.manifest.digest(), below),
+            referrers: below.nodes(&one.manifest.digest()),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::answer::{VERSION, kind_word};
 use crate::cli::context::CliRun;
 use crate::copy::{Copied, Count, Report};
+use crate::error::counted;
 use crate::image::{Digest, Name, Platform};
 use crate::progress::Watch;
 use crate::{Error, Kind, Result};
@@ -242,9 +243,9 @@ fn describe(report: &Report, images: usize, retries: usize, duration: Duration) 
     format!(
         "{images} {}: {} {verb} ({}), {resumed}{} existing ({}){retries}; {:.1} s",
         if images == 1 { "image" } else { "images" },
-        blob_count(report.transferred),
+        counted(report.transferred.blobs, "blob"),
         HumanBytes(report.transferred.bytes),
-        blob_count(report.existing),
+        counted(report.existing.blobs, "blob"),
         HumanBytes(report.existing.bytes),
         duration.as_secs_f64()
     )
@@ -276,10 +277,6 @@ pub fn name_lines<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<It
         _ => Some(format!("{name}@{digest}")),
     };
     names.iter().filter_map(line).chain(unnamed)
-}
-
-fn blob_count(count: Count) -> String {
-    if count.blobs == 1 { "1 blob".to_owned() } else { format!("{} blobs", count.blobs) }
 }
 
 /// Replaces `file` atomically. A device or a pipe is written directly.

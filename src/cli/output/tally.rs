@@ -1,5 +1,6 @@
 //! Counters of a copy in progress.
 
+use crate::error::counted;
 use crate::progress::{Event, Outcome};
 use indicatif::HumanBytes;
 use std::collections::HashMap;
@@ -64,8 +65,13 @@ impl Tally {
             0 => String::new(),
             rate => format!(", {} s left", total.saturating_sub(self.done) / rate),
         };
-        let (blobs_done, blobs) = (self.blobs_done, self.blobs);
-        format!("{done} of {}, {blobs_done} of {blobs} blobs, {}/s{remaining}", HumanBytes(total), HumanBytes(rate))
+        let blobs = self.blobs_done_of_all();
+        format!("{done} of {}, {blobs}, {}/s{remaining}", HumanBytes(total), HumanBytes(rate))
+    }
+
+    /// `2 of 3 blobs`.
+    pub fn blobs_done_of_all(&self) -> String {
+        format!("{} of {}", self.blobs_done, counted(self.blobs, "blob"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cli::context::CliRun;
 use crate::cli::open::copy_options::cache_dir;
+use crate::error::counted;
 use crate::progress::Watch;
 use crate::transport::registry::push::{body_limit, resume_cache};
 use crate::transport::{archive, layout};
@@ -90,13 +91,14 @@ impl Prune {
             if age.is_some_and(|age| age >= older) {
                 fs::remove_file(&layer_cache).map_err(|error| Error::writing(layer_cache.display(), error))?;
             }
-            run.screen.say(&format!("{}: removed {uploads} uploads and {limits} limits", cache.display()));
+            let (uploads, limits) = (counted(uploads, "upload"), counted(limits, "limit"));
+            run.screen.say(&format!("{}: removed {uploads} and {limits}", cache.display()));
         }
         for dir in &self.dirs {
             let archives = archive::prune(dir, older)?;
             let blobs = layout::prune(dir, older)?;
-            run.screen
-                .say(&format!("{}: removed {blobs} partial blobs and {archives} partial archives", dir.display()));
+            let (blobs, archives) = (counted(blobs, "partial blob"), counted(archives, "partial archive"));
+            run.screen.say(&format!("{}: removed {blobs} and {archives}", dir.display()));
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::image::{Descriptor, Digest, Manifest, Platform};
 use crate::progress::{Event, Watch};
 use crate::source::attached::image_roots;
 use crate::source::documents;
-use crate::source::{Selector, Store};
+use crate::source::{ReferrerList, Selector, Store};
 use crate::{Error, Kind, Result};
 use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args};
@@ -96,7 +96,12 @@ fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &
 /// The referrers of the image `digest`, by one request; `None` where they cannot be listed.
 fn referrers(store: &dyn Store, digest: &Digest, run: &CliRun) -> Result<Option<Vec<Descriptor>>> {
     match store.referrers(digest) {
-        Ok(referrers) => Ok(Some(referrers)),
+        Ok(ReferrerList { entries, incomplete }) => {
+            if let Some(why) = incomplete {
+                run.screen.say(&format!("not all referrers of {digest} are shown: {why}"));
+            }
+            Ok(Some(entries))
+        }
         Err(error) if error.kind() == Kind::Interrupted => Err(error),
         Err(error) => {
             run.screen.event(Event::Detail(&format!("the referrers of {digest} cannot be listed: {error}")));

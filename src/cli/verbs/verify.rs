@@ -11,10 +11,10 @@ use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::name_lines;
 use crate::cli::verify_blobs;
 use crate::cli::verify_blobs::{HashedBlob, HashedBlobs, Uncompressed};
-use crate::image::Image;
-use crate::image::{Config, Descriptor, Digest, Manifest, Name};
+use crate::error::counted;
+use crate::image::{Config, Descriptor, Digest, Image, Manifest, Name};
 use crate::source::Store;
-use crate::source::attached::attached_to;
+use crate::source::attached::{Found, attached_to};
 use crate::source::documents;
 use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
@@ -28,7 +28,8 @@ use std::sync::Arc;
 /// Read and hash all blobs of the images in SRC
 ///
 /// imgmv compares manifests, configs and layers with their digests and sizes, and uncompressed layers with the diff_ids
-/// in the config. In a layout or an archive it also checks the signatures and other referrers of the images. It names each broken blob on standard error; the exit status is then 5.
+/// in the config. In a layout or an archive it also checks the signatures and other referrers of the images. It names
+/// each broken blob on standard error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct VerifyVerb {
@@ -48,9 +49,6 @@ Examples:
   imgmv verify registry.lan:5000/team/app:2 --platform linux/amd64
   ssh node1 docker save app:2 | imgmv verify -";
 
-/// The maximum number of missing referrers that are named.
-const MAX_MISSING: usize = 100;
-
 #[derive(Serialize)]
 struct VerifyDocument<'a> {
     version: u32,
@@ -64,9 +62,10 @@ struct VerifiedImage<'a> {
     ok: bool,
     blobs: usize,
     bytes: u64,
+    /// The manifests that belong to the image: referrers, and those under cosign's tags.
     referrers: usize,
-    /// One message for each broken blob.
-    broken: &'a [String],
+    /// One message for each broken blob, and for each referrer that is missing or damaged.
+    broken: Vec<&'a str>,
 }
 
 /// The result for one image.
@@ -77,6 +76,8 @@ struct Verdict {
     bytes: u64,
     referrers: usize,
     broken: Vec<String>,
+    /// The referrers that are missing or damaged.
+    broken_referrers: Vec<String>,
 }
 
 impl VerifyVerb {
@@ -106,7 +107,7 @@ impl VerifyVerb {
         let images = inspect_source::some(images, &*store)?;
         let mut verdicts =
             images.iter().map(|image| check_image(image, &*store, &hashed)).collect::<Result<Vec<_>>>()?;
-        verdicts.iter_mut().zip(unreadable).for_each(|(verdict, why)| verdict.broken.extend(why));
+        verdicts.iter_mut().zip(unreadable).for_each(|(verdict, why)| verdict.broken_referrers = why);
         run.screen.clear();
         print(&verdicts, run)
     }
@@ -118,17 +119,13 @@ fn attach(images: &mut [Image], store: &dyn Store, run: &CliRun) -> Result<Vec<V
     if store.profile().is_remote {
         return Ok(Vec::new());
     }
-    let missing: Vec<String> = store
-        .missing_attached()
-        .iter()
-        .take(MAX_MISSING)
-        .map(|digest| format!("referrer {digest}: is listed in the archive, but is missing"))
-        .collect();
     let mut unreadable = Vec::with_capacity(images.len());
     for image in images {
-        let found = attached_to(image, store, &[], &run.cancel)?;
-        image.attached = found.attached;
-        unreadable.push([missing.clone(), found.unreadable].concat());
+        let Found { attached, left_out, unreadable: mut why } = attached_to(image, store, &[], &run.cancel)?;
+        image.attached = attached;
+        // What was not searched was not verified.
+        why.extend(left_out.filter(|left_out| !why.contains(left_out)));
+        unreadable.push(why);
     }
     Ok(unreadable)
 }
@@ -142,31 +139,44 @@ fn print(verdicts: &[Verdict], run: &CliRun) -> Result<()> {
     }
     // Images may share a broken blob; its message is printed once.
     let mut printed = HashSet::new();
-    let broken = verdicts.iter().flat_map(|image| &image.broken);
-    broken.filter(|message| printed.insert(message.as_str())).for_each(|message| run.screen.error(message));
-    match verdicts.iter().filter(|image| !image.broken.is_empty()).count() {
-        0 => Ok(()),
-        n => Err(Error::invalid(format!("{n} of {} images are broken", verdicts.len()))),
+    let broken = verdicts.iter().flat_map(Verdict::broken);
+    broken.filter(|message| printed.insert(*message)).for_each(|message| run.screen.error(message));
+    match (verdicts.iter().filter(|image| !image.is_ok()).count(), verdicts.len()) {
+        (0, _) => Ok(()),
+        (_, 1) => Err(Error::invalid("the image is broken")),
+        (1, all) => Err(Error::invalid(format!("1 of {all} images is broken"))),
+        (n, all) => Err(Error::invalid(format!("{n} of {all} images are broken"))),
     }
 }
 
 impl Verdict {
+    fn broken(&self) -> impl Iterator<Item = &str> {
+        self.broken.iter().chain(&self.broken_referrers).map(String::as_str)
+    }
+
+    fn is_ok(&self) -> bool {
+        self.broken().next().is_none()
+    }
+
     fn entry(&self) -> VerifiedImage<'_> {
         VerifiedImage {
             names: self.names.iter().map(Name::as_str).collect(),
             digest: self.digest,
-            ok: self.broken.is_empty(),
+            ok: self.is_ok(),
             blobs: self.blobs,
             bytes: self.bytes,
             referrers: self.referrers,
-            broken: &self.broken,
+            broken: self.broken().collect(),
         }
     }
 
     fn lines(&self) -> Vec<String> {
-        let verdict = match self.broken.len() {
-            0 => format!("ok, {} blobs, {}", self.blobs, HumanBytes(self.bytes)),
-            n => format!("broken, {n} of {} blobs", self.blobs),
+        let (blobs, referrers) = (counted(self.blobs, "blob"), counted(self.broken_referrers.len(), "referrer"));
+        let verdict = match (self.broken.len(), self.broken_referrers.len()) {
+            (0, 0) => format!("ok, {blobs}, {}", HumanBytes(self.bytes)),
+            (n, 0) => format!("broken, {n} of {blobs}"),
+            (0, _) => format!("broken, {referrers}"),
+            (n, _) => format!("broken, {n} of {blobs}, {referrers}"),
         };
         name_lines(&self.names, &self.digest).map(|name| format!("{name} {verdict}")).collect()
     }
@@ -179,8 +189,9 @@ fn check_image(image: &Image, store: &dyn Store, hashed: &HashedBlobs) -> Result
         digest: image.root().digest(),
         blobs: 0,
         bytes: 0,
-        referrers: image.attached.len(),
+        referrers: image.attached.iter().filter(|attached| !attached.is_part()).count(),
         broken: Vec::new(),
+        broken_referrers: Vec::new(),
     };
     let mut seen = HashSet::new();
     for blob in image.blobs().filter(|blob| seen.insert(blob.digest)) {

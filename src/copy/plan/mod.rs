@@ -77,7 +77,8 @@ pub fn images(
     if let Some(error) = ambiguous(&roots) {
         return Err(error);
     }
-    let merged = names::merge(roots);
+    let keeps_originals = matches!(capabilities.shape, Shape::AsFound | Shape::Whole);
+    let merged = names::merge(roots, keeps_originals);
     let known: HashMap<Digest, &Root> = merged.iter().map(|(_, root)| (root.descriptor.digest, root)).collect();
     let mut planned: Vec<Image> = Vec::new();
     let mut bytes = 0;
@@ -86,8 +87,8 @@ pub fn images(
         let descriptor = wanted_form(root, options, capabilities);
         let chosen = select::choose(store, &known, descriptor, options, capabilities, watch, &label)?;
         let select::Chosen { tree, narrowed, mut original, bytes: read } = chosen;
-        if let (Shape::Whole, None, Some(known)) = (&capabilities.shape, &original, &root.original) {
-            original = Manifest::parse(store.manifest(known)?, known).ok();
+        if let (Shape::Whole, Sparse::Auto, Some(known)) = (&capabilities.shape, options.sparse, &root.original) {
+            original = Some(Manifest::parse(store.manifest(known)?, known)?);
         }
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());

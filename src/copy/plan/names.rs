@@ -9,12 +9,13 @@ use crate::sink::SinkCapabilities;
 use crate::source::Root;
 use std::collections::HashMap;
 
-/// Merges the roots of one image.
-pub(super) fn merge(roots: Vec<Root>) -> Vec<(Vec<Name>, Root)> {
+/// Merges the roots of one image. With `by_original`, parts of different indexes are different images.
+pub(super) fn merge(roots: Vec<Root>, by_original: bool) -> Vec<(Vec<Name>, Root)> {
     let mut merged: Vec<(Vec<Name>, Root)> = Vec::new();
-    let mut positions: HashMap<Digest, usize> = HashMap::new();
+    let mut positions: HashMap<(Digest, Option<Digest>), usize> = HashMap::new();
     for root in roots {
-        let at = *positions.entry(root.descriptor.digest).or_insert_with(|| {
+        let original = root.original.as_ref().filter(|_| by_original).map(|original| original.digest);
+        let at = *positions.entry((root.descriptor.digest, original)).or_insert_with(|| {
             merged.push((Vec::new(), root.clone()));
             merged.len() - 1
         });

@@ -8,9 +8,11 @@
 //! profile), [`by_hand`] resolves them component by component, with the same results.
 
 mod by_hand;
+mod cached;
 #[cfg(test)]
 mod tests;
 
+use crate::disk::shortened;
 use crate::error::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
@@ -20,6 +22,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+pub(crate) use cached::{CachedFile, FileStamp};
 
 /// The maximum number of attempts while another process renames directories in the path.
 const ATTEMPTS: usize = 100;
@@ -58,9 +62,10 @@ impl Rooted {
         &self.path
     }
 
-    /// Returns the path of `name` in this directory, for messages.
+    /// Returns the path of `name` in this directory, for messages: of a long name its start.
     pub fn display(&self, name: impl AsRef<[u8]>) -> String {
-        self.path.join(OsStr::from_bytes(&cleaned(name.as_ref()))).display().to_string()
+        let name = cleaned(name.as_ref());
+        self.path.join(shortened(&String::from_utf8_lossy(&name))).display().to_string()
     }
 
     /// Opens the directory `name` as a root for itself; `None` if it does not exist.
@@ -128,7 +133,12 @@ impl Rooted {
     /// As [`Rooted::file`], and `Invalid` for a larger file.
     pub fn read(&self, name: impl AsRef<[u8]>, limit: u64) -> Result<Option<Vec<u8>>> {
         let name = name.as_ref();
-        let Some(file) = self.file(name)? else { return Ok(None) };
+        let file = self.file(name)?;
+        file.map(|file| self.content(file, name, limit)).transpose()
+    }
+
+    /// Reads `file`, which was opened as `name`.
+    fn content(&self, file: File, name: &[u8], limit: u64) -> Result<Vec<u8>> {
         let reading = |error| Error::reading(self.display(name), error);
         let size = file.metadata().map_err(reading)?.len();
         let mut bytes = Vec::new();
@@ -136,7 +146,7 @@ impl Rooted {
             file.take(limit + 1).read_to_end(&mut bytes).map_err(reading)?;
         }
         match size.max(bytes.len() as u64) {
-            size if size <= limit => Ok(Some(bytes)),
+            size if size <= limit => Ok(bytes),
             size => {
                 Err(Error::invalid(format!("{}: it has {size} bytes; at most {limit} are allowed", self.display(name))))
             }

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -191,16 +191,24 @@ impl Repository for MergedRepository {
         holder.open(digest, size, from)
     }
 
+    /// A failure counts, unless a repository that has the subject itself lists its referrers: an empty list would say that
+    /// the image is not signed.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut all: Vec<Descriptor> = Vec::new();
+        let (mut all, mut known): (Vec<Descriptor>, HashSet<Digest>) = Default::default();
+        let (mut answered, mut failure) = (Vec::new(), None);
         for repository in &self.0 {
-            for referrer in repository.referrers(subject)? {
-                if all.iter().all(|known| known.digest != referrer.digest) {
-                    all.push(referrer);
+            match repository.referrers(subject) {
+                Ok(found) => {
+                    all.extend(found.into_iter().filter(|referrer| known.insert(referrer.digest)));
+                    answered.push(repository);
                 }
+                Err(error) => failure = Some(error),
             }
         }
-        Ok(all)
+        match failure {
+            Some(error) if !answered.iter().any(|one| matches!(one.blob(subject), Ok(Some(_)))) => Err(error),
+            _ => Ok(all),
+        }
     }
 }
 

@@ -134,7 +134,7 @@ impl Repository for StoreRepository {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.store.referrers(subject)
+        Ok(self.store.referrers(subject)?.entries)
     }
 }
 

@@ -54,6 +54,6 @@ impl Repository for StoreRepository {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(none_if_not_found(self.store.referrers(subject))?.unwrap_or_default())
+        Ok(none_if_not_found(self.store.referrers(subject))?.unwrap_or_default().entries)
     }
 }

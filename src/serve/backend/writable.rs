@@ -224,7 +224,7 @@ impl Repository for WritableRepository {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.0.store.referrers(subject)
+        Ok(self.0.store.referrers(subject)?.entries)
     }
 }
 

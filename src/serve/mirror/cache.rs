@@ -9,7 +9,7 @@ use crate::image::{Descriptor, Digest, Manifest, Name};
 use crate::serve::backend::catalog::parse_if_manifest;
 use crate::serve::backend::reload::Reloading;
 use crate::source::Store;
-use crate::transport::layout::{LayoutCache, LayoutStore};
+use crate::transport::layout::LayoutCache;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -104,11 +104,6 @@ impl MirrorCache {
     /// All stored names.
     pub fn names(&self) -> Result<Vec<Name>> {
         Ok(self.names.current()?.keys().cloned().collect())
-    }
-
-    /// The stored referrers of `subject`.
-    pub fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        LayoutStore::open(self.layout.dir())?.referrers(subject)
     }
 
     /// The size of a stored blob in bytes.

@@ -21,7 +21,8 @@
 //!
 //! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
 //! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
-//! limited to 8 MiB). A manifest with a subject stays listed: an unlisted referrer would not be found.
+//! limited to 8 MiB). `referrers` keeps the last list of an image's referrers under a tag, so that a signed image is
+//! signed while upstream does not respond.
 
 pub(super) mod cache;
 pub mod client_config;
@@ -29,6 +30,7 @@ pub(super) mod download;
 pub(super) mod evict;
 pub(super) mod peers;
 pub(super) mod pool;
+mod referrers;
 pub(super) mod repository;
 pub(super) mod single_flight;
 pub(super) mod upstreams;

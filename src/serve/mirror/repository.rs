@@ -7,7 +7,7 @@ use super::peers::{ContentKind, RepositoryId};
 use super::upstreams::{Identity, Upstream};
 use super::{ContentKey, KnownSize, MirrorState};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
+use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_referrers_tag};
 use crate::serve::access_log::add;
 use crate::serve::backend::catalog::{Freshness, Prefetched, Repository, Search, TagOrDigest};
 use crate::serve::backend::upstream::spawn_reader;
@@ -57,7 +57,7 @@ impl MirroredRepository {
     }
 
     /// The cache for new content from upstream.
-    fn cache(&self) -> Option<&Arc<MirrorCache>> {
+    pub(super) fn cache(&self) -> Option<&Arc<MirrorCache>> {
         self.state.caches.as_ref().map(|caches| caches.for_identity(self.identity()))
     }
 
@@ -65,7 +65,10 @@ impl MirroredRepository {
         (self.identity(), self.repository_id.clone(), *digest)
     }
 
-    fn lookup_upstream<T>(&self, lookup: impl Fn(&RepositoryStore) -> Result<Option<T>>) -> Result<Option<T>> {
+    pub(super) fn lookup_upstream<T>(
+        &self,
+        lookup: impl Fn(&RepositoryStore) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         match self.upstream() {
             Some(upstream) => upstream.lookup_in_order(self.identity(), &self.repository_id.repository, lookup),
             None => Ok(None),
@@ -82,12 +85,12 @@ impl MirroredRepository {
         }
     }
 
-    fn full_name(&self, tag: &str) -> Option<Name> {
+    pub(super) fn full_name(&self, tag: &str) -> Option<Name> {
         let (host, repository) = (self.upstream()?.host().to_owned(), self.repository_id.repository.clone());
         Some(Name::from(&Reference { host, repository, tag: Some(tag.to_owned()), digest: None }))
     }
 
-    fn cached(&self, digest: &Digest) -> Result<Option<Manifest>> {
+    pub(super) fn cached(&self, digest: &Digest) -> Result<Option<Manifest>> {
         for cache in self.caches() {
             if let Some(manifest) = cache.manifest(digest)? {
                 return Ok(Some(manifest));
@@ -144,6 +147,8 @@ impl MirroredRepository {
                 self.warn_on_error(cache.set_name(&name, &manifest));
                 Ok(Some((manifest.digest(), Freshness::Current)))
             }
+            // A list of referrers stays under its tag, which upstream does not need to have.
+            Ok(None) if is_referrers_tag(tag) => Ok(None),
             Ok(None) => {
                 self.warn_on_error(cache.forget(&name));
                 Ok(None)
@@ -163,7 +168,7 @@ impl MirroredRepository {
     }
 
     /// The last known digest of `name`, if its manifest is still stored.
-    fn last_known(&self, name: &Name) -> Result<Option<Digest>> {
+    pub(super) fn last_known(&self, name: &Name) -> Result<Option<Digest>> {
         for cache in self.caches() {
             if let Some(last) = cache.last_known(name)?.filter(|last| cache.has(&last.digest)) {
                 return Ok(Some(last.digest));
@@ -173,7 +178,7 @@ impl MirroredRepository {
     }
 
     /// Reports an error of the cache; the current response does not depend on it.
-    fn warn_on_error(&self, result: Result<()>) {
+    pub(super) fn warn_on_error(&self, result: Result<()>) {
         if let Err(error) = result {
             self.state.watch.say(&error.to_string());
         }
@@ -244,7 +249,8 @@ impl Repository for MirroredRepository {
                         && reference.repository == self.repository_id.repository
                 };
                 let names = cache.names()?;
-                tags.extend(names.iter().filter_map(Name::reference).filter(own).filter_map(|found| found.tag));
+                let own_tags = names.iter().filter_map(Name::reference).filter(own).filter_map(|found| found.tag);
+                tags.extend(own_tags.filter(|tag| !is_referrers_tag(tag)));
             }
             Ok(tags)
         };
@@ -335,19 +341,6 @@ impl Repository for MirroredRepository {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        if self.search == Search::Local {
-            return Ok(Vec::new());
-        }
-        match self.hide_errors(self.lookup_upstream(|store| store.referrers(subject).map(Some))) {
-            Ok(found) => Ok(found.unwrap_or_default()),
-            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
-            Err(error) => {
-                let mut known = Vec::new();
-                for cache in self.caches() {
-                    known.extend(cache.referrers(subject)?);
-                }
-                if known.is_empty() { Err(error) } else { Ok(known) }
-            }
-        }
+        self.find_referrers(subject)
     }
 }

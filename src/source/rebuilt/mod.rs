@@ -9,7 +9,10 @@
 //! again: they tell whether the image was removed meanwhile or is damaged.
 
 mod explanation;
+mod form;
 mod id_prefix;
+mod known;
+mod measuring;
 mod select;
 mod store;
 
@@ -20,6 +23,7 @@ use crate::source::Root;
 use crate::tarsplit::StoredLayer;
 
 pub use explanation::Change;
+pub(crate) use form::{Form, MAX_LAYERS, missing_part, with_hint};
 pub(crate) use id_prefix::IdPrefix;
 pub use store::RebuiltStore;
 
@@ -68,8 +72,8 @@ pub struct Contents<L> {
 
 /// The directory of an engine. Everything in it is untrusted.
 pub trait EngineDirectory: Send + Sync {
-    /// A layer of an image, before it is opened.
-    type Layer: Clone + Send + Sync;
+    /// A layer of an image, before it is opened. Two of the same driver are equal if they are in the same place.
+    type Layer: Clone + Eq + Send + Sync;
 
     /// The engine in messages: `docker`.
     fn engine(&self) -> &'static str;
@@ -83,22 +87,38 @@ pub trait EngineDirectory: Send + Sync {
     /// The error message for a directory without an image.
     fn empty_message(&self) -> String;
 
-    /// The images as the engine lists them: those with names by each name, then those without.
+    /// The images that have names, by each name.
     ///
     /// # Errors
     /// - `Invalid`: the records are damaged.
-    fn listed(&self) -> Result<Vec<ImageAt>>;
+    fn named(&self) -> Result<Vec<ImageAt>>;
+
+    /// The images without a name that the engine lists.
+    ///
+    /// # Errors
+    /// As [`EngineDirectory::named`].
+    fn unnamed(&self) -> Result<Vec<ImageAt>>;
+
+    /// The images as the engine lists them: those with names by each name, then those without.
+    ///
+    /// # Errors
+    /// As [`EngineDirectory::named`].
+    fn listed(&self) -> Result<Vec<ImageAt>> {
+        let mut listed = self.named()?;
+        listed.extend(self.unnamed()?);
+        Ok(listed)
+    }
 
     /// Every image once, without names; those too that the engine does not list.
     ///
     /// # Errors
-    /// As [`EngineDirectory::listed`].
+    /// As [`EngineDirectory::named`].
     fn every(&self) -> Result<Vec<ImageAt>>;
 
     /// The image of which the engine recorded the manifest `digest`; of `repository`, where one is given.
     ///
     /// # Errors
-    /// As [`EngineDirectory::listed`].
+    /// As [`EngineDirectory::named`].
     fn with_manifest(&self, digest: &Digest, repository: Option<&Reference>) -> Result<Option<ImageAt>>;
 
     /// The name that the engine tries first for the name `text`, where the engine has such a rule.

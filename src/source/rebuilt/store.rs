@@ -1,12 +1,12 @@
 //! The store over an engine's directory.
 
 use super::explanation::is_explained;
-use super::{Contents, EngineDirectory, ImageAt};
+use super::known::{Blob, Known, Layer};
+use super::{Contents, EngineDirectory, ImageAt, measuring};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, media_type, synthesised, uncompressed_layer};
 use crate::source::{Profile, Root, Selector, Store};
-use crate::tarsplit::{Measured, MeasuredLayers, ParkedReaders};
-use std::collections::HashMap;
+use crate::tarsplit::{MeasuredLayers, ParkedReaders};
 use std::io::{self, Cursor, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,29 +20,8 @@ pub struct RebuiltStore<D: EngineDirectory> {
     directory: D,
     measured: MeasuredLayers,
     known: Mutex<Known<D::Layer>>,
-    readers: ParkedReaders,
-}
-
-/// The manifests of images that were found, and their blobs.
-struct Known<L> {
-    manifests: HashMap<Digest, Manifest>,
-    blobs: HashMap<Digest, Blob<L>>,
-}
-
-#[derive(Clone)]
-struct Blob<L> {
-    /// The image that has the blob.
-    image: ImageAt,
-    descriptor: Descriptor,
-    /// `None`: the config.
-    layer: Option<Layer<L>>,
-}
-
-#[derive(Clone)]
-struct Layer<L> {
-    diff_id: Digest,
-    stored: L,
-    measured: Measured,
+    /// By driver and layer.
+    readers: ParkedReaders<(usize, D::Layer)>,
 }
 
 /// The manifest of an image.
@@ -57,7 +36,7 @@ pub(super) struct ImageManifest {
 impl<D: EngineDirectory> RebuiltStore<D> {
     /// The store over `directory`. `measured` has the layers that were measured before.
     pub(crate) fn new(directory: D, measured: MeasuredLayers) -> RebuiltStore<D> {
-        let known = Mutex::new(Known { manifests: HashMap::new(), blobs: HashMap::new() });
+        let known = Mutex::new(Known::default());
         RebuiltStore { directory, measured, known, readers: ParkedReaders::default() }
     }
 
@@ -65,10 +44,24 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         &self.directory
     }
 
-    /// The name of each image, and the ID of each image without one. No layer is read.
+    /// The name of each image, and the ID of each image without one. No layer is read. Of images that cannot be read the
+    /// user is told why.
     pub(crate) fn names_and_ids(&self) -> Result<Vec<Name>> {
-        let images = self.directory.listed()?.into_iter();
+        let images = self.readable()?.into_iter();
         images.map(|image| image.name.map_or_else(|| Name::new(image.id.to_string()), Ok)).collect()
+    }
+
+    /// The listed images without those that cannot be read, of which the user is told why.
+    fn readable(&self) -> Result<Vec<ImageAt>> {
+        let mut images = self.directory.listed()?;
+        images.retain(|image| match self.directory.unreadable(image) {
+            Some(reason) => {
+                self.directory.watch().say(&format!("{reason}; it is skipped"));
+                false
+            }
+            None => true,
+        });
+        Ok(images)
     }
 
     /// The manifest of `image`. Its blobs can be opened from now on.
@@ -91,11 +84,9 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             descriptor: Descriptor::of(media_type::OCI_CONFIG, &config),
             layer: None,
         }];
-        for (diff_id, stored) in layers {
-            let measured = self.measured.of(diff_id, || self.directory.layer(image, &stored))?;
-            let descriptor = uncompressed_layer(&diff_id, measured.bytes);
-            let layer = Some(Layer { diff_id, stored, measured });
-            blobs.push(Blob { image: image.clone(), descriptor, layer });
+        for layer in measuring::measured(&self.directory, &self.measured, image, layers)? {
+            let descriptor = uncompressed_layer(&layer.diff_id, layer.measured.bytes);
+            blobs.push(Blob { image: image.clone(), descriptor, layer: Some(layer) });
         }
         let made = match manifest {
             Some(manifest) => {
@@ -109,9 +100,7 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             }
         };
         let mut known = self.known();
-        for blob in blobs {
-            known.blobs.entry(blob.descriptor.digest).or_insert(blob);
-        }
+        blobs.into_iter().for_each(|blob| known.add(blob));
         known.manifests.insert(made.manifest.digest(), made.manifest.clone());
         Ok(made)
     }
@@ -134,6 +123,22 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn open_at(&self, place: &Blob<D::Layer>, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let size = place.descriptor.size;
+        if size != blob.size || from > size {
+            return Err(Error::invalid(format!(
+                "{}: blob {} does not match: expected {} bytes by its descriptor, got {size}",
+                self.directory.label(),
+                blob.digest,
+                blob.size
+            )));
+        }
+        match &place.layer {
+            Some(layer) => self.open_layer(place, layer, from),
+            None => self.open_config(&place.image, from),
+        }
+    }
+
     fn open_layer(
         &self,
         blob: &Blob<D::Layer>,
@@ -146,7 +151,7 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             label = Some(stored.label.clone());
             stored.tar(&layer.measured, layer.diff_id)
         };
-        let reader = self.readers.read(layer.diff_id, from, open);
+        let reader = self.readers.read((blob.image.driver, layer.stored.clone()), from, open);
         Ok(Box::new(ExplainingReader {
             reader: reader.map_err(|error| self.explained(&blob.image, None, error))?,
             store: self,
@@ -182,18 +187,10 @@ fn sizes_agree<L>(manifest: &Manifest, blobs: &[Blob<L>]) -> Result<()> {
 
 impl<D: EngineDirectory> Store for RebuiltStore<D> {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
-        let mut images = Vec::new();
-        for selector in selectors {
-            images.extend(self.find_images(selector)?);
-        }
-        if selectors.is_empty() {
-            for image in self.directory.listed()? {
-                match self.directory.unreadable(&image) {
-                    Some(reason) => self.directory.watch().say(&format!("{reason}; it is skipped")),
-                    None => images.push(image),
-                }
-            }
-        }
+        let images = match selectors.is_empty() {
+            true => self.readable()?,
+            false => selectors.iter().map(|selector| self.find_image(selector)).collect::<Result<Vec<_>>>()?,
+        };
         let with_manifest = |image: ImageAt| {
             let made = self.manifest_of(&image)?;
             let (descriptor, synthesised, lost_manifest) = (made.manifest.descriptor, made.synthesised, made.lost);
@@ -221,26 +218,23 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        let label = self.directory.label();
-        let found = self.known().blobs.get(&blob.digest).cloned();
-        let found = found.ok_or_else(|| Error::not_found(format!("{label}: it has no blob {}", blob.digest)))?;
-        let size = found.descriptor.size;
-        if size != blob.size || from > size {
-            return Err(Error::invalid(format!(
-                "{label}: blob {} does not match: expected {} bytes by its descriptor, got {size}",
-                blob.digest, blob.size
-            )));
+        let places = self.known().blobs.get(&blob.digest).cloned().unwrap_or_default();
+        let mut first = None;
+        for place in &places {
+            match self.open_at(place, blob, from) {
+                // The same layer may be undamaged in another place.
+                Err(error) if is_explained(&error) => first = first.or(Some(error)),
+                opened => return opened,
+            }
         }
-        match &found.layer {
-            Some(layer) => self.open_layer(&found, layer, from),
-            None => self.open_config(&found.image, from),
-        }
+        let missing = || Error::not_found(format!("{}: it has no blob {}", self.directory.label(), blob.digest));
+        Err(first.unwrap_or_else(missing))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let known = self.known();
         let manifest = known.manifests.get(digest).map(|manifest| manifest.descriptor.clone());
-        Ok(manifest.or_else(|| known.blobs.get(digest).map(|blob| blob.descriptor.clone())))
+        Ok(manifest.or_else(|| known.blobs.get(digest).and_then(|places| Some(places.first()?.descriptor.clone()))))
     }
 
     fn names(&self) -> Result<Vec<Name>> {

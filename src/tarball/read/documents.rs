@@ -9,13 +9,22 @@ use crate::tarball::manifest_json;
 use crate::tarball::manifest_json::blob_digest;
 use crate::tarball::tar::entries::{EntryKind, TarEntry};
 use crate::tarball::tar::path::shown;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::{HashMap, HashSet};
+
+/// The maximum size of a document that is neither manifest, index nor config of an image.
+const MAX_OTHER_BYTES: u64 = 64 << 10;
+/// The maximum size of all such documents together.
+const MAX_ALL_OTHER_BYTES: u64 = 4 << 20;
 
 #[derive(Default)]
 pub(crate) struct StreamContents {
     pub documents: HashMap<Box<str>, Vec<u8>>,
     /// The size of all documents.
     pub bytes: u64,
+    /// The size of those that are neither manifests, indexes nor configs of images.
+    other_bytes: u64,
     pub layers: HashMap<Box<str>, StreamedLayer>,
     /// Layers without a digest as their name, in an archive whose first layer has one. They were not hashed.
     pub unnamed_layers: HashSet<String>,
@@ -53,6 +62,18 @@ impl StreamContents {
         Ok(())
     }
 
+    /// Whether the document `bytes`, whose name is its digest, is to be stored: a manifest, an index or a config of an
+    /// image. Other documents are stored as long as they are few and small: the config of an artifact may be any JSON.
+    pub fn needs(&mut self, bytes: &[u8]) -> bool {
+        let size = bytes.len() as u64;
+        if describes_image(bytes) {
+            return true;
+        }
+        let is_needed = size <= MAX_OTHER_BYTES && self.other_bytes + size <= MAX_ALL_OTHER_BYTES;
+        self.other_bytes += if is_needed { size } else { 0 };
+        is_needed
+    }
+
     /// Adds a link; ignores a directory.
     pub fn insert_link(&mut self, entry: &TarEntry) {
         if entry.kind != EntryKind::Directory {
@@ -87,6 +108,28 @@ impl StreamContents {
             _ => None,
         })
     }
+}
+
+/// Whether `bytes` are JSON with a field of a manifest, an index or the config of an image.
+fn describes_image(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Fields {
+        schema_version: Option<IgnoredAny>,
+        artifact_type: Option<IgnoredAny>,
+        manifests: Option<IgnoredAny>,
+        config: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
+        blobs: Option<IgnoredAny>,
+        rootfs: Option<IgnoredAny>,
+    }
+    // serde also accepts a list as an object.
+    let is_object = bytes.trim_ascii_start().starts_with(b"{");
+    is_object
+        && serde_json::from_slice::<Fields>(bytes).is_ok_and(|found| {
+            let Fields { schema_version, artifact_type, manifests, config, layers, blobs, rootfs } = found;
+            [schema_version, artifact_type, manifests, config, layers, blobs, rootfs].iter().any(Option::is_some)
+        })
 }
 
 impl Contents for StreamContents {

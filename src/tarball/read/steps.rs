@@ -1,5 +1,5 @@
-//! The entries of an archive, one step after the other. Small documents are stored, layers are read by the caller, and
-//! other entries are skipped.
+//! The entries of an archive, one step after the other. Manifests, indexes, configs and other small documents are stored,
+//! layers and other blobs are read by the caller, and other entries are skipped.
 
 use super::contents::{INDEX, LAYOUT, MAX_DOCUMENT_BYTES};
 use super::documents::StreamContents;
@@ -86,6 +86,11 @@ impl Steps {
         let named = blob_digest(&entry.name);
         if fits && (is_json(&head) || list) {
             let bytes = self.read_all(head, entry.size)?;
+            if named.is_some() && self.names_blobs() && !self.held.needs(&bytes) {
+                // An SBOM, an attestation, a bundle of cosign: a blob like any other.
+                self.begin_layer(entry, bytes, named)?;
+                return Ok(Step::Layer);
+            }
             self.held.insert_document(&entry.name, bytes)?;
             return Ok(Step::Document(entry.name));
         }
@@ -107,6 +112,12 @@ impl Steps {
         }
     }
 
+    /// Whether layers are stored under their digests, as far as the entries before show it.
+    fn names_blobs(&self) -> bool {
+        self.digests_known.unwrap_or_else(|| self.held.names_blobs())
+    }
+
+    /// Begins a layer; `head` is at least its first bytes.
     fn begin_layer(&mut self, entry: TarEntry, head: Vec<u8>, named: Option<Digest>) -> Result<()> {
         let known = *self.digests_known.get_or_insert_with(|| named.is_some() && self.held.names_blobs());
         self.current = Some(match named.filter(|_| known) {

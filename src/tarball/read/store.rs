@@ -8,7 +8,7 @@ use super::table::{EntryTable, Extent};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, media_type, with_coding};
 use crate::progress::Watch;
-use crate::source::{Profile, Root, Selector, Store, select};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store, select};
 use crate::tarball::attached::AttachedTable;
 use crate::tarball::tar::read_at::ReadAt;
 use std::{
@@ -218,12 +218,8 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         Ok(self.extent(digest)?.map(|(extent, media_type)| Descriptor::new(media_type, *digest, extent.size)))
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         Ok(self.attached.referrers(subject))
-    }
-
-    fn missing_attached(&self) -> Vec<Digest> {
-        self.attached.missing().to_vec()
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {

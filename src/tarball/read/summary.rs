@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, media_type};
-use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store, select, with_unlisted};
 use crate::tarball::attached::AttachedTable;
 use std::{
     collections::{HashMap, HashSet},
@@ -66,12 +66,8 @@ impl Store for StreamedStore {
         Ok(document.or(streamed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         Ok(self.summary.attached.referrers(subject))
-    }
-
-    fn missing_attached(&self) -> Vec<Digest> {
-        self.summary.attached.missing().to_vec()
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {

@@ -2,9 +2,12 @@
 //! containerd store read, and `manifest.json`, which docker's other stores and crane read.
 
 use crate::image::{
-    Descriptor, Digest, LayoutIndex, Manifest, Name, Platform, REF_NAME, digest_tags, is_digest_tag, media_type,
+    Descriptor, Digest, LayoutIndex, Manifest, Name, ORIGINAL, Platform, REF_NAME, digest_tags, is_digest_tag,
+    media_type,
 };
+use crate::tarball::attached::SUBJECT;
 use crate::tarball::manifest_json;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The maximum nesting of indexes.
@@ -14,14 +17,14 @@ const MAX_DEPTH: usize = 8;
 #[derive(Default)]
 pub(crate) struct ImageLists {
     manifests: HashMap<Digest, ImageSummary>,
-    /// Sorted, so that the same images give the same bytes.
-    names: BTreeSet<(Option<Name>, Digest)>,
+    /// Sorted, so that the same images give the same bytes; each with the index that the image is a part of.
+    names: BTreeMap<(Option<Name>, Digest), Option<Digest>>,
 }
 
 /// How a manifest belongs to another one in the archive.
 enum Belonging {
-    /// By its subject.
-    Referrer,
+    /// By this subject.
+    Referrer(Digest),
     /// By one of cosign's tags.
     Tagged(String),
 }
@@ -40,7 +43,7 @@ struct ImageSummary {
 impl ImageLists {
     pub fn put(&mut self, manifest: &Manifest) {
         let summary = ImageSummary {
-            descriptor: manifest.descriptor.clone(),
+            descriptor: Descriptor { annotations: None, ..manifest.descriptor.clone() },
             children: manifest.children().to_vec(),
             config: manifest.config().cloned(),
             layers: manifest.layers().iter().map(|layer| layer.digest).collect(),
@@ -58,34 +61,48 @@ impl ImageLists {
     pub fn publish(&mut self, name: Option<&Name>, root: &Manifest) {
         self.put(root);
         if let Some(name) = name {
-            self.names.retain(|(other, _)| other.as_ref() != Some(name));
+            self.names.retain(|(other, _), _| other.as_ref() != Some(name));
         }
-        self.names.insert((name.cloned(), root.digest()));
+        let original = root.descriptor.annotation(ORIGINAL).and_then(|digest| digest.parse().ok());
+        match self.names.entry((name.cloned(), root.digest())) {
+            // Without names, two images with this manifest are one entry, which can be a part of one index only.
+            Entry::Occupied(mut known) if *known.get() != original => drop(known.insert(None)),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => drop(place.insert(original)),
+        }
     }
 
     pub fn index(&self) -> LayoutIndex {
         let mut index = LayoutIndex::default();
-        for (name, digest) in self.images() {
-            index.point(name.as_ref(), &self.manifests[digest].descriptor);
+        for ((name, digest), original) in self.images() {
+            let mut entry = self.manifests[digest].descriptor.clone();
+            if let Some(original) = original {
+                entry.annotate(ORIGINAL, &original.to_string());
+            }
+            index.point(name.as_ref(), &entry);
         }
         index
     }
 
     /// The published manifests that are listed as images: those that do not belong to another manifest in the archive.
-    fn images(&self) -> impl Iterator<Item = &(Option<Name>, Digest)> {
+    fn images(&self) -> impl Iterator<Item = (&(Option<Name>, Digest), &Option<Digest>)> {
         let tags = self.digest_tags();
-        self.names.iter().filter(move |(name, digest)| self.belonging(name.as_ref(), digest, &tags).is_none())
+        self.names.iter().filter(move |((name, digest), _)| self.belonging(name.as_ref(), digest, &tags).is_none())
     }
 
     /// The list of the manifests that belong to the images ([`crate::tarball::attached`]); `None` if there are none.
     pub fn attached(&self) -> Option<LayoutIndex> {
         let tags = self.digest_tags();
         let mut entries: Vec<Descriptor> = Vec::new();
-        for (name, digest) in &self.names {
+        for (name, digest) in self.names.keys() {
             let manifest = &self.manifests[digest];
             match self.belonging(name.as_ref(), digest, &tags) {
                 None => {}
-                Some(Belonging::Referrer) => entries.extend(manifest.referrer_entry.clone()),
+                Some(Belonging::Referrer(subject)) => {
+                    let mut entry = manifest.referrer_entry.clone().unwrap_or_else(|| manifest.descriptor.clone());
+                    entry.annotate(SUBJECT, &subject.to_string());
+                    entries.push(entry);
+                }
                 Some(Belonging::Tagged(tag)) => {
                     let mut entry = manifest.descriptor.clone();
                     entry.annotate(REF_NAME, &tag);
@@ -97,21 +114,16 @@ impl ImageLists {
         (!entries.is_empty()).then(|| LayoutIndex::of(&entries))
     }
 
-    /// The indexes in the archive that nothing publishes or lists: images of the archive are a part of them.
+    /// The indexes in the archive that images of the archive are a part of.
     fn originals(&self) -> Vec<Descriptor> {
-        let published = self.names.iter().map(|(_, digest)| *digest);
-        let children = self.manifests.values().flat_map(|manifest| manifest.children.iter().map(|child| child.digest));
-        let reached: HashSet<Digest> = published.chain(children).collect();
-        let rest = self.manifests.iter().filter(|(digest, one)| !reached.contains(digest) && !one.children.is_empty());
-        let mut originals: Vec<Descriptor> = rest.map(|(_, manifest)| manifest.descriptor.clone()).collect();
-        originals.sort_by_key(|entry| entry.digest);
-        originals
+        let named: BTreeSet<&Digest> = self.names.values().flatten().collect();
+        named.into_iter().filter_map(|digest| Some(self.manifests.get(digest)?.descriptor.clone())).collect()
     }
 
     /// cosign's tags for the manifests in the archive.
     fn digest_tags(&self) -> HashSet<String> {
         let used =
-            self.names.iter().any(|(name, _)| name.as_ref().and_then(Name::tag).is_some_and(|tag| is_digest_tag(&tag)));
+            self.names.keys().any(|(name, _)| name.as_ref().and_then(Name::tag).is_some_and(|tag| is_digest_tag(&tag)));
         if used { self.manifests.keys().flat_map(digest_tags).collect() } else { HashSet::new() }
     }
 
@@ -120,7 +132,7 @@ impl ImageLists {
             Some(name) => name.tag().filter(|tag| tags.contains(tag)).map(Belonging::Tagged),
             None => {
                 let subject = self.manifests[digest].subject?;
-                self.manifests.contains_key(&subject).then_some(Belonging::Referrer)
+                self.manifests.contains_key(&subject).then_some(Belonging::Referrer(subject))
             }
         }
     }
@@ -129,7 +141,7 @@ impl ImageLists {
     /// such an image, are skipped. `None` if no image remains.
     pub fn manifest_json(&self, platform: &Platform) -> Option<Vec<manifest_json::ManifestEntry>> {
         let mut images: BTreeMap<(String, Vec<String>), BTreeSet<String>> = BTreeMap::new();
-        for (name, digest) in self.images() {
+        for ((name, digest), _) in self.images() {
             let Some(image) = self.find_image(digest, platform, 0) else { continue };
             let Some(config) = &image.config else { continue };
             let layers = image.layers.iter().map(Digest::blob_path).collect();

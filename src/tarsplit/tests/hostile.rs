@@ -34,7 +34,8 @@ fn invalid_lines_are_refused_by_their_position() {
         (|line| line["name_raw"] = "%".into(), "name_raw"),
         (|line| line["name"] = "a\0b".into(), "cannot be the path"),
         (|line| line["name"] = "x".repeat(5_000).into(), "cannot be the path"),
-        (|line| line["name"] = "x".repeat(2 << 20).into(), "a name of 2097152 bytes"),
+        (|line| line["name"] = "x".repeat(100_000).into(), "a name of 100000 bytes"),
+        (|line| line["name"] = "x".repeat(2 << 20).into(), "a line of more than 262144 bytes that is not a segment"),
         (|line| line["name"] = "../../../etc/shadow".into(), "file ../../../etc/shadow is damaged: it is missing"),
         (|line| *line = json!([]), "invalid line 3"),
     ] {
@@ -82,8 +83,8 @@ fn long_lines_and_bombs_are_refused() {
     assert!(long.to_string().contains("line of more than 16777216 bytes"), "{long}");
     let spaces = vec![b' '; 17 << 20];
     assert!(measure(file(&gzip(&spaces)), Recorded::Tar(0), LABEL).unwrap_err().to_string().contains("line of more"));
-    let many: String = (0..110)
-        .map(|at| json!({ "type": 2, "payload": "", "position": at, "x": " ".repeat(1 << 20) }).to_string() + "\n")
+    let many: String = (0..600)
+        .map(|at| json!({ "type": 2, "payload": "", "position": at, "x": " ".repeat(200 << 10) }).to_string() + "\n")
         .collect();
     let bomb = measure(file(&gzip(many.as_bytes())), Recorded::Tar(0), LABEL).unwrap_err();
     assert!(bomb.to_string().contains("decompression bomb"), "{bomb}");
@@ -92,6 +93,31 @@ fn long_lines_and_bombs_are_refused() {
         assert!(error.to_string().starts_with(LABEL) && error.kind() == Kind::Invalid, "{error}");
     }
     assert_eq!(measure(file(b""), Recorded::Tar(0), LABEL).unwrap().bytes, 0);
+}
+
+#[test]
+fn a_layer_without_a_recorded_size_is_bounded_too() {
+    let text = |size: u64| json!({ "type": 1, "name": "f", "size": size, "position": 0 }).to_string();
+    let found = |size: u64| measure(file(text(size).as_bytes()), Recorded::Unknown, LABEL);
+    assert_eq!(found(256 << 30).unwrap().bytes, 256 << 30);
+    let error = found((256 << 30) + 1).unwrap_err();
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("without a recorded size"), "{error}");
+}
+
+/// A frame decides how much memory its decompression needs: up to 2 GiB.
+#[test]
+fn zstd_with_a_large_window_is_refused() {
+    use std::io::Write;
+    let compressed = |window_log: u32| {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        encoder.write_all(&[b'\n'; 100]).unwrap();
+        encoder.finish().unwrap()
+    };
+    let told =
+        |window_log: u32| measure(file(&compressed(window_log)), Recorded::Tar(0), LABEL).unwrap_err().to_string();
+    assert!(told(23).contains("invalid line 0"), "{}", told(23));
+    assert!(told(24).contains("its tar-split is damaged"), "{}", told(24));
 }
 
 #[test]

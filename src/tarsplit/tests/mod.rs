@@ -8,9 +8,11 @@ use std::{ffi::OsStr, fs};
 use tempfile::TempDir;
 
 mod hostile;
+mod long_lines;
+mod parked;
 #[path = "../../../tests/support/tar_split.rs"]
 mod tar_split;
-use tar_split::{Parts, checksum, gzip, split};
+use tar_split::{Parts, gzip, split};
 
 /// The label of every layer here.
 const LABEL: &str = "layer sha256:12 in /srv";
@@ -165,38 +167,4 @@ fn the_damaged_file_is_named() {
         rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
     });
     assert!(fifo.starts_with(LABEL) && fifo.contains("etc/passwd: expected a regular file"), "{fifo}");
-}
-
-#[test]
-fn the_checksum_is_that_of_tar_split() {
-    // The check value of CRC-64/GO-ISO.
-    assert_eq!(content::CRC.checksum(b"123456789"), 0xb909_56c7_75a4_1001);
-    for size in [0, 1, 15, 16, 17, 70_000] {
-        assert_eq!(content::CRC.checksum(&noise(size)), checksum(&noise(size)), "{size}");
-    }
-}
-
-#[test]
-fn a_layer_that_is_opened_for_each_buffer_is_read_once() {
-    let layer = Layer::new();
-    let split = layer.parts.compressed();
-    let measured = measure(file(&split), Recorded::Tar(layer.tar.len() as u64), LABEL).unwrap();
-    let (readers, diff_id) = (ParkedReaders::default(), Digest::of(&layer.tar));
-    let opened = std::cell::Cell::new(0);
-    let open = || {
-        opened.set(opened.get() + 1);
-        let rooted = Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap();
-        LayerTar::new(file(&split), &measured, diff_id, LABEL, move |name| rooted.file(name))
-    };
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 10_000]);
-    while bytes.len() < layer.tar.len() {
-        let mut reader = readers.read(diff_id, bytes.len() as u64, open).unwrap();
-        let read = reader.read(&mut buffer).unwrap();
-        bytes.extend_from_slice(&buffer[..read]);
-    }
-    assert!(bytes == layer.tar);
-    assert_eq!(opened.get(), 1);
-    readers.read(diff_id, 7, open).unwrap();
-    assert_eq!(opened.get(), 2, "another offset");
-    assert_eq!(readers.read(diff_id, layer.tar.len() as u64, open).unwrap().read(&mut buffer).unwrap(), 0);
 }

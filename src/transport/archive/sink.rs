@@ -242,9 +242,13 @@ impl Sink for ArchiveSink {
         if let Some(found) = self.writer.resume()? {
             let partial = if self.writer.partial_blob().is_some() { ", and a part of another blob" } else { "" };
             let damage = if found.damaged { "; the bytes after them are damaged and not used" } else { "" };
+            let (blobs, are) = match found.blobs {
+                1 => ("1 blob or manifest".to_owned(), "is"),
+                count => (format!("{count} blobs and manifests"), "are"),
+            };
             self.watch.say(&format!(
-                "resuming an interrupted archive: {} blobs and manifests ({} bytes) are complete{partial}{damage}",
-                found.blobs, found.bytes
+                "resuming an interrupted archive: {blobs} ({} bytes) {are} complete{partial}{damage}",
+                found.bytes
             ));
         }
         blobs.retain(|blob| !self.writer.reuse(&blob.digest));

@@ -2,11 +2,12 @@
 //! dockerd starts for itself; after the feature was switched, in both.
 
 use crate::disk::rooted::Resolution;
+use crate::disk::some_of;
 use crate::image::{Descriptor, Name};
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::source::rebuilt::IdPrefix;
-use crate::source::{Profile, Root, Selector, Several, Store};
+use crate::source::{Profile, ReferrerList, Root, Selector, Several, Store};
 use crate::tarsplit::MeasuredLayers;
 use crate::transport::address::{
     Address, Listed, OpenSource, RepositoryName, SelectedSource, ServeSource, Transport, all_of,
@@ -138,7 +139,7 @@ impl Stores {
             return Err(roots.nothing());
         }
         if !roots.unsupported.is_empty() {
-            let drivers = roots.unsupported.join(", ");
+            let drivers = some_of(&roots.unsupported);
             watch.say(&format!("images of the graph driver {drivers} are not read; start that docker for them"));
         }
         let graph = (!roots.drivers.is_empty())
@@ -206,7 +207,7 @@ impl Store for MobyStore {
         Ok(names.filter(|name| !name.as_str().starts_with(DANGLING)).collect())
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         self.0.referrers(subject)
     }
 

@@ -95,7 +95,7 @@ impl Catalog {
         selectors: &[Selector],
         read: impl Fn(&Digest) -> Result<Option<Vec<u8>>>,
     ) -> Result<Vec<Root>> {
-        let all = with_unlisted(self.all(), selectors, read)?;
+        let all = with_unlisted(self.all(), selectors, read)?.into_owned();
         let mut chosen = Vec::new();
         for selector in selectors {
             if let Selector::Name(text) = selector {

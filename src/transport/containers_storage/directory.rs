@@ -6,6 +6,7 @@ use super::records::ImageRecord;
 use super::root::{self, Storage};
 use super::{documents, layers, listing};
 use crate::disk::rooted::Resolution;
+use crate::disk::some_of;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Reference};
 use crate::progress::Watch;
@@ -53,7 +54,7 @@ impl ContainersStorage {
         }
         let Storage { label, drivers, unsupported } = storage;
         if !unsupported.is_empty() {
-            let unsupported = unsupported.join(", ");
+            let unsupported = some_of(&unsupported);
             watch.say(&format!("images of the storage driver {unsupported} are not read; use podman save for them"));
         }
         Ok(ContainersStorage { drivers, label, watch, told: Mutex::default() })
@@ -69,7 +70,7 @@ impl ContainersStorage {
     }
 
     fn record(&self, image: &ImageAt) -> Result<Option<ImageRecord>> {
-        Ok(self.driver(image)?.images()?.iter().find(|record| record.id == image.id).cloned())
+        Ok(self.driver(image)?.images()?.with_id(&image.id).cloned())
     }
 
     fn tell_damaged(&self, image: &ImageAt, error: &Error) {
@@ -99,23 +100,30 @@ impl EngineDirectory for ContainersStorage {
         format!("{} has no image (storage driver {})", self.label, drivers.join(", "))
     }
 
-    fn listed(&self) -> Result<Vec<ImageAt>> {
-        let (mut named, mut unnamed) = (Vec::new(), Vec::new());
+    fn named(&self) -> Result<Vec<ImageAt>> {
+        let mut named = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {
             let records = driver.images()?;
-            let names = records.iter().flat_map(|record| record.full_names().map(|name| (record.id, name)));
+            let names = records.all.iter().flat_map(|record| record.full_names().map(|name| (record.id, name)));
             named.extend(names.map(|(id, name)| ImageAt::new(at, id, Some(name))));
-            unnamed.extend(listing::unnamed(driver, &records)?.into_iter().map(|id| ImageAt::new(at, id, None)));
         }
         named.sort_by(|one, other| one.name.cmp(&other.name));
-        named.extend(unnamed);
         Ok(named)
+    }
+
+    fn unnamed(&self) -> Result<Vec<ImageAt>> {
+        let mut unnamed = Vec::new();
+        for (at, driver) in self.drivers.iter().enumerate() {
+            let ids = listing::unnamed(driver, &driver.images()?.all)?;
+            unnamed.extend(ids.into_iter().map(|id| ImageAt::new(at, id, None)));
+        }
+        Ok(unnamed)
     }
 
     fn every(&self) -> Result<Vec<ImageAt>> {
         let mut every = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {
-            every.extend(driver.images()?.iter().map(|record| ImageAt::new(at, record.id, None)));
+            every.extend(driver.images()?.all.iter().map(|record| ImageAt::new(at, record.id, None)));
         }
         Ok(every)
     }
@@ -130,7 +138,7 @@ impl EngineDirectory for ContainersStorage {
             let has = |record: &&ImageRecord| {
                 (record.digest == Some(*digest) || record.manifests.contains(digest)) && in_repository(record)
             };
-            if let Some(record) = records.iter().find(has) {
+            if let Some(record) = records.all.iter().find(has) {
                 return Ok(Some(ImageAt { selected_by: Some(*digest), ..ImageAt::new(at, record.id, None) }));
             }
         }
@@ -144,13 +152,19 @@ impl EngineDirectory for ContainersStorage {
 
     fn unreadable(&self, image: &ImageAt) -> Option<String> {
         let record = self.record(image).ok()??;
-        record.is_list.then(|| {
-            format!(
-                "{} is a manifest list, of whose images the storage has no compressed layers; copy these images by \
-                 their own names",
-                image.label()
-            )
-        })
+        let label = image.label();
+        if record.is_list {
+            return Some(format!(
+                "{label} is a manifest list, of whose images the storage has no compressed layers; copy these images by \
+                 their own names"
+            ));
+        }
+        let layer = layers::composefs_layer(self.driver(image).ok()?, &record).ok()??;
+        Some(format!(
+            "{label} cannot be read: its layer {} is stored by composefs, whose files imgmv does not read; save the image \
+             there with podman save",
+            layer.hex()
+        ))
     }
 
     fn with_hint(&self, error: Error) -> Error {
@@ -182,11 +196,11 @@ impl EngineDirectory for ContainersStorage {
 
     fn change_of(&self, image: &ImageAt) -> Option<Change> {
         let records = self.driver(image).ok()?.images().ok()?;
-        let has_name = |record: &&ImageRecord| record.full_names().any(|name| Some(&name) == image.name.as_ref());
-        match (&image.name, records.iter().find(has_name)) {
+        let now = image.name.as_ref().and_then(|name| records.with_name(name));
+        match (&image.name, now) {
             (Some(_), None) => Some(Change::Removed),
             (Some(_), Some(record)) if record.id != image.id => Some(Change::Replaced),
-            _ => records.iter().all(|record| record.id != image.id).then_some(Change::Removed),
+            _ => records.with_id(&image.id).is_none().then_some(Change::Removed),
         }
     }
 

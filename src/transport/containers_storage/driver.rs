@@ -1,40 +1,30 @@
 //! The files of one storage driver.
 
-use super::records::{Cached, ImageRecord, LayerRecords, image_records, layer_records};
-use crate::disk::rooted::Rooted;
+use super::records::{ImageRecords, LayerRecords, MAX_BYTES, image_records, layer_records};
+use crate::disk::rooted::{CachedFile, Rooted};
 use crate::error::{Error, Kind, Result};
 use crate::image::Digest;
+use crate::source::rebuilt::{Form, with_hint};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A storage driver whose layers are directories of files.
-pub(super) struct Form {
-    /// The name of the driver, and the start of its directories' names.
-    pub name: &'static str,
-    /// The path of a layer's directory: before its ID.
-    before: &'static str,
-    /// The path of a layer's files in its directory.
-    after: &'static str,
-}
-
-/// The supported storage drivers. The others store layers as volumes or snapshots of their filesystems.
-pub(super) const FORMS: [Form; 2] =
-    [Form { name: "overlay", before: "overlay/", after: "/diff" }, Form { name: "vfs", before: "vfs/dir/", after: "" }];
+/// The supported storage drivers.
+pub(super) const FORMS: [Form; 2] = [Form::new("overlay", "overlay/", "/diff"), Form::new("vfs", "vfs/dir/", "")];
 
 /// The images and layers of one storage driver.
 pub(super) struct Driver {
     root: Rooted,
     form: &'static Form,
-    images: Cached<Vec<ImageRecord>>,
-    layers: [Cached<LayerRecords>; 2],
+    images: CachedFile<ImageRecords>,
+    layers: [CachedFile<LayerRecords>; 2],
 }
 
 impl Driver {
     /// The images of the driver `form` in the storage `root`.
     pub fn new(root: Rooted, form: &'static Form) -> Driver {
-        Driver { root, form, images: Cached::default(), layers: Default::default() }
+        Driver { root, form, images: CachedFile::default(), layers: Default::default() }
     }
 
     pub fn name(&self) -> &'static str {
@@ -56,18 +46,18 @@ impl Driver {
     }
 
     /// The records of the images.
-    pub fn images(&self) -> Result<Arc<Vec<ImageRecord>>> {
-        self.images.read(&self.root, &self.images_path(), image_records)
+    pub fn images(&self) -> Result<Arc<ImageRecords>> {
+        self.images.read(&self.root, &self.images_path(), MAX_BYTES, image_records).map_err(with_owner_hint)
     }
 
     /// The records of the layers: those that stay, and those that a restart of the host may remove.
     pub fn layers(&self) -> Result<[Arc<LayerRecords>; 2]> {
-        let path = |name: &str| format!("{}-layers/{name}", self.form.name);
+        let read = |file: &CachedFile<LayerRecords>, name: &str| {
+            let path = format!("{}-layers/{name}", self.form.name);
+            file.read(&self.root, &path, MAX_BYTES, layer_records).map_err(with_owner_hint)
+        };
         let [stable, volatile] = &self.layers;
-        Ok([
-            stable.read(&self.root, &path("layers.json"), layer_records)?,
-            volatile.read(&self.root, &path("volatile-layers.json"), layer_records)?,
-        ])
+        Ok([read(stable, "layers.json")?, read(volatile, "volatile-layers.json")?])
     }
 
     /// The path of the document `key` of the image `image`: a name of other characters than `a-z`, `0-9` and `.` is
@@ -85,23 +75,28 @@ impl Driver {
 
     /// The path of the files of the layer `id`.
     pub fn files_path(&self, id: &Digest) -> String {
-        format!("{}{}{}", self.form.before, id.hex(), self.form.after)
+        self.form.files(&id.hex())
     }
 
-    /// The path of composefs's data of the layer `id`; `None` for a driver without it.
-    pub fn composefs_path(&self, id: &Digest) -> Option<String> {
-        (self.form.name == "overlay").then(|| format!("{}{}/composefs-data", self.form.before, id.hex()))
+    /// Whether the layer `id` has the data of composefs.
+    pub fn has_composefs_data(&self, id: &Digest) -> Result<bool> {
+        if self.form.name != "overlay" {
+            return Ok(false);
+        }
+        match self.root.directory(format!("{}/composefs-data", self.form.directory(&id.hex()))) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if error.kind() == Kind::Denied => Err(with_owner_hint(error)),
+            Err(_) => Ok(true),
+        }
     }
 }
 
 /// Adds the solution to a permission error.
 pub(super) fn with_owner_hint(error: Error) -> Error {
-    const HINT: &str =
-        "the storage belongs to root or to one user: run imgmv as root, or inside podman unshare as that user";
-    match error.kind() {
-        Kind::Denied if !error.to_string().ends_with(HINT) => Error::denied(format!("{error}; {HINT}")),
-        _ => error,
-    }
+    with_hint(
+        error,
+        "the storage belongs to root or to one user: run imgmv as root, or inside podman unshare as that user",
+    )
 }
 
 #[cfg(test)]

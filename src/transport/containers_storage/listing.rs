@@ -1,11 +1,18 @@
 //! The images without a name that `podman images` lists: not those that are only a step of another image's build.
 
+use super::documents;
 use super::driver::Driver;
 use super::records::ImageRecord;
-use super::{documents, layers};
 use crate::error::Result;
 use crate::image::Digest;
+use crate::source::rebuilt::MAX_LAYERS;
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
+
+/// A longer history is not compared with others.
+const MAX_HISTORY: usize = 10_000;
+/// The maximum number of starts of histories that are known at the same time.
+const MAX_STARTS: usize = 100_000;
 
 /// The images of `driver` that have no name except one with a digest.
 pub(super) fn unnamed(driver: &Driver, records: &[ImageRecord]) -> Result<Vec<Digest>> {
@@ -13,14 +20,10 @@ pub(super) fn unnamed(driver: &Driver, records: &[ImageRecord]) -> Result<Vec<Di
         return Ok(Vec::new());
     }
     let below = layers_below(driver, records)?;
-    let mut tops: HashMap<Digest, Vec<&ImageRecord>> = HashMap::new();
-    for record in records {
-        record.layer.into_iter().for_each(|top| tops.entry(top).or_default().push(record));
-    }
+    let steps = earlier_steps(driver, records);
     let is_step = |record: &ImageRecord| {
-        let Some(top) = record.layer else { return false };
-        let same_top = || tops.get(&top).into_iter().flatten();
-        record.names.is_empty() && (below.contains(&top) || same_top().any(|other| precedes(driver, record, other)))
+        let is_below = record.layer.is_some_and(|top| below.contains(&top));
+        record.names.is_empty() && (is_below || steps.contains(&record.id))
     };
     let unnamed = records.iter().filter(|record| record.full_names().next().is_none() && !is_step(record));
     Ok(unnamed.map(|record| record.id).collect())
@@ -34,7 +37,7 @@ fn layers_below(driver: &Driver, records: &[ImageRecord]) -> Result<HashSet<Dige
     let mut below = HashSet::new();
     for top in records.iter().filter_map(|record| record.layer) {
         let mut at = top;
-        for _ in 0..layers::MAX_LAYERS {
+        for _ in 0..MAX_LAYERS {
             match parents.get(&at) {
                 // What is below a known layer is known too; so a cycle ends.
                 Some(parent) if below.insert(*parent) => at = *parent,
@@ -45,15 +48,41 @@ fn layers_below(driver: &Driver, records: &[ImageRecord]) -> Result<HashSet<Dige
     Ok(below)
 }
 
-/// Whether `record` is a step before `other`, which has the same layers: `other`'s history continues its history.
-fn precedes(driver: &Driver, record: &ImageRecord, other: &ImageRecord) -> bool {
-    if record.id == other.id {
-        return false;
+/// The images that are a step of another one with the same layers: the other one's history continues theirs.
+fn earlier_steps(driver: &Driver, records: &[ImageRecord]) -> HashSet<Digest> {
+    let mut tops: HashMap<Digest, Vec<&ImageRecord>> = HashMap::new();
+    for record in records {
+        record.layer.into_iter().for_each(|top| tops.entry(top).or_default().push(record));
     }
-    // A damaged image hides nothing.
-    let histories = (documents::history(driver, &record.id), documents::history(driver, &other.id));
-    match histories {
-        (Some(own), Some(longer)) => longer.len() > own.len() && longer.starts_with(&own),
-        _ => false,
+    let mut steps = HashSet::new();
+    for same_top in tops.values() {
+        let is_asked = |record: &&ImageRecord| record.names.is_empty();
+        if same_top.len() == 1 || !same_top.iter().any(is_asked) {
+            continue;
+        }
+        let (mut own, mut starts) = (Vec::new(), HashSet::new());
+        for record in same_top {
+            // A damaged image hides nothing.
+            let history = documents::history(driver, &record.id).filter(|history| history.len() <= MAX_HISTORY);
+            let Some(history) = history else { continue };
+            if starts.len() > MAX_STARTS {
+                break;
+            }
+            let mut ahead = starts_of(&history);
+            own.extend(ahead.pop().map(|whole| (record.id, whole)));
+            starts.extend(ahead);
+        }
+        steps.extend(own.into_iter().filter(|(_, whole)| starts.contains(whole)).map(|(id, _)| id));
     }
+    steps
+}
+
+/// A digest for each start of `history`, from none of its entries to all.
+fn starts_of(history: &[Value]) -> Vec<Digest> {
+    let mut starts = vec![Digest::of(b"")];
+    for entry in history {
+        let before = starts.last().map(Digest::to_string).unwrap_or_default();
+        starts.push(Digest::of(format!("{before} {entry}").as_bytes()));
+    }
+    starts
 }

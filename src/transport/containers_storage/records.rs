@@ -1,18 +1,13 @@
 //! `images.json` and `layers.json`: untrusted JSON, of which every ID is checked before it enters a path.
 
-use super::driver::with_owner_hint;
-use crate::disk::rooted::Rooted;
-use crate::error::{Error, Result};
+use crate::disk::shortened;
 use crate::image::{Digest, MAX_NAMES, Name, Reference, json_bounds};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// The maximum size of a file of records: an image or a layer takes about 1500 bytes.
-const MAX_BYTES: u64 = 16 << 20;
+pub(super) const MAX_BYTES: u64 = 16 << 20;
 /// The maximum number of manifests of one image.
 const MAX_MANIFESTS: usize = 64;
 /// The start of the name of a document that is a manifest.
@@ -41,6 +36,38 @@ impl ImageRecord {
     /// The names that can be names of a copy.
     pub fn full_names(&self) -> impl Iterator<Item = Name> {
         self.names.iter().filter(|name| name.digest.is_none()).map(Name::from)
+    }
+}
+
+/// The images of one file.
+#[derive(Debug, Default)]
+pub(super) struct ImageRecords {
+    pub all: Vec<ImageRecord>,
+    /// Positions in `all`.
+    by_id: HashMap<Digest, usize>,
+    by_name: HashMap<Name, usize>,
+}
+
+impl ImageRecords {
+    fn new(all: Vec<ImageRecord>) -> ImageRecords {
+        let mut records = ImageRecords { all, by_id: HashMap::new(), by_name: HashMap::new() };
+        for (at, record) in records.all.iter().enumerate() {
+            records.by_id.entry(record.id).or_insert(at);
+            for name in record.full_names() {
+                records.by_name.entry(name).or_insert(at);
+            }
+        }
+        records
+    }
+
+    /// The image with the ID `id`.
+    pub fn with_id(&self, id: &Digest) -> Option<&ImageRecord> {
+        self.all.get(*self.by_id.get(id)?)
+    }
+
+    /// The image with the full name `name`.
+    pub fn with_name(&self, name: &Name) -> Option<&ImageRecord> {
+        self.all.get(*self.by_name.get(name)?)
     }
 }
 
@@ -86,7 +113,7 @@ struct StoredRecord {
 }
 
 /// Parses `images.json`. The error is the reason as the end of a sentence.
-pub(super) fn image_records(text: &[u8]) -> Result<Vec<ImageRecord>, String> {
+pub(super) fn image_records(text: &[u8]) -> Result<ImageRecords, String> {
     let mut names = 0;
     let stored: Vec<StoredImage> = parse(text)?;
     let mut records = Vec::with_capacity(stored.len());
@@ -108,7 +135,7 @@ pub(super) fn image_records(text: &[u8]) -> Result<Vec<ImageRecord>, String> {
         });
     }
     match names {
-        names if names <= MAX_NAMES => Ok(records),
+        names if names <= MAX_NAMES => Ok(ImageRecords::new(records)),
         names => Err(format!("it has {names} names; at most {MAX_NAMES} are allowed")),
     }
 }
@@ -120,7 +147,7 @@ pub(super) fn layer_records(text: &[u8]) -> Result<LayerRecords, String> {
         let flags = layer.flags.unwrap_or_default();
         let parent = layer.parent.filter(|parent| !parent.is_empty());
         let diff_id = layer.diff_digest.filter(|digest| !digest.is_empty());
-        let wrong = |digest: &str| format!("the diff digest {:?} of a layer is not a digest", shown(digest));
+        let wrong = |digest: &str| format!("the diff digest {:?} of a layer is not a digest", shortened(digest));
         let record = LayerRecord {
             id: id(&layer.id, "a layer")?,
             parent: parent.map(|parent| id(&parent, "a layer's parent")).transpose()?,
@@ -136,52 +163,18 @@ pub(super) fn layer_records(text: &[u8]) -> Result<LayerRecords, String> {
 }
 
 fn parse<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<Vec<T>, String> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     json_bounds(text)?;
-    let records: Option<Vec<T>> = serde_json::from_slice(text).map_err(|error| format!("it is not valid ({error})"))?;
+    // The error may quote a text of the file.
+    let wrong = |error: serde_json::Error| format!("it is not valid ({})", shortened(&error.to_string()));
+    let records: Option<Vec<T>> = serde_json::from_slice(text).map_err(wrong)?;
     Ok(records.unwrap_or_default())
 }
 
 /// An ID, which is 64 hexadecimal characters.
 fn id(text: &str, what: &str) -> Result<Digest, String> {
     let parsed = format!("sha256:{text}").parse();
-    parsed.map_err(|_| format!("the ID {:?} of {what} is not 64 hexadecimal characters", shown(text)))
-}
-
-/// The start of an untrusted text.
-fn shown(text: &str) -> String {
-    text.chars().take(100).collect()
-}
-
-/// The records of one file, parsed again when the file was replaced.
-#[derive(Default)]
-pub(super) struct Cached<T>(Mutex<Option<(Stamp, Arc<T>)>>);
-
-/// A file as it was read: containers/storage replaces it by a rename.
-type Stamp = [i128; 5];
-
-fn stamp(file: &Metadata) -> Stamp {
-    [file.dev().into(), file.ino().into(), file.len().into(), file.mtime().into(), file.mtime_nsec().into()]
-}
-
-impl<T: Default> Cached<T> {
-    /// The records of the file `path` in `root`, by `parse`; none if it does not exist.
-    ///
-    /// # Errors
-    /// - `Invalid`: the file is damaged or too large.
-    /// - `Denied`: it may not be read.
-    pub fn read(&self, root: &Rooted, path: &str, parse: fn(&[u8]) -> Result<T, String>) -> Result<Arc<T>> {
-        let Some(file) = root.file(path).map_err(with_owner_hint)? else { return Ok(Arc::default()) };
-        let stamp = stamp(&file.metadata().map_err(|error| Error::reading(root.display(path), error))?);
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, records)) = &*cached
-            && *known == stamp
-        {
-            return Ok(records.clone());
-        }
-        let bytes = root.read(path, MAX_BYTES).map_err(with_owner_hint)?.unwrap_or_default();
-        let wrong = |why: String| Error::invalid(format!("{}: {why}", root.display(path)));
-        let records = Arc::new(if bytes.is_empty() { T::default() } else { parse(&bytes).map_err(wrong)? });
-        *cached = Some((stamp, records.clone()));
-        Ok(records)
-    }
+    parsed.map_err(|_| format!("the ID {:?} of {what} is not 64 hexadecimal characters", shortened(text)))
 }

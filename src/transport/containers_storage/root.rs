@@ -3,6 +3,7 @@
 use super::driver::{Driver, FORMS, with_owner_hint};
 use super::storage_conf::StorageConf;
 use crate::disk::rooted::{Resolution, Rooted};
+use crate::disk::some_of;
 use crate::error::{Error, Result};
 use std::env::var_os;
 use std::io;
@@ -92,7 +93,7 @@ impl Storage {
             true => Error::not_found(format!("{label} has no image: nothing was ever stored there")),
             false => Error::not_found(format!(
                 "{label} has images of the storage driver {}, of which imgmv cannot read the layers; use podman save there",
-                self.unsupported.join(", ")
+                some_of(&self.unsupported)
             )),
         }
     }

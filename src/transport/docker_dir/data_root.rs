@@ -3,7 +3,9 @@
 use super::driver::{Driver, FORMS};
 use super::names;
 use crate::disk::rooted::{Resolution, Rooted};
-use crate::error::{Error, Kind, Result};
+use crate::disk::some_of;
+use crate::error::{Error, Result};
+use crate::source::rebuilt::with_hint;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -129,7 +131,7 @@ impl DataRoots {
         let searched: Vec<String> = self.searched.iter().map(|root| root.display().to_string()).collect();
         let searched = searched.join(" and ");
         if !self.unsupported.is_empty() {
-            let drivers = self.unsupported.join(", ");
+            let drivers = some_of(&self.unsupported);
             return Error::not_found(format!(
                 "docker's directory {searched} has images of the graph driver {drivers}, of which imgmv cannot read the \
                  layers; start that docker and use docker-daemon:REF or docker save"
@@ -144,10 +146,7 @@ impl DataRoots {
 
 /// Adds the solution to a permission error.
 pub(super) fn with_root_hint(error: Error) -> Error {
-    match error.kind() {
-        Kind::Denied => Error::denied(format!("{error}; docker's directory belongs to root: run imgmv as root")),
-        _ => error,
-    }
+    with_hint(error, "docker's directory belongs to root: run imgmv as root")
 }
 
 #[cfg(test)]

@@ -75,15 +75,23 @@ impl EngineDirectory for DockerDir {
         format!("{} has no image (graph driver {})", self.label, drivers.join(", "))
     }
 
-    fn listed(&self) -> Result<Vec<ImageAt>> {
-        let (mut tagged, mut untagged) = (Vec::new(), Vec::new());
+    fn named(&self) -> Result<Vec<ImageAt>> {
+        let mut named = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {
             let names = names::read(driver)?;
-            tagged.extend(names.iter().filter_map(|named| Some(ImageAt::new(at, named.id, Some(named.name()?)))));
-            untagged.extend(images::untagged(driver, &names)?.into_iter().map(|id| ImageAt::new(at, id, None)));
+            named.extend(names.all.iter().filter_map(|one| Some(ImageAt::new(at, one.id, Some(one.name()?)))));
         }
-        tagged.extend(untagged);
-        Ok(tagged)
+        Ok(named)
+    }
+
+    fn unnamed(&self) -> Result<Vec<ImageAt>> {
+        let mut unnamed = Vec::new();
+        for (at, driver) in self.drivers.iter().enumerate() {
+            let names = names::read(driver)?;
+            let ids = images::untagged(driver, &names)?;
+            unnamed.extend(ids.into_iter().map(|id| ImageAt::new(at, id, None)));
+        }
+        Ok(unnamed)
     }
 
     fn every(&self) -> Result<Vec<ImageAt>> {
@@ -101,7 +109,7 @@ impl EngineDirectory for DockerDir {
                 && repository.is_none_or(|asked| named.reference.full_repository() == asked.full_repository())
         };
         for (at, driver) in self.drivers.iter().enumerate() {
-            if let Some(named) = names::read(driver)?.into_iter().find(fits) {
+            if let Some(named) = names::read(driver)?.all.iter().find(|named| fits(named)) {
                 self.watch.say(&format!(
                     "docker pulled image {} as {}, but does not store that manifest; the image gets a new one",
                     named.id, named.reference
@@ -125,10 +133,10 @@ impl EngineDirectory for DockerDir {
     fn change_of(&self, image: &ImageAt) -> Option<Change> {
         let driver = self.driver(image).ok()?;
         let names = names::read(driver).ok()?;
-        let now = names.iter().find(|named| image.name.is_some() && named.name() == image.name).map(|named| named.id);
-        match (&image.name, now) {
+        let now = image.name.as_ref().map(|name| names.ids.get(name));
+        match (&image.name, now.flatten()) {
             (Some(_), None) => Some(Change::Removed),
-            (Some(_), Some(id)) if id != image.id => Some(Change::Replaced),
+            (Some(_), Some(id)) if *id != image.id => Some(Change::Replaced),
             _ => matches!(driver.read(&config_path(&image.id), 0), Ok(None)).then_some(Change::Removed),
         }
     }

@@ -1,25 +1,18 @@
 //! The files of one graph driver in a data root.
 
 use super::data_root::with_root_hint;
-use crate::disk::rooted::{Resolution, Rooted};
+use super::names::Names;
+use crate::disk::rooted::{CachedFile, Resolution, Rooted};
 use crate::error::{Error, Result};
 use crate::image::Digest;
+use crate::source::rebuilt::Form;
 use std::path::Path;
 
-/// A graph driver whose layers are directories of files.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Form {
-    /// The name of the driver, and of its directory below `image/`.
-    pub name: &'static str,
-    /// The path of a layer's files in the data root: before and after its cache ID.
-    files: (&'static str, &'static str),
-}
-
-/// The supported graph drivers. The others store layers as volumes or snapshots of their filesystems.
+/// The supported graph drivers.
 pub(crate) const FORMS: [Form; 3] = [
-    Form { name: "overlay2", files: ("overlay2/", "/diff") },
-    Form { name: "vfs", files: ("vfs/dir/", "") },
-    Form { name: "fuse-overlayfs", files: ("fuse-overlayfs/", "/diff") },
+    Form::new("overlay2", "overlay2/", "/diff"),
+    Form::new("vfs", "vfs/dir/", ""),
+    Form::new("fuse-overlayfs", "fuse-overlayfs/", "/diff"),
 ];
 
 /// The images of one graph driver.
@@ -27,13 +20,14 @@ pub(crate) const FORMS: [Form; 3] = [
 pub(crate) struct Driver {
     root: Rooted,
     form: &'static Form,
+    pub(super) names: CachedFile<Names>,
 }
 
 impl Driver {
     /// The images of the driver `form` in the data root `root`.
     pub fn new(root: &Path, resolution: Resolution, form: &'static Form) -> Result<Driver> {
         let root = Rooted::open(root, resolution).map_err(|e| with_root_hint(Error::reading(root.display(), e)))?;
-        Ok(Driver { root, form })
+        Ok(Driver { root, form, names: CachedFile::default() })
     }
 
     pub fn root(&self) -> &Rooted {
@@ -61,8 +55,7 @@ impl Driver {
 
     /// The path of a layer's files in the data root.
     pub fn files_path(&self, cache_id: &str) -> String {
-        let (before, after) = self.form.files;
-        format!("{before}{cache_id}{after}")
+        self.form.files(cache_id)
     }
 
     /// The path of `name` below `image/DRIVER/`, for messages.

@@ -1,10 +1,10 @@
 //! `imagedb`: the configs of images.
 
 use super::driver::{Driver, config_path};
-use super::layers::MAX_LAYERS;
-use super::names::Named;
+use super::names::Names;
 use crate::error::{Error, Result};
 use crate::image::{Config, Digest, MAX_MANIFEST_BYTES};
+use crate::source::rebuilt::MAX_LAYERS;
 use std::collections::HashSet;
 
 /// The maximum number of images in one store.
@@ -44,8 +44,8 @@ pub(super) fn ids(driver: &Driver) -> Result<Vec<Digest>> {
 }
 
 /// The images without a tag, as docker lists them: without those that are only a step of another image's build.
-pub(super) fn untagged(driver: &Driver, names: &[Named]) -> Result<Vec<Digest>> {
-    let tagged: HashSet<&Digest> = names.iter().filter(|named| named.name().is_some()).map(|named| &named.id).collect();
+pub(super) fn untagged(driver: &Driver, names: &Names) -> Result<Vec<Digest>> {
+    let tagged: HashSet<&Digest> = names.ids.values().collect();
     let all = ids(driver)?;
     let mut parents = HashSet::new();
     for id in &all {

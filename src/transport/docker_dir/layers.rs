@@ -4,10 +4,9 @@ use super::data_root::with_root_hint;
 use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::image::Digest;
+use crate::source::rebuilt::missing_part;
 use crate::tarsplit::{Recorded, StoredLayer};
 
-/// The maximum number of layers of an image. docker's own limit is 127.
-pub(super) const MAX_LAYERS: usize = 256;
 /// The maximum size of a file of a record: a digest, an ID or a number.
 const MAX_FIELD_BYTES: u64 = 200;
 
@@ -45,21 +44,17 @@ pub(super) fn open(driver: &Driver, layer: &Layer) -> Result<StoredLayer> {
     record.check_links()?;
     let size = record.field("size")?;
     let size = size.parse().map_err(|_| record.wrong("size", &size, "a number of bytes"))?;
-    let files_path = driver.root().display(driver.files_path(&cache_id));
-    let files = driver.files(&cache_id)?;
-    let files = files.ok_or_else(|| missing(layer, &files_path))?;
-    let tar_split = record.path("tar-split.json.gz");
-    let opened = driver.root().file(driver.path(&tar_split)).map_err(with_root_hint)?;
+    let files_path = driver.files_path(&cache_id);
+    let missing = |path: &str| missing_part(&layer.diff_id, driver.root(), path);
+    let files = driver.files(&cache_id)?.ok_or_else(|| missing(&files_path))?;
+    let tar_split = driver.path(&record.path("tar-split.json.gz"));
+    let opened = driver.root().file(&tar_split).map_err(with_root_hint)?;
     Ok(StoredLayer {
-        label: format!("layer {} in {files_path}", layer.diff_id),
+        label: format!("layer {} in {}", layer.diff_id, driver.root().display(files_path)),
         recorded: Recorded::Contents(size),
-        tar_split: opened.ok_or_else(|| missing(layer, &driver.display(&tar_split)))?,
+        tar_split: opened.ok_or_else(|| missing(&tar_split))?,
         files,
     })
-}
-
-fn missing(layer: &Layer, path: &str) -> Error {
-    Error::not_found(format!("a part of layer {} is missing: {path}", layer.diff_id))
 }
 
 /// The files of `layerdb/sha256/CHAIN`.
@@ -80,7 +75,8 @@ impl Record<'_> {
     }
 
     fn field(&self, name: &str) -> Result<String> {
-        self.read(name)?.ok_or_else(|| missing(self.layer, &self.driver.display(&self.path(name))))
+        let path = || self.driver.path(&self.path(name));
+        self.read(name)?.ok_or_else(|| missing_part(&self.layer.diff_id, self.driver.root(), &path()))
     }
 
     /// The directory of the layer's files: 64 hexadecimal characters, or BuildKit's 25 letters and digits.

@@ -1,10 +1,14 @@
 //! `repositories.json`: the names of images.
 
+use super::data_root::with_root_hint;
 use super::driver::Driver;
-use crate::error::{Error, Result};
+use crate::disk::shortened;
+use crate::error::Result;
 use crate::image::{Digest, MAX_NAMES, Name, Reference, json_tree};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const FILE: &str = "repositories.json";
 /// The maximum size of the file: about [`MAX_NAMES`] names.
@@ -25,33 +29,47 @@ impl Named {
     }
 }
 
-/// Reads the names of `driver`'s images, sorted. A name that is not valid is left out: no tool could ask for it.
+/// The names of images.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Sorted.
+    pub all: Vec<Named>,
+    /// The images by those of their names that can be names of a copy.
+    pub ids: HashMap<Name, Digest>,
+}
+
+/// Reads the names of `driver`'s images. A name that is not valid is left out: no tool could ask for it.
 ///
 /// # Errors
 /// - `Invalid`: the file is damaged or too large.
-pub(super) fn read(driver: &Driver) -> Result<Vec<Named>> {
-    let Some(bytes) = driver.read(FILE, MAX_BYTES)? else { return Ok(Vec::new()) };
-    let wrong = |why: &str| Error::invalid(format!("{}: {why}", driver.display(FILE)));
-    let document = json_tree(&bytes).map_err(|why| wrong(&why))?;
+pub(super) fn read(driver: &Driver) -> Result<Arc<Names>> {
+    let path = driver.path(FILE);
+    driver.names.read(driver.root(), &path, MAX_BYTES, parse).map_err(with_root_hint)
+}
+
+/// Parses the file. The error is the reason as the end of a sentence.
+fn parse(text: &[u8]) -> Result<Names, String> {
+    let document = json_tree(text)?;
     let repositories = match document.get("Repositories") {
         Some(Value::Object(repositories)) => repositories,
-        Some(Value::Null) | None => return Ok(Vec::new()),
-        Some(_) => return Err(wrong("its field Repositories is not an object")),
+        Some(Value::Null) | None => return Ok(Names::default()),
+        Some(_) => return Err("its field Repositories is not an object".to_owned()),
     };
     let listed = repositories.values().filter_map(Value::as_object).flatten();
-    let mut names = Vec::new();
+    let mut all = Vec::new();
     for (name, id) in listed {
         let id = id.as_str().and_then(|id| id.parse::<Digest>().ok());
-        let id = id.ok_or_else(|| wrong(&format!("the image ID of {name} is not a digest")))?;
-        if names.len() == MAX_NAMES {
-            return Err(wrong(&format!("it has more than {MAX_NAMES} names")));
+        let id = id.ok_or_else(|| format!("the image ID of {} is not a digest", shortened(name)))?;
+        if all.len() == MAX_NAMES {
+            return Err(format!("it has more than {MAX_NAMES} names"));
         }
         if let Ok(reference) = name.parse::<Reference>() {
-            names.push(Named { reference: reference.tagged(), id });
+            all.push(Named { reference: reference.tagged(), id });
         }
     }
-    names.sort_by_cached_key(|named| named.reference.to_string());
-    Ok(names)
+    all.sort_by_cached_key(|named| named.reference.to_string());
+    let ids = all.iter().filter_map(|named| Some((named.name()?, named.id))).collect();
+    Ok(Names { all, ids })
 }
 
 /// The path of the file.

@@ -14,6 +14,7 @@ use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
 use rustix::fs::{AtFlags, linkat, renameat, statat, unlinkat};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -159,9 +160,7 @@ impl PushedLayout {
         writer.commit_as(&manifest.digest())?;
         let name = tag.map(Name::new).transpose()?;
         let entry = manifest.descriptor.clone();
-        // Children need no entry, except referrers: the index that lists the children leads to them.
-        let children: Vec<Digest> = manifest.children().iter().map(|child| child.digest).collect();
-        let children: Vec<Digest> = children.into_iter().filter(|child| !self.is_referrer(child)).collect();
+        let children: HashSet<Digest> = manifest.children().iter().map(|child| child.digest).collect();
         self.rewrite(|index| {
             if let Some(tag) = tag {
                 let before = index.remove_tag(tag);
@@ -169,7 +168,10 @@ impl PushedLayout {
             }
             index.point(name.as_ref(), &entry);
             if name.is_some() {
-                index.remove_unnamed(&children);
+                // Children need no entry, except referrers: the index that lists the children leads to them.
+                let mut unnamed = index.unnamed(&children);
+                unnamed.retain(|child| !self.is_referrer(child));
+                index.remove_unnamed(&unnamed);
             }
         })
     }

@@ -6,7 +6,7 @@ use crate::blob_files::{BlobCheck, BlobFiles, Writer, is_held, partial, temp_fil
 use crate::cancel::Cancel;
 use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Result};
-use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, Manifest, Name};
+use crate::image::{Algorithm, Descriptor, Digest, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
@@ -166,6 +166,16 @@ impl Sink for LayoutSink {
         let Some(layout) = self.layout.get() else { return Ok(Missing::new(blobs)) };
         let held = |blob: &Descriptor| is_held(layout, blob, self.verify, dry_run, &self.cancel);
         Ok(Missing::new(blobs.into_iter().filter(|blob| !held(blob)).collect()))
+    }
+
+    fn tagged(&self, name: &Name) -> Result<Option<Manifest>> {
+        let Some(layout) = self.layout.get() else { return Ok(None) };
+        let Some(digest) = layout.index()?.and_then(|index| index.target(name)) else { return Ok(None) };
+        let Some(blobs) = layout.blobs(digest.algorithm())? else { return Ok(None) };
+        let Some(bytes) = blobs.read(&digest.hex(), MAX_MANIFEST_BYTES)? else { return Ok(None) };
+        let claim = Descriptor::new("", digest, bytes.len() as u64);
+        // A damaged one is replaced.
+        Ok(Manifest::parse(bytes, &claim).ok())
     }
 
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {

@@ -5,7 +5,7 @@ use super::referrers;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, implicit_index};
 use crate::source::documents;
-use crate::source::{Profile, Root, Selector, Store, select, with_unlisted};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store, select, with_unlisted};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -84,7 +84,7 @@ impl Store for LayoutStore {
             }
             _ => Ok(None),
         };
-        let known = with_unlisted(self.roots.clone(), selectors, read)?;
+        let known = with_unlisted(&*self.roots, selectors, read)?;
         select(&known, selectors).map_err(|e| e.at(self.layout.describe()))
     }
 
@@ -121,12 +121,15 @@ impl Store for LayoutStore {
     }
 
     /// The first call reads all manifests that `index.json` reaches, at most `referrers::MAX_MANIFESTS`.
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        if self.referrers.get().is_none() {
-            let table = referrers::walk(self, self.roots.iter().map(|root| &root.descriptor))?;
-            self.referrers.get_or_init(|| table);
-        }
-        Ok(self.referrers.get().and_then(|table| table.get(subject)).cloned().unwrap_or_default())
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        let table = match self.referrers.get() {
+            Some(table) => table,
+            None => {
+                let table = referrers::walk(self, self.roots.iter())?;
+                self.referrers.get_or_init(|| table)
+            }
+        };
+        Ok(table.list(subject))
     }
 
     /// A layout may have an index with only some of its images.

@@ -9,10 +9,9 @@ use super::http::error_body;
 use super::http::{Call, Payload, Response};
 use super::pull::manifest::ManifestRef;
 use super::pull::tags;
-use super::referrers;
 use super::store::RepositoryStore;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Digest, Name, media_type};
+use crate::image::{Digest, Name, media_type, referrers_tag};
 use crate::transport::address::{Deleter, PointingNames, TagDeletion};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -138,7 +137,7 @@ impl Deleter for RepositoryDeleter {
 
     /// Deletes the referrers tag of `subject`, which a registry without the referrers API has.
     fn forget_referrers(&self, subject: &Digest) -> Result<()> {
-        let tag = referrers::tag(subject);
+        let tag = referrers_tag(subject);
         let Some(list) = self.store.resolve_tag(&tag)? else { return Ok(()) };
         if list.digest == *subject || !media_type::is_index(&list.media_type) {
             return Ok(());

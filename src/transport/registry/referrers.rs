@@ -12,13 +12,14 @@ use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
 use crate::image::{
     Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, Manifest, digest_tags, is_digest_tag, json_tree,
-    media_type,
+    media_type, referrers_tag, with_referrers,
 };
+use crate::source::ReferrerList;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
@@ -26,18 +27,25 @@ const MAX_PAGES: usize = 200;
 const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
 /// The maximum number of pages of a list of tags that is read in place of three requests for each subject.
 const MAX_TAG_PAGES: usize = 3;
-/// The number of times that the referrers tag is written for one manifest, where other writers replace it.
+/// The number of times that a referrers tag is written, where other writers replace it.
 const MAX_TAG_UPDATES: usize = 5;
 
 /// The properties of a repository's referrers API and of its tags, so that each is asked for once.
 #[derive(Default)]
 pub struct ReferrersMemory {
-    /// The registry has no referrers API.
-    has_no_api: AtomicBool,
+    /// Whether the registry has the referrers API, once it was asked.
+    has_api: OnceLock<bool>,
     /// The number of subjects whose digest tags were asked for.
     subjects: AtomicUsize,
     /// The digest tags of the repository, once they were listed; `None` if the list cannot be had.
     digest_tags: OnceLock<Option<HashSet<String>>>,
+}
+
+impl ReferrersMemory {
+    /// Whether the API was asked and answered.
+    pub fn has_api(&self) -> bool {
+        self.has_api.get() == Some(&true)
+    }
 }
 
 /// Lists the manifests that refer to `subject`, at most [`MAX_REFERRERS`].
@@ -46,27 +54,32 @@ pub fn list(
     repository: &str,
     subject: &Digest,
     memory: &ReferrersMemory,
-) -> Result<Vec<Descriptor>> {
-    if memory.has_no_api.load(Ordering::Relaxed) {
+) -> Result<ReferrerList> {
+    if memory.has_api.get() == Some(&false) {
         return by_tag(client, repository, subject);
     }
     if let Some(found) = by_api(client, repository, subject)? {
+        let _ = memory.has_api.set(true);
         return Ok(found);
     }
     let found = by_tag(client, repository, subject)?;
-    memory.has_no_api.store(true, Ordering::Relaxed);
+    let _ = memory.has_api.set(false);
     Ok(found)
 }
 
 /// Lists by the API; `None` if the registry has none. Registries report that with different statuses, or with another
 /// document.
-fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<ReferrerList>> {
     let (scope, what) = (Scope::Pull(repository.to_owned()), format!("referrers of {repository}@{subject}"));
     let mut next = Some(client.url(&format!("{repository}/referrers/{subject}"))?);
     let (mut all, mut skipped) = (Vec::new(), Skipped::default());
-    let mut known = HashSet::new();
-    for page in 0..MAX_PAGES {
+    let (mut known, mut incomplete) = (HashSet::new(), None);
+    for page in 0.. {
         let Some(url) = next else { break };
+        if page == MAX_PAGES {
+            incomplete = Some(format!("the {what} at {} have more than {MAX_PAGES} pages", client.host));
+            break;
+        }
         let call = Call::new(Method::GET, url).with(header::ACCEPT, media_type::OCI_INDEX);
         let (response, bytes) = match client.document(&call, &scope, &what, MAX_MANIFEST_BYTES) {
             Err(error) if page == 0 && is_no_api(&error) => return Ok(None),
@@ -81,76 +94,65 @@ fn by_api(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
         if all.len() + skipped.count() >= MAX_REFERRERS {
             break;
         }
+        next = next_page(client, &response)?;
         // Pages without a new entry would never end.
-        next = next_page(client, &response)?.filter(|_| all.len() > before);
+        if next.is_some() && all.len() == before {
+            incomplete =
+                Some(format!("a page of the {what} at {} has no new entry, but names a next page", client.host));
+            break;
+        }
     }
-    skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     all.truncate(MAX_REFERRERS);
-    Ok(Some(all))
+    Ok(Some(without_skipped(client, &what, &skipped, ReferrerList { entries: all, incomplete })))
+}
+
+/// Reports the entries that were skipped; they make `list` incomplete.
+fn without_skipped(client: &RegistryClient, what: &str, skipped: &Skipped, list: ReferrerList) -> ReferrerList {
+    let what = format!("{what} at {}", client.host);
+    skipped.report(&*client.watch, &what, "a descriptor");
+    let why = (skipped.count() > 0).then(|| format!("not every entry of the {what} is a descriptor"));
+    ReferrerList { incomplete: list.incomplete.or(why), ..list }
 }
 
 fn is_no_api(error: &Error) -> bool {
     error.is_web_page() || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Denied)
 }
 
-/// The referrers tag: `sha256-<hex>`.
-pub fn tag(subject: &Digest) -> String {
-    // The specification cuts the hex digits of a longer digest.
-    let hex: String = subject.hex().chars().take(64).collect();
-    format!("{}-{hex}", subject.algorithm().name())
-}
-
-/// Adds `manifest` to the index under the referrers tag of its subject ("Pushing Manifests with Subject"). `put` stores
-/// an index under a tag.
+/// Adds `referrers` to the index under the referrers tag of `subject` ("Pushing Manifests with Subject"). `put` stores an
+/// index under a tag.
 ///
 /// Other writers may replace the index at the same time, so it is read again after each write.
 ///
 /// # Errors
-/// - `Failed`: other writers removed the entry each time.
+/// - `Failed`: other writers removed an entry each time.
 pub fn list_by_tag(
     client: &RegistryClient,
     repository: &str,
-    manifest: &Manifest,
+    subject: &Digest,
+    referrers: &[Descriptor],
     put: &dyn Fn(&Manifest, &str) -> Result<()>,
 ) -> Result<()> {
-    let Some(subject) = manifest.subject.as_ref().map(|subject| subject.digest) else { return Ok(()) };
+    let (tag, what) = (referrers_tag(subject), format!("referrers of {repository}@{subject}"));
     for attempt in 0..=MAX_TAG_UPDATES {
-        let mut index = tagged_index(client, repository, &subject)?;
-        let listed = index["manifests"].as_array_mut().ok_or_else(|| not_an_index(client, &tag(&subject)))?;
-        let digest = manifest.digest().to_string();
-        if listed.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest)) {
-            return Ok(());
-        }
-        if attempt == MAX_TAG_UPDATES {
-            break;
-        }
-        if listed.len() >= MAX_REFERRERS {
-            let host = &client.host;
+        let list = fetch_tagged(client, repository, subject)?;
+        let list = with_referrers(list.as_deref(), referrers).map_err(|why| error_at(client, &what, &why))?;
+        let Some(list) = list else { return Ok(()) };
+        let entries = list.children().len() + list.layers().len();
+        if entries > MAX_REFERRERS {
             return Err(Error::failed(format!(
-                "{host}: the referrers tag of {repository}@{subject} has {MAX_REFERRERS} entries; no more are added"
+                "{}: the list of the {what} would have {entries} entries, more than {MAX_REFERRERS}; none is added",
+                client.host
             )));
         }
-        listed.push(json!(manifest.referrer_entry()));
-        put(&Manifest::from_bytes(index.to_string().into_bytes(), media_type::OCI_INDEX)?, &tag(&subject))?;
+        if attempt < MAX_TAG_UPDATES {
+            put(&list, &tag)?;
+        }
     }
     Err(Error::failed(format!(
-        "{}: referrer {} of {repository}@{subject} is stored, but other writers replaced the referrers tag \
-         {MAX_TAG_UPDATES} times; run the copy again",
-        client.host,
-        manifest.digest()
+        "{}: the {what} are stored, but other writers replaced the referrers tag {MAX_TAG_UPDATES} times; run the copy \
+         again",
+        client.host
     )))
-}
-
-/// The index of the referrers tag with everything that other writers put into it; a new one if there is none.
-fn tagged_index(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Value> {
-    let new = || json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] });
-    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(new()) };
-    let what = format!("referrers of {repository}@{subject}");
-    let mut index = json_tree(&bytes).map_err(|why| error_at(client, &what, &why))?;
-    if index.get("manifests").is_none_or(Value::is_null) {
-        index["manifests"] = json!([]);
-    }
-    Ok(index)
 }
 
 /// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
@@ -204,7 +206,7 @@ fn entries(index: &[u8], skipped: &mut Skipped) -> std::result::Result<Option<Ve
 }
 
 fn error_at(client: &RegistryClient, what: &str, why: &str) -> Error {
-    Error::invalid(format!("{}: the {what} cannot be read: {why}", client.host))
+    Error::invalid(format!("{}: the list of the {what} cannot be used: {why}", client.host))
 }
 
 fn not_an_index(client: &RegistryClient, what: &str) -> Error {
@@ -212,20 +214,19 @@ fn not_an_index(client: &RegistryClient, what: &str) -> Error {
 }
 
 /// Reads the index of the referrers tag; empty if the tag does not exist.
-fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(Vec::new()) };
+fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<ReferrerList> {
+    let Some(bytes) = fetch_tagged(client, repository, subject)? else { return Ok(ReferrerList::default()) };
     let (what, mut skipped) = (format!("referrers of {repository}@{subject}"), Skipped::default());
     let listed = entries(&bytes, &mut skipped).map_err(|why| error_at(client, &what, &why))?;
     let mut listed = listed.ok_or_else(|| not_an_index(client, &what))?;
-    skipped.report(&*client.watch, &format!("{what} at {}", client.host), "a descriptor");
     listed.truncate(MAX_REFERRERS);
-    Ok(listed)
+    Ok(without_skipped(client, &what, &skipped, ReferrerList::from(listed)))
 }
 
 /// The bytes of the index of the referrers tag; `None` if there is none. GitLab resolves such a tag as the digest itself,
 /// so what is not an index, or is the subject, is not a list of referrers.
 fn fetch_tagged(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<u8>>> {
-    match manifest::fetch(client, repository, ManifestRef::Tag(&tag(subject))) {
+    match manifest::fetch(client, repository, ManifestRef::Tag(&referrers_tag(subject))) {
         Ok((found, _)) if found.digest == *subject || !media_type::is_index(&found.media_type) => Ok(None),
         Ok((_, bytes)) => Ok(Some(bytes)),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),

@@ -15,11 +15,11 @@ use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
 use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Coding, Digest, Manifest, Name};
+use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, ReferrerList};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 use ureq::http::{Method, header};
@@ -38,6 +38,9 @@ pub struct RepositorySink {
     memory: ReferrersMemory,
     /// The referrers that the registry lists for a subject.
     listed: Mutex<HashMap<Digest, HashSet<Digest>>>,
+    /// Stored referrers that the registry does not list, by their subject. They get into the referrers tags before the
+    /// next name is published, so that each of these is written once.
+    unlisted: Mutex<BTreeMap<Digest, Vec<Descriptor>>>,
 }
 
 impl RepositorySink {
@@ -50,6 +53,7 @@ impl RepositorySink {
             deferred: Mutex::default(),
             memory: ReferrersMemory::default(),
             listed: Mutex::default(),
+            unlisted: Mutex::default(),
         }
     }
 
@@ -97,10 +101,11 @@ impl RepositorySink {
         (is_other && !refused()).then_some(&*from.repository)
     }
 
-    /// Puts `manifest` under `reference`, a tag or its digest, and lists it for its subject.
-    fn put(&self, manifest: &Manifest, reference: &str) -> Result<()> {
-        let registry_lists_it = self.send(manifest, reference)?;
-        self.list_referrer(manifest, registry_lists_it)
+    /// Puts `manifest` under its digest.
+    fn put(&self, manifest: &Manifest) -> Result<()> {
+        let registry_lists_it = self.send(manifest, &manifest.digest().to_string())?;
+        self.note_referrer(manifest, registry_lists_it);
+        Ok(())
     }
 
     /// Sends `manifest` to `reference` (distribution-spec, "Pushing Manifests"). Returns whether the registry lists it for
@@ -130,13 +135,21 @@ impl RepositorySink {
         Ok(registry_lists_it)
     }
 
-    /// Adds a referrer to the referrers tag, unless the registry lists it.
-    fn list_referrer(&self, manifest: &Manifest, registry_lists_it: bool) -> Result<()> {
-        if registry_lists_it || manifest.subject.is_none() {
-            return Ok(());
+    /// Records a referrer that the registry does not list.
+    fn note_referrer(&self, manifest: &Manifest, registry_lists_it: bool) {
+        if let (Some(subject), false) = (&manifest.subject, registry_lists_it) {
+            let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+            unlisted.entry(subject.digest).or_default().push(manifest.referrer_entry());
         }
-        let put = |index: &Manifest, tag: &str| self.put(index, tag);
-        referrers::list_by_tag(&self.target.client, &self.target.repository, manifest, &put)
+    }
+
+    /// Adds the recorded referrers to the referrers tags of their subjects.
+    fn list_referrers(&self) -> Result<()> {
+        let unlisted = std::mem::take(&mut *self.unlisted.lock().unwrap_or_else(PoisonError::into_inner));
+        let put = |index: &Manifest, tag: &str| self.send(index, tag).map(drop);
+        unlisted.iter().try_for_each(|(subject, entries)| {
+            referrers::list_by_tag(&self.target.client, &self.target.repository, subject, entries, &put)
+        })
     }
 }
 
@@ -184,7 +197,7 @@ impl Sink for RepositorySink {
             return Ok(None);
         }
         if refuses_head(response.status) {
-            return self.published_by_get(&reference);
+            return Ok(self.fetch(&reference)?.map(|(found, _)| found.digest));
         }
         let response = self.target.client.expect(response, &[200], &self.target.scope, &what)?;
         Ok(response.header("docker-content-digest").and_then(|text| text.parse().ok()))
@@ -198,11 +211,17 @@ impl Sink for RepositorySink {
         }
         let found = referrers::list(&self.target.client, &self.target.repository, &subject.digest, &self.memory);
         // A list that cannot be read is not an error yet: the push reports it.
-        let found = found.or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(Vec::new()) })?;
-        let found: HashSet<Digest> = found.into_iter().map(|entry| entry.digest).collect();
+        let found = found
+            .or_else(|error| if error.kind() == Kind::Network { Err(error) } else { Ok(ReferrerList::default()) })?;
+        let found: HashSet<Digest> = found.entries.into_iter().map(|entry| entry.digest).collect();
         let is_listed = found.contains(&referrer.digest());
         listed.insert(subject.digest, found);
         Ok(is_listed)
+    }
+
+    fn tagged(&self, name: &Name) -> Result<Option<Manifest>> {
+        let Some((found, bytes)) = self.fetch(&self.reference(name)?)? else { return Ok(None) };
+        Manifest::hashed(bytes, &found).map(Some)
     }
 
     /// Only a dry run asks for each blob here; a copy asks in `begin`.
@@ -243,6 +262,8 @@ impl Sink for RepositorySink {
         self.put_deferred(before)?;
         match name {
             Some(name) => {
+                // A policy that admits only signed images must not see the name without them.
+                self.list_referrers()?;
                 let listed = self.send(root, &self.reference(name)?).or_else(|refused| match refused.kind() {
                     // The registry refuses to put an immutable tag, but the tag points to this manifest already.
                     Kind::Failed | Kind::Denied if self.published(name).ok().flatten() == Some(root.digest()) => {
@@ -250,14 +271,16 @@ impl Sink for RepositorySink {
                     }
                     _ => Err(refused),
                 })?;
-                self.list_referrer(root, listed)
+                self.note_referrer(root, listed);
+                self.list_referrers()
             }
-            None => self.put(root, &root.digest().to_string()),
+            None => self.put(root),
         }
     }
 
     fn finish(&self) -> Result<Finish> {
         self.put_deferred(self.defer(None))?;
+        self.list_referrers()?;
         if let Some(cache) = &self.target.client.access.cache_dir {
             resume_cache::prune(cache, resume_cache::MAX_AGE);
             body_limit::prune(cache, body_limit::MAX_AGE);
@@ -267,13 +290,13 @@ impl Sink for RepositorySink {
 }
 
 impl RepositorySink {
-    /// [`Sink::published`] by `GET`. A missing permission to read, or a registry that does not respond, is not an
-    /// error yet: the push reports it.
-    fn published_by_get(&self, reference: &str) -> Result<Option<Digest>> {
+    /// The manifest at `reference`. A missing permission to read, or a registry that refuses the request, is not an error
+    /// yet: the push reports it.
+    fn fetch(&self, reference: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {
         let digest = reference.parse::<Digest>().ok();
         let at = digest.as_ref().map_or(ManifestRef::Tag(reference), ManifestRef::Digest);
         match manifest::fetch(&self.target.client, &self.target.repository, at) {
-            Ok((found, _)) => Ok(Some(found.digest)),
+            Ok(found) => Ok(Some(found)),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Failed) => Ok(None),
             Err(error) => Err(error),
         }
@@ -285,7 +308,7 @@ impl RepositorySink {
     }
 
     fn put_deferred(&self, manifest: Option<Manifest>) -> Result<()> {
-        manifest.map_or(Ok(()), |manifest| self.put(&manifest, &manifest.digest().to_string()))
+        manifest.map_or(Ok(()), |manifest| self.put(&manifest))
     }
 }
 

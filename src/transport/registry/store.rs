@@ -14,7 +14,7 @@ use super::referrers;
 use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
-use crate::source::{Origin, Profile, Root, Selector, Store};
+use crate::source::{Origin, Profile, ReferrerList, Root, Selector, Store};
 use std::{
     collections::HashMap,
     io::Read,
@@ -53,6 +53,11 @@ impl RepositoryStore {
     /// The registry that gets the requests.
     pub(super) fn host(&self) -> &str {
         &self.client.host
+    }
+
+    /// Whether the registry listed referrers by its API.
+    pub(super) fn has_referrers_api(&self) -> bool {
+        self.memory.has_api()
     }
 
     /// The repository whose names the images have.
@@ -252,7 +257,7 @@ impl Store for RepositoryStore {
         Ok(tags::list(&self.client, self.repository())?.iter().map(|tag| self.name(tag)).collect())
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         referrers::list(&self.client, self.repository(), subject, &self.memory)
     }
 

@@ -6,11 +6,18 @@ use crate::error::{Error, Result};
 use std::fs;
 use std::path::Path;
 
-/// Files and folders of Harbor's data directory and of its installer. Each by itself is a mark: no distribution
-/// registry makes them.
-const MARKS: [&str; 4] = ["job_logs", "secret/registry", "harbor.yml", "trivy-adapter"];
-/// Folders that are a mark together.
-const DATABASES: [&str; 2] = ["database", "redis"];
+/// Files and folders of Harbor's data directory and of its installer. Another program may have one of them: two are needed.
+const MARKS: [&str; 8] = [
+    "job_logs",
+    "secret/registry",
+    "harbor.yml",
+    "trivy-adapter",
+    "ca_download",
+    "database",
+    "redis",
+    "secret/keys/secretkey",
+];
+const NEEDED: usize = 2;
 
 /// Fails with `Usage` if `dir` is the tree in a Harbor's data directory (`/data/registry`).
 ///
@@ -18,14 +25,15 @@ const DATABASES: [&str; 2] = ["database", "redis"];
 pub(super) fn refuse(dir: &Path) -> Result<()> {
     let Ok(root) = fs::canonicalize(root(dir)) else { return Ok(()) };
     for place in [Some(&*root), root.parent()].into_iter().flatten() {
-        let has = |name: &&str| place.join(name).exists();
-        let mark = MARKS.iter().copied().find(has).or_else(|| DATABASES.iter().all(has).then_some(DATABASES[0]));
-        if let Some(mark) = mark {
+        let marks: Vec<&str> = MARKS.into_iter().filter(|mark| place.join(mark).exists()).collect();
+        if marks.len() >= NEEDED {
             return Err(Error::usage(format!(
-                "{}: this is the tree of a Harbor, as {} shows; Harbor finds images in its database, not on the disk; \
-                 copy to its registry instead: docker://HOST/PROJECT/REPO:TAG",
+                "{}: this is the tree of a Harbor, as {} in {} show; Harbor finds images in its database, not on the \
+                 disk; copy to its registry instead: docker://HOST/PROJECT/REPO:TAG; if another registry serves the tree, \
+                 name it where these files are not beside it (mount --bind)",
                 dir.display(),
-                place.join(mark).display()
+                marks.join(" and "),
+                place.display()
             )));
         }
     }
@@ -40,9 +48,10 @@ mod tests {
     #[test]
     fn a_harbor_is_recognised_by_what_it_has_next_to_its_tree() {
         for (marks, refused) in [
-            (&["job_logs"][..], true),
-            (&["secret/registry"], true),
+            (&["job_logs", "ca_download"][..], true),
+            (&["secret/registry", "database"], true),
             (&["database", "redis"], true),
+            (&["job_logs"], false),
             (&["database"], false),
             (&["secret"], false),
             (&[], false),

@@ -15,16 +15,24 @@
 //! folder has the owner and the permissions of `repositories`: a registry that runs as another user could not write
 //! otherwise. The registry's garbage collection has no lock, and deletes data without links. So a copy reads back what
 //! it has named, and reports what was removed.
+//!
+//! **Serving.** `imgmv serve` hashes each blob while it sends it, and withholds the end of a damaged one.
+//!
+//! **Referrers.** A registry of this kind has no API for them. They are revisions of each repository that has their subject, and an index
+//! under the tag `ALG-HEX` lists them, to which imgmv adds its own (distribution-spec, "Referrers Tag Schema").
 
 pub(crate) mod address;
 mod harbor;
+mod hashed_reads;
 mod image_name;
 mod link;
 mod owner;
 mod read_back;
+mod referrers;
 mod repository;
 mod repository_store;
 mod sink;
+mod sink_referrers;
 mod sink_tree;
 mod store;
 mod temp_directory;

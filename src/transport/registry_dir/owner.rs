@@ -40,7 +40,7 @@ impl Owner {
         };
         match user.is_root() || user.as_raw() == self.user && in_group() {
             true => Ok(()),
-            false => Err(self.refused()),
+            false => Err(self.refused("nothing was written; ")),
         }
     }
 
@@ -51,7 +51,7 @@ impl Owner {
         let found = fstat(&file).map_err(|e| Error::reading(&self.shown, e.into()))?;
         if (found.st_uid, found.st_gid) != (self.user, self.group) {
             let (user, group) = (Uid::from_raw(self.user), Gid::from_raw(self.group));
-            fchown(&file, Some(user), Some(group)).map_err(|_| self.refused())?;
+            fchown(&file, Some(user), Some(group)).map_err(|_| self.refused(""))?;
         }
         let mode = self.mode_of(&found);
         match found.st_mode & 0o7777 == mode {
@@ -65,12 +65,23 @@ impl Owner {
         if is_directory { self.mode } else { self.mode & FILE_MODE }
     }
 
-    fn refused(&self) -> Error {
-        let user = rustix::process::geteuid().as_raw();
+    /// The error for an owner that new files cannot get. `written` says what was written before.
+    fn refused(&self, written: &str) -> Error {
+        let runs_as = rustix::process::geteuid();
+        let (user, group) = (self.user, self.group);
+        let hint = match runs_as.is_root() {
+            // In a container or user namespace, or on NFS, root may not give files away.
+            true => format!(
+                "its file system or the missing capability CAP_CHOWN forbids that to root; run imgmv as user {user} and \
+                 group {group}, or on the host that has the disk"
+            ),
+            false => format!("run imgmv as root or as user {user}"),
+        };
         Error::denied(format!(
-            "{}: its files belong to user {} and group {}, but imgmv runs as user {user} and cannot give new files that \
-             owner, so the registry could not write to them later; nothing was written; run imgmv as root or as user {}",
-            self.shown, self.user, self.group, self.user
+            "{}: its files belong to user {user} and group {group}, but imgmv runs as user {} and cannot give new files \
+             that owner, so the registry could not write to them later; {written}{hint}",
+            self.shown,
+            runs_as.as_raw()
         ))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::repository::Repository;
 use super::tree::Tree;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use std::collections::HashSet;
 
@@ -17,15 +17,33 @@ pub(super) struct NamedImage {
     pub repository: String,
     pub tag: Option<String>,
     pub root: Descriptor,
+    /// It is a list of referrers, which may list others than this copy stored.
+    pub is_list: bool,
 }
 
-/// The manifests of the image `root`, parents first: those in `written`, which this copy stored, and those whose blobs the
-/// tree has too. An index may be stored without some of its images, of which the tree may have a part (a cache).
+impl NamedImage {
+    pub fn new(name: &Name, repository: &str, tag: Option<&str>, root: &Descriptor) -> NamedImage {
+        let (repository, tag) = (repository.to_owned(), tag.map(str::to_owned));
+        NamedImage { name: name.clone(), repository, tag, root: root.clone(), is_list: false }
+    }
+}
+
+/// The manifests of the image `root`, each behind those below it: those in `written`, which this copy stored, and those
+/// whose blobs the tree has too. An index may be stored without some of its images, of which the tree may have a part (a
+/// cache).
 ///
 /// Fails with `Invalid` for a damaged manifest, and if there are more than `MAX_MANIFESTS`.
 pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest>) -> Result<Vec<Descriptor>> {
-    let (mut seen, mut found, mut ahead) = (HashSet::new(), Vec::new(), vec![root.clone()]);
-    while let Some(at) = ahead.pop() {
+    let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    let mut ahead = vec![Step::Enter(root.clone())];
+    while let Some(step) = ahead.pop() {
+        let at = match step {
+            Step::Leave(at) => {
+                found.push(at);
+                continue;
+            }
+            Step::Enter(at) => at,
+        };
         let is_needed = at.digest == root.digest || written.contains(&at.digest);
         if !at.names_manifest() || !seen.insert(at.digest) || !is_needed && !is_complete(tree, &at)? {
             continue;
@@ -33,10 +51,18 @@ pub(super) fn manifests(tree: &Tree, root: &Descriptor, written: &HashSet<Digest
         if seen.len() + ahead.len() > MAX_MANIFESTS {
             return Err(Error::invalid(format!("image {} has more than {MAX_MANIFESTS} manifests", root.digest)));
         }
-        ahead.extend(manifest(tree, &at)?.children().iter().take(MAX_MANIFESTS + 1).cloned());
-        found.push(at);
+        let children = manifest(tree, &at)?;
+        ahead.push(Step::Leave(at));
+        ahead.extend(children.children().iter().take(MAX_MANIFESTS + 1).cloned().map(Step::Enter));
     }
     Ok(found)
+}
+
+/// A step of the walk through an image's manifests.
+enum Step {
+    Enter(Descriptor),
+    /// After everything below it.
+    Leave(Descriptor),
 }
 
 /// Whether the tree has the manifest `at` and its blobs.
@@ -73,12 +99,15 @@ pub(super) fn check(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>) 
     let NamedImage { name, root, .. } = image;
     match gone.count {
         0 => Ok(()),
-        count => Err(Error::failed(format!(
-            "{name}: {count} files of image {} were removed or changed after imgmv wrote them ({}); stop the registry's \
-             garbage collection, or what else removes them, and run the same command again",
-            root.digest,
-            gone.shown.join(", ")
-        ))),
+        count => {
+            let (files, shown) = (counted(count, "file"), gone.shown.join(", "));
+            let (were, them) = if count == 1 { ("was", "it") } else { ("were", "them") };
+            Err(Error::failed(format!(
+                "{name}: {files} of image {} {were} removed or changed after imgmv wrote {them} ({shown}); stop the \
+                 registry's garbage collection, or what else removes them, and run the same command again",
+                root.digest
+            )))
+        }
     }
 }
 
@@ -88,10 +117,17 @@ fn check_files(tree: &Tree, image: &NamedImage, written: &HashSet<Digest>, gone:
         return Ok(());
     };
     // Another process may have moved the tag.
-    if let Some(tag) = &image.tag
-        && repository.current(tag)?.is_none()
-    {
-        gone.add(format!("the link of tag {tag}"));
+    if let Some(tag) = &image.tag {
+        if repository.current(tag)?.is_none() {
+            gone.add(format!("the link of tag {tag}"));
+        }
+        if repository.tag_index(tag, &image.root.digest)? != Some(image.root.digest) {
+            gone.add(format!("the index link of tag {tag} to {}", image.root.digest));
+        }
+    }
+    if image.is_list {
+        // Another process may have replaced the list too, and removed this one.
+        return Ok(());
     }
     for at in manifests(tree, &image.root, written)? {
         if repository.revision(&at.digest)? != Some(at.digest) {
@@ -125,6 +161,50 @@ impl Gone {
         self.count += 1;
         if self.shown.len() < MAX_NAMED {
             self.shown.push(what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::directory::Directory;
+    use crate::image::media_type;
+    use serde_json::json;
+    use std::fs;
+    use std::path::Path;
+
+    /// Stores `bytes` as a blob of the tree at `base`.
+    fn put(base: &Path, media_type: &str, bytes: &[u8]) -> Descriptor {
+        let blob = Descriptor::of(media_type, bytes);
+        let hex = blob.digest.hex();
+        let directory = base.join("blobs/sha256").join(&hex[..2]).join(&hex);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("data"), bytes).unwrap();
+        blob
+    }
+
+    fn index(base: &Path, children: &[&Descriptor]) -> Descriptor {
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children });
+        put(base, media_type::OCI_INDEX, index.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_manifest_comes_behind_everything_below_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path();
+        let config = put(base, media_type::OCI_CONFIG, b"{}");
+        let image =
+            json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [] });
+        let image = put(base, media_type::OCI_MANIFEST, image.to_string().as_bytes());
+        let inner = index(base, &[&image]);
+        let tree = Tree::at(Directory::open(base).unwrap());
+        // The image is below both indexes, in either order.
+        for children in [[&inner, &image], [&image, &inner]] {
+            let root = index(base, &children);
+            let found = manifests(&tree, &root, &HashSet::new()).unwrap();
+            let digests: Vec<Digest> = found.iter().map(|one| one.digest).collect();
+            assert_eq!(digests, [image.digest, inner.digest, root.digest]);
         }
     }
 }

@@ -11,6 +11,8 @@ pub(super) const MANIFESTS: &str = "_manifests";
 pub(super) const REVISIONS: &str = "revisions";
 pub(super) const TAGS: &str = "tags";
 pub(super) const CURRENT: &str = "current";
+/// The links to all manifests that a tag pointed at.
+pub(super) const INDEX: &str = "index";
 /// The maximum number of tags of one repository.
 const MAX_TAGS: usize = 100_000;
 
@@ -74,6 +76,17 @@ impl Repository {
         }
         match self.manifests.descend(&[TAGS, tag, CURRENT])? {
             Some(current) => link::read(&current),
+            None => Ok(None),
+        }
+    }
+
+    /// The target of `tag`'s index link to `digest`, which a registry follows to delete the manifest; `None` if it is
+    /// missing.
+    ///
+    /// Fails with `Invalid` if the link is broken.
+    pub fn tag_index(&self, tag: &str, digest: &Digest) -> Result<Option<Digest>> {
+        match self.manifests.descend(&[TAGS, tag, INDEX])? {
+            Some(index) => link::target(&index, digest),
             None => Ok(None),
         }
     }

@@ -1,13 +1,15 @@
 //! One repository of a tree as a source, and all repositories by name, for `imgmv serve`. Each request reads the tree,
 //! so what another process writes is served at once.
 
+use super::hashed_reads::HashedReads;
+use super::referrers;
 use super::repository::Repository;
-use super::store::{manifest, open, reader, referrers, root_at};
+use super::store::{file, manifest, open, root_at};
 use super::tree::Tree;
 use super::walk::each_repository;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Repositories, Root, Selector, Store};
+use crate::source::{ReferrerList, Repositories, Root, Selector, Store};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,14 +38,15 @@ impl Repositories for TreeRepositories {
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
         let Some(repository) = self.0.repository(name)? else { return Ok(None) };
-        Ok(Some(Arc::new(RepositoryStore { tree: self.0.clone(), repository })))
+        Ok(Some(Arc::new(RepositoryStore { tree: self.0.clone(), repository, reads: HashedReads::default() })))
     }
 }
 
-/// One repository. As in a registry, it has the blobs and manifests that it has links to.
+/// One repository, opened for one request. As in a registry, it has the blobs and manifests that it has links to.
 struct RepositoryStore {
     tree: Arc<Tree>,
     repository: Repository,
+    reads: HashedReads,
 }
 
 impl Store for RepositoryStore {
@@ -64,7 +67,8 @@ impl Store for RepositoryStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        reader(&self.tree, self.repository.linked(&blob.digest)?, &blob.digest, from)
+        let file = file(&self.tree, self.repository.linked(&blob.digest)?, &blob.digest)?;
+        Ok(Box::new(self.reads.read(file, blob, from)?))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -76,7 +80,11 @@ impl Store for RepositoryStore {
         self.repository.names()
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers(&self.tree, &self.repository, subject)
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        referrers::list(&self.tree, &self.repository, subject).map(ReferrerList::from)
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        referrers::digest_tagged(&self.tree, &self.repository, subject)
     }
 }

@@ -3,13 +3,14 @@
 use super::harbor;
 use super::read_back::{self, NamedImage};
 use super::repository::{LAYERS, MANIFESTS, REVISIONS, Repository};
+use super::sink_referrers::StoredReferrers;
 use super::sink_tree::{SinkTree, owner};
 use super::tree::{Tree, open, root};
 use crate::blob_files::{BlobCheck, BlobFiles, is_held, partial};
 use crate::cancel::Cancel;
 use crate::disk::PARTIAL_LIFETIME;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
+use crate::image::{Coding, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
@@ -34,10 +35,12 @@ pub struct RegistryDirSink {
     lifetime: Duration,
     /// The manifests that this copy stored.
     stored: Mutex<HashSet<Digest>>,
+    /// The referrers that this copy stored.
+    referrers: Mutex<StoredReferrers>,
     /// The images that this copy named.
     named: Mutex<Vec<NamedImage>>,
     watch: Arc<dyn Watch>,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
 impl RegistryDirSink {
@@ -62,6 +65,7 @@ impl RegistryDirSink {
             verify,
             lifetime: PARTIAL_LIFETIME,
             stored: Mutex::default(),
+            referrers: Mutex::default(),
             named: Mutex::default(),
             watch,
             cancel: Cancel::default(),
@@ -80,7 +84,7 @@ impl RegistryDirSink {
         self
     }
 
-    fn tree(&self) -> Result<&SinkTree> {
+    pub(super) fn tree(&self) -> Result<&SinkTree> {
         if self.made.get().is_none() {
             let made = SinkTree::create(&self.dir)?;
             self.made.get_or_init(|| made);
@@ -93,14 +97,14 @@ impl RegistryDirSink {
     }
 
     /// Writes the links of the image `root` in the repository whose folder is `repository`, children first. The tag is not
-    /// written.
-    fn link_image(&self, repository: &str, root: &Descriptor) -> Result<()> {
+    /// written. Returns the digests of its manifests.
+    pub(super) fn link_image(&self, repository: &str, root: &Descriptor) -> Result<Vec<Digest>> {
         let tree = self.tree()?;
         let folder = tree.repository(repository)?;
         let layers = tree.folder(&folder, &[LAYERS])?;
         let revisions = tree.folder(&folder, &[MANIFESTS, REVISIONS])?;
         let manifests = read_back::manifests(&tree.tree, root, &self.stored())?;
-        for at in manifests.iter().rev() {
+        for at in &manifests {
             self.cancel.check()?;
             let manifest = read_back::manifest(&tree.tree, at)?;
             for blob in manifest.blobs() {
@@ -120,7 +124,17 @@ impl RegistryDirSink {
             }
             tree.link(&revisions, &at.digest)?;
         }
-        Ok(())
+        Ok(manifests.iter().map(|at| at.digest).collect())
+    }
+
+    /// Stores the bytes of `manifest`, without a link.
+    pub(super) fn put_manifest_bytes(&self, manifest: &Manifest) -> Result<()> {
+        self.files(self.tree()?).put(&manifest.bytes, &manifest.digest())
+    }
+
+    /// Takes note of `image` for [`RegistryDirSink::read_back`].
+    pub(super) fn note_named(&self, image: NamedImage) {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).push(image);
     }
 
     /// Checks that what was named still exists.
@@ -130,7 +144,6 @@ impl RegistryDirSink {
         let stored = self.stored();
         let mut failed = Vec::new();
         for image in &named {
-            self.cancel.check()?;
             failed.extend(read_back::check(&tree.tree, image, &stored).err());
         }
         match (&failed[..], named.len()) {
@@ -142,6 +155,10 @@ impl RegistryDirSink {
                 Err(Error::several(Kind::Partial, &message, &causes))
             }
         }
+    }
+
+    pub(super) fn referrers(&self) -> MutexGuard<'_, StoredReferrers> {
+        self.referrers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stored(&self) -> MutexGuard<'_, HashSet<Digest>> {
@@ -183,7 +200,7 @@ impl Sink for RegistryDirSink {
             unnamed_blobs: true,
             unnamed_images: false,
             needs_replay: false,
-            referrers: false,
+            referrers: true,
         }
     }
 
@@ -200,6 +217,22 @@ impl Sink for RegistryDirSink {
         Ok(Missing::new(blobs.into_iter().filter(|blob| !held(blob)).collect()))
     }
 
+    fn tagged(&self, name: &Name) -> Result<Option<Manifest>> {
+        let (_, repository, tag) = place(Some(name))?;
+        let tree = self.made.get().map(|made| &made.tree).or(self.found.as_ref());
+        let (Some(tree), Some(tag)) = (tree, tag) else { return Ok(None) };
+        let Some(repository) = tree.repository(&repository)? else { return Ok(None) };
+        let data = match repository.tagged(&tag) {
+            Ok((_, data)) => data,
+            // A broken link is replaced.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(bytes) = tree.read(&data, MAX_MANIFEST_BYTES)? else { return Ok(None) };
+        let claim = Descriptor::new("", data, bytes.len() as u64);
+        Ok(Manifest::parse(bytes, &claim).ok())
+    }
+
     fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
         Ok(match self.files(self.tree()?).writer(claim)? {
             Some(writer) => Begin::Write(writer.boxed()),
@@ -208,23 +241,28 @@ impl Sink for RegistryDirSink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
-        self.files(self.tree()?).put(&manifest.bytes, &manifest.digest())?;
+        self.put_manifest_bytes(manifest)?;
         self.stored().insert(manifest.digest());
         Ok(())
     }
 
+    /// A referrer without a name is linked with the images that it belongs to, which are named after it.
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
+        if let (None, Some(subject)) = (name, &root.subject) {
+            self.referrers().add(&subject.digest, root);
+            return Ok(());
+        }
         let (name, repository, tag) = place(name)?;
         // After a power cut no link leads to data that was not written.
         self.tree()?.sync()?;
-        self.link_image(&repository, &root.descriptor)?;
+        let manifests = self.link_image(&repository, &root.descriptor)?;
+        self.link_referrers(&name, &repository, manifests)?;
         if let Some(tag) = &tag {
             let tree = self.tree()?;
             let manifests = tree.folder(&tree.repository(&repository)?, &[MANIFESTS])?;
             tree.point(&manifests, tag, &root.digest())?;
         }
-        let image = NamedImage { name, repository, tag, root: root.descriptor.clone() };
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).push(image);
+        self.note_named(NamedImage::new(&name, &repository, tag.as_deref(), &root.descriptor));
         Ok(())
     }
 
@@ -233,8 +271,16 @@ impl Sink for RegistryDirSink {
             tree.sweep();
             partial::remove_expired(tree, self.lifetime);
         }
+        self.referrers().all_linked()?;
         self.read_back()?;
         Ok(Finish::Done)
+    }
+
+    /// Names that were published before the copy failed stay, so their images are checked too.
+    fn aborted(&self, _why: &Error) {
+        if let Err(error) = self.read_back() {
+            self.watch.say(&error.to_string());
+        }
     }
 }
 

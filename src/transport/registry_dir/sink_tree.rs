@@ -2,7 +2,7 @@
 
 use super::link::{self, LINK};
 use super::owner::Owner;
-use super::repository::{CURRENT, TAGS};
+use super::repository::{CURRENT, INDEX, TAGS};
 use super::temp_directory::{self, TempDirectory, make, removed};
 use super::tree::{BASE, BLOBS, DATA, REPOSITORIES, Tree, open, root};
 use crate::blob_files::temp_file::TempFile;
@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags, openat, renameat};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The number of attempts to make a folder that other processes remove.
 const MAX_ATTEMPTS: usize = 4;
@@ -26,6 +27,8 @@ pub(super) struct SinkTree {
     /// `blobs/sha256`, which also has the unfinished files.
     unfinished: Directory,
     owner: Owner,
+    /// Blobs were stored since they were written to the disk.
+    has_unsynced: AtomicBool,
 }
 
 /// The owner that new files in `dir` get: that of `repositories`, or of the deepest folder of its path that exists.
@@ -56,7 +59,14 @@ impl SinkTree {
         let base = below(&below(&docker, BASE[1])?, BASE[2])?;
         let unfinished = below(&below(&base, BLOBS)?, Algorithm::Sha256.name())?;
         let repositories = below(&base, REPOSITORIES)?;
-        Ok(SinkTree { tree: Tree::at(base), root, repositories, unfinished, owner })
+        Ok(SinkTree {
+            tree: Tree::at(base),
+            root,
+            repositories,
+            unfinished,
+            owner,
+            has_unsynced: AtomicBool::new(true),
+        })
     }
 
     /// The folder of the repository `name`, created if it is missing.
@@ -89,12 +99,12 @@ impl SinkTree {
         let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
         for _ in 0..MAX_ATTEMPTS {
             if let Some(folder) = tags.subdirectory(tag)? {
-                let index = self.folder(&folder, &["index", algorithm])?;
+                let index = self.folder(&folder, &[INDEX, algorithm])?;
                 self.link_in(&index, &hex, digest)?;
                 return self.link_in(&folder, CURRENT, digest);
             }
             let new = TempDirectory::new(&self.unfinished, &self.owner)?;
-            self.write_link(&new.nested(&["index", algorithm, &hex])?, digest)?;
+            self.write_link(&new.nested(&[INDEX, algorithm, &hex])?, digest)?;
             self.write_link(&new.nested(&[CURRENT])?, digest)?;
             if new.place(&tags, tag)? {
                 return Ok(());
@@ -147,7 +157,13 @@ impl SinkTree {
     ///
     /// Fails with `Unwritable`.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(self.unfinished.fd()).map_err(|e| Error::writing(self.unfinished.path().display(), e.into()))
+        if !self.has_unsynced.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        rustix::fs::syncfs(self.unfinished.fd()).map_err(|e| {
+            self.has_unsynced.store(true, Ordering::Release);
+            Error::writing(self.unfinished.path().display(), e.into())
+        })
     }
 
     /// Removes what killed processes left, except partial blobs.
@@ -185,6 +201,8 @@ impl BlobPlace for SinkTree {
         let hex = digest.hex();
         let folder = self.folder(self.tree.base(), &[BLOBS, digest.algorithm().name(), &hex[..2], &hex])?;
         let renamed = renameat(self.unfinished.fd(), name, folder.fd(), DATA);
-        renamed.map_err(|e| Error::writing(folder.display(DATA), e.into()))
+        renamed.map_err(|e| Error::writing(folder.display(DATA), e.into()))?;
+        self.has_unsynced.store(true, Ordering::Release);
+        Ok(())
     }
 }

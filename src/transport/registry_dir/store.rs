@@ -1,13 +1,15 @@
 //! A tree as a source.
 
 use super::image_name::{TreeReference, image_name};
+use super::referrers;
 use super::repository::Repository;
 use super::tree::{REPOSITORIES, Tree, root};
 use super::walk::each_repository;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
-use crate::source::{Profile, Root, Selector, Store, select};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store, select};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,6 +125,12 @@ impl RegistryDirStore {
         self.selected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn selected_repositories(&self) -> Result<Vec<Repository>> {
+        let selected = self.selected().clone();
+        let open = |name: &String| self.tree.repository(name).transpose();
+        selected.iter().filter_map(open).collect()
+    }
+
     /// The digest by which the blob `digest` is stored; `None` if it is missing.
     fn stored(&self, digest: &Digest) -> Result<Option<Digest>> {
         if self.tree.size(digest)?.is_some() {
@@ -170,15 +178,10 @@ pub(super) fn root_at(tree: &Tree, name: Option<Name>, digest: &Digest, data: &D
     Ok(Root::new(name, Manifest::parse(bytes, &claim)?.descriptor))
 }
 
-/// The bytes of the blob that is stored as `data`, from offset `from`.
-pub(super) fn reader(tree: &Tree, data: Option<Digest>, blob: &Digest, from: u64) -> Result<Box<dyn Read + Send>> {
+/// The file of the blob that is stored as `data`.
+pub(super) fn file(tree: &Tree, data: Option<Digest>, blob: &Digest) -> Result<File> {
     let file = data.map(|data| tree.blob(&data)).transpose()?.flatten();
-    let mut file = file.ok_or_else(|| missing(tree, "blob", blob))?;
-    if from > 0 {
-        let sought = file.seek(SeekFrom::Start(from));
-        sought.map_err(|e| Error::reading(format!("blob {blob} in {}", tree.describe()), e))?;
-    }
-    Ok(Box::new(file))
+    file.ok_or_else(|| missing(tree, "blob", blob))
 }
 
 /// The raw manifest that is stored as `data`.
@@ -192,20 +195,6 @@ fn missing(tree: &Tree, what: &str, digest: &Digest) -> Error {
         "{what} {digest} is not in the tree: {} is missing; a garbage collection removed it, or the disk is damaged",
         tree.blob_path(digest)
     ))
-}
-
-/// The referrers of `subject` in `repository`, from the index that clients keep under the tag `ALG-HEX`
-/// (distribution-spec, "Referrers Tag Schema").
-pub(super) fn referrers(tree: &Tree, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let hex: String = subject.hex().chars().take(64).collect();
-    let tag = format!("{}-{hex}", subject.algorithm().name());
-    if repository.current(&tag)?.is_none() {
-        return Ok(Vec::new());
-    }
-    let (digest, data) = repository.tagged(&tag)?;
-    let bytes = manifest(tree, Some(data), &digest)?;
-    let claim = Descriptor::new("", digest, bytes.len() as u64);
-    Ok(Manifest::parse(bytes, &claim)?.children().to_vec())
 }
 
 impl Store for RegistryDirStore {
@@ -228,7 +217,12 @@ impl Store for RegistryDirStore {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
-        reader(&self.tree, self.stored(&blob.digest)?, &blob.digest, from)
+        let mut file = file(&self.tree, self.stored(&blob.digest)?, &blob.digest)?;
+        if from > 0 {
+            let sought = file.seek(SeekFrom::Start(from));
+            sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.tree.describe()), e))?;
+        }
+        Ok(Box::new(file))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
@@ -245,14 +239,22 @@ impl Store for RegistryDirStore {
         Ok(names)
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let selected = self.selected().clone();
-        let mut found: Vec<Descriptor> = Vec::new();
-        for name in selected {
-            let Some(repository) = self.tree.repository(&name)? else { continue };
-            for one in referrers(&self.tree, &repository, subject)? {
-                if found.iter().all(|known| known.digest != one.digest) {
-                    found.push(one);
+    /// In the repositories of the images that were selected.
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        let mut found = ReferrerList::default();
+        for repository in self.selected_repositories()? {
+            found.merge(ReferrerList::from(referrers::list(&self.tree, &repository, subject)?));
+        }
+        Ok(found)
+    }
+
+    /// As [`RegistryDirStore::referrers`]; of each tag the first one.
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        let mut found: Vec<(String, Descriptor)> = Vec::new();
+        for repository in self.selected_repositories()? {
+            for (tag, at) in referrers::digest_tagged(&self.tree, &repository, subject)? {
+                if found.iter().all(|(known, _)| *known != tag) {
+                    found.push((tag, at));
                 }
             }
         }

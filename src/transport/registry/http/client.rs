@@ -363,6 +363,6 @@ impl RegistryClient {
             || error.to_string(),
             |proxy| format!("{error} (through the proxy {proxy}, which may have refused it itself)"),
         );
-        Err(Error::new(error.kind(), state::scrub(&message, found.login.as_ref())))
+        Err(error.reworded(state::scrub(&message, found.login.as_ref())))
     }
 }

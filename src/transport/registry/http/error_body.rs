@@ -8,6 +8,8 @@ use serde::Deserialize;
 pub const MAX_ERROR_BODY_BYTES: u64 = 1 << 20;
 const MAX_REASONS: usize = 3;
 const MAX_REASON_CHARS: usize = 240;
+/// The codes for a manifest of which blobs or children are missing.
+const MISSING_CONTENT: [&str; 3] = ["MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"];
 
 /// The failed request, as its error describes it.
 #[derive(Debug, Clone)]
@@ -48,8 +50,21 @@ struct ErrorField {
     detail: Option<serde_json::Value>,
 }
 
+/// The registry's words in an error response.
+#[derive(Default)]
+struct Words {
+    /// Bounded, untrusted, and may be empty.
+    text: String,
+    /// Blobs or children of a manifest are missing.
+    means_missing_content: bool,
+}
+
 /// Reads the registry's text from the body of an error response. The text is bounded, untrusted and may be empty.
-pub fn text(mut response: Response) -> String {
+pub fn text(response: Response) -> String {
+    words(response).text
+}
+
+fn words(mut response: Response) -> Words {
     let text_type = response.header("content-type").is_some_and(|t| t.contains("json") || t.starts_with("text/plain"));
     let bytes = response.bytes(MAX_ERROR_BODY_BYTES, "an error").unwrap_or_default();
     let cut = |text: &str| -> String {
@@ -57,7 +72,9 @@ pub fn text(mut response: Response) -> String {
         one_line.chars().take(MAX_REASON_CHARS).collect()
     };
     let Ok(body) = serde_json::from_slice::<ErrorBody>(&bytes) else {
-        return if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
+        let text =
+            if text_type { cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4096)])) } else { String::new() };
+        return Words { text, ..Words::default() };
     };
     let mut reasons: Vec<String> = Vec::new();
     for reason in body.errors.iter().take(MAX_REASONS) {
@@ -70,7 +87,8 @@ pub fn text(mut response: Response) -> String {
         });
     }
     reasons.extend(body.details.iter().chain(&body.message).take(1).map(|text| cut(text)));
-    reasons.join("; ")
+    let means_missing_content = body.errors.iter().any(|reason| MISSING_CONTENT.contains(&&*reason.code));
+    Words { text: reasons.join("; "), means_missing_content }
 }
 
 /// The kind of a refusal by a redirect's target. A read can be retried, as after a broken connection.
@@ -87,8 +105,9 @@ pub fn refuses_head(status: u16) -> bool {
 /// The error for a response with an unexpected status.
 pub fn error(request: &FailedRequest<'_>, response: Response) -> Error {
     let (status, from) = (response.status, response.url.host_str().unwrap_or_default().to_owned());
-    let text = text(response);
-    message_for(request, status, &from, &text)
+    let Words { text, means_missing_content } = words(response);
+    let error = message_for(request, status, &from, &text);
+    if means_missing_content { error.missing_content() } else { error }
 }
 
 fn message_for(request: &FailedRequest<'_>, status: u16, from: &str, text: &str) -> Error {

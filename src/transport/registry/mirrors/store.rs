@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use crate::progress::Watch;
-use crate::source::{Profile, Root, Selector, Store};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -52,22 +52,22 @@ impl MirroredStore {
         self.hosts.last().expect("the registry is always in the list")
     }
 
-    /// What the registry answers; if it cannot be reached, what a mirror answers whose tags are trusted. A copy can do
-    /// without the answer, so `Failed` stands for no connection.
-    fn from_home<T>(&self, ask: impl Fn(&RepositoryStore) -> Result<T>) -> Result<T> {
+    /// The mirrors whose tags are trusted.
+    fn trusted_mirrors(&self) -> impl Iterator<Item = &RepositoryStore> {
+        let mirrors = self.hosts.iter().zip(&self.trusts_tags).take(self.hosts.len() - 1);
+        mirrors.filter(|(_, trusts_tags)| **trusts_tags).map(|(mirror, _)| mirror)
+    }
+
+    /// The answer of the registry. A copy can do without it, so `Failed` stands for no connection.
+    fn ask_home<T>(&self, ask: impl FnOnce(&RepositoryStore) -> Result<T>) -> Result<T> {
+        self.cancel.check()?;
         let unreachable = match self.home_is_unreachable.get() {
-            Some(error) => error.clone(),
+            Some(error) => error,
             None => match ask(self.home()) {
-                Err(error) if error.kind() == Kind::Network => self.home_is_unreachable.get_or_init(|| error).clone(),
+                Err(error) if error.kind() == Kind::Network => self.home_is_unreachable.get_or_init(|| error),
                 answer => return answer,
             },
         };
-        for (mirror, trusts_tags) in self.hosts.iter().zip(&self.trusts_tags).take(self.hosts.len() - 1) {
-            self.cancel.check()?;
-            if let (true, Ok(answer)) = (*trusts_tags, ask(mirror)) {
-                return Ok(answer);
-            }
-        }
         Err(Error::failed(unreachable.to_string()))
     }
 
@@ -135,12 +135,28 @@ impl Store for MirroredStore {
         self.home().names()
     }
 
-    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.from_home(|host| host.referrers(subject))
+    /// The list of the first mirror that has referrers of `subject`, or that has the referrers API; else that of the
+    /// registry, since a mirror without the API may not know them.
+    fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        for mirror in self.trusted_mirrors() {
+            self.cancel.check()?;
+            match mirror.referrers(subject) {
+                Ok(list) if !list.entries.is_empty() || mirror.has_referrers_api() => return Ok(list),
+                _ => {}
+            }
+        }
+        self.ask_home(|home| home.referrers(subject))
     }
 
+    /// The tags of the first mirror that responds, as for the tag of an image; else those of the registry.
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        self.from_home(|host| host.digest_tagged(subject))
+        for mirror in self.trusted_mirrors() {
+            self.cancel.check()?;
+            if let Ok(tagged) = mirror.digest_tagged(subject) {
+                return Ok(tagged);
+            }
+        }
+        self.ask_home(|home| home.digest_tagged(subject))
     }
 
     fn profile(&self) -> Profile {
