@@ -31,18 +31,15 @@ pub(super) struct Forward {
 
 impl Forward {
     /// Starts `program` with `arguments` (options and the host), and waits until it listens.
-    pub fn start(
-        host: &str,
-        program: &str,
-        arguments: &[String],
-        path: &str,
-        cancel: &Cancel,
-    ) -> Result<Forward> {
+    pub fn start(host: &str, program: &str, arguments: &[String], path: &str, cancel: &Cancel) -> Result<Forward> {
         if !path.starts_with('/') || path.contains([':', '%', '"', ' ']) || path.chars().any(char::is_control) {
             return Err(Error::usage(format!("{host}: {path:?} cannot be forwarded; write the socket's full path")));
         }
-        let directory = PrivateDir::create()
-            .ok_or_else(|| Error::failed(format!("{host}: a directory for the forwarded socket cannot be created; set TMPDIR to a short path")))?;
+        let directory = PrivateDir::create().ok_or_else(|| {
+            Error::failed(format!(
+                "{host}: a directory for the forwarded socket cannot be created; set TMPDIR to a short path"
+            ))
+        })?;
         let socket = directory.path().join(SOCKET_FILE);
         let mut command = Command::new(program);
         // The first value of an option counts. The host's name comes last in `arguments`.

@@ -2,8 +2,8 @@
 //! client, and the built-in ssh client. Callers do not depend on which one is used.
 
 pub mod builtin;
-mod local;
 mod forward;
+mod local;
 mod openssh;
 mod private_dir;
 mod process;

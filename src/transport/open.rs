@@ -23,15 +23,14 @@ use std::sync::Arc;
 /// - `NotFound`, `Network`, `Denied`, `Invalid`, `RemoteHost`: the source cannot be opened.
 pub fn open_source(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Result<(Source, Options)> {
     let address = table::parse(OsStr::new(address))?;
-    let options =
-        ReadOptions {
-            access: stored_credentials(),
-            mirrors: &[],
-            storage_root: None,
-            address: None,
-            namespace: None,
-            engine: None,
-        };
+    let options = ReadOptions {
+        access: stored_credentials(),
+        mirrors: &[],
+        storage_root: None,
+        address: None,
+        namespace: None,
+        engine: None,
+    };
     let SelectedSource { source, selector, name } = address.source(&options, &context(watch, cancel))?;
     let source = match source {
         OpenSource::Store(store) => Source::Store(store),

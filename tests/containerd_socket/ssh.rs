@@ -105,7 +105,8 @@ fn a_socket_that_the_user_names_is_not_replaced_by_commands() {
     let Some(sshd) = Sshd::start("", &containerd.environment()) else { return };
     for way in Way::BOTH {
         let runtime = runtime();
-        let list = |address: &str| over_ssh(&sshd, way, runtime.path(), &["list", "ssh://node1", "--src-address", address]);
+        let list =
+            |address: &str| over_ssh(&sshd, way, runtime.path(), &["list", "ssh://node1", "--src-address", address]);
         let named = list(&containerd.socket());
         assert!(named.status.success(), "{way:?}: {}", named.stderr);
         let missing = list("/tmp/no-such-socket");

@@ -2,10 +2,10 @@
 //! they may be wrong.
 #![allow(dead_code)]
 
+use super::containerd_storage::{Storage, ingest, read};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use super::containerd_storage::{Storage, ingest, read};
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};

@@ -13,9 +13,7 @@ use crate::transport::address::{
     Transport, all_of,
 };
 use crate::transport::containerd::address::{POLL_INTERVAL, limits};
-use crate::transport::containerd::socket::{
-    Connection, DEFAULT_SOCKET, ForwardedSocket, SocketSink, SocketStore,
-};
+use crate::transport::containerd::socket::{Connection, DEFAULT_SOCKET, ForwardedSocket, SocketSink, SocketStore};
 use crate::transport::engine::address::{archive, loader, save};
 use crate::transport::engine::{
     DetectedEngine, Engine, EngineSink, FetchStore, Loader, detect_with_address, list_names,

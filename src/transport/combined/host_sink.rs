@@ -61,11 +61,7 @@ impl Sink for HostSink {
     fn capabilities(&self) -> SinkCapabilities {
         match self.chosen.get() {
             Some(_) => self.way().capabilities(),
-            None => SinkCapabilities {
-                order: Order::Sequential,
-                unnamed_blobs: false,
-                ..self.socket.capabilities()
-            },
+            None => SinkCapabilities { order: Order::Sequential, unnamed_blobs: false, ..self.socket.capabilities() },
         }
     }
 

@@ -109,7 +109,11 @@ pub(crate) fn loader(
     detect_with_address(host, engines, options.namespace, options.remote_command)
 }
 
-pub(crate) fn save(host: Arc<dyn Host>, found: &DetectedEngine, selector: Option<&Selector>) -> Result<UnopenedArchive> {
+pub(crate) fn save(
+    host: Arc<dyn Host>,
+    found: &DetectedEngine,
+    selector: Option<&Selector>,
+) -> Result<UnopenedArchive> {
     let image = selector.map(|selector| match selector {
         Selector::Name(name) => with_latest(name),
         Selector::Digest(digest) => digest.to_string(),

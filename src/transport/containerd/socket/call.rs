@@ -177,6 +177,7 @@ fn request(method: &str, scope: &Scope) -> Result<Request<()>, Failure> {
     if let Some(lease) = &scope.lease {
         request = request.header("containerd-lease", lease);
     }
-    let wrong = |error| Failure::Other(Error::usage(format!("the namespace {:?} is not valid: {error}", scope.namespace)));
+    let wrong =
+        |error| Failure::Other(Error::usage(format!("the namespace {:?} is not valid: {error}", scope.namespace)));
     request.body(()).map_err(wrong)
 }

@@ -57,12 +57,12 @@ impl Endpoint for LocalSocket {
                     "{name}: the socket does not exist; start containerd, or name its socket with --src-address or \
                      --dst-address"
                 )),
-                io::ErrorKind::PermissionDenied => Error::denied(format!(
-                    "{name}: this user may not open the socket; run imgmv as root"
-                )),
-                io::ErrorKind::ConnectionRefused => Error::remote_host(format!(
-                    "{name}: nothing listens on the socket; start containerd"
-                )),
+                io::ErrorKind::PermissionDenied => {
+                    Error::denied(format!("{name}: this user may not open the socket; run imgmv as root"))
+                }
+                io::ErrorKind::ConnectionRefused => {
+                    Error::remote_host(format!("{name}: nothing listens on the socket; start containerd"))
+                }
                 _ => Error::remote_host(format!("{name}: the socket cannot be opened: {error}")),
             }
         })

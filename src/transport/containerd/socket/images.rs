@@ -103,9 +103,7 @@ impl Images {
         }
         let unpacker = Unpacker { connection, scope, snapshotter };
         let done = unpacker.unpack(&image.layers, parsed.diff_ids()).and_then(|chain| match chain {
-            Some(chain) => {
-                labels::add(connection, scope, &config.digest, labels::of_config(snapshotter, &chain))
-            }
+            Some(chain) => labels::add(connection, scope, &config.digest, labels::of_config(snapshotter, &chain)),
             None => Ok(()),
         });
         done.map_err(|failure| failure.into_error(place, &format!("unpacking {}", image.digest)))?;

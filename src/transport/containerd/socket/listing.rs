@@ -37,11 +37,7 @@ pub(super) fn namespaces(connection: &Arc<Connection>) -> Result<Vec<Namespace>,
 }
 
 /// Adds the images of `namespace` to `records`. An image whose target has no valid digest or size is an error.
-pub(super) fn images(
-    connection: &Arc<Connection>,
-    namespace: &str,
-    records: &mut Vec<Record>,
-) -> Result<(), Failure> {
+pub(super) fn images(connection: &Arc<Connection>, namespace: &str, records: &mut Vec<Record>) -> Result<(), Failure> {
     let method = "containerd.services.images.v1.Images/List";
     let scope = Scope::namespace(namespace);
     let answer = unary(connection, method, &scope, &ListImagesRequest { filters: Vec::new() }, MAX_IMAGES_BYTES)?;
@@ -79,7 +75,9 @@ pub(super) fn entries<M: Message + Default>(
     what: &str,
     mut each: impl FnMut(M),
 ) -> Result<(), Failure> {
-    let wrong = |error: prost::DecodeError| Failure::protocol(format!("sent a list of {what} that cannot be decoded ({error})"));
+    let wrong = |error: prost::DecodeError| {
+        Failure::protocol(format!("sent a list of {what} that cannot be decoded ({error})"))
+    };
     let mut count = 0;
     while list.has_remaining() {
         let (field, wire) = decode_key(&mut list).map_err(wrong)?;

@@ -35,8 +35,8 @@ mod unpack;
 mod writer;
 
 pub use connection::{Connection, Limits};
-pub(crate) use endpoint::{DEFAULT_SOCKET, ForwardedSocket};
 pub use endpoint::LocalSocket;
+pub(crate) use endpoint::{DEFAULT_SOCKET, ForwardedSocket};
 pub use sink::SocketSink;
 pub use store::SocketStore;
 

@@ -136,7 +136,9 @@ impl SocketSink {
             let opened = self.open_ingest(scope, target);
             let opened = opened.map_err(|failure| self.error(failure, &format!("opening {}", target.reference)))?;
             match (opened, target.digest) {
-                (Opened::Ingest(ingest), Some(digest)) if is_deleted && ingest.offset() > 0 && Some(ingest.offset()) == target.size => {
+                (Opened::Ingest(ingest), Some(digest))
+                    if is_deleted && ingest.offset() > 0 && Some(ingest.offset()) == target.size =>
+                {
                     return Err(Error::remote_host(format!(
                         "{}: blob {digest} is damaged, and another namespace shares it; remove its images there",
                         self.connection.name()

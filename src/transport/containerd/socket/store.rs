@@ -2,9 +2,9 @@
 
 use super::call::Scope;
 use super::connection::Connection;
+use super::listing;
 use super::read::{BlobReader, size, small};
 use super::status::code;
-use super::listing;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_NAMES, Name};
 use crate::progress::Watch;
@@ -35,11 +35,7 @@ impl SocketStore {
     /// - `NotFound`: containerd has no such namespace.
     /// - `NotFound`, `Denied`, `RemoteHost`: the socket cannot be opened, or nothing answers on it.
     /// - `Invalid`: what answers does not follow containerd's protocol.
-    pub fn open(
-        connection: Arc<Connection>,
-        namespace: Option<&str>,
-        watch: Arc<dyn Watch>,
-    ) -> Result<SocketStore> {
+    pub fn open(connection: Arc<Connection>, namespace: Option<&str>, watch: Arc<dyn Watch>) -> Result<SocketStore> {
         let place = connection.name().to_owned();
         let failed = |failure: super::status::Failure| failure.into_error(&place, "listing images");
         let namespaces = listing::namespaces(&connection).map_err(failed)?;
@@ -55,7 +51,8 @@ impl SocketStore {
     /// The names with the digests and media types that they point at.
     pub(crate) fn listed(&self) -> Vec<Listed> {
         let roots = self.catalog.all().into_iter();
-        let listed = roots.filter_map(|root| Some((root.name?, Some((root.descriptor.digest, root.descriptor.media_type)))));
+        let listed =
+            roots.filter_map(|root| Some((root.name?, Some((root.descriptor.digest, root.descriptor.media_type)))));
         listed.collect()
     }
 
@@ -72,11 +69,7 @@ impl SocketStore {
     }
 
     /// The result of `attempt` in the first namespace that has `digest`.
-    fn in_its_namespace<T>(
-        &self,
-        digest: &Digest,
-        attempt: impl Fn(&Scope) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
+    fn in_its_namespace<T>(&self, digest: &Digest, attempt: impl Fn(&Scope) -> Result<Option<T>>) -> Result<Option<T>> {
         for namespace in self.candidates(digest) {
             if let Some(found) = attempt(&Scope::namespace(&namespace))? {
                 let mut found_in = self.found_in();

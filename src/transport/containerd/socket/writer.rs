@@ -8,8 +8,8 @@ use super::status::{Failure, code};
 use crate::error::{Error, Result};
 use crate::image::Hasher;
 use crate::progress::Watch;
-use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use crate::source::Claim;
+use crate::transfer::{BlobWriter, Verified, longer_than_announced, not_announced};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,19 +46,7 @@ impl SocketWriter {
     ) -> SocketWriter {
         let (ingest, reached) = (Some(ingest), 0);
         let (is_held, position, part, failure, attempts) = (false, 0, BytesMut::new(), None, Attempts::default());
-        SocketWriter {
-            connection,
-            scope,
-            target,
-            ingest,
-            is_held,
-            position,
-            part,
-            failure,
-            attempts,
-            reached,
-            watch,
-        }
+        SocketWriter { connection, scope, target, ingest, is_held, position, part, failure, attempts, reached, watch }
     }
 
     fn label(&self) -> String {
