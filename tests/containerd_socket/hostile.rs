@@ -128,6 +128,7 @@ fn bytes_of_a_blob_are_checked_as_they_come() {
         (Answer::bytes(part(5, &manifest)), 5, "offset 5 instead of 0"),
         (Answer::bytes(part(0, &vec![b' '; 3 << 20])), 5, "more than the 339 bytes announced"),
         (Answer::bytes(part(0, &manifest[1..])), 5, "does not match"),
+        (Answer::bytes(part(0, b"")), 5, "without bytes"),
         (Answer::bytes([part(0, &manifest), part(0, &manifest)].concat()), 5, "at offset 0 instead of 339"),
         (Answer::status("5", "gone"), 3, "is not in the content store"),
         (Answer { trailers: None, ..Answer::bytes(part(0, &manifest)) }, 5, "more than the 339 bytes announced"),

@@ -7,16 +7,22 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
+
+/// The fewest bytes in the time without progress, as from registries.
+const MIN_BYTES: usize = 1024;
 
 /// The received part of a call.
 pub(super) struct Incoming {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     frames: Frames,
-    /// The longest wait for the next bytes.
+    /// The longest wait for the next bytes, and for [`MIN_BYTES`] of them.
     pub patience: Duration,
+    /// The start of the time in which `recent_bytes` were received.
+    since: Instant,
+    recent_bytes: usize,
     /// The status, once the call has ended.
     ended: Option<Status>,
 }
@@ -24,7 +30,8 @@ pub(super) struct Incoming {
 impl Incoming {
     /// The answers in `response`: messages of at most `max_bytes`, and at most `patience` before each part of them.
     pub fn new(response: ResponseFuture, max_bytes: usize, patience: Duration) -> Incoming {
-        Incoming { response: Some(response), body: None, frames: Frames::new(max_bytes), patience, ended: None }
+        let (response, frames, since) = (Some(response), Frames::new(max_bytes), Instant::now());
+        Incoming { response, body: None, frames, patience, since, recent_bytes: 0, ended: None }
     }
 
     /// The next message; `None` at the end of a call that succeeded.
@@ -54,7 +61,7 @@ impl Incoming {
                 // A failure means that the stream has ended, which the next read reports.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.frames.push(&data);
-                Ok(())
+                self.check_rate(data.len())
             }
             Some(Err(error)) => Err(stream_failure(&error)),
             None => {
@@ -62,6 +69,17 @@ impl Incoming {
                 self.end(trailers.as_ref())
             }
         }
+    }
+
+    /// Fails if containerd sends so little that the call would not end.
+    fn check_rate(&mut self, received: usize) -> Result<(), Failure> {
+        self.recent_bytes += received;
+        if self.since.elapsed() < self.patience {
+            return Ok(());
+        }
+        let is_slow = self.recent_bytes < MIN_BYTES;
+        (self.since, self.recent_bytes) = (Instant::now(), 0);
+        if is_slow { Err(Failure::Stalled(self.patience)) } else { Ok(()) }
     }
 
     fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Failure> {

@@ -200,6 +200,9 @@ impl BlobReader {
             let (offset, at, digest) = (part.offset, self.at, self.digest);
             return Err(Failure::protocol(format!("sent the bytes of {digest} at offset {offset} instead of {at}")));
         }
+        if part.data.is_empty() {
+            return Err(Failure::protocol(format!("sent a part of {} without bytes", self.digest)));
+        }
         let end = self.at + part.data.len() as u64;
         match self.size {
             Some(size) if end > size => {
