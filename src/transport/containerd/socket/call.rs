@@ -29,6 +29,8 @@ impl Scope {
     }
 }
 
+/// The fewest bytes of a blob in the time without progress, as from a registry.
+const MIN_STREAMED_BYTES: usize = 1024;
 /// Messages that are received before they are asked for.
 const MESSAGES_AHEAD: usize = 2;
 
@@ -95,6 +97,7 @@ impl Call {
     /// for each message, not for each part of it.
     pub fn receive_ahead(self) -> Messages {
         let Call { connection, requests: _, mut answers } = self;
+        answers.min_bytes = MIN_STREAMED_BYTES;
         let (sender, received) = mpsc::channel(MESSAGES_AHEAD);
         connection.spawn(async move {
             loop {

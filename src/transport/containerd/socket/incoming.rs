@@ -10,18 +10,17 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// The fewest bytes in the time without progress, as from registries.
-const MIN_BYTES: usize = 1024;
-
 /// The received part of a call.
 pub(super) struct Incoming {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     frames: Frames,
-    /// The longest wait for the next bytes, and for [`MIN_BYTES`] of them.
+    /// The longest wait for the next bytes.
     pub patience: Duration,
-    /// The start of the time in which `recent_bytes` were received.
-    since: Instant,
+    /// The fewest bytes in a wait of `patience` in total.
+    pub min_bytes: usize,
+    /// The time that was waited for `recent_bytes`.
+    waited: Duration,
     recent_bytes: usize,
     /// The status, once the call has ended.
     ended: Option<Status>,
@@ -30,8 +29,8 @@ pub(super) struct Incoming {
 impl Incoming {
     /// The answers in `response`: messages of at most `max_bytes`, and at most `patience` before each part of them.
     pub fn new(response: ResponseFuture, max_bytes: usize, patience: Duration) -> Incoming {
-        let (response, frames, since) = (Some(response), Frames::new(max_bytes), Instant::now());
-        Incoming { response, body: None, frames, patience, since, recent_bytes: 0, ended: None }
+        let (response, frames, waited) = (Some(response), Frames::new(max_bytes), Duration::ZERO);
+        Incoming { response, body: None, frames, patience, min_bytes: 0, waited, recent_bytes: 0, ended: None }
     }
 
     /// The next message; `None` at the end of a call that succeeded.
@@ -56,12 +55,13 @@ impl Incoming {
             return Ok(());
         }
         let Some(body) = &mut self.body else { return Err(Failure::protocol("sent no response")) };
+        let started = Instant::now();
         match within(self.patience, body.data()).await? {
             Some(Ok(data)) => {
                 // A failure means that the stream has ended, which the next read reports.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.frames.push(&data);
-                self.check_rate(data.len())
+                self.check_rate(started.elapsed(), data.len())
             }
             Some(Err(error)) => Err(stream_failure(&error)),
             None => {
@@ -72,13 +72,14 @@ impl Incoming {
     }
 
     /// Fails if containerd sends so little that the call would not end.
-    fn check_rate(&mut self, received: usize) -> Result<(), Failure> {
+    fn check_rate(&mut self, waited: Duration, received: usize) -> Result<(), Failure> {
+        self.waited += waited;
         self.recent_bytes += received;
-        if self.since.elapsed() < self.patience {
+        if self.waited < self.patience {
             return Ok(());
         }
-        let is_slow = self.recent_bytes < MIN_BYTES;
-        (self.since, self.recent_bytes) = (Instant::now(), 0);
+        let is_slow = self.recent_bytes < self.min_bytes;
+        (self.waited, self.recent_bytes) = (Duration::ZERO, 0);
         if is_slow { Err(Failure::Stalled(self.patience)) } else { Ok(()) }
     }
 
