@@ -1,23 +1,29 @@
 //! Remote hosts through the user's ssh client, so that the user's configuration, agent and jump hosts apply. All
 //! commands of a run share one connection.
 
-use super::forward::Forward;
+use super::forward::{Client, Forward};
 use super::private_dir::PrivateDir;
-use super::{Host, Running, SshTarget, process, quote};
+use super::{Host, Running, SshTarget, capture, process, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use std::{
     collections::HashMap,
     fs::File,
-    io::IsTerminal,
+    io::{IsTerminal, Read},
     os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 /// The time that the shared connection stays open after its last command, if this process is killed.
 const CONTROL_PERSIST_SECONDS: u32 = 120;
+/// The time in which a connection that the host refuses ends.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Half the CPU of ssh's first choice on processors with AES instructions (measured), and equally secure.
 const AES_CIPHERS: &str = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 
@@ -28,6 +34,10 @@ pub struct OpenSsh {
     /// The arguments before the remote command.
     arguments: Vec<String>,
     control: Option<PrivateDir>,
+    /// Commands share a connection: imgmv's own, or one that the user configured.
+    shares: bool,
+    /// A command has run, so that the shared connection is open.
+    has_run: AtomicBool,
     /// Forwarded sockets, by their paths on the host.
     forwards: Mutex<HashMap<String, Forward>>,
     cancel: Cancel,
@@ -53,6 +63,8 @@ impl OpenSsh {
             program: program.clone(),
             arguments: options.to_vec(),
             control: None,
+            shares: false,
+            has_run: AtomicBool::new(false),
             forwards: Mutex::default(),
             cancel: cancel.clone(),
         };
@@ -115,6 +127,7 @@ impl OpenSsh {
             set(&format!("ControlPath={}/s", control.path().display()));
             self.control = Some(control);
         }
+        self.shares = self.control.is_some() || configured("controlpath");
         // ssh uses the first value of each option and the last of each flag, so these override the user's.
         self.arguments.splice(0..0, options);
         self.arguments.extend(["-T".into(), "-a".into(), "-x".into()]);
@@ -128,6 +141,7 @@ impl Host for OpenSsh {
 
     fn run(&self, command: &[&str]) -> Result<Running> {
         let line = quote(command)?;
+        self.has_run.store(true, Ordering::Relaxed);
         process::start(Command::new(&self.program).args(&self.arguments).arg(line), &self.cancel)
     }
 
@@ -138,7 +152,7 @@ impl Host for OpenSsh {
         {
             return Ok(socket);
         }
-        let forward = Forward::start(&self.name, &self.program, &self.arguments, path, &self.cancel)?;
+        let forward = self.forward(path)?;
         let socket = forward.connect()?;
         forwards.insert(path.to_owned(), forward);
         Ok(socket)
@@ -146,7 +160,38 @@ impl Host for OpenSsh {
 
     fn refusal(&self) -> String {
         let forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
-        forwards.values().map(Forward::refusal).find(|words| !words.is_empty()).unwrap_or_default()
+        let words = forwards.iter().filter_map(|(path, forward)| forward.refusal().or_else(|| self.diagnose(path)));
+        words.into_iter().find(|words| !words.is_empty()).unwrap_or_default()
+    }
+}
+
+impl OpenSsh {
+    fn client<'a>(&'a self, arguments: &'a [String]) -> Client<'a> {
+        Client { host: &self.name, program: &self.program, arguments, cancel: &self.cancel }
+    }
+
+    /// Forwards `path` by the shared connection, else by a client that runs for it.
+    fn forward(&self, path: &str) -> Result<Forward> {
+        let client = self.client(&self.arguments);
+        if self.shares {
+            if !self.has_run.load(Ordering::Relaxed) {
+                capture(self, &["true"])?;
+            }
+            if let Ok(forward) = Forward::share(client, path) {
+                return Ok(forward);
+            }
+        }
+        Forward::start(client, path)
+    }
+
+    /// The message of ssh when the socket at `path` is connected to, by a client that asks for no password.
+    fn diagnose(&self, path: &str) -> Option<String> {
+        let arguments = [&["-o".to_owned(), "BatchMode=yes".to_owned()], &self.arguments[..]].concat();
+        let forward = Forward::start(self.client(&arguments), path).ok()?;
+        let mut socket = forward.connect().ok()?;
+        socket.set_read_timeout(Some(REFUSAL_TIMEOUT)).ok()?;
+        let _ = socket.read(&mut [0]);
+        forward.refusal()
     }
 }
 
