@@ -56,6 +56,8 @@ fn there_and_back(containerd: &Containerd, sshd: &Sshd, way: Way, forwards: bool
     let (dir, runtime) = (TempDir::new().unwrap(), runtime());
     let file = archive(dir.path());
     let case = format!("{:?} {way:?} {forwards}", containerd.release);
+    let logins = || sshd.log().matches("Accepted publickey").count();
+    let before = logins();
     let to = ["-v", "copy", &file, "ssh://node1", "--namespace", NAMESPACE];
     let written = over_ssh(sshd, way, runtime.path(), &to);
     assert!(written.status.success(), "{case}: {}", written.stderr);
@@ -75,6 +77,10 @@ fn there_and_back(containerd: &Containerd, sshd: &Sshd, way: Way, forwards: bool
             };
             assert!(stderr.contains(words), "{case}: {stderr}");
         }
+    }
+    if forwards && way == Way::Client {
+        // The socket is forwarded by the shared connection: a password is asked for once.
+        assert_eq!(logins() - before, 2, "{case}: {}", sshd.log());
     }
     let left: Vec<_> = fs::read_dir(runtime.path()).unwrap().collect();
     assert!(left.is_empty(), "{case}: {left:?}");
