@@ -47,10 +47,11 @@ impl CopyRun<'_> {
             if stores {
                 image.attached.extend(found.attached);
             } else if !found.attached.is_empty() {
-                let count = found.attached.len();
-                self.watch.say(&format!(
-                    "{label}: {count} signatures or other referrers are not copied: the destination cannot store them"
-                ));
+                let left = match found.attached.len() {
+                    1 => "a signature or other referrer is".to_owned(),
+                    count => format!("{count} signatures or other referrers are"),
+                };
+                self.watch.say(&format!("{label}: {left} not copied: the destination cannot store referrers"));
             }
         }
         Ok(())

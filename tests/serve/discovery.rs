@@ -105,6 +105,31 @@ fn referrers_are_found_and_filtered() {
 }
 
 #[test]
+fn writers_at_once_lose_no_referrer() {
+    const WRITERS: usize = 8;
+    const EACH: usize = 5;
+    let server = Server::writable();
+    let [_, _, image] = server.push_image("app", "v1", 100);
+    server.push_blob("app", b"{}");
+    let subject = Descriptor::of(media_type::OCI_MANIFEST, &image);
+    let path = format!("/v2/app/referrers/{}", subject.digest);
+    let (server, subject) = (&server, &subject);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let more = json!({ "subject": subject, "annotations": { "n": format!("{writer}-{n}") } });
+                    let bytes = manifest(b"{}", &[], more);
+                    let reply = server.push_manifest("app", &Digest::of(&bytes).to_string(), &bytes);
+                    assert_eq!((reply.status, reply.header("oci-subject")), (201, &*subject.digest.to_string()));
+                }
+            });
+        }
+    });
+    assert_eq!(server.get(&path).json()["manifests"].as_array().unwrap().len(), WRITERS * EACH);
+}
+
+#[test]
 fn a_referrer_is_found_after_its_tag_has_moved_or_gone() {
     let server = Server::writable();
     let [_, _, image] = server.push_image("app", "v1", 100);

@@ -96,21 +96,21 @@ impl Delta {
         }
         if self.skipped.is_empty() && found.loader == Loader::Podman && !answer.present.is_empty() {
             watch.say(&format!(
-                "{host}: {} layers exist, but podman loads several images at once only with all their layers; all \
-                 layers are sent",
+                "{host}: podman loads several images at once only with all their layers, so those that exist ({}) are sent \
+                 too",
                 answer.present.len()
             ));
         }
         match query.count_snapshot_only(answer, &self.skipped) {
             0 => {}
             n => watch.say(&format!(
-                "{host}: {n} layers exist only as snapshots (containerd discarded their blobs, or has them in another \
-                 compression); they are sent"
+                "{host}: layers that exist only as snapshots are sent ({n}; containerd discarded their blobs, or has \
+                 them in another compression)"
             )),
         }
         if answer.pinned && !self.skipped.is_empty() {
             let count = self.skipped.len();
-            watch.event(Event::Detail(&format!("{host}: {count} layers exist and are pinned during the copy")));
+            watch.event(Event::Detail(&format!("{host}: the layers that exist ({count}) are pinned during the copy")));
         }
     }
 }
