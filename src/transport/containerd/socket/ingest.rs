@@ -36,7 +36,7 @@ pub(super) enum Opened {
     /// The namespace has the blob.
     Held,
     /// It is written from its offset on.
-    Ingest(Ingest),
+    Ingest(Box<Ingest>),
 }
 
 /// An ingest that this call writes; containerd locks it for other writers.
@@ -77,7 +77,7 @@ impl Ingest {
             let offset = answer.offset;
             return Err(Failure::protocol(format!("reports {offset} bytes of an ingest of {size} bytes")));
         };
-        Ok(Opened::Ingest(Ingest { call, reference, size, offset, unacknowledged: VecDeque::new() }))
+        Ok(Opened::Ingest(Box::new(Ingest { call, reference, size, offset, unacknowledged: VecDeque::new() })))
     }
 
     /// The offset where the next bytes are written.

@@ -130,7 +130,7 @@ impl SocketSink {
     }
 
     /// Opens the ingest of a blob; `None` if it is stored.
-    fn open_blob(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Option<Ingest>> {
+    fn open_blob(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Option<Box<Ingest>>> {
         let mut is_deleted = false;
         loop {
             let opened = self.open_ingest(scope, target);

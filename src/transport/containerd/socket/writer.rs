@@ -20,7 +20,7 @@ pub(super) struct SocketWriter {
     scope: Scope,
     target: IngestTarget,
     /// `None` after a failure; [`BlobWriter::recover`] opens it again.
-    ingest: Option<Ingest>,
+    ingest: Option<Box<Ingest>>,
     /// containerd has the blob: another writer or an unnoticed commit stored it.
     is_held: bool,
     /// The offset behind the bytes that the copy wrote.
@@ -41,7 +41,7 @@ impl SocketWriter {
         connection: Arc<Connection>,
         scope: Scope,
         target: IngestTarget,
-        ingest: Ingest,
+        ingest: Box<Ingest>,
         watch: Arc<dyn Watch>,
     ) -> SocketWriter {
         let (ingest, reached) = (Some(ingest), 0);
