@@ -228,7 +228,7 @@ fn the_original_index_of_an_archive_is_what_is_inspected_and_verified() {
     };
     let inspected = stdout(&["inspect", "--json", "DIR/arm.tar"]);
     assert_eq!(inspected["digest"], signed.image.digest.to_string());
-    assert_eq!(inspected["referrers"].as_array().unwrap().len(), 1, "{inspected}");
+    assert_eq!(inspected["referrers"].as_array().unwrap().len(), 2, "{inspected}");
     let verified = stdout(&["verify", "--json", "DIR/arm.tar"]);
     assert_eq!((&verified["ok"], &verified["referrers"]), (&json!(true), &json!(2)), "{verified}");
     let listed = stdout(&["list", "--referrers", "--json", "DIR/arm.tar"]);
