@@ -27,6 +27,7 @@ impl CopyRun<'_> {
         self.report_current(current);
         let (work, resume_first) = self.missing(&images, store)?;
         self.announce(&images, &work);
+        self.note_optional(&images);
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().transferred.add(work.blob.size));
             images.iter().for_each(|image| self.report_image(image, image.source_digest));
