@@ -181,7 +181,7 @@ fn a_signature_that_comes_later_is_copied_later() {
     assert_eq!(verify(&shell, &target), verify(&shell, &source));
 }
 
-/// Copies at the same time, each with a signature of its own, to a registry without the API: the list has the signature
+/// Copies at the same time, each with another signature, to a registry without the API: the list has the signature
 /// of each copy that succeeded.
 #[test]
 fn copies_at_the_same_time_lose_no_entry_of_a_referrers_tag() {
