@@ -121,7 +121,7 @@ impl DetectedEngine {
     }
 
     /// Whether the engine stores artifacts. docker's classic store and podman read each config as the config of an image.
-    /// nerdctl, and ctr before containerd 2, unpack each image that they load.
+    /// nerdctl, and ctr before containerd 2, make a snapshot of each image that they load.
     pub(super) fn stores_artifacts(&self) -> bool {
         match self.loader {
             Loader::Docker(ImageStore::Graph) | Loader::Podman | Loader::Nerdctl => false,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_unpacks_what_it_loads_stores_no_artifacts() {
+    fn only_some_engines_store_artifacts() {
         for (loader, version, stores) in [
             (Loader::Docker(ImageStore::Graph), "28.5.2", false),
             (Loader::Docker(ImageStore::Containerd), "28.5.2", true),
