@@ -11,6 +11,9 @@ const MAX_DEPTH: usize = 8;
 /// The maximum number of tags that are added to the names of a store.
 const MAX_ADDED_TAGS: usize = 200_000;
 
+/// Manifests with their tags.
+type Tagged = Vec<(String, Descriptor)>;
+
 /// `roots` of `store`, of which each leads to the index that it is a part of, and a root for each tag of cosign that the
 /// names of the store do not list.
 ///
@@ -19,7 +22,7 @@ const MAX_ADDED_TAGS: usize = 200_000;
 pub(super) fn as_in_a_layout(store: &dyn Store, roots: Vec<Root>) -> Result<Vec<Root>> {
     let tagged: HashMap<String, Descriptor> = store.unlisted_digest_tags().into_iter().collect();
     let (mut served, mut tags): (Vec<Root>, Vec<Root>) = (Vec::new(), Vec::new());
-    let mut known: HashMap<(Digest, Option<Digest>), Vec<(String, Descriptor)>> = HashMap::new();
+    let mut known: HashMap<(Digest, Option<Digest>), Tagged> = HashMap::new();
     for root in roots {
         let original = root.original.as_ref();
         if !tagged.is_empty() {
@@ -44,7 +47,7 @@ pub(super) fn as_in_a_layout(store: &dyn Store, roots: Vec<Root>) -> Result<Vec<
 }
 
 /// Those of `tagged` that belong to `root`, to the index that it is a part of, or to a child of one of them.
-fn belonging(store: &dyn Store, root: &Root, tagged: &HashMap<String, Descriptor>) -> Vec<(String, Descriptor)> {
+fn belonging(store: &dyn Store, root: &Root, tagged: &HashMap<String, Descriptor>) -> Tagged {
     let mut subjects = HashSet::new();
     add_tree(store, &root.descriptor, 0, &mut subjects);
     root.original.iter().for_each(|index| add_tree(store, index, 0, &mut subjects));
