@@ -26,6 +26,7 @@ mod harbor;
 mod hashed_reads;
 mod image_name;
 mod link;
+mod notes;
 mod owner;
 mod read_back;
 mod referrers;
