@@ -20,8 +20,8 @@ use imgmv::internals::image::{Algorithm, media_type};
 use imgmv::internals::layout::BlobCheck;
 use imgmv::internals::registry_dir::{RegistryDirSink, RegistryDirStore};
 use imgmv::{
-    Cancel, Compress, Descriptor, Digest, Error, Event, Hasher, Kind, Manifest, Name, Options, ReferrerList, Report, Result,
-    Selector, Silent, Sink, Source, Store, Watch, copy,
+    Cancel, Compress, Descriptor, Digest, Error, Event, Hasher, Kind, Manifest, Name, Options, ReferrerList, Report,
+    Result, Selector, Silent, Sink, Source, Store, Watch, copy,
 };
 use memory::{Memory, layer};
 use registry_tree::{RegistryTree, write as write_file};

@@ -45,6 +45,18 @@ fn the_root_directory_and_the_tree_itself_are_one_place() {
     .unwrap();
     assert_eq!(dir.tree.resolves(), 3);
     assert_eq!(names(&dir.store()).len(), 3);
+    // A path without the tree's name at its end.
+    for (at, path) in [("", "."), ("blobs", "..")] {
+        let mut run = support::program::command(env!("CARGO_BIN_EXE_imgmv"));
+        let run = run.args(["list", &format!("registry-dir:{path}")]).current_dir(dir.tree.base().join(at));
+        let done = run.output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&done.stdout).lines().count(),
+            3,
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
 }
 
 /// A registry stores a push by sha512 as sha256 data, with a sha512 link whose content is the sha256 digest.
@@ -107,7 +119,7 @@ fn a_directory_that_is_not_a_tree_is_named_with_what_to_write() {
     assert!(kind == Kind::Usage && message.contains("is not a directory"), "{message}");
 }
 
-/// A registry that is just writing a tag leaves it so for a moment, a damaged tree for good.
+/// A registry that is just writing a tag leaves it so for a moment, a damaged tree for ever.
 #[test]
 fn a_tag_without_its_link_is_named_and_is_not_an_image() {
     let (dir, memory) = (Dir::new(), sample());

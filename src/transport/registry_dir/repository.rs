@@ -85,7 +85,7 @@ impl Repository {
         Ok(found)
     }
 
-    /// What the folder of `tag` in `tags` has. Links are not read.
+    /// The state of the folder of `tag` in `tags`. Links are not read.
     fn state(&self, tags: &Directory, tag: &str) -> Result<TagState> {
         let Some(folder) = tags.subdirectory(tag)? else { return Ok(TagState::Empty) };
         let current = folder.subdirectory(CURRENT)?;
