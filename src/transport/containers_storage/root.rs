@@ -96,7 +96,7 @@ fn search(root: &Path, label: &str, resolution: Resolution) -> Result<Storage> {
     let names: Vec<String> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let mut storage =
         Storage { label: label.to_owned(), drivers: vec![], unsupported: vec![], unread: vec![], is_whole: false };
-    // Beside an imagestore, the graphroot has only the tar-splits of layers.
+    // If there is an imagestore, the graphroot has only the tar-splits of layers.
     let drivers = |name: &String| name.strip_suffix("-images").or(name.strip_suffix("-layers")).map(str::to_owned);
     for name in names.iter().filter_map(drivers).collect::<BTreeSet<String>>() {
         match FORMS.iter().find(|form| form.name == name) {
