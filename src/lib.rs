@@ -95,7 +95,8 @@ pub mod internals {
         };
     }
     pub mod registry_dir {
-        pub use crate::transport::registry_dir::{RegistryDirSink, RegistryDirStore};
+        pub use crate::source::Repositories;
+        pub use crate::transport::registry_dir::{RegistryDirSink, RegistryDirStore, TreeRepositories};
     }
     pub mod rate_limit {
         pub use crate::rate_limit::{Limit, Limited};

@@ -71,17 +71,7 @@ fn signed() -> (Double, Manifest) {
     let registry = Double::start();
     let app = registry.image("app", "1", &[b"layer"]);
     registry.tag_as("app", "2", app.digest());
-    let signature = json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_MANIFEST,
-        "artifactType": "application/vnd.cncf.notary.signature",
-        "config": Descriptor::of("application/vnd.oci.empty.v1+json", b"{}"),
-        "layers": [],
-        "subject": app.descriptor,
-    });
-    let signature = Manifest::from_bytes(signature.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
-    registry.put_blob("app", b"{}");
-    registry.put_manifest("app", None, &signature);
+    sign(&registry, &app);
     let old = image(&[b"an SBOM"]);
     registry.put_blob("app", b"an SBOM");
     registry.put_blob("app", config());
@@ -153,6 +143,118 @@ fn with_its_manifest_every_tag_goes_and_with_its_referrers_they_go_too() {
         let at = if whole.starts_with("oci:") { ":@" } else { "@" };
         fails(&["inspect", &format!("{whole}{at}{}", app.digest()), "--raw"], 3, "");
     }
+}
+
+/// Stores a referrer of `subject` at the registry.
+fn sign(registry: &Double, subject: &Manifest) {
+    let signature = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "artifactType": "application/vnd.cncf.notary.signature",
+        "config": Descriptor::of("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [],
+        "subject": subject.descriptor,
+    });
+    let signature = Manifest::from_bytes(signature.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
+    registry.put_blob("app", b"{}");
+    registry.put_manifest("app", None, &signature);
+}
+
+/// An index of `children`, under `tag`.
+fn index(registry: &Double, tag: Option<&str>, children: &[&Manifest]) -> Manifest {
+    let children: Vec<&Descriptor> = children.iter().map(|child| &child.descriptor).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children });
+    let index = Manifest::from_bytes(index.to_string().into_bytes(), media_type::OCI_INDEX).unwrap();
+    registry.put_manifest("app", tag, &index);
+    index
+}
+
+/// `amd` is signed and a child of the indexes `1` and `2`; the index `outer` lists the index `2`; `arm` is a child of
+/// `1` only, signed too, without a tag.
+fn shared() -> (Double, [Manifest; 4]) {
+    let registry = Double::start();
+    let (amd, arm) = (registry.image("app", "amd", &[b"amd"]), image(&[b"arm"]));
+    registry.put_blob("app", b"arm");
+    registry.put_manifest("app", None, &arm);
+    let one = index(&registry, Some("1"), &[&amd, &arm]);
+    let two = index(&registry, Some("2"), &[&amd]);
+    index(&registry, Some("outer"), &[&two]);
+    for subject in [&amd, &arm] {
+        sign(&registry, subject);
+    }
+    (registry, [amd, arm, one, two])
+}
+
+/// Deleting what is `at` in `whole` is refused, with the names of the `others`.
+fn refused(whole: &str, at: &str, options: &[&str], others: &[&str]) {
+    let (status, out) = run(&[&["delete", "--yes", &format!("{whole}{at}")], options].concat());
+    assert_eq!(status, 2, "{whole}{at} {options:?}: {}", out.stderr);
+    // The names in a layout are only tags.
+    let name = |tag: &&str| if whole.starts_with("oci:") { (*tag).to_owned() } else { format!("{whole}:{tag}") };
+    let named = others.iter().map(name).collect::<Vec<_>>().join(", ");
+    let told = format!("so nothing is deleted; delete {named} first");
+    assert!(out.stderr.contains(&told), "{at} {options:?}: {told}: {}", out.stderr);
+}
+
+#[test]
+fn what_other_tags_need_is_not_deleted() {
+    let (server, dir) = (Server::writable(), TempDir::new().unwrap());
+    let layout = format!("oci:{}", dir.path().join("layout").display());
+    let repository = format!("{}/app", server.host);
+    let (registry, [amd, arm, ..]) = shared();
+    for whole in [repository, layout] {
+        for tag in ["1", "2", "amd", "outer"] {
+            good(&["copy", &format!("{}/app:{tag}", registry.host()), &format!("{whole}:{tag}")]);
+        }
+        let by_digest = |manifest: &Manifest| match whole.starts_with("oci:") {
+            true => format!(":@{}", manifest.digest()),
+            false => format!("@{}", manifest.digest()),
+        };
+        for (at, options, others) in [
+            // The signature of a child belongs to every index that lists it.
+            (":1", &["--with-referrers"][..], &["2", "amd", "outer"][..]),
+            (":1", &["--with-referrers", "--manifest"], &["2", "amd", "outer"]),
+            (":2", &["--with-referrers"], &["1", "amd", "outer"]),
+            (":amd", &["--with-referrers"], &["1", "2", "outer"]),
+            (":amd", &["--with-referrers", "--dry-run"], &["1", "2", "outer"]),
+            // An index needs what it lists.
+            (":amd", &["--manifest"], &["1", "2", "outer"]),
+            (":2", &["--manifest"], &["outer"]),
+            (&by_digest(&arm), &["--manifest"], &["1"]),
+        ] {
+            refused(&whole, at, options, others);
+        }
+        assert_eq!(names(&whole).len(), 4, "{whole}");
+        for platform in [&amd, &arm] {
+            assert_eq!(types(&format!("{whole}{}", by_digest(platform))), ["signature"], "{whole}");
+        }
+        // Without the other tags, the signatures go too.
+        for tag in ["outer", "2", "amd"] {
+            good(&["delete", "--yes", &format!("{whole}:{tag}")]);
+        }
+        let out = good(&["delete", "--yes", "--with-referrers", &format!("{whole}:1")]);
+        assert_eq!(out.stdout.lines().count(), 3, "{whole}: {}", out.stdout);
+        for platform in [&amd, &arm] {
+            assert!(types(&format!("{whole}{}", by_digest(platform))).is_empty(), "{whole}");
+        }
+    }
+}
+
+/// A tag or an index that cannot be read may need the signatures too.
+#[test]
+fn a_tag_that_cannot_be_compared_may_need_the_referrers() {
+    let (registry, [.., two]) = shared();
+    let one = format!("{}/app:1", registry.host());
+    let stumbles = |tag: &'static str| ["HEAD", "GET"].map(|method| Stumble::new(method, tag, 400, 99));
+    let tags = ["/manifests/2", "/manifests/amd", "/manifests/outer"];
+    registry.faults().stumbles = tags.into_iter().flat_map(stumbles).collect();
+    fails(&["delete", &one, "--yes", "--with-referrers"], 2, "3 other tags that imgmv did not compare");
+    let out = good(&["delete", &one, "--dry-run", "--manifest"]);
+    assert!(out.stderr.contains("did not compare 3 more tags"), "{}", out.stderr);
+    registry.faults().stumbles = stumbles(tags[1]).to_vec();
+    registry.put_manifest_at("app", two.digest(), media_type::OCI_INDEX, b"damaged");
+    fails(&["delete", &one, "--yes", "--with-referrers"], 2, "3 other tags that imgmv did not compare");
+    assert_eq!(registry.count("DELETE", ""), 0);
 }
 
 #[test]

@@ -159,6 +159,79 @@ fn layers_bytes_and_config_are_compared() {
     assert_eq!(document["images"][0]["files"], Value::Null);
 }
 
+#[test]
+fn configs_are_compared_by_field_and_key() {
+    let layout = Layout::new();
+    let layer = [tar_of(&[file("x", b"x")])];
+    let of_a = json!({ "author": "one", "config": {
+        "User": "root", "Env": ["A=1", "B=2"], "Labels": { "same": "s", "old": "1", "gone": "g" },
+        "ExposedPorts": { "80/tcp": {} }, "Entrypoint": ["/a"] } });
+    let of_b = json!({ "author": "one", "config": {
+        "User": "app", "Env": ["B=2", "A=1"], "Labels": { "same": "s", "old": "2", "new": "n\u{1b}[2J" },
+        "ExposedPorts": { "80/tcp": {} }, "StopSignal": "SIGINT" } });
+    let (a, b) = (layout.manifest(&layer, of_a), layout.manifest(&layer, of_b));
+    let [a, b] = layout.name([("a", a), ("b", b)]);
+    let document = diff(&a, &b, &[]);
+    let entry = |field: &str, key: Option<&str>, a: Option<&str>, b: Option<&str>| json!({ "field": field, "key": key, "a": a, "b": b });
+    assert_eq!(
+        document["images"][0]["config"],
+        json!([
+            entry("user", None, Some("root"), Some("app")),
+            entry("entrypoint", None, Some("[\"/a\"]"), None),
+            entry("stopsignal", None, None, Some("SIGINT")),
+            entry("label", Some("gone"), Some("g"), None),
+            entry("label", Some("old"), Some("1"), Some("2")),
+            entry("label", Some("new"), None, Some("n\u{1b}[2J")),
+        ])
+    );
+    assert_eq!((&document["differs"], &document["blobs_to_move"]), (&json!(true), &json!(1)));
+    let text = good(&["diff", &a, &b]).stdout;
+    let (_, config) = text.split_once("  config:\n").unwrap();
+    let lines: Vec<&str> = config.lines().map(str::trim).take(6).collect();
+    assert_eq!(
+        lines,
+        [
+            "~ user: \"root\" -> \"app\"",
+            "- entrypoint: \"[\\\"/a\\\"]\"",
+            "+ stopsignal: \"SIGINT\"",
+            "- label gone: \"g\"",
+            "~ label old: \"1\" -> \"2\"",
+            "+ label new: \"n\\u{1b}[2J\"",
+        ],
+        "{text}"
+    );
+}
+
+/// Artifacts have no platform, and no config of an image.
+#[test]
+fn artifacts_are_compared_by_their_blobs() {
+    let layout = Layout::new();
+    let empty = layout.blob("application/vnd.oci.empty.v1+json", b"{}");
+    let artifact = |contents: &[&[u8]]| {
+        let blobs: Vec<Descriptor> =
+            contents.iter().map(|content| layout.blob("application/vnd.test.model", content)).collect();
+        let manifest = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": empty,
+                               "artifactType": "application/vnd.test", "layers": blobs });
+        layout.blob(media_type::OCI_MANIFEST, manifest.to_string().as_bytes())
+    };
+    let [a, b, same] =
+        [artifact(&[b"shared", b"old"]), artifact(&[b"shared", b"newer"]), artifact(&[b"shared", b"old"])];
+    let [a, b, same] = layout.name([("a", a), ("b", b), ("same", same)]);
+    let document = diff(&a, &b, &[]);
+    let image = &document["images"][0];
+    let sizes = |kind: &str| -> Vec<u64> {
+        image["layers"][kind].as_array().unwrap().iter().map(|layer| layer["size"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((sizes("shared"), sizes("gone"), sizes("new")), (vec![6], vec![3], vec![5]), "{document}");
+    assert_eq!((&image["platform"], &image["config"]), (&Value::Null, &json!([])), "{document}");
+    assert_eq!((&document["differs"], &document["bytes_to_move"]), (&json!(true), &json!(5)));
+    let text = good(&["diff", &a, &b]).stdout;
+    assert!(text.contains("layers: 1 shared (6 B), 1 new (5 B), 1 gone (3 B)"), "{text}");
+    assert!(text.contains("\nimage: sha256:") && !text.contains("config:"), "{text}");
+    assert_eq!(diff(&a, &same, &[])["differs"], false);
+    fails(&["diff", &a, &b, "--exit-code"], 1, "differ");
+}
+
 /// The same layers in another order give other files; what is listed has the order of the images.
 #[test]
 fn layers_in_another_order_differ() {

@@ -11,6 +11,7 @@ mod program;
 use engines::{Kind, Peer};
 use imgmv::internals::archive::{Input, open};
 use imgmv::internals::engine::{DetectedEngine, Engine, EngineSink, detect, save};
+use imgmv::internals::image::media_type;
 use imgmv::internals::layout::LayoutStore;
 use imgmv::internals::remote::{Host, Local};
 use imgmv::{
@@ -322,4 +323,74 @@ fn nerdctl_is_called_as_it_expects() {
     assert!(peer.client(&["-n", "k8s.io", "images", "ls", "-q"]).contains(NAME));
     let called = fs::read_to_string(log).unwrap();
     assert_eq!(called.lines().collect::<Vec<_>>(), ["version", "namespace ls -q", "--namespace k8s.io load"]);
+}
+
+/// A Helm chart: neither its config nor its layer is one of an image.
+fn chart() -> memory::Memory {
+    let mut chart = memory::Memory::default();
+    let config =
+        chart.keep("application/vnd.cncf.helm.config.v1+json", br#"{"name":"chart","version":"1.0.0"}"#.to_vec());
+    let layer = chart.keep("application/vnd.cncf.helm.chart.content.v1.tar+gzip", b"not a real chart".to_vec());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer],
+    });
+    let root = chart.keep(media_type::OCI_MANIFEST, manifest.to_string().into_bytes());
+    chart.name("docker.io/t/helm:1", &root);
+    chart
+}
+
+/// The sentence for an artifact that the engine cannot store.
+fn refuses_artifact(error: &imgmv::Error) -> bool {
+    let text = error.to_string();
+    error.kind() == Failure::Usage
+        && text.contains("stores only runnable images")
+        && text.contains("is an artifact (application/vnd.cncf.helm.config.v1+json)")
+}
+
+#[test]
+fn an_artifact_is_refused_before_anything_is_sent() {
+    let folder = engines::folder();
+    let at = |name: &str| folder.path().join(name);
+    let _socket = std::os::unix::net::UnixListener::bind(at("sock")).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let host = Local::new(&Cancel::default()).with_env("PATH", &path);
+    let host = Arc::new(host.with_env("CONTAINERD_ADDRESS", at("sock").to_str().unwrap()));
+    let labelled =
+        |version: &str| format!("printf 'Client:\\n  Version:  {version}\\nServer:\\n  Version:  {version}\\n'");
+    for (engine, version, is_refused) in [
+        (Engine::Docker, "echo 20.10.24; echo 'linux/amd64 overlay2 [[Backing Filesystem extfs]]'".to_owned(), true),
+        (Engine::Podman, "echo 5.8.0 amd64".to_owned(), true),
+        (Engine::Nerdctl, labelled("2.0.0"), true),
+        (Engine::Ctr, labelled("1.6.20~ds1"), true),
+        (Engine::Ctr, labelled("v1.7.28"), true),
+        (Engine::Ctr, labelled("v2.1.4"), false),
+    ] {
+        // It takes what it is sent, and has no image afterwards.
+        let sent = at("sent").display().to_string();
+        let answers = format!("case \"$*\" in *load|*import*) cat >{sent} ;; *version*|*info*) {version} ;; esac");
+        script(folder.path(), engine.name(), &answers);
+        let found = detect(host.as_ref(), &[engine], None, None).unwrap();
+        let error = load(host.clone(), found, Source::Store(Arc::new(chart())), &[], &[]).unwrap_err();
+        assert_eq!(refuses_artifact(&error), is_refused, "{engine:?} {version}: {error}");
+        assert_eq!(!at("sent").exists(), is_refused, "{engine:?} {version}");
+    }
+}
+
+#[test]
+fn a_real_engine_stores_an_artifact_or_is_not_sent_it() {
+    everywhere(|peer| {
+        let loaded = into(peer, Source::Store(Arc::new(chart())), &[], &[]);
+        let id = peer.id("docker.io/t/helm:1");
+        match peer.kind {
+            Kind::Docker28c | Kind::Containerd21 => {
+                let digest = loaded.unwrap().images[0].digest.to_string();
+                assert_eq!(id, Some(digest), "{:?}", peer.kind);
+            }
+            _ => {
+                let error = loaded.unwrap_err();
+                assert!(refuses_artifact(&error), "{:?}: {error}", peer.kind);
+                assert_eq!(id, None, "{:?}", peer.kind);
+            }
+        }
+    });
 }

@@ -7,7 +7,7 @@ use imgmv::internals::image::media_type;
 use imgmv::{Descriptor, Digest, Manifest};
 use serde_json::{Value, json};
 use support::program::{Output, imgmv};
-use support::registry::{Double, image};
+use support::registry::{Double, Stumble, image};
 use tempfile::TempDir;
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -151,16 +151,68 @@ fn lists_of_other_verbs_stay_and_their_variable_asks_for_nothing() {
     assert_eq!(registry.count("GET", "/referrers/"), 0);
 }
 
+/// The digests that `inspect` shows, and those of `list --referrers`.
+fn inspected_and_listed(place: &str) -> [Vec<String>; 2] {
+    let shown = document(&["inspect", place, "--json"]);
+    let shown = shown["images"][0]["referrers"].as_array().unwrap();
+    let mut shown: Vec<String> = shown.iter().map(|one| one["digest"].as_str().unwrap().to_owned()).collect();
+    let (_, paths) = listed(place);
+    let mut listed: Vec<String> = paths.iter().map(|path| path.rsplit(' ').next().unwrap().to_owned()).collect();
+    shown.sort();
+    listed.sort();
+    [shown, listed]
+}
+
 #[test]
-fn inspect_names_the_types_with_one_request() {
+fn inspect_counts_what_is_listed() {
+    let (registry, dir) = (Double::start(), TempDir::new().unwrap());
+    let [app, .., tagged] = signed(&registry);
+    // An image with only a signature under a tag of cosign, and an index of which only a child is signed.
+    let [old, child] = ["old", "child"].map(|tag| registry.image("app", tag, &[tag.as_bytes()]));
+    registry.tag_as("app", &cosign_tag(&old), tagged.digest());
+    let signature = referrer(&registry, &child, BUNDLE);
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX,
+                        "manifests": [child.descriptor, app.descriptor] });
+    let index = Manifest::from_bytes(index.to_string().into_bytes(), media_type::OCI_INDEX).unwrap();
+    registry.put_manifest("app", Some("index"), &index);
+    for (tag, count, types) in [
+        ("1", 4, ["signature, sbom", "sbom, signature"]),
+        ("old", 1, ["signature"; 2]),
+        ("child", 1, ["signature"; 2]),
+        ("index", 5, ["signature, sbom", "sbom, signature"]),
+    ] {
+        let source = format!("{}/app:{tag}", registry.host());
+        let layout = format!("oci:{}:{tag}", dir.path().join("layout").display());
+        let archive = dir.path().join(format!("{tag}.tar")).display().to_string();
+        for destination in [&layout, &archive] {
+            good(&["copy", &source, destination]);
+        }
+        for place in [&source, &layout, &archive] {
+            let [shown, listed] = inspected_and_listed(place);
+            assert_eq!(shown, listed, "{place}");
+            let text = good(&["inspect", place]).stdout;
+            let lines = types.map(|types| format!("\n  referrers: {count} ({types})\n"));
+            assert!(lines.iter().any(|line| text.contains(line)), "{place}: {text}");
+        }
+    }
+    let shown = document(&["inspect", "--json", &format!("{}/app:index", registry.host())]);
+    let shown = shown["images"][0]["referrers"].as_array().unwrap();
+    let of = |digest: Digest| shown.iter().find(|one| one["digest"] == digest.to_string()).unwrap();
+    assert_eq!(of(signature.digest())["subject"], child.digest().to_string());
+    assert_eq!(of(tagged.digest())["tag"], cosign_tag(&app));
+}
+
+/// The image is shown, with a sentence about a missing referrer.
+#[test]
+fn inspect_says_what_is_not_counted() {
     let registry = Double::start();
-    signed(&registry);
-    let source = format!("{}/app:1", registry.host());
-    let out = good(&["inspect", &source]);
-    assert!(out.stdout.contains("\n  referrers: 2 (signature, sbom)\n"), "{}", out.stdout);
-    assert_eq!(registry.count("GET", "/referrers/"), 1);
-    let shown = document(&["inspect", &source, "--json"]);
-    assert_eq!(shown["images"][0]["referrers"].as_array().unwrap().len(), 2);
+    let [_, signature, ..] = signed(&registry);
+    let path = format!("/manifests/{}", signature.digest()).leak();
+    registry.faults().stumbles = vec![Stumble::new("GET", path, 404, 9)];
+    let out = good(&["inspect", &format!("{}/app:1", registry.host())]);
+    let told = format!("not all that belongs to the image is listed: referrer {}", signature.digest());
+    assert!(out.stderr.contains(&told), "{}", out.stderr);
+    assert!(out.stdout.contains("\n  referrers: 3 ("), "{}", out.stdout);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
 use support::engines::{Kind, Peer};
 use support::program::{fixture, imgmv};
 use support::shell::Shell;
+use support::signing::{Signatures, sign};
 use support::some_registry::Registry;
 use support::sshd::Sshd;
 use tempfile::TempDir;
@@ -49,14 +50,16 @@ enum Holds {
     Files(&'static str),
     /// The same, of layers that are not packed.
     RawFiles(&'static str),
+    /// It stands in the source, with what belongs to it: a referrer, and a manifest under cosign's tag.
+    Signed(&'static str),
 }
 
-use Holds::{Files, Manifest, Raw, RawFiles};
+use Holds::{Files, Manifest, Raw, RawFiles, Signed};
 
 impl Holds {
     fn digest(self) -> &'static str {
         match self {
-            Manifest(digest) | Raw(digest) | Files(digest) | RawFiles(digest) => digest,
+            Manifest(digest) | Raw(digest) | Files(digest) | RawFiles(digest) | Signed(digest) => digest,
         }
     }
 
@@ -116,6 +119,14 @@ fn sources(world: &World) -> Vec<From> {
         piped("pipe: crane", "hello-crane.tar", Files(OCI_GZIP)),
         piped("pipe: oci-archive", "hello-skopeo-oci.tar", Manifest(OCI_GZIP)),
     ];
+    let signed = world.dir.path().join("signed").display().to_string();
+    sources.extend([
+        from("layout, signed", &[&format!("oci:{signed}:1")], Signed(INDEX)),
+        from("registry, signed", &[&format!("docker://{registry}/seed/signed:1")], Signed(INDEX)),
+        from("registry's tree, signed", &[&format!("registry-dir:{signed}.tree:seed/signed:1")], Signed(INDEX)),
+        from("archive, signed", &[&format!("{signed}.tar")], Signed(INDEX)),
+        From { stdin: Some(format!("{signed}.tar")), ..from("pipe: archive, signed", &["-"], Signed(INDEX)) },
+    ]);
     let tree = world.dir.path().join("registry");
     if tree.exists() {
         let address = format!("registry-dir:{}:seed/hello:1", tree.display());
@@ -180,6 +191,8 @@ fn sinks(world: &World, number: usize) -> Vec<To> {
 struct World {
     dir: TempDir,
     registry: Registry,
+    /// What belongs to the signed index.
+    signatures: Signatures,
     containerd: PathBuf,
     docker: Option<Peer>,
     podman: Option<Peer>,
@@ -212,8 +225,9 @@ impl World {
         }
         let user = Shell::with(&environment);
         let far_docker = far_docker.filter(|_| far.is_some());
-        let world = World { dir, registry, containerd, docker, podman, ctr, far_docker, _far: far, user };
-        seed(&world.registry);
+        seed(&registry);
+        let signatures = seed_signed(dir.path(), &registry);
+        let world = World { dir, registry, signatures, containerd, docker, podman, ctr, far_docker, _far: far, user };
         if world.docker.is_some() {
             world.user.run("imgmv copy -q oci:$FIXTURES/layout:1 docker-daemon:seed:1");
         }
@@ -242,7 +256,7 @@ impl World {
         let input = from.stdin.as_ref().map(|file| format!("cat {file} | ")).unwrap_or_default();
         self.user.run(&format!("{input}imgmv copy -q {} {dst}{into}", from.words.join(" ")));
         let word = match from.holds {
-            Manifest(_) | Raw(_) => "kept",
+            Manifest(_) | Raw(_) | Signed(_) => "kept",
             Files(_) | RawFiles(_) => "made",
         };
         match to {
@@ -258,6 +272,13 @@ impl World {
                     return "packed";
                 }
                 assert_eq!(found, from.holds.digest(), "{what}: {verified}");
+                if let Signed(_) = from.holds {
+                    let listed = self.user.run(&format!("imgmv list --referrers --json {back}"));
+                    for belonging in [self.signatures.referrer, self.signatures.tagged] {
+                        assert!(listed.contains(&belonging.to_string()), "{what}: {listed}");
+                    }
+                    return "kept, signed";
+                }
                 word
             }
             To::Engine { name, keeps_manifests, .. } => {
@@ -337,6 +358,22 @@ fn seed(registry: &Registry) {
         let out = imgmv(&["copy", &from, &to], None);
         assert!(out.status.success(), "{}", out.stderr);
     }
+}
+
+/// The index with what belongs to it, in each kind of source.
+fn seed_signed(dir: &Path, registry: &Registry) -> Signatures {
+    let at = dir.join("signed").display().to_string();
+    let layout = format!("oci:{at}:1");
+    let copy = |from: &str, to: &str| {
+        let out = imgmv(&["copy", from, to], None);
+        assert!(out.status.success(), "{from} {to}: {}", out.stderr);
+    };
+    copy(&format!("oci:{}:1", fixture("multi")), &layout);
+    let signatures = sign(&dir.join("signed"), INDEX);
+    copy(&layout, &format!("docker://{}/seed/signed:1", registry.address));
+    copy(&layout, &format!("registry-dir:{at}.tree:seed/signed:1"));
+    copy(&layout, &format!("{at}.tar"));
+    signatures
 }
 
 /// containerd's directory put together from a recorded database and the blobs it names.

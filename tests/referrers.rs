@@ -2,6 +2,8 @@
 
 #[path = "referrers/copies.rs"]
 mod copies;
+#[path = "referrers/engines.rs"]
+mod engines;
 #[path = "referrers/hostile.rs"]
 mod hostile;
 #[path = "referrers/incomplete.rs"]

@@ -26,6 +26,8 @@ mod pull;
 mod push;
 #[path = "serve/rights.rs"]
 mod rights;
+#[path = "serve/signed.rs"]
+mod signed;
 #[path = "serve/sources.rs"]
 mod sources;
 

@@ -23,7 +23,8 @@ mod pull;
 mod push;
 #[path = "weak/real.rs"]
 mod real;
-
+#[path = "weak/signatures.rs"]
+mod signatures;
 #[path = "weak/silent.rs"]
 mod silent;
 

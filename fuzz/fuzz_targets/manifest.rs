@@ -29,11 +29,12 @@ fuzz_target!(|bytes: &[u8]| {
         source_digest: manifest.digest(),
         tree: vec![manifest],
         synthesised: false,
+        lost_manifest: None,
         foreign_layers: Vec::new(),
-            narrowed: None,
-            original: None,
-            attached: Vec::new(),
-            is_current: false,
+        narrowed: None,
+        original: None,
+        attached: Vec::new(),
+        is_current: false,
     };
     let same = convert::image(&image, &HashMap::new(), Format::Keep).expect("nothing is to change");
     assert_eq!(same.root().bytes, bytes);

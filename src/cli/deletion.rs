@@ -2,12 +2,13 @@
 
 use super::context::CliRun;
 use super::open::inspect_source;
+use super::reach::{Reach, Target};
 use crate::copy::Platforms;
 use crate::error::counted;
-use crate::image::{Attached, Digest, Image, Name, ReferrerType};
+use crate::image::{Attached, Digest, Manifest, Name, ReferrerType};
 use crate::source::attached::{Found, attached_to};
 use crate::source::{Root, Selector};
-use crate::transport::address::{Deletable, PointingNames, TagDeletion};
+use crate::transport::address::{Deletable, NameTargets, TagDeletion};
 use crate::{Error, Kind, Result};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -49,8 +50,10 @@ impl fmt::Display for Deleted {
 pub struct Deletion {
     target: Deletable,
     root: Root,
-    /// The names that go with the manifest, with `--manifest`.
-    pointing: PointingNames,
+    /// The names and indexes; empty where the deletion cannot damage other images.
+    reach: Reach,
+    /// The manifests of the image.
+    manifests: HashSet<Digest>,
     /// The manifests that belong to the image.
     attached: Vec<Attached>,
     /// Why `attached` is not complete.
@@ -62,7 +65,8 @@ impl Deletion {
     ///
     /// # Errors
     /// - `NotFound`: the image does not exist.
-    /// - `Usage`: it is selected by a digest only and `--manifest` is not given, or it was made by imgmv.
+    /// - `Usage`: it is selected by a digest only and `--manifest` is not given, it was made by imgmv, or another image
+    ///   needs what would be deleted.
     /// - `Invalid`: the tag points to another digest than the reference.
     pub fn plan(target: Deletable, options: DeletionOptions, run: &CliRun) -> Result<Deletion> {
         let mut roots = target.store.roots(std::slice::from_ref(&target.selector))?;
@@ -84,24 +88,55 @@ impl Deletion {
                  its digest",
             ));
         }
-        let pointing = match options.manifest || options.with_referrers {
-            true => target.deleter.names_of(&digest)?,
-            false => PointingNames::default(),
+        let reach = match options.manifest || options.with_referrers {
+            true => Reach::read(&target, &run.cancel)?,
+            false => Reach::default(),
         };
-        let (attached, left_out) = match belonging(&target, &root, run) {
-            Ok(Found { attached, left_out, .. }) => (attached, left_out),
+        let (attached, manifests) = (Vec::new(), HashSet::from([digest]));
+        let mut deletion = Deletion { target, root, reach, manifests, attached, left_out: None };
+        if options.manifest {
+            deletion.may_take_manifest()?;
+        }
+        match deletion.find_attached(run) {
+            Ok(()) => {}
             Err(error) if error.kind() == Kind::Interrupted || options.with_referrers => return Err(error),
             // The deletion does not need them.
-            Err(error) => (Vec::new(), Some(error.to_string())),
-        };
-        let deletion = Deletion { target, root, pointing, attached, left_out };
+            Err(error) => deletion.left_out = Some(error.to_string()),
+        }
         if options.with_referrers {
-            deletion.may_take_referrers(options)?
+            deletion.may_take_referrers(options)?;
         }
         Ok(deletion)
     }
 
-    /// Fails with `Usage` where other tags need the referrers, or not all of them are known.
+    /// Finds the manifests of the image, and those that belong to it.
+    fn find_attached(&mut self, run: &CliRun) -> Result<()> {
+        let store = &*self.target.store;
+        let images = inspect_source::images_of(store, vec![self.root.clone()], &Platforms::Default, run)?;
+        let image = inspect_source::one(images)?;
+        self.manifests.extend(image.tree.iter().chain(&image.original).map(Manifest::digest));
+        let Found { attached, left_out, .. } = attached_to(&image, store, &[], &run.cancel)?;
+        (self.attached, self.left_out) = (attached, left_out);
+        Ok(())
+    }
+
+    /// Fails with `Usage` where the index of another name lists the manifest.
+    fn may_take_manifest(&self) -> Result<()> {
+        let lists = |target: &&Target| target.digest != self.digest() && !target.is_referrers_list();
+        let indexes = self.reach.leading_to(HashSet::from([self.digest()])).into_iter().filter(lists);
+        let indexes: Vec<String> = indexes.map(Target::label).collect();
+        if indexes.is_empty() {
+            return Ok(());
+        }
+        let (label, names) = (self.label(), shown(&indexes));
+        let of = if indexes.len() == 1 { "the index of" } else { "the indexes of" };
+        let verb = if indexes.len() == 1 { "lists" } else { "list" };
+        Err(Error::usage(format!(
+            "{label}: {of} {names} {verb} this manifest, so nothing is deleted; delete {names} first"
+        )))
+    }
+
+    /// Fails with `Usage` where other names need the referrers, or not all of them are known.
     fn may_take_referrers(&self, options: DeletionOptions) -> Result<()> {
         let label = self.label();
         if let Some(why) = &self.left_out {
@@ -110,16 +145,42 @@ impl Deletion {
                  delete the tag without it"
             )));
         }
-        let others = self.pointing.names.iter().filter(|name| self.root.name.as_ref() != Some(name));
-        let others: Vec<String> = others.filter_map(Name::tag).take(MAX_SHOWN_NAMES).collect();
-        if options.manifest || others.is_empty() && self.pointing.unchecked == 0 {
+        if self.attached.is_empty() {
             return Ok(());
         }
-        let others = if others.is_empty() { "tags that were not compared".to_owned() } else { others.join(", ") };
-        Err(Error::usage(format!(
-            "{label}: {others} may point to the same image and would lose their signatures; delete the tag without \
-             --with-referrers, or the image with --manifest"
-        )))
+        let others = self.others_with_referrers(options);
+        if !others.is_empty() {
+            let others = shown(&others);
+            return Err(Error::usage(format!(
+                "{label}: its referrers also belong to {others}, so nothing is deleted; delete {others} first, or omit \
+                 --with-referrers"
+            )));
+        }
+        match self.reach.unknown() {
+            0 => Ok(()),
+            unknown => Err(Error::usage(format!(
+                "{label}: its referrers may also belong to {} that imgmv did not compare, so nothing is deleted; omit \
+                 --with-referrers",
+                counted(unknown, "other tag")
+            ))),
+        }
+    }
+
+    /// The other names that lead to a manifest of the image, or to a referrer that would be deleted.
+    fn others_with_referrers(&self, options: DeletionOptions) -> Vec<String> {
+        let is_deleted = |one: &&Attached| one.tag.is_none() || options.manifest;
+        let referrers: HashSet<Digest> =
+            self.attached.iter().filter(is_deleted).map(|one| one.manifest.digest()).collect();
+        let tags: HashSet<&str> = self.attached.iter().filter_map(|one| one.tag.as_deref()).collect();
+        let is_other = |target: &&Target| match &target.name {
+            _ if options.manifest && target.digest == self.digest() => false,
+            // A layout lists referrers without a name.
+            None => !referrers.contains(&target.digest),
+            name if *name == self.root.name || target.is_referrers_list() => false,
+            Some(name) => !name.tag().is_some_and(|tag| tags.contains(tag.as_str())),
+        };
+        let leading = self.reach.leading_to(self.manifests.union(&referrers).copied().collect());
+        leading.into_iter().filter(is_other).map(Target::label).collect()
     }
 
     fn digest(&self) -> Digest {
@@ -147,7 +208,7 @@ impl Deletion {
             false => self.root.name.iter().map(tag).collect(),
             true => [self.manifest(&self.digest(), "manifest".to_owned())]
                 .into_iter()
-                .chain(self.pointing.names.iter().map(tag))
+                .chain(self.reach.names_of(&self.digest()).map(tag))
                 .collect(),
         }
     }
@@ -203,10 +264,12 @@ impl Deletion {
         if let Some(why) = &self.left_out {
             notes.push(format!("{label}: not all that belongs to the image is listed: {why}"));
         }
-        if self.pointing.unchecked > 0 {
-            let unchecked = counted(self.pointing.unchecked, "more tag");
+        let unknown = self.reach.unknown();
+        if options.manifest && unknown > 0 {
+            let unknown = counted(unknown, "more tag");
             notes.push(format!(
-                "{label}: imgmv did not compare {unchecked} of the repository; tags of this image are deleted too"
+                "{label}: imgmv did not compare {unknown} of the repository; tags of this image are deleted too, and \
+                 an index that lists it loses it"
             ));
         }
         notes
@@ -230,16 +293,14 @@ impl Deletion {
 
     fn delete_name(&self, name: &Name) -> Result<()> {
         let TagDeletion::Unsupported(answer) = self.target.deleter.delete_name(name)? else { return Ok(()) };
-        let PointingNames { names, unchecked } = self.target.deleter.names_of(&self.digest())?;
-        let others: Vec<String> = names.iter().filter(|other| *other != name).filter_map(Name::tag).collect();
-        let more = others.len().saturating_sub(MAX_SHOWN_NAMES);
-        let mut with = match &others[..] {
-            [] => String::new(),
-            others => format!(" and the tags {}", others[..others.len() - more].join(", ")),
+        let NameTargets { targets, unchecked } = self.target.deleter.targets()?;
+        let same = targets.into_iter().filter(|(_, target)| target.digest == self.digest());
+        let others = same.filter_map(|(other, _)| other).filter(|other| other != name);
+        let others: Vec<String> = others.filter_map(|other| other.tag()).collect();
+        let mut with = match others.is_empty() {
+            true => String::new(),
+            false => format!(" and the tags {}", shown(&others)),
         };
-        if more > 0 {
-            with += &format!(" and {more} more");
-        }
         if unchecked > 0 {
             with += &format!(" (and those of {} that imgmv did not compare)", counted(unchecked, "tag"));
         }
@@ -275,13 +336,11 @@ impl Deletion {
     }
 }
 
-/// Finds the manifests that belong to `root` and to the manifests below it.
-fn belonging(target: &Deletable, root: &Root, run: &CliRun) -> Result<Found> {
-    let store = &*target.store;
-    let mut found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
-    let images: Vec<Image> = inspect_source::images_of(store, vec![root.clone()], &Platforms::Default, run)?;
-    for image in images {
-        found = attached_to(&image, store, &[], &run.cancel)?;
+/// At most [`MAX_SHOWN_NAMES`] of `names`, and the number of the others.
+fn shown(names: &[String]) -> String {
+    let listed: Vec<&str> = names.iter().take(MAX_SHOWN_NAMES).map(String::as_str).collect();
+    match names.len() - listed.len() {
+        0 => listed.join(", "),
+        more => format!("{} and {more} more", listed.join(", ")),
     }
-    Ok(found)
 }

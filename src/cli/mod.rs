@@ -10,6 +10,7 @@ mod deletion;
 mod open;
 mod options;
 mod output;
+mod reach;
 mod signals;
 mod verbs;
 mod verify_blobs;

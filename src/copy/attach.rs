@@ -9,50 +9,69 @@ use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
 use crate::error::{Error, Result};
 use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, is_referrers_tag};
-use crate::progress::Event;
-use crate::source::attached::{Found, MAX_DEPTH, attached_to, split, subject_of};
+use crate::source::attached::{Found, MAX_DEPTH, attached_to, attached_to_all, split, subject_of};
 use crate::source::{Root, Store};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// By the digest of a part: the indexes that it is a part of.
+pub(super) type Originals = HashMap<Digest, BTreeSet<Digest>>;
 
 impl CopyRun<'_> {
-    /// Adds to each of `images` what belongs to it in `store`.
+    /// Adds to each of `images` what belongs to it in `store`. `originals` has the indexes that roots are a part of.
     ///
     /// Fails with `NotFound` where a required type is missing.
-    pub(super) fn attach(&self, store: &dyn Store, images: &mut [Image]) -> Result<()> {
+    pub(super) fn attach(&self, store: &dyn Store, originals: &Originals, images: &mut [Image]) -> Result<()> {
         let options = &self.options.referrers;
-        let stores = self.capabilities.referrers;
-        if stores {
-            images.iter_mut().for_each(keep_original);
+        if !self.capabilities.referrers {
+            return if options.wanted { self.tell_not_stored(store, originals, images) } else { Ok(()) };
         }
+        images.iter_mut().for_each(keep_original);
         if !options.wanted {
             return Ok(());
         }
-        if !stores {
-            self.refuse_if_required()?;
-            // A remote source is not asked for what cannot be stored.
-            if self.profile.is_remote {
-                self.watch.event(Event::Detail(
-                    "signatures and other referrers are not copied: the destination cannot store them",
-                ));
-                return Ok(());
-            }
-        }
         for image in images {
-            let label = image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string);
+            let label = label(image);
             let found = attached_to(image, store, &options.types, self.cancel)?;
             self.check_required(&label, &found)?;
-            if let Some(why) = &found.left_out {
-                self.watch.say(&format!("{label}: not all that belongs to the image is copied: {why}"));
-            }
-            if stores {
-                image.attached.extend(found.attached);
-            } else if !found.attached.is_empty() {
-                let left = match found.attached.len() {
-                    1 => "a signature or other referrer is".to_owned(),
-                    count => format!("{count} signatures or other referrers are"),
-                };
-                self.watch.say(&format!("{label}: {left} not copied: the destination cannot store referrers"));
-            }
+            self.tell_left_out(image, &found);
+            image.attached.extend(found.attached);
+        }
+        Ok(())
+    }
+
+    fn tell_left_out(&self, image: &Image, found: &Found) {
+        if let Some(why) = &found.left_out {
+            self.watch.say(&format!("{}: not all that belongs to the image is copied: {why}", label(image)));
+        }
+    }
+
+    /// Reports what belongs to `images` and a sink without referrers does not store.
+    ///
+    /// Fails with `Usage` if the user requires referrers.
+    fn tell_not_stored(&self, store: &dyn Store, originals: &Originals, images: &[Image]) -> Result<()> {
+        self.refuse_if_required()?;
+        // The requests to a registry would take longer than a small image, so the message is the same for every image.
+        if self.profile.origin.is_some() {
+            self.watch.say("signatures and other referrers are not copied: the destination cannot store them");
+        }
+        // An engine at another host has none.
+        if self.profile.is_remote {
+            return Ok(());
+        }
+        for image in images {
+            // A part of an index has another digest than the one that was signed.
+            let source = image.source_digest;
+            let also: Vec<Digest> = originals.get(&source).into_iter().flatten().copied().chain([source]).collect();
+            let found = attached_to_all(image, &also, store, &self.options.referrers.types, self.cancel)?;
+            let left = match found.attached.iter().filter(|attached| !attached.is_part()).count() {
+                0 => {
+                    self.tell_left_out(image, &found);
+                    continue;
+                }
+                1 => "a signature or other referrer is".to_owned(),
+                count => format!("{count} signatures or other referrers are"),
+            };
+            self.watch.say(&format!("{}: {left} not copied: the destination cannot store referrers", label(image)));
         }
         Ok(())
     }
@@ -180,6 +199,22 @@ impl CopyRun<'_> {
         }
         Ok(())
     }
+}
+
+/// The indexes that each of `roots` is a part of, by the digest of the root.
+pub(super) fn originals(roots: &[Root]) -> Originals {
+    let mut originals = Originals::new();
+    for root in roots {
+        if let Some(original) = &root.original {
+            originals.entry(root.descriptor.digest).or_default().insert(original.digest);
+        }
+    }
+    originals
+}
+
+/// The name of `image` in messages.
+fn label(image: &Image) -> String {
+    image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string)
 }
 
 /// Those of `others`, each with its subject, that belong to `copied` or to one another.

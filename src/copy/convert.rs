@@ -56,8 +56,10 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
     let names = image.names.iter().filter(is_still_true).cloned().collect();
     // A converted image is not a part of the index any more.
     let original = image.original.clone().filter(|_| root == Some(image.root().digest()));
-    let left = image.original.as_ref().filter(|_| original.is_none()).map(Manifest::digest);
-    let before = image.attached.iter().filter(|one| Some(one.manifest.digest()) != left);
+    let left = image.original.iter().filter(|_| original.is_none());
+    let left: HashSet<Digest> =
+        left.flat_map(|index| index.children().iter().map(|child| child.digest).chain([index.digest()])).collect();
+    let before = image.attached.iter().filter(|one| !left.contains(&one.manifest.digest()));
     let attached = still_attached(before, &tree);
     Ok(Image { names, tree, attached, original, ..image.clone() })
 }

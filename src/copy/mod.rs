@@ -5,7 +5,8 @@
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
 //! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
 //! `attach` finds what belongs to an image (referrers, cosign's tags), which is stored after the image and before its
-//! names; `tagged` decides which of cosign's tags the sink keeps; `current` finds the images that the sink has already;
+//! names, and `unreadable` leaves out what the source cannot give of that; `tagged` decides which of cosign's tags the
+//! sink keeps; `current` finds the images that the sink has already;
 //! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
@@ -47,6 +48,7 @@ mod source;
 pub(crate) mod stream;
 mod tagged;
 pub(crate) mod unchanged;
+mod unreadable;
 pub(crate) mod upload_order;
 
 use crate::cancel::Cancel;

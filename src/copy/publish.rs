@@ -31,6 +31,7 @@ impl CopyRun<'_> {
 
     fn publish_image(&self, image: &Image) -> Result<()> {
         self.cancel.check()?;
+        let image = &*self.without_unreadable(image)?;
         let mut made = self.converted(image)?;
         if made.root().digest() != image.root().digest() {
             let (was, now) = (image.root().digest(), made.root().digest());

@@ -2,7 +2,7 @@
 
 use super::convert::{Format, RecompressedLayer};
 use super::run::{CopyRun, Work};
-use super::{Count, parallel, plan};
+use super::{Count, attach, parallel, plan};
 use crate::error::{Error, Result};
 use crate::image::{Body, Coding, Descriptor, Digest, Image, Name};
 use crate::progress::Event;
@@ -14,9 +14,10 @@ use std::collections::HashSet;
 impl CopyRun<'_> {
     pub(super) fn copy_store(&self, store: &dyn Store) -> Result<()> {
         let (roots, belonging) = self.split_attached(store, store.roots(&self.options.selectors)?)?;
+        let originals = attach::originals(&roots);
         let mut images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
         self.fail_if_empty(&images, &self.profile.empty_message)?;
-        self.attach(store, &mut images)?;
+        self.attach(store, &originals, &mut images)?;
         self.add_unattached(store, belonging, &mut images)?;
         self.note_images(&images);
         self.tell_synthesised(&images);
@@ -26,6 +27,7 @@ impl CopyRun<'_> {
         self.report_current(current);
         let (work, resume_first) = self.missing(&images, store)?;
         self.announce(&images, &work);
+        self.note_optional(&images);
         if self.options.dry_run {
             work.iter().for_each(|work| self.tally().transferred.add(work.blob.size));
             images.iter().for_each(|image| self.report_image(image, image.source_digest));

@@ -1,6 +1,7 @@
 //! The state of one source's copy: the layers that were recompressed, and the counts of the report.
 
 use super::convert::RecompressedLayer;
+use super::unreadable::OptionalBlobs;
 use super::upload_order::UploadOrder;
 use super::{Compress, Copied, Count, Options, Report, unchanged};
 use crate::cancel::Cancel;
@@ -58,6 +59,7 @@ pub(crate) struct CopyRun<'a> {
     pub cancel: &'a Cancel,
     /// Blobs that keep their bytes; set when the images are known.
     pub(super) unchanged: OnceLock<HashSet<Digest>>,
+    pub(super) optional: OptionalBlobs,
     pub uploads: Arc<UploadOrder>,
     pub(super) tally: Mutex<CopyTally>,
     ids: AtomicU64,
@@ -93,6 +95,7 @@ impl<'a> CopyRun<'a> {
             watch,
             cancel,
             unchanged: OnceLock::new(),
+            optional: OptionalBlobs::default(),
             uploads: Arc::default(),
             tally: Mutex::default(),
             ids: AtomicU64::new(0),

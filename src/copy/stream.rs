@@ -1,7 +1,6 @@
 //! A copy from a stream: blobs in the order in which they come, their manifests after them.
 
-use super::plan;
-use super::{CopyRun, Work};
+use super::{CopyRun, Work, attach, plan};
 use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Image, media_type, with_coding};
@@ -30,9 +29,10 @@ pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     }
     let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
     let (roots, belonging) = run.split_attached(&store, store.roots(&run.options.selectors)?)?;
+    let originals = attach::originals(&roots);
     let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
     run.fail_if_empty(&images, &store.summary.empty_message)?;
-    run.attach(&store, &mut images)?;
+    run.attach(&store, &originals, &mut images)?;
     run.add_unattached(&store, belonging, &mut images)?;
     run.note_images(&images);
     run.check_recompressed()?;

@@ -36,9 +36,20 @@ pub(crate) struct Found {
 /// # Errors
 /// `Network`, `RemoteHost` and `Interrupted`. Other errors are a reason to leave something out.
 pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerType], cancel: &Cancel) -> Result<Found> {
+    attached_to_all(image, &[], store, types, cancel)
+}
+
+/// As [`attached_to`], with what belongs to the manifests `also`.
+pub(crate) fn attached_to_all(
+    image: &Image,
+    also: &[Digest],
+    store: &dyn Store,
+    types: &[ReferrerType],
+    cancel: &Cancel,
+) -> Result<Found> {
     let found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
     let (is_sparse, seen, refused) = (store.profile().is_sparse, HashSet::new(), HashSet::new());
-    Search { store, is_sparse, types, cancel, seen, refused, bytes: 0, found }.attached_to(image)
+    Search { store, is_sparse, types, cancel, seen, refused, bytes: 0, found }.attached_to(image, also)
 }
 
 /// The roots of `store` that `selectors` select; without any, all that are images and do not belong to another one.
@@ -94,16 +105,18 @@ struct Search<'r> {
 }
 
 impl Search<'_> {
-    fn attached_to(mut self, image: &Image) -> Result<Found> {
+    fn attached_to(mut self, image: &Image, also: &[Digest]) -> Result<Found> {
         self.seen.extend(image.tree.iter().map(Manifest::digest));
         // The source does not know a manifest that was made here.
         let made_here = |manifest: &Manifest| {
             let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
             digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
         };
-        for manifest in image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest)) {
-            self.referrers(&manifest.digest(), 1)?;
-            self.digest_tagged(&manifest.digest())?;
+        let own = image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest));
+        let own: Vec<Digest> = own.map(Manifest::digest).collect();
+        for subject in own.iter().chain(also.iter().filter(|also| !own.contains(also))) {
+            self.referrers(subject, 1)?;
+            self.digest_tagged(subject)?;
         }
         Ok(self.found)
     }

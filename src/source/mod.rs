@@ -142,6 +142,11 @@ pub trait Store: Send + Sync {
         Ok(found)
     }
 
+    /// The manifests under cosign's tags that [`Store::names`] does not list, with their tags.
+    fn unlisted_digest_tags(&self) -> Vec<(String, Descriptor)> {
+        Vec::new()
+    }
+
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
     fn profile(&self) -> Profile {
         Profile::default()

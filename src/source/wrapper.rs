@@ -48,6 +48,10 @@ impl<W: Wrapper> Store for W {
         self.wrapped().digest_tagged(subject)
     }
 
+    fn unlisted_digest_tags(&self) -> Vec<(String, Descriptor)> {
+        self.wrapped().unlisted_digest_tags()
+    }
+
     fn profile(&self) -> Profile {
         self.change(self.wrapped().profile())
     }

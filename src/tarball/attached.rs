@@ -84,6 +84,11 @@ impl AttachedTable {
         let tags = digest_tags(subject).into_iter();
         tags.filter_map(|tag| self.tagged.get(&tag).map(|entry| (tag.clone(), entry.clone()))).collect()
     }
+
+    /// The manifests under cosign's tags, with their tags.
+    pub fn all_digest_tagged(&self) -> Vec<(String, Descriptor)> {
+        self.tagged.iter().map(|(tag, entry)| (tag.clone(), entry.clone())).collect()
+    }
 }
 
 /// Reads the table of an archive.

@@ -1,12 +1,15 @@
 //! The content of one file of a layer, compared with its size and its checksum while it is read.
 
 use super::FileOpener;
-use super::crc::Crc;
 use super::lines::FileEntry;
 use crate::disk::shortened;
 use crate::error::{Error, Result};
+use crc::{CRC_64_GO_ISO, Crc, Digest, Table};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+
+/// tar-split's checksum (Go's hash/crc64, polynomial ISO).
+pub(super) static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO);
 
 /// An open file of the layer.
 pub(super) struct Content {
@@ -14,7 +17,7 @@ pub(super) struct Content {
     file: File,
     /// In bytes.
     left: u64,
-    crc: Crc,
+    crc: Digest<'static, u64, Table<16>>,
 }
 
 impl Content {
@@ -25,7 +28,7 @@ impl Content {
         if found != entry.size {
             return Err(damaged(&entry, &format!("expected {} bytes, found {found}", entry.size)));
         }
-        Ok(Content { left: entry.size, entry, file, crc: Crc::new() })
+        Ok(Content { left: entry.size, entry, file, crc: CRC.digest() })
     }
 
     /// Reads the next bytes; 0 at the end, where the checksum is right.
@@ -54,7 +57,7 @@ impl Content {
     }
 
     fn check(&mut self) -> Result<()> {
-        let found = std::mem::replace(&mut self.crc, Crc::new()).finish();
+        let found = std::mem::replace(&mut self.crc, CRC.digest()).finalize().to_be_bytes();
         match self.entry.checksum {
             Some(expected) if expected != found => {
                 let hex = |bytes: [u8; 8]| format!("{:016x}", u64::from_be_bytes(bytes));

@@ -22,7 +22,6 @@
 //! [`lines::MAX_LINES`], [`lines::MAX_TEXT_RATIO`] for gzip, [`Recorded`] for the layer. One file is open at a time.
 
 mod content;
-mod crc;
 mod lines;
 mod long_line;
 mod measure;

@@ -3,7 +3,7 @@
 use super::names;
 use super::options::{Context, ReadOptions, WriteOptions};
 use super::registry::{Prefix, Registry};
-use crate::image::{Digest, Name};
+use crate::image::{Descriptor, Digest, Name};
 use crate::sink::Sink;
 use crate::source::{Repositories, Selector, Store};
 use crate::tarball::UnopenedArchive;
@@ -207,8 +207,8 @@ pub(crate) trait Deleter: Send + Sync {
     /// Deletes `name`, and never its manifest.
     fn delete_name(&self, name: &Name) -> Result<TagDeletion>;
 
-    /// The names that point to `digest`.
-    fn names_of(&self, digest: &Digest) -> Result<PointingNames>;
+    /// The names, each with its manifest or index. Names that do not exist any more are left out.
+    fn targets(&self) -> Result<NameTargets>;
 
     /// Deletes the manifest `digest` and every name of it; returns whether it existed.
     fn delete_manifest(&self, digest: &Digest) -> Result<bool>;
@@ -227,11 +227,12 @@ pub(crate) enum TagDeletion {
     Unsupported(String),
 }
 
-/// The names that point to one manifest.
+/// The names in a repository or layout.
 #[derive(Debug, Default)]
-pub(crate) struct PointingNames {
-    pub names: Vec<Name>,
-    /// The number of names that were not asked, because there are too many.
+pub(crate) struct NameTargets {
+    /// Each name with its manifest or index; `None` for an image without a name, where a layout lists one.
+    pub targets: Vec<(Option<Name>, Descriptor)>,
+    /// The number of names whose target is not known, because there are too many names or the target cannot be read.
     pub unchecked: usize,
 }
 

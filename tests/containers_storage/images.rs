@@ -57,6 +57,23 @@ fn a_manifest_of_compressed_layers_is_replaced_and_both_digests_are_printed() {
     assert_ne!(made, pulled.to_string());
 }
 
+/// `podman image inspect` shows the manifest that was pulled first.
+#[test]
+fn a_kept_manifest_with_another_digest_than_podmans_is_told_with_both() {
+    let layers = app_layers();
+    let config = config(&layers, "");
+    let (shown, kept) = (compressed_manifest(&config, &layers), raw_manifest(&config, &layers));
+    let mut storage = StorageDir::new("overlay");
+    storage.add_image(&["docker.io/t/app:1"], &config, &layers, &[shown.bytes.clone(), kept.bytes.clone()]);
+    let done = imgmv(storage.dir.path(), &["digest", "containers-storage:t/app:1"]);
+    assert_eq!(done.stdout.trim(), kept.digest().to_string());
+    let told = |text: &str| done.stderr.matches(text).count();
+    assert_eq!((told(&shown.digest().to_string()), told(&kept.digest().to_string())), (1, 1), "{}", done.stderr);
+    // Asked for by its digest, it is the answer.
+    let done = imgmv(storage.dir.path(), &["digest", &format!("containers-storage:t/app@{}", kept.digest())]);
+    assert!(done.stderr.is_empty(), "{}", done.stderr);
+}
+
 #[test]
 fn layers_that_the_manifest_labels_as_compressed_are_recompressed_all_the_same() {
     let layers = app_layers();

@@ -124,3 +124,77 @@ fn a_storage_of_another_user_needs_that_user() {
         fs::set_permissions(&private, fs::Permissions::from_mode(open)).unwrap();
     }
 }
+
+/// Runs the program with `conf` as the `storage.conf`.
+fn with_conf(home: &Path, conf: &str, arguments: &[&str]) -> (bool, String, String) {
+    let file = home.join("storage.conf");
+    fs::write(&file, conf).unwrap();
+    let mut run = command(env!("CARGO_BIN_EXE_imgmv"));
+    let done = run.args(arguments).env("CONTAINERS_STORAGE_CONF", &file).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.success(), text(&done.stdout), text(&done.stderr))
+}
+
+/// podman's `--imagestore`: the tar-splits stay in the graphroot, all else of an image is in the other directory.
+#[test]
+fn images_in_an_imagestore_are_read_with_the_tar_splits_of_the_graphroot() {
+    for driver in ["overlay", "vfs"] {
+        let (storage, home, images) = (app(driver), TempDir::new().unwrap(), TempDir::new().unwrap());
+        let root = storage.dir.path();
+        let layers = format!("{driver}-layers");
+        fs::create_dir(images.path().join(&layers)).unwrap();
+        for part in [driver, &format!("{driver}-images"), &format!("{layers}/layers.json")] {
+            fs::rename(root.join(part), images.path().join(part)).unwrap();
+        }
+        let conf = format!("[storage]\ngraphroot = {root:?}\nimagestore = {:?}\n", images.path());
+        let out = home.path().join("out.tar").display().to_string();
+        let (ok, _, said) = with_conf(home.path(), &conf, &["copy", "containers-storage:t/app:1", &out]);
+        assert!(ok, "{driver}: {said}");
+        // The graphroot given by hand is the same storage.
+        let given = ["list", "containers-storage:", "--src-root", root.to_str().unwrap()];
+        let (_, listed, said) = with_conf(home.path(), &conf, &given);
+        assert_eq!(listed, "docker.io/t/app:1\n", "{said}");
+        // Alone it is not called damaged.
+        let done = try_imgmv(images.path(), &["copy", "containers-storage:t/app:1", "-"]);
+        assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
+        assert!(done.stderr.contains("CONTAINERS_STORAGE_CONF") && !done.stderr.contains("damaged"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn images_and_layers_in_additional_image_stores_are_read() {
+    let layers = app_layers();
+    let mut additional = StorageDir::new("overlay");
+    let base = additional.add(&["docker.io/t/base:1", "docker.io/t/both:1"], &layers[..1]);
+    let mut own = app("overlay");
+    own.add(&["docker.io/t/both:1"], &layers);
+    // An image that was built on one of the additional store has only its own layers.
+    let lower = own.layers.remove(0);
+    own.write();
+    let lower = format!("sha256:{}", lower["id"].as_str().unwrap()).parse().unwrap();
+    fs::remove_file(own.tar_split(&lower)).unwrap();
+    fs::remove_dir_all(own.files(&lower)).unwrap();
+    let home = TempDir::new().unwrap();
+    let conf = format!(
+        "[storage]\ngraphroot = {:?}\n[storage.options]\nadditionalimagestores = [\n  {:?}, # one\n  \"/nowhere\",\n]\n",
+        own.dir.path(),
+        additional.dir.path()
+    );
+    let (_, listed, said) = with_conf(home.path(), &conf, &["list", "containers-storage:"]);
+    assert_eq!(listed, "docker.io/t/app:1\ndocker.io/t/base:1\ndocker.io/t/both:1\n", "{said}");
+    assert!(said.contains("/nowhere (additionalimagestores of"), "{said}");
+    for name in ["t/app:1", "t/base:1", "t/both:1", &base.hex()[..12]] {
+        let (ok, _, said) = with_conf(home.path(), &conf, &["copy", &format!("containers-storage:{name}"), "-"]);
+        assert!(ok, "{name}: {said}");
+    }
+    // The own image has the name, as for podman.
+    let digest = |name: &str| {
+        let (ok, stdout, said) = with_conf(home.path(), &conf, &["digest", &format!("containers-storage:{name}")]);
+        assert!(ok, "{said}");
+        stdout
+    };
+    assert!(digest("t/both:1") == digest("t/app:1") && digest("t/both:1") != digest("t/base:1"));
+    let done = try_imgmv(own.dir.path(), &["copy", "containers-storage:t/app:1", "-"]);
+    assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
+    assert!(done.stderr.contains("additionalimagestores") && !done.stderr.contains("damaged"), "{}", done.stderr);
+}

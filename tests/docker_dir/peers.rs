@@ -7,7 +7,7 @@ use super::{BOTH, by_name, imgmv, open, try_imgmv};
 use imgmv::{Error, Store};
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A docker with the image `name` of `layers`.
@@ -90,6 +90,31 @@ fn dockers_containerd_store_is_read_with_its_digests() {
     let missing = try_imgmv(&root, &["digest", "docker-dir:t/none:1"]);
     assert_eq!(missing.status.code(), Some(3), "{}", missing.stderr);
     assert!(missing.stderr.contains("t/classic:1") && missing.stderr.contains("t/odd:1"), "{}", missing.stderr);
+}
+
+/// With userns-remap, dockerd keeps containerd's directory in its `UID.GID`, and uses a namespace with that name.
+#[test]
+fn dockers_containerd_store_of_a_remapped_user_is_read() {
+    let Some(peer) = Peer::start(Kind::Containerd21) else { return };
+    let archive = fs::canonicalize("fixtures/hello-docker28c.tar").unwrap();
+    for namespace in ["moby-200000.200000", "other"] {
+        peer.client(&["-n", namespace, "images", "import", "--no-unpack", archive.to_str().unwrap()]);
+    }
+    let root = peer.folder.path().join("docker");
+    let remapped = root.join("200000.200000/containerd");
+    fs::create_dir_all(&remapped).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(data(&peer)).arg(remapped.join("daemon")).status().unwrap();
+    assert!(copied.success());
+    let listed = imgmv(&root, &["list", "docker-dir:"]);
+    assert_eq!(listed.stdout, imgmv_list(&archive), "{}", listed.stderr);
+    assert!(listed.stderr.contains("in the namespace other, which is not docker's"), "{}", listed.stderr);
+    let out = peer.folder.path().join("out.tar").display().to_string();
+    imgmv(&root, &["copy", "docker-dir:", &out]);
+    assert_eq!(imgmv_list(out.as_ref()), listed.stdout);
+}
+
+fn imgmv_list(archive: &Path) -> String {
+    super::support::program::imgmv(&["list", archive.to_str().unwrap()], None).stdout
 }
 
 #[test]

@@ -60,6 +60,27 @@ fn every_drivers_store_is_read_and_others_are_named() {
     imgmv(docker.dir.path(), &["copy", "docker-dir:t/second:1", "-"]);
 }
 
+/// containerd's directory of a docker, with images in the namespaces `default` and `k8s.io`.
+fn containerd_of_others(root: &Path) {
+    let directory = root.join("containerd/daemon/io.containerd.metadata.v1.bolt");
+    fs::create_dir_all(&directory).unwrap();
+    let packed = fs::File::open("fixtures/bolt/ctr21.meta.db.gz").unwrap();
+    let mut database = fs::File::create(directory.join("meta.db")).unwrap();
+    std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut database).unwrap();
+}
+
+#[test]
+fn images_in_namespaces_that_are_not_dockers_are_named() {
+    let root = TempDir::new().unwrap();
+    containerd_of_others(root.path());
+    told(root.path(), 3, &["images in the namespace default, k8s.io", "--src-namespace default"]);
+    let docker = app("overlay2");
+    containerd_of_others(docker.dir.path());
+    let done = imgmv(docker.dir.path(), &["list", "docker-dir:"]);
+    assert_eq!(done.stdout, "docker.io/t/app:1\n");
+    assert!(done.stderr.contains("images in the namespace default, k8s.io"), "{}", done.stderr);
+}
+
 #[test]
 fn a_store_that_cannot_be_read_is_named_with_the_way_around() {
     for driver in ["btrfs", "zfs", "devicemapper", "aufs"] {

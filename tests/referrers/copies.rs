@@ -1,7 +1,7 @@
 //! Copies between all places that can hold what belongs to an image.
 
 use crate::signed::{SIGNATURE, Signed, assert_all, referrer, referrers_tag, sig_tag};
-use crate::support::registry::Double;
+use crate::support::registry::{Double, late_list};
 use imgmv::internals::image::media_type;
 use imgmv::{Descriptor, Digest, Manifest};
 use serde_json::{Value, json};
@@ -123,6 +123,24 @@ fn an_entry_of_a_referrers_tag_is_not_lost() {
     }
 }
 
+/// Another writer had read the list before this copy wrote it, and replaces it after this copy has read it again.
+#[test]
+fn an_entry_that_is_lost_late_is_added_again() {
+    let signed = Signed::new();
+    let to = registry(false);
+    to.faults().takes_sparse = true;
+    to.faults().late_referrers_tags = 3;
+    signed.push(&to);
+    assert_eq!(to.faults().late_referrers_tags, 0, "every list was replaced");
+    assert_all(&to, &signed);
+    let other = late_list().children()[0].digest.to_string();
+    let (manifests, tags) = to.contents("app");
+    for subject in [&signed.image, &signed.amd64, &signed.sbom] {
+        let list = String::from_utf8_lossy(&manifests[&tags[&referrers_tag(subject)]]).into_owned();
+        assert!(list.contains(&other), "{list}");
+    }
+}
+
 /// Copying a whole layout, or all tags, copies what belongs to the images once, and not as images.
 #[test]
 fn a_whole_place_is_copied_without_its_referrers_as_images() {
@@ -136,7 +154,7 @@ fn a_whole_place_is_copied_without_its_referrers_as_images() {
     assert_eq!(report["images"][0]["referrers"].as_array().unwrap().len(), 4, "{report}");
 }
 
-/// One read, one write and one more read of the referrers tag for each subject, however many referrers it has.
+/// One read, one write and two more reads of the referrers tag for each subject, however many referrers it has.
 #[test]
 fn the_referrers_of_a_subject_are_listed_together() {
     let mut signed = Signed::new();
@@ -150,7 +168,7 @@ fn the_referrers_of_a_subject_are_listed_together() {
         let path = format!("/manifests/{}", referrers_tag(subject));
         let count =
             |method: &str| to.requests().iter().filter(|r| r.method == method && r.path.ends_with(&path)).count();
-        assert_eq!((count("PUT"), count("GET")), (1, 2), "{}", subject.digest);
+        assert_eq!((count("PUT"), count("GET")), (1, 3), "{}", subject.digest);
     }
     let (manifests, tags) = to.contents("app");
     let list = String::from_utf8_lossy(&manifests[&tags[&referrers_tag(&image)]]).into_owned();

@@ -147,6 +147,47 @@ fn an_archive_whose_list_is_missing_is_readable() {
     copied_without(&signed, "DIR/own.tar", &[format!("{list}\", which is not in the archive")], 3);
 }
 
+/// A registry reports only when a blob is read that it does not have it, or that it has other bytes.
+#[test]
+fn a_referrer_whose_blob_a_registry_cannot_give_is_left_out() {
+    let signed = Signed::new();
+    let gone = layer(&signed, &signed.signature);
+    for (bytes, told) in [(None, "unknown"), (Some(&b"otherbyte"[..]), "does not match"), (Some(b"sig"), "9")] {
+        let from = Double::start();
+        let source = signed.push(&from);
+        match bytes {
+            Some(bytes) => from.put_blob_at("app", gone, bytes),
+            None => from.lose_blob("app", &gone),
+        }
+        let said = [format!("referrer {} is not complete", signed.signature.digest), told.to_owned()];
+        copied_without(&signed, &source, &said, 6);
+        for archive in ["out.tar", "out.tar.gz"] {
+            let output = signed.done(&["copy", &source, &format!("DIR/{archive}")]);
+            assert!(said.iter().all(|part| output.contains(part)), "{archive}: {output}");
+            signed.done(&["verify", &format!("DIR/{archive}")]);
+            let to = Double::start();
+            signed.done(&["copy", &format!("DIR/{archive}"), &format!("docker://{}/app:1", to.host())]);
+            assert_eq!(signed.manifests_in(&to), 6, "{archive}");
+            fs::remove_file(signed.world.path(archive)).unwrap();
+        }
+    }
+}
+
+/// What belongs to a referrer that is left out is left out too, and a blob of the image itself is never left out.
+#[test]
+fn only_what_belongs_to_the_image_is_left_out() {
+    let signed = Signed::new();
+    let from = Double::start();
+    let source = signed.push(&from);
+    from.lose_blob("app", &layer(&signed, &signed.sbom));
+    copied_without(&signed, &source, &[signed.sbom.digest.to_string()], 5);
+    from.lose_blob("app", &layer(&signed, &signed.arm64));
+    let to = Double::start();
+    let failed = signed.world.run(&["copy", &source, &format!("docker://{}/app:1", to.host())]);
+    assert_eq!(failed.status.code(), Some(3), "{}", failed.stderr);
+    assert_eq!(to.tag("app", "1"), None);
+}
+
 /// What other tools list in `index.json` belongs to the image in every form of the archive.
 #[test]
 fn a_foreign_archive_has_its_referrers_and_cosigns_tags_in_every_form() {
@@ -228,7 +269,7 @@ fn the_original_index_of_an_archive_is_what_is_inspected_and_verified() {
     };
     let inspected = stdout(&["inspect", "--json", "DIR/arm.tar"]);
     assert_eq!(inspected["digest"], signed.image.digest.to_string());
-    assert_eq!(inspected["referrers"].as_array().unwrap().len(), 1, "{inspected}");
+    assert_eq!(inspected["referrers"].as_array().unwrap().len(), 2, "{inspected}");
     let verified = stdout(&["verify", "--json", "DIR/arm.tar"]);
     assert_eq!((&verified["ok"], &verified["referrers"]), (&json!(true), &json!(2)), "{verified}");
     let listed = stdout(&["list", "--referrers", "--json", "DIR/arm.tar"]);

@@ -1,7 +1,10 @@
 //! Real signatures: what cosign and notation sign, and oras attaches, is verified behind every kind of copy.
 
+use crate::signed::{SIGNATURE, image, referrer};
 use crate::support::program::{Daemon, free_port, listens, peer};
 use crate::support::shell::Shell;
+use crate::world::World;
+use imgmv::Descriptor;
 use std::process::{Command, Stdio};
 
 const COSIGN: &str = "--key cosign.key --yes --use-signing-config=false --tlog-upload=false --allow-http-registry \
@@ -176,4 +179,51 @@ fn a_signature_that_comes_later_is_copied_later() {
     sign(&shell, &source);
     shell.run(&copy);
     assert_eq!(verify(&shell, &target), verify(&shell, &source));
+}
+
+/// Copies at the same time, each with another signature, to a registry without the API: the list has the signature
+/// of each copy that succeeded.
+#[test]
+fn copies_at_the_same_time_lose_no_entry_of_a_referrers_tag() {
+    const WRITERS: usize = 6;
+    if peer("docker-registry").is_none() {
+        return;
+    }
+    let shell = Shell::new();
+    let to = Registry::start(&shell, false);
+    let worlds: Vec<(World, Descriptor)> = (0..WRITERS).map(own_signature).collect();
+    let mut succeeded = 0;
+    for round in 0..5 {
+        let repository = format!("docker://{}/team/round{round}", to.host);
+        let done = |args: &[&str]| {
+            let output = worlds[0].0.run(args);
+            assert!(output.status.success(), "{}", output.stderr);
+            output.stdout
+        };
+        done(&["copy", "--no-referrers", "oci:DIR/l:1", &format!("{repository}:1")]);
+        let copy = |world: &World, nth: usize| {
+            world.run(&["copy", "oci:DIR/l:1", &format!("{repository}:t{nth}")]).status.success()
+        };
+        let copy = &copy;
+        let results: Vec<bool> = std::thread::scope(|scope| {
+            let worlds = worlds.iter().enumerate();
+            let running: Vec<_> = worlds.map(|(nth, (world, _))| scope.spawn(move || copy(world, nth))).collect();
+            running.into_iter().map(|copy| copy.join().unwrap()).collect()
+        });
+        let listed = done(&["list", "--referrers", "--json", &format!("{repository}:1")]);
+        for ((_, own), _) in worlds.iter().zip(&results).filter(|(_, succeeded)| **succeeded) {
+            assert!(listed.contains(&own.digest.to_string()), "round {round}: {} is lost", own.digest);
+        }
+        succeeded += results.into_iter().filter(|succeeded| *succeeded).count();
+    }
+    assert!(succeeded > 0);
+}
+
+/// A layout with an image that is the same for every `nth`, and a signature that is not.
+fn own_signature(nth: usize) -> (World, Descriptor) {
+    let mut world = World::new();
+    let image = image(&mut world, "linux/amd64", b"shared");
+    world.name("1", &image);
+    let own = referrer(&mut world, SIGNATURE, &image, format!("signature {nth}").as_bytes());
+    (world, own)
 }

@@ -69,7 +69,7 @@ impl Signed {
 }
 
 /// An image whose layer is compressed already, so that registries get it as it is.
-fn image(world: &mut World, platform: &str, content: &[u8]) -> Descriptor {
+pub fn image(world: &mut World, platform: &str, content: &[u8]) -> Descriptor {
     let layer = tar(content);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&layer).unwrap();

@@ -108,6 +108,67 @@ fn an_archive_keeps_the_original_index_beside_the_image() {
     assert_eq!(digest.stdout.trim(), signed.image.digest.to_string());
 }
 
+/// BuildKit's attestation of the chosen platform, an entry of the index, is below the original index everywhere.
+#[test]
+fn an_archive_keeps_the_attestation_of_the_chosen_platform() {
+    let mut signed = Signed::new();
+    let mut attested = Vec::new();
+    for image in [&signed.amd64, &signed.arm64] {
+        let text = format!("{{\"predicateType\":\"of {}\"}}", image.digest);
+        let statement = signed.world.blob("application/vnd.in-toto+json", text.as_bytes());
+        let config = signed.world.config("unknown/unknown", &[statement.digest]);
+        let manifest = signed.world.manifest(&config, std::slice::from_ref(&statement), json!({}));
+        let mut entry = imgmv::Descriptor { platform: Some("unknown/unknown".parse().unwrap()), ..manifest };
+        entry.annotate("vnd.docker.reference.digest", &image.digest.to_string());
+        entry.annotate("vnd.docker.reference.type", "attestation-manifest");
+        attested.push((entry, statement));
+    }
+    let entries = [signed.amd64.clone(), signed.arm64.clone(), attested[0].0.clone(), attested[1].0.clone()];
+    let image = signed.world.index(&entries, json!({}));
+    signed.world.name("2", &image);
+    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l:2", "-o", "DIR/a.tar"]);
+    signed.done(&["verify", "DIR/a.tar"]);
+    let digest = signed.world.run(&["digest", "DIR/a.tar"]);
+    assert_eq!(digest.stdout.trim(), signed.arm64.digest.to_string());
+    let listed = signed.world.run(&["list", "--json", "DIR/a.tar"]);
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed["images"].as_array().unwrap().len(), 1, "{listed}");
+    signed.done(&["copy", "DIR/a.tar", "DIR/b.tar"]);
+    signed.done(&["copy", "DIR/a.tar", "DIR/c.tar.gz"]);
+    for (archive, stdin) in [("DIR/a.tar", None), ("DIR/b.tar", None), ("DIR/c.tar.gz", None), ("-", Some("b.tar"))] {
+        let to = tolerant();
+        let stdin = stdin.map(|name| signed.world.path(name));
+        let args = ["copy", archive, &format!("docker://{}/app:2", to.host())];
+        let output = signed.world.run_with(&args, stdin.as_deref());
+        assert!(output.status.success(), "{archive}: {}", output.stderr);
+        let (contents, tags) = to.contents("app");
+        assert_eq!(tags.get("2"), Some(&image.digest), "{archive}");
+        for (at, (manifest, statement)) in attested.iter().enumerate() {
+            let has = [manifest, statement].map(|one| contents.contains_key(&one.digest));
+            assert_eq!(has, [at == 1; 2], "{archive}: attestation {at}");
+        }
+    }
+    // A converted image has another digest than the one that was attested.
+    signed.done(&["copy", "--format", "docker", "--platform", "linux/arm64", "oci:DIR/l:2", "DIR/d.tar"]);
+    signed.done(&["copy", "DIR/d.tar", "oci:DIR/converted:2"]);
+    assert!(signed.world.read("converted", &attested[1].0.digest).is_none());
+}
+
+#[test]
+fn a_chosen_manifest_is_fetched_once() {
+    let signed = Signed::new();
+    let from = Double::start();
+    let source = signed.push(&from);
+    for options in
+        [&ARM64[..], &["--platform", "linux/arm64", "--no-referrers"], &["--platform", "linux/arm64,linux/amd64"]]
+    {
+        from.forget_requests();
+        copy(&signed, options, &source, &tolerant());
+        let fetched = from.count("GET", &format!("/manifests/{}", signed.arm64.digest));
+        assert_eq!(fetched, 1, "{options:?}");
+    }
+}
+
 /// Two indexes share the image of the chosen platform, which also has a name: each name keeps its digest.
 #[test]
 fn images_that_share_a_platform_keep_their_own_indexes() {

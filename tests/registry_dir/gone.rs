@@ -1,8 +1,7 @@
 //! A copy reports the files that a garbage collection removes meanwhile.
 
 use super::*;
-use imgmv::{Event, Watch};
-use std::sync::Mutex;
+use imgmv::Watch;
 
 /// Writes the image, removes `what` between naming and the end, and returns the error.
 fn without(what: impl Fn(&Dir, &Memory)) -> Error {
@@ -28,17 +27,6 @@ fn named(what: impl Fn(&Dir, &Memory), watch: Arc<dyn Watch>) -> (Dir, RegistryD
     (dir, sink)
 }
 
-#[derive(Default)]
-struct Told(Mutex<Vec<String>>);
-
-impl Watch for Told {
-    fn event(&self, event: Event<'_>) {
-        if let Event::Info(text) = event {
-            self.0.lock().unwrap().push(text.to_owned());
-        }
-    }
-}
-
 /// The names that were published before it stay.
 #[test]
 fn a_copy_that_fails_later_tells_what_is_gone_too() {
@@ -46,7 +34,7 @@ fn a_copy_that_fails_later_tells_what_is_gone_too() {
     let (_dir, sink) =
         named(|dir, memory| fs::remove_file(dir.tree.data(&memory.roots[1].descriptor.digest)).unwrap(), told.clone());
     sink.aborted(&Error::network("cut"));
-    let told = told.0.lock().unwrap();
+    let told = told.all();
     assert!(told.len() == 1 && told[0].contains("docker.io/library/app:2"), "{told:?}");
 }
 

@@ -1,6 +1,7 @@
 //! What a tree made by strangers, or damaged, cannot do.
 
 use super::*;
+use imgmv::internals::registry_dir::{Repositories, TreeRepositories};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use std::os::unix::fs::symlink;
 
@@ -176,4 +177,52 @@ fn folders_that_cannot_be_a_name_are_not_repositories() {
     let deep: PathBuf = std::iter::repeat_n("d", 300).collect();
     fs::create_dir_all(dir.tree.base().join("repositories").join(deep)).unwrap();
     assert_eq!(names(&dir.store()), ["localhost/t/app:1"]);
+}
+
+/// The others are listed, selected and served.
+#[test]
+fn an_entry_that_cannot_be_read_does_not_hide_the_others() {
+    type Break = fn(&Dir) -> PathBuf;
+    let breaks: [Break; 4] = [
+        |dir| {
+            let link = dir.tree.repository("linked");
+            symlink(dir.tree.repository("t"), &link).unwrap();
+            link
+        },
+        |dir| {
+            let link = dir.tree.tag_link("t/app", "fifo");
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            mkfifoat(CWD, &link, Mode::RWXU).unwrap();
+            link
+        },
+        |dir| {
+            let link = dir.tree.repository("t/manifests/_manifests");
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(dir.tree.repository("t/app/_manifests"), &link).unwrap();
+            link
+        },
+        |dir| {
+            let tags = dir.tree.repository("t/tags/_manifests/tags");
+            write_file(&tags, b"a file");
+            tags
+        },
+    ];
+    for break_it in breaks {
+        let (dir, _, digest) = stored();
+        let path = break_it(&dir).display().to_string();
+        let told = Arc::new(Told::default());
+        let store = dir.store().tell(told.clone());
+        assert_eq!(names(&store), ["localhost/t/app:1"], "{path}");
+        assert!(told.all().len() == 1 && told.all()[0].contains(&path), "{path}: {:?}", told.all());
+        // By a tag alone, which every repository is searched for.
+        assert_eq!(selected(&store, "1").unwrap(), digest, "{path}");
+        let missing = selected(&store, "absent").unwrap_err();
+        assert!(missing.kind() == Kind::NotFound && missing.to_string().contains(&path), "{missing}");
+        let (kind, message) = refused(&dir, "");
+        assert!(kind == Kind::Invalid && message.contains("1 of 2 images") && message.contains(&path), "{message}");
+        let served = TreeRepositories::open(dir.tree.root()).unwrap();
+        assert!(served.names().unwrap().contains(&"t/app".to_owned()), "{path}");
+        let tags = served.open("t/app").unwrap().unwrap().names().unwrap();
+        assert_eq!(tags.len(), 1, "{path}");
+    }
 }

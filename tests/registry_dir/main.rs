@@ -20,16 +20,34 @@ use imgmv::internals::image::{Algorithm, media_type};
 use imgmv::internals::layout::BlobCheck;
 use imgmv::internals::registry_dir::{RegistryDirSink, RegistryDirStore};
 use imgmv::{
-    Cancel, Compress, Descriptor, Digest, Error, Hasher, Kind, Manifest, Name, Options, ReferrerList, Report, Result,
-    Selector, Silent, Sink, Source, Store, copy,
+    Cancel, Compress, Descriptor, Digest, Error, Event, Hasher, Kind, Manifest, Name, Options, ReferrerList, Report,
+    Result, Selector, Silent, Sink, Source, Store, Watch, copy,
 };
 use memory::{Memory, layer};
 use registry_tree::{RegistryTree, write as write_file};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+
+/// The messages that were sent.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Told {
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Watch for Told {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Info(text) = event {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+}
 
 /// A `rootdirectory` that goes with the test.
 struct Dir {

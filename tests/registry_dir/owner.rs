@@ -93,6 +93,10 @@ fn where_the_owner_cannot_be_set_nothing_is_written() {
             told.contains(&format!("belong to user {USER} and group {USER}")) && told.contains("run imgmv as root"),
             "{told}"
         );
+        // Never what was done.
+        let advice =
+            if user == USER { format!(", or with group {USER}") } else { format!(", or as user {USER} with group") };
+        assert!(told.contains(&advice), "{told}");
         assert_eq!(count(), before, "{user}:{group}");
     }
     let output = copy_as(USER, USER);

@@ -45,6 +45,18 @@ fn the_root_directory_and_the_tree_itself_are_one_place() {
     .unwrap();
     assert_eq!(dir.tree.resolves(), 3);
     assert_eq!(names(&dir.store()).len(), 3);
+    // A path without the tree's name at its end.
+    for (at, path) in [("", "."), ("blobs", "..")] {
+        let mut run = support::program::command(env!("CARGO_BIN_EXE_imgmv"));
+        let run = run.args(["list", &format!("registry-dir:{path}")]).current_dir(dir.tree.base().join(at));
+        let done = run.output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&done.stdout).lines().count(),
+            3,
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
 }
 
 /// A registry stores a push by sha512 as sha256 data, with a sha512 link whose content is the sha256 digest.
@@ -107,14 +119,29 @@ fn a_directory_that_is_not_a_tree_is_named_with_what_to_write() {
     assert!(kind == Kind::Usage && message.contains("is not a directory"), "{message}");
 }
 
+/// A registry that is just writing a tag leaves it so for a moment, a damaged tree for ever.
 #[test]
-fn a_tag_that_a_registry_is_just_writing_is_not_an_image_yet() {
+fn a_tag_without_its_link_is_named_and_is_not_an_image() {
     let (dir, memory) = (Dir::new(), sample());
     dir.put(&memory).unwrap();
     let root = memory.roots[1].descriptor.digest;
     write_file(&dir.tree.index_link("library/app", "new", &root), root.to_string().as_bytes());
-    let store = dir.store();
+    // A folder in which there is nothing yet, or nothing any more.
+    fs::create_dir(dir.tree.repository("library/app").join("_manifests/tags/empty")).unwrap();
+    let told = Arc::new(Told::default());
+    let store = dir.store().tell(told.clone());
     assert_eq!(names(&store).len(), 2);
-    assert_eq!(store.roots(&[]).unwrap().len(), 2);
-    assert_eq!(selected(&store, "library/app:new").unwrap_err().kind(), Kind::NotFound);
+    let link = dir.tree.tag_link("library/app", "new").display().to_string();
+    let is_named = |text: &str| text.contains(&link) && text.contains(&format!("select library/app@{root}"));
+    assert!(told.all().len() == 1 && is_named(&told.all()[0]), "{:?}", told.all());
+    let told = Arc::new(Told::default());
+    assert_eq!(dir.store().tell(told.clone()).roots(&[]).unwrap().len(), 2);
+    assert!(told.all().len() == 1 && is_named(&told.all()[0]), "{:?}", told.all());
+    let error = selected(&store, "library/app:new").unwrap_err();
+    assert!(error.kind() == Kind::NotFound && is_named(&error.to_string()), "{error}");
+    assert_eq!(selected(&store, &format!("library/app@{root}")).unwrap(), root);
+    for verb in ["list", "verify"] {
+        let done = support::program::imgmv(&[verb, &dir.address("")], None);
+        assert!(done.status.success() && done.stderr.contains(&link), "{verb}: {}", done.stderr);
+    }
 }

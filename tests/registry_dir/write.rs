@@ -185,3 +185,73 @@ fn a_tag_is_added_in_place() {
     assert_eq!(dir.tree.tags("library/app")["stable"], root.digest());
     assert_eq!(dir.tree.resolves(), 3);
 }
+
+/// With `localhost/` before it, the name of such an image is longer than a reference may be.
+#[test]
+fn a_repository_with_the_longest_name_is_read_and_written() {
+    let (dir, other, memory) = (Dir::new(), Dir::new(), one(1, 100, "h.lan/t/app:1"));
+    dir.put(&memory).unwrap();
+    let longest = format!("{}/{}", "a".repeat(127), "b".repeat(127));
+    let image = manifest(&memory, 0);
+    for blob in image.blobs() {
+        dir.tree.put_layer(&longest, &blob.digest, &memory.blobs[&blob.digest]);
+    }
+    dir.tree.put_manifest(&longest, &image.digest(), &image.bytes);
+    dir.tree.put_tag(&longest, "1", &image.digest());
+    let store = dir.store();
+    assert_eq!(selected(&store, &format!("{longest}:1")).unwrap(), image.digest());
+    assert_eq!(store.roots(&[]).unwrap().len(), 2);
+    put(Arc::new(store), &other.sink()).unwrap();
+    assert_eq!(other.tree.resolves(), 2);
+    assert_eq!(other.tree.repositories(), dir.tree.repositories());
+}
+
+/// `blobs`, or a folder below `repositories`, may be on another disk.
+#[test]
+fn a_tree_of_several_mounts_is_written() {
+    use std::process::Command;
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success()) {
+        return println!("skipped: only root can mount");
+    }
+    let archive = fs::canonicalize("fixtures/hello-docker28c.tar").unwrap();
+    // Each is a bind mount, out of which no rename leads, although the disk is the same.
+    for (mounted, is_written) in [
+        ("blobs", true),
+        ("blobs/sha256", true),
+        ("repositories", true),
+        ("repositories/t", true),
+        ("repositories/t/app", true),
+        ("repositories/t/app/_manifests", true),
+        ("repositories/t/app/_manifests/tags", false),
+        ("repositories/t/app/_manifests/revisions", false),
+        ("repositories/t/app/_layers", false),
+    ] {
+        let (dir, disk) = (Dir::new(), TempDir::new().unwrap());
+        dir.put(&one(1, 100, "h.lan/t/app:1")).unwrap();
+        let at = dir.tree.base().join(mounted);
+        let moved = Command::new("cp").arg("-a").arg(at.join(".")).arg(disk.path()).status().unwrap();
+        assert!(moved.success());
+        // A tag that is new, one that moves, and a new repository beside.
+        let script = r#"mount --bind "$1" "$2" && for to in "$5:1" "$5:new" "$6:1"; do "$3" copy -q "$4" "$to" || exit; done
+            cp -a "$2/." "$7""#;
+        let result = dir.at("result");
+        fs::create_dir(&result).unwrap();
+        let mut run = Command::new("unshare");
+        run.args(["-m", "sh", "-c", script, "sh"]).arg(disk.path()).arg(&at).arg(env!("CARGO_BIN_EXE_imgmv"));
+        run.arg(&archive).args([dir.address("t/app"), dir.address("t/other")]).arg(&result);
+        let done = run.output().unwrap();
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.success(), is_written, "{mounted}: {told}");
+        if !is_written {
+            assert!(told.contains(mounted) && told.contains("is a mount point"), "{mounted}: {told}");
+            // Refused before the first byte.
+            assert_eq!(dir.tree.blobs().len(), 3, "{mounted}");
+            continue;
+        }
+        fs::remove_dir_all(&at).unwrap();
+        fs::rename(&result, &at).unwrap();
+        assert_eq!(dir.tree.resolves(), 3, "{mounted}");
+        assert!(dir.tree.unfinished().is_empty(), "{mounted}: {:?}", dir.tree.unfinished());
+    }
+}

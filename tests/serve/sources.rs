@@ -4,6 +4,7 @@ use super::support::docker_dir::{DockerDir, tar_of};
 use super::support::program::{fixture, imgmv};
 use super::support::storage_dir::StorageDir;
 use super::*;
+use std::io::Write;
 use tempfile::TempDir;
 
 const HELLO: &str = "library/hello-imgmv";
@@ -136,6 +137,13 @@ fn a_registrys_tree_is_served_while_it_is_written_to() {
     assert!(refused.stderr.contains("expected oci:DIR"), "{}", refused.stderr);
 }
 
+/// The size of the body that `server` sends. The connection may end before the head does.
+fn received(server: &Server, path: &str, headers: &[(&str, &str)]) -> u64 {
+    let mut stream = server.connect();
+    stream.write_all(&client::request(&server.host, "GET", path, headers, None)).unwrap();
+    Reply::read(&mut stream, "GET").map_or(0, |reply| reply.body.len() as u64)
+}
+
 /// A registry sends whatever its disk has.
 #[test]
 fn the_end_of_a_damaged_blob_of_a_registrys_tree_is_not_sent() {
@@ -154,9 +162,8 @@ fn the_end_of_a_damaged_blob_of_a_registrys_tree_is_not_sent() {
         let mut bytes = std::fs::read(&data).unwrap();
         bytes[7] ^= 1;
         std::fs::write(&data, bytes).unwrap();
-        assert!((server.get(&path).body.len() as u64) < size, "{path}");
-        let rest = server.ask("GET", &path, &[("Range", "bytes=20-")], b"");
-        assert!((rest.body.len() as u64) < size - 20, "{path}");
+        assert!(received(&server, &path, &[]) < size, "{path}");
+        assert!(received(&server, &path, &[("Range", "bytes=20-")]) < size - 20, "{path}");
     }
 }
 

@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod registry;
 mod routes;
 pub mod shell;
+pub mod signing;
 pub mod some_registry;
 pub mod sshd;
 pub mod storage_dir;

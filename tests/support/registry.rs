@@ -128,6 +128,8 @@ pub struct Faults {
     pub takes_sparse: bool,
     /// Writes of a referrers tag that another writer undoes at once.
     pub lost_referrers_tags: usize,
+    /// Reads of a referrers tag after which another writer replaces it, which had read it before it existed.
+    pub late_referrers_tags: usize,
     /// Blobs that are stored without an answer: the connection breaks behind them.
     pub lose_answers: usize,
     /// Blobs of more than a MiB that are not stored: 500, and the upload stays as it is.
@@ -356,4 +358,11 @@ pub fn image(layers: &[&[u8]]) -> Manifest {
 /// The config of [`image`].
 pub fn config() -> &'static [u8] {
     CONFIG
+}
+
+/// The list of another writer ([`Faults::late_referrers_tags`]), with one entry.
+pub fn late_list() -> Manifest {
+    let entry = serde_json::json!(Descriptor::of(media_type::OCI_MANIFEST, b"a signature of another writer"));
+    let list = serde_json::json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [entry] });
+    Manifest::from_bytes(list.to_string().into_bytes(), media_type::OCI_INDEX).unwrap()
 }

@@ -1,7 +1,7 @@
 //! What the registry double answers: distribution-spec v1.1's end points, with the faults it was told to have.
 #![allow(dead_code)]
 
-use super::registry::{Auth, Ranges, Shared, Stumble};
+use super::registry::{Auth, Ranges, Shared, Stumble, late_list};
 use super::web::{Body, Request, Response};
 use base64::Engine as _;
 use imgmv::internals::image::media_type;
@@ -205,7 +205,7 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
         return put_manifest(shared, name, at, request, body);
     }
     let mut faults = shared.faults();
-    let state = shared.state();
+    let mut state = shared.state();
     let repository = state.repositories.get(name);
     let found = repository.and_then(|repository| {
         let digest = at.parse().ok().or_else(|| repository.tags.get(at).copied())?;
@@ -225,6 +225,12 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
     if one_less(&mut faults.flip_manifest) {
         let last = bytes.len() - 3;
         bytes[last] ^= 1;
+    }
+    if at.starts_with("sha256-") && !at.contains('.') && one_less(&mut faults.late_referrers_tags) {
+        let late = late_list();
+        let repository = state.repositories.entry(name.to_owned()).or_default();
+        repository.tags.insert(at.to_owned(), late.digest());
+        repository.manifests.insert(late.digest(), (media_type::OCI_INDEX.to_owned(), late.bytes));
     }
     Some(response.body(Body::Bytes(bytes)))
 }

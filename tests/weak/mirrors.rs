@@ -23,6 +23,18 @@ fn a_mirror_is_asked_and_the_registry_is_left_alone() {
     assert!(out.stdout.contains(&scene.image.digest().to_string()), "{}", out.stdout);
 }
 
+/// A mirror that has no referrers API and lists none may not know them.
+#[test]
+fn the_registry_is_asked_for_referrers_that_a_mirror_may_not_know() {
+    let scene = Scene::new(3 << 20);
+    let (double, line) = mirror(&scene);
+    double.faults().no_referrers = true;
+    good(scene.pull(&["--mirror", &line.host()]));
+    scene.is_there();
+    let asked = ["/referrers/", "/blobs/"].map(|part| scene.line.seen("GET", part).len());
+    assert_eq!((asked, line.seen("GET", "/blobs/").is_empty()), ([1, 0], false));
+}
+
 #[test]
 fn a_mirror_that_fails_midway_is_left_at_its_byte() {
     let scene = Scene::new(9 << 20);

@@ -1,10 +1,11 @@
 //! The answer of `imgmv inspect`: a JSON document, or lines.
 
 use super::answer::VERSION;
+use super::referrer_tree::ReferrerNode;
 use crate::error::printable;
 use crate::image::Image;
 use crate::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
-use crate::image::{Descriptor, Digest, Manifest, Name, Platform, ReferrerType};
+use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
 use crate::source::Store;
 use crate::source::documents;
 use crate::{Error, Result};
@@ -37,8 +38,8 @@ pub struct InspectedImage {
     synthesised: bool,
     indexes: Vec<IndexEntry>,
     manifests: Vec<ImageManifest>,
-    /// The referrers of the root; null if they are not known.
-    referrers: Option<Vec<IndexEntry>>,
+    /// The manifests that belong to the image, as `imgmv list --referrers` prints them; null if they are not known.
+    referrers: Option<Vec<ReferrerEntry>>,
     #[serde(skip)]
     referrer_types: Vec<String>,
     /// Entries of the indexes that are not manifests (BuildKit's cache).
@@ -57,6 +58,32 @@ struct ImageManifest {
     subject: Option<Digest>,
     config: Option<IndexEntry>,
     layers: Vec<IndexEntry>,
+}
+
+/// A manifest that belongs to the image.
+#[derive(Serialize)]
+struct ReferrerEntry {
+    #[serde(flatten)]
+    at: IndexEntry,
+    /// The manifest to which it belongs: the root, a manifest below it, or another referrer.
+    subject: Digest,
+    /// The tag of cosign that names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
+}
+
+impl From<&ReferrerNode> for ReferrerEntry {
+    fn from(node: &ReferrerNode) -> ReferrerEntry {
+        let at = IndexEntry {
+            digest: node.digest,
+            media_type: node.media_type.clone(),
+            size: node.size,
+            artifact_type: node.artifact_type.clone(),
+            annotations: Some(node.annotations.clone()).filter(|annotations| !annotations.is_empty()),
+            urls: None,
+        };
+        ReferrerEntry { at, subject: node.subject, tag: node.tag.clone() }
+    }
 }
 
 /// A descriptor.
@@ -126,9 +153,9 @@ impl InspectedImage {
         manifest.children().iter().try_for_each(|child| self.descend(child, manifests, store))
     }
 
-    /// Adds the referrers of the root.
-    pub fn add_referrers(&mut self, referrers: &[Descriptor]) {
-        self.referrers = Some(referrers.iter().map(IndexEntry::from).collect());
+    /// Adds the manifests that belong to the image.
+    pub fn add_referrers(&mut self, referrers: &[&ReferrerNode]) {
+        self.referrers = Some(referrers.iter().map(|node| ReferrerEntry::from(*node)).collect());
         self.referrer_types = referrer_types(referrers);
     }
 
@@ -178,12 +205,11 @@ impl InspectedImage {
 }
 
 /// The types of `referrers`, each once; at most [`MAX_SHOWN_TYPES`].
-fn referrer_types(referrers: &[Descriptor]) -> Vec<String> {
+fn referrer_types(referrers: &[&ReferrerNode]) -> Vec<String> {
     let mut types: Vec<String> = Vec::new();
-    for entry in referrers {
-        let one = ReferrerType::of(entry, None).to_string();
-        if types.len() < MAX_SHOWN_TYPES && !types.contains(&one) {
-            types.push(one);
+    for ReferrerNode { kind, .. } in referrers {
+        if types.len() < MAX_SHOWN_TYPES && !types.contains(kind) {
+            types.push(kind.clone());
         }
     }
     types

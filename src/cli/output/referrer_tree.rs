@@ -2,7 +2,11 @@
 
 use super::answer::VERSION;
 use super::report::name_lines;
+use crate::Result;
+use crate::cli::context::CliRun;
 use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, tagged_subject};
+use crate::source::Store;
+use crate::source::attached::{Found, attached_to};
 use indicatif::HumanBytes;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -37,34 +41,43 @@ pub struct ReferrerTree {
     /// The platforms of the image's manifests, for lines.
     platforms: HashMap<Digest, String>,
     referrers: Vec<ReferrerNode>,
-    pub left_out: Option<String>,
+    left_out: Option<String>,
 }
 
 /// A manifest that belongs to another one.
 #[derive(Serialize)]
-struct ReferrerNode {
+pub struct ReferrerNode {
     /// `signature`, `sbom`, `attestation`, or the media type.
     #[serde(rename = "type")]
-    kind: String,
-    digest: Digest,
-    media_type: String,
-    artifact_type: Option<String>,
+    pub kind: String,
+    pub digest: Digest,
+    pub media_type: String,
+    pub artifact_type: Option<String>,
     /// The size of the manifest in bytes.
-    size: u64,
+    pub size: u64,
     /// The size in bytes of the manifest, its blobs, and the manifests that it lists with theirs.
     total_size: u64,
     created: Option<String>,
-    annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// The manifest to which this one belongs.
-    subject: Digest,
+    pub subject: Digest,
     /// The tag of cosign that names it.
-    tag: Option<String>,
+    pub tag: Option<String>,
     referrers: Vec<ReferrerNode>,
 }
 
 impl ReferrerTree {
+    /// Finds what belongs to `image` in `store`.
+    ///
+    /// # Errors
+    /// Those of [`attached_to`].
+    pub fn read(image: &Image, store: &dyn Store, run: &CliRun) -> Result<ReferrerTree> {
+        let Found { attached, left_out, .. } = attached_to(image, store, &[], &run.cancel)?;
+        Ok(ReferrerTree::new(image, &attached, left_out))
+    }
+
     /// Arranges `attached`, which belongs to `image`.
-    pub fn new(image: &Image, attached: &[Attached], left_out: Option<String>) -> ReferrerTree {
+    fn new(image: &Image, attached: &[Attached], left_out: Option<String>) -> ReferrerTree {
         let parts = attached.iter().filter(|one| one.is_part()).map(|one| (one.manifest.digest(), &one.manifest));
         let mut below = Below { belonging: HashMap::new(), parts: parts.collect() };
         for one in attached {
@@ -92,13 +105,18 @@ impl ReferrerTree {
         }
     }
 
-    /// The name of the image for messages.
-    pub fn label(&self) -> String {
-        self.names.first().map_or_else(|| self.digest.to_string(), Name::to_string)
+    /// The message for the user where the tree is not complete.
+    pub fn note(&self) -> Option<String> {
+        let why = self.left_out.as_ref()?;
+        let label = self.names.first().map_or_else(|| self.digest.to_string(), Name::to_string);
+        Some(format!("{label}: not all that belongs to the image is listed: {why}"))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.referrers.is_empty()
+    /// All manifests of the tree, each before those that belong to it.
+    pub fn flat(&self) -> Vec<&ReferrerNode> {
+        let mut flat = Vec::new();
+        self.referrers.iter().for_each(|node| node.add_to(&mut flat));
+        flat
     }
 
     /// The answer without `--json`.
@@ -113,7 +131,7 @@ impl ReferrerTree {
             }
             node.add_lines(if subject == self.digest { 1 } else { 2 }, &mut lines);
         }
-        if self.is_empty() {
+        if self.referrers.is_empty() {
             lines.push("  (none)".to_owned());
         }
         lines
@@ -188,6 +206,11 @@ impl ReferrerNode {
             tag: one.tag.clone(),
             referrers: below.nodes(&one.manifest.digest()),
         }
+    }
+
+    fn add_to<'n>(&'n self, flat: &mut Vec<&'n ReferrerNode>) {
+        flat.push(self);
+        self.referrers.iter().for_each(|node| node.add_to(flat));
     }
 
     fn add_lines(&self, depth: usize, lines: &mut Vec<String>) {

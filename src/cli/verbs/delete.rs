@@ -27,11 +27,11 @@ pub struct DeleteVerb {
     #[arg(value_name = "REF", required = true)]
     references: Vec<OsString>,
     /// Delete the manifest or index that REF points to, with every tag that points to it. The manifests that an index
-    /// lists stay
+    /// lists stay. A manifest that the index of another tag lists is not deleted
     #[arg(long, env = "IMGMV_MANIFEST", value_parser = FalseyValueParser::new())]
     manifest: bool,
     /// Also delete the referrers of the image (signatures, SBOMs, attestations) and the tags that cosign made of its
-    /// digest
+    /// digest. If they also belong to another tag, nothing is deleted
     #[arg(long, env = "IMGMV_WITH_REFERRERS", value_parser = FalseyValueParser::new())]
     with_referrers: bool,
     /// Do not ask

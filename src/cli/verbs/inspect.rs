@@ -8,13 +8,14 @@ use crate::cli::open::SourceAccess;
 use crate::cli::open::inspect_source;
 use crate::cli::open::selection::Choice;
 use crate::cli::output::image_report::{ImageDocument, InspectedImage};
+use crate::cli::output::referrer_tree::ReferrerTree;
 use crate::copy::Platforms;
 use crate::image::media_type::is_manifest;
-use crate::image::{Descriptor, Digest, Manifest, Platform};
+use crate::image::{Descriptor, Image, Manifest, Platform};
 use crate::progress::{Event, Watch};
 use crate::source::attached::image_roots;
 use crate::source::documents;
-use crate::source::{ReferrerList, Selector, Store};
+use crate::source::{Selector, Store};
 use crate::{Error, Kind, Result};
 use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args};
@@ -55,13 +56,17 @@ impl InspectVerb {
     }
 
     fn execute(&self, run: &CliRun) -> Result<()> {
-        let opened = self.access.source(&*address::parse(&self.src)?, run)?;
+        let address = address::parse(&self.src)?;
+        let opened = self.access.source(&*address, run)?;
         let (selectors, store) = (opened.selectors, inspect_source::store(opened.source, run)?);
         let platforms = self.choice.platforms();
         match (self.raw, self.config) {
             (true, _) => write_exact(&document(&*store, &selectors, &platforms, run)?.bytes, run),
             (_, true) => write_exact(&config(&*store, &selectors, &platforms, run)?, run),
-            (false, false) => show(&*store, &selectors, &platforms, run),
+            (false, false) => {
+                let shown = Shown { store: &*store, is_engine: address.profile().is_engine };
+                shown.show(&selectors, &platforms, run)
+            }
         }
     }
 }
@@ -71,41 +76,55 @@ fn write_exact(bytes: &[u8], run: &CliRun) -> Result<()> {
     run.answer.bytes(bytes)
 }
 
-fn show(store: &dyn Store, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<()> {
-    let roots = store.roots(selectors)?;
-    let images = inspect_source::some(inspect_source::images(store, selectors, &Platforms::Default, run)?, store)?;
-    let mut all = Vec::with_capacity(images.len());
-    for image in &images {
-        let synthesised = roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);
-        let mut inspected = InspectedImage::new(image, synthesised, store)?;
-        if let Some(referrers) = referrers(store, &image.source_digest, run)? {
-            inspected.add_referrers(&referrers);
-        }
-        if let Platforms::Only(wanted) = platforms {
-            inspected.retain_platforms(wanted)?;
-        }
-        all.push(inspected);
-    }
-    run.screen.clear();
-    match run.answer.json() {
-        true => run.answer.document(&ImageDocument::new(all)),
-        false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),
-    }
+/// A location whose images are shown.
+struct Shown<'s> {
+    store: &'s dyn Store,
+    /// An engine does not store referrers.
+    is_engine: bool,
 }
 
-/// The referrers of the image `digest`, by one request; `None` where they cannot be listed.
-fn referrers(store: &dyn Store, digest: &Digest, run: &CliRun) -> Result<Option<Vec<Descriptor>>> {
-    match store.referrers(digest) {
-        Ok(ReferrerList { entries, incomplete }) => {
-            if let Some(why) = incomplete {
-                run.screen.say(&format!("not all referrers of {digest} are shown: {why}"));
+impl Shown<'_> {
+    fn show(&self, selectors: &[Selector], platforms: &Platforms, run: &CliRun) -> Result<()> {
+        let store = self.store;
+        let roots = store.roots(selectors)?;
+        let images = inspect_source::some(inspect_source::images(store, selectors, &Platforms::Default, run)?, store)?;
+        let mut all = Vec::with_capacity(images.len());
+        for image in &images {
+            let synthesised =
+                roots.iter().any(|root| root.synthesised && root.descriptor.digest == image.source_digest);
+            let mut inspected = InspectedImage::new(image, synthesised, store)?;
+            self.add_referrers(&mut inspected, image, run)?;
+            if let Platforms::Only(wanted) = platforms {
+                inspected.retain_platforms(wanted)?;
             }
-            Ok(Some(entries))
+            all.push(inspected);
         }
-        Err(error) if error.kind() == Kind::Interrupted => Err(error),
-        Err(error) => {
-            run.screen.event(Event::Detail(&format!("the referrers of {digest} cannot be listed: {error}")));
-            Ok(None)
+        run.screen.clear();
+        match run.answer.json() {
+            true => run.answer.document(&ImageDocument::new(all)),
+            false => all.iter().flat_map(InspectedImage::lines).try_for_each(|line| run.answer.line(&line)),
+        }
+    }
+
+    /// Adds what belongs to `image`, as `imgmv list --referrers` does. Where the location cannot list it, the image is
+    /// shown without it.
+    fn add_referrers(&self, inspected: &mut InspectedImage, image: &Image, run: &CliRun) -> Result<()> {
+        if self.is_engine {
+            inspected.add_referrers(&[]);
+            return Ok(());
+        }
+        match ReferrerTree::read(image, self.store, run) {
+            Ok(tree) => {
+                tree.note().iter().for_each(|note| run.screen.say(note));
+                inspected.add_referrers(&tree.flat());
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::Interrupted => Err(error),
+            Err(error) => {
+                let digest = image.source_digest;
+                run.screen.event(Event::Detail(&format!("the referrers of {digest} cannot be listed: {error}")));
+                Ok(())
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::copy::Platforms;
 use crate::image::Digest;
 use crate::progress::Watch;
 use crate::source::Root;
-use crate::source::attached::{Found, attached_to, image_roots};
+use crate::source::attached::image_roots;
 use crate::transport::address::{Address, Listed};
 use crate::{Error, Result};
 use clap::Args;
@@ -100,15 +100,10 @@ impl ListVerb {
         let roots = inspect_source::some(image_roots(&*store, &opened.selectors)?, &*store)?;
         let mut trees = Vec::new();
         for image in inspect_source::images_of(&*store, roots, &Platforms::Default, run)? {
-            let Found { attached, left_out, .. } = attached_to(&image, &*store, &[], &run.cancel)?;
-            trees.push(ReferrerTree::new(&image, &attached, left_out));
+            trees.push(ReferrerTree::read(&image, &*store, run)?);
         }
         run.screen.clear();
-        for tree in &trees {
-            if let Some(why) = &tree.left_out {
-                run.screen.say(&format!("{}: not all that belongs to the image is listed: {why}", tree.label()));
-            }
-        }
+        trees.iter().filter_map(ReferrerTree::note).for_each(|note| run.screen.say(&note));
         match run.answer.json() {
             true => run.answer.document(&ReferrersDocument::new(&trees)),
             false => trees.iter().flat_map(ReferrerTree::lines).try_for_each(|line| run.answer.line(&line)),

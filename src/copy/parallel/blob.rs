@@ -3,7 +3,8 @@
 use super::LARGE_BYTES;
 use crate::compress::threads_per_layer;
 use crate::copy::compress_slots::CompressSlot;
-use crate::copy::{CopyRun, Work};
+use crate::copy::unreadable::SourceFailure;
+use crate::copy::{CopyRun, Work, unreadable};
 use crate::error::{Kind, Result};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
@@ -15,9 +16,9 @@ use std::io::{Cursor, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Transfers one blob, with one retry where that may help.
+/// Transfers one blob, with one retry where that may help. A blob that the copy can do without is not an error.
 pub(super) fn transfer(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    retried(run, store, work, stop, from_store(run, store, work, stop))
+    run.unless_optional(&work.blob, retried(run, store, work, stop, from_store(run, store, work, stop)))
 }
 
 /// `done`, or the result of a second attempt.
@@ -89,14 +90,35 @@ pub(super) fn transfer_once<'s>(
     let id = run.next_id();
     let context = run.transfer_context(stop, id, threads_per_layer());
     run.watch.event(Event::BlobStart { id, label: &work.blob.digest.short(), size: Some(work.blob.size) });
-    let done = begin(run, work, open, &context).and_then(|begun| match begun {
-        Begin::Held => {
-            run.count_held(id, work);
-            Ok(())
+    let failure = SourceFailure::default();
+    let done = read_first(run, work, open, &failure).and_then(|mut first| {
+        let mut open = |from| match first.take() {
+            Some(bytes) if from == 0 => Ok(bytes),
+            _ => failure.observe(open(from)),
+        };
+        match begin(run, work, &mut open, &context)? {
+            Begin::Held => {
+                run.count_held(id, work);
+                Ok(())
+            }
+            Begin::Write(writer) => write(run, work, &mut open, writer, &context),
         }
-        Begin::Write(writer) => write(run, work, open, writer, &context),
     });
+    run.note_source(&work.blob, &done, &failure);
     done.inspect_err(|_| run.watch.event(Event::BlobEnd { id, outcome: Outcome::Failed }))
+}
+
+/// The bytes of a blob that is read before the sink gets its header.
+fn read_first<'s>(
+    run: &CopyRun<'_>,
+    work: &Work,
+    open: &mut transfer::Opener<'_, 's>,
+    failure: &SourceFailure,
+) -> Result<Option<Box<dyn Read + Send + 's>>> {
+    match run.is_read_first(work) {
+        true => failure.observe(open(0)).and_then(|bytes| unreadable::read_first(&work.blob, bytes)).map(Some),
+        false => Ok(None),
+    }
 }
 
 fn begin<'k>(

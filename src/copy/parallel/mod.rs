@@ -70,7 +70,7 @@ fn read_ahead(run: &CopyRun<'_>, store: &dyn Store, work: &[Work], stop: &Atomic
             _ => blob::open(store, &work.blob, from),
         };
         let done = blob::transfer_once(run, work, &mut once, stop);
-        blob::retried(run, store, work, stop, done)
+        run.unless_optional(&work.blob, blob::retried(run, store, work, stop, done))
     })
 }
 

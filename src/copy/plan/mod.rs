@@ -6,12 +6,13 @@ mod select;
 mod subset;
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Image, Manifest, Name, Platform};
+use crate::image::{Attached, Descriptor, Digest, Image, Manifest, Name, Platform};
 use crate::progress::Watch;
 use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store, ambiguous};
 use std::collections::{HashMap, HashSet};
 
+use select::Wanted;
 pub use subset::Sparse;
 
 /// The manifests of all images of one copy together.
@@ -85,11 +86,10 @@ pub fn images(
     for (names, root) in &merged {
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
         let descriptor = wanted_form(root, options, capabilities);
-        let chosen = select::choose(store, &known, descriptor, options, capabilities, watch, &label)?;
-        let select::Chosen { tree, narrowed, mut original, bytes: read } = chosen;
-        if let (Shape::Whole, Sparse::Auto, Some(known)) = (&capabilities.shape, options.sparse, &root.original) {
-            original = Some(Manifest::parse(store.manifest(known)?, known)?);
-        }
+        let keeps_original = capabilities.shape == Shape::Whole && options.sparse == Sparse::Auto;
+        let wanted = Wanted { root: descriptor, original: root.original.as_ref().filter(|_| keeps_original) };
+        let chosen = select::choose(store, &known, wanted, options, capabilities, watch, &label)?;
+        let select::Chosen { tree, narrowed, original, attestations, bytes: read } = chosen;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
             let digest = index.digest();
@@ -114,7 +114,7 @@ pub fn images(
             foreign_layers,
             narrowed,
             original,
-            attached: Vec::new(),
+            attached: attestations.into_iter().map(|attestation| Attached::new(attestation, None)).collect(),
             is_current: false,
         });
     }

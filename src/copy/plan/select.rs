@@ -14,6 +14,10 @@ pub(super) const MAX_DEPTH: usize = 8;
 /// The manifests in one image's tree together.
 const MAX_TREE_BYTES: u64 = 24 << 20;
 
+/// The manifests of one image that are stored in memory while it is planned, and their bytes.
+const MAX_REMEMBERED: usize = 64;
+const MAX_REMEMBERED_BYTES: usize = 4 << 20;
+
 /// The manifests of an image that are copied, children before parents.
 pub(super) struct Chosen {
     pub tree: Vec<Manifest>,
@@ -21,27 +25,52 @@ pub(super) struct Chosen {
     pub narrowed: Option<Vec<Manifest>>,
     /// As [`crate::image::Image::original`].
     pub original: Option<Manifest>,
+    /// The attestations of the copied images that only `original` lists.
+    pub attestations: Vec<Manifest>,
     /// The size of the manifests that were read, in bytes.
     pub bytes: u64,
 }
 
-/// The manifests of the image at `root` that are copied. `label` is the name of the image in messages.
+/// The manifest or index of an image.
+pub(super) struct Wanted<'a> {
+    pub root: &'a Descriptor,
+    /// The index that the root is a part of, for a sink that stores its bytes too.
+    pub original: Option<&'a Descriptor>,
+}
+
+/// The manifests of the image at `wanted` that are copied. `label` is the name of the image in messages.
 pub(super) fn choose(
     store: &dyn Store,
     known: &HashMap<Digest, &Root>,
-    root: &Descriptor,
+    wanted: Wanted<'_>,
     options: &PlanOptions,
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
     label: &str,
 ) -> Result<Chosen> {
     let is_sparse = store.profile().is_sparse;
-    let (narrowed, original, seen) = (None, None, HashSet::new());
-    let mut chooser =
-        Chooser { store, known, is_sparse, options, capabilities, watch, label, bytes: 0, seen, narrowed, original };
-    let tree = chooser.tree(root)?;
-    let Chooser { narrowed, original, bytes, .. } = chooser;
-    Ok(Chosen { tree, narrowed, original, bytes })
+    let mut chooser = Chooser {
+        store,
+        known,
+        is_sparse,
+        options,
+        capabilities,
+        watch,
+        label,
+        bytes: 0,
+        seen: HashSet::new(),
+        read: HashMap::new(),
+        narrowed: None,
+        original: None,
+        attestations: Vec::new(),
+    };
+    let tree = chooser.tree(wanted.root)?;
+    if let Some(original) = wanted.original {
+        let original = chooser.fetch(original)?;
+        chooser.keep_original(original, &tree)?;
+    }
+    let Chooser { narrowed, original, attestations, bytes, .. } = chooser;
+    Ok(Chosen { tree, narrowed, original, attestations, bytes })
 }
 
 pub(super) struct Chooser<'a> {
@@ -56,8 +85,11 @@ pub(super) struct Chooser<'a> {
     pub label: &'a str,
     bytes: u64,
     seen: HashSet<Digest>,
+    /// The bytes of manifests that were read, since an index and its smaller form share them.
+    read: HashMap<Digest, Vec<u8>>,
     pub narrowed: Option<Vec<Manifest>>,
     pub original: Option<Manifest>,
+    pub attestations: Vec<Manifest>,
 }
 
 /// The manifests below an index, as far as the source has them.
@@ -197,7 +229,9 @@ impl Chooser<'_> {
             None => {
                 let bytes = self.read(at)?;
                 self.count(&at.digest, bytes.len())?;
-                Manifest::parse(bytes, at)?
+                let manifest = Manifest::parse(bytes, at)?;
+                self.remember(&manifest);
+                manifest
             }
         };
         let own = &manifest.descriptor.media_type;
@@ -208,7 +242,10 @@ impl Chooser<'_> {
         Ok(manifest)
     }
 
-    fn read(&self, at: &Descriptor) -> Result<Vec<u8>> {
+    fn read(&mut self, at: &Descriptor) -> Result<Vec<u8>> {
+        if let Some(bytes) = self.read.get(&at.digest) {
+            return Ok(bytes.clone());
+        }
         match at.embedded() {
             Some(bytes) => Ok(bytes),
             None if at.size > MAX_MANIFEST_BYTES => Err(Error::invalid(format!(
@@ -216,6 +253,14 @@ impl Chooser<'_> {
                 at.digest, at.size
             ))),
             None => self.store.manifest(at),
+        }
+    }
+
+    /// Stores the bytes of `manifest` for the next [`Chooser::fetch`], if there is room.
+    fn remember(&mut self, manifest: &Manifest) {
+        let bytes: usize = self.read.values().map(Vec::len).sum();
+        if self.read.len() < MAX_REMEMBERED && bytes + manifest.bytes.len() <= MAX_REMEMBERED_BYTES {
+            self.read.insert(manifest.digest(), manifest.bytes.clone());
         }
     }
 

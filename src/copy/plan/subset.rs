@@ -155,7 +155,7 @@ impl Chooser<'_> {
         let tree = self.narrowed_tree(&top, &entries)?;
         if self.options.sparse == Sparse::Auto && self.capabilities.shape == Shape::Whole && !self.is_synthesised(&top)
         {
-            self.original = Some(top);
+            self.keep_original(top, &tree)?;
         }
         let now = tree.last().map(Manifest::digest).unwrap_or(was);
         match why {
@@ -172,6 +172,19 @@ impl Chooser<'_> {
             _ => {}
         }
         Ok(tree)
+    }
+
+    /// Keeps the index `original`, of which `tree` is a part, with the attestations that `tree` does not have.
+    pub(super) fn keep_original(&mut self, original: Manifest, tree: &[Manifest]) -> Result<()> {
+        let here: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
+        let is_here = |entry: &Descriptor| here.contains(&entry.digest);
+        let images: Vec<Descriptor> = self.leaves(&original)?.into_iter().filter(is_here).collect();
+        for entry in self.attestations(&original, &images)?.iter().filter(|entry| !is_here(entry)) {
+            let attestation = self.fetch(entry)?;
+            self.attestations.push(attestation);
+        }
+        self.original = Some(original);
+        Ok(())
     }
 
     /// The manifests `entries` of `top` below a smaller index, or the only one of them.

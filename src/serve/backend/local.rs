@@ -1,6 +1,7 @@
 //! A local store (a layout, an archive, containerd's directory) as a backend.
 
 use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_if_manifest};
+use super::digest_tags;
 use super::reload::Reloading;
 use super::repository_names::{RepositoryTable, Tags};
 use crate::error::{Error, Kind, Result};
@@ -63,6 +64,7 @@ fn load(store: Arc<dyn Store>, default_repository: &str, ambiguous_name: impl Fn
         }
         Err(error) => return Err(error),
     };
+    let roots = digest_tags::as_in_a_layout(&*store, roots)?;
     Ok(OpenStore { table: RepositoryTable::new(roots, default_repository), store })
 }
 

@@ -1,6 +1,7 @@
 //! The sources of repositories: local stores, a writable directory, another registry.
 
 pub mod catalog;
+mod digest_tags;
 pub(super) mod local;
 pub(super) mod reload;
 pub(super) mod repositories;

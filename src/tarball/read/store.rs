@@ -226,6 +226,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         Ok(self.attached.digest_tagged(subject))
     }
 
+    fn unlisted_digest_tags(&self) -> Vec<(String, Descriptor)> {
+        self.attached.all_digest_tagged()
+    }
+
     /// Engines store only some manifests of an index, and write only those into archives.
     fn profile(&self) -> Profile {
         let empty_message = contents::empty(&self.files, &self.label);

@@ -19,6 +19,8 @@ pub(crate) struct ImageLists {
     manifests: HashMap<Digest, ImageSummary>,
     /// Sorted, so that the same images give the same bytes; each with the index that the image is a part of.
     names: BTreeMap<(Option<Name>, Digest), Option<Digest>>,
+    /// The image that each name refers to.
+    named: HashMap<Name, Digest>,
 }
 
 /// How a manifest belongs to another one in the archive.
@@ -60,8 +62,10 @@ impl ImageLists {
     /// Publishes `root` as `name`, or only by its digest. A name refers to the last image published under it.
     pub fn publish(&mut self, name: Option<&Name>, root: &Manifest) {
         self.put(root);
-        if let Some(name) = name {
-            self.names.retain(|(other, _), _| other.as_ref() != Some(name));
+        if let Some(name) = name
+            && let Some(replaced) = self.named.insert(name.clone(), root.digest())
+        {
+            self.names.remove(&(Some(name.clone()), replaced));
         }
         let original = root.descriptor.annotation(ORIGINAL).and_then(|digest| digest.parse().ok());
         match self.names.entry((name.cloned(), root.digest())) {
@@ -73,14 +77,19 @@ impl ImageLists {
     }
 
     pub fn index(&self) -> LayoutIndex {
-        let mut index = LayoutIndex::default();
+        let (mut unnamed, mut named) = (Vec::new(), Vec::new());
         for ((name, digest), original) in self.images() {
             let mut entry = self.manifests[digest].descriptor.clone();
             if let Some(original) = original {
                 entry.annotate(ORIGINAL, &original.to_string());
             }
-            index.point(name.as_ref(), &entry);
+            let group = if name.is_none() { &mut unnamed } else { &mut named };
+            group.push((name.clone(), entry));
         }
+        // The images without a name come first. A name for one of them takes its place.
+        let mut index = LayoutIndex::default();
+        index.point_all(&unnamed);
+        index.point_all(&named);
         index
     }
 
@@ -172,5 +181,38 @@ impl ImageLists {
         let nested = present.iter().filter(|child| media_type::is_index(&child.media_type));
         let best = best.map(|at| present[at]).into_iter();
         best.chain(nested.copied()).find_map(|child| self.find_image(&child.digest, platform, depth + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn image(seed: u32) -> Manifest {
+        let config = Descriptor::of(media_type::OCI_CONFIG, format!("{seed}").as_bytes());
+        let text = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [] });
+        Manifest::from_bytes(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap()
+    }
+
+    /// The lists are those that one entry after the other gives.
+    #[test]
+    fn a_name_refers_to_its_last_image_and_takes_the_place_of_one_without_a_name() {
+        let (names, mut lists) =
+            (["h.lan/b:1", "h.lan/a:1", "h.lan/c:1"].map(|name| Name::new(name).unwrap()), ImageLists::default());
+        for seed in 0..4 {
+            lists.publish(None, &image(seed));
+        }
+        for (nth, name) in names.iter().enumerate() {
+            lists.publish(Some(name), &image(9));
+            lists.publish(Some(name), &image(nth as u32 + 2));
+        }
+        let mut expected = LayoutIndex::default();
+        let (mut unnamed, named) = ([0, 1, 2, 3].map(|seed| image(seed).descriptor), [(1, 3), (0, 2), (2, 4)]);
+        unnamed.sort_by_key(|at| at.digest);
+        unnamed.iter().for_each(|at| expected.point(None, at));
+        named.iter().for_each(|(nth, seed)| expected.point(Some(&names[*nth]), &image(*seed).descriptor));
+        assert_eq!(lists.index().bytes(), expected.bytes());
+        assert_eq!((lists.names.len(), lists.named.len()), (7, 3));
     }
 }

@@ -12,7 +12,7 @@ mod long_lines;
 mod parked;
 #[path = "../../../tests/support/tar_split.rs"]
 mod tar_split;
-use tar_split::{Parts, gzip, split};
+use tar_split::{Parts, checksum, gzip, split};
 
 /// The label of every layer here.
 const LABEL: &str = "layer sha256:12 in /srv";
@@ -167,4 +167,13 @@ fn the_damaged_file_is_named() {
         rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
     });
     assert!(fifo.starts_with(LABEL) && fifo.contains("etc/passwd: expected a regular file"), "{fifo}");
+}
+
+#[test]
+fn the_checksum_is_that_of_tar_split() {
+    // The check value of CRC-64/GO-ISO.
+    assert_eq!(content::CRC.checksum(b"123456789"), 0xb909_56c7_75a4_1001);
+    for size in [0, 1, 15, 16, 17, 70_000] {
+        assert_eq!(content::CRC.checksum(&noise(size)), checksum(&noise(size)), "{size}");
+    }
 }

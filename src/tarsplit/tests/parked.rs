@@ -2,51 +2,68 @@
 
 use super::{LABEL, Layer, file};
 use crate::disk::rooted::{Resolution, Rooted};
+use crate::error::Result;
 use crate::image::Digest;
-use crate::tarsplit::{LayerTar, MeasuredLayers, ParkedReaders, Recorded, StoredLayer, measure};
+use crate::tarsplit::{LayerTar, Measured, MeasuredLayers, ParkedReaders, Recorded, StoredLayer, measure};
 use std::io::Read;
+
+/// A layer on the disk, measured.
+struct Stored {
+    layer: Layer,
+    split: Vec<u8>,
+    measured: Measured,
+}
+
+impl Stored {
+    fn new() -> Stored {
+        let layer = Layer::new();
+        let split = layer.parts.compressed();
+        let measured = measure(file(&split), Recorded::Tar(layer.tar.len() as u64), LABEL).unwrap();
+        Stored { layer, split, measured }
+    }
+
+    fn open(&self) -> Result<LayerTar<'static>> {
+        let rooted = Rooted::open(self.layer.dir.path(), Resolution::Kernel)?;
+        let diff_id = Digest::of(&self.layer.tar);
+        LayerTar::new(file(&self.split), &self.measured, diff_id, LABEL, move |name| rooted.file(name))
+    }
+}
 
 #[test]
 fn a_layer_that_is_opened_for_each_buffer_is_read_once() {
-    let layer = Layer::new();
-    let split = layer.parts.compressed();
-    let measured = measure(file(&split), Recorded::Tar(layer.tar.len() as u64), LABEL).unwrap();
-    let (readers, diff_id) = (ParkedReaders::default(), Digest::of(&layer.tar));
+    let stored = Stored::new();
+    let (layer, readers) = (&stored.layer, ParkedReaders::default());
     let opened = std::cell::Cell::new(0);
     let open = || {
         opened.set(opened.get() + 1);
-        let rooted = Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap();
-        LayerTar::new(file(&split), &measured, diff_id, LABEL, move |name| rooted.file(name))
+        stored.open()
     };
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 10_000]);
     while bytes.len() < layer.tar.len() {
-        let mut reader = readers.read(diff_id, bytes.len() as u64, open).unwrap();
+        let mut reader = readers.read(0, bytes.len() as u64, open).unwrap();
         let read = reader.read(&mut buffer).unwrap();
         bytes.extend_from_slice(&buffer[..read]);
     }
     assert!(bytes == layer.tar);
     assert_eq!(opened.get(), 1);
-    readers.read(diff_id, 7, open).unwrap();
+    readers.read(0, 7, open).unwrap();
     assert_eq!(opened.get(), 2, "another offset");
-    assert_eq!(readers.read(diff_id, layer.tar.len() as u64, open).unwrap().read(&mut buffer).unwrap(), 0);
+    assert_eq!(readers.read(0, layer.tar.len() as u64, open).unwrap().read(&mut buffer).unwrap(), 0);
 }
 
 /// Each reader of a round takes its turn between two reads of every other one.
 #[test]
 fn more_readers_than_fit_do_not_all_start_again() {
     const READERS: usize = 140;
-    let layer = Layer::new();
-    let split = layer.parts.compressed();
-    let measured = measure(file(&split), Recorded::Tar(layer.tar.len() as u64), LABEL).unwrap();
-    let (readers, diff_id) = (ParkedReaders::default(), Digest::of(&layer.tar));
+    let stored = Stored::new();
+    let (layer, readers) = (&stored.layer, ParkedReaders::default());
     let (mut opened, mut read) = ([0; READERS], [0; READERS]);
     let mut buffer = vec![0; 100_000];
     while read.iter().any(|read| *read < layer.tar.len()) {
         for nth in 0..READERS {
             let open = || {
                 opened[nth] += 1;
-                let rooted = Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap();
-                LayerTar::new(file(&split), &measured, diff_id, LABEL, move |name| rooted.file(name))
+                stored.open()
             };
             read[nth] += readers.read(nth, read[nth] as u64, open).unwrap().read(&mut buffer).unwrap();
         }
@@ -58,15 +75,12 @@ fn more_readers_than_fit_do_not_all_start_again() {
 
 #[test]
 fn a_client_that_is_gone_makes_room() {
-    let layer = Layer::new();
-    let split = layer.parts.compressed();
-    let measured = measure(file(&split), Recorded::Tar(layer.tar.len() as u64), LABEL).unwrap();
-    let (readers, diff_id) = (ParkedReaders::default(), Digest::of(&layer.tar));
+    let stored = Stored::new();
+    let readers = ParkedReaders::default();
     let opened = std::cell::Cell::new(0);
     let open = || {
         opened.set(opened.get() + 1);
-        let rooted = Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap();
-        LayerTar::new(file(&split), &measured, diff_id, LABEL, move |name| rooted.file(name))
+        stored.open()
     };
     // Every place is taken, and nothing continues there.
     (0..150).for_each(|nth| drop(readers.read(nth, 0, open).unwrap()));

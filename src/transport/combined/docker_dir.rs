@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// The shortest time between two checks of the names of a running docker.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// containerd's namespace for docker.
+/// containerd's namespace for docker. With userns-remap, `-UID.GID` follows.
 const NAMESPACE: &str = "moby";
 /// docker's name in containerd for an image without a tag.
 const DANGLING: &str = "moby-dangling@";
@@ -119,25 +119,25 @@ impl Stores {
                 link.display()
             ));
         }
-        let mut containerds = Vec::new();
+        let (mut containerds, mut others) = (Vec::new(), Vec::new());
         let mut watched = roots.names_files();
         for directory in &roots.containerds {
             watched.push(directory.join("io.containerd.metadata.v1.bolt/meta.db"));
-            match ContainerdStore::open(directory, Some(NAMESPACE)) {
-                // With graph drivers, this containerd runs containers only.
-                Ok(store) if store.records().is_empty() => {}
-                Ok(store) => {
-                    containerds.push(store);
+            match MobyStores::open(directory) {
+                Ok(found) => {
+                    containerds.extend(found.stores);
+                    others.extend(found.others);
                 }
-                Err(error) if matches!(error.kind(), Kind::NotFound) => {}
                 // Without a database, containerd has not started yet.
                 Err(error) if roots.drivers.is_empty() => return Err(error),
+                Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => watch.say(&format!("{error}; only the images of graph drivers are read")),
             }
         }
         if roots.drivers.is_empty() && containerds.is_empty() {
-            return Err(roots.nothing());
+            return Err(others.into_iter().next().map_or_else(|| roots.nothing(), Error::not_found));
         }
+        others.iter().for_each(|other| watch.say(other));
         if !roots.unsupported.is_empty() {
             let drivers = some_of(&roots.unsupported);
             watch.say(&format!("images of the graph driver {drivers} are not read; start that docker for them"));
@@ -157,6 +157,43 @@ impl Stores {
             _ => Arc::new(Several::new(stores)),
         }
     }
+}
+
+/// The stores of one containerd that docker uses.
+struct MobyStores {
+    stores: Vec<ContainerdStore>,
+    /// A sentence about images in namespaces that are not docker's.
+    others: Option<String>,
+}
+
+impl MobyStores {
+    /// Opens docker's namespaces in containerd's directory. With graph drivers, containerd runs containers only, and they
+    /// have no image.
+    fn open(directory: &Path) -> Result<MobyStores> {
+        let all = ContainerdStore::open(directory, None)?;
+        let mut namespaces: Vec<String> = all.records().iter().map(|record| record.namespace.clone()).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        let (dockers, others): (Vec<String>, Vec<String>) = namespaces.into_iter().partition(|name| is_dockers(name));
+        let stores = dockers.iter().map(|name| ContainerdStore::open(directory, Some(name)));
+        Ok(MobyStores { stores: stores.collect::<Result<_>>()?, others: not_read(directory, &others) })
+    }
+}
+
+/// Whether `namespace` is docker's.
+fn is_dockers(namespace: &str) -> bool {
+    let rest = namespace.strip_prefix(NAMESPACE);
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(data_root::is_remapped))
+}
+
+/// The sentence about the images of `namespaces`, which are not docker's; `None` if there are none.
+fn not_read(directory: &Path, namespaces: &[String]) -> Option<String> {
+    let first = namespaces.first()?;
+    let (directory, names) = (directory.display(), some_of(namespaces));
+    Some(format!(
+        "containerd at {directory} has images in the namespace {names}, which is not docker's; read them with \
+         containerd:REF --src-root {directory} --src-namespace {first}"
+    ))
 }
 
 /// containerd's directory as docker uses it: an image ID is the digest of a manifest or index.
@@ -213,5 +250,25 @@ impl Store for MobyStore {
 
     fn profile(&self) -> Profile {
         self.0.profile()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_namespaces_are_moby_and_those_of_remapped_users() {
+        for (namespace, expected) in [
+            ("moby", true),
+            ("moby-200000.200000", true),
+            ("moby-", false),
+            ("moby-x", false),
+            ("moby200000.200000", false),
+            ("plugins.moby", false),
+            ("k8s.io", false),
+        ] {
+            assert_eq!(is_dockers(namespace), expected, "{namespace}");
+        }
     }
 }

@@ -7,12 +7,12 @@ use super::root::{self, Storage};
 use super::{documents, layers, listing};
 use crate::disk::rooted::Resolution;
 use crate::disk::some_of;
-use crate::error::{Error, Result};
-use crate::image::{Digest, Reference};
+use crate::error::{Error, Kind, Result};
+use crate::image::{Digest, Name, Reference};
 use crate::progress::Watch;
 use crate::source::rebuilt::{Change, Contents, EngineDirectory, ImageAt, RebuiltStore};
 use crate::tarsplit::{MeasuredLayers, StoredLayer};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,8 +27,10 @@ pub struct ContainersStorage {
     /// The directory in messages.
     label: String,
     watch: Arc<dyn Watch>,
-    /// The images of which the user was told that a manifest is damaged.
-    told: Mutex<HashSet<Digest>>,
+    /// Whether the storage has no other directory.
+    is_whole: bool,
+    /// The messages that the user got.
+    told: Mutex<HashSet<String>>,
 }
 
 impl RebuiltStore<ContainersStorage> {
@@ -52,12 +54,13 @@ impl ContainersStorage {
         if storage.drivers.is_empty() {
             return Err(storage.nothing());
         }
-        let Storage { label, drivers, unsupported } = storage;
+        let Storage { label, drivers, unsupported, unread, is_whole } = storage;
+        unread.iter().for_each(|error| watch.say(&format!("{error}; images and layers in it are not read")));
         if !unsupported.is_empty() {
             let unsupported = some_of(&unsupported);
             watch.say(&format!("images of the storage driver {unsupported} are not read; use podman save for them"));
         }
-        Ok(ContainersStorage { drivers, label, watch, told: Mutex::default() })
+        Ok(ContainersStorage { drivers, label, watch, is_whole, told: Mutex::default() })
     }
 
     /// The files that change with the names of images.
@@ -69,13 +72,52 @@ impl ContainersStorage {
         self.drivers.get(image.driver).ok_or_else(|| Error::failed("a storage driver's directory is missing"))
     }
 
+    /// The drivers that may have layers of `image`, its own first.
+    fn places(&self, image: &ImageAt) -> Result<Vec<&Driver>> {
+        let own = self.driver(image)?;
+        let others =
+            self.drivers.iter().enumerate().filter(|(at, other)| *at != image.driver && other.name() == own.name());
+        Ok(std::iter::once(own).chain(others.map(|(_, other)| other)).collect())
+    }
+
+    /// The earlier drivers of the same form as the one at `at`: what they have counts, as for podman.
+    fn earlier(&self, at: usize) -> impl Iterator<Item = &Driver> {
+        let name = self.drivers.get(at).map(Driver::name);
+        self.drivers.iter().take(at).filter(move |driver| Some(driver.name()) == name)
+    }
+
+    /// Whether an earlier directory has the image `id`.
+    fn has_earlier(&self, at: usize, id: &Digest) -> Result<bool> {
+        for driver in self.earlier(at) {
+            if driver.images()?.with_id(id).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn record(&self, image: &ImageAt) -> Result<Option<ImageRecord>> {
         Ok(self.driver(image)?.images()?.with_id(&image.id).cloned())
     }
 
-    fn tell_damaged(&self, image: &ImageAt, error: &Error) {
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(image.id) {
-            self.watch.say(&format!("{}: {error}; the image is read without this manifest", image.label()));
+    /// Sends `text`, unless it was sent before.
+    fn tell(&self, text: String) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(&text) {
+            self.watch.say(&text);
+            told.insert(text);
+        }
+    }
+
+    /// The error for a layer, which may be in a directory of the storage that is not known.
+    fn maybe_elsewhere(&self, error: Error) -> Error {
+        match error.kind() == Kind::NotFound && !self.is_whole {
+            true => Error::invalid(format!(
+                "{error}; if the storage.conf of this storage names further directories (imagestore, \
+                 additionalimagestores), one of them has it: write a storage.conf with all of them and the graphroot, name \
+                 it in CONTAINERS_STORAGE_CONF, and leave out --src-root"
+            )),
+            false => error,
         }
     }
 }
@@ -96,7 +138,8 @@ impl EngineDirectory for ContainersStorage {
     }
 
     fn empty_message(&self) -> String {
-        let drivers: Vec<&str> = self.drivers.iter().map(Driver::name).collect();
+        let drivers: BTreeSet<&str> = self.drivers.iter().map(Driver::name).collect();
+        let drivers: Vec<&str> = drivers.into_iter().collect();
         format!("{} has no image (storage driver {})", self.label, drivers.join(", "))
     }
 
@@ -104,8 +147,10 @@ impl EngineDirectory for ContainersStorage {
         let mut named = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {
             let records = driver.images()?;
+            let earlier = self.earlier(at).map(Driver::images).collect::<Result<Vec<_>>>()?;
+            let is_new = |name: &Name| earlier.iter().all(|records| records.with_name(name).is_none());
             let names = records.all.iter().flat_map(|record| record.full_names().map(|name| (record.id, name)));
-            named.extend(names.map(|(id, name)| ImageAt::new(at, id, Some(name))));
+            named.extend(names.filter(|(_, name)| is_new(name)).map(|(id, name)| ImageAt::new(at, id, Some(name))));
         }
         named.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(named)
@@ -114,8 +159,11 @@ impl EngineDirectory for ContainersStorage {
     fn unnamed(&self) -> Result<Vec<ImageAt>> {
         let mut unnamed = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {
-            let ids = listing::unnamed(driver, &driver.images()?.all)?;
-            unnamed.extend(ids.into_iter().map(|id| ImageAt::new(at, id, None)));
+            for id in listing::unnamed(driver, &driver.images()?.all)? {
+                if !self.has_earlier(at, &id)? {
+                    unnamed.push(ImageAt::new(at, id, None));
+                }
+            }
         }
         Ok(unnamed)
     }
@@ -123,7 +171,11 @@ impl EngineDirectory for ContainersStorage {
     fn every(&self) -> Result<Vec<ImageAt>> {
         let mut every = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {
-            every.extend(driver.images()?.all.iter().map(|record| ImageAt::new(at, record.id, None)));
+            for record in &driver.images()?.all {
+                if !self.has_earlier(at, &record.id)? {
+                    every.push(ImageAt::new(at, record.id, None));
+                }
+            }
         }
         Ok(every)
     }
@@ -159,7 +211,7 @@ impl EngineDirectory for ContainersStorage {
                  their own names"
             ));
         }
-        let layer = layers::composefs_layer(self.driver(image).ok()?, &record).ok()??;
+        let layer = layers::composefs_layer(&self.places(image).ok()?, &record).ok()??;
         Some(format!(
             "{label} cannot be read: its layer {} is stored by composefs, whose files imgmv does not read; save the image \
              there with podman save",
@@ -179,9 +231,20 @@ impl EngineDirectory for ContainersStorage {
         })?;
         let found = documents::read(driver, &record, image.selected_by)?;
         if let Some(error) = &found.damaged {
-            self.tell_damaged(image, error);
+            self.tell(format!("{}: {error}; the image is read without this manifest", image.label()));
         }
-        let chain = layers::chain(driver, &record, &found.diff_ids)?;
+        if let (Some(kept), Some(recorded), None) = (&found.manifest, record.digest, image.selected_by)
+            && kept.digest() != recorded
+        {
+            self.tell(format!(
+                "{}: podman shows the digest {recorded}, whose layers are not stored as it lists them; imgmv reads the \
+                 image by its stored manifest {}",
+                image.label(),
+                kept.digest()
+            ));
+        }
+        let chain = layers::chain(&self.places(image)?, &record, &found.diff_ids);
+        let chain = chain.map_err(|error| self.maybe_elsewhere(error))?;
         Ok(Contents {
             config: found.config,
             layers: found.diff_ids.into_iter().zip(chain).collect(),
@@ -191,7 +254,7 @@ impl EngineDirectory for ContainersStorage {
     }
 
     fn layer(&self, image: &ImageAt, layer: &Layer) -> Result<StoredLayer> {
-        layers::open(self.driver(image)?, layer)
+        layers::open(&self.places(image)?, layer).map_err(|error| self.maybe_elsewhere(error))
     }
 
     fn change_of(&self, image: &ImageAt) -> Option<Change> {
@@ -205,7 +268,7 @@ impl EngineDirectory for ContainersStorage {
     }
 
     fn is_replaced(&self, image: &ImageAt, layer: &Layer, _label: &str) -> bool {
-        self.driver(image).and_then(|driver| layers::is_replaced(driver, layer)).unwrap_or(false)
+        self.places(image).and_then(|places| layers::is_replaced(&places, layer)).unwrap_or(false)
     }
 }
 

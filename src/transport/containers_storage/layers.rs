@@ -1,4 +1,6 @@
 //! The layers of an image: a chain of parents in `layers.json`.
+//!
+//! A storage may have several directories, of which each has a part: the record of a layer, its tar-split, its files.
 
 use super::driver::{Driver, with_owner_hint};
 use super::records::{ImageRecord, LayerRecord, LayerRecords};
@@ -18,13 +20,27 @@ pub struct Layer {
     created: String,
 }
 
+/// The drivers that may have the layers of an image, that of the image first. All have the same form.
+pub(super) type Places<'d> = [&'d Driver];
+
+/// The records of all layers.
+type AllRecords = Vec<Arc<LayerRecords>>;
+
+fn records(places: &Places<'_>) -> Result<AllRecords> {
+    let mut all = Vec::with_capacity(2 * places.len());
+    for driver in places {
+        all.extend(driver.layers()?);
+    }
+    Ok(all)
+}
+
 /// The layers of the image `record`, lowest first. Their diff IDs have to be `diff_ids`, those of the config.
 ///
 /// # Errors
 /// - `NotFound`: the record of a layer is missing.
 /// - `Invalid`: the records do not fit the config, or form a cycle.
-pub(super) fn chain(driver: &Driver, record: &ImageRecord, diff_ids: &[Digest]) -> Result<Vec<Layer>> {
-    let all = driver.layers()?;
+pub(super) fn chain(places: &Places<'_>, record: &ImageRecord, diff_ids: &[Digest]) -> Result<Vec<Layer>> {
+    let all = records(places)?;
     let (mut stored, mut next): (Vec<&LayerRecord>, Option<Digest>) = (Vec::new(), record.layer);
     while let Some(id) = next {
         if stored.len() == MAX_LAYERS {
@@ -43,17 +59,21 @@ pub(super) fn chain(driver: &Driver, record: &ImageRecord, diff_ids: &[Digest]) 
     stored.into_iter().rev().zip(diff_ids).map(|(record, diff_id)| layer(record, diff_id)).collect()
 }
 
-fn find<'r>(all: &'r [Arc<LayerRecords>; 2], id: &Digest) -> Option<&'r LayerRecord> {
+fn find<'r>(all: &'r [Arc<LayerRecords>], id: &Digest) -> Option<&'r LayerRecord> {
     all.iter().find_map(|records| records.get(id))
 }
 
 /// The first layer of the image `record`, from the top, that is stored by composefs. Damaged records have none.
-pub(super) fn composefs_layer(driver: &Driver, record: &ImageRecord) -> Result<Option<Digest>> {
-    let all = driver.layers()?;
+pub(super) fn composefs_layer(places: &Places<'_>, record: &ImageRecord) -> Result<Option<Digest>> {
+    let all = records(places)?;
     let mut next = record.layer;
     for _ in 0..MAX_LAYERS {
         let Some(layer) = next.and_then(|id| find(&all, &id)) else { break };
-        if layer.is_composefs || driver.has_composefs_data(&layer.id)? {
+        let mut is_composefs = layer.is_composefs;
+        for driver in places {
+            is_composefs = is_composefs || driver.has_composefs_data(&layer.id)?;
+        }
+        if is_composefs {
             return Ok(Some(layer.id));
         }
         next = layer.parent;
@@ -81,24 +101,40 @@ fn layer(record: &LayerRecord, diff_id: &Digest) -> Result<Layer> {
 ///
 /// # Errors
 /// - `NotFound`: one of them does not exist.
-pub(super) fn open(driver: &Driver, layer: &Layer) -> Result<StoredLayer> {
-    let root = driver.root();
-    let missing = |path: &str| missing_part(&layer.diff_id, root, path);
-    let files_path = driver.files_path(&layer.id);
-    let files = root.directory(&files_path).map_err(with_owner_hint)?.ok_or_else(|| missing(&files_path))?;
-    let tar_split_path = driver.tar_split_path(&layer.id);
-    let tar_split = root.file(&tar_split_path).map_err(with_owner_hint)?.ok_or_else(|| missing(&tar_split_path))?;
+pub(super) fn open(places: &Places<'_>, layer: &Layer) -> Result<StoredLayer> {
+    let files_path = |driver: &Driver| driver.files_path(&layer.id);
+    let (root, files) = first(places, layer, files_path, |driver, path| driver.root().directory(path))?;
+    let tar_split_path = |driver: &Driver| driver.tar_split_path(&layer.id);
+    let (_, tar_split) = first(places, layer, tar_split_path, |driver, path| driver.root().file(path))?;
     Ok(StoredLayer {
-        label: format!("layer {} in {}", layer.diff_id, root.display(files_path)),
+        label: format!("layer {} in {}", layer.diff_id, root.root().display(files_path(root))),
         recorded: layer.bytes.map_or(Recorded::Unknown, Recorded::Tar),
         tar_split,
         files,
     })
 }
 
+/// The first of `places` that has the part of `layer` at `path`.
+fn first<'d, T>(
+    places: &Places<'d>,
+    layer: &Layer,
+    path: impl Fn(&Driver) -> String,
+    open: impl Fn(&Driver, &str) -> Result<Option<T>>,
+) -> Result<(&'d Driver, T)> {
+    let mut missing = None;
+    for driver in places {
+        let path = path(driver);
+        match open(driver, &path).map_err(with_owner_hint)? {
+            Some(part) => return Ok((*driver, part)),
+            None => missing = missing.or_else(|| Some(missing_part(&layer.diff_id, driver.root(), &path))),
+        }
+    }
+    Err(missing.unwrap_or_else(|| Error::failed("a storage driver's directory is missing")))
+}
+
 /// Whether `layer` was stored again since its record was read.
-pub(super) fn is_replaced(driver: &Driver, layer: &Layer) -> Result<bool> {
-    let all = driver.layers()?;
+pub(super) fn is_replaced(places: &Places<'_>, layer: &Layer) -> Result<bool> {
+    let all = records(places)?;
     let now = find(&all, &layer.id);
     Ok(now.is_some_and(|now| now.created != layer.created))
 }

@@ -7,8 +7,8 @@
 //! | file | what it has |
 //! |---|---|
 //! | `address.rs` | the row in the table of transports |
-//! | `root.rs` | the directory: the given one, that of `storage.conf`, the default |
-//! | `storage_conf.rs` | the lines of `storage.conf` that name it |
+//! | `root.rs` | the directories: the given one, those of `storage.conf`, the default |
+//! | `storage_conf.rs` | the lines of `storage.conf` that name them |
 //! | `driver.rs` | the files of one storage driver: `overlay` or `vfs` |
 //! | `records.rs` | `images.json` and `layers.json`, checked before anything enters a path |
 //! | `listing.rs` | the images as `podman images` lists them |

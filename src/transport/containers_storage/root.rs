@@ -1,10 +1,11 @@
-//! The storage's directory, and the storage drivers in it.
+//! The storage's directories, and the storage drivers in them.
 
 use super::driver::{Driver, FORMS, with_owner_hint};
 use super::storage_conf::StorageConf;
 use crate::disk::rooted::{Resolution, Rooted};
 use crate::disk::some_of;
 use crate::error::{Error, Result};
+use std::collections::BTreeSet;
 use std::env::var_os;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,20 +19,33 @@ const MAX_ENTRIES: usize = 100_000;
 /// Entries of every storage.
 const SIGNS: [&str; 2] = ["storage.lock", "libpod"];
 
+/// The lines of `storage.conf` that name further directories: the one that new images get into, then those that are only
+/// read.
+const IMAGE_STORES: [&str; 2] = ["imagestore", "additionalimagestores"];
+/// The maximum number of further directories.
+const MAX_IMAGE_STORES: usize = 64;
+
 /// A directory, and the file that names it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Place {
     path: PathBuf,
     conf: Option<PathBuf>,
+    /// The further directories, with the lines that name them.
+    image_stores: Vec<(PathBuf, String)>,
 }
 
-/// The storage drivers in a storage's directory.
+/// The storage drivers in a storage's directories.
 pub(super) struct Storage {
     /// The directory in messages.
     pub label: String,
+    /// Those of the storage's own directory first.
     pub drivers: Vec<Driver>,
     /// The names of storage drivers that imgmv does not read.
     pub unsupported: Vec<String>,
+    /// The errors of further directories that cannot be read.
+    pub unread: Vec<Error>,
+    /// Whether the storage has no other directory than those that were searched.
+    pub is_whole: bool,
 }
 
 /// Finds the storage drivers in `given` (`--src-root`), else in this user's storage.
@@ -41,12 +55,32 @@ pub(super) struct Storage {
 /// - `Denied`: it may not be read.
 pub(super) fn find(given: Option<&Path>, resolution: Resolution) -> Result<Storage> {
     let place = match given {
-        Some(path) => Place { path: path.to_owned(), conf: None },
+        Some(path) => Place { path: path.to_owned(), ..Place::default() },
         None => default_place()?,
     };
-    let named_by = place.conf.map(|conf| format!(" (graphroot of {})", conf.display())).unwrap_or_default();
+    let own = match given {
+        Some(path) => default_place().ok().filter(|own| is_same(&own.path, path)),
+        None => None,
+    };
+    let named_by = place.conf.as_ref().map(|conf| format!(" (graphroot of {})", conf.display())).unwrap_or_default();
     let label = format!("containers-storage {}{named_by}", place.path.display());
-    search(&place.path, &label, resolution)
+    let mut storage = search(&place.path, &label, resolution)?;
+    storage.is_whole = given.is_none() || own.is_some();
+    for (path, named_by) in own.unwrap_or(place).image_stores {
+        let label = format!("containers-storage {} ({named_by})", path.display());
+        match search(&path, &label, resolution) {
+            Ok(found) => {
+                storage.drivers.extend(found.drivers);
+                storage.unsupported.extend(found.unsupported);
+            }
+            Err(error) => storage.unread.push(error),
+        }
+    }
+    Ok(storage)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Lists the storage drivers of the directory `root`.
@@ -60,14 +94,17 @@ fn search(root: &Path, label: &str, resolution: Resolution) -> Result<Storage> {
     };
     let names = open().map_err(failed)?.names(MAX_ENTRIES).map_err(with_owner_hint)?;
     let names: Vec<String> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-    let mut storage = Storage { label: label.to_owned(), drivers: Vec::new(), unsupported: Vec::new() };
-    for name in names.iter().filter_map(|name| name.strip_suffix("-images")) {
+    let mut storage =
+        Storage { label: label.to_owned(), drivers: vec![], unsupported: vec![], unread: vec![], is_whole: false };
+    // If there is an imagestore, the graphroot has only the tar-splits of layers.
+    let drivers = |name: &String| name.strip_suffix("-images").or(name.strip_suffix("-layers")).map(str::to_owned);
+    for name in names.iter().filter_map(drivers).collect::<BTreeSet<String>>() {
         match FORMS.iter().find(|form| form.name == name) {
             Some(form) => storage.drivers.push(Driver::new(open().map_err(failed)?, form)),
-            None => storage.unsupported.push(name.to_owned()),
+            None => storage.unsupported.push(name),
         }
     }
-    let is_storage = names.iter().any(|name| SIGNS.contains(&&**name) || name.ends_with("-images"));
+    let is_storage = names.iter().any(|name| SIGNS.contains(&&**name) || drivers(name).is_some());
     match is_storage {
         true => Ok(storage),
         false => Err(not_a_storage(root, label)),
@@ -106,7 +143,7 @@ fn default_place() -> Result<Place> {
         return Ok(place);
     }
     match rooted_user {
-        true => Ok(system().unwrap_or_else(|| Place { path: ROOT.into(), conf: None })),
+        true => Ok(system().unwrap_or_else(|| Place { path: ROOT.into(), ..system_image_stores() })),
         false => rootless(),
     }
 }
@@ -125,8 +162,12 @@ fn rootless() -> Result<Place> {
     let own = below("XDG_CONFIG_HOME", ".config").map(|config| config.join("containers/storage.conf"));
     let own = own.and_then(|conf| named(&conf, "graphroot"));
     let system = || SYSTEM_CONF.iter().find_map(|conf| named(Path::new(conf), "rootless_storage_path"));
-    let default =
-        || Some(Place { path: below("XDG_DATA_HOME", ".local/share")?.join("containers/storage"), conf: None });
+    let default = || {
+        Some(Place {
+            path: below("XDG_DATA_HOME", ".local/share")?.join("containers/storage"),
+            ..system_image_stores()
+        })
+    };
     own.or_else(system).or_else(default).ok_or_else(|| {
         Error::not_found(
             "containers-storage: HOME is not set, so that this user's storage is unknown; name it with --src-root",
@@ -134,13 +175,34 @@ fn rootless() -> Result<Place> {
     })
 }
 
-/// The directory that the text `key` of `conf` names. `$HOME` and `$UID` are replaced, as containers/storage does.
+/// The further directories that the system's file names, for a storage whose directory it does not name.
+fn system_image_stores() -> Place {
+    let conf = SYSTEM_CONF.iter().map(Path::new).find(|conf| conf.is_file());
+    let image_stores = conf.and_then(|conf| Some(image_stores(&StorageConf::read(conf)?, conf)));
+    Place { image_stores: image_stores.unwrap_or_default(), ..Place::default() }
+}
+
+/// The directory that the text `key` of `conf` names, and the further ones.
 fn named(conf: &Path, key: &str) -> Option<Place> {
     let found = StorageConf::read(conf)?;
+    let path = absolute(found.text(key)?)?;
+    Some(Place { path, conf: Some(conf.to_owned()), image_stores: image_stores(&found, conf) })
+}
+
+fn image_stores(found: &StorageConf, conf: &Path) -> Vec<(PathBuf, String)> {
+    let named = |key: &'static str| {
+        let paths = found.texts(key).filter_map(absolute);
+        paths.map(move |path| (path, format!("{key} of {}", conf.display())))
+    };
+    IMAGE_STORES.into_iter().flat_map(named).take(MAX_IMAGE_STORES).collect()
+}
+
+/// The absolute path `text`. `$HOME` and `$UID` are replaced, as containers/storage does.
+fn absolute(text: &str) -> Option<PathBuf> {
     let uid = rustix::process::geteuid().as_raw().to_string();
     let home = variable("HOME").unwrap_or_default();
-    let path = found.text(key)?.replace("$HOME", home.to_str().unwrap_or_default()).replace("$UID", &uid);
-    path.starts_with('/').then(|| Place { path: path.into(), conf: Some(conf.to_owned()) })
+    let path = text.replace("$HOME", home.to_str().unwrap_or_default()).replace("$UID", &uid);
+    path.starts_with('/').then(|| path.into())
 }
 
 fn variable(name: &str) -> Option<PathBuf> {

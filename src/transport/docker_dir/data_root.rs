@@ -106,7 +106,7 @@ fn add(root: &Path, resolution: Resolution, found: &mut DataRoots) -> Result<()>
 }
 
 /// Whether `name` is that of a data root for a remapped user: `UID.GID`.
-fn is_remapped(name: &str) -> bool {
+pub(crate) fn is_remapped(name: &str) -> bool {
     let is_id = |text: &str| text.parse::<u32>().is_ok() && text.bytes().all(|byte| byte.is_ascii_digit());
     name.split_once('.').is_some_and(|(uid, gid)| is_id(uid) && is_id(gid))
 }
@@ -139,7 +139,8 @@ impl DataRoots {
         }
         Error::not_found(format!(
             "docker's directory {searched} has no image store: its dockerd stores images in the containerd of the \
-             system, or never stored one; read that with containerd:REF --src-namespace moby (its directory: --src-root)"
+             system, or never stored one; read that with containerd:REF --src-namespace moby, or moby-UID.GID with \
+             userns-remap (its directory: --src-root)"
         ))
     }
 }

@@ -120,6 +120,16 @@ impl DetectedEngine {
         matches!(self.loader, Loader::Ctr | Loader::Nerdctl)
     }
 
+    /// Whether the engine stores artifacts. docker's classic store and podman read each config as the config of an image.
+    /// nerdctl, and ctr before containerd 2, make a snapshot of each image that they load.
+    pub(super) fn stores_artifacts(&self) -> bool {
+        match self.loader {
+            Loader::Docker(ImageStore::Graph) | Loader::Podman | Loader::Nerdctl => false,
+            Loader::Ctr => self.version.as_deref().and_then(major).is_none_or(|major| major >= 2),
+            Loader::Docker(ImageStore::Containerd) | Loader::Custom => true,
+        }
+    }
+
     /// The part of an index that the engine stores.
     pub(super) fn shape(&self) -> Shape {
         match self.loader {
@@ -131,15 +141,17 @@ impl DetectedEngine {
     /// The layer codings that the engine cannot read. docker before 23 reads no zstd layers (seen on 20.10; 23 added it
     /// according to its release notes).
     pub fn refuses(&self) -> &'static [Coding] {
-        let old = |version: &str| {
-            let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u32>().ok());
-            major.is_some_and(|major| major < 23)
-        };
+        let old = |version: &str| major(version).is_some_and(|major| major < 23);
         match self.loader {
             Loader::Docker(ImageStore::Graph) if self.version.as_deref().is_none_or(old) => &[Coding::Zstd],
             _ => &[],
         }
     }
+}
+
+/// The first number of a version.
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next().and_then(|number| number.parse().ok())
 }
 
 impl fmt::Display for DetectedEngine {
@@ -192,6 +204,22 @@ mod tests {
             assert_eq!(found(loader, "1").load_command().join(" "), command);
         }
         assert_eq!(found(Loader::Ctr, "1.6").to_string(), "ctr 1.6, namespace k8s.io, by sudo");
+    }
+
+    #[test]
+    fn only_some_engines_store_artifacts() {
+        for (loader, version, stores) in [
+            (Loader::Docker(ImageStore::Graph), "28.5.2", false),
+            (Loader::Docker(ImageStore::Containerd), "28.5.2", true),
+            (Loader::Podman, "5.8.0", false),
+            (Loader::Nerdctl, "2.0.0", false),
+            (Loader::Ctr, "1.6.20~ds1", false),
+            (Loader::Ctr, "1.7.28", false),
+            (Loader::Ctr, "2.1.4", true),
+            (Loader::Custom, "1", true),
+        ] {
+            assert_eq!(found(loader, version).stores_artifacts(), stores, "{loader:?} {version}");
+        }
     }
 
     #[test]

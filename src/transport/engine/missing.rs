@@ -30,7 +30,7 @@ impl EngineSink {
         source: &dyn Store,
     ) -> Result<Vec<Descriptor>> {
         let images = &*self.with_storable_names(images);
-        images.iter().try_for_each(|image| self.check_runnable(image.root()))?;
+        images.iter().try_for_each(|image| self.check_runnable(&image.tree))?;
         let query = self.query(images, &blobs, source)?;
         let mut state = self.state();
         // A session answers one query: a second source is sent completely, and so is everything after a failed delta.

@@ -3,7 +3,7 @@
 
 use super::delta::Delta;
 use super::expected::ExpectedImages;
-use super::kind::{DetectedEngine, ImageStore, Loader};
+use super::kind::{DetectedEngine, Loader};
 use super::load::{LoadCommand, LoadInput};
 use super::rename::TemporaryNames;
 use super::scripts::RunId;
@@ -13,7 +13,7 @@ use super::{inventory, rename, scripts};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::image::{Body, Digest, Manifest, Name, Reference};
+use crate::image::{Body, Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::{Event, Watch};
 use crate::remote::Host;
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
@@ -197,14 +197,18 @@ impl EngineSink {
         Cow::Owned(images)
     }
 
-    /// Fails with `Usage` for an artifact if the engine stores only runnable images.
-    pub(super) fn check_runnable(&self, root: &Manifest) -> Result<()> {
-        let only_images = matches!(self.found.loader, Loader::Docker(ImageStore::Graph) | Loader::Podman);
-        let Body::Image { config, .. } = &root.body else { return Ok(()) };
-        if !only_images || config.as_ref().is_some_and(inventory::is_config) {
+    /// Fails with `Usage` for an artifact if the engine stores only runnable images. `tree` ends with the root.
+    pub(super) fn check_runnable(&self, tree: &[Manifest]) -> Result<()> {
+        let configs = tree.iter().filter_map(|manifest| match &manifest.body {
+            Body::Image { config, .. } => Some(config.as_ref()),
+            _ => None,
+        });
+        let configs: Vec<Option<&Descriptor>> = configs.collect();
+        let (Some(config), Some(root)) = (configs.first(), tree.last()) else { return Ok(()) };
+        if self.found.stores_artifacts() || configs.iter().any(|config| config.is_some_and(inventory::is_config)) {
             return Ok(());
         }
-        let kind = config.as_ref().map_or("without a config", |config| &config.media_type);
+        let kind = config.map_or("without a config", |config| &config.media_type);
         Err(Error::usage(format!(
             "{}: {} stores only runnable images, and {} is an artifact ({kind}); copy it to a registry or a layout",
             self.host.name(),
@@ -277,7 +281,7 @@ impl Sink for EngineSink {
             return Ok(());
         }
         let name = self.canonical(name)?;
-        self.check_runnable(root)?;
+        self.check_runnable(std::slice::from_ref(root))?;
         let loaded_as = {
             let mut state = self.state();
             if state.delta.is_current(&name, root.digest()) {

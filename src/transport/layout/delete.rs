@@ -6,7 +6,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Digest, Name};
 use crate::progress::Watch;
-use crate::transport::address::{Deleter, PointingNames, TagDeletion};
+use crate::transport::address::{Deleter, NameTargets, TagDeletion};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,9 +36,10 @@ impl Deleter for LayoutDeleter {
         Ok(TagDeletion::Deleted)
     }
 
-    fn names_of(&self, digest: &Digest) -> Result<PointingNames> {
-        let pointing = self.store.entries().iter().filter(|root| root.descriptor.digest == *digest);
-        Ok(PointingNames { names: pointing.filter_map(|root| root.name.clone()).collect(), unchecked: 0 })
+    fn targets(&self) -> Result<NameTargets> {
+        let entries = self.store.entries().iter();
+        let targets = entries.map(|root| (root.name.clone(), root.descriptor.clone())).collect();
+        Ok(NameTargets { targets, unchecked: 0 })
     }
 
     fn delete_manifest(&self, digest: &Digest) -> Result<bool> {

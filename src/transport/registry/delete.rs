@@ -11,8 +11,8 @@ use super::pull::manifest::ManifestRef;
 use super::pull::tags;
 use super::store::RepositoryStore;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Digest, Name, media_type, referrers_tag};
-use crate::transport::address::{Deleter, PointingNames, TagDeletion};
+use crate::image::{Descriptor, Digest, Name, media_type, referrers_tag};
+use crate::transport::address::{Deleter, NameTargets, TagDeletion};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -62,25 +62,24 @@ impl RepositoryDeleter {
         Ok(TagDeletion::Unsupported(format!("status {status}{reason}")))
     }
 
-    /// Those of `tags` that point to `digest`, asked in parallel.
-    fn pointing<'t>(&self, tags: &'t [String], digest: &Digest) -> Result<Vec<&'t String>> {
+    /// The targets of `tags`, asked in parallel, in the order of `tags`; without those that do not exist any more.
+    fn resolve(&self, tags: &[String]) -> Result<NameTargets> {
         let (next, failed): (_, Mutex<Option<Error>>) = (AtomicUsize::new(0), Mutex::default());
-        let found: Mutex<Vec<(usize, &String)>> = Mutex::default();
+        let (found, unchecked): (Mutex<Vec<(usize, Descriptor)>>, _) = (Mutex::default(), AtomicUsize::new(0));
         let worker = || {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(tag) = tags.get(at) else { return };
                 match self.store.resolve_tag(tag) {
-                    Ok(Some(target)) if target.digest == *digest => {
-                        found.lock().unwrap_or_else(PoisonError::into_inner).push((at, tag));
-                    }
-                    // A tag that cannot be read points elsewhere, or was deleted.
-                    Ok(_) => {}
+                    Ok(Some(target)) => found.lock().unwrap_or_else(PoisonError::into_inner).push((at, target)),
+                    Ok(None) => {}
                     Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => {
                         *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                         next.store(tags.len(), Ordering::Relaxed);
                     }
-                    Err(_) => {}
+                    Err(_) => {
+                        unchecked.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
         };
@@ -93,8 +92,10 @@ impl RepositoryDeleter {
             return Err(error);
         }
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_unstable();
-        Ok(found.into_iter().map(|(_, tag)| tag).collect())
+        found.sort_unstable_by_key(|(at, _)| *at);
+        let name = |at: usize| tags.get(at).map(|tag| self.store.name(tag));
+        let targets = found.into_iter().map(|(at, target)| (name(at), target)).collect();
+        Ok(NameTargets { targets, unchecked: unchecked.into_inner() })
     }
 }
 
@@ -106,12 +107,12 @@ impl Deleter for RepositoryDeleter {
         }
     }
 
-    fn names_of(&self, digest: &Digest) -> Result<PointingNames> {
+    fn targets(&self) -> Result<NameTargets> {
         let mut tags = tags::list(&self.client, &self.repository)?;
-        let unchecked = tags.len().saturating_sub(MAX_ASKED_TAGS);
+        let unasked = tags.len().saturating_sub(MAX_ASKED_TAGS);
         tags.truncate(MAX_ASKED_TAGS);
-        let names = self.pointing(&tags, digest)?.into_iter().map(|tag| self.store.name(tag)).collect();
-        Ok(PointingNames { names, unchecked })
+        let NameTargets { targets, unchecked } = self.resolve(&tags)?;
+        Ok(NameTargets { targets, unchecked: unchecked + unasked })
     }
 
     fn delete_manifest(&self, digest: &Digest) -> Result<bool> {

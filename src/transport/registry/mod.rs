@@ -5,7 +5,7 @@
 //!   `auth`.
 //! - `auth`: challenges, tokens, credential files and helpers, login and logout.
 //! - `pull` and `store`: manifests, blobs and their ranges, tags, referrers.
-//! - `push` and `sink`: upload sessions, chunks, body limits, resuming.
+//! - `push` and `sink`: upload sessions, chunks, body limits, resuming; `referrers_tag`: lists of referrers.
 //! - `delete`: tags and manifests.
 //! - `mirrors`: the mirrors and insecure registries from the configuration of this host's engines.
 //!
@@ -53,6 +53,7 @@ mod prefix;
 mod pull;
 pub mod push;
 mod referrers;
+mod referrers_tag;
 mod sink;
 mod store;
 

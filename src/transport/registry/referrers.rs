@@ -1,5 +1,5 @@
 //! The referrers of an image (distribution-spec, "Listing Referrers"): by the API, or by the referrers tag if the
-//! registry has no such API ("Referrers Tag Schema"). imgmv then keeps the tag up to date.
+//! registry has no such API ("Referrers Tag Schema"). `referrers_tag` then keeps the tag up to date.
 
 use super::auth::token::Scope;
 use super::http::Call;
@@ -11,8 +11,8 @@ use super::pull::tags;
 use super::pull::tags::next_page;
 use crate::error::{Error, Kind, Result};
 use crate::image::{
-    Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, Manifest, digest_tags, is_digest_tag, json_tree,
-    media_type, referrers_tag, with_referrers,
+    Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, digest_tags, is_digest_tag, json_tree, media_type,
+    referrers_tag,
 };
 use crate::source::ReferrerList;
 use serde::Deserialize;
@@ -24,11 +24,9 @@ use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
 /// The maximum number of entries that are read of a list; one more than a copy takes, so that it sees that there are more.
-const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
+pub const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
 /// The maximum number of pages of a list of tags that is read in place of three requests for each subject.
 const MAX_TAG_PAGES: usize = 3;
-/// The number of times that a referrers tag is written, where other writers replace it.
-const MAX_TAG_UPDATES: usize = 5;
 
 /// The properties of a repository's referrers API and of its tags, so that each is asked for once.
 #[derive(Default)]
@@ -118,43 +116,6 @@ fn is_no_api(error: &Error) -> bool {
     error.is_web_page() || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Denied)
 }
 
-/// Adds `referrers` to the index under the referrers tag of `subject` ("Pushing Manifests with Subject"). `put` stores an
-/// index under a tag.
-///
-/// Other writers may replace the index at the same time, so it is read again after each write.
-///
-/// # Errors
-/// - `Failed`: other writers removed an entry each time.
-pub fn list_by_tag(
-    client: &RegistryClient,
-    repository: &str,
-    subject: &Digest,
-    referrers: &[Descriptor],
-    put: &dyn Fn(&Manifest, &str) -> Result<()>,
-) -> Result<()> {
-    let (tag, what) = (referrers_tag(subject), format!("referrers of {repository}@{subject}"));
-    for attempt in 0..=MAX_TAG_UPDATES {
-        let list = fetch_tagged(client, repository, subject)?;
-        let list = with_referrers(list.as_deref(), referrers).map_err(|why| error_at(client, &what, &why))?;
-        let Some(list) = list else { return Ok(()) };
-        let entries = list.children().len() + list.layers().len();
-        if entries > MAX_REFERRERS {
-            return Err(Error::failed(format!(
-                "{}: the list of the {what} would have {entries} entries, more than {MAX_REFERRERS}; none is added",
-                client.host
-            )));
-        }
-        if attempt < MAX_TAG_UPDATES {
-            put(&list, &tag)?;
-        }
-    }
-    Err(Error::failed(format!(
-        "{}: the {what} are stored, but other writers replaced the referrers tag {MAX_TAG_UPDATES} times; run the copy \
-         again",
-        client.host
-    )))
-}
-
 /// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
 /// second on those of a list of all tags, which costs one request for many subjects.
 pub fn possible_digest_tags(
@@ -205,7 +166,8 @@ fn entries(index: &[u8], skipped: &mut Skipped) -> std::result::Result<Option<Ve
     Ok(Some(found))
 }
 
-fn error_at(client: &RegistryClient, what: &str, why: &str) -> Error {
+/// The error for a list of referrers (`what`) that cannot be used.
+pub fn error_at(client: &RegistryClient, what: &str, why: &str) -> Error {
     Error::invalid(format!("{}: the list of the {what} cannot be used: {why}", client.host))
 }
 
@@ -225,7 +187,7 @@ fn by_tag(client: &RegistryClient, repository: &str, subject: &Digest) -> Result
 
 /// The bytes of the index of the referrers tag; `None` if there is none. GitLab resolves such a tag as the digest itself,
 /// so what is not an index, or is the subject, is not a list of referrers.
-fn fetch_tagged(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<u8>>> {
+pub fn fetch_tagged(client: &RegistryClient, repository: &str, subject: &Digest) -> Result<Option<Vec<u8>>> {
     match manifest::fetch(client, repository, ManifestRef::Tag(&referrers_tag(subject))) {
         Ok((found, _)) if found.digest == *subject || !media_type::is_index(&found.media_type) => Ok(None),
         Ok((_, bytes)) => Ok(Some(bytes)),

@@ -14,6 +14,7 @@ use super::push::streamed::StreamedUpload;
 use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
 use super::referrers::ReferrersMemory;
+use super::referrers_tag::{TagWriter, WrittenTags};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
@@ -41,6 +42,7 @@ pub struct RepositorySink {
     /// Stored referrers that the registry does not list, by their subject. They get into the referrers tags before the
     /// next name is published, so that each of these is written once.
     unlisted: Mutex<BTreeMap<Digest, Vec<Descriptor>>>,
+    written_tags: WrittenTags,
 }
 
 impl RepositorySink {
@@ -54,6 +56,7 @@ impl RepositorySink {
             memory: ReferrersMemory::default(),
             listed: Mutex::default(),
             unlisted: Mutex::default(),
+            written_tags: WrittenTags::default(),
         }
     }
 
@@ -146,10 +149,13 @@ impl RepositorySink {
     /// Adds the recorded referrers to the referrers tags of their subjects.
     fn list_referrers(&self) -> Result<()> {
         let unlisted = std::mem::take(&mut *self.unlisted.lock().unwrap_or_else(PoisonError::into_inner));
+        self.with_tag_writer(|writer| unlisted.iter().try_for_each(|(subject, entries)| writer.add(subject, entries)))
+    }
+
+    fn with_tag_writer(&self, work: impl FnOnce(TagWriter<'_>) -> Result<()>) -> Result<()> {
         let put = |index: &Manifest, tag: &str| self.send(index, tag).map(drop);
-        unlisted.iter().try_for_each(|(subject, entries)| {
-            referrers::list_by_tag(&self.target.client, &self.target.repository, subject, entries, &put)
-        })
+        let Target { client, repository, .. } = &self.target;
+        work(TagWriter { client, repository, written: &self.written_tags, put: &put })
     }
 }
 
@@ -281,6 +287,7 @@ impl Sink for RepositorySink {
     fn finish(&self) -> Result<Finish> {
         self.put_deferred(self.defer(None))?;
         self.list_referrers()?;
+        self.with_tag_writer(|writer| writer.settle())?;
         if let Some(cache) = &self.target.client.access.cache_dir {
             resume_cache::prune(cache, resume_cache::MAX_AGE);
             body_limit::prune(cache, body_limit::MAX_AGE);

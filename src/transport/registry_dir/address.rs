@@ -59,8 +59,9 @@ impl fmt::Display for RegistryDirAddress {
 }
 
 impl Address for RegistryDirAddress {
-    fn source(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<SelectedSource> {
-        Ok(SelectedSource::store(RegistryDirStore::open(&self.dir)?, self.selector.clone()))
+    fn source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<SelectedSource> {
+        let store = RegistryDirStore::open(&self.dir)?.tell(context.watch.clone());
+        Ok(SelectedSource::store(store, self.selector.clone()))
     }
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
@@ -101,17 +102,17 @@ impl Address for RegistryDirAddress {
     }
 
     /// The tags, whose manifests are not read.
-    fn list(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<Option<Vec<Listed>>> {
+    fn list(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<Option<Vec<Listed>>> {
         if self.selector.is_some() {
             return Ok(None);
         }
-        let names = RegistryDirStore::open(&self.dir)?.names()?;
+        let names = RegistryDirStore::open(&self.dir)?.tell(context.watch.clone()).names()?;
         Ok(Some(names.into_iter().map(|name| (name, None)).collect()))
     }
 
-    fn serve_source(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<ServeSource> {
+    fn serve_source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
         all_of(self.selector())?;
-        Ok(ServeSource::Repositories(Arc::new(TreeRepositories::open(&self.dir)?)))
+        Ok(ServeSource::Repositories(Arc::new(TreeRepositories::open(&self.dir)?.tell(context.watch.clone()))))
     }
 
     fn in_place(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<InPlace> {

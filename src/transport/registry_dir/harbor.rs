@@ -30,7 +30,7 @@ pub(super) fn refuse(dir: &Path) -> Result<()> {
             return Err(Error::usage(format!(
                 "{}: this is the tree of a Harbor, as {} in {} show; Harbor finds images in its database, not on the \
                  disk; copy to its registry instead: docker://HOST/PROJECT/REPO:TAG; if another registry serves the tree, \
-                 name it where these files are not beside it (mount --bind)",
+                 name it by a path that these files do not share (mount --bind)",
                 dir.display(),
                 marks.join(" and "),
                 place.display()

@@ -13,6 +13,11 @@ pub(super) fn image_name(repository: &str, tag: &str) -> Result<Name> {
     Name::new(format!("{HOST}/{repository}:{tag}"))
 }
 
+/// The image of a tree that has the name `name`; `None` for the name of another image.
+pub(super) fn in_tree(name: &Name) -> Option<TreeReference> {
+    TreeReference::parse(name.as_str().strip_prefix(HOST)?.strip_prefix('/')?).ok()
+}
+
 /// `REPO[:TAG][@DIGEST]`, as a user selects an image in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TreeReference {

@@ -11,8 +11,8 @@
 //!
 //! **Writing.** The order is data, `_layers` links, revision links (children first), then the tag's `index` and
 //! `current` links. A tag's folder is made complete and renamed into place, since a registry lists each folder in
-//! `tags`. Unfinished files and folders are in `blobs/sha256` under `.imgmv-…`, which registries skip. Each new file and
-//! folder has the owner and the permissions of `repositories`: a registry that runs as another user could not write
+//! `tags`. Unfinished files and folders are in `blobs/sha256` under `.imgmv-…`, which registries skip; for places in
+//! another mount, they are in a folder near the place (`stages.rs`). Each new file and folder has the owner and the permissions of `repositories`: a registry that runs as another user could not write
 //! otherwise. The registry's garbage collection has no lock, and deletes data without links. So a copy reads back what
 //! it has named, and reports what was removed.
 //!
@@ -26,6 +26,7 @@ mod harbor;
 mod hashed_reads;
 mod image_name;
 mod link;
+mod notes;
 mod owner;
 mod read_back;
 mod referrers;
@@ -34,6 +35,7 @@ mod repository_store;
 mod sink;
 mod sink_referrers;
 mod sink_tree;
+mod stages;
 mod store;
 mod temp_directory;
 mod tree;

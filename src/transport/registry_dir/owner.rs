@@ -75,7 +75,8 @@ impl Owner {
                 "its file system or the missing capability CAP_CHOWN forbids that to root; run imgmv as user {user} and \
                  group {group}, or on the host that has the disk"
             ),
-            false => format!("run imgmv as root or as user {user}"),
+            false if runs_as.as_raw() == user => format!("run imgmv as root, or with group {group}"),
+            false => format!("run imgmv as root, or as user {user} with group {group}"),
         };
         Error::denied(format!(
             "{}: its files belong to user {user} and group {group}, but imgmv runs as user {} and cannot give new files \

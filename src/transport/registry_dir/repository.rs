@@ -3,8 +3,9 @@
 use super::image_name::image_name;
 use super::link;
 use crate::disk::directory::Directory;
+use crate::disk::some_of;
 use crate::error::{Error, Result};
-use crate::image::{Digest, Name, is_tag};
+use crate::image::{Algorithm, Digest, Name, is_tag};
 
 pub(super) const LAYERS: &str = "_layers";
 pub(super) const MANIFESTS: &str = "_manifests";
@@ -15,6 +16,27 @@ pub(super) const CURRENT: &str = "current";
 pub(super) const INDEX: &str = "index";
 /// The maximum number of tags of one repository.
 const MAX_TAGS: usize = 100_000;
+
+/// The digests of a tag's index that a message names.
+const MAX_INDEXED: usize = 3;
+
+/// The tags of a repository.
+#[derive(Debug, Default)]
+pub(super) struct Tags {
+    /// Those that have a link to a manifest.
+    pub current: Vec<String>,
+    /// Those whose index is there and whose link is missing.
+    pub without_link: Vec<String>,
+    /// The errors of those that cannot be read.
+    pub broken: Vec<Error>,
+}
+
+enum TagState {
+    Current,
+    WithoutLink,
+    /// A registry has just made the folder, or removed what was in it.
+    Empty,
+}
 
 /// An open repository.
 #[derive(Debug)]
@@ -38,33 +60,81 @@ impl Repository {
         &self.name
     }
 
-    /// Every folder in `tags` that is a tag, in any order.
+    /// The tags, in any order.
     ///
     /// Fails with `Invalid` if there are more than `MAX_TAGS`.
-    pub fn tags(&self) -> Result<Vec<String>> {
-        let Some(tags) = self.manifests.subdirectory(TAGS)? else { return Ok(Vec::new()) };
-        let (mut names, shown) = (Vec::new(), tags.path().display().to_string());
+    pub fn tags(&self) -> Result<Tags> {
+        let mut found = Tags::default();
+        let Some(tags) = self.manifests.subdirectory(TAGS)? else { return Ok(found) };
+        let mut names = Vec::new();
         tags.each_folder(MAX_TAGS, |name| {
             if is_tag(name) {
                 names.push(name.to_owned());
             }
             Ok(())
         })
-        .map_err(|e| e.at(&shown))?;
-        Ok(names)
-    }
-
-    /// The names of the tags that point at a manifest. Links are not read.
-    pub fn names(&self) -> Result<Vec<Name>> {
-        let mut names = Vec::new();
-        for tag in self.tags()? {
-            let current = self.manifests.descend(&[TAGS, &tag, CURRENT])?;
-            // The folder of a tag that a registry is just writing has no link yet.
-            if current.map(|current| current.size(link::LINK)).transpose()?.flatten().is_some() {
-                names.push(image_name(&self.name, &tag)?);
+        .map_err(|e| e.at(tags.path().display()))?;
+        for tag in names {
+            match self.state(&tags, &tag) {
+                Ok(TagState::Current) => found.current.push(tag),
+                Ok(TagState::WithoutLink) => found.without_link.push(tag),
+                Ok(TagState::Empty) => {}
+                Err(error) => found.broken.push(error),
             }
         }
-        Ok(names)
+        Ok(found)
+    }
+
+    /// The state of the folder of `tag` in `tags`. Links are not read.
+    fn state(&self, tags: &Directory, tag: &str) -> Result<TagState> {
+        let Some(folder) = tags.subdirectory(tag)? else { return Ok(TagState::Empty) };
+        let current = folder.subdirectory(CURRENT)?;
+        if current.map(|current| current.size(link::LINK)).transpose()?.flatten().is_some() {
+            return Ok(TagState::Current);
+        }
+        let has_index = folder.subdirectory(INDEX)?.is_some();
+        Ok(if has_index { TagState::WithoutLink } else { TagState::Empty })
+    }
+
+    /// Whether `tag` has an index: it pointed at a manifest.
+    pub fn has_index(&self, tag: &str) -> Result<bool> {
+        Ok(is_tag(tag) && self.manifests.descend(&[TAGS, tag, INDEX])?.is_some())
+    }
+
+    /// The sentence about a tag that has an index and no link.
+    pub fn without_link(&self, tag: &str) -> String {
+        let name = &self.name;
+        let path = self.manifests.path().join(TAGS).join(tag);
+        let listed = self.indexed(tag).unwrap_or_default();
+        let advice = match listed.first() {
+            Some(first) => format!("its index lists {}; select {name}@{first}", some_of(&listed)),
+            None => "its index lists no image".to_owned(),
+        };
+        format!(
+            "{name}:{tag}: the tag's link {} is missing, unless a registry is just writing it; {advice}, or push the tag \
+             again",
+            path.join(CURRENT).join(link::LINK).display()
+        )
+    }
+
+    /// Some of the digests of the manifests that `tag` pointed at.
+    fn indexed(&self, tag: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let path = [TAGS, tag, INDEX, algorithm.name()];
+            let Some(folder) = self.manifests.descend(&path)? else { continue };
+            folder.each_folder(MAX_TAGS, |hex| {
+                let digest = format!("{}:{hex}", algorithm.name()).parse::<Digest>();
+                found.extend(digest.ok().filter(|_| found.len() < MAX_INDEXED).map(|digest| digest.to_string()));
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// The names of the tags that point at a manifest. Tags that cannot be read are left out.
+    pub fn names(&self) -> Result<Vec<Name>> {
+        self.tags()?.current.iter().map(|tag| image_name(&self.name, tag)).collect()
     }
 
     /// The manifest that `tag` points at; `None` if the repository does not have the tag.
@@ -117,7 +187,10 @@ impl Repository {
     /// Fails with `NotFound` if the tag is missing or dangles, and with `Invalid` if a link is broken.
     pub fn tagged(&self, tag: &str) -> Result<(Digest, Digest)> {
         let name = &self.name;
-        let missing = || Error::not_found(format!("repository {name} has no tag {tag}"));
+        let missing = || match self.has_index(tag) {
+            Ok(true) => Error::not_found(self.without_link(tag)),
+            _ => Error::not_found(format!("repository {name} has no tag {tag}")),
+        };
         let digest = self.current(tag)?.ok_or_else(missing)?;
         Ok((digest, self.manifest(&digest).map_err(|e| e.at(format!("{name}:{tag}")))?))
     }

@@ -2,6 +2,7 @@
 //! so what another process writes is served at once.
 
 use super::hashed_reads::HashedReads;
+use super::notes::Notes;
 use super::referrers;
 use super::repository::Repository;
 use super::store::{file, manifest, open, root_at};
@@ -9,36 +10,49 @@ use super::tree::Tree;
 use super::walk::each_repository;
 use crate::error::Result;
 use crate::image::{Descriptor, Digest, Name};
+use crate::progress::Watch;
 use crate::source::{ReferrerList, Repositories, Root, Selector, Store};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The repositories of a tree.
-pub struct TreeRepositories(Arc<Tree>);
+pub struct TreeRepositories {
+    tree: Arc<Tree>,
+    notes: Notes,
+}
 
 impl TreeRepositories {
     /// Opens the tree in `dir`.
     ///
     /// Fails like [`super::RegistryDirStore::open`].
     pub fn open(dir: &Path) -> Result<TreeRepositories> {
-        Ok(TreeRepositories(Arc::new(open(dir)?)))
+        Ok(TreeRepositories { tree: Arc::new(open(dir)?), notes: Notes::default() })
+    }
+
+    /// Sends messages about what is left out to `watch`.
+    pub fn tell(mut self, watch: Arc<dyn Watch>) -> TreeRepositories {
+        self.notes = Notes::to(watch);
+        self
     }
 }
 
 impl Repositories for TreeRepositories {
     fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        each_repository(&self.0, |repository| {
-            names.push(repository.name().to_owned());
+        each_repository(&self.tree, |found| {
+            match found {
+                Ok(repository) => names.push(repository.name().to_owned()),
+                Err(error) => self.notes.say(format!("{error}; it is left out of the list of repositories")),
+            }
             Ok(())
         })?;
         Ok(names)
     }
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
-        let Some(repository) = self.0.repository(name)? else { return Ok(None) };
-        Ok(Some(Arc::new(RepositoryStore { tree: self.0.clone(), repository, reads: HashedReads::default() })))
+        let Some(repository) = self.tree.repository(name)? else { return Ok(None) };
+        Ok(Some(Arc::new(RepositoryStore { tree: self.tree.clone(), repository, reads: HashedReads::default() })))
     }
 }
 

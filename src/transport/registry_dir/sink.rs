@@ -1,10 +1,11 @@
 //! A tree as a destination.
 
 use super::harbor;
+use super::image_name::in_tree;
 use super::read_back::{self, NamedImage};
 use super::repository::{LAYERS, MANIFESTS, REVISIONS, Repository};
 use super::sink_referrers::StoredReferrers;
-use super::sink_tree::{SinkTree, owner};
+use super::sink_tree::{SinkTree, owner, refuse_mounts};
 use super::tree::{Tree, open, root};
 use crate::blob_files::{BlobCheck, BlobFiles, is_held, partial};
 use crate::cancel::Cancel;
@@ -101,8 +102,9 @@ impl RegistryDirSink {
     pub(super) fn link_image(&self, repository: &str, root: &Descriptor) -> Result<Vec<Digest>> {
         let tree = self.tree()?;
         let folder = tree.repository(repository)?;
-        let layers = tree.folder(&folder, &[LAYERS])?;
-        let revisions = tree.folder(&folder, &[MANIFESTS, REVISIONS])?;
+        let layers = tree.folder(&folder, &folder, &[LAYERS])?;
+        let links = tree.folder(&folder, &folder, &[MANIFESTS])?;
+        let revisions = tree.folder(&links, &links, &[REVISIONS])?;
         let manifests = read_back::manifests(&tree.tree, root, &self.stored())?;
         for at in &manifests {
             self.cancel.check()?;
@@ -115,14 +117,14 @@ impl RegistryDirSink {
                         tree.tree.blob_path(&blob.digest)
                     )));
                 }
-                tree.link(&layers, &blob.digest)?;
+                tree.link(&folder, &layers, &blob.digest)?;
             }
             for blob in manifest.foreign_layers() {
                 if tree.tree.size(&blob.digest)? == Some(blob.size) {
-                    tree.link(&layers, &blob.digest)?;
+                    tree.link(&folder, &layers, &blob.digest)?;
                 }
             }
-            tree.link(&revisions, &at.digest)?;
+            tree.link(&links, &revisions, &at.digest)?;
         }
         Ok(manifests.iter().map(|at| at.digest).collect())
     }
@@ -205,7 +207,11 @@ impl Sink for RegistryDirSink {
     }
 
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
-        place(Some(name)).map(|_| None)
+        let (_, repository, _) = place(Some(name))?;
+        if let Some(tree) = &self.found {
+            refuse_mounts(tree, &repository)?;
+        }
+        Ok(None)
     }
 
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
@@ -259,7 +265,8 @@ impl Sink for RegistryDirSink {
         self.link_referrers(&name, &repository, manifests)?;
         if let Some(tag) = &tag {
             let tree = self.tree()?;
-            let manifests = tree.folder(&tree.repository(&repository)?, &[MANIFESTS])?;
+            let folder = tree.repository(&repository)?;
+            let manifests = tree.folder(&folder, &folder, &[MANIFESTS])?;
             tree.point(&manifests, tag, &root.digest())?;
         }
         self.note_named(NamedImage::new(&name, &repository, tag.as_deref(), &root.descriptor));
@@ -291,14 +298,17 @@ fn place(name: Option<&Name>) -> Result<(Name, String, Option<String>)> {
     let name = name.ok_or_else(|| {
         Error::usage("a registry's storage tree has no images without a name; give one with --as, or in DST")
     })?;
-    let reference = name.reference().ok_or_else(|| {
+    let path = name.reference().map(|reference| (reference.repository, reference.tag));
+    // The name of an image of a tree may be longer than a reference can be.
+    let path = path.or_else(|| in_tree(name).map(|reference| (reference.repository, reference.tag)));
+    let (repository, tag) = path.ok_or_else(|| {
         Error::usage(format!(
             "the image name {name} has no repository, which a registry's storage tree needs; write DST as \
              registry-dir:DIR:REPO:TAG"
         ))
     })?;
-    match reference.repository.len() > Repository::MAX_NAME_BYTES {
+    match repository.len() > Repository::MAX_NAME_BYTES {
         true => Err(Error::usage(format!("{name}: the repository's name is too long"))),
-        false => Ok((name.clone(), reference.repository, reference.tag)),
+        false => Ok((name.clone(), repository, tag)),
     }
 }

@@ -83,8 +83,9 @@ impl RegistryDirSink {
     /// Fails with `Failed` if other writers replace the list each time.
     fn list_referrers(&self, name: &Name, repository: &str, subject: &Digest, entries: &[Descriptor]) -> Result<()> {
         let (tree, tag) = (self.tree()?, referrers_tag(subject));
-        let manifests = tree.folder(&tree.repository(repository)?, &[MANIFESTS])?;
-        let revisions = tree.folder(&manifests, &[REVISIONS])?;
+        let folder = tree.repository(repository)?;
+        let manifests = tree.folder(&folder, &folder, &[MANIFESTS])?;
+        let revisions = tree.folder(&manifests, &manifests, &[REVISIONS])?;
         lock(&manifests, &self.cancel)?;
         let at = |why: String| Error::invalid(format!("tag {tag} of {repository}, a list of referrers: {why}"));
         for attempt in 0..=MAX_UPDATES {
@@ -97,7 +98,7 @@ impl RegistryDirSink {
             }
             self.put_manifest_bytes(&list)?;
             tree.sync()?;
-            tree.link(&revisions, &list.digest())?;
+            tree.link(&manifests, &revisions, &list.digest())?;
             tree.point(&manifests, &tag, &list.digest())?;
             self.note_named(NamedImage {
                 is_list: true,

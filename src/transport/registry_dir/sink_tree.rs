@@ -2,10 +2,10 @@
 
 use super::link::{self, LINK};
 use super::owner::Owner;
-use super::repository::{CURRENT, INDEX, TAGS};
-use super::temp_directory::{self, TempDirectory, make, removed};
+use super::repository::{CURRENT, INDEX, LAYERS, MANIFESTS, REVISIONS, TAGS};
+use super::stages::{Stages, refuse_mount};
+use super::temp_directory::{self, removed};
 use super::tree::{BASE, BLOBS, DATA, REPOSITORIES, Tree, open, root};
-use crate::blob_files::temp_file::TempFile;
 use crate::blob_files::{BlobPlace, StoredBlobs, temp_file};
 use crate::disk::directory::Directory;
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) struct SinkTree {
     repositories: Directory,
     /// `blobs/sha256`, which also has the unfinished files.
     unfinished: Directory,
-    owner: Owner,
+    stages: Stages,
     /// Blobs were stored since they were written to the disk.
     has_unsynced: AtomicBool,
 }
@@ -44,6 +44,18 @@ pub(super) fn owner(dir: &Path) -> Result<Option<Owner>> {
     Owner::of(&at, dir.display().to_string()).map(Some)
 }
 
+/// Fails with `Unwritable` if a folder of the repository `name`, in which nothing can be staged, is a mount point.
+pub(super) fn refuse_mounts(tree: &Tree, name: &str) -> Result<()> {
+    let names: Vec<&str> = name.split('/').collect();
+    let Some(repository) = tree.repositories()?.map(|all| all.descend(&names)).transpose()?.flatten() else {
+        return Ok(());
+    };
+    refuse_mount(&repository, &[LAYERS])?;
+    let Some(manifests) = repository.subdirectory(MANIFESTS)? else { return Ok(()) };
+    refuse_mount(&manifests, &[REVISIONS])?;
+    refuse_mount(&manifests, &[TAGS])
+}
+
 impl SinkTree {
     /// Opens the tree in `dir`; creates it if it is missing.
     ///
@@ -54,7 +66,8 @@ impl SinkTree {
         let gone = || Error::unwritable(format!("{} was removed while imgmv used it", path.display()));
         let (Some(root), Some(owner)) = (open(&path)?, owner(dir)?) else { return Err(gone()) };
         owner.check()?;
-        let below = |parent: &Directory, name| make(&root, &owner, parent, name);
+        let stages = Stages::new(owner);
+        let below = |parent: &Directory, name| stages.make((&root, parent), parent, name);
         let docker = below(&root, BASE[0])?;
         let base = below(&below(&docker, BASE[1])?, BASE[2])?;
         let unfinished = below(&below(&base, BLOBS)?, Algorithm::Sha256.name())?;
@@ -64,49 +77,57 @@ impl SinkTree {
             root,
             repositories,
             unfinished,
-            owner,
+            stages,
             has_unsynced: AtomicBool::new(true),
         })
     }
 
     /// The folder of the repository `name`, created if it is missing.
     pub fn repository(&self, name: &str) -> Result<Directory> {
-        self.folder(&self.repositories, &name.split('/').collect::<Vec<_>>())
+        let mut at: Option<Directory> = None;
+        for name in name.split('/') {
+            let parent = at.as_ref().unwrap_or(&self.repositories);
+            at = Some(self.stages.make((&self.unfinished, parent), parent, name)?);
+        }
+        at.ok_or_else(|| removed(&self.repositories, name))
     }
 
-    /// The folder at the path `names` below `parent`, created if it is missing.
-    pub fn folder(&self, parent: &Directory, names: &[&str]) -> Result<Directory> {
+    /// The folder at the path `names` below `parent`, created if it is missing. `near` is a folder of the same mount for
+    /// unfinished files.
+    pub fn folder(&self, near: &Directory, parent: &Directory, names: &[&str]) -> Result<Directory> {
         let mut at: Option<Directory> = None;
         for name in names {
-            at = Some(make(&self.unfinished, &self.owner, at.as_ref().unwrap_or(parent), name)?);
+            at = Some(self.stages.make((&self.unfinished, near), at.as_ref().unwrap_or(parent), name)?);
         }
         at.ok_or_else(|| removed(parent, ""))
     }
 
-    /// Writes the link to the blob or manifest `digest` below `parent` (`_layers`, `revisions`).
+    /// Writes the link to the blob or manifest `digest` below `parent` (`_layers`, `revisions`). `near` as for
+    /// [`SinkTree::folder`].
     ///
     /// Fails with `Unwritable`.
-    pub fn link(&self, parent: &Directory, digest: &Digest) -> Result<()> {
-        let folder = self.folder(parent, &[digest.algorithm().name()])?;
-        self.link_in(&folder, &digest.hex(), digest)
+    pub fn link(&self, near: &Directory, parent: &Directory, digest: &Digest) -> Result<()> {
+        let folder = self.folder(near, parent, &[digest.algorithm().name()])?;
+        self.link_in(near, (&folder, &digest.hex()), digest)
     }
 
     /// Makes `tag` of the repository whose `_manifests` is `manifests` point at `digest`. A new tag appears complete.
     ///
     /// Fails with `Unwritable`.
     pub fn point(&self, manifests: &Directory, tag: &str, digest: &Digest) -> Result<()> {
-        let tags = self.folder(manifests, &[TAGS])?;
+        let tags = self.folder(manifests, manifests, &[TAGS])?;
         let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
         for _ in 0..MAX_ATTEMPTS {
             if let Some(folder) = tags.subdirectory(tag)? {
-                let index = self.folder(&folder, &[INDEX, algorithm])?;
-                self.link_in(&index, &hex, digest)?;
-                return self.link_in(&folder, CURRENT, digest);
+                let index = self.folder(manifests, &folder, &[INDEX, algorithm])?;
+                self.link_in(manifests, (&index, &hex), digest)?;
+                return self.link_in(manifests, (&folder, CURRENT), digest);
             }
-            let new = TempDirectory::new(&self.unfinished, &self.owner)?;
-            self.write_link(&new.nested(&[INDEX, algorithm, &hex])?, digest)?;
-            self.write_link(&new.nested(&[CURRENT])?, digest)?;
-            if new.place(&tags, tag)? {
+            let is_placed = self.stages.place((&self.unfinished, manifests), (&tags, tag), |new| {
+                self.write_link(&new.nested(&[INDEX, algorithm, &hex])?, digest)?;
+                self.write_link(&new.nested(&[CURRENT])?, digest)
+            })?;
+            if is_placed {
                 return Ok(());
             }
         }
@@ -114,17 +135,18 @@ impl SinkTree {
     }
 
     /// Writes `parent/name/link`, unless it is right already.
-    fn link_in(&self, parent: &Directory, name: &str, target: &Digest) -> Result<()> {
+    fn link_in(&self, near: &Directory, (parent, name): (&Directory, &str), target: &Digest) -> Result<()> {
+        let stages = (&self.unfinished, near);
         for _ in 0..MAX_ATTEMPTS {
             if let Some(folder) = parent.subdirectory(name)? {
                 return match link::read(&folder) {
                     Ok(Some(found)) if found == *target => Ok(()),
-                    _ => self.replace_link(&folder, target),
+                    _ => {
+                        self.stages.replace(stages, (&folder, LINK), |temp| self.fill(&mut temp.file, &folder, target))
+                    }
                 };
             }
-            let new = TempDirectory::new(&self.unfinished, &self.owner)?;
-            self.write_link(&new.directory, target)?;
-            if new.place(parent, name)? {
+            if self.stages.place(stages, (parent, name), |new| self.write_link(&new.directory, target))? {
                 return Ok(());
             }
         }
@@ -139,16 +161,8 @@ impl SinkTree {
         self.fill(&mut File::from(file), folder, target)
     }
 
-    /// Replaces the link file in `folder`.
-    fn replace_link(&self, folder: &Directory, target: &Digest) -> Result<()> {
-        let unwritten = |e| Error::writing(folder.display(LINK), e);
-        let mut temp = TempFile::new(&self.unfinished).map_err(unwritten)?;
-        self.fill(&mut temp.file, folder, target)?;
-        temp.persist(folder, LINK).map_err(unwritten)
-    }
-
     fn fill(&self, file: &mut File, folder: &Directory, target: &Digest) -> Result<()> {
-        self.owner.apply(&*file)?;
+        self.stages.owner.apply(&*file)?;
         let written = file.write_all(target.to_string().as_bytes()).and_then(|()| file.sync_all());
         written.map_err(|e| Error::writing(folder.display(LINK), e))
     }
@@ -194,12 +208,13 @@ impl BlobPlace for SinkTree {
     }
 
     fn prepare(&self, file: &File) -> Result<()> {
-        self.owner.apply(file)
+        self.stages.owner.apply(file)
     }
 
     fn store(&self, name: &str, digest: &Digest) -> Result<()> {
         let hex = digest.hex();
-        let folder = self.folder(self.tree.base(), &[BLOBS, digest.algorithm().name(), &hex[..2], &hex])?;
+        let folder =
+            self.folder(&self.unfinished, self.tree.base(), &[BLOBS, digest.algorithm().name(), &hex[..2], &hex])?;
         let renamed = renameat(self.unfinished.fd(), name, folder.fd(), DATA);
         renamed.map_err(|e| Error::writing(folder.display(DATA), e.into()))?;
         self.has_unsynced.store(true, Ordering::Release);

@@ -1,12 +1,14 @@
 //! A tree as a source.
 
 use super::image_name::{TreeReference, image_name};
+use super::notes::{Broken, Notes};
 use super::referrers;
 use super::repository::Repository;
 use super::tree::{REPOSITORIES, Tree, root};
 use super::walk::each_repository;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
+use crate::progress::Watch;
 use crate::source::{Profile, ReferrerList, Root, Selector, Store, select};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,14 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The maximum number of images that are listed.
 const MAX_IMAGES: usize = 100_000;
-/// The broken images that an error names.
-const MAX_BROKEN: usize = 20;
+/// The maximum number of tags without a link that are told.
+const MAX_WITHOUT_LINK: usize = 20;
 
 /// Every repository of a tree.
 pub struct RegistryDirStore {
     tree: Arc<Tree>,
     /// The repositories of the images that were selected: their links lead to blobs that are stored by another digest.
     selected: Mutex<BTreeSet<String>>,
+    notes: Notes,
 }
 
 impl RegistryDirStore {
@@ -32,22 +35,33 @@ impl RegistryDirStore {
     /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a
     /// tree.
     pub fn open(dir: &Path) -> Result<RegistryDirStore> {
-        Ok(RegistryDirStore { tree: Arc::new(open(dir)?), selected: Mutex::default() })
+        Ok(RegistryDirStore { tree: Arc::new(open(dir)?), selected: Mutex::default(), notes: Notes::default() })
+    }
+
+    /// Sends messages about what is left out to `watch`.
+    pub fn tell(mut self, watch: Arc<dyn Watch>) -> RegistryDirStore {
+        self.notes = Notes::to(watch);
+        self
     }
 
     /// The image that `text` names as `REPO[:TAG][@DIGEST]`; `None` if no repository has that name.
     fn named(&self, text: &str) -> Result<Option<Root>> {
+        let mut without_link = None;
         for asked in TreeReference::candidates(text) {
             let Some(repository) = self.tree.repository(&asked.repository)? else { continue };
             if let Some(digest) = asked.digest {
                 let name = Name::new(format!("{}@{digest}", name_of(&repository)))?;
                 return self.root(&repository, Some(name), &digest, &repository.manifest(&digest)?).map(Some);
             }
-            if repository.current(asked.tag_or_latest())?.is_some() {
-                return self.tagged(&repository, asked.tag_or_latest()).map(Some);
+            let tag = asked.tag_or_latest();
+            if repository.current(tag)?.is_some() {
+                return self.tagged(&repository, tag).map(Some);
+            }
+            if repository.has_index(tag)? {
+                without_link.get_or_insert_with(|| repository.without_link(tag));
             }
         }
-        Ok(None)
+        without_link.map_or(Ok(None), |sentence| Err(Error::not_found(sentence)))
     }
 
     fn tagged(&self, repository: &Repository, tag: &str) -> Result<Root> {
@@ -63,35 +77,54 @@ impl RegistryDirStore {
 
     /// All images. Those that are broken are an error, which names them.
     fn all(&self) -> Result<Vec<Root>> {
-        let (mut roots, mut broken, mut count) = (Vec::new(), Vec::new(), 0);
-        each_repository(&self.tree, |repository| {
-            for name in repository.names()? {
-                self.bounded(roots.len() + count)?;
-                let tag = name.tag().unwrap_or_default();
-                match self.tagged(&repository, &tag) {
-                    Ok(root) => roots.push(root),
-                    Err(error) => {
-                        count += 1;
-                        if broken.len() < MAX_BROKEN {
-                            broken.push(format!("{}:{tag}: {error}", repository.name()));
-                        }
-                    }
-                }
+        let (mut roots, mut broken) = (Vec::new(), Broken::default());
+        let without_link = self.each_tag(&mut broken, |repository, tag, broken| {
+            self.bounded(roots.len() + broken.count)?;
+            match self.tagged(repository, tag) {
+                Ok(root) => roots.push(root),
+                Err(error) => broken.add(&error.at(format!("{}:{tag}", repository.name()))),
             }
             Ok(())
         })?;
-        match count {
-            0 => Ok(roots),
-            _ => Err(Error::several(
+        match broken.count {
+            0 => {
+                without_link.into_iter().for_each(|sentence| self.notes.say(sentence));
+                Ok(roots)
+            }
+            count => Err(Error::several(
                 Kind::Invalid,
                 &format!(
                     "{}: {count} of {} images cannot be read; select the others by name:",
                     self.tree.describe(),
                     roots.len() + count
                 ),
-                &broken,
+                &broken.shown,
             )),
         }
+    }
+
+    /// Calls `each` with every tag that has a link. What cannot be read is added to `broken`. Returns sentences about the
+    /// tags whose link is missing.
+    fn each_tag(
+        &self,
+        broken: &mut Broken,
+        mut each: impl FnMut(&Repository, &str, &mut Broken) -> Result<()>,
+    ) -> Result<Vec<String>> {
+        let mut without_link = Vec::new();
+        each_repository(&self.tree, |found| {
+            let (repository, tags) = match found.and_then(|repository| Ok((repository.tags()?, repository))) {
+                Ok((tags, repository)) => (repository, tags),
+                Err(error) => {
+                    broken.add(&error);
+                    return Ok(());
+                }
+            };
+            tags.broken.iter().for_each(|error| broken.add(error));
+            let room = MAX_WITHOUT_LINK.saturating_sub(without_link.len());
+            without_link.extend(tags.without_link.iter().take(room).map(|tag| repository.without_link(tag)));
+            tags.current.iter().try_for_each(|tag| each(&repository, tag, broken))
+        })?;
+        Ok(without_link)
     }
 
     fn bounded(&self, count: usize) -> Result<()> {
@@ -106,18 +139,24 @@ impl RegistryDirStore {
 
     /// Selects among all names, without reading a manifest.
     fn searched(&self, selector: &Selector) -> Result<Root> {
-        let mut all = Vec::new();
-        each_repository(&self.tree, |repository| {
-            for name in repository.names()? {
-                self.bounded(all.len())?;
-                // A broken link is reported for the image that is selected.
-                let Ok(Some(digest)) = repository.current(&name.tag().unwrap_or_default()) else { continue };
+        let (mut all, mut broken) = (Vec::new(), Broken::default());
+        self.each_tag(&mut broken, |repository, tag, _| {
+            self.bounded(all.len())?;
+            // A broken link is reported for the image that is selected.
+            if let Ok(Some(digest)) = repository.current(tag) {
+                let name = image_name(repository.name(), tag)?;
                 all.push(Root::new(Some(name), Descriptor::new("", digest, 0)));
             }
             Ok(())
         })?;
-        let found = select(&all, std::slice::from_ref(selector)).map_err(|e| e.at(self.tree.describe()))?.pop();
-        let name = found.and_then(|root| root.name).map(|name| name.to_string()).unwrap_or_default();
+        let found = select(&all, std::slice::from_ref(selector)).map_err(|error| match broken.sentence() {
+            Some(broken) if error.kind() == Kind::NotFound => {
+                Error::not_found(format!("{error}; not searched, since it cannot be read: {broken}"))
+            }
+            _ => error,
+        });
+        let name = found.map_err(|e| e.at(self.tree.describe()))?.pop().and_then(|root| root.name);
+        let name = name.map(|name| name.to_string()).unwrap_or_default();
         self.named(&name)?.ok_or_else(|| Error::not_found(format!("image {name} was removed while imgmv read it")))
     }
 
@@ -231,11 +270,16 @@ impl Store for RegistryDirStore {
     }
 
     fn names(&self) -> Result<Vec<Name>> {
-        let mut names = Vec::new();
-        each_repository(&self.tree, |repository| {
-            names.extend(repository.names()?);
-            self.bounded(names.len())
+        let (mut names, mut broken) = (Vec::new(), Broken::default());
+        let without_link = self.each_tag(&mut broken, |repository, tag, _| {
+            self.bounded(names.len())?;
+            names.push(image_name(repository.name(), tag)?);
+            Ok(())
         })?;
+        without_link.into_iter().for_each(|sentence| self.notes.say(sentence));
+        if let Some(sentence) = broken.sentence() {
+            self.notes.say(format!("{}: not listed, since it cannot be read: {sentence}", self.tree.describe()));
+        }
         Ok(names)
     }
 

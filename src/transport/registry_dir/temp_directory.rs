@@ -16,6 +16,16 @@ const MAX_ATTEMPTS: usize = 16;
 /// The depth of a tag's folder, and some more.
 const MAX_DEPTH: usize = 8;
 
+/// The result of renaming a new folder to its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    Done,
+    /// The name exists.
+    Exists,
+    /// The place is in another mount than the new folder, and no rename leaves a mount.
+    OtherMount,
+}
+
 /// A new folder; removed on drop, unless it was renamed with [`TempDirectory::place`].
 pub(super) struct TempDirectory<'d> {
     staging: &'d Directory,
@@ -57,10 +67,10 @@ impl<'d> TempDirectory<'d> {
         at.ok_or_else(|| removed(&self.directory, ""))
     }
 
-    /// Renames the folder to `name` in `parent`; returns whether it did: false if `name` exists.
+    /// Renames the folder to `name` in `parent`.
     ///
     /// Fails with `Unwritable`.
-    pub fn place(mut self, parent: &Directory, name: &str) -> Result<bool> {
+    pub fn place(mut self, parent: &Directory, name: &str) -> Result<Placed> {
         let (from, to) = (self.staging.fd(), parent.fd());
         let flags = RenameFlags::NOREPLACE;
         let mut renamed = renameat_with(from, &self.name, to, name, flags);
@@ -74,9 +84,10 @@ impl<'d> TempDirectory<'d> {
         match renamed {
             Ok(()) => {
                 self.placed = true;
-                Ok(true)
+                Ok(Placed::Done)
             }
-            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Placed::Exists),
+            Err(Errno::XDEV) => Ok(Placed::OtherMount),
             Err(error) => Err(Error::writing(parent.display(name), error.into())),
         }
     }
@@ -89,17 +100,6 @@ impl Drop for TempDirectory<'_> {
             remove(self.staging, &self.name);
         }
     }
-}
-
-/// Opens the folder `name` in `parent`; creates it if it is missing. `staging` is on the same file system.
-///
-/// Fails with `Unwritable`, and with `Denied` if it cannot get the owner.
-pub(super) fn make(staging: &Directory, owner: &Owner, parent: &Directory, name: &str) -> Result<Directory> {
-    if let Some(found) = parent.subdirectory(name)? {
-        return Ok(found);
-    }
-    TempDirectory::new(staging, owner)?.place(parent, name)?;
-    parent.subdirectory(name)?.ok_or_else(|| removed(parent, name))
 }
 
 /// Removes the temporary folders in `staging` that no process has locked.
@@ -174,9 +174,9 @@ mod tests {
         fs::write(left.join("current/link"), b"x").unwrap();
         sweep(&staging);
         assert_eq!(unfinished_files(&staging), std::slice::from_ref(&used.name));
-        assert!(used.place(&staging, "tag").unwrap());
+        assert_eq!(used.place(&staging, "tag").unwrap(), Placed::Done);
         assert!(temp.path().join("tag/index/sha256/ab").is_dir());
-        assert!(!TempDirectory::new(&staging, &owner).unwrap().place(&staging, "tag").unwrap());
+        assert_eq!(TempDirectory::new(&staging, &owner).unwrap().place(&staging, "tag").unwrap(), Placed::Exists);
         assert!(unfinished_files(&staging).is_empty());
     }
 }

@@ -27,12 +27,11 @@ pub(super) struct Tree {
     repositories: OnceLock<Directory>,
 }
 
-/// The `rootdirectory` that `dir` means: without `docker/registry/v2` at its end.
+/// The `rootdirectory` that `dir` means: without `docker/registry/v2` at its end, which a relative path or a link hides.
 pub(super) fn root(dir: &Path) -> PathBuf {
-    match dir.ends_with("docker/registry/v2") {
-        true => dir.ancestors().nth(BASE.len()).map_or_else(|| dir.to_owned(), or_here),
-        false => dir.to_owned(),
-    }
+    let above = |dir: &Path| dir.ends_with("docker/registry/v2").then(|| dir.ancestors().nth(BASE.len()).map(or_here));
+    let real = || above(&dir.canonicalize().ok()?);
+    above(dir).or_else(real).flatten().unwrap_or_else(|| dir.to_owned())
 }
 
 /// The current directory for an empty path.

@@ -11,50 +11,64 @@ const MAX_FOLDERS: usize = 200_000;
 /// The maximum number of entries in one folder.
 const MAX_ENTRIES: usize = 100_000;
 
-/// Calls `found` with every repository, in the order of the names' first parts.
+/// Calls `found` with every repository, in the order of the names' first parts, and with the error of each folder that
+/// cannot be read (a link in its place, a bad sector). The others are read nevertheless.
 ///
 /// Folders that start with `_`, and others that cannot be a part of a name, are not entered.
 ///
 /// # Errors
-/// - `Invalid`: a link in place of a folder, or more folders than `MAX_FOLDERS`.
+/// - `Invalid`: more folders than `MAX_FOLDERS`.
 /// - Those of `found`.
-pub(super) fn each_repository(tree: &Tree, found: impl FnMut(Repository) -> Result<()>) -> Result<()> {
+pub(super) fn each_repository(tree: &Tree, found: impl FnMut(Result<Repository>) -> Result<()>) -> Result<()> {
     each_in(tree, MAX_FOLDERS, found)
 }
 
-fn each_in(tree: &Tree, limit: usize, mut found: impl FnMut(Repository) -> Result<()>) -> Result<()> {
+fn each_in(tree: &Tree, limit: usize, mut found: impl FnMut(Result<Repository>) -> Result<()>) -> Result<()> {
     let Some(all) = tree.repositories()? else { return Ok(()) };
     let mut ahead = parts(all, "", limit)?;
     let mut folders = ahead.len();
-    while let Some(name) = ahead.pop() {
+    loop {
+        if folders > limit {
+            return Err(Error::invalid(format!(
+                "{}: it has more folders than the {MAX_FOLDERS} that are read; select one image as \
+                 registry-dir:DIR:REPO:TAG",
+                all.path().display()
+            )));
+        }
+        let Some(name) = ahead.pop() else { return Ok(()) };
         let path: Vec<&str> = name.split('/').collect();
-        // A folder that was removed in the meantime counts as empty.
-        let Some(folder) = all.descend(&path)? else { continue };
-        let below = parts(&folder, &name, limit.saturating_sub(folders))?;
-        folders += below.len();
-        ahead.extend(below);
-        if let Some(repository) = Repository::new(&name, folder)? {
+        let folder = match all.descend(&path) {
+            Ok(Some(folder)) => folder,
+            // A folder that was removed in the meantime counts as empty.
+            Ok(None) => continue,
+            Err(error) => {
+                found(Err(error))?;
+                continue;
+            }
+        };
+        match parts(&folder, &name, limit.saturating_sub(folders)) {
+            Ok(below) => {
+                folders += below.len();
+                ahead.extend(below);
+            }
+            Err(error) => found(Err(error))?,
+        }
+        if let Some(repository) = Repository::new(&name, folder).transpose() {
             found(repository)?;
         }
     }
-    Ok(())
 }
 
-/// The names below the repository name `above` (empty: all) of the folders in `folder`, the last one first.
+/// The names below the repository name `above` (empty: all) of the folders in `folder`, the last one first. Of more than
+/// `room`, one too many.
 fn parts(folder: &Directory, above: &str, room: usize) -> Result<Vec<String>> {
     let mut names = Vec::new();
     folder
         .each_folder(MAX_ENTRIES, |part| {
             let name = if above.is_empty() { part.to_owned() } else { format!("{above}/{part}") };
-            if !is_repository(part) || name.len() > Repository::MAX_NAME_BYTES {
-                return Ok(());
+            if is_repository(part) && name.len() <= Repository::MAX_NAME_BYTES && names.len() <= room {
+                names.push(name);
             }
-            if names.len() >= room {
-                return Err(Error::invalid(format!(
-                    "it has more folders than the {MAX_FOLDERS} that are read; select one image as registry-dir:DIR:REPO:TAG"
-                )));
-            }
-            names.push(name);
             Ok(())
         })
         .map_err(|e| e.at(folder.path().display()))?;
@@ -77,7 +91,7 @@ mod tests {
         let names = |limit: usize| {
             let mut names = Vec::new();
             each_in(&tree, limit, |repository| {
-                names.push(repository.name().to_owned());
+                names.push(repository?.name().to_owned());
                 Ok(())
             })
             .map(|()| names)

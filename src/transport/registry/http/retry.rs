@@ -100,7 +100,7 @@ fn format_duration(time: Duration) -> String {
 }
 
 /// Sleeps until `time` has passed or the run is cancelled.
-fn pause(mut time: Duration, cancel: &Cancel) -> Result<()> {
+pub fn pause(mut time: Duration, cancel: &Cancel) -> Result<()> {
     const POLL_INTERVAL: Duration = Duration::from_millis(50);
     while !time.is_zero() {
         cancel.check()?;
@@ -112,7 +112,7 @@ fn pause(mut time: Duration, cancel: &Cancel) -> Result<()> {
 }
 
 /// A random number between 0 and 1, to spread the retries of many clients.
-fn random_fraction() -> f64 {
+pub fn random_fraction() -> f64 {
     (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
