@@ -5,12 +5,16 @@ mod support;
 
 #[path = "containerd_socket/daemon.rs"]
 mod daemon;
+#[path = "containerd_socket/delta.rs"]
+mod delta;
 #[path = "containerd_socket/hostile.rs"]
 mod hostile;
 #[path = "containerd_socket/killed.rs"]
 mod killed;
 #[path = "containerd_socket/line.rs"]
 mod line;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "containerd_socket/real.rs"]
 mod real;
 #[path = "containerd_socket/serve.rs"]

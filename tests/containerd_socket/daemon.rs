@@ -3,6 +3,7 @@
 use crate::support::engines::folder;
 use crate::support::program::{Daemon, peer};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,6 +54,16 @@ impl Containerd {
         self.at("sock")
     }
 
+    /// Its ctr.
+    pub fn client(&self) -> &Path {
+        &self.client
+    }
+
+    /// Lets other users enter the directory of the socket.
+    pub fn let_others_see(&self) {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Starts it, again after a kill.
     pub fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.at("log")).unwrap();
@@ -97,10 +108,18 @@ impl Containerd {
     }
 
     pub fn try_ctr(&self, arguments: &[&str]) -> Option<String> {
-        let mut command = Command::new(&self.client);
-        command.args(["--address", &self.socket(), "--namespace", NAMESPACE]).args(arguments);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        self.client_of(arguments)()
+    }
+
+    /// Calls ctr, from any thread.
+    pub fn client_of(&self, arguments: &[&str]) -> impl Fn() -> Option<String> + Send + Sync + 'static {
+        let global = ["--address".to_owned(), self.socket(), "--namespace".to_owned(), NAMESPACE.to_owned()];
+        let arguments: Vec<String> = global.into_iter().chain(arguments.iter().map(|&word| word.to_owned())).collect();
+        let client = self.client.clone();
+        move || {
+            let output = Command::new(&client).args(&arguments).stdin(Stdio::null()).output().unwrap();
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
     }
 
     /// Runs the garbage collection and waits for it.

@@ -52,9 +52,13 @@ fn told(output: &Output, status: i32, words: &[&str]) {
     assert!(!output.stderr.contains('\u{1b}'), "{}", output.stderr);
 }
 
+/// The start of a message that says it is so long.
+fn long(length: u32) -> Vec<u8> {
+    [&[0][..], &length.to_be_bytes()].concat()
+}
+
 #[test]
 fn answers_to_a_list_are_not_believed() {
-    let long = |length: u32| [&[0][..], &length.to_be_bytes()].concat();
     let good = Digest::of(b"x").to_string();
     let cases: Vec<(&'static str, Answer, i32, &[&str])> = vec![
         ("Namespaces/List", Answer::bytes(long(2 << 20)), 5, &["message of 2097152 bytes", "at most"]),
@@ -70,6 +74,7 @@ fn answers_to_a_list_are_not_believed() {
         ("Images/List", Answer::status("7", "not%20for%1b%5b31myou"), 4, &["not for", "status 7"]),
         ("Images/List", Answer::status("2", "boom"), 7, &["boom"]),
         ("Images/List", Answer::silence(), 7, &["no progress", "--timeout"]),
+        ("Images/List", Answer::message(&image(&good, 1)).trickling(), 7, &["no progress", "--timeout"]),
         (
             "Images/List",
             Answer {
@@ -87,6 +92,7 @@ fn answers_to_a_list_are_not_believed() {
                 headers: vec![("content-type", "text/html".into())],
                 body: b"<html>".to_vec(),
                 trailers: Some(Vec::new()),
+                ..Answer::silence()
             },
             5,
             &["HTTP 404", "not containerd's"],
@@ -133,6 +139,8 @@ fn bytes_of_a_blob_are_checked_as_they_come() {
         (Answer::status("5", "gone"), 3, "is not in the content store"),
         (Answer { trailers: None, ..Answer::bytes(part(0, &manifest)) }, 5, "more than the 339 bytes announced"),
         (Answer::silence(), 7, "made no progress for 1 seconds (--timeout)"),
+        (Answer::bytes(part(0, &manifest)).trickling(), 7, "made no progress for 1 seconds (--timeout)"),
+        (Answer::bytes(long((16 << 20) + 1)), 5, "message of 16777217 bytes; at most"),
     ];
     for (answer, status, word) in cases {
         let mut answers = honest();
@@ -163,6 +171,8 @@ fn answers_to_a_write_are_not_believed() {
             "acknowledged 3 bytes",
         ),
         ("Content/Write", Answer::bytes(Vec::new()), 5, "without an answer"),
+        ("Content/Write", Answer::bytes(long((16 << 20) + 1)), 5, "message of 16777217 bytes; at most"),
+        ("Content/Write", Answer::silence(), 7, "no progress"),
         ("Content/Write", Answer::status("8", "no space left on device"), 8, "no space left"),
         ("Leases/Create", Answer::status("7", "no"), 4, "creating a lease"),
         ("Introspection/Plugins", Answer::bytes(vec![0, 0xff, 0xff, 0xff, 0xff]), 5, "at most"),

@@ -115,3 +115,24 @@ fn a_killed_containerd_is_waited_for_and_gets_the_rest() {
         }
     }
 }
+
+/// Without a line between them, the socket refuses connections until containerd has started again.
+#[test]
+fn a_killed_containerd_may_refuse_connections_meanwhile() {
+    for mut containerd in Containerd::each() {
+        let dir = TempDir::new().unwrap();
+        let file = image(dir.path(), 7);
+        let ingests = PathBuf::from(containerd.at("data")).join("io.containerd.content.v1.content/ingest");
+        let mut copy = start(&file, containerd.socket().as_ref());
+        while std::fs::read_dir(&ingests).is_ok_and(|ingests| ingests.count() == 0) && copy.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        containerd.kill();
+        assert!(copy.try_wait().unwrap().is_none(), "it ended before the kill");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        containerd.run();
+        let ended = finished(copy);
+        assert!(ended.status.success(), "{:?}: {}", containerd.release, String::from_utf8_lossy(&ended.stderr));
+        check(&containerd);
+    }
+}

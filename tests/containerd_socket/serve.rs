@@ -12,7 +12,8 @@ use imgmv::Digest;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -206,6 +207,10 @@ fn one_command_serves_a_host_and_leaves_no_socket_behind() {
         let start = || Server::spawn(&mut imgmv_of(&sshd, way, runtime.path(), &arguments));
         let mut server = start();
         curl(&server);
+        // The socket, and that of the shared connection, are in directories that only this user can enter.
+        assert_eq!(entries().len(), if way == Way::Client { 2 } else { 0 }, "{way:?}: {:?}", entries());
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert!(entries().into_iter().all(|directory| mode(directory) == 0o700), "{way:?}");
         server.signal("-TERM");
         server.child.wait().unwrap();
         assert!(entries().is_empty(), "{way:?}: {:?}", entries());

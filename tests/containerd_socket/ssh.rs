@@ -1,12 +1,15 @@
 //! The socket of another host, through a real sshd, by both ssh clients; and a host that refuses to forward it.
 
 use crate::daemon::{Containerd, NAMESPACE};
+use crate::line::Line;
 use crate::support::docker_dir::tar_of;
 use crate::support::noise::noise;
 use crate::support::odd_layers;
 use crate::support::program::{Output, command, fixture, imgmv};
 use crate::support::sshd::{Sshd, Way};
 use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -105,6 +108,38 @@ fn where_forwarding_is_refused_the_commands_are_used_and_ssh_says_why() {
     }
 }
 
+/// A ctr with more rights than its user, as by sudo: it reaches containerd by another socket.
+#[test]
+fn a_socket_of_another_user_is_not_used_and_ssh_says_why() {
+    let Some(containerd) = Containerd::each().next() else { return };
+    let open = TempDir::new().unwrap();
+    fs::set_permissions(open.path(), Permissions::from_mode(0o755)).unwrap();
+    let socket = open.path().join("socket");
+    let _line = Line::new(&socket, containerd.socket().as_ref(), u64::MAX, || {});
+    fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
+    let script = format!("#!/bin/sh\nexec {} --address {} \"$@\"\n", containerd.client().display(), socket.display());
+    fs::write(open.path().join("ctr"), script).unwrap();
+    fs::set_permissions(open.path().join("ctr"), Permissions::from_mode(0o755)).unwrap();
+    let path = ("PATH".to_owned(), format!("{}:/usr/bin:/bin", open.path().display()));
+    let Some(sshd) = Sshd::start_for_nobody(&[("CONTAINERD_ADDRESS".to_owned(), containerd.socket()), path]) else {
+        return;
+    };
+    containerd.let_others_see();
+    let dir = TempDir::new().unwrap();
+    let file = archive(dir.path());
+    for way in Way::BOTH {
+        let runtime = runtime();
+        let to = ["-v", "copy", &file, "ssh://nobody@node1", "--namespace", NAMESPACE];
+        let written = over_ssh(&sshd, way, runtime.path(), &to);
+        assert!(written.status.success(), "{way:?}: {}", written.stderr);
+        let words = if way == Way::Client { "open failed" } else { "refused to forward" };
+        assert!(written.stderr.contains(BY_COMMANDS) && written.stderr.contains(words), "{way:?}: {}", written.stderr);
+        let table = containerd.ctr(&["images", "check", &format!("name=={NAME}")]);
+        assert!(table.contains(HELLO) && table.contains(" complete ("), "{way:?}: {table}");
+        containerd.ctr(&["images", "rm", "--sync", NAME]);
+    }
+}
+
 #[test]
 fn a_socket_that_the_user_names_is_not_replaced_by_commands() {
     let Some(containerd) = Containerd::each().next() else { return };
@@ -121,21 +156,27 @@ fn a_socket_that_the_user_names_is_not_replaced_by_commands() {
 }
 
 #[test]
-fn uncompressed_layers_go_by_commands_which_compress_them() {
+fn layers_that_shrink_go_by_commands_which_compress_them() {
     let Some(containerd) = Containerd::each().next() else { return };
     let Some(sshd) = Sshd::start("", &containerd.environment()) else { return };
     let (dir, runtime) = (TempDir::new().unwrap(), runtime());
-    let layer = tar_of(&[("noise", &noise(1, 6 << 20))]);
-    let file = odd_layers::archive(dir.path(), NAME, &[layer]).display().to_string();
+    let file = |name: &str, content: Vec<u8>| {
+        let dir = dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        odd_layers::archive(&dir, NAME, &[tar_of(&[("file", &content)])]).display().to_string()
+    };
+    let noisy = file("noise", noise(1, 6 << 20));
+    let wordy = file("words", b"the same words again and again ".repeat((6 << 20) / 31));
     let copy = |file: &str, more: &[&str]| {
         let arguments = [&["-v", "copy", file, "ssh://node1", "--namespace", NAMESPACE], more].concat();
         let output = over_ssh(&sshd, Way::Client, runtime.path(), &arguments);
         assert!(output.status.success(), "{}", output.stderr);
+        containerd.ctr(&["images", "rm", "--sync", NAME]);
         (output.stderr.contains("writing to its namespace"), output.stderr.contains("loading into ctr"))
     };
-    assert_eq!(copy(&file, &[]), (false, true));
-    containerd.ctr(&["images", "rm", "--sync", NAME]);
-    assert_eq!(copy(&file, &["--dst-address", &containerd.socket()]), (true, false));
+    assert_eq!(copy(&noisy, &[]), (true, false));
+    assert_eq!(copy(&wordy, &[]), (false, true));
+    assert_eq!(copy(&wordy, &["--dst-address", &containerd.socket()]), (true, false));
     assert_eq!(copy(&archive(dir.path()), &[]), (true, false));
     assert_eq!(copy(&archive(dir.path()), &["--engine", "ctr"]), (false, true));
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 
@@ -49,6 +50,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// `None`: the stream stays open.
     pub trailers: Option<Vec<(&'static str, String)>>,
+    /// The pause after each byte of the body.
+    pub pause: Duration,
 }
 
 impl Answer {
@@ -71,7 +74,12 @@ impl Answer {
     /// Headers, and then nothing.
     pub fn silence() -> Answer {
         let headers = vec![("content-type", "application/grpc".to_owned())];
-        Answer { status: 200, headers, body: Vec::new(), trailers: None }
+        Answer { status: 200, headers, body: Vec::new(), trailers: None, pause: Duration::ZERO }
+    }
+
+    /// The same, so slowly that it would not end.
+    pub fn trickling(self) -> Answer {
+        Answer { pause: Duration::from_millis(100), ..self }
     }
 }
 
@@ -244,11 +252,15 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
     }
     let mut bytes = Bytes::from(answer.body);
     while !bytes.is_empty() {
-        stream.reserve_capacity(bytes.len());
+        let most = if answer.pause.is_zero() { bytes.len() } else { 1 };
+        stream.reserve_capacity(most);
         match std::future::poll_fn(|context| stream.poll_capacity(context)).await {
             Some(Ok(n)) => {
-                if stream.send_data(bytes.split_to(n.min(bytes.len())), false).is_err() {
+                if stream.send_data(bytes.split_to(n.min(most)), false).is_err() {
                     return;
+                }
+                if !answer.pause.is_zero() {
+                    tokio::time::sleep(answer.pause).await;
                 }
             }
             _ => return,

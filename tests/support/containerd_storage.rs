@@ -84,6 +84,13 @@ impl Storage {
                 self.images.insert(text(inner(1)), text(parse(&inner(3), 2).0.unwrap_or_default()));
                 done()
             }
+            // All of them, whatever is asked for.
+            "Content/List" => {
+                let info = |(digest, blob): (&String, &Vec<u8>)| {
+                    field(1, &[field(1, digest.as_bytes()), number(2, blob.len() as i64)].concat())
+                };
+                Answer::message(&self.blobs.iter().flat_map(info).collect::<Vec<u8>>())
+            }
             "Content/Delete" => {
                 self.blobs.remove(&text(first));
                 done()

@@ -1,17 +1,23 @@
 //! containerd of another host as a destination: by its forwarded socket, which resumes inside a layer, or by commands,
-//! which compress uncompressed layers for the connection. The images decide, once they are known.
+//! which compress uncompressed layers for the connection. The images decide, once they are known: compression sends half
+//! of the bytes of usual layers, and nothing less of layers of compressed files.
 
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
 use crate::sink::{Begin, Finish, Missing, Order, Sink, SinkCapabilities, Upcoming};
-use crate::source::{Claim, Origin};
+use crate::source::{Claim, Origin, Store};
 use crate::transport::containerd::socket::SocketSink;
 use crate::transport::engine::EngineSink;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::OnceLock;
 
-/// The uncompressed bytes from which on compression on the connection is worth more than a resumable upload.
-const MIN_COMPRESSED_BYTES: u64 = 4 << 20;
+/// With fewer uncompressed bytes, compression on the connection saves less than a resumable upload.
+const MIN_UNCOMPRESSED_BYTES: u64 = 4 << 20;
+/// The parts of a layer that are compressed to know whether it shrinks.
+const SAMPLES: u64 = 3;
+const SAMPLE_BYTES: u64 = 128 << 10;
+/// Samples are not farther into a layer, since some sources read a layer from its start.
+const MAX_SAMPLE_OFFSET: u64 = 32 << 20;
 
 /// Creates the sink that loads by commands.
 type ByCommands = Box<dyn Fn() -> EngineSink + Send + Sync>;
@@ -25,7 +31,7 @@ pub(super) struct HostSink {
 }
 
 impl HostSink {
-    /// Creates a sink that writes by `socket`, unless the images have many uncompressed bytes.
+    /// Creates a sink that writes by `socket`, unless the images have many bytes that compression makes fewer.
     pub fn new(socket: SocketSink, by_commands: ByCommands) -> HostSink {
         HostSink { socket, by_commands, chosen: OnceLock::new() }
     }
@@ -47,13 +53,31 @@ impl HostSink {
 /// Whether compression on the connection is worth more than resuming.
 fn wants_compression(upcoming: &Upcoming<'_>) -> bool {
     match upcoming {
-        Upcoming::Blobs { blobs, .. } => {
+        Upcoming::Blobs { blobs, source, .. } => {
             let is_raw = |blob: &&Descriptor| blob.coding() == Some(Coding::Raw);
-            blobs.iter().filter(is_raw).map(|blob| blob.size).sum::<u64>() >= MIN_COMPRESSED_BYTES
+            let raw = || blobs.iter().filter(is_raw);
+            let largest = raw().max_by_key(|blob| blob.size);
+            raw().map(|blob| blob.size).sum::<u64>() >= MIN_UNCOMPRESSED_BYTES
+                && largest.is_some_and(|largest| shrinks(*source, largest))
         }
-        // A stream of docker save has uncompressed layers.
+        // A stream of docker save has uncompressed layers, and an upload without a digest cannot be resumed.
         Upcoming::DiffIds(_) => true,
     }
+}
+
+/// Whether samples of `layer` shrink by a fifth or more. A layer that cannot be read does not; the copy reports it.
+fn shrinks(source: &dyn Store, layer: &Descriptor) -> bool {
+    let reach = layer.size.saturating_sub(SAMPLE_BYTES).min(MAX_SAMPLE_OFFSET);
+    let (mut before, mut after) = (0, 0);
+    for number in 0..SAMPLES {
+        let mut sample = Vec::new();
+        let read = source.open(layer, reach * number / (SAMPLES - 1));
+        let read = read.and_then(|bytes| Ok(bytes.take(SAMPLE_BYTES).read_to_end(&mut sample)?));
+        let Ok(compressed) = read.and_then(|_| Ok(zstd::bulk::compress(&sample, 1)?)) else { return false };
+        before += sample.len();
+        after += compressed.len();
+    }
+    after < before - before / 5
 }
 
 impl Sink for HostSink {

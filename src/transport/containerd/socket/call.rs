@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::frames::{decode, encode};
-use super::incoming::{Incoming, stream_failure, within};
+use super::incoming::{Incoming, MIN_PROGRESS_BYTES, stream_failure, within};
 use super::status::Failure;
 use crate::error::Error;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::Request;
 use prost::Message;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// The namespace and the lease in which a call runs.
@@ -29,8 +29,6 @@ impl Scope {
     }
 }
 
-/// The fewest bytes of a blob in the time without progress, as from a registry.
-const MIN_STREAMED_BYTES: usize = 1024;
 /// Messages that are received before they are asked for.
 const MESSAGES_AHEAD: usize = 2;
 
@@ -97,7 +95,7 @@ impl Call {
     /// for each message, not for each part of it.
     pub fn receive_ahead(self) -> Messages {
         let Call { connection, requests: _, mut answers } = self;
-        answers.min_bytes = MIN_STREAMED_BYTES;
+        answers.is_streamed = true;
         let (sender, received) = mpsc::channel(MESSAGES_AHEAD);
         connection.spawn(async move {
             loop {
@@ -129,20 +127,26 @@ impl Messages {
     }
 }
 
-/// Sends `bytes` as fast as containerd takes them, and waits at most `patience` for each part.
+/// Sends `bytes` as fast as containerd takes them. Fails if it takes fewer than [`MIN_PROGRESS_BYTES`] in `patience`.
 async fn send(
     requests: &mut SendStream<Bytes>,
     mut bytes: Bytes,
     last: bool,
     patience: Duration,
 ) -> Result<(), Failure> {
+    let (mut started, mut taken) = (Instant::now(), 0);
     while !bytes.is_empty() {
         requests.reserve_capacity(bytes.len());
-        let granted = within(patience, poll_fn(|context| requests.poll_capacity(context))).await?;
+        let left = patience.saturating_sub(started.elapsed());
+        let granted = within(left, poll_fn(|context| requests.poll_capacity(context))).await;
+        let granted = granted.map_err(|_| Failure::Stalled(patience))?;
         let granted = granted.ok_or_else(|| Failure::Lost("containerd ended the call".to_owned()))?;
-        let part = granted.map(|n| bytes.split_to(n.min(bytes.len())));
-        let sent = part.and_then(|part| requests.send_data(part, last && bytes.is_empty()));
-        sent.map_err(|error| stream_failure(&error))?;
+        let part = bytes.split_to(granted.map_err(|error| stream_failure(&error))?.min(bytes.len()));
+        taken += part.len();
+        requests.send_data(part, last && bytes.is_empty()).map_err(|error| stream_failure(&error))?;
+        if taken >= MIN_PROGRESS_BYTES {
+            (started, taken) = (Instant::now(), 0);
+        }
     }
     Ok(())
 }

@@ -5,12 +5,13 @@ use super::endpoint::Endpoint;
 use super::incoming::within;
 use super::status::Failure;
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::rate_limit::Limit;
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use std::future::Future;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -42,6 +43,8 @@ pub struct Connection {
     /// `None` only while this is dropped.
     runtime: Option<Runtime>,
     live: Mutex<Option<Live>>,
+    /// Whether a connection was open: a socket that cannot be opened later belongs to a containerd that starts again.
+    was_open: AtomicBool,
     limits: Limits,
     cancelled: watch::Receiver<bool>,
 }
@@ -67,7 +70,8 @@ impl Connection {
         limits.cancel.on_raise(move || {
             raise.send_replace(true);
         });
-        Ok(Connection { endpoint, runtime: Some(runtime), live: Mutex::default(), limits, cancelled })
+        let (runtime, live, was_open) = (Some(runtime), Mutex::default(), AtomicBool::new(false));
+        Ok(Connection { endpoint, runtime, live, was_open, limits, cancelled })
     }
 
     /// The subject of messages.
@@ -134,10 +138,24 @@ impl Connection {
         {
             return Ok(live.clone());
         }
-        let socket = self.endpoint.connect()?;
+        let socket = self.endpoint.connect().map_err(|error| self.unopened(error))?;
         let live = self.handshake(socket)?;
         *current = Some(live.clone());
+        self.was_open.store(true, Ordering::Relaxed);
         Ok(live)
+    }
+
+    /// The failure for a socket that cannot be opened.
+    fn unopened(&self, error: Error) -> Failure {
+        let may_return = self.was_open.load(Ordering::Relaxed);
+        match error.kind() {
+            Kind::NotFound | Kind::RemoteHost if may_return => {
+                let text = error.to_string();
+                let why = text.strip_prefix(self.name()).and_then(|text| text.strip_prefix(": "));
+                Failure::Lost(why.unwrap_or(&text).to_owned())
+            }
+            _ => Failure::Other(error),
+        }
     }
 
     fn handshake(&self, socket: UnixStream) -> Result<Live, Failure> {

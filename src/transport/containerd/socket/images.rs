@@ -1,4 +1,4 @@
-//! The images of a copy to containerd: which of them are unpacked, once.
+//! The images of a copy to containerd: which blobs they need, and which of them are unpacked, once.
 
 use super::call::Scope;
 use super::connection::Connection;
@@ -25,7 +25,7 @@ struct State {
 /// A manifest without its bytes.
 #[derive(Clone)]
 struct Summary {
-    digest: Digest,
+    manifest: Descriptor,
     children: Vec<Descriptor>,
     /// `None` for an index or an artifact.
     config: Option<Descriptor>,
@@ -40,12 +40,26 @@ impl Images {
     /// Records a stored manifest.
     pub fn add(&self, manifest: &Manifest) {
         let summary = Summary {
-            digest: manifest.digest(),
+            manifest: manifest.descriptor.clone(),
             children: manifest.children().to_vec(),
             config: manifest.config().filter(|_| manifest.is_container_image()).cloned(),
             layers: manifest.layers().to_vec(),
         };
         self.state().stored.insert(manifest.digest(), summary);
+    }
+
+    /// The blobs of `root` and of what the copy stored below it, each once: manifests, configs and layers.
+    pub fn blobs(&self, root: &Digest) -> Vec<Descriptor> {
+        let state = self.state();
+        let (mut seen, mut blobs, mut next) = (HashSet::new(), Vec::new(), vec![*root]);
+        while let Some(digest) = next.pop() {
+            let Some(summary) = state.stored.get(&digest).filter(|_| !seen.contains(&digest)) else { continue };
+            let layers = summary.layers.iter().filter(|layer| !layer.is_foreign());
+            let all = [&summary.manifest].into_iter().chain(&summary.config).chain(layers);
+            blobs.extend(all.filter(|blob| seen.insert(blob.digest)).cloned());
+            next.extend(summary.children.iter().map(|child| child.digest));
+        }
+        blobs
     }
 
     /// The image below `root` that the platform of `host` selects; `None` if no such image was stored.
@@ -87,7 +101,7 @@ impl Images {
             watch.say(&format!("{place}: no snapshotter works there; the image is stored and not unpacked"));
             return Ok(());
         };
-        if self.state().unpacked.contains(&image.digest) {
+        if self.state().unpacked.contains(&image.manifest.digest) {
             return Ok(());
         }
         let bytes = small(connection, scope, &config.digest, Some(config.size), watch)?;
@@ -98,7 +112,7 @@ impl Images {
         let parsed = Config::parse(&bytes)?;
         let runs = parsed.os.is_empty() || host.platform.rank(&parsed.platform()).is_some();
         if !runs || parsed.diff_ids().len() != image.layers.len() {
-            watch.event(Event::Detail(&format!("{place}: {} is stored and not unpacked", image.digest)));
+            watch.event(Event::Detail(&format!("{place}: {} is stored and not unpacked", image.manifest.digest)));
             return Ok(());
         }
         let unpacker = Unpacker { connection, scope, snapshotter };
@@ -106,8 +120,8 @@ impl Images {
             Some(chain) => labels::add(connection, scope, &config.digest, labels::of_config(snapshotter, &chain)),
             None => Ok(()),
         });
-        done.map_err(|failure| failure.into_error(place, &format!("unpacking {}", image.digest)))?;
-        self.state().unpacked.insert(image.digest);
+        done.map_err(|failure| failure.into_error(place, &format!("unpacking {}", image.manifest.digest)))?;
+        self.state().unpacked.insert(image.manifest.digest);
         Ok(())
     }
 }

@@ -10,6 +10,9 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+/// The fewest bytes that are progress in the time without progress, as from a registry.
+pub(super) const MIN_PROGRESS_BYTES: usize = 1024;
+
 /// The received part of a call.
 pub(super) struct Incoming {
     response: Option<ResponseFuture>,
@@ -17,8 +20,8 @@ pub(super) struct Incoming {
     frames: Frames,
     /// The longest wait for the next bytes.
     pub patience: Duration,
-    /// The fewest bytes in a wait of `patience` in total.
-    pub min_bytes: usize,
+    /// Whether bytes come all the time, not only while a message is received.
+    pub is_streamed: bool,
     /// The time that was waited for `recent_bytes`.
     waited: Duration,
     recent_bytes: usize,
@@ -30,7 +33,7 @@ impl Incoming {
     /// The answers in `response`: messages of at most `max_bytes`, and at most `patience` before each part of them.
     pub fn new(response: ResponseFuture, max_bytes: usize, patience: Duration) -> Incoming {
         let (response, frames, waited) = (Some(response), Frames::new(max_bytes), Duration::ZERO);
-        Incoming { response, body: None, frames, patience, min_bytes: 0, waited, recent_bytes: 0, ended: None }
+        Incoming { response, body: None, frames, patience, is_streamed: false, waited, recent_bytes: 0, ended: None }
     }
 
     /// The next message; `None` at the end of a call that succeeded.
@@ -56,12 +59,14 @@ impl Incoming {
         }
         let Some(body) = &mut self.body else { return Err(Failure::protocol("sent no response")) };
         let started = Instant::now();
+        let is_expected = self.is_streamed || !self.frames.is_empty();
         match within(self.patience, body.data()).await? {
             Some(Ok(data)) => {
                 // A failure means that the stream has ended, which the next read reports.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.frames.push(&data);
-                self.check_rate(started.elapsed(), data.len())
+                let waited = if is_expected { started.elapsed() } else { Duration::ZERO };
+                self.check_rate(waited, data.len())
             }
             Some(Err(error)) => Err(stream_failure(&error)),
             None => {
@@ -78,7 +83,7 @@ impl Incoming {
         if self.waited < self.patience {
             return Ok(());
         }
-        let is_slow = self.recent_bytes < self.min_bytes;
+        let is_slow = self.recent_bytes < MIN_PROGRESS_BYTES;
         (self.waited, self.recent_bytes) = (Duration::ZERO, 0);
         if is_slow { Err(Failure::Stalled(self.patience)) } else { Ok(()) }
     }

@@ -85,6 +85,11 @@ impl Ingest {
         self.offset
     }
 
+    /// Writes from the start: containerd truncates an ingest that is written at offset 0.
+    pub fn restart(&mut self) {
+        self.offset = 0;
+    }
+
     /// Sends `data`, at most [`PART_BYTES`], without waiting for its own acknowledgement.
     pub fn write(&mut self, data: Bytes) -> Result<(), Failure> {
         if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {

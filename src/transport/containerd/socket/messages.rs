@@ -94,6 +94,13 @@ pub struct PutImageRequest {
     pub update_mask: Option<FieldMask>,
 }
 
+/// `services.content.v1.ListContentRequest`
+#[derive(Clone, PartialEq, Message)]
+pub struct ListContentRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub filters: Vec<String>,
+}
+
 /// `services.content.v1.Info`
 #[derive(Clone, PartialEq, Message)]
 pub struct ContentInfo {

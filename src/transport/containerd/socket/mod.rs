@@ -1,16 +1,17 @@
 //! containerd by its socket, as a source and as a destination.
 //!
 //! containerd's API is gRPC. `call`, `incoming` and `frames` are its calls over HTTP/2 (the crate h2), `messages` has the
-//! few messages that imgmv uses, `status` how calls end. `connection` bridges from the copy's blocking threads to the one thread that moves
-//! bytes, and connects again after a lost connection. `endpoint` is the way to the socket.
+//! few messages that imgmv uses, `status` how calls end. `connection` bridges from the copy's blocking threads to the one
+//! thread that moves bytes, and connects again after a lost connection. `endpoint` is the way to the socket.
 //!
 //! **Reading** (`store`, `read`): one streamed call for each blob, from any offset. `ctr content get` asks for 32 KiB at
 //! a time and is 5 to 20 times slower. A cut stream is started again at its byte.
 //!
 //! **Writing** (`sink`, `writer`, `ingest`): an ingest is named by its blob's digest, so that the next run finds it. It
 //! is opened by asking for its state, since a write at offset 0 would truncate it. What the copy stores or finds is
-//! kept by a lease (`lease`). Manifests get labels that refer to what they need (`labels`), images are unpacked
-//! (`unpack`, `images`) and named last. Then the lease is deleted, and the image's own references keep everything.
+//! kept by a lease (`lease`). Manifests get labels that refer to what they need (`labels`). Before an image is unpacked
+//! (`unpack`, `images`) and named, containerd is asked for all of its blobs (`proof`). Then the lease is deleted, and the
+//! image's own references keep everything.
 //!
 //! **The peer is hostile until checked.** Messages, lists, headers and times are bounded. Offsets, sizes and digests in
 //! answers are compared with what was asked. Every digest of a source is hashed by the copy as always.
@@ -27,6 +28,7 @@ mod labels;
 mod lease;
 mod listing;
 mod messages;
+mod proof;
 mod read;
 mod sink;
 mod status;

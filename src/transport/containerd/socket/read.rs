@@ -6,7 +6,7 @@ use super::frames::decode;
 use super::messages::{ContentRequest, InfoResponse, ReadRequest, ReadResponse};
 use super::status::{Failure, code};
 use crate::error::{Error, Result};
-use crate::image::{Digest, MAX_MANIFEST_BYTES};
+use crate::image::{Digest, Hasher, MAX_MANIFEST_BYTES};
 use crate::progress::{Event, Watch};
 use bytes::{Buf, Bytes};
 use std::io::{self, Read};
@@ -107,6 +107,20 @@ pub(super) fn small(
             connection.name()
         ))),
         false => Ok(Some(bytes)),
+    }
+}
+
+/// Hashes all bytes of `reader` with the algorithm of `expected`.
+pub(super) fn hash(reader: &mut impl Read, expected: &Digest) -> Result<Digest> {
+    let mut hasher = Hasher::new(expected.algorithm());
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

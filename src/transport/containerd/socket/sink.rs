@@ -4,18 +4,18 @@ use super::call::Scope;
 use super::connection::Connection;
 use super::host::HostInfo;
 use super::images::Images;
-use super::ingest::{Ingest, IngestTarget, Opened};
+use super::ingest::{Ingest, IngestTarget, Opened, PART_BYTES};
 use super::messages::ContentRequest;
-use super::read::{Attempts, BlobReader, size};
+use super::read::{Attempts, BlobReader, hash, size};
 use super::status::{Failure, code};
 use super::writer::SocketWriter;
-use super::{call, labels, lease};
+use super::{call, labels, lease, proof};
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Hasher, Manifest, Name, Reference};
+use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +29,8 @@ pub struct SocketSink {
     /// The lease of this copy, which its first write creates.
     lease: Mutex<Option<String>>,
     images: Images,
+    /// Why an image was not named: it is not complete.
+    incomplete: Mutex<Option<String>>,
     /// The number of blobs that were started before their digests were known.
     unnamed: AtomicU64,
     /// Whether blobs that exist are hashed.
@@ -49,8 +51,9 @@ impl SocketSink {
         watch: Arc<dyn Watch>,
     ) -> Result<SocketSink> {
         let host = HostInfo::query(&connection, namespace)?;
-        let (lease, images, unnamed) = (Mutex::default(), Images::default(), AtomicU64::new(0));
-        Ok(SocketSink { connection, host, lease, images, unnamed, verify, watch })
+        let (lease, incomplete) = (Mutex::default(), Mutex::default());
+        let (images, unnamed) = (Images::default(), AtomicU64::new(0));
+        Ok(SocketSink { connection, host, lease, images, incomplete, unnamed, verify, watch })
     }
 
     fn error(&self, failure: Failure, action: &str) -> Error {
@@ -154,6 +157,17 @@ impl SocketSink {
         }
     }
 
+    /// Whether containerd has all blobs of `root`. If not, `finish` reports it.
+    fn is_proved(&self, scope: &Scope, root: &Manifest) -> Result<bool> {
+        let digest = root.digest();
+        let missing = proof::first_missing(&self.connection, scope, &self.images.blobs(&digest));
+        let missing = missing.map_err(|failure| self.error(failure, &format!("checking image {digest}")))?;
+        let Some(missing) = missing else { return Ok(true) };
+        let why = format!("{}: blob {missing} of image {digest} disappeared", self.connection.name());
+        *self.incomplete.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        Ok(false)
+    }
+
     /// Returns `name` as containerd stores it.
     fn canonical(&self, name: Option<&Name>) -> Result<Name> {
         let place = self.connection.name();
@@ -165,20 +179,6 @@ impl SocketSink {
         reference.as_ref().map(Name::from).ok_or_else(|| {
             Error::usage(format!("{place}: containerd cannot store the name {name}; give REPO:TAG with --as"))
         })
-    }
-}
-
-/// Hashes all bytes of `reader` with the algorithm of `expected`.
-fn hash(reader: &mut impl Read, expected: &Digest) -> Result<Digest> {
-    let mut hasher = Hasher::new(expected.algorithm());
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => hasher.update(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -250,9 +250,9 @@ impl Sink for SocketSink {
         match self.open_blob(&scope, &mut target)? {
             None => labels::add(&self.connection, &scope, &digest, labels),
             Some(mut ingest) => {
-                let from = usize::try_from(ingest.offset()).unwrap_or(usize::MAX).min(manifest.bytes.len());
-                let parts = manifest.bytes[from..].chunks(super::ingest::PART_BYTES);
-                let sent = parts.into_iter().try_for_each(|part| ingest.write(part.to_vec().into()));
+                ingest.restart();
+                let mut parts = manifest.bytes.chunks(PART_BYTES);
+                let sent = parts.try_for_each(|part| ingest.write(part.to_vec().into()));
                 sent.and_then(|()| ingest.commit(&digest, labels))
             }
         }
@@ -264,12 +264,18 @@ impl Sink for SocketSink {
     fn publish(&self, name: Option<&Name>, root: &Manifest) -> Result<()> {
         let name = self.canonical(name)?;
         let scope = self.leased()?;
+        if !self.is_proved(&scope, root)? {
+            return Ok(());
+        }
         self.images.unpack(&self.connection, &scope, &self.host, root, &self.watch)?;
         let put = labels::put_image(&self.connection, &scope, &name, &root.descriptor);
         put.map_err(|failure| self.error(failure, &format!("naming the image {name}")))
     }
 
     fn finish(&self) -> Result<Finish> {
+        if let Some(why) = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(Finish::SendAll(why));
+        }
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(id) = lease {
             let deleted = lease::delete(&self.connection, &self.plain(), &id);
